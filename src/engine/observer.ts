@@ -1,0 +1,27 @@
+/** The seam through which metrics and logs watch the engine. Called synchronously inside a step: be quick, never throw. */
+import type { SequenceTimings } from "./sequence.ts";
+
+export interface EngineObserver {
+  onStep(step: StepReport): void;
+  /** Once for every admitted sequence, however it ended. */
+  onSequenceEnd(end: {
+    readonly reason: "stop" | "length" | "aborted" | "failed";
+    readonly timings: SequenceTimings;
+  }): void;
+  onStatus(status: EngineStatus): void;
+}
+
+export interface StepReport {
+  readonly durationMs: number;
+  readonly numPromptTokens: number;
+  readonly numDecodeTokens: number;
+  readonly numRunning: number;
+  readonly numWaiting: number;
+}
+
+export type EngineStatus =
+  | { readonly state: "starting" }
+  | { readonly state: "ready"; readonly runner: string }
+  /** A fault was seen; a fresh runner is being opened. */
+  | { readonly state: "recovering"; readonly error: string }
+  | { readonly state: "closed" };

@@ -1,0 +1,78 @@
+/**
+ * What goes into the engine and what comes out: tokens only, no text, no HTTP. A request is admitted to the queue or
+ * refused at once; admitted, it ends exactly once.
+ */
+import type { SamplingParams } from "../sampling/params.ts";
+
+export interface SequenceRequest {
+  /** Tokens to feed before the first one is sampled, after `resume` if there is one. At least one. */
+  readonly promptIds: readonly number[];
+  /** Start from this state rather than from zero. */
+  readonly resume?: ResumePoint;
+  readonly sampling: SamplingParams;
+  /** Tokens to sample. 0: read the prompt only. */
+  readonly maxTokens: number;
+  /** Until so many tokens are sampled, stop tokens are never chosen. */
+  readonly minTokens: number;
+  readonly stopTokenIds: ReadonlySet<number>;
+  /** Report each sampled token's log-probability and those of the k likeliest (0 ≤ k ≤ NUM_CANDIDATES). */
+  readonly numLogprobs?: number;
+  /** The same for the prompt's tokens; the first of all has none. */
+  readonly numPromptLogprobs?: number;
+  /** Hand over the state at the end of the prompt (before anything is sampled) and/or at the end of the sequence. */
+  readonly capture?: { readonly prompt?: boolean; readonly end?: boolean };
+  /** Aborting ends the sequence with reason `aborted` at the next step and frees its slot. */
+  readonly signal: AbortSignal;
+}
+
+/** A state and the tokens it has read. */
+export interface ResumePoint {
+  /** Every token up to the resume point, for penalties and for the record; `position` of them are in the state. */
+  readonly tokenIds: readonly number[];
+  /** How many of `tokenIds` the state has read. The rest is fed before `promptIds`. */
+  readonly position: number;
+  readonly state: Uint8Array;
+}
+
+export interface TokenLogprob {
+  readonly tokenId: number;
+  readonly logprob: number;
+}
+
+export interface ScoredToken extends TokenLogprob {
+  /** The likeliest tokens, descending; always holds the argmax when k ≥ 1. Same f32 value as `logprob` for the same id. */
+  readonly top: readonly TokenLogprob[];
+}
+
+export type SequenceEvent =
+  /** The prompt has been read. Comes once, before the first token. `logprobs[0]` is null at position 0. */
+  | { readonly type: "prompt"; readonly logprobs?: readonly (ScoredToken | null)[]; readonly captured?: ResumePoint }
+  | { readonly type: "token"; readonly tokenId: number; readonly scored?: ScoredToken }
+  | {
+      readonly type: "finished";
+      /** `stop`: a stop token was sampled (it is not in `captured`), or `stop()` was called. */
+      readonly reason: "stop" | "length" | "aborted";
+      readonly stopTokenId?: number;
+      readonly captured?: ResumePoint;
+      readonly timings: SequenceTimings;
+    };
+
+/** Milliseconds on the engine's monotonic clock. */
+export interface SequenceTimings {
+  readonly arrivedAtMs: number;
+  readonly scheduledAtMs: number;
+  readonly firstTokenAtMs: number | undefined;
+  readonly finishedAtMs: number;
+  readonly numPromptTokens: number;
+  /** Tokens covered by `resume`, not read again. */
+  readonly numCachedTokens: number;
+  readonly numOutputTokens: number;
+}
+
+/** An admitted sequence. Iterate `events` to the end; it throws `runtime_fault`, `shutting_down`, … if the sequence failed. */
+export interface Sequence {
+  readonly id: number;
+  readonly events: AsyncIterable<SequenceEvent>;
+  /** Ends the sequence with reason `stop` at the next step: the text layer has seen a stop string. */
+  stop(): void;
+}

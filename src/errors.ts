@@ -1,0 +1,52 @@
+/**
+ * The one error base. A `DenseMambaError` is something a caller or an operator can act on: it has a stable code and a
+ * message that names the bound and the value given. Our own bugs use `assert` instead. Nothing here knows HTTP.
+ */
+
+export type ErrorCode =
+  | "invalid_value" // a request field is malformed or out of bounds
+  | "unsupported_value" // a valid field that this server does not implement
+  | "prompt_too_long"
+  | "model_not_found"
+  | "session_not_found"
+  | "session_exists"
+  | "session_busy"
+  | "previous_response_not_found"
+  | "response_not_found"
+  | "queue_full"
+  | "aborted" // the client went away, a deadline passed, or the server is shutting down
+  | "shutting_down"
+  | "not_ready" // the runtime is starting or recovering
+  | "runtime_fault" // the runtime failed under this request
+  | "invalid_api_key"
+  | "body_too_large"
+  | "route_not_found"
+  | "method_not_allowed"
+  | "websocket_connection_limit_reached"
+  | "invalid_checkpoint"
+  | "invalid_artifact"
+  | "invalid_snapshot"
+  | "invalid_config"
+  | "device_unavailable";
+
+export interface ErrorDetails {
+  /** The request field at fault, in the wire's spelling, e.g. `max_tokens`. */
+  readonly param?: string;
+  /** When the same request may succeed. */
+  readonly retryAfterMs?: number;
+  readonly cause?: unknown;
+}
+
+export class DenseMambaError extends Error {
+  override readonly name = "DenseMambaError";
+  readonly code: ErrorCode;
+  readonly param: string | undefined;
+  readonly retryAfterMs: number | undefined;
+
+  constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    this.code = code;
+    this.param = details.param;
+    this.retryAfterMs = details.retryAfterMs;
+  }
+}

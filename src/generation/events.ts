@@ -1,0 +1,112 @@
+/**
+ * The contract between transports and generation: one request becomes one stream of events, in which every choice ends
+ * exactly once. Streaming renders the events, non-streaming folds them. Knows neither HTTP nor OpenAI's field names.
+ */
+import type { SamplingParams } from "../sampling/params.ts";
+
+export interface ChatMessage {
+  readonly role: string;
+  readonly content: string;
+  readonly name?: string;
+}
+
+export type Prompt =
+  | { readonly type: "text"; readonly text: string }
+  | { readonly type: "tokens"; readonly tokenIds: readonly number[] }
+  | {
+      readonly type: "chat";
+      readonly messages: readonly ChatMessage[];
+      readonly addGenerationPrompt: boolean;
+      readonly continueFinalMessage: boolean;
+      /** Overrides the model's own template. */
+      readonly template?: string;
+      readonly templateArguments?: Readonly<Record<string, unknown>>;
+    };
+
+export interface GenerationRequest {
+  /** Choice index = prompt index × numChoices + choice. */
+  readonly prompts: readonly Prompt[];
+  /** n */
+  readonly numChoices: number;
+  /** best_of ≥ n: sample so many and keep the n with the highest mean log-probability. */
+  readonly bestOf: number;
+  readonly sampling: SamplingParams;
+  /** Undefined: the server's limit. */
+  readonly maxTokens: number | undefined;
+  readonly minTokens: number;
+  readonly stopStrings: readonly string[];
+  readonly stopTokenIds: readonly number[];
+  readonly ignoreEos: boolean;
+  readonly includeStopString: boolean;
+  readonly skipSpecialTokens: boolean;
+  /** Add BOS and the like when encoding text prompts. */
+  readonly addSpecialTokens: boolean;
+  readonly echo: boolean;
+  readonly numLogprobs?: number;
+  readonly numPromptLogprobs?: number;
+  /** Keep only the last so many prompt tokens. */
+  readonly truncatePromptTokens?: number;
+  /** Go on from a kept conversation; the prompt is what is new. One prompt, one choice. */
+  readonly resumeFrom?: ConversationKey;
+  /** Keep the conversation at the end, under this key. One prompt, one choice. */
+  readonly keepAs?: ConversationKey;
+  readonly signal: AbortSignal;
+}
+
+/** A session is a moving head: resumed and kept under the same id, one request at a time. A response never changes. */
+export type ConversationKey = { readonly type: "session" | "response"; readonly id: string };
+
+export interface TextLogprob {
+  readonly tokenId: number;
+  /** The token's own text. */
+  readonly text: string;
+  readonly bytes: Uint8Array;
+  readonly logprob: number;
+}
+
+export interface TokenDetail extends TextLogprob {
+  readonly top: readonly TextLogprob[];
+}
+
+export type GenerationEvent =
+  /** First, once: everything was admitted. After this event failures are mid-stream. */
+  | {
+      readonly type: "accepted";
+      readonly prompts: readonly { readonly tokenIds: readonly number[]; readonly cachedTokens: number }[];
+    }
+  /** Once per choice, when echo or prompt logprobs were asked for. `text` is the prompt's. */
+  | {
+      readonly type: "prompt";
+      readonly index: number;
+      readonly text: string;
+      readonly tokenIds: readonly number[];
+      /** One per prompt token, null for a token with nothing before it. */
+      readonly logprobs?: readonly (TokenDetail | null)[];
+    }
+  /** `text` may be empty while a character is incomplete or a stop string might be starting. */
+  | {
+      readonly type: "delta";
+      readonly index: number;
+      readonly text: string;
+      readonly tokenIds: readonly number[];
+      /** One per token id. */
+      readonly logprobs?: readonly TokenDetail[];
+    }
+  | {
+      readonly type: "finished";
+      readonly index: number;
+      readonly reason: "stop" | "length" | "aborted";
+      /** The stop string or stop token id that ended the choice. */
+      readonly stoppedBy?: string | number;
+    }
+  /** Last, once. */
+  | { readonly type: "usage"; readonly usage: GenerationUsage };
+
+export interface GenerationUsage {
+  readonly promptTokens: number;
+  /** Of the prompt's tokens, those that a kept state already covered. */
+  readonly cachedTokens: number;
+  readonly completionTokens: number;
+  /** Bytes of one sequence's state: constant. */
+  readonly stateBytes: number;
+}

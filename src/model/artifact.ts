@@ -1,0 +1,55 @@
+/**
+ * The artifact: what the compiler writes and the runtime loads. A folder holding `manifest.json` beside the files that
+ * the manifest names. This module holds the manifest's type only; the compiler writes it, `compiler/cache.ts` checks it.
+ */
+import type { StateSpec } from "./state.ts";
+
+export type Precision = "f32" | "int8";
+
+/** The graph's sampling outputs hold this many candidates per row (fewer if the vocabulary is smaller). */
+export const NUM_CANDIDATES = 64;
+
+/**
+ * The graph's contract, R = number of rows in `logit_rows`, K = min(NUM_CANDIDATES, V):
+ *
+ * inputs   input_ids           int64 [B, T]
+ *          logit_rows          int64 [R]      rows of the flattened [B*T] hidden states that get logits; R may be 0
+ *          temperature         f32   [R]      > 0; only `tempered_log_sum_exp` depends on it
+ *          past_<state>        f32   [B, ...state.shape]
+ * outputs  logits              f32   [R, V]
+ *          top_logits, top_ids f32 / int64 [R, K]   the K largest logits, descending
+ *          log_sum_exp         f32   [R]      over the row's logits
+ *          tempered_log_sum_exp f32  [R]      over the row's logits / temperature
+ *          present_<state>     f32   [B, ...state.shape]; may be the same buffer as past_<state>
+ */
+export interface Manifest {
+  readonly formatVersion: number;
+  readonly compilerVersion: string;
+  /** sha256 over the source checkpoint's config and weights and the precision: states are only valid under the same one. */
+  readonly modelHash: string;
+  readonly name: string;
+  readonly family: string;
+  readonly precision: Precision;
+  readonly sizes: ModelSizes;
+  readonly numParameters: number;
+  readonly bosTokenId: number | null;
+  readonly eosTokenIds: readonly number[];
+  readonly state: StateSpec;
+  /** The ONNX file, relative to the artifact's folder. */
+  readonly graph: string;
+  readonly files: readonly ArtifactFile[];
+}
+
+export interface ModelSizes {
+  readonly vocabSize: number;
+  readonly hiddenSize: number;
+  readonly numLayers: number;
+  /** m: how many shallower layers each layer reads. 0 for the plain families. */
+  readonly denseLayers: number;
+}
+
+export interface ArtifactFile {
+  readonly name: string;
+  readonly bytes: number;
+  readonly sha256: string;
+}

@@ -1,0 +1,66 @@
+/**
+ * The seam to ONNX Runtime: load an artifact, keep the states of `numSlots` sequences, step a contiguous range of them
+ * in place. Two implementations of one contract, `native` and `portable`. Knows nothing of requests or sampling.
+ */
+import type { Manifest } from "../model/artifact.ts";
+
+export interface RunnerOptions {
+  /** Folder of a verified artifact. */
+  readonly artifactDir: string;
+  readonly numSlots: number;
+  /** Intra-op threads; 0 lets the runtime choose. */
+  readonly numThreads: number;
+  readonly device: "cpu" | "cuda";
+}
+
+/** One forward pass over slots [firstSlot, firstSlot + numSequences), each advanced by `numSteps` tokens. */
+export interface RunInput {
+  readonly firstSlot: number;
+  readonly numSequences: number;
+  readonly numSteps: number;
+  /** [numSequences * numSteps], row-major. The caller may reuse it once the run has ended. */
+  readonly tokenIds: ArrayLike<number>;
+  /** Rows of the flattened [numSequences * numSteps] that get logits, ascending. May be empty. */
+  readonly logitRows: ArrayLike<number>;
+  /** [logitRows.length], each > 0. */
+  readonly temperatures: ArrayLike<number>;
+}
+
+/** R rows in the order of `logitRows`. The arrays belong to the runner and are valid until its next call. */
+export interface RunOutput {
+  readonly numRows: number;
+  /** [R, V] */
+  readonly logits: Float32Array;
+  /** [R, K] descending; see `NUM_CANDIDATES`. */
+  readonly topLogits: Float32Array;
+  /** [R, K] */
+  readonly topIds: BigInt64Array;
+  /** [R] */
+  readonly logSumExp: Float32Array;
+  /** [R] */
+  readonly temperedLogSumExp: Float32Array;
+}
+
+/**
+ * Calls must not overlap: await one before the next. Any rejection with code `runtime_fault` means that the runner's
+ * states are lost; close it and open another.
+ */
+export interface ModelRunner {
+  readonly manifest: Manifest;
+  readonly numSlots: number;
+  /** What runs where, for logs and `/ready`: e.g. `native cpu, onnxruntime 1.30.0, 2 threads`. */
+  readonly description: string;
+  /** Does not block the event loop. */
+  run(input: RunInput): Promise<RunOutput>;
+  /** Sets a slot's state to zero: a sequence at position 0. */
+  clearSlot(slot: number): Promise<void>;
+  /** Copies one slot's state over another's. */
+  copySlot(from: number, to: number): Promise<void>;
+  swapSlots(a: number, b: number): Promise<void>;
+  /** A copy of the slot's state, `stateBytes(manifest.state)` long, tensors in the order of the state spec. */
+  readSlot(slot: number): Promise<Uint8Array>;
+  /** @throws `invalid_snapshot` if the length is not `stateBytes(manifest.state)`. */
+  writeSlot(slot: number, state: Uint8Array): Promise<void>;
+  /** Frees everything. Waits for a run in flight. Idempotent. */
+  close(): Promise<void>;
+}

@@ -1,0 +1,52 @@
+/**
+ * Reads single values of a checkpoint's `config.json` with their bounds. Knows no family.
+ */
+import type { ConfigJson } from "./families/family.ts";
+import { invalidCheckpoint } from "./weights.ts";
+
+interface Bounds {
+  readonly min: number;
+  readonly max: number;
+  /** Stands in for a missing or null value. Without one the key is required. */
+  readonly fallback?: number;
+}
+
+/** @throws `invalid_checkpoint` naming key, value and bounds. */
+export function readInt(json: ConfigJson, key: string, bounds: Bounds): number {
+  const value = readNumber(json, key, bounds);
+  if (!Number.isInteger(value)) throw invalidCheckpoint(`config.json: ${key} is ${value}, not a whole number`);
+  return value;
+}
+
+/** @throws `invalid_checkpoint` naming key, value and bounds. */
+export function readNumber(json: ConfigJson, key: string, { min, max, fallback }: Bounds): number {
+  const value = json[key] ?? fallback;
+  if (value === undefined) throw invalidCheckpoint(`config.json: ${key} is missing`);
+  if (typeof value !== "number" || !(value >= min && value <= max)) {
+    throw invalidCheckpoint(`config.json: ${key} is ${JSON.stringify(value)}, not a number from ${min} to ${max}`);
+  }
+  return value;
+}
+
+/** @throws `invalid_checkpoint` for anything but true, false, null or nothing. */
+export function readBoolean(json: ConfigJson, key: string, fallback: boolean): boolean {
+  const value = json[key] ?? fallback;
+  if (typeof value !== "boolean") {
+    throw invalidCheckpoint(`config.json: ${key} is ${JSON.stringify(value)}, not true or false`);
+  }
+  return value;
+}
+
+/** One id or a list of them, as `eos_token_id` is written. @throws `invalid_checkpoint` */
+export function readTokenIds(json: ConfigJson, key: string, vocabSize: number): number[] {
+  const value = json[key] ?? [];
+  const ids: unknown[] = Array.isArray(value) ? value : [value];
+  for (const id of ids) {
+    if (!Number.isInteger(id) || (id as number) < 0 || (id as number) >= vocabSize) {
+      throw invalidCheckpoint(
+        `config.json: ${key} holds ${JSON.stringify(id)}, not a token id from 0 to ${vocabSize - 1}`,
+      );
+    }
+  }
+  return ids as number[];
+}

@@ -1,0 +1,39 @@
+/**
+ * What the project must know of a kind of model: how to read its config, which tensors its checkpoint holds, and what
+ * it remembers of a sequence. One file a family beside this one; `registry.ts` lists them. Knows nothing of ONNX.
+ */
+import type { ModelSizes } from "../artifact.ts";
+import type { StateSpec } from "../state.ts";
+import type { WeightTensor } from "../weights.ts";
+import type { MambaConfig } from "./mamba.ts";
+
+/** `config.json`, parsed and otherwise untouched. */
+export type ConfigJson = Readonly<Record<string, unknown>>;
+
+export interface Family {
+  readonly name: string;
+  /** Values of `model_type` in `config.json`. */
+  readonly modelTypes: readonly string[];
+  /**
+   * Reads the config. The tensors are at hand because some sizes stand only there (the width of a gate).
+   * @throws `invalid_checkpoint` for a key that is missing or out of bounds.
+   */
+  describe(json: ConfigJson, tensors: ReadonlyMap<string, WeightTensor>): ModelDescription;
+}
+
+export interface ModelDescription {
+  /** Every size and switch of the blocks, for the oracle and the compiler. */
+  readonly architecture: Architecture;
+  readonly sizes: ModelSizes;
+  /** Exactly the tensors that the checkpoint must hold. */
+  readonly tensors: readonly ExpectedTensor[];
+  readonly state: StateSpec;
+}
+
+/** Discriminated by `kind`. Families may share one. */
+export type Architecture = MambaConfig;
+
+export interface ExpectedTensor {
+  readonly name: string;
+  readonly shape: readonly number[];
+}

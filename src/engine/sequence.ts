@@ -47,12 +47,14 @@ export interface ScoredToken extends TokenLogprob {
 export type SequenceEvent =
   /** The prompt has been read. Comes once, before the first token. `logprobs[0]` is null at position 0. */
   | { readonly type: "prompt"; readonly logprobs?: readonly (ScoredToken | null)[]; readonly captured?: ResumePoint }
+  /** Every sampled token, a stop token too: it is then the last one, and `finished` with its `stopTokenId` follows. */
   | { readonly type: "token"; readonly tokenId: number; readonly scored?: ScoredToken }
   | {
       readonly type: "finished";
       /** `stop`: a stop token was sampled (it is not in `captured`), or `stop()` was called. */
       readonly reason: "stop" | "length" | "aborted";
       readonly stopTokenId?: number;
+      /** `tokenIds` are the prompt's and the kept tokens; the last sampled one may not have been read by the state yet. */
       readonly captured?: ResumePoint;
       readonly timings: SequenceTimings;
     };
@@ -60,12 +62,15 @@ export type SequenceEvent =
 /** Milliseconds on the engine's monotonic clock. */
 export interface SequenceTimings {
   readonly arrivedAtMs: number;
+  /** When it got a slot; equal to `finishedAtMs` if it never did. */
   readonly scheduledAtMs: number;
   readonly firstTokenAtMs: number | undefined;
   readonly finishedAtMs: number;
+  /** All tokens before the first sampled one, those of `resume` included. */
   readonly numPromptTokens: number;
   /** Tokens covered by `resume`, not read again. */
   readonly numCachedTokens: number;
+  /** Sampled tokens, a stop token included. */
   readonly numOutputTokens: number;
 }
 

@@ -5,17 +5,34 @@ export interface Tokenizer {
   readonly specialIds: ReadonlySet<number>;
   readonly bosTokenId: number | undefined;
   readonly eosTokenId: number | undefined;
+  /** Ids that end a generation: EOS and whatever generation_config.json adds. */
+  readonly endTokenIds: ReadonlySet<number>;
   /** From tokenizer_config.json (or chat_template.jinja), if the model has one. */
   readonly chatTemplate: string | undefined;
   /** The texts of the special tokens by role: bos_token, eos_token, pad_token, unk_token. */
   readonly specialTokens: Readonly<Record<string, string>>;
   encode(text: string, options: { readonly addSpecialTokens: boolean }): Promise<number[]>;
-  /** Broken UTF-8 at either end shows as U+FFFD. */
+  /**
+   * Encodes text that goes on from earlier text: no special tokens, and no space of the tokenizer's own in front.
+   * Undefined where this tokenizer cannot; encode the whole text then.
+   */
+  encodeContinuation(text: string): Promise<number[] | undefined>;
+  /** Broken UTF-8 shows as U+FFFD. Ids without a token decode to nothing. */
   decode(ids: readonly number[], options: { readonly skipSpecialTokens: boolean }): string;
+  /** Decodes token by token. `contextIds` stand before the first one: they decide its leading space, and nothing else. */
+  stream(options: { readonly skipSpecialTokens: boolean; readonly contextIds?: readonly number[] }): TextStream;
   /** The vocabulary's own spelling of a token, e.g. `▁the` or `<0x0A>`; undefined outside the vocabulary. */
   idToToken(id: number): string | undefined;
   /** The text of one token standing in the middle of a text, e.g. ` the`; what logprobs show. */
   tokenText(id: number): string;
   /** Its bytes: a token may be part of a character. */
   tokenBytes(id: number): Uint8Array;
+}
+
+/** The deltas and the flush, joined, are what `decode` gives for the whole. */
+export interface TextStream {
+  /** The text that is certain now; empty while a character is incomplete (at most three bytes are held). */
+  push(id: number): string;
+  /** What is still held, as U+FFFD. The stream may not be used after. */
+  flush(): string;
 }

@@ -1,0 +1,131 @@
+/**
+ * One sequence's way of choosing tokens: its random numbers, its penalties, and which of the two draws a row needs.
+ * The choice depends on the row, the parameters, the seed and the sequence's own past only, never on its neighbours.
+ */
+import { DenseMambaError } from "../errors.ts";
+import { NUM_CANDIDATES } from "../model/artifact.ts";
+import { type AdjusterOptions, LogitAdjuster } from "./adjuster.ts";
+import { drawFromCandidates } from "./candidates.ts";
+import { drawFromFullRow, RowRanking } from "./full-row.ts";
+import type { SamplingParams } from "./params.ts";
+import { SeededRandom } from "./random.ts";
+import { type LogitRows, numCandidatesOf, vocabSizeOf } from "./rows.ts";
+
+/** Below this a temperature means greedy, as in vLLM: logits divided by it would overflow f32. */
+const MIN_TEMPERATURE = 1e-5;
+
+/** The temperature to run the graph with for these parameters: > 0. */
+export function graphTemperature(params: SamplingParams): number {
+  return isGreedy(params) ? 1 : params.temperature;
+}
+
+function isGreedy(params: SamplingParams): boolean {
+  return params.temperature < MIN_TEMPERATURE;
+}
+
+/** Working memory for sampling one row at a time; one serves any number of samplers. */
+export class SamplingScratch {
+  readonly cumulative = new Float64Array(NUM_CANDIDATES);
+  readonly ranking = new RowRanking();
+  #row = new Float32Array(0);
+
+  /** A copy of the row that may be changed; valid until the next call. */
+  copyOf(row: Float32Array): Float32Array {
+    if (this.#row.length !== row.length) this.#row = new Float32Array(row.length);
+    this.#row.set(row);
+    return this.#row;
+  }
+}
+
+export interface SamplerOptions extends AdjusterOptions {
+  readonly seed: number;
+  readonly scratch: SamplingScratch;
+}
+
+export class Sampler {
+  readonly #params: SamplingParams;
+  readonly #adjuster: LogitAdjuster;
+  readonly #random: SeededRandom;
+  readonly #scratch: SamplingScratch;
+
+  constructor(options: SamplerOptions) {
+    this.#params = options.params;
+    this.#adjuster = new LogitAdjuster(options);
+    this.#random = new SeededRandom(options.seed);
+    this.#scratch = options.scratch;
+  }
+
+  /**
+   * Chooses the next token from one row, and remembers it. Takes one random number per token, whichever way it is drawn.
+   * @throws `runtime_fault` if the row holds NaN or +Infinity; `invalid_value` if masks leave no token to choose.
+   */
+  sample(rows: LogitRows, row: number): number {
+    checkRow(rows, row);
+    const tokenId = this.#adjuster.isActive ? this.#chooseAdjusted(rows, row) : this.#choose(rows, row);
+    this.#adjuster.record(tokenId);
+    return tokenId;
+  }
+
+  #choose(rows: LogitRows, row: number): number {
+    const params = this.#params;
+    if (isGreedy(params)) return likeliest(rows, row);
+    const u = this.#random.next();
+    const draw = drawFromCandidates(rows, row, params, u, this.#scratch.cumulative);
+    if (draw.type === "token") return draw.tokenId;
+    const max = rows.topLogits[row * numCandidatesOf(rows)]!;
+    return drawFromFullRow(this.#scratch.ranking, logitsOf(rows, row), max, params, u, draw.mass);
+  }
+
+  #chooseAdjusted(rows: LogitRows, row: number): number {
+    const params = this.#params;
+    const logits = this.#scratch.copyOf(logitsOf(rows, row));
+    this.#adjuster.adjust(logits);
+    const best = argmax(logits);
+    const max = logits[best]!;
+    if (max === Number.NEGATIVE_INFINITY) {
+      throw new DenseMambaError("invalid_value", "no token is left to choose: min_tokens or logit_bias masks them all");
+    }
+    if (isGreedy(params)) return best;
+    return drawFromFullRow(this.#scratch.ranking, logits, max, params, this.#random.next());
+  }
+}
+
+function logitsOf(rows: LogitRows, row: number): Float32Array {
+  const vocabSize = vocabSizeOf(rows);
+  return rows.logits.subarray(row * vocabSize, (row + 1) * vocabSize);
+}
+
+/** The candidate with the largest logit; of equal ones the lowest id, whatever order the device returned them in. */
+function likeliest(rows: LogitRows, row: number): number {
+  const numCandidates = numCandidatesOf(rows);
+  const first = row * numCandidates;
+  let best = rows.topIds[first]!;
+  for (let i = 1; i < numCandidates && rows.topLogits[first + i] === rows.topLogits[first]; i++) {
+    if (rows.topIds[first + i]! < best) best = rows.topIds[first + i]!;
+  }
+  return Number(best);
+}
+
+function argmax(logits: Float32Array): number {
+  let best = 0;
+  let max = logits[0]!;
+  for (let id = 1; id < logits.length; id++) {
+    if (logits[id]! > max) {
+      max = logits[id]!;
+      best = id;
+    }
+  }
+  return best;
+}
+
+/** A NaN or +Infinity anywhere in a row makes its log-sum-exp so, and a row of -Infinity alone has none. */
+function checkRow(rows: LogitRows, row: number): void {
+  const logSumExp = rows.logSumExp[row]!;
+  const tempered = rows.temperedLogSumExp[row]!;
+  const top = rows.topLogits[row * numCandidatesOf(rows)]!;
+  if (Number.isFinite(logSumExp) && Number.isFinite(tempered) && Number.isFinite(top)) return;
+  throw new DenseMambaError(
+    "runtime_fault",
+    `the model gave logits that are not finite (largest ${top}, log-sum-exp ${logSumExp}, tempered ${tempered})`,
+  );
+}

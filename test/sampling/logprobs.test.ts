@@ -1,0 +1,30 @@
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { scoreToken } from "../../src/sampling/logprobs.ts";
+import { logitRows } from "../helpers/logit-rows.ts";
+
+const rowArbitrary = fc.array(fc.float({ min: -30, max: 30, noNaN: true }), { minLength: 2, maxLength: 100 });
+
+test("a token has bit for bit the same log-probability alone and among the likeliest, and these start with the argmax", () => {
+  fc.assert(
+    fc.property(rowArbitrary, fc.integer({ min: 1, max: 64 }), fc.nat(), (logits, k, pick) => {
+      const rows = logitRows([logits]);
+      const tokenId = pick % logits.length;
+      const scored = scoreToken(rows, 0, tokenId, k);
+      expect(scored.top).toHaveLength(Math.min(k, logits.length, 64));
+      expect(scored.top[0]!.tokenId).toBe(rows.logits.indexOf(Math.max(...rows.logits)));
+      for (const { tokenId: id, logprob } of scored.top) {
+        expect(scoreToken(rows, 0, id, 0).logprob).toBe(logprob);
+        if (id === tokenId) expect(scored.logprob).toBe(logprob);
+      }
+    }),
+  );
+});
+
+test("log-probabilities are those of the raw logits, in f32", () => {
+  const rows = logitRows([[0, Math.log(3)]], [0.1]);
+  const scored = scoreToken(rows, 0, 0, 2);
+  expect(scored.logprob).toBeCloseTo(Math.log(0.25), 6);
+  expect(scored.top.map(({ tokenId }) => tokenId)).toEqual([1, 0]);
+  expect(Math.fround(scored.logprob)).toBe(scored.logprob);
+});

@@ -19,7 +19,10 @@ export interface Tokenizer {
   encodeContinuation(text: string): Promise<number[] | undefined>;
   /** Broken UTF-8 shows as U+FFFD. Ids without a token decode to nothing. */
   decode(ids: readonly number[], options: { readonly skipSpecialTokens: boolean }): string;
-  /** Decodes token by token. `contextIds` stand before the first one: they decide its leading space, and nothing else. */
+  /**
+   * Decodes token by token. `contextIds` stand before the first one: their text is not repeated, but they decide its
+   * leading space, and a character they left open is completed.
+   */
   stream(options: { readonly skipSpecialTokens: boolean; readonly contextIds?: readonly number[] }): TextStream;
   /** The vocabulary's own spelling of a token, e.g. `▁the` or `<0x0A>`; undefined outside the vocabulary. */
   idToToken(id: number): string | undefined;

@@ -1,0 +1,98 @@
+/**
+ * The special tokens that stand around every encoded text. They are read from the post-processor and put there by us,
+ * because tokenizer_config.json may overrule it and both encoding libraries ignore that.
+ */
+import { z } from "zod";
+import { DenseMambaError } from "../errors.ts";
+import type { TokenizerComponent, TokenizerFiles } from "./files.ts";
+
+export interface Affixes {
+  readonly prefix: readonly number[];
+  readonly suffix: readonly number[];
+}
+
+const NONE: Affixes = { prefix: [], suffix: [] };
+
+const template = z.looseObject({
+  single: z.array(
+    z.union([
+      z.object({ SpecialToken: z.looseObject({ id: z.string() }) }),
+      z.object({ Sequence: z.looseObject({ id: z.string() }) }),
+    ]),
+  ),
+  special_tokens: z.record(z.string(), z.looseObject({ ids: z.array(z.int().min(0)) })),
+});
+const pair = z.tuple([z.string(), z.int().min(0)]);
+const bert = z.looseObject({ sep: pair, cls: pair });
+const sequence = z.looseObject({ processors: z.array(z.looseObject({ type: z.string() })) });
+
+/** @throws `invalid_checkpoint` for a post-processor that is malformed or unknown. */
+export function parseAffixes(
+  files: TokenizerFiles,
+  ids: { readonly bos: number | undefined; readonly eos: number | undefined },
+): Affixes {
+  const { prefix, suffix } = affixesOf(files.json.post_processor, files.path);
+  return {
+    prefix: overrule(prefix, files.addBosToken, ids.bos, (without, bos) => [bos, ...without]),
+    suffix: overrule(suffix, files.addEosToken, ids.eos, (without, eos) => [...without, eos]),
+  };
+}
+
+function affixesOf(processor: TokenizerComponent | null | undefined, path: string): Affixes {
+  switch (processor?.type) {
+    case undefined:
+    case "ByteLevel": // only adjusts offsets
+      return NONE;
+    case "TemplateProcessing": {
+      const { single, special_tokens: special } = parse(template, processor, path);
+      const sides: { prefix: number[]; suffix: number[] } = { prefix: [], suffix: [] };
+      let side: number[] = sides.prefix;
+      for (const item of single) {
+        if ("Sequence" in item) side = sides.suffix;
+        else side.push(...(special[item.SpecialToken.id]?.ids ?? []));
+      }
+      return sides;
+    }
+    case "BertProcessing":
+    case "RobertaProcessing": {
+      const { cls, sep } = parse(bert, processor, path);
+      return { prefix: [cls[1]], suffix: [sep[1]] };
+    }
+    case "Sequence": {
+      const parts = parse(sequence, processor, path).processors.map((part) => affixesOf(part, path));
+      // A later one wraps what the earlier ones made.
+      return parts.reduce(
+        (inner, outer) => ({
+          prefix: [...outer.prefix, ...inner.prefix],
+          suffix: [...inner.suffix, ...outer.suffix],
+        }),
+        NONE,
+      );
+    }
+    default:
+      throw new DenseMambaError(
+        "invalid_checkpoint",
+        `${path}: the post-processor ${processor?.type} is not supported; supported are TemplateProcessing, ByteLevel, BertProcessing, RobertaProcessing and Sequence`,
+      );
+  }
+}
+
+function parse<Schema extends z.ZodType>(schema: Schema, processor: TokenizerComponent, path: string): z.infer<Schema> {
+  const parsed = schema.safeParse(processor);
+  if (parsed.success) return parsed.data;
+  const issue = parsed.error.issues[0]!;
+  throw new DenseMambaError("invalid_checkpoint", `${path}: post_processor.${issue.path.join(".")}: ${issue.message}`, {
+    cause: parsed.error,
+  });
+}
+
+function overrule(
+  ids: readonly number[],
+  isWanted: boolean | undefined,
+  id: number | undefined,
+  add: (without: readonly number[], id: number) => readonly number[],
+): readonly number[] {
+  if (isWanted === undefined || id === undefined) return ids;
+  const without = ids.filter((other) => other !== id);
+  return isWanted ? add(without, id) : without;
+}

@@ -1,0 +1,141 @@
+/**
+ * The files beside a checkpoint that say how it reads and writes text, parsed and checked as far as we use them.
+ * Knows nothing of encoding. Everything wrong in them is `invalid_checkpoint`, with the file's path.
+ */
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { z } from "zod";
+import { DenseMambaError } from "../errors.ts";
+
+/** Above this an id is a mistake; it also bounds the tables that are indexed by id. */
+const MAX_TOKEN_ID = 2 ** 24;
+
+/** BPE, WordPiece and WordLevel: piece → id. Unigram: [piece, score], the index is the id. */
+type Vocabulary = Readonly<Record<string, number>> | readonly (readonly [piece: string, score: number])[];
+
+const tokenId = z.int().min(0).max(MAX_TOKEN_ID);
+const component = z.looseObject({ type: z.string() });
+
+const tokenizerJson = z.looseObject({
+  added_tokens: z
+    .array(z.looseObject({ id: tokenId, content: z.string(), special: z.boolean().optional() }))
+    .nullish()
+    .transform((tokens) => tokens ?? []),
+  post_processor: component.nullish(),
+  decoder: component.nullish(),
+  model: z.looseObject({
+    vocab: z.custom<Vocabulary>(isVocabulary, `expected pieces with ids from 0 to ${MAX_TOKEN_ID}`),
+  }),
+});
+
+/** A special token is written as its text or as a serialised AddedToken. */
+const specialToken = z
+  .union([z.string(), z.looseObject({ content: z.string() }).transform((token) => token.content)])
+  .nullish();
+
+const specialTokens = z.looseObject({
+  bos_token: specialToken,
+  eos_token: specialToken,
+  pad_token: specialToken,
+  unk_token: specialToken,
+});
+
+const tokenizerConfig = specialTokens.extend({
+  add_bos_token: z.boolean().nullish(),
+  add_eos_token: z.boolean().nullish(),
+  chat_template: z.union([z.string(), z.array(z.looseObject({ name: z.string(), template: z.string() }))]).nullish(),
+});
+
+const generationConfig = z.looseObject({ eos_token_id: z.union([tokenId, z.array(tokenId)]).nullish() });
+
+export type TokenizerJson = z.infer<typeof tokenizerJson>;
+export type TokenizerComponent = z.infer<typeof component>;
+export const SPECIAL_ROLES = ["bos_token", "eos_token", "pad_token", "unk_token"] as const;
+
+export interface TokenizerFiles {
+  readonly path: string;
+  /** tokenizer.json as it stands. */
+  readonly text: string;
+  readonly json: TokenizerJson;
+  readonly addBosToken: boolean | undefined;
+  readonly addEosToken: boolean | undefined;
+  readonly chatTemplate: string | undefined;
+  /** Role → text, for the roles that are set. */
+  readonly specialTokens: Readonly<Record<string, string>>;
+  /** From generation_config.json. */
+  readonly endTokenIds: readonly number[];
+}
+
+/** @returns undefined if the folder has no tokenizer.json. */
+export async function readTokenizerFiles(modelDir: string): Promise<TokenizerFiles | undefined> {
+  const path = join(modelDir, "tokenizer.json");
+  const [text, config, map, template, generation] = await Promise.all([
+    readOptional(path),
+    readJson(join(modelDir, "tokenizer_config.json"), tokenizerConfig),
+    readJson(join(modelDir, "special_tokens_map.json"), specialTokens),
+    readOptional(join(modelDir, "chat_template.jinja")),
+    readJson(join(modelDir, "generation_config.json"), generationConfig),
+  ]);
+  if (text === undefined) return undefined;
+  const special: Record<string, string> = {};
+  for (const role of SPECIAL_ROLES) {
+    const content = config?.[role] ?? map?.[role];
+    if (typeof content === "string") special[role] = content;
+  }
+  return {
+    path,
+    text,
+    json: parseJson(path, text, tokenizerJson),
+    addBosToken: config?.add_bos_token ?? undefined,
+    addEosToken: config?.add_eos_token ?? undefined,
+    chatTemplate: template ?? pickTemplate(config?.chat_template),
+    specialTokens: special,
+    endTokenIds: [generation?.eos_token_id ?? []].flat(),
+  };
+}
+
+/** Of several named templates the one called `default` is for plain chat; the others serve tools and the like. */
+function pickTemplate(template: z.infer<typeof tokenizerConfig>["chat_template"]): string | undefined {
+  if (!Array.isArray(template)) return template ?? undefined;
+  const named = template.find((candidate) => candidate.name === "default");
+  return (named ?? (template.length === 1 ? template[0] : undefined))?.template;
+}
+
+async function readOptional(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, "utf8");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw new DenseMambaError("invalid_checkpoint", `${path} cannot be read: ${(error as Error).message}`, {
+      cause: error,
+    });
+  }
+}
+
+async function readJson<Schema extends z.ZodType>(path: string, schema: Schema): Promise<z.infer<Schema> | undefined> {
+  const text = await readOptional(path);
+  return text === undefined ? undefined : parseJson(path, text, schema);
+}
+
+function parseJson<Schema extends z.ZodType>(path: string, text: string, schema: Schema): z.infer<Schema> {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    throw new DenseMambaError("invalid_checkpoint", `${path} is not JSON: ${(error as Error).message}`, {
+      cause: error,
+    });
+  }
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const issue = parsed.error.issues[0]!;
+  const place = issue.path.join(".") || "the file";
+  throw new DenseMambaError("invalid_checkpoint", `${path}: ${place}: ${issue.message}`, { cause: parsed.error });
+}
+
+/** By hand: a general validator takes half a second over a large vocabulary. */
+function isVocabulary(value: unknown): value is Vocabulary {
+  if (typeof value !== "object" || value === null) return false;
+  if (Array.isArray(value)) return value.every((entry) => Array.isArray(entry) && typeof entry[0] === "string");
+  return Object.values(value).every((id) => Number.isInteger(id) && id >= 0 && id <= MAX_TOKEN_ID);
+}

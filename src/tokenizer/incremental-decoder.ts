@@ -1,0 +1,68 @@
+/**
+ * Text from tokens, one at a time: holds back a character until its last byte has come, and no longer than that. Whole
+ * texts are decoded by the same code, so that streaming and not streaming cannot differ.
+ */
+import type { Pieces } from "./pieces.ts";
+import type { TextStream } from "./tokenizer.ts";
+import { decodeUtf8, incompleteTail, MAX_INCOMPLETE_BYTES } from "./utf8.ts";
+
+const NONE = new Uint8Array(0);
+
+export interface IncrementalDecoderOptions {
+  /** Ids that decode to nothing. */
+  readonly skippedIds: ReadonlySet<number>;
+  /** What stands before the first token: its text is not repeated, but a character it left open is completed. */
+  readonly contextIds?: readonly number[];
+}
+
+export class IncrementalDecoder implements TextStream {
+  readonly #pieces: Pieces;
+  readonly #skippedIds: ReadonlySet<number>;
+  /** The beginning of a character, at most three bytes. */
+  #held: Uint8Array = NONE;
+  /** Spaces still to be removed; 0 once any text has come. */
+  #numSpacesToStrip: number;
+
+  constructor(pieces: Pieces, { skippedIds, contextIds = [] }: IncrementalDecoderOptions) {
+    this.#pieces = pieces;
+    this.#skippedIds = skippedIds;
+    this.#numSpacesToStrip = pieces.numSpacesStripped;
+    this.#readContext(contextIds);
+  }
+
+  push(id: number): string {
+    if (this.#skippedIds.has(id)) return "";
+    if (this.#held.length === 0 && !this.#pieces.isFragment(id)) return this.#emit(this.#pieces.text(id));
+    const piece = this.#pieces.bytes(id);
+    const bytes = this.#held.length === 0 ? piece : Buffer.concat([this.#held, piece]);
+    const end = bytes.length - incompleteTail(bytes);
+    this.#held = bytes.subarray(end);
+    return this.#emit(decodeUtf8(bytes.subarray(0, end)));
+  }
+
+  flush(): string {
+    const rest = decodeUtf8(this.#held);
+    this.#held = NONE;
+    return this.#emit(rest);
+  }
+
+  /** Only the last bytes matter for an open character, and only whether there is any text for the leading space. */
+  #readContext(ids: readonly number[]): void {
+    let numBytes = 0;
+    let first = ids.length;
+    while (first > 0 && numBytes <= MAX_INCOMPLETE_BYTES + this.#numSpacesToStrip) {
+      const id = ids[--first]!;
+      if (!this.#skippedIds.has(id)) numBytes += this.#pieces.bytes(id).length;
+    }
+    for (let i = first; i < ids.length; i++) this.push(ids[i]!);
+  }
+
+  #emit(text: string): string {
+    if (this.#numSpacesToStrip === 0 || text === "") return text;
+    let start = 0;
+    while (start < this.#numSpacesToStrip && text[start] === " ") start++;
+    // Anything but a space ends the beginning of the text; a space only uses up its share.
+    this.#numSpacesToStrip = start < text.length ? 0 : this.#numSpacesToStrip - start;
+    return text.slice(start);
+  }
+}

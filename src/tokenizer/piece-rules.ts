@@ -1,0 +1,129 @@
+/**
+ * A tokenizer's decoder, read as rules for one piece: what text or bytes it stands for in the middle of a text, and how
+ * many spaces fall away at the very beginning. That is what makes decoding a table and streaming exact. Decoders whose
+ * output for a piece depends on later pieces are refused. Knows nothing of ids.
+ */
+import { DenseMambaError } from "../errors.ts";
+import type { TokenizerComponent } from "./files.ts";
+
+export interface PieceRules {
+  /** A piece of the vocabulary (or the content of an added token) → its text, before bytes are considered. */
+  readonly rewrite: (piece: string) => string;
+  /** `byteLevel`: each character stands for a byte. `byteFallback`: pieces `<0x00>` … `<0xFF>` stand for bytes. */
+  readonly bytes: "none" | "byteLevel" | "byteFallback";
+  /** Spaces removed from the beginning of a whole text, as far as there are any. */
+  readonly numSpacesStripped: number;
+}
+
+const NO_RULES: PieceRules = { rewrite: (piece) => piece, bytes: "none", numSpacesStripped: 0 };
+
+/** @throws `invalid_checkpoint` for a decoder that we do not implement. */
+export function parsePieceRules(decoder: TokenizerComponent | null | undefined): PieceRules {
+  // Without a decoder, pieces are words: they are joined by spaces.
+  if (decoder === null || decoder === undefined) {
+    return { ...NO_RULES, rewrite: (piece) => ` ${piece}`, numSpacesStripped: 1 };
+  }
+  return compose(decoder.type === "Sequence" ? sequenceOf(decoder) : [decoder]);
+}
+
+function compose(steps: readonly TokenizerComponent[]): PieceRules {
+  let rules = NO_RULES;
+  let fused = false;
+  for (const step of steps) {
+    // NOTE: after Fuse the text is one string; a step that works on pieces would have to be applied to the whole.
+    if (fused && step.type !== "Strip") throw unsupported(`${step.type} after Fuse`);
+    const before = rules.rewrite;
+    switch (step.type) {
+      case "ByteLevel":
+        rules = { ...rules, bytes: "byteLevel" };
+        break;
+      case "ByteFallback":
+        rules = { ...rules, bytes: "byteFallback" };
+        break;
+      case "Fuse":
+        fused = true;
+        break;
+      case "Replace": {
+        const pattern = patternOf(step);
+        const content = String(step.content ?? "");
+        rules = { ...rules, rewrite: (piece) => before(piece).replaceAll(pattern, () => content) };
+        break;
+      }
+      case "Strip": {
+        if (step.content !== " " || Number(step.stop ?? 0) !== 0) throw unsupported("Strip other than of first spaces");
+        if (!fused) throw unsupported("Strip before Fuse");
+        rules = { ...rules, numSpacesStripped: Number(step.start ?? 0) };
+        break;
+      }
+      case "Metaspace": {
+        const mark = String(step.replacement ?? "▁");
+        const prepends = step.prepend_scheme !== "never" && step.add_prefix_space !== false;
+        rules = {
+          ...rules,
+          rewrite: (piece) => before(piece).replaceAll(mark, " "),
+          numSpacesStripped: prepends ? 1 : 0,
+        };
+        break;
+      }
+      case "WordPiece": {
+        const prefix = String(step.prefix ?? "##");
+        const tidy = step.cleanup === false ? (text: string) => text : tidyPunctuation;
+        rules = {
+          ...rules,
+          rewrite: (piece) => {
+            const text = before(piece);
+            return tidy(text.startsWith(prefix) ? text.slice(prefix.length) : ` ${text}`);
+          },
+          numSpacesStripped: 1,
+        };
+        break;
+      }
+      default:
+        throw unsupported(step.type);
+    }
+  }
+  return rules;
+}
+
+function sequenceOf(decoder: TokenizerComponent): TokenizerComponent[] {
+  const steps: unknown = decoder.decoders;
+  const isStep = (step: unknown): step is TokenizerComponent =>
+    typeof step === "object" && step !== null && typeof (step as { type?: unknown }).type === "string";
+  if (!Array.isArray(steps) || !steps.every(isStep)) throw unsupported("a Sequence without a list of decoders");
+  return steps.flatMap((step) => (step.type === "Sequence" ? sequenceOf(step) : [step]));
+}
+
+function patternOf(step: TokenizerComponent): string | RegExp {
+  const pattern = (step.pattern ?? {}) as { String?: unknown; Regex?: unknown };
+  if (typeof pattern.String === "string") return pattern.String;
+  if (typeof pattern.Regex !== "string") throw unsupported("Replace without a pattern");
+  try {
+    return new RegExp(pattern.Regex, "gu");
+  } catch (error) {
+    throw unsupported(`Replace by the regular expression ${pattern.Regex}`, error);
+  }
+}
+
+/** What the reference library's WordPiece decoder does to spaces before punctuation and English contractions. */
+function tidyPunctuation(text: string): string {
+  return text
+    .replaceAll(" .", ".")
+    .replaceAll(" ?", "?")
+    .replaceAll(" !", "!")
+    .replaceAll(" ,", ",")
+    .replaceAll(" ' ", "'")
+    .replaceAll(" n't", "n't")
+    .replaceAll(" 'm", "'m")
+    .replaceAll(" do not", " don't")
+    .replaceAll(" 's", "'s")
+    .replaceAll(" 've", "'ve")
+    .replaceAll(" 're", "'re");
+}
+
+function unsupported(what: string, cause?: unknown): DenseMambaError {
+  return new DenseMambaError(
+    "invalid_checkpoint",
+    `tokenizer.json: the decoder ${what} is not supported; supported are ByteLevel, ByteFallback, Metaspace, WordPiece, Replace, Fuse and Strip (start, after Fuse)`,
+    { cause },
+  );
+}

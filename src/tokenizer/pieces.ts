@@ -1,0 +1,104 @@
+/**
+ * The vocabulary as a table: id → text, or bytes for the pieces that are parts of characters. Everything that decodes
+ * reads from here. Built once at load, immutable.
+ */
+import type { TokenizerJson } from "./files.ts";
+import { type PieceRules, parsePieceRules } from "./piece-rules.ts";
+import { decodeUtf8 } from "./utf8.ts";
+
+const NO_BYTES = new Uint8Array(0);
+
+export class Pieces {
+  /** Max id + 1. */
+  readonly size: number;
+  readonly numSpacesStripped: number;
+  /** The vocabulary's spelling. */
+  readonly #spellings: (string | undefined)[] = [];
+  readonly #texts: (string | undefined)[] = [];
+  /** Only for the pieces whose bytes are not valid UTF-8 by themselves. */
+  readonly #fragments = new Map<number, Uint8Array>();
+
+  constructor(json: TokenizerJson) {
+    const rules = parsePieceRules(json.decoder);
+    this.numSpacesStripped = rules.numSpacesStripped;
+    const byteOfChar = rules.bytes === "byteLevel" ? byteLevelAlphabet() : undefined;
+    const { vocab } = json.model;
+    const entries = Array.isArray(vocab)
+      ? vocab.map(([piece], id): [string, number] => [piece, id])
+      : Object.entries(vocab as Readonly<Record<string, number>>);
+    for (const [piece, id] of entries) this.#add(id, piece, rules, byteOfChar);
+    // Added tokens are spelled as they read, also where the rest of the vocabulary is spelled in bytes.
+    for (const { id, content } of json.added_tokens) this.#add(id, content, rules, undefined);
+    this.size = this.#spellings.length;
+  }
+
+  spelling(id: number): string | undefined {
+    return this.#spellings[id];
+  }
+
+  /** The piece in the middle of a text, broken UTF-8 shown as U+FFFD; empty outside the vocabulary. */
+  text(id: number): string {
+    return this.#texts[id] ?? "";
+  }
+
+  /** Whether the piece is a part of a character, so that its bytes must be joined with its neighbours'. */
+  isFragment(id: number): boolean {
+    return this.#fragments.has(id);
+  }
+
+  /** The caller must not alter them. */
+  bytes(id: number): Uint8Array {
+    const text = this.#texts[id];
+    if (text === undefined) return NO_BYTES;
+    return this.#fragments.get(id) ?? Buffer.from(text, "utf8");
+  }
+
+  #add(id: number, piece: string, rules: PieceRules, byteOfChar: ReadonlyMap<string, number> | undefined): void {
+    while (this.#spellings.length < id) {
+      this.#spellings.push(undefined);
+      this.#texts.push(undefined);
+    }
+    this.#spellings[id] = piece;
+    this.#fragments.delete(id);
+    const rewritten = rules.rewrite(piece);
+    const bytes = byteOfChar ? bytesOfChars(rewritten, byteOfChar) : fallbackByte(rewritten, rules);
+    if (bytes === undefined) {
+      this.#texts[id] = rewritten;
+      return;
+    }
+    const text = decodeUtf8(bytes);
+    this.#texts[id] = text;
+    if (text.includes("\uFFFD")) this.#fragments.set(id, bytes);
+  }
+}
+
+/** Undefined if some character stands for no byte: the piece is then plain text. */
+function bytesOfChars(piece: string, byteOfChar: ReadonlyMap<string, number>): Uint8Array | undefined {
+  const bytes = new Uint8Array(piece.length);
+  for (let i = 0; i < piece.length; i++) {
+    const byte = byteOfChar.get(piece[i]!);
+    if (byte === undefined) return undefined;
+    bytes[i] = byte;
+  }
+  return bytes;
+}
+
+function fallbackByte(piece: string, rules: PieceRules): Uint8Array | undefined {
+  if (rules.bytes !== "byteFallback") return undefined;
+  const match = /^<0x([0-9A-Fa-f]{2})>$/.exec(piece);
+  return match ? Uint8Array.of(Number.parseInt(match[1]!, 16)) : undefined;
+}
+
+/**
+ * GPT-2's spelling of bytes: those that print in Latin-1 stand for themselves; the others, in order, for the characters
+ * from U+0100 on.
+ */
+function byteLevelAlphabet(): ReadonlyMap<string, number> {
+  const alphabet = new Map<string, number>();
+  let next = 0x100;
+  for (let byte = 0; byte < 256; byte++) {
+    const prints = (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) || byte >= 0xae;
+    alphabet.set(String.fromCharCode(prints ? byte : next++), byte);
+  }
+  return alphabet;
+}

@@ -1,0 +1,75 @@
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { MemoryStore } from "../../src/session/memory-store.ts";
+import type { Snapshot } from "../../src/session/store.ts";
+
+function snapshot(stateBytes: number, conversation?: unknown): Snapshot {
+  return { modelHash: "m", tokenIds: [1, 2], position: 2, state: new Uint8Array(stateBytes), conversation };
+}
+
+/** Room for `count` snapshots of 10,000 bytes of state, not for one more. */
+const room = (count: number) => count * 10_700;
+
+test("what is put is got, until it is deleted", async () => {
+  const store = new MemoryStore({ maxBytes: room(2) });
+  const kept = snapshot(10_000);
+  await store.put("a", kept);
+  expect(await store.get("a")).toBe(kept);
+  expect(await store.get("b")).toBeUndefined();
+  expect(await store.delete("a")).toBe(true);
+  expect(await store.delete("a")).toBe(false);
+  expect(store.stats()).toEqual({ numSnapshots: 0, bytes: 0, maxBytes: room(2), numEvicted: 0 });
+});
+
+test("the least recently used leaves first; getting and putting are uses", async () => {
+  const store = new MemoryStore({ maxBytes: room(3) });
+  for (const key of ["a", "b", "c"]) await store.put(key, snapshot(10_000));
+  await store.get("a");
+  await store.put("b", snapshot(10_000));
+  await store.put("d", snapshot(10_000));
+  expect(await store.get("c")).toBeUndefined();
+  for (const key of ["a", "b", "d"]) expect(await store.get(key)).toBeDefined();
+  expect(store.stats().numEvicted).toBe(1);
+});
+
+test("replacing is not evicting, and counts the new size only", async () => {
+  const store = new MemoryStore({ maxBytes: room(2) });
+  await store.put("a", snapshot(10_000));
+  const before = store.stats().bytes;
+  await store.put("a", snapshot(9_000));
+  expect(store.stats()).toMatchObject({ numSnapshots: 1, bytes: before - 1000, numEvicted: 0 });
+});
+
+test("an entry beyond the bound is refused with both numbers, and what was there stays", async () => {
+  const store = new MemoryStore({ maxBytes: room(1) });
+  const kept = snapshot(10_000);
+  await store.put("a", kept);
+  await expect(store.put("a", snapshot(20_000))).rejects.toThrow(/2\d{4} bytes .* at most 10700 bytes/);
+  expect(await store.get("a")).toBe(kept);
+});
+
+test("the conversation counts", async () => {
+  const store = new MemoryStore({ maxBytes: room(1) });
+  await expect(store.put("a", snapshot(10_000, "x".repeat(1000)))).rejects.toThrow(/at most/);
+});
+
+test("bytes never exceed the bound, and are zero when everything is deleted", async () => {
+  const operation = fc.record({
+    type: fc.constantFrom("put", "get", "delete"),
+    key: fc.constantFrom("a", "b", "c", "d", "e"),
+    stateBytes: fc.nat(3000),
+  });
+  await fc.assert(
+    fc.asyncProperty(fc.array(operation, { maxLength: 40 }), async (operations) => {
+      const store = new MemoryStore({ maxBytes: 6000 });
+      for (const { type, key, stateBytes } of operations) {
+        if (type === "put") await store.put(key, snapshot(stateBytes));
+        else if (type === "get") await store.get(key);
+        else await store.delete(key);
+        expect(store.stats().bytes).toBeLessThanOrEqual(6000);
+      }
+      for (const key of ["a", "b", "c", "d", "e"]) await store.delete(key);
+      expect(store.stats()).toMatchObject({ numSnapshots: 0, bytes: 0 });
+    }),
+  );
+});

@@ -1,0 +1,131 @@
+/**
+ * The one configuration, parsed once at start: flags before environment before file. Every problem is found before
+ * anything is refused, and the result is frozen. The only module that reads `process.env`.
+ */
+import { readFileSync } from "node:fs";
+import { homedir } from "node:os";
+import path from "node:path";
+import { z } from "zod";
+import { nearest } from "./config/nearest.ts";
+import { type Config, type ConfigKey, configSchema } from "./config/schema.ts";
+import { DenseMambaError } from "./errors.ts";
+
+export type { Config, ConfigKey };
+
+const ENVIRONMENT_PREFIX = "DENSEMAMBA_";
+const CONFIG_VARIABLE = `${ENVIRONMENT_PREFIX}CONFIG`;
+
+/** How an option is named and described, for `--help` and the documents. */
+export interface ConfigOption {
+  readonly key: ConfigKey;
+  /** E.g. `--max-batch`. */
+  readonly flag: string;
+  /** E.g. `<n>`. */
+  readonly argument: string;
+  /** E.g. `DENSEMAMBA_MAX_BATCH`. */
+  readonly variable: string;
+  readonly description: string;
+  readonly shownDefault: string;
+  readonly repeatable: boolean;
+}
+
+export const configOptions: readonly ConfigOption[] = Object.entries(configSchema.shape).map(([key, option]) => {
+  const meta = option.meta() ?? {};
+  const fallback: unknown = option instanceof z.ZodDefault ? option.def.defaultValue : undefined;
+  return {
+    key: key as ConfigKey,
+    flag: String(meta.flag ?? `--${words(key).join("-")}`),
+    argument: String(meta.argument ?? (typeof fallback === "number" ? "<n>" : `<${key}>`)),
+    variable: ENVIRONMENT_PREFIX + words(key).join("_").toUpperCase(),
+    description: String(meta.description),
+    shownDefault: String(meta.shownDefault ?? fallback),
+    repeatable: meta.repeatable === true,
+  };
+});
+
+export interface ConfigSources {
+  /** By config key; undefined means not given. */
+  readonly flags: Readonly<Record<string, unknown>>;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  /** The parsed JSON of the config file. */
+  readonly file?: unknown;
+}
+
+/** @throws `invalid_config` that lists every problem, one a line. */
+export function loadConfig({ flags, env, file = {} }: ConfigSources): Config {
+  const problems: string[] = [];
+  const origins = new Map<string, string>();
+  const raw: Record<string, unknown> = { cacheDir: defaultCacheDir(env) };
+  const take = (key: string, value: unknown, origin: string) => {
+    if (value === undefined || value === null) return;
+    raw[key] = value;
+    origins.set(key, origin);
+  };
+
+  // From the weakest source to the strongest: the last one given is the one that counts.
+  if (isRecord(file)) {
+    problems.push(...unknownNames(Object.keys(file), keys(), "key", "in the config file"));
+    for (const key of keys()) take(key, file[key], `${key} in the config file`);
+  } else {
+    problems.push(`the config file must hold a JSON object, ${JSON.stringify(file)} given`);
+  }
+  const variables = Object.keys(env).filter((name) => name.startsWith(ENVIRONMENT_PREFIX));
+  const known = [...configOptions.map((option) => option.variable), CONFIG_VARIABLE];
+  problems.push(...unknownNames(variables, known, "variable", "in the environment"));
+  for (const { key, variable, flag } of configOptions) {
+    // An empty variable is how a compose file says "not given".
+    take(key, env[variable] === "" ? undefined : env[variable], variable);
+    take(key, flags[key], flag);
+  }
+
+  const parsed = configSchema.safeParse(raw);
+  if (!parsed.success) {
+    problems.push(...parsed.error.issues.map(({ path, message }) => `${origins.get(String(path[0]))} ${message}`));
+  }
+  if (problems.length > 0 || !parsed.success) throw new DenseMambaError("invalid_config", problems.join("\n"));
+  return Object.freeze(parsed.data);
+}
+
+/** The process's own configuration. @throws `invalid_config` also for a config file that cannot be read. */
+export function readConfig(flags: Readonly<Record<string, unknown>>, configFile: string | undefined): Config {
+  const fileName = configFile ?? process.env[CONFIG_VARIABLE];
+  return loadConfig({ flags, env: process.env, file: fileName ? readJson(fileName) : {} });
+}
+
+function readJson(fileName: string): unknown {
+  try {
+    return JSON.parse(readFileSync(fileName, "utf8"));
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new DenseMambaError("invalid_config", `config file ${fileName} cannot be read: ${reason}`, { cause });
+  }
+}
+
+function defaultCacheDir(env: ConfigSources["env"]): string {
+  return path.join(env.XDG_CACHE_HOME || path.join(homedir(), ".cache"), "densemamba");
+}
+
+function unknownNames(given: readonly string[], known: readonly string[], what: string, where: string): string[] {
+  return given
+    .filter((name) => !known.includes(name))
+    .map((name) => {
+      // The prefix that all variables share says nothing about which was meant.
+      const bare = (full: string) => full.replace(ENVIRONMENT_PREFIX, "");
+      const closest = nearest(bare(name), known.map(bare));
+      const near = known.filter((candidate) => closest.includes(bare(candidate)));
+      return `unknown ${what} ${name} ${where}${near.length > 0 ? `; did you mean ${near.join(" or ")}?` : ""}`;
+    });
+}
+
+function keys(): ConfigKey[] {
+  return configOptions.map((option) => option.key);
+}
+
+/** `maxBatch` → [max, batch] */
+function words(key: string): string[] {
+  return key.replaceAll(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`).split(" ");
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}

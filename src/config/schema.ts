@@ -1,0 +1,99 @@
+/**
+ * Every option of the server: its kind of value, its default and its description. The flags, the environment variables,
+ * the config file's keys, `--help` and the tables of the documents all come from here.
+ */
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { z } from "zod";
+import { apiKeyList, byteSize, integer, oneOf, originList, text } from "./values.ts";
+
+/** The package's own folder: above `src/` in a checkout, above `dist/` in an installed package. */
+export const packageRoot = fileURLToPath(new URL("../..", import.meta.url));
+
+const MAX_INT32 = 2 ** 31 - 1;
+
+export const configSchema = z.strictObject({
+  model: text("a folder")
+    .default(path.join(packageRoot, "models", "densemamba-tales-4m"))
+    .meta({
+      description: "checkpoint or compiled artifact to serve",
+      argument: "<dir>",
+      shownDefault: "the packaged one",
+    }),
+  modelName: text()
+    .optional()
+    .meta({ description: "name of the model on the wire", argument: "<name>", shownDefault: "the folder's name" }),
+  host: text("a host name or address").default("127.0.0.1").meta({ description: "address to listen on" }),
+  port: integer(0, 65_535).default(8080).meta({ description: "port to listen on; 0 takes any free one" }),
+  device: oneOf("auto", "cpu", "cuda").default("auto").meta({
+    description: "where to run; auto takes CUDA if there is one",
+    argument: "<auto|cpu|cuda>",
+  }),
+  precision: oneOf("auto", "f32", "int8").default("auto").meta({
+    description: "weights; auto is int8 on a CPU, f32 on CUDA",
+    argument: "<auto|f32|int8>",
+  }),
+  runtime: oneOf("native", "portable").default("native").meta({
+    description: "ONNX Runtime through its C API, or its Node binding in a worker",
+    argument: "<native|portable>",
+  }),
+  threads: integer(0, 1024).default(0).meta({ description: "threads of the runtime; 0 takes one per usable core" }),
+  maxBatch: integer(1, 1024).default(32).meta({ description: "sequences that run together" }),
+  maxQueue: integer(1, 1_000_000)
+    .default(256)
+    .meta({ description: "sequences that may wait; more are refused with 429" }),
+  prefillChunk: integer(1, 65_536).default(128).meta({ description: "prompt tokens read between two decode steps" }),
+  maxPromptTokens: integer(1, MAX_INT32).default(131_072).meta({ description: "longest prompt" }),
+  maxOutputTokens: integer(1, MAX_INT32).default(16_384).meta({
+    description: "longest output, and the output of a request that names no length",
+  }),
+  maxBodyBytes: byteSize(1024, 2 ** 30)
+    .default(16 * 2 ** 20)
+    .meta({
+      description: "largest request body or WebSocket message",
+      argument: "<size>",
+      shownDefault: "16MiB",
+    }),
+  maxConnections: integer(1, 1_000_000).default(1024).meta({ description: "WebSocket connections at once" }),
+  sessionBytes: byteSize(0, 2 ** 50)
+    .default(2 ** 30)
+    .meta({
+      description: "memory for kept sessions and responses; the oldest go first",
+      argument: "<size>",
+      shownDefault: "1GiB",
+    }),
+  apiKeys: apiKeyList().prefault([]).meta({
+    description: "accepted Bearer key, may be repeated; none means open to all",
+    flag: "--api-key",
+    argument: "<key>",
+    repeatable: true,
+    shownDefault: "none",
+  }),
+  corsOrigins: originList().prefault([]).meta({
+    description: "origin that browsers may call from, may be repeated; * for any",
+    flag: "--cors-origin",
+    argument: "<origin>",
+    repeatable: true,
+    shownDefault: "none",
+  }),
+  heartbeatMs: integer(100, 3_600_000).default(15_000).meta({
+    description: "silence on a stream after which a heartbeat is sent",
+    argument: "<ms>",
+  }),
+  shutdownMs: integer(0, 3_600_000).default(8000).meta({
+    description: "time that running requests get to end on SIGTERM",
+    argument: "<ms>",
+  }),
+  cacheDir: text("a folder").meta({
+    description: "where compiled models are kept",
+    argument: "<dir>",
+    shownDefault: "~/.cache/densemamba",
+  }),
+  logLevel: oneOf("trace", "debug", "info", "warn", "error", "fatal", "silent").default("info").meta({
+    description: "least severe level to log: trace, debug, info, warn, error, fatal, silent",
+    argument: "<level>",
+  }),
+});
+
+export type Config = Readonly<z.output<typeof configSchema>>;
+export type ConfigKey = keyof Config;

@@ -1,0 +1,87 @@
+/**
+ * The kinds of value an option can have. Each takes what a flag, an environment variable (both text) or a JSON file
+ * (typed) may hold, and refuses the rest with a message that says what was expected and what was given.
+ */
+import { z } from "zod";
+
+/** A schema from a parser that returns undefined for what it does not accept. */
+function value<T>(expected: string, parse: (raw: unknown) => T | undefined, show = shown) {
+  return z.unknown().transform((raw, context): T => {
+    const parsed = parse(raw);
+    if (parsed !== undefined) return parsed;
+    context.addIssue({ code: "custom", message: `must be ${expected}, ${show(raw)} given` });
+    return z.NEVER;
+  });
+}
+
+export function text(expected = "a text that is not empty") {
+  return value(expected, (raw) => (typeof raw === "string" && raw !== "" ? raw : undefined));
+}
+
+export function integer(min: number, max: number) {
+  return value(`an integer from ${min} to ${max}`, (raw) => {
+    const number = toNumber(raw);
+    return Number.isInteger(number) && number >= min && number <= max ? number : undefined;
+  });
+}
+
+export function oneOf<const T extends string>(...choices: readonly T[]) {
+  return value(`one of ${choices.join(", ")}`, (raw) => choices.find((choice) => choice === raw));
+}
+
+const UNITS: Readonly<Record<string, number>> = {
+  "": 1,
+  b: 1,
+  kb: 1e3,
+  mb: 1e6,
+  gb: 1e9,
+  tb: 1e12,
+  kib: 2 ** 10,
+  mib: 2 ** 20,
+  gib: 2 ** 30,
+  tib: 2 ** 40,
+};
+
+/** A number of bytes: 4096, "64KiB", "1.5 GB". */
+export function byteSize(min: number, max: number) {
+  return value(`a size from ${min} to ${max} bytes such as 1048576, 64KiB, 512MiB or 1GB`, (raw) => {
+    const [, number, unit] = /^\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*$/i.exec(String(raw)) ?? [];
+    const factor = UNITS[unit?.toLowerCase() ?? ""];
+    if (number === undefined || factor === undefined) return undefined;
+    const bytes = Math.round(Number(number) * factor);
+    return bytes >= min && bytes <= max ? bytes : undefined;
+  });
+}
+
+/** Bearer tokens. A refused one is not repeated: it may be a secret with a typo. */
+export function apiKeyList() {
+  return value(
+    "a list of keys, each of visible ASCII characters without spaces or commas",
+    (raw) => toList(raw, (item) => /^[\x21-\x2b\x2d-\x7e]+$/.test(item)),
+    () => "something else was",
+  );
+}
+
+export function originList() {
+  return value("a list of origins such as https://chat.example.org, or *", (raw) =>
+    toList(raw, (item) => item === "*" || (URL.canParse(item) && new URL(item).origin === item)),
+  );
+}
+
+/** From a JSON array, a repeated flag or comma-separated text. */
+function toList(raw: unknown, accepts: (item: string) => boolean): readonly string[] | undefined {
+  const items = typeof raw === "string" ? raw.split(",").map((item) => item.trim()) : raw;
+  if (!Array.isArray(items)) return undefined;
+  return items.every((item): item is string => typeof item === "string" && accepts(item))
+    ? Object.freeze([...items])
+    : undefined;
+}
+
+function toNumber(raw: unknown): number {
+  if (typeof raw === "number") return raw;
+  return typeof raw === "string" && /^\s*-?\d+\s*$/.test(raw) ? Number(raw) : Number.NaN;
+}
+
+function shown(raw: unknown): string {
+  return JSON.stringify(raw) ?? String(raw);
+}

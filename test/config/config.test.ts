@@ -1,0 +1,170 @@
+import { mkdtempSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { configOptions, loadConfig, readConfig } from "../../src/config.ts";
+import { DenseMambaError } from "../../src/errors.ts";
+
+const load = (flags: Record<string, unknown> = {}, env: Record<string, string> = {}, file: unknown = {}) =>
+  loadConfig({ flags, env, file });
+
+function problemsOf(run: () => unknown): string[] {
+  try {
+    run();
+  } catch (error) {
+    expect(error).toBeInstanceOf(DenseMambaError);
+    expect((error as DenseMambaError).code).toBe("invalid_config");
+    return (error as DenseMambaError).message.split("\n");
+  }
+  throw new Error("the configuration was accepted");
+}
+
+describe("precedence", () => {
+  it("takes flags before environment before file before defaults", () => {
+    const env = { DENSEMAMBA_PORT: "2", DENSEMAMBA_MAX_BATCH: "20" };
+    const file = { port: 3, maxBatch: 30, maxQueue: 300 };
+    const config = load({ port: "1" }, env, file);
+    expect(config).toMatchObject({ port: 1, maxBatch: 20, maxQueue: 300, prefillChunk: 128 });
+  });
+
+  it("does not let a weaker source's wrong value refuse a stronger source's right one", () => {
+    expect(load({ port: "1" }, { DENSEMAMBA_PORT: "none" }, { port: -5 }).port).toBe(1);
+  });
+
+  it("takes an empty environment variable as not given", () => {
+    expect(load({}, { DENSEMAMBA_PORT: "" }).port).toBe(8080);
+  });
+
+  it("keeps the cache under XDG_CACHE_HOME when it is set", () => {
+    expect(load({}, { XDG_CACHE_HOME: "/x" }).cacheDir).toBe("/x/densemamba");
+    expect(load({}, {}).cacheDir).toMatch(/\.cache.densemamba$/);
+    expect(load({ cacheDir: "/y" }, { XDG_CACHE_HOME: "/x" }).cacheDir).toBe("/y");
+  });
+});
+
+describe("what is refused", () => {
+  it("lists all problems together, each with its source, its bound and the value given", () => {
+    const problems = problemsOf(() =>
+      load({ port: "70000", device: "gpu" }, { DENSEMAMBA_MAX_BATCH: "0" }, { maxQueue: 1.5 }),
+    );
+    expect(problems.toSorted()).toEqual([
+      '--device must be one of auto, cpu, cuda, "gpu" given',
+      '--port must be an integer from 0 to 65535, "70000" given',
+      'DENSEMAMBA_MAX_BATCH must be an integer from 1 to 1024, "0" given',
+      "maxQueue in the config file must be an integer from 1 to 1000000, 1.5 given",
+    ]);
+  });
+
+  it("refuses unknown names and names the nearest known ones", () => {
+    const problems = problemsOf(() =>
+      load({}, { DENSEMAMBA_MAXBATCH: "3", DENSEMAMBA_MODLE: "x", OTHER: "y" }, { max_batch: 2, zzzzzzzzzzz: 1 }),
+    );
+    expect(problems).toEqual([
+      "unknown key max_batch in the config file; did you mean maxBatch?",
+      "unknown key zzzzzzzzzzz in the config file",
+      "unknown variable DENSEMAMBA_MAXBATCH in the environment; did you mean DENSEMAMBA_MAX_BATCH?",
+      "unknown variable DENSEMAMBA_MODLE in the environment; did you mean DENSEMAMBA_MODEL?",
+    ]);
+  });
+
+  it("refuses a file that holds no object", () => {
+    expect(problemsOf(() => load({}, {}, [1]))).toEqual(["the config file must hold a JSON object, [1] given"]);
+  });
+
+  it("does not repeat a refused key, which may be a secret with a typo", () => {
+    const [problem] = problemsOf(() => load({ apiKeys: ["top secret"] }));
+    expect(problem).toContain("--api-key");
+    expect(problem).not.toContain("secret");
+  });
+});
+
+describe("kinds of value", () => {
+  it.each([
+    ["4096", 4096],
+    [4096, 4096],
+    ["64KiB", 65_536],
+    ["1.5 GiB", 1_610_612_736],
+    ["10mb", 10_000_000],
+    ["0", 0],
+  ])("reads the size %j as %i bytes", (given, bytes) => {
+    expect(load({ sessionBytes: given }).sessionBytes).toBe(bytes);
+  });
+
+  it.each(["", "12 parsecs", "-1", "1e3", "GiB", null, {}, true])("refuses the size %j", (given) => {
+    if (given === null) expect(load({ sessionBytes: given }).sessionBytes).toBe(2 ** 30);
+    else expect(problemsOf(() => load({ sessionBytes: given }))).toHaveLength(1);
+  });
+
+  it("reads lists from repeated flags, comma-separated variables and JSON arrays", () => {
+    const expected = ["a1", "b2"];
+    expect(load({ apiKeys: ["a1", "b2"] }).apiKeys).toEqual(expected);
+    expect(load({}, { DENSEMAMBA_API_KEYS: "a1, b2" }).apiKeys).toEqual(expected);
+    expect(load({}, {}, { apiKeys: expected }).apiKeys).toEqual(expected);
+  });
+
+  it.each(["https://a.example", "http://localhost:3000", "*"])("accepts the origin %s", (origin) => {
+    expect(load({ corsOrigins: [origin] }).corsOrigins).toEqual([origin]);
+  });
+
+  it.each(["a.example", "https://a.example/", "https://a.example/path", ""])("refuses the origin %j", (origin) => {
+    expect(problemsOf(() => load({ corsOrigins: [origin] }))).toHaveLength(1);
+  });
+
+  it("accepts an integer exactly within its bounds, as text and as a number", () => {
+    fc.assert(
+      fc.property(fc.integer(), (port) => {
+        const accepted = port >= 0 && port <= 65_535;
+        for (const given of [port, String(port)]) {
+          if (accepted) expect(load({ port: given }).port).toBe(port);
+          else expect(problemsOf(() => load({ port: given }))[0]).toContain(String(port));
+        }
+      }),
+    );
+  });
+});
+
+describe("the result", () => {
+  it("is frozen, lists included", () => {
+    const config = load({ apiKeys: ["k"] });
+    expect(Object.isFrozen(config)).toBe(true);
+    expect(Object.isFrozen(config.apiKeys)).toBe(true);
+    expect(Object.isFrozen(load().apiKeys)).toBe(true);
+  });
+
+  it("points at the packaged model by default", () => {
+    expect(load().model).toBe(path.resolve("models/densemamba-tales-4m"));
+  });
+
+  it("gives every option a flag, a variable and a description of its own", () => {
+    for (const property of ["flag", "variable", "description"] as const) {
+      const values = configOptions.map((option) => option[property]);
+      expect(new Set(values).size).toBe(values.length);
+      expect(values.every((value) => value.length > 5)).toBe(true);
+    }
+    expect(configOptions.find(({ key }) => key === "maxBatch")).toMatchObject({
+      flag: "--max-batch",
+      argument: "<n>",
+      variable: "DENSEMAMBA_MAX_BATCH",
+      shownDefault: "32",
+    });
+  });
+});
+
+describe("the config file", () => {
+  const folder = mkdtempSync(path.join(tmpdir(), "densemamba-config-"));
+
+  it("is read as JSON", () => {
+    const fileName = path.join(folder, "good.json");
+    writeFileSync(fileName, '{"maxBatch": 7}');
+    expect(readConfig({}, fileName).maxBatch).toBe(7);
+  });
+
+  it("is named when it is missing or not JSON", () => {
+    const broken = path.join(folder, "broken.json");
+    writeFileSync(broken, "{maxBatch: 7}");
+    for (const fileName of [broken, path.join(folder, "missing.json")]) {
+      expect(problemsOf(() => readConfig({}, fileName))[0]).toContain(`config file ${fileName} cannot be read`);
+    }
+  });
+});

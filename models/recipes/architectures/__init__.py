@@ -1,0 +1,12 @@
+"""Name -> model. Every model has zero_state(rows), forward(tokens, pos, state) -> hidden, state, and loss(hidden, target, weight)."""
+from . import densemamba
+
+NAMES = {
+    "dense_mamba": (densemamba.DenseMamba, densemamba.Config, {}),
+    "mamba": (densemamba.DenseMamba, densemamba.Config, {"m": 0}),
+}
+
+
+def create(name, size):
+    model, config, fixed = NAMES[name]
+    return model(config(**{**size, **fixed}))

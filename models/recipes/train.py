@@ -1,0 +1,197 @@
+"""The trainer: python train.py --data FOLDER --run FOLDER [--arch dense_mamba] ...
+
+A run folder holds last.pt (everything needed to go on; replaced atomically), log.jsonl and curve.svg. Started again with the
+same command it resumes. The learning rate rises, stays flat for as long as you like, and falls to zero over --cool tokens when
+that is given: cool a copy (--from) and the flat run can still go on.
+"""
+import argparse
+import json
+import math
+import os
+import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+
+import architectures
+from evaluate import bits_per_byte
+from optim import Average, build
+from stream import Stream
+
+MIX = {"stories": 0.14, "tales": 0.33, "books": 0.34, "reading": 0.08, "topical": 0.09, "smalltalk": 0.02}
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help="folder written by prepare.py")
+    add("--run", type=Path, required=True)
+    add("--from", dest="source", type=Path, help="start from this checkpoint where the run has none")
+    add("--mirror", type=Path, help="copy each checkpoint to this folder too")
+    add("--arch", default="dense_mamba", choices=list(architectures.NAMES))
+    add("--size", default="{}", help="JSON of sizes that differ from the architecture's defaults")
+    add("--mix", default=json.dumps(MIX), help="JSON: source -> share of tokens")
+    add("--rows", type=int, default=16)
+    add("--shards", type=int, default=4, help="parts of the batch that threads take in turn")
+    add("--threads", type=int, default=1 if torch.cuda.is_available() else os.cpu_count())
+    add("--steps", type=int, default=256, help="tokens of a row in a batch; states are carried on to the next")
+    add("--muon-lr", type=float, default=0.01)
+    add("--adam-lr", type=float, default=0.004)
+    add("--warmup", type=int, default=100, help="optimizer steps")
+    add("--tokens", type=float, default=math.inf, help="stop after so many")
+    add("--minutes", type=float, default=math.inf, help="stop after so many minutes")
+    add("--cool", type=float, default=0, help="the last so many of --tokens bring the learning rate to zero")
+    add("--save-every", type=float, default=6, help="minutes")
+    add("--eval-every", type=float, default=15, help="minutes")
+    add("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def learning_rate(step, tokens, args):
+    """Factor on the peak: warm up, flat, then linear to zero over the last `cool` tokens."""
+    cooling = (args.tokens - tokens) / args.cool if args.cool else 1
+    return max(0.0, min(1.0, (step + 1) / args.warmup, cooling))
+
+
+def save(path, content, mirror):
+    building = path.with_suffix(".new")
+    torch.save(content, building)
+    os.replace(building, path)
+    if mirror:
+        mirror.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, mirror / building.name)
+        os.replace(mirror / building.name, mirror / path.name)
+
+
+class Workers:
+    """Forward and backward over shards of the batch, one thread a core, each thread with its own gradients.
+
+    Threads meet once a step instead of in every matrix product, and a shard goes to whichever is free: on a machine
+    that is busy with other work this is worth a factor of two. (Sums of gradients vary in their last bits between runs.)
+    """
+
+    def __init__(self, model, create, count):
+        self.model, self.create = model, create
+        self.pool, self.local, self.replicas = ThreadPoolExecutor(count), threading.local(), []
+
+    def replica(self):
+        """This thread's copy: shared weights, its own gradients."""
+        if not hasattr(self.local, "model"):
+            self.local.model = self.create()
+            for mine, shared in zip(self.local.model.parameters(), self.model.parameters()):
+                mine.data = shared.data
+            self.replicas.append(self.local.model)
+        return self.local.model
+
+    def shard(self, inputs, targets, pos, state, weight):
+        model = self.replica()
+        hidden, state = model(inputs.long(), pos, state)
+        loss, _ = model.loss(hidden, targets, torch.full(targets.shape, weight, device=targets.device))
+        loss.backward()
+        return loss.item(), state
+
+    def step(self, inputs, targets, pos, states):
+        """Mean loss; leaves the batch's gradient in the model. states: one per shard, replaced by the new ones."""
+        shards = [x.chunk(len(states)) for x in (inputs, targets, pos)]
+        results = list(self.pool.map(self.shard, *shards, states, [1 / targets.numel()] * len(states)))
+        states[:] = [state for _, state in results]
+        for p, *parts in zip(self.model.parameters(), *(r.parameters() for r in self.replicas)):
+            p.grad = sum(part.grad for part in parts if part.grad is not None)
+            for part in parts:
+                part.grad = None
+        return sum(loss for loss, _ in results)
+
+
+def load_model(path, average=True):
+    saved = torch.load(path, map_location="cpu")
+    model = architectures.create(saved["arch"], saved["size"])
+    model.load_state_dict(saved["average"] if average else saved["model"], strict=False)
+    return model, saved
+
+
+def main():
+    args = parse()
+    torch.set_num_threads(1)  # parallel over shards instead, see Workers
+    torch.manual_seed(args.seed)
+    args.run.mkdir(parents=True, exist_ok=True)
+    (args.run / "train.pid").write_text(str(os.getpid()))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    size = json.loads(args.size)
+    model = architectures.create(args.arch, size).to(device)
+    stream = Stream(args.data, json.loads(args.mix), args.rows, args.steps, args.seed)
+    optimizers, average = build(model, args.muon_lr, args.adam_lr), Average(model)
+    workers = Workers(model, lambda: architectures.create(args.arch, size).to(device), args.threads)
+    states, step, tokens, seconds = [model.zero_state(args.rows // args.shards) for _ in range(args.shards)], 0, 0, 0.0
+
+    last = args.run / "last.pt"
+    source = last if last.exists() else args.source
+    if source:
+        saved = torch.load(source, map_location=device)
+        assert (saved["arch"], saved["size"]) == (args.arch, size), f"{source} holds {saved['arch']} {saved['size']}"
+        model.load_state_dict(saved["model"])
+        for optimizer, content in zip(optimizers, saved["optimizers"]):
+            peaks = [(g["lr"], g["peak"]) for g in optimizer.param_groups]
+            optimizer.load_state_dict(content)
+            for group, (group["lr"], group["peak"]) in zip(optimizer.param_groups, peaks):
+                pass
+        average.weights, average.count = saved["average"], saved["averaged"]
+        stream.load_state_dict(saved["stream"])
+        step, tokens, seconds = saved["step"], saved["tokens"], saved["seconds"]
+        states = saved["states"] if (saved["rows"], len(saved["states"])) == (args.rows, args.shards) else states
+        print(f"resumed {source} at {tokens:,} tokens", flush=True)
+    print(f"{args.arch} {sum(p.numel() for p in model.parameters()):,} parameters, {device}", flush=True)
+
+    tokenizer = Tokenizer.from_file(str(args.data / "tokenizer.json"))
+    validation = json.loads((args.data / "validation.json").read_text())
+    log = open(args.run / "log.jsonl", "a", buffering=1)
+
+    def checkpoint():
+        save(last, {"arch": args.arch, "size": size, "model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers],
+                    "average": average.weights, "averaged": average.count, "stream": stream.state_dict(), "states": states,
+                    "rows": args.rows, "step": step, "tokens": tokens, "seconds": seconds, "mix": args.mix}, args.mirror)
+
+    def evaluate():
+        raw = bits_per_byte(model, validation, tokenizer, args.threads)
+        average.swap(model)
+        averaged = bits_per_byte(model, validation, tokenizer, args.threads)
+        average.swap(model)
+        log.write(json.dumps({"step": step, "tokens": tokens, "seconds": round(seconds), "val_bpb": raw, "val_bpb_average": averaged, "epochs": stream.epochs()}) + "\n")
+        print(f"\nvalidation {raw:.4f} bits per byte, averaged weights {averaged:.4f}", flush=True)
+
+    started = saved_at = evaluated_at = time.time()
+    start_tokens, smooth = tokens, None
+    while tokens < args.tokens and time.time() - started < args.minutes * 60:
+        begin = time.time()
+        factor = learning_rate(step, tokens, args)
+        inputs, targets, pos = (x.to(device) for x in stream.batch())
+        nats = workers.step(inputs, targets, pos, states)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * factor
+            optimizer.step(workers.pool)
+        average.update(model)
+        step, tokens = step + 1, tokens + targets.numel()
+        assert math.isfinite(nats), f"loss is {nats} at step {step}; resume from the last checkpoint with a lower learning rate"
+        seconds += time.time() - begin
+        smooth = nats if smooth is None else 0.98 * smooth + 0.02 * nats
+        if step % 10 == 0:
+            rate = (tokens - start_tokens) / (time.time() - started)
+            left = min((args.tokens - tokens) / rate / 60, args.minutes - (time.time() - started) / 60)
+            print(f"step {step} tokens {tokens / 1e6:.2f}M loss {nats:.3f} ({smooth:.3f}) lr x{factor:.2f} {rate:.0f} tokens/s {left:.0f} min left", flush=True)
+            log.write(json.dumps({"step": step, "tokens": tokens, "seconds": round(seconds), "loss": round(nats, 4), "lr": factor * args.muon_lr}) + "\n")
+        if time.time() - saved_at > args.save_every * 60:
+            checkpoint()
+            saved_at = time.time()
+        if time.time() - evaluated_at > args.eval_every * 60:
+            evaluate()
+            evaluated_at = time.time()
+    checkpoint()
+    evaluate()
+
+
+if __name__ == "__main__":
+    main()

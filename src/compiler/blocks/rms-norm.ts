@@ -1,0 +1,26 @@
+/** x · rsqrt(mean(x²) + ε) · weight. Twin: `rmsNorm` in model/reference.ts. */
+import type { WeightTensor } from "../../model/weights.ts";
+import { float, type Value } from "../../onnx/graph.ts";
+import type { Lowering } from "../lowering.ts";
+import { vectorTensor } from "../matrix.ts";
+
+/** [..., D] -> [..., D]. */
+export function rmsNorm({ graph: g }: Lowering, x: Value, weight: WeightTensor, epsilon: number): Value {
+  const gamma = g.initializer(weight.name, vectorTensor(weight));
+  return g.op("SimplifiedLayerNormalization", [x, gamma], { axis: -1, epsilon: float(epsilon) });
+}
+
+/** The norm of `sum + pending`, and that sum, in one pass: [..., D] each. */
+export function addRmsNorm(
+  { graph: g }: Lowering,
+  sum: Value,
+  pending: Value,
+  weight: WeightTensor,
+  epsilon: number,
+): [normed: Value, sum: Value] {
+  const gamma = g.initializer(weight.name, vectorTensor(weight));
+  const outputs = g.ops("com.microsoft.SkipSimplifiedLayerNormalization", [pending, sum, gamma], 4, {
+    epsilon: float(epsilon),
+  });
+  return [outputs[0]!, outputs[3]!];
+}

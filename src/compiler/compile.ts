@@ -1,0 +1,120 @@
+/**
+ * The model compiler's entry: a checkpoint folder in, an artifact out (an ONNX graph, its weights, a manifest).
+ * Knows nothing of ONNX Runtime sessions, the engine or HTTP.
+ *
+ * Glossary, for this folder and `model/reference.ts`; names as in "Mamba" (arXiv 2312.00752) and DenseSSM (2403.00818):
+ *
+ *   B, T, R   batch, time steps of this pass, rows that get logits   (as dimensions)
+ *   V, D, L   vocabulary; width of the residual stream (hidden_size); number of layers
+ *   E         channels of the mixer (d_inner)
+ *   N         numbers a channel remembers (state_size)
+ *   K         taps of the causal convolution
+ *   m         how many shallower layers each layer reads (dense_layers); l a layer
+ *   u, z      [E] the convolved input and the output gate
+ *   Δ, B_t, C_t   step size [E] > 0, write and read vectors [N]
+ *   A         [N,E] = -exp(A_log), transposed from the checkpoint's [E,N]
+ *   h_t^l     [N,E] carried state of layer l, own recurrence only
+ *   G_i       [E] selective gate on the state of layer l-i
+ */
+import { createHash } from "node:crypto";
+import { mkdir, open, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { ArtifactFile, Manifest, Precision } from "../model/artifact.ts";
+import { openCheckpoint } from "../model/checkpoint.ts";
+import { FORMAT_VERSION, MANIFEST_FILE } from "../model/manifest.ts";
+import { encodeModel } from "../onnx/encode.ts";
+import { hashFile, sha256 } from "./file-hash.ts";
+import { lower } from "./lowering.ts";
+import { COMPILER_VERSION, hashModel } from "./source-hash.ts";
+
+const GRAPH_FILE = "model.onnx";
+const DATA_FILE = "model.onnx.data";
+const OPSETS = [
+  { domain: "", version: 21 },
+  { domain: "com.microsoft", version: 1 },
+];
+
+export interface CompileProgress {
+  /** Bytes of weights written, of about `total`. */
+  readonly done: number;
+  readonly total: number;
+  readonly message: string;
+}
+
+export interface CompileOptions {
+  readonly modelDir: string;
+  readonly precision: Precision;
+  /** Created if missing; files in it are overwritten. The manifest is written last. */
+  readonly outDir: string;
+  readonly onProgress?: (progress: CompileProgress) => void;
+  /** `hashModel` of the source, if the caller has it already. */
+  readonly modelHash?: string;
+}
+
+/** @throws `invalid_checkpoint`; `unsupported_value` if the precision does not fit the model's sizes. */
+export async function compileModel(options: CompileOptions): Promise<Manifest> {
+  const { modelDir, precision, outDir } = options;
+  const checkpoint = openCheckpoint(modelDir);
+  try {
+    const modelHash = options.modelHash ?? (await hashModel(modelDir, precision, hashFile));
+    const graph = lower(checkpoint, precision);
+    await mkdir(outDir, { recursive: true });
+    const total = checkpoint.numParameters * (precision === "int8" ? 1 : 4);
+    const message = `compiling ${checkpoint.name} to ${precision}`;
+    const files = await writeGraph(graph, outDir, (done) => {
+      options.onProgress?.({ done: Math.min(done, total), total, message });
+    });
+    const manifest: Manifest = {
+      formatVersion: FORMAT_VERSION,
+      compilerVersion: COMPILER_VERSION,
+      modelHash,
+      name: checkpoint.name,
+      family: checkpoint.family.name,
+      precision,
+      sizes: checkpoint.sizes,
+      numParameters: checkpoint.numParameters,
+      bosTokenId: checkpoint.bosTokenId,
+      eosTokenIds: checkpoint.eosTokenIds,
+      state: checkpoint.state,
+      graph: GRAPH_FILE,
+      files,
+    };
+    await writeFile(join(outDir, MANIFEST_FILE), `${JSON.stringify(manifest, null, 2)}\n`);
+    options.onProgress?.({ done: total, total, message });
+    return manifest;
+  } finally {
+    checkpoint.close();
+  }
+}
+
+async function writeGraph(
+  graph: ReturnType<typeof lower>,
+  outDir: string,
+  onTensor: (bytesWritten: number) => void,
+): Promise<ArtifactFile[]> {
+  const data = await open(join(outDir, DATA_FILE), "w");
+  const dataHash = createHash("sha256");
+  let dataBytes = 0;
+  try {
+    const model = await encodeModel(graph, {
+      opsets: OPSETS,
+      producer: { name: "densemamba", version: COMPILER_VERSION },
+      external: {
+        fileName: DATA_FILE,
+        async write(bytes) {
+          dataHash.update(bytes);
+          dataBytes += bytes.length;
+          await data.writeFile(bytes);
+        },
+      },
+      onTensor,
+    });
+    await writeFile(join(outDir, GRAPH_FILE), model);
+    return [
+      { name: GRAPH_FILE, bytes: model.length, sha256: sha256(model) },
+      { name: DATA_FILE, bytes: dataBytes, sha256: dataHash.digest("hex") },
+    ];
+  } finally {
+    await data.close();
+  }
+}

@@ -1,0 +1,42 @@
+/**
+ * From a checkpoint to a graph with the contract of `model/artifact.ts`: what every architecture shares, and the one
+ * place that picks an architecture's own lowering.
+ */
+import type { Precision } from "../model/artifact.ts";
+import type { Checkpoint } from "../model/checkpoint.ts";
+import type { WeightTensor } from "../model/weights.ts";
+import { Graph, type Value } from "../onnx/graph.ts";
+import { i64Tensor } from "../onnx/tensor.ts";
+import { lowerMamba } from "./mamba.ts";
+
+/** What the blocks work with. */
+export interface Lowering {
+  readonly graph: Graph;
+  /** Of the large matrices; blocks keep what is small in f32. */
+  readonly precision: Precision;
+  readonly weight: (name: string) => WeightTensor;
+}
+
+export function lower(checkpoint: Checkpoint, precision: Precision): Graph {
+  const graph = new Graph(checkpoint.name);
+  const lowering: Lowering = { graph, precision, weight: checkpoint.tensor };
+  switch (checkpoint.architecture.kind) {
+    case "mamba":
+      lowerMamba(lowering, checkpoint.architecture);
+  }
+  return graph;
+}
+
+/** i64 [n]: the shapes, axes and sizes that ONNX takes as inputs. */
+export function sizes(g: Graph, ...values: number[]): Value {
+  return g.constant(i64Tensor([values.length], values));
+}
+
+export function silu(g: Graph, x: Value): Value {
+  return g.op("com.microsoft.QuickGelu", [x], { alpha: { type: "float", value: 1 } });
+}
+
+/** Cuts the last axis. */
+export function split(g: Graph, x: Value, lengths: readonly number[]): Value[] {
+  return g.ops("Split", [x, sizes(g, ...lengths)], lengths.length, { axis: -1 });
+}

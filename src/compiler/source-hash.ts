@@ -1,0 +1,31 @@
+/** The identity of a checkpoint and of what is compiled from it. */
+import { join } from "node:path";
+import type { Precision } from "../model/artifact.ts";
+import { sourceFiles } from "../model/checkpoint.ts";
+import { FORMAT_VERSION } from "../model/manifest.ts";
+import { invalidCheckpoint } from "../model/weights.ts";
+import { sha256 } from "./file-hash.ts";
+
+/** Part of every model hash, hence of every cache key: raise it when a graph's numbers or its states' layout change. */
+export const COMPILER_VERSION = "1";
+
+/**
+ * What states and cached artifacts are valid for: config, weights, precision and compiler.
+ * @throws `invalid_checkpoint` if a file cannot be read.
+ */
+export async function hashModel(
+  modelDir: string,
+  precision: Precision,
+  hashFile: (path: string) => Promise<string>,
+): Promise<string> {
+  const lines = [`format ${FORMAT_VERSION} compiler ${COMPILER_VERSION} precision ${precision}`];
+  for (const name of sourceFiles(modelDir)) {
+    const path = join(modelDir, name);
+    try {
+      lines.push(`${name} ${await hashFile(path)}`);
+    } catch (cause) {
+      throw invalidCheckpoint(`cannot read ${path}`, cause);
+    }
+  }
+  return sha256(lines.join("\n"));
+}

@@ -1,0 +1,92 @@
+/**
+ * Runs a compiled artifact through onnxruntime-node alone, states carried by the test: the graph's contract without
+ * any of our runtime.
+ */
+import { join } from "node:path";
+import { InferenceSession, Tensor } from "onnxruntime-node";
+import type { Manifest } from "../../src/model/artifact.ts";
+import { numElements } from "../../src/model/state.ts";
+
+export type States = Map<string, Float32Array>;
+
+export interface StepResult {
+  /** [R][V] */
+  readonly logits: Float32Array[];
+  readonly topLogits: Float32Array[];
+  readonly topIds: number[][];
+  readonly logSumExp: Float32Array;
+  readonly temperedLogSumExp: Float32Array;
+  readonly states: States;
+}
+
+export class GraphSession {
+  readonly manifest: Manifest;
+  readonly #session: InferenceSession;
+
+  private constructor(manifest: Manifest, session: InferenceSession) {
+    this.manifest = manifest;
+    this.#session = session;
+  }
+
+  static async open(dir: string, manifest: Manifest): Promise<GraphSession> {
+    const session = await InferenceSession.create(join(dir, manifest.graph), { intraOpNumThreads: 1 });
+    return new GraphSession(manifest, session);
+  }
+
+  /** States of `batch` sequences that have read nothing. */
+  emptyStates(batch: number): States {
+    return new Map(
+      this.manifest.state.map(({ name, shape }) => [name, new Float32Array(batch * numElements(shape))] as const),
+    );
+  }
+
+  /** One pass over `tokens` [B][T]; logits for the flattened `rows`, or for every row. The given states stay as they are. */
+  async step(
+    tokens: readonly (readonly number[])[],
+    states: States,
+    rows?: readonly number[],
+    temperature = 1,
+  ): Promise<StepResult> {
+    const batch = tokens.length;
+    const numSteps = tokens[0]!.length;
+    const logitRows = rows ?? Array.from({ length: batch * numSteps }, (_, i) => i);
+    const feeds: Record<string, Tensor> = {
+      input_ids: new Tensor("int64", BigInt64Array.from(tokens.flat(), BigInt), [batch, numSteps]),
+      logit_rows: new Tensor("int64", BigInt64Array.from(logitRows, BigInt), [logitRows.length]),
+      temperature: new Tensor("float32", new Float32Array(logitRows.length).fill(temperature), [logitRows.length]),
+    };
+    for (const { name, shape } of this.manifest.state) {
+      feeds[`past_${name}`] = new Tensor("float32", states.get(name)!, [batch, ...shape]);
+    }
+    const out = await this.#session.run(feeds);
+    const floats = (name: string) => out[name]!.data as Float32Array;
+    const split = (name: string) => {
+      const width = out[name]!.dims[1]!;
+      return logitRows.map((_, r) => floats(name).slice(r * width, (r + 1) * width));
+    };
+    const ids = out.top_ids!.data as BigInt64Array;
+    const numIds = out.top_ids!.dims[1]!;
+    return {
+      logits: split("logits"),
+      topLogits: split("top_logits"),
+      topIds: logitRows.map((_, r) => Array.from(ids.slice(r * numIds, (r + 1) * numIds), Number)),
+      logSumExp: floats("log_sum_exp"),
+      temperedLogSumExp: floats("tempered_log_sum_exp"),
+      states: new Map(this.manifest.state.map(({ name }) => [name, floats(`present_${name}`)] as const)),
+    };
+  }
+
+  async close(): Promise<void> {
+    await this.#session.release();
+  }
+}
+
+export function maxDifference(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  if (a.length !== b.length) throw new Error(`lengths differ: ${a.length} and ${b.length}`);
+  let max = 0;
+  for (let i = 0; i < a.length; i++) {
+    const difference = Math.abs(a[i]! - b[i]!);
+    if (!(difference <= max)) max = difference;
+  }
+  return max;
+}

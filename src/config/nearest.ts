@@ -1,9 +1,9 @@
 /** Spelling help: which known name was meant. Case and separators do not count, so `max-batch` is near `maxBatch`. */
 
-/** Those of `known` that are equally near and nearest, none further than a third of the name's length. */
+/** Those of `known` that are equally near and nearest, none further than two edits or a third of its letters. */
 export function nearest(name: string, known: readonly string[]): string[] {
   const wanted = plain(name);
-  const furthest = Math.max(1, Math.floor(wanted.length / 3));
+  const furthest = Math.max(2, Math.floor(wanted.length / 3));
   const distances = known.map((candidate) => editDistance(wanted, plain(candidate)));
   const least = Math.min(...distances);
   return known.filter((_, index) => distances[index] === least && least <= furthest);

@@ -1,0 +1,61 @@
+/**
+ * The HTTP application: middleware in order, then one file of routes per endpoint family. A request passes id, log, CORS
+ * and key check, is parsed against a zod schema, becomes a `GenerationRequest`, and its events are rendered or folded.
+ */
+import { Hono } from "hono";
+import { cors } from "hono/cors";
+import type { App, AppEnv } from "./context.ts";
+import type { ServerDeps } from "./deps.ts";
+import { accessLog } from "./middleware/access-log.ts";
+import { keyCheck, requireKey } from "./middleware/auth.ts";
+import { handleError } from "./middleware/error-response.ts";
+import { notFound } from "./middleware/not-found.ts";
+import { requestId } from "./middleware/request-id.ts";
+import { chatRoutes } from "./routes/chat.ts";
+import { completionRoutes } from "./routes/completions.ts";
+import { docsRoutes } from "./routes/docs.ts";
+import { modelRoutes } from "./routes/models.ts";
+import { responseRoutes } from "./routes/responses.ts";
+import { sessionRoutes } from "./routes/sessions.ts";
+import { statusRoutes } from "./routes/status.ts";
+import { tokenizerRoutes } from "./routes/tokenizer.ts";
+
+/** Reading these tells nothing about models or users; probes come without keys. */
+const OPEN_PATHS: ReadonlySet<string> = new Set(["/", "/health", "/ready", "/openapi.yaml", "/docs"]);
+
+export function createApp(deps: ServerDeps): App {
+  const { options } = deps;
+  const app: App = new Hono<AppEnv>();
+
+  app.use(requestId(deps.newId));
+  app.use(accessLog(deps));
+  if (options.corsOrigins.length > 0) {
+    app.use(
+      cors({
+        origin: options.corsOrigins.includes("*") ? "*" : [...options.corsOrigins],
+        allowMethods: ["GET", "POST", "DELETE"],
+        exposeHeaders: ["x-request-id", "retry-after", "retry-after-ms"],
+        maxAge: 600,
+      }),
+    );
+  }
+  const checkKey = requireKey(keyCheck(options.apiKeys));
+  app.use(async function checkKeyUnlessOpen(context, next) {
+    const { path } = context.req;
+    const open = OPEN_PATHS.has(path) || path.startsWith("/docs/") || (path === "/metrics" && !options.metricsNeedKey);
+    return open ? next() : checkKey(context, next);
+  });
+
+  completionRoutes(app, deps);
+  chatRoutes(app, deps);
+  responseRoutes(app, deps);
+  modelRoutes(app, deps);
+  sessionRoutes(app, deps);
+  tokenizerRoutes(app, deps);
+  statusRoutes(app, deps);
+  docsRoutes(app);
+
+  app.notFound(notFound(app));
+  app.onError(handleError(deps.log));
+  return app;
+}

@@ -1,0 +1,152 @@
+/**
+ * What the server is given by the composition root: the generator, the engine's face, the model's name card, a logger,
+ * clock and ids, and its options. Structural types: the server knows no engine, no runtime and no metrics backend.
+ */
+import type { EngineStatus } from "../engine/observer.ts";
+import type { GenerationEvent, GenerationRequest } from "../generation/events.ts";
+import type { Manifest } from "../model/artifact.ts";
+import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+
+export interface ServerDeps {
+  readonly generator: TextGenerator;
+  readonly engine: { readonly status: EngineStatus };
+  readonly model: ServedModel;
+  readonly metrics: { render(): Promise<string>; readonly contentType: string };
+  readonly observer?: TransportObserver;
+  readonly log: Log;
+  readonly options: ServerOptions;
+  /** Unguessable, of [0-9a-z]: the tail of `cmpl-…`, `resp_…` and request ids. */
+  readonly newId: () => string;
+  /** Unix time in milliseconds. */
+  readonly nowMs: () => number;
+}
+
+/** The face of `generation/generator.ts`. */
+export interface TextGenerator {
+  /** The first event, or the first rejection, tells whether the request was admitted. */
+  generate(request: GenerationRequest): AsyncIterable<GenerationEvent>;
+  readonly conversations: ConversationDirectory;
+  readonly tokenizer: Tokenizer;
+}
+
+export interface ConversationDirectory {
+  createSession(id?: string): Promise<SessionInfo>;
+  listSessions(): Promise<readonly SessionInfo[]>;
+  /** @throws `session_not_found` */
+  inspectSession(id: string): Promise<SessionInfo>;
+  /** @throws `session_not_found`, `session_busy` */
+  deleteSession(id: string): Promise<void>;
+  /** @throws `response_not_found` */
+  deleteResponse(id: string): Promise<void>;
+}
+
+export interface SessionInfo {
+  readonly id: string;
+  readonly numTokens: number;
+  readonly position: number;
+  readonly stateBytes: number;
+  readonly createdAtMs: number;
+  readonly lastUsedAtMs: number;
+  readonly busy: boolean;
+}
+
+export interface ServedModel {
+  /** The `model` that requests name. */
+  readonly name: string;
+  /** Other names that are answered as well. */
+  readonly aliases: readonly string[];
+  readonly manifest: Manifest;
+  readonly loadedAtMs: number;
+}
+
+/** Counts of requests and connections, for metrics. Called synchronously: be quick, never throw. */
+export interface TransportObserver {
+  /** `route` is a pattern such as `/v1/models/:id`, never a client's own path. A stream ends when its last byte is out. */
+  onHttpRequest?(request: {
+    readonly method: string;
+    readonly route: string;
+    readonly status: number;
+    readonly durationMs: number;
+  }): void;
+  onWebSocketOpen?(): void;
+  onWebSocketClose?(): void;
+}
+
+/** pino's shape: fields first, then the message. */
+export interface Log {
+  debug(fields: object, message: string): void;
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+  error(fields: object, message: string): void;
+}
+
+export interface ServerOptions {
+  /** Bearer keys. None: every request is accepted, whatever its Authorization header says. */
+  readonly apiKeys: readonly string[];
+  /** Whether `/metrics` asks for a key too. `/health` and `/ready` never do. */
+  readonly metricsNeedKey: boolean;
+  /** Origins that browsers may call from, or `*`. None: no CORS headers, and no WebSocket from another origin. */
+  readonly corsOrigins: readonly string[];
+  /** Whether a request may bring its own `chat_template`: a template is a program and can loop for long. */
+  readonly trustRequestTemplates: boolean;
+  readonly heartbeatMs: number;
+  /** A reader that takes nothing for so long loses its stream, and the slot is freed. */
+  readonly stallTimeoutMs: number;
+  readonly limits: RequestLimits;
+  readonly webSocket: WebSocketOptions;
+  readonly timeouts: {
+    readonly headersMs: number;
+    /** To receive a whole request, not to answer it. */
+    readonly requestMs: number;
+    readonly keepAliveMs: number;
+  };
+  readonly maxHeaderBytes: number;
+}
+
+export interface RequestLimits {
+  readonly maxBodyBytes: number;
+  readonly maxPromptTokens: number;
+  readonly maxOutputTokens: number;
+  /** Prompts × best_of of one request. */
+  readonly maxChoices: number;
+  readonly maxStopStrings: number;
+  readonly maxStopLength: number;
+}
+
+export interface WebSocketOptions {
+  readonly maxConnections: number;
+  readonly maxMessageBytes: number;
+  /** `response.create` messages waiting behind the running one. */
+  readonly maxQueued: number;
+  readonly pingIntervalMs: number;
+  /** Generation is not read further while more than `highWaterBytes` are unsent, until less than `lowWaterBytes` are. */
+  readonly highWaterBytes: number;
+  readonly lowWaterBytes: number;
+}
+
+export const DEFAULT_SERVER_OPTIONS: ServerOptions = {
+  apiKeys: [],
+  metricsNeedKey: false,
+  corsOrigins: [],
+  trustRequestTemplates: false,
+  heartbeatMs: 15_000,
+  stallTimeoutMs: 60_000,
+  limits: {
+    maxBodyBytes: 8 * 1024 * 1024,
+    maxPromptTokens: 1_000_000,
+    maxOutputTokens: 1_000_000,
+    maxChoices: 128,
+    maxStopStrings: 32,
+    maxStopLength: 256,
+  },
+  webSocket: {
+    maxConnections: 1024,
+    maxMessageBytes: 8 * 1024 * 1024,
+    maxQueued: 16,
+    pingIntervalMs: 30_000,
+    highWaterBytes: 1024 * 1024,
+    lowWaterBytes: 256 * 1024,
+  },
+  timeouts: { headersMs: 30_000, requestMs: 120_000, keepAliveMs: 75_000 },
+  maxHeaderBytes: 16 * 1024,
+};

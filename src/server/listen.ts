@@ -1,0 +1,94 @@
+/**
+ * The TCP side: Node's HTTP server with its timeouts and limits, the WebSocket upgrade, and a close that lets running
+ * requests end before a deadline.
+ */
+import { createServer, type IncomingMessage, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import type { Duplex } from "node:stream";
+import { getRequestListener } from "@hono/node-server";
+import type { App } from "./context.ts";
+import type { ServerDeps } from "./deps.ts";
+import { createWebSocketEndpoint } from "./websocket/upgrade.ts";
+
+const CLOSE_POLL_MS = 20;
+
+export interface Listener {
+  readonly port: number;
+  /** Stops accepting at once, waits for what is running, and cuts off what is left after `deadlineMs`. */
+  close(deadlineMs: number): Promise<void>;
+}
+
+/** @throws the system's error when the address can't be listened on */
+export async function listen(args: {
+  readonly app: App;
+  readonly deps: ServerDeps;
+  readonly host: string;
+  readonly port: number;
+}): Promise<Listener> {
+  const { app, deps, host, port } = args;
+  const { timeouts, maxHeaderBytes } = deps.options;
+  const server = createServer(
+    {
+      headersTimeout: timeouts.headersMs,
+      requestTimeout: timeouts.requestMs,
+      keepAliveTimeout: timeouts.keepAliveMs,
+      maxHeaderSize: maxHeaderBytes,
+      noDelay: true,
+    },
+    getRequestListener(app.fetch),
+  );
+  const webSockets = createWebSocketEndpoint(deps);
+  server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+    if (request.headers.upgrade?.toLowerCase() === "websocket") webSockets.handleUpgrade(request, socket, head);
+    else serveWithoutUpgrade(server, request, socket, head);
+  });
+
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(port, host, () => {
+      server.off("error", reject);
+      resolve();
+    });
+  });
+
+  let closing: Promise<void> | undefined;
+  const close = async (deadlineMs: number) => {
+    const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+    const deadline = performance.now() + deadlineMs;
+    let open = true;
+    void closed.then(() => {
+      open = false;
+    });
+    // A connection that was busy when closing began becomes idle later: look again until none is left.
+    while ((open || webSockets.numConnections > 0) && performance.now() < deadline) {
+      server.closeIdleConnections();
+      webSockets.drain();
+      await new Promise((resolve) => setTimeout(resolve, CLOSE_POLL_MS));
+    }
+    webSockets.terminate();
+    server.closeAllConnections();
+    await closed;
+  };
+  return {
+    port: (server.address() as AddressInfo).port,
+    close: (deadlineMs) => {
+      closing ??= close(deadlineMs);
+      return closing;
+    },
+  };
+}
+
+/**
+ * Some clients offer another protocol on every request (Java's HttpClient: h2c). HTTP lets a server ignore the offer, but
+ * Node hands the bare socket over: give it back to the server as a fresh connection, without the offer.
+ */
+function serveWithoutUpgrade(server: Server, request: IncomingMessage, socket: Duplex, head: Buffer): void {
+  const lines = [`${request.method} ${request.url} HTTP/${request.httpVersion}`];
+  for (let index = 0; index < request.rawHeaders.length; index += 2) {
+    const name = request.rawHeaders[index]!;
+    if (!/^(?:upgrade|connection|http2-settings)$/i.test(name)) lines.push(`${name}: ${request.rawHeaders[index + 1]}`);
+  }
+  const rest = Buffer.concat([Buffer.from(`${lines.join("\r\n")}\r\n\r\n`, "latin1"), head]);
+  socket.unshift(rest);
+  server.emit("connection", socket);
+}

@@ -1,0 +1,37 @@
+/** One log line and one observation per request, when its last byte is out (or, on a web stream, its header). */
+import { routePath } from "hono/route";
+import type { AppMiddleware } from "../context.ts";
+import type { ServerDeps } from "../deps.ts";
+
+/** Asked for every few seconds by probes and scrapers: logged at debug. */
+const QUIET: ReadonlySet<string> = new Set(["/health", "/ready", "/metrics"]);
+
+export function accessLog({ log, observer }: Pick<ServerDeps, "log" | "observer">): AppMiddleware {
+  return async function logAccess(context, next) {
+    const startedAt = performance.now();
+    await next();
+    const durationMs = performance.now() - startedAt;
+    const { method } = context.req;
+    const matched = routePath(context, -1);
+    const route = matched === "*" || matched === "/*" ? "unmatched" : matched;
+    // NOTE: a stream that Node has sent already answers through a placeholder response, whose status is 200 as well.
+    const { status } = context.res;
+    observer?.onHttpRequest?.({ method, route, status, durationMs });
+
+    const usage = context.get("usage");
+    const fields = {
+      requestId: context.get("requestId"),
+      method,
+      path: context.req.path,
+      status,
+      durationMs: Math.round(durationMs * 100) / 100,
+      ...(usage && {
+        promptTokens: usage.promptTokens,
+        cachedTokens: usage.cachedTokens,
+        completionTokens: usage.completionTokens,
+      }),
+    };
+    if (QUIET.has(route)) log.debug(fields, "request");
+    else log.info(fields, "request");
+  };
+}

@@ -1,0 +1,129 @@
+/** `POST /v1/chat/completions`: the body's schema and its way into a `GenerationRequest`. */
+import * as z from "zod";
+import type { GenerationRequest } from "../../generation/events.ts";
+import {
+  type Bounds,
+  checkChoices,
+  completionFields,
+  constrainedDecodingFields,
+  ignoredFields,
+  MAX_LOGPROBS,
+  samplingFields,
+  sessionFields,
+  toSampling,
+  toStopping,
+  wantsUsageChunk,
+} from "./fields.ts";
+import { chatMessages } from "./messages.ts";
+import { invalid, isRecord, unsupportedUnless } from "./validate.ts";
+
+/** Set by the server itself when it renders a template. */
+const RESERVED_TEMPLATE_ARGUMENTS = ["messages", "chat_template", "add_generation_prompt", "continue_final_message"];
+
+const isEmptyList = (value: unknown) => Array.isArray(value) && value.length === 0;
+
+export function toolFields() {
+  return {
+    tools: unsupportedUnless(isEmptyList, "this model calls no tools"),
+    tool_choice: unsupportedUnless((value) => value === "none" || value === "auto", "this model calls no tools"),
+    parallel_tool_calls: z.boolean().optional(),
+  };
+}
+
+export function chatBody(bounds: Bounds) {
+  return z.object({
+    ...completionFields(bounds),
+    messages: chatMessages(),
+    max_completion_tokens: z.int().min(1).max(bounds.maxOutputTokens).optional(),
+    max_tokens: z.int().min(1).max(bounds.maxOutputTokens).optional(),
+    logprobs: z.boolean().optional(),
+    top_logprobs: z.int().min(0).max(MAX_LOGPROBS).optional(),
+    add_generation_prompt: z.boolean().optional(),
+    continue_final_message: z.boolean().optional(),
+    chat_template: bounds.trustRequestTemplates
+      ? z.string().max(100_000).optional()
+      : unsupportedUnless(() => false, "this server does not run templates that come with a request"),
+    chat_template_kwargs: z.record(z.string(), z.unknown()).optional(),
+    ...toolFields(),
+    functions: unsupportedUnless(isEmptyList, "this model calls no functions"),
+    function_call: unsupportedUnless((value) => value === "none", "this model calls no functions"),
+    response_format: unsupportedUnless(
+      (value) => isRecord(value) && value.type === "text",
+      "output can't be constrained to JSON here; only type text",
+    ),
+    modalities: unsupportedUnless(
+      (value) => Array.isArray(value) && value.every((mode) => mode === "text"),
+      "this model writes text only",
+    ),
+    audio: unsupportedUnless(() => false, "this model writes text only"),
+    web_search_options: unsupportedUnless(() => false, "this server searches nothing"),
+    prediction: z.unknown().optional(),
+    reasoning_effort: z.unknown().optional(),
+    verbosity: z.unknown().optional(),
+    store: z.unknown().optional(),
+    metadata: z.unknown().optional(),
+    ...samplingFields(bounds),
+    ...constrainedDecodingFields(),
+    ...ignoredFields(),
+  });
+}
+
+export type ChatBody = z.output<ReturnType<typeof chatBody>>;
+
+export interface ChatTask {
+  readonly request: Omit<GenerationRequest, "signal">;
+  readonly stream: boolean;
+  readonly includeUsage: boolean;
+  readonly returnTokenIds: boolean;
+  readonly promptLogprobs: boolean;
+}
+
+/** @throws `invalid_value` where fields contradict each other */
+export function toChatTask(body: ChatBody, bounds: Bounds): ChatTask {
+  const stream = body.stream ?? false;
+  const n = body.n ?? 1;
+  checkChoices(1, n, bounds);
+  if (body.top_logprobs !== undefined && body.logprobs !== true) {
+    throw invalid("top_logprobs", "is only allowed when logprobs is true");
+  }
+  if (stream && body.prompt_logprobs !== undefined)
+    throw invalid("prompt_logprobs", "is not allowed when stream is true");
+  const continueFinalMessage = body.continue_final_message ?? false;
+  const addGenerationPrompt = body.add_generation_prompt ?? !continueFinalMessage;
+  if (continueFinalMessage && addGenerationPrompt) {
+    throw invalid("continue_final_message", "can't be true together with add_generation_prompt");
+  }
+  for (const name of RESERVED_TEMPLATE_ARGUMENTS) {
+    if (body.chat_template_kwargs && Object.hasOwn(body.chat_template_kwargs, name)) {
+      throw invalid(`chat_template_kwargs.${name}`, "is set by the server and can't be given");
+    }
+  }
+  return {
+    stream,
+    includeUsage: wantsUsageChunk(body),
+    returnTokenIds: body.return_token_ids ?? false,
+    promptLogprobs: body.prompt_logprobs !== undefined,
+    request: {
+      prompts: [
+        {
+          type: "chat",
+          messages: body.messages,
+          addGenerationPrompt,
+          continueFinalMessage,
+          ...(typeof body.chat_template === "string" ? { template: body.chat_template } : {}),
+          ...(body.chat_template_kwargs ? { templateArguments: body.chat_template_kwargs } : {}),
+        },
+      ],
+      numChoices: n,
+      bestOf: n,
+      sampling: toSampling(body, bounds.vocabSize),
+      ...toStopping(body, body.max_completion_tokens ?? body.max_tokens, bounds),
+      addSpecialTokens: body.add_special_tokens ?? false,
+      echo: false,
+      ...(body.logprobs ? { numLogprobs: body.top_logprobs ?? 0 } : {}),
+      ...(body.prompt_logprobs === undefined ? {} : { numPromptLogprobs: body.prompt_logprobs }),
+      ...(body.truncate_prompt_tokens === undefined ? {} : { truncatePromptTokens: body.truncate_prompt_tokens }),
+      ...sessionFields(body.session_id, 1, n),
+    },
+  };
+}

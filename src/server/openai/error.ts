@@ -1,0 +1,106 @@
+/**
+ * Errors on the wire: the one place that knows HTTP statuses and OpenAI's error object. Every failure, on HTTP, inside a
+ * stream or on a WebSocket, is rendered from here; what is not a `DenseMambaError` shows a generic message only.
+ */
+import { DenseMambaError, type ErrorCode } from "../../errors.ts";
+
+export interface WireError {
+  readonly message: string;
+  readonly type: string;
+  readonly param: string | null;
+  readonly code: string | null;
+}
+
+export interface HttpError {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: { readonly error: WireError };
+  /** Ours or the runtime's fault: the cause belongs in the log at level error. */
+  readonly isFault: boolean;
+}
+
+type ErrorType = "invalid_request_error" | "authentication_error" | "rate_limit_error" | "server_error";
+
+interface Mapping {
+  readonly status: number;
+  readonly type: ErrorType;
+  /** Where OpenAI has a code for the same thing, clients look for that one. */
+  readonly wireCode?: string;
+  /** What clients are told when the error itself names no delay. */
+  readonly retryAfterMs?: number;
+  /** Stops the SDKs' automatic retries of 409 and ≥ 500 where a retry cannot help. */
+  readonly retryable?: false;
+}
+
+const MAPPINGS: Readonly<Record<ErrorCode, Mapping>> = {
+  invalid_value: { status: 400, type: "invalid_request_error" },
+  unsupported_value: { status: 400, type: "invalid_request_error" },
+  prompt_too_long: { status: 400, type: "invalid_request_error", wireCode: "context_length_exceeded" },
+  previous_response_not_found: { status: 400, type: "invalid_request_error" },
+  invalid_api_key: { status: 401, type: "authentication_error" },
+  model_not_found: { status: 404, type: "invalid_request_error" },
+  session_not_found: { status: 404, type: "invalid_request_error" },
+  response_not_found: { status: 404, type: "invalid_request_error" },
+  route_not_found: { status: 404, type: "invalid_request_error" },
+  method_not_allowed: { status: 405, type: "invalid_request_error" },
+  session_exists: { status: 409, type: "invalid_request_error", retryable: false },
+  session_busy: { status: 409, type: "invalid_request_error", retryAfterMs: 500 },
+  body_too_large: { status: 413, type: "invalid_request_error" },
+  queue_full: { status: 429, type: "rate_limit_error", retryAfterMs: 1000 },
+  websocket_connection_limit_reached: { status: 429, type: "rate_limit_error", retryAfterMs: 5000 },
+  aborted: { status: 499, type: "invalid_request_error" },
+  runtime_fault: { status: 500, type: "server_error" },
+  not_ready: { status: 503, type: "server_error", retryAfterMs: 2000 },
+  shutting_down: { status: 503, type: "server_error", retryAfterMs: 2000 },
+  invalid_checkpoint: { status: 500, type: "server_error", retryable: false },
+  invalid_artifact: { status: 500, type: "server_error", retryable: false },
+  invalid_snapshot: { status: 500, type: "server_error", retryable: false },
+  invalid_config: { status: 500, type: "server_error", retryable: false },
+  device_unavailable: { status: 500, type: "server_error", retryable: false },
+};
+
+const INTERNAL: HttpError = {
+  status: 500,
+  headers: {},
+  body: {
+    error: {
+      message: "The server had an internal error. Its log holds the cause, under this answer's x-request-id.",
+      type: "server_error",
+      param: null,
+      code: "internal_error",
+    },
+  },
+  isFault: true,
+};
+
+export function toHttpError(error: unknown): HttpError {
+  if (!(error instanceof DenseMambaError)) return INTERNAL;
+  const mapping = MAPPINGS[error.code];
+  const headers: Record<string, string> = {};
+  const retryAfterMs = error.retryAfterMs ?? mapping.retryAfterMs;
+  if (retryAfterMs !== undefined) {
+    headers["retry-after"] = String(Math.max(1, Math.ceil(retryAfterMs / 1000)));
+    headers["retry-after-ms"] = String(Math.ceil(retryAfterMs));
+  }
+  if (mapping.retryable === false) headers["x-should-retry"] = "false";
+  if (error.code === "invalid_api_key") headers["www-authenticate"] = "Bearer";
+  return {
+    status: mapping.status,
+    headers,
+    body: {
+      error: {
+        message: error.message,
+        type: mapping.type,
+        param: error.param ?? null,
+        code: mapping.wireCode ?? error.code,
+      },
+    },
+    isFault: mapping.type === "server_error",
+  };
+}
+
+/** A WebSocket message of OpenAI's Responses mode. */
+export function toErrorEvent(error: unknown, streamId?: string): string {
+  const { status, body } = toHttpError(error);
+  return JSON.stringify({ type: "error", status, ...(streamId === undefined ? {} : { stream_id: streamId }), ...body });
+}

@@ -1,0 +1,238 @@
+/**
+ * The request fields that several endpoints share, in OpenAI's and vLLM's spelling, with their bounds, and their way into
+ * `SamplingParams`. Bounds are checked here once; everything behind takes the values as valid.
+ */
+import * as z from "zod";
+import type { GenerationRequest } from "../../generation/events.ts";
+import type { SamplingParams } from "../../sampling/params.ts";
+import type { RequestLimits } from "../deps.ts";
+import { addIssue, invalid, isRecord, show, unsupportedUnless } from "./validate.ts";
+
+/** What the bounds of a request depend on. */
+export interface Bounds extends RequestLimits {
+  readonly vocabSize: number;
+  readonly trustRequestTemplates: boolean;
+}
+
+export const MAX_LOGPROBS = 20;
+const MAX_LOGIT_BIAS_ENTRIES = 1024;
+const MAX_STOP_TOKEN_IDS = 1024;
+const MAX_SESSION_ID_LENGTH = 128;
+
+const ignored = () => z.unknown().optional();
+
+/** Sampling and stopping: every generating endpoint has these. */
+export function samplingFields(bounds: Bounds) {
+  return {
+    temperature: z.number().min(0).max(2).optional(),
+    top_p: z.number().gt(0).max(1).optional(),
+    top_k: z.int().min(-1).optional(),
+    min_p: z.number().min(0).max(1).optional(),
+    repetition_penalty: z.number().gt(0).max(10).optional(),
+    presence_penalty: z.number().min(-2).max(2).optional(),
+    frequency_penalty: z.number().min(-2).max(2).optional(),
+    logit_bias: logitBias(bounds).optional(),
+    seed: z.int().optional(),
+    stop: stopStrings(bounds).optional(),
+    stop_token_ids: tokenIds(bounds, MAX_STOP_TOKEN_IDS).optional(),
+    min_tokens: z.int().min(0).max(bounds.maxOutputTokens).optional(),
+    ignore_eos: z.boolean().optional(),
+    include_stop_str_in_output: z.boolean().optional(),
+    skip_special_tokens: z.boolean().optional(),
+  };
+}
+
+/** Completions and chat, beyond sampling. */
+export function completionFields(bounds: Bounds) {
+  return {
+    model: z.string().optional(),
+    n: z.int().min(1).max(bounds.maxChoices).optional(),
+    stream: z.boolean().optional(),
+    stream_options: z.object({ include_usage: z.boolean().nullish() }).optional(),
+    prompt_logprobs: z.int().min(0).max(MAX_LOGPROBS).optional(),
+    return_token_ids: z.boolean().optional(),
+    truncate_prompt_tokens: z.int().min(1).optional(),
+    add_special_tokens: z.boolean().optional(),
+    session_id: sessionId().optional(),
+  };
+}
+
+/** Accepted because clients send them; nothing here depends on them. */
+export function ignoredFields() {
+  return {
+    user: ignored(),
+    safety_identifier: ignored(),
+    prompt_cache_key: ignored(),
+    cache_salt: ignored(),
+    priority: ignored(),
+    service_tier: ignored(),
+  };
+}
+
+/** Refused, since leaving them out would change what the client relies on. */
+export function constrainedDecodingFields() {
+  const field = () => unsupportedUnless(() => false, "output can't be constrained to a grammar or schema here");
+  return {
+    grammar: field(),
+    guided_json: field(),
+    guided_regex: field(),
+    guided_choice: field(),
+    guided_grammar: field(),
+    structured_outputs: field(),
+    json_schema: field(),
+  };
+}
+
+export function sessionId() {
+  return z
+    .string()
+    .max(MAX_SESSION_ID_LENGTH)
+    .superRefine((id, context) => {
+      if (!/^[A-Za-z0-9][A-Za-z0-9._:-]*$/.test(id)) {
+        addIssue(
+          context,
+          `must be of letters, digits, ".", "_", ":" and "-", and begin with one of the first two; got ${show(id)}`,
+        );
+      }
+    });
+}
+
+/** A list of token ids below the vocabulary's size. Written out: zod would report every bad entry of a long list. */
+export function tokenIds(bounds: Pick<Bounds, "vocabSize">, maxLength: number) {
+  return z.array(z.unknown()).transform((list, context): readonly number[] => {
+    if (list.length > maxLength) {
+      addIssue(context, `must have at most ${maxLength} items; got ${list.length}`);
+      return z.NEVER;
+    }
+    return checkTokenIds(list, bounds.vocabSize, context, []) ?? z.NEVER;
+  });
+}
+
+/** The list itself if all of it are token ids; otherwise reports the first that isn't. */
+export function checkTokenIds(
+  list: readonly unknown[],
+  vocabSize: number,
+  context: z.RefinementCtx,
+  path: readonly (string | number)[],
+): readonly number[] | undefined {
+  for (let index = 0; index < list.length; index++) {
+    const id = list[index];
+    if (typeof id === "number" && Number.isInteger(id) && id >= 0 && id < vocabSize) continue;
+    addIssue(context, `must be a token id, an integer from 0 to ${vocabSize - 1}; got ${show(id)}`, [...path, index]);
+    return undefined;
+  }
+  return list as readonly number[];
+}
+
+function stopStrings(bounds: Bounds) {
+  const text = z.string().min(1).max(bounds.maxStopLength);
+  return z.union([text, z.array(text).max(bounds.maxStopStrings)]);
+}
+
+function logitBias(bounds: Bounds) {
+  return z.unknown().transform((biases, context): ReadonlyMap<number, number> => {
+    const result = new Map<number, number>();
+    if (!isRecord(biases)) {
+      addIssue(context, `must be an object from token ids to biases; got ${show(biases)}`);
+      return z.NEVER;
+    }
+    const entries = Object.entries(biases);
+    if (entries.length > MAX_LOGIT_BIAS_ENTRIES) {
+      addIssue(context, `must have at most ${MAX_LOGIT_BIAS_ENTRIES} entries; got ${entries.length}`);
+      return z.NEVER;
+    }
+    for (const [key, bias] of entries) {
+      const id = /^\d{1,9}$/.test(key) ? Number(key) : -1;
+      if (id < 0 || id >= bounds.vocabSize) {
+        addIssue(context, `has keys that are token ids from 0 to ${bounds.vocabSize - 1}; got ${show(key)}`);
+        return z.NEVER;
+      }
+      if (typeof bias !== "number" || !(bias >= -100 && bias <= 100)) {
+        addIssue(context, `must be a number from -100 to 100; got ${show(bias)}`, [key]);
+        return z.NEVER;
+      }
+      result.set(id, bias);
+    }
+    return result;
+  });
+}
+
+type SamplingBody = z.output<z.ZodObject<ReturnType<typeof samplingFields>>>;
+
+export function toSampling(body: SamplingBody, vocabSize: number): SamplingParams {
+  const topK = body.top_k ?? 0;
+  return {
+    temperature: body.temperature ?? 1,
+    topK: topK === -1 || topK >= vocabSize ? 0 : topK,
+    topP: body.top_p ?? 1,
+    minP: body.min_p ?? 0,
+    repetitionPenalty: body.repetition_penalty ?? 1,
+    presencePenalty: body.presence_penalty ?? 0,
+    frequencyPenalty: body.frequency_penalty ?? 0,
+    logitBias: body.logit_bias ?? new Map(),
+    seed: body.seed,
+  };
+}
+
+type StoppingKeys =
+  | "maxTokens"
+  | "minTokens"
+  | "stopStrings"
+  | "stopTokenIds"
+  | "ignoreEos"
+  | "includeStopString"
+  | "skipSpecialTokens";
+
+export function toStopping(
+  body: SamplingBody,
+  maxTokens: number | undefined,
+  bounds: Bounds,
+): Pick<GenerationRequest, StoppingKeys> {
+  const minTokens = body.min_tokens ?? 0;
+  const most = maxTokens ?? bounds.maxOutputTokens;
+  if (minTokens > most) throw invalid("min_tokens", `must be at most max_tokens (${most}); got ${minTokens}`);
+  return {
+    maxTokens,
+    minTokens,
+    stopStrings: body.stop === undefined ? [] : typeof body.stop === "string" ? [body.stop] : body.stop,
+    stopTokenIds: body.stop_token_ids ?? [],
+    ignoreEos: body.ignore_eos ?? false,
+    includeStopString: body.include_stop_str_in_output ?? false,
+    skipSpecialTokens: body.skip_special_tokens ?? true,
+  };
+}
+
+/** @throws `invalid_value` where `stream_options` comes without `stream` */
+export function wantsUsageChunk(body: {
+  stream?: boolean | undefined;
+  stream_options?: { include_usage?: boolean | null | undefined } | undefined;
+}): boolean {
+  if (body.stream_options !== undefined && body.stream !== true) {
+    throw invalid("stream_options", "is only allowed when stream is true");
+  }
+  return body.stream_options?.include_usage === true;
+}
+
+/** A session is one conversation: one prompt, one choice. */
+export function sessionFields(
+  id: string | undefined,
+  numPrompts: number,
+  bestOf: number,
+): Pick<GenerationRequest, "resumeFrom" | "keepAs"> {
+  if (id === undefined) return {};
+  if (numPrompts !== 1) throw invalid("session_id", `needs exactly one prompt; got ${numPrompts}`);
+  if (bestOf !== 1) throw invalid("session_id", `needs n and best_of to be 1; got ${bestOf}`);
+  return { resumeFrom: { type: "session", id }, keepAs: { type: "session", id } };
+}
+
+/** @throws `invalid_value` if one request asks for more sequences than the server admits */
+export function checkChoices(numPrompts: number, bestOf: number, bounds: Bounds): void {
+  const total = numPrompts * bestOf;
+  if (total > bounds.maxChoices) {
+    const param = bestOf > 1 ? "n" : "prompt";
+    throw invalid(
+      param,
+      `asks for too many choices: prompts x best_of must be at most ${bounds.maxChoices}; got ${total}`,
+    );
+  }
+}

@@ -1,0 +1,133 @@
+/**
+ * `text_completion` objects: chunks for a stream, or one answer from the folded events. A streamed chunk's constant parts
+ * are built once; a token costs one JSON.stringify of its text.
+ */
+import type { GenerationUsage } from "../../generation/events.ts";
+import type { ChoiceEnd, ChunkWriter } from "./choice-stream.ts";
+import type { CompletionTask } from "./completions.ts";
+import type { Folded, FoldedChoice } from "./fold.ts";
+import { CompletionLogprobsBuilder, promptLogprobs } from "./logprobs.ts";
+import {
+  type AcceptedEvent,
+  type AnswerHead,
+  type DeltaEvent,
+  headObject,
+  openJson,
+  type PromptEvent,
+} from "./renderer.ts";
+import { toUsage } from "./usage.ts";
+
+/** The text of a prompt token that has no log-probability: the first entry of echoed logprobs. */
+export type TokenText = (tokenId: number) => string;
+
+export class CompletionChunks implements ChunkWriter {
+  readonly wantsEmptyDeltas: boolean;
+  readonly #task: CompletionTask;
+  readonly #tokenText: TokenText;
+  readonly #head: string;
+  readonly #tail: string;
+  readonly #choices: ChoiceState[] = [];
+  #prompts: AcceptedEvent["prompts"] = [];
+
+  constructor(head: AnswerHead, task: CompletionTask, tokenText: TokenText) {
+    this.wantsEmptyDeltas = task.returnTokenIds;
+    this.#task = task;
+    this.#tokenText = tokenText;
+    this.#head = openJson(headObject(head, "text_completion"));
+    this.#tail = task.includeUsage ? '}],"usage":null}' : "}]}";
+  }
+
+  accepted(event: AcceptedEvent): void {
+    this.#prompts = event.prompts;
+  }
+
+  prompt(event: PromptEvent): string | undefined {
+    if (!this.#task.echo) return undefined;
+    const choice = this.#choice(event.index);
+    const logprobs = event.logprobs ? echoedLogprobs(choice.logprobs, event, this.#tokenText) : null;
+    const text = `${JSON.stringify(event.text)},"logprobs":${JSON.stringify(logprobs)}`;
+    return `${choice.head}${text},"finish_reason":null${this.#tail}`;
+  }
+
+  chunk(index: number, delta: DeltaEvent | undefined, end: ChoiceEnd | undefined): string {
+    const choice = this.#choice(index);
+    let json = choice.head + JSON.stringify(delta?.text ?? "");
+    json += delta?.logprobs
+      ? `,"logprobs":${JSON.stringify(choice.logprobs.build(delta.logprobs))}`
+      : ',"logprobs":null';
+    json += end
+      ? `,"finish_reason":"${end.reason}","stop_reason":${JSON.stringify(end.stoppedBy ?? null)}`
+      : ',"finish_reason":null';
+    if (this.#task.returnTokenIds) {
+      json += `,"token_ids":${JSON.stringify(delta?.tokenIds ?? [])}`;
+      if (!choice.promptIdsSent) json += `,"prompt_token_ids":${JSON.stringify(this.#promptIds(index))}`;
+      choice.promptIdsSent = true;
+    }
+    return json + this.#tail;
+  }
+
+  usage(usage: GenerationUsage): string | undefined {
+    if (!this.#task.includeUsage) return undefined;
+    return `${this.#head},"choices":[],"usage":${JSON.stringify(toUsage(usage))}}`;
+  }
+
+  #promptIds(index: number): readonly number[] {
+    return promptOf(this.#prompts, index, this.#task)?.tokenIds ?? [];
+  }
+
+  #choice(index: number): ChoiceState {
+    this.#choices[index] ??= {
+      head: `${this.#head},"choices":[{"index":${index},"text":`,
+      logprobs: new CompletionLogprobsBuilder(),
+      promptIdsSent: false,
+    };
+    return this.#choices[index];
+  }
+}
+
+interface ChoiceState {
+  /** Everything before the text. */
+  readonly head: string;
+  readonly logprobs: CompletionLogprobsBuilder;
+  promptIdsSent: boolean;
+}
+
+export function completionAnswer(head: AnswerHead, task: CompletionTask, folded: Folded, tokenText: TokenText) {
+  return {
+    ...headObject(head, "text_completion"),
+    choices: folded.choices.map((choice) => ({
+      index: choice.index,
+      text: (task.echo ? (choice.prompt?.text ?? "") : "") + choice.text,
+      logprobs: task.request.numLogprobs === undefined ? null : foldedLogprobs(choice, task, tokenText),
+      finish_reason: choice.reason,
+      stop_reason: choice.stoppedBy ?? null,
+      ...(task.promptLogprobs && { prompt_logprobs: promptLogprobs(choice.prompt?.logprobs ?? []) }),
+      ...(task.returnTokenIds && {
+        token_ids: choice.tokenIds,
+        prompt_token_ids: promptOf(folded.prompts, choice.index, task)?.tokenIds ?? [],
+      }),
+    })),
+    usage: toUsage(folded.usage),
+  };
+}
+
+function foldedLogprobs(choice: FoldedChoice, task: CompletionTask, tokenText: TokenText) {
+  const builder = new CompletionLogprobsBuilder();
+  if (!task.echo || choice.prompt === undefined) return builder.build(choice.logprobs);
+  const before = echoedLogprobs(builder, choice.prompt, tokenText);
+  const after = builder.build(choice.logprobs);
+  return {
+    tokens: before.tokens.concat(after.tokens),
+    token_logprobs: before.token_logprobs.concat(after.token_logprobs),
+    top_logprobs: before.top_logprobs.concat(after.top_logprobs),
+    text_offset: before.text_offset.concat(after.text_offset),
+  };
+}
+
+function echoedLogprobs(builder: CompletionLogprobsBuilder, prompt: PromptEvent, tokenText: TokenText) {
+  return builder.build(prompt.logprobs ?? [], (position) => tokenText(prompt.tokenIds[position]!));
+}
+
+function promptOf(prompts: AcceptedEvent["prompts"], index: number, task: CompletionTask) {
+  return prompts[Math.floor(index / task.request.numChoices)];
+}

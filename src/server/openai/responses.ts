@@ -1,0 +1,164 @@
+/** `POST /v1/responses` and the WebSocket's `response.create`: the body's schema and its way into a `GenerationRequest`. */
+import * as z from "zod";
+import type { ChatMessage, GenerationRequest } from "../../generation/events.ts";
+import { toolFields } from "./chat.ts";
+import { type Bounds, ignoredFields, MAX_LOGPROBS, samplingFields, toSampling, toStopping } from "./fields.ts";
+import { messageContent, toChatMessage } from "./messages.ts";
+import { addIssue, addUnsupported, invalid, isRecord, show, unsupportedUnless } from "./validate.ts";
+
+const MAX_METADATA_PAIRS = 16;
+const MAX_METADATA_KEY = 64;
+const MAX_METADATA_VALUE = 512;
+const MAX_INPUT_ITEMS = 10_000;
+const LOGPROBS_INCLUDE = "message.output_text.logprobs";
+
+export function responseBody(bounds: Bounds) {
+  return z.object({
+    model: z.string().optional(),
+    input: z.unknown().transform(parseInput),
+    instructions: z.string().optional(),
+    previous_response_id: z.string().min(1).max(128).optional(),
+    store: z.boolean().optional(),
+    stream: z.boolean().optional(),
+    stream_options: z.object({ include_obfuscation: z.boolean().nullish() }).optional(),
+    max_output_tokens: z.int().min(1).max(bounds.maxOutputTokens).optional(),
+    metadata: metadata().optional(),
+    truncation: z.enum(["auto", "disabled"]).optional(),
+    text: z
+      .object({
+        format: unsupportedUnless(
+          (value) => value === null || (isRecord(value) && value.type === "text"),
+          "output can't be constrained to JSON here; only type text",
+        ),
+        verbosity: z.unknown().optional(),
+      })
+      .optional(),
+    top_logprobs: z.int().min(0).max(MAX_LOGPROBS).optional(),
+    include: z.array(z.string()).max(32).optional(),
+    background: unsupportedUnless((value) => value === false, "responses can't run in the background here"),
+    conversation: unsupportedUnless(() => false, "go on from a response with previous_response_id"),
+    prompt: unsupportedUnless(() => false, "there are no stored prompts here"),
+    generate: unsupportedUnless((value) => value === true, "every response generates here"),
+    max_tool_calls: z.unknown().optional(),
+    reasoning: z.unknown().optional(),
+    ...toolFields(),
+    ...samplingFields(bounds),
+    ...ignoredFields(),
+  });
+}
+
+export type ResponseBody = z.output<ReturnType<typeof responseBody>>;
+
+export interface ResponseTask {
+  readonly request: Omit<GenerationRequest, "signal" | "keepAs">;
+  readonly stream: boolean;
+  readonly store: boolean;
+  readonly logprobs: boolean;
+  /** What the response object repeats of the request. */
+  readonly settings: ResponseSettings;
+}
+
+export interface ResponseSettings {
+  readonly instructions: string | null;
+  readonly previousResponseId: string | null;
+  readonly maxOutputTokens: number | null;
+  readonly temperature: number;
+  readonly topP: number;
+  readonly topLogprobs: number;
+  readonly truncation: "auto" | "disabled";
+  readonly store: boolean;
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly parallelToolCalls: boolean;
+}
+
+/** @throws `invalid_value` where fields contradict each other */
+export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask {
+  const logprobs = body.include?.includes(LOGPROBS_INCLUDE) ?? false;
+  if (body.top_logprobs !== undefined && body.top_logprobs > 0 && !logprobs) {
+    throw invalid("top_logprobs", `needs ${show(LOGPROBS_INCLUDE)} in include`);
+  }
+  const messages: ChatMessage[] = [...body.input];
+  if (body.instructions !== undefined) messages.unshift({ role: "system", content: body.instructions });
+  const sampling = toSampling(body, bounds.vocabSize);
+  return {
+    stream: body.stream ?? false,
+    store: body.store ?? true,
+    logprobs,
+    settings: {
+      instructions: body.instructions ?? null,
+      previousResponseId: body.previous_response_id ?? null,
+      maxOutputTokens: body.max_output_tokens ?? null,
+      temperature: sampling.temperature,
+      topP: sampling.topP,
+      topLogprobs: body.top_logprobs ?? 0,
+      truncation: body.truncation ?? "disabled",
+      store: body.store ?? true,
+      metadata: body.metadata ?? {},
+      parallelToolCalls: body.parallel_tool_calls ?? true,
+    },
+    request: {
+      prompts: [{ type: "chat", messages, addGenerationPrompt: true, continueFinalMessage: false }],
+      numChoices: 1,
+      bestOf: 1,
+      sampling,
+      ...toStopping(body, body.max_output_tokens, bounds),
+      addSpecialTokens: false,
+      echo: false,
+      ...(logprobs ? { numLogprobs: body.top_logprobs ?? 0 } : {}),
+      ...(body.truncation === "auto" ? { truncatePromptTokens: bounds.maxPromptTokens } : {}),
+      ...(body.previous_response_id === undefined
+        ? {}
+        : { resumeFrom: { type: "response", id: body.previous_response_id } as const }),
+    },
+  };
+}
+
+const item = z.object({
+  role: z.enum(["system", "developer", "user", "assistant"]),
+  content: messageContent(),
+});
+
+/** A string is one user message; otherwise a list of message items. */
+function parseInput(value: unknown, context: z.RefinementCtx): readonly ChatMessage[] {
+  if (typeof value === "string" && value !== "") return [{ role: "user", content: value }];
+  if (value === undefined || value === null) {
+    addIssue(context, "is required");
+    return z.NEVER;
+  }
+  if (value === "" || (Array.isArray(value) && value.length === 0)) {
+    addIssue(context, "must not be empty");
+    return z.NEVER;
+  }
+  if (!Array.isArray(value) || value.length > MAX_INPUT_ITEMS) {
+    addIssue(context, `must be a string or a list of at most ${MAX_INPUT_ITEMS} items; got ${show(value)}`);
+    return z.NEVER;
+  }
+  const messages: ChatMessage[] = [];
+  for (const [index, raw] of value.entries()) {
+    if (isRecord(raw) && raw.type !== undefined && raw.type !== "message") {
+      addUnsupported(context, `${show(raw.type)} is not supported: only message items are`, [index, "type"]);
+      return z.NEVER;
+    }
+    const parsed = item.safeParse(raw);
+    if (!parsed.success) {
+      const issue = parsed.error.issues[0]!;
+      context.issues.push({ ...issue, path: [index, ...issue.path], input: raw } as (typeof context.issues)[number]);
+      return z.NEVER;
+    }
+    messages.push(toChatMessage(parsed.data));
+  }
+  return messages;
+}
+
+function metadata() {
+  return z.record(z.string(), z.string().max(MAX_METADATA_VALUE)).superRefine((pairs, context) => {
+    const keys = Object.keys(pairs);
+    if (keys.length > MAX_METADATA_PAIRS) {
+      addIssue(context, `must have at most ${MAX_METADATA_PAIRS} pairs; got ${keys.length}`);
+    }
+    const long = keys.find((key) => key.length > MAX_METADATA_KEY);
+    if (long !== undefined) {
+      addIssue(context, `must have keys of at most ${MAX_METADATA_KEY} characters; got one of ${long.length}`);
+    }
+  });
+}

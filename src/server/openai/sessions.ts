@@ -1,0 +1,21 @@
+/** Sessions on the wire: the body that creates one and the object that describes one. */
+import * as z from "zod";
+import type { SessionInfo } from "../deps.ts";
+import { sessionId } from "./fields.ts";
+
+export function sessionBody() {
+  return z.object({ session_id: sessionId().optional() });
+}
+
+export function toSessionObject(session: SessionInfo) {
+  return {
+    id: session.id,
+    object: "session",
+    created_at: Math.floor(session.createdAtMs / 1000),
+    last_used_at: Math.floor(session.lastUsedAtMs / 1000),
+    num_tokens: session.numTokens,
+    position: session.position,
+    state_bytes: session.stateBytes,
+    busy: session.busy,
+  };
+}

@@ -1,0 +1,32 @@
+/** `POST /v1/chat/completions` */
+import type { App } from "../context.ts";
+import type { ServerDeps } from "../deps.ts";
+import { readJson } from "../middleware/body.ts";
+import { chatBody, toChatTask } from "../openai/chat.ts";
+import { ChoiceStream } from "../openai/choice-stream.ts";
+import { fold } from "../openai/fold.ts";
+import { checkModel } from "../openai/models.ts";
+import { ChatChunks, chatAnswer } from "../openai/render-chat.ts";
+import { parseBody } from "../openai/validate.ts";
+import { answerHead, answerSse, boundsOf, generateFor } from "./serving.ts";
+
+export function chatRoutes(app: App, deps: ServerDeps): void {
+  const bounds = boundsOf(deps);
+  const schema = chatBody(bounds);
+
+  app.post("/v1/chat/completions", async (context) => {
+    const body = parseBody(schema, await readJson(context, bounds.maxBodyBytes), deps.log);
+    checkModel(body.model, deps.model);
+    const task = toChatTask(body, bounds);
+    const head = answerHead(deps, "chatcmpl");
+    if (task.stream) {
+      return answerSse(context, deps, task.request, {
+        eventLines: false,
+        renderer: (emit) => new ChoiceStream(new ChatChunks(head, task), emit),
+      });
+    }
+    const folded = await fold(generateFor(context, deps, task.request));
+    context.set("usage", folded.usage);
+    return context.json(chatAnswer(head, task, folded));
+  });
+}

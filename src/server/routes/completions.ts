@@ -1,0 +1,33 @@
+/** `POST /v1/completions` */
+import type { App } from "../context.ts";
+import type { ServerDeps } from "../deps.ts";
+import { readJson } from "../middleware/body.ts";
+import { ChoiceStream } from "../openai/choice-stream.ts";
+import { completionBody, toCompletionTask } from "../openai/completions.ts";
+import { fold } from "../openai/fold.ts";
+import { checkModel } from "../openai/models.ts";
+import { CompletionChunks, completionAnswer } from "../openai/render-completions.ts";
+import { parseBody } from "../openai/validate.ts";
+import { answerHead, answerSse, boundsOf, generateFor } from "./serving.ts";
+
+export function completionRoutes(app: App, deps: ServerDeps): void {
+  const bounds = boundsOf(deps);
+  const schema = completionBody(bounds);
+  const tokenText = (id: number) => deps.generator.tokenizer.tokenText(id);
+
+  app.post("/v1/completions", async (context) => {
+    const body = parseBody(schema, await readJson(context, bounds.maxBodyBytes), deps.log);
+    checkModel(body.model, deps.model);
+    const task = toCompletionTask(body, bounds);
+    const head = answerHead(deps, "cmpl");
+    if (task.stream) {
+      return answerSse(context, deps, task.request, {
+        eventLines: false,
+        renderer: (emit) => new ChoiceStream(new CompletionChunks(head, task, tokenText), emit),
+      });
+    }
+    const folded = await fold(generateFor(context, deps, task.request));
+    context.set("usage", folded.usage);
+    return context.json(completionAnswer(head, task, folded, tokenText));
+  });
+}

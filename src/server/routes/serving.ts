@@ -1,0 +1,74 @@
+/** What the generating routes share: parsed requests in, the answer's head, and the two ways out of a generation. */
+import type { GenerationEvent, GenerationRequest } from "../../generation/events.ts";
+import type { AppContext } from "../context.ts";
+import type { ServerDeps } from "../deps.ts";
+import { toHttpError } from "../openai/error.ts";
+import type { Bounds } from "../openai/fields.ts";
+import { systemFingerprint } from "../openai/models.ts";
+import type { AnswerHead, Emit, StreamRenderer } from "../openai/renderer.ts";
+import { admit, pump } from "../stream/pump.ts";
+import { streamSse } from "../stream/sse.ts";
+
+export function boundsOf(deps: ServerDeps): Bounds {
+  return {
+    ...deps.options.limits,
+    vocabSize: deps.model.manifest.sizes.vocabSize,
+    trustRequestTemplates: deps.options.trustRequestTemplates,
+  };
+}
+
+export function answerHead(deps: ServerDeps, idPrefix: "cmpl" | "chatcmpl"): AnswerHead {
+  return {
+    id: `${idPrefix}-${deps.newId()}`,
+    createdS: Math.floor(deps.nowMs() / 1000),
+    model: deps.model.name,
+    fingerprint: systemFingerprint(deps.model),
+  };
+}
+
+/** Generates until the client goes away. */
+export function generateFor(
+  context: AppContext,
+  deps: ServerDeps,
+  request: Omit<GenerationRequest, "signal">,
+): AsyncIterable<GenerationEvent> {
+  return deps.generator.generate({ ...request, signal: context.req.raw.signal });
+}
+
+export interface SseShape {
+  /** Responses have `event:` lines; on chat and completions OpenAI's SDK would take them for another protocol. */
+  readonly eventLines: boolean;
+  renderer(emit: Emit): StreamRenderer;
+}
+
+/**
+ * Streams a generation. The first event is awaited before the header is sent: refusals keep their HTTP status.
+ * @throws whatever the generation was refused with
+ */
+export async function answerSse(
+  context: AppContext,
+  deps: ServerDeps,
+  request: Omit<GenerationRequest, "signal">,
+  shape: SseShape,
+): Promise<Response> {
+  const gone = new AbortController();
+  const abort = () => gone.abort();
+  const clientSignal = context.req.raw.signal;
+  if (clientSignal.aborted) abort();
+  else clientSignal.addEventListener("abort", abort, { once: true });
+  const admitted = await admit(deps.generator.generate({ ...request, signal: gone.signal }));
+
+  return streamSse(context, deps.options, abort, async (stream) => {
+    const emit: Emit = shape.eventLines
+      ? (json, type) => stream.event(type ?? "message", json)
+      : (json) => stream.data(json);
+    const usage = await pump(admitted, shape.renderer(emit), stream, (error) => {
+      abort();
+      const fields = { err: error, requestId: context.get("requestId") };
+      if (toHttpError(error).isFault) deps.log.error(fields, "stream failed");
+      else deps.log.debug(fields, "stream cut off");
+    });
+    context.set("usage", usage);
+    if (usage !== undefined && !shape.eventLines) stream.done();
+  });
+}

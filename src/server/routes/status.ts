@@ -1,0 +1,38 @@
+/** `/health` (the process), `/ready` (a model that answers), `/metrics`, and the index at `/`. */
+import type { App } from "../context.ts";
+import type { ServerDeps } from "../deps.ts";
+
+export function statusRoutes(app: App, { engine, metrics, model }: ServerDeps): void {
+  app.get("/", (context) =>
+    context.json({
+      name: "densemamba",
+      model: model.name,
+      api: ["/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/models", "/v1/sessions"],
+      websocket: "/v1/responses",
+      docs: "/docs",
+      openapi: "/openapi.yaml",
+    }),
+  );
+
+  app.get("/health", (context) => context.json({ status: "ok" }));
+
+  app.get("/ready", (context) => {
+    const { status } = engine;
+    switch (status.state) {
+      case "ready":
+        return context.json({ status: status.state, model: model.name, runner: status.runner });
+      case "recovering":
+        return context.json({ status: status.state, model: model.name, error: status.error }, 503, {
+          "retry-after": "2",
+        });
+      case "starting":
+      case "closed":
+        return context.json({ status: status.state, model: model.name }, 503, { "retry-after": "2" });
+    }
+  });
+
+  app.get("/metrics", async (context) => {
+    const text = await metrics.render();
+    return context.body(text, 200, { "content-type": metrics.contentType });
+  });
+}

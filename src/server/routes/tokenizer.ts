@@ -1,0 +1,47 @@
+/** `/tokenize`, `/detokenize`, `/tokenizer_info`: what lm-evaluation-harness asks a server that holds the tokenizer. */
+import type { App } from "../context.ts";
+import type { ServerDeps } from "../deps.ts";
+import { readJson } from "../middleware/body.ts";
+import { checkModel } from "../openai/models.ts";
+import { detokenizeBody, textToTokenize, tokenizeBody } from "../openai/tokenizing.ts";
+import { parseBody } from "../openai/validate.ts";
+import { boundsOf } from "./serving.ts";
+
+export function tokenizerRoutes(app: App, deps: ServerDeps): void {
+  const bounds = boundsOf(deps);
+  const tokenize = tokenizeBody();
+  const detokenize = detokenizeBody(bounds);
+  const { tokenizer } = deps.generator;
+
+  app.post("/tokenize", async (context) => {
+    const body = parseBody(tokenize, await readJson(context, bounds.maxBodyBytes), deps.log);
+    checkModel(body.model, deps.model);
+    const addSpecialTokens = body.add_special_tokens ?? body.add_special ?? true;
+    const tokens = await tokenizer.encode(textToTokenize(body), { addSpecialTokens });
+    return context.json({
+      tokens,
+      count: tokens.length,
+      max_model_len: bounds.maxPromptTokens,
+      ...(body.return_token_strs && { token_strs: tokens.map((id) => tokenizer.idToToken(id) ?? null) }),
+    });
+  });
+
+  app.post("/detokenize", async (context) => {
+    const body = parseBody(detokenize, await readJson(context, bounds.maxBodyBytes), deps.log);
+    checkModel(body.model, deps.model);
+    const text = tokenizer.decode(body.tokens, { skipSpecialTokens: body.skip_special_tokens ?? false });
+    return context.json({ prompt: text, content: text });
+  });
+
+  app.get("/tokenizer_info", (context) => {
+    const special = tokenizer.specialTokens;
+    return context.json({
+      bos_token: special.bos_token ?? null,
+      eos_token: special.eos_token ?? null,
+      pad_token: special.pad_token ?? null,
+      unk_token: special.unk_token ?? null,
+      chat_template: tokenizer.chatTemplate ?? null,
+      vocab_size: tokenizer.vocabSize,
+    });
+  });
+}

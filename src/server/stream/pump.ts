@@ -1,0 +1,71 @@
+/**
+ * Drives one generation into one transport. All that becomes ready in a tick leaves in one write; a slow reader stops the
+ * pulling of events; a failure is rendered as the stream's last message. Knows neither SSE nor WebSocket.
+ */
+import type { GenerationEvent, GenerationUsage } from "../../generation/events.ts";
+import type { StreamRenderer } from "../openai/renderer.ts";
+
+export interface Sink {
+  /** Sends what the renderer has emitted since the last call. */
+  flush(): void;
+  /** More is unsent than should be: await `drained` before making more. */
+  readonly isFull: boolean;
+  /** Resolves once there is room again or the reader has gone. @throws `aborted` if the reader takes nothing for too long */
+  drained(): Promise<void>;
+}
+
+export interface AdmittedGeneration {
+  readonly first: GenerationEvent;
+  readonly rest: AsyncIterator<GenerationEvent>;
+}
+
+/**
+ * Waits for the first event, so that a refusal can still be an HTTP status.
+ * @throws whatever the generation was refused with
+ */
+export async function admit(events: AsyncIterable<GenerationEvent>): Promise<AdmittedGeneration> {
+  const rest = events[Symbol.asyncIterator]();
+  const { done, value } = await rest.next();
+  if (done) throw new Error("the generation ended without an event");
+  return { first: value, rest };
+}
+
+/** @returns the usage, unless the generation failed; never throws: failures go to the reader and to `onFailure` */
+export async function pump(
+  { first, rest }: AdmittedGeneration,
+  renderer: StreamRenderer,
+  sink: Sink,
+  onFailure: (error: unknown) => void,
+): Promise<GenerationUsage | undefined> {
+  let flushScheduled = false;
+  const flush = () => {
+    flushScheduled = false;
+    renderer.flush();
+    sink.flush();
+  };
+  let usage: GenerationUsage | undefined;
+  try {
+    for (let event: GenerationEvent | undefined = first; event !== undefined; event = await next(rest)) {
+      renderer.push(event);
+      if (event.type === "usage") usage = event.usage;
+      if (!flushScheduled) {
+        flushScheduled = true;
+        // Runs when the microtasks at hand are done: by then every event of this engine step has been pulled.
+        process.nextTick(flush);
+      }
+      if (sink.isFull) await sink.drained();
+    }
+  } catch (error) {
+    renderer.fail(error);
+    onFailure(error);
+    // Ends a generation that is not itself what failed.
+    await rest.return?.().catch(() => {});
+  }
+  flush();
+  return usage;
+}
+
+async function next(events: AsyncIterator<GenerationEvent>): Promise<GenerationEvent | undefined> {
+  const { done, value } = await events.next();
+  return done ? undefined : value;
+}

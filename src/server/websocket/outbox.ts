@@ -1,0 +1,63 @@
+/**
+ * Sends on a WebSocket with bounded memory: above the high mark it is full, and whoever fills it waits for the low mark.
+ * A peer that takes nothing for too long is cut off.
+ */
+import type { WebSocket } from "ws";
+import { DenseMambaError } from "../../errors.ts";
+import type { WebSocketOptions } from "../deps.ts";
+import type { Sink } from "../stream/pump.ts";
+
+export class Outbox implements Sink {
+  readonly #socket: WebSocket;
+  readonly #options: Pick<WebSocketOptions, "highWaterBytes" | "lowWaterBytes">;
+  readonly #stallTimeoutMs: number;
+  #waiting: (() => void)[] = [];
+
+  constructor(
+    socket: WebSocket,
+    options: Pick<WebSocketOptions, "highWaterBytes" | "lowWaterBytes">,
+    stallTimeoutMs: number,
+  ) {
+    this.#socket = socket;
+    this.#options = options;
+    this.#stallTimeoutMs = stallTimeoutMs;
+    socket.once("close", () => this.#wake());
+  }
+
+  send(json: string): void {
+    if (!this.#isOpen) return;
+    this.#socket.send(json, () => {
+      if (this.#waiting.length > 0 && this.#socket.bufferedAmount <= this.#options.lowWaterBytes) this.#wake();
+    });
+  }
+
+  /** Messages leave as they are sent. */
+  flush(): void {}
+
+  get isFull(): boolean {
+    return this.#isOpen && this.#socket.bufferedAmount > this.#options.highWaterBytes;
+  }
+
+  drained(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => {
+        this.#socket.terminate();
+        reject(new DenseMambaError("aborted", `the client read nothing for ${this.#stallTimeoutMs} ms`));
+      }, this.#stallTimeoutMs);
+      this.#waiting.push(() => {
+        clearTimeout(timer);
+        resolve();
+      });
+    });
+  }
+
+  get #isOpen(): boolean {
+    return this.#socket.readyState === this.#socket.OPEN;
+  }
+
+  #wake(): void {
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const resume of waiting) resume();
+  }
+}

@@ -1,0 +1,101 @@
+/**
+ * The instruments themselves: names, meanings, buckets. Where vLLM has a metric of the same meaning ours has its name,
+ * under our prefix. A "request" here is one sequence: a prompt × a choice, as in vLLM. Documented in docs/metrics.md.
+ */
+import { Counter, collectDefaultMetrics, Gauge, Histogram, type Registry } from "prom-client";
+
+const PREFIX = "densemamba_";
+
+/** A small model decodes a token in well under a millisecond: start at 0.1 ms. */
+const TOKEN_SECONDS = [
+  0.0001, 0.0002, 0.0003, 0.0005, 0.00075, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05,
+  0.075, 0.1, 0.2, 0.5, 1, 5,
+];
+const REQUEST_SECONDS = [
+  0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 1200,
+];
+const COPY_SECONDS = [0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 1];
+const TOKENS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000, 1_000_000];
+
+export type Instruments = ReturnType<typeof createInstruments>;
+
+export function createInstruments(registry: Registry) {
+  const registers = [registry];
+  const counter = <L extends string = never>(name: string, help: string, labelNames: readonly L[] = []) =>
+    new Counter<L>({ name: PREFIX + name, help, labelNames: [...labelNames], registers });
+  const gauge = <L extends string = never>(name: string, help: string, labelNames: readonly L[] = []) =>
+    new Gauge<L>({ name: PREFIX + name, help, labelNames: [...labelNames], registers });
+  const histogram = <L extends string = never>(
+    name: string,
+    help: string,
+    buckets: number[],
+    labelNames: readonly L[] = [],
+  ) => new Histogram<L>({ name: PREFIX + name, help, buckets, labelNames: [...labelNames], registers });
+
+  // process_* and nodejs_*: memory, CPU, garbage collection, the event loop's lag.
+  collectDefaultMetrics({ register: registry });
+
+  return {
+    // The engine now.
+    numRunning: gauge("num_requests_running", "Sequences in a slot."),
+    numWaiting: gauge("num_requests_waiting", "Sequences in the queue."),
+    slotsInUse: gauge("slots_in_use", "Slots of the runtime that hold a sequence's state."),
+    slotsTotal: gauge("slots_total", "Slots of the runtime."),
+    queueCapacity: gauge("queue_capacity", "Sequences that may wait; more are refused."),
+    engineStatus: gauge("engine_status", "1 for the engine's state, 0 for the others.", ["state"]),
+    engineFaults: counter("engine_faults_total", "Runtime faults after which the engine opened a fresh runner."),
+    stepSeconds: histogram("step_duration_seconds", "One engine step: schedule, run, postprocess.", TOKEN_SECONDS),
+    stepBatch: histogram(
+      "step_decode_batch_size",
+      "Sequences decoded together in one step.",
+      [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024],
+    ),
+
+    // Tokens.
+    promptTokens: counter("prompt_tokens_total", "Prompt tokens of ended requests, cached ones included."),
+    prefillTokens: counter("prefill_tokens_total", "Prompt tokens that were read, step by step."),
+    generationTokens: counter("generation_tokens_total", "Tokens sampled."),
+    cacheQueries: counter("prefix_cache_queries_total", "Prompt tokens looked for in kept states."),
+    cacheHits: counter(
+      "prefix_cache_hits_total",
+      "Prompt tokens that a kept state covered and that were not read again.",
+    ),
+
+    // Requests, at their end.
+    requests: counter("request_success_total", "Ended requests by reason.", ["finished_reason"]),
+    firstTokenSeconds: histogram("time_to_first_token_seconds", "Arrival to first token.", REQUEST_SECONDS),
+    interTokenSeconds: histogram(
+      "inter_token_latency_seconds",
+      "Between consecutive tokens of a sequence.",
+      TOKEN_SECONDS,
+    ),
+    tokenSeconds: histogram(
+      "request_time_per_output_token_seconds",
+      "A request's mean time between tokens, after the first.",
+      TOKEN_SECONDS,
+    ),
+    requestSeconds: histogram("e2e_request_latency_seconds", "Arrival to last token.", REQUEST_SECONDS),
+    queueSeconds: histogram("request_queue_time_seconds", "Arrival to slot.", REQUEST_SECONDS),
+    prefillSeconds: histogram("request_prefill_time_seconds", "Slot to first token.", REQUEST_SECONDS),
+    decodeSeconds: histogram("request_decode_time_seconds", "First token to last.", REQUEST_SECONDS),
+    requestPromptTokens: histogram("request_prompt_tokens", "Prompt tokens of a request.", TOKENS),
+    requestGenerationTokens: histogram("request_generation_tokens", "Tokens sampled for a request.", TOKENS),
+
+    // States and sessions.
+    stateBytes: gauge("state_bytes_per_session", "Bytes of one sequence's whole state, however long the sequence."),
+    storedSnapshots: gauge("store_snapshots", "Kept states: ends of sessions and of stored responses."),
+    storeBytes: gauge("store_bytes", "Memory taken by kept states."),
+    storeMaxBytes: gauge("store_max_bytes", "Memory allowed for kept states."),
+    storeEvictions: counter("store_evictions_total", "Kept states dropped to stay within the bound."),
+    captureSeconds: histogram("snapshot_capture_seconds", "Copying a state out of its slot.", COPY_SECONDS),
+    restoreSeconds: histogram("snapshot_restore_seconds", "Copying a state into a slot.", COPY_SECONDS),
+
+    // Transports.
+    httpRequests: counter("http_requests_total", "HTTP requests answered.", ["method", "route", "status"]),
+    httpSeconds: histogram("http_request_duration_seconds", "HTTP request to last byte.", REQUEST_SECONDS, ["route"]),
+    webSockets: gauge("websocket_connections", "Open WebSocket connections."),
+
+    modelInfo: gauge("model_info", "Always 1; what is served.", ["family", "precision", "model_hash", "version"]),
+    modelParameters: gauge("model_parameters", "Parameters of the model."),
+  };
+}

@@ -1,0 +1,160 @@
+/**
+ * Watches the engine and the transports and answers scrapes. Counts as things happen; what merely *is* (slots, kept
+ * states) is read at the scrape. Knows no HTTP server and no runtime.
+ */
+import { Registry } from "prom-client";
+import type { EngineObserver, EngineStatus, StepReport } from "../engine/observer.ts";
+import type { SequenceTimings } from "../engine/sequence.ts";
+import type { Manifest } from "../model/artifact.ts";
+import { stateBytes } from "../model/state.ts";
+import type { StoreStats } from "../session/store.ts";
+import { createInstruments, type Instruments } from "./instruments.ts";
+
+export interface MetricsOptions {
+  readonly modelName: string;
+  readonly manifest: Manifest;
+  /** Of this program, for `densemamba_model_info`. */
+  readonly version: string;
+  /** Milliseconds, monotonic. */
+  readonly now: () => number;
+}
+
+/** What is read at each scrape. */
+export interface MetricsSources {
+  readonly load: () => {
+    readonly numRunning: number;
+    readonly numWaiting: number;
+    readonly slotsInUse: number;
+    readonly maxBatch: number;
+    readonly maxQueue: number;
+  };
+  readonly store: () => StoreStats;
+}
+
+const STATES: readonly EngineStatus["state"][] = ["starting", "ready", "recovering", "closed"];
+
+export class Metrics implements EngineObserver {
+  readonly #registry = new Registry();
+  readonly #instruments: Instruments;
+  readonly #now: () => number;
+  #sources: MetricsSources | undefined;
+  #lastStepAtMs: number | undefined;
+  #numEvictedSeen = 0;
+
+  constructor({ modelName, manifest, version, now }: MetricsOptions) {
+    this.#now = now;
+    this.#registry.setDefaultLabels({ model_name: modelName });
+    this.#instruments = createInstruments(this.#registry);
+    const { family, precision, modelHash } = manifest;
+    this.#instruments.modelInfo.set({ family, precision, model_hash: modelHash.slice(0, 16), version }, 1);
+    this.#instruments.modelParameters.set(manifest.numParameters);
+    this.#instruments.stateBytes.set(stateBytes(manifest.state));
+    this.onStatus({ state: "starting" });
+  }
+
+  get contentType(): string {
+    return this.#registry.contentType;
+  }
+
+  /** From now on scrapes read `sources`. Apart from the constructor: the engine is made with its observer at hand. */
+  watch(sources: MetricsSources): void {
+    this.#sources = sources;
+  }
+
+  /** The text of a scrape. */
+  async render(): Promise<string> {
+    if (this.#sources !== undefined) this.#read(this.#sources);
+    return this.#registry.metrics();
+  }
+
+  onStep(step: StepReport): void {
+    const instruments = this.#instruments;
+    const nowMs = this.#now();
+    instruments.stepSeconds.observe(step.durationMs / 1000);
+    if (step.numPromptTokens > 0) instruments.prefillTokens.inc(step.numPromptTokens);
+    if (step.numDecodeTokens > 0) {
+      instruments.stepBatch.observe(step.numDecodeTokens);
+      instruments.generationTokens.inc(step.numDecodeTokens);
+      // Every step decodes all sequences that have a token already, and those had it in the step before: so the time
+      // from step to step is the time from token to token, prompt chunks and overheads included, for each of them.
+      const gapSeconds = (nowMs - (this.#lastStepAtMs ?? nowMs - step.durationMs)) / 1000;
+      for (let token = 0; token < step.numDecodeTokens; token++) instruments.interTokenSeconds.observe(gapSeconds);
+    }
+    this.#lastStepAtMs = nowMs;
+  }
+
+  onSequenceEnd({ reason, timings }: Parameters<EngineObserver["onSequenceEnd"]>[0]): void {
+    const instruments = this.#instruments;
+    instruments.requests.inc({ finished_reason: reason });
+    instruments.promptTokens.inc(timings.numPromptTokens);
+    instruments.cacheQueries.inc(timings.numPromptTokens);
+    instruments.cacheHits.inc(timings.numCachedTokens);
+    instruments.requestPromptTokens.observe(timings.numPromptTokens);
+    instruments.requestGenerationTokens.observe(timings.numOutputTokens);
+    // Steps report what they decode; a sequence's first token comes out of its prompt's last chunk.
+    if (timings.firstTokenAtMs !== undefined) instruments.generationTokens.inc(1);
+    // The times of a request that was cut short say nothing about how fast this server is.
+    if (reason === "stop" || reason === "length") this.#observeTimes(timings);
+  }
+
+  onStatus(status: EngineStatus): void {
+    for (const state of STATES) this.#instruments.engineStatus.set({ state }, state === status.state ? 1 : 0);
+    if (status.state === "recovering") this.#instruments.engineFaults.inc();
+  }
+
+  onSnapshotCaptured(durationMs: number): void {
+    this.#instruments.captureSeconds.observe(durationMs / 1000);
+  }
+
+  onSnapshotRestored(durationMs: number): void {
+    this.#instruments.restoreSeconds.observe(durationMs / 1000);
+  }
+
+  onHttpRequest(request: {
+    readonly method: string;
+    readonly route: string;
+    readonly status: number;
+    readonly durationMs: number;
+  }): void {
+    const { method, route, status, durationMs } = request;
+    this.#instruments.httpRequests.inc({ method, route, status });
+    this.#instruments.httpSeconds.observe({ route }, durationMs / 1000);
+  }
+
+  onWebSocketOpen(): void {
+    this.#instruments.webSockets.inc();
+  }
+
+  onWebSocketClose(): void {
+    this.#instruments.webSockets.dec();
+  }
+
+  #observeTimes(timings: SequenceTimings): void {
+    const instruments = this.#instruments;
+    const { arrivedAtMs, scheduledAtMs, firstTokenAtMs, finishedAtMs, numOutputTokens } = timings;
+    instruments.requestSeconds.observe((finishedAtMs - arrivedAtMs) / 1000);
+    instruments.queueSeconds.observe((scheduledAtMs - arrivedAtMs) / 1000);
+    if (firstTokenAtMs === undefined) return;
+    const decodeSeconds = (finishedAtMs - firstTokenAtMs) / 1000;
+    instruments.firstTokenSeconds.observe((firstTokenAtMs - arrivedAtMs) / 1000);
+    instruments.prefillSeconds.observe((firstTokenAtMs - scheduledAtMs) / 1000);
+    instruments.decodeSeconds.observe(decodeSeconds);
+    if (numOutputTokens > 1) instruments.tokenSeconds.observe(decodeSeconds / (numOutputTokens - 1));
+  }
+
+  #read(sources: MetricsSources): void {
+    const instruments = this.#instruments;
+    const load = sources.load();
+    instruments.numRunning.set(load.numRunning);
+    instruments.numWaiting.set(load.numWaiting);
+    instruments.slotsInUse.set(load.slotsInUse);
+    instruments.slotsTotal.set(load.maxBatch);
+    instruments.queueCapacity.set(load.maxQueue);
+    const store = sources.store();
+    instruments.storedSnapshots.set(store.numSnapshots);
+    instruments.storeBytes.set(store.bytes);
+    instruments.storeMaxBytes.set(store.maxBytes);
+    instruments.storeEvictions.inc(store.numEvicted - this.#numEvictedSeen);
+    this.#numEvictedSeen = store.numEvicted;
+  }
+}

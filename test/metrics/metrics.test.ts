@@ -1,0 +1,202 @@
+import { readFileSync } from "node:fs";
+import { Registry } from "prom-client";
+import { describe, expect, it } from "vitest";
+import type { SequenceTimings } from "../../src/engine/sequence.ts";
+import { createInstruments } from "../../src/metrics/instruments.ts";
+import { Metrics } from "../../src/metrics/metrics.ts";
+import type { Manifest } from "../../src/model/artifact.ts";
+
+const MANIFEST: Manifest = {
+  formatVersion: 1,
+  compilerVersion: "0",
+  modelHash: "0123456789abcdef0123",
+  name: "tiny",
+  family: "dense_mamba",
+  precision: "int8",
+  sizes: { vocabSize: 8, hiddenSize: 4, numLayers: 1, denseLayers: 0 },
+  numParameters: 1234,
+  bosTokenId: null,
+  eosTokenIds: [],
+  state: [{ name: "ssm.0", shape: [4, 8] }],
+  graph: "model.onnx",
+  files: [],
+};
+
+const TIMINGS: SequenceTimings = {
+  arrivedAtMs: 1000,
+  scheduledAtMs: 1010,
+  firstTokenAtMs: 1030,
+  finishedAtMs: 1130,
+  numPromptTokens: 30,
+  numCachedTokens: 20,
+  numOutputTokens: 11,
+};
+
+const STEP = { durationMs: 2, numPromptTokens: 0, numDecodeTokens: 0, numRunning: 1, numWaiting: 0 };
+
+function setUp() {
+  const clock = { nowMs: 0 };
+  const metrics = new Metrics({ modelName: "tiny", manifest: MANIFEST, version: "1.2.3", now: () => clock.nowMs });
+  return { clock, metrics };
+}
+
+/** `name{labels}` without model_name → value. Fails on a line that is not in the text format. */
+async function scrape(metrics: Metrics): Promise<Map<string, number>> {
+  const samples = new Map<string, number>();
+  for (const line of (await metrics.render()).split("\n")) {
+    if (line === "" || /^# (HELP|TYPE) [a-z_0-9]+ .+/.test(line)) continue;
+    const [, name, labels, value] = /^([a-z_0-9]+)\{(.*)\} (\S+)$/.exec(line) ?? [];
+    if (name === undefined || labels === undefined) throw new Error(`not a sample: ${line}`);
+    expect(labels).toContain('model_name="tiny"');
+    const others = labels.split(/,(?=[a-z_]+=")/).filter((label) => !label.startsWith("model_name="));
+    samples.set(others.length > 0 ? `${name}{${others.join(",")}}` : name, Number(value));
+  }
+  return samples;
+}
+
+describe("a scrape", () => {
+  it("is in Prometheus' text format and names the model on every sample", async () => {
+    const { metrics } = setUp();
+    expect(metrics.contentType).toMatch(/^text\/plain; version=0\.0\.4/);
+    const samples = await scrape(metrics);
+    expect(samples.get("densemamba_state_bytes_per_session")).toBe(4 * 8 * 4);
+    expect(samples.get("densemamba_model_parameters")).toBe(1234);
+    expect(samples.has("process_resident_memory_bytes")).toBe(true);
+  });
+
+  it("reads slots and kept states when it happens", async () => {
+    const { metrics } = setUp();
+    const load = { numRunning: 1, numWaiting: 2, slotsInUse: 3, maxBatch: 4, maxQueue: 5 };
+    const store = { numSnapshots: 6, bytes: 7, maxBytes: 8, numEvicted: 9 };
+    metrics.watch({ load: () => load, store: () => store });
+    await scrape(metrics);
+    load.slotsInUse = 0;
+    store.numEvicted = 11;
+    const samples = await scrape(metrics);
+    const values = ["num_requests_running", "num_requests_waiting", "slots_in_use", "slots_total", "queue_capacity"];
+    expect(values.map((name) => samples.get(`densemamba_${name}`))).toEqual([1, 2, 0, 4, 5]);
+    const stored = ["store_snapshots", "store_bytes", "store_max_bytes", "store_evictions_total"];
+    expect(stored.map((name) => samples.get(`densemamba_${name}`))).toEqual([6, 7, 8, 11]);
+  });
+});
+
+describe("a request's end", () => {
+  it("counts its tokens and its times once", async () => {
+    const { metrics } = setUp();
+    metrics.onSequenceEnd({ reason: "length", timings: TIMINGS });
+    const samples = await scrape(metrics);
+    const value = (name: string) => samples.get(`densemamba_${name}`);
+    expect(value('request_success_total{finished_reason="length"}')).toBe(1);
+    expect(value("prompt_tokens_total")).toBe(30);
+    expect(value("prefix_cache_queries_total")).toBe(30);
+    expect(value("prefix_cache_hits_total")).toBe(20);
+    expect(value("e2e_request_latency_seconds_sum")).toBeCloseTo(0.13);
+    expect(value("request_queue_time_seconds_sum")).toBeCloseTo(0.01);
+    expect(value("time_to_first_token_seconds_sum")).toBeCloseTo(0.03);
+    expect(value("request_prefill_time_seconds_sum")).toBeCloseTo(0.02);
+    expect(value("request_decode_time_seconds_sum")).toBeCloseTo(0.1);
+    expect(value("request_time_per_output_token_seconds_sum")).toBeCloseTo(0.01);
+  });
+
+  it("does not let aborted and failed requests into the latencies", async () => {
+    const { metrics } = setUp();
+    metrics.onSequenceEnd({
+      reason: "aborted",
+      timings: { ...TIMINGS, firstTokenAtMs: undefined, numOutputTokens: 0 },
+    });
+    metrics.onSequenceEnd({ reason: "failed", timings: TIMINGS });
+    const samples = await scrape(metrics);
+    expect(samples.get("densemamba_e2e_request_latency_seconds_count")).toBe(0);
+    expect(samples.get("densemamba_time_to_first_token_seconds_count")).toBe(0);
+    expect(samples.get('densemamba_request_success_total{finished_reason="aborted"}')).toBe(1);
+    expect(samples.get('densemamba_request_success_total{finished_reason="failed"}')).toBe(1);
+  });
+});
+
+describe("tokens", () => {
+  it("counts every sampled token once: the first at its sequence's end, the others step by step", async () => {
+    const { metrics } = setUp();
+    metrics.onStep({ ...STEP, numPromptTokens: 10 });
+    for (let step = 0; step < 10; step++) metrics.onStep({ ...STEP, numDecodeTokens: 1 });
+    metrics.onSequenceEnd({ reason: "length", timings: TIMINGS });
+    const samples = await scrape(metrics);
+    expect(samples.get("densemamba_generation_tokens_total")).toBe(TIMINGS.numOutputTokens);
+    expect(samples.get("densemamba_prefill_tokens_total")).toBe(10);
+  });
+
+  it("takes the time from step to step for each decoded token, the time between steps included", async () => {
+    const { clock, metrics } = setUp();
+    const step = (atMs: number, numDecodeTokens: number) => {
+      clock.nowMs = atMs;
+      metrics.onStep({ ...STEP, durationMs: 1, numDecodeTokens });
+    };
+    step(100, 0); // a prompt's last chunk: its first token
+    step(103, 1);
+    step(105, 4);
+    step(9000, 0); // idle, then another prompt
+    step(9001, 1);
+    const samples = await scrape(metrics);
+    expect(samples.get("densemamba_inter_token_latency_seconds_count")).toBe(6);
+    expect(samples.get("densemamba_inter_token_latency_seconds_sum")).toBeCloseTo((3 + 4 * 2 + 1) / 1000);
+  });
+
+  it("resolves gaps far below ten milliseconds", async () => {
+    const { clock, metrics } = setUp();
+    metrics.onStep({ ...STEP, numPromptTokens: 4 });
+    clock.nowMs += 0.25;
+    metrics.onStep({ ...STEP, numDecodeTokens: 1 });
+    const samples = await scrape(metrics);
+    expect(samples.get('densemamba_inter_token_latency_seconds_bucket{le="0.0002"}')).toBe(0);
+    expect(samples.get('densemamba_inter_token_latency_seconds_bucket{le="0.0003"}')).toBe(1);
+  });
+});
+
+describe("the engine's status", () => {
+  it("is 1 for exactly one state, and counts faults", async () => {
+    const { metrics } = setUp();
+    metrics.onStatus({ state: "ready", runner: "fake" });
+    metrics.onStatus({ state: "recovering", error: "gone" });
+    metrics.onStatus({ state: "ready", runner: "fake" });
+    const samples = await scrape(metrics);
+    const states = [...samples].filter(([name]) => name.startsWith("densemamba_engine_status"));
+    expect(states.filter(([, value]) => value === 1)).toEqual([['densemamba_engine_status{state="ready"}', 1]]);
+    expect(states).toHaveLength(4);
+    expect(samples.get("densemamba_engine_faults_total")).toBe(1);
+  });
+});
+
+describe("transports", () => {
+  it("count requests by method, route and status, and open connections", async () => {
+    const { metrics } = setUp();
+    metrics.onHttpRequest({ method: "POST", route: "/v1/completions", status: 429, durationMs: 3 });
+    metrics.onWebSocketOpen();
+    metrics.onWebSocketOpen();
+    metrics.onWebSocketClose();
+    const samples = await scrape(metrics);
+    expect(samples.get('densemamba_http_requests_total{method="POST",route="/v1/completions",status="429"}')).toBe(1);
+    expect(samples.get("densemamba_websocket_connections")).toBe(1);
+  });
+});
+
+describe("snapshots", () => {
+  it("observe how long a state's copy took", async () => {
+    const { metrics } = setUp();
+    metrics.onSnapshotCaptured(0.5);
+    metrics.onSnapshotRestored(0.25);
+    const samples = await scrape(metrics);
+    expect(samples.get("densemamba_snapshot_capture_seconds_sum")).toBeCloseTo(0.0005);
+    expect(samples.get("densemamba_snapshot_restore_seconds_sum")).toBeCloseTo(0.00025);
+  });
+});
+
+describe("docs/metrics.md", () => {
+  it("describes exactly the metrics there are, by name and type", async () => {
+    const registry = new Registry();
+    createInstruments(registry);
+    const own = (await registry.getMetricsAsJSON()).filter(({ name }) => name.startsWith("densemamba_"));
+    const registered = own.map(({ name, type }) => `${name} ${String(type)}`);
+    const rows = readFileSync("docs/metrics.md", "utf8").matchAll(/^\| `(densemamba_\w+)` \| (\w+) \|/gm);
+    const documented = [...rows].map(([, name, type]) => `${name} ${type}`);
+    expect(documented.toSorted()).toEqual(registered.toSorted());
+  });
+});

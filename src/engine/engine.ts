@@ -1,0 +1,387 @@
+/**
+ * The engine: takes requests in tokens, keeps the runner busy, gives tokens back. Every admitted sequence ends exactly
+ * once, in `#finish`, which is also where its slot becomes free. Knows neither text nor HTTP; metrics watch from outside.
+ *
+ * The life of a step is schedule → run → postprocess (`#serve`). Between steps, and only there, sequences leave, move
+ * and enter slots (`#settle`). A fault of the runner fails the sequences in slots; those waiting go on with the next runner.
+ */
+import { strict as assert } from "node:assert";
+import { setTimeout as delay } from "node:timers/promises";
+import { DenseMambaError } from "../errors.ts";
+import type { Manifest } from "../model/artifact.ts";
+import type { ModelRunner } from "../runtime/runner.ts";
+import { SamplingScratch } from "../sampling/sampler.ts";
+import { type Ending, LiveSequence } from "./live-sequence.ts";
+import type { EngineObserver, EngineStatus } from "./observer.ts";
+import { backoffMs, EndRate } from "./pacing.ts";
+import { PassInputs } from "./pass-inputs.ts";
+import { Scheduler } from "./scheduler.ts";
+import type { Sequence, SequenceRequest } from "./sequence.ts";
+import type { SlotMove } from "./slots.ts";
+import { validateRequest } from "./validate-request.ts";
+
+export interface EngineLimits {
+  /** Sequences in slots, decoding or reading their prompt. */
+  readonly maxBatch: number;
+  /** Sequences waiting for a slot. */
+  readonly maxQueue: number;
+  /** Prompt tokens read between two decode steps. */
+  readonly prefillChunk: number;
+}
+
+export interface EngineOptions {
+  /** Opens a runner with at least `maxBatch` slots. Called again after a fault. */
+  readonly openRunner: () => Promise<ModelRunner>;
+  readonly limits: EngineLimits;
+  readonly observer: EngineObserver;
+  /** Monotonic, in milliseconds. */
+  readonly now: () => number;
+  /** Uniform in [0, 1): seeds for requests without one. */
+  readonly random: () => number;
+  /** Resolves after `ms`, or as soon as the signal is aborted. */
+  readonly sleep?: (ms: number, signal: AbortSignal) => Promise<void>;
+}
+
+export interface EngineLoad {
+  readonly numRunning: number;
+  readonly numWaiting: number;
+  readonly slotsInUse: number;
+  readonly maxBatch: number;
+  readonly maxQueue: number;
+}
+
+/** After so many failed openings in a row those waiting are told; the engine goes on trying. */
+const MAX_FAILED_OPENINGS = 5;
+/** Bounds the logits of a prompt with log-probabilities: they are V floats a token. */
+const MAX_PROMPT_LOGITS_BYTES = 32 * 2 ** 20;
+const STARTING_RETRY_MS = 1000;
+/** The longest that Node's timers count. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
+
+export class Engine {
+  readonly #openRunner: () => Promise<ModelRunner>;
+  readonly #limits: EngineLimits;
+  readonly #observer: EngineObserver;
+  readonly #now: () => number;
+  readonly #random: () => number;
+  readonly #sleep: (ms: number, signal: AbortSignal) => Promise<void>;
+
+  readonly #scheduler: Scheduler<LiveSequence>;
+  readonly #inputs: PassInputs;
+  readonly #scratch = new SamplingScratch();
+  readonly #endRate = new EndRate();
+  #status: EngineStatus = { state: "starting" };
+  /** Set by `start`. */
+  #manifest: Manifest | undefined;
+  /** Runs from `start` until everything is closed. */
+  #life: Promise<void> | undefined;
+  #isClosing = false;
+  /** Aborted when closing has run out of patience. */
+  readonly #cut = new AbortController();
+  /** Somebody waits, or is to leave or to decode: slots change before the next run. */
+  #mustSettle = false;
+  /** Ends the idle wait. */
+  #wake: (() => void) | undefined;
+  /** Faults and failed openings since the last successful run. */
+  #numFaults = 0;
+  #numFailedOpenings = 0;
+  #nextId = 0;
+  #numEnded = 0;
+
+  constructor({ openRunner, limits, observer, now, random, sleep = sleepUnlessAborted }: EngineOptions) {
+    assert(limits.maxBatch >= 1 && limits.maxQueue >= 0 && limits.prefillChunk >= 1);
+    this.#openRunner = openRunner;
+    this.#limits = limits;
+    this.#observer = observer;
+    this.#now = now;
+    this.#random = random;
+    this.#sleep = sleep;
+    this.#scheduler = new Scheduler(limits);
+    this.#inputs = new PassInputs(limits.maxBatch);
+  }
+
+  /** Opens the runner; requests are taken from then on. @throws what `openRunner` throws; `shutting_down`. */
+  async start(): Promise<void> {
+    assert(this.#life === undefined, "start is called once");
+    this.#observer.onStatus(this.#status);
+    const runner = await this.#openRunner();
+    if (this.#isClosing) {
+      await runner.close();
+      throw new DenseMambaError("shutting_down", "the engine was closed while it started");
+    }
+    this.#manifest = runner.manifest;
+    this.#setReady(runner);
+    this.#life = this.#live(runner);
+  }
+
+  get status(): EngineStatus {
+    return this.#status;
+  }
+
+  get load(): EngineLoad {
+    const { slots, waiting } = this.#scheduler;
+    const { maxBatch, maxQueue } = this.#limits;
+    return { numRunning: slots.numUsed, numWaiting: waiting.length, slotsInUse: slots.numUsed, maxBatch, maxQueue };
+  }
+
+  /**
+   * Admits all requests or none. While the engine recovers from a fault they wait for the next runner.
+   * @throws `invalid_value`, `invalid_snapshot`, `queue_full`, `not_ready`, `shutting_down`.
+   */
+  submit(requests: readonly SequenceRequest[]): Sequence[] {
+    const manifest = this.#checkOpen();
+    for (const request of requests) validateRequest(request, manifest);
+    this.#checkRoom(requests.length);
+    const maxLogitRows = Math.floor(MAX_PROMPT_LOGITS_BYTES / (manifest.sizes.vocabSize * 4));
+    const sequences = requests.map(
+      (request) =>
+        new LiveSequence({
+          id: this.#nextId++,
+          request,
+          seed: Math.floor(this.#random() * 2 ** 53),
+          scratch: this.#scratch,
+          maxLogitRows: Math.max(1, maxLogitRows),
+          arrivedAtMs: this.#now(),
+          onEnding: (sequence) => this.#onEnding(sequence),
+        }),
+    );
+    for (const sequence of sequences) this.#scheduler.enqueue(sequence);
+    for (const sequence of sequences) if (sequence.request.signal.aborted) sequence.end({ reason: "aborted" });
+    this.#mustSettle = true;
+    this.#notify();
+    return sequences;
+  }
+
+  /**
+   * Refuses new requests, lets admitted ones end within the deadline, fails the rest with `shutting_down` at the next
+   * step, closes the runner. May be called again with a shorter deadline.
+   */
+  async close({ deadlineMs }: { readonly deadlineMs: number }): Promise<void> {
+    this.#isClosing = true;
+    if (this.#life === undefined) {
+      this.#setStatus({ state: "closed" });
+      return;
+    }
+    if (this.#scheduler.isIdle) this.#cutShort();
+    this.#notify();
+    const timer = new AbortController();
+    void this.#sleep(Math.min(deadlineMs, MAX_TIMER_MS), timer.signal).then(() => {
+      if (!timer.signal.aborted) this.#cutShort();
+    });
+    try {
+      await this.#life;
+    } finally {
+      timer.abort();
+    }
+  }
+
+  /** @throws if counts, slots and queue contradict each other: our own bug. */
+  checkIntegrity(): void {
+    const { slots, waiting } = this.#scheduler;
+    slots.check();
+    assert.equal(this.#nextId - this.#numEnded, slots.numUsed + waiting.length, "sequences lost or ended twice");
+  }
+
+  /** One runner after another, until closed. */
+  async #live(first: ModelRunner): Promise<void> {
+    let runner: ModelRunner | undefined = first;
+    while (runner !== undefined) {
+      try {
+        await this.#serve(runner);
+        break;
+      } catch (fault) {
+        runner = await this.#recover(runner, fault);
+      }
+    }
+    try {
+      await runner?.close();
+    } finally {
+      this.#setStatus({ state: "closed" });
+    }
+  }
+
+  /** Steps while there is work. Returns when closed; throws when the runner does. */
+  async #serve(runner: ModelRunner): Promise<void> {
+    for (;;) {
+      if (this.#scheduler.isIdle) {
+        this.checkIntegrity();
+        if (this.#isClosing) return;
+        await new Promise<void>((resolve) => {
+          this.#wake = resolve;
+        });
+      }
+      const startedAtMs = this.#now();
+      while (this.#mustSettle) await this.#settle(runner);
+      const { numDecoding, prefill } = this.#scheduler.plan();
+      const { seated } = this.#scheduler.slots;
+
+      // NOTE: nothing is awaited between the end of one run and the start of the next. Events pushed here reach their
+      // consumers as microtasks, that is, once the next run is under way: text and sockets cost no time between runs.
+      if (numDecoding > 0) {
+        const output = await runner.run(this.#inputs.decode(seated, numDecoding));
+        const nowMs = this.#now();
+        for (let slot = 0; slot < numDecoding; slot++) seated[slot]!.afterDecode(output, slot, nowMs);
+      }
+      if (prefill !== undefined) {
+        const output = await runner.run(this.#inputs.prefill(prefill.sequence, prefill.numTokens));
+        prefill.sequence.afterChunk(prefill.numTokens, output, this.#now());
+        if (prefill.sequence.numUnread === 0) this.#mustSettle = true;
+      }
+      if (numDecoding > 0 || prefill !== undefined) {
+        this.#afterStep(this.#now() - startedAtMs, prefill?.numTokens ?? 0, numDecoding);
+      }
+    }
+  }
+
+  #afterStep(durationMs: number, numPromptTokens: number, numDecodeTokens: number): void {
+    const { numRunning, numWaiting } = this.load;
+    this.#numFaults = 0;
+    this.#endRate.onBusy(durationMs);
+    this.#observer.onStep({ durationMs, numPromptTokens, numDecodeTokens, numRunning, numWaiting });
+  }
+
+  /** Between steps: hands out states, lets sequences leave, moves those that begin to decode, seats those that wait. */
+  async #settle(runner: ModelRunner): Promise<void> {
+    this.#mustSettle = false;
+    const { slots } = this.#scheduler;
+    for (const sequence of [...slots.seated]) {
+      if (sequence.needsPromptState) sequence.deliverPrompt(await runner.readSlot(sequence.slot));
+      if (sequence.ending !== undefined) {
+        const state = sequence.needsFinalState ? await runner.readSlot(sequence.slot) : undefined;
+        await makeMoves(runner, this.#finish(sequence, state));
+      } else if (sequence.numUnread === 0 && sequence.slot >= slots.numDecoding) {
+        await makeMoves(runner, this.#scheduler.promote(sequence));
+      }
+    }
+    for (;;) {
+      const sequence = this.#scheduler.admit();
+      if (sequence === undefined) return;
+      sequence.scheduledAtMs = this.#now();
+      const { resume } = sequence.request;
+      if (resume === undefined) await runner.clearSlot(sequence.slot);
+      else await runner.writeSlot(sequence.slot, resume.state);
+    }
+  }
+
+  /** The one place where a sequence ends and its slot becomes free. The moves must be made before the next run. */
+  #finish(sequence: LiveSequence, state?: Uint8Array): SlotMove[] {
+    const moves = this.#scheduler.remove(sequence);
+    const { reason } = sequence.ending!;
+    const timings = sequence.finish(this.#now(), state);
+    this.#numEnded++;
+    if (sequence.scheduledAtMs !== undefined) this.#endRate.onEnd();
+    this.#observer.onSequenceEnd({ reason, timings });
+    return moves;
+  }
+
+  /** A sequence is to end: at once if it waits, between steps if it has a slot. */
+  #onEnding(sequence: LiveSequence): void {
+    if (sequence.slot === -1) this.#finish(sequence);
+    else this.#mustSettle = true;
+  }
+
+  /** Fails what the fault hit, then opens a fresh runner, however long it takes. Undefined: closed meanwhile. */
+  async #recover(broken: ModelRunner, fault: unknown): Promise<ModelRunner | undefined> {
+    const error = new DenseMambaError("runtime_fault", `the runtime failed: ${messageOf(fault)}`, { cause: fault });
+    this.#setStatus({ state: "recovering", error: error.message });
+    for (const sequence of [...this.#scheduler.slots.seated]) {
+      sequence.loseState(error);
+      this.#finish(sequence);
+    }
+    // It is broken: that it cannot be closed either is no news.
+    await broken.close().catch(() => undefined);
+    for (;;) {
+      if (this.#isClosing && this.#scheduler.isIdle) return undefined;
+      await this.#sleep(backoffMs(this.#numFaults++), this.#cut.signal);
+      if (this.#cut.signal.aborted) return undefined;
+      try {
+        const runner = await this.#openRunner();
+        this.#numFailedOpenings = 0;
+        this.#setReady(runner);
+        return runner;
+      } catch (cause) {
+        this.#onFailedOpening(cause);
+      }
+    }
+  }
+
+  #onFailedOpening(cause: unknown): void {
+    this.#numFailedOpenings++;
+    const message = `the runtime cannot be opened again: ${messageOf(cause)}`;
+    this.#setStatus({ state: "recovering", error: message });
+    if (this.#numFailedOpenings < MAX_FAILED_OPENINGS) return;
+    const error = new DenseMambaError("runtime_fault", message, { cause });
+    this.#endAll(this.#scheduler.waiting, { reason: "failed", error });
+  }
+
+  #cutShort(): void {
+    this.#cut.abort();
+    const error = new DenseMambaError("shutting_down", "the server shut down before the sequence ended");
+    this.#endAll([...this.#scheduler.waiting, ...this.#scheduler.slots.seated], { reason: "failed", error });
+  }
+
+  #endAll(sequences: readonly LiveSequence[], ending: Ending): void {
+    for (const sequence of [...sequences]) sequence.end(ending);
+  }
+
+  #checkOpen(): Manifest {
+    if (this.#isClosing) throw new DenseMambaError("shutting_down", "the server is shutting down");
+    if (this.#manifest === undefined) {
+      const details = { retryAfterMs: STARTING_RETRY_MS };
+      throw new DenseMambaError("not_ready", "the model is still being loaded", details);
+    }
+    if (this.#numFailedOpenings >= MAX_FAILED_OPENINGS) {
+      const details = { retryAfterMs: backoffMs(this.#numFaults) };
+      throw new DenseMambaError("not_ready", "the runtime failed and cannot be opened again yet", details);
+    }
+    return this.#manifest;
+  }
+
+  #checkRoom(numRequests: number): void {
+    const { maxBatch, maxQueue } = this.#limits;
+    if (numRequests > maxBatch + maxQueue) {
+      throw new DenseMambaError(
+        "invalid_value",
+        `the request needs ${numRequests} sequences; ${maxBatch} can run and ${maxQueue} wait at a time`,
+        { param: "n" },
+      );
+    }
+    const { numRunning, numWaiting } = this.load;
+    if (numRunning + numWaiting + numRequests <= maxBatch + maxQueue) return;
+    throw new DenseMambaError(
+      "queue_full",
+      `no room for ${numRequests} more: ${numRunning} of ${maxBatch} slots are in use, ${numWaiting} sequences wait (at most ${maxQueue})`,
+      { retryAfterMs: this.#endRate.estimateMs(numRequests) },
+    );
+  }
+
+  #setReady(runner: ModelRunner): void {
+    assert(runner.numSlots >= this.#limits.maxBatch, "the runner has a slot for every sequence");
+    this.#setStatus({ state: "ready", runner: runner.description });
+  }
+
+  #setStatus(status: EngineStatus): void {
+    this.#status = status;
+    this.#observer.onStatus(status);
+  }
+
+  #notify(): void {
+    this.#wake?.();
+    this.#wake = undefined;
+  }
+}
+
+async function makeMoves(runner: ModelRunner, moves: readonly SlotMove[]): Promise<void> {
+  for (const move of moves) {
+    if (move.type === "copy") await runner.copySlot(move.from, move.to);
+    else await runner.swapSlots(move.a, move.b);
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+async function sleepUnlessAborted(ms: number, signal: AbortSignal): Promise<void> {
+  await delay(ms, undefined, { signal }).catch(() => undefined);
+}

@@ -1,0 +1,83 @@
+/**
+ * The way of events from the engine to one consumer. Pushing never waits: a slow consumer makes the queue grow, by no
+ * more than its sequence's `maxTokens`. Knows nothing of sequences.
+ */
+
+interface Reader<T> {
+  readonly resolve: (result: IteratorResult<T, undefined>) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+export class EventQueue<T> implements AsyncIterableIterator<T, undefined> {
+  readonly #onReturn: () => void;
+  readonly #readers: Reader<T>[] = [];
+  #events: T[] = [];
+  /** Events before this index have been delivered. */
+  #next = 0;
+  #end: { readonly error?: unknown } | undefined;
+  #isAbandoned = false;
+
+  /** @param onReturn called once, when the consumer stops iterating before the end. */
+  constructor(onReturn: () => void) {
+    this.#onReturn = onReturn;
+  }
+
+  /** The consumer has gone: what is pushed now reaches nobody. */
+  get isAbandoned(): boolean {
+    return this.#isAbandoned;
+  }
+
+  push(event: T): void {
+    if (this.#isAbandoned) return;
+    const reader = this.#readers.shift();
+    if (reader === undefined) this.#events.push(event);
+    else reader.resolve({ done: false, value: event });
+  }
+
+  /** No more events. With an error, the consumer gets it once, after the events before it. */
+  end(failure: { readonly error?: unknown } = {}): void {
+    this.#end = this.#isAbandoned ? {} : failure;
+    for (const reader of this.#readers.splice(0)) this.#settle(reader);
+  }
+
+  next(): Promise<IteratorResult<T, undefined>> {
+    if (this.#next < this.#events.length) {
+      const value = this.#events[this.#next++]!;
+      if (this.#next === this.#events.length) {
+        this.#events = [];
+        this.#next = 0;
+      }
+      return Promise.resolve({ done: false, value });
+    }
+    return new Promise((resolve, reject) => {
+      const reader = { resolve, reject };
+      if (this.#end === undefined) this.#readers.push(reader);
+      else this.#settle(reader);
+    });
+  }
+
+  return(): Promise<IteratorResult<T, undefined>> {
+    const isEarly = this.#end === undefined && !this.#isAbandoned;
+    this.#isAbandoned = true;
+    this.#events = [];
+    this.#next = 0;
+    this.#end = {};
+    for (const reader of this.#readers.splice(0)) this.#settle(reader);
+    if (isEarly) this.#onReturn();
+    return Promise.resolve({ done: true, value: undefined });
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  #settle(reader: Reader<T>): void {
+    const error = this.#end?.error;
+    if (error === undefined) {
+      reader.resolve({ done: true, value: undefined });
+      return;
+    }
+    this.#end = {};
+    reader.reject(error);
+  }
+}

@@ -1,0 +1,268 @@
+/**
+ * One admitted sequence while it lives: what it has read and sampled, how it will end, and the events it sends. The
+ * engine decides when it runs; this file knows neither slots nor runners, only what a run's logits mean for it.
+ */
+import { setMaxListeners } from "node:events";
+import { DenseMambaError } from "../errors.ts";
+import type { RunOutput } from "../runtime/runner.ts";
+import { scoreToken } from "../sampling/logprobs.ts";
+import { graphTemperature, Sampler, type SamplingScratch } from "../sampling/sampler.ts";
+import { EventQueue } from "./event-queue.ts";
+import type { Schedulable } from "./scheduler.ts";
+import type {
+  ResumePoint,
+  ScoredToken,
+  Sequence,
+  SequenceEvent,
+  SequenceRequest,
+  SequenceTimings,
+} from "./sequence.ts";
+
+export type Ending =
+  | { readonly reason: "stop"; readonly stopTokenId?: number }
+  | { readonly reason: "length" | "aborted" }
+  | { readonly reason: "failed"; readonly error: unknown };
+
+export interface LiveSequenceOptions {
+  readonly id: number;
+  readonly request: SequenceRequest;
+  /** For a request that brings none. */
+  readonly seed: number;
+  readonly scratch: SamplingScratch;
+  /** Rows of logits that one run may return for this sequence's prompt. */
+  readonly maxLogitRows: number;
+  readonly arrivedAtMs: number;
+  /** Called when `ending` has been set: the first one stays. */
+  readonly onEnding: (sequence: LiveSequence) => void;
+}
+
+export class LiveSequence implements Sequence, Schedulable {
+  readonly id: number;
+  readonly request: SequenceRequest;
+  readonly events: EventQueue<SequenceEvent>;
+  /** What the graph divides this sequence's logits by. */
+  readonly temperature: number;
+  readonly maxChunk: number;
+  slot = -1;
+  scheduledAtMs: number | undefined;
+
+  readonly #sampler: Sampler;
+  readonly #onEnding: (sequence: LiveSequence) => void;
+  readonly #arrivedAtMs: number;
+  /** Tokens to read before the first one is sampled: what `resume` left unread, then the prompt. */
+  readonly #feed: readonly number[];
+  /** How many of `#feed` have been read. */
+  #numFed = 0;
+  /** Sampled tokens without the stop token. */
+  readonly #output: number[] = [];
+  #numSampled = 0;
+  /** How many tokens the state has read, from the sequence's very beginning. */
+  #position: number;
+  #firstTokenAtMs: number | undefined;
+  readonly #promptLogprobs: (ScoredToken | null)[] = [];
+  /** Events behind a prompt event that waits for its captured state. */
+  #held: SequenceEvent[] | undefined;
+  #ending: Ending | undefined;
+  readonly #abort = () => this.end({ reason: "aborted" });
+
+  constructor(options: LiveSequenceOptions) {
+    const { request } = options;
+    const { resume, promptIds, sampling } = request;
+    this.id = options.id;
+    this.request = request;
+    this.events = new EventQueue(this.#abort);
+    this.temperature = graphTemperature(sampling);
+    this.maxChunk = request.numPromptLogprobs === undefined ? Number.POSITIVE_INFINITY : options.maxLogitRows;
+    this.#onEnding = options.onEnding;
+    this.#arrivedAtMs = options.arrivedAtMs;
+    this.#feed = resume === undefined ? promptIds : resume.tokenIds.slice(resume.position).concat(promptIds);
+    this.#position = resume?.position ?? 0;
+    this.#sampler = new Sampler({
+      params: sampling,
+      context: [resume?.tokenIds ?? [], promptIds],
+      minTokens: request.minTokens,
+      stopTokenIds: request.stopTokenIds,
+      seed: sampling.seed ?? options.seed,
+      scratch: options.scratch,
+    });
+    // The choices of one request share its signal: many listeners are no leak.
+    setMaxListeners(0, request.signal);
+    request.signal.addEventListener("abort", this.#abort, { once: true });
+  }
+
+  get ending(): Ending | undefined {
+    return this.#ending;
+  }
+
+  get numUnread(): number {
+    return this.#feed.length - this.#numFed;
+  }
+
+  /** The token that the next decode step reads. */
+  get lastToken(): number {
+    return this.#output[this.#output.length - 1]!;
+  }
+
+  /** The state as it is now must be handed over with `deliverPrompt` before the next run. */
+  get needsPromptState(): boolean {
+    return this.#held !== undefined;
+  }
+
+  /** The state must be handed to `finish`, where there is one. */
+  get needsFinalState(): boolean {
+    return this.request.capture?.end === true && !this.events.isAbandoned && this.#ending?.reason !== "failed";
+  }
+
+  stop(): void {
+    this.end({ reason: "stop" });
+  }
+
+  /** Decides how the sequence ends; the engine ends it at the next step. Later endings are ignored. */
+  end(ending: Ending): void {
+    if (this.#ending !== undefined) return;
+    this.#ending = ending;
+    this.#onEnding(this);
+  }
+
+  /** The runtime lost the state: ends that need it, or need more steps, become this failure. */
+  loseState(error: unknown): void {
+    if (this.#ending !== undefined && !this.needsFinalState && !this.needsPromptState) return;
+    this.#ending = { reason: "failed", error };
+  }
+
+  /** The next `numTokens` unread tokens. */
+  chunk(numTokens: number): readonly number[] {
+    return this.#feed.slice(this.#numFed, this.#numFed + numTokens);
+  }
+
+  /** Which rows of the next chunk need logits: those before a scored prompt token, and the prompt's last. */
+  chunkLogitRows(numTokens: number): number[] {
+    const rows: number[] = [];
+    for (let row = 0; row < numTokens; row++) if (this.#needsLogits(this.#numFed + row)) rows.push(row);
+    return rows;
+  }
+
+  /** The next `numTokens` tokens have been read; `output` holds the rows of `chunkLogitRows`. */
+  afterChunk(numTokens: number, output: RunOutput, nowMs: number): void {
+    const start = this.#numFed;
+    this.#numFed += numTokens;
+    this.#position += numTokens;
+    let row = 0;
+    for (let index = start; index < this.#numFed; index++) {
+      if (!this.#needsLogits(index)) continue;
+      if (index + 1 < this.#feed.length) this.#scorePromptToken(index + 1, output, row);
+      row++;
+    }
+    if (this.numUnread > 0 || this.#ending !== undefined) return;
+    if (this.request.capture?.prompt === true) this.#held = [];
+    else this.events.push(this.#promptEvent());
+    if (this.request.maxTokens === 0) this.end({ reason: "length" });
+    else this.#sample(output, row - 1, nowMs);
+  }
+
+  /** `lastToken` has been read; row `row` of `output` says what may follow. */
+  afterDecode(output: RunOutput, row: number, nowMs: number): void {
+    this.#position++;
+    // Ended while the run was under way: the state has read the token, nothing follows it.
+    if (this.#ending === undefined) this.#sample(output, row, nowMs);
+  }
+
+  deliverPrompt(state: Uint8Array): void {
+    const { resume, promptIds } = this.request;
+    const tokenIds = resume === undefined ? promptIds : resume.tokenIds.concat(promptIds);
+    const held = this.#held ?? [];
+    this.#held = undefined;
+    this.events.push({ ...this.#promptEvent(), captured: { tokenIds, position: tokenIds.length, state } });
+    for (const event of held) this.events.push(event);
+  }
+
+  /** Sends the last event, or the error. Called once; `ending` is set. */
+  finish(nowMs: number, state: Uint8Array | undefined): SequenceTimings {
+    this.request.signal.removeEventListener("abort", this.#abort);
+    const timings = this.#timings(nowMs);
+    const ending = this.#ending!;
+    if (ending.reason === "failed") {
+      this.events.end({ error: ending.error });
+      return timings;
+    }
+    this.events.push({
+      type: "finished",
+      ...ending,
+      ...(state === undefined ? {} : { captured: this.#resumePoint(state) }),
+      timings,
+    });
+    this.events.end();
+    return timings;
+  }
+
+  #sample(output: RunOutput, row: number, nowMs: number): void {
+    const { numLogprobs, stopTokenIds, maxTokens } = this.request;
+    let tokenId: number;
+    try {
+      tokenId = this.#sampler.sample(output, row);
+    } catch (cause) {
+      const isOurs = cause instanceof DenseMambaError;
+      const error = isOurs ? cause : new DenseMambaError("runtime_fault", "sampling failed", { cause });
+      this.end({ reason: "failed", error });
+      return;
+    }
+    this.#numSampled++;
+    this.#firstTokenAtMs ??= nowMs;
+    const event: SequenceEvent =
+      numLogprobs === undefined
+        ? { type: "token", tokenId }
+        : { type: "token", tokenId, scored: scoreToken(output, row, tokenId, numLogprobs) };
+    if (this.#held === undefined) this.events.push(event);
+    else this.#held.push(event);
+    if (stopTokenIds.has(tokenId)) {
+      this.end({ reason: "stop", stopTokenId: tokenId });
+      return;
+    }
+    this.#output.push(tokenId);
+    if (this.#numSampled === maxTokens) this.end({ reason: "length" });
+  }
+
+  #needsLogits(index: number): boolean {
+    if (index === this.#feed.length - 1) return this.request.maxTokens > 0;
+    return this.request.numPromptLogprobs !== undefined && index + 1 >= this.#promptStart;
+  }
+
+  /** Where the prompt begins in `#feed`. */
+  get #promptStart(): number {
+    return this.#feed.length - this.request.promptIds.length;
+  }
+
+  #scorePromptToken(index: number, output: RunOutput, row: number): void {
+    this.#promptLogprobs[index - this.#promptStart] = scoreToken(
+      output,
+      row,
+      this.#feed[index]!,
+      this.request.numPromptLogprobs!,
+    );
+  }
+
+  #promptEvent(): SequenceEvent & { readonly type: "prompt" } {
+    if (this.request.numPromptLogprobs === undefined) return { type: "prompt" };
+    // With nothing read before it in this request, the first token has no logits to be scored by.
+    if (this.#promptStart === 0) this.#promptLogprobs[0] = null;
+    return { type: "prompt", logprobs: this.#promptLogprobs };
+  }
+
+  #resumePoint(state: Uint8Array): ResumePoint {
+    const { resume, promptIds } = this.request;
+    return { tokenIds: (resume?.tokenIds ?? []).concat(promptIds, this.#output), position: this.#position, state };
+  }
+
+  #timings(nowMs: number): SequenceTimings {
+    const { resume, promptIds } = this.request;
+    return {
+      arrivedAtMs: this.#arrivedAtMs,
+      scheduledAtMs: this.scheduledAtMs ?? nowMs,
+      firstTokenAtMs: this.#firstTokenAtMs,
+      finishedAtMs: nowMs,
+      numPromptTokens: (resume?.tokenIds.length ?? 0) + promptIds.length,
+      numCachedTokens: resume?.position ?? 0,
+      numOutputTokens: this.#numSampled,
+    };
+  }
+}

@@ -1,0 +1,60 @@
+/** Refuses at the door what a run could not take: ids outside the vocabulary, states that do not fit. */
+import { DenseMambaError } from "../errors.ts";
+import { type Manifest, NUM_CANDIDATES } from "../model/artifact.ts";
+import { stateBytes } from "../model/state.ts";
+import type { ResumePoint, SequenceRequest } from "./sequence.ts";
+
+/** @throws `invalid_value` or `invalid_snapshot`, naming the bound and the value. */
+export function validateRequest(request: SequenceRequest, manifest: Manifest): void {
+  const { vocabSize } = manifest.sizes;
+  const { promptIds, resume, maxTokens, minTokens } = request;
+  if (resume !== undefined) validateResume(resume, manifest);
+  const numToFeed = promptIds.length + (resume === undefined ? 0 : resume.tokenIds.length - resume.position);
+  if (numToFeed === 0) throw invalid("prompt", "the prompt holds no tokens; at least 1 is needed");
+  checkIds(promptIds, 0, vocabSize, "prompt token");
+  checkCount(maxTokens, "max_tokens", 0, Number.MAX_SAFE_INTEGER);
+  checkCount(minTokens, "min_tokens", 0, maxTokens);
+  checkCount(request.numLogprobs ?? 0, "logprobs", 0, NUM_CANDIDATES);
+  checkCount(request.numPromptLogprobs ?? 0, "prompt_logprobs", 0, NUM_CANDIDATES);
+  for (const id of request.sampling.logitBias.keys()) {
+    if (isId(id, vocabSize)) continue;
+    throw invalid("logit_bias", `logit_bias names token ${id}; ids are integers from 0 to ${vocabSize - 1}`);
+  }
+}
+
+function validateResume({ tokenIds, position, state }: ResumePoint, manifest: Manifest): void {
+  if (!Number.isInteger(position) || position < 0 || position > tokenIds.length) {
+    throw new DenseMambaError(
+      "invalid_snapshot",
+      `the state is at position ${position}; it must lie between 0 and the number of its tokens, ${tokenIds.length}`,
+    );
+  }
+  const expected = stateBytes(manifest.state);
+  if (state.length !== expected) {
+    throw new DenseMambaError(
+      "invalid_snapshot",
+      `the state is ${state.length} bytes long; this model's state has ${expected}`,
+    );
+  }
+  checkIds(tokenIds, position, manifest.sizes.vocabSize, "token of the resumed sequence");
+}
+
+function checkIds(ids: readonly number[], from: number, vocabSize: number, what: string): void {
+  for (let i = from; i < ids.length; i++) {
+    if (isId(ids[i]!, vocabSize)) continue;
+    throw invalid("prompt", `${what} ${i} is ${ids[i]}; ids are integers from 0 to ${vocabSize - 1}`);
+  }
+}
+
+function checkCount(value: number, param: string, min: number, max: number): void {
+  if (Number.isInteger(value) && value >= min && value <= max) return;
+  throw invalid(param, `${param} is ${value}; it must be an integer from ${min} to ${max}`);
+}
+
+function isId(id: number, vocabSize: number): boolean {
+  return Number.isInteger(id) && id >= 0 && id < vocabSize;
+}
+
+function invalid(param: string, message: string): DenseMambaError {
+  return new DenseMambaError("invalid_value", message, { param });
+}

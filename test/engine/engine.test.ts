@@ -1,0 +1,182 @@
+import { describe, expect, test } from "vitest";
+import { GREEDY } from "../../src/sampling/params.ts";
+import { bytesOf, gather, request, startEngine, stateAfter, tokensAlone } from "../helpers/engine-harness.ts";
+
+const sampled = { ...GREEDY, temperature: 1, seed: 7 };
+
+describe("a sequence", () => {
+  test("gives a prompt event, then its tokens, then how it ended", async () => {
+    const { engine, ends, runners } = await startEngine();
+    const given = request({ promptIds: [1, 2, 3], maxTokens: 3 });
+    const { events, tokenIds, reason } = await gather(engine.submit([given])[0]!);
+    expect(events.map(({ type }) => type)).toEqual(["prompt", "token", "token", "token", "finished"]);
+    expect(tokenIds).toEqual(tokensAlone(given));
+    expect(reason).toBe("length");
+    expect(ends).toHaveLength(1);
+    expect(engine.load).toMatchObject({ numRunning: 0, numWaiting: 0, slotsInUse: 0 });
+    expect(runners[0]!.breaches).toEqual([]);
+  });
+
+  test.each([1, 2, 3, 5, 8, 100])("is the same in prompt chunks of %d tokens", async (prefillChunk) => {
+    const { engine } = await startEngine({ prefillChunk });
+    const given = request({ promptIds: Array.from({ length: 37 }, (_, i) => i % 29), sampling: sampled });
+    expect((await gather(engine.submit([given])[0]!)).tokenIds).toEqual(tokensAlone(given));
+  });
+
+  test("ends with the stop token as its last token, which its capture does not hold", async () => {
+    const { engine } = await startEngine();
+    const promptIds = [4, 5];
+    const free = tokensAlone(request({ promptIds, sampling: sampled, maxTokens: 8 }));
+    const stopTokenId = free[4]!;
+    const numTokens = free.indexOf(stopTokenId) + 1;
+    const given = request({
+      promptIds,
+      sampling: sampled,
+      stopTokenIds: new Set([stopTokenId]),
+      capture: { end: true },
+    });
+    const { events, tokenIds, captured } = await gather(engine.submit([given])[0]!);
+    expect(tokenIds).toEqual(free.slice(0, numTokens));
+    expect(events.at(-1)).toMatchObject({ reason: "stop", stopTokenId });
+    const kept = [...promptIds, ...free.slice(0, numTokens - 1)];
+    expect(captured).toEqual({ tokenIds: kept, position: kept.length, state: bytesOf(stateAfter(kept)) });
+  });
+
+  test("never samples a stop token before minTokens", async () => {
+    const { engine } = await startEngine();
+    const stopTokenIds = new Set(Array.from({ length: 20 }, (_, id) => id));
+    const given = request({ promptIds: [1], sampling: sampled, stopTokenIds, minTokens: 6, maxTokens: 50 });
+    const { tokenIds } = await gather(engine.submit([given])[0]!);
+    expect(tokenIds).toEqual(tokensAlone(given));
+    expect(tokenIds.findIndex((id) => stopTokenIds.has(id))).toBeGreaterThanOrEqual(6);
+  });
+
+  test("with maxTokens 0 reads its prompt and samples nothing", async () => {
+    const { engine, runners } = await startEngine();
+    const given = request({ promptIds: [1, 2, 3], maxTokens: 0, capture: { end: true } });
+    const { events, captured } = await gather(engine.submit([given])[0]!);
+    expect(events.map(({ type }) => type)).toEqual(["prompt", "finished"]);
+    expect(captured).toEqual({ tokenIds: [1, 2, 3], position: 3, state: bytesOf(stateAfter([1, 2, 3])) });
+    const runs = runners[0]!.calls.flatMap((call) => (call.type === "run" ? [call.input] : []));
+    expect(runs.every(({ logitRows }) => logitRows.length === 0)).toBe(true);
+  });
+
+  test("reports timings in order, and counts", async () => {
+    const { engine } = await startEngine();
+    const { events } = await gather(engine.submit([request({ promptIds: [1, 2], maxTokens: 4 })])[0]!);
+    const finished = events.at(-1)!;
+    if (finished.type !== "finished") throw new Error("not finished");
+    const { arrivedAtMs, scheduledAtMs, firstTokenAtMs, finishedAtMs, ...counts } = finished.timings;
+    const times = [arrivedAtMs, scheduledAtMs, firstTokenAtMs!, finishedAtMs];
+    expect(times).toEqual([...times].sort((a, b) => a - b));
+    expect(counts).toEqual({ numPromptTokens: 2, numCachedTokens: 0, numOutputTokens: 4 });
+  });
+
+  test("without a seed draws one from the engine's random source", async () => {
+    const { engine } = await startEngine();
+    const given = request({ promptIds: [1], sampling: { ...sampled, seed: undefined } });
+    expect((await gather(engine.submit([given])[0]!)).tokenIds).toEqual(tokensAlone(given));
+  });
+});
+
+describe("among strangers", () => {
+  test("every sequence gives what it gives alone", async () => {
+    const { engine, runners } = await startEngine({ maxBatch: 5, prefillChunk: 3 });
+    const requests = Array.from({ length: 40 }, (_, i) =>
+      request({
+        promptIds: Array.from({ length: 1 + ((i * 7) % 23) }, (_, j) => (i + j) % 29),
+        maxTokens: 1 + ((i * 5) % 17),
+        sampling: { ...sampled, seed: i, repetitionPenalty: i % 3 === 0 ? 1.3 : 1, topK: i % 4 === 0 ? 5 : 0 },
+        stopTokenIds: new Set([i % 29]),
+      }),
+    );
+    const outcomes = await Promise.all(engine.submit(requests).map((sequence) => gather(sequence)));
+    expect(outcomes.map(({ tokenIds }) => tokenIds)).toEqual(requests.map((given) => tokensAlone(given)));
+    expect(runners[0]!.breaches).toEqual([]);
+    expect(engine.load.slotsInUse).toBe(0);
+  });
+
+  test("decoding goes on while a long prompt is read, and a short prompt overtakes it", async () => {
+    const { engine, steps } = await startEngine({ prefillChunk: 4 });
+    const order: string[] = [];
+    const track = (name: string) => (event: { type: string }) => event.type !== "prompt" && order.push(name);
+    const [running] = engine.submit([request({ promptIds: [1], maxTokens: 60 })]);
+    const [long, short] = engine.submit([
+      request({ promptIds: Array.from({ length: 100 }, () => 2), maxTokens: 1 }),
+      request({ promptIds: [3, 4, 5], maxTokens: 1 }),
+    ]);
+    await Promise.all([
+      gather(running!, track("running")),
+      gather(long!, track("long")),
+      gather(short!, track("short")),
+    ]);
+    expect(order.indexOf("short")).toBeLessThan(order.indexOf("long"));
+    expect(order.slice(0, order.indexOf("long")).filter((name) => name === "running").length).toBeGreaterThan(20);
+    expect(Math.max(...steps.slice(2).map(({ numPromptTokens }) => numPromptTokens))).toBeLessThanOrEqual(4);
+  });
+});
+
+describe("logits are asked for only where they are needed", () => {
+  test("for the prompt's last token and every decoded one", async () => {
+    const { engine, runners } = await startEngine({ prefillChunk: 3 });
+    await gather(
+      engine.submit([request({ promptIds: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13], maxTokens: 3 })])[0]!,
+    );
+    const rows = runners[0]!.calls.flatMap((call) => (call.type === "run" ? [call.input.logitRows.length] : []));
+    expect(rows).toEqual([0, 1, 1, 1]);
+  });
+});
+
+describe("log-probabilities", () => {
+  test("of sampled tokens come with k alternatives, the argmax first", async () => {
+    const { engine } = await startEngine();
+    const given = request({ promptIds: [1], sampling: sampled, maxTokens: 5, numLogprobs: 3 });
+    const { events } = await gather(engine.submit([given])[0]!);
+    for (const event of events) {
+      if (event.type !== "token") continue;
+      expect(event.scored?.tokenId).toBe(event.tokenId);
+      expect(event.scored?.top).toHaveLength(3);
+      expect(event.scored!.top[0]!.logprob).toBeGreaterThanOrEqual(event.scored!.logprob);
+      const same = event.scored?.top.find(({ tokenId }) => tokenId === event.tokenId);
+      if (same !== undefined) expect(same.logprob).toBe(event.scored?.logprob);
+    }
+  });
+
+  test.each([1, 4, 100])(
+    "of the prompt's tokens are those the model gave before each, in chunks of %d",
+    async (chunk) => {
+      const { engine } = await startEngine({ prefillChunk: chunk });
+      const promptIds = [3, 1, 4, 1, 5, 9, 2, 6, 5];
+      const { events } = await gather(engine.submit([request({ promptIds, maxTokens: 1, numPromptLogprobs: 1 })])[0]!);
+      const prompt = events[0]!;
+      if (prompt.type !== "prompt") throw new Error("not a prompt event");
+      expect(prompt.logprobs).toHaveLength(promptIds.length);
+      expect(prompt.logprobs![0]).toBeNull();
+      expect(prompt.logprobs!.slice(1).map((scored) => scored?.tokenId)).toEqual(promptIds.slice(1));
+      // Greedy continuation and scoring of the same history agree.
+      const [again] = engine.submit([request({ promptIds: promptIds.slice(0, 4), maxTokens: 1, numLogprobs: 1 })]);
+      const token = (await gather(again!)).events.find((event) => event.type === "token");
+      expect(prompt.logprobs![4]!.top).toEqual(token?.scored?.top);
+    },
+  );
+
+  test("of a resumed prompt's first token are there when a token was read before it in this request", async () => {
+    const { engine } = await startEngine();
+    const state = bytesOf(stateAfter([7, 8]));
+    const after = (tokenIds: number[]) =>
+      request({
+        resume: { tokenIds, position: 2, state },
+        promptIds: [1, 2],
+        numPromptLogprobs: 0,
+      });
+    const unread = await gather(engine.submit([after([7, 8, 9])])[0]!);
+    const read = await gather(engine.submit([after([7, 8])])[0]!);
+    const logprobs = [unread, read].map(({ events }) =>
+      events[0]?.type === "prompt" ? events[0].logprobs : undefined,
+    );
+    expect(logprobs.map((list) => list?.map((scored) => scored?.tokenId))).toEqual([
+      [1, 2],
+      [undefined, 2],
+    ]);
+  });
+});

@@ -1,0 +1,78 @@
+import { describe, expect, test } from "vitest";
+import { GREEDY } from "../../src/sampling/params.ts";
+import { bytesOf, gather, request, startEngine, stateAfter, tokensAlone } from "../helpers/engine-harness.ts";
+
+const sampling = { ...GREEDY, temperature: 1, seed: 3 };
+
+describe("a captured state", () => {
+  test("at the prompt's end comes with the prompt event, before any token", async () => {
+    const { engine } = await startEngine({ prefillChunk: 2 });
+    const promptIds = [1, 2, 3, 4, 5];
+    const { events, capturedPrompt, tokenIds } = await gather(
+      engine.submit([request({ promptIds, sampling, maxTokens: 4, capture: { prompt: true } })])[0]!,
+    );
+    expect(events.map(({ type }) => type)).toEqual(["prompt", "token", "token", "token", "token", "finished"]);
+    expect(capturedPrompt).toEqual({ tokenIds: promptIds, position: 5, state: bytesOf(stateAfter(promptIds)) });
+    expect(tokenIds).toEqual(tokensAlone(request({ promptIds, sampling, maxTokens: 4 })));
+  });
+
+  test("also comes when the first token ends the sequence", async () => {
+    const { engine } = await startEngine();
+    const given = request({ promptIds: [1, 2], maxTokens: 1, capture: { prompt: true, end: true } });
+    const { events, capturedPrompt, captured } = await gather(engine.submit([given])[0]!);
+    expect(events.map(({ type }) => type)).toEqual(["prompt", "token", "finished"]);
+    expect(capturedPrompt?.position).toBe(2);
+    expect(captured?.position).toBe(2);
+    expect(captured?.tokenIds).toHaveLength(3);
+  });
+
+  test("at the end has not read the last token where the length ended it", async () => {
+    const { engine } = await startEngine();
+    const given = request({ promptIds: [1, 2], sampling, maxTokens: 3, capture: { end: true } });
+    const { captured, tokenIds } = await gather(engine.submit([given])[0]!);
+    expect(captured?.tokenIds).toEqual([1, 2, ...tokenIds]);
+    expect(captured?.position).toBe(4);
+    expect(captured?.state).toEqual(bytesOf(stateAfter([1, 2, ...tokenIds].slice(0, 4))));
+  });
+});
+
+test("a sequence continued over five requests equals one that never stopped", async () => {
+  const { engine, runners } = await startEngine({ prefillChunk: 3 });
+  const whole = request({ promptIds: [1, 2, 3], maxTokens: 25 });
+  let resume: Awaited<ReturnType<typeof gather>>["captured"];
+  const tokenIds: number[] = [];
+  for (let part = 0; part < 5; part++) {
+    const given = request({
+      promptIds: part === 0 ? [1, 2, 3] : [],
+      ...(resume === undefined ? {} : { resume }),
+      maxTokens: 5,
+      capture: { end: true },
+    });
+    const outcome = await gather(engine.submit([given])[0]!);
+    tokenIds.push(...outcome.tokenIds);
+    resume = outcome.captured;
+  }
+  expect(tokenIds).toEqual(tokensAlone(whole));
+  const numFed = runners[0]!.calls.reduce(
+    (sum, call) => sum + (call.type === "run" ? call.input.tokenIds.length : 0),
+    0,
+  );
+  expect(numFed).toBe(3 + 24); // Nothing is read twice; the last token is not read at all.
+});
+
+test("a new prompt after a resume point reads what the state has not, then the prompt", async () => {
+  const { engine } = await startEngine();
+  const resume = { tokenIds: [5, 6, 7], position: 2, state: bytesOf(stateAfter([5, 6])) };
+  const given = request({ resume, promptIds: [8, 9], sampling: { ...sampling, repetitionPenalty: 1.5 } });
+  const { tokenIds, events } = await gather(engine.submit([given])[0]!);
+  expect(tokenIds).toEqual(tokensAlone(given));
+  expect(events.at(-1)).toMatchObject({ timings: { numPromptTokens: 5, numCachedTokens: 2 } });
+});
+
+test("one resume point serves many sequences at once", async () => {
+  const { engine } = await startEngine({ maxBatch: 3 });
+  const resume = { tokenIds: [5, 6], position: 2, state: bytesOf(stateAfter([5, 6])) };
+  const forks = Array.from({ length: 8 }, (_, id) => request({ resume, promptIds: [id], sampling }));
+  const outcomes = await Promise.all(engine.submit(forks).map((sequence) => gather(sequence)));
+  expect(outcomes.map(({ tokenIds }) => tokenIds)).toEqual(forks.map((fork) => tokensAlone(fork)));
+});

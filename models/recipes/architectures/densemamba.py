@@ -13,12 +13,17 @@ from kernels import ops, plain
 
 
 class Config:
-    """Sizes of a model; `m` links to shallower layers through gates of rank `gate_rank`."""
+    """Sizes of a model; `m` links to shallower layers through gates of rank `gate_rank`.
 
-    def __init__(self, vocab=4096, hidden=256, layers=7, state=16, expand=2, conv=4, rank=16, m=2, gate_rank=32, eps=1e-5):
+    For comparisons only (the checkpoint format does not know them): `inner` other than a multiple of `hidden`; `gate` "linear"
+    (SiLU(W x), no MLP) or "static" (a learned number per channel); `project`, a learned map of the shallower state's channels.
+    """
+
+    def __init__(self, vocab=4096, hidden=256, layers=7, state=16, expand=2, conv=4, rank=16, m=2, gate_rank=32, eps=1e-5,
+                 inner=None, gate="mlp", project=False):
         self.vocab, self.hidden, self.layers, self.state, self.expand, self.conv = vocab, hidden, layers, state, expand, conv
         self.rank, self.m, self.gate_rank, self.eps = rank, m, gate_rank, eps
-        self.inner = hidden * expand
+        self.inner, self.gate, self.project = inner or hidden * expand, gate, project
 
 
 class Norm(nn.Module):
@@ -43,6 +48,28 @@ class Select(nn.Module):
         return self.fc2(F.silu(self.fc1(x)))
 
 
+class LinearGate(nn.Module):
+    def __init__(self, config, links):
+        super().__init__()
+        self.fc = nn.Linear(config.hidden, links * config.inner, bias=False)
+        nn.init.zeros_(self.fc.weight)
+
+    def forward(self, x):
+        return self.fc(x)
+
+
+class StaticGate(nn.Module):
+    def __init__(self, config, links):
+        super().__init__()
+        self.value = nn.Parameter(torch.zeros(links * config.inner))
+
+    def forward(self, x):
+        return self.value.expand(*x.shape[:-1], -1).contiguous()
+
+
+GATES = {"mlp": Select, "linear": LinearGate, "static": StaticGate}
+
+
 class Mixer(nn.Module):
     def __init__(self, config, layer):
         super().__init__()
@@ -54,7 +81,10 @@ class Mixer(nn.Module):
         self.A_log = nn.Parameter(torch.log(torch.arange(1.0, N + 1)).repeat(E, 1))
         self.D = nn.Parameter(torch.ones(E))
         self.links = min(config.m, layer)
-        self.select = Select(config, self.links) if self.links else None
+        self.select = GATES[config.gate](config, self.links) if self.links else None
+        self.projections = nn.ModuleList(nn.Linear(E, E, bias=False) for _ in range(self.links if config.project else 0))
+        for projection in self.projections:
+            nn.init.eye_(projection.weight)
         nn.init.zeros_(self.out_proj.weight)
         nn.init.uniform_(self.dt_proj.weight, -R ** -0.5, R ** -0.5)
         dt = torch.exp(torch.rand(E) * (math.log(0.1) - math.log(0.001)) + math.log(0.001))  # Mamba's spread of time scales
@@ -72,6 +102,8 @@ class Mixer(nn.Module):
         h, readouts, states = kernels.scan(u, F.linear(delta, self.dt_proj.weight), self.dt_proj.bias,
                                            -torch.exp(self.A_log), B, C, pos, h0, links, half)
         gates = self.select(x) if self.select else None
+        # a map of channels commutes with the readout C.h, so it acts on [B,T,E] instead of [B,T,E,N]
+        readouts[1:] = [project(r) for project, r in zip(self.projections, readouts[1:])] or readouts[1:]
         y = kernels.combine(gates, self.D, u, F.linear(x, z_half), *readouts)
         return self.out_proj(y), (h, conv), states
 

@@ -14,8 +14,8 @@ from .densemamba import Norm
 
 
 class Config:
-    def __init__(self, vocab=4096, hidden=256, layers=6, key=128, v_factor=2, heads=4, m=2, k_select=16, v_select=32, eps=1e-6):
-        self.vocab, self.hidden, self.layers, self.key, self.value = vocab, hidden, layers, key, v_factor * hidden
+    def __init__(self, vocab=4096, hidden=256, layers=6, key=128, v_factor=2, heads=4, m=2, k_select=16, v_select=32, eps=1e-6, value=None):
+        self.vocab, self.hidden, self.layers, self.key, self.value = vocab, hidden, layers, key, value or v_factor * hidden
         self.heads, self.m, self.k_select, self.v_select, self.eps = heads, m, k_select, v_select, eps
 
 

@@ -26,8 +26,14 @@ export interface TextGenerator {
   /** The first event, or the first rejection, tells whether the request was admitted. */
   generate(request: GenerationRequest): AsyncIterable<GenerationEvent>;
   readonly conversations: ConversationDirectory;
-  readonly tokenizer: Tokenizer;
+  readonly tokenizer: TextTokenizer;
 }
+
+/** What of the tokenizer the endpoints need. */
+export type TextTokenizer = Pick<
+  Tokenizer,
+  "vocabSize" | "chatTemplate" | "specialTokens" | "encode" | "decode" | "idToToken" | "tokenText"
+>;
 
 export interface ConversationDirectory {
   createSession(id?: string): Promise<SessionInfo>;
@@ -87,8 +93,6 @@ export interface ServerOptions {
   readonly metricsNeedKey: boolean;
   /** Origins that browsers may call from, or `*`. None: no CORS headers, and no WebSocket from another origin. */
   readonly corsOrigins: readonly string[];
-  /** Whether a request may bring its own `chat_template`: a template is a program and can loop for long. */
-  readonly trustRequestTemplates: boolean;
   readonly heartbeatMs: number;
   /** A reader that takes nothing for so long loses its stream, and the slot is freed. */
   readonly stallTimeoutMs: number;
@@ -128,7 +132,6 @@ export const DEFAULT_SERVER_OPTIONS: ServerOptions = {
   apiKeys: [],
   metricsNeedKey: false,
   corsOrigins: [],
-  trustRequestTemplates: false,
   heartbeatMs: 15_000,
   stallTimeoutMs: 60_000,
   limits: {

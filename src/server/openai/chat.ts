@@ -20,6 +20,8 @@ import { invalid, isRecord, unsupportedUnless } from "./validate.ts";
 /** Set by the server itself when it renders a template. */
 const RESERVED_TEMPLATE_ARGUMENTS = ["messages", "chat_template", "add_generation_prompt", "continue_final_message"];
 
+const MAX_TEMPLATE_LENGTH = 64 * 1024;
+
 const isEmptyList = (value: unknown) => Array.isArray(value) && value.length === 0;
 
 export function toolFields() {
@@ -40,9 +42,8 @@ export function chatBody(bounds: Bounds) {
     top_logprobs: z.int().min(0).max(MAX_LOGPROBS).optional(),
     add_generation_prompt: z.boolean().optional(),
     continue_final_message: z.boolean().optional(),
-    chat_template: bounds.trustRequestTemplates
-      ? z.string().max(100_000).optional()
-      : unsupportedUnless(() => false, "this server does not run templates that come with a request"),
+    /** A program of the client's: the generation layer runs it with limits on time and memory. */
+    chat_template: z.string().min(1).max(MAX_TEMPLATE_LENGTH).optional(),
     chat_template_kwargs: z.record(z.string(), z.unknown()).optional(),
     ...toolFields(),
     functions: unsupportedUnless(isEmptyList, "this model calls no functions"),
@@ -110,7 +111,7 @@ export function toChatTask(body: ChatBody, bounds: Bounds): ChatTask {
           messages: body.messages,
           addGenerationPrompt,
           continueFinalMessage,
-          ...(typeof body.chat_template === "string" ? { template: body.chat_template } : {}),
+          ...(body.chat_template === undefined ? {} : { template: body.chat_template }),
           ...(body.chat_template_kwargs ? { templateArguments: body.chat_template_kwargs } : {}),
         },
       ],

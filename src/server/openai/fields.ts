@@ -11,7 +11,6 @@ import { addIssue, invalid, isRecord, show, unsupportedUnless } from "./validate
 /** What the bounds of a request depend on. */
 export interface Bounds extends RequestLimits {
   readonly vocabSize: number;
-  readonly trustRequestTemplates: boolean;
 }
 
 export const MAX_LOGPROBS = 20;

@@ -77,8 +77,6 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
   if (body.top_logprobs !== undefined && body.top_logprobs > 0 && !logprobs) {
     throw invalid("top_logprobs", `needs ${show(LOGPROBS_INCLUDE)} in include`);
   }
-  const messages: ChatMessage[] = [...body.input];
-  if (body.instructions !== undefined) messages.unshift({ role: "system", content: body.instructions });
   const sampling = toSampling(body, bounds.vocabSize);
   return {
     stream: body.stream ?? false,
@@ -97,7 +95,15 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
       parallelToolCalls: body.parallel_tool_calls ?? true,
     },
     request: {
-      prompts: [{ type: "chat", messages, addGenerationPrompt: true, continueFinalMessage: false }],
+      prompts: [
+        {
+          type: "chat",
+          messages: body.input,
+          addGenerationPrompt: true,
+          continueFinalMessage: false,
+          ...(body.instructions === undefined ? {} : { instructions: body.instructions }),
+        },
+      ],
       numChoices: 1,
       bestOf: 1,
       sampling,

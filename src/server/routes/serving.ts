@@ -10,11 +10,7 @@ import { admit, pump } from "../stream/pump.ts";
 import { streamSse } from "../stream/sse.ts";
 
 export function boundsOf(deps: ServerDeps): Bounds {
-  return {
-    ...deps.options.limits,
-    vocabSize: deps.model.manifest.sizes.vocabSize,
-    trustRequestTemplates: deps.options.trustRequestTemplates,
-  };
+  return { ...deps.options.limits, vocabSize: deps.model.manifest.sizes.vocabSize };
 }
 
 export function answerHead(deps: ServerDeps, idPrefix: "cmpl" | "chatcmpl"): AnswerHead {

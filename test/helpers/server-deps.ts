@@ -1,0 +1,94 @@
+/** The server's dependencies around a `FakeGenerator`: fixed ids and clock, a log that keeps its lines. */
+
+import type { EngineStatus } from "../../src/engine/observer.ts";
+import { DenseMambaError } from "../../src/errors.ts";
+import { createApp } from "../../src/server/app.ts";
+import type { App } from "../../src/server/context.ts";
+import { DEFAULT_SERVER_OPTIONS, type ServerDeps, type ServerOptions } from "../../src/server/deps.ts";
+import { FAKE_VOCAB_SIZE, FakeGenerator } from "./fake-generator.ts";
+
+export const FAKE_MODEL = "fake-4m";
+export const NOW_MS = 1_750_000_000_000;
+
+export interface LogLine {
+  readonly level: "debug" | "info" | "warn" | "error";
+  readonly fields: Record<string, unknown>;
+  readonly message: string;
+}
+
+export interface TestServer {
+  readonly app: App;
+  readonly deps: ServerDeps;
+  readonly generator: FakeGenerator;
+  readonly engine: { status: EngineStatus };
+  readonly logLines: LogLine[];
+  /** What the transport observer was told, in order. */
+  readonly observed: unknown[];
+  post(path: string, body: unknown, headers?: Record<string, string>): Promise<Response>;
+}
+
+export function createTestServer(options: Partial<ServerOptions> = {}): TestServer {
+  const generator = new FakeGenerator();
+  const engine: { status: EngineStatus } = { status: { state: "ready", runner: "fake runner" } };
+  const logLines: LogLine[] = [];
+  const observed: unknown[] = [];
+  const logAt = (level: LogLine["level"]) => (fields: object, message: string) => {
+    logLines.push({ level, fields: { ...fields }, message });
+  };
+  let lastId = 0;
+  const deps: ServerDeps = {
+    generator,
+    engine,
+    model: {
+      name: FAKE_MODEL,
+      aliases: ["default"],
+      loadedAtMs: NOW_MS,
+      manifest: {
+        formatVersion: 1,
+        compilerVersion: "0",
+        modelHash: "0123456789abcdef",
+        name: FAKE_MODEL,
+        family: "dense_mamba",
+        precision: "int8",
+        sizes: { vocabSize: FAKE_VOCAB_SIZE, hiddenSize: 8, numLayers: 2, denseLayers: 1 },
+        numParameters: 4_000_000,
+        bosTokenId: null,
+        eosTokenIds: [0],
+        state: [{ name: "ssm.0", shape: [16, 64] }],
+        graph: "model.onnx",
+        files: [],
+      },
+    },
+    metrics: { render: async () => "# fake metrics\n", contentType: "text/plain; version=0.0.4; charset=utf-8" },
+    observer: {
+      onHttpRequest: (request) => observed.push({ http: request }),
+      onWebSocketOpen: () => observed.push("websocket open"),
+      onWebSocketClose: () => observed.push("websocket close"),
+    },
+    log: { debug: logAt("debug"), info: logAt("info"), warn: logAt("warn"), error: logAt("error") },
+    options: { ...DEFAULT_SERVER_OPTIONS, ...options },
+    newId: () => String(++lastId).padStart(8, "0"),
+    nowMs: () => NOW_MS,
+  };
+  const app = createApp(deps);
+  const post = async (path: string, body: unknown, headers: Record<string, string> = {}) =>
+    app.request(path, {
+      method: "POST",
+      headers: { "content-type": "application/json", ...headers },
+      body: typeof body === "string" ? body : JSON.stringify(body),
+    });
+  return { app, deps, generator, engine, logLines, observed, post };
+}
+
+/** The JSON of each `data:` line; `[DONE]` as that string. */
+export function sseData(text: string): unknown[] {
+  const data: unknown[] = [];
+  for (const line of text.split("\n")) {
+    if (line.startsWith("data: ")) data.push(line === "data: [DONE]" ? "[DONE]" : JSON.parse(line.slice(6)));
+  }
+  return data;
+}
+
+export function runtimeFault(): DenseMambaError {
+  return new DenseMambaError("runtime_fault", "the runtime failed: injected");
+}

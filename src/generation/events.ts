@@ -18,6 +18,8 @@ export type Prompt =
       readonly messages: readonly ChatMessage[];
       readonly addGenerationPrompt: boolean;
       readonly continueFinalMessage: boolean;
+      /** A system message for this request only: it stands before the conversation and is not kept with it. */
+      readonly instructions?: string;
       /** Overrides the model's own template. */
       readonly template?: string;
       readonly templateArguments?: Readonly<Record<string, unknown>>;

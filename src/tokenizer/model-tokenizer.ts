@@ -13,6 +13,7 @@ export class ModelTokenizer implements Tokenizer {
   readonly specialIds: ReadonlySet<number>;
   readonly bosTokenId: number | undefined;
   readonly eosTokenId: number | undefined;
+  readonly addsBos: boolean;
   readonly endTokenIds: ReadonlySet<number>;
   readonly chatTemplate: string | undefined;
   readonly specialTokens: Readonly<Record<string, string>>;
@@ -33,6 +34,7 @@ export class ModelTokenizer implements Tokenizer {
     this.bosTokenId = idsOfRoles.get("bos_token");
     this.eosTokenId = idsOfRoles.get("eos_token");
     this.#affixes = parseAffixes(files, { bos: this.bosTokenId, eos: this.eosTokenId });
+    this.addsBos = this.bosTokenId !== undefined && this.#affixes.prefix.includes(this.bosTokenId);
     const added = files.json.added_tokens.filter((token) => token.special === true).map((token) => token.id);
     this.specialIds = new Set([...added, ...idsOfRoles.values()]);
     this.endTokenIds = new Set([...(this.eosTokenId === undefined ? [] : [this.eosTokenId]), ...files.endTokenIds]);

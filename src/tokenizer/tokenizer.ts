@@ -5,6 +5,8 @@ export interface Tokenizer {
   readonly specialIds: ReadonlySet<number>;
   readonly bosTokenId: number | undefined;
   readonly eosTokenId: number | undefined;
+  /** Whether `encode` with special tokens puts BOS in front. */
+  readonly addsBos: boolean;
   /** Ids that end a generation: EOS and whatever generation_config.json adds. */
   readonly endTokenIds: ReadonlySet<number>;
   /** From tokenizer_config.json (or chat_template.jinja), if the model has one. */

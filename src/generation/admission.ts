@@ -1,0 +1,90 @@
+/**
+ * A request's prompts → sequences in the engine, all or none. With several samples of one prompt the prompt is read
+ * once: the samples resume from the state in front of its last token.
+ */
+import type { Engine } from "../engine/engine.ts";
+import type { ResumePoint, Sequence, SequenceRequest } from "../engine/sequence.ts";
+import { DenseMambaError } from "../errors.ts";
+import { GREEDY } from "../sampling/params.ts";
+import type { PreparedPrompt } from "./prompts.ts";
+
+/** What generation needs of the engine. */
+export type SequenceEngine = Pick<Engine, "submit">;
+
+/** What all sequences of a request have in common. `sampling.seed` is that of the first sample. */
+export type SequenceTemplate = Omit<SequenceRequest, "promptIds" | "resume">;
+
+/**
+ * @returns the sequences of the first prompt's samples, then of the second's, …
+ * @throws as the engine does, and `aborted` if the signal came while a shared prompt was being read
+ */
+export async function admit(
+  engine: SequenceEngine,
+  prompts: readonly PreparedPrompt[],
+  numSamples: number,
+  template: SequenceTemplate,
+): Promise<Sequence[]> {
+  // Log-probabilities of a prompt need its own reading: the first sample does it for all.
+  const isShared = numSamples > 1 && template.maxTokens > 0 && template.numPromptLogprobs === undefined;
+  const ready = isShared ? await readOnce(engine, prompts, template.signal) : prompts;
+  return engine.submit(
+    ready.flatMap(({ promptIds, resume }) =>
+      Array.from({ length: numSamples }, (_, sample) => ({
+        ...template,
+        promptIds,
+        ...(resume && { resume }),
+        sampling: { ...template.sampling, seed: deriveSeed(template.sampling.seed, sample) },
+      })),
+    ),
+  );
+}
+
+/** The prompts with all but their last token read. */
+async function readOnce(
+  engine: SequenceEngine,
+  prompts: readonly PreparedPrompt[],
+  signal: AbortSignal,
+): Promise<PreparedPrompt[]> {
+  const isLong = ({ promptIds }: PreparedPrompt) => promptIds.length > 1;
+  const readers = engine.submit(
+    prompts.filter(isLong).map(({ promptIds, resume }) => ({
+      promptIds: promptIds.slice(0, -1),
+      ...(resume && { resume }),
+      sampling: GREEDY,
+      maxTokens: 0,
+      minTokens: 0,
+      stopTokenIds: new Set<number>(),
+      capture: { prompt: true },
+      signal,
+    })),
+  );
+  const captured = await Promise.all(readers.map(captureOf));
+  return prompts.map((prompt) => {
+    if (!isLong(prompt)) return prompt;
+    return { ...prompt, resume: captured.shift()!, promptIds: prompt.promptIds.slice(-1) };
+  });
+}
+
+async function captureOf(sequence: Sequence): Promise<ResumePoint> {
+  let captured: ResumePoint | undefined;
+  for await (const event of sequence.events) if (event.type === "prompt") captured = event.captured;
+  if (captured) return captured;
+  throw new DenseMambaError("aborted", "the request was aborted while its prompt was being read");
+}
+
+/**
+ * The first sample has the request's own seed, so that n = 1 and n = 5 agree on it; the others' follow from it. Murmur3's
+ * finaliser over both halves of the seed and the sample's index: near seeds give unrelated ones.
+ */
+export function deriveSeed(seed: number | undefined, sample: number): number | undefined {
+  if (seed === undefined || sample === 0) return seed;
+  const low = mix(seed >>> 0) ^ Math.imul(sample, 0x9e3779b9);
+  return mix(mix(low) ^ Math.floor(seed / 2 ** 32));
+}
+
+function mix(value: number): number {
+  let bits = value >>> 0;
+  bits = Math.imul(bits ^ (bits >>> 16), 0x85ebca6b);
+  bits = Math.imul(bits ^ (bits >>> 13), 0xc2b2ae35);
+  return (bits ^ (bits >>> 16)) >>> 0;
+}

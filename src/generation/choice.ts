@@ -1,0 +1,168 @@
+/**
+ * One choice: turns its sequence's token events into text events. Decodes, watches for stop strings and stops the
+ * sequence, counts. Called once per token, so it does little and allocates little.
+ */
+import { strict as assert } from "node:assert";
+import type { ResumePoint, ScoredToken, Sequence, SequenceEvent, TokenLogprob } from "../engine/sequence.ts";
+import type { TextStream, Tokenizer } from "../tokenizer/tokenizer.ts";
+import type { GenerationEvent, TextLogprob, TokenDetail } from "./events.ts";
+import type { PreparedPrompt } from "./prompts.ts";
+import { StopStringMatcher, type StopStrings } from "./stop-strings.ts";
+
+/** The same for all choices of a request, but for `stopStrings`, which a prompt's template may add to. */
+export interface ChoiceOptions {
+  readonly tokenizer: Tokenizer;
+  readonly stopStrings: StopStrings;
+  /** As the engine has them: such a token ends the choice, and its text is not shown. */
+  readonly stopTokenIds: ReadonlySet<number>;
+  /** Stop strings count only in text that comes after so many tokens. */
+  readonly minTokens: number;
+  readonly includeStopString: boolean;
+  readonly skipSpecialTokens: boolean;
+  readonly showPrompt: boolean;
+  readonly showLogprobs: boolean;
+}
+
+export class Choice {
+  readonly index: number;
+  readonly prompt: PreparedPrompt;
+  readonly #sequence: Sequence;
+  readonly #options: ChoiceOptions;
+  readonly #stream: TextStream;
+  readonly #promptText: string;
+  readonly #matcher: StopStringMatcher | undefined;
+  #stoppedBy: string | number | undefined;
+  #isStopped = false;
+  #numTokens = 0;
+  #sumLogprobs = 0;
+  #text = "";
+  #captured: ResumePoint | undefined;
+
+  constructor(index: number, prompt: PreparedPrompt, sequence: Sequence, options: ChoiceOptions) {
+    this.index = index;
+    this.prompt = prompt;
+    this.#sequence = sequence;
+    this.#options = options;
+    const { tokenizer, stopStrings, skipSpecialTokens, includeStopString } = options;
+    if (options.showPrompt && prompt.echoText === undefined) {
+      // The answer goes on in the same stream: a character that the prompt leaves open is shown once, whole.
+      const contextIds = prompt.tokenIds.slice(0, prompt.tokenIds.length - prompt.echoIds.length);
+      this.#stream = tokenizer.stream({ skipSpecialTokens, contextIds });
+      this.#promptText = prompt.echoIds.map((id) => this.#stream.push(id)).join("");
+    } else {
+      this.#stream = tokenizer.stream({ skipSpecialTokens, contextIds: prompt.tokenIds });
+      this.#promptText = prompt.echoText ?? "";
+    }
+    this.#matcher = stopStrings.isEmpty ? undefined : new StopStringMatcher(stopStrings, { includeStopString });
+  }
+
+  get events(): AsyncIterable<SequenceEvent> {
+    return this.#sequence.events;
+  }
+
+  /** Tokens of the answer, a stop token included; those sampled after a stop string do not count. */
+  get numTokens(): number {
+    return this.#numTokens;
+  }
+
+  /** Mean over the answer's tokens, if log-probabilities were asked of the engine. */
+  get meanLogprob(): number {
+    return this.#numTokens === 0 ? Number.NEGATIVE_INFINITY : this.#sumLogprobs / this.#numTokens;
+  }
+
+  /** All of the answer so far. */
+  get text(): string {
+    return this.#text;
+  }
+
+  /** Appends what the event means to `out`. */
+  accept(event: SequenceEvent, out: GenerationEvent[]): void {
+    switch (event.type) {
+      case "prompt":
+        if (this.#options.showPrompt) out.push(this.#promptEvent(event.logprobs));
+        return;
+      case "token":
+        // The engine may be a step ahead of `stop()`.
+        if (!this.#isStopped) out.push(this.#delta(event.tokenId, event.scored));
+        return;
+      case "finished":
+        this.#captured = event.captured;
+        this.#finish(event, out);
+    }
+  }
+
+  /**
+   * The state at the end and the tokens it stands for. Tokens sampled after a stop string are left out if the state has
+   * not read them. Only after `finished`, and only if a capture was asked for.
+   */
+  captured(): ResumePoint {
+    assert(this.#captured !== undefined, "the engine captures what it was asked to");
+    const { tokenIds, position, state } = this.#captured;
+    if (typeof this.#stoppedBy !== "string") return this.#captured;
+    const numUseful = Math.max(position, this.prompt.tokenIds.length + this.#numTokens);
+    return { tokenIds: tokenIds.slice(0, numUseful), position, state };
+  }
+
+  #promptEvent(scores: readonly (ScoredToken | null)[] | undefined): GenerationEvent {
+    const { echoIds } = this.prompt;
+    // With nothing new on a kept conversation the engine reads, and scores, a token of the past.
+    const logprobs = scores?.slice(scores.length - echoIds.length).map((scored) => scored && this.#detail(scored));
+    return {
+      type: "prompt",
+      index: this.index,
+      text: this.#promptText,
+      tokenIds: echoIds,
+      ...(logprobs && { logprobs }),
+    };
+  }
+
+  #delta(tokenId: number, scored: ScoredToken | undefined): GenerationEvent {
+    this.#numTokens++;
+    if (scored) this.#sumLogprobs += scored.logprob;
+    const { stopTokenIds, includeStopString, showLogprobs } = this.#options;
+    let text = "";
+    if (includeStopString || !stopTokenIds.has(tokenId)) text = this.#read(this.#stream.push(tokenId));
+    this.#text += text;
+    return showLogprobs && scored
+      ? { type: "delta", index: this.index, text, tokenIds: [tokenId], logprobs: [this.#detail(scored)] }
+      : { type: "delta", index: this.index, text, tokenIds: [tokenId] };
+  }
+
+  /** Text from the decoder → text to show. */
+  #read(text: string): string {
+    if (this.#matcher === undefined || this.#numTokens <= this.#options.minTokens) return text;
+    const scan = this.#matcher.push(text);
+    if (scan.matched !== undefined) {
+      this.#isStopped = true;
+      this.#stoppedBy = scan.matched;
+      this.#sequence.stop();
+    }
+    return scan.text;
+  }
+
+  #finish(event: Extract<SequenceEvent, { type: "finished" }>, out: GenerationEvent[]): void {
+    if (!this.#isStopped) {
+      // What was held back may still complete a stop string; what the matcher holds then cannot.
+      let rest = this.#read(this.#stream.flush());
+      if (!this.#isStopped) rest += this.#matcher?.flush() ?? "";
+      this.#text += rest;
+      if (rest !== "") out.push({ type: "delta", index: this.index, text: rest, tokenIds: [] });
+    }
+    const stoppedBy = this.#stoppedBy ?? event.stopTokenId;
+    out.push({
+      type: "finished",
+      index: this.index,
+      reason: this.#isStopped ? "stop" : event.reason,
+      ...(stoppedBy !== undefined && { stoppedBy }),
+    });
+  }
+
+  #detail(scored: ScoredToken): TokenDetail {
+    return { ...this.#named(scored), top: scored.top.map((other) => this.#named(other)) };
+  }
+
+  #named({ tokenId, logprob }: TokenLogprob): TextLogprob {
+    const { tokenizer } = this.#options;
+    return { tokenId, text: tokenizer.tokenText(tokenId), bytes: tokenizer.tokenBytes(tokenId), logprob };
+  }
+}

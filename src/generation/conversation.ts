@@ -1,0 +1,101 @@
+/**
+ * What the text layer keeps beside a state, and how a new prompt goes on from it. A chat template renders a whole
+ * conversation; the state has read its beginning; only what follows that beginning is new. Pure: no store, no engine.
+ */
+import { z } from "zod";
+import { DenseMambaError } from "../errors.ts";
+import type { Snapshot } from "../session/store.ts";
+import type { ChatMessage } from "./events.ts";
+
+const conversation = z.object({
+  preamble: z.string(),
+  messages: z.array(z.object({ role: z.string(), content: z.string(), name: z.string().optional() })),
+  text: z.string(),
+  createdAtMs: z.number(),
+  lastUsedAtMs: z.number(),
+});
+
+/** JSON-serialisable: the `conversation` of a snapshot. */
+export interface Conversation {
+  /** Text read before the first of `messages`: plain completions on the same session. */
+  readonly preamble: string;
+  readonly messages: readonly ChatMessage[];
+  /** Exactly what the kept tokens say, as it was rendered: `preamble`, messages, answers. */
+  readonly text: string;
+  readonly createdAtMs: number;
+  readonly lastUsedAtMs: number;
+}
+
+/** A kept conversation with its state. */
+export interface Head {
+  readonly snapshot: Snapshot;
+  readonly conversation: Conversation;
+}
+
+/** @throws `invalid_snapshot` if the snapshot was not kept by this layer or belongs to another model. */
+export function openHead(snapshot: Snapshot, modelHash: string): Head {
+  if (snapshot.modelHash !== modelHash) {
+    throw new DenseMambaError(
+      "invalid_snapshot",
+      `the conversation was kept under model ${snapshot.modelHash}; this server runs ${modelHash}`,
+    );
+  }
+  const parsed = conversation.safeParse(snapshot.conversation);
+  if (!parsed.success) {
+    throw new DenseMambaError("invalid_snapshot", `the kept conversation is malformed: ${parsed.error.message}`, {
+      cause: parsed.error,
+    });
+  }
+  return { snapshot, conversation: parsed.data as Conversation };
+}
+
+/**
+ * The messages that follow the history. A client may send only what is new, or the whole conversation again: given
+ * messages that begin with all of the history are taken as the latter.
+ */
+export function newMessages(history: readonly ChatMessage[], given: readonly ChatMessage[]): readonly ChatMessage[] {
+  const repeats = given.length >= history.length && history.every((message, i) => isSame(message, given[i]!));
+  return repeats ? given.slice(history.length) : given;
+}
+
+/** A conversation whose answer is still to come. `text` is that of all tokens before the answer. */
+export type ConversationSoFar =
+  | { readonly type: "text"; readonly text: string }
+  | {
+      readonly type: "chat";
+      readonly text: string;
+      readonly preamble: string;
+      readonly messages: readonly ChatMessage[];
+    };
+
+export interface Answer {
+  /** What the client was shown. */
+  readonly shown: string;
+  /** What the kept tokens say: stop strings and special tokens too. */
+  readonly kept: string;
+  readonly continuesFinalMessage: boolean;
+}
+
+/** After a completion everything so far is preamble: no template will ever render it. */
+export function conclude(
+  soFar: ConversationSoFar,
+  answer: Answer,
+): Pick<Conversation, "preamble" | "messages" | "text"> {
+  const text = soFar.text + answer.kept;
+  if (soFar.type === "text") return { preamble: text, messages: [], text };
+  return { preamble: soFar.preamble, messages: withAnswer(soFar.messages, answer), text };
+}
+
+function withAnswer(messages: readonly ChatMessage[], answer: Answer): readonly ChatMessage[] {
+  const last = messages.at(-1);
+  if (!answer.continuesFinalMessage || last === undefined) {
+    return [...messages, { role: "assistant", content: answer.shown }];
+  }
+  return [...messages.slice(0, -1), { ...last, content: last.content + answer.shown }];
+}
+
+/** Clients trim answers before they send them back, and templates trim them too. */
+function isSame(kept: ChatMessage, given: ChatMessage): boolean {
+  if (kept.role !== given.role || kept.name !== given.name) return false;
+  return kept.content === given.content || (kept.role === "assistant" && kept.content.trim() === given.content.trim());
+}

@@ -1,0 +1,140 @@
+/**
+ * Messages → the text that the model reads, by the model's own Jinja template, the request's, or a plain default.
+ * Knows nothing of tokens; whoever encodes the result adds no special tokens, for the template writes them.
+ */
+import { Template } from "@huggingface/jinja";
+import { DenseMambaError } from "../errors.ts";
+import { TemplateSandbox } from "./template-sandbox.ts";
+import type { Tokenizer } from "./tokenizer.ts";
+
+/**
+ * For models without a template, which are base models: a transcript such as they have seen in plain text. The
+ * assistant's turn is opened without a trailing space, because pieces of text begin with their space.
+ */
+export const DEFAULT_CHAT_TEMPLATE = `{{ bos_token }}{% for message in messages %}
+{%- if message.role == 'system' or message.role == 'developer' %}{{ message.content | trim }}
+{%- else %}{{ message.role | capitalize }}: {{ message.content | trim }}{% endif %}{{ '\\n\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}Assistant:{% endif %}`;
+
+/** With the default template nothing else tells a base model to stop before it speaks for the user. */
+const DEFAULT_STOP_STRINGS: readonly string[] = ["\nUser:"];
+
+/** Those that a template may read and a request may not set. */
+const RESERVED = ["messages", "add_generation_prompt", "bos_token", "eos_token", "pad_token", "unk_token"];
+
+export interface TemplateMessage {
+  readonly role: string;
+  readonly content: string;
+  readonly name?: string;
+}
+
+export interface ChatRenderOptions {
+  readonly messages: readonly TemplateMessage[];
+  readonly addGenerationPrompt: boolean;
+  /** Leave the last message open, so that the model goes on with it. */
+  readonly continueFinalMessage: boolean;
+  readonly template?: string;
+  readonly templateArguments?: Readonly<Record<string, unknown>>;
+}
+
+export interface RenderedChat {
+  readonly text: string;
+  /** The template's own, besides the request's. */
+  readonly stopStrings: readonly string[];
+}
+
+export class ChatRenderer {
+  readonly #source: string;
+  readonly #isDefault: boolean;
+  readonly #specialTokens: Readonly<Record<string, string>>;
+  readonly #sandbox: TemplateSandbox;
+  #compiled: Template | undefined;
+
+  constructor(
+    tokenizer: Pick<Tokenizer, "chatTemplate" | "specialTokens" | "addsBos">,
+    sandbox = new TemplateSandbox(),
+  ) {
+    this.#source = tokenizer.chatTemplate ?? DEFAULT_CHAT_TEMPLATE;
+    this.#isDefault = tokenizer.chatTemplate === undefined;
+    this.#sandbox = sandbox;
+    // A model that was not trained with BOS has none in front of its default chats either.
+    const { bos_token: bos, ...others } = tokenizer.specialTokens;
+    const hasBos = bos !== undefined && (!this.#isDefault || tokenizer.addsBos);
+    this.#specialTokens = hasBos ? { ...others, bos_token: bos } : others;
+  }
+
+  /** @throws `invalid_value` if the messages do not suit the template; `invalid_checkpoint` if the model's is malformed. */
+  async render(options: ChatRenderOptions): Promise<RenderedChat> {
+    const { messages, addGenerationPrompt, continueFinalMessage, template } = options;
+    if (messages.length === 0) throw invalid("messages must hold at least one message, given 0");
+    if (continueFinalMessage && addGenerationPrompt) {
+      throw invalid(
+        "continue_final_message leaves the last message open and add_generation_prompt begins a new one; set only one of them",
+        "continue_final_message",
+      );
+    }
+    const variables = this.#variables(options);
+    const text = template === undefined ? this.#renderOwn(variables) : await this.#sandbox.render(template, variables);
+    return {
+      text: continueFinalMessage ? cutAfter(text, messages.at(-1)!.content) : text,
+      stopStrings: this.#isDefault && template === undefined ? DEFAULT_STOP_STRINGS : [],
+    };
+  }
+
+  #variables({ messages, addGenerationPrompt, templateArguments = {} }: ChatRenderOptions): Record<string, unknown> {
+    const reserved = RESERVED.find((name) => Object.hasOwn(templateArguments, name));
+    if (reserved !== undefined) {
+      throw invalid(`chat_template_kwargs may not set ${reserved}`, "chat_template_kwargs");
+    }
+    return {
+      bos_token: "",
+      eos_token: "",
+      ...this.#specialTokens,
+      ...templateArguments,
+      messages,
+      add_generation_prompt: addGenerationPrompt,
+    };
+  }
+
+  #renderOwn(variables: Record<string, unknown>): string {
+    this.#compiled ??= compile(this.#source);
+    try {
+      return this.#compiled.render(variables);
+    } catch (error) {
+      throw invalid(
+        `messages cannot be rendered by the model's chat template: ${(error as Error).message}`,
+        "messages",
+        error,
+      );
+    }
+  }
+}
+
+function compile(source: string): Template {
+  try {
+    return new Template(source);
+  } catch (error) {
+    const message = `the model's chat template is malformed: ${(error as Error).message}`;
+    throw new DenseMambaError("invalid_checkpoint", message, { cause: error });
+  }
+}
+
+/** Templates close every message; what comes after the last one's content is cut off, as Hugging Face does it. */
+function cutAfter(text: string, content: string): string {
+  const trimmed = content.trim();
+  const start = text.lastIndexOf(trimmed);
+  if (start === -1) {
+    throw invalid(
+      "continue_final_message: the chat template does not show the last message's content as it is",
+      "continue_final_message",
+    );
+  }
+  // Keep the spaces at the end that the template kept.
+  const whole = content.trimStart();
+  return text.slice(0, start + (text.startsWith(whole, start) ? whole : trimmed).length);
+}
+
+function invalid(message: string, param = "messages", cause?: unknown): DenseMambaError {
+  return new DenseMambaError("invalid_value", message, { param, cause });
+}

@@ -12,13 +12,13 @@ export interface Encoder {
   encode(text: string): Promise<number[]>;
 }
 
+/** `auto`: the native library where it loads, the JavaScript one elsewhere. */
+export type EncodingLibrary = "auto" | Encoder["library"];
+
 type NativeLibrary = typeof import("tokenizers");
 
-/**
- * `auto`: the native library if it loads.
- * @throws `invalid_checkpoint` if the library refuses the file.
- */
-export function openEncoder(files: TokenizerFiles, library: "auto" | "native" | "script"): Encoder {
+/** @throws `invalid_checkpoint` if the library refuses the file. */
+export function openEncoder(files: TokenizerFiles, library: EncodingLibrary): Encoder {
   const native = library === "script" ? undefined : loadNative(library === "native");
   try {
     return native ? openNative(native, files) : openScript(files);

@@ -1,12 +1,7 @@
 /** Opens the tokenizer that lies beside a checkpoint. */
-import { openEncoder } from "./encoder.ts";
+import type { EncodingLibrary } from "./encoder.ts";
 import { readTokenizerFiles } from "./files.ts";
 import { ModelTokenizer } from "./model-tokenizer.ts";
-
-export interface LoadTokenizerOptions {
-  /** `auto`: the native library where it loads, the JavaScript one elsewhere. */
-  readonly library?: "auto" | "native" | "script";
-}
 
 /**
  * @returns undefined when the folder has no tokenizer.json.
@@ -14,8 +9,8 @@ export interface LoadTokenizerOptions {
  */
 export async function loadTokenizer(
   modelDir: string,
-  { library = "auto" }: LoadTokenizerOptions = {},
+  { library = "auto" }: { readonly library?: EncodingLibrary } = {},
 ): Promise<ModelTokenizer | undefined> {
   const files = await readTokenizerFiles(modelDir);
-  return files && new ModelTokenizer(files, openEncoder(files, library));
+  return files && new ModelTokenizer(files, library);
 }

@@ -1,7 +1,7 @@
 /** A checkpoint's tokenizer: encoding by a library, decoding by our own table. Immutable; shared by all requests. */
 import { type Affixes, parseAffixes } from "./affixes.ts";
 import { ContinuationEncoder } from "./continuation.ts";
-import type { Encoder } from "./encoder.ts";
+import { type Encoder, type EncodingLibrary, openEncoder } from "./encoder.ts";
 import { SPECIAL_ROLES, type TokenizerFiles } from "./files.ts";
 import { IncrementalDecoder } from "./incremental-decoder.ts";
 import { Pieces } from "./pieces.ts";
@@ -23,10 +23,8 @@ export class ModelTokenizer implements Tokenizer {
   readonly #affixes: Affixes;
 
   /** @throws `invalid_checkpoint` */
-  constructor(files: TokenizerFiles, encoder: Encoder) {
-    this.#encoder = encoder;
+  constructor(files: TokenizerFiles, library: EncodingLibrary) {
     this.#pieces = new Pieces(files.json);
-    this.#continuation = new ContinuationEncoder(encoder, this.#pieces);
     this.specialTokens = files.specialTokens;
     this.chatTemplate = files.chatTemplate;
 
@@ -38,6 +36,9 @@ export class ModelTokenizer implements Tokenizer {
     const added = files.json.added_tokens.filter((token) => token.special === true).map((token) => token.id);
     this.specialIds = new Set([...added, ...idsOfRoles.values()]);
     this.endTokenIds = new Set([...(this.eosTokenId === undefined ? [] : [this.eosTokenId]), ...files.endTokenIds]);
+    // Last: of what is wrong with a file, what we see ourselves is said more clearly.
+    this.#encoder = openEncoder(files, library);
+    this.#continuation = new ContinuationEncoder(this.#encoder, this.#pieces);
   }
 
   /** Which library encodes: `native`, or `script` where there is no prebuilt binary. */

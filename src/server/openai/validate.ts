@@ -110,7 +110,7 @@ function describeBound(issue: Extract<Issue, { code: "too_small" | "too_big" }>,
   const low = issue.code === "too_small";
   const bound = low ? issue.minimum : issue.maximum;
   if (issue.origin === "array" || issue.origin === "string") {
-    const unit = issue.origin === "array" ? "items" : "characters";
+    const unit = (issue.origin === "array" ? "item" : "character") + (bound === 1 ? "" : "s");
     const size = Array.isArray(value) || typeof value === "string" ? value.length : "none";
     return `must have at ${low ? "least" : "most"} ${bound} ${unit}; got ${size}`;
   }

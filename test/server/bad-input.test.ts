@@ -1,0 +1,337 @@
+import { beforeEach, describe, expect, it } from "vitest";
+import { DenseMambaError, type ErrorCode } from "../../src/errors.ts";
+import { DEFAULT_SERVER_OPTIONS } from "../../src/server/deps.ts";
+import { createTestServer, type TestServer } from "../helpers/server-deps.ts";
+
+const { limits } = DEFAULT_SERVER_OPTIONS;
+const COMPLETIONS = "/v1/completions";
+const CHAT = "/v1/chat/completions";
+const RESPONSES = "/v1/responses";
+
+interface ErrorBody {
+  error: { message: string; type: string; param: string | null; code: string | null };
+}
+
+let server: TestServer;
+beforeEach(() => {
+  server = createTestServer();
+});
+
+async function refusal(path: string, body: unknown, status = 400): Promise<ErrorBody["error"]> {
+  const response = await server.post(path, body);
+  expect(response.status, await response.clone().text()).toBe(status);
+  expect(response.headers.get("x-request-id")).toBeTruthy();
+  const { error } = (await response.json()) as ErrorBody;
+  expect(server.generator.requests).toEqual([]);
+  return error;
+}
+
+type Row = [field: string, value: unknown, message: string];
+
+describe.each<[path: string, base: object, rows: Row[]]>([
+  [
+    COMPLETIONS,
+    { prompt: "a" },
+    [
+      ["temperature", 2.1, "temperature must be at most 2; got 2.1"],
+      ["temperature", -1, "temperature must be at least 0; got -1"],
+      ["temperature", "hot", 'temperature must be a number; got "hot"'],
+      ["top_p", 0, "top_p must be greater than 0; got 0"],
+      ["top_p", 1.5, "top_p must be at most 1; got 1.5"],
+      ["top_k", -2, "top_k must be at least -1; got -2"],
+      ["top_k", 1.5, "top_k must be an integer; got 1.5"],
+      ["min_p", 1.1, "min_p must be at most 1; got 1.1"],
+      ["repetition_penalty", 0, "repetition_penalty must be greater than 0; got 0"],
+      ["presence_penalty", 2.5, "presence_penalty must be at most 2; got 2.5"],
+      ["frequency_penalty", -2.5, "frequency_penalty must be at least -2; got -2.5"],
+      ["n", 0, "n must be at least 1; got 0"],
+      ["n", 129, "n must be at most 128; got 129"],
+      ["n", 1e300, "n must be at most 128; got 1e+300"],
+      ["best_of", 1_000_000, "best_of must be at most 128; got 1000000"],
+      ["max_tokens", -1, "max_tokens must be at least 0; got -1"],
+      ["max_tokens", 2.5, "max_tokens must be an integer; got 2.5"],
+      ["max_tokens", 1e9, `max_tokens must be at most ${limits.maxOutputTokens}; got 1000000000`],
+      ["max_tokens", 0, "max_tokens must be at least 1 unless echo is true or prompt_logprobs is set; got 0"],
+      ["min_tokens", 17, "min_tokens must be at most max_tokens (16); got 17"],
+      ["min_tokens", 1e12, `min_tokens must be at most ${limits.maxOutputTokens}; got 1000000000000`],
+      ["logprobs", 21, "logprobs must be at most 20; got 21"],
+      ["logprobs", -1, "logprobs must be at least 0; got -1"],
+      ["logprobs", true, "logprobs must be a number; got true"],
+      ["prompt_logprobs", 21, "prompt_logprobs must be at most 20; got 21"],
+      ["seed", 0.5, "seed must be an integer; got 0.5"],
+      ["echo", "yes", 'echo must be a boolean; got "yes"'],
+      ["stream", 1, "stream must be a boolean; got 1"],
+      ["stop", 5, "stop must be a string or a list; got 5"],
+      ["stop", "", "stop must have at least 1 character; got 0"],
+      ["stop", Array(33).fill("x"), "stop must have at most 32 items; got 33"],
+      ["stop_token_ids", [512], "stop_token_ids[0] must be a token id, an integer from 0 to 511; got 512"],
+      ["logit_bias", [1], "logit_bias must be an object from token ids to biases; got [1]"],
+      ["logit_bias", { "512": 1 }, 'logit_bias has keys that are token ids from 0 to 511; got "512"'],
+      ["logit_bias", { x: 1 }, 'logit_bias has keys that are token ids from 0 to 511; got "x"'],
+      ["truncate_prompt_tokens", 0, "truncate_prompt_tokens must be at least 1; got 0"],
+      ["stream_options", { include_usage: true }, "stream_options is only allowed when stream is true"],
+      ["session_id", "../../etc/passwd", "session_id must be of letters"],
+      ["session_id", "x".repeat(129), "session_id must have at most 128 characters; got 129"],
+      ["model", 5, "model must be a string; got 5"],
+      ["prompt", "", "prompt must not be empty"],
+      ["prompt", [], "prompt must not be empty"],
+      ["prompt", null, "prompt is required"],
+      ["prompt", 5, "prompt must be a string, a list of strings, a list of token ids or a list of such lists; got 5"],
+      ["prompt", { text: "a" }, "prompt must be a string, a list of strings"],
+      ["prompt", Array(129).fill("a"), "prompt must have at most 128 prompts; got 129"],
+    ],
+  ],
+  [
+    CHAT,
+    { messages: [{ role: "user", content: "a" }] },
+    [
+      ["messages", null, "messages is required"],
+      ["messages", [], "messages must have at least 1 item; got 0"],
+      ["messages", "hi", 'messages must be a list; got "hi"'],
+      ["max_tokens", 0, "max_tokens must be at least 1; got 0"],
+      ["max_completion_tokens", -5, "max_completion_tokens must be at least 1; got -5"],
+      ["top_logprobs", 21, "top_logprobs must be at most 20; got 21"],
+      ["top_logprobs", 3, "top_logprobs is only allowed when logprobs is true"],
+      ["n", 200, "n must be at most 128; got 200"],
+      ["chat_template_kwargs", [], "chat_template_kwargs must be an object; got []"],
+    ],
+  ],
+  [
+    RESPONSES,
+    { input: "a" },
+    [
+      ["input", null, "input is required"],
+      ["input", "", "input must not be empty"],
+      ["input", [], "input must not be empty"],
+      ["input", 7, "input must be a string or a list of at most 10000 items; got 7"],
+      ["max_output_tokens", 0, "max_output_tokens must be at least 1; got 0"],
+      ["truncation", "some", 'truncation must be one of "auto", "disabled"; got "some"'],
+      [
+        "metadata",
+        Object.fromEntries([...Array(17).keys()].map((i) => [i, "x"])),
+        "metadata must have at most 16 pairs; got 17",
+      ],
+      ["metadata", { ["k".repeat(65)]: "v" }, "metadata must have keys of at most 64 characters; got one of 65"],
+      ["top_logprobs", 2, 'top_logprobs needs "message.output_text.logprobs" in include'],
+      ["instructions", 5, "instructions must be a string; got 5"],
+    ],
+  ],
+])("%s refuses, naming the bound and the value,", (path, base, rows) => {
+  it.each(rows)("%s: %j", async (field, value, message) => {
+    const error = await refusal(path, { ...base, [field]: value });
+    expect(error.message).toContain(message);
+    expect(error).toMatchObject({ type: "invalid_request_error", code: "invalid_value" });
+    expect(error.param).toMatch(new RegExp(`^${field}(\\[|\\.|$)`));
+  });
+});
+
+it.each<[path: string, body: object, param: string, message: string]>([
+  [COMPLETIONS, { prompt: [1, 512] }, "prompt[1]", "must be a token id, an integer from 0 to 511; got 512"],
+  [COMPLETIONS, { prompt: [1, -1] }, "prompt[1]", "got -1"],
+  [COMPLETIONS, { prompt: [0.5] }, "prompt[0]", "got 0.5"],
+  [COMPLETIONS, { prompt: [[1], [2, 1e9]] }, "prompt[1][1]", "got 1000000000"],
+  [COMPLETIONS, { prompt: [[1], []] }, "prompt[1]", "must not be empty"],
+  [COMPLETIONS, { prompt: ["a", 5] }, "prompt[1]", "must be a string or a list of token ids; got 5"],
+  [COMPLETIONS, { prompt: [1, "a"] }, "prompt[1]", 'got "a"'],
+  [COMPLETIONS, { prompt: "a", stop: ["a", 3] }, "stop[1]", "must be a string; got 3"],
+  [
+    COMPLETIONS,
+    { prompt: "a", logit_bias: { "5": 101 } },
+    "logit_bias.5",
+    "must be a number from -100 to 100; got 101",
+  ],
+  [COMPLETIONS, { prompt: "a", n: 3, best_of: 2 }, "best_of", "must be at least n (3); got 2"],
+  [COMPLETIONS, { prompt: "a", best_of: 2, stream: true }, "best_of", "must equal n (1) when stream is true; got 2"],
+  [COMPLETIONS, { prompt: ["a", "b", "c"], n: 50 }, "n", "prompts x best_of must be at most 128; got 150"],
+  [COMPLETIONS, { prompt: ["a", "b"], session_id: "s" }, "session_id", "needs exactly one prompt; got 2"],
+  [COMPLETIONS, { prompt: "a", n: 2, session_id: "s" }, "session_id", "needs n and best_of to be 1; got 2"],
+  [
+    COMPLETIONS,
+    { prompt: "a", stream: true, prompt_logprobs: 1 },
+    "prompt_logprobs",
+    "not allowed when stream is true",
+  ],
+  [CHAT, { messages: [{ role: "user" }] }, "messages[0].content", "is required"],
+  [
+    CHAT,
+    { messages: [{ role: "user", content: 5 }] },
+    "messages[0].content",
+    "must be a string or a list of text parts; got 5",
+  ],
+  [CHAT, { messages: [{ content: "a" }] }, "messages[0].role", "must be one of"],
+  [CHAT, { messages: [{ role: "robot", content: "a" }] }, "messages[0].role", 'got "robot"'],
+  [CHAT, { messages: ["a"] }, "messages[0]", 'must be an object; got "a"'],
+  [
+    CHAT,
+    { messages: [{ role: "user", content: [{ type: "text" }] }] },
+    "messages[0].content[0].text",
+    "must be a string",
+  ],
+  [
+    CHAT,
+    { messages: [{ role: "user", content: "a" }], continue_final_message: true, add_generation_prompt: true },
+    "continue_final_message",
+    "can't be true together with add_generation_prompt",
+  ],
+  [
+    CHAT,
+    { messages: [{ role: "user", content: "a" }], chat_template_kwargs: { messages: [] } },
+    "chat_template_kwargs.messages",
+    "is set by the server",
+  ],
+  [RESPONSES, { input: [{ role: "user", content: 5 }] }, "input[0].content", "got 5"],
+  [RESPONSES, { input: [{ role: "robot", content: "a" }] }, "input[0].role", "must be one of"],
+  [RESPONSES, { input: "a", metadata: { a: 5 } }, "metadata.a", "must be a string; got 5"],
+  [RESPONSES, { input: "a", metadata: { a: "x".repeat(513) } }, "metadata.a", "at most 512 characters; got 513"],
+])("%s %j is refused at %s", async (path, body, param, message) => {
+  const error = await refusal(path, body);
+  expect(error.message).toContain(message);
+  expect(error).toMatchObject({ code: "invalid_value", param });
+});
+
+it.each<[path: string, body: object, param: string]>([
+  [COMPLETIONS, { prompt: "a", suffix: "b" }, "suffix"],
+  [COMPLETIONS, { prompt: "a", guided_json: {} }, "guided_json"],
+  [COMPLETIONS, { prompt: "a", use_beam_search: true }, "use_beam_search"],
+  [CHAT, { messages: [{ role: "user", content: "a" }], tools: [{ type: "function" }] }, "tools"],
+  [CHAT, { messages: [{ role: "user", content: "a" }], tool_choice: "required" }, "tool_choice"],
+  [CHAT, { messages: [{ role: "user", content: "a" }], functions: [{}] }, "functions"],
+  [CHAT, { messages: [{ role: "user", content: "a" }], response_format: { type: "json_object" } }, "response_format"],
+  [CHAT, { messages: [{ role: "user", content: "a" }], response_format: { type: "json_schema" } }, "response_format"],
+  [CHAT, { messages: [{ role: "user", content: "a" }], modalities: ["text", "audio"] }, "modalities"],
+  [CHAT, { messages: [{ role: "user", content: "a" }], audio: { voice: "x" } }, "audio"],
+  [CHAT, { messages: [{ role: "user", content: [{ type: "image_url" }] }] }, "messages[0].content[0].type"],
+  [CHAT, { messages: [{ role: "assistant", content: "a", tool_calls: [{}] }] }, "messages[0].tool_calls"],
+  [RESPONSES, { input: "a", tools: [{ type: "web_search" }] }, "tools"],
+  [RESPONSES, { input: "a", background: true }, "background"],
+  [RESPONSES, { input: "a", conversation: "c" }, "conversation"],
+  [RESPONSES, { input: "a", text: { format: { type: "json_object" } } }, "text.format"],
+  [RESPONSES, { input: [{ type: "function_call_output", output: "" }] }, "input[0].type"],
+  [RESPONSES, { input: [{ role: "user", content: [{ type: "input_image" }] }] }, "input[0].content[0].type"],
+])("%s %j is refused as unsupported at %s", async (path, body, param) => {
+  const error = await refusal(path, body);
+  expect(error).toMatchObject({ code: "unsupported_value", type: "invalid_request_error", param });
+  expect(error.message).toContain("is not supported");
+});
+
+describe("a body", () => {
+  it.each([COMPLETIONS, CHAT, RESPONSES, "/tokenize", "/detokenize", "/v1/sessions"])(
+    "of %s must be JSON",
+    async (path) => {
+      const error = await refusal(path, '{"prompt":');
+      expect(error).toMatchObject({ code: "invalid_value" });
+      expect(error.message).toContain("the body is not valid JSON");
+    },
+  );
+
+  it.each(["[]", "5", '"a"', "null"])("must be an object, not %s", async (body) => {
+    expect((await refusal(COMPLETIONS, body)).message).toBe(`the body must be a JSON object; got ${body}`);
+  });
+
+  it("must say that it is JSON", async () => {
+    const response = await server.post(COMPLETIONS, { prompt: "a" }, { "content-type": "text/plain" });
+    expect(response.status).toBe(400);
+    expect(((await response.json()) as ErrorBody).error.message).toBe(
+      'the content-type must be application/json; got "text/plain"',
+    );
+  });
+
+  it("over the limit is refused by its announced length", async () => {
+    const response = await server.post(
+      COMPLETIONS,
+      { prompt: "a" },
+      { "content-length": String(limits.maxBodyBytes + 1) },
+    );
+    expect(response.status).toBe(413);
+    expect(await response.json()).toMatchObject({ error: { code: "body_too_large" } });
+  });
+
+  it("over the limit is refused while it comes in without a length", async () => {
+    let sent = 0;
+    const body = new ReadableStream({
+      pull(controller) {
+        sent += 1024 * 1024;
+        controller.enqueue(new Uint8Array(1024 * 1024).fill(32));
+      },
+    });
+    const request = new Request(`http://localhost${COMPLETIONS}`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body,
+      duplex: "half",
+    } as RequestInit);
+    const response = await server.app.fetch(request);
+    expect(response.status).toBe(413);
+    expect(sent).toBeLessThan(limits.maxBodyBytes + 4 * 1024 * 1024);
+  });
+
+  it("may have unknown fields: they are logged, and a hostile name changes nothing", async () => {
+    const response = await server.post(COMPLETIONS, '{"prompt":"a","__proto__":{"n":5},"constructor":1,"whatever":1}');
+    expect(response.status).toBe(200);
+    expect(server.generator.requests[0]!.numChoices).toBe(1);
+    expect(server.logLines.find((line) => line.level === "debug")?.fields).toEqual({
+      fields: ["__proto__", "constructor", "whatever"],
+    });
+  });
+});
+
+it("an unknown model is a 404 that names the served one", async () => {
+  const error = await refusal(COMPLETIONS, { model: "gpt-9", prompt: "a" }, 404);
+  expect(error).toMatchObject({ code: "model_not_found", param: "model" });
+  expect(error.message).toContain('"fake-4m"');
+});
+
+it.each([CHAT, COMPLETIONS])("an unknown session is a 404 on %s", async (path) => {
+  const response = await server.post(path, {
+    prompt: "a",
+    messages: [{ role: "user", content: "a" }],
+    session_id: "nope",
+  });
+  expect(response.status).toBe(404);
+  expect(await response.json()).toMatchObject({ error: { code: "session_not_found", param: "session_id" } });
+});
+
+it("an unknown previous response is a 400 with OpenAI's code", async () => {
+  const response = await server.post(RESPONSES, { input: "a", previous_response_id: "resp_nope" });
+  expect(response.status).toBe(400);
+  expect(await response.json()).toMatchObject({
+    error: { code: "previous_response_not_found", param: "previous_response_id" },
+  });
+});
+
+it.each<[ErrorCode, number, string, Record<string, string | null>]>([
+  ["queue_full", 429, "rate_limit_error", { "retry-after": "1", "retry-after-ms": "1000" }],
+  ["not_ready", 503, "server_error", { "retry-after": "2", "retry-after-ms": "2000" }],
+  ["shutting_down", 503, "server_error", { "retry-after": "2" }],
+  ["session_busy", 409, "invalid_request_error", { "retry-after-ms": "500" }],
+  ["session_exists", 409, "invalid_request_error", { "x-should-retry": "false" }],
+  ["runtime_fault", 500, "server_error", { "retry-after": null }],
+])("%s is answered with %i", async (code, status, type, headers) => {
+  server.generator.script = { reply: [], refusal: new DenseMambaError(code, "told so") };
+  const response = await server.post(COMPLETIONS, { prompt: "a" });
+  expect(response.status).toBe(status);
+  expect(await response.json()).toEqual({ error: { message: "told so", type, param: null, code } });
+  for (const [name, value] of Object.entries(headers)) expect(response.headers.get(name)).toBe(value);
+});
+
+it("a prompt over the limit has OpenAI's code for it", async () => {
+  server.generator.script = { reply: [], refusal: new DenseMambaError("prompt_too_long", "at most 5; got 6") };
+  const error = await (await server.post(COMPLETIONS, { prompt: "a" })).json();
+  expect(error).toMatchObject({ error: { code: "context_length_exceeded", type: "invalid_request_error" } });
+});
+
+it("an error's own retry time goes before the default", async () => {
+  const refusal = new DenseMambaError("queue_full", "full", { retryAfterMs: 2300 });
+  server.generator.script = { reply: [], refusal };
+  const { headers } = await server.post(COMPLETIONS, { prompt: "a" });
+  expect([headers.get("retry-after"), headers.get("retry-after-ms")]).toEqual(["3", "2300"]);
+});
+
+it("an unforeseen error shows nothing of itself and is logged with the request's id", async () => {
+  server.generator.script = { reply: [], refusal: new Error("secret path /home/x") };
+  const response = await server.post(COMPLETIONS, { prompt: "a" }, { "x-request-id": "abc" });
+  expect(response.status).toBe(500);
+  expect(await response.text()).not.toContain("secret");
+  const line = server.logLines.find(({ level }) => level === "error")!;
+  expect(line.fields).toMatchObject({ requestId: "abc", err: { message: "secret path /home/x" } });
+});

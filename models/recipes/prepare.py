@@ -8,6 +8,7 @@ one NAME.npz (uint16 `tokens` and document `starts`) a source, validation.json (
 import argparse
 import collections
 import json
+import random
 import re
 from pathlib import Path
 
@@ -90,6 +91,31 @@ def reading_dialogues(path):
         yield render_chat(messages)
 
 
+ASKED = ["Tell me a story about {}.", "Can you tell me a tale about {}?", "I would like to hear a story about {}.", "Please tell me about {}.",
+         "Do you know a story about {}?", "Write a short story about {}."]
+OPENING = re.compile(r"^(Once upon|Once there|There was once|There once|There (was|were|lived)|In (the )?(old|olden|ancient|far)|Long ago|A long time ago|Many years ago|One day|Once)\b")
+CHARACTERS = ("king queen prince princess giant witch fairy dragon wolf fox bear cat dog mouse frog bird horse lion rabbit donkey goose hen cock raven "
+              "miller tailor fisherman hunter soldier shepherd merchant woodcutter widow farmer boy girl mermaid troll dwarf ogre goblin magician sultan monkey duck").split()
+
+
+def tellings(documents, whole, rng):
+    """Requests for a story, answered with the opening of one: `about` is the character it names most often. `whole` documents begin a story."""
+    for document in documents:
+        paragraphs = document.split("\n")
+        for i, paragraph in enumerate(paragraphs):
+            if not (whole and i == 0 or OPENING.match(paragraph)) or len(paragraph) < 120:
+                continue
+            text, end = paragraph, i + 1
+            while end < len(paragraphs) and len(text) + len(paragraphs[end]) < 1500:
+                text, end = text + "\n" + paragraphs[end], end + 1
+            counts = collections.Counter(w for w in words(text[:800]) if w in CHARACTERS)
+            if len(text) > 2200 or not counts:
+                continue
+            name = counts.most_common(1)[0][0]
+            about = f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+            yield render_chat([{"role": "user", "content": rng.choice(ASKED).format(about)}, {"role": "assistant", "content": text}])
+
+
 def dialogues(path):
     return [render_chat(json.loads(line)["messages"]) for line in path.read_text().splitlines()]
 
@@ -132,9 +158,14 @@ def main():
     sources["topical"] = dialogues(args.corpus / "topical-chat.jsonl")
     sources["smalltalk"] = dialogues(args.corpus / "small-talk.jsonl")
 
+    sources["telling"] = [t for name in ("stories", "tales") for t in tellings(sources[name], name == "stories", random.Random(0))]
+
     # Tales shape the vocabulary; books and dialogues are sampled so that they do not outweigh them.
-    tokenizer = train_tokenizer(sources["stories"] * 2 + sources["tales"] + sources["books"][::4] + sources["topical"][::3] + sources["smalltalk"], args.vocab)
-    tokenizer.save(str(args.out / "tokenizer.json"))
+    path = args.out / "tokenizer.json"
+    if not path.exists():  # a model in training must keep its tokenizer
+        sample = sources["stories"] * 2 + sources["tales"] + sources["books"][::4] + sources["topical"][::3] + sources["smalltalk"]
+        train_tokenizer(sample, args.vocab).save(str(path))
+    tokenizer = Tokenizer.from_file(str(path))
     for name, texts in sources.items():
         save_tokens(args.out / f"{name}.npz", texts, tokenizer)
     (args.out / "validation.json").write_text(json.dumps(validation))

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from evaluate import bits_per_byte
 from optim import Average, build
 from stream import Stream
 
-MIX = {"stories": 0.14, "tales": 0.33, "books": 0.34, "reading": 0.08, "topical": 0.09, "smalltalk": 0.02}
+MIX = {"stories": 0.14, "tales": 0.33, "books": 0.33, "reading": 0.07, "topical": 0.08, "smalltalk": 0.02, "telling": 0.03}
 
 
 def parse():
@@ -162,9 +163,12 @@ def main():
         log.write(json.dumps({"step": step, "tokens": tokens, "seconds": round(seconds), "val_bpb": raw, "val_bpb_average": averaged, "epochs": stream.epochs()}) + "\n")
         print(f"\nvalidation {raw:.4f} bits per byte, averaged weights {averaged:.4f}", flush=True)
 
+    stop = []
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: stop.append(True))  # finish the step, save, end
     started = saved_at = evaluated_at = time.time()
     start_tokens, smooth = tokens, None
-    while tokens < args.tokens and time.time() - started < args.minutes * 60:
+    while not stop and tokens < args.tokens and time.time() - started < args.minutes * 60:
         begin = time.time()
         factor = learning_rate(step, tokens, args)
         inputs, targets, pos = (x.to(device) for x in stream.batch())
@@ -190,7 +194,8 @@ def main():
             evaluate()
             evaluated_at = time.time()
     checkpoint()
-    evaluate()
+    if not stop:
+        evaluate()
 
 
 if __name__ == "__main__":

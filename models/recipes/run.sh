@@ -1,0 +1,13 @@
+#!/bin/sh
+# The whole recipe in one command:  ./run.sh CORPUS_FOLDER RUN_FOLDER [TOKENS]
+# Every stage is skipped or resumed where its result exists, so the command can be stopped and given again.
+set -eu
+corpus=$(realpath "$1"); mkdir -p "$2"; run=$(realpath "$2"); tokens=${3:-40e6}
+cd "$(dirname "$0")"
+. ./env.sh
+[ -f "$run/data/validation.json" ] || python3 prepare.py --corpus "$corpus" --out "$run/data"
+python3 train.py --data "$run/data" --run "$run/flat" --tokens "$tokens"
+python3 train.py --data "$run/data" --run "$run/cooled" --from "$run/flat/last.pt" \
+  --tokens "$(python3 -c "print($tokens * 1.2)")" --cool "$(python3 -c "print($tokens * 0.2)")"
+python3 plot.py "$run/flat/log.jsonl" "$run/cooled/log.jsonl" --out "$run/curve.svg"
+python3 export.py "$run/cooled/last.pt" --data "$run/data" --out "$run/model" --dtype float16 --raw

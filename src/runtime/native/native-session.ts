@@ -1,0 +1,81 @@
+/**
+ * Opens an artifact's graph with the session settings that we chose by measurement (docs/runtime.md, "Threads"), and owns
+ * what has to live as long as the session. Knows nothing of slots or runs.
+ */
+import path from "node:path";
+import type { Manifest } from "../../model/artifact.ts";
+import { checkGraphNames } from "../graph-names.ts";
+import { type Handle, OrtApi } from "./ort-api.ts";
+
+/** ONNX Runtime's session configuration entries. */
+const SESSION_CONFIG: Readonly<Record<string, string>> = {
+  // Workers may spin for the next operator while a run goes on, but leave the cores to the event loop between runs.
+  "session.intra_op.allow_spinning": "1",
+  "session.force_spinning_stop": "1",
+};
+
+export interface NativeSessionOptions {
+  readonly artifactDir: string;
+  readonly numThreads: number;
+  readonly device: "cpu" | "cuda";
+  readonly checked: boolean;
+  /** On top of `SESSION_CONFIG`. */
+  readonly config: Readonly<Record<string, string>>;
+}
+
+export class NativeSession {
+  readonly api: OrtApi;
+  readonly #env: Handle;
+  readonly memoryInfo: Handle;
+  readonly runOptions: Handle;
+  readonly session: Handle;
+
+  /**
+   * Loads off the event loop.
+   * @throws `invalid_artifact` if the graph does not load or is not the manifest's; `device_unavailable`.
+   */
+  static async open(manifest: Manifest, options: NativeSessionOptions): Promise<NativeSession> {
+    const api = new OrtApi({ checked: options.checked });
+    const owned: Handle[] = [];
+    const own = (handle: Handle): Handle => {
+      owned.push(handle);
+      return handle;
+    };
+    try {
+      const env = own(api.createEnv());
+      const memoryInfo = own(api.createCpuMemoryInfo());
+      const runOptions = own(api.createRunOptions());
+      const sessionOptions = api.createSessionOptions({
+        numThreads: options.numThreads,
+        cuda: options.device === "cuda",
+        config: { ...SESSION_CONFIG, ...options.config },
+      });
+      try {
+        const session = own(
+          await api.createSession(env, path.resolve(options.artifactDir, manifest.graph), sessionOptions),
+        );
+        checkGraphNames(manifest.state, api.sessionNames(session));
+        return new NativeSession(api, { env, memoryInfo, runOptions, session });
+      } finally {
+        api.release(sessionOptions);
+      }
+    } catch (error) {
+      for (const handle of owned.toReversed()) api.release(handle);
+      throw error;
+    }
+  }
+
+  private constructor(api: OrtApi, handles: Record<"env" | "memoryInfo" | "runOptions" | "session", Handle>) {
+    this.api = api;
+    this.#env = handles.env;
+    this.memoryInfo = handles.memoryInfo;
+    this.runOptions = handles.runOptions;
+    this.session = handles.session;
+  }
+
+  /** No run may be in flight, and every tensor must have been released. */
+  close(): void {
+    for (const handle of [this.session, this.runOptions, this.memoryInfo, this.#env]) this.api.release(handle);
+    this.api.assertNothingLive();
+  }
+}

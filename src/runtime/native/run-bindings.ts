@@ -1,0 +1,159 @@
+/**
+ * Everything one run reads and writes, as the argument arrays that the C API wants: our buffers, the values over them,
+ * and which of them belong to a shape. Repeating the last shape costs nothing. Does not run anything.
+ */
+import { strict as assert } from "node:assert";
+import { type Manifest, NUM_CANDIDATES } from "../../model/artifact.ts";
+import { FIXED_OUTPUTS, graphNames } from "../graph-names.ts";
+import { graphRows, writeInt64 } from "../run-input.ts";
+import type { RunInput, RunOutput } from "../runner.ts";
+import type { SlotStates } from "../slot-states.ts";
+import type { NativeSession } from "./native-session.ts";
+import type { Handle, RunArguments } from "./ort-api.ts";
+import { NameArray, PointerArray } from "./pointer-array.ts";
+import { StateValues, TensorBuffer } from "./tensor-values.ts";
+
+/** What the arrays point at now, and the views of it. */
+interface Bound {
+  readonly firstSlot: number;
+  readonly numSequences: number;
+  readonly numSteps: number;
+  readonly args: RunArguments;
+  readonly tokenIds: BigInt64Array;
+  readonly logitRows: BigInt64Array;
+  readonly temperatures: Float32Array;
+  readonly output: RunOutput;
+}
+
+export class RunBindings {
+  readonly #session: NativeSession;
+  readonly #inputNames: NameArray;
+  readonly #inputs: PointerArray;
+  readonly #outputNames: NameArray;
+  readonly #outputs: PointerArray;
+  readonly #states: StateValues;
+  readonly #vocabSize: number;
+  readonly #numCandidates: number;
+  readonly #tokenIds: TensorBuffer<"int64">;
+  readonly #logitRows: TensorBuffer<"int64">;
+  readonly #temperatures: TensorBuffer<"float32">;
+  readonly #logits: TensorBuffer<"float32">;
+  readonly #topLogits: TensorBuffer<"float32">;
+  readonly #topIds: TensorBuffer<"int64">;
+  readonly #logSumExp: TensorBuffer<"float32">;
+  readonly #temperedLogSumExp: TensorBuffer<"float32">;
+  #bound: Bound | undefined;
+
+  /** Reserves a row of output per slot, which is what decoding needs; a run that wants more makes the buffers grow. */
+  constructor(session: NativeSession, manifest: Manifest, states: SlotStates) {
+    const { api, memoryInfo } = session;
+    const { numSlots } = states;
+    this.#vocabSize = manifest.sizes.vocabSize;
+    this.#numCandidates = Math.min(NUM_CANDIDATES, this.#vocabSize);
+    this.#states = new StateValues(api, memoryInfo, states);
+    this.#tokenIds = new TensorBuffer(api, memoryInfo, "int64", numSlots);
+    this.#logitRows = new TensorBuffer(api, memoryInfo, "int64", numSlots);
+    this.#temperatures = new TensorBuffer(api, memoryInfo, "float32", numSlots);
+    this.#logits = new TensorBuffer(api, memoryInfo, "float32", numSlots * this.#vocabSize);
+    this.#topLogits = new TensorBuffer(api, memoryInfo, "float32", numSlots * this.#numCandidates);
+    this.#topIds = new TensorBuffer(api, memoryInfo, "int64", numSlots * this.#numCandidates);
+    this.#logSumExp = new TensorBuffer(api, memoryInfo, "float32", numSlots);
+    this.#temperedLogSumExp = new TensorBuffer(api, memoryInfo, "float32", numSlots);
+    const { inputs, outputs } = graphNames(manifest.state);
+    this.#session = session;
+    this.#inputNames = new NameArray(inputs);
+    this.#inputs = new PointerArray(inputs.length);
+    this.#outputNames = new NameArray(outputs);
+    this.#outputs = new PointerArray(outputs.length);
+  }
+
+  /**
+   * Copies the input in and points the argument arrays at what this run takes. No run may be in flight.
+   * @returns what to run, and the views that it will fill, valid until the next `bind`.
+   */
+  bind(input: RunInput): { args: RunArguments; output: RunOutput } {
+    if (this.#bound === undefined || !isSameShape(this.#bound, input)) {
+      this.#bound = undefined; // until every pointer is right
+      this.#bound = this.#rebind(input);
+    }
+    const { args, tokenIds, logitRows, temperatures, output } = this.#bound;
+    // A caller that transferred our output to another thread has freed what the run would write into.
+    assert(output.logits.buffer.byteLength > 0, "the runner's output buffers were transferred away");
+    writeInt64(tokenIds, input.tokenIds);
+    const rows = graphRows(input);
+    writeInt64(logitRows, rows.logitRows);
+    temperatures.set(rows.temperatures);
+    return { args, output };
+  }
+
+  release(): void {
+    this.#bound = undefined;
+    this.#states.release();
+    this.#tokenIds.release();
+    this.#logitRows.release();
+    this.#temperatures.release();
+    this.#logits.release();
+    this.#topLogits.release();
+    this.#topIds.release();
+    this.#logSumExp.release();
+    this.#temperedLogSumExp.release();
+  }
+
+  #rebind({ firstSlot, numSequences, numSteps, logitRows }: RunInput): Bound {
+    const numRows = logitRows.length;
+    const numGraphRows = Math.max(1, numRows); // see `graphRows`
+    const states = this.#states.range(firstSlot, numSequences);
+    setPointers(this.#inputs, [
+      this.#tokenIds.value([numSequences, numSteps]),
+      this.#logitRows.value([numGraphRows]),
+      this.#temperatures.value([numGraphRows]),
+      ...states,
+    ]);
+    setPointers(this.#outputs, [
+      this.#logits.value([numGraphRows, this.#vocabSize]),
+      this.#topLogits.value([numGraphRows, this.#numCandidates]),
+      this.#topIds.value([numGraphRows, this.#numCandidates]),
+      this.#logSumExp.value([numGraphRows]),
+      this.#temperedLogSumExp.value([numGraphRows]),
+      ...states, // in place: each `present` is its `past`
+    ]);
+    return {
+      firstSlot,
+      numSequences,
+      numSteps,
+      args: {
+        session: this.#session.session,
+        runOptions: this.#session.runOptions,
+        inputNames: this.#inputNames,
+        inputs: this.#inputs,
+        outputNames: this.#outputNames,
+        outputs: this.#outputs,
+        firstOutput: numRows === 0 ? FIXED_OUTPUTS.length : 0,
+      },
+      tokenIds: this.#tokenIds.view(numSequences * numSteps),
+      logitRows: this.#logitRows.view(numGraphRows),
+      temperatures: this.#temperatures.view(numGraphRows),
+      output: {
+        numRows,
+        logits: this.#logits.view(numRows * this.#vocabSize),
+        topLogits: this.#topLogits.view(numRows * this.#numCandidates),
+        topIds: this.#topIds.view(numRows * this.#numCandidates),
+        logSumExp: this.#logSumExp.view(numRows),
+        temperedLogSumExp: this.#temperedLogSumExp.view(numRows),
+      },
+    };
+  }
+}
+
+function isSameShape(bound: Bound, input: RunInput): boolean {
+  return (
+    bound.firstSlot === input.firstSlot &&
+    bound.numSequences === input.numSequences &&
+    bound.numSteps === input.numSteps &&
+    bound.output.numRows === input.logitRows.length
+  );
+}
+
+function setPointers(array: PointerArray, values: readonly Handle[]): void {
+  for (const [index, value] of values.entries()) array.values[index] = value.address;
+}

@@ -1,0 +1,128 @@
+/**
+ * OrtValues over our own memory, kept by shape so that a step in the steady state makes none. Owns the memory and the
+ * values; whoever binds them must be done with a run before asking for the next.
+ */
+import { type SlotStates, slotRange } from "../slot-states.ts";
+import type { ElementType, Handle, OrtApi } from "./ort-api.ts";
+
+/** Shapes kept per buffer; prefill lengths and batch sizes change, most steps repeat the last ones. */
+const NUM_CACHED_SHAPES = 32;
+
+type DataOf<Type extends ElementType> = Type extends "int64" ? BigInt64Array<ArrayBuffer> : Float32Array<ArrayBuffer>;
+
+/** One buffer, as large as the largest shape asked for so far, and the values over its beginning. */
+export class TensorBuffer<Type extends ElementType> {
+  readonly #api: OrtApi;
+  readonly #memoryInfo: Handle;
+  readonly #type: Type;
+  readonly #values: HandleCache<string, Handle>;
+  #data: DataOf<Type>;
+
+  constructor(api: OrtApi, memoryInfo: Handle, type: Type, numElements: number) {
+    this.#api = api;
+    this.#memoryInfo = memoryInfo;
+    this.#type = type;
+    this.#values = new HandleCache(NUM_CACHED_SHAPES, (value) => api.release(value));
+    this.#data = allocate(type, numElements);
+  }
+
+  /** The first elements: a view, for reading and writing. Valid until a larger shape is asked for. */
+  view(numElements: number): DataOf<Type> {
+    return this.#data.subarray(0, numElements) as DataOf<Type>;
+  }
+
+  /** A tensor over the buffer's beginning. The buffer is replaced, contents lost, if it is too small. Owned here. */
+  value(shape: readonly number[]): Handle {
+    return this.#values.get(shape.join(","), () => {
+      const numElements = shape.reduce((product, size) => product * size, 1);
+      if (numElements > this.#data.length) {
+        this.#values.clear(); // they point into the old memory
+        this.#data = allocate(this.#type, numElements);
+      }
+      return this.#api.createTensor(this.#memoryInfo, this.#type, this.view(numElements), shape);
+    });
+  }
+
+  release(): void {
+    this.#values.clear();
+  }
+}
+
+/** The values over ranges of slots: one list per range, in the order of the state spec. */
+export class StateValues {
+  readonly #api: OrtApi;
+  readonly #memoryInfo: Handle;
+  readonly #states: SlotStates;
+  readonly #ranges: HandleCache<string, Handle[]>;
+
+  constructor(api: OrtApi, memoryInfo: Handle, states: SlotStates) {
+    this.#api = api;
+    this.#memoryInfo = memoryInfo;
+    this.#states = states;
+    // Every prefix (decode) and every single slot (prefill) fits.
+    this.#ranges = new HandleCache(2 * states.numSlots, (values) => releaseAll(api, values));
+  }
+
+  /** Owned here; valid until the next call. */
+  range(firstSlot: number, numSlots: number): readonly Handle[] {
+    return this.#ranges.get(`${firstSlot},${numSlots}`, () => {
+      const values: Handle[] = [];
+      try {
+        for (const tensor of this.#states.tensors) {
+          const data = slotRange(tensor, firstSlot, numSlots);
+          values.push(this.#api.createTensor(this.#memoryInfo, "float32", data, [numSlots, ...tensor.shape]));
+        }
+        return values;
+      } catch (error) {
+        releaseAll(this.#api, values);
+        throw error;
+      }
+    });
+  }
+
+  release(): void {
+    this.#ranges.clear();
+  }
+}
+
+/** The least recently used is released when there are more than `capacity`. */
+class HandleCache<Key, Value> {
+  readonly #entries = new Map<Key, Value>();
+  readonly #capacity: number;
+  readonly #release: (value: Value) => void;
+
+  constructor(capacity: number, release: (value: Value) => void) {
+    this.#capacity = capacity;
+    this.#release = release;
+  }
+
+  get(key: Key, create: () => Value): Value {
+    let value = this.#entries.get(key);
+    if (value === undefined) value = create();
+    else this.#entries.delete(key);
+    this.#entries.set(key, value);
+    if (this.#entries.size > this.#capacity) {
+      const [oldestKey, oldest] = this.#entries.entries().next().value!;
+      this.#entries.delete(oldestKey);
+      this.#release(oldest);
+    }
+    return value;
+  }
+
+  clear(): void {
+    for (const value of this.#entries.values()) this.#release(value);
+    this.#entries.clear();
+  }
+}
+
+function releaseAll(api: OrtApi, values: readonly Handle[]): void {
+  for (const value of values) api.release(value);
+}
+
+/** NOTE: by way of an ArrayBuffer: V8 keeps a small typed array's own memory on its heap, where it may move. */
+function allocate<Type extends ElementType>(type: Type, numElements: number): DataOf<Type> {
+  const length = Math.max(1, numElements); // ONNX Runtime wants an address even for an empty tensor
+  const data =
+    type === "int64" ? new BigInt64Array(new ArrayBuffer(length * 8)) : new Float32Array(new ArrayBuffer(length * 4));
+  return data as DataOf<Type>;
+}

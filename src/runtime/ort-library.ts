@@ -1,0 +1,49 @@
+/**
+ * Finds the ONNX Runtime shared library that onnxruntime-node ships, and which execution providers it can really open.
+ * Knows file names only; `ort-api.ts` loads the library.
+ */
+import { existsSync } from "node:fs";
+import { createRequire } from "node:module";
+import path from "node:path";
+import { DenseMambaError } from "../errors.ts";
+
+const LIBRARY_NAMES: Readonly<Record<string, (version: string) => string>> = {
+  linux: () => "libonnxruntime.so.1",
+  darwin: (version) => `libonnxruntime.${version}.dylib`,
+  win32: () => "onnxruntime.dll",
+};
+
+/** Providers that live in a shared library of their own: the main library lists them whether or not that one is there. */
+const PROVIDER_LIBRARIES: Readonly<Record<string, string>> = {
+  CUDAExecutionProvider: "onnxruntime_providers_cuda",
+  TensorrtExecutionProvider: "onnxruntime_providers_tensorrt",
+};
+
+/** @throws `device_unavailable` where onnxruntime-node has no build for this platform. */
+export function findOrtLibrary(): string {
+  const packageDir = path.dirname(createRequire(import.meta.url).resolve("onnxruntime-node/package.json"));
+  const version: unknown = createRequire(import.meta.url)("onnxruntime-node/package.json").version;
+  const libraryName = LIBRARY_NAMES[process.platform]?.(String(version));
+  const binDir = path.join(packageDir, "bin", "napi-v6", process.platform, process.arch);
+  const libraryPath = libraryName === undefined ? undefined : path.join(binDir, libraryName);
+  if (libraryPath === undefined || !existsSync(libraryPath)) {
+    throw new DenseMambaError(
+      "device_unavailable",
+      `onnxruntime-node ${version} has no library for ${process.platform}/${process.arch}: looked for ${libraryPath ?? binDir}`,
+    );
+  }
+  return libraryPath;
+}
+
+/** The providers of `listed` that are built in or whose own library lies beside the main one. */
+export function openableProviders(listed: readonly string[], libraryPath: string): string[] {
+  return listed.filter((provider) => {
+    const name = PROVIDER_LIBRARIES[provider];
+    return name === undefined || existsSync(path.join(path.dirname(libraryPath), providerFile(name)));
+  });
+}
+
+function providerFile(name: string): string {
+  if (process.platform === "win32") return `${name}.dll`;
+  return process.platform === "darwin" ? `lib${name}.dylib` : `lib${name}.so`;
+}

@@ -1,0 +1,51 @@
+/**
+ * Checks one run's input before it reaches ONNX Runtime, where a wrong length would read memory that is not there. Both
+ * runners use it. A failure here is our own bug: the engine never makes such an input, whatever a client sends.
+ */
+import { strict as assert } from "node:assert";
+import type { RunInput } from "./runner.ts";
+
+export function assertRunInput(input: RunInput, numSlots: number, vocabSize: number): void {
+  const { firstSlot, numSequences, numSteps, tokenIds, logitRows, temperatures } = input;
+  assert(isCount(firstSlot, 0), `firstSlot must be a whole number, at least 0, got ${firstSlot}`);
+  assert(isCount(numSequences, 1), `numSequences must be a whole number, at least 1, got ${numSequences}`);
+  assert(isCount(numSteps, 1), `numSteps must be a whole number, at least 1, got ${numSteps}`);
+  const endSlot = firstSlot + numSequences;
+  assert(endSlot <= numSlots, `slots ${firstSlot} to ${endSlot - 1} are not all below ${numSlots}`);
+  const numTokens = numSequences * numSteps;
+  assert(tokenIds.length === numTokens, `expected ${numTokens} token ids, got ${tokenIds.length}`);
+  for (let index = 0; index < numTokens; index++) {
+    const tokenId = tokenIds[index]!;
+    assert(isCount(tokenId, 0) && tokenId < vocabSize, `token id must be 0 to ${vocabSize - 1}, got ${tokenId}`);
+  }
+  assert(
+    temperatures.length === logitRows.length,
+    `expected a temperature for each of ${logitRows.length} rows, got ${temperatures.length}`,
+  );
+  let previousRow = -1;
+  for (let index = 0; index < logitRows.length; index++) {
+    const row = logitRows[index]!;
+    assert(isCount(row, 0) && row > previousRow, `logit rows must ascend, got ${row} after ${previousRow}`);
+    assert(row < numTokens, `logit row must be below ${numTokens}, got ${row}`);
+    assert(temperatures[index]! > 0, `temperature must be above 0, got ${temperatures[index]}`);
+    previousRow = row;
+  }
+}
+
+/**
+ * The rows to ask the graph for: those of the input, or row 0, its outputs not fetched, if the input asks for none.
+ * NOTE: an empty `logit_rows` kills the process: ONNX Runtime's TopK divides by the number of rows (SIGFPE in 1.30).
+ */
+export function graphRows({ logitRows, temperatures }: RunInput): Pick<RunInput, "logitRows" | "temperatures"> {
+  return logitRows.length === 0 ? { logitRows: [0], temperatures: [1] } : { logitRows, temperatures };
+}
+
+/** Writes non-negative 32-bit numbers as int64, without making a BigInt of each. `target` holds zeros above bit 31. */
+export function writeInt64(target: BigInt64Array, values: ArrayLike<number>): void {
+  const words = new Int32Array(target.buffer, target.byteOffset, target.length * 2); // little-endian: low word first
+  for (let index = 0; index < values.length; index++) words[index * 2] = values[index]!;
+}
+
+function isCount(value: number, least: number): boolean {
+  return Number.isSafeInteger(value) && value >= least;
+}

@@ -1,0 +1,109 @@
+/**
+ * The states of all slots in host memory: one buffer per state tensor, [numSlots, ...shape], so that a range of slots is
+ * one contiguous tensor and nothing is gathered or scattered. Both runners use it; knows nothing of ONNX Runtime.
+ */
+import { strict as assert } from "node:assert";
+import { DenseMambaError } from "../errors.ts";
+import { numElements, type StateSpec, stateBytes } from "../model/state.ts";
+
+export interface SlotTensor {
+  readonly name: string;
+  /** Of one slot. */
+  readonly shape: readonly number[];
+  readonly elementsPerSlot: number;
+  /** [numSlots, ...shape]. Starts as zeros; its memory never moves. */
+  readonly data: Float32Array<ArrayBuffer>;
+}
+
+export class SlotStates {
+  readonly numSlots: number;
+  /** In the order of the state spec. */
+  readonly tensors: readonly SlotTensor[];
+  readonly #slotBytes: number;
+  /** One tensor of one slot, for swapping. */
+  readonly #scratch: Float32Array;
+
+  constructor(spec: StateSpec, numSlots: number) {
+    assert(Number.isSafeInteger(numSlots) && numSlots >= 1, `numSlots must be at least 1, got ${numSlots}`);
+    this.numSlots = numSlots;
+    this.#slotBytes = stateBytes(spec);
+    this.tensors = spec.map(({ name, shape }) => {
+      const elementsPerSlot = numElements(shape);
+      const buffer = new ArrayBuffer(numSlots * elementsPerSlot * Float32Array.BYTES_PER_ELEMENT);
+      return { name, shape, elementsPerSlot, data: new Float32Array(buffer) };
+    });
+    this.#scratch = new Float32Array(Math.max(0, ...this.tensors.map((tensor) => tensor.elementsPerSlot)));
+  }
+
+  clear(slot: number): void {
+    this.#assertSlot(slot);
+    for (const tensor of this.tensors) slotView(tensor, slot).fill(0);
+  }
+
+  copy(from: number, to: number): void {
+    this.#assertSlot(from);
+    this.#assertSlot(to);
+    for (const tensor of this.tensors) slotView(tensor, to).set(slotView(tensor, from));
+  }
+
+  swap(a: number, b: number): void {
+    this.#assertSlot(a);
+    this.#assertSlot(b);
+    for (const tensor of this.tensors) {
+      const held = this.#scratch.subarray(0, tensor.elementsPerSlot);
+      held.set(slotView(tensor, a));
+      slotView(tensor, a).set(slotView(tensor, b));
+      slotView(tensor, b).set(held);
+    }
+  }
+
+  /** A copy, tensors in the order of the state spec. */
+  read(slot: number): Uint8Array<ArrayBuffer> {
+    this.#assertSlot(slot);
+    const state = new Uint8Array(this.#slotBytes);
+    let offset = 0;
+    for (const tensor of this.tensors) {
+      const bytes = bytesOf(slotView(tensor, slot));
+      state.set(bytes, offset);
+      offset += bytes.length;
+    }
+    return state;
+  }
+
+  /** @throws `invalid_snapshot` if the length is not that of one slot's state. */
+  write(slot: number, state: Uint8Array): void {
+    this.#assertSlot(slot);
+    if (state.length !== this.#slotBytes) {
+      throw new DenseMambaError(
+        "invalid_snapshot",
+        `a state of this model is ${this.#slotBytes} bytes, the snapshot holds ${state.length}`,
+      );
+    }
+    let offset = 0;
+    for (const tensor of this.tensors) {
+      const bytes = bytesOf(slotView(tensor, slot));
+      bytes.set(state.subarray(offset, offset + bytes.length));
+      offset += bytes.length;
+    }
+  }
+
+  #assertSlot(slot: number): void {
+    assert(
+      Number.isSafeInteger(slot) && slot >= 0 && slot < this.numSlots,
+      `slot must be 0 to ${this.numSlots - 1}, got ${slot}`,
+    );
+  }
+}
+
+/** Slots [firstSlot, firstSlot + numSlots) of one tensor; a view, not a copy. */
+export function slotRange(tensor: SlotTensor, firstSlot: number, numSlots: number): Float32Array<ArrayBuffer> {
+  return tensor.data.subarray(firstSlot * tensor.elementsPerSlot, (firstSlot + numSlots) * tensor.elementsPerSlot);
+}
+
+function slotView(tensor: SlotTensor, slot: number): Float32Array {
+  return slotRange(tensor, slot, 1);
+}
+
+function bytesOf(view: Float32Array): Uint8Array {
+  return new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+}

@@ -93,6 +93,8 @@ export interface ServerOptions {
   readonly metricsNeedKey: boolean;
   /** Origins that browsers may call from, or `*`. None: no CORS headers, and no WebSocket from another origin. */
   readonly corsOrigins: readonly string[];
+  /** Whether a request may bring its own `chat_template`: a template is a program, if one that runs in a sandbox. */
+  readonly trustRequestTemplates: boolean;
   readonly heartbeatMs: number;
   /** A reader that takes nothing for so long loses its stream, and the slot is freed. */
   readonly stallTimeoutMs: number;
@@ -132,6 +134,7 @@ export const DEFAULT_SERVER_OPTIONS: ServerOptions = {
   apiKeys: [],
   metricsNeedKey: false,
   corsOrigins: [],
+  trustRequestTemplates: false,
   heartbeatMs: 15_000,
   stallTimeoutMs: 60_000,
   limits: {

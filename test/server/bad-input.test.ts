@@ -202,6 +202,7 @@ it.each<[path: string, body: object, param: string]>([
   [CHAT, { messages: [{ role: "user", content: "a" }], audio: { voice: "x" } }, "audio"],
   [CHAT, { messages: [{ role: "user", content: [{ type: "image_url" }] }] }, "messages[0].content[0].type"],
   [CHAT, { messages: [{ role: "assistant", content: "a", tool_calls: [{}] }] }, "messages[0].tool_calls"],
+  [CHAT, { messages: [{ role: "user", content: "a" }], chat_template: "{{ x }}" }, "chat_template"],
   [RESPONSES, { input: "a", tools: [{ type: "web_search" }] }, "tools"],
   [RESPONSES, { input: "a", background: true }, "background"],
   [RESPONSES, { input: "a", conversation: "c" }, "conversation"],

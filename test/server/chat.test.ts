@@ -103,7 +103,8 @@ describe("a chat completion", () => {
     });
   });
 
-  it("passes a template and its arguments on", async () => {
+  it("passes a template and its arguments on where the server trusts them", async () => {
+    server = createTestServer({ trustRequestTemplates: true });
     await chat({ chat_template: "{{ x }}", chat_template_kwargs: { x: 1 } });
     expect(server.generator.requests[0]!.prompts[0]).toMatchObject({
       template: "{{ x }}",

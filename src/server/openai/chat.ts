@@ -15,7 +15,7 @@ import {
   wantsUsageChunk,
 } from "./fields.ts";
 import { chatMessages } from "./messages.ts";
-import { invalid, isRecord, unsupportedUnless } from "./validate.ts";
+import { addUnsupported, invalid, isRecord, unsupportedUnless } from "./validate.ts";
 
 /** Set by the server itself when it renders a template. */
 const RESERVED_TEMPLATE_ARGUMENTS = ["messages", "chat_template", "add_generation_prompt", "continue_final_message"];
@@ -42,8 +42,7 @@ export function chatBody(bounds: Bounds) {
     top_logprobs: z.int().min(0).max(MAX_LOGPROBS).optional(),
     add_generation_prompt: z.boolean().optional(),
     continue_final_message: z.boolean().optional(),
-    /** A program of the client's: the generation layer runs it with limits on time and memory. */
-    chat_template: z.string().min(1).max(MAX_TEMPLATE_LENGTH).optional(),
+    chat_template: requestTemplate(bounds.trustRequestTemplates),
     chat_template_kwargs: z.record(z.string(), z.unknown()).optional(),
     ...toolFields(),
     functions: unsupportedUnless(isEmptyList, "this model calls no functions"),
@@ -67,6 +66,18 @@ export function chatBody(bounds: Bounds) {
     ...constrainedDecodingFields(),
     ...ignoredFields(),
   });
+}
+
+/** Behind the option since a template is a program; the generation layer runs it with limits on time and memory. */
+function requestTemplate(trusted: boolean) {
+  return z
+    .string()
+    .min(1)
+    .max(MAX_TEMPLATE_LENGTH)
+    .superRefine((_template, context) => {
+      if (!trusted) addUnsupported(context, "is not supported: this server takes no templates from requests", []);
+    })
+    .optional();
 }
 
 export type ChatBody = z.output<ReturnType<typeof chatBody>>;

@@ -11,6 +11,7 @@ import { addIssue, invalid, isRecord, show, unsupportedUnless } from "./validate
 /** What the bounds of a request depend on. */
 export interface Bounds extends RequestLimits {
   readonly vocabSize: number;
+  readonly trustRequestTemplates: boolean;
 }
 
 export const MAX_LOGPROBS = 20;

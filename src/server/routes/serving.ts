@@ -9,8 +9,9 @@ import type { AnswerHead, Emit, StreamRenderer } from "../openai/renderer.ts";
 import { admit, pump } from "../stream/pump.ts";
 import { streamSse } from "../stream/sse.ts";
 
-export function boundsOf(deps: ServerDeps): Bounds {
-  return { ...deps.options.limits, vocabSize: deps.model.manifest.sizes.vocabSize };
+export function boundsOf({ options, model }: ServerDeps): Bounds {
+  const { limits, trustRequestTemplates } = options;
+  return { ...limits, vocabSize: model.manifest.sizes.vocabSize, trustRequestTemplates };
 }
 
 export function answerHead(deps: ServerDeps, idPrefix: "cmpl" | "chatcmpl"): AnswerHead {

@@ -1,0 +1,262 @@
+import { describe, expect, it } from "vitest";
+import { createTestServer, FAKE_MODEL, NOW_MS } from "../helpers/server-deps.ts";
+
+const COMPLETION = { prompt: "a" };
+
+describe("routes", () => {
+  it("that do not exist are a 404 in OpenAI's shape", async () => {
+    const { app } = createTestServer();
+    const response = await app.request("/v1/embeddings", { method: "POST" });
+    expect(response.status).toBe(404);
+    expect(await response.json()).toEqual({
+      error: {
+        message: "there is no route POST /v1/embeddings",
+        type: "invalid_request_error",
+        param: null,
+        code: "route_not_found",
+      },
+    });
+  });
+
+  it.each([
+    ["GET", "/v1/completions", "POST"],
+    ["DELETE", "/v1/models", "GET, HEAD"],
+    ["PUT", "/v1/sessions/abc", "DELETE, GET, HEAD"],
+    ["POST", "/health", "GET, HEAD"],
+  ])("do not take %s %s, and say what they take", async (method, path, allow) => {
+    const { app } = createTestServer();
+    const response = await app.request(path, { method });
+    expect(response.status).toBe(405);
+    expect(response.headers.get("allow")).toBe(allow);
+    expect(await response.json()).toMatchObject({ error: { code: "method_not_allowed" } });
+  });
+});
+
+describe("models", () => {
+  it("are listed under their name and aliases, with what this model is", async () => {
+    const { app } = createTestServer();
+    const list = await (await app.request("/v1/models")).json();
+    expect(list).toMatchObject({
+      object: "list",
+      data: [
+        {
+          id: FAKE_MODEL,
+          object: "model",
+          created: NOW_MS / 1000,
+          owned_by: "densemamba",
+          densemamba: { family: "dense_mamba", precision: "int8", vocab_size: 512, state_bytes: 4096 },
+        },
+        { id: "default", root: FAKE_MODEL },
+      ],
+    });
+  });
+
+  it("are found by name and by alias", async () => {
+    const { app, post } = createTestServer();
+    expect(await (await app.request("/v1/models/default")).json()).toMatchObject({ id: "default" });
+    expect((await app.request("/v1/models/other")).status).toBe(404);
+    expect((await post("/v1/completions", { ...COMPLETION, model: "default" })).status).toBe(200);
+    expect((await post("/v1/completions", COMPLETION)).status).toBe(200);
+  });
+});
+
+describe("tokenizer endpoints", () => {
+  it("tokenize and detokenize, under both spellings", async () => {
+    const { post } = createTestServer();
+    const tokens = [72, 105];
+    const tokenize = async (body: object) => (await post("/tokenize", body)).json();
+    expect(await tokenize({ prompt: "Hi", add_special_tokens: false })).toMatchObject({ tokens, count: 2 });
+    expect(await tokenize({ content: "Hi", add_special: false })).toMatchObject({ tokens });
+    expect(await tokenize({ prompt: "Hi" })).toMatchObject({ tokens: [0, ...tokens] });
+    expect(await tokenize({ prompt: "Hi", add_special_tokens: false, return_token_strs: true })).toMatchObject({
+      token_strs: ["H", "i"],
+    });
+    expect(await (await post("/detokenize", { tokens })).json()).toEqual({ prompt: "Hi", content: "Hi" });
+  });
+
+  it("refuse what is no text or no token", async () => {
+    const { post } = createTestServer();
+    for (const [path, body, param] of [
+      ["/tokenize", {}, "prompt"],
+      ["/tokenize", { prompt: 5 }, "prompt"],
+      ["/detokenize", {}, "tokens"],
+      ["/detokenize", { tokens: "a" }, "tokens"],
+      ["/detokenize", { tokens: [1, 512] }, "tokens[1]"],
+    ] as const) {
+      const response = await post(path, body);
+      expect(response.status).toBe(400);
+      expect(await response.json()).toMatchObject({ error: { param } });
+    }
+  });
+
+  it("tell what lm-evaluation-harness asks", async () => {
+    const { app } = createTestServer();
+    expect(await (await app.request("/tokenizer_info")).json()).toEqual({
+      bos_token: null,
+      eos_token: "<eos>",
+      pad_token: null,
+      unk_token: null,
+      chat_template: "{{ messages }}",
+      vocab_size: 512,
+    });
+  });
+});
+
+describe("health and readiness", () => {
+  it("differ: the process lives while the engine recovers", async () => {
+    const { app, engine } = createTestServer();
+    expect(await (await app.request("/ready")).json()).toEqual({
+      status: "ready",
+      model: FAKE_MODEL,
+      runner: "fake runner",
+    });
+    engine.status = { state: "recovering", error: "the worker died" };
+    const response = await app.request("/ready");
+    expect(response.status).toBe(503);
+    expect(response.headers.get("retry-after")).toBe("2");
+    expect(await response.json()).toMatchObject({ status: "recovering", error: "the worker died" });
+    expect((await app.request("/health")).status).toBe(200);
+  });
+
+  it.each(["starting", "closed"] as const)("is not there while the engine is %s", async (state) => {
+    const { app, engine } = createTestServer();
+    engine.status = { state };
+    const response = await app.request("/ready");
+    expect(response.status).toBe(503);
+    expect(await response.json()).toMatchObject({ status: state });
+  });
+
+  it("metrics come as the metrics backend renders them", async () => {
+    const response = await createTestServer().app.request("/metrics");
+    expect(await response.text()).toBe("# fake metrics\n");
+    expect(response.headers.get("content-type")).toBe("text/plain; version=0.0.4; charset=utf-8");
+  });
+});
+
+describe("request ids", () => {
+  it("are echoed when they are plain tokens", async () => {
+    const { post } = createTestServer();
+    const response = await post("/v1/completions", COMPLETION, { "x-request-id": "trace-1" });
+    expect(response.headers.get("x-request-id")).toBe("trace-1");
+  });
+
+  it.each(["", "a b", "x".repeat(129), "ä"])("are made when the client's is %j", async (given) => {
+    const { app } = createTestServer();
+    const response = await app.request("/health", { headers: { "x-request-id": given } });
+    expect(response.headers.get("x-request-id")).toMatch(/^req_\d+$/);
+  });
+});
+
+describe("keys", () => {
+  const options = { apiKeys: ["key-one", "key-two"] };
+
+  it.each(["Bearer key-one", "Bearer key-two", "bearer key-two"])("let %s in", async (authorization) => {
+    const { post } = createTestServer(options);
+    expect((await post("/v1/completions", COMPLETION, { authorization })).status).toBe(200);
+  });
+
+  it.each(["", "Bearer", "Bearer ", "Bearer key-three", "Bearer key-one2", "Basic key-one", "key-one"])(
+    "keep %j out",
+    async (authorization) => {
+      const { post, generator } = createTestServer(options);
+      const response = await post("/v1/completions", COMPLETION, { authorization });
+      expect(response.status).toBe(401);
+      expect(response.headers.get("www-authenticate")).toBe("Bearer");
+      expect(await response.json()).toMatchObject({ error: { code: "invalid_api_key" } });
+      expect(generator.requests).toEqual([]);
+    },
+  );
+
+  it("are not asked of probes, documents and, unless so configured, metrics", async () => {
+    const { app } = createTestServer(options);
+    for (const path of ["/", "/health", "/ready", "/metrics", "/docs", "/openapi.yaml"]) {
+      expect((await app.request(path)).status, path).toBe(200);
+    }
+    expect((await app.request("/v1/models")).status).toBe(401);
+    expect((await app.request("/v1/sessions")).status).toBe(401);
+    expect((await createTestServer({ ...options, metricsNeedKey: true }).app.request("/metrics")).status).toBe(401);
+  });
+
+  it("may be anything, also empty, when none are configured", async () => {
+    const { post } = createTestServer();
+    for (const authorization of ["Bearer ", "Bearer sk-x", "Basic x"]) {
+      expect((await post("/v1/completions", COMPLETION, { authorization })).status).toBe(200);
+    }
+  });
+});
+
+describe("CORS", () => {
+  const preflight = {
+    method: "OPTIONS",
+    headers: { origin: "https://a.example", "access-control-request-method": "POST" },
+  };
+
+  it("is off unless configured", async () => {
+    const response = await createTestServer().app.request("/v1/completions", preflight);
+    expect(response.status).toBe(405);
+    expect(response.headers.get("access-control-allow-origin")).toBeNull();
+  });
+
+  it("lets the listed origins in, without credentials, also on streams", async () => {
+    const { app, post } = createTestServer({ corsOrigins: ["https://a.example"], apiKeys: ["k"] });
+    const allowed = await app.request("/v1/completions", preflight);
+    expect(allowed.status).toBe(204);
+    expect(allowed.headers.get("access-control-allow-origin")).toBe("https://a.example");
+    expect(allowed.headers.get("access-control-allow-credentials")).toBeNull();
+    const headers = { origin: "https://a.example", authorization: "Bearer k" };
+    const stream = await post("/v1/completions", { ...COMPLETION, stream: true }, headers);
+    expect(stream.headers.get("access-control-allow-origin")).toBe("https://a.example");
+    expect(stream.headers.get("x-request-id")).toBeTruthy();
+    await stream.text();
+  });
+
+  it("names no other origin", async () => {
+    const { app } = createTestServer({ corsOrigins: ["https://a.example"] });
+    const headers = { ...preflight.headers, origin: "https://b.example" };
+    const response = await app.request("/v1/completions", { method: "OPTIONS", headers });
+    expect(response.headers.get("access-control-allow-origin")).toBeNull();
+  });
+});
+
+describe("the log", () => {
+  it("has one line per request, with its tokens, and the observer hears of its route", async () => {
+    const { post, app, logLines, observed } = createTestServer();
+    await post("/v1/completions", COMPLETION, { "x-request-id": "r1" });
+    await app.request("/v1/models/secret-name");
+    await app.request("/nowhere/at/all");
+    expect(logLines.filter(({ message }) => message === "request").map(({ fields }) => fields)).toMatchObject([
+      { requestId: "r1", method: "POST", path: "/v1/completions", status: 200, promptTokens: 2, completionTokens: 4 },
+      { method: "GET", path: "/v1/models/secret-name", status: 404 },
+      { method: "GET", path: "/nowhere/at/all", status: 404 },
+    ]);
+    expect(observed).toMatchObject([
+      { http: { method: "POST", route: "/v1/completions", status: 200 } },
+      { http: { method: "GET", route: "/v1/models/:model", status: 404 } },
+      { http: { method: "GET", route: "unmatched", status: 404 } },
+    ]);
+  });
+
+  it("keeps probes at debug level and keys and prompts out", async () => {
+    const { app, post, logLines } = createTestServer({ apiKeys: ["secret-key"] });
+    await app.request("/health");
+    await post("/v1/completions", { prompt: "private words" }, { authorization: "Bearer secret-key" });
+    expect(logLines.map(({ level }) => level)).toEqual(["debug", "info"]);
+    expect(JSON.stringify(logLines)).not.toMatch(/secret-key|private words/);
+  });
+});
+
+describe("documents", () => {
+  it("are served from this machine, under a policy that forbids any other", async () => {
+    const { app } = createTestServer();
+    const page = await app.request("/docs");
+    expect(page.headers.get("content-security-policy")).toContain("script-src 'self'");
+    const html = await page.text();
+    expect(html).not.toMatch(/https?:\/\//);
+    const linked = [...html.matchAll(/(?:src|href)="\.(\/[^"]+)"/g)].map((match) => match[1]!);
+    expect(linked).toHaveLength(3);
+    for (const path of linked) expect((await app.request(path)).status, path).toBe(200);
+    expect(await (await app.request("/docs/init.js")).text()).toContain("./openapi.yaml");
+    expect((await app.request("/docs/package.json")).status).toBe(404);
+    expect((await app.request("/docs/..%2f..%2fpackage.json")).status).toBe(404);
+  });
+});

@@ -8,7 +8,7 @@ import { DenseMambaError } from "../errors.ts";
 
 export const MAX_TEMPLATE_LENGTH = 64 * 1024;
 const TIMEOUT_MS = 1000;
-const MAX_HEAP_MB = 64;
+const MAX_HEAP_MB = 32;
 /** Each costs a core while it runs. */
 const MAX_RUNNING = 2;
 const MAX_RENDERED_LENGTH = 4 * 1024 * 1024;

@@ -40,8 +40,9 @@ def batches(packed):
 
 @torch.no_grad()
 def total_nats(model, packed):
-    state, nats = model.zero_state(len(packed)), 0.0
-    for tokens, targets, pos, weight in batches(packed):
+    state, nats, device = model.zero_state(len(packed)), 0.0, next(model.parameters()).device
+    for batch in batches(packed):
+        tokens, targets, pos, weight = (x.to(device) for x in batch)
         hidden, state = model(tokens.long(), pos, state)
         nats += model.loss(hidden, targets, weight)[0].item()
     return nats

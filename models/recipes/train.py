@@ -37,7 +37,7 @@ def parse():
     add("--size", default="{}", help="JSON of sizes that differ from the architecture's defaults")
     add("--mix", default=json.dumps(MIX), help="JSON: source -> share of tokens")
     add("--rows", type=int, default=16)
-    add("--shards", type=int, default=4, help="parts of the batch that threads take in turn")
+    add("--shards", type=int, default=1 if torch.cuda.is_available() else 4, help="parts of the batch that threads take in turn")
     add("--threads", type=int, default=1 if torch.cuda.is_available() else os.cpu_count())
     add("--steps", type=int, default=256, help="tokens of a row in a batch; states are carried on to the next")
     add("--muon-lr", type=float, default=0.01)

@@ -20,7 +20,7 @@ export interface ConfigOption {
   readonly key: ConfigKey;
   /** E.g. `--max-batch`. */
   readonly flag: string;
-  /** E.g. `<n>`. */
+  /** E.g. `<n>`; empty for a switch. */
   readonly argument: string;
   /** E.g. `DENSEMAMBA_MAX_BATCH`. */
   readonly variable: string;
@@ -35,13 +35,18 @@ export const configOptions: readonly ConfigOption[] = Object.entries(configSchem
   return {
     key: key as ConfigKey,
     flag: String(meta.flag ?? `--${words(key).join("-")}`),
-    argument: String(meta.argument ?? (typeof fallback === "number" ? "<n>" : `<${key}>`)),
+    argument: String(meta.argument ?? argumentOf(key, fallback)),
     variable: ENVIRONMENT_PREFIX + words(key).join("_").toUpperCase(),
     description: String(meta.description),
     shownDefault: String(meta.shownDefault ?? fallback),
     repeatable: meta.repeatable === true,
   };
 });
+
+function argumentOf(key: string, fallback: unknown): string {
+  if (typeof fallback === "boolean") return "";
+  return typeof fallback === "number" ? "<n>" : `<${key}>`;
+}
 
 export interface ConfigSources {
   /** By config key; undefined means not given. */

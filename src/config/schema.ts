@@ -5,7 +5,7 @@
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
-import { apiKeyList, byteSize, integer, oneOf, originList, text } from "./values.ts";
+import { apiKeyList, boolean, byteSize, integer, oneOf, originList, text } from "./values.ts";
 
 /** The package's own folder: above `src/` in a checkout, above `dist/` in an installed package. */
 export const packageRoot = fileURLToPath(new URL("../..", import.meta.url));
@@ -39,7 +39,7 @@ export const configSchema = z.strictObject({
   }),
   threads: integer(0, 1024).default(0).meta({ description: "threads of the runtime; 0 takes one per usable core" }),
   maxBatch: integer(1, 1024).default(32).meta({ description: "sequences that run together" }),
-  maxQueue: integer(1, 1_000_000)
+  maxQueue: integer(0, 1_000_000)
     .default(256)
     .meta({ description: "sequences that may wait; more are refused with 429" }),
   prefillChunk: integer(1, 65_536).default(128).meta({ description: "prompt tokens read between two decode steps" }),
@@ -75,6 +75,10 @@ export const configSchema = z.strictObject({
     argument: "<origin>",
     repeatable: true,
     shownDefault: "none",
+  }),
+  metricsNeedKey: boolean().default(false).meta({ description: "ask for a key on /metrics too" }),
+  trustRequestTemplates: boolean().default(false).meta({
+    description: "let requests bring their own chat_template, which is a program",
   }),
   heartbeatMs: integer(100, 3_600_000).default(15_000).meta({
     description: "silence on a stream after which a heartbeat is sent",

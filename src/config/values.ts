@@ -29,6 +29,13 @@ export function oneOf<const T extends string>(...choices: readonly T[]) {
   return value(`one of ${choices.join(", ")}`, (raw) => choices.find((choice) => choice === raw));
 }
 
+export function boolean() {
+  return value("true or false", (raw) => {
+    if (raw === true || raw === "true" || raw === "1") return true;
+    return raw === false || raw === "false" || raw === "0" ? false : undefined;
+  });
+}
+
 const UNITS: Readonly<Record<string, number>> = {
   "": 1,
   b: 1,

@@ -40,6 +40,7 @@ export class Metrics implements EngineObserver {
   #sources: MetricsSources | undefined;
   #lastStepAtMs: number | undefined;
   #numEvictedSeen = 0;
+  #state: EngineStatus["state"] = "starting";
 
   constructor({ modelName, manifest, version, now }: MetricsOptions) {
     this.#now = now;
@@ -99,7 +100,9 @@ export class Metrics implements EngineObserver {
 
   onStatus(status: EngineStatus): void {
     for (const state of STATES) this.#instruments.engineStatus.set({ state }, state === status.state ? 1 : 0);
-    if (status.state === "recovering") this.#instruments.engineFaults.inc();
+    // While it recovers the engine says so again at each failed attempt: one fault all the same.
+    if (status.state === "recovering" && this.#state !== "recovering") this.#instruments.engineFaults.inc();
+    this.#state = status.state;
   }
 
   onSnapshotCaptured(durationMs: number): void {

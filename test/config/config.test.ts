@@ -52,7 +52,7 @@ describe("what is refused", () => {
       '--device must be one of auto, cpu, cuda, "gpu" given',
       '--port must be an integer from 0 to 65535, "70000" given',
       'DENSEMAMBA_MAX_BATCH must be an integer from 1 to 1024, "0" given',
-      "maxQueue in the config file must be an integer from 1 to 1000000, 1.5 given",
+      "maxQueue in the config file must be an integer from 0 to 1000000, 1.5 given",
     ]);
   });
 
@@ -101,6 +101,13 @@ describe("kinds of value", () => {
     expect(load({ apiKeys: ["a1", "b2"] }).apiKeys).toEqual(expected);
     expect(load({}, { DENSEMAMBA_API_KEYS: "a1, b2" }).apiKeys).toEqual(expected);
     expect(load({}, {}, { apiKeys: expected }).apiKeys).toEqual(expected);
+  });
+
+  it("reads switches from flags, text and JSON", () => {
+    expect(load({ metricsNeedKey: true }).metricsNeedKey).toBe(true);
+    expect(load({}, { DENSEMAMBA_METRICS_NEED_KEY: "1" }).metricsNeedKey).toBe(true);
+    expect(load({}, {}, { metricsNeedKey: false }).metricsNeedKey).toBe(false);
+    expect(problemsOf(() => load({ metricsNeedKey: "maybe" }))[0]).toContain('"maybe" given');
   });
 
   it.each(["https://a.example", "http://localhost:3000", "*"])("accepts the origin %s", (origin) => {

@@ -156,6 +156,7 @@ describe("the engine's status", () => {
     const { metrics } = setUp();
     metrics.onStatus({ state: "ready", runner: "fake" });
     metrics.onStatus({ state: "recovering", error: "gone" });
+    metrics.onStatus({ state: "recovering", error: "cannot be opened again" });
     metrics.onStatus({ state: "ready", runner: "fake" });
     const samples = await scrape(metrics);
     const states = [...samples].filter(([name]) => name.startsWith("densemamba_engine_status"));

@@ -1,0 +1,47 @@
+/** What `serve` prints when it is ready: what is served, what a session costs, where, and a first request to try. */
+import type { Config } from "../config.ts";
+import type { EngineStatus } from "../engine/observer.ts";
+import type { Manifest } from "../model/artifact.ts";
+import { stateBytes } from "../model/state.ts";
+import { formatBytes, formatCount } from "./units.ts";
+
+export interface BannerFacts {
+  readonly version: string;
+  readonly modelName: string;
+  readonly manifest: Manifest;
+  readonly status: EngineStatus;
+  readonly config: Pick<Config, "host" | "apiKeys" | "sessionBytes">;
+  readonly port: number;
+  readonly startupMs: number;
+}
+
+export function readyBanner({ version, modelName, manifest, status, config, port, startupMs }: BannerFacts): string {
+  const bytes = stateBytes(manifest.state);
+  const { family, precision, numParameters } = manifest;
+  const url = `http://${urlHost(config.host)}:${port}`;
+  const key = config.apiKeys.length > 0 ? " -H 'authorization: Bearer KEY'" : "";
+  const rows = [
+    ["model", `${modelName} (${family}, ${formatCount(numParameters)} parameters, ${precision})`],
+    ["runtime", status.state === "ready" ? status.runner : status.state],
+    [
+      "sessions",
+      `${formatBytes(bytes)} of state each, however long; ${formatBytes(config.sessionBytes)} hold ${Math.floor(config.sessionBytes / bytes)}`,
+    ],
+    ["ready", `${url} after ${(startupMs / 1000).toFixed(2)} s`],
+  ];
+  const body = `{"prompt": "Once upon a time", "max_tokens": 64, "stream": true}`;
+  return [
+    `densemamba ${version}`,
+    ...rows.map(([name, value]) => `  ${name!.padEnd(10)}${value}`),
+    "",
+    `  curl -N ${url}/v1/completions -H 'content-type: application/json'${key} -d '${body}'`,
+    "",
+    "",
+  ].join("\n");
+}
+
+/** What to type on this machine to reach it. */
+function urlHost(host: string): string {
+  if (host === "0.0.0.0" || host === "::") return "127.0.0.1";
+  return host.includes(":") ? `[${host}]` : host;
+}

@@ -1,0 +1,158 @@
+/**
+ * The composition root: config → model → engine → generator → application. The one place where the parts meet; clock,
+ * random source and ids are chosen here. Each command takes as much of the house as it needs.
+ */
+import { randomUUID } from "node:crypto";
+import type { Config } from "../config.ts";
+import { Engine } from "../engine/engine.ts";
+import type { EngineObserver } from "../engine/observer.ts";
+import { DenseMambaError } from "../errors.ts";
+import { Generator } from "../generation/generator.ts";
+import { Metrics } from "../metrics/metrics.ts";
+import type { ModelRunner } from "../runtime/runner.ts";
+import { createApp } from "../server/app.ts";
+import type { App } from "../server/context.ts";
+import { DEFAULT_SERVER_OPTIONS, type Log, type ServerDeps, type ServerOptions } from "../server/deps.ts";
+import { MemoryStore } from "../session/memory-store.ts";
+import { loadTokenizer } from "../tokenizer/load.ts";
+import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import type { LoadedModel } from "./load-model.ts";
+import { observeSnapshots } from "./observed-runner.ts";
+import { programVersion } from "./version.ts";
+
+const now = () => performance.now();
+const nowMs = () => Date.now();
+const newId = () => randomUUID().replaceAll("-", "");
+
+const UNOBSERVED: EngineObserver = { onStep() {}, onSequenceEnd() {}, onStatus() {} };
+
+export interface EngineParts {
+  readonly observer?: EngineObserver;
+  /** Put around every runner that is opened. */
+  readonly wrapRunner?: (runner: ModelRunner) => ModelRunner;
+}
+
+/** An engine that has started. */
+export async function startEngine(
+  config: Config,
+  model: LoadedModel,
+  { observer = UNOBSERVED, wrapRunner = (runner) => runner }: EngineParts = {},
+): Promise<Engine> {
+  const { maxBatch, maxQueue, prefillChunk } = config;
+  const engine = new Engine({
+    openRunner: async () => wrapRunner(await model.openRunner()),
+    limits: { maxBatch, maxQueue, prefillChunk },
+    observer,
+    now,
+    random: Math.random,
+  });
+  await engine.start();
+  return engine;
+}
+
+export function createGenerator(
+  config: Config,
+  model: LoadedModel,
+  parts: { readonly engine: Engine; readonly tokenizer: Tokenizer; readonly store: MemoryStore },
+): Generator {
+  const { maxPromptTokens, maxOutputTokens } = config;
+  return new Generator({
+    ...parts,
+    manifest: model.manifest,
+    limits: { maxPromptTokens, maxOutputTokens },
+    newId,
+    nowMs,
+  });
+}
+
+export interface Service {
+  readonly app: App;
+  readonly deps: ServerDeps;
+  readonly engine: Engine;
+}
+
+/** Everything that `serve` listens with. */
+export async function createService(
+  config: Config,
+  model: LoadedModel,
+  { tokenizer, log }: { readonly tokenizer: Tokenizer; readonly log: Log },
+): Promise<Service> {
+  const { manifest } = model;
+  const modelName = config.modelName ?? manifest.name;
+  const metrics = new Metrics({ modelName, manifest, version: programVersion(), now });
+  const store = new MemoryStore({ maxBytes: config.sessionBytes });
+  const engine = await startEngine(config, model, {
+    observer: observeAll(metrics, logStatus(log)),
+    wrapRunner: (runner) => observeSnapshots(runner, metrics, now),
+  });
+  metrics.watch({ load: () => engine.load, store: () => store.stats() });
+  const deps: ServerDeps = {
+    generator: createGenerator(config, model, { engine, tokenizer, store }),
+    engine,
+    model: {
+      name: modelName,
+      aliases: modelName === manifest.name ? [] : [manifest.name],
+      manifest,
+      loadedAtMs: nowMs(),
+    },
+    metrics,
+    observer: metrics,
+    log,
+    options: serverOptions(config),
+    newId,
+    nowMs,
+  };
+  return { app: createApp(deps), deps, engine };
+}
+
+/** @throws `invalid_checkpoint` if the model has none: text cannot be read or written without it. */
+export async function requireTokenizer(config: Config): Promise<Tokenizer> {
+  const tokenizer = await loadTokenizer(config.model);
+  if (tokenizer !== undefined) return tokenizer;
+  throw new DenseMambaError(
+    "invalid_checkpoint",
+    `${config.model} has no tokenizer.json; only score, inspect and compile work without one`,
+  );
+}
+
+function serverOptions(config: Config): ServerOptions {
+  const { apiKeys, metricsNeedKey, corsOrigins, trustRequestTemplates, heartbeatMs } = config;
+  const { maxBodyBytes, maxPromptTokens, maxOutputTokens } = config;
+  return {
+    ...DEFAULT_SERVER_OPTIONS,
+    apiKeys,
+    metricsNeedKey,
+    corsOrigins,
+    trustRequestTemplates,
+    heartbeatMs,
+    limits: { ...DEFAULT_SERVER_OPTIONS.limits, maxBodyBytes, maxPromptTokens, maxOutputTokens },
+    webSocket: {
+      ...DEFAULT_SERVER_OPTIONS.webSocket,
+      maxConnections: config.maxConnections,
+      maxMessageBytes: maxBodyBytes,
+    },
+  };
+}
+
+/** Faults and recoveries belong in the log; steps and ends are the metrics' business. */
+function logStatus(log: Log): Pick<EngineObserver, "onStatus"> {
+  let recovering = false;
+  return {
+    onStatus(status) {
+      if (status.state === "recovering") log.error({ error: status.error }, "engine recovering");
+      if (status.state === "ready" && recovering) log.warn({ runner: status.runner }, "engine ready again");
+      recovering = status.state === "recovering";
+    },
+  };
+}
+
+function observeAll(metrics: EngineObserver, statusLog: Pick<EngineObserver, "onStatus">): EngineObserver {
+  return {
+    onStep: (step) => metrics.onStep(step),
+    onSequenceEnd: (end) => metrics.onSequenceEnd(end),
+    onStatus(status) {
+      metrics.onStatus(status);
+      statusLog.onStatus(status);
+    },
+  };
+}

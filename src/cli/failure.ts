@@ -1,0 +1,20 @@
+/** How the program ends when something went wrong: one line on stderr that says what, and an exit code. */
+import { DenseMambaError } from "../errors.ts";
+
+/** 2 for what is wrong with the command line or the configuration, 1 for everything else. */
+export interface Failure {
+  readonly message: string;
+  readonly exitCode: 1 | 2;
+}
+
+export function describeFailure(error: unknown): Failure {
+  if (error instanceof DenseMambaError) {
+    const lines = error.message.split("\n");
+    // A configuration may have several problems, each its own line.
+    const text = lines.length === 1 ? error.message : `${lines.length} problems\n  ${lines.join("\n  ")}`;
+    return { message: `error: ${error.code}: ${text}`, exitCode: error.code === "invalid_config" ? 2 : 1 };
+  }
+  // The system's own errors (EACCES, ENOSPC, …) say what happened; anything else is a bug, and its stack is needed.
+  if (error instanceof Error && "code" in error) return { message: `error: ${error.message}`, exitCode: 1 };
+  return { message: `error: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`, exitCode: 1 };
+}

@@ -1,0 +1,100 @@
+/**
+ * From `--model` to an artifact with a runner on it: compiled if need be, verified, on the device that is wanted and there.
+ */
+import { existsSync } from "node:fs";
+import path from "node:path";
+import { ensureArtifact, verifyArtifact } from "../compiler/artifact-cache.ts";
+import type { CompileProgress } from "../compiler/compile.ts";
+import { FileHasher } from "../compiler/file-hash.ts";
+import type { Config } from "../config.ts";
+import { DenseMambaError, type ErrorCode } from "../errors.ts";
+import type { Manifest, Precision } from "../model/artifact.ts";
+import { MANIFEST_FILE } from "../model/manifest.ts";
+import { listProviders, openRunner } from "../runtime/open.ts";
+import type { ModelRunner } from "../runtime/runner.ts";
+import { usableCores } from "./cores.ts";
+import { chooseDevices, choosePrecisions, type DeviceChoice } from "./device.ts";
+
+export interface LoadedModel {
+  readonly manifest: Manifest;
+  readonly device: DeviceChoice["device"];
+  /** The first call gives the runner that showed that the device works; later ones open another. */
+  openRunner(): Promise<ModelRunner>;
+}
+
+export interface LoadOptions {
+  readonly numSlots: number;
+  readonly onProgress: (progress: CompileProgress) => void;
+  /** Told what was chosen and why. */
+  readonly note: (message: string) => void;
+}
+
+interface Artifact {
+  readonly dir: string;
+  readonly manifest: Manifest;
+}
+
+/** @throws `device_unavailable`, `invalid_checkpoint`, `invalid_artifact`, `invalid_config`, `unsupported_value`. */
+export async function loadModel(config: Config, options: LoadOptions): Promise<LoadedModel> {
+  const numThreads = config.threads === 0 ? usableCores() : config.threads;
+  return firstThatWorks(
+    "device_unavailable",
+    chooseDevices(config.device, listProviders),
+    options.note,
+    async (choice) => {
+      const { device, reason } = choice;
+      const artifact = await findArtifact(config, device, options);
+      const open = () =>
+        openRunner(config.runtime, { artifactDir: artifact.dir, numSlots: options.numSlots, numThreads, device });
+      let first: ModelRunner | undefined = await open();
+      options.note(`device ${device}: ${reason}`);
+      return {
+        manifest: artifact.manifest,
+        device,
+        async openRunner() {
+          const runner = first ?? (await open());
+          first = undefined;
+          return runner;
+        },
+      };
+    },
+  );
+}
+
+/** A folder with a manifest is an artifact; any other is a checkpoint, compiled into the cache unless it is there. */
+async function findArtifact(config: Config, device: DeviceChoice["device"], options: LoadOptions): Promise<Artifact> {
+  const { model: modelDir, cacheDir } = config;
+  if (!existsSync(path.join(modelDir, MANIFEST_FILE))) {
+    const precisions = choosePrecisions(config.precision, device);
+    return firstThatWorks("unsupported_value", precisions, options.note, (precision: Precision) =>
+      ensureArtifact({ modelDir, precision, cacheDir, onProgress: options.onProgress }),
+    );
+  }
+  const hasher = new FileHasher({ recordDir: path.join(cacheDir, "hashes") });
+  const manifest = await verifyArtifact(modelDir, (file) => hasher.hash(file));
+  if (config.precision !== "auto" && config.precision !== manifest.precision) {
+    throw new DenseMambaError(
+      "invalid_config",
+      `${modelDir} was compiled to ${manifest.precision}; it cannot be served in ${config.precision}`,
+    );
+  }
+  return { dir: modelDir, manifest };
+}
+
+/** Goes on to the next choice on an error of `code` only; the last one's error is the caller's. */
+async function firstThatWorks<Choice, Result>(
+  code: ErrorCode,
+  choices: readonly Choice[],
+  note: (message: string) => void,
+  attempt: (choice: Choice) => Promise<Result>,
+): Promise<Result> {
+  for (const choice of choices.slice(0, -1)) {
+    try {
+      return await attempt(choice);
+    } catch (error) {
+      if (!(error instanceof DenseMambaError) || error.code !== code) throw error;
+      note(error.message);
+    }
+  }
+  return attempt(choices.at(-1)!);
+}

@@ -1,0 +1,113 @@
+/**
+ * The command line: which commands there are and what they take. Their implementations are loaded when they run, so that
+ * `--help` and mistakes answer at once and `serve` starts without what it does not need.
+ */
+import { Command } from "commander";
+import type { ConfigKey } from "../config.ts";
+import { addConfigOptions, configFrom } from "./config-options.ts";
+import { numberBetween } from "./numbers.ts";
+import type { SignalSource } from "./shutdown.ts";
+import type { Terminal } from "./terminal.ts";
+
+const MODEL_KEYS: readonly ConfigKey[] = ["model", "device", "precision", "runtime", "threads", "cacheDir"];
+const SERVE_KEYS: readonly ConfigKey[] = [
+  ...MODEL_KEYS,
+  "modelName",
+  "host",
+  "port",
+  "maxBatch",
+  "maxQueue",
+  "prefillChunk",
+  "maxPromptTokens",
+  "maxOutputTokens",
+  "maxBodyBytes",
+  "maxConnections",
+  "sessionBytes",
+  "apiKeys",
+  "corsOrigins",
+  "metricsNeedKey",
+  "trustRequestTemplates",
+  "heartbeatMs",
+  "shutdownMs",
+  "logLevel",
+];
+const MAX_INTEGER = 2 ** 31 - 1;
+
+export interface ProgramParts {
+  readonly version: string;
+  readonly terminal: Terminal;
+  readonly signals: SignalSource;
+}
+
+export function createProgram({ version, terminal, signals }: ProgramParts): Command {
+  const program = new Command("densemamba")
+    .description("OpenAI-compatible inference server for state-space language models with dense hidden connections")
+    .version(version)
+    .showHelpAfterError("(add --help for the options)")
+    .configureOutput({
+      writeOut: (text) => terminal.stdout.write(text),
+      writeErr: (text) => terminal.stderr.write(text),
+    })
+    .exitOverride();
+
+  addConfigOptions(program.command("serve").description("serve a model over HTTP and WebSocket"), SERVE_KEYS).action(
+    async (options) => {
+      const config = configFrom(options);
+      const { serve } = await import("./serve.ts");
+      await serve(config, terminal, signals);
+    },
+  );
+
+  const generate = program.command("generate").description("continue a prompt on the terminal");
+  generate
+    .requiredOption("--prompt <text>", "what to continue; - reads standard input")
+    .option("--max-tokens <n>", "tokens to generate", numberBetween(1, MAX_INTEGER, "integer"), 256)
+    .option("--temperature <t>", "0 is greedy", numberBetween(0, 2), 0.8)
+    .option("--top-k <n>", "choose among the n likeliest tokens; 0 is all", numberBetween(0, MAX_INTEGER, "integer"), 0)
+    .option("--top-p <p>", "choose among the likeliest tokens that make up p", numberBetween(0, 1), 1)
+    .option("--min-p <p>", "drop tokens less likely than p times the likeliest", numberBetween(0, 1), 0)
+    .option("--repetition-penalty <x>", "above 1 avoids tokens seen before", numberBetween(0.01, 2), 1)
+    .option("--seed <n>", "same seed, same text", numberBetween(0, Number.MAX_SAFE_INTEGER, "integer"))
+    .option(
+      "--stop <text>",
+      "end before this text, may be repeated",
+      (text: string, all: string[]) => [...all, text],
+      [],
+    )
+    .option("--echo", "write the prompt first", false);
+  addConfigOptions(generate, MODEL_KEYS).action(async (options) => {
+    const config = configFrom(options);
+    const [{ generate: run }, { untilSignal }] = await Promise.all([import("./generate.ts"), import("./shutdown.ts")]);
+    const abort = new AbortController();
+    void untilSignal(signals).then(() => abort.abort());
+    await run(config, { ...options, signal: abort.signal }, terminal);
+  });
+
+  const compile = program.command("compile").description("compile a checkpoint ahead of time");
+  compile.requiredOption("--out <dir>", "folder of the artifact");
+  addConfigOptions(compile, ["model", "device", "precision"]).action(async (options) => {
+    const config = configFrom(options);
+    const { compile: run } = await import("./compile.ts");
+    await run(config, options.out, terminal);
+  });
+
+  const inspect = program.command("inspect").description("say what a model is and what a session of it costs");
+  inspect.option("--json", "as JSON", false);
+  addConfigOptions(inspect, ["model", "device", "precision"]).action(async (options) => {
+    const config = configFrom(options);
+    const { inspect: run } = await import("./inspect.ts");
+    await run(config, options, terminal);
+  });
+
+  const score = program.command("score").description("log-probabilities of given token ids, as JSON");
+  score
+    .requiredOption("--token-ids <ids>", "1,2,3; - reads standard input")
+    .option("--top <k>", "list the k likeliest tokens too", numberBetween(0, MAX_INTEGER, "integer"), 0);
+  addConfigOptions(score, [...MODEL_KEYS, "prefillChunk"]).action(async (options) => {
+    const config = configFrom(options);
+    const { score: run } = await import("./score.ts");
+    await run(config, options, terminal);
+  });
+
+  return program;
+}

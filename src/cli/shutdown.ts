@@ -1,0 +1,24 @@
+/** SIGTERM and SIGINT: the first one asks for an orderly end, the second one ends the process at once. */
+
+const SIGNAL_NUMBERS = { SIGINT: 2, SIGTERM: 15 } as const;
+export type ShutdownSignal = keyof typeof SIGNAL_NUMBERS;
+
+/** The part of `process` that is used. */
+export interface SignalSource {
+  on(signal: ShutdownSignal, listener: () => void): unknown;
+  exit(code: number): void;
+}
+
+/** Resolves at the first signal. */
+export function untilSignal(source: SignalSource): Promise<ShutdownSignal> {
+  return new Promise((resolve) => {
+    let asked = false;
+    for (const signal of Object.keys(SIGNAL_NUMBERS) as ShutdownSignal[]) {
+      source.on(signal, () => {
+        if (asked) source.exit(128 + SIGNAL_NUMBERS[signal]);
+        asked = true;
+        resolve(signal);
+      });
+    }
+  });
+}

@@ -24,7 +24,7 @@ export interface Script {
   /** The texts of the reply's tokens. */
   reply: readonly string[];
   /** Thrown before the first event. */
-  refusal?: Error;
+  readonly refusal?: Error | undefined;
   /** Thrown after so many deltas. */
   failure?: { readonly afterDeltas: number; readonly error: Error };
   /** Waits here before each delta; the default yields to the event loop. */
@@ -49,7 +49,8 @@ export class FakeGenerator implements TextGenerator {
   async *generate(request: GenerationRequest): AsyncGenerator<GenerationEvent> {
     this.requests.push(request);
     const script = this.script;
-    if (script.refusal) throw script.refusal;
+    const { refusal } = script;
+    if (refusal) throw refusal;
     const release = this.conversations.open(request);
     this.numRunning++;
     try {
@@ -75,9 +76,10 @@ export class FakeGenerator implements TextGenerator {
     let numDeltas = 0;
     for (let position = 0; position < limit; position++) {
       await (script.pace?.(position, request.signal) ?? tick());
+      if (request.signal.aborted) break;
       for (const index of indexes) {
-        if (request.signal.aborted) return yield { type: "finished", index, reason: "aborted" };
-        if (script.failure && numDeltas++ >= script.failure.afterDeltas) throw script.failure.error;
+        if (script.failure && numDeltas >= script.failure.afterDeltas) throw script.failure.error;
+        numDeltas++;
         const tokenId = FIRST_REPLY_ID + position;
         yield {
           type: "delta",
@@ -88,11 +90,11 @@ export class FakeGenerator implements TextGenerator {
         };
       }
     }
-    const reason = limit < script.reply.length ? "length" : "stop";
+    const reason = request.signal.aborted ? "aborted" : limit < script.reply.length ? "length" : "stop";
     for (const index of indexes) yield { type: "finished", index, reason };
     const promptTokens = prompts.reduce((sum, ids) => sum + ids.length, 0);
-    const completionTokens = limit * indexes.length;
-    this.conversations.keep(request, promptTokens + completionTokens);
+    const completionTokens = numDeltas;
+    if (reason !== "aborted") this.conversations.keep(request, promptTokens + completionTokens);
     yield {
       type: "usage",
       usage: {

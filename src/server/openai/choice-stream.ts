@@ -1,6 +1,6 @@
 /**
- * Streams the choices of completions and chat: one chunk per delta. The last delta is held until the tick ends, so that
- * the chunk which ends a choice also carries its last text; empty deltas are left out unless they have something to tell.
+ * Streams the choices of completions and chat: one chunk per delta. A delta is held until the tick ends, so that the chunk
+ * which ends a choice also carries its last text; empty deltas are left out unless they have something to tell.
  */
 import type { GenerationEvent, GenerationUsage } from "../../generation/events.ts";
 import { toHttpError } from "./error.ts";
@@ -31,7 +31,8 @@ export interface ChunkWriter {
 export class ChoiceStream implements StreamRenderer {
   readonly #writer: ChunkWriter;
   readonly #emit: Emit;
-  #held: DeltaEvent | undefined;
+  /** At most one per choice. */
+  readonly #held = new Map<number, DeltaEvent>();
 
   constructor(writer: ChunkWriter, emit: Emit) {
     this.#writer = writer;
@@ -47,14 +48,15 @@ export class ChoiceStream implements StreamRenderer {
         this.#emitIfAny(this.#writer.prompt(event));
         return;
       case "delta":
-        this.flush();
-        if (event.text !== "" || event.logprobs !== undefined || this.#writer.wantsEmptyDeltas) this.#held = event;
+        this.#emitHeld(event.index);
+        if (event.text !== "" || event.logprobs !== undefined || this.#writer.wantsEmptyDeltas) {
+          this.#held.set(event.index, event);
+        }
         return;
       case "finished": {
         const end = { reason: finishReason(event), stoppedBy: event.stoppedBy };
-        const last = this.#held?.index === event.index ? this.#held : undefined;
-        if (last === undefined) this.flush();
-        this.#held = undefined;
+        const last = this.#held.get(event.index);
+        this.#held.delete(event.index);
         this.#emit(this.#writer.chunk(event.index, last, end));
         return;
       }
@@ -66,15 +68,19 @@ export class ChoiceStream implements StreamRenderer {
   }
 
   flush(): void {
-    const delta = this.#held;
-    if (delta === undefined) return;
-    this.#held = undefined;
-    this.#emit(this.#writer.chunk(delta.index, delta, undefined));
+    for (const index of this.#held.keys()) this.#emitHeld(index);
   }
 
   fail(error: unknown): void {
     this.flush();
     this.#emit(JSON.stringify(toHttpError(error).body));
+  }
+
+  #emitHeld(index: number): void {
+    const delta = this.#held.get(index);
+    if (delta === undefined) return;
+    this.#held.delete(index);
+    this.#emit(this.#writer.chunk(index, delta, undefined));
   }
 
   #emitIfAny(json: string | undefined): void {

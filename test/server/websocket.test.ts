@@ -1,0 +1,391 @@
+import { once } from "node:events";
+import { setTimeout as sleep } from "node:timers/promises";
+import OpenAI from "openai";
+import { ResponsesWS } from "openai/resources/responses/ws";
+import { describe, expect, it } from "vitest";
+import { type ClientOptions, WebSocket } from "ws";
+import { DEFAULT_SERVER_OPTIONS, type ServerOptions } from "../../src/server/deps.ts";
+import { type ListeningServer, startTestServer } from "../helpers/listening-server.ts";
+import { FAKE_MODEL, runtimeFault } from "../helpers/server-deps.ts";
+
+interface Message {
+  type: string;
+  [key: string]: unknown;
+}
+
+/** A plain ws client that collects what it is sent. */
+class Client {
+  readonly socket: WebSocket;
+  readonly messages: Message[] = [];
+  closed: { code: number; reason: string } | undefined;
+
+  constructor(socket: WebSocket) {
+    this.socket = socket;
+    socket.on("message", (data) => this.messages.push(JSON.parse(data.toString())));
+    socket.on("close", (code, reason) => {
+      this.closed = { code, reason: reason.toString() };
+    });
+    socket.on("error", () => {});
+  }
+
+  send(message: unknown): void {
+    this.socket.send(typeof message === "string" ? message : JSON.stringify(message));
+  }
+
+  create(body: object = {}): void {
+    this.send({ type: "response.create", model: FAKE_MODEL, input: "Hi", ...body });
+  }
+
+  /** All messages up to the n-th that ends a response. */
+  async until(isLast: (message: Message) => boolean, count = 1): Promise<Message[]> {
+    await expect.poll(() => this.messages.filter(isLast).length, { timeout: 5000 }).toBeGreaterThanOrEqual(count);
+    return this.messages;
+  }
+}
+
+const isEnd = ({ type }: Message) => /^(error|response\.(completed|incomplete|failed))$/.test(type);
+
+async function open(server: ListeningServer, options: ClientOptions = {}): Promise<Client> {
+  const socket = new WebSocket(server.webSocketUrl, options);
+  const client = new Client(socket);
+  await once(socket, "open");
+  return client;
+}
+
+/** The status of a refused handshake. */
+async function refused(url: string, options: ClientOptions = {}): Promise<{ status: number; body: string }> {
+  const socket = new WebSocket(url, options);
+  socket.on("error", () => {});
+  const [, response] = await once(socket, "unexpected-response");
+  let body = "";
+  for await (const part of response) body += part;
+  return { status: response.statusCode, body };
+}
+
+const webSocketOptions = (changes: Partial<ServerOptions["webSocket"]>) => ({
+  webSocket: { ...DEFAULT_SERVER_OPTIONS.webSocket, ...changes },
+});
+
+function gate(): { held: Promise<void>; release: () => void } {
+  let release = () => {};
+  const held = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  return { held, release };
+}
+
+describe("a response over the WebSocket", () => {
+  it("is the same events as over SSE", async () => {
+    await using server = await startTestServer();
+    const client = await open(server);
+    client.create();
+    const messages = await client.until(isEnd);
+    const response = await server.post("/v1/responses", { model: FAKE_MODEL, input: "Hi", stream: true });
+    const events = (await response.text()).match(/^data: .*$/gm)!.map((line) => JSON.parse(line.slice(6)));
+    const anonymous = (value: unknown) => JSON.stringify(value).replace(/(resp|msg)_\d+/g, "$1_x");
+    expect(messages.map(anonymous)).toEqual(events.map(anonymous));
+    client.socket.close();
+  });
+
+  it("works with OpenAI's own client", async () => {
+    await using server = await startTestServer({ apiKeys: ["key"] });
+    const openai = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: "key" });
+    const client = new ResponsesWS(openai);
+    const types: string[] = [];
+    client.on("event", (event) => types.push(event.type));
+    client.send({ type: "response.create", model: FAKE_MODEL, input: "Hi" });
+    await expect.poll(() => types.at(-1)).toBe("response.completed");
+    client.close();
+  });
+
+  it("runs after the one before it, in order, and echoes its stream_id", async () => {
+    await using server = await startTestServer();
+    const client = await open(server);
+    client.create({ stream_id: "a" });
+    client.create({ stream_id: "b" });
+    client.create();
+    const messages = await client.until(isEnd, 3);
+    const lanes = messages.map(({ stream_id }) => stream_id ?? "none");
+    expect([...new Set(lanes)]).toEqual(["a", "b", "none"]);
+    expect(lanes).toEqual(
+      [...lanes].sort((x, y) => ["a", "b", "none"].indexOf(x as string) - ["a", "b", "none"].indexOf(y as string)),
+    );
+    expect(server.generator.requests).toHaveLength(3);
+    client.socket.close();
+  });
+
+  it("is gone on from by its id, in the same connection also when it is not stored", async () => {
+    await using server = await startTestServer();
+    const client = await open(server);
+    client.create({ store: false });
+    await client.until(isEnd);
+    const { id } = client.messages.at(-1)!.response as { id: string };
+    client.create({ previous_response_id: id, store: false });
+    await client.until(isEnd, 2);
+    expect(client.messages.at(-1)).toMatchObject({
+      type: "response.completed",
+      response: { previous_response_id: id },
+    });
+    expect(server.generator.conversations.responses.size).toBe(2);
+    client.socket.close();
+    await expect.poll(() => server.generator.conversations.responses.size).toBe(0);
+  });
+
+  it("outlives its connection when it is stored", async () => {
+    await using server = await startTestServer();
+    const client = await open(server);
+    client.create();
+    await client.until(isEnd);
+    client.socket.close();
+    await once(client.socket, "close");
+    await sleep(20);
+    expect(server.generator.conversations.responses.size).toBe(1);
+  });
+
+  it("can be cancelled, which ends it and lets the next one run", async () => {
+    await using server = await startTestServer();
+    const { held, release } = gate();
+    server.generator.script = { reply: ["a", "b", "c"], pace: (index) => (index === 1 ? held : Promise.resolve()) };
+    const client = await open(server);
+    client.create();
+    await client.until(({ type }) => type === "response.output_text.delta");
+    const { id } = client.messages[0]!.response as { id: string };
+    client.create();
+    client.send({ type: "response.cancel", response_id: id });
+    await sleep(20);
+    release();
+    const ends = (await client.until(isEnd, 2)).filter(isEnd);
+    expect(ends).toMatchObject([
+      { type: "response.incomplete", response: { id, status: "cancelled", output: [{ content: [{ text: "a" }] }] } },
+      { type: "response.completed" },
+    ]);
+    client.socket.close();
+  });
+
+  it("ends as failed when the generation fails in mid-stream, and the connection goes on", async () => {
+    await using server = await startTestServer();
+    server.generator.script = { reply: ["a", "b"], failure: { afterDeltas: 1, error: runtimeFault() } };
+    const client = await open(server);
+    client.create();
+    await client.until(isEnd);
+    expect(client.messages.at(-1)).toMatchObject({ type: "response.failed", response: { status: "failed" } });
+    server.generator.script = { reply: ["ok"] };
+    client.create();
+    await client.until(({ type }) => type === "response.completed");
+    client.socket.close();
+  });
+});
+
+describe("a bad message", () => {
+  it.each<[name: string, message: unknown, status: number, error: object]>([
+    ["that is not JSON", "{nope", 400, { code: "invalid_value" }],
+    ["that is no object", "[1]", 400, { code: "invalid_value" }],
+    ["without a type", {}, 400, { code: "invalid_value", param: "type" }],
+    ["of an unknown type", { type: "session.update" }, 400, { code: "invalid_value", param: "type" }],
+    ["without input", { type: "response.create" }, 400, { code: "invalid_value", param: "input" }],
+    [
+      "with a value out of bounds",
+      { type: "response.create", input: "a", temperature: 9 },
+      400,
+      { code: "invalid_value", param: "temperature", message: "temperature must be at most 2; got 9" },
+    ],
+    ["for another model", { type: "response.create", input: "a", model: "x" }, 404, { code: "model_not_found" }],
+    [
+      "that goes on from nothing",
+      { type: "response.create", input: "a", previous_response_id: "resp_x" },
+      400,
+      { code: "previous_response_not_found", param: "previous_response_id" },
+    ],
+    ["with tools", { type: "response.create", input: "a", tools: [{}] }, 400, { code: "unsupported_value" }],
+    [
+      "with generate false",
+      { type: "response.create", input: "a", generate: false },
+      400,
+      { code: "unsupported_value" },
+    ],
+    ["that cancels nothing", { type: "response.cancel" }, 404, { code: "response_not_found" }],
+    ["with a bad stream_id", { type: "response.create", input: "a", stream_id: 5 }, 400, { param: "stream_id" }],
+  ])("%s is answered with an error event, and the connection goes on", async (_name, message, status, error) => {
+    await using server = await startTestServer();
+    const client = await open(server);
+    client.send(message);
+    client.create();
+    const ends = (await client.until(isEnd, 2)).filter(isEnd);
+    expect(ends).toMatchObject([{ type: "error", status, error }, { type: "response.completed" }]);
+    client.socket.close();
+  });
+
+  it("names the stream_id it came with", async () => {
+    await using server = await startTestServer();
+    const client = await open(server);
+    client.create({ stream_id: "lane", temperature: 9 });
+    expect(await client.until(isEnd)).toMatchObject([{ type: "error", stream_id: "lane" }]);
+    client.socket.close();
+  });
+
+  it("of bytes closes with 1003, one over the limit with 1009", async () => {
+    await using server = await startTestServer(webSocketOptions({ maxMessageBytes: 1000 }));
+    const binary = await open(server);
+    binary.socket.send(Buffer.from("{}"), { binary: true });
+    await expect.poll(() => binary.closed?.code).toBe(1003);
+    const oversized = await open(server);
+    oversized.send("x".repeat(1001));
+    await expect.poll(() => oversized.closed?.code).toBe(1009);
+    expect((await fetch(`${server.url}/health`)).status).toBe(200);
+  });
+
+  it("beyond the queue is refused, and the queued ones still run", async () => {
+    await using server = await startTestServer(webSocketOptions({ maxQueued: 2 }));
+    const { held, release } = gate();
+    server.generator.script = { reply: ["a"], pace: () => held };
+    const client = await open(server);
+    for (let i = 0; i < 4; i++) client.create();
+    await client.until(({ type }) => type === "error");
+    expect(client.messages.find(({ type }) => type === "error")).toMatchObject({
+      status: 429,
+      error: { code: "queue_full", message: "a connection may have at most 2 responses waiting; got one more" },
+    });
+    release();
+    await client.until(({ type }) => type === "response.completed", 3);
+    client.socket.close();
+  });
+});
+
+describe("the handshake", () => {
+  it("wants a key where HTTP does", async () => {
+    await using server = await startTestServer({ apiKeys: ["right"] });
+    const { status, body } = await refused(server.webSocketUrl, { headers: { authorization: "Bearer wrong" } });
+    expect(status).toBe(401);
+    expect(JSON.parse(body)).toMatchObject({ error: { code: "invalid_api_key" } });
+    expect((await refused(server.webSocketUrl)).status).toBe(401);
+    const client = await open(server, { headers: { authorization: "Bearer right" } });
+    client.socket.close();
+  });
+
+  it("is on one path only", async () => {
+    await using server = await startTestServer();
+    expect((await refused(`${server.webSocketUrl}/other`)).status).toBe(404);
+  });
+
+  it("lets pages of other origins in only if they are listed", async () => {
+    await using server = await startTestServer({ corsOrigins: ["https://a.example"] });
+    expect((await refused(server.webSocketUrl, { origin: "https://b.example" })).status).toBe(400);
+    const listed = await open(server, { origin: "https://a.example" });
+    const own = await open(server, { origin: server.url });
+    listed.socket.close();
+    own.socket.close();
+  });
+
+  it("has a limit of connections", async () => {
+    await using server = await startTestServer(webSocketOptions({ maxConnections: 1 }));
+    const client = await open(server);
+    const { status, body } = await refused(server.webSocketUrl);
+    expect(status).toBe(429);
+    expect(JSON.parse(body)).toMatchObject({ error: { code: "websocket_connection_limit_reached" } });
+    client.socket.close();
+    await once(client.socket, "close");
+    await expect.poll(() => server.observed).toContain("websocket close");
+    (await open(server)).socket.close();
+  });
+
+  const head = "host: localhost\r\nconnection: Upgrade\r\n";
+  const key = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+  it.each([
+    ["no key", `GET /v1/responses HTTP/1.1\r\n${head}upgrade: websocket\r\nsec-websocket-version: 13\r\n\r\n`, 400],
+    [
+      "a malformed key",
+      `GET /v1/responses HTTP/1.1\r\n${head}upgrade: websocket\r\nsec-websocket-key: x\r\nsec-websocket-version: 13\r\n\r\n`,
+      400,
+    ],
+    [
+      "an unknown version",
+      `GET /v1/responses HTTP/1.1\r\n${head}upgrade: websocket\r\n${key}sec-websocket-version: 99\r\n\r\n`,
+      400,
+    ],
+    [
+      "another method",
+      `POST /v1/responses HTTP/1.1\r\n${head}upgrade: websocket\r\n${key}sec-websocket-version: 13\r\n\r\n`,
+      405,
+    ],
+    [
+      "a target that is no path",
+      `GET //[ HTTP/1.1\r\n${head}upgrade: websocket\r\n${key}sec-websocket-version: 13\r\n\r\n`,
+      400,
+    ],
+  ])("with %s is refused cleanly", async (_name, request, status) => {
+    await using server = await startTestServer();
+    expect(await server.rawRequest(request)).toMatch(new RegExp(`^HTTP/1.1 ${status} `));
+    expect((await fetch(`${server.url}/health`)).status).toBe(200);
+  });
+
+  it("survives a peer that breaks the protocol after it", async () => {
+    await using server = await startTestServer();
+    const client = await open(server);
+    const { _socket } = client.socket as unknown as { _socket: import("node:net").Socket };
+    _socket.write(Buffer.from([0xff, 0xff, 0xff, 0xff, 0xff]));
+    await expect.poll(() => client.closed).toBeDefined();
+    expect((await fetch(`${server.url}/health`)).status).toBe(200);
+  });
+});
+
+describe("a connection", () => {
+  const endless = { reply: Array.from({ length: 1_000_000 }, () => "x ") };
+
+  it("that closes ends what runs and drops what waits", async () => {
+    await using server = await startTestServer();
+    server.generator.script = endless;
+    const client = await open(server);
+    client.create();
+    client.create();
+    await client.until(({ type }) => type === "response.output_text.delta");
+    client.socket.terminate();
+    await expect.poll(() => server.generator.numRunning).toBe(0);
+    await sleep(20);
+    expect(server.generator.requests).toHaveLength(1);
+    expect(server.generator.numAborted).toBe(1);
+  });
+
+  it("that reads nothing holds generation back, and is cut off after a while", async () => {
+    await using server = await startTestServer({ stallTimeoutMs: 300 });
+    let numPulled = 0;
+    server.generator.script = {
+      reply: Array.from({ length: 2000 }, () => "x".repeat(64 * 1024)),
+      pace: async () => {
+        numPulled++;
+        await sleep(0);
+      },
+    };
+    const client = await open(server);
+    client.create();
+    client.socket.pause();
+    await expect.poll(() => server.generator.numAborted, { timeout: 10_000 }).toBe(1);
+    expect(numPulled).toBeLessThan(1000);
+    client.socket.terminate();
+  });
+
+  it("that answers no ping is ended; one that does stays", async () => {
+    await using server = await startTestServer(webSocketOptions({ pingIntervalMs: 50 }));
+    const alive = await open(server);
+    const dead = await open(server, { autoPong: false });
+    await expect.poll(() => dead.closed?.code).toBe(1006);
+    expect(alive.closed).toBeUndefined();
+    alive.socket.close();
+  });
+
+  it("is told when the server goes away: at once if idle, else when its response has ended", async () => {
+    const server = await startTestServer();
+    const { held, release } = gate();
+    server.generator.script = { reply: ["a"], pace: () => held };
+    const idle = await open(server);
+    const busy = await open(server);
+    busy.create();
+    await busy.until(({ type }) => type === "response.created");
+    const closed = server.listener.close(5000);
+    await expect.poll(() => idle.closed).toMatchObject({ code: 1001 });
+    expect(busy.closed).toBeUndefined();
+    release();
+    await closed;
+    expect(busy.closed).toMatchObject({ code: 1001 });
+    expect(busy.messages.at(-1)!.type).toBe("response.completed");
+  });
+});

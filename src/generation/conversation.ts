@@ -8,7 +8,7 @@ import type { Snapshot } from "../session/store.ts";
 import type { ChatMessage } from "./events.ts";
 
 const conversation = z.object({
-  preamble: z.string(),
+  numPreambleTokens: z.int().min(0),
   messages: z.array(z.object({ role: z.string(), content: z.string(), name: z.string().optional() })),
   text: z.string(),
   createdAtMs: z.number(),
@@ -17,10 +17,10 @@ const conversation = z.object({
 
 /** JSON-serialisable: the `conversation` of a snapshot. */
 export interface Conversation {
-  /** Text read before the first of `messages`: plain completions on the same session. */
-  readonly preamble: string;
+  /** How many of the kept tokens stand before the first of `messages`: plain completions on the same session. */
+  readonly numPreambleTokens: number;
   readonly messages: readonly ChatMessage[];
-  /** Exactly what the kept tokens say, as it was rendered: `preamble`, messages, answers. */
+  /** Exactly what the kept tokens behind the preamble say, as it was rendered: messages and answers. */
   readonly text: string;
   readonly createdAtMs: number;
   readonly lastUsedAtMs: number;
@@ -58,32 +58,27 @@ export function newMessages(history: readonly ChatMessage[], given: readonly Cha
   return repeats ? given.slice(history.length) : given;
 }
 
-/** A conversation whose answer is still to come. `text` is that of all tokens before the answer. */
-export type ConversationSoFar =
-  | { readonly type: "text"; readonly text: string }
-  | {
-      readonly type: "chat";
-      readonly text: string;
-      readonly preamble: string;
-      readonly messages: readonly ChatMessage[];
-    };
+/** A conversation whose answer is still to come. */
+export type ConversationSoFar = { readonly type: "completion" } | ({ readonly type: "chat" } & ChatSoFar);
+
+/** `text` is that of all tokens behind the preamble and before the answer. */
+type ChatSoFar = Pick<Conversation, "numPreambleTokens" | "messages" | "text">;
 
 export interface Answer {
+  /** All tokens that are kept, from the very beginning to the end of the answer. */
+  readonly tokenIds: readonly number[];
   /** What the client was shown. */
   readonly shown: string;
-  /** What the kept tokens say: stop strings and special tokens too. */
+  /** What the kept tokens of the answer say: stop strings and special tokens too. */
   readonly kept: string;
   readonly continuesFinalMessage: boolean;
 }
 
 /** After a completion everything so far is preamble: no template will ever render it. */
-export function conclude(
-  soFar: ConversationSoFar,
-  answer: Answer,
-): Pick<Conversation, "preamble" | "messages" | "text"> {
-  const text = soFar.text + answer.kept;
-  if (soFar.type === "text") return { preamble: text, messages: [], text };
-  return { preamble: soFar.preamble, messages: withAnswer(soFar.messages, answer), text };
+export function conclude(soFar: ConversationSoFar, answer: Answer): ChatSoFar {
+  if (soFar.type === "completion") return { numPreambleTokens: answer.tokenIds.length, messages: [], text: "" };
+  const { numPreambleTokens, messages, text } = soFar;
+  return { numPreambleTokens, messages: withAnswer(messages, answer), text: text + answer.kept };
 }
 
 function withAnswer(messages: readonly ChatMessage[], answer: Answer): readonly ChatMessage[] {

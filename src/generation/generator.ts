@@ -15,8 +15,11 @@ import { conclude } from "./conversation.ts";
 import { Conversations, type Lease } from "./conversations.ts";
 import type { GenerationEvent, GenerationRequest, GenerationUsage } from "./events.ts";
 import { mergeChoices } from "./merge.ts";
-import { checkTokenIds, decodeAfter, type PreparedPrompt, preparePrompt } from "./prompts.ts";
+import { checkTokenIds, type PreparedPrompt, preparePrompt } from "./prompts.ts";
 import { StopStrings } from "./stop-strings.ts";
+
+/** Of one prompt. The engine refuses what its queue cannot take; this bounds what is built before it is asked. */
+const MAX_SAMPLES = 1024;
 
 export interface GeneratorDeps {
   readonly engine: SequenceEngine;
@@ -64,6 +67,7 @@ export class Generator {
     const abort = new AbortController();
     const signal = AbortSignal.any([request.signal, abort.signal]);
     let lease: Lease | undefined;
+    let hasEnded = false;
     try {
       const maxTokens = this.#check(request);
       const stopStrings = new StopStrings(request.stopStrings);
@@ -85,9 +89,11 @@ export class Generator {
         }
         yield event;
       }
+      hasEnded = true;
       yield { type: "usage", usage: this.#usage(prompts, choices) };
     } finally {
-      abort.abort();
+      // Left early, or failed: what still runs must not run on.
+      if (!hasEnded) abort.abort();
       lease?.release();
     }
   }
@@ -97,8 +103,8 @@ export class Generator {
     const { maxOutputTokens } = this.#limits;
     const { maxTokens = maxOutputTokens, minTokens, numChoices, bestOf, truncatePromptTokens } = request;
     checkInteger("prompt", "number of prompts", request.prompts.length, 1);
-    checkInteger("n", "n", numChoices, 1);
-    checkInteger("best_of", "best_of", bestOf, numChoices);
+    checkInteger("n", "n", numChoices, 1, MAX_SAMPLES);
+    checkInteger("best_of", "best_of", bestOf, numChoices, MAX_SAMPLES);
     checkInteger("max_tokens", "max_tokens", maxTokens, 0, maxOutputTokens);
     checkInteger("min_tokens", "min_tokens", minTokens, 0, maxTokens);
     if (truncatePromptTokens !== undefined) {
@@ -174,12 +180,12 @@ export class Generator {
 
   async #keep(request: GenerationRequest, choice: Choice, lease: Lease): Promise<void> {
     const { tokenIds, position, state } = choice.captured();
-    const numBefore = choice.prompt.tokenIds.length;
     const prompt = request.prompts[0]!;
     const conversation = {
-      ...conclude(choice.prompt.conversation(), {
+      ...conclude(choice.prompt.conversation, {
+        tokenIds,
         shown: choice.text,
-        kept: decodeAfter(this.tokenizer, choice.prompt.tokenIds, tokenIds.slice(numBefore)),
+        kept: prompt.type === "chat" ? this.#textBehind(choice.prompt.tokenIds, tokenIds) : "",
         continuesFinalMessage: prompt.type === "chat" && prompt.continueFinalMessage,
       }),
       createdAtMs: lease.createdAtMs,
@@ -187,6 +193,14 @@ export class Generator {
     };
     const { modelHash } = this.#manifest;
     await lease.keep({ snapshot: { modelHash, tokenIds, position, state, conversation }, conversation });
+  }
+
+  /** What the tokens say behind those that they begin with, special tokens included. */
+  #textBehind(contextIds: readonly number[], tokenIds: readonly number[]): string {
+    const stream = this.tokenizer.stream({ skipSpecialTokens: false, contextIds });
+    let text = "";
+    for (let i = contextIds.length; i < tokenIds.length; i++) text += stream.push(tokenIds[i]!);
+    return text + stream.flush();
   }
 
   #usage(prompts: readonly PreparedPrompt[], choices: readonly Choice[]): GenerationUsage {

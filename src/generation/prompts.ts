@@ -20,12 +20,11 @@ export interface PreparedPrompt {
   readonly cachedTokens: number;
   /** What `echo` shows, if it is known better than by decoding `echoIds`. */
   readonly echoText?: string;
-  /** The tokens of this request's own prompt. */
+  /** The tokens of this request's own prompt, without what a kept conversation holds already. */
   readonly echoIds: readonly number[];
   /** The template's own. */
   readonly stopStrings: readonly string[];
-  /** What is to be kept of the conversation, up to the answer. */
-  conversation(): ConversationSoFar;
+  readonly conversation: ConversationSoFar;
 }
 
 export interface PromptContext {
@@ -64,12 +63,7 @@ async function prepareText(
   const ids = head
     ? ((await context.tokenizer.encodeContinuation(text)) ?? (await encode(context, text, false)))
     : await encode(context, text, options.addSpecialTokens);
-  const kept = head?.conversation.text ?? "";
-  return assemble(context, head, withinLimits(context, ids, options, "prompt"), {
-    exactText: ids.length <= (options.truncatePromptTokens ?? ids.length) ? text : undefined,
-    toKeep: (newText) => ({ type: "text", text: kept + newText }),
-    param: "prompt",
-  });
+  return assemble(head, ids, { context, options, param: "prompt", text, conversation: { type: "completion" } });
 }
 
 async function prepareTokens(
@@ -79,12 +73,7 @@ async function prepareTokens(
   head: Head | undefined,
 ): Promise<PreparedPrompt> {
   checkTokenIds(tokenIds, context.vocabSize, "prompt");
-  const kept = head?.conversation.text ?? "";
-  return assemble(context, head, withinLimits(context, tokenIds, options, "prompt"), {
-    exactText: undefined,
-    toKeep: (newText) => ({ type: "text", text: kept + newText }),
-    param: "prompt",
-  });
+  return assemble(head, tokenIds, { context, options, param: "prompt", conversation: { type: "completion" } });
 }
 
 async function prepareChat(
@@ -93,27 +82,28 @@ async function prepareChat(
   options: PromptOptions,
   head: Head | undefined,
 ): Promise<PreparedPrompt> {
-  const { preamble = "", messages: history = [], text: kept = "" } = head?.conversation ?? {};
+  const { numPreambleTokens = 0, messages: history = [], text: kept = "" } = head?.conversation ?? {};
   const messages = [...history, ...newMessages(history, prompt.messages)];
-  const rendered = await render(context, prompt, messages);
-  // The template writes BOS in front of the messages; behind a preamble it would stand in the middle of the text.
-  const full = preamble === "" ? rendered.text : preamble + withoutBos(rendered.text, context.tokenizer);
-  const finish = (from: Head | undefined, ids: readonly number[]) => {
-    const bounded = withinLimits(context, ids, options, "messages");
-    return assemble(context, from, bounded, {
-      exactText: bounded.length === ids.length ? full : undefined,
-      toKeep: () => ({ type: "chat", preamble, messages, text: full }),
-      param: "messages",
-      stopStrings: rendered.stopStrings,
-    });
-  };
+  const { text: rendered, stopStrings } = await render(context, prompt, messages);
+  // The template writes BOS in front of the messages; behind a preamble it would stand in the middle.
+  const full = numPreambleTokens === 0 ? rendered : withoutBos(rendered, context.tokenizer);
+  const conversation = { type: "chat", numPreambleTokens, messages, text: full } as const;
+  const details = { context, options, param: "messages", stopStrings, conversation };
+
   if (head !== undefined && full.startsWith(kept)) {
     const rest = full.slice(kept.length);
     const ids = await context.tokenizer.encodeContinuation(rest);
-    if (ids !== undefined && (ids.length > 0 || hasUnreadToken(head))) return finish(head, ids);
+    if (ids !== undefined && (ids.length > 0 || hasUnreadToken(head))) {
+      return assemble(head, ids, { ...details, text: rest });
+    }
   }
   // Nothing is kept, or the template shows the past otherwise than the state has read it: correct, though slow.
-  return finish(undefined, await encode(context, full, false));
+  if (head === undefined || numPreambleTokens === 0) {
+    return assemble(undefined, await encode(context, full, false), { ...details, text: full });
+  }
+  const preamble = head.snapshot.tokenIds.slice(0, numPreambleTokens);
+  const ids = (await context.tokenizer.encodeContinuation(full)) ?? (await encode(context, full, false));
+  return assemble(undefined, preamble.concat(ids), details);
 }
 
 function render(
@@ -132,30 +122,32 @@ function render(
 }
 
 function assemble(
-  { tokenizer }: PromptContext,
   head: Head | undefined,
-  newIds: readonly number[],
+  ids: readonly number[],
   details: {
-    readonly exactText: string | undefined;
-    readonly toKeep: (newText: string) => ConversationSoFar;
+    readonly context: PromptContext;
+    readonly options: PromptOptions;
     readonly param: string;
+    /** What `ids` were made of. */
+    readonly text?: string;
     readonly stopStrings?: readonly string[];
+    readonly conversation: ConversationSoFar;
   },
 ): PreparedPrompt {
-  const { exactText, toKeep, param, stopStrings = [] } = details;
+  const { context, options, param, text, stopStrings = [], conversation } = details;
+  const newIds = withinLimits(context, ids, options, param);
   const feed = head ? goOn(head, newIds) : { promptIds: newIds };
   if (feed.promptIds.length === 0) {
     throw new DenseMambaError("invalid_value", `${param} must hold at least one token, given 0`, { param });
   }
-  const keptIds = head?.snapshot.tokenIds ?? [];
   return {
     ...feed,
-    tokenIds: keptIds.length === 0 ? newIds : keptIds.concat(newIds),
+    tokenIds: head ? head.snapshot.tokenIds.concat(newIds) : newIds,
     cachedTokens: head?.snapshot.position ?? 0,
-    ...(exactText !== undefined && { echoText: exactText }),
+    ...(text !== undefined && newIds.length === ids.length && { echoText: text }),
     echoIds: newIds,
     stopStrings,
-    conversation: () => toKeep(exactText ?? decodeAfter(tokenizer, keptIds, newIds)),
+    conversation,
   };
 }
 
@@ -168,14 +160,6 @@ function goOn(head: Head, newIds: readonly number[]): { promptIds: readonly numb
 
 function hasUnreadToken({ snapshot }: Head): boolean {
   return snapshot.position < snapshot.tokenIds.length;
-}
-
-/** The text of tokens that stand after others. */
-export function decodeAfter(tokenizer: Tokenizer, contextIds: readonly number[], ids: readonly number[]): string {
-  const stream = tokenizer.stream({ skipSpecialTokens: false, contextIds });
-  let text = "";
-  for (const id of ids) text += stream.push(id);
-  return text + stream.flush();
 }
 
 function encode({ tokenizer }: PromptContext, text: string, addSpecialTokens: boolean): Promise<number[]> {

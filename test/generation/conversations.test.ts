@@ -14,7 +14,7 @@ function make(store = new MemoryStore({ maxBytes: 1e6 }), maxSessions = 3) {
 const session = (id: string) => ({ type: "session", id }) as const;
 
 function head(modelHash: string, tokenIds: readonly number[], createdAtMs = 5) {
-  const conversation = { preamble: "p", messages: [], text: "p", createdAtMs, lastUsedAtMs: 9 };
+  const conversation = { numPreambleTokens: 1, messages: [], text: "p", createdAtMs, lastUsedAtMs: 9 };
   const snapshot = { modelHash, tokenIds, position: tokenIds.length - 1, state: new Uint8Array(24), conversation };
   return { snapshot, conversation };
 }

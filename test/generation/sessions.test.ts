@@ -305,6 +305,10 @@ describe("chats", () => {
     const fourth = await say(chat("b"));
     expect(textOf(fourth)).toBe("<s> hellothe[user]a[end][assistant]the!the[user]b[end][assistant]");
     for (const turn of [second, third, fourth]) expect(turn.usage.cachedTokens).toBeGreaterThan(0);
+    // Read afresh, what no template shows is read again too.
+    const fifth = await say({ ...chat("c"), template: "{{ bos_token }}{{ messages | length }} messages" });
+    expect(textOf(fifth)).toBe("<s> hellothe[user]a[end][assistant]the!the3 messages");
+    expect(fifth.usage.cachedTokens).toBe(0);
   });
 
   test("with the default template too the past is not read again", async () => {

@@ -202,6 +202,7 @@ export class Engine {
 
   /** Steps while there is work. Returns when closed; throws when the runner does. */
   async #serve(runner: ModelRunner): Promise<void> {
+    this.#mustSettle = true;
     for (;;) {
       if (this.#scheduler.isIdle) {
         this.checkIntegrity();
@@ -212,7 +213,9 @@ export class Engine {
       }
       const startedAtMs = this.#now();
       while (this.#mustSettle) await this.#settle(runner);
+      if (this.#scheduler.isIdle) continue;
       const { numDecoding, prefill } = this.#scheduler.plan();
+      assert(numDecoding > 0 || prefill !== undefined, "whoever is admitted has something to run");
       const { seated } = this.#scheduler.slots;
 
       // NOTE: nothing is awaited between the end of one run and the start of the next. Events pushed here reach their
@@ -227,9 +230,7 @@ export class Engine {
         prefill.sequence.afterChunk(prefill.numTokens, output, this.#now());
         if (prefill.sequence.numUnread === 0) this.#mustSettle = true;
       }
-      if (numDecoding > 0 || prefill !== undefined) {
-        this.#afterStep(this.#now() - startedAtMs, prefill?.numTokens ?? 0, numDecoding);
-      }
+      this.#afterStep(this.#now() - startedAtMs, prefill?.numTokens ?? 0, numDecoding);
     }
   }
 

@@ -163,14 +163,14 @@ describe("log-probabilities", () => {
   test("of a resumed prompt's first token are there when a token was read before it in this request", async () => {
     const { engine } = await startEngine();
     const state = bytesOf(stateAfter([7, 8]));
-    const after = (tokenIds: number[]) =>
+    const resumeFrom = (tokenIds: number[]) =>
       request({
         resume: { tokenIds, position: 2, state },
         promptIds: [1, 2],
         numPromptLogprobs: 0,
       });
-    const unread = await gather(engine.submit([after([7, 8, 9])])[0]!);
-    const read = await gather(engine.submit([after([7, 8])])[0]!);
+    const unread = await gather(engine.submit([resumeFrom([7, 8, 9])])[0]!);
+    const read = await gather(engine.submit([resumeFrom([7, 8])])[0]!);
     const logprobs = [unread, read].map(({ events }) =>
       events[0]?.type === "prompt" ? events[0].logprobs : undefined,
     );

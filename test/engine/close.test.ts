@@ -1,0 +1,60 @@
+import { describe, expect, test } from "vitest";
+import { gather, makeEngine, request, startEngine } from "../helpers/engine-harness.ts";
+
+const endless = { promptIds: [1], maxTokens: 1_000_000 };
+
+describe("closing", () => {
+  test("lets admitted sequences end, also waiting ones, and refuses new ones", async () => {
+    const { engine, runners, statuses } = await startEngine({ maxBatch: 1 });
+    const sequences = engine.submit([request({ promptIds: [1] }), request({ promptIds: [2] })]);
+    const outcomes = Promise.all(sequences.map((sequence) => gather(sequence)));
+    const closed = engine.close({ deadlineMs: 60_000 });
+    expect(() => engine.submit([request(endless)])).toThrow(expect.objectContaining({ code: "shutting_down" }));
+    await closed;
+    expect((await outcomes).map(({ reason }) => reason)).toEqual(["length", "length"]);
+    expect(runners[0]!.isClosed).toBe(true);
+    expect(runners[0]!.breaches).toEqual([]);
+    expect(statuses.at(-1)).toEqual({ state: "closed" });
+  });
+
+  test("fails what is left at the deadline", async () => {
+    const { engine, runners, ends } = await startEngine({
+      maxBatch: 1,
+      sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
+    });
+    const outcomes = Promise.all(
+      engine.submit([request(endless), request(endless)]).map((sequence) => gather(sequence)),
+    );
+    await engine.close({ deadlineMs: 5 });
+    for (const { error } of await outcomes) expect(error).toMatchObject({ code: "shutting_down" });
+    expect(ends.map(({ reason }) => reason)).toEqual(["failed", "failed"]);
+    expect(runners[0]!.isClosed).toBe(true);
+    expect(engine.load.slotsInUse).toBe(0);
+  });
+
+  test("a second call may have less patience", async () => {
+    const { engine } = await startEngine({ sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms).unref()) });
+    const outcome = gather(engine.submit([request(endless)])[0]!);
+    const patient = engine.close({ deadlineMs: 1e12 });
+    await engine.close({ deadlineMs: 1 });
+    await patient;
+    expect((await outcome).error).toMatchObject({ code: "shutting_down" });
+  });
+
+  test("when idle is immediate, and twice is once", async () => {
+    const { engine, runners, statuses } = await startEngine();
+    await Promise.all([engine.close({ deadlineMs: 60_000 }), engine.close({ deadlineMs: 60_000 })]);
+    await engine.close({ deadlineMs: 60_000 });
+    expect(runners[0]!.isClosed).toBe(true);
+    expect(statuses.filter(({ state }) => state === "closed")).toHaveLength(1);
+  });
+
+  test("before or during the start leaves no runner open", async () => {
+    const { engine, runners } = makeEngine();
+    const starting = engine.start();
+    await engine.close({ deadlineMs: 0 });
+    await expect(starting).rejects.toMatchObject({ code: "shutting_down" });
+    expect(runners.every(({ isClosed }) => isClosed)).toBe(true);
+    expect(engine.status.state).toBe("closed");
+  });
+});

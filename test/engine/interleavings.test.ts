@@ -1,0 +1,163 @@
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import type { ResumePoint, SequenceRequest } from "../../src/engine/sequence.ts";
+import { GREEDY } from "../../src/sampling/params.ts";
+import {
+  bytesOf,
+  type Gathered,
+  gather,
+  type HarnessOptions,
+  request,
+  startEngine,
+  stateAfter,
+  tokensAlone,
+} from "../helpers/engine-harness.ts";
+
+/** What a client may do, each after so many turns of the event loop. */
+type Action =
+  | { readonly type: "submit"; readonly turns: number; readonly plans: readonly Plan[] }
+  | { readonly type: "abort" | "stop" | "leave"; readonly turns: number; readonly pick: number }
+  | { readonly type: "fault"; readonly turns: number };
+
+interface Plan {
+  readonly numPrompt: number;
+  readonly maxTokens: number;
+  readonly first: number;
+  readonly temperature: number;
+  readonly isPenalised: boolean;
+  readonly hasStopToken: boolean;
+  readonly numResumed: number;
+  readonly numUnread: number;
+  readonly capture: { readonly prompt: boolean; readonly end: boolean };
+}
+
+const turns = fc.nat(6);
+const plan: fc.Arbitrary<Plan> = fc.record({
+  numPrompt: fc.integer({ min: 1, max: 20 }),
+  maxTokens: fc.nat(15),
+  first: fc.nat(28),
+  temperature: fc.constantFrom(0, 0.5, 1.5),
+  isPenalised: fc.boolean(),
+  hasStopToken: fc.boolean(),
+  numResumed: fc.constantFrom(0, 0, 5),
+  numUnread: fc.nat(3),
+  capture: fc.record({ prompt: fc.boolean(), end: fc.boolean() }),
+});
+const action: fc.Arbitrary<Action> = fc.oneof(
+  {
+    weight: 4,
+    arbitrary: fc.record({ type: fc.constant("submit" as const), turns, plans: fc.array(plan, { maxLength: 3 }) }),
+  },
+  { weight: 3, arbitrary: fc.record({ type: fc.constantFrom("abort", "stop", "leave"), turns, pick: fc.nat() }) },
+  { weight: 1, arbitrary: fc.record({ type: fc.constant("fault" as const), turns }) },
+);
+
+interface Client {
+  readonly given: SequenceRequest;
+  readonly abort: AbortController;
+  readonly stop: () => void;
+  readonly leave: () => void;
+  readonly outcome: Promise<Gathered>;
+  hasLeft: boolean;
+}
+
+function makeRequest(plan: Plan, signal: AbortSignal): SequenceRequest {
+  const tokenIds = Array.from({ length: plan.numResumed + plan.numPrompt }, (_, i) => (plan.first + 3 * i) % 29);
+  const resumed = tokenIds.slice(0, plan.numResumed);
+  const position = Math.max(0, plan.numResumed - plan.numUnread);
+  const resume: ResumePoint = { tokenIds: resumed, position, state: bytesOf(stateAfter(resumed.slice(0, position))) };
+  return request({
+    promptIds: tokenIds.slice(plan.numResumed),
+    ...(plan.numResumed > 0 ? { resume } : {}),
+    maxTokens: plan.maxTokens,
+    stopTokenIds: new Set(plan.hasStopToken ? [plan.first, 1, 2] : []),
+    sampling: {
+      ...GREEDY,
+      temperature: plan.temperature,
+      seed: plan.first,
+      repetitionPenalty: plan.isPenalised ? 1.2 : 1,
+    },
+    capture: plan.capture,
+    signal,
+  });
+}
+
+function expectConsistent(point: ResumePoint | undefined): void {
+  if (point === undefined) return;
+  expect(point.position).toBeLessThanOrEqual(point.tokenIds.length);
+  expect(point.state).toEqual(bytesOf(stateAfter(point.tokenIds.slice(0, point.position))));
+}
+
+async function play(actions: readonly Action[], options: HarnessOptions): Promise<void> {
+  let isFaulty = false;
+  let numFaults = 0;
+  const harness = await startEngine({
+    ...options,
+    onCall: () => {
+      if (!isFaulty) return;
+      isFaulty = false;
+      numFaults++;
+      throw new Error("injected");
+    },
+  });
+  const { engine } = harness;
+  const clients: Client[] = [];
+  for (const action of actions) {
+    for (let turn = 0; turn < action.turns; turn++) await new Promise((resolve) => setImmediate(resolve));
+    const client =
+      action.type === "submit" || action.type === "fault" ? undefined : clients[action.pick % clients.length];
+    if (action.type === "fault") {
+      isFaulty = true;
+    } else if (action.type === "submit") {
+      const aborts = action.plans.map(() => new AbortController());
+      const requests = action.plans.map((plan, i) => makeRequest(plan, aborts[i]!.signal));
+      engine.submit(requests).forEach((sequence, i) => {
+        const events = sequence.events[Symbol.asyncIterator]();
+        clients.push({
+          given: requests[i]!,
+          abort: aborts[i]!,
+          stop: () => sequence.stop(),
+          leave: () => void events.return?.(),
+          outcome: gather(sequence),
+          hasLeft: false,
+        });
+      });
+    } else if (action.type === "abort") {
+      client?.abort.abort();
+    } else if (action.type === "stop") {
+      client?.stop();
+    } else if (client !== undefined) {
+      client.hasLeft = true;
+      client.leave();
+    }
+  }
+  for (const { given, outcome, hasLeft } of clients) {
+    const { tokenIds, reason, error, captured, capturedPrompt, events } = await outcome;
+    const alone = tokensAlone(given);
+    expect(tokenIds).toEqual(alone.slice(0, tokenIds.length));
+    expectConsistent(captured);
+    expectConsistent(capturedPrompt);
+    if (error !== undefined) expect(error).toMatchObject({ code: "runtime_fault" });
+    else if (!hasLeft) {
+      expect(events.filter(({ type }) => type === "finished")).toHaveLength(1);
+      expect(events.at(-1)?.type).toBe("finished");
+      if (reason === "length") expect(tokenIds).toEqual(alone);
+      const wasSeated = events.length > 1 || reason !== "aborted";
+      if (given.capture?.end !== true) expect(captured).toBeUndefined();
+      else if (wasSeated && reason !== "stop") expect(captured).toBeDefined();
+    }
+  }
+  await engine.close({ deadlineMs: 60_000 });
+  engine.checkIntegrity();
+  expect(harness.ends).toHaveLength(clients.length);
+  expect(engine.load).toMatchObject({ numRunning: 0, numWaiting: 0, slotsInUse: 0 });
+  expect(harness.runners.flatMap(({ breaches }) => breaches)).toEqual([]);
+  // A fault while closing, with nobody left, is not worth a fresh runner.
+  expect([numFaults, numFaults + 1]).toContain(harness.runners.length);
+  expect(harness.runners.every(({ isClosed }) => isClosed)).toBe(true);
+}
+
+test("whatever clients and faults do, each sequence ends once, gives what it gives alone, and leaves no slot in use", async () => {
+  const limits = fc.record({ maxBatch: fc.integer({ min: 1, max: 5 }), prefillChunk: fc.integer({ min: 1, max: 6 }) });
+  await fc.assert(fc.asyncProperty(fc.array(action, { minLength: 1, maxLength: 25 }), limits, play), { numRuns: 150 });
+}, 120_000);

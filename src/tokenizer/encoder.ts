@@ -57,7 +57,7 @@ function openScript(files: TokenizerFiles): Encoder {
   const tokenizer = new ScriptTokenizer(files.json, {});
   return {
     library: "script",
-    // NOTE: blocks the event loop, about 8 µs a character.
+    // NOTE: blocks the event loop, about 10 µs a character.
     encode: async (text) => tokenizer.encode(text, { add_special_tokens: false }).ids,
   };
 }

@@ -2,10 +2,10 @@
  * The `native` runner: ONNX Runtime through its C API. States are updated in place, a step in the steady state allocates
  * nothing, and the computing happens on another thread, so that the event loop stays free. See docs/runtime.md.
  */
-import { availableParallelism } from "node:os";
 import type { Manifest } from "../../model/artifact.ts";
 import { readManifest } from "../../model/manifest.ts";
 import { CallGuard } from "../call-guard.ts";
+import { chooseNumThreads, describeRunner } from "../describe-runner.ts";
 import { assertRunInput } from "../run-input.ts";
 import type { ModelRunner, RunInput, RunnerOptions, RunOutput } from "../runner.ts";
 import { SlotStates } from "../slot-states.ts";
@@ -34,7 +34,7 @@ export class NativeRunner implements ModelRunner {
    */
   static async open(options: NativeRunnerOptions): Promise<NativeRunner> {
     const manifest = await readManifest(options.artifactDir);
-    const numThreads = options.numThreads === 0 ? availableParallelism() : options.numThreads;
+    const numThreads = chooseNumThreads(options.numThreads);
     const session = await NativeSession.open(manifest, {
       artifactDir: options.artifactDir,
       numThreads,
@@ -42,8 +42,13 @@ export class NativeRunner implements ModelRunner {
       checked: options.checked ?? false,
       config: options.sessionConfig ?? {},
     });
-    const description = `native ${options.device}, onnxruntime ${session.api.version}, ${numThreads} threads`;
+    const description = describeRunner("native", options.device, session.api.version, numThreads);
     return new NativeRunner(session, manifest, options.numSlots, description);
+  }
+
+  /** C objects not yet released; undefined unless opened `checked`. */
+  get numLive(): number | undefined {
+    return this.#session.api.numLive;
   }
 
   private constructor(session: NativeSession, manifest: Manifest, numSlots: number, description: string) {

@@ -206,6 +206,11 @@ export class OrtApi {
     this.#functions[`Release${handle.kind}`](address);
   }
 
+  /** Objects created here and not yet released; undefined unless checked. */
+  get numLive(): number | undefined {
+    return this.#live?.size;
+  }
+
   /** Checked mode only: fails if something created here has not been released. */
   assertNothingLive(): void {
     const kinds = [...(this.#live?.values() ?? [])];

@@ -3,13 +3,13 @@
  * koffi has no build, and the cross-check of `native`. A worker that dies is a fault; the process lives on.
  */
 import { AssertionError } from "node:assert";
-import { availableParallelism } from "node:os";
 import path from "node:path";
 import { Worker } from "node:worker_threads";
 import { DenseMambaError } from "../../errors.ts";
 import type { Manifest } from "../../model/artifact.ts";
 import { readManifest } from "../../model/manifest.ts";
 import { CallGuard } from "../call-guard.ts";
+import { chooseNumThreads, describeRunner } from "../describe-runner.ts";
 import { listProviders } from "../providers.ts";
 import { assertRunInput, graphRows, writeInt64 } from "../run-input.ts";
 import type { ModelRunner, RunInput, RunnerOptions, RunOutput } from "../runner.ts";
@@ -41,7 +41,7 @@ export class PortableRunner implements ModelRunner {
       manifest,
       modelPath: path.resolve(options.artifactDir, manifest.graph),
       numSlots: options.numSlots,
-      numThreads: options.numThreads === 0 ? availableParallelism() : options.numThreads,
+      numThreads: chooseNumThreads(options.numThreads),
       device: options.device,
     };
     const worker = startWorker(settings);
@@ -52,7 +52,7 @@ export class PortableRunner implements ModelRunner {
     });
 
     if (!greeting.ok) throw toError(greeting);
-    const description = `portable ${options.device}, onnxruntime ${greeting.version}, ${settings.numThreads} threads`;
+    const description = describeRunner("portable", options.device, greeting.version, settings.numThreads);
     return new PortableRunner(worker, settings, description);
   }
 

@@ -1,0 +1,169 @@
+/**
+ * What only the native runner has to prove: that C objects are released once and not used after that, that nothing
+ * piles up, and that the output memory it hands out is guarded.
+ */
+import { AssertionError } from "node:assert";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { DenseMambaError } from "../../src/errors.ts";
+import { NativeRunner } from "../../src/runtime/native/native-runner.ts";
+import { type Handle, OrtApi } from "../../src/runtime/native/ort-api.ts";
+import { NameArray, PointerArray } from "../../src/runtime/native/pointer-array.ts";
+import { listProviders, openRunner } from "../../src/runtime/open.ts";
+import { CompiledTiny } from "../helpers/compiled-tiny.ts";
+
+const NUM_SLOTS = 4;
+
+let artifact: CompiledTiny;
+beforeAll(async () => {
+  artifact = await CompiledTiny.create();
+});
+afterAll(() => artifact.remove());
+
+function options(artifactDir = artifact.dir) {
+  return { artifactDir, numSlots: NUM_SLOTS, numThreads: 1, device: "cpu" } as const;
+}
+
+/** Decoding `numSequences` after `numSteps` of prefill: the shapes change like an engine's. */
+async function step(runner: NativeRunner, numSequences: number, numSteps: number): Promise<void> {
+  const numTokens = numSequences * numSteps;
+  await runner.run({
+    firstSlot: NUM_SLOTS - numSequences,
+    numSequences,
+    numSteps,
+    tokenIds: new Int32Array(numTokens).fill(7),
+    logitRows: Array.from({ length: numSequences }, (_, row) => row),
+    temperatures: new Float32Array(numSequences).fill(1),
+  });
+}
+
+/** Resident memory that is not V8's heap. */
+function nativeBytes(): number {
+  setFlagsFromString("--expose-gc");
+  runInNewContext("gc")();
+  const { rss, heapTotal } = process.memoryUsage();
+  return rss - heapTotal;
+}
+
+describe("handles of the C API", () => {
+  const api = new OrtApi({ checked: true });
+
+  it("cannot be released twice", () => {
+    const env = api.createEnv();
+    api.release(env);
+    expect(() => api.release(env)).toThrow(AssertionError);
+    api.assertNothingLive();
+  });
+
+  it("cannot be used after release", () => {
+    const memoryInfo = api.createCpuMemoryInfo();
+    api.release(memoryInfo);
+    expect(() => api.createTensor(memoryInfo, "float32", new Float32Array(new ArrayBuffer(4)), [1])).toThrow(
+      /use after release: OrtMemoryInfo/,
+    );
+    api.assertNothingLive();
+  });
+
+  it("are missed when they are never released", () => {
+    const runOptions = api.createRunOptions();
+    expect(() => api.assertNothingLive()).toThrow(/never released: OrtRunOptions/);
+    api.release(runOptions);
+    api.assertNothingLive();
+  });
+
+  it("inside a run's arrays are checked before the call", () => {
+    const data = new Float32Array(new ArrayBuffer(4));
+    const memoryInfo = api.createCpuMemoryInfo();
+    const value = api.createTensor(memoryInfo, "float32", data, [1]);
+    const inputs = new PointerArray(1);
+    inputs.values[0] = value.address;
+    api.release(value);
+    const notReached = {} as Handle;
+    expect(() =>
+      api.run({
+        session: notReached,
+        runOptions: notReached,
+        inputNames: new NameArray(["x"]),
+        inputs,
+        outputNames: new NameArray([]),
+        outputs: new PointerArray(0),
+        firstOutput: 0,
+      }),
+    ).toThrow(/use after release: the run's value/);
+    api.release(memoryInfo);
+    api.assertNothingLive();
+  });
+
+  it("carry ONNX Runtime's message when they cannot be made", () => {
+    const memoryInfo = api.createCpuMemoryInfo();
+    const tooSmall = new Float32Array(new ArrayBuffer(4));
+    expect(() => api.createTensor(memoryInfo, "float32", tooSmall, [2])).toThrow(DenseMambaError);
+    expect(() => api.createTensor(memoryInfo, "float32", tooSmall, [2])).toThrow(/ONNX Runtime: .+/);
+    api.release(memoryInfo);
+    api.assertNothingLive();
+  });
+});
+
+describe("native runner", () => {
+  it("releases all it made, also after a failed load", async () => {
+    const runner = await NativeRunner.open({ ...options(), checked: true });
+    // More shapes than are kept, so that old ones are released on the way.
+    for (let numSteps = 1; numSteps <= 40; numSteps++) await step(runner, 1 + (numSteps % 3), numSteps);
+    await runner.close(); // asserts that nothing is live
+    const dir = await artifact.withTruncatedGraph("leak", 1000);
+    await expect(NativeRunner.open({ ...options(dir), checked: true })).rejects.toThrow(DenseMambaError);
+  });
+
+  it("keeps a bounded number of C objects, and its memory, however many shapes come by", async () => {
+    const runner = await NativeRunner.open({ ...options(), checked: true });
+    const run = async (numRuns: number) => {
+      for (let index = 0; index < numRuns; index++) await step(runner, 1 + (index % NUM_SLOTS), 1 + (index % 37));
+    };
+    await run(2 * 148); // every pair twice: more shapes than are kept, and the buffers have grown
+    const { numLive } = runner;
+    const before = nativeBytes();
+    await run(2 * 148);
+    expect(runner.numLive).toBe(numLive);
+    for (let index = 0; index < 3000; index++) await step(runner, 1, 1);
+    expect(runner.numLive).toBe(numLive);
+    const grownBytes = nativeBytes() - before;
+    await runner.close();
+    expect(grownBytes).toBeLessThan(8 * 1024 * 1024);
+  });
+
+  it("refuses to write into output memory that its caller transferred away", async () => {
+    const runner = await NativeRunner.open({ ...options(), checked: true });
+    const input = { firstSlot: 0, numSequences: 1, numSteps: 1, tokenIds: [1], logitRows: [0], temperatures: [1] };
+    const { logits } = await runner.run(input);
+    structuredClone(logits, { transfer: [logits.buffer as ArrayBuffer] });
+    await expect(runner.run(input)).rejects.toThrow(/transferred away/);
+    await runner.close();
+  });
+
+  it("cuts a long run short when it is closed", async () => {
+    const numSteps = 20_000;
+    const runner = await NativeRunner.open({ ...options(), checked: true });
+    const running = step(runner, 1, numSteps).catch((error: unknown) => error);
+    const startMs = performance.now();
+    await runner.close();
+    const closedMs = performance.now() - startMs;
+    expect(await running).toMatchObject({ code: "runtime_fault" });
+    const whole = await NativeRunner.open({ ...options(), checked: true });
+    const wholeStartMs = performance.now();
+    await step(whole, 1, numSteps);
+    expect(closedMs).toBeLessThan((performance.now() - wholeStartMs) / 2);
+    await whole.close();
+  });
+});
+
+describe.runIf(!listProviders().includes("CUDAExecutionProvider"))("without CUDA libraries", () => {
+  it.each(["native", "portable"] as const)(
+    "the %s runner refuses device cuda and names what there is",
+    async (kind) => {
+      const opening = openRunner(kind, { ...options(), device: "cuda" });
+      await expect(opening).rejects.toMatchObject({ code: "device_unavailable" });
+      await expect(opening).rejects.toThrow(/CPUExecutionProvider/);
+    },
+  );
+});

@@ -1,0 +1,249 @@
+/** The commands, end to end in this process: real compiler, real runtime, the packaged model and a tiny one. */
+import { execFile } from "node:child_process";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { runProgram } from "./program-run.ts";
+
+const TINY = "test/fixtures/torch-tiny-densemamba";
+let folder: string;
+let cache: string[];
+
+beforeAll(async () => {
+  folder = await mkdtemp(path.join(tmpdir(), "densemamba-cli-"));
+  cache = ["--cache-dir", path.join(folder, "cache"), "--device", "cpu"];
+});
+afterAll(() => rm(folder, { recursive: true, force: true }));
+
+async function output(args: readonly string[], stdin?: string): Promise<string> {
+  const run = runProgram(args, stdin);
+  expect(await run.exitCode, run.stderr.text).toBe(0);
+  return run.stdout.text;
+}
+
+async function failure(args: readonly string[]): Promise<{ exitCode: number; message: string }> {
+  const run = runProgram(args);
+  const exitCode = await run.exitCode;
+  expect(run.stdout.text).toBe("");
+  return { exitCode, message: run.stderr.text };
+}
+
+describe("score", () => {
+  it("gives the reference's log-probabilities, and only JSON on standard output", async () => {
+    const { sequences } = JSON.parse(await readFile(path.join(TINY, "expected.json"), "utf8"));
+    const { token_ids: ids, logits } = sequences[0] as { token_ids: number[]; logits: number[][] };
+    const args = ["score", "--model", TINY, "--token-ids", ids.join(","), "--top", "3", "--precision", "f32", ...cache];
+    const { positions } = JSON.parse(await output(args));
+    expect(positions).toHaveLength(ids.length);
+    expect(positions[0]).toEqual({ token_id: ids[0], logprob: null, top: [] });
+    for (let index = 1; index < ids.length; index++) {
+      const expected = logSoftmax(logits[index - 1]!);
+      const { token_id: id, logprob, top } = positions[index];
+      expect(id).toBe(ids[index]);
+      expect(Math.abs(logprob - expected[id]!)).toBeLessThan(1e-4);
+      const likeliest = [...expected.keys()].sort((a, b) => expected[b]! - expected[a]!).slice(0, 3);
+      expect(top.map((token: { token_id: number }) => token.token_id)).toEqual(likeliest);
+      for (const token of top) expect(Math.abs(token.logprob - expected[token.token_id]!)).toBeLessThan(1e-4);
+    }
+  });
+
+  it("reads token ids from standard input, as a JSON array too, and lists no others unless asked", async () => {
+    const args = ["score", "--model", TINY, "--token-ids", "-", "--precision", "f32", ...cache];
+    const { positions } = JSON.parse(await output(args, "[18, 35]\n"));
+    expect(positions).toEqual([
+      { token_id: 18, logprob: null, top: [] },
+      { token_id: 35, logprob: expect.any(Number), top: [] },
+    ]);
+  });
+
+  it.each([
+    ["a token id outside the vocabulary", ["--token-ids", "1,48"], /48/],
+    ["a negative one", ["--token-ids", "1,-2"], /"-2" given/],
+    ["a fractional one", ["--token-ids", "1.5"], /"1.5" given/],
+    ["none", ["--token-ids", ","], /at least one/],
+    ["too many candidates", ["--token-ids", "1", "--top", "65"], /at most 64, 65 given/],
+  ])("refuses %s", async (_, args, message) => {
+    const result = await failure(["score", "--model", TINY, "--precision", "f32", ...cache, ...args]);
+    expect(result.exitCode).toBe(1);
+    expect(result.message).toMatch(/^error: invalid_value: /m);
+    expect(result.message).toMatch(message);
+  });
+});
+
+describe("inspect", () => {
+  it("tells a person what a session costs", async () => {
+    const text = await output(["inspect", "--device", "cpu"]);
+    expect(text).toMatch(/^family +dense_mamba$/m);
+    expect(text).toMatch(/^parameters +3\.87M/m);
+    expect(text).toMatch(/^precision +int8/m);
+    expect(text).toMatch(/^state +228 KiB \(233472 bytes\)/m);
+    expect(text).toMatch(/^sessions +4599 per GiB$/m);
+    expect(text).toMatch(/^0–5 +conv \[3,512\] 6 KiB, ssm \[16,512\] 32 KiB$/m);
+  });
+
+  it("tells a program the same as JSON, of a checkpoint and of what is compiled from it", async () => {
+    const out = path.join(folder, "inspected");
+    await output(["compile", "--model", TINY, "--out", out, "--precision", "f32"]);
+    const checkpoint = JSON.parse(await output(["inspect", "--model", TINY, "--precision", "f32", "--json"]));
+    const artifact = JSON.parse(await output(["inspect", "--model", out, "--json"]));
+    expect(artifact.kind).toBe("artifact");
+    for (const key of ["name", "family", "parameters", "precision", "state_bytes_per_session", "state"]) {
+      expect(artifact[key]).toEqual(checkpoint[key]);
+    }
+    const elements = checkpoint.state.map(({ shape }: { shape: number[] }) => shape.reduce((a, b) => a * b));
+    expect(checkpoint.state_bytes_per_session).toBe(4 * elements.reduce((a: number, b: number) => a + b));
+  });
+});
+
+describe("compile", () => {
+  it("writes a folder that --model takes as it is, tokenizer included", async () => {
+    const out = path.join(folder, "compiled");
+    await output(["compile", "--out", out, "--device", "cpu"]);
+    const args = ["generate", "--prompt", "Once upon a time", "--max-tokens", "8", "--seed", "3"];
+    const fromArtifact = await output([...args, "--model", out, ...cache]);
+    expect(fromArtifact.trim()).not.toBe("");
+    expect(fromArtifact).toBe(await output([...args, ...cache]));
+  });
+
+  it("refuses to serve an artifact in another precision than its own", async () => {
+    const out = path.join(folder, "f32");
+    await output(["compile", "--model", TINY, "--out", out, "--precision", "f32"]);
+    const result = await failure(["score", "--model", out, "--token-ids", "1", "--precision", "int8", ...cache]);
+    expect(result.message).toContain("compiled to f32");
+    expect(result.exitCode).toBe(2);
+  });
+
+  it("refuses to write over the checkpoint", async () => {
+    const result = await failure(["compile", "--model", TINY, "--out", TINY]);
+    expect(result.message).toContain("another folder");
+  });
+});
+
+describe("generate", () => {
+  const args = ["generate", "--max-tokens", "12", "--seed", "5"];
+
+  it("streams the same text for the same seed, whichever runtime computes it", async () => {
+    const [native, portable] = [
+      await output([...args, "--prompt", "Once upon a time", ...cache]),
+      await output([...args, "--prompt", "Once upon a time", "--runtime", "portable", ...cache]),
+    ];
+    expect(native).toBe(portable);
+    expect(native.trim().length).toBeGreaterThan(10);
+  });
+
+  it("takes the prompt from standard input and can repeat it", async () => {
+    const text = await output([...args, "--prompt", "-", "--echo", ...cache], "Once upon a time");
+    expect(text.startsWith("Once upon a time")).toBe(true);
+    expect(text).toBe(`Once upon a time${await output([...args, "--prompt", "Once upon a time", ...cache])}`);
+  });
+
+  it("compiles at the first start, with progress on standard error, and never again", async () => {
+    const fresh = ["--cache-dir", path.join(folder, "fresh"), "--device", "cpu"];
+    const first = runProgram([...args, "--prompt", "x", ...fresh]);
+    expect(await first.exitCode).toBe(0);
+    expect(first.stderr.text).toContain("compiling densemamba-tales-4m to int8: 100%\n");
+    const later = runProgram([...args, "--prompt", "x", ...fresh]);
+    expect(await later.exitCode).toBe(0);
+    expect(later.stderr.text).not.toContain("compiling");
+    expect(later.stdout.text).toBe(first.stdout.text);
+  });
+
+  it("says that a model without a tokenizer has no text", async () => {
+    const result = await failure([...args, "--prompt", "x", "--model", TINY, ...cache]);
+    expect(result).toMatchObject({ exitCode: 1, message: expect.stringContaining("has no tokenizer.json") });
+  });
+});
+
+describe("serve", () => {
+  const args = ["serve", "--port", "0", "--log-level", "warn"];
+
+  it("says where it listens, answers, counts, and ends in good order on a signal", async () => {
+    const run = runProgram([...args, ...cache]);
+    const [, url] = await run.stdout.until(/ready +(http:\S+) after [\d.]+ s/);
+    expect(run.stdout.text).toContain(`curl -N ${url}/v1/completions`);
+
+    const headers = { "content-type": "application/json" };
+    await fetch(`${url}/v1/sessions`, { method: "POST", headers, body: '{"session_id": "s"}' });
+    const response = await fetch(`${url}/v1/completions`, {
+      method: "POST",
+      headers,
+      body: JSON.stringify({ prompt: "Once upon a time", max_tokens: 9, temperature: 0, session_id: "s" }),
+    });
+    const completion = (await response.json()) as { choices: { text: string }[]; usage: Record<string, number> };
+    expect(response.status, JSON.stringify(completion)).toBe(200);
+    expect(completion.choices[0]!.text.length).toBeGreaterThan(0);
+    expect(completion.usage.completion_tokens).toBe(9);
+
+    const metrics = await (await fetch(`${url}/metrics`)).text();
+    const sample = (name: string) => Number(new RegExp(`^${name}\\{.*\\} (\\S+)$`, "m").exec(metrics)?.[1]);
+    expect(sample("densemamba_generation_tokens_total")).toBe(9);
+    expect(sample("densemamba_inter_token_latency_seconds_count")).toBe(8);
+    expect(sample("densemamba_store_snapshots")).toBe(1);
+    expect(sample("densemamba_snapshot_capture_seconds_count")).toBe(1);
+    expect(sample("densemamba_slots_in_use")).toBe(0);
+    expect(metrics).toMatch(/densemamba_http_requests_total\{method="POST",route="\/v1\/completions",status="200"/);
+
+    run.send("SIGTERM");
+    expect(await run.exitCode, run.stderr.text).toBe(0);
+    await expect(fetch(url!)).rejects.toThrow();
+  });
+
+  it("lets a stream that is running end before it closes", async () => {
+    const run = runProgram([...args, ...cache]);
+    const [, url] = await run.stdout.until(/ready +(http:\S+)/);
+    const response = await fetch(`${url}/v1/completions`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ prompt: "Once", max_tokens: 200, stream: true, ignore_eos: true }),
+    });
+    run.send("SIGTERM");
+    const stream = await response.text();
+    expect(stream).toContain('"finish_reason":"length"');
+    expect(stream.trimEnd().endsWith("data: [DONE]")).toBe(true);
+    expect(await run.exitCode).toBe(0);
+  });
+
+  it("says so when the port is taken", async () => {
+    const squatter = createServer().listen(0, "127.0.0.1");
+    await new Promise((resolve) => squatter.once("listening", resolve));
+    const { port } = squatter.address() as AddressInfo;
+    const result = await failure(["serve", "--port", String(port), "--log-level", "error", ...cache]);
+    expect(result.message).toBe(
+      `error: EADDRINUSE: port ${port} on 127.0.0.1 is taken; choose another with --port, or 0 for any free one\n`,
+    );
+    expect(result.exitCode).toBe(1);
+    squatter.close();
+  });
+});
+
+describe("the program", () => {
+  const run = (args: readonly string[]) =>
+    new Promise<{ code: number; stdout: string; stderr: string }>((resolve) => {
+      const command = ["--import", "tsx", "src/cli/main.ts", ...args];
+      execFile(process.execPath, command, (error, stdout, stderr) =>
+        resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr }),
+      );
+    });
+
+  it("ends with 2 for mistakes on the command line, with 1 for what goes wrong later", async () => {
+    const [unknown, config, failed, help] = await Promise.all([
+      run(["serve", "--prot", "80"]),
+      run(["serve", "--port", "x", "--device", "tpu"]),
+      run(["inspect", "--model", "/nowhere"]),
+      run(["--help"]),
+    ]);
+    expect(unknown).toMatchObject({ code: 2, stderr: expect.stringContaining("Did you mean --port?") });
+    expect(config).toMatchObject({ code: 2, stderr: expect.stringMatching(/2 problems\n {2}--/) });
+    expect(failed).toMatchObject({ code: 1, stderr: expect.stringMatching(/^error: invalid_checkpoint: .*\n$/) });
+    expect(help).toMatchObject({ code: 0, stdout: expect.stringContaining("serve") });
+  });
+});
+
+function logSoftmax(logits: readonly number[]): number[] {
+  const largest = Math.max(...logits);
+  const sum = largest + Math.log(logits.reduce((total, logit) => total + Math.exp(logit - largest), 0));
+  return logits.map((logit) => logit - sum);
+}

@@ -1,0 +1,213 @@
+import { EventEmitter } from "node:events";
+import { describe, expect, it } from "vitest";
+import { type MachineFacts, usableCores } from "../../src/cli/cores.ts";
+import { chooseDevices, choosePrecisions } from "../../src/cli/device.ts";
+import { describeFailure } from "../../src/cli/failure.ts";
+import { observeSnapshots } from "../../src/cli/observed-runner.ts";
+import { showProgress } from "../../src/cli/progress.ts";
+import { type ShutdownSignal, untilSignal } from "../../src/cli/shutdown.ts";
+import { formatBytes, formatCount } from "../../src/cli/units.ts";
+import { DenseMambaError } from "../../src/errors.ts";
+import type { ModelRunner } from "../../src/runtime/runner.ts";
+import { Gathered } from "./program-run.ts";
+
+const CPU = "CPUExecutionProvider";
+const CUDA = "CUDAExecutionProvider";
+
+describe("the choice of a device", () => {
+  it("asks for no providers when it is a CPU", () => {
+    const list = () => {
+      throw new Error("asked");
+    };
+    expect(chooseDevices("cpu", list)).toEqual([{ device: "cpu", reason: "asked for" }]);
+  });
+
+  it("refuses CUDA where its provider is absent, and names what is there", () => {
+    expect(() => chooseDevices("cuda", () => [CPU, "WebGpuExecutionProvider"])).toThrowError(
+      expect.objectContaining({
+        code: "device_unavailable",
+        message: expect.stringContaining("CUDAExecutionProvider; this one has CPUExecutionProvider, WebGpu"),
+      }),
+    );
+  });
+
+  it("lets auto fall back to the CPU, an explicit choice never", () => {
+    expect(chooseDevices("cuda", () => [CUDA, CPU]).map(({ device }) => device)).toEqual(["cuda"]);
+    expect(chooseDevices("auto", () => [CUDA, CPU]).map(({ device }) => device)).toEqual(["cuda", "cpu"]);
+    expect(chooseDevices("auto", () => [CPU])).toEqual([
+      { device: "cpu", reason: "this ONNX Runtime has no CUDAExecutionProvider" },
+    ]);
+  });
+
+  it("prefers 8 bits on a CPU only, and keeps to a precision that was asked for", () => {
+    expect(choosePrecisions("auto", "cpu")).toEqual(["int8", "f32"]);
+    expect(choosePrecisions("auto", "cuda")).toEqual(["f32"]);
+    expect(choosePrecisions("f32", "cpu")).toEqual(["f32"]);
+  });
+});
+
+describe("usable cores", () => {
+  const machine = (numLogical: number, files: Record<string, string>): MachineFacts => ({
+    numLogical,
+    read: (path) => files[path],
+  });
+  const cpu = (socket: number, core: number) => `processor : 0\nphysical id\t: ${socket}\ncore id\t\t: ${core}\n`;
+  const fourCores = [cpu(0, 0), cpu(0, 0), cpu(0, 1), cpu(0, 1), cpu(1, 0), cpu(1, 0), cpu(1, 1), cpu(1, 1)].join("\n");
+
+  it("count the hyper-threads of a core once", () => {
+    expect(usableCores(machine(8, { "/proc/cpuinfo": fourCores }))).toBe(4);
+  });
+
+  it("are no more than the processors that the process may run on", () => {
+    expect(usableCores(machine(2, { "/proc/cpuinfo": fourCores }))).toBe(2);
+  });
+
+  it.each([
+    ["version 2", { "/sys/fs/cgroup/cpu.max": "250000 100000\n" }, 2],
+    ["version 2 without a quota", { "/sys/fs/cgroup/cpu.max": "max 100000\n" }, 4],
+    ["version 2 with less than one CPU", { "/sys/fs/cgroup/cpu.max": "50000 100000\n" }, 1],
+    [
+      "version 1",
+      { "/sys/fs/cgroup/cpu/cpu.cfs_quota_us": "300000\n", "/sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n" },
+      3,
+    ],
+    [
+      "version 1 without a quota",
+      { "/sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n", "/sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n" },
+      4,
+    ],
+  ])("keep to a container's quota, cgroup %s", (_, files, cores) => {
+    expect(usableCores(machine(8, { "/proc/cpuinfo": fourCores, ...files }))).toBe(cores);
+  });
+
+  it("are the logical processors where nothing more is known", () => {
+    expect(usableCores(machine(3, {}))).toBe(3);
+  });
+});
+
+describe("progress", () => {
+  function feed(isTTY: boolean): string {
+    const stderr = Object.assign(new Gathered(), { isTTY });
+    let nowMs = 0;
+    const show = showProgress(stderr, () => nowMs);
+    for (let done = 1; done <= 200; done++) {
+      nowMs += 1;
+      show({ done, total: 200, message: "compiling" });
+    }
+    return stderr.text;
+  }
+
+  it("rewrites one line on a terminal, not more often than one can see", () => {
+    const text = feed(true);
+    expect(text.split("\n")).toHaveLength(2);
+    expect(text.split("\r").length).toBeLessThan(8);
+    expect(text.endsWith("\rcompiling: 100%\n")).toBe(true);
+  });
+
+  it("writes a few lines to a log", () => {
+    expect(feed(false)).toBe("compiling: 0%\ncompiling: 25%\ncompiling: 50%\ncompiling: 75%\ncompiling: 100%\n");
+  });
+});
+
+describe("failures", () => {
+  it("are one line with their code, and 1", () => {
+    const failure = describeFailure(new DenseMambaError("invalid_checkpoint", "no config.json"));
+    expect(failure).toEqual({ message: "error: invalid_checkpoint: no config.json", exitCode: 1 });
+    const missing = Object.assign(new Error("EACCES: permission denied, mkdir '/x'"), { code: "EACCES" });
+    expect(describeFailure(missing)).toEqual({ message: "error: EACCES: permission denied, mkdir '/x'", exitCode: 1 });
+  });
+
+  it("list all problems of a configuration, and are 2", () => {
+    const failure = describeFailure(new DenseMambaError("invalid_config", "a is wrong\nb is wrong"));
+    expect(failure).toEqual({
+      message: "error: invalid_config: 2 problems\n  a is wrong\n  b is wrong",
+      exitCode: 2,
+    });
+  });
+
+  it("show the stack of what is our own bug", () => {
+    expect(describeFailure(new TypeError("x is undefined")).message).toContain("parts.test.ts");
+  });
+});
+
+describe("signals", () => {
+  it("ask for an orderly end at first, and end the process at the second", async () => {
+    const emitter = new EventEmitter();
+    const exits: number[] = [];
+    const source = {
+      on: (signal: ShutdownSignal, listener: () => void) => emitter.on(signal, listener),
+      exit: (code: number) => void exits.push(code),
+    };
+    const first = untilSignal(source);
+    emitter.emit("SIGTERM");
+    expect(await first).toBe("SIGTERM");
+    expect(exits).toEqual([]);
+    emitter.emit("SIGINT");
+    expect(exits).toEqual([130]);
+  });
+});
+
+describe("an observed runner", () => {
+  it("tells how long a state's copies take and passes everything else on", async () => {
+    let nowMs = 0;
+    const calls: string[] = [];
+    const runner = {
+      numSlots: 3,
+      description: "fake",
+      readSlot: async (slot: number) => {
+        nowMs += 4;
+        return new Uint8Array([slot]);
+      },
+      writeSlot: async () => {
+        nowMs += 2;
+      },
+      clearSlot: async (slot: number) => void calls.push(`clear ${slot}`),
+      swapSlots: async (a: number, b: number) => void calls.push(`swap ${a} ${b}`),
+      copySlot: async (from: number, to: number) => void calls.push(`copy ${from} ${to}`),
+      close: async () => void calls.push("close"),
+    } as unknown as ModelRunner;
+    const observed: [string, number][] = [];
+    const wrapped = observeSnapshots(
+      runner,
+      {
+        onSnapshotCaptured: (ms) => observed.push(["captured", ms]),
+        onSnapshotRestored: (ms) => observed.push(["restored", ms]),
+      },
+      () => nowMs,
+    );
+    expect(await wrapped.readSlot(7)).toEqual(new Uint8Array([7]));
+    await wrapped.writeSlot(1, new Uint8Array());
+    await wrapped.clearSlot(1);
+    await wrapped.swapSlots(1, 2);
+    await wrapped.copySlot(2, 1);
+    await wrapped.close();
+    expect(observed).toEqual([
+      ["captured", 4],
+      ["restored", 2],
+    ]);
+    expect(calls).toEqual(["clear 1", "swap 1 2", "copy 2 1", "close"]);
+    expect([wrapped.numSlots, wrapped.description]).toEqual([3, "fake"]);
+  });
+});
+
+describe("numbers for people", () => {
+  it.each([
+    [0, "0 B"],
+    [1023, "1023 B"],
+    [233_472, "228 KiB"],
+    [2 ** 30, "1 GiB"],
+    [1.5 * 2 ** 20, "1.5 MiB"],
+    [12.34 * 2 ** 20, "12.3 MiB"],
+  ])("%i bytes are %s", (bytes, text) => {
+    expect(formatBytes(bytes)).toBe(text);
+  });
+
+  it.each([
+    [999, "999"],
+    [3_865_344, "3.87M"],
+    [129_135_360, "129M"],
+    [2.8e9, "2.8B"],
+  ])("%i is %s", (count, text) => {
+    expect(formatCount(count)).toBe(text);
+  });
+});

@@ -1,0 +1,116 @@
+/**
+ * The layering of ARCHITECTURE.md as a table, and the search for breaches. Imports point downward only; a folder may import
+ * itself, `errors.ts`, and what its row allows.
+ */
+import { readdirSync, readFileSync } from "node:fs";
+import path from "node:path";
+
+export interface SourceFile {
+  /** Relative to the repository, with `/`. */
+  readonly file: string;
+  readonly text: string;
+}
+
+/** Folder (or file) of `src/` → those it may import from. */
+const ALLOWED: Readonly<Record<string, readonly string[]>> = {
+  "errors.ts": [],
+  model: [],
+  onnx: [],
+  sampling: ["model"],
+  tokenizer: [],
+  session: ["model"],
+  compiler: ["model", "onnx"],
+  runtime: ["model"],
+  engine: ["model", "runtime", "sampling", "session"],
+  generation: ["model", "sampling", "session", "tokenizer", "engine"],
+  server: ["model", "sampling", "tokenizer", "engine", "generation"],
+  metrics: ["model", "session", "engine"],
+  config: [],
+  "config.ts": ["config"],
+  bench: ["model", "compiler", "runtime", "sampling", "engine", "config", "config.ts"],
+  cli: ["*"],
+};
+
+/** Packages that one folder alone may know. */
+const OWNED_PACKAGES: Readonly<Record<string, string>> = {
+  koffi: "runtime",
+  "onnxruntime-node": "runtime",
+  "onnxruntime-common": "runtime",
+  hono: "server",
+  "@hono/node-server": "server",
+  ws: "server",
+  tokenizers: "tokenizer",
+  "@huggingface/tokenizers": "tokenizer",
+  "@huggingface/jinja": "tokenizer",
+  "prom-client": "metrics",
+  commander: "cli",
+  pino: "cli",
+};
+
+const ENVIRONMENT_READER = "src/config.ts";
+
+/** Every breach, as `file: what`. */
+export function findBreaches(files: readonly SourceFile[]): string[] {
+  return files.flatMap((source) => [...importBreaches(source), ...environmentBreaches(source)]);
+}
+
+export function readSources(root = "src"): SourceFile[] {
+  return readdirSync(root, { recursive: true, encoding: "utf8" })
+    .filter((name) => name.endsWith(".ts"))
+    .map((name) => path.join(root, name))
+    .map((name) => ({ file: name.split(path.sep).join("/"), text: readFileSync(name, "utf8") }));
+}
+
+function importBreaches({ file, text }: SourceFile): string[] {
+  const folder = folderOf(file);
+  const allowed = ALLOWED[folder];
+  if (allowed === undefined) return [`${file}: src/${folder} has no row in the import rules`];
+  return importsOf(text).flatMap((specifier) => {
+    if (!specifier.startsWith(".")) {
+      const owner = OWNED_PACKAGES[packageOf(specifier)];
+      return owner === undefined || owner === folder
+        ? []
+        : [`${file}: imports ${specifier}, which belongs to ${owner}`];
+    }
+    if (!/\.(?:ts|json)$/.test(specifier)) return [`${file}: imports ${specifier} without its extension`];
+    const target = path.posix.join(path.posix.dirname(file), specifier);
+    const to = folderOf(target);
+    if (to === folder || to === "errors.ts" || allowed.includes(to) || allowed.includes("*")) return [];
+    return [`${file}: src/${folder} must not import ${target}`];
+  });
+}
+
+function environmentBreaches({ file, text }: SourceFile): string[] {
+  const reads = /\bprocess\s*\.\s*env\b|\benv\b[^;]*\bfrom\s+"(?:node:)?process"/.test(withoutComments(text));
+  return reads && file !== ENVIRONMENT_READER
+    ? [`${file}: reads process.env, which only ${ENVIRONMENT_READER} may`]
+    : [];
+}
+
+/** Static, dynamic, re-exported, required, and in types. */
+function importsOf(text: string): string[] {
+  const code = withoutComments(text);
+  const patterns = [
+    /\b(?:import|export)\b[^;"'`]*?\bfrom\s*["']([^"']+)["']/g,
+    /\bimport\s*["']([^"']+)["']/g,
+    /\b(?:import|require)\s*\(\s*["']([^"']+)["']/g,
+    // createRequire(import.meta.url)("x")
+    /\bcreateRequire\([^)]*\)(?:\.resolve)?\(\s*["']([^"']+)["']/g,
+  ];
+  return patterns.flatMap((pattern) => [...code.matchAll(pattern)].map((match) => match[1]!));
+}
+
+function withoutComments(text: string): string {
+  return text.replaceAll(/\/\*[\s\S]*?\*\//g, "").replaceAll(/(^|\s)\/\/.*$/gm, "");
+}
+
+/** `src/engine/slots.ts` → `engine`; `src/config.ts` → `config.ts`. */
+function folderOf(file: string): string {
+  return file.split("/")[1] ?? "";
+}
+
+/** `@hono/node-server/utils` → `@hono/node-server` */
+function packageOf(specifier: string): string {
+  const parts = specifier.split("/");
+  return specifier.startsWith("@") ? parts.slice(0, 2).join("/") : parts[0]!;
+}

@@ -1,0 +1,43 @@
+import { describe, expect, it } from "vitest";
+import { findBreaches, readSources } from "./import-rules.ts";
+
+const breach = (file: string, text: string) => findBreaches([{ file, text }]);
+
+describe("the import rule", () => {
+  it("is kept by every file of src", () => {
+    const sources = readSources();
+    expect(sources.length).toBeGreaterThan(50);
+    expect(findBreaches(sources)).toEqual([]);
+  });
+});
+
+describe("the search for breaches", () => {
+  it.each([
+    ["an import upward", "src/engine/slots.ts", 'import { x } from "../server/app.ts";'],
+    ["one of a type only", "src/model/state.ts", 'import type { Graph } from "../onnx/graph.ts";'],
+    ["one over several lines", "src/sampling/a.ts", 'import {\n  a,\n  b,\n} from "../engine/engine.ts";'],
+    ["one that is exported on", "src/session/a.ts", 'export { x } from "../runtime/open.ts";'],
+    ["one at run time", "src/generation/a.ts", 'const x = await import("../runtime/open.ts");'],
+    ["one in a type", "src/generation/a.ts", 'type X = typeof import("../runtime/open.ts");'],
+    ["another folder's package", "src/server/a.ts", 'import * as ort from "onnxruntime-node";'],
+    ["its subpath", "src/engine/a.ts", 'import { serve } from "@hono/node-server/serve-static";'],
+    ["one that is required", "src/engine/a.ts", 'const k = createRequire(import.meta.url)("koffi");'],
+    ["the environment", "src/engine/a.ts", "const debug = process.env.DEBUG;"],
+    ["the environment by another way", "src/engine/a.ts", 'import { env } from "node:process";'],
+    ["a missing extension", "src/engine/a.ts", 'import { x } from "./slots";'],
+    ["a folder without a row", "src/utils/a.ts", ""],
+  ])("finds %s", (_, file, text) => {
+    expect(breach(file, text)).toHaveLength(1);
+  });
+
+  it.each([
+    ["an import downward", "src/engine/a.ts", 'import type { R } from "../runtime/runner.ts";'],
+    ["the errors", "src/onnx/a.ts", 'import { DenseMambaError } from "../errors.ts";'],
+    ["an own package", "src/runtime/native/a.ts", 'import koffi from "koffi";'],
+    ["a package that nobody owns", "src/model/a.ts", 'import { z } from "zod";'],
+    ["a comment", "src/engine/a.ts", "// process.env would be wrong\n/* import '../server/app.ts' */"],
+    ["the environment in its place", "src/config.ts", "const env = process.env;"],
+  ])("lets %s pass", (_, file, text) => {
+    expect(breach(file, text)).toEqual([]);
+  });
+});

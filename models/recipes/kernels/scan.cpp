@@ -67,6 +67,11 @@ static void forward(const Sizes& s, const float* u, const float* raw, const floa
 
 // Gradients. dout[i] are those of out[i]. Deeper layers that read H contribute dh += dread[j] (x) Cread[j]: a rank-one term each,
 // so no [B,T,E,N] gradient is ever stored. Written: dU, dRaw [B,T,E]; dB, dC [B,T,N] (set); dA2 [B,E/8,N,8] (set; caller sums over b).
+// The backward pass reads states from late steps to early ones, which the hardware does not foresee.
+template <typename S> static inline void prefetch(const S* row, int count) {
+  for (int i = 0; i < count; i += 64 / sizeof(S)) __builtin_prefetch(row + i);
+}
+
 template <int N, typename S, int LINKS, int READERS>
 static void backward(const Sizes& s, const float* u, const float* delta, const float* A2, const float* Bm,
                      const float* Cm, const int32_t* pos, const float* h0, const S* H, const S* const* past,
@@ -86,6 +91,7 @@ static void backward(const Sizes& s, const float* u, const float* delta, const f
       for (int block = 0; block < s.blocks(); ++block) {
         const float* A = A2 + block * ROW;
         const size_t at = s.state(b, tile, block);
+        const size_t soon = block + 1 < s.blocks() ? s.state(b, tile, block + 1) : tile > 0 ? s.state(b, tile - 1, 0) : at;
         v8 g[N], accA[N];  // g: gradient that the later step sends to this step's state
         for (int n = 0; n < N; ++n) g[n] = carried[block * N + n], accA[n] = all(0);
         for (int k = steps - 1; k >= 0; --k) {
@@ -95,6 +101,8 @@ static void backward(const Sizes& s, const float* u, const float* delta, const f
           const S* now = H + at + k * ROW;
           const S* before = k > 0 ? now - ROW : tile > 0 ? H + s.state(b, tile - 1, block) + (TILE - 1) * ROW : nullptr;
           const float* start = h0 + (size_t(b) * s.blocks() + block) * ROW;
+          prefetch(H + soon + k * ROW, ROW);
+          for (int i = 0; i < LINKS; ++i) prefetch(past[i] + soon + k * ROW, ROW);
           const v8 keep = all(pos[row] == 0 ? 0 : 1);
           v8 dread_t[READERS + 1], dpast_t[LINKS + 1], toB = all(0), toDelta = all(0);
           const float* Cj[READERS + 1];  // local copies: stores below could alias the arrays of pointers

@@ -1,0 +1,226 @@
+/** `openapi.yaml` against what is served: the same routes, the same request fields, and answers that fit its schemas. */
+import { once } from "node:events";
+import { readFileSync } from "node:fs";
+import { Ajv2020 } from "ajv/dist/2020.js";
+import { beforeEach, describe, expect, it } from "vitest";
+import { WebSocket } from "ws";
+import { parse } from "yaml";
+import type { ZodObject } from "zod";
+import { DEFAULT_SERVER_OPTIONS } from "../../src/server/deps.ts";
+import { chatBody } from "../../src/server/openai/chat.ts";
+import { completionBody } from "../../src/server/openai/completions.ts";
+import { responseBody } from "../../src/server/openai/responses.ts";
+import { sessionBody } from "../../src/server/openai/sessions.ts";
+import { detokenizeBody, tokenizeBody } from "../../src/server/openai/tokenizing.ts";
+import { startTestServer } from "../helpers/listening-server.ts";
+import { createTestServer, runtimeFault, sseData, type TestServer } from "../helpers/server-deps.ts";
+
+interface Schema {
+  properties?: Record<string, Schema>;
+  allOf?: Schema[];
+  $ref?: string;
+  [key: string]: unknown;
+}
+interface Document {
+  paths: Record<string, Record<string, { responses?: Record<string, unknown> }>>;
+  components: { schemas: Record<string, Schema> };
+}
+
+const document = parse(readFileSync(new URL("../../openapi.yaml", import.meta.url), "utf8")) as Document;
+const { schemas } = document.components;
+
+/** Answers may hold nothing that the document does not know. */
+function strict(schema: unknown): unknown {
+  if (Array.isArray(schema)) return schema.map(strict);
+  if (typeof schema !== "object" || schema === null) return schema;
+  const copy = Object.fromEntries(Object.entries(schema).map(([key, value]) => [key, strict(value)]));
+  return "properties" in copy ? { additionalProperties: false, ...copy } : copy;
+}
+
+const ajv = new Ajv2020({ strict: false, allErrors: true });
+ajv.addSchema({ $id: "lenient", ...document });
+ajv.addSchema({ $id: "strict", ...(strict(document) as object) });
+
+function expectValid(value: unknown, schemaName: string, mode: "strict" | "lenient" = "strict"): void {
+  const validate = ajv.getSchema(`${mode}#/components/schemas/${schemaName}`);
+  expect(validate, schemaName).toBeDefined();
+  expect(validate!(value), `${ajv.errorsText(validate!.errors)}\n${JSON.stringify(value, null, 1)}`).toBe(true);
+}
+
+function propertyNames(schema: Schema): string[] {
+  const resolved = schema.$ref === undefined ? schema : schemas[schema.$ref.split("/").at(-1)!]!;
+  const inherited = (resolved.allOf ?? []).flatMap(propertyNames);
+  return [...Object.keys(resolved.properties ?? {}), ...inherited];
+}
+
+let server: TestServer;
+beforeEach(() => {
+  server = createTestServer();
+});
+
+describe("the document", () => {
+  it("has the routes that are served, and no others", () => {
+    const served = server.app.routes
+      .filter(({ method }) => method !== "ALL")
+      .map(({ method, path }) => `${method} ${path.replaceAll(/:(\w+)/g, "{$1}")}`);
+    const documented = Object.entries(document.paths).flatMap(([path, item]) =>
+      Object.keys(item)
+        .filter((key) => key !== "parameters")
+        .map((method) => `${method.toUpperCase()} ${path}`),
+    );
+    expect([...new Set(documented)].sort()).toEqual([...new Set(served)].sort());
+  });
+
+  const bounds = { ...DEFAULT_SERVER_OPTIONS.limits, vocabSize: 512, trustRequestTemplates: false };
+  it.each<[string, ZodObject]>([
+    ["CompletionRequest", completionBody(bounds)],
+    ["ChatCompletionRequest", chatBody(bounds)],
+    ["ResponseRequest", responseBody(bounds)],
+    ["SessionRequest", sessionBody()],
+    ["TokenizeRequest", tokenizeBody()],
+    ["DetokenizeRequest", detokenizeBody(bounds)],
+  ])("knows the fields of %s, and no others", (name, schema) => {
+    expect(propertyNames(schemas[name]!).sort()).toEqual(Object.keys(schema.shape).sort());
+  });
+
+  it("refers to nothing that it lacks", () => {
+    const references = JSON.stringify(document).matchAll(/"\$ref":"#\/([^"]+)"/g);
+    for (const [, path] of references) {
+      const target = path!
+        .split("/")
+        .reduce<unknown>((node, key) => (node as Record<string, unknown>)?.[key], document);
+      expect(target, path).toBeDefined();
+    }
+  });
+
+  it("is what the server serves", async () => {
+    const response = await server.app.request("/openapi.yaml");
+    expect(parse(await response.text())).toEqual(document);
+  });
+});
+
+describe("answers fit their schemas:", () => {
+  const messages = [{ role: "user", content: "Hi" }];
+
+  it.each<[path: string, schema: string, body: object]>([
+    ["/v1/completions", "Completion", { prompt: "a" }],
+    ["/v1/completions", "Completion", { prompt: ["a", "b"], n: 2, echo: true, logprobs: 3, return_token_ids: true }],
+    ["/v1/completions", "Completion", { prompt: [65, 66], prompt_logprobs: 2, max_tokens: 2, stop: "x" }],
+    ["/v1/chat/completions", "ChatCompletion", { messages }],
+    [
+      "/v1/chat/completions",
+      "ChatCompletion",
+      { messages, n: 2, logprobs: true, top_logprobs: 2, return_token_ids: true, prompt_logprobs: 1 },
+    ],
+    ["/v1/responses", "Response", { input: "a" }],
+    [
+      "/v1/responses",
+      "Response",
+      {
+        input: messages,
+        instructions: "b",
+        metadata: { a: "b" },
+        max_output_tokens: 2,
+        include: ["message.output_text.logprobs"],
+        top_logprobs: 2,
+        truncation: "auto",
+      },
+    ],
+    ["/v1/sessions", "Session", {}],
+    ["/tokenize", "Tokens", { prompt: "a", return_token_strs: true }],
+    ["/detokenize", "DetokenizedText", { tokens: [65] }],
+  ])("POST %s is a %s for %j", async (path, schema, body) => {
+    const request = Object.entries(document.paths[path]!.post!).find(([key]) => key === "requestBody")?.[1];
+    const reference = JSON.stringify(request).match(/#\/components\/schemas\/(\w+)/)![1]!;
+    expectValid(body, reference, "lenient");
+    const response = await server.post(path, body);
+    expect(response.ok, await response.clone().text()).toBe(true);
+    expect(document.paths[path]!.post!.responses).toHaveProperty(String(response.status));
+    expectValid(await response.json(), schema);
+  });
+
+  it.each<[path: string, schema: string, body: object]>([
+    ["/v1/completions", "CompletionChunk", { prompt: "a" }],
+    [
+      "/v1/completions",
+      "CompletionChunk",
+      { prompt: "a", n: 2, echo: true, logprobs: 2, return_token_ids: true, stream_options: { include_usage: true } },
+    ],
+    ["/v1/chat/completions", "ChatCompletionChunk", { messages }],
+    [
+      "/v1/chat/completions",
+      "ChatCompletionChunk",
+      { messages, logprobs: true, top_logprobs: 2, return_token_ids: true, stream_options: { include_usage: true } },
+    ],
+    ["/v1/responses", "ResponseEvent", { input: "a" }],
+    ["/v1/responses", "ResponseEvent", { input: "a", max_output_tokens: 1, include: ["message.output_text.logprobs"] }],
+  ])("every chunk of a streamed POST %s is a %s for %j", async (path, schema, body) => {
+    const response = await server.post(path, { ...body, stream: true });
+    const chunks = sseData(await response.text()).filter((chunk) => chunk !== "[DONE]");
+    expect(chunks.length).toBeGreaterThan(3);
+    for (const chunk of chunks) expectValid(chunk, schema);
+  });
+
+  it("a failed response's events, and an error chunk", async () => {
+    server.generator.script = { reply: ["a", "b"], failure: { afterDeltas: 1, error: runtimeFault() } };
+    const response = await server.post("/v1/responses", { input: "a", stream: true });
+    for (const event of sseData(await response.text())) expectValid(event, "ResponseEvent");
+    const completion = await server.post("/v1/completions", { prompt: "a", stream: true });
+    expectValid(sseData(await completion.text()).at(-1), "Error");
+  });
+
+  it("the messages of the WebSocket", async () => {
+    await using listening = await startTestServer();
+    const socket = new WebSocket(listening.webSocketUrl);
+    const received: { type: string }[] = [];
+    socket.on("message", (data) => received.push(JSON.parse(data.toString())));
+    await once(socket, "open");
+    for (const request of [
+      { type: "response.create", input: "a", stream_id: "lane" },
+      { type: "response.cancel", response_id: "resp_x" },
+    ]) {
+      expectValid(request, "WebSocketRequest", "lenient");
+      socket.send(JSON.stringify(request));
+    }
+    await expect
+      .poll(() => received.map(({ type }) => type))
+      .toEqual(expect.arrayContaining(["error", "response.completed"]));
+    for (const message of received) {
+      expectValid(message, message.type === "error" ? "WebSocketError" : "WebSocketEvent");
+    }
+    socket.close();
+  });
+
+  it.each<[path: string, schema: string]>([
+    ["/", "Index"],
+    ["/health", "Health"],
+    ["/ready", "Readiness"],
+    ["/v1/models", "ModelList"],
+    ["/v1/models/default", "Model"],
+    ["/v1/sessions", "SessionList"],
+    ["/tokenizer_info", "TokenizerInfo"],
+  ])("GET %s is a %s", async (path, schema) => {
+    await server.post("/v1/sessions", { session_id: "s" });
+    expectValid(await (await server.app.request(path)).json(), schema);
+  });
+
+  it("sessions, looked at and deleted; readiness while it recovers", async () => {
+    await server.post("/v1/sessions", { session_id: "s" });
+    expectValid(await (await server.app.request("/v1/sessions/s")).json(), "Session");
+    expectValid(await (await server.app.request("/v1/sessions/s", { method: "DELETE" })).json(), "DeletedSession");
+    server.engine.status = { state: "recovering", error: "x" };
+    expectValid(await (await server.app.request("/ready")).json(), "Readiness");
+  });
+
+  it.each<[path: string, body: object, status: number]>([
+    ["/v1/completions", { prompt: "a", temperature: 9 }, 400],
+    ["/v1/completions", { prompt: "a", model: "x" }, 404],
+    ["/v1/chat/completions", { messages, session_id: "nope" }, 404],
+    ["/v1/responses", { input: "a", previous_response_id: "nope" }, 400],
+  ])("the error of %s for %j is documented", async (path, body, status) => {
+    const response = await server.post(path, body);
+    expect(response.status).toBe(status);
+    expect(document.paths[path]!.post!.responses).toHaveProperty(String(status));
+    expectValid(await response.json(), "Error");
+  });
+});

@@ -2,7 +2,8 @@
 
   python export.py RUN/last.pt --data FOLDER --out MODEL_FOLDER [--dtype float16] [--raw]
 
-Writes config.json, model.safetensors, tokenizer.json, tokenizer_config.json (with the chat template) and generation_config.json.
+Writes config.json, model.safetensors, tokenizer.json, tokenizer_config.json (with the chat template),
+generation_config.json and README.md, the model card.
 """
 import argparse
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+import card
 from train import load_model
 
 CHAT_TEMPLATE = (
@@ -60,6 +62,9 @@ def main():
                                   "clean_up_tokenization_spaces": False, "model_max_length": 1000000000},
     }.items():
         (args.out / name).write_text(json.dumps(content, indent=2) + "\n")
+    log = args.checkpoint.parent / "log.jsonl"
+    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    card.write(args.out / "README.md", args.out.name, model, saved, rows)
     print(f"{args.out}: {sum(w.numel() for w in weights.values()):,} parameters after {saved['tokens']:,} tokens")
 
 

@@ -1,0 +1,44 @@
+# syntax=docker/dockerfile:1
+# The CPU image: linux/amd64 and linux/arm64. See docs/containers.md.
+#
+#   docker build -t densemamba .
+#   docker run --rm -p 8080:8080 densemamba
+#
+# The base is pinned by its full version. To pin the bytes too, append the digest that `docker buildx imagetools inspect`
+# shows for the tag.
+ARG NODE_IMAGE=node:22.22.2-bookworm-slim
+
+FROM ${NODE_IMAGE} AS build
+WORKDIR /app
+COPY package.json package-lock.json ./
+# Install scripts wait or stay away: ours needs the sources, the dependencies' own download what is not wanted here.
+RUN --mount=type=cache,target=/root/.npm npm ci --ignore-scripts --no-audit --no-fund
+COPY tsconfig.json tsconfig.build.json ./
+COPY src ./src
+RUN npm run build
+COPY docker/slim-modules.mjs ./docker/
+RUN npm prune --omit=dev --ignore-scripts --no-audit --no-fund && node docker/slim-modules.mjs
+COPY LICENSE openapi.yaml ./
+COPY models/densemamba-tales-4m ./models/densemamba-tales-4m
+# Compiles the default model ahead of the first start, and shows that what was built runs.
+RUN node dist/cli/main.js score --token-ids 1,2 --device cpu --cache-dir /var/cache/densemamba
+
+FROM ${NODE_IMAGE}
+ENV NODE_ENV=production \
+    DENSEMAMBA_HOST=0.0.0.0 \
+    DENSEMAMBA_PORT=8080 \
+    DENSEMAMBA_CACHE_DIR=/var/cache/densemamba
+WORKDIR /app
+COPY --from=build /app/package.json /app/LICENSE /app/openapi.yaml ./
+COPY --from=build /app/node_modules ./node_modules
+COPY --from=build /app/dist ./dist
+COPY --from=build /app/models ./models
+# Writable, for models that are mounted and compiled here. The default model needs no writing: the root may be read-only.
+COPY --from=build --chown=1000:1000 /var/cache/densemamba /var/cache/densemamba
+# `node` of the base image, by number so that Kubernetes can see it is not root.
+USER 1000:1000
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
+    CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.DENSEMAMBA_PORT}/health`).then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
+ENTRYPOINT ["node", "/app/dist/cli/main.js", "serve"]

@@ -1,0 +1,161 @@
+import { type ChildProcess, execFile, spawn, spawnSync } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
+import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { parse } from "yaml";
+import { type BuiltStage, buildStages, folderBytes, parseDockerfile, withinRoot } from "./dockerfile.ts";
+
+const FILES = ["Dockerfile", "docker/Dockerfile.cuda"];
+const stagesOf = (file: string) => parseDockerfile(readFileSync(file, "utf8"));
+
+describe.each(FILES)("%s", (file) => {
+  const stages = stagesOf(file);
+  const last = stages.at(-1)!.instructions;
+  const find = (keyword: string) => last.findLast((instruction) => instruction.keyword === keyword)?.text;
+
+  it("pins its bases to full versions", () => {
+    for (const { image } of stages) expect(image).toMatch(/^[\w/]+:\d+\.\d+\.\d+-[\w.-]+$/);
+  });
+
+  it("runs as a user that is not root, known by number", () => {
+    const [, user] = /^(\d+):\d+$/.exec(find("USER") ?? "") ?? [];
+    expect(Number(user)).toBeGreaterThan(0);
+  });
+
+  it("says how to ask for its health and how to stop it", () => {
+    expect(find("HEALTHCHECK")).toContain("/health");
+    expect(find("STOPSIGNAL")).toBe("SIGTERM");
+    expect(find("EXPOSE")).toBe(/DENSEMAMBA_PORT=(\d+)/.exec(find("ENV") ?? "")?.[1]);
+  });
+
+  it("starts the program itself, not a shell that would keep signals from it", () => {
+    expect(JSON.parse(find("ENTRYPOINT")!)).toEqual(["node", "/app/dist/cli/main.js", "serve"]);
+    expect(JSON.parse(find("HEALTHCHECK")!.replace(/^.*CMD /, ""))[0]).toBe("node");
+  });
+
+  it("copies only what is there and what .dockerignore lets through", () => {
+    const ignore = readFileSync(".dockerignore", "utf8").split("\n");
+    const admitted = ignore.filter((line) => line.startsWith("!")).map((line) => line.slice(1));
+    expect(ignore).toContain("*");
+    for (const { keyword, text, flags } of stages.flatMap(({ instructions }) => instructions)) {
+      if (keyword !== "COPY" || flags.from !== undefined) continue;
+      for (const source of text.split(/\s+/).slice(0, -1)) {
+        expect(existsSync(source), source).toBe(true);
+        expect(admitted).toContain(source);
+      }
+    }
+  });
+
+  it("is what hadolint calls well kept", ({ skip }) => {
+    const linted = spawnSync("hadolint", [file], { encoding: "utf8" });
+    if (linted.error !== undefined) skip("hadolint is not installed; .ci/run installs it");
+    expect(linted.stdout).toBe("");
+    expect(linted.status).toBe(0);
+  });
+});
+
+describe("compose.yaml", () => {
+  const compose = parse(readFileSync("docker/compose.yaml", "utf8"));
+
+  it("builds the CPU image and mounts files that are there", () => {
+    const { build } = compose.services.densemamba;
+    expect(path.join("docker", build.context, build.dockerfile)).toBe("Dockerfile");
+    for (const service of Object.values<{ volumes: string[] }>(compose.services)) {
+      for (const volume of service.volumes) {
+        const source = volume.split(":")[0]!;
+        if (source.startsWith(".")) expect(existsSync(path.join("docker", source)), source).toBe(true);
+        else expect(Object.keys(compose.volumes)).toContain(source);
+      }
+    }
+  });
+
+  it("lets Prometheus scrape the port that the image exposes", () => {
+    const { scrape_configs: jobs } = parse(readFileSync("docker/prometheus.yml", "utf8"));
+    const port = stagesOf("Dockerfile")
+      .at(-1)!
+      .instructions.find(({ keyword }) => keyword === "EXPOSE")!.text;
+    expect(jobs[0].static_configs[0].targets).toEqual([`densemamba:${port}`]);
+    expect(jobs[0].metrics_path).toBe("/metrics");
+    expect(compose.services.prometheus.depends_on).toHaveProperty("densemamba");
+  });
+
+  it("gives the server longer to stop than the server gives its streams", () => {
+    expect(Number.parseInt(compose.services.densemamba.stop_grace_period, 10) * 1000).toBeGreaterThan(8000);
+  });
+});
+
+// Installs all dependencies anew: a minute.
+describe.runIf(process.env.CI)("the Dockerfile's own steps in a clean folder", () => {
+  const stages = stagesOf("Dockerfile");
+  let folder: string;
+  let image: BuiltStage;
+  let server: ChildProcess | undefined;
+
+  beforeAll(async () => {
+    folder = await mkdtemp(path.join(tmpdir(), "densemamba-image-"));
+    image = await buildStages(stages, { context: ".", folder });
+  }, 600_000);
+  afterAll(async () => {
+    server?.kill("SIGKILL");
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  it("leave no development dependencies and no other platform's libraries", async () => {
+    const modules = path.join(image.root, "app/node_modules");
+    for (const name of ["typescript", "vitest", "@biomejs"]) expect(existsSync(path.join(modules, name))).toBe(false);
+    expect(await readdir(path.join(modules, "onnxruntime-node/bin/napi-v6"))).toEqual([process.platform]);
+    expect(await folderBytes(image.root)).toBeLessThan(150 * 2 ** 20);
+  });
+
+  it("give a server that starts from its own files, is healthy, and stops on SIGTERM", async () => {
+    const [command, ...args] = JSON.parse(textOf("ENTRYPOINT")) as string[];
+    const env = {
+      PATH: process.env.PATH,
+      ...Object.fromEntries(Object.entries(image.env).map(([key, value]) => [key, withinRoot(value, image.root)])),
+      DENSEMAMBA_HOST: "127.0.0.1",
+      DENSEMAMBA_PORT: "0",
+    };
+    server = spawn(
+      command!,
+      args.map((arg) => withinRoot(arg, image.root)),
+      { cwd: path.join(image.root, "app"), env },
+    );
+    let output = "";
+    const ready = new Promise<string>((resolve, reject) => {
+      const read = (chunk: Buffer) => {
+        output += chunk.toString();
+        const match = /ready +http:\/\/127\.0\.0\.1:(\d+)/.exec(output);
+        if (match !== null) resolve(match[1]!);
+      };
+      server!.stdout!.on("data", read);
+      server!.stderr!.on("data", read);
+      server!.once("exit", (code) => reject(new Error(`exit ${code}: ${output}`)));
+    });
+    const port = await ready;
+    // Compiled when the image was built.
+    expect(output).not.toContain("compiling");
+
+    const [node, ...health] = JSON.parse(textOf("HEALTHCHECK").replace(/^.*CMD /, "")) as string[];
+    await promisify(execFile)(node!, health, { env: { ...env, DENSEMAMBA_PORT: port } });
+    const answer = await fetch(`http://127.0.0.1:${port}/v1/completions`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ prompt: "Once upon a time", max_tokens: 8 }),
+    });
+    expect(answer.status).toBe(200);
+    expect((await fetch(`http://127.0.0.1:${port}/openapi.yaml`)).status).toBe(200);
+    expect((await fetch(`http://127.0.0.1:${port}/docs/swagger-ui-bundle.js`)).status).toBe(200);
+
+    const exited = new Promise((resolve) => server!.once("exit", resolve));
+    server.kill("SIGTERM");
+    expect(await exited).toBe(0);
+    await expect(promisify(execFile)(node!, health, { env: { ...env, DENSEMAMBA_PORT: port } })).rejects.toThrow();
+  });
+
+  function textOf(keyword: string): string {
+    return stages.at(-1)!.instructions.findLast((instruction) => instruction.keyword === keyword)!.text;
+  }
+});

@@ -1,0 +1,64 @@
+/**
+ * What every bench produces: figures with a unit and, where one is promised, a bound. Printed as a table, and as one
+ * JSON line at the very end so that runs can be compared by machine.
+ */
+
+export interface Figure {
+  readonly name: string;
+  readonly value: number;
+  readonly unit: string;
+  /** The promise, e.g. `>= 1500`. Absolute bounds hold for the machine of docs/performance.md only. */
+  readonly bound?: { readonly op: ">=" | "<="; readonly value: number };
+}
+
+export function percentile(values: readonly number[], p: number): number {
+  if (values.length === 0) return Number.NaN;
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.max(0, Math.ceil((p / 100) * sorted.length) - 1))]!;
+}
+
+export function median(values: readonly number[]): number {
+  return percentile(values, 50);
+}
+
+/** Least-squares slope of y over x, in units of y per unit of x. */
+export function slope(points: readonly { readonly x: number; readonly y: number }[]): number {
+  const meanX = points.reduce((sum, p) => sum + p.x, 0) / points.length;
+  const meanY = points.reduce((sum, p) => sum + p.y, 0) / points.length;
+  let covariance = 0;
+  let variance = 0;
+  for (const { x, y } of points) {
+    covariance += (x - meanX) * (y - meanY);
+    variance += (x - meanX) ** 2;
+  }
+  return variance === 0 ? 0 : covariance / variance;
+}
+
+export function holds(figure: Figure): boolean | undefined {
+  if (figure.bound === undefined) return undefined;
+  return figure.bound.op === ">=" ? figure.value >= figure.bound.value : figure.value <= figure.bound.value;
+}
+
+export function formatTable(title: string, figures: readonly Figure[]): string {
+  const rows = figures.map((figure) => {
+    const kept = holds(figure);
+    const bound = figure.bound === undefined ? "" : `${figure.bound.op} ${formatNumber(figure.bound.value)}`;
+    return [
+      figure.name,
+      `${formatNumber(figure.value)} ${figure.unit}`,
+      bound,
+      kept === undefined ? "" : kept ? "yes" : "no",
+    ];
+  });
+  const header = [title, "measured", "promised", "kept"];
+  const widths = header.map((cell, column) => Math.max(cell.length, ...rows.map((row) => row[column]!.length)));
+  const line = (cells: readonly string[]) => `| ${cells.map((cell, i) => cell.padEnd(widths[i]!)).join(" | ")} |`;
+  return [line(header), `|${widths.map((width) => "-".repeat(width + 2)).join("|")}|`, ...rows.map(line)].join("\n");
+}
+
+function formatNumber(value: number): string {
+  if (!Number.isFinite(value)) return String(value);
+  const magnitude = Math.abs(value);
+  if (magnitude >= 100) return String(Math.round(value));
+  return magnitude >= 1 ? value.toFixed(2) : value.toPrecision(3);
+}

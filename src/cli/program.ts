@@ -109,5 +109,16 @@ export function createProgram({ version, terminal, signals }: ProgramParts): Com
     await run(config, options, terminal);
   });
 
+  const bench = program.command("bench").description("measure what this machine reaches; tables, then one JSON line");
+  bench
+    .option("--suite <name>", "one part only, may be repeated", (name: string, all: string[]) => [...all, name], [])
+    .option("--shape <name>", "of the random weights in the suite `shape`", "mamba-130m")
+    .option("--session-tokens <n>", "length of the long session", numberBetween(20, MAX_INTEGER, "integer"), 100_000);
+  addConfigOptions(bench, ["model", "runtime", "threads", "cacheDir"]).action(async (options) => {
+    const config = configFrom(options);
+    const { bench: run } = await import("./bench.ts");
+    await run(config, options, terminal);
+  });
+
   return program;
 }

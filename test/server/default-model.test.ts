@@ -1,0 +1,189 @@
+/** The server over the real generation, engine, runtime and default model: what clients compute from the answers holds. */
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { WebSocket } from "ws";
+import { ensureArtifact } from "../../src/compiler/artifact-cache.ts";
+import { Engine } from "../../src/engine/engine.ts";
+import { Generator } from "../../src/generation/generator.ts";
+import { openRunner } from "../../src/runtime/open.ts";
+import { createApp } from "../../src/server/app.ts";
+import { type Listener, listen } from "../../src/server/listen.ts";
+import { MemoryStore } from "../../src/session/memory-store.ts";
+import { loadTokenizer } from "../../src/tokenizer/load.ts";
+import { createTestServer, sseData } from "../helpers/server-deps.ts";
+
+const MODEL_DIR = path.join(import.meta.dirname, "../../models/densemamba-tales-4m");
+const PROMPT = "Once upon a time there was a king who";
+
+let cacheDir: string;
+let engine: Engine;
+let listener: Listener;
+let url: string;
+
+beforeAll(async () => {
+  cacheDir = await mkdtemp(path.join(tmpdir(), "densemamba-server-"));
+  // f32: its results do not depend on how many sequences run together.
+  const { dir, manifest } = await ensureArtifact({ modelDir: MODEL_DIR, precision: "f32", cacheDir });
+  const runnerOptions = { artifactDir: dir, numSlots: 4, numThreads: 1, device: "cpu" } as const;
+  engine = new Engine({
+    openRunner: () => openRunner("native", runnerOptions),
+    limits: { maxBatch: 4, maxQueue: 2, prefillChunk: 16 },
+    observer: { onStep() {}, onSequenceEnd() {}, onStatus() {} },
+    now: () => performance.now(),
+    random: Math.random,
+  });
+  await engine.start();
+  const { deps } = createTestServer();
+  const generator = new Generator({
+    engine,
+    tokenizer: (await loadTokenizer(MODEL_DIR))!,
+    manifest,
+    store: new MemoryStore({ maxBytes: 64 * 1024 * 1024 }),
+    limits: { maxPromptTokens: 2000, maxOutputTokens: 2000 },
+    newId: deps.newId,
+    nowMs: Date.now,
+  });
+  const realDeps = { ...deps, generator, engine, model: { ...deps.model, manifest } };
+  listener = await listen({ app: createApp(realDeps), deps: realDeps, host: "127.0.0.1", port: 0 });
+  url = `http://127.0.0.1:${listener.port}`;
+});
+
+afterAll(async () => {
+  await listener?.close(0);
+  await engine?.close({ deadlineMs: 0 });
+  if (cacheDir) await rm(cacheDir, { recursive: true, force: true });
+});
+
+function send(route: string, body: object, signal?: AbortSignal): Promise<Response> {
+  return fetch(url + route, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(body),
+    ...(signal && { signal }),
+  });
+}
+
+interface Answer {
+  choices: { text: string; finish_reason: string; logprobs: Logprobs | null; token_ids: number[] }[];
+  usage: { prompt_tokens: number; prompt_tokens_details: { cached_tokens: number }; state_bytes: number };
+}
+interface Logprobs {
+  tokens: string[];
+  token_logprobs: (number | null)[];
+  top_logprobs: (Record<string, number> | null)[];
+}
+
+async function complete(body: object): Promise<Answer> {
+  const response = await send("/v1/completions", { temperature: 0, ...body });
+  expect(response.status, await response.clone().text()).toBe(200);
+  return (await response.json()) as Answer;
+}
+
+describe("lm-evaluation-harness's request", () => {
+  it("gets prompt + 1 entries that score a text the same however it is cut into prompt and completion", async () => {
+    const { choices } = await complete({
+      prompt: PROMPT,
+      max_tokens: 8,
+      logprobs: 1,
+      return_token_ids: true,
+      echo: true,
+    });
+    const whole = choices[0]!.logprobs!;
+    const { tokens: promptIds } = (await (await send("/tokenize", { prompt: PROMPT })).json()) as { tokens: number[] };
+    const ids = [...promptIds, ...choices[0]!.token_ids];
+    expect(whole.token_logprobs).toHaveLength(ids.length);
+
+    const request = { prompt: [ids], max_tokens: 1, logprobs: 1, seed: 1234, echo: true };
+    const scored = (await complete(request)).choices[0]!.logprobs!;
+    expect(scored.token_logprobs).toHaveLength(ids.length + 1);
+    expect(scored.top_logprobs).toHaveLength(ids.length + 1);
+    expect(scored.token_logprobs[0]).toBeNull();
+    for (const [position, logprob] of whole.token_logprobs.entries()) {
+      if (logprob !== null) expect(scored.token_logprobs[position]).toBeCloseTo(logprob, 3);
+    }
+    // Greedily generated, so each generated token is the argmax, bit for bit in both arrays.
+    for (let position = promptIds.length; position < ids.length; position++) {
+      expect(scored.token_logprobs[position]).toBe(Math.max(...Object.values(scored.top_logprobs[position]!)));
+    }
+  });
+
+  it("has its entry for the generated token also when that ends the text", async () => {
+    const eos = 2;
+    const request = { prompt: [[5, 6, 7]], max_tokens: 1, logprobs: 1, echo: true, logit_bias: { [eos]: 100 } };
+    const { choices } = await complete(request);
+    expect(choices[0]).toMatchObject({ finish_reason: "stop" });
+    expect(choices[0]!.logprobs!.token_logprobs).toHaveLength(4);
+  });
+
+  it("gets the prompt alone for max_tokens 0", async () => {
+    const { choices } = await complete({ prompt: [[5, 6, 7]], max_tokens: 0, logprobs: 1, echo: true });
+    expect(choices[0]!.logprobs!.token_logprobs).toHaveLength(3);
+  });
+});
+
+it("a stream says what the whole answer says, for the same seed", async () => {
+  const body = { prompt: [PROMPT, "The wolf said"], n: 2, max_tokens: 24, seed: 7, stop: [" the sea"] };
+  const whole = await complete({ ...body, temperature: 0.9 });
+  const response = await send("/v1/completions", { ...body, temperature: 0.9, stream: true });
+  const texts = ["", "", "", ""];
+  for (const chunk of sseData(await response.text())) {
+    if (chunk === "[DONE]") continue;
+    for (const { index, text } of (chunk as { choices: { index: number; text: string }[] }).choices)
+      texts[index] += text;
+  }
+  expect(texts).toEqual(whole.choices.map((choice) => choice.text));
+});
+
+it("a session goes on where it stopped, without reading its past again", async () => {
+  await send("/v1/sessions", { session_id: "tale" });
+  const whole = await complete({ prompt: PROMPT, max_tokens: 20 });
+  const first = await complete({ prompt: PROMPT, max_tokens: 10, session_id: "tale" });
+  const next = " and";
+  const second = await complete({ prompt: next, max_tokens: 10, session_id: "tale", add_special_tokens: false });
+  const reference = await complete({ prompt: PROMPT + first.choices[0]!.text + next, max_tokens: 10 });
+  expect(whole.choices[0]!.text.startsWith(first.choices[0]!.text)).toBe(true);
+  expect(second.choices[0]!.text).toBe(reference.choices[0]!.text);
+  expect(second.usage.prompt_tokens_details.cached_tokens).toBeGreaterThan(10);
+  const session = (await (await fetch(`${url}/v1/sessions/tale`)).json()) as {
+    num_tokens: number;
+    state_bytes: number;
+  };
+  expect(session.num_tokens).toBe(second.usage.prompt_tokens + 10);
+  expect(session.state_bytes).toBe(first.usage.state_bytes);
+});
+
+it("an unstored response can be gone on from on its WebSocket, and only there", async () => {
+  const socket = new WebSocket(`ws://127.0.0.1:${listener.port}/v1/responses`);
+  const ends: { type: string; response: { id: string; usage: { input_tokens_details: { cached_tokens: number } } } }[] =
+    [];
+  socket.on("message", (data) => {
+    const message = JSON.parse(data.toString());
+    if (/completed|incomplete|failed|error/.test(message.type)) ends.push(message);
+  });
+  await new Promise((resolve) => socket.once("open", resolve));
+  const create = { type: "response.create", max_output_tokens: 8, temperature: 0, store: false };
+  socket.send(JSON.stringify({ ...create, input: "Tell me of the sea." }));
+  await expect.poll(() => ends.length).toBe(1);
+  const { id } = ends[0]!.response;
+  socket.send(JSON.stringify({ ...create, input: "And the king?", previous_response_id: id }));
+  await expect.poll(() => ends.length).toBe(2);
+  expect(ends[1]!.response.usage.input_tokens_details.cached_tokens).toBeGreaterThan(8);
+  socket.close();
+  const resume = () => send("/v1/responses", { input: "x", previous_response_id: id, max_output_tokens: 1 });
+  await expect.poll(async () => (await resume()).status).toBe(400);
+});
+
+it("a client that goes away frees its slots, and a full queue is refused meanwhile", async () => {
+  const abort = new AbortController();
+  const endless = { prompt: PROMPT, max_tokens: 2000, ignore_eos: true, stream: true };
+  const streams = await Promise.all([1, 2].map(() => send("/v1/completions", { ...endless, n: 2 }, abort.signal)));
+  for (const stream of streams) await stream.body!.getReader().read();
+  expect(engine.load.slotsInUse).toBe(4);
+  const refused = await send("/v1/completions", { ...endless, prompt: ["a", "b", "c"] });
+  expect(refused.status).toBe(429);
+  expect(Number(refused.headers.get("retry-after-ms"))).toBeGreaterThan(0);
+  abort.abort();
+  await expect.poll(() => engine.load).toMatchObject({ slotsInUse: 0, numWaiting: 0 });
+});

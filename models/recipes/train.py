@@ -108,7 +108,7 @@ class Workers:
 
 
 def load_model(path, average=True):
-    saved = torch.load(path, map_location="cpu")
+    saved = torch.load(path, map_location="cpu", weights_only=False)
     model = architectures.create(saved["arch"], saved["size"])
     model.load_state_dict(saved["average"] if average else saved["model"], strict=False)
     return model, saved
@@ -131,7 +131,7 @@ def main():
     last = args.run / "last.pt"
     source = last if last.exists() else args.source
     if source:
-        saved = torch.load(source, map_location=device)
+        saved = torch.load(source, map_location=device, weights_only=False)
         assert (saved["arch"], saved["size"]) == (args.arch, size), f"{source} holds {saved['arch']} {saved['size']}"
         model.load_state_dict(saved["model"])
         for optimizer, content in zip(optimizers, saved["optimizers"]):

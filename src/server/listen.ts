@@ -59,6 +59,7 @@ export async function listen(args: {
     void closed.then(() => {
       open = false;
     });
+    webSockets.drain();
     // A connection that was busy when closing began becomes idle later: look again until none is left.
     while ((open || webSockets.numConnections > 0) && performance.now() < deadline) {
       server.closeIdleConnections();

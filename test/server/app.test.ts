@@ -208,6 +208,9 @@ describe("CORS", () => {
     expect(stream.headers.get("access-control-allow-origin")).toBe("https://a.example");
     expect(stream.headers.get("x-request-id")).toBeTruthy();
     await stream.text();
+    const failed = await post("/v1/completions", {}, headers);
+    expect(failed.status).toBe(400);
+    expect(failed.headers.get("access-control-allow-origin")).toBe("https://a.example");
   });
 
   it("names no other origin", async () => {

@@ -1,4 +1,6 @@
+import { once } from "node:events";
 import { request as httpRequest } from "node:http";
+import { connect } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import OpenAI from "openai";
 import { describe, expect, it } from "vitest";
@@ -162,6 +164,19 @@ describe("a client that goes away", () => {
     abort.abort();
     await expect(answer).rejects.toThrow();
     await expect.poll(() => server.generator.numRunning).toBe(0);
+  });
+
+  it("while it sends its request leaves no error behind", async () => {
+    await using server = await startTestServer();
+    for (const head of ["content-length: 1000", "transfer-encoding: chunked"]) {
+      const request = `POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n${head}\r\n\r\n`;
+      const socket = connect(server.listener.port, "127.0.0.1", () => socket.write(request));
+      await once(socket, "connect");
+      await sleep(20);
+      socket.destroy();
+    }
+    await expect.poll(() => server.logLines.map(({ fields }) => fields.status)).toEqual([499, 499]);
+    expect(server.logLines.map(({ level }) => level)).toEqual(["info", "info"]);
   });
 
   it("or reads nothing holds generation back, and loses its stream after a while", async () => {

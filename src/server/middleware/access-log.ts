@@ -1,5 +1,6 @@
 /** One log line and one observation per request, when its last byte is out (or, on a web stream, its header). */
 import { routePath } from "hono/route";
+import type { GenerationUsage } from "../../generation/events.ts";
 import type { AppMiddleware } from "../context.ts";
 import type { ServerDeps } from "../deps.ts";
 
@@ -18,20 +19,22 @@ export function accessLog({ log, observer }: Pick<ServerDeps, "log" | "observer"
     const { status } = context.res;
     observer?.onHttpRequest?.({ method, route, status, durationMs });
 
-    const usage = context.get("usage");
     const fields = {
       requestId: context.get("requestId"),
       method,
       path: context.req.path,
       status,
       durationMs: Math.round(durationMs * 100) / 100,
-      ...(usage && {
-        promptTokens: usage.promptTokens,
-        cachedTokens: usage.cachedTokens,
-        completionTokens: usage.completionTokens,
-      }),
+      ...usageFields(context.get("usage")),
     };
     if (QUIET.has(route)) log.debug(fields, "request");
     else log.info(fields, "request");
   };
+}
+
+/** What a log line says of a generation; nothing if it failed. */
+export function usageFields(usage: GenerationUsage | undefined) {
+  if (usage === undefined) return {};
+  const { promptTokens, cachedTokens, completionTokens } = usage;
+  return { promptTokens, cachedTokens, completionTokens };
 }

@@ -3,7 +3,7 @@ import { DenseMambaError } from "../../errors.ts";
 import type { AppContext } from "../context.ts";
 
 /**
- * @throws `body_too_large`, and `invalid_value` for another content type or malformed JSON
+ * @throws `body_too_large`, `aborted`, and `invalid_value` for another content type or malformed JSON
  */
 export async function readJson(context: AppContext, maxBytes: number): Promise<unknown> {
   const contentType = context.req.header("content-type");
@@ -31,12 +31,13 @@ async function readText(context: AppContext, maxBytes: number): Promise<string> 
   const length = context.req.header("content-length");
   if (length !== undefined && context.req.header("transfer-encoding") === undefined) {
     if (Number(length) > maxBytes) throw tooLarge(maxBytes, `${length}`);
-    return context.req.text();
+    return context.req.text().catch(gone);
   }
   const reader = context.req.raw.body?.getReader();
+  const next = () => reader?.read().catch(gone);
   const chunks: Uint8Array[] = [];
   let size = 0;
-  for (let read = await reader?.read(); read && !read.done; read = await reader?.read()) {
+  for (let read = await next(); read && !read.done; read = await next()) {
     size += read.value.byteLength;
     if (size > maxBytes) {
       await reader?.cancel().catch(() => {});
@@ -45,6 +46,10 @@ async function readText(context: AppContext, maxBytes: number): Promise<string> 
     chunks.push(read.value);
   }
   return Buffer.concat(chunks).toString("utf8");
+}
+
+function gone(cause: unknown): never {
+  throw new DenseMambaError("aborted", "the client went away before its request was complete", { cause });
 }
 
 function tooLarge(maxBytes: number, got: string): DenseMambaError {

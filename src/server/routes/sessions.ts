@@ -14,7 +14,7 @@ export function sessionRoutes(app: App, { generator, options, log }: ServerDeps)
 
   app.post("/v1/sessions", async (context) => {
     // An empty body is fine: it asks for a session under an id of our choice.
-    const empty = context.req.header("content-type") === undefined;
+    const empty = context.req.header("content-type") === undefined || context.req.header("content-length") === "0";
     const body = parseBody(schema, empty ? {} : await readJson(context, options.limits.maxBodyBytes), log);
     return context.json(toSessionObject(await conversations.createSession(body.session_id)), 201);
   });

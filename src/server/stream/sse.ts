@@ -11,7 +11,6 @@ import type { Sink } from "./pump.ts";
 const HEADERS = {
   "content-type": "text/event-stream; charset=utf-8",
   "cache-control": "no-cache, no-transform",
-  connection: "keep-alive",
   // Asks nginx not to collect the stream.
   "x-accel-buffering": "no",
 };

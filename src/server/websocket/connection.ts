@@ -5,6 +5,7 @@
 import type { RawData, WebSocket } from "ws";
 import { DenseMambaError } from "../../errors.ts";
 import type { ServerDeps } from "../deps.ts";
+import { usageFields } from "../middleware/access-log.ts";
 import { parseJson } from "../middleware/body.ts";
 import { toErrorEvent, toHttpError } from "../openai/error.ts";
 import { checkModel } from "../openai/models.ts";
@@ -130,10 +131,11 @@ export class ResponsesConnection {
     const lane = streamId === undefined ? "{" : `{"stream_id":${JSON.stringify(streamId)},`;
     const nowS = () => Math.floor(deps.nowMs() / 1000);
     const renderer = new ResponseStream(head, task, nowS, (json) => this.#outbox.send(lane + json.slice(1)));
-    await pump(admitted, renderer, this.#outbox, (error) => {
+    const usage = await pump(admitted, renderer, this.#outbox, (error) => {
       abort.abort();
       if (toHttpError(error).isFault) deps.log.error({ err: error, ...this.#logFields }, "response failed");
     });
+    deps.log.info({ ...this.#logFields, responseId: head.id, ...usageFields(usage) }, "websocket response");
   }
 
   #refuse(error: unknown, streamId: string | undefined): void {

@@ -122,14 +122,17 @@ describe("native runner", () => {
     };
     await run(2 * 148); // every pair twice: more shapes than are kept, and the buffers have grown
     const { numLive } = runner;
-    const before = nativeBytes();
-    await run(2 * 148);
-    expect(runner.numLive).toBe(numLive);
-    for (let index = 0; index < 3000; index++) await step(runner, 1, 1);
-    expect(runner.numLive).toBe(numLive);
-    const grownBytes = nativeBytes() - before;
+    const sizes = [nativeBytes()];
+    for (let window = 0; window < 4; window++) {
+      await run(148);
+      for (let index = 0; index < 1000; index++) await step(runner, 1, 1);
+      expect(runner.numLive).toBe(numLive);
+      sizes.push(nativeBytes());
+    }
     await runner.close();
-    expect(grownBytes).toBeLessThan(8 * 1024 * 1024);
+    // Allocators and compilers take memory now and then; a leak takes it in every window.
+    const growths = sizes.slice(1).map((size, index) => size - sizes[index]!);
+    expect(Math.min(...growths)).toBeLessThan(512 * 1024);
   });
 
   it("refuses to write into output memory that its caller transferred away", async () => {

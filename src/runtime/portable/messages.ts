@@ -41,7 +41,8 @@ export interface Calls {
 
 export type CallKind = keyof Calls;
 
-export type WorkerRequest = { [Kind in CallKind]: { kind: Kind } & Calls[Kind]["request"] }[CallKind];
+/** `die`: end at once, without a reply, see `PortableRunner.killWorker`. */
+export type WorkerRequest = { [Kind in CallKind]: { kind: Kind } & Calls[Kind]["request"] }[CallKind] | { kind: "die" };
 
 export type WorkerReply =
   | { readonly ok: true; readonly result: Calls[CallKind]["result"] }

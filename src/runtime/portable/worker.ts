@@ -103,6 +103,8 @@ async function answer(
       return void states.write(request.slot, request.state);
     case "close":
       return void (await session.release());
+    case "die":
+      return process.exit(1);
   }
 }
 

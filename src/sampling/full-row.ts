@@ -111,9 +111,10 @@ export class RowRanking {
   }
 
   #ranked(bucket: number): number[] {
+    const [logits, bucketOf] = [this.#logits, this.#bucketOf];
     const ids: number[] = [];
-    for (let id = 0; id < this.#logits.length; id++) if (this.#bucketOf[id] === bucket) ids.push(id);
-    return ids.sort((a, b) => this.#logits[b]! - this.#logits[a]! || a - b);
+    for (let id = 0; id < logits.length; id++) if (bucketOf[id] === bucket) ids.push(id);
+    return ids.sort((a, b) => logits[b]! - logits[a]! || a - b);
   }
 }
 

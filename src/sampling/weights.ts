@@ -15,11 +15,29 @@
 /** Weight of the likeliest token. The vocabulary may have up to 2^19 tokens before sums lose exactness. */
 export const MAX_WEIGHT = 2 ** 34;
 
-/** (logit - max) / temperature below which a weight rounds to 0. */
+/** (logit - max) / temperature below which a weight is 0. */
 export const MIN_EXPONENT = -35 * Math.LN2;
 
+const STEPS_PER_OCTAVE = 1024;
+const STEP = Math.LN2 / STEPS_PER_OCTAVE;
+/** 2^(-i / STEPS_PER_OCTAVE) */
+const FRACTIONS = Float64Array.from({ length: STEPS_PER_OCTAVE }, (_, i) => 2 ** (-i / STEPS_PER_OCTAVE));
+/** MAX_WEIGHT · 2^-octave */
+const OCTAVES = Float64Array.from({ length: 36 }, (_, octave) => MAX_WEIGHT * 2 ** -octave);
+/** Adding and subtracting it rounds a number below 2^51 to an integer. */
+const ROUNDER = 2 ** 52;
+
+/**
+ * round(exp(exponent) · MAX_WEIGHT), exponent ≤ 0 or -Infinity. Table and polynomial, exact to 1e-14 before rounding:
+ * several times faster than `Math.exp` and `Math.round`, which is what a draw from a whole vocabulary costs.
+ */
 export function weightOf(exponent: number): number {
-  return Math.round(Math.exp(exponent) * MAX_WEIGHT);
+  if (exponent < MIN_EXPONENT) return 0;
+  const scaled = exponent * (-1 / STEP);
+  const step = scaled | 0;
+  const rest = (scaled - step) * STEP;
+  const fine = 1 - rest * (1 - rest * (0.5 - rest * (1 / 6)));
+  return OCTAVES[step >> 10]! * FRACTIONS[step & (STEPS_PER_OCTAVE - 1)]! * fine + ROUNDER - ROUNDER;
 }
 
 /** The part of the sampling parameters that shapes a draw. Temperature is > 0. */

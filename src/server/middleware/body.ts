@@ -1,6 +1,7 @@
 /** Reads a JSON body of bounded size, also one that announces no length. */
 import { DenseMambaError } from "../../errors.ts";
 import type { AppContext } from "../context.ts";
+import { parseJson } from "../openai/validate.ts";
 
 /**
  * @throws `body_too_large`, `aborted`, and `invalid_value` for another content type or malformed JSON
@@ -15,16 +16,6 @@ export async function readJson(context: AppContext, maxBytes: number): Promise<u
     );
   }
   return parseJson(await readText(context, maxBytes));
-}
-
-/** @throws `invalid_value` */
-export function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new DenseMambaError("invalid_value", `the body is not valid JSON: ${reason}`);
-  }
 }
 
 async function readText(context: AppContext, maxBytes: number): Promise<string> {

@@ -3,18 +3,14 @@ import * as z from "zod";
 import type { GenerationRequest } from "../../generation/events.ts";
 import {
   type Bounds,
-  checkChoices,
   completionFields,
   constrainedDecodingFields,
   ignoredFields,
   MAX_LOGPROBS,
   samplingFields,
-  sessionFields,
-  toSampling,
-  toStopping,
-  wantsUsageChunk,
 } from "./fields.ts";
 import { chatMessages } from "./messages.ts";
+import { checkChoices, sessionFields, toSampling, toStopping, wantsUsageChunk } from "./parts.ts";
 import { addUnsupported, invalid, isRecord, unsupportedUnless } from "./validate.ts";
 
 /** Set by the server itself when it renders a template. */

@@ -3,18 +3,14 @@ import * as z from "zod";
 import type { GenerationRequest, Prompt } from "../../generation/events.ts";
 import {
   type Bounds,
-  checkChoices,
   checkTokenIds,
   completionFields,
   constrainedDecodingFields,
   ignoredFields,
   MAX_LOGPROBS,
   samplingFields,
-  sessionFields,
-  toSampling,
-  toStopping,
-  wantsUsageChunk,
 } from "./fields.ts";
+import { checkChoices, sessionFields, toSampling, toStopping, wantsUsageChunk } from "./parts.ts";
 import { addIssue, invalid, show, unsupportedUnless } from "./validate.ts";
 
 const DEFAULT_MAX_TOKENS = 16;

@@ -2,8 +2,9 @@
 import * as z from "zod";
 import type { ChatMessage, GenerationRequest } from "../../generation/events.ts";
 import { toolFields } from "./chat.ts";
-import { type Bounds, ignoredFields, MAX_LOGPROBS, samplingFields, toSampling, toStopping } from "./fields.ts";
+import { type Bounds, ignoredFields, MAX_LOGPROBS, samplingFields } from "./fields.ts";
 import { messageContent, toChatMessage } from "./messages.ts";
+import { toSampling, toStopping } from "./parts.ts";
 import { addIssue, addUnsupported, invalid, isRecord, show, unsupportedUnless } from "./validate.ts";
 
 const MAX_METADATA_PAIRS = 16;

@@ -1,5 +1,6 @@
 /** `/tokenize` and `/detokenize`, in the spelling of lm-evaluation-harness and vLLM (`prompt`) and llama.cpp (`content`). */
 import * as z from "zod";
+import type { TextTokenizer } from "../deps.ts";
 import { type Bounds, tokenIds } from "./fields.ts";
 import { invalid } from "./validate.ts";
 
@@ -22,6 +23,35 @@ export function textToTokenize(body: TokenizeBody): string {
   const text = body.prompt ?? body.content;
   if (text === undefined) throw invalid("prompt", "is required");
   return text;
+}
+
+export function wantsSpecialTokens(body: TokenizeBody): boolean {
+  return body.add_special_tokens ?? body.add_special ?? true;
+}
+
+export function toTokensObject(
+  tokens: readonly number[],
+  body: TokenizeBody,
+  tokenizer: TextTokenizer,
+  bounds: Bounds,
+) {
+  return {
+    tokens,
+    count: tokens.length,
+    max_model_len: bounds.maxPromptTokens,
+    ...(body.return_token_strs && { token_strs: tokens.map((id) => tokenizer.idToToken(id) ?? null) }),
+  };
+}
+
+export function toTokenizerInfo({ specialTokens, chatTemplate, vocabSize }: TextTokenizer) {
+  return {
+    bos_token: specialTokens.bos_token ?? null,
+    eos_token: specialTokens.eos_token ?? null,
+    pad_token: specialTokens.pad_token ?? null,
+    unk_token: specialTokens.unk_token ?? null,
+    chat_template: chatTemplate ?? null,
+    vocab_size: vocabSize,
+  };
 }
 
 export function detokenizeBody(bounds: Bounds) {

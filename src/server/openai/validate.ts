@@ -12,6 +12,16 @@ type Path = readonly PropertyKey[];
 /** Marks a custom issue as `unsupported_value`: well formed, but not implemented here. */
 const UNSUPPORTED = { unsupported: true };
 
+/** @throws `invalid_value` */
+export function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new DenseMambaError("invalid_value", `the body is not valid JSON: ${reason}`);
+  }
+}
+
 /**
  * Parses a body that JSON.parse has returned.
  * @throws `invalid_value` or `unsupported_value` with the first problem found

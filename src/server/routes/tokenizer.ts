@@ -3,7 +3,14 @@ import type { App } from "../context.ts";
 import type { ServerDeps } from "../deps.ts";
 import { readJson } from "../middleware/body.ts";
 import { checkModel } from "../openai/models.ts";
-import { detokenizeBody, textToTokenize, tokenizeBody } from "../openai/tokenizing.ts";
+import {
+  detokenizeBody,
+  textToTokenize,
+  tokenizeBody,
+  toTokenizerInfo,
+  toTokensObject,
+  wantsSpecialTokens,
+} from "../openai/tokenizing.ts";
 import { parseBody } from "../openai/validate.ts";
 import { boundsOf } from "./serving.ts";
 
@@ -16,14 +23,8 @@ export function tokenizerRoutes(app: App, deps: ServerDeps): void {
   app.post("/tokenize", async (context) => {
     const body = parseBody(tokenize, await readJson(context, bounds.maxBodyBytes), deps.log);
     checkModel(body.model, deps.model);
-    const addSpecialTokens = body.add_special_tokens ?? body.add_special ?? true;
-    const tokens = await tokenizer.encode(textToTokenize(body), { addSpecialTokens });
-    return context.json({
-      tokens,
-      count: tokens.length,
-      max_model_len: bounds.maxPromptTokens,
-      ...(body.return_token_strs && { token_strs: tokens.map((id) => tokenizer.idToToken(id) ?? null) }),
-    });
+    const tokens = await tokenizer.encode(textToTokenize(body), { addSpecialTokens: wantsSpecialTokens(body) });
+    return context.json(toTokensObject(tokens, body, tokenizer, bounds));
   });
 
   app.post("/detokenize", async (context) => {
@@ -33,15 +34,5 @@ export function tokenizerRoutes(app: App, deps: ServerDeps): void {
     return context.json({ prompt: text, content: text });
   });
 
-  app.get("/tokenizer_info", (context) => {
-    const special = tokenizer.specialTokens;
-    return context.json({
-      bos_token: special.bos_token ?? null,
-      eos_token: special.eos_token ?? null,
-      pad_token: special.pad_token ?? null,
-      unk_token: special.unk_token ?? null,
-      chat_template: tokenizer.chatTemplate ?? null,
-      vocab_size: tokenizer.vocabSize,
-    });
-  });
+  app.get("/tokenizer_info", (context) => context.json(toTokenizerInfo(tokenizer)));
 }

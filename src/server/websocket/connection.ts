@@ -6,18 +6,16 @@ import type { RawData, WebSocket } from "ws";
 import { DenseMambaError } from "../../errors.ts";
 import type { ServerDeps } from "../deps.ts";
 import { usageFields } from "../middleware/access-log.ts";
-import { parseJson } from "../middleware/body.ts";
 import { toErrorEvent, toHttpError } from "../openai/error.ts";
 import { checkModel } from "../openai/models.ts";
 import { ResponseStream } from "../openai/render-responses.ts";
 import { type ResponseBody, type responseBody, toResponseTask } from "../openai/responses.ts";
-import { invalid, isRecord, parseBody, show } from "../openai/validate.ts";
+import { show } from "../openai/validate.ts";
+import { onLane, parseClientMessage, toCommand } from "../openai/websocket-message.ts";
 import { responseHead } from "../routes/responses.ts";
 import { boundsOf } from "../routes/serving.ts";
 import { admit, pump } from "../stream/pump.ts";
 import { Outbox } from "./outbox.ts";
-
-const MAX_STREAM_ID_LENGTH = 128;
 
 interface Job {
   readonly streamId: string | undefined;
@@ -61,20 +59,16 @@ export class ResponsesConnection {
     }
     let streamId: string | undefined;
     try {
-      const message = parseJson(data.toString());
-      if (!isRecord(message))
-        throw new DenseMambaError("invalid_value", `a message is an object; got ${show(message)}`);
-      const { type, stream_id, ...body } = message;
-      streamId = checkStreamId(stream_id);
-      switch (type) {
-        case "response.create":
-          this.#enqueue({ streamId, body: parseBody(this.#context.schema, body, this.#context.deps.log) });
+      const message = parseClientMessage(data.toString());
+      streamId = message.streamId;
+      const command = toCommand(message, this.#context.schema, this.#context.deps.log);
+      switch (command.type) {
+        case "create":
+          this.#enqueue({ streamId, body: command.body });
           return;
-        case "response.cancel":
-          this.#cancel(body.response_id);
+        case "cancel":
+          this.#cancel(command.responseId);
           return;
-        default:
-          throw invalid("type", `must be "response.create" or "response.cancel"; got ${show(type)}`);
       }
     } catch (error) {
       this.#refuse(error, streamId);
@@ -128,9 +122,9 @@ export class ResponsesConnection {
     });
     const admitted = await admit(events);
     if (!task.store) this.#unstored.push(head.id);
-    const lane = streamId === undefined ? "{" : `{"stream_id":${JSON.stringify(streamId)},`;
+    const lane = onLane(streamId);
     const nowS = () => Math.floor(deps.nowMs() / 1000);
-    const renderer = new ResponseStream(head, task, nowS, (json) => this.#outbox.send(lane + json.slice(1)));
+    const renderer = new ResponseStream(head, task, nowS, (json) => this.#outbox.send(lane(json)));
     const usage = await pump(admitted, renderer, this.#outbox, (error) => {
       abort.abort();
       if (toHttpError(error).isFault) deps.log.error({ err: error, ...this.#logFields }, "response failed");
@@ -163,10 +157,4 @@ export class ResponsesConnection {
   get #logFields() {
     return { requestId: this.#context.requestId };
   }
-}
-
-function checkStreamId(streamId: unknown): string | undefined {
-  if (streamId === undefined || streamId === null) return undefined;
-  if (typeof streamId === "string" && streamId.length <= MAX_STREAM_ID_LENGTH) return streamId;
-  throw invalid("stream_id", `must be a string of at most ${MAX_STREAM_ID_LENGTH} characters; got ${show(streamId)}`);
 }

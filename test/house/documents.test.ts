@@ -1,0 +1,95 @@
+/** What the documents say of the options, the routes and the files is what the sources say. */
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import path from "node:path";
+import { describe, expect, it } from "vitest";
+import { parse } from "yaml";
+import { configOptions } from "../../src/config.ts";
+
+const read = (file: string) => readFileSync(file, "utf8");
+const DOCUMENTS = [
+  "README.md",
+  "ARCHITECTURE.md",
+  "CONTRIBUTING.md",
+  ...readdirSync("docs")
+    .filter((name) => name.endsWith(".md"))
+    .map((name) => `docs/${name}`),
+  "models/densemamba-tales-4m/README.md",
+];
+
+/** Rows of Markdown tables whose first cell matches, cells trimmed. */
+function rows(text: string, first: RegExp): string[][] {
+  return text
+    .split("\n")
+    .filter((line) => line.startsWith("|"))
+    .map((line) => line.split(/(?<!\\)\|/).slice(1, -1))
+    .map((cells) => cells.map((cell) => cell.trim().replaceAll("\\|", "|")))
+    .filter((cells) => first.test(cells[0]!));
+}
+
+const flagCell = ({ flag, argument }: { flag: string; argument: string }) => `\`${`${flag} ${argument}`.trim()}\``;
+
+describe("README.md", () => {
+  const readme = read("README.md");
+
+  it("lists every flag with its meaning and default, and no other", () => {
+    const expected = configOptions.map((option) => [flagCell(option), option.description, option.shownDefault]);
+    expect(rows(readme, /^`--/)).toEqual(expected);
+  });
+
+  it("lists every endpoint that openapi.yaml describes, and no other", () => {
+    const { paths } = parse(read("openapi.yaml"));
+    // The page's own scripts and styles, and the index, are nobody's business.
+    const described = Object.keys(paths).filter((route) => route !== "/" && !route.startsWith("/docs/"));
+    const listed = rows(readme, /^`(?:GET|POST|DELETE|WS)\b/).map(([cell]) => /(\/[^\s`]*)/.exec(cell!)![1]!);
+    expect([...new Set(listed)].toSorted()).toEqual(described.toSorted());
+  });
+
+  it("leads to every page of docs", () => {
+    const pages = DOCUMENTS.filter((file) => file.startsWith("docs/"));
+    expect(pages.filter((file) => !readme.includes(`](${file})`))).toEqual([]);
+  });
+
+  it("gives commands that package.json and the program have", () => {
+    const { scripts } = JSON.parse(read("package.json"));
+    for (const [, name] of readme.matchAll(/npm run (\w+)/g)) expect(Object.keys(scripts)).toContain(name);
+    expect(readme).toContain("npm ci && npx densemamba serve");
+    expect(readme).toContain("npm ci && npm test");
+  });
+});
+
+describe("docs/configuration.md", () => {
+  it("lists every option's key, flag and variable", () => {
+    const expected = configOptions.map((option) => [
+      `\`${option.key}\``,
+      flagCell(option),
+      `\`${option.variable}\``,
+      option.shownDefault,
+      option.description,
+    ]);
+    expect(rows(read("docs/configuration.md"), /^`[a-z]/)).toEqual(expected);
+  });
+});
+
+describe("ARCHITECTURE.md", () => {
+  it("names only files and folders that there are", () => {
+    const named = [...read("ARCHITECTURE.md").matchAll(/`((?:src|test|docs|docker|models)\/[\w./-]*)`/g)];
+    expect(named.length).toBeGreaterThan(20);
+    expect(named.map(([, file]) => file!).filter((file) => !existsSync(file))).toEqual([]);
+  });
+
+  it("has a word on every folder of src", () => {
+    const text = read("ARCHITECTURE.md");
+    const sources = ["model", "onnx", "compiler", "runtime", "engine", "sampling", "tokenizer", "session"];
+    for (const name of [...sources, "generation", "server", "metrics", "config", "cli", "bench"]) {
+      expect(text).toContain(`src/${name}`);
+    }
+  });
+});
+
+describe.each(DOCUMENTS)("%s", (file) => {
+  it("links only to files that there are", () => {
+    const links = [...read(file).matchAll(/\]\(([^)\s]+)\)/g)].map(([, link]) => link!);
+    const local = links.filter((link) => !/^(?:https?:|#)/.test(link)).map((link) => link.replace(/#.*/, ""));
+    expect(local.filter((link) => !existsSync(path.join(path.dirname(file), link)))).toEqual([]);
+  });
+});

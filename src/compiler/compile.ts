@@ -20,15 +20,22 @@ import { createHash } from "node:crypto";
 import { mkdir, open, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { ArtifactFile, Manifest, Precision } from "../model/artifact.ts";
-import { openCheckpoint } from "../model/checkpoint.ts";
+import { type Checkpoint, openCheckpoint } from "../model/checkpoint.ts";
 import { FORMAT_VERSION, MANIFEST_FILE } from "../model/manifest.ts";
 import { encodeModel } from "../onnx/encode.ts";
+import { ExternalData } from "../onnx/external-data.ts";
 import { hashFile, sha256 } from "./file-hash.ts";
 import { lower } from "./lowering.ts";
 import { COMPILER_VERSION, hashModel } from "./source-hash.ts";
 
 const GRAPH_FILE = "model.onnx";
-const DATA_FILE = "model.onnx.data";
+const DECODE_GRAPH_FILE = "decode.onnx";
+const GRAPHS = [
+  [GRAPH_FILE, "many"],
+  [DECODE_GRAPH_FILE, "one"],
+] as const;
+/** Both graphs' large tensors. */
+const DATA_FILE = "weights.bin";
 const OPSETS = [
   { domain: "", version: 21 },
   { domain: "com.microsoft", version: 1 },
@@ -57,11 +64,10 @@ export async function compileModel(options: CompileOptions): Promise<Manifest> {
   const checkpoint = openCheckpoint(modelDir);
   try {
     const modelHash = options.modelHash ?? (await hashModel(modelDir, precision, hashFile));
-    const graph = lower(checkpoint, precision);
     await mkdir(outDir, { recursive: true });
     const total = checkpoint.numParameters * (precision === "int8" ? 1 : 4);
     const message = `compiling ${checkpoint.name} to ${precision}`;
-    const files = await writeGraph(graph, outDir, (done) => {
+    const files = await writeGraphs(checkpoint, options, (done) => {
       options.onProgress?.({ done: Math.min(done, total), total, message });
     });
     const manifest: Manifest = {
@@ -77,6 +83,7 @@ export async function compileModel(options: CompileOptions): Promise<Manifest> {
       eosTokenIds: checkpoint.eosTokenIds,
       state: checkpoint.state,
       graph: GRAPH_FILE,
+      decodeGraph: DECODE_GRAPH_FILE,
       files,
     };
     await writeFile(join(outDir, MANIFEST_FILE), `${JSON.stringify(manifest, null, 2)}\n`);
@@ -87,33 +94,31 @@ export async function compileModel(options: CompileOptions): Promise<Manifest> {
   }
 }
 
-async function writeGraph(
-  graph: ReturnType<typeof lower>,
-  outDir: string,
-  onTensor: (bytesWritten: number) => void,
+async function writeGraphs(
+  checkpoint: Checkpoint,
+  { precision, outDir }: CompileOptions,
+  onBytes: (bytesWritten: number) => void,
 ): Promise<ArtifactFile[]> {
   const data = await open(join(outDir, DATA_FILE), "w");
   const dataHash = createHash("sha256");
-  let dataBytes = 0;
+  const external = new ExternalData(DATA_FILE, async (bytes) => {
+    dataHash.update(bytes);
+    await data.writeFile(bytes);
+  });
+  const files: ArtifactFile[] = [];
   try {
-    const model = await encodeModel(graph, {
-      opsets: OPSETS,
-      producer: { name: "densemamba", version: COMPILER_VERSION },
-      external: {
-        fileName: DATA_FILE,
-        async write(bytes) {
-          dataHash.update(bytes);
-          dataBytes += bytes.length;
-          await data.writeFile(bytes);
-        },
-      },
-      onTensor,
-    });
-    await writeFile(join(outDir, GRAPH_FILE), model);
-    return [
-      { name: GRAPH_FILE, bytes: model.length, sha256: sha256(model) },
-      { name: DATA_FILE, bytes: dataBytes, sha256: dataHash.digest("hex") },
-    ];
+    for (const [name, steps] of GRAPHS) {
+      const model = await encodeModel(lower(checkpoint, precision, steps), {
+        opsets: OPSETS,
+        producer: { name: "densemamba", version: COMPILER_VERSION },
+        external,
+        onTensor: () => onBytes(external.numBytes),
+      });
+      await writeFile(join(outDir, name), model);
+      files.push({ name, bytes: model.length, sha256: sha256(model) });
+    }
+    files.push({ name: DATA_FILE, bytes: external.numBytes, sha256: dataHash.digest("hex") });
+    return files;
   } finally {
     await data.close();
   }

@@ -3,33 +3,38 @@
  * whose weights are quantised here. Which layers are worth eight bits is the callers' choice; docs/compiler.md has the
  * measurements.
  */
-import { DenseMambaError } from "../errors.ts";
-import type { Precision } from "../model/artifact.ts";
-import type { WeightTensor } from "../model/weights.ts";
-import type { Graph, Value } from "../onnx/graph.ts";
+import type { Value } from "../onnx/graph.ts";
 import type { Tensor } from "../onnx/tensor.ts";
-import { asBytes, type Matrix, matrixTensor, rowChunks, vectorTensor } from "./matrix.ts";
+import type { Lowering } from "./lowering.ts";
+import { asBytes, type Matrix, matrix, matrixTensor, rowChunks, vectorTensor } from "./matrix.ts";
 
-/** x [..., columns] -> [..., rows]. */
-export function linear(
-  g: Graph,
-  x: Value,
-  name: string,
-  weight: Matrix,
-  precision: Precision,
-  bias?: WeightTensor,
-): Value {
+export interface LinearOptions {
+  /** Adds `<name>.bias`. */
+  readonly bias?: boolean;
+  /** f32 for a matrix that eight bits would harm, whatever the artifact's precision. */
+  readonly keepF32?: boolean;
+}
+
+/** y = W x + b with the checkpoint's `<name>.weight`: x [..., columns] -> [..., rows]. */
+export function linear(lowering: Lowering, x: Value, name: string, options: LinearOptions = {}): Value {
+  const { graph: g, weight, precision } = lowering;
+  const W = matrix(weight(`${name}.weight`));
+  const bias = options.bias ? weight(`${name}.bias`) : undefined;
   const b = bias && g.initializer(bias.name, vectorTensor(bias));
-  if (precision === "int8") {
-    const { codes, scales, blockSize } = quantize(weight, name);
-    return g.op(
-      "com.microsoft.MatMulNBits",
-      [x, g.initializer(`${name}.codes`, codes), g.initializer(`${name}.scales`, scales), undefined, undefined, b],
-      { K: weight.numColumns, N: weight.numRows, bits: 8, block_size: blockSize, accuracy_level: 4 },
-    );
+  const quantized = precision === "int8" && !options.keepF32 ? quantize(W, name) : undefined;
+  if (quantized !== undefined) {
+    const codes = g.initializer(`${name}.codes`, quantized.codes);
+    const scales = g.initializer(`${name}.scales`, quantized.scales);
+    return g.op("com.microsoft.MatMulNBits", [x, codes, scales, undefined, undefined, b], {
+      K: W.numColumns,
+      N: W.numRows,
+      bits: 8,
+      block_size: quantized.blockSize,
+      accuracy_level: 4,
+    });
   }
   // transB keeps the checkpoint's own order of bytes, so that the weight streams; the session packs it once at load.
-  const y = g.op("com.microsoft.FusedMatMul", [x, g.initializer(name, matrixTensor(weight))], { transB: 1 });
+  const y = g.op("com.microsoft.FusedMatMul", [x, g.initializer(`${name}.weight`, matrixTensor(W))], { transB: 1 });
   return b === undefined ? y : g.op("Add", [y, b]);
 }
 
@@ -45,31 +50,21 @@ const BLOCK_SIZES = [128, 64, 32, 16] as const;
 const ZERO_POINT = 128;
 const MAX_CODE = 127;
 
-/** The largest block that divides a row: fewer scales to read, and the kernels are fastest there. */
-export function blockSizeFor(numColumns: number): number | undefined {
-  return BLOCK_SIZES.find((size) => numColumns % size === 0);
-}
-
 /**
- * Symmetric eight-bit codes: w ≈ (code - 128) · scale, scale = max|w| / 127 over blocks of a row. Both tensors stream;
- * the weight is read once for each.
- * @throws `unsupported_value` if no block size divides the row.
+ * Symmetric eight-bit codes: w ≈ (code - 128) · scale, scale = max|w| / 127 over blocks of a row. The largest block that
+ * divides the row: fewer scales to read, and the kernels are fastest there. undefined if none does: such a matrix stays
+ * f32. Both tensors stream; the weight is read once for each.
  */
-export function quantize(weight: Matrix, name: string): Quantized {
+export function quantize(weight: Matrix, name: string): Quantized | undefined {
   const { numRows, numColumns } = weight;
-  const blockSize = blockSizeFor(numColumns);
-  if (blockSize === undefined) {
-    const smallest = BLOCK_SIZES.at(-1);
-    throw new DenseMambaError(
-      "unsupported_value",
-      `int8 needs rows divisible by ${smallest}, but ${name} has ${numColumns} columns; use precision f32`,
-    );
-  }
+  const blockSize = BLOCK_SIZES.find((size) => numColumns % size === 0);
+  if (blockSize === undefined) return undefined;
   const numBlocks = numColumns / blockSize;
   return {
     blockSize,
     codes: {
       dtype: "u8",
+      storage: `${name}.codes`,
       shape: [numRows, numBlocks, blockSize],
       *chunks() {
         for (const rows of rowChunks(weight)) yield quantizeBlocks(rows, blockSize, blockScales(rows, blockSize));

@@ -14,12 +14,16 @@ export interface Lowering {
   readonly graph: Graph;
   /** Of the large matrices; blocks keep what is small in f32. */
   readonly precision: Precision;
+  readonly steps: Steps;
   readonly weight: (name: string) => WeightTensor;
 }
 
-export function lower(checkpoint: Checkpoint, precision: Precision): Graph {
+/** Passes of one time step (decode) have a graph of their own, without a loop: T is 1 there, and dynamic in the other. */
+export type Steps = "one" | "many";
+
+export function lower(checkpoint: Checkpoint, precision: Precision, steps: Steps): Graph {
   const graph = new Graph(checkpoint.name);
-  const lowering: Lowering = { graph, precision, weight: checkpoint.tensor };
+  const lowering: Lowering = { graph, precision, steps, weight: checkpoint.tensor };
   switch (checkpoint.architecture.kind) {
     case "mamba":
       lowerMamba(lowering, checkpoint.architecture);

@@ -13,11 +13,11 @@ import { selectiveParameters } from "./blocks/selective-parameters.ts";
 import { selectiveScan } from "./blocks/selective-scan.ts";
 import { linear } from "./linear.ts";
 import { type Lowering, silu, split } from "./lowering.ts";
-import { matrix, vectorTensor } from "./matrix.ts";
+import { vectorTensor } from "./matrix.ts";
 
 export function lowerMamba(lowering: Lowering, config: MambaConfig): void {
   const { graph: g } = lowering;
-  const tokenIds = g.input("input_ids", "i64", ["B", "T"]);
+  const tokenIds = g.input("input_ids", "i64", ["B", lowering.steps === "one" ? 1 : "T"]);
   const logitRows = g.input("logit_rows", "i64", ["R"]);
   const temperature = g.input("temperature", "f32", ["R"]);
 
@@ -38,7 +38,7 @@ interface ResidualStream {
   pending: Value | undefined;
 }
 
-/** Advances `stream` by one layer and appends the layer's hidden states h_t^l to `histories` if a deeper layer reads them. */
+/** Advances `stream` by one layer and appends the layer's hidden states to `histories`. */
 function mambaLayer(
   lowering: Lowering,
   config: MambaConfig,
@@ -46,34 +46,25 @@ function mambaLayer(
   stream: ResidualStream,
   histories: Value[],
 ): void {
-  const { graph: g, precision, weight } = lowering;
-  const { dInner: E } = config;
+  const { graph: g, weight } = lowering;
+  const { dInner: E, useBias: bias } = config;
   const name = mixer(layer);
-  const bias = (projection: string) => (config.useBias ? weight(`${name}.${projection}.bias`) : undefined);
 
   const normWeight = weight(`backbone.layers.${layer}.norm.weight`);
   let x: Value;
   if (stream.pending === undefined) x = rmsNorm(lowering, stream.sum, normWeight, config.normEpsilon);
   else [x, stream.sum] = addRmsNorm(lowering, stream.sum, stream.pending, normWeight, config.normEpsilon);
 
-  const inProj = linear(g, x, `${name}.in_proj`, matrix(weight(`${name}.in_proj.weight`)), precision, bias("in_proj"));
-  const [uRaw, z] = split(g, inProj, [E, E]) as [Value, Value];
+  const [uRaw, z] = split(g, linear(lowering, x, `${name}.in_proj`, { bias }), [E, E]) as [Value, Value];
   const u = causalConv(lowering, config, layer, uRaw);
   const { delta, B, C } = selectiveParameters(lowering, config, layer, u);
   const isRead = layer + 1 < config.numLayers && config.denseLayers > 0;
   const { y: own, history } = selectiveScan(lowering, config, layer, { u, delta, B, C }, isRead);
-  if (history !== undefined) histories.push(history);
+  histories.push(history);
 
   const gates = denseGates(lowering, config, layer, x);
   const fused = denseReadout(lowering, config, own, C, gates, (i) => histories[layer - i]!);
   const skip = g.op("Mul", [u, g.initializer(`${name}.D`, vectorTensor(weight(`${name}.D`)))]);
   const gated = g.op("Mul", [g.op("Add", [fused, skip]), silu(g, z)]);
-  stream.pending = linear(
-    g,
-    gated,
-    `${name}.out_proj`,
-    matrix(weight(`${name}.out_proj.weight`)),
-    precision,
-    bias("out_proj"),
-  );
+  stream.pending = linear(lowering, gated, `${name}.out_proj`, { bias });
 }

@@ -1,6 +1,6 @@
 /**
  * The artifact: what the compiler writes and the runtime loads. A folder holding `manifest.json` beside the files that
- * the manifest names. This module holds the manifest's type only; the compiler writes it, `compiler/cache.ts` checks it.
+ * the manifest names. This module holds the manifest's type only; the compiler writes it, `compiler/artifact-cache.ts` checks it.
  */
 import type { StateSpec } from "./state.ts";
 
@@ -37,6 +37,11 @@ export interface Manifest {
   readonly state: StateSpec;
   /** The ONNX file, relative to the artifact's folder. */
   readonly graph: string;
+  /**
+   * The same graph for T = 1 alone, without control flow: a decode step through it costs less. It shares the weights'
+   * file with `graph` and gives the same numbers to rounding. A runner may ignore it.
+   */
+  readonly decodeGraph?: string;
   readonly files: readonly ArtifactFile[];
 }
 

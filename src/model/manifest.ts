@@ -31,6 +31,7 @@ const manifestSchema = z.object({
   eosTokenIds: z.array(count),
   state: z.array(z.object({ name: z.string(), shape: z.array(count) })),
   graph: fileName,
+  decodeGraph: fileName,
   files: z.array(z.object({ name: fileName, bytes: count, sha256 })),
 });
 

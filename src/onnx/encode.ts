@@ -1,7 +1,8 @@
 /**
- * An ONNX graph as bytes: the ModelProto, and beside it one external-data file into which large tensors are streamed,
- * chunk by chunk, so that a model need never be in memory. Field numbers are those of onnx.proto.
+ * An ONNX graph as the bytes of a ModelProto. Tensors too large to stand in it go to an `ExternalData` file. Field
+ * numbers are those of onnx.proto.
  */
+import type { ExternalData, Placement } from "./external-data.ts";
 import { type Attribute, type Dimension, type Graph, MAX_INLINE_BYTES, type Node, type Port } from "./graph.ts";
 import { MessageWriter } from "./protobuf.ts";
 import { DATA_TYPE_CODES, type Tensor, tensorByteLength } from "./tensor.ts";
@@ -10,28 +11,14 @@ const IR_VERSION = 10;
 const EXTERNAL = 1;
 const ATTRIBUTE_CODES = { float: 1, int: 2, string: 3, tensor: 4, graph: 5, ints: 7 } as const;
 
-/** Where tensors start in the external file; ONNX Runtime maps pages when offsets are page-aligned. */
-const ALIGNMENT = 4096;
-
 export interface Opset {
   readonly domain: string;
   readonly version: number;
 }
 
-/** Takes the bytes of the external-data file in order. */
-export interface ExternalData {
-  readonly fileName: string;
-  write(bytes: Uint8Array): Promise<void>;
-}
-
-interface Placement {
-  readonly offset: number;
-  readonly length: number;
-}
-
 /**
- * Streams the large initializers into `external`, one after another, then returns the ModelProto that points to them.
- * `onTensor` is told the bytes written so far, after each tensor.
+ * Places the graph's large initializers in `external`, in their order, then returns the ModelProto that points to them.
+ * `onTensor` is told after each. Initializers of bodies stay inside the file and should be small.
  */
 export async function encodeModel(
   graph: Graph,
@@ -39,32 +26,16 @@ export async function encodeModel(
     readonly opsets: readonly Opset[];
     readonly producer: { readonly name: string; readonly version: string };
     readonly external: ExternalData;
-    readonly onTensor?: (bytesWritten: number) => void;
+    readonly onTensor?: () => void;
   },
 ): Promise<Uint8Array> {
   const placements = new Map<Tensor, Placement>();
-  let offset = 0;
   for (const { tensor, value } of graph.initializers) {
-    const length = tensorByteLength(tensor);
-    if (length <= MAX_INLINE_BYTES) continue;
-    const padding = -offset & (ALIGNMENT - 1);
-    if (padding > 0) await options.external.write(new Uint8Array(padding));
-    offset += padding;
-    placements.set(tensor, { offset, length });
-    let written = 0;
-    for (const chunk of tensor.chunks()) {
-      await options.external.write(chunk);
-      written += chunk.length;
-    }
-    if (written !== length) throw new RangeError(`${value.name} gave ${written} bytes, its shape needs ${length}`);
-    offset += length;
-    options.onTensor?.(offset);
+    if (tensorByteLength(tensor) <= MAX_INLINE_BYTES) continue;
+    placements.set(tensor, await options.external.place(tensor.storage ?? value.name, tensor));
+    options.onTensor?.();
   }
-
-  const place = (tensor: Tensor) => {
-    const placement = placements.get(tensor);
-    return placement && { ...placement, location: options.external.fileName };
-  };
+  const place = (tensor: Tensor) => placements.get(tensor);
   const model = new MessageWriter()
     .int(1, IR_VERSION)
     .string(2, options.producer.name)
@@ -76,7 +47,7 @@ export async function encodeModel(
   return model.finish();
 }
 
-type Place = (tensor: Tensor) => (Placement & { readonly location: string }) | undefined;
+type Place = (tensor: Tensor) => Placement | undefined;
 
 function writeGraph(message: MessageWriter, graph: Graph, place: Place): void {
   for (const node of graph.nodes) message.message(1, (writer) => writeNode(writer, node, place));

@@ -67,6 +67,7 @@ export class Graph {
   readonly nodes: Node[] = [];
   readonly initializers: Initializer[] = [];
   readonly #names: NameCounter;
+  readonly #weights = new Map<string, Value>();
   readonly #constants = new Map<string, Value>();
   #scope = "";
 
@@ -137,10 +138,13 @@ export class Graph {
     return outputs;
   }
 
-  /** A weight; one name, one tensor. */
+  /** A weight. One name, one tensor: asked for again, it is the same value. */
   initializer(name: string, tensor: Tensor): Value {
+    const known = this.#weights.get(name);
+    if (known !== undefined) return known;
     const value = new Value(this.#names.unique(name));
     this.initializers.push({ value, tensor });
+    this.#weights.set(name, value);
     return value;
   }
 
@@ -151,7 +155,7 @@ export class Graph {
     const key = `${tensor.dtype}[${tensor.shape}]${bytes}`;
     const known = this.#constants.get(key);
     if (known !== undefined) return known;
-    const value = this.initializer("constant", tensor);
+    const value = this.initializer(this.#names.unique("constant"), tensor);
     this.#constants.set(key, value);
     return value;
   }

@@ -15,6 +15,8 @@ export interface Tensor {
   readonly shape: readonly number[];
   /** The elements in row-major, little-endian order; may be read again. The chunks' lengths sum to `tensorByteLength`. */
   readonly chunks: () => Iterable<Uint8Array>;
+  /** Tensors of one storage are the same bytes, perhaps of another shape, and stand in the external file once. */
+  readonly storage?: string;
 }
 
 export function tensorByteLength(tensor: Pick<Tensor, "dtype" | "shape">): number {

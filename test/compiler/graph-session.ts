@@ -28,8 +28,9 @@ export class GraphSession {
     this.#session = session;
   }
 
-  static async open(dir: string, manifest: Manifest): Promise<GraphSession> {
-    const session = await InferenceSession.create(join(dir, manifest.graph), { intraOpNumThreads: 1 });
+  /** `graph` is one of the manifest's two. */
+  static async open(dir: string, manifest: Manifest, graph = manifest.graph): Promise<GraphSession> {
+    const session = await InferenceSession.create(join(dir, graph), { intraOpNumThreads: 1, interOpNumThreads: 1 });
     return new GraphSession(manifest, session);
   }
 
@@ -79,14 +80,4 @@ export class GraphSession {
   async close(): Promise<void> {
     await this.#session.release();
   }
-}
-
-export function maxDifference(a: ArrayLike<number>, b: ArrayLike<number>): number {
-  if (a.length !== b.length) throw new Error(`lengths differ: ${a.length} and ${b.length}`);
-  let max = 0;
-  for (let i = 0; i < a.length; i++) {
-    const difference = Math.abs(a[i]! - b[i]!);
-    if (!(difference <= max)) max = difference;
-  }
-  return max;
 }

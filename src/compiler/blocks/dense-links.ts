@@ -6,25 +6,25 @@ import { type MambaConfig, mixer } from "../../model/families/mamba.ts";
 import type { Value } from "../../onnx/graph.ts";
 import { linear } from "../linear.ts";
 import { type Lowering, silu, sizes, split } from "../lowering.ts";
-import { matrix } from "../matrix.ts";
 
 /** G = SiLU(W2 · SiLU(W1 · x)): [B,T,D] -> one [B,T,E] per link, for layers l-1, l-2, …; none without links. */
-export function denseGates({ graph: g, weight }: Lowering, config: MambaConfig, layer: number, x: Value): Value[] {
+export function denseGates(lowering: Lowering, config: MambaConfig, layer: number, x: Value): Value[] {
+  const { graph: g } = lowering;
   const gate = config.gates[layer];
   if (gate === undefined) return [];
   const name = `${mixer(layer)}.select`;
-  const hidden = silu(g, linear(g, x, `${name}.fc1`, matrix(weight(`${name}.fc1.weight`)), "f32"));
-  const gates = silu(g, linear(g, hidden, `${name}.fc2`, matrix(weight(`${name}.fc2.weight`)), "f32"));
+  const hidden = silu(g, linear(lowering, x, `${name}.fc1`, { keepF32: true }));
+  const gates = silu(g, linear(lowering, hidden, `${name}.fc2`, { keepF32: true }));
   if (gate.numGates === 1) return Array<Value>(gate.numLinks).fill(gates);
   return split(g, gates, Array<number>(gate.numGates).fill(config.dInner));
 }
 
 /**
  * y + Σ_i G_i ⊙ (C · h^{l-i}): [B,T,E]. Since a gate has one value per channel, C·(G ⊙ h) = G ⊙ (C·h): only readouts
- * cross layers, and no fused state is ever built. `historyOf(i)` is h^{l-i}, [B,T,N,E].
+ * cross layers, and no fused state is ever built. `historyOf(i)` is h^{l-i} as `selectiveScan` returns it.
  */
 export function denseReadout(
-  { graph: g }: Lowering,
+  { graph: g, steps }: Lowering,
   config: MambaConfig,
   y: Value,
   C: Value,
@@ -32,9 +32,10 @@ export function denseReadout(
   historyOf: (i: number) => Value,
 ): Value {
   if (gates.length === 0) return y;
-  const row = g.op("Unsqueeze", [C, sizes(g, 2)]);
+  const row = steps === "one" ? C : g.op("Unsqueeze", [C, sizes(g, 2)]);
   return gates.reduce((sum, gate, index) => {
-    const readout = g.op("Reshape", [g.op("MatMul", [row, historyOf(index + 1)]), sizes(g, 0, 0, config.dInner)]);
+    const product = g.op("MatMul", [row, historyOf(index + 1)]);
+    const readout = steps === "one" ? product : g.op("Reshape", [product, sizes(g, 0, 0, config.dInner)]);
     return g.op("Add", [sum, g.op("Mul", [gate, readout])]);
   }, y);
 }

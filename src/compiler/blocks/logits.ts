@@ -1,10 +1,10 @@
 /** The final norm, the head, and what sampling needs of the logits. Twin: `logits` in model/reference.ts. */
 import { NUM_CANDIDATES } from "../../model/artifact.ts";
 import type { MambaConfig } from "../../model/families/mamba.ts";
-import type { Value } from "../../onnx/graph.ts";
+import { type Graph, tensor, type Value } from "../../onnx/graph.ts";
+import { f32Tensor, i64Tensor, type Tensor } from "../../onnx/tensor.ts";
 import { linear } from "../linear.ts";
 import { type Lowering, sizes } from "../lowering.ts";
-import { matrix } from "../matrix.ts";
 import { addRmsNorm } from "./rms-norm.ts";
 
 /**
@@ -12,23 +12,50 @@ import { addRmsNorm } from "./rms-norm.ts";
  * which is the largest matrix of a small model: a chunk of a prompt that asks for none pays for none.
  */
 export function logits(lowering: Lowering, config: MambaConfig, sum: Value, pending: Value, logitRows: Value): Value {
-  const { graph: g, precision, weight } = lowering;
+  const { graph: g, weight } = lowering;
   const pick = (x: Value) => g.op("Gather", [g.op("Reshape", [x, sizes(g, -1, config.hiddenSize)]), logitRows]);
   const [x] = addRmsNorm(lowering, pick(sum), pick(pending), weight("backbone.norm_f.weight"), config.normEpsilon);
-  const head = config.tieEmbeddings ? "backbone.embeddings.weight" : "lm_head.weight";
-  const result = linear(g, x, "head", matrix(weight(head)), precision);
+  const result = linear(lowering, x, config.tieEmbeddings ? "backbone.embeddings" : "lm_head");
   g.output("logits", result, "f32", ["R", config.vocabSize]);
   return result;
 }
 
-/** `top_logits`, `top_ids`, `log_sum_exp`, `tempered_log_sum_exp` of logits [R,V]. */
+/**
+ * `top_logits`, `top_ids`, `log_sum_exp`, `tempered_log_sum_exp` of logits [R,V]. The largest logit is subtracted before
+ * anything is raised to a power, and no temperature above zero, however small, gives NaN or loses the largest term.
+ */
 export function sampleStatistics({ graph: g }: Lowering, vocabSize: number, logits: Value, temperature: Value): void {
   const numCandidates = Math.min(NUM_CANDIDATES, vocabSize);
-  const [top, ids] = g.ops("TopK", [logits, sizes(g, numCandidates)], 2) as [Value, Value];
+  const [top, ids] = largest(g, logits, numCandidates);
   g.output("top_logits", top, "f32", ["R", numCandidates]);
   g.output("top_ids", ids, "i64", ["R", numCandidates]);
 
-  g.output("log_sum_exp", g.op("ReduceLogSumExp", [logits, sizes(g, 1)], { keepdims: 0 }), "f32", ["R"]);
-  const tempered = g.op("Div", [logits, g.op("Unsqueeze", [temperature, sizes(g, 1)])]);
-  g.output("tempered_log_sum_exp", g.op("ReduceLogSumExp", [tempered, sizes(g, 1)], { keepdims: 0 }), "f32", ["R"]);
+  // Spelled out: `ReduceLogSumExp` walks the row more often, and finds a maximum that `TopK` has found already.
+  const max = g.op("Slice", [top, sizes(g, 0), sizes(g, 1), sizes(g, 1)]);
+  const below = g.op("Sub", [logits, max]);
+  const logSumExp = (scaled: Value, scaledMax: Value) => {
+    const sum = g.op("ReduceSum", [g.op("Exp", [scaled]), sizes(g, 1)], { keepdims: 1 });
+    return g.op("Reshape", [g.op("Add", [g.op("Log", [sum]), scaledMax]), sizes(g, -1)]);
+  };
+  g.output("log_sum_exp", logSumExp(below, max), "f32", ["R"]);
+  const column = g.op("Unsqueeze", [temperature, sizes(g, 1)]);
+  const tempered = logSumExp(g.op("Div", [below, column]), g.op("Div", [max, column]));
+  g.output("tempered_log_sum_exp", tempered, "f32", ["R"]);
+}
+
+/** The `count` largest of each row, descending, with their indices. */
+function largest(g: Graph, rows: Value, count: number): [values: Value, ids: Value] {
+  // NOTE: onnxruntime 1.30's TopK divides by the number of rows: without any it ends the process.
+  const some = g.subgraph("some_rows");
+  const [values, ids] = some.ops("TopK", [rows, sizes(g, count)], 2) as [Value, Value];
+  some.output("some_values", values, "f32", ["R", count]);
+  some.output("some_ids", ids, "i64", ["R", count]);
+  const none = g.subgraph("no_rows");
+  const empty = (value: Tensor) => none.op("Constant", [], { value: tensor(value) });
+  none.output("no_values", empty(f32Tensor([0, count], [])), "f32", [0, count]);
+  none.output("no_ids", empty(i64Tensor([0, count], [])), "i64", [0, count]);
+
+  const numElements = g.op("Size", [rows]);
+  const hasRows = g.op("Greater", [numElements, g.constant(i64Tensor([], [0]))]);
+  return g.ops("If", [hasRows], 2, { then_branch: some, else_branch: none }) as [Value, Value];
 }

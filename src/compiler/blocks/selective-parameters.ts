@@ -1,9 +1,9 @@
 /** Step size and the write and read vectors of each step. Twin: `selectiveParameters` in model/reference.ts. */
 import { type MambaConfig, mixer } from "../../model/families/mamba.ts";
-import type { Value } from "../../onnx/graph.ts";
+import type { Graph, Value } from "../../onnx/graph.ts";
+import { f32Tensor } from "../../onnx/tensor.ts";
 import { linear } from "../linear.ts";
 import { type Lowering, split } from "../lowering.ts";
-import { matrix } from "../matrix.ts";
 
 export interface SelectiveParameters {
   /** Δ [B,T,E], > 0 */
@@ -16,18 +16,33 @@ export interface SelectiveParameters {
 
 /** [dt, B, C] = W_x u; Δ = softplus(W_dt dt + b). u is [B,T,E]. */
 export function selectiveParameters(
-  { graph: g, weight }: Lowering,
+  lowering: Lowering,
   config: MambaConfig,
   layer: number,
   u: Value,
 ): SelectiveParameters {
+  const { graph: g } = lowering;
   const { timeStepRank: R, stateSize: N } = config;
   const name = mixer(layer);
-  const projected = linear(g, u, `${name}.x_proj`, matrix(weight(`${name}.x_proj.weight`)), "f32");
-  const [dt, B, C] = split(g, projected, [R, N, N]) as [Value, Value, Value];
-  const dtBias = weight(`${name}.dt_proj.bias`);
-  const delta = g.op("Softplus", [
-    linear(g, dt, `${name}.dt_proj`, matrix(weight(`${name}.dt_proj.weight`)), "f32", dtBias),
-  ]);
+  const [dt, B, C] = split(g, linear(lowering, u, `${name}.x_proj`, { keepF32: true }), [R, N, N]) as [
+    Value,
+    Value,
+    Value,
+  ];
+  const delta = softplus(g, linear(lowering, dt, `${name}.dt_proj`, { bias: true, keepF32: true }));
   return { delta, B, C };
+}
+
+/**
+ * softplus(x) = log(1 + e^x), to f32's precision: with w = 1 + e^x rounded, log(w) · e^x / (w - 1) undoes the rounding.
+ * The clip keeps w - 1 above zero and e^x finite; there softplus is below 1e-6 or x itself to the last bit.
+ *
+ * Seven operators, yet three times as fast as `Softplus` at batch 32, whose kernel is scalar (docs/compiler.md).
+ */
+function softplus(g: Graph, x: Value): Value {
+  const scalar = (value: number) => g.constant(f32Tensor([], [value]));
+  const e = g.op("Exp", [g.op("Clip", [x, scalar(-15), scalar(80)])]);
+  const w = g.op("Add", [e, scalar(1)]);
+  const correction = g.op("Div", [e, g.op("Sub", [w, scalar(1)])]);
+  return g.op("Max", [g.op("Mul", [g.op("Log", [w]), correction]), x]);
 }

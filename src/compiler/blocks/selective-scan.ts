@@ -1,68 +1,73 @@
 /** The recurrence h_t = exp(Δ_t A) ⊙ h_{t-1} + (Δ_t u_t) ⊗ B_t over time. Twin: `selectiveScan` in model/reference.ts. */
 import { type MambaConfig, mixer } from "../../model/families/mamba.ts";
-import type { Value } from "../../onnx/graph.ts";
+import type { Graph, Value } from "../../onnx/graph.ts";
 import { type Lowering, sizes } from "../lowering.ts";
-import { transposedTensor } from "../matrix.ts";
+import { negatedExp, transposedTensor } from "../matrix.ts";
 import type { SelectiveParameters } from "./selective-parameters.ts";
 
 export interface ScanResult {
   /** C_t · h_t: [B,T,E] */
   readonly y: Value;
-  /** h_t of every step, [B,T,N,E], if asked for. */
-  readonly history: Value | undefined;
+  /** h_t of every step for deeper layers to read: [B,T,N,E], or [B,N,E] where there is one step. */
+  readonly history: Value;
 }
 
 /**
  * Reads `past_ssm.<layer>`, writes `present_ssm.<layer>`, both [B,N,E]: E innermost, so that every operation runs along
- * contiguous channels. A [E,N] -> [N,E] and its sign and exponent are folded at compile time.
+ * contiguous channels. The past's one reader is an operand of the sum that writes the present, so the two may be one
+ * buffer; `Scan` reads the past in its first step and writes the present in its last.
  */
 export function selectiveScan(
-  { graph: g, weight }: Lowering,
+  { graph: g, weight, steps }: Lowering,
   config: MambaConfig,
   layer: number,
   { u, delta, B, C }: SelectiveParameters & { readonly u: Value },
-  withHistory: boolean,
+  isRead: boolean,
 ): ScanResult {
   const { dInner: E, stateSize: N } = config;
   const name = mixer(layer);
   const past = g.input(`past_ssm.${layer}`, "f32", ["B", N, E]);
-  const A = g.initializer(
-    `${name}.A`,
-    transposedTensor(weight(`${name}.A_log`), (a) => -Math.exp(a)),
-  );
+  const A = g.initializer(`${name}.A`, transposedTensor(weight(`${name}.A_log`), [E, N], negatedExp));
   const deltaU = g.op("Mul", [delta, u]);
 
-  // One step. The slices of a Scan lose the time axis, so each comes with the axes that the products need.
+  if (steps === "one") {
+    const column = g.op("Reshape", [B, sizes(g, 0, N, 1)]);
+    const present = step(g, past, { A, delta, deltaU, B: column });
+    g.output(`present_ssm.${layer}`, present, "f32", ["B", N, E]);
+    return { y: g.op("MatMul", [C, present]), history: present };
+  }
+
+  // The slices that a Scan hands to its body lose the time axis, so each comes with the axes that the products need.
   const body = g.subgraph("step");
-  const h = body.input(`h_before.${layer}`, "f32", ["B", N, E]);
+  const before = body.input(`h_before.${layer}`, "f32", ["B", N, E]);
   const deltaT = body.input(`delta_t.${layer}`, "f32", ["B", 1, E]);
   const deltaUT = body.input(`delta_u_t.${layer}`, "f32", ["B", 1, E]);
   const BT = body.input(`B_t.${layer}`, "f32", ["B", N, 1]);
   const CT = body.input(`C_t.${layer}`, "f32", ["B", 1, N]);
-  const decayed = body.op("Mul", [body.op("Exp", [body.op("Mul", [deltaT, A])]), h]);
-  const next = body.op("Add", [decayed, body.op("Mul", [BT, deltaUT])]);
-  body.output(`h.${layer}`, next, "f32", ["B", N, E]);
-  body.output(`y_t.${layer}`, body.op("MatMul", [CT, next]), "f32", ["B", 1, E]);
-  if (withHistory) body.output(`h_t.${layer}`, body.op("Identity", [next]), "f32", ["B", N, E]);
+  const after = step(body, before, { A, delta: deltaT, deltaU: deltaUT, B: BT });
+  body.output(`h.${layer}`, after, "f32", ["B", N, E]);
+  body.output(`y_t.${layer}`, body.op("MatMul", [CT, after]), "f32", ["B", 1, E]);
+  if (isRead) body.output(`h_t.${layer}`, body.op("Identity", [after]), "f32", ["B", N, E]);
 
-  const numScanOutputs = withHistory ? 2 : 1;
-  const [present, y, history] = g.ops(
-    "Scan",
-    [
-      past,
-      g.op("Unsqueeze", [delta, sizes(g, 2)]),
-      g.op("Unsqueeze", [deltaU, sizes(g, 2)]),
-      g.op("Unsqueeze", [B, sizes(g, 3)]),
-      g.op("Unsqueeze", [C, sizes(g, 2)]),
-    ],
-    1 + numScanOutputs,
-    {
-      body,
-      num_scan_inputs: 4,
-      scan_input_axes: [1, 1, 1, 1],
-      scan_output_axes: Array<number>(numScanOutputs).fill(1),
-    },
-  );
+  const scanned = [
+    g.op("Unsqueeze", [delta, sizes(g, 2)]),
+    g.op("Unsqueeze", [deltaU, sizes(g, 2)]),
+    g.op("Unsqueeze", [B, sizes(g, 3)]),
+    g.op("Unsqueeze", [C, sizes(g, 2)]),
+  ];
+  const numScanOutputs = body.outputs.length - 1;
+  const [present, y, history] = g.ops("Scan", [past, ...scanned], body.outputs.length, {
+    body,
+    num_scan_inputs: scanned.length,
+    scan_input_axes: scanned.map(() => 1),
+    scan_output_axes: Array<number>(numScanOutputs).fill(1),
+  });
   g.output(`present_ssm.${layer}`, present!, "f32", ["B", N, E]);
-  return { y: g.op("Squeeze", [y!, sizes(g, 2)]), history };
+  return { y: g.op("Squeeze", [y!, sizes(g, 2)]), history: history ?? present! };
+}
+
+/** One step: h [B,N,E]; Δ and Δu [B,1,E]; B [B,N,1]; A [N,E]. */
+function step(g: Graph, h: Value, { A, delta, deltaU, B }: Record<"A" | "delta" | "deltaU" | "B", Value>): Value {
+  const decayed = g.op("Mul", [g.op("Exp", [g.op("Mul", [delta, A])]), h]);
+  return g.op("Add", [decayed, g.op("Mul", [B, deltaU])]);
 }

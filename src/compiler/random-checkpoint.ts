@@ -1,0 +1,152 @@
+/**
+ * Checkpoints of any shape with random weights, for benches and tests: seeded, streamed to disk, initialised as Mamba
+ * is before training, so that activations and decays have the sizes of a real model's. What they say is noise.
+ */
+import { mkdir, open, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { ConfigJson, ExpectedTensor } from "../model/families/family.ts";
+import { familyOf } from "../model/families/registry.ts";
+import { numElements } from "../model/state.ts";
+import type { WeightTensor } from "../model/weights.ts";
+import { asBytes } from "./matrix.ts";
+
+export interface RandomShape {
+  readonly hiddenSize: number;
+  readonly numLayers: number;
+  readonly vocabSize: number;
+  /** m; 0 makes a plain Mamba. */
+  readonly denseLayers: number;
+  readonly stateSize?: number;
+  readonly timeStepRank?: number;
+  readonly convKernel?: number;
+  readonly expand?: number;
+  /** r, the width of the gates' hidden layer. */
+  readonly gateWidth?: number;
+  readonly tieEmbeddings?: boolean;
+}
+
+const MAMBA_130M: RandomShape = { hiddenSize: 768, numLayers: 24, vocabSize: 50280, denseLayers: 0 };
+
+export const RANDOM_SHAPES = {
+  "mamba-130m": MAMBA_130M,
+  "densemamba-130m": { ...MAMBA_130M, denseLayers: 2 },
+  "densemamba-4m": { hiddenSize: 256, numLayers: 6, vocabSize: 4096, denseLayers: 2, gateWidth: 32 },
+} as const satisfies Record<string, RandomShape>;
+
+const CHUNK_ELEMENTS = 1 << 20;
+
+/** Writes `config.json` and `model.safetensors` (f32) into `outDir`, which is created. The same seed, the same bytes. */
+export async function writeRandomCheckpoint(options: {
+  readonly outDir: string;
+  readonly shape: RandomShape;
+  readonly seed: number;
+}): Promise<void> {
+  const { outDir, shape, seed } = options;
+  const config = configJson(shape);
+  const tensors = expectedTensors(config, shape);
+  await mkdir(outDir, { recursive: true });
+  await writeFile(join(outDir, "config.json"), `${JSON.stringify(config, null, 2)}\n`);
+
+  const file = await open(join(outDir, "model.safetensors"), "w");
+  try {
+    await file.writeFile(safetensorsHeader(tensors));
+    const random = new Random(seed);
+    for (const tensor of tensors) {
+      const draw = initializer(tensor, shape.numLayers, random);
+      const count = numElements(tensor.shape);
+      for (let start = 0; start < count; start += CHUNK_ELEMENTS) {
+        const values = new Float32Array(Math.min(CHUNK_ELEMENTS, count - start));
+        for (let i = 0; i < values.length; i++) values[i] = draw(start + i);
+        await file.writeFile(asBytes(values));
+      }
+    }
+  } finally {
+    await file.close();
+  }
+}
+
+function configJson(shape: RandomShape): ConfigJson {
+  return {
+    model_type: shape.denseLayers > 0 ? "dense_mamba" : "mamba",
+    hidden_size: shape.hiddenSize,
+    num_hidden_layers: shape.numLayers,
+    vocab_size: shape.vocabSize,
+    state_size: shape.stateSize ?? 16,
+    time_step_rank: shape.timeStepRank ?? Math.ceil(shape.hiddenSize / 16),
+    conv_kernel: shape.convKernel ?? 4,
+    expand: shape.expand ?? 2,
+    use_bias: false,
+    use_conv_bias: true,
+    hidden_act: "silu",
+    layer_norm_epsilon: 1e-5,
+    tie_word_embeddings: shape.tieEmbeddings ?? true,
+    bos_token_id: 1,
+    eos_token_id: 2,
+    ...(shape.denseLayers > 0 ? { dense_layers: shape.denseLayers } : {}),
+  };
+}
+
+/** The family says which tensors; the gates' width, which it reads from tensors, is given to it as one. */
+function expectedTensors(config: ConfigJson, shape: RandomShape): readonly ExpectedTensor[] {
+  const width = shape.gateWidth ?? Math.ceil(shape.hiddenSize / 8);
+  const gates = new Map<string, WeightTensor>();
+  for (let l = 1; l < shape.numLayers; l++) {
+    const name = `backbone.layers.${l}.mixer.select.fc1.weight`;
+    gates.set(name, { name, shape: [width, shape.hiddenSize], dtype: "F32", read: () => new Float32Array() });
+  }
+  return familyOf(config.model_type)!.describe(config, gates).tensors;
+}
+
+function safetensorsHeader(tensors: readonly ExpectedTensor[]): Buffer {
+  let offset = 0;
+  const entries = tensors.map(({ name, shape }) => {
+    const begin = offset;
+    offset += numElements(shape) * Float32Array.BYTES_PER_ELEMENT;
+    return [name, { dtype: "F32", shape, data_offsets: [begin, offset] }] as const;
+  });
+  const json = JSON.stringify(Object.fromEntries(entries));
+  const header = Buffer.from(json.padEnd(Math.ceil(json.length / 8) * 8, " "));
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(header.length));
+  return Buffer.concat([length, header]);
+}
+
+/** Gives element `i` of a tensor, in order. */
+function initializer({ name, shape }: ExpectedTensor, numLayers: number, random: Random): (i: number) => number {
+  if (name.endsWith("A_log")) return (i) => Math.log(1 + (i % shape[1]!));
+  if (name.endsWith("mixer.D") || name.endsWith("norm.weight") || name.endsWith("norm_f.weight")) return () => 1;
+  if (name.endsWith("dt_proj.bias")) return () => inverseSoftplus(10 ** (-3 + 2 * random.next()));
+  if (name.endsWith("conv1d.bias")) return () => 0;
+  if (name.includes("embeddings") || name.includes("lm_head")) return uniform(0.02, random);
+  const fanIn = shape.at(-1)!;
+  const depth = name.endsWith("out_proj.weight") ? 1 / Math.sqrt(numLayers) : 1;
+  return uniform(depth / Math.sqrt(3 * fanIn), random);
+}
+
+function uniform(standardDeviation: number, random: Random): () => number {
+  const width = 2 * Math.sqrt(3) * standardDeviation;
+  return () => (random.next() - 0.5) * width;
+}
+
+function inverseSoftplus(y: number): number {
+  return y + Math.log(-Math.expm1(-y));
+}
+
+/** xorshift32: fast, and good enough for noise. */
+class Random {
+  #state: number;
+
+  constructor(seed: number) {
+    this.#state = (Math.imul(seed, 0x9e3779b1) ^ 0x85ebca6b) | 1;
+  }
+
+  /** In [0, 1). */
+  next(): number {
+    let x = this.#state;
+    x ^= x << 13;
+    x ^= x >>> 17;
+    x ^= x << 5;
+    this.#state = x;
+    return (x >>> 0) / 2 ** 32;
+  }
+}

@@ -7,6 +7,8 @@ import { loadModel } from "./load-model.ts";
 import { showProgress } from "./progress.ts";
 import { readAll, type Terminal, write } from "./terminal.ts";
 
+const UNLIMITED = Number.MAX_SAFE_INTEGER;
+
 export interface GenerateOptions {
   /** `-` reads standard input. */
   readonly prompt: string;
@@ -32,9 +34,11 @@ export async function generate(config: Config, options: GenerateOptions, termina
     onProgress: showProgress(terminal.stderr, () => performance.now()),
     note: () => undefined,
   });
-  const engine = await startEngine({ ...config, maxBatch: 1 }, model);
+  // Limits protect a server from its clients; here is one user, at their own machine.
+  const alone = { ...config, maxBatch: 1, maxPromptTokens: UNLIMITED, maxOutputTokens: UNLIMITED };
+  const engine = await startEngine(alone, model);
   try {
-    const generator = createGenerator(config, model, { engine, tokenizer, store: new MemoryStore({ maxBytes: 0 }) });
+    const generator = createGenerator(alone, model, { engine, tokenizer, store: new MemoryStore({ maxBytes: 0 }) });
     const startedAtMs = performance.now();
     let numTokens = 0;
     if (options.echo) await write(terminal.stdout, prompt);

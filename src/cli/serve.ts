@@ -15,6 +15,10 @@ const FLUSH_SHARE = 0.1;
 export async function serve(config: Config, terminal: Terminal, signals: SignalSource): Promise<void> {
   const log = pino({ level: config.logLevel, base: null }, terminal.stderr);
   const stopped = untilSignal(signals);
+  // A bug in one request must not end everybody else's: it is told, and the server goes on.
+  signals.on("unhandledRejection", (reason) => {
+    log.error({ error: reason instanceof Error ? reason.stack : String(reason) }, "unhandled rejection");
+  });
   const loading = loadModel(config, {
     numSlots: config.maxBatch,
     onProgress: showProgress(terminal.stderr, () => performance.now()),

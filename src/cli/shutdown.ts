@@ -6,6 +6,7 @@ export type ShutdownSignal = keyof typeof SIGNAL_NUMBERS;
 /** The part of `process` that is used. */
 export interface SignalSource {
   on(signal: ShutdownSignal, listener: () => void): unknown;
+  on(event: "unhandledRejection", listener: (reason: unknown) => void): unknown;
   exit(code: number): void;
 }
 

@@ -5,7 +5,7 @@ import { chooseDevices, choosePrecisions } from "../../src/cli/device.ts";
 import { describeFailure } from "../../src/cli/failure.ts";
 import { observeSnapshots } from "../../src/cli/observed-runner.ts";
 import { showProgress } from "../../src/cli/progress.ts";
-import { type ShutdownSignal, untilSignal } from "../../src/cli/shutdown.ts";
+import { untilSignal } from "../../src/cli/shutdown.ts";
 import { formatBytes, formatCount } from "../../src/cli/units.ts";
 import { DenseMambaError } from "../../src/errors.ts";
 import type { ModelRunner } from "../../src/runtime/runner.ts";
@@ -135,7 +135,7 @@ describe("signals", () => {
     const emitter = new EventEmitter();
     const exits: number[] = [];
     const source = {
-      on: (signal: ShutdownSignal, listener: () => void) => emitter.on(signal, listener),
+      on: (event: string, listener: (reason: unknown) => void) => emitter.on(event, listener),
       exit: (code: number) => void exits.push(code),
     };
     const first = untilSignal(source);

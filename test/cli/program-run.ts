@@ -41,7 +41,7 @@ export function runProgram(args: readonly string[], stdin = ""): ProgramRun {
   const stderr = new Gathered();
   const emitter = new EventEmitter();
   const signals: SignalSource = {
-    on: (signal, listener) => emitter.on(signal, listener),
+    on: (event: string, listener: (reason: unknown) => void) => emitter.on(event, listener),
     exit: (code) => {
       throw new Error(`exit ${code}`);
     },

@@ -125,7 +125,7 @@ describe("the default model compiled in f32", () => {
 describe.each([
   // f32 kernels differ from the oracle only in the order of sums, int8 ones also by eight-bit weights and activations.
   { precision: "f32", tolerance: F32_TOLERANCE, oracleTolerance: 1e-5 },
-  { precision: "int8", tolerance: 0.02, oracleTolerance: 0.03 },
+  { precision: "int8", tolerance: 0.02, oracleTolerance: 0.05 },
 ] as const)("a random model compiled in $precision", ({ precision, tolerance, oracleTolerance }) => {
   const tokens = [5, 17, 42, 3, 79, 0, 8, 61, 33, 20, 7];
   let modelDir: string;

@@ -1,0 +1,162 @@
+import { rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { openCheckpoint } from "../../src/model/checkpoint.ts";
+import { numElements } from "../../src/model/state.ts";
+import {
+  editConfig,
+  type RawTensor,
+  randomCheckpoint,
+  readRawTensors,
+  TINY_SHAPE,
+  writeRawTensors,
+} from "../helpers/checkpoints.ts";
+
+let modelDir: string;
+beforeEach(async () => {
+  modelDir = await randomCheckpoint();
+});
+afterEach(() => rmSync(modelDir, { recursive: true }));
+
+function editTensors(edit: (tensors: Map<string, RawTensor>) => void): void {
+  const tensors = readRawTensors(modelDir);
+  edit(tensors);
+  writeRawTensors(modelDir, tensors);
+}
+
+function zeros(...shape: number[]): RawTensor {
+  return { dtype: "F32", shape, bytes: new Uint8Array(4 * numElements(shape)) };
+}
+
+describe("a sound checkpoint", () => {
+  it("opens with its family, sizes, state and parameters", () => {
+    const checkpoint = openCheckpoint(modelDir);
+    expect(checkpoint.family.name).toBe("dense_mamba");
+    expect(checkpoint.sizes).toEqual({ vocabSize: 80, hiddenSize: 32, numLayers: 4, denseLayers: 2 });
+    expect(checkpoint.state.slice(0, 2)).toEqual([
+      { name: "conv.0", shape: [3, 64] },
+      { name: "ssm.0", shape: [8, 64] },
+    ]);
+    const stored = [...readRawTensors(modelDir).values()].reduce((sum, { bytes }) => sum + bytes.length / 4, 0);
+    expect(checkpoint.numParameters).toBe(stored);
+    expect(checkpoint.bosTokenId).toBe(1);
+    checkpoint.close();
+  });
+
+  it("may be plain Mamba, with a head of its own and biases", async () => {
+    rmSync(modelDir, { recursive: true });
+    modelDir = await randomCheckpoint({ ...TINY_SHAPE, denseLayers: 0, tieEmbeddings: false });
+    editTensors((tensors) => {
+      for (let l = 0; l < TINY_SHAPE.numLayers; l++) {
+        tensors.set(`backbone.layers.${l}.mixer.in_proj.bias`, zeros(128));
+        tensors.set(`backbone.layers.${l}.mixer.out_proj.bias`, zeros(32));
+      }
+    });
+    editConfig(modelDir, { use_bias: true, eos_token_id: [2, 3] });
+    const checkpoint = openCheckpoint(modelDir);
+    expect(checkpoint.family.name).toBe("mamba");
+    expect(checkpoint.eosTokenIds).toEqual([2, 3]);
+    checkpoint.close();
+  });
+
+  it("may have one gate for all links", () => {
+    editTensors((tensors) => {
+      for (const l of [2, 3]) tensors.set(`backbone.layers.${l}.mixer.select.fc2.weight`, zeros(64, 16));
+    });
+    const { architecture, close } = openCheckpoint(modelDir);
+    expect(architecture.gates[3]).toEqual({ width: 16, numLinks: 2, numGates: 1 });
+    close();
+  });
+});
+
+describe("a checkpoint is refused, by the tensor's name, for", () => {
+  const norm = "backbone.layers.1.norm.weight";
+  it.each<[string, (tensors: Map<string, RawTensor>) => void, RegExp]>([
+    [
+      "a missing tensor",
+      (tensors) => tensors.delete(norm),
+      /tensor backbone\.layers\.1\.norm\.weight is missing; .* \[32\]/,
+    ],
+    [
+      "an extra tensor",
+      (tensors) => tensors.set("surprise", zeros(2, 3)),
+      /tensor surprise of shape \[2,3\] has no place/,
+    ],
+    [
+      "a misshapen tensor",
+      (tensors) => tensors.set(norm, zeros(31)),
+      /norm\.weight has shape \[31\]; config\.json asks for \[32\]/,
+    ],
+    ["another rank", (tensors) => tensors.set(norm, zeros(32, 1)), /norm\.weight has shape \[32,1\]; .* \[32\]/],
+    [
+      "gates for another number of links",
+      (tensors) => tensors.set("backbone.layers.3.mixer.select.fc2.weight", zeros(192, 16)),
+      /layers\.3\.mixer\.select\.fc2\.weight has shape \[192,16\]; .* \[128,16\]/,
+    ],
+    [
+      "a missing gate",
+      (tensors) => tensors.delete("backbone.layers.1.mixer.select.fc1.weight"),
+      /layers\.1\.mixer\.select\.fc1\.weight is missing/,
+    ],
+  ])("%s", (_, edit, message) => {
+    editTensors(edit);
+    expect(() => openCheckpoint(modelDir)).toThrow(message);
+    expect(() => openCheckpoint(modelDir)).toThrow(expect.objectContaining({ code: "invalid_checkpoint" }));
+  });
+
+  it("a config that contradicts the tensors", () => {
+    editConfig(modelDir, { state_size: 16 });
+    expect(() => openCheckpoint(modelDir)).toThrow(/mixer\.A_log has shape \[64,8\]; config\.json asks for \[64,16\]/);
+  });
+});
+
+describe("a config is refused, by its key, for", () => {
+  it.each<[string, Record<string, unknown>, RegExp]>([
+    ["an unknown model_type", { model_type: "gpt2" }, /model_type is "gpt2", not one of dense_mamba, mamba/],
+    ["a missing size", { hidden_size: undefined }, /hidden_size is missing/],
+    ["a fractional size", { num_hidden_layers: 2.5 }, /num_hidden_layers is 2.5, not a whole number/],
+    ["a size of zero", { vocab_size: 0 }, /vocab_size is 0, not a number from 1 to 1048576/],
+    ["negative links", { dense_layers: -1 }, /dense_layers is -1, not a number from 0/],
+    ["no links given", { dense_layers: undefined }, /dense_layers is missing/],
+    ["a string for a number", { state_size: "8" }, /state_size is "8", not a number/],
+    ["a number for a boolean", { use_bias: 1 }, /use_bias is 1, not true or false/],
+    ["an activation that we do not have", { hidden_act: "gelu" }, /hidden_act "gelu" is not silu/],
+    ["an end token outside the vocabulary", { eos_token_id: 80 }, /eos_token_id holds 80, not a token id from 0 to 79/],
+  ])("%s", (_, changes, message) => {
+    editConfig(modelDir, changes);
+    expect(() => openCheckpoint(modelDir)).toThrow(message);
+    expect(() => openCheckpoint(modelDir)).toThrow(expect.objectContaining({ code: "invalid_checkpoint" }));
+  });
+
+  it("not being JSON, or not being there", () => {
+    writeFileSync(join(modelDir, "config.json"), "{");
+    expect(() => openCheckpoint(modelDir)).toThrow(/cannot read .*config\.json/);
+    rmSync(join(modelDir, "config.json"));
+    expect(() => openCheckpoint(modelDir)).toThrow(/cannot read .*config\.json: ENOENT/);
+  });
+
+  it("weights that are not there", () => {
+    rmSync(join(modelDir, "model.safetensors"));
+    expect(() => openCheckpoint(modelDir)).toThrow(/cannot open .*model\.safetensors/);
+  });
+});
+
+describe("a checkpoint in shards", () => {
+  function shard(weightMap: Record<string, string>): void {
+    writeFileSync(join(modelDir, "model.safetensors.index.json"), JSON.stringify({ weight_map: weightMap }));
+  }
+
+  it("is refused when the index reaches out of the folder", () => {
+    shard({ "backbone.norm_f.weight": "../other.safetensors" });
+    expect(() => openCheckpoint(modelDir)).toThrow(
+      /"\.\.\/other\.safetensors" is not the name of a file in this folder/,
+    );
+  });
+
+  it("opens through its index", () => {
+    shard({ "backbone.norm_f.weight": "model.safetensors" });
+    const checkpoint = openCheckpoint(modelDir);
+    expect(checkpoint.tensor("backbone.norm_f.weight").read(0, 2)).toEqual(Float32Array.of(1, 1));
+    checkpoint.close();
+  });
+});

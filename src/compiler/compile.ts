@@ -25,6 +25,7 @@ import { FORMAT_VERSION, MANIFEST_FILE } from "../model/manifest.ts";
 import { encodeModel } from "../onnx/encode.ts";
 import { ExternalData } from "../onnx/external-data.ts";
 import { hashFile, sha256 } from "./file-hash.ts";
+import { assertInPlaceSafe } from "./in-place.ts";
 import { lower } from "./lowering.ts";
 import { COMPILER_VERSION, hashModel } from "./source-hash.ts";
 
@@ -108,7 +109,9 @@ async function writeGraphs(
   const files: ArtifactFile[] = [];
   try {
     for (const [name, steps] of GRAPHS) {
-      const model = await encodeModel(lower(checkpoint, precision, steps), {
+      const graph = lower(checkpoint, precision, steps);
+      assertInPlaceSafe(graph);
+      const model = await encodeModel(graph, {
         opsets: OPSETS,
         producer: { name: "densemamba", version: COMPILER_VERSION },
         external,

@@ -67,13 +67,17 @@ describe("a fault of the runner", () => {
     expectSound(harness);
   });
 
-  test("does not fail a sequence whose last token is already out", async () => {
-    // The first sequence ends; filling its slot faults.
-    const harness = await startEngine({ maxBatch: 2, onCall: faultAt("copy", 1) });
-    const requests = [request({ promptIds: [1], maxTokens: 3 }), request({ promptIds: [2], maxTokens: 30 })];
+  test("does not fail a sequence whose last token is out and whose state nobody wants", async () => {
+    // Both end in the same step, the first one a step older; reading its state faults.
+    const harness = await startEngine({ maxBatch: 2, onCall: faultAt("read", 1) });
+    const requests = [
+      request({ promptIds: [1], maxTokens: 4, capture: { end: true } }),
+      request({ promptIds: [2], maxTokens: 3 }),
+    ];
     const [first, second] = await Promise.all(harness.engine.submit(requests).map((sequence) => gather(sequence)));
-    expect(first!.reason).toBe("length");
-    expect(second!.error).toMatchObject({ code: "runtime_fault" });
+    expect(first!.tokenIds).toHaveLength(4);
+    expect(first!.error).toMatchObject({ code: "runtime_fault" });
+    expect(second!.reason).toBe("length");
     expectSound(harness);
   });
 

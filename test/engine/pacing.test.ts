@@ -1,0 +1,22 @@
+import { expect, test } from "vitest";
+import { backoffMs, EndRate } from "../../src/engine/pacing.ts";
+
+test("the first fault is answered at once, the next ones after pauses that double up to a bound", () => {
+  expect([0, 1, 2, 3, 4].map(backoffMs)).toEqual([0, 100, 200, 400, 800]);
+  expect(backoffMs(1000)).toBe(30_000);
+});
+
+test("the wait for a place follows the recent pace of sequences' ends, between bounds", () => {
+  const rate = new EndRate();
+  expect(rate.estimateMs(1)).toBe(100);
+  for (let i = 0; i < 20; i++) {
+    rate.onBusy(500);
+    rate.onEnd();
+  }
+  expect(rate.estimateMs(1)).toBe(500);
+  expect(rate.estimateMs(3)).toBe(1500);
+  rate.onBusy(4000); // Nobody has ended for longer than usual.
+  expect(rate.estimateMs(1)).toBe(4000);
+  rate.onBusy(1e9);
+  expect(rate.estimateMs(1)).toBe(60_000);
+});

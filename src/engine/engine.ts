@@ -1,9 +1,7 @@
 /**
- * The engine: takes requests in tokens, keeps the runner busy, gives tokens back. Every admitted sequence ends exactly
- * once, in `#finish`, which is also where its slot becomes free. Knows neither text nor HTTP; metrics watch from outside.
- *
- * The life of a step is schedule → run → postprocess (`#serve`). Between steps, and only there, sequences leave, move
- * and enter slots (`#settle`). A fault of the runner fails the sequences in slots; those waiting go on with the next runner.
+ * The engine: takes requests in tokens, gives tokens back. Here are the door (`submit`), the end of every sequence
+ * (`#finish`), and the life of the runner: a fault fails the sequences in slots, those waiting go on with the next
+ * runner. Steps are in `step-loop.ts`. Knows neither text nor HTTP; metrics watch from outside.
  */
 import { strict as assert } from "node:assert";
 import { setTimeout as delay } from "node:timers/promises";
@@ -14,10 +12,10 @@ import { SamplingScratch } from "../sampling/sampler.ts";
 import { type Ending, LiveSequence } from "./live-sequence.ts";
 import type { EngineObserver, EngineStatus } from "./observer.ts";
 import { backoffMs, EndRate } from "./pacing.ts";
-import { PassInputs } from "./pass-inputs.ts";
 import { Scheduler } from "./scheduler.ts";
 import type { Sequence, SequenceRequest } from "./sequence.ts";
 import type { SlotMove } from "./slots.ts";
+import { StepLoop } from "./step-loop.ts";
 import { validateRequest } from "./validate-request.ts";
 
 export interface EngineLimits {
@@ -67,7 +65,7 @@ export class Engine {
   readonly #sleep: (ms: number, signal: AbortSignal) => Promise<void>;
 
   readonly #scheduler: Scheduler<LiveSequence>;
-  readonly #inputs: PassInputs;
+  readonly #loop: StepLoop;
   readonly #scratch = new SamplingScratch();
   readonly #endRate = new EndRate();
   #status: EngineStatus = { state: "starting" };
@@ -78,10 +76,6 @@ export class Engine {
   #isClosing = false;
   /** Aborted when closing has run out of patience. */
   readonly #cut = new AbortController();
-  /** Somebody waits, or is to leave or to decode: slots change before the next run. */
-  #mustSettle = false;
-  /** Ends the idle wait. */
-  #wake: (() => void) | undefined;
   /** Faults and failed openings since the last successful run. */
   #numFaults = 0;
   #numFailedOpenings = 0;
@@ -97,7 +91,16 @@ export class Engine {
     this.#random = random;
     this.#sleep = sleep;
     this.#scheduler = new Scheduler(limits);
-    this.#inputs = new PassInputs(limits.maxBatch);
+    this.#loop = new StepLoop({
+      scheduler: this.#scheduler,
+      now,
+      finish: (sequence, state) => this.#finish(sequence, state),
+      onStep: (step) => this.#onStep(step),
+      onIdle: () => {
+        this.checkIntegrity();
+        return this.#isClosing;
+      },
+    });
   }
 
   /** Opens the runner; requests are taken from then on. @throws what `openRunner` throws; `shutting_down`. */
@@ -147,8 +150,8 @@ export class Engine {
     );
     for (const sequence of sequences) this.#scheduler.enqueue(sequence);
     for (const sequence of sequences) if (sequence.request.signal.aborted) sequence.end({ reason: "aborted" });
-    this.#mustSettle = true;
-    this.#notify();
+    this.#loop.requestSettle();
+    this.#loop.wake();
     return sequences;
   }
 
@@ -163,7 +166,7 @@ export class Engine {
       return;
     }
     if (this.#scheduler.isIdle) this.#cutShort();
-    this.#notify();
+    this.#loop.wake();
     const timer = new AbortController();
     void this.#sleep(Math.min(deadlineMs, MAX_TIMER_MS), timer.signal).then(() => {
       if (!timer.signal.aborted) this.#cutShort();
@@ -187,7 +190,7 @@ export class Engine {
     let runner: ModelRunner | undefined = first;
     while (runner !== undefined) {
       try {
-        await this.#serve(runner);
+        await this.#loop.run(runner);
         break;
       } catch (fault) {
         runner = await this.#recover(runner, fault);
@@ -200,68 +203,11 @@ export class Engine {
     }
   }
 
-  /** Steps while there is work. Returns when closed; throws when the runner does. */
-  async #serve(runner: ModelRunner): Promise<void> {
-    this.#mustSettle = true;
-    for (;;) {
-      if (this.#scheduler.isIdle) {
-        this.checkIntegrity();
-        if (this.#isClosing) return;
-        await new Promise<void>((resolve) => {
-          this.#wake = resolve;
-        });
-      }
-      const startedAtMs = this.#now();
-      while (this.#mustSettle) await this.#settle(runner);
-      if (this.#scheduler.isIdle) continue;
-      const { numDecoding, prefill } = this.#scheduler.plan();
-      assert(numDecoding > 0 || prefill !== undefined, "whoever is admitted has something to run");
-      const { seated } = this.#scheduler.slots;
-
-      // NOTE: nothing is awaited between the end of one run and the start of the next. Events pushed here reach their
-      // consumers as microtasks, that is, once the next run is under way: text and sockets cost no time between runs.
-      if (numDecoding > 0) {
-        const output = await runner.run(this.#inputs.decode(seated, numDecoding));
-        const nowMs = this.#now();
-        for (let slot = 0; slot < numDecoding; slot++) seated[slot]!.afterDecode(output, slot, nowMs);
-      }
-      if (prefill !== undefined) {
-        const output = await runner.run(this.#inputs.prefill(prefill.sequence, prefill.numTokens));
-        prefill.sequence.afterChunk(prefill.numTokens, output, this.#now());
-        if (prefill.sequence.numUnread === 0) this.#mustSettle = true;
-      }
-      this.#afterStep(this.#now() - startedAtMs, prefill?.numTokens ?? 0, numDecoding);
-    }
-  }
-
-  #afterStep(durationMs: number, numPromptTokens: number, numDecodeTokens: number): void {
-    const { numRunning, numWaiting } = this.load;
+  #onStep(step: { durationMs: number; numPromptTokens: number; numDecodeTokens: number }): void {
     this.#numFaults = 0;
-    this.#endRate.onBusy(durationMs);
-    this.#observer.onStep({ durationMs, numPromptTokens, numDecodeTokens, numRunning, numWaiting });
-  }
-
-  /** Between steps: hands out states, lets sequences leave, moves those that begin to decode, seats those that wait. */
-  async #settle(runner: ModelRunner): Promise<void> {
-    this.#mustSettle = false;
-    const { slots } = this.#scheduler;
-    for (const sequence of [...slots.seated]) {
-      if (sequence.needsPromptState) sequence.deliverPrompt(await runner.readSlot(sequence.slot));
-      if (sequence.ending !== undefined) {
-        const state = sequence.needsFinalState ? await runner.readSlot(sequence.slot) : undefined;
-        await makeMoves(runner, this.#finish(sequence, state));
-      } else if (sequence.numUnread === 0 && sequence.slot >= slots.numDecoding) {
-        await makeMoves(runner, this.#scheduler.promote(sequence));
-      }
-    }
-    for (;;) {
-      const sequence = this.#scheduler.admit();
-      if (sequence === undefined) return;
-      sequence.scheduledAtMs = this.#now();
-      const { resume } = sequence.request;
-      if (resume === undefined) await runner.clearSlot(sequence.slot);
-      else await runner.writeSlot(sequence.slot, resume.state);
-    }
+    this.#endRate.onBusy(step.durationMs);
+    const { numRunning, numWaiting } = this.load;
+    this.#observer.onStep({ ...step, numRunning, numWaiting });
   }
 
   /** The one place where a sequence ends and its slot becomes free. The moves must be made before the next run. */
@@ -278,7 +224,7 @@ export class Engine {
   /** A sequence is to end: at once if it waits, between steps if it has a slot. */
   #onEnding(sequence: LiveSequence): void {
     if (sequence.slot === -1) this.#finish(sequence);
-    else this.#mustSettle = true;
+    else this.#loop.requestSettle();
   }
 
   /** Fails what the fault hit, then opens a fresh runner, however long it takes. Undefined: closed meanwhile. */
@@ -364,18 +310,6 @@ export class Engine {
   #setStatus(status: EngineStatus): void {
     this.#status = status;
     this.#observer.onStatus(status);
-  }
-
-  #notify(): void {
-    this.#wake?.();
-    this.#wake = undefined;
-  }
-}
-
-async function makeMoves(runner: ModelRunner, moves: readonly SlotMove[]): Promise<void> {
-  for (const move of moves) {
-    if (move.type === "copy") await runner.copySlot(move.from, move.to);
-    else await runner.swapSlots(move.a, move.b);
   }
 }
 

@@ -1,0 +1,113 @@
+/**
+ * The life of a step: schedule → run → postprocess. Between steps, and only there, sequences leave, move and enter
+ * slots (`#settle`). Knows one runner at a time and nothing of its faults: whatever the runner throws ends the loop.
+ */
+import { strict as assert } from "node:assert";
+import type { ModelRunner } from "../runtime/runner.ts";
+import type { LiveSequence } from "./live-sequence.ts";
+import { PassInputs } from "./pass-inputs.ts";
+import type { Scheduler } from "./scheduler.ts";
+import type { SlotMove } from "./slots.ts";
+
+export interface StepLoopOptions {
+  readonly scheduler: Scheduler<LiveSequence>;
+  /** Monotonic, in milliseconds. */
+  readonly now: () => number;
+  /** Ends a sequence whose `ending` is set, and gives back the moves that fill its slot. */
+  readonly finish: (sequence: LiveSequence, state: Uint8Array | undefined) => SlotMove[];
+  readonly onStep: (step: { durationMs: number; numPromptTokens: number; numDecodeTokens: number }) => void;
+  /** Nobody runs or waits. True: leave the loop; false: wait to be woken. */
+  readonly onIdle: () => boolean;
+}
+
+export class StepLoop {
+  readonly #options: StepLoopOptions;
+  readonly #inputs: PassInputs;
+  /** Somebody waits, or is to leave or to decode: slots change before the next run. */
+  #mustSettle = false;
+  /** Ends the idle wait. */
+  #wake: (() => void) | undefined;
+
+  constructor(options: StepLoopOptions) {
+    this.#options = options;
+    this.#inputs = new PassInputs(options.scheduler.slots.numSlots);
+  }
+
+  /** Slots are to change before the next run. */
+  requestSettle(): void {
+    this.#mustSettle = true;
+  }
+
+  /** Looks again whether there is work, or whether to leave. */
+  wake(): void {
+    this.#wake?.();
+    this.#wake = undefined;
+  }
+
+  /** Steps while there is work. @throws what the runner throws: the states in its slots are lost. */
+  async run(runner: ModelRunner): Promise<void> {
+    const { scheduler, now, onStep, onIdle } = this.#options;
+    this.#mustSettle = true;
+    for (;;) {
+      if (scheduler.isIdle) {
+        if (onIdle()) return;
+        await new Promise<void>((resolve) => {
+          this.#wake = resolve;
+        });
+      }
+      const startedAtMs = now();
+      while (this.#mustSettle) await this.#settle(runner);
+      if (scheduler.isIdle) continue;
+      const { numDecoding, prefill } = scheduler.plan();
+      assert(numDecoding > 0 || prefill !== undefined, "whoever is admitted has something to run");
+
+      // NOTE: nothing is awaited between the end of one run and the start of the next. Events pushed here reach their
+      // consumers as microtasks, that is, once the next run is under way: text and sockets cost no time between runs.
+      if (numDecoding > 0) {
+        const { seated } = scheduler.slots;
+        const output = await runner.run(this.#inputs.decode(seated, numDecoding));
+        const nowMs = now();
+        for (let slot = 0; slot < numDecoding; slot++) seated[slot]!.afterDecode(output, slot, nowMs);
+      }
+      if (prefill !== undefined) {
+        const { sequence, numTokens } = prefill;
+        const output = await runner.run(this.#inputs.prefill(sequence, numTokens));
+        sequence.afterChunk(numTokens, output, now());
+        if (sequence.numUnread === 0) this.#mustSettle = true;
+      }
+      const numPromptTokens = prefill?.numTokens ?? 0;
+      onStep({ durationMs: now() - startedAtMs, numPromptTokens, numDecodeTokens: numDecoding });
+    }
+  }
+
+  /** Between steps: hands out states, lets sequences leave, moves those that begin to decode, seats those that wait. */
+  async #settle(runner: ModelRunner): Promise<void> {
+    const { scheduler, now, finish } = this.#options;
+    this.#mustSettle = false;
+    const { slots } = scheduler;
+    for (const sequence of [...slots.seated]) {
+      if (sequence.needsPromptState) sequence.deliverPrompt(await runner.readSlot(sequence.slot));
+      if (sequence.ending !== undefined) {
+        const state = sequence.needsFinalState ? await runner.readSlot(sequence.slot) : undefined;
+        await makeMoves(runner, finish(sequence, state));
+      } else if (sequence.numUnread === 0 && sequence.slot >= slots.numDecoding) {
+        await makeMoves(runner, scheduler.promote(sequence));
+      }
+    }
+    for (;;) {
+      const sequence = scheduler.admit();
+      if (sequence === undefined) return;
+      sequence.scheduledAtMs = now();
+      const { resume } = sequence.request;
+      if (resume === undefined) await runner.clearSlot(sequence.slot);
+      else await runner.writeSlot(sequence.slot, resume.state);
+    }
+  }
+}
+
+async function makeMoves(runner: ModelRunner, moves: readonly SlotMove[]): Promise<void> {
+  for (const move of moves) {
+    if (move.type === "copy") await runner.copySlot(move.from, move.to);
+    else await runner.swapSlots(move.a, move.b);
+  }
+}

@@ -1,14 +1,16 @@
 /**
- * A checkpoint folder: `config.json` and safetensors, opened and checked against each other before anything is read
+ * A checkpoint folder: `config.json` and weights, opened and checked against each other before anything is read
  * from them. The front door of everything that needs weights: compiler, oracle, inspection.
  */
 import { readFileSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { readTokenIds } from "./config-json.ts";
-import type { ConfigJson, ExpectedTensor, Family, ModelDescription } from "./families/family.ts";
+import { FLOAT_DTYPES, isFloatDtype } from "./dtypes.ts";
+import type { ConfigJson, Family, ModelDescription } from "./families/family.ts";
 import { familyOf, knownModelTypes } from "./families/registry.ts";
-import { openSafetensors, type SafetensorsFile } from "./safetensors.ts";
+import { openWeights, type WeightOptions } from "./open-weights.ts";
 import { numElements } from "./state.ts";
+import { findWeightFiles } from "./weight-files.ts";
 import { invalidCheckpoint, type WeightTensor } from "./weights.ts";
 
 export interface Checkpoint extends ModelDescription {
@@ -24,11 +26,9 @@ export interface Checkpoint extends ModelDescription {
 }
 
 const CONFIG_FILE = "config.json";
-const WEIGHTS_FILE = "model.safetensors";
-const INDEX_FILE = "model.safetensors.index.json";
 
 /** @throws `invalid_checkpoint` for anything missing, malformed, or in contradiction to the config. */
-export function openCheckpoint(modelDir: string): Checkpoint {
+export function openCheckpoint(modelDir: string, options: WeightOptions = {}): Checkpoint {
   const json = readJson(join(modelDir, CONFIG_FILE));
   const family = familyOf(json.model_type);
   if (family === undefined) {
@@ -36,22 +36,14 @@ export function openCheckpoint(modelDir: string): Checkpoint {
       `${CONFIG_FILE}: model_type is ${JSON.stringify(json.model_type)}, not one of ${knownModelTypes().join(", ")}`,
     );
   }
-  const files: SafetensorsFile[] = [];
-  const close = () => {
-    for (const file of files.splice(0)) file.close();
-  };
+  const weights = openWeights(modelDir, options);
   try {
-    for (const name of weightFiles(modelDir)) files.push(openSafetensors(join(modelDir, name)));
-    const tensors = new Map<string, WeightTensor>();
-    for (const tensor of files.flatMap((file) => file.tensors)) {
-      if (tensors.has(tensor.name)) throw invalidCheckpoint(`tensor ${tensor.name} stands in two files`);
-      tensors.set(tensor.name, tensor);
-    }
+    const tensors = new Map(weights.tensors.map((tensor) => [tensor.name, tensor]));
     const model = family.describe(json, tensors);
-    checkTensors(model.tensors, tensors);
+    checkTensors(model, tensors);
     const { vocabSize } = model.sizes;
     return {
-      name: basename(resolve(modelDir)),
+      name: nameOf(modelDir),
       family,
       ...model,
       numParameters: model.tensors.reduce((sum, { shape }) => sum + numElements(shape), 0),
@@ -62,39 +54,30 @@ export function openCheckpoint(modelDir: string): Checkpoint {
         if (tensor === undefined) throw invalidCheckpoint(`tensor ${name} is missing`);
         return tensor;
       },
-      close,
+      close: weights.close,
     };
   } catch (error) {
-    close();
+    weights.close();
     throw error;
   }
 }
 
 /** The files, relative to the folder, whose bytes make the model: config first, then weights. */
 export function sourceFiles(modelDir: string): string[] {
-  return [CONFIG_FILE, ...weightFiles(modelDir)];
+  return [CONFIG_FILE, ...findWeightFiles(modelDir).files];
 }
 
-/** One file, or the shards that an index names. */
-function weightFiles(modelDir: string): string[] {
-  let index: ConfigJson;
-  try {
-    index = readJson(join(modelDir, INDEX_FILE));
-  } catch {
-    return [WEIGHTS_FILE];
-  }
-  const map = index.weight_map;
-  if (typeof map !== "object" || map === null) throw invalidCheckpoint(`${INDEX_FILE}: weight_map is missing`);
-  const names = [...new Set(Object.values(map))].sort();
-  for (const name of names) {
-    if (typeof name !== "string" || basename(name) !== name) {
-      throw invalidCheckpoint(`${INDEX_FILE}: ${JSON.stringify(name)} is not the name of a file in this folder`);
-    }
-  }
-  return names as string[];
+/** The folder's name; of a snapshot in Hugging Face's cache, which is named after its commit, the repository's. */
+function nameOf(modelDir: string): string {
+  const folder = resolve(modelDir);
+  const [, repository] = /[\\/]models--([^\\/]+)[\\/]snapshots[\\/][^\\/]+$/.exec(folder) ?? [];
+  return repository?.replaceAll("--", "/") ?? basename(folder);
 }
 
-function checkTensors(expected: readonly ExpectedTensor[], tensors: ReadonlyMap<string, WeightTensor>): void {
+function checkTensors(
+  { tensors: expected, ignored = [] }: ModelDescription,
+  tensors: ReadonlyMap<string, WeightTensor>,
+): void {
   for (const { name, shape } of expected) {
     const tensor = tensors.get(name);
     if (tensor === undefined)
@@ -102,8 +85,11 @@ function checkTensors(expected: readonly ExpectedTensor[], tensors: ReadonlyMap<
     if (tensor.shape.length !== shape.length || shape.some((size, axis) => tensor.shape[axis] !== size)) {
       throw invalidCheckpoint(`tensor ${name} has shape [${tensor.shape}]; config.json asks for [${shape}]`);
     }
+    if (!isFloatDtype(tensor.dtype)) {
+      throw invalidCheckpoint(`tensor ${name} is ${tensor.dtype}, not one of ${FLOAT_DTYPES.join(", ")}`);
+    }
   }
-  const names = new Set(expected.map(({ name }) => name));
+  const names = new Set([...expected.map(({ name }) => name), ...ignored]);
   for (const { name, shape } of tensors.values()) {
     if (!names.has(name)) throw invalidCheckpoint(`tensor ${name} of shape [${shape}] has no place in this model`);
   }

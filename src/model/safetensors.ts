@@ -2,16 +2,16 @@
  * Reads safetensors: eight bytes of header length, a JSON header that names each tensor's dtype, shape and byte range,
  * then the data. Nothing in the header is believed before it is checked against the file's size. Knows no family.
  */
-import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import { DTYPE_BYTES, FLOAT_DTYPES, isFloatDtype, widen } from "./dtypes.ts";
+import { type FileReader, openFile } from "./file-reader.ts";
 import { numElements } from "./state.ts";
-import { invalidCheckpoint, type WeightTensor, widenBf16, widenF16 } from "./weights.ts";
+import { isJsonObject, parseJsonObject } from "./strict-json.ts";
+import { checkRange, invalidCheckpoint, type Weights, type WeightTensor } from "./weights.ts";
 
 const PREFIX_BYTES = 8;
 
 /** The format's own limit. A header of a million tensors fits. */
 export const MAX_HEADER_BYTES = 100_000_000;
-
-const DTYPE_BYTES: Readonly<Record<string, number>> = { F32: 4, F16: 2, BF16: 2 };
 
 export interface TensorRecord {
   readonly name: string;
@@ -22,35 +22,29 @@ export interface TensorRecord {
   readonly end: number;
 }
 
-export interface SafetensorsFile {
-  readonly tensors: readonly WeightTensor[];
-  close(): void;
-}
-
 /** @throws `invalid_checkpoint` naming the tensor, the value and its bound. */
-export function openSafetensors(path: string): SafetensorsFile {
-  const fd = openFile(path);
+export function openSafetensors(path: string): Weights {
+  const file = openFile(path);
   try {
-    const fileBytes = fstatSync(fd).size;
-    if (fileBytes < PREFIX_BYTES) {
-      throw invalidCheckpoint(`${path}: ${fileBytes} bytes, but a safetensors file has at least ${PREFIX_BYTES}`);
+    if (file.numBytes < PREFIX_BYTES) {
+      throw invalidCheckpoint(`${path}: ${file.numBytes} bytes, but a safetensors file has at least ${PREFIX_BYTES}`);
     }
-    const headerBytes = readExactly(fd, 0, PREFIX_BYTES, path).readBigUInt64LE();
-    const maxHeaderBytes = Math.min(MAX_HEADER_BYTES, fileBytes - PREFIX_BYTES);
+    const headerBytes = file.read(0, PREFIX_BYTES, "header length").readBigUInt64LE();
+    const maxHeaderBytes = Math.min(MAX_HEADER_BYTES, file.numBytes - PREFIX_BYTES);
     if (headerBytes > BigInt(maxHeaderBytes)) {
       throw invalidCheckpoint(
         `${path}: the header claims ${headerBytes} bytes, but at most ${maxHeaderBytes} are possible`,
       );
     }
     const dataStart = PREFIX_BYTES + Number(headerBytes);
-    const header = readExactly(fd, PREFIX_BYTES, Number(headerBytes), path).toString("utf8");
-    const records = parseHeader(header, fileBytes - dataStart, path);
+    const header = file.read(PREFIX_BYTES, Number(headerBytes), "header").toString("utf8");
+    const records = parseHeader(header, file.numBytes - dataStart, path);
     return {
-      tensors: records.map((record) => lazyTensor(fd, dataStart, record, path)),
-      close: () => closeSync(fd),
+      tensors: records.map((record) => lazyTensor(file, dataStart, record)),
+      close: file.close,
     };
   } catch (error) {
-    closeSync(fd);
+    file.close();
     throw error;
   }
 }
@@ -61,14 +55,7 @@ export function openSafetensors(path: string): SafetensorsFile {
  * @throws `invalid_checkpoint`
  */
 export function parseHeader(header: string, dataBytes: number, path: string): TensorRecord[] {
-  let json: unknown;
-  try {
-    json = JSON.parse(header);
-  } catch (cause) {
-    throw invalidCheckpoint(`${path}: the header is not JSON`, cause);
-  }
-  if (!isRecord(json)) throw invalidCheckpoint(`${path}: the header is not a JSON object`);
-  const records = Object.entries(json)
+  const records = Object.entries(parseJsonObject(header, `${path}: the header`))
     .filter(([name]) => name !== "__metadata__")
     .map(([name, entry]) => parseRecord(name, entry, dataBytes, path))
     .sort((a, b) => a.begin - b.begin || a.end - b.end);
@@ -85,7 +72,7 @@ export function parseHeader(header: string, dataBytes: number, path: string): Te
 
 function parseRecord(name: string, entry: unknown, dataBytes: number, path: string): TensorRecord {
   const fail = (what: string) => invalidCheckpoint(`${path}: tensor ${name}: ${what}`);
-  if (!isRecord(entry)) throw fail("its header entry is not an object");
+  if (!isJsonObject(entry)) throw fail("its header entry is not an object");
   const { dtype, shape, data_offsets: offsets } = entry;
   const elementBytes = typeof dtype === "string" && Object.hasOwn(DTYPE_BYTES, dtype) ? DTYPE_BYTES[dtype] : undefined;
   if (typeof dtype !== "string" || elementBytes === undefined) {
@@ -105,7 +92,7 @@ function parseRecord(name: string, entry: unknown, dataBytes: number, path: stri
   return { name, dtype, shape, begin, end };
 }
 
-function lazyTensor(fd: number, dataStart: number, record: TensorRecord, path: string): WeightTensor {
+function lazyTensor(file: FileReader, dataStart: number, record: TensorRecord): WeightTensor {
   const { name, shape, dtype } = record;
   const elementBytes = DTYPE_BYTES[dtype]!;
   return {
@@ -113,44 +100,14 @@ function lazyTensor(fd: number, dataStart: number, record: TensorRecord, path: s
     shape,
     dtype,
     read(start, count) {
-      if (start < 0 || count < 0 || start + count > numElements(shape)) {
-        throw new RangeError(`${name} has ${numElements(shape)} elements, asked for [${start}, ${start + count})`);
+      checkRange(record, start, count);
+      if (!isFloatDtype(dtype)) {
+        throw invalidCheckpoint(`${file.path}: tensor ${name} is ${dtype}, not one of ${FLOAT_DTYPES.join(", ")}`);
       }
       const position = dataStart + record.begin + start * elementBytes;
-      return widen(dtype, readExactly(fd, position, count * elementBytes, `${path}: tensor ${name}`));
+      return widen(dtype, file.read(position, count * elementBytes, `tensor ${name}`));
     },
   };
-}
-
-/** `bytes` owns its whole ArrayBuffer. */
-function widen(dtype: string, bytes: Buffer): Float32Array {
-  if (dtype === "F32") return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
-  const halves = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.length / 2);
-  return dtype === "F16" ? widenF16(halves) : widenBf16(halves);
-}
-
-function readExactly(fd: number, position: number, length: number, what: string): Buffer {
-  const bytes = Buffer.from(new ArrayBuffer(length));
-  let done = 0;
-  while (done < length) {
-    const count = readSync(fd, bytes, done, length - done, position + done);
-    if (count === 0)
-      throw invalidCheckpoint(`${what}: the file ends at byte ${position + done}, ${position + length} needed`);
-    done += count;
-  }
-  return bytes;
-}
-
-function openFile(path: string): number {
-  try {
-    return openSync(path, "r");
-  } catch (cause) {
-    throw invalidCheckpoint(`cannot open ${path}`, cause);
-  }
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 function isSizes(value: unknown): value is number[] {

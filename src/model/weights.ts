@@ -8,19 +8,20 @@ import { numElements } from "./state.ts";
 export interface WeightTensor {
   readonly name: string;
   readonly shape: readonly number[];
-  /** As stored, in the format's own spelling; `read` widens to f32. */
+  /** As stored, by safetensors' names (`dtypes.ts`); `read` widens to f32. */
   readonly dtype: string;
   /**
    * Elements [start, start + count) in row-major order, as a new array. Reads the file synchronously: callers stream.
-   * @throws `invalid_checkpoint` if the file has become shorter than its header says.
+   * @throws `invalid_checkpoint` if the file has become shorter than its header says, or if `dtype` is none of
+   * `FLOAT_DTYPES`.
    */
   read(start: number, count: number): Float32Array;
 }
 
+/** One file, or several that make up one list. */
 export interface Weights {
-  readonly tensors: ReadonlyMap<string, WeightTensor>;
-  /** Path, size and modification time of every file, for cheap change detection. */
-  readonly files: readonly string[];
+  readonly tensors: readonly WeightTensor[];
+  /** Tensors can no longer be read. */
   close(): void;
 }
 
@@ -28,24 +29,11 @@ export function readAll(tensor: WeightTensor): Float32Array {
   return tensor.read(0, numElements(tensor.shape));
 }
 
-/** A float in half the bits, widened: f16 is 1-5-10, bf16 the upper half of an f32. `bits` is not changed. */
-export function widenF16(bits: Uint16Array): Float32Array {
-  return Float32Array.from(bits, f16ToNumber);
-}
-
-export function widenBf16(bits: Uint16Array): Float32Array {
-  const wide = new Uint32Array(bits.length);
-  for (let i = 0; i < bits.length; i++) wide[i] = bits[i]! << 16;
-  return new Float32Array(wide.buffer);
-}
-
-function f16ToNumber(bits: number): number {
-  const sign = bits & 0x8000 ? -1 : 1;
-  const exponent = (bits >> 10) & 0x1f;
-  const fraction = bits & 0x3ff;
-  if (exponent === 0) return sign * fraction * 2 ** -24;
-  if (exponent === 0x1f) return fraction === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN;
-  return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
+/** A caller's bug, not the file's. @throws RangeError */
+export function checkRange({ name, shape }: Pick<WeightTensor, "name" | "shape">, start: number, count: number): void {
+  const total = numElements(shape);
+  if (start >= 0 && count >= 0 && start + count <= total) return;
+  throw new RangeError(`${name} has ${total} elements, asked for [${start}, ${start + count})`);
 }
 
 export function invalidCheckpoint(message: string, cause?: unknown): DenseMambaError {

@@ -27,6 +27,11 @@ export interface ModelDescription {
   readonly sizes: ModelSizes;
   /** Exactly the tensors that the checkpoint must hold. */
   readonly tensors: readonly ExpectedTensor[];
+  /**
+   * Names that it may hold beside them and that are never read: buffers that follow from the config, a tied head that was
+   * saved all the same.
+   */
+  readonly ignored?: readonly string[];
   readonly state: StateSpec;
 }
 

@@ -56,6 +56,7 @@ function describe(json: ConfigJson, tensors: ReadonlyMap<string, WeightTensor>, 
     architecture: config,
     sizes: { vocabSize, hiddenSize, numLayers, denseLayers },
     tensors: expectedTensors(config),
+    ignored: config.tieEmbeddings ? ["lm_head.weight"] : [],
     state: stateSpec(config),
   };
 }

@@ -1,0 +1,62 @@
+/** The number formats that weights are stored in, by safetensors' names, and their widening to f32. Knows no file. */
+
+/** Bytes of an element. Of those that are not `FLOAT_DTYPES` only the size is known: they can be passed over, not read. */
+export const DTYPE_BYTES: Readonly<Record<string, number>> = {
+  F32: 4,
+  F16: 2,
+  BF16: 2,
+  F64: 8,
+  F8_E4M3: 1,
+  F8_E5M2: 1,
+  I64: 8,
+  I32: 4,
+  I16: 2,
+  I8: 1,
+  U64: 8,
+  U32: 4,
+  U16: 2,
+  U8: 1,
+  BOOL: 1,
+};
+
+export const FLOAT_DTYPES = ["F32", "F16", "BF16"] as const;
+
+export type FloatDtype = (typeof FLOAT_DTYPES)[number];
+
+export function isFloatDtype(dtype: string): dtype is FloatDtype {
+  return FLOAT_DTYPES.some((known) => known === dtype);
+}
+
+/** `bytes` owns its whole ArrayBuffer, little-endian; the result may share it. */
+export function widen(dtype: FloatDtype, bytes: Buffer): Float32Array {
+  if (dtype === "F32") return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
+  const halves = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.length / 2);
+  return dtype === "F16" ? widenF16(halves) : widenBf16(halves);
+}
+
+const F32_INFINITY = 0x7f800000;
+/** What an exponent gains from f16's bias of 15 to f32's of 127, in place. */
+const REBIAS = (127 - 15) << 23;
+
+/** 1 sign bit, 5 of exponent, 10 of fraction. `bits` is not changed. */
+export function widenF16(bits: Uint16Array): Float32Array {
+  const floats = new Float32Array(bits.length);
+  const wide = new Uint32Array(floats.buffer);
+  for (let i = 0; i < bits.length; i++) {
+    const half = bits[i]!;
+    const sign = (half & 0x8000) << 16;
+    const magnitude = half & 0x7fff;
+    if (magnitude >= 0x7c00) wide[i] = sign | F32_INFINITY | ((magnitude & 0x3ff) << 13);
+    else if (magnitude >= 0x400) wide[i] = sign | ((magnitude << 13) + REBIAS);
+    // Below the smallest normal number the fraction alone counts, in steps of 2^-24.
+    else floats[i] = (sign === 0 ? 1 : -1) * magnitude * 2 ** -24;
+  }
+  return floats;
+}
+
+/** The upper half of an f32. `bits` is not changed. */
+export function widenBf16(bits: Uint16Array): Float32Array {
+  const wide = new Uint32Array(bits.length);
+  for (let i = 0; i < bits.length; i++) wide[i] = bits[i]! << 16;
+  return new Float32Array(wide.buffer);
+}

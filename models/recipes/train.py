@@ -173,13 +173,14 @@ def main():
         factor = learning_rate(step, tokens, args)
         inputs, targets, pos = (x.to(device) for x in stream.batch())
         nats = workers.step(inputs, targets, pos, states)
+        if not all(torch.isfinite(p.grad).all() for p in model.parameters()):  # nothing spoilt is ever saved
+            raise SystemExit(f"loss {nats} with a gradient that is not finite after {tokens:,} tokens: resume with a lower learning rate")
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * factor
             optimizer.step(workers.pool)
         average.update(model)
         step, tokens = step + 1, tokens + targets.numel()
-        assert math.isfinite(nats), f"loss is {nats} at step {step}; resume from the last checkpoint with a lower learning rate"
         seconds += time.time() - begin
         smooth = nats if smooth is None else 0.98 * smooth + 0.02 * nats
         if step % 10 == 0:

@@ -11,30 +11,35 @@ export interface DeviceChoice {
 
 const CUDA = "CUDAExecutionProvider";
 
+export interface DeviceFacts {
+  /** Whether the CUDA provider's own library is there. Looks at files only: `auto` asks at every start. */
+  readonly hasCudaLibrary: () => boolean;
+  /** Loads ONNX Runtime. */
+  readonly listProviders: () => readonly string[];
+}
+
 /**
  * In the order in which to try them: `auto` may fall back, an explicit choice may not.
  * @throws `device_unavailable` naming the providers that are there.
  */
-export function chooseDevices(wanted: Config["device"], listProviders: () => readonly string[]): DeviceChoice[] {
+export function chooseDevices(wanted: Config["device"], facts: DeviceFacts): DeviceChoice[] {
   switch (wanted) {
     case "cpu":
       return [{ device: "cpu", reason: "asked for" }];
     case "cuda": {
-      const providers = listProviders();
+      const providers = facts.listProviders();
       if (providers.includes(CUDA)) return [{ device: "cuda", reason: "asked for" }];
       throw new DenseMambaError(
         "device_unavailable",
         `--device cuda needs ONNX Runtime's ${CUDA}; this one has ${providers.join(", ")}`,
       );
     }
-    case "auto": {
-      const providers = listProviders();
-      if (!providers.includes(CUDA)) return [{ device: "cpu", reason: `this ONNX Runtime has no ${CUDA}` }];
+    case "auto":
+      if (!facts.hasCudaLibrary()) return [{ device: "cpu", reason: `this ONNX Runtime has no ${CUDA}` }];
       return [
         { device: "cuda", reason: `this ONNX Runtime has the ${CUDA}` },
         { device: "cpu", reason: "CUDA could not be opened" },
       ];
-    }
   }
 }
 

@@ -11,6 +11,7 @@ import { DenseMambaError, type ErrorCode } from "../errors.ts";
 import type { Manifest, Precision } from "../model/artifact.ts";
 import { MANIFEST_FILE } from "../model/manifest.ts";
 import { listProviders, openRunner } from "../runtime/open.ts";
+import { findOrtLibrary, openableProviders } from "../runtime/ort-library.ts";
 import type { ModelRunner } from "../runtime/runner.ts";
 import { usableCores } from "./cores.ts";
 import { chooseDevices, choosePrecisions, type DeviceChoice } from "./device.ts";
@@ -29,6 +30,11 @@ export interface LoadOptions {
   readonly note: (message: string) => void;
 }
 
+const FACTS = {
+  hasCudaLibrary: () => openableProviders(["CUDAExecutionProvider"], findOrtLibrary()).length > 0,
+  listProviders,
+};
+
 interface Artifact {
   readonly dir: string;
   readonly manifest: Manifest;
@@ -37,28 +43,23 @@ interface Artifact {
 /** @throws `device_unavailable`, `invalid_checkpoint`, `invalid_artifact`, `invalid_config`, `unsupported_value`. */
 export async function loadModel(config: Config, options: LoadOptions): Promise<LoadedModel> {
   const numThreads = config.threads === 0 ? usableCores() : config.threads;
-  return firstThatWorks(
-    "device_unavailable",
-    chooseDevices(config.device, listProviders),
-    options.note,
-    async (choice) => {
-      const { device, reason } = choice;
-      const artifact = await findArtifact(config, device, options);
-      const open = () =>
-        openRunner(config.runtime, { artifactDir: artifact.dir, numSlots: options.numSlots, numThreads, device });
-      let first: ModelRunner | undefined = await open();
-      options.note(`device ${device}: ${reason}`);
-      return {
-        manifest: artifact.manifest,
-        device,
-        async openRunner() {
-          const runner = first ?? (await open());
-          first = undefined;
-          return runner;
-        },
-      };
-    },
-  );
+  return firstThatWorks("device_unavailable", chooseDevices(config.device, FACTS), options.note, async (choice) => {
+    const { device, reason } = choice;
+    const artifact = await findArtifact(config, device, options);
+    const open = () =>
+      openRunner(config.runtime, { artifactDir: artifact.dir, numSlots: options.numSlots, numThreads, device });
+    let first: ModelRunner | undefined = await open();
+    options.note(`device ${device}: ${reason}`);
+    return {
+      manifest: artifact.manifest,
+      device,
+      async openRunner() {
+        const runner = first ?? (await open());
+        first = undefined;
+        return runner;
+      },
+    };
+  });
 }
 
 /** A folder with a manifest is an artifact; any other is a checkpoint, compiled into the cache unless it is there. */

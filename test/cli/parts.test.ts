@@ -15,15 +15,22 @@ const CPU = "CPUExecutionProvider";
 const CUDA = "CUDAExecutionProvider";
 
 describe("the choice of a device", () => {
+  const facts = (providers: string[]) => ({
+    hasCudaLibrary: () => providers.includes(CUDA),
+    listProviders: () => providers,
+  });
+
   it("asks for no providers when it is a CPU", () => {
-    const list = () => {
+    const ask = () => {
       throw new Error("asked");
     };
-    expect(chooseDevices("cpu", list)).toEqual([{ device: "cpu", reason: "asked for" }]);
+    expect(chooseDevices("cpu", { hasCudaLibrary: ask, listProviders: ask })).toEqual([
+      { device: "cpu", reason: "asked for" },
+    ]);
   });
 
   it("refuses CUDA where its provider is absent, and names what is there", () => {
-    expect(() => chooseDevices("cuda", () => [CPU, "WebGpuExecutionProvider"])).toThrowError(
+    expect(() => chooseDevices("cuda", facts([CPU, "WebGpuExecutionProvider"]))).toThrowError(
       expect.objectContaining({
         code: "device_unavailable",
         message: expect.stringContaining("CUDAExecutionProvider; this one has CPUExecutionProvider, WebGpu"),
@@ -32,9 +39,9 @@ describe("the choice of a device", () => {
   });
 
   it("lets auto fall back to the CPU, an explicit choice never", () => {
-    expect(chooseDevices("cuda", () => [CUDA, CPU]).map(({ device }) => device)).toEqual(["cuda"]);
-    expect(chooseDevices("auto", () => [CUDA, CPU]).map(({ device }) => device)).toEqual(["cuda", "cpu"]);
-    expect(chooseDevices("auto", () => [CPU])).toEqual([
+    expect(chooseDevices("cuda", facts([CUDA, CPU])).map(({ device }) => device)).toEqual(["cuda"]);
+    expect(chooseDevices("auto", facts([CUDA, CPU])).map(({ device }) => device)).toEqual(["cuda", "cpu"]);
+    expect(chooseDevices("auto", facts([CPU]))).toEqual([
       { device: "cpu", reason: "this ONNX Runtime has no CUDAExecutionProvider" },
     ]);
   });

@@ -94,7 +94,7 @@ function expectedTensors(config: ConfigJson, shape: RandomShape): readonly Expec
     const name = `backbone.layers.${l}.mixer.select.fc1.weight`;
     gates.set(name, { name, shape: [width, shape.hiddenSize], dtype: "F32", read: () => new Float32Array() });
   }
-  return familyOf(config.model_type)!.describe(config, gates).tensors;
+  return familyOf(config)!.describe(config, gates).tensors;
 }
 
 function safetensorsHeader(tensors: readonly ExpectedTensor[]): Buffer {

@@ -30,7 +30,7 @@ const CONFIG_FILE = "config.json";
 /** @throws `invalid_checkpoint` for anything missing, malformed, or in contradiction to the config. */
 export function openCheckpoint(modelDir: string, options: WeightOptions = {}): Checkpoint {
   const json = readJson(join(modelDir, CONFIG_FILE));
-  const family = familyOf(json.model_type);
+  const family = familyOf(json);
   if (family === undefined) {
     throw invalidCheckpoint(
       `${CONFIG_FILE}: model_type is ${JSON.stringify(json.model_type)}, not one of ${knownModelTypes().join(", ")}`,

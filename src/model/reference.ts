@@ -1,27 +1,25 @@
 /**
- * The oracle: DenseMamba's forward pass in f32 on plain arrays, one sequence, one step at a time, written to be compared
- * with the papers and not to be fast. Each block has a twin of the same name in `compiler/blocks/`.
- *
- * Symbols as in the glossary of `compiler/compile.ts`: V vocabulary, D hidden size, E channels, N state size, R rank of
- * the step size, K taps, m links; u the convolved input, z the output gate, Δ the step size, h^l layer l's carried state.
+ * The oracle: a model's forward pass in f32 on plain arrays, one sequence, one step at a time, written to be compared
+ * with the papers and not to be fast. One file an architecture in `reference/`, its blocks named as their twins in
+ * `compiler/blocks/`.
  */
 import type { Checkpoint } from "./checkpoint.ts";
-import { type MambaConfig, mixer } from "./families/mamba.ts";
+import type { Architecture } from "./families/family.ts";
+import { MambaOracle } from "./reference/mamba.ts";
+import type { Oracle, ReadWeight, ReferenceState, Vector } from "./reference/math.ts";
+import { RetNetOracle } from "./reference/retnet.ts";
 import { numElements } from "./state.ts";
 import { readAll } from "./weights.ts";
 
-type Vector = Float32Array;
-
-/** Of one sequence, by the names and shapes of the state spec: `conv.<l>` [K-1,E], `ssm.<l>` [N,E]. */
-export type ReferenceState = Map<string, Vector>;
-
 export class ReferenceModel {
   readonly #checkpoint: Checkpoint;
+  readonly #oracle: Oracle;
   readonly #weights = new Map<string, Vector>();
 
   /** Weights are read from the checkpoint, which must stay open, when first used, and kept. */
   constructor(checkpoint: Checkpoint) {
     this.#checkpoint = checkpoint;
+    this.#oracle = oracleOf(checkpoint.architecture, (name) => this.#weight(name));
   }
 
   /** All zero: nothing has been read. */
@@ -33,116 +31,7 @@ export class ReferenceModel {
 
   /** Logits [T][V] that follow each token. Advances `state` in place. */
   forward(tokenIds: readonly number[], state: ReferenceState): Vector[] {
-    return tokenIds.map((tokenId) => this.step(tokenId, state));
-  }
-
-  /** Logits [V] that follow `tokenId`. Advances `state` in place by one step. */
-  step(tokenId: number, state: ReferenceState): Vector {
-    const config = this.#checkpoint.architecture;
-    const residual = this.embed(tokenId, config);
-    const histories: Vector[] = [];
-    for (let layer = 0; layer < config.numLayers; layer++) {
-      const x = rmsNorm(residual, this.#weight(`backbone.layers.${layer}.norm.weight`), config.normEpsilon);
-      const out = this.#mixer(config, layer, x, state, histories);
-      for (const [i, value] of out.entries()) residual[i]! += value;
-    }
-    return this.logits(residual, config);
-  }
-
-  /** [D] */
-  embed(tokenId: number, { hiddenSize: D }: MambaConfig): Vector {
-    return this.#weight("backbone.embeddings.weight").slice(tokenId * D, (tokenId + 1) * D);
-  }
-
-  /** x [D] is normalised. Appends this layer's new h to `histories`, which holds those of the layers before it. */
-  #mixer(config: MambaConfig, layer: number, x: Vector, state: ReferenceState, histories: Vector[]): Vector {
-    const { dInner: E } = config;
-    const name = mixer(layer);
-    const projected = this.#linear(x, `${name}.in_proj`, config.useBias);
-    const uRaw = projected.subarray(0, E);
-    const z = projected.subarray(E);
-
-    const u = this.causalConv(config, layer, uRaw, state);
-    const { delta, B, C } = this.selectiveParameters(config, layer, u);
-    const h = this.selectiveScan(config, layer, { u, delta, B }, state);
-    const y = denseReadout(config, h, C, this.denseGates(config, layer, x), (i) => histories[layer - i]!);
-    histories.push(h);
-
-    const skip = this.#weight(`${name}.D`);
-    const gated = y.map((value, e) => (value + skip[e]! * u[e]!) * silu(z[e]!));
-    return this.#linear(gated, `${name}.out_proj`, config.useBias);
-  }
-
-  /** u = SiLU(Σ_k w_k ⊙ uRaw_{t-K+1+k} + b), [E]. Shifts `conv.<layer>` by this step's input. */
-  causalConv(config: MambaConfig, layer: number, uRaw: Vector, state: ReferenceState): Vector {
-    const { dInner: E, convKernel: K, useConvBias } = config;
-    const past = state.get(`conv.${layer}`)!;
-    const taps = this.#weight(`${mixer(layer)}.conv1d.weight`);
-    const bias = useConvBias ? this.#weight(`${mixer(layer)}.conv1d.bias`) : undefined;
-    const window = Float32Array.of(...past, ...uRaw); // [K,E], this step last
-    past.set(window.subarray(E));
-    return new Float32Array(E).map((_, e) => {
-      let sum = bias?.[e] ?? 0;
-      for (let k = 0; k < K; k++) sum += taps[e * K + k]! * window[k * E + e]!;
-      return silu(sum);
-    });
-  }
-
-  /** [dt, B, C] = W_x u; Δ = softplus(W_dt dt + b). Δ [E], B and C [N]. */
-  selectiveParameters(config: MambaConfig, layer: number, u: Vector): { delta: Vector; B: Vector; C: Vector } {
-    const { timeStepRank: R, stateSize: N } = config;
-    const name = mixer(layer);
-    const projected = this.#linear(u, `${name}.x_proj`, false);
-    return {
-      delta: this.#linear(projected.subarray(0, R), `${name}.dt_proj`, true).map(softplus),
-      B: projected.subarray(R, R + N),
-      C: projected.subarray(R + N),
-    };
-  }
-
-  /** h_t = exp(Δ A) ⊙ h_{t-1} + (Δ u) ⊗ B, [N,E], A = -exp(A_log). Replaces `ssm.<layer>`; nothing is fused into it. */
-  selectiveScan(
-    config: MambaConfig,
-    layer: number,
-    { u, delta, B }: { readonly u: Vector; readonly delta: Vector; readonly B: Vector },
-    state: ReferenceState,
-  ): Vector {
-    const { dInner: E, stateSize: N } = config;
-    const aLog = this.#weight(`${mixer(layer)}.A_log`); // [E,N]
-    const h = state.get(`ssm.${layer}`)!;
-    for (let n = 0; n < N; n++) {
-      for (let e = 0; e < E; e++) {
-        const decay = Math.exp(delta[e]! * -Math.exp(aLog[e * N + n]!));
-        h[n * E + e] = decay * h[n * E + e]! + delta[e]! * u[e]! * B[n]!;
-      }
-    }
-    return h;
-  }
-
-  /** G = SiLU(W2 · SiLU(W1 · x)): one [E] per link, for layers l-1, l-2, …; none without links. */
-  denseGates(config: MambaConfig, layer: number, x: Vector): Vector[] {
-    const gate = config.gates[layer];
-    if (gate === undefined) return [];
-    const name = `${mixer(layer)}.select`;
-    const hidden = this.#linear(x, `${name}.fc1`, false).map(silu);
-    const gates = this.#linear(hidden, `${name}.fc2`, false).map(silu);
-    const { dInner: E } = config;
-    return Array.from({ length: gate.numLinks }, (_, i) =>
-      gate.numGates === 1 ? gates : gates.subarray(i * E, (i + 1) * E),
-    );
-  }
-
-  /** The final norm and the head: [V]. */
-  logits(residual: Vector, config: MambaConfig): Vector {
-    const x = rmsNorm(residual, this.#weight("backbone.norm_f.weight"), config.normEpsilon);
-    return matVec(this.#weight(config.tieEmbeddings ? "backbone.embeddings.weight" : "lm_head.weight"), x);
-  }
-
-  #linear(x: Vector, name: string, hasBias: boolean): Vector {
-    const y = matVec(this.#weight(`${name}.weight`), x);
-    if (!hasBias) return y;
-    const bias = this.#weight(`${name}.bias`);
-    return y.map((value, i) => value + bias[i]!);
+    return tokenIds.map((tokenId) => this.#oracle.step(tokenId, state));
   }
 
   #weight(name: string): Vector {
@@ -154,49 +43,11 @@ export class ReferenceModel {
   }
 }
 
-/**
- * C · ĥ with ĥ = h + Σ_i G_i ⊙ h^{l-i}: [E]. The shallower states are those of this time step, before their own fusion.
- * Built here as the paper writes it; the compiler reads each state out first and fuses the readouts.
- */
-export function denseReadout(
-  { dInner: E, stateSize: N }: MambaConfig,
-  h: Vector,
-  C: Vector,
-  gates: readonly Vector[],
-  historyOf: (i: number) => Vector,
-): Vector {
-  const fused = h.slice();
-  for (const [index, gate] of gates.entries()) {
-    const shallower = historyOf(index + 1);
-    for (let i = 0; i < fused.length; i++) fused[i]! += gate[i % E]! * shallower[i]!;
+function oracleOf(architecture: Architecture, weight: ReadWeight): Oracle {
+  switch (architecture.kind) {
+    case "mamba":
+      return new MambaOracle(architecture, weight);
+    case "retnet":
+      return new RetNetOracle(architecture, weight);
   }
-  const y = new Float32Array(E);
-  for (let n = 0; n < N; n++) for (let e = 0; e < E; e++) y[e]! += C[n]! * fused[n * E + e]!;
-  return y;
-}
-
-/** x · rsqrt(mean(x²) + ε) · weight */
-export function rmsNorm(x: Vector, weight: Vector, epsilon: number): Vector {
-  const meanSquare = x.reduce((sum, value) => sum + value * value, 0) / x.length;
-  const scale = 1 / Math.sqrt(meanSquare + epsilon);
-  return x.map((value, i) => value * scale * weight[i]!);
-}
-
-function silu(x: number): number {
-  return x / (1 + Math.exp(-x));
-}
-
-/** log(1 + e^x), without overflow. */
-function softplus(x: number): number {
-  return Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)));
-}
-
-/** y = W x, W [rows, columns] row-major; sums in f64. */
-function matVec(weight: Vector, x: Vector): Vector {
-  const columns = x.length;
-  return new Float32Array(weight.length / columns).map((_, row) => {
-    let sum = 0;
-    for (let column = 0; column < columns; column++) sum += weight[row * columns + column]! * x[column]!;
-    return sum;
-  });
 }

@@ -36,8 +36,8 @@ export interface RawTensor {
 }
 
 /** Parses a file that is known to be sound. */
-export function readRawTensors(modelDir: string): Map<string, RawTensor> {
-  const file = readFileSync(join(modelDir, "model.safetensors"));
+export function readRawTensors(modelDir: string, fileName = "model.safetensors"): Map<string, RawTensor> {
+  const file = readFileSync(join(modelDir, fileName));
   const dataStart = 8 + Number(file.readBigUInt64LE());
   const header = JSON.parse(file.toString("utf8", 8, dataStart)) as Record<
     string,

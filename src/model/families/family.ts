@@ -6,6 +6,7 @@ import type { ModelSizes } from "../artifact.ts";
 import type { StateSpec } from "../state.ts";
 import type { WeightTensor } from "../weights.ts";
 import type { MambaConfig } from "./mamba.ts";
+import type { RetNetConfig } from "./retnet.ts";
 
 /** `config.json`, parsed and otherwise untouched. */
 export type ConfigJson = Readonly<Record<string, unknown>>;
@@ -14,6 +15,8 @@ export interface Family {
   readonly name: string;
   /** Values of `model_type` in `config.json`. */
   readonly modelTypes: readonly string[];
+  /** Where the `model_type` is another architecture's: whether a config that has it is this family's all the same. */
+  readonly recognizes?: (json: ConfigJson) => boolean;
   /**
    * Reads the config. The tensors are at hand because some sizes stand only there (the width of a gate).
    * @throws `invalid_checkpoint` for a key that is missing or out of bounds.
@@ -36,7 +39,7 @@ export interface ModelDescription {
 }
 
 /** Discriminated by `kind`. Families may share one. */
-export type Architecture = MambaConfig;
+export type Architecture = MambaConfig | RetNetConfig;
 
 export interface ExpectedTensor {
   readonly name: string;

@@ -1,16 +1,21 @@
 /**
  * The families that can be served. A new one is a file here and a line below; if its blocks are new too, they join
- * `Architecture`, and the compiler's `lowering.ts` will not type-check without them.
+ * `Architecture`, and neither the compiler's `lowering.ts` nor `reference.ts` will type-check without them.
  */
-import type { Family } from "./family.ts";
+import type { ConfigJson, Family } from "./family.ts";
 import { denseMamba, mamba } from "./mamba.ts";
+import { denseRetNet, denseRetNetAsLlama, retNet } from "./retnet.ts";
 
-export const families: readonly Family[] = [denseMamba, mamba];
+export const families: readonly Family[] = [denseMamba, mamba, denseRetNet, denseRetNetAsLlama, retNet];
 
-export function familyOf(modelType: unknown): Family | undefined {
-  return families.find((family) => family.modelTypes.some((known) => known === modelType));
+export function familyOf(json: ConfigJson): Family | undefined {
+  return families.find(
+    ({ modelTypes, recognizes }) =>
+      modelTypes.some((known) => known === json.model_type) && (recognizes === undefined || recognizes(json)),
+  );
 }
 
+/** Without those that a config shares with models that are not served. */
 export function knownModelTypes(): string[] {
-  return families.flatMap((family) => family.modelTypes);
+  return families.filter(({ recognizes }) => recognizes === undefined).flatMap(({ modelTypes }) => modelTypes);
 }

@@ -11,21 +11,26 @@ import { asBytes, type Matrix, matrix, matrixTensor, rowChunks, vectorTensor } f
 export interface LinearOptions {
   /** Adds `<name>.bias`. */
   readonly bias?: boolean;
-  /** f32 for a matrix that eight bits would harm, whatever the artifact's precision. */
-  readonly keepF32?: boolean;
+  /** Whether an int8 artifact holds the matrix in eight bits; "if large" from `LARGE_MATRIX` weights on. Default "always". */
+  readonly int8?: "always" | "if large" | "never";
 }
+
+/** A smaller matrix stays in the processor's cache, where f32 is as fast and faster in a batch. Measured. */
+const LARGE_MATRIX = 50_000;
 
 /** y = W x + b with the checkpoint's `<name>.weight`: x [..., columns] -> [..., rows]. */
 export function linear(lowering: Lowering, x: Value, name: string, options: LinearOptions = {}): Value {
   const { graph: g, weight, precision } = lowering;
+  const { bias: hasBias = false, int8 = "always" } = options;
   const W = matrix(weight(`${name}.weight`));
-  const bias = options.bias ? weight(`${name}.bias`) : undefined;
-  const b = bias && g.initializer(bias.name, vectorTensor(bias));
-  const quantized = precision === "int8" && !options.keepF32 ? quantize(W, name) : undefined;
+  const bias = hasBias ? g.initializer(`${name}.bias`, vectorTensor(weight(`${name}.bias`))) : undefined;
+
+  const isWorthIt = int8 === "always" || (int8 === "if large" && W.numRows * W.numColumns >= LARGE_MATRIX);
+  const quantized = precision === "int8" && isWorthIt ? quantize(W, name) : undefined;
   if (quantized !== undefined) {
     const codes = g.initializer(`${name}.codes`, quantized.codes);
     const scales = g.initializer(`${name}.scales`, quantized.scales);
-    return g.op("com.microsoft.MatMulNBits", [x, codes, scales, undefined, undefined, b], {
+    return g.op("com.microsoft.MatMulNBits", [x, codes, scales, undefined, undefined, bias], {
       K: W.numColumns,
       N: W.numRows,
       bits: 8,
@@ -35,7 +40,7 @@ export function linear(lowering: Lowering, x: Value, name: string, options: Line
   }
   // transB keeps the checkpoint's own order of bytes, so that the weight streams; the session packs it once at load.
   const y = g.op("com.microsoft.FusedMatMul", [x, g.initializer(`${name}.weight`, matrixTensor(W))], { transB: 1 });
-  return b === undefined ? y : g.op("Add", [y, b]);
+  return bias === undefined ? y : g.op("Add", [y, bias]);
 }
 
 export interface Quantized {

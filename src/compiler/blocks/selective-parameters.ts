@@ -24,12 +24,12 @@ export function selectiveParameters(
   const { graph: g } = lowering;
   const { timeStepRank: R, stateSize: N } = config;
   const name = mixer(layer);
-  const [dt, B, C] = split(g, linear(lowering, u, `${name}.x_proj`, { keepF32: true }), [R, N, N]) as [
+  const [dt, B, C] = split(g, linear(lowering, u, `${name}.x_proj`, { int8: "if large" }), [R, N, N]) as [
     Value,
     Value,
     Value,
   ];
-  const delta = softplus(g, linear(lowering, dt, `${name}.dt_proj`, { bias: true, keepF32: true }));
+  const delta = softplus(g, linear(lowering, dt, `${name}.dt_proj`, { bias: true, int8: "never" }));
   return { delta, B, C };
 }
 

@@ -1,4 +1,4 @@
-/** The short causal convolution before the scan, with its state. Twin: `causalConv` in model/reference.ts. */
+/** The short causal convolution before the scan, with its state. Twin: `causalConv` in model/reference/mamba.ts. */
 import { type MambaConfig, mixer } from "../../model/families/mamba.ts";
 import type { Value } from "../../onnx/graph.ts";
 import { type Lowering, silu, sizes } from "../lowering.ts";

@@ -1,6 +1,6 @@
 /**
  * Dense hidden connections: a layer also reads the hidden states of the m layers above it in the stack, through gates
- * of its own input. Twins: `denseGates` and `denseReadout` in model/reference.ts.
+ * of its own input. Twins: `denseGates` and `denseReadout` in model/reference/mamba.ts.
  */
 import { type MambaConfig, mixer } from "../../model/families/mamba.ts";
 import type { Value } from "../../onnx/graph.ts";

@@ -1,8 +1,8 @@
-/** The final norm, the head, and what sampling needs of the logits. Twin: `logits` in model/reference.ts. */
+/** The final norm, the head, and what sampling needs of the logits. */
 import { NUM_CANDIDATES } from "../../model/artifact.ts";
-import type { MambaConfig } from "../../model/families/mamba.ts";
 import { type Graph, tensor, type Value } from "../../onnx/graph.ts";
 import { f32Tensor, i64Tensor, type Tensor } from "../../onnx/tensor.ts";
+import type { Decoder } from "../decoder.ts";
 import { linear } from "../linear.ts";
 import { type Lowering, sizes } from "../lowering.ts";
 import { addRmsNorm } from "./rms-norm.ts";
@@ -11,12 +11,18 @@ import { addRmsNorm } from "./rms-norm.ts";
  * Logits [R,V] of the rows asked for; `sum` and `pending` are [B,T,D]. Rows are picked before the norm and the head,
  * which is the largest matrix of a small model: a chunk of a prompt that asks for none pays for none.
  */
-export function logits(lowering: Lowering, config: MambaConfig, sum: Value, pending: Value, logitRows: Value): Value {
+export function logits(lowering: Lowering, decoder: Decoder, sum: Value, pending: Value, logitRows: Value): Value {
   const { graph: g, weight } = lowering;
-  const pick = (x: Value) => g.op("Gather", [g.op("Reshape", [x, sizes(g, -1, config.hiddenSize)]), logitRows]);
-  const [x] = addRmsNorm(lowering, pick(sum), pick(pending), weight("backbone.norm_f.weight"), config.normEpsilon);
-  const result = linear(lowering, x, config.tieEmbeddings ? "backbone.embeddings" : "lm_head");
-  g.output("logits", result, "f32", ["R", config.vocabSize]);
+  const pick = (x: Value) => g.op("Gather", [g.op("Reshape", [x, sizes(g, -1, decoder.hiddenSize)]), logitRows]);
+  const [x] = addRmsNorm(
+    lowering,
+    pick(sum),
+    pick(pending),
+    weight(`${decoder.finalNorm}.weight`),
+    decoder.normEpsilon,
+  );
+  const result = linear(lowering, x, decoder.head);
+  g.output("logits", result, "f32", ["R", decoder.vocabSize]);
   return result;
 }
 

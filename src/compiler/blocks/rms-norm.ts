@@ -1,4 +1,4 @@
-/** x · rsqrt(mean(x²) + ε) · weight. Twin: `rmsNorm` in model/reference.ts. */
+/** x · rsqrt(mean(x²) + ε) · weight. Twin: `rmsNorm` in model/reference/math.ts. */
 import type { WeightTensor } from "../../model/weights.ts";
 import { float, type Value } from "../../onnx/graph.ts";
 import type { Lowering } from "../lowering.ts";

@@ -1,4 +1,4 @@
-/** Step size and the write and read vectors of each step. Twin: `selectiveParameters` in model/reference.ts. */
+/** Step size and the write and read vectors of each step. Twin: `selectiveParameters` in model/reference/mamba.ts. */
 import { type MambaConfig, mixer } from "../../model/families/mamba.ts";
 import type { Graph, Value } from "../../onnx/graph.ts";
 import { f32Tensor } from "../../onnx/tensor.ts";

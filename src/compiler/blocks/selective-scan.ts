@@ -1,4 +1,4 @@
-/** The recurrence h_t = exp(Δ_t A) ⊙ h_{t-1} + (Δ_t u_t) ⊗ B_t over time. Twin: `selectiveScan` in model/reference.ts. */
+/** The recurrence h_t = exp(Δ_t A) ⊙ h_{t-1} + (Δ_t u_t) ⊗ B_t over time. Twin: `selectiveScan` in model/reference/mamba.ts. */
 import { type MambaConfig, mixer } from "../../model/families/mamba.ts";
 import type { Graph, Value } from "../../onnx/graph.ts";
 import { type Lowering, sizes } from "../lowering.ts";

@@ -1,0 +1,70 @@
+/**
+ * RetNet and DenseRetNet as a graph: the order of the blocks, and what passes between them. Each block has a file in
+ * `blocks/` and a twin of the same name in `model/reference/retnet.ts`.
+ *
+ * Symbols: H heads; dk and dv, the widths of a head's key and value; q, k, v query, key and value; γ a head's decay;
+ * S [dk,dv] a head's state. The others as in `compile.ts`.
+ */
+import { attention, type RetNetConfig } from "../model/families/retnet.ts";
+import type { Value } from "../onnx/graph.ts";
+import { f32Tensor } from "../onnx/tensor.ts";
+import { denseKeyValues, type KeyValue } from "./blocks/dense-key-values.ts";
+import { type Positions, positions, rotate } from "./blocks/position.ts";
+import { type PassDecays, passDecays, retention } from "./blocks/retention.ts";
+import { rmsNorm } from "./blocks/rms-norm.ts";
+import { lowerDecoder } from "./decoder.ts";
+import { linear } from "./linear.ts";
+import { type Lowering, silu, sizes, split } from "./lowering.ts";
+
+/** What all layers of a pass have in common. */
+interface Pass {
+  readonly positions: Positions;
+  /** Undefined where a pass is one step. */
+  readonly decays: PassDecays | undefined;
+  /** Of the layers so far. */
+  readonly keyValues: KeyValue[];
+}
+
+export function lowerRetNet(lowering: Lowering, config: RetNetConfig): void {
+  const decoder = {
+    ...config,
+    embedding: "model.embed_tokens",
+    layerNorm: (layer: number) => `model.layers.${layer}.input_layernorm`,
+    finalNorm: "model.norm",
+    head: config.tieEmbeddings ? "model.embed_tokens" : "lm_head",
+  };
+  lowerDecoder(lowering, decoder, (tokenIds) => {
+    const pass = lowering.graph.scoped("position", () => ({
+      positions: positions(lowering, config, tokenIds),
+      decays: lowering.steps === "one" ? undefined : passDecays(lowering, config, tokenIds),
+      keyValues: [],
+    }));
+    return (x, layer) => retNetLayer(lowering, config, layer, x, pass);
+  });
+}
+
+/** The layer's output for its normalised input x. Appends the layer's keys and values to those of the pass. */
+function retNetLayer(lowering: Lowering, config: RetNetConfig, layer: number, x: Value, pass: Pass): Value {
+  const { graph: g, weight } = lowering;
+  const { numHeads: H, keyDim, valueDim } = config;
+  const name = attention(layer);
+
+  const query = silu(g, linear(lowering, x, `${name}.q_proj`));
+  const scaling = g.constant(f32Tensor([], [(keyDim / H) ** -0.5]));
+  const key = g.op("Mul", [silu(g, linear(lowering, x, `${name}.k_proj`)), scaling]);
+  const hidden = silu(g, linear(lowering, x, `${name}.to_hidden.0`));
+  const [value, gate] = split(g, hidden, [valueDim, valueDim]) as [Value, Value];
+
+  const own = { k: key, v: value };
+  const { k, v } = denseKeyValues(lowering, config, layer, x, own, pass.keyValues);
+  pass.keyValues.push(own);
+
+  // The readout is linear in q: dividing it by √scale is dividing q, which is narrower.
+  const qByHead = g.op("Reshape", [rotate(lowering, query, pass.positions), sizes(g, 0, 0, H, keyDim / H)]);
+  const q = g.op("Mul", [qByHead, pass.positions.normalizer]);
+  const y = retention(lowering, config, layer, { q, k: rotate(lowering, k, pass.positions), v }, pass.decays);
+
+  const normed = rmsNorm(lowering, y, weight(`${name}.group_norm.weight`), config.normEpsilon);
+  const gated = g.op("Mul", [g.op("Reshape", [normed, sizes(g, 0, 0, valueDim)]), gate]);
+  return linear(lowering, gated, `${name}.to_out.0`);
+}

@@ -2,10 +2,8 @@
  * From a checkpoint to a graph with the contract of `model/artifact.ts`: what every architecture shares, and the one
  * place that picks an architecture's own lowering.
  */
-import { DenseMambaError } from "../errors.ts";
 import type { Precision } from "../model/artifact.ts";
 import type { Checkpoint } from "../model/checkpoint.ts";
-import type { Architecture } from "../model/families/family.ts";
 import type { WeightTensor } from "../model/weights.ts";
 import { Graph, type Value } from "../onnx/graph.ts";
 import { i64Tensor } from "../onnx/tensor.ts";
@@ -24,18 +22,21 @@ export interface Lowering {
 /** Passes of one time step (decode) have a graph of their own, without a loop: T is 1 there, and dynamic in the other. */
 export type Steps = "one" | "many";
 
-/** @throws `unsupported_value` for an architecture without a lowering. */
 export function lower(checkpoint: Checkpoint, precision: Precision, steps: Steps): Graph {
+  const { architecture } = checkpoint;
   const graph = new Graph(checkpoint.name);
   const lowering: Lowering = { graph, precision, steps, weight: checkpoint.tensor };
-  const { architecture } = checkpoint;
   switch (architecture.kind) {
     case "mamba":
       lowerMamba(lowering, architecture);
-      return graph;
+      break;
     case "retnet":
-      throw new DenseMambaError("unsupported_value", `${checkpoint.family.name} checkpoints cannot be compiled yet`);
+      lowerRetNet(lowering, architecture);
+      break;
+    default:
+      architecture satisfies never;
   }
+  return graph;
 }
 
 /** i64 [n]: the shapes, axes and sizes that ONNX takes as inputs. */

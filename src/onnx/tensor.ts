@@ -3,12 +3,28 @@
  * that is read once, when the external-data file is written. Knows nothing of graphs.
  */
 
-export type DataType = "f32" | "u8" | "i8" | "i32" | "i64" | "bool";
+export type DataType = "f32" | "f64" | "u8" | "i8" | "i32" | "i64" | "bool";
 
 /** TensorProto.DataType of ONNX. */
-export const DATA_TYPE_CODES: Readonly<Record<DataType, number>> = { f32: 1, u8: 2, i8: 3, i32: 6, i64: 7, bool: 9 };
+export const DATA_TYPE_CODES: Readonly<Record<DataType, number>> = {
+  f32: 1,
+  u8: 2,
+  i8: 3,
+  i32: 6,
+  i64: 7,
+  bool: 9,
+  f64: 11,
+};
 
-export const DATA_TYPE_BYTES: Readonly<Record<DataType, number>> = { f32: 4, u8: 1, i8: 1, i32: 4, i64: 8, bool: 1 };
+export const DATA_TYPE_BYTES: Readonly<Record<DataType, number>> = {
+  f32: 4,
+  f64: 8,
+  u8: 1,
+  i8: 1,
+  i32: 4,
+  i64: 8,
+  bool: 1,
+};
 
 export interface Tensor {
   readonly dtype: DataType;
@@ -25,6 +41,10 @@ export function tensorByteLength(tensor: Pick<Tensor, "dtype" | "shape">): numbe
 
 export function f32Tensor(shape: readonly number[], values: ArrayLike<number>): Tensor {
   return fromArray("f32", shape, Float32Array.from(values));
+}
+
+export function f64Tensor(shape: readonly number[], values: readonly number[]): Tensor {
+  return fromArray("f64", shape, Float64Array.from(values));
 }
 
 export function i64Tensor(shape: readonly number[], values: readonly (number | bigint)[]): Tensor {

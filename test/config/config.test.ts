@@ -1,8 +1,8 @@
-import { mkdtempSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import fc from "fast-check";
-import { describe, expect, it } from "vitest";
+import { afterAll, describe, expect, it } from "vitest";
 import { configOptions, loadConfig, readConfig } from "../../src/config.ts";
 import { DenseMambaError } from "../../src/errors.ts";
 
@@ -160,6 +160,7 @@ describe("the result", () => {
 
 describe("the config file", () => {
   const folder = mkdtempSync(path.join(tmpdir(), "densemamba-config-"));
+  afterAll(() => rmSync(folder, { recursive: true }));
 
   it("is read as JSON", () => {
     const fileName = path.join(folder, "good.json");

@@ -6,11 +6,12 @@ import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import path from "node:path";
 import { z } from "zod";
+import { type HubSettings, parseHubSettings } from "./config/hub.ts";
 import { nearest } from "./config/nearest.ts";
 import { type Config, type ConfigKey, configSchema } from "./config/schema.ts";
 import { DenseMambaError } from "./errors.ts";
 
-export type { Config, ConfigKey };
+export type { Config, ConfigKey, HubSettings };
 
 const ENVIRONMENT_PREFIX = "DENSEMAMBA_";
 const CONFIG_VARIABLE = `${ENVIRONMENT_PREFIX}CONFIG`;
@@ -95,6 +96,19 @@ export function loadConfig({ flags, env, file = {} }: ConfigSources): Config {
 export function readConfig(flags: Readonly<Record<string, unknown>>, configFile: string | undefined): Config {
   const fileName = configFile ?? process.env[CONFIG_VARIABLE];
   return loadConfig({ flags, env: process.env, file: fileName ? readJson(fileName) : {} });
+}
+
+/** Where models are pulled from and kept, by Hugging Face's own variables. @throws `invalid_config` */
+export function readHubSettings(): HubSettings {
+  return parseHubSettings({ env: process.env, home: homedir(), readText: readIfThere });
+}
+
+function readIfThere(fileName: string): string | undefined {
+  try {
+    return readFileSync(fileName, "utf8");
+  } catch {
+    return undefined;
+  }
 }
 
 function readJson(fileName: string): unknown {

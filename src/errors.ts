@@ -27,7 +27,8 @@ export type ErrorCode =
   | "invalid_artifact"
   | "invalid_snapshot"
   | "invalid_config"
-  | "device_unavailable";
+  | "device_unavailable"
+  | "pull_failed"; // a model could not be had from the hub, or its bytes were not what they should be
 
 export interface ErrorDetails {
   /** The request field at fault, in the wire's spelling, e.g. `max_tokens`. */

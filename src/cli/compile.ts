@@ -5,20 +5,12 @@ import path from "node:path";
 import { compileModel } from "../compiler/compile.ts";
 import type { Config } from "../config.ts";
 import { DenseMambaError } from "../errors.ts";
+import { TEXT_FILES } from "../hub/files.ts";
 import type { Manifest, Precision } from "../model/artifact.ts";
 import { choosePrecisions } from "./device.ts";
 import { showProgress } from "./progress.ts";
 import { type Terminal, write } from "./terminal.ts";
 import { formatBytes } from "./units.ts";
-
-/** What the tokenizer reads beside a checkpoint. */
-const TEXT_FILES = [
-  "tokenizer.json",
-  "tokenizer_config.json",
-  "special_tokens_map.json",
-  "chat_template.jinja",
-  "generation_config.json",
-];
 
 /** @throws `invalid_checkpoint`, `unsupported_value`, `invalid_value` if the two folders are one. */
 export async function compile(config: Config, outDir: string, terminal: Terminal): Promise<void> {

@@ -3,7 +3,7 @@
  * `--help` and mistakes answer at once and `serve` starts without what it does not need.
  */
 import { Command } from "commander";
-import type { ConfigKey } from "../config.ts";
+import type { Config, ConfigKey } from "../config.ts";
 import { addConfigOptions, configFrom } from "./config-options.ts";
 import { numberBetween } from "./numbers.ts";
 import type { SignalSource } from "./shutdown.ts";
@@ -50,9 +50,16 @@ export function createProgram({ version, terminal, signals }: ProgramParts): Com
     })
     .exitOverride();
 
+  /** `--model` may name a model on the hub. Commands see a folder. */
+  const configOf = async (options: Readonly<Record<string, unknown>>): Promise<Config> => {
+    const config = configFrom(options);
+    const { withModelFolder } = await import("./model-folder.ts");
+    return withModelFolder(config, terminal);
+  };
+
   addConfigOptions(program.command("serve").description("serve a model over HTTP and WebSocket"), SERVE_KEYS).action(
     async (options) => {
-      const config = configFrom(options);
+      const config = await configOf(options);
       const { serve } = await import("./serve.ts");
       await serve(config, terminal, signals);
     },
@@ -76,7 +83,7 @@ export function createProgram({ version, terminal, signals }: ProgramParts): Com
     )
     .option("--echo", "write the prompt first", false);
   addConfigOptions(generate, MODEL_KEYS).action(async (options) => {
-    const config = configFrom(options);
+    const config = await configOf(options);
     const [{ generate: run }, { untilSignal }] = await Promise.all([import("./generate.ts"), import("./shutdown.ts")]);
     const abort = new AbortController();
     void untilSignal(signals).then(() => abort.abort());
@@ -86,15 +93,24 @@ export function createProgram({ version, terminal, signals }: ProgramParts): Com
   const compile = program.command("compile").description("compile a checkpoint ahead of time");
   compile.requiredOption("--out <dir>", "folder of the artifact");
   addConfigOptions(compile, ["model", "device", "precision"]).action(async (options) => {
-    const config = configFrom(options);
+    const config = await configOf(options);
     const { compile: run } = await import("./compile.ts");
     await run(config, options.out, terminal);
   });
 
+  program
+    .command("pull")
+    .description("download a model from the Hugging Face hub; prints its folder")
+    .argument("<model>", "org/name or org/name@revision")
+    .action(async (name: string) => {
+      const { pull } = await import("./model-folder.ts");
+      await pull(name, terminal);
+    });
+
   const inspect = program.command("inspect").description("say what a model is and what a session of it costs");
   inspect.option("--json", "as JSON", false);
   addConfigOptions(inspect, ["model", "device", "precision"]).action(async (options) => {
-    const config = configFrom(options);
+    const config = await configOf(options);
     const { inspect: run } = await import("./inspect.ts");
     await run(config, options, terminal);
   });
@@ -104,7 +120,7 @@ export function createProgram({ version, terminal, signals }: ProgramParts): Com
     .requiredOption("--token-ids <ids>", "1,2,3; - reads standard input")
     .option("--top <k>", "list the k likeliest tokens too", numberBetween(0, MAX_INTEGER, "integer"), 0);
   addConfigOptions(score, [...MODEL_KEYS, "prefillChunk"]).action(async (options) => {
-    const config = configFrom(options);
+    const config = await configOf(options);
     const { score: run } = await import("./score.ts");
     await run(config, options, terminal);
   });
@@ -115,7 +131,7 @@ export function createProgram({ version, terminal, signals }: ProgramParts): Com
     .option("--shape <name>", "of the random weights in the suite `shape`", "mamba-130m")
     .option("--session-tokens <n>", "length of the long session", numberBetween(20, MAX_INTEGER, "integer"), 100_000);
   addConfigOptions(bench, ["model", "runtime", "threads", "cacheDir"]).action(async (options) => {
-    const config = configFrom(options);
+    const config = await configOf(options);
     const { bench: run } = await import("./bench.ts");
     await run(config, options, terminal);
   });

@@ -19,6 +19,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   sampling: ["model"],
   tokenizer: [],
   session: ["model"],
+  hub: ["model"],
   compiler: ["model", "onnx"],
   runtime: ["model"],
   engine: ["model", "runtime", "sampling", "session"],
@@ -43,6 +44,7 @@ const OWNED_PACKAGES: Readonly<Record<string, string>> = {
   "@huggingface/tokenizers": "tokenizer",
   "@huggingface/jinja": "tokenizer",
   "prom-client": "metrics",
+  "@huggingface/hub": "hub",
   commander: "cli",
   pino: "cli",
 };

@@ -57,6 +57,7 @@ const MAPPINGS: Readonly<Record<ErrorCode, Mapping>> = {
   invalid_snapshot: { status: 500, type: "server_error", retryable: false },
   invalid_config: { status: 500, type: "server_error", retryable: false },
   device_unavailable: { status: 500, type: "server_error", retryable: false },
+  pull_failed: { status: 500, type: "server_error", retryable: false },
 };
 
 const INTERNAL: HttpError = {

@@ -1,0 +1,50 @@
+/**
+ * From `--model` to a folder: a path is one, a name such as `org/name@revision` is looked up in the cache of the hub and
+ * pulled if it is not there.
+ */
+import { existsSync } from "node:fs";
+import { type Config, readHubSettings } from "../config.ts";
+import { DenseMambaError } from "../errors.ts";
+import { type ModelId, parseModelId } from "../hub/model-id.ts";
+import { showProgress } from "./progress.ts";
+import { type Terminal, write } from "./terminal.ts";
+
+/** The same configuration, its `model` a folder. @throws `pull_failed` */
+export async function withModelFolder(config: Config, terminal: Terminal): Promise<Config> {
+  if (existsSync(config.model)) return config;
+  const id = parseModelId(config.model);
+  if (id === undefined) return config;
+  // With a client of its own that a folder needs nothing of.
+  const { ensureModel } = await import("../hub/pull.ts");
+  const model = await ensureModel({ id, hub: readHubSettings(), onProgress: progressOn(terminal) }).catch((error) => {
+    throw explain(error, config.model);
+  });
+  return Object.freeze({ ...config, model });
+}
+
+/** `densemamba pull`: the newest files of a revision, whatever the cache has; their folder on stdout. */
+export async function pull(name: string, terminal: Terminal): Promise<void> {
+  const id = requireModelId(name);
+  const { pullModel } = await import("../hub/pull.ts");
+  const dir = await pullModel({ id, hub: readHubSettings(), onProgress: progressOn(terminal) });
+  await write(terminal.stdout, `${dir}\n`);
+}
+
+function requireModelId(name: string): ModelId {
+  const id = parseModelId(name);
+  if (id !== undefined) return id;
+  throw new DenseMambaError(
+    "invalid_value",
+    `a model on the hub is named org/name or org/name@revision, ${JSON.stringify(name)} given`,
+  );
+}
+
+function progressOn(terminal: Terminal) {
+  return showProgress(terminal.stderr, () => performance.now());
+}
+
+/** A name with a slash may have been meant as a path. */
+function explain(error: unknown, model: string): unknown {
+  if (!(error instanceof DenseMambaError)) return error;
+  return new DenseMambaError(error.code, `there is no folder ${model} here, and ${error.message}`, { cause: error });
+}

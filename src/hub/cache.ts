@@ -1,0 +1,117 @@
+/**
+ * One repository's folder in Hugging Face's cache, laid out as its own tools do, so that what one has pulled the other finds:
+ *
+ *   models--<org>--<name>/blobs/<etag>                the bytes; `<etag>.incomplete` while they come
+ *                         snapshots/<commit>/<file>   links to blobs
+ *                         refs/<branch or tag>        the commit that it pointed to
+ */
+import { randomUUID } from "node:crypto";
+import { existsSync } from "node:fs";
+import { copyFile, mkdir, readdir, readFile, rename, symlink, writeFile } from "node:fs/promises";
+import path from "node:path";
+import { DenseMambaError } from "../errors.ts";
+import { findWeightFiles } from "../model/weight-files.ts";
+import { isCommit, type ModelId } from "./model-id.ts";
+
+const REPO_PREFIX = "models--";
+
+export class RepoCache {
+  readonly #folder: string;
+
+  constructor(cacheDir: string, repo: string) {
+    this.#folder = path.join(cacheDir, REPO_PREFIX + repo.replaceAll("/", "--"));
+  }
+
+  /** The snapshot of a revision, if all that a model needs is in it. */
+  async find(revision: string): Promise<string | undefined> {
+    const commit = isCommit(revision) ? revision : await this.#commitOf(revision);
+    if (commit === undefined) return undefined;
+    const dir = this.snapshotDir(commit);
+    return isComplete(dir) ? dir : undefined;
+  }
+
+  snapshotDir(commit: string): string {
+    return path.join(this.#folder, "snapshots", commit);
+  }
+
+  blobPath(etag: string): string {
+    return path.join(this.#folder, "blobs", etag);
+  }
+
+  /** Shows a blob under its name in a snapshot. Replaces what is there. */
+  async link(commit: string, file: string, etag: string): Promise<void> {
+    const place = path.join(this.snapshotDir(commit), file);
+    await mkdir(path.dirname(place), { recursive: true });
+    // By renaming, so that another process never finds the name gone.
+    const temporary = `${place}.${randomUUID()}`;
+    try {
+      await symlink(path.relative(path.dirname(place), this.blobPath(etag)), temporary);
+    } catch (error) {
+      // Windows lets only some users make links.
+      if (!isCode(error, "EPERM", "ENOSYS", "ENOTSUP")) throw error;
+      await copyFile(this.blobPath(etag), temporary);
+    }
+    await rename(temporary, place);
+  }
+
+  /** Notes where a branch or a tag points. Commits need no note. */
+  async noteRevision(revision: string, commit: string): Promise<void> {
+    if (isCommit(revision)) return;
+    const file = this.#refFile(revision);
+    await mkdir(path.dirname(file), { recursive: true });
+    await writeFile(file, commit);
+  }
+
+  async #commitOf(revision: string): Promise<string | undefined> {
+    const text = await readFile(this.#refFile(revision), "utf8").catch(() => "");
+    return isCommit(text.trim()) ? text.trim() : undefined;
+  }
+
+  #refFile(revision: string): string {
+    return path.join(this.#folder, "refs", ...revision.split("/"));
+  }
+}
+
+/** Models of which some revision can be served, sorted. */
+export async function cachedModels(cacheDir: string): Promise<string[]> {
+  const repos: string[] = [];
+  for (const name of (await readdirOrNone(cacheDir)).sort()) {
+    if (!name.startsWith(REPO_PREFIX)) continue;
+    const snapshots = path.join(cacheDir, name, "snapshots");
+    const commits = await readdirOrNone(snapshots);
+    if (commits.some((commit) => isComplete(path.join(snapshots, commit)))) {
+      repos.push(name.slice(REPO_PREFIX.length).replace("--", "/"));
+    }
+  }
+  return repos;
+}
+
+/** For messages: what can be served without a network. */
+export async function describeCache(cacheDir: string, wanted: ModelId): Promise<string> {
+  const repos = await cachedModels(cacheDir);
+  const others = repos.filter((repo) => repo !== wanted.repo);
+  const has = repos.includes(wanted.repo) ? `other revisions of ${wanted.repo}` : `no ${wanted.repo}`;
+  return `the cache ${cacheDir} has ${has}${others.length > 0 ? `, but ${others.join(", ")}` : " and nothing else"}`;
+}
+
+function isComplete(dir: string): boolean {
+  if (!existsSync(path.join(dir, "config.json"))) return false;
+  try {
+    findWeightFiles(dir);
+    return true;
+  } catch (error) {
+    if (error instanceof DenseMambaError) return false;
+    throw error;
+  }
+}
+
+function readdirOrNone(dir: string): Promise<string[]> {
+  return readdir(dir).catch((error) => {
+    if (isCode(error, "ENOENT", "ENOTDIR")) return [];
+    throw error;
+  });
+}
+
+function isCode(error: unknown, ...codes: string[]): boolean {
+  return error instanceof Error && "code" in error && codes.includes(String(error.code));
+}

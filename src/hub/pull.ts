@@ -1,0 +1,121 @@
+/**
+ * A model from the hub into the cache, and from there as a folder that `--model` takes. The entry of `hub/`; the only part of
+ * the program that asks other machines for anything.
+ */
+import { setTimeout } from "node:timers/promises";
+import { DenseMambaError } from "../errors.ts";
+import { readWeightIndex, shardsOf } from "../model/weight-files.ts";
+import { describeCache, RepoCache } from "./cache.ts";
+import { HubClient, type HubFile, HubUnreachable } from "./client.ts";
+import { download } from "./download.ts";
+import { chooseFiles, findShards } from "./files.ts";
+import { formatModelId, type ModelId } from "./model-id.ts";
+
+export interface PullProgress {
+  /** Bytes that are here, of `total`. */
+  readonly done: number;
+  readonly total: number;
+  readonly message: string;
+}
+
+export interface PullOptions {
+  readonly id: ModelId;
+  readonly hub: {
+    readonly endpoint: string;
+    readonly token: string | undefined;
+    readonly cacheDir: string;
+    readonly offline: boolean;
+  };
+  readonly onProgress?: (progress: PullProgress) => void;
+  readonly fetch?: typeof fetch;
+  readonly sleep?: (ms: number) => Promise<void>;
+}
+
+/** The model's folder: from the cache if it is there whole, without asking anyone, else pulled. @throws `pull_failed` */
+export async function ensureModel(options: PullOptions): Promise<string> {
+  const { id, hub } = options;
+  return (await new RepoCache(hub.cacheDir, id.repo).find(id.revision)) ?? pullModel(options);
+}
+
+/**
+ * Asks the hub what the revision is now, and downloads what is missing of it.
+ * @returns the model's folder
+ * @throws `pull_failed` if the hub cannot be reached, refuses, or sends other bytes than it said; in one line, with what the
+ * cache has where there is no network.
+ */
+export async function pullModel(options: PullOptions): Promise<string> {
+  const { id, hub } = options;
+  if (hub.offline) throw await withCache("HF_HUB_OFFLINE is set", options);
+  try {
+    return await new Pull(options).run();
+  } catch (error) {
+    if (error instanceof HubUnreachable) throw await withCache(error.message, options, error);
+    if (error instanceof DenseMambaError && error.code === "invalid_checkpoint") {
+      throw new DenseMambaError("pull_failed", `${formatModelId(id)}: ${error.message}`, { cause: error });
+    }
+    throw error;
+  }
+}
+
+async function withCache(problem: string, { id, hub }: PullOptions, cause?: unknown): Promise<DenseMambaError> {
+  const cached = await describeCache(hub.cacheDir, id);
+  return new DenseMambaError("pull_failed", `cannot pull ${formatModelId(id)}: ${problem}; ${cached}`, { cause });
+}
+
+class Pull {
+  readonly #id: ModelId;
+  readonly #client: HubClient;
+  readonly #cache: RepoCache;
+  readonly #onProgress: (progress: PullProgress) => void;
+  readonly #sleep: (ms: number) => Promise<void>;
+  /** File → bytes of it that are here. */
+  readonly #done = new Map<string, number>();
+  #total = 0;
+
+  constructor({ id, hub, onProgress, fetch = globalThis.fetch, sleep }: PullOptions) {
+    this.#id = id;
+    this.#client = new HubClient({ endpoint: hub.endpoint, token: hub.token, fetch });
+    this.#cache = new RepoCache(hub.cacheDir, id.repo);
+    this.#onProgress = onProgress ?? (() => undefined);
+    this.#sleep = sleep ?? setTimeout;
+  }
+
+  async run(): Promise<string> {
+    const commit = await this.#client.commitOf(this.#id);
+    const listed = await this.#client.list(this.#id, commit);
+    const { files, index } = chooseFiles(this.#id, listed);
+    await this.#fetchAll(commit, files, index === undefined);
+    const dir = this.#cache.snapshotDir(commit);
+    if (index !== undefined) {
+      const shards = findShards(this.#id, listed, shardsOf(readWeightIndex(dir, index.path)));
+      await this.#fetchAll(commit, shards, true);
+    }
+    await this.#cache.noteRevision(this.#id.revision, commit);
+    return dir;
+  }
+
+  /** One after the other: a second connection gains little, and what is cut off stays one file. */
+  async #fetchAll(commit: string, files: readonly HubFile[], isLast: boolean): Promise<void> {
+    this.#total += files.reduce((sum, { numBytes }) => sum + numBytes, 0);
+    for (const file of files) {
+      await download({
+        file,
+        blobPath: this.#cache.blobPath(file.hash),
+        read: (start) => this.#client.read(this.#id, commit, file, start),
+        onBytes: (numBytes) => {
+          this.#done.set(file.path, numBytes);
+          this.#report(isLast);
+        },
+        sleep: this.#sleep,
+      });
+      await this.#cache.link(commit, file.path, file.hash);
+    }
+  }
+
+  /** Of the last files only: until the shards are known nobody can say how much there is. */
+  #report(isLast: boolean): void {
+    if (!isLast) return;
+    const done = [...this.#done.values()].reduce((sum, numBytes) => sum + numBytes, 0);
+    this.#onProgress({ done, total: this.#total, message: `pulling ${formatModelId(this.#id)}` });
+  }
+}

@@ -3,6 +3,9 @@
  * piles up, and that the output memory it hands out is guarded.
  */
 import { AssertionError } from "node:assert";
+import { execFile } from "node:child_process";
+import path from "node:path";
+import { promisify } from "node:util";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -133,6 +136,14 @@ describe("native runner", () => {
     // Allocators and compilers take memory now and then; a leak takes it in every window.
     const growths = sizes.slice(1).map((size, index) => size - sizes[index]!);
     expect(Math.min(...growths)).toBeLessThan(512 * 1024);
+  });
+
+  // koffi unloads a library when its handle is collected, even while functions decoded from its pointers remain: with the
+  // handle dropped after loading, a process crashed at some later call.
+  it("outlives the collection of garbage, between runs and in one", async () => {
+    const child = path.join(import.meta.dirname, "garbage-child.ts");
+    const args = ["--expose-gc", "--import", import.meta.resolve("tsx"), child, artifact.dir];
+    await promisify(execFile)(process.execPath, args);
   });
 
   it("refuses to write into output memory that its caller transferred away", async () => {

@@ -2,7 +2,7 @@
  * The functions of ONNX Runtime's C API that we call: their positions in the table `OrtApi`, their C signatures, and the
  * koffi binding. A wrong line here is a crash of the process, not an exception: only `ort-api.ts` may use it.
  */
-import koffi from "koffi";
+import koffi, { type LibraryHandle } from "koffi";
 import { DenseMambaError } from "../../errors.ts";
 
 /** The version whose table we ask for. The table only ever grows, so every later library serves it. */
@@ -121,15 +121,25 @@ export interface OrtTable {
 }
 
 /**
- * Loads the library and binds the table.
+ * Never emptied: koffi unloads a library when its handle is collected, even while functions decoded from its pointers, as
+ * ours are, remain; and ONNX Runtime is not made to be unloaded. Besides, one binding serves every runner.
+ */
+const loaded = new Map<string, { readonly library: LibraryHandle; readonly table: OrtTable }>();
+
+/**
+ * Loads the library and binds the table, once in the process.
  * @throws `device_unavailable` if the library does not load or is too old for `API_VERSION`.
  */
 export function loadOrtTable(libraryPath: string): OrtTable {
+  const known = loaded.get(libraryPath);
+  if (known !== undefined) return known.table;
+  let library: LibraryHandle;
   let base: bigint;
   try {
     const { async_stack_size = 0 } = koffi.config();
     if (async_stack_size < ASYNC_STACK_BYTES) koffi.config({ async_stack_size: ASYNC_STACK_BYTES });
-    base = koffi.load(libraryPath).func("OrtGetApiBase", POINTER, [])();
+    library = koffi.load(libraryPath);
+    base = library.func("OrtGetApiBase", POINTER, [])();
   } catch (cause) {
     throw new DenseMambaError("device_unavailable", `cannot load ${libraryPath}: ${String(cause)}`, { cause });
   }
@@ -143,7 +153,9 @@ export function loadOrtTable(libraryPath: string): OrtTable {
     );
   }
   const entries = Object.entries(TABLE).map(([name, [index, result, args]]) => [name, bind(api, index, result, args)]);
-  return { functions: Object.fromEntries(entries) as OrtFunctions, version };
+  const table = { functions: Object.fromEntries(entries) as OrtFunctions, version };
+  loaded.set(libraryPath, { library, table });
+  return table;
 }
 
 /** The function whose pointer is the `index`th of the struct at `struct`. */

@@ -51,7 +51,7 @@ describe.each(Object.entries(KINDS))("%s", (_, open) => {
 
   test("text survives encoding and decoding", async () => {
     const text = fc.oneof(
-      fc.string({ unit: "grapheme", maxLength: 20 }),
+      randomText(20),
       fc.constantFrom("  two", " a", "€ 😀\n\ttab"),
     );
     await fc.assert(
@@ -64,7 +64,7 @@ describe.each(Object.entries(KINDS))("%s", (_, open) => {
   });
 
   test("text encoded as a continuation stands behind what was there, nothing between", async () => {
-    const text = fc.string({ unit: "grapheme", maxLength: 12 });
+    const text = randomText(12);
     await fc.assert(
       fc.asyncProperty(text, text, async (first, second) => {
         const ids = [
@@ -138,3 +138,8 @@ test("our table decodes as the library does", async () => {
     }),
   );
 });
+
+/** NOTE: `▁` is how the SentencePiece kinds spell a space: written in a text it comes back as one, by their definition. */
+function randomText(maxLength: number): fc.Arbitrary<string> {
+  return fc.string({ unit: "grapheme", maxLength }).map((text) => text.replaceAll("▁", "_"));
+}

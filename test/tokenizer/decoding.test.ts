@@ -50,10 +50,7 @@ describe.each(Object.entries(KINDS))("%s", (_, open) => {
   });
 
   test("text survives encoding and decoding", async () => {
-    const text = fc.oneof(
-      randomText(20),
-      fc.constantFrom("  two", " a", "€ 😀\n\ttab"),
-    );
+    const text = fc.oneof(randomText(20), fc.constantFrom("  two", " a", "€ 😀\n\ttab"));
     await fc.assert(
       fc.asyncProperty(text, async (given) => {
         const encoded = await tokenizer.encode(given, { addSpecialTokens: false });

@@ -28,7 +28,10 @@ export class NativeSession {
   readonly #env: Handle;
   readonly memoryInfo: Handle;
   readonly runOptions: Handle;
-  readonly session: Handle;
+  /** For any number of steps. */
+  readonly #session: Handle;
+  /** For one step, where the artifact has a graph of its own for it. */
+  readonly #decodeSession: Handle | undefined;
 
   /**
    * Loads off the event loop.
@@ -51,11 +54,15 @@ export class NativeSession {
         config: { ...SESSION_CONFIG, ...options.config },
       });
       try {
-        const session = own(
-          await api.createSession(env, path.resolve(options.artifactDir, manifest.graph), sessionOptions),
-        );
-        checkGraphNames(manifest.state, api.sessionNames(session));
-        return new NativeSession(api, { env, memoryInfo, runOptions, session });
+        const load = async (graph: string): Promise<Handle> => {
+          const file = path.resolve(options.artifactDir, graph);
+          const session = own(await api.createSession(env, file, sessionOptions));
+          checkGraphNames(manifest.state, api.sessionNames(session));
+          return session;
+        };
+        const session = await load(manifest.graph);
+        const decodeSession = manifest.decodeGraph === undefined ? undefined : await load(manifest.decodeGraph);
+        return new NativeSession(api, { env, memoryInfo, runOptions, session }, decodeSession);
       } finally {
         api.release(sessionOptions);
       }
@@ -65,17 +72,27 @@ export class NativeSession {
     }
   }
 
-  private constructor(api: OrtApi, handles: Record<"env" | "memoryInfo" | "runOptions" | "session", Handle>) {
+  private constructor(
+    api: OrtApi,
+    handles: Record<"env" | "memoryInfo" | "runOptions" | "session", Handle>,
+    decodeSession: Handle | undefined,
+  ) {
     this.api = api;
     this.#env = handles.env;
     this.memoryInfo = handles.memoryInfo;
     this.runOptions = handles.runOptions;
-    this.session = handles.session;
+    this.#session = handles.session;
+    this.#decodeSession = decodeSession;
+  }
+
+  sessionFor(numSteps: number): Handle {
+    return numSteps === 1 && this.#decodeSession !== undefined ? this.#decodeSession : this.#session;
   }
 
   /** No run may be in flight, and every tensor must have been released. */
   close(): void {
-    for (const handle of [this.session, this.runOptions, this.memoryInfo, this.#env]) this.api.release(handle);
+    if (this.#decodeSession !== undefined) this.api.release(this.#decodeSession);
+    for (const handle of [this.#session, this.runOptions, this.memoryInfo, this.#env]) this.api.release(handle);
     this.api.assertNothingLive();
   }
 }

@@ -122,7 +122,7 @@ export class RunBindings {
       numSequences,
       numSteps,
       args: {
-        session: this.#session.session,
+        session: this.#session.sessionFor(numSteps),
         runOptions: this.#session.runOptions,
         inputNames: this.#inputNames,
         inputs: this.#inputs,

@@ -108,7 +108,22 @@ describe("progress", () => {
     const text = feed(true);
     expect(text.split("\n")).toHaveLength(2);
     expect(text.split("\r").length).toBeLessThan(8);
-    expect(text.endsWith("\rcompiling: 100%\n")).toBe(true);
+    expect(text.slice(text.lastIndexOf("\r"))).toMatch(/^\rcompiling: █{24} 100% 200 B of 200 B, \d+ B\/s/);
+    expect(text.endsWith("\u001b[K\n")).toBe(true);
+  });
+
+  it("tells of each piece of work to its end, once", () => {
+    const stderr = new Gathered();
+    const show = showProgress(stderr, () => 0);
+    for (const [done, message] of [
+      [5, "pulling"],
+      [10, "pulling"],
+      [10, "pulling"],
+      [10, "compiling"],
+    ] as const) {
+      show({ done, total: 10, message });
+    }
+    expect(stderr.text).toBe("pulling: 50%\npulling: 100%\ncompiling: 100%\n");
   });
 
   it("writes a few lines to a log", () => {

@@ -9,6 +9,7 @@ import type { EngineObserver } from "../engine/observer.ts";
 import { DenseMambaError } from "../errors.ts";
 import { Generator } from "../generation/generator.ts";
 import { Metrics } from "../metrics/metrics.ts";
+import type { Manifest } from "../model/artifact.ts";
 import type { ModelRunner } from "../runtime/runner.ts";
 import { createApp } from "../server/app.ts";
 import type { App } from "../server/context.ts";
@@ -78,6 +79,7 @@ export async function createService(
   { tokenizer, log }: { readonly tokenizer: Tokenizer; readonly log: Log },
 ): Promise<Service> {
   const { manifest } = model;
+  checkFit(tokenizer, manifest);
   const modelName = config.modelName ?? manifest.name;
   const metrics = new Metrics({ modelName, manifest, version: programVersion(), now });
   const store = new MemoryStore({ maxBytes: config.sessionBytes });
@@ -112,6 +114,19 @@ export async function requireTokenizer(config: Config): Promise<Tokenizer> {
   throw new DenseMambaError(
     "invalid_checkpoint",
     `${config.model} has no tokenizer.json; only score, inspect and compile work without one`,
+  );
+}
+
+/**
+ * A model may have more ids than its tokenizer: padding, which is never sampled. The other way round they do not belong
+ * together.
+ * @throws `invalid_checkpoint`
+ */
+export function checkFit(tokenizer: Tokenizer, { name, sizes }: Manifest): void {
+  if (tokenizer.vocabSize <= sizes.vocabSize) return;
+  throw new DenseMambaError(
+    "invalid_checkpoint",
+    `the tokenizer of ${name} gives ids up to ${tokenizer.vocabSize - 1}, but the model's vocabulary ends at ${sizes.vocabSize - 1}`,
   );
 }
 

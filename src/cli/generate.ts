@@ -2,7 +2,7 @@
 import type { Config } from "../config.ts";
 import type { GenerationRequest } from "../generation/events.ts";
 import { MemoryStore } from "../session/memory-store.ts";
-import { createGenerator, requireTokenizer, startEngine } from "./compose.ts";
+import { checkFit, createGenerator, requireTokenizer, startEngine } from "./compose.ts";
 import { loadModel } from "./load-model.ts";
 import { showProgress } from "./progress.ts";
 import { readAll, type Terminal, write } from "./terminal.ts";
@@ -36,6 +36,7 @@ export async function generate(config: Config, options: GenerateOptions, termina
   });
   // Limits protect a server from its clients; here is one user, at their own machine.
   const alone = { ...config, maxBatch: 1, maxPromptTokens: UNLIMITED, maxOutputTokens: UNLIMITED };
+  checkFit(tokenizer, model.manifest);
   const engine = await startEngine(alone, model);
   try {
     const generator = createGenerator(alone, model, { engine, tokenizer, store: new MemoryStore({ maxBytes: 0 }) });

@@ -84,6 +84,7 @@ export class LiveSequence implements Sequence, Schedulable {
       stopTokenIds: request.stopTokenIds,
       seed: sampling.seed ?? options.seed,
       scratch: options.scratch,
+      ...(request.vocabSize !== undefined && { vocabSize: request.vocabSize }),
     });
     // The choices of one request share its signal: many listeners are no leak.
     setMaxListeners(0, request.signal);

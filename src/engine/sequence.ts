@@ -10,6 +10,8 @@ export interface SequenceRequest {
   /** Start from this state rather than from zero. */
   readonly resume?: ResumePoint;
   readonly sampling: SamplingParams;
+  /** Ids from here on are never sampled: padding of the model's vocabulary, to which no text belongs. Default: none. */
+  readonly vocabSize?: number;
   /** Tokens to sample. 0: read the prompt only. */
   readonly maxTokens: number;
   /** Until so many tokens are sampled, stop tokens are never chosen. */

@@ -146,6 +146,7 @@ export class Generator {
     const stopTokenIds = this.#stopTokenIds(request);
     const sequences = await admit(this.#engine, prompts, bestOf, {
       sampling,
+      vocabSize: this.tokenizer.vocabSize,
       maxTokens: derived.maxTokens,
       minTokens,
       stopTokenIds,

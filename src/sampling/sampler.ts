@@ -40,6 +40,8 @@ export class SamplingScratch {
 export interface SamplerOptions extends AdjusterOptions {
   readonly seed: number;
   readonly scratch: SamplingScratch;
+  /** Ids from here on are never drawn: padding of the model's vocabulary. Default: all may be. */
+  readonly vocabSize?: number;
 }
 
 export class Sampler {
@@ -47,12 +49,14 @@ export class Sampler {
   readonly #adjuster: LogitAdjuster;
   readonly #random: SeededRandom;
   readonly #scratch: SamplingScratch;
+  readonly #vocabSize: number;
 
   constructor(options: SamplerOptions) {
     this.#params = options.params;
     this.#adjuster = new LogitAdjuster(options);
     this.#random = new SeededRandom(options.seed);
     this.#scratch = options.scratch;
+    this.#vocabSize = options.vocabSize ?? Number.POSITIVE_INFINITY;
   }
 
   /**
@@ -61,7 +65,8 @@ export class Sampler {
    */
   sample(rows: LogitRows, row: number): number {
     checkRow(rows, row);
-    const tokenId = this.#adjuster.isActive ? this.#chooseAdjusted(rows, row) : this.#choose(rows, row);
+    const isChanged = this.#adjuster.isActive || this.#hasPaddingAhead(rows, row);
+    const tokenId = isChanged ? this.#chooseAdjusted(rows, row) : this.#choose(rows, row);
     this.#adjuster.record(tokenId);
     return tokenId;
   }
@@ -73,13 +78,27 @@ export class Sampler {
     const draw = drawFromCandidates(rows, row, params, u, this.#scratch.cumulative);
     if (draw.type === "token") return draw.tokenId;
     const max = rows.topLogits[row * numCandidatesOf(rows)]!;
-    return drawFromFullRow(this.#scratch.ranking, logitsOf(rows, row), max, params, u, draw.mass);
+    return drawFromFullRow(this.#scratch.ranking, this.#realLogits(rows, row), max, params, u, draw.mass);
+  }
+
+  /** Padding was never trained: it is rarely among the candidates, and only then costs the whole row. */
+  #hasPaddingAhead(rows: LogitRows, row: number): boolean {
+    if (this.#vocabSize >= vocabSizeOf(rows)) return false;
+    const numCandidates = numCandidatesOf(rows);
+    const ids = rows.topIds.subarray(row * numCandidates, (row + 1) * numCandidates);
+    return ids.some((id) => id >= this.#vocabSize);
+  }
+
+  #realLogits(rows: LogitRows, row: number): Float32Array {
+    if (this.#vocabSize >= vocabSizeOf(rows)) return logitsOf(rows, row);
+    return this.#scratch.copyOf(logitsOf(rows, row)).fill(Number.NEGATIVE_INFINITY, this.#vocabSize);
   }
 
   #chooseAdjusted(rows: LogitRows, row: number): number {
     const params = this.#params;
     const logits = this.#scratch.copyOf(logitsOf(rows, row));
     this.#adjuster.adjust(logits);
+    if (this.#vocabSize < logits.length) logits.fill(Number.NEGATIVE_INFINITY, this.#vocabSize);
     const best = argmax(logits);
     const max = logits[best]!;
     if (max === Number.NEGATIVE_INFINITY) {

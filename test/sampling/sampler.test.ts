@@ -8,7 +8,13 @@ const scratch = new SamplingScratch();
 
 function sampler(
   params: Partial<SamplingParams>,
-  more: { context?: number[]; minTokens?: number; stopTokenIds?: Set<number>; seed?: number } = {},
+  more: {
+    context?: number[];
+    minTokens?: number;
+    stopTokenIds?: Set<number>;
+    seed?: number;
+    vocabSize?: number;
+  } = {},
 ): Sampler {
   return new Sampler({
     params: { ...GREEDY, ...params },
@@ -17,6 +23,7 @@ function sampler(
     stopTokenIds: more.stopTokenIds ?? new Set(),
     seed: more.seed ?? 1,
     scratch,
+    ...(more.vocabSize !== undefined && { vocabSize: more.vocabSize }),
   });
 }
 
@@ -140,4 +147,48 @@ test.each([[Number.NaN], [Number.POSITIVE_INFINITY]])(
 test("tokens at -Infinity are legal and never drawn", () => {
   const rows = logitRows([[0, Number.NEGATIVE_INFINITY, 0]]);
   expect(sampleMany(sampler({ temperature: 2 }), rows, 100)).not.toContain(1);
+});
+
+describe("ids past the tokenizer's vocabulary", () => {
+  // 500 ids of which 490 are real; padding is likelier than anything real, or as likely as the rest.
+  const real = Float32Array.from({ length: 490 }, (_, id) => Math.sin(id) * 3);
+  const likely = logitRows([[...real, ...Array(10).fill(9)]]);
+  const flat = logitRows([new Float32Array(500)]);
+
+  test.each<[string, Partial<SamplingParams>]>([
+    ["greedy", {}],
+    ["plain", { temperature: 1 }],
+    ["top-k", { temperature: 1, topK: 5 }],
+    ["top-p", { temperature: 1, topP: 0.9 }],
+    ["min-p", { temperature: 1, minP: 0.01 }],
+    ["penalties", { temperature: 1, presencePenalty: 1 }],
+    ["a bias towards them", { temperature: 1, logitBias: new Map([[495, 100]]) }],
+  ])("are never drawn: %s", (_, params) => {
+    for (const rows of [likely, flat]) {
+      const drawn = sampleMany(sampler(params, { vocabSize: 490 }), rows, 300);
+      expect(Math.max(...drawn)).toBeLessThan(490);
+    }
+  });
+
+  test("leave the real ones as they would be without padding", () => {
+    for (const params of [{}, { temperature: 1, topK: 5 }, { temperature: 1, topP: 0.8 }]) {
+      const padded = sampleMany(sampler(params, { vocabSize: 490, seed: 9 }), likely, 100);
+      expect(padded).toEqual(sampleMany(sampler(params, { seed: 9 }), logitRows([real]), 100));
+    }
+  });
+
+  test("change nothing where they are unlikely", () => {
+    const unlikely = logitRows([[...real, ...Array(10).fill(-50)]]);
+    const params = { temperature: 1 };
+    expect(sampleMany(sampler(params, { vocabSize: 490 }), unlikely, 200)).toEqual(
+      sampleMany(sampler(params), unlikely, 200),
+    );
+  });
+
+  test("of equal candidates leave the row's distribution even", () => {
+    const counts = new Array(490).fill(0);
+    for (const id of sampleMany(sampler({ temperature: 1 }, { vocabSize: 490 }), flat, 49_000)) counts[id]++;
+    expect(Math.max(...counts)).toBeLessThan(160);
+    expect(Math.min(...counts)).toBeGreaterThan(50);
+  });
 });

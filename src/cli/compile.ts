@@ -14,14 +14,14 @@ import { formatBytes } from "./units.ts";
 
 /** @throws `invalid_checkpoint`, `unsupported_value`, `invalid_value` if the two folders are one. */
 export async function compile(config: Config, outDir: string, terminal: Terminal): Promise<void> {
-  const { model: modelDir } = config;
+  const { model: modelDir, allowNonFinite } = config;
   if (path.resolve(modelDir) === path.resolve(outDir)) {
     throw new DenseMambaError("invalid_value", `--out must be another folder than --model, ${outDir} given for both`);
   }
   const onProgress = showProgress(terminal.stderr, () => performance.now());
   const device = config.device === "cuda" ? "cuda" : "cpu";
   const manifest = await compileInOneOf(choosePrecisions(config.precision, device), (precision) =>
-    compileModel({ modelDir, precision, outDir, onProgress }),
+    compileModel({ modelDir, precision, outDir, allowNonFinite, onProgress }),
   );
   const texts = TEXT_FILES.filter((name) => existsSync(path.join(modelDir, name)));
   for (const name of texts) await copyFile(path.join(modelDir, name), path.join(outDir, name));

@@ -64,11 +64,11 @@ export async function loadModel(config: Config, options: LoadOptions): Promise<L
 
 /** A folder with a manifest is an artifact; any other is a checkpoint, compiled into the cache unless it is there. */
 async function findArtifact(config: Config, device: DeviceChoice["device"], options: LoadOptions): Promise<Artifact> {
-  const { model: modelDir, cacheDir } = config;
+  const { model: modelDir, cacheDir, allowNonFinite } = config;
   if (!existsSync(path.join(modelDir, MANIFEST_FILE))) {
     const precisions = choosePrecisions(config.precision, device);
     return firstThatWorks("unsupported_value", precisions, options.note, (precision: Precision) =>
-      ensureArtifact({ modelDir, precision, cacheDir, onProgress: options.onProgress }),
+      ensureArtifact({ modelDir, precision, cacheDir, allowNonFinite, onProgress: options.onProgress }),
     );
   }
   const hasher = new FileHasher({ recordDir: path.join(cacheDir, "hashes") });

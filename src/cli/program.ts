@@ -9,7 +9,8 @@ import { numberBetween } from "./numbers.ts";
 import type { SignalSource } from "./shutdown.ts";
 import type { Terminal } from "./terminal.ts";
 
-const MODEL_KEYS: readonly ConfigKey[] = ["model", "device", "precision", "runtime", "threads", "cacheDir"];
+const SOURCE_KEYS: readonly ConfigKey[] = ["model", "device", "precision", "allowNonFinite"];
+const MODEL_KEYS: readonly ConfigKey[] = [...SOURCE_KEYS, "runtime", "threads", "cacheDir"];
 const SERVE_KEYS: readonly ConfigKey[] = [
   ...MODEL_KEYS,
   "modelName",
@@ -92,7 +93,7 @@ export function createProgram({ version, terminal, signals }: ProgramParts): Com
 
   const compile = program.command("compile").description("compile a checkpoint ahead of time");
   compile.requiredOption("--out <dir>", "folder of the artifact");
-  addConfigOptions(compile, ["model", "device", "precision"]).action(async (options) => {
+  addConfigOptions(compile, SOURCE_KEYS).action(async (options) => {
     const config = await configOf(options);
     const { compile: run } = await import("./compile.ts");
     await run(config, options.out, terminal);

@@ -18,6 +18,8 @@ export interface EnsureOptions {
   /** Created if missing. */
   readonly cacheDir: string;
   readonly onProgress?: (progress: CompileProgress) => void;
+  /** Let weights that are NaN or infinite pass. What is compiled so is found again only by asking so again. */
+  readonly allowNonFinite?: boolean;
 }
 
 export interface EnsuredArtifact {
@@ -36,7 +38,8 @@ export async function ensureArtifact(options: EnsureOptions): Promise<EnsuredArt
   const hasher = new FileHasher({ recordDir: join(cacheDir, "hashes") });
   const hashFile = (path: string) => hasher.hash(path);
   const modelHash = await hashModel(modelDir, precision, hashFile);
-  const dir = join(cacheDir, `${basename(resolve(modelDir))}-${precision}-${modelHash.slice(0, 16)}`);
+  const suffix = options.allowNonFinite ? "-non-finite" : "";
+  const dir = join(cacheDir, `${basename(resolve(modelDir))}-${precision}-${modelHash.slice(0, 16)}${suffix}`);
 
   const cached = await verified(dir, modelHash, hashFile);
   if (cached !== undefined) return { dir, manifest: cached, compiled: false };

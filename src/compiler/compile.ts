@@ -55,6 +55,8 @@ export interface CompileOptions {
   /** Created if missing; files in it are overwritten. The manifest is written last. */
   readonly outDir: string;
   readonly onProgress?: (progress: CompileProgress) => void;
+  /** Let weights that are NaN or infinite pass. */
+  readonly allowNonFinite?: boolean;
   /** `hashModel` of the source, if the caller has it already. */
   readonly modelHash?: string;
 }
@@ -62,7 +64,7 @@ export interface CompileOptions {
 /** @throws `invalid_checkpoint`; `unsupported_value` if the precision does not fit the model's sizes. */
 export async function compileModel(options: CompileOptions): Promise<Manifest> {
   const { modelDir, precision, outDir } = options;
-  const checkpoint = openCheckpoint(modelDir);
+  const checkpoint = openCheckpoint(modelDir, { allowNonFinite: options.allowNonFinite ?? false });
   try {
     const modelHash = options.modelHash ?? (await hashModel(modelDir, precision, hashFile));
     await mkdir(outDir, { recursive: true });

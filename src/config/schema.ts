@@ -13,11 +13,11 @@ export const packageRoot = fileURLToPath(new URL("../..", import.meta.url));
 const MAX_INT32 = 2 ** 31 - 1;
 
 export const configSchema = z.strictObject({
-  model: text("a folder")
+  model: text("a folder, or a model on the Hugging Face hub")
     .default(path.join(packageRoot, "models", "densemamba-tales-4m"))
     .meta({
-      description: "checkpoint or compiled artifact to serve",
-      argument: "<dir>",
+      description: "folder of a checkpoint or compiled artifact, or org/name[@revision] on the Hugging Face hub",
+      argument: "<model>",
       shownDefault: "the packaged one",
     }),
   modelName: text()
@@ -88,6 +88,7 @@ export const configSchema = z.strictObject({
     description: "time that running requests get to end on SIGTERM",
     argument: "<ms>",
   }),
+  allowNonFinite: boolean().default(false).meta({ description: "compile weights that are NaN or infinite too" }),
   cacheDir: text("a folder").meta({
     description: "where compiled models are kept",
     argument: "<dir>",

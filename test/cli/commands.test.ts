@@ -1,6 +1,6 @@
 /** The commands, end to end in this process: real compiler, real runtime, the packaged model and a tiny one. */
 import { execFile } from "node:child_process";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -154,6 +154,51 @@ describe("generate", () => {
   it("says that a model without a tokenizer has no text", async () => {
     const result = await failure([...args, "--prompt", "x", "--model", TINY, ...cache]);
     expect(result).toMatchObject({ exitCode: 1, message: expect.stringContaining("has no tokenizer.json") });
+  });
+});
+
+describe("a model that is not sound", () => {
+  const copyOf = async (source: string, name: string) => {
+    const dir = path.join(folder, name);
+    await cp(source, dir, { recursive: true });
+    return dir;
+  };
+
+  it("has no weights that are not finite, unless they are asked for", async () => {
+    const dir = await copyOf(TINY, "non-finite");
+    const file = path.join(dir, "model.safetensors");
+    const bytes = await readFile(file);
+    // The file's last f32.
+    bytes.writeUInt32LE(0x7fc00000, bytes.length - 4);
+    await writeFile(file, bytes);
+    const args = ["compile", "--model", dir, "--out", path.join(folder, "non-finite-out"), "--precision", "f32"];
+    const { message } = await failure(args);
+    expect(message).toMatch(
+      /tensor \S+ \[[\d,]+\] is NaN; weights must be finite \(--allow-non-finite lets such pass\)/,
+    );
+    await output([...args, "--allow-non-finite"]);
+
+    // In the cache, what was let pass is not found by those who did not ask for it.
+    const scoring = ["score", "--model", dir, "--token-ids", "1,2", "--precision", "f32", ...cache];
+    expect((await failure(scoring)).message).toContain("is NaN");
+    await output([...scoring, "--allow-non-finite"]);
+    expect((await failure(scoring)).message).toContain("is NaN");
+  });
+
+  it("has no tokenizer that knows more ids than the model", async () => {
+    const dir = await copyOf(TINY, "misfit");
+    for (const name of ["tokenizer.json", "tokenizer_config.json"]) {
+      await cp(path.join("models/densemamba-tales-4m", name), path.join(dir, name));
+    }
+    for (const command of [
+      ["generate", "--prompt", "x"],
+      ["serve", "--port", "0", "--log-level", "error"],
+    ]) {
+      const { message } = await failure([...command, "--model", dir, ...cache]);
+      expect(message).toMatch(
+        /the tokenizer of misfit gives ids up to 4095, but the model's vocabulary ends at \d\d\n$/,
+      );
+    }
   });
 });
 

@@ -80,7 +80,7 @@ describe("ARCHITECTURE.md", () => {
   it("has a word on every folder of src", () => {
     const text = read("ARCHITECTURE.md");
     const sources = ["model", "onnx", "compiler", "runtime", "engine", "sampling", "tokenizer", "session"];
-    for (const name of [...sources, "generation", "server", "metrics", "config", "cli", "bench"]) {
+    for (const name of [...sources, "generation", "server", "metrics", "config", "cli", "bench", "hub"]) {
       expect(text).toContain(`src/${name}`);
     }
   });

@@ -16,10 +16,9 @@ import { vectorTensor } from "./matrix.ts";
 export function lowerMamba(lowering: Lowering, config: MambaConfig): void {
   const decoder = {
     ...config,
-    embedding: "backbone.embeddings",
     layerNorm: (layer: number) => `backbone.layers.${layer}.norm`,
     finalNorm: "backbone.norm_f",
-    head: config.tieEmbeddings ? "backbone.embeddings" : "lm_head",
+    head: config.tieEmbeddings ? config.embedding : "lm_head",
   };
   lowerDecoder(lowering, decoder, () => {
     const histories: Value[] = [];

@@ -1,6 +1,6 @@
 /** Step size and the write and read vectors of each step. Twin: `selectiveParameters` in model/reference/mamba.ts. */
 import { type MambaConfig, mixer } from "../../model/families/mamba.ts";
-import type { Graph, Value } from "../../onnx/graph.ts";
+import { float, type Graph, type Value } from "../../onnx/graph.ts";
 import { f32Tensor } from "../../onnx/tensor.ts";
 import { linear } from "../linear.ts";
 import { type Lowering, split } from "../lowering.ts";
@@ -14,7 +14,7 @@ export interface SelectiveParameters {
   readonly C: Value;
 }
 
-/** [dt, B, C] = W_x u; Δ = softplus(W_dt dt + b). u is [B,T,E]. */
+/** [dt, B, C] = W_x u, each normalised in a Falcon-Mamba; Δ = softplus(W_dt dt + b). u is [B,T,E]. */
 export function selectiveParameters(
   lowering: Lowering,
   config: MambaConfig,
@@ -22,15 +22,21 @@ export function selectiveParameters(
   u: Value,
 ): SelectiveParameters {
   const { graph: g } = lowering;
-  const { timeStepRank: R, stateSize: N } = config;
+  const { timeStepRank: R, stateSize: N, parameterNormEpsilon: epsilon } = config;
   const name = mixer(layer);
-  const [dt, B, C] = split(g, linear(lowering, u, `${name}.x_proj`, { int8: "if large" }), [R, N, N]) as [
-    Value,
-    Value,
-    Value,
-  ];
+  const widths = [R, N, N];
+  const parts = split(g, linear(lowering, u, `${name}.x_proj`, { int8: "if large" }), widths);
+  const [dt, B, C] = parts.map((part, i) =>
+    epsilon === undefined ? part : unweightedRmsNorm(g, part, widths[i]!, epsilon),
+  ) as [Value, Value, Value];
   const delta = softplus(g, linear(lowering, dt, `${name}.dt_proj`, { bias: true, int8: "never" }));
   return { delta, B, C };
+}
+
+/** x · rsqrt(mean(x²) + ε) over the last axis: the operator's weight is 1. */
+function unweightedRmsNorm(g: Graph, x: Value, width: number, epsilon: number): Value {
+  const ones = g.initializer(`ones.${width}`, f32Tensor([width], new Float32Array(width).fill(1)));
+  return g.op("SimplifiedLayerNormalization", [x, ones], { axis: -1, epsilon: float(epsilon) });
 }
 
 /**

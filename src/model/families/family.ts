@@ -13,9 +13,9 @@ export type ConfigJson = Readonly<Record<string, unknown>>;
 
 export interface Family {
   readonly name: string;
-  /** Values of `model_type` in `config.json`. */
-  readonly modelTypes: readonly string[];
-  /** Where the `model_type` is another architecture's: whether a config that has it is this family's all the same. */
+  /** Values of `model_type` in `config.json`; null where there is none. */
+  readonly modelTypes: readonly (string | null)[];
+  /** Where the `model_type` is another architecture's, or none: whether a config is this family's all the same. */
   readonly recognizes?: (json: ConfigJson) => boolean;
   /**
    * Reads the config. The tensors are at hand because some sizes stand only there (the width of a gate).

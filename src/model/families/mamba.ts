@@ -1,6 +1,6 @@
 /**
- * Mamba and DenseMamba: one config and one list of tensors, since plain Mamba is DenseMamba with m = 0. The checkpoint
- * formats are described in docs/compiler.md. Knows nothing of ONNX.
+ * Mamba, Falcon-Mamba and DenseMamba: one config and one list of tensors, since plain Mamba is DenseMamba with m = 0. The
+ * checkpoint formats are described in docs/compiler.md. Knows nothing of ONNX.
  */
 import { readBoolean, readInt, readNumber } from "../config-json.ts";
 import type { StateSpec } from "../state.ts";
@@ -18,6 +18,10 @@ export interface MambaConfig {
   readonly numLayers: number;
   readonly denseLayers: number; // m, how many shallower layers each layer reads
   readonly normEpsilon: number;
+  /** ε of the RMS norms without weights on dt, B and C that Falcon-Mamba has; undefined for the others, which have none. */
+  readonly parameterNormEpsilon: number | undefined;
+  /** Name of the embedding's tensor without `.weight`. */
+  readonly embedding: string;
   readonly tieEmbeddings: boolean;
   readonly useBias: boolean; // on in_proj and out_proj
   readonly useConvBias: boolean;
@@ -46,11 +50,26 @@ export const mamba: Family = {
   describe: (json, tensors) => describe(json, tensors, 0),
 };
 
+export const falconMamba: Family = {
+  name: "falcon_mamba",
+  modelTypes: ["falcon_mamba"],
+  describe: (json, tensors) =>
+    describe(json, tensors, 0, readNumber(json, "mixer_rms_eps", { min: 0, max: 1, fallback: 1e-6 })),
+};
+
 const MAX_SIZE = 2 ** 20;
 const MAX_LAYERS = 1024;
+/** As the authors of Mamba name it; Hugging Face's releases say `embeddings`. */
+const ORIGINAL_EMBEDDING = "backbone.embedding";
 
-function describe(json: ConfigJson, tensors: ReadonlyMap<string, WeightTensor>, denseLayers: number): ModelDescription {
-  const config = parse(json, tensors, denseLayers);
+/** @throws `invalid_checkpoint` */
+export function describe(
+  json: ConfigJson,
+  tensors: ReadonlyMap<string, WeightTensor>,
+  denseLayers: number,
+  parameterNormEpsilon?: number,
+): ModelDescription {
+  const config = { ...parse(json, tensors, denseLayers), parameterNormEpsilon };
   const { vocabSize, hiddenSize, numLayers } = config;
   return {
     architecture: config,
@@ -61,7 +80,11 @@ function describe(json: ConfigJson, tensors: ReadonlyMap<string, WeightTensor>, 
   };
 }
 
-function parse(json: ConfigJson, tensors: ReadonlyMap<string, WeightTensor>, denseLayers: number): MambaConfig {
+function parse(
+  json: ConfigJson,
+  tensors: ReadonlyMap<string, WeightTensor>,
+  denseLayers: number,
+): Omit<MambaConfig, "parameterNormEpsilon"> {
   const size = (key: string, fallback?: number) =>
     readInt(json, key, { min: 1, max: MAX_SIZE, ...(fallback === undefined ? {} : { fallback }) });
   const activation = json.hidden_act ?? "silu";
@@ -82,6 +105,7 @@ function parse(json: ConfigJson, tensors: ReadonlyMap<string, WeightTensor>, den
     numLayers,
     denseLayers,
     normEpsilon: readNumber(json, "layer_norm_epsilon", { min: 0, max: 1, fallback: 1e-5 }),
+    embedding: tensors.has(`${ORIGINAL_EMBEDDING}.weight`) ? ORIGINAL_EMBEDDING : "backbone.embeddings",
     tieEmbeddings: readBoolean(json, "tie_word_embeddings", true),
     useBias: readBoolean(json, "use_bias", false),
     useConvBias: readBoolean(json, "use_conv_bias", true),
@@ -110,7 +134,7 @@ export function mixer(layer: number): string {
 function expectedTensors(config: MambaConfig): ExpectedTensor[] {
   const { vocabSize: V, hiddenSize: D, dInner: E, stateSize: N, timeStepRank: R, convKernel: K } = config;
   const tensors: [string, number[]][] = [
-    ["backbone.embeddings.weight", [V, D]],
+    [`${config.embedding}.weight`, [V, D]],
     ["backbone.norm_f.weight", [D]],
   ];
   if (!config.tieEmbeddings) tensors.push(["lm_head.weight", [V, D]]);

@@ -40,8 +40,8 @@ export class MambaOracle implements Oracle {
   }
 
   /** [D] */
-  embed(tokenId: number, { hiddenSize: D }: MambaConfig): Vector {
-    return this.#weight("backbone.embeddings.weight").slice(tokenId * D, (tokenId + 1) * D);
+  embed(tokenId: number, { hiddenSize: D, embedding }: MambaConfig): Vector {
+    return this.#weight(`${embedding}.weight`).slice(tokenId * D, (tokenId + 1) * D);
   }
 
   /** x [D] is normalised. Appends this layer's new h to `histories`, which holds those of the layers before it. */
@@ -78,16 +78,15 @@ export class MambaOracle implements Oracle {
     });
   }
 
-  /** [dt, B, C] = W_x u; Δ = softplus(W_dt dt + b). Δ [E], B and C [N]. */
+  /** [dt, B, C] = W_x u, each normalised in a Falcon-Mamba; Δ = softplus(W_dt dt + b). Δ [E], B and C [N]. */
   selectiveParameters(config: MambaConfig, layer: number, u: Vector): { delta: Vector; B: Vector; C: Vector } {
-    const { timeStepRank: R, stateSize: N } = config;
+    const { timeStepRank: R, stateSize: N, parameterNormEpsilon: epsilon } = config;
     const name = mixer(layer);
     const projected = this.#linear(u, `${name}.x_proj`, false);
-    return {
-      delta: this.#linear(projected.subarray(0, R), `${name}.dt_proj`, true).map(softplus),
-      B: projected.subarray(R, R + N),
-      C: projected.subarray(R + N),
-    };
+    const [dt, B, C] = [projected.subarray(0, R), projected.subarray(R, R + N), projected.subarray(R + N)].map(
+      (part) => (epsilon === undefined ? part : rmsNorm(part, new Float32Array(part.length).fill(1), epsilon)),
+    ) as [Vector, Vector, Vector];
+    return { delta: this.#linear(dt, `${name}.dt_proj`, true).map(softplus), B, C };
   }
 
   /** h_t = exp(Δ A) ⊙ h_{t-1} + (Δ u) ⊗ B, [N,E], A = -exp(A_log). Replaces `ssm.<layer>`; nothing is fused into it. */
@@ -125,7 +124,7 @@ export class MambaOracle implements Oracle {
   /** The final norm and the head: [V]. */
   logits(residual: Vector, config: MambaConfig): Vector {
     const x = rmsNorm(residual, this.#weight("backbone.norm_f.weight"), config.normEpsilon);
-    return matVec(this.#weight(config.tieEmbeddings ? "backbone.embeddings.weight" : "lm_head.weight"), x);
+    return matVec(this.#weight(`${config.tieEmbeddings ? config.embedding : "lm_head"}.weight`), x);
   }
 
   #linear(x: Vector, name: string, hasBias: boolean): Vector {

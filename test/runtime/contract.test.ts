@@ -84,6 +84,24 @@ describe.each(["native", "portable"] as const)("%s runner", (kind) => {
       expectClose(floats(await runner.readSlot(0)), floats(await runner.readSlot(1)), 1e-5);
     });
 
+    it("of one step through the artifact's graph for it equals one through the other graph", async () => {
+      expect(runner.manifest.decodeGraph).not.toBe(runner.manifest.graph);
+      const dir = await artifact.withManifest(`${kind}-one-graph`, (manifest) => ({
+        ...manifest,
+        decodeGraph: manifest.graph,
+      }));
+      const oneGraph = await open(dir);
+      for (const tokenIds of [
+        [5, 9, 30, 7],
+        [2, 41],
+        [8, 3],
+      ]) {
+        const expected = (await oneGraph.run(lastRows(0, 2, tokenIds))).logits.slice();
+        expectClose((await runner.run(lastRows(0, 2, tokenIds))).logits, expected, 1e-5);
+      }
+      await oneGraph.close();
+    });
+
     it("gives a sequence among strangers what it gets alone, bit for bit in f32", async () => {
       const prompts = [
         [5, 9, 30],
@@ -278,6 +296,16 @@ describe.each(["native", "portable"] as const)("%s runner", (kind) => {
       const error = await rejection(openRunner(kind, cpuOptions(dir)));
       expectCode(error, "invalid_artifact");
       expect(String(error)).toContain(dir);
+    });
+
+    it("refuses an artifact whose graph for one step is not there", async () => {
+      const dir = await artifact.withManifest(`${kind}-no-decode`, (manifest) => ({
+        ...manifest,
+        decodeGraph: "missing.onnx",
+      }));
+      const error = await rejection(openRunner(kind, cpuOptions(dir)));
+      expectCode(error, "invalid_artifact");
+      expect(String(error)).toContain("missing.onnx");
     });
 
     it("refuses a graph whose states are not the manifest's, and names them", async () => {

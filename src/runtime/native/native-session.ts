@@ -5,14 +5,8 @@
 import path from "node:path";
 import type { Manifest } from "../../model/artifact.ts";
 import { checkGraphNames } from "../graph-names.ts";
+import { SESSION_CONFIG } from "../session-config.ts";
 import { type Handle, OrtApi } from "./ort-api.ts";
-
-/** ONNX Runtime's session configuration entries. */
-const SESSION_CONFIG: Readonly<Record<string, string>> = {
-  // Workers may spin for the next operator while a run goes on, but leave the cores to the event loop between runs.
-  "session.intra_op.allow_spinning": "1",
-  "session.force_spinning_stop": "1",
-};
 
 export interface NativeSessionOptions {
   readonly artifactDir: string;

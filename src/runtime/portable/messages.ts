@@ -10,6 +10,7 @@ import type { RunOutput } from "../runner.ts";
 export interface WorkerSettings {
   readonly manifest: Manifest;
   readonly modelPath: string;
+  readonly decodeModelPath: string | undefined;
   readonly numSlots: number;
   readonly numThreads: number;
   readonly device: "cpu" | "cuda";

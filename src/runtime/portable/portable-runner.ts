@@ -40,6 +40,7 @@ export class PortableRunner implements ModelRunner {
     const settings: WorkerSettings = {
       manifest,
       modelPath: path.resolve(options.artifactDir, manifest.graph),
+      decodeModelPath: manifest.decodeGraph && path.resolve(options.artifactDir, manifest.decodeGraph),
       numSlots: options.numSlots,
       numThreads: chooseNumThreads(options.numThreads),
       device: options.device,

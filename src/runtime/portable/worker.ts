@@ -8,6 +8,7 @@ import { env, InferenceSession, type OnnxValue, Tensor } from "onnxruntime-node"
 import { DenseMambaError } from "../../errors.ts";
 import { checkGraphNames, FIXED_OUTPUTS } from "../graph-names.ts";
 import type { RunOutput } from "../runner.ts";
+import { SESSION_CONFIG } from "../session-config.ts";
 import { SlotStates, slotRange } from "../slot-states.ts";
 import {
   type Calls,
@@ -21,7 +22,22 @@ import {
 
 const LOG_FATAL = 4; // failures are thrown; printing them as well would only repeat them
 
-async function openSession({ manifest, modelPath, numThreads, device }: WorkerSettings): Promise<InferenceSession> {
+interface Sessions {
+  readonly any: InferenceSession;
+  /** For one step, if the artifact has a graph of its own for it. */
+  readonly one: InferenceSession | undefined;
+}
+
+async function openSessions(settings: WorkerSettings): Promise<Sessions> {
+  const { modelPath, decodeModelPath } = settings;
+  return {
+    any: await openSession(settings, modelPath),
+    one: decodeModelPath === undefined ? undefined : await openSession(settings, decodeModelPath),
+  };
+}
+
+async function openSession(settings: WorkerSettings, modelPath: string): Promise<InferenceSession> {
+  const { manifest, numThreads, device } = settings;
   let session: InferenceSession;
   try {
     session = await InferenceSession.create(modelPath, {
@@ -30,6 +46,7 @@ async function openSession({ manifest, modelPath, numThreads, device }: WorkerSe
       graphOptimizationLevel: "all",
       enableMemPattern: false,
       logSeverityLevel: LOG_FATAL,
+      extra: SESSION_CONFIG,
     });
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
@@ -44,7 +61,7 @@ async function openSession({ manifest, modelPath, numThreads, device }: WorkerSe
 }
 
 /** One forward pass, states in place: each `present` is given its `past`'s memory to write to. */
-async function run(session: InferenceSession, states: SlotStates, request: RunRequest): Promise<RunOutput> {
+async function run({ any, one }: Sessions, states: SlotStates, request: RunRequest): Promise<RunOutput> {
   const { firstSlot, numSequences, numSteps, numRows, tokenIds, logitRows, temperatures } = request;
   const feeds: Record<string, Tensor> = {
     input_ids: new Tensor("int64", tokenIds, [numSequences, numSteps]),
@@ -58,6 +75,7 @@ async function run(session: InferenceSession, states: SlotStates, request: RunRe
     feeds[`past_${tensor.name}`] = value;
     fetches[`present_${tensor.name}`] = value;
   }
+  const session = numSteps === 1 && one !== undefined ? one : any;
   const outputs = await session.run(feeds, fetches);
   return {
     numRows,
@@ -84,13 +102,13 @@ function int64(outputs: InferenceSession.ReturnType, name: OutputName, numRows: 
 }
 
 async function answer(
-  session: InferenceSession,
+  sessions: Sessions,
   states: SlotStates,
   request: WorkerRequest,
 ): Promise<Calls[keyof Calls]["result"]> {
   switch (request.kind) {
     case "run":
-      return run(session, states, request);
+      return run(sessions, states, request);
     case "clearSlot":
       return void states.clear(request.slot);
     case "copySlot":
@@ -102,7 +120,8 @@ async function answer(
     case "writeSlot":
       return void states.write(request.slot, request.state);
     case "close":
-      return void (await session.release());
+      await sessions.one?.release();
+      return void (await sessions.any.release());
     case "die":
       return process.exit(1);
   }
@@ -119,9 +138,9 @@ function transferable(result: Calls[keyof Calls]["result"]): ArrayBuffer[] {
 async function main(settings: WorkerSettings): Promise<void> {
   const port = parentPort;
   assert(port !== null, "worker.ts runs as a worker thread only");
-  let session: InferenceSession;
+  let sessions: Sessions;
   try {
-    session = await openSession(settings);
+    sessions = await openSessions(settings);
   } catch (error) {
     port.postMessage(toFailure(error, "invalid_artifact") satisfies WorkerGreeting);
     return;
@@ -129,7 +148,7 @@ async function main(settings: WorkerSettings): Promise<void> {
   const states = new SlotStates(settings.manifest.state, settings.numSlots);
   port.on("message", async (request: WorkerRequest) => {
     try {
-      const result = await answer(session, states, request);
+      const result = await answer(sessions, states, request);
       port.postMessage({ ok: true, result } satisfies WorkerReply, transferable(result));
     } catch (error) {
       port.postMessage(toFailure(error, "runtime_fault") satisfies WorkerReply);

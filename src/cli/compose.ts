@@ -109,11 +109,12 @@ export async function createService(
 
 /** @throws `invalid_checkpoint` if the model has none: text cannot be read or written without it. */
 export async function requireTokenizer(config: Config): Promise<Tokenizer> {
-  const tokenizer = await loadTokenizer(config.model);
+  const folder = config.tokenizer ?? config.model;
+  const tokenizer = await loadTokenizer(folder);
   if (tokenizer !== undefined) return tokenizer;
   throw new DenseMambaError(
     "invalid_checkpoint",
-    `${config.model} has no tokenizer.json; only score, inspect and compile work without one`,
+    `${folder} has no tokenizer.json; --tokenizer names another's, and score, inspect and compile work without one`,
   );
 }
 

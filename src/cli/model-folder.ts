@@ -1,32 +1,38 @@
 /**
- * From `--model` to a folder: a path is one, a name such as `org/name@revision` is looked up in the cache of the hub and
- * pulled if it is not there.
+ * From `--model` and `--tokenizer` to folders: a path is one, a name such as `org/name@revision` is looked up in the cache of
+ * the hub and pulled if it is not there.
  */
 import { existsSync } from "node:fs";
 import { type Config, readHubSettings } from "../config.ts";
 import { DenseMambaError } from "../errors.ts";
+import type { Part } from "../hub/files.ts";
 import { type ModelId, parseModelId } from "../hub/model-id.ts";
 import { showProgress } from "./progress.ts";
 import { type Terminal, write } from "./terminal.ts";
 
-/** The same configuration, its `model` a folder. @throws `pull_failed` */
-export async function withModelFolder(config: Config, terminal: Terminal): Promise<Config> {
-  if (existsSync(config.model)) return config;
-  const id = parseModelId(config.model);
-  if (id === undefined) return config;
+/** The same configuration with folders in place of names. @throws `pull_failed` */
+export async function withFolders(config: Config, terminal: Terminal): Promise<Config> {
+  const model = await folderOf(config.model, "model", terminal);
+  const { tokenizer } = config;
+  if (tokenizer === undefined) return Object.freeze({ ...config, model });
+  return Object.freeze({ ...config, model, tokenizer: await folderOf(tokenizer, "tokenizer", terminal) });
+}
+
+async function folderOf(given: string, part: Part, terminal: Terminal): Promise<string> {
+  const id = existsSync(given) ? undefined : parseModelId(given);
+  if (id === undefined) return given;
   // With a client of its own that a folder needs nothing of.
   const { ensureModel } = await import("../hub/pull.ts");
-  const model = await ensureModel({ id, hub: readHubSettings(), onProgress: progressOn(terminal) }).catch((error) => {
-    throw explain(error, config.model);
+  return ensureModel({ id, part, hub: readHubSettings(), onProgress: progressOn(terminal) }).catch((error) => {
+    throw explain(error, given);
   });
-  return Object.freeze({ ...config, model });
 }
 
 /** `densemamba pull`: the newest files of a revision, whatever the cache has; their folder on stdout. */
 export async function pull(name: string, terminal: Terminal): Promise<void> {
   const id = requireModelId(name);
   const { pullModel } = await import("../hub/pull.ts");
-  const dir = await pullModel({ id, hub: readHubSettings(), onProgress: progressOn(terminal) });
+  const dir = await pullModel({ id, part: "model", hub: readHubSettings(), onProgress: progressOn(terminal) });
   await write(terminal.stdout, `${dir}\n`);
 }
 
@@ -44,7 +50,7 @@ function progressOn(terminal: Terminal) {
 }
 
 /** A name with a slash may have been meant as a path. */
-function explain(error: unknown, model: string): unknown {
+function explain(error: unknown, given: string): unknown {
   if (!(error instanceof DenseMambaError)) return error;
-  return new DenseMambaError(error.code, `there is no folder ${model} here, and ${error.message}`, { cause: error });
+  return new DenseMambaError(error.code, `there is no folder ${given} here, and ${error.message}`, { cause: error });
 }

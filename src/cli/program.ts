@@ -2,8 +2,9 @@
  * The command line: which commands there are and what they take. Their implementations are loaded when they run, so that
  * `--help` and mistakes answer at once and `serve` starts without what it does not need.
  */
-import { Command } from "commander";
+import { Command, Option } from "commander";
 import type { Config, ConfigKey } from "../config.ts";
+import { PRECISIONS } from "../model/artifact.ts";
 import { addConfigOptions, configFrom } from "./config-options.ts";
 import { numberBetween } from "./numbers.ts";
 import type { SignalSource } from "./shutdown.ts";
@@ -13,6 +14,7 @@ const SOURCE_KEYS: readonly ConfigKey[] = ["model", "device", "precision", "allo
 const MODEL_KEYS: readonly ConfigKey[] = [...SOURCE_KEYS, "runtime", "threads", "cacheDir"];
 const SERVE_KEYS: readonly ConfigKey[] = [
   ...MODEL_KEYS,
+  "tokenizer",
   "modelName",
   "host",
   "port",
@@ -51,11 +53,11 @@ export function createProgram({ version, terminal, signals }: ProgramParts): Com
     })
     .exitOverride();
 
-  /** `--model` may name a model on the hub. Commands see a folder. */
+  /** `--model` and `--tokenizer` may name models on the hub. Commands see folders. */
   const configOf = async (options: Readonly<Record<string, unknown>>): Promise<Config> => {
     const config = configFrom(options);
-    const { withModelFolder } = await import("./model-folder.ts");
-    return withModelFolder(config, terminal);
+    const { withFolders } = await import("./model-folder.ts");
+    return withFolders(config, terminal);
   };
 
   addConfigOptions(program.command("serve").description("serve a model over HTTP and WebSocket"), SERVE_KEYS).action(
@@ -83,7 +85,7 @@ export function createProgram({ version, terminal, signals }: ProgramParts): Com
       [],
     )
     .option("--echo", "write the prompt first", false);
-  addConfigOptions(generate, MODEL_KEYS).action(async (options) => {
+  addConfigOptions(generate, [...MODEL_KEYS, "tokenizer"]).action(async (options) => {
     const config = await configOf(options);
     const [{ generate: run }, { untilSignal }] = await Promise.all([import("./generate.ts"), import("./shutdown.ts")]);
     const abort = new AbortController();
@@ -124,6 +126,16 @@ export function createProgram({ version, terminal, signals }: ProgramParts): Com
     const config = await configOf(options);
     const { score: run } = await import("./score.ts");
     await run(config, options, terminal);
+  });
+
+  const evaluation = program.command("eval").description("perplexity and bits per byte of a text; a table, then JSON");
+  evaluation
+    .requiredOption("--text <file>", "documents separated by a line <|endoftext|>; - reads standard input")
+    .addOption(new Option("--against <precision>", "compare with the model in this one").choices(PRECISIONS));
+  addConfigOptions(evaluation, [...MODEL_KEYS, "prefillChunk"]).action(async (options) => {
+    const config = await configOf(options);
+    const { evalText } = await import("./eval.ts");
+    await evalText(config, options, terminal);
   });
 
   const bench = program.command("bench").description("measure what this machine reaches; tables, then one JSON line");

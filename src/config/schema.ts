@@ -20,6 +20,11 @@ export const configSchema = z.strictObject({
       argument: "<model>",
       shownDefault: "the packaged one",
     }),
+  tokenizer: text("a folder, or a model on the Hugging Face hub").optional().meta({
+    description: "folder or model whose tokenizer is used, where the model itself has none",
+    argument: "<model>",
+    shownDefault: "the model's own",
+  }),
   modelName: text()
     .optional()
     .meta({ description: "name of the model on the wire", argument: "<name>", shownDefault: "the folder's name" }),

@@ -6,11 +6,9 @@
  *                         refs/<branch or tag>        the commit that it pointed to
  */
 import { randomUUID } from "node:crypto";
-import { existsSync } from "node:fs";
 import { copyFile, mkdir, readdir, readFile, rename, symlink, writeFile } from "node:fs/promises";
 import path from "node:path";
-import { DenseMambaError } from "../errors.ts";
-import { findWeightFiles } from "../model/weight-files.ts";
+import { isComplete, type Part } from "./files.ts";
 import { isCommit, type ModelId } from "./model-id.ts";
 
 const REPO_PREFIX = "models--";
@@ -22,12 +20,12 @@ export class RepoCache {
     this.#folder = path.join(cacheDir, REPO_PREFIX + repo.replaceAll("/", "--"));
   }
 
-  /** The snapshot of a revision, if all that a model needs is in it. */
-  async find(revision: string): Promise<string | undefined> {
+  /** The snapshot of a revision, if the part is whole in it. */
+  async find(revision: string, part: Part): Promise<string | undefined> {
     const commit = isCommit(revision) ? revision : await this.#commitOf(revision);
     if (commit === undefined) return undefined;
     const dir = this.snapshotDir(commit);
-    return isComplete(dir) ? dir : undefined;
+    return isComplete(dir, part) ? dir : undefined;
   }
 
   snapshotDir(commit: string): string {
@@ -79,7 +77,7 @@ export async function cachedModels(cacheDir: string): Promise<string[]> {
     if (!name.startsWith(REPO_PREFIX)) continue;
     const snapshots = path.join(cacheDir, name, "snapshots");
     const commits = await readdirOrNone(snapshots);
-    if (commits.some((commit) => isComplete(path.join(snapshots, commit)))) {
+    if (commits.some((commit) => isComplete(path.join(snapshots, commit), "model"))) {
       repos.push(name.slice(REPO_PREFIX.length).replace("--", "/"));
     }
   }
@@ -92,17 +90,6 @@ export async function describeCache(cacheDir: string, wanted: ModelId): Promise<
   const others = repos.filter((repo) => repo !== wanted.repo);
   const has = repos.includes(wanted.repo) ? `other revisions of ${wanted.repo}` : `no ${wanted.repo}`;
   return `the cache ${cacheDir} has ${has}${others.length > 0 ? `, but ${others.join(", ")}` : " and nothing else"}`;
-}
-
-function isComplete(dir: string): boolean {
-  if (!existsSync(path.join(dir, "config.json"))) return false;
-  try {
-    findWeightFiles(dir);
-    return true;
-  } catch (error) {
-    if (error instanceof DenseMambaError) return false;
-    throw error;
-  }
 }
 
 function readdirOrNone(dir: string): Promise<string[]> {

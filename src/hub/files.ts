@@ -1,19 +1,39 @@
 /** Which of a repository's files a model needs: config, tokenizer, and its weights in the one format that is read best. */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
 import { DenseMambaError } from "../errors.ts";
-import { WEIGHT_LAYOUTS } from "../model/weight-files.ts";
+import { findWeightFiles, WEIGHT_LAYOUTS } from "../model/weight-files.ts";
 import type { HubFile } from "./client.ts";
 import { formatModelId, type ModelId } from "./model-id.ts";
 
 const CONFIG_FILE = "config.json";
 
+const TOKENIZER_FILE = "tokenizer.json";
+
 /** What text needs beside a checkpoint; a model may lack any of them. */
 export const TEXT_FILES = [
-  "tokenizer.json",
+  TOKENIZER_FILE,
   "tokenizer_config.json",
   "special_tokens_map.json",
   "chat_template.jinja",
   "generation_config.json",
 ] as const;
+
+/** All of a model, or what it reads and writes text with. */
+export type Part = "model" | "tokenizer";
+
+/** Whether a folder has what cannot be missing of a part. */
+export function isComplete(dir: string, part: Part): boolean {
+  if (part === "tokenizer") return existsSync(join(dir, TOKENIZER_FILE));
+  if (!existsSync(join(dir, CONFIG_FILE))) return false;
+  try {
+    findWeightFiles(dir);
+    return true;
+  } catch (error) {
+    if (error instanceof DenseMambaError) return false;
+    throw error;
+  }
+}
 
 export interface NeededFiles {
   /** Small ones first. */
@@ -23,16 +43,19 @@ export interface NeededFiles {
 }
 
 /** @throws `pull_failed` naming what is missing. */
-export function chooseFiles(id: ModelId, listed: readonly HubFile[]): NeededFiles {
+export function chooseFiles(id: ModelId, part: Part, listed: readonly HubFile[]): NeededFiles {
   const find = (name: string) => listed.find(({ path }) => path === name);
+  const missing = (what: string) => new DenseMambaError("pull_failed", `${formatModelId(id)} does not hold ${what}`);
+  const texts = TEXT_FILES.map(find).filter((file) => file !== undefined);
+  if (part === "tokenizer") {
+    if (find(TOKENIZER_FILE) === undefined) throw missing(TOKENIZER_FILE);
+    return { files: texts, index: undefined };
+  }
   const config = find(CONFIG_FILE);
   const layout = WEIGHT_LAYOUTS.find(({ file }) => find(file) !== undefined);
-  if (config === undefined || layout === undefined) {
-    const missing = config === undefined ? CONFIG_FILE : `any of ${WEIGHT_LAYOUTS.map(({ file }) => file).join(", ")}`;
-    throw new DenseMambaError("pull_failed", `${formatModelId(id)} does not hold ${missing}`);
-  }
+  if (config === undefined) throw missing(CONFIG_FILE);
+  if (layout === undefined) throw missing(`any of ${WEIGHT_LAYOUTS.map(({ file }) => file).join(", ")}`);
   const weights = find(layout.file)!;
-  const texts = TEXT_FILES.map(find).filter((file) => file !== undefined);
   return { files: [config, ...texts, weights], index: layout.isIndex ? weights : undefined };
 }
 

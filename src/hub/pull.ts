@@ -8,7 +8,7 @@ import { readWeightIndex, shardsOf } from "../model/weight-files.ts";
 import { describeCache, RepoCache } from "./cache.ts";
 import { HubClient, type HubFile, HubUnreachable } from "./client.ts";
 import { download } from "./download.ts";
-import { chooseFiles, findShards } from "./files.ts";
+import { chooseFiles, findShards, type Part } from "./files.ts";
 import { formatModelId, type ModelId } from "./model-id.ts";
 
 export interface PullProgress {
@@ -20,6 +20,7 @@ export interface PullProgress {
 
 export interface PullOptions {
   readonly id: ModelId;
+  readonly part: Part;
   readonly hub: {
     readonly endpoint: string;
     readonly token: string | undefined;
@@ -33,8 +34,8 @@ export interface PullOptions {
 
 /** The model's folder: from the cache if it is there whole, without asking anyone, else pulled. @throws `pull_failed` */
 export async function ensureModel(options: PullOptions): Promise<string> {
-  const { id, hub } = options;
-  return (await new RepoCache(hub.cacheDir, id.repo).find(id.revision)) ?? pullModel(options);
+  const { id, part, hub } = options;
+  return (await new RepoCache(hub.cacheDir, id.repo).find(id.revision, part)) ?? pullModel(options);
 }
 
 /**
@@ -64,6 +65,7 @@ async function withCache(problem: string, { id, hub }: PullOptions, cause?: unkn
 
 class Pull {
   readonly #id: ModelId;
+  readonly #part: Part;
   readonly #client: HubClient;
   readonly #cache: RepoCache;
   readonly #onProgress: (progress: PullProgress) => void;
@@ -72,8 +74,9 @@ class Pull {
   readonly #done = new Map<string, number>();
   #total = 0;
 
-  constructor({ id, hub, onProgress, fetch = globalThis.fetch, sleep }: PullOptions) {
+  constructor({ id, part, hub, onProgress, fetch = globalThis.fetch, sleep }: PullOptions) {
     this.#id = id;
+    this.#part = part;
     this.#client = new HubClient({ endpoint: hub.endpoint, token: hub.token, fetch });
     this.#cache = new RepoCache(hub.cacheDir, id.repo);
     this.#onProgress = onProgress ?? (() => undefined);
@@ -83,7 +86,7 @@ class Pull {
   async run(): Promise<string> {
     const commit = await this.#client.commitOf(this.#id);
     const listed = await this.#client.list(this.#id, commit);
-    const { files, index } = chooseFiles(this.#id, listed);
+    const { files, index } = chooseFiles(this.#id, this.#part, listed);
     await this.#fetchAll(commit, files, index === undefined);
     const dir = this.#cache.snapshotDir(commit);
     if (index !== undefined) {

@@ -1,5 +1,5 @@
 /** Models by their name on the hub, in every command that takes one: from a server on this machine, real compiler, real runtime. */
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -75,6 +75,19 @@ describe("a model on the hub", () => {
     expect((await fetch(`${url}/v1/models/${encodeURIComponent("tellers/tales")}`)).status).toBe(200);
     serving.send("SIGTERM");
     expect(await serving.exitCode).toBe(0);
+  });
+
+  it("lends its tokenizer to a checkpoint that has none", async () => {
+    const bare = path.join(folder, "bare");
+    mkdirSync(bare);
+    for (const name of ["config.json", "model.safetensors"]) cpSync(path.join(PACKAGED, name), path.join(bare, name));
+    const args = ["generate", "--prompt", "Once upon a time", "--max-tokens", "8", "--seed", "3", ...cache];
+    expect((await run([...args, "--model", bare])).stderr).toContain(
+      "has no tokenizer.json; --tokenizer names another's",
+    );
+    const lent = await run([...args, "--model", bare, "--tokenizer", "tellers/tales"]);
+    expect(lent.exitCode, lent.stderr).toBe(0);
+    expect(lent.stdout).toBe((await run(args)).stdout);
   });
 
   it("that is not there is told in one line that speaks of folder, hub and cache", async () => {

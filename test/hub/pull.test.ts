@@ -39,7 +39,7 @@ afterEach(async () => {
 function options(name: string, changes: Partial<PullOptions["hub"]> & Partial<PullOptions> = {}): PullOptions {
   const { endpoint = server.endpoint, token, offline = false, ...rest } = changes;
   const hub = { endpoint, token, offline, cacheDir };
-  return { id: parseModelId(name)!, hub, sleep: async () => undefined, ...rest };
+  return { id: parseModelId(name)!, part: "model", hub, sleep: async () => undefined, ...rest };
 }
 
 const failed = (...parts: (string | RegExp)[]) =>
@@ -125,6 +125,20 @@ describe("a pull", () => {
     expect(await pullModel(options("org/tiny"))).toBe(tag);
   });
 
+  it("fetches of a model whose tokenizer is wanted nothing else, and knows it from the whole", async () => {
+    server.add("org/tiny", { commit: COMMIT, files });
+    server.add("org/weights", { commit: COMMIT, files: { "config.json": config, "model.safetensors": weights } });
+    const dir = await ensureModel(options("org/tiny", { part: "tokenizer" }));
+    expect(readdirSync(dir)).toEqual(["tokenizer.json"]);
+    expect(await ensureModel(options("org/tiny", { part: "tokenizer", offline: true }))).toBe(dir);
+    await expect(ensureModel(options("org/tiny", { offline: true }))).rejects.toThrow(failed("HF_HUB_OFFLINE is set"));
+    await ensureModel(options("org/tiny"));
+    expect(readdirSync(dir)).toHaveLength(3);
+    await expect(ensureModel(options("org/weights", { part: "tokenizer" }))).rejects.toThrow(
+      failed("org/weights does not hold tokenizer.json"),
+    );
+  });
+
   it("asks nobody for a model that is there, unless it is told to", async () => {
     server.add("org/tiny", { commit: COMMIT, files });
     const dir = await ensureModel(options("org/tiny"));
@@ -160,6 +174,13 @@ describe("a pull that is cut off", () => {
     expect(readFileSync(join(dir, "model.safetensors")).equals(weights)).toBe(true);
     const ranges = server.requests.filter(({ origin }) => origin === "store").map(({ range }) => range);
     expect(ranges).toEqual([undefined, `bytes=5000-${weights.length - 1}`, `bytes=12000-${weights.length - 1}`]);
+  });
+
+  it("waits for a store that is out of order", async () => {
+    server.faults.push("none", { status: 503 }, { status: 503 });
+    const pauses: number[] = [];
+    await pullModel(options("org/tiny", { sleep: async (ms) => void pauses.push(ms) }));
+    expect(pauses).toEqual([1000, 2000]);
   });
 
   it("ends after several tries without a byte, keeps what came, and the next pull resumes there", async () => {

@@ -1,36 +1,63 @@
 /**
- * Checkpoints of any shape with random weights, for benches and tests: seeded, streamed to disk, initialised as Mamba
- * is before training, so that activations and decays have the sizes of a real model's. What they say is noise.
+ * Checkpoints of any shape with random weights, for benches and tests: seeded, streamed to disk, initialised as models
+ * are before training, so that activations and decays have the sizes of a real model's. What they say is noise.
  */
 import { mkdir, open, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { ConfigJson, ExpectedTensor } from "../model/families/family.ts";
+import { mixer } from "../model/families/mamba.ts";
 import { familyOf } from "../model/families/registry.ts";
+import { attention } from "../model/families/retnet.ts";
 import { numElements } from "../model/state.ts";
 import type { WeightTensor } from "../model/weights.ts";
 import { asBytes } from "./matrix.ts";
 
-export interface RandomShape {
+export type RandomShape = MambaShape | RetNetShape;
+
+interface CommonShape {
   readonly hiddenSize: number;
   readonly numLayers: number;
   readonly vocabSize: number;
-  /** m; 0 makes a plain Mamba. */
+  /** m; 0 makes a plain Mamba or RetNet. */
   readonly denseLayers: number;
+  readonly tieEmbeddings?: boolean;
+}
+
+export interface MambaShape extends CommonShape {
+  readonly kind?: "mamba";
   readonly stateSize?: number;
   readonly timeStepRank?: number;
   readonly convKernel?: number;
   readonly expand?: number;
   /** r, the width of the gates' hidden layer. */
   readonly gateWidth?: number;
-  readonly tieEmbeddings?: boolean;
+}
+
+export interface RetNetShape extends CommonShape {
+  readonly kind: "retnet";
+  readonly numHeads: number;
+  /** Of all heads together. */
+  readonly keyDim: number;
+  /** Values are this many times as wide as the hidden size. */
+  readonly valueFactor?: number;
+  /** The widths of the gates' hidden layers. */
+  readonly keyGateWidth?: number;
+  readonly valueGateWidth?: number;
 }
 
 const MAMBA_130M: RandomShape = { hiddenSize: 768, numLayers: 24, vocabSize: 50280, denseLayers: 0 };
+const RETNET: Pick<RetNetShape, "kind" | "vocabSize" | "denseLayers"> = {
+  kind: "retnet",
+  vocabSize: 32001,
+  denseLayers: 2,
+};
 
 export const RANDOM_SHAPES = {
   "mamba-130m": MAMBA_130M,
   "densemamba-130m": { ...MAMBA_130M, denseLayers: 2 },
   "densemamba-4m": { hiddenSize: 256, numLayers: 6, vocabSize: 4096, denseLayers: 2, gateWidth: 32 },
+  "denseretnet-350m": { ...RETNET, hiddenSize: 1536, numLayers: 16, keyDim: 768, numHeads: 2 },
+  "denseretnet-1.3b": { ...RETNET, hiddenSize: 2560, numLayers: 25, keyDim: 1280, numHeads: 4 },
 } as const satisfies Record<string, RandomShape>;
 
 const CHUNK_ELEMENTS = 1 << 20;
@@ -67,32 +94,57 @@ export async function writeRandomCheckpoint(options: {
 
 function configJson(shape: RandomShape): ConfigJson {
   return {
-    model_type: shape.denseLayers > 0 ? "dense_mamba" : "mamba",
+    ...(shape.kind === "retnet" ? retNetConfigJson(shape) : mambaConfigJson(shape)),
     hidden_size: shape.hiddenSize,
     num_hidden_layers: shape.numLayers,
     vocab_size: shape.vocabSize,
+    hidden_act: "silu",
+    bos_token_id: 1,
+    eos_token_id: 2,
+  };
+}
+
+function mambaConfigJson(shape: MambaShape): ConfigJson {
+  return {
+    model_type: shape.denseLayers > 0 ? "dense_mamba" : "mamba",
     state_size: shape.stateSize ?? 16,
     time_step_rank: shape.timeStepRank ?? Math.ceil(shape.hiddenSize / 16),
     conv_kernel: shape.convKernel ?? 4,
     expand: shape.expand ?? 2,
     use_bias: false,
     use_conv_bias: true,
-    hidden_act: "silu",
     layer_norm_epsilon: 1e-5,
     tie_word_embeddings: shape.tieEmbeddings ?? true,
-    bos_token_id: 1,
-    eos_token_id: 2,
     ...(shape.denseLayers > 0 ? { dense_layers: shape.denseLayers } : {}),
   };
 }
 
-/** The family says which tensors; the gates' width, which it reads from tensors, is given to it as one. */
+function retNetConfigJson(shape: RetNetShape): ConfigJson {
+  return {
+    model_type: shape.denseLayers > 0 ? "DenseGauRetNet" : "GauRetNet",
+    query_key_dim: shape.keyDim,
+    num_attention_heads: shape.numHeads,
+    v_factor: shape.valueFactor ?? 2,
+    rms_norm_eps: 1e-6,
+    deepnorm: false,
+    tie_word_embeddings: shape.tieEmbeddings ?? false,
+    ...(shape.denseLayers > 0 ? { dense_block_layers: shape.denseLayers } : {}),
+  };
+}
+
+/** The family says which tensors; the gates' widths, which it reads from tensors, are given to it as such. */
 function expectedTensors(config: ConfigJson, shape: RandomShape): readonly ExpectedTensor[] {
-  const width = shape.gateWidth ?? Math.ceil(shape.hiddenSize / 8);
   const gates = new Map<string, WeightTensor>();
-  for (let l = 1; l < shape.numLayers; l++) {
-    const name = `backbone.layers.${l}.mixer.select.fc1.weight`;
+  const addGate = (name: string, width: number) => {
     gates.set(name, { name, shape: [width, shape.hiddenSize], dtype: "F32", read: () => new Float32Array() });
+  };
+  for (let l = 1; l < shape.numLayers; l++) {
+    if (shape.kind === "retnet") {
+      addGate(`${attention(l)}.k_select.fc1.weight`, shape.keyGateWidth ?? Math.ceil(shape.hiddenSize / 32));
+      addGate(`${attention(l)}.v_select.fc1.weight`, shape.valueGateWidth ?? Math.ceil(shape.hiddenSize / 32));
+    } else {
+      addGate(`${mixer(l)}.select.fc1.weight`, shape.gateWidth ?? Math.ceil(shape.hiddenSize / 8));
+    }
   }
   return familyOf(config)!.describe(config, gates).tensors;
 }
@@ -114,12 +166,12 @@ function safetensorsHeader(tensors: readonly ExpectedTensor[]): Buffer {
 /** Gives element `i` of a tensor, in order. */
 function initializer({ name, shape }: ExpectedTensor, numLayers: number, random: Random): (i: number) => number {
   if (name.endsWith("A_log")) return (i) => Math.log(1 + (i % shape[1]!));
-  if (name.endsWith("mixer.D") || name.endsWith("norm.weight") || name.endsWith("norm_f.weight")) return () => 1;
+  if (/(norm|norm_f)\.weight$|mixer\.D$/.test(name)) return () => 1;
   if (name.endsWith("dt_proj.bias")) return () => inverseSoftplus(10 ** (-3 + 2 * random.next()));
   if (name.endsWith("conv1d.bias")) return () => 0;
-  if (name.includes("embeddings") || name.includes("lm_head")) return uniform(0.02, random);
+  if (/embeddings|embed_tokens|lm_head/.test(name)) return uniform(0.02, random);
   const fanIn = shape.at(-1)!;
-  const depth = name.endsWith("out_proj.weight") ? 1 / Math.sqrt(numLayers) : 1;
+  const depth = /out_proj\.weight$|to_out\.0\.weight$/.test(name) ? 1 / Math.sqrt(numLayers) : 1;
   return uniform(depth / Math.sqrt(3 * fanIn), random);
 }
 

@@ -10,7 +10,7 @@ import type { Value } from "../onnx/graph.ts";
 import { f32Tensor } from "../onnx/tensor.ts";
 import { denseKeyValues, type KeyValue } from "./blocks/dense-key-values.ts";
 import { type Positions, positions, rotate } from "./blocks/position.ts";
-import { type PassDecays, passDecays, retention } from "./blocks/retention.ts";
+import { type Retention, retention } from "./blocks/retention.ts";
 import { rmsNorm } from "./blocks/rms-norm.ts";
 import { lowerDecoder } from "./decoder.ts";
 import { linear } from "./linear.ts";
@@ -19,8 +19,7 @@ import { type Lowering, silu, sizes, split } from "./lowering.ts";
 /** What all layers of a pass have in common. */
 interface Pass {
   readonly positions: Positions;
-  /** Undefined where a pass is one step. */
-  readonly decays: PassDecays | undefined;
+  readonly retain: Retention;
   /** Of the layers so far. */
   readonly keyValues: KeyValue[];
 }
@@ -34,11 +33,11 @@ export function lowerRetNet(lowering: Lowering, config: RetNetConfig): void {
     head: config.tieEmbeddings ? "model.embed_tokens" : "lm_head",
   };
   lowerDecoder(lowering, decoder, (tokenIds) => {
-    const pass = lowering.graph.scoped("position", () => ({
-      positions: positions(lowering, config, tokenIds),
-      decays: lowering.steps === "one" ? undefined : passDecays(lowering, config, tokenIds),
+    const pass: Pass = {
+      positions: lowering.graph.scoped("position", () => positions(lowering, config, tokenIds)),
+      retain: lowering.graph.scoped("decay", () => retention(lowering, config, tokenIds)),
       keyValues: [],
-    }));
+    };
     return (x, layer) => retNetLayer(lowering, config, layer, x, pass);
   });
 }
@@ -59,12 +58,11 @@ function retNetLayer(lowering: Lowering, config: RetNetConfig, layer: number, x:
   const { k, v } = denseKeyValues(lowering, config, layer, x, own, pass.keyValues);
   pass.keyValues.push(own);
 
-  // The readout is linear in q: dividing it by √scale is dividing q, which is narrower.
-  const qByHead = g.op("Reshape", [rotate(lowering, query, pass.positions), sizes(g, 0, 0, H, keyDim / H)]);
-  const q = g.op("Mul", [qByHead, pass.positions.normalizer]);
-  const y = retention(lowering, config, layer, { q, k: rotate(lowering, k, pass.positions), v }, pass.decays);
+  const q = rotate(lowering, query, pass.positions);
+  const y = pass.retain(layer, { q, k: rotate(lowering, k, pass.positions), v });
 
-  const normed = rmsNorm(lowering, y, weight(`${name}.group_norm.weight`), config.normEpsilon);
+  const normalized = g.op("Mul", [y, pass.positions.normalizer]);
+  const normed = rmsNorm(lowering, normalized, weight(`${name}.group_norm.weight`), config.normEpsilon);
   const gated = g.op("Mul", [g.op("Reshape", [normed, sizes(g, 0, 0, valueDim)]), gate]);
   return linear(lowering, gated, `${name}.to_out.0`);
 }

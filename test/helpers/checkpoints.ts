@@ -17,6 +17,20 @@ export const TINY_SHAPE = {
   gateWidth: 16,
 } as const satisfies RandomShape;
 
+/** The same for a RetNet: two heads whose sizes differ from one another's and from the hidden size. Fit for int8. */
+export const TINY_RETNET = {
+  kind: "retnet",
+  hiddenSize: 32,
+  numLayers: 4,
+  vocabSize: 80,
+  denseLayers: 2,
+  numHeads: 2,
+  keyDim: 24,
+  valueFactor: 2,
+  keyGateWidth: 16,
+  valueGateWidth: 4,
+} as const satisfies RandomShape;
+
 /** A new folder under the system's temporary one. The caller removes it. */
 export function temporaryFolder(prefix = "densemamba-test-"): string {
   return mkdtempSync(join(tmpdir(), prefix));

@@ -27,7 +27,8 @@ FROM ${NODE_IMAGE}
 ENV NODE_ENV=production \
     DENSEMAMBA_HOST=0.0.0.0 \
     DENSEMAMBA_PORT=8080 \
-    DENSEMAMBA_CACHE_DIR=/var/cache/densemamba
+    DENSEMAMBA_CACHE_DIR=/var/cache/densemamba \
+    HF_HOME=/var/cache/densemamba/huggingface
 WORKDIR /app
 COPY --from=build /app/package.json /app/LICENSE /app/openapi.yaml ./
 COPY --from=build /app/node_modules ./node_modules

@@ -8,8 +8,14 @@ export interface ZipSource {
   readonly claims?: { readonly numBytes?: number; readonly position?: number; readonly method?: number };
 }
 
-/** Of a stored zip. With `zip64`, sizes and places stand in the wide fields, as they must above 4 GiB. */
-export function zipBytes(sources: readonly ZipSource[], { zip64 = false, numEntries = sources.length } = {}): Buffer {
+/**
+ * Of a stored zip. With `zip64`, sizes and places stand in the wide fields, as they must above 4 GiB; with "position" the
+ * places alone, as for the small entries at the end of a large file.
+ */
+export function zipBytes(
+  sources: readonly ZipSource[],
+  { zip64 = false, numEntries = sources.length }: { zip64?: boolean | "position"; numEntries?: number } = {},
+): Buffer {
   const parts: Buffer[] = [];
   const directory: Buffer[] = [];
   let position = 0;
@@ -28,17 +34,16 @@ export function zipBytes(sources: readonly ZipSource[], { zip64 = false, numEntr
     local.writeUInt16LE(padding.length, 28);
     add(Buffer.concat([local, Buffer.from(name), padding, bytes]));
 
-    const wide = Buffer.alloc(28);
+    const values = zip64 === "position" ? [place] : [numBytes, numBytes, place];
+    const wide = Buffer.alloc(4 + 8 * values.length);
     wide.writeUInt16LE(1, 0);
-    wide.writeUInt16LE(24, 2);
-    [numBytes, numBytes, place].forEach((value, i) => {
-      wide.writeBigUInt64LE(BigInt(value), 4 + 8 * i);
-    });
+    wide.writeUInt16LE(8 * values.length, 2);
+    for (const [i, value] of values.entries()) wide.writeBigUInt64LE(BigInt(value), 4 + 8 * i);
     const entry = Buffer.alloc(46);
     entry.writeUInt32LE(0x02014b50, 0);
     entry.writeUInt16LE(claims.method ?? 0, 10);
-    entry.writeUInt32LE(zip64 ? 0xffffffff : numBytes, 20);
-    entry.writeUInt32LE(zip64 ? 0xffffffff : numBytes, 24);
+    entry.writeUInt32LE(zip64 === true ? 0xffffffff : numBytes, 20);
+    entry.writeUInt32LE(zip64 === true ? 0xffffffff : numBytes, 24);
     entry.writeUInt16LE(name.length, 28);
     entry.writeUInt16LE(zip64 ? wide.length : 0, 30);
     entry.writeUInt32LE(zip64 ? 0xffffffff : place, 42);
@@ -135,7 +140,7 @@ export function writeTorchFile(
   path: string,
   pickle: Uint8Array,
   storages: Readonly<Record<string, Uint8Array>> = {},
-  options: { readonly zip64?: boolean; readonly byteOrder?: string } = {},
+  options: { readonly zip64?: boolean | "position"; readonly byteOrder?: string } = {},
 ): void {
   const sources = [
     { name: "archive/data.pkl", bytes: pickle },

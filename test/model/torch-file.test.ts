@@ -142,8 +142,8 @@ describe("storages", () => {
     weights.close();
   });
 
-  it("may lie in a zip with wide fields", () => {
-    writeTorchFile(path, one({ storage: "FloatStorage" }), { 0: f32(1, 2, 3, 4, 5, 6) }, { zip64: true });
+  it.each([true, "position"] as const)("may lie in a zip with wide fields: %s", (zip64) => {
+    writeTorchFile(path, one({ storage: "FloatStorage" }), { 0: f32(1, 2, 3, 4, 5, 6) }, { zip64 });
     expect(contents().get("w")).toEqual([1, 2, 3, 4, 5, 6]);
   });
 

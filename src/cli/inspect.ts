@@ -92,13 +92,13 @@ function toText(inspection: Inspection): string {
   return `${table}\nstate by layer\n${layerLines(state).join("")}`;
 }
 
-/** Layers with the same tensors share a line. */
+/** Layers with the same tensors share a line; so do all layers for what they have in common. */
 function layerLines(state: StateSpec): string[] {
   const layers = new Map<string, string[]>();
   for (const { name, shape } of state) {
-    const [kind, layer] = name.split(".");
+    const [kind, layer = "all"] = name.split(".");
     const text = `${kind} [${shape}] ${formatBytes(numElements(shape) * 4)}`;
-    layers.set(layer!, [...(layers.get(layer!) ?? []), text]);
+    layers.set(layer, [...(layers.get(layer) ?? []), text]);
   }
   const lines = new Map<string, string[]>();
   for (const [layer, tensors] of layers) {

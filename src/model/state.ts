@@ -4,7 +4,10 @@
  */
 
 export interface StateTensor {
-  /** `<kind>.<layer>`, e.g. `ssm.3`. The graph's input is `past_ssm.3`, its output `present_ssm.3`. */
+  /**
+   * `<kind>.<layer>`, e.g. `ssm.3`, or `<kind>` alone for what all layers have in common. The graph's input is
+   * `past_ssm.3`, its output `present_ssm.3`.
+   */
   readonly name: string;
   /** Shape of one sequence's tensor, without the batch axis, e.g. [N, E]. */
   readonly shape: readonly number[];

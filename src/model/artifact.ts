@@ -4,7 +4,8 @@
  */
 import type { StateSpec } from "./state.ts";
 
-export type Precision = "f32" | "int8";
+export const PRECISIONS = ["f32", "int8"] as const;
+export type Precision = (typeof PRECISIONS)[number];
 
 /** The graph's sampling outputs hold this many candidates per row (fewer if the vocabulary is smaller). */
 export const NUM_CANDIDATES = 64;

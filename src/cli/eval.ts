@@ -1,0 +1,140 @@
+/**
+ * `densemamba eval`: perplexity and bits per byte of a text, and what a precision costs against another. Every token
+ * counts, a document's first one too, and a document is read from end to end in one state.
+ */
+import { readFile } from "node:fs/promises";
+import type { Config } from "../config.ts";
+import { DenseMambaError } from "../errors.ts";
+import type { Manifest, Precision } from "../model/artifact.ts";
+import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import { checkFit, requireTokenizer } from "./compose.ts";
+import { type EvalDocument, type Evaluation, evaluate } from "./evaluation.ts";
+import { loadModel } from "./load-model.ts";
+import { showProgress } from "./progress.ts";
+import { readAll, type Terminal, write } from "./terminal.ts";
+
+export interface EvalOptions {
+  /** A file, or `-` for standard input; documents are separated by a line `<|endoftext|>`. */
+  readonly text: string;
+  /** The precision to compare with. */
+  readonly against?: Precision | undefined;
+}
+
+/**
+ * A table on stderr, one JSON object on stdout.
+ * @throws `invalid_value` for a text that cannot be read or is empty, and what loading throws.
+ */
+export async function evalText(config: Config, options: EvalOptions, terminal: Terminal): Promise<void> {
+  const texts = splitDocuments(await readText(options.text, terminal));
+  const tokenizer = await requireTokenizer(config);
+  const load = {
+    numSlots: 1,
+    onProgress: showProgress(terminal.stderr, () => performance.now()),
+    note: () => undefined,
+  };
+  const model = await loadModel(config, load);
+  checkFit(tokenizer, model.manifest);
+  const documents = await Promise.all(texts.map((text) => toDocument(text, tokenizer, model.manifest)));
+  const { against } = options;
+  const other = against === undefined ? undefined : await loadModel({ ...config, precision: against }, load);
+  const [runner, reference] = await Promise.all([model.openRunner(), other?.openRunner()]);
+  try {
+    const total = documents.reduce((sum, { tokenIds }) => sum + tokenIds.length - 1, 0);
+    const evaluation = await evaluate({
+      runner,
+      reference,
+      documents,
+      chunk: config.prefillChunk,
+      onProgress: countTokens(terminal, total),
+    });
+    await report(evaluation, { manifest: model.manifest, against, numDocuments: documents.length }, terminal);
+  } finally {
+    await Promise.all([runner.close(), reference?.close()]);
+  }
+}
+
+async function readText(file: string, terminal: Terminal): Promise<string> {
+  if (file === "-") return readAll(terminal.stdin);
+  try {
+    return await readFile(file, "utf8");
+  } catch (cause) {
+    throw new DenseMambaError("invalid_value", `cannot read --text ${file}: ${(cause as Error).message}`, { cause });
+  }
+}
+
+/** Without the line breaks around a separator, and without empty documents. */
+function splitDocuments(text: string): string[] {
+  const documents = text
+    .split(/^<\|endoftext\|>\r?$/m)
+    .map((document) => document.replace(/^\r?\n/, "").replace(/\r?\n$/, ""))
+    .filter((document) => document !== "");
+  if (documents.length > 0) return documents;
+  throw new DenseMambaError("invalid_value", `--text must hold at least one document, ${text.length} characters given`);
+}
+
+async function toDocument(text: string, tokenizer: Tokenizer, manifest: Manifest): Promise<EvalDocument> {
+  // Where texts began in training: after BOS, or after the end of the text before.
+  const first = tokenizer.bosTokenId ?? manifest.bosTokenId ?? tokenizer.eosTokenId ?? manifest.eosTokenIds[0];
+  if (first === undefined) {
+    throw new DenseMambaError(
+      "unsupported_value",
+      `${manifest.name} has neither a BOS nor an EOS token, so that a text's first token cannot be scored`,
+    );
+  }
+  const tokenIds = await tokenizer.encode(text, { addSpecialTokens: false });
+  return { tokenIds: [first, ...tokenIds], numBytes: Buffer.byteLength(text) };
+}
+
+function countTokens({ stderr }: Terminal, total: number): (numTokens: number) => void {
+  if (!stderr.isTTY) return () => undefined;
+  return (numTokens) => {
+    stderr.write(`\r${numTokens} of ${total} tokens\u001b[K${numTokens === total ? "\n" : ""}`);
+  };
+}
+
+interface Subject {
+  readonly manifest: Manifest;
+  readonly against: Precision | undefined;
+  readonly numDocuments: number;
+}
+
+async function report(evaluation: Evaluation, subject: Subject, terminal: Terminal): Promise<void> {
+  const { manifest, against, numDocuments } = subject;
+  const { numTokens, numBytes, against: comparison } = evaluation;
+  const scores = (loss: number) => ({
+    perplexity: Math.exp(loss / numTokens),
+    bits_per_byte: loss / Math.LN2 / numBytes,
+  });
+  const own = scores(evaluation.loss);
+  const json = {
+    model: manifest.name,
+    precision: manifest.precision,
+    documents: numDocuments,
+    tokens: numTokens,
+    bytes: numBytes,
+    ...own,
+    against: comparison && {
+      precision: against,
+      ...scores(comparison.loss),
+      mean_kl: comparison.divergence / numTokens,
+      top1_agreement: comparison.numAgreeing / numTokens,
+    },
+  };
+  const rows: [string, string | number][] = [
+    ["model", `${manifest.name}, ${manifest.precision}`],
+    ["read", `${numTokens} tokens, ${numBytes} bytes, ${numDocuments} documents`],
+    ["perplexity", own.perplexity.toFixed(4)],
+    ["bits per byte", own.bits_per_byte.toFixed(4)],
+  ];
+  if (json.against !== undefined) {
+    const change = (own.perplexity / json.against.perplexity - 1) * 100;
+    rows.push(
+      ["against", `${against}: perplexity ${json.against.perplexity.toFixed(4)}`],
+      ["change", `${change >= 0 ? "+" : ""}${change.toFixed(3)}% of perplexity`],
+      ["mean KL", `${json.against.mean_kl.toExponential(2)} nats a token`],
+      ["top-1", `${(json.against.top1_agreement * 100).toFixed(2)}% of tokens agree`],
+    );
+  }
+  await write(terminal.stderr, rows.map(([key, value]) => `${key.padEnd(14)}${value}\n`).join(""));
+  await write(terminal.stdout, `${JSON.stringify(json)}\n`);
+}

@@ -1,0 +1,105 @@
+/**
+ * How well a model predicts texts, and how near its predictions are to those of the same model in another precision.
+ * Runners and token ids in, sums out; knows no files and no terminal.
+ */
+import type { ModelRunner, RunOutput } from "../runtime/runner.ts";
+
+/** What is read as one: no document sees another. */
+export interface EvalDocument {
+  /** The first is where the model starts from and is not scored; all others are. */
+  readonly tokenIds: readonly number[];
+  readonly numBytes: number;
+}
+
+export interface Evaluation {
+  /** Tokens scored. */
+  readonly numTokens: number;
+  readonly numBytes: number;
+  /** -Σ log p of the tokens, in nats. */
+  readonly loss: number;
+  /** With a reference only. */
+  readonly against?: Comparison;
+}
+
+export interface Comparison {
+  /** The reference's own loss on the same tokens, in nats. */
+  readonly loss: number;
+  /** Σ over positions of KL(reference ‖ model), in nats. */
+  readonly divergence: number;
+  /** Positions where both find the same token likeliest. */
+  readonly numAgreeing: number;
+}
+
+export interface EvaluateOptions {
+  /** Slot 0 is used. */
+  readonly runner: ModelRunner;
+  /** Another precision of the same model. */
+  readonly reference?: ModelRunner | undefined;
+  readonly documents: readonly EvalDocument[];
+  /** Tokens read at once, each with a row of logits. */
+  readonly chunk: number;
+  readonly onProgress: (numTokens: number) => void;
+}
+
+/** @throws `runtime_fault` */
+export async function evaluate(options: EvaluateOptions): Promise<Evaluation> {
+  const { runner, reference, documents, chunk } = options;
+  let numTokens = 0;
+  let numBytes = 0;
+  let loss = 0;
+  const against = { loss: 0, divergence: 0, numAgreeing: 0 };
+  for (const document of documents) {
+    const { tokenIds } = document;
+    numBytes += document.numBytes;
+    await Promise.all([runner.clearSlot(0), reference?.clearSlot(0)]);
+    for (let start = 0; start < tokenIds.length - 1; start += chunk) {
+      const read = tokenIds.slice(start, Math.min(start + chunk, tokenIds.length - 1));
+      const targets = tokenIds.slice(start + 1, start + 1 + read.length);
+      const output = await readChunk(runner, read);
+      loss += lossOf(output, targets);
+      numTokens += targets.length;
+      if (reference !== undefined) {
+        const expected = await readChunk(reference, read);
+        against.loss += lossOf(expected, targets);
+        against.divergence += divergence(expected, output);
+        against.numAgreeing += numAgreeing(expected, output);
+      }
+      options.onProgress(numTokens);
+    }
+  }
+  return { numTokens, numBytes, loss, ...(reference === undefined ? {} : { against }) };
+}
+
+/** Goes on in slot 0; logits for every position. */
+function readChunk(runner: ModelRunner, tokenIds: readonly number[]): Promise<RunOutput> {
+  const numSteps = tokenIds.length;
+  const logitRows = tokenIds.map((_, row) => row);
+  const temperatures = tokenIds.map(() => 1);
+  return runner.run({ firstSlot: 0, numSequences: 1, numSteps, tokenIds, logitRows, temperatures });
+}
+
+function lossOf({ logits, logSumExp, numRows }: RunOutput, targets: readonly number[]): number {
+  const width = logits.length / numRows;
+  return targets.reduce((sum, target, row) => sum + logSumExp[row]! - logits[row * width + target]!, 0);
+}
+
+/** Σ over rows of Σ p (log p - log q), p the expected probabilities. */
+function divergence(expected: RunOutput, actual: RunOutput): number {
+  const width = expected.logits.length / expected.numRows;
+  let sum = 0;
+  for (let row = 0; row < expected.numRows; row++) {
+    const [normP, normQ] = [expected.logSumExp[row]!, actual.logSumExp[row]!];
+    for (let i = row * width; i < (row + 1) * width; i++) {
+      const logP = expected.logits[i]! - normP;
+      sum += Math.exp(logP) * (logP - (actual.logits[i]! - normQ));
+    }
+  }
+  return sum;
+}
+
+function numAgreeing(a: RunOutput, b: RunOutput): number {
+  const numCandidates = a.topIds.length / a.numRows;
+  let count = 0;
+  for (let i = 0; i < a.topIds.length; i += numCandidates) count += a.topIds[i] === b.topIds[i] ? 1 : 0;
+  return count;
+}

@@ -34,13 +34,13 @@ export async function download(options: DownloadOptions): Promise<void> {
   const partial = `${blobPath}.incomplete`;
   await fetchAll(partial, options);
   try {
-    const problem = await findProblem(partial, file);
-    if (problem === undefined) return await rename(partial, blobPath);
-    await rm(partial, { force: true });
-    throw new DenseMambaError("pull_failed", `${file.path}: ${problem}; it was removed`);
+    await verify(partial, file);
+    await rename(partial, blobPath);
   } catch (error) {
-    // Another process, pulling the same, may have been faster, and the partial file gone.
-    if (error instanceof DenseMambaError || !existsSync(blobPath)) throw error;
+    // Another process, pulling the same, was faster and gave the file its name.
+    const isGone = error instanceof Error && "code" in error && error.code === "ENOENT" && existsSync(blobPath);
+    if (!isGone) throw error;
+    await verify(blobPath, file);
   }
 }
 
@@ -106,12 +106,19 @@ async function writeAll(handle: FileHandle, bytes: Uint8Array, position: number)
   }
 }
 
-async function findProblem(partial: string, file: HubFile): Promise<string | undefined> {
-  const { size } = await stat(partial);
+async function verify(place: string, file: HubFile): Promise<void> {
+  const problem = await findProblem(place, file);
+  if (problem === undefined) return;
+  await rm(place, { force: true });
+  throw new DenseMambaError("pull_failed", `${file.path}: ${problem}; it was removed`);
+}
+
+async function findProblem(place: string, file: HubFile): Promise<string | undefined> {
+  const { size } = await stat(place);
   if (size !== file.numBytes) return `${size} bytes came, the hub says ${file.numBytes}`;
   const hash = createHash(file.hashKind === "sha256" ? "sha256" : "sha1");
   if (file.hashKind === "git") hash.update(`blob ${file.numBytes}\0`);
-  await pipeline(createReadStream(partial, { highWaterMark: 1 << 20 }), hash);
+  await pipeline(createReadStream(place, { highWaterMark: 1 << 20 }), hash);
   const digest = hash.digest("hex");
   const name = file.hashKind === "sha256" ? "sha256" : "git hash";
   return digest === file.hash ? undefined : `its ${name} is ${digest}, the hub says ${file.hash}`;

@@ -51,6 +51,17 @@ describe("a sequence", () => {
     expect(tokenIds.findIndex((id) => stopTokenIds.has(id))).toBeGreaterThanOrEqual(6);
   });
 
+  test("never samples an id that is padding", async () => {
+    const { engine } = await startEngine();
+    for (const sampling of [GREEDY, sampled]) {
+      const given = request({ promptIds: [1], sampling, maxTokens: 60 });
+      expect(Math.max(...(await gather(engine.submit([given])[0]!)).tokenIds)).toBeGreaterThanOrEqual(20);
+      const { tokenIds } = await gather(engine.submit([{ ...given, vocabSize: 20 }])[0]!);
+      expect(tokenIds).toHaveLength(60);
+      expect(Math.max(...tokenIds)).toBeLessThan(20);
+    }
+  });
+
   test("with maxTokens 0 reads its prompt and samples nothing", async () => {
     const { engine, runners } = await startEngine();
     const given = request({ promptIds: [1, 2, 3], maxTokens: 0, capture: { end: true } });

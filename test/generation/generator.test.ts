@@ -51,6 +51,13 @@ test("a text prompt becomes tokens with BOS, and tokens become text", async () =
   expect(events.filter((event) => event.type === "delta")).toHaveLength(numTokens);
 });
 
+test("ids that no text belongs to are not for sampling", async () => {
+  const engine = await answering(" world", EOS);
+  await fold(makeGenerator(engine, tokenizer).generate(request({ prompts: [text("hello")] })));
+  expect(tokenizer.vocabSize).toBeLessThan(VOCAB_SIZE);
+  expect(engine.requests.map(({ vocabSize }) => vocabSize)).toEqual([tokenizer.vocabSize]);
+});
+
 test("max_tokens ends an answer, and what an open character held is shown", async () => {
   const euro = await ids("€");
   const engine = new ScriptedEngine(() => ({ tokenIds: euro }));

@@ -1,6 +1,7 @@
 /** The oracle against the authors' code, and what a RetNet checkpoint may and may not look like. */
 import { cpSync, rmSync } from "node:fs";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { type RetNetShape, writeRandomCheckpoint } from "../../src/compiler/random-checkpoint.ts";
 import { openCheckpoint } from "../../src/model/checkpoint.ts";
 import { headDecays, POSITION_BASE, rotationAngles } from "../../src/model/families/retnet.ts";
 import { ReferenceModel } from "../../src/model/reference.ts";
@@ -8,7 +9,6 @@ import { maxDifference } from "../helpers/arrays.ts";
 import {
   editConfig,
   type RawTensor,
-  randomCheckpoint,
   readRawTensors,
   TINY_RETNET,
   temporaryFolder,
@@ -53,6 +53,11 @@ function logitsOf(modelDir: string, tokenIds: readonly number[]): Float32Array[]
   const logits = model.forward(tokenIds, model.newState());
   checkpoint.close();
   return logits;
+}
+
+async function randomCheckpointIn(shape: Partial<RetNetShape>): Promise<string> {
+  await writeRandomCheckpoint({ outDir: folder, shape: { ...TINY_RETNET, ...shape }, seed: 1 });
+  return folder;
 }
 
 describe.each(RETNET_GOLDENS)("the oracle on %s", (name) => {
@@ -139,6 +144,15 @@ describe("a DenseRetNet checkpoint", () => {
     expect(maxDifference(buffer("model.retnet_rel_pos.decay"), logs)).toBeLessThan(1e-8);
   });
 
+  it("has a decay below 1, exact in f32, for every head that is allowed", async () => {
+    const checkpoint = opened(await randomCheckpointIn({ numHeads: 20, keyDim: 40, hiddenSize: 40 }));
+    if (checkpoint.architecture.kind !== "retnet") throw new Error(checkpoint.architecture.kind);
+    for (const decay of headDecays(checkpoint.architecture)) {
+      expect(decay).toBeLessThan(1);
+      expect(Math.fround(decay)).toBe(decay);
+    }
+  });
+
   it("computes the same with deepnorm, which only scales weights before training", () => {
     const modelDir = editedConfig(HUB, { deepnorm: true });
     expect(logitsOf(modelDir, [1, 2, 3])).toEqual(logitsOf(HUB, [1, 2, 3]));
@@ -149,7 +163,8 @@ describe("a DenseRetNet checkpoint", () => {
     [{ dense_block_layers: undefined }, /dense_block_layers is missing/],
     [{ query_key_dim: 30 }, /query_key_dim is 30, not an even number for each of 2 heads/],
     [{ num_attention_heads: 3, query_key_dim: 36 }, /v_factor 2 makes 128 values .* not a multiple of 3 heads/],
-    [{ num_attention_heads: 0 }, /num_attention_heads is 0/],
+    [{ num_attention_heads: 0 }, /num_attention_heads is 0, not a number from 1 to 20/],
+    [{ num_attention_heads: 32, query_key_dim: 64 }, /num_attention_heads is 32, not a number from 1 to 20/],
     [{ v_factor: 0 }, /v_factor is 0/],
     [{ v_factor: 1.3 }, /v_factor 1.3 makes 83.2 values/],
     [{ hidden_act: "gelu" }, /hidden_act "gelu" is not silu/],
@@ -178,7 +193,7 @@ describe("a config of another model called llama", () => {
 
 describe("a RetNet checkpoint", () => {
   it("is the same block without links, under a name of its own or as a DenseRetNet with m = 0", async () => {
-    const modelDir = await randomCheckpoint({ ...TINY_RETNET, denseLayers: 0 });
+    const modelDir = await randomCheckpointIn({ denseLayers: 0 });
     const retNet = opened(modelDir);
     expect(retNet.family.name).toBe("retnet");
     expect(retNet.sizes.denseLayers).toBe(0);
@@ -186,13 +201,11 @@ describe("a RetNet checkpoint", () => {
     const logits = logitsOf(modelDir, [5, 6, 7]);
     editConfig(modelDir, { model_type: "DenseGauRetNet", dense_block_layers: 0 });
     expect(logitsOf(modelDir, [5, 6, 7])).toEqual(logits);
-    rmSync(modelDir, { recursive: true });
   });
 
   it("may tie its head to the embedding", async () => {
-    const modelDir = await randomCheckpoint({ ...TINY_RETNET, denseLayers: 0, tieEmbeddings: true });
+    const modelDir = await randomCheckpointIn({ denseLayers: 0, tieEmbeddings: true });
     expect(opened(modelDir).tensors.map(({ name }) => name)).not.toContain("lm_head.weight");
     expect(logitsOf(modelDir, [5])[0]).toHaveLength(TINY_RETNET.vocabSize);
-    rmSync(modelDir, { recursive: true });
   });
 });

@@ -24,7 +24,7 @@ export interface Positions {
 export function positions({ graph: g, steps }: Lowering, config: RetNetConfig, tokenIds: Value): Positions {
   const angles = rotationAngles(config);
   const decays = headDecays(config);
-  const f64 = (...values: number[]) => g.initializer(`f64.${values}`, f64Tensor([values.length], values));
+  const f64 = (...values: number[]) => g.constant(f64Tensor([values.length], values));
 
   const past = g.input("past_position", "f32", ["B", 2]);
   const column = g.constant(f64Tensor([2, 1], [1, POSITION_BASE]));
@@ -37,7 +37,7 @@ export function positions({ graph: g, steps }: Lowering, config: RetNetConfig, t
 
   const position = steps === "one" ? first : g.op("Add", [first, cast(g, rangeTo(g, sizeOf(g, tokenIds, 1)), "f64")]);
   const perStep = g.op("Unsqueeze", [position, sizes(g, 2)]); // [B,T,1]
-  const phase = g.op("Mul", [perStep, f64(...angles)]);
+  const phase = g.op("Mul", [perStep, g.initializer("angles", f64Tensor([angles.length], angles))]);
   const table = (op: "Cos" | "Sin") =>
     g.op("Reshape", [cast(g, g.op(op, [phase]), "f32"), sizes(g, -1, angles.length)]);
 

@@ -51,7 +51,8 @@ export const retNet: Family = {
 
 const MAX_SIZE = 2 ** 20;
 const MAX_LAYERS = 1024;
-const MAX_HEADS = 1024;
+/** The γ of a further head would be 1 in f32. */
+const MAX_HEADS = 20;
 
 function describe(json: ConfigJson, tensors: ReadonlyMap<string, WeightTensor>, denseLayers: number): ModelDescription {
   const config = parse(json, tensors, denseLayers);
@@ -118,7 +119,7 @@ export function attention(layer: number): string {
   return `model.layers.${layer}.self_attn`;
 }
 
-/** γ = 1 - 2^(-5-h), the share of its state that head h keeps at each step. Exact in f32 for the first 19 heads. */
+/** γ = 1 - 2^(-5-h), the share of its state that head h keeps at each step. Exact in f32. */
 export function headDecays({ numHeads }: RetNetConfig): number[] {
   return Array.from({ length: numHeads }, (_, h) => 1 - 2 ** (-5 - h));
 }

@@ -37,6 +37,8 @@ const GRAPHS = [
 ] as const;
 /** Both graphs' large tensors. */
 const DATA_FILE = "weights.bin";
+/** About: scales included, the smaller tensors that stay in f32 not. */
+const BYTES_PER_WEIGHT: Readonly<Record<Precision, number>> = { f32: 4, int8: 1, int4: 0.6 };
 const OPSETS = [
   { domain: "", version: 21 },
   { domain: "com.microsoft", version: 1 },
@@ -68,7 +70,7 @@ export async function compileModel(options: CompileOptions): Promise<Manifest> {
   try {
     const modelHash = options.modelHash ?? (await hashModel(modelDir, precision, hashFile));
     await mkdir(outDir, { recursive: true });
-    const total = checkpoint.numParameters * (precision === "int8" ? 1 : 4);
+    const total = checkpoint.numParameters * BYTES_PER_WEIGHT[precision];
     const message = `compiling ${checkpoint.name} to ${precision}`;
     const files = await writeGraphs(checkpoint, options, (done) => {
       options.onProgress?.({ done: Math.min(done, total), total, message });

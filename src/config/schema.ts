@@ -34,9 +34,9 @@ export const configSchema = z.strictObject({
     description: "where to run; auto takes CUDA if there is one",
     argument: "<auto|cpu|cuda>",
   }),
-  precision: oneOf("auto", "f32", "int8").default("auto").meta({
+  precision: oneOf("auto", "f32", "int8", "int4").default("auto").meta({
     description: "weights; auto is int8 on a CPU, f32 on CUDA",
-    argument: "<auto|f32|int8>",
+    argument: "<auto|f32|int8|int4>",
   }),
   runtime: oneOf("native", "portable").default("native").meta({
     description: "ONNX Runtime through its C API, or its Node binding in a worker",

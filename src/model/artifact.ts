@@ -4,7 +4,7 @@
  */
 import type { StateSpec } from "./state.ts";
 
-export const PRECISIONS = ["f32", "int8"] as const;
+export const PRECISIONS = ["f32", "int8", "int4"] as const;
 export type Precision = (typeof PRECISIONS)[number];
 
 /** The graph's sampling outputs hold this many candidates per row (fewer if the vocabulary is smaller). */

@@ -6,7 +6,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { DenseMambaError } from "../errors.ts";
-import type { Manifest } from "./artifact.ts";
+import { type Manifest, PRECISIONS } from "./artifact.ts";
 
 export const MANIFEST_FILE = "manifest.json";
 
@@ -24,7 +24,7 @@ const manifestSchema = z.object({
   modelHash: sha256,
   name: z.string(),
   family: z.string(),
-  precision: z.enum(["f32", "int8"]),
+  precision: z.enum(PRECISIONS),
   sizes: z.object({ vocabSize: count, hiddenSize: count, numLayers: count, denseLayers: count }),
   numParameters: count,
   bosTokenId: count.nullable(),

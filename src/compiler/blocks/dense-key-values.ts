@@ -39,6 +39,6 @@ export function denseKeyValues(
 function denseGate(lowering: Lowering, layer: number, x: Value, which: "k" | "v"): Value {
   const { graph: g } = lowering;
   const name = `${attention(layer)}.${which}_select`;
-  const hidden = silu(g, linear(lowering, x, `${name}.fc1`, { int8: "if large" }));
-  return silu(g, linear(lowering, hidden, `${name}.fc2`, { int8: "if large" }));
+  const hidden = silu(g, linear(lowering, x, `${name}.fc1`, { role: "selection" }));
+  return silu(g, linear(lowering, hidden, `${name}.fc2`, { role: "selection" }));
 }

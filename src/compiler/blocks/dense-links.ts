@@ -13,8 +13,8 @@ export function denseGates(lowering: Lowering, config: MambaConfig, layer: numbe
   const gate = config.gates[layer];
   if (gate === undefined) return [];
   const name = `${mixer(layer)}.select`;
-  const hidden = silu(g, linear(lowering, x, `${name}.fc1`, { int8: "if large" }));
-  const gates = silu(g, linear(lowering, hidden, `${name}.fc2`, { int8: "if large" }));
+  const hidden = silu(g, linear(lowering, x, `${name}.fc1`, { role: "selection" }));
+  const gates = silu(g, linear(lowering, hidden, `${name}.fc2`, { role: "selection" }));
   if (gate.numGates === 1) return Array<Value>(gate.numLinks).fill(gates);
   return split(g, gates, Array<number>(gate.numGates).fill(config.dInner));
 }

@@ -21,7 +21,7 @@ export function logits(lowering: Lowering, decoder: Decoder, sum: Value, pending
     weight(`${decoder.finalNorm}.weight`),
     decoder.normEpsilon,
   );
-  const result = linear(lowering, x, decoder.head);
+  const result = linear(lowering, x, decoder.head, { role: "table" });
   g.output("logits", result, "f32", ["R", decoder.vocabSize]);
   return result;
 }

@@ -25,11 +25,11 @@ export function selectiveParameters(
   const { timeStepRank: R, stateSize: N, parameterNormEpsilon: epsilon } = config;
   const name = mixer(layer);
   const widths = [R, N, N];
-  const parts = split(g, linear(lowering, u, `${name}.x_proj`, { int8: "if large" }), widths);
+  const parts = split(g, linear(lowering, u, `${name}.x_proj`, { role: "selection" }), widths);
   const [dt, B, C] = parts.map((part, i) =>
     epsilon === undefined ? part : unweightedRmsNorm(g, part, widths[i]!, epsilon),
   ) as [Value, Value, Value];
-  const delta = softplus(g, linear(lowering, dt, `${name}.dt_proj`, { bias: true, int8: "never" }));
+  const delta = softplus(g, linear(lowering, dt, `${name}.dt_proj`, { bias: true, role: "step size" }));
   return { delta, B, C };
 }
 

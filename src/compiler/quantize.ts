@@ -1,0 +1,162 @@
+/**
+ * Matrices in four or eight bits, and which of them an artifact's precision holds in how many. w ≈ (code - zero) · scale, one
+ * scale for a block of a row. The layout of the codes is that of `MatMulNBits` and `GatherBlockQuantized`.
+ */
+import type { Precision } from "../model/artifact.ts";
+import type { Tensor } from "../onnx/tensor.ts";
+import { asBytes, type Matrix, rowChunks } from "./matrix.ts";
+
+/** What a matrix is for. docs/compiler.md has the measurements behind the choice. */
+export type MatrixRole =
+  | "projection" // in and out of a layer: most of the bytes
+  | "table" // embedding and head, which may share their codes
+  | "selection" // small ones that decide what is kept or fused
+  | "step size"; // rows too short for the kernels' blocks
+
+export type Bits = 4 | 8;
+
+/** A smaller selection stays in the processor's cache, where f32 is as fast and faster in a batch. Measured. */
+const LARGE_SELECTION = 50_000;
+
+/** undefined stands for f32. */
+export function bitsOf(precision: Precision, role: MatrixRole, { numRows, numColumns }: Matrix): Bits | undefined {
+  if (precision === "f32" || role === "step size") return undefined;
+  if (role === "selection" && numRows * numColumns < LARGE_SELECTION) return undefined;
+  return precision === "int4" && role === "projection" ? 4 : 8;
+}
+
+export interface Quantized {
+  readonly bits: Bits;
+  /** u8 [rows, columns / blockSize, blockSize · bits / 8]; of two codes in a byte the first is the lower half. */
+  readonly codes: Tensor;
+  /** f32 [rows, columns / blockSize] */
+  readonly scales: Tensor;
+  readonly blockSize: number;
+}
+
+/** Best first: in eight bits large blocks are fastest and no worse, in four they cost quality. */
+const BLOCK_SIZES = { 8: [128, 64, 32, 16], 4: [32, 16] } as const satisfies Record<Bits, readonly number[]>;
+
+/**
+ * In the first of the block sizes that divides the row; undefined if none does: such a matrix stays f32. Both tensors
+ * stream; the weight is read once for each.
+ */
+export function quantize(weight: Matrix, name: string, bits: Bits): Quantized | undefined {
+  const { numRows, numColumns } = weight;
+  const blockSize = BLOCK_SIZES[bits].find((size) => numColumns % size === 0);
+  if (blockSize === undefined) return undefined;
+  const numBlocks = numColumns / blockSize;
+  const scalesOf = bits === 8 ? largestScales : searchedScales;
+  const pack = bits === 8 ? eightBitCodes : fourBitCodes;
+  return {
+    bits,
+    blockSize,
+    codes: {
+      dtype: "u8",
+      storage: `${name}.codes`,
+      shape: [numRows, numBlocks, (blockSize * bits) / 8],
+      *chunks() {
+        for (const rows of rowChunks(weight)) yield pack(rows, blockSize, scalesOf(rows, blockSize));
+      },
+    },
+    scales: {
+      dtype: "f32",
+      shape: [numRows, numBlocks],
+      *chunks() {
+        for (const rows of rowChunks(weight)) yield asBytes(scalesOf(rows, blockSize));
+      },
+    },
+  };
+}
+
+/** Codes from -127 to 127 about 128. */
+const MAX_CODE = 127;
+
+/** scale = max|w| / 127 */
+function largestScales(values: Float32Array, blockSize: number): Float32Array {
+  const scales = new Float32Array(values.length / blockSize);
+  for (let block = 0; block < scales.length; block++) {
+    scales[block] = Math.abs(extreme(values, block * blockSize, blockSize)) / MAX_CODE;
+  }
+  return scales;
+}
+
+function eightBitCodes(values: Float32Array, blockSize: number, scales: Float32Array): Uint8Array {
+  const codes = new Uint8Array(values.length);
+  for (let block = 0; block < scales.length; block++) {
+    const inverse = inverseOf(scales[block]!);
+    for (let i = block * blockSize; i < (block + 1) * blockSize; i++) {
+      codes[i] = clamp(Math.round(values[i]! * inverse), MAX_CODE, MAX_CODE) + MAX_CODE + 1;
+    }
+  }
+  return codes;
+}
+
+/** Codes from -8 to 7 about 8. */
+const LOWEST = 8;
+const HIGHEST = 7;
+/** Where the search puts the block's extreme, in codes: outside -8 it is clipped, which may pay for the others. */
+const EXTREMES = [-6.5, -6.75, -7, -7.25, -7.5, -7.75, -8, -8.25, -8.5, -8.75, -9];
+
+/**
+ * The scale with the least squared error that the search finds. For given codes c the best one is Σwc / Σc², which takes
+ * (Σwc)² / Σc² off Σw²; the codes are those that put the block's extreme at each of `EXTREMES`. Scales have either sign:
+ * the extreme gets the code -8, which the other side lacks.
+ */
+function searchedScales(values: Float32Array, blockSize: number): Float32Array {
+  const scales = new Float32Array(values.length / blockSize);
+  for (let block = 0; block < scales.length; block++) {
+    const start = block * blockSize;
+    const end = start + blockSize;
+    const largest = extreme(values, start, blockSize);
+    if (largest === 0) continue;
+    let mostGained = 0;
+    for (const place of EXTREMES) {
+      const inverse = place / largest;
+      let wc = 0;
+      let cc = 0;
+      for (let i = start; i < end; i++) {
+        const code = clamp(Math.round(values[i]! * inverse), LOWEST, HIGHEST);
+        wc += values[i]! * code;
+        cc += code * code;
+      }
+      const gained = (wc * wc) / cc;
+      if (gained > mostGained) {
+        mostGained = gained;
+        scales[block] = wc / cc;
+      }
+    }
+  }
+  return scales;
+}
+
+function fourBitCodes(values: Float32Array, blockSize: number, scales: Float32Array): Uint8Array {
+  const codes = new Uint8Array(values.length / 2);
+  for (let block = 0; block < scales.length; block++) {
+    const inverse = inverseOf(scales[block]!);
+    for (let i = block * blockSize; i < (block + 1) * blockSize; i += 2) {
+      const low = clamp(Math.round(values[i]! * inverse), LOWEST, HIGHEST) + LOWEST;
+      const high = clamp(Math.round(values[i + 1]! * inverse), LOWEST, HIGHEST) + LOWEST;
+      codes[i / 2] = low | (high << 4);
+    }
+  }
+  return codes;
+}
+
+/** The value of largest size, with its sign. */
+function extreme(values: Float32Array, start: number, count: number): number {
+  let largest = 0;
+  for (let i = start; i < start + count; i++) {
+    if (Math.abs(values[i]!) > Math.abs(largest)) largest = values[i]!;
+  }
+  return largest;
+}
+
+/** A block of zeros has the scale 0, and codes of zero. */
+function inverseOf(scale: number): number {
+  return scale === 0 ? 0 : 1 / scale;
+}
+
+function clamp(code: number, lowest: number, highest: number): number {
+  return code < -lowest ? -lowest : code > highest ? highest : code;
+}

@@ -4,9 +4,11 @@ import path from "node:path";
 import type { Config } from "../config.ts";
 import type { ModelSizes } from "../model/artifact.ts";
 import { openCheckpoint, sourceFiles } from "../model/checkpoint.ts";
+import type { ExpectedTensor } from "../model/families/family.ts";
 import { MANIFEST_FILE, readManifest } from "../model/manifest.ts";
 import { numElements, type StateSpec, stateBytes, tensorBytes } from "../model/state.ts";
 import { choosePrecisions } from "./device.ts";
+import { describeLayers, drawLinks, layerTable } from "./layer-table.ts";
 import { type Terminal, write } from "./terminal.ts";
 import { formatBytes, formatCount } from "./units.ts";
 
@@ -20,6 +22,8 @@ interface Inspection {
   readonly sizes: ModelSizes;
   readonly files: readonly { readonly name: string; readonly bytes: number }[];
   readonly state: StateSpec;
+  /** Of a checkpoint; an artifact's manifest does not list them. */
+  readonly tensors: readonly ExpectedTensor[];
 }
 
 /** @throws `invalid_checkpoint`, `invalid_artifact` */
@@ -30,13 +34,13 @@ export async function inspect(config: Config, { json }: { readonly json: boolean
 }
 
 async function inspectArtifact(dir: string): Promise<Inspection> {
-  return { ...(await readManifest(dir)), kind: "artifact" };
+  return { ...(await readManifest(dir)), kind: "artifact", tensors: [] };
 }
 
 function inspectCheckpoint({ model, precision, device }: Config): Inspection {
   const checkpoint = openCheckpoint(model);
   checkpoint.close();
-  const { name, family, numParameters, sizes, state } = checkpoint;
+  const { name, family, numParameters, sizes, state, tensors } = checkpoint;
   return {
     name,
     kind: "checkpoint",
@@ -46,11 +50,12 @@ function inspectCheckpoint({ model, precision, device }: Config): Inspection {
     sizes,
     files: sourceFiles(model).map((file) => ({ name: file, bytes: statSync(path.join(model, file)).size })),
     state,
+    tensors,
   };
 }
 
 function toJson(inspection: Inspection) {
-  const { name, kind, family, numParameters, precision, sizes, files, state } = inspection;
+  const { name, kind, family, numParameters, precision, sizes, files, state, tensors } = inspection;
   const bytes = stateBytes(state);
   return {
     name,
@@ -66,12 +71,19 @@ function toJson(inspection: Inspection) {
     state_bytes_per_session: bytes,
     sessions_per_gib: Math.floor(2 ** 30 / bytes),
     state: state.map((tensor) => ({ name: tensor.name, shape: tensor.shape, bytes: tensorBytes(tensor) })),
+    layer_details: describeLayers(sizes, state, tensors).map(({ index, stateBytes: ownBytes, reads, blocks }) => ({
+      layer: index,
+      state_bytes: ownBytes,
+      reads,
+      ...(blocks.size > 0 ? { parameters: Object.fromEntries(blocks) } : {}),
+    })),
   };
 }
 
 function toText(inspection: Inspection): string {
-  const { name, kind, family, numParameters, precision, sizes, files, state } = inspection;
+  const { name, kind, family, numParameters, precision, sizes, files, state, tensors } = inspection;
   const bytes = stateBytes(state);
+  const layers = describeLayers(sizes, state, tensors);
   const links = sizes.denseLayers > 0 ? `each reads ${sizes.denseLayers} shallower ones` : "no dense links";
   const rows: [string, string][] = [
     ["model", `${name} (${kind})`],
@@ -89,7 +101,8 @@ function toText(inspection: Inspection): string {
     ]),
   ];
   const table = rows.map(([key, value]) => `${key.padEnd(12)}${value}\n`).join("");
-  return `${table}\nstate by layer\n${layerLines(state).join("")}`;
+  const drawing = sizes.denseLayers > 0 ? `\ndense links: ● reads ○ in its row\n${drawLinks(layers)}` : "";
+  return `${table}\nstate by layer\n${layerLines(state).join("")}\n${layerTable(layers)}${drawing}`;
 }
 
 /** Layers with the same tensors share a line; so do all layers for what they have in common. */

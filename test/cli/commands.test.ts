@@ -82,6 +82,8 @@ describe("inspect", () => {
     expect(text).toMatch(/^state +228 KiB \(233472 bytes\)/m);
     expect(text).toMatch(/^sessions +4599 per GiB$/m);
     expect(text).toMatch(/^0–5 +conv \[3,512\] 6 KiB, ssm \[16,512\] 32 KiB$/m);
+    expect(text).toMatch(/^ +3 +38 KiB +\d{3}k /m);
+    expect(text).toMatch(/^ +3 {4}○─○─●$/m);
   });
 
   it("tells a program the same as JSON, of a checkpoint and of what is compiled from it", async () => {

@@ -76,6 +76,6 @@ export function negatedExp(x: number): number {
   return -Math.exp(x);
 }
 
-export function asBytes(array: Float32Array | Uint8Array): Uint8Array {
+export function asBytes(array: Float32Array | Uint16Array | Uint8Array): Uint8Array {
   return new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
 }

@@ -4,6 +4,7 @@
  */
 import { mkdir, open, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { DTYPE_BYTES, narrowF16 } from "../model/dtypes.ts";
 import type { ConfigJson, ExpectedTensor } from "../model/families/family.ts";
 import { mixer } from "../model/families/mamba.ts";
 import { familyOf } from "../model/families/registry.ts";
@@ -62,13 +63,15 @@ export const RANDOM_SHAPES = {
 
 const CHUNK_ELEMENTS = 1 << 20;
 
-/** Writes `config.json` and `model.safetensors` (f32) into `outDir`, which is created. The same seed, the same bytes. */
+/** Writes `config.json` and `model.safetensors` into `outDir`, which is created. The same seed, the same bytes. */
 export async function writeRandomCheckpoint(options: {
   readonly outDir: string;
   readonly shape: RandomShape;
   readonly seed: number;
+  /** Default F32. */
+  readonly dtype?: "F32" | "F16";
 }): Promise<void> {
-  const { outDir, shape, seed } = options;
+  const { outDir, shape, seed, dtype = "F32" } = options;
   const config = configJson(shape);
   const tensors = expectedTensors(config, shape);
   await mkdir(outDir, { recursive: true });
@@ -76,7 +79,7 @@ export async function writeRandomCheckpoint(options: {
 
   const file = await open(join(outDir, "model.safetensors"), "w");
   try {
-    await file.writeFile(safetensorsHeader(tensors));
+    await file.writeFile(safetensorsHeader(tensors, dtype));
     const random = new Random(seed);
     for (const tensor of tensors) {
       const draw = initializer(tensor, shape.numLayers, random);
@@ -84,7 +87,7 @@ export async function writeRandomCheckpoint(options: {
       for (let start = 0; start < count; start += CHUNK_ELEMENTS) {
         const values = new Float32Array(Math.min(CHUNK_ELEMENTS, count - start));
         for (let i = 0; i < values.length; i++) values[i] = draw(start + i);
-        await file.writeFile(asBytes(values));
+        await file.writeFile(asBytes(dtype === "F16" ? narrowF16(values) : values));
       }
     }
   } finally {
@@ -149,12 +152,12 @@ function expectedTensors(config: ConfigJson, shape: RandomShape): readonly Expec
   return familyOf(config)!.describe(config, gates).tensors;
 }
 
-function safetensorsHeader(tensors: readonly ExpectedTensor[]): Buffer {
+function safetensorsHeader(tensors: readonly ExpectedTensor[], dtype: "F32" | "F16"): Buffer {
   let offset = 0;
   const entries = tensors.map(({ name, shape }) => {
     const begin = offset;
-    offset += numElements(shape) * Float32Array.BYTES_PER_ELEMENT;
-    return [name, { dtype: "F32", shape, data_offsets: [begin, offset] }] as const;
+    offset += numElements(shape) * DTYPE_BYTES[dtype]!;
+    return [name, { dtype, shape, data_offsets: [begin, offset] }] as const;
   });
   const json = JSON.stringify(Object.fromEntries(entries));
   const header = Buffer.from(json.padEnd(Math.ceil(json.length / 8) * 8, " "));

@@ -54,6 +54,32 @@ export function widenF16(bits: Uint16Array): Float32Array {
   return floats;
 }
 
+/** The nearest f16 of each, of two as near the even one; past 65504 infinite. What `widenF16` reads back. */
+export function narrowF16(floats: Float32Array): Uint16Array {
+  const bits = new Uint32Array(floats.buffer, floats.byteOffset, floats.length);
+  const halves = new Uint16Array(bits.length);
+  const small = new Float32Array(1);
+  const smallBits = new Uint32Array(small.buffer);
+  for (let i = 0; i < bits.length; i++) {
+    const sign = (bits[i]! >>> 16) & 0x8000;
+    const magnitude = bits[i]! & 0x7fff_ffff;
+    if (magnitude > F32_INFINITY) halves[i] = sign | 0x7e00;
+    else if (magnitude >= F32_OF_2_16) halves[i] = sign | 0x7c00;
+    else if (magnitude >= F32_OF_2_MINUS_14) {
+      halves[i] = sign | ((magnitude - REBIAS + 0xfff + ((magnitude >> 13) & 1)) >> 13);
+    } else {
+      // Added to 0.5, whose last bit is worth 2^-24, the number is rounded to f16's steps below its smallest normal.
+      small[0] = Math.abs(floats[i]!) + 0.5;
+      halves[i] = sign | (smallBits[0]! - F32_OF_HALF);
+    }
+  }
+  return halves;
+}
+
+const F32_OF_2_16 = 0x4780_0000;
+const F32_OF_2_MINUS_14 = 0x3880_0000;
+const F32_OF_HALF = 0x3f00_0000;
+
 /** The upper half of an f32. `bits` is not changed. */
 export function widenBf16(bits: Uint16Array): Float32Array {
   const wide = new Uint32Array(bits.length);

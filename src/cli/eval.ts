@@ -6,6 +6,7 @@ import { readFile } from "node:fs/promises";
 import type { Config } from "../config.ts";
 import { DenseMambaError } from "../errors.ts";
 import type { Manifest, Precision } from "../model/artifact.ts";
+import type { ModelRunner } from "../runtime/runner.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { checkFit, requireTokenizer } from "./compose.ts";
 import { type EvalDocument, type Evaluation, evaluate } from "./evaluation.ts";
@@ -32,13 +33,19 @@ export async function evalText(config: Config, options: EvalOptions, terminal: T
     onProgress: showProgress(terminal.stderr, () => performance.now()),
     note: () => undefined,
   };
-  const model = await loadModel(config, load);
-  checkFit(tokenizer, model.manifest);
-  const documents = await Promise.all(texts.map((text) => toDocument(text, tokenizer, model.manifest)));
   const { against } = options;
-  const other = against === undefined ? undefined : await loadModel({ ...config, precision: against }, load);
-  const [runner, reference] = await Promise.all([model.openRunner(), other?.openRunner()]);
+  const runners: ModelRunner[] = [];
+  const open = async (wanted: Config) => {
+    const runner = await (await loadModel(wanted, load)).openRunner();
+    runners.push(runner);
+    return runner;
+  };
   try {
+    const runner = await open(config);
+    const { manifest } = runner;
+    checkFit(tokenizer, manifest);
+    const documents = await Promise.all(texts.map((text) => toDocument(text, tokenizer, manifest)));
+    const reference = against && (await open({ ...config, precision: against }));
     const total = documents.reduce((sum, { tokenIds }) => sum + tokenIds.length - 1, 0);
     const evaluation = await evaluate({
       runner,
@@ -47,9 +54,9 @@ export async function evalText(config: Config, options: EvalOptions, terminal: T
       chunk: config.prefillChunk,
       onProgress: countTokens(terminal, total),
     });
-    await report(evaluation, { manifest: model.manifest, against, numDocuments: documents.length }, terminal);
+    await report(evaluation, { manifest, against, numDocuments: documents.length }, terminal);
   } finally {
-    await Promise.all([runner.close(), reference?.close()]);
+    await Promise.all(runners.map((runner) => runner.close()));
   }
 }
 

@@ -1,60 +1,27 @@
 /** The server over the real generation, engine, runtime and default model: what clients compute from the answers holds. */
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
-import { ensureArtifact } from "../../src/compiler/artifact-cache.ts";
-import { Engine } from "../../src/engine/engine.ts";
-import { Generator } from "../../src/generation/generator.ts";
+import type { Engine } from "../../src/engine/engine.ts";
 import { openRunner } from "../../src/runtime/open.ts";
-import { createApp } from "../../src/server/app.ts";
-import { type Listener, listen } from "../../src/server/listen.ts";
-import { MemoryStore } from "../../src/session/memory-store.ts";
-import { loadTokenizer } from "../../src/tokenizer/load.ts";
-import { createTestServer, sseData } from "../helpers/server-deps.ts";
+import { type RealServer, startRealServer } from "../helpers/real-server.ts";
+import { sseData } from "../helpers/server-deps.ts";
 
-const MODEL_DIR = path.join(import.meta.dirname, "../../models/densemamba-tales-4m");
 const PROMPT = "Once upon a time there was a king who";
 
-let cacheDir: string;
+let server: RealServer;
 let engine: Engine;
-let listener: Listener;
 let url: string;
 
 beforeAll(async () => {
-  cacheDir = await mkdtemp(path.join(tmpdir(), "densemamba-server-"));
-  // f32: its results do not depend on how many sequences run together.
-  const { dir, manifest } = await ensureArtifact({ modelDir: MODEL_DIR, precision: "f32", cacheDir });
-  const runnerOptions = { artifactDir: dir, numSlots: 4, numThreads: 1, device: "cpu" } as const;
-  engine = new Engine({
-    openRunner: () => openRunner("native", runnerOptions),
-    limits: { maxBatch: 4, maxQueue: 2, prefillChunk: 16 },
-    observer: { onStep() {}, onSequenceEnd() {}, onStatus() {} },
-    now: () => performance.now(),
-    random: Math.random,
+  server = await startRealServer((options) => openRunner("native", options), {
+    maxBatch: 4,
+    maxQueue: 2,
+    prefillChunk: 16,
   });
-  await engine.start();
-  const { deps } = createTestServer();
-  const generator = new Generator({
-    engine,
-    tokenizer: (await loadTokenizer(MODEL_DIR))!,
-    manifest,
-    store: new MemoryStore({ maxBytes: 64 * 1024 * 1024 }),
-    limits: { maxPromptTokens: 2000, maxOutputTokens: 2000 },
-    newId: deps.newId,
-    nowMs: Date.now,
-  });
-  const realDeps = { ...deps, generator, engine, model: { ...deps.model, manifest } };
-  listener = await listen({ app: createApp(realDeps), deps: realDeps, host: "127.0.0.1", port: 0 });
-  url = `http://127.0.0.1:${listener.port}`;
+  ({ engine, url } = server);
 });
 
-afterAll(async () => {
-  await listener?.close(0);
-  await engine?.close({ deadlineMs: 0 });
-  if (cacheDir) await rm(cacheDir, { recursive: true, force: true });
-});
+afterAll(() => server?.close());
 
 function send(route: string, body: object, signal?: AbortSignal): Promise<Response> {
   return fetch(url + route, {
@@ -155,7 +122,7 @@ it("a session goes on where it stopped, without reading its past again", async (
 });
 
 it("an unstored response can be gone on from on its WebSocket, and only there", async () => {
-  const socket = new WebSocket(`ws://127.0.0.1:${listener.port}/v1/responses`);
+  const socket = new WebSocket(`ws://127.0.0.1:${server.port}/v1/responses`);
   const ends: { type: string; response: { id: string; usage: { input_tokens_details: { cached_tokens: number } } } }[] =
     [];
   socket.on("message", (data) => {

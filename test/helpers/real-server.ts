@@ -1,0 +1,72 @@
+/** The whole house on a real port: server, generation, engine and runtime over the default model. */
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { ensureArtifact } from "../../src/compiler/artifact-cache.ts";
+import { Engine, type EngineLimits } from "../../src/engine/engine.ts";
+import { Generator } from "../../src/generation/generator.ts";
+import type { ModelRunner, RunnerOptions } from "../../src/runtime/runner.ts";
+import { createApp } from "../../src/server/app.ts";
+import { listen } from "../../src/server/listen.ts";
+import { MemoryStore } from "../../src/session/memory-store.ts";
+import { loadTokenizer } from "../../src/tokenizer/load.ts";
+import { createTestServer } from "./server-deps.ts";
+
+export const DEFAULT_MODEL_DIR = path.join(import.meta.dirname, "../../models/densemamba-tales-4m");
+
+export interface RealServer {
+  readonly engine: Engine;
+  readonly url: string;
+  readonly port: number;
+  close(): Promise<void>;
+}
+
+/** In f32, whose results do not depend on how many sequences run together. `openRunner` is called again after a fault. */
+export async function startRealServer(
+  openRunner: (options: RunnerOptions) => Promise<ModelRunner>,
+  limits: EngineLimits,
+): Promise<RealServer> {
+  const cacheDir = await mkdtemp(path.join(tmpdir(), "densemamba-server-"));
+  const { dir, manifest } = await ensureArtifact({ modelDir: DEFAULT_MODEL_DIR, precision: "f32", cacheDir });
+  const runnerOptions = { artifactDir: dir, numSlots: limits.maxBatch, numThreads: 1, device: "cpu" } as const;
+  const engine = new Engine({
+    openRunner: () => openRunner(runnerOptions),
+    limits,
+    observer: { onStep() {}, onSequenceEnd() {}, onStatus() {} },
+    now: () => performance.now(),
+    random: Math.random,
+  });
+  await engine.start();
+  const { deps } = createTestServer();
+  const generator = new Generator({
+    engine,
+    tokenizer: (await loadTokenizer(DEFAULT_MODEL_DIR))!,
+    manifest,
+    store: new MemoryStore({ maxBytes: 64 * 1024 * 1024 }),
+    limits: { maxPromptTokens: 2000, maxOutputTokens: 2000 },
+    newId: deps.newId,
+    nowMs: Date.now,
+  });
+  const realDeps = { ...deps, generator, engine, model: { ...deps.model, manifest } };
+  const listener = await listen({ app: createApp(realDeps), deps: realDeps, host: "127.0.0.1", port: 0 });
+  return {
+    engine,
+    port: listener.port,
+    url: `http://127.0.0.1:${listener.port}`,
+    async close() {
+      await listener.close(0);
+      await engine.close({ deadlineMs: 0 });
+      await rm(cacheDir, { recursive: true, force: true });
+    },
+  };
+}
+
+/** POSTs JSON. */
+export function post(url: string, body: object, signal?: AbortSignal): Promise<Response> {
+  return fetch(url, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(body),
+    ...(signal && { signal }),
+  });
+}

@@ -39,7 +39,7 @@ const BLOCK_SIZES = { 8: [128, 64, 32, 16], 4: [32, 16] } as const satisfies Rec
 
 /**
  * In the first of the block sizes that divides the row; undefined if none does: such a matrix stays f32. Both tensors
- * stream; the weight is read once for each.
+ * stream. The scales that are found for the codes are kept until they are written themselves.
  */
 export function quantize(weight: Matrix, name: string, bits: Bits): Quantized | undefined {
   const { numRows, numColumns } = weight;
@@ -48,6 +48,7 @@ export function quantize(weight: Matrix, name: string, bits: Bits): Quantized | 
   const numBlocks = numColumns / blockSize;
   const scalesOf = bits === 8 ? largestScales : searchedScales;
   const pack = bits === 8 ? eightBitCodes : fourBitCodes;
+  let found: Float32Array[] = [];
   return {
     bits,
     blockSize,
@@ -56,14 +57,22 @@ export function quantize(weight: Matrix, name: string, bits: Bits): Quantized | 
       storage: `${name}.codes`,
       shape: [numRows, numBlocks, (blockSize * bits) / 8],
       *chunks() {
-        for (const rows of rowChunks(weight)) yield pack(rows, blockSize, scalesOf(rows, blockSize));
+        found = [];
+        for (const rows of rowChunks(weight)) {
+          const scales = scalesOf(rows, blockSize);
+          found.push(scales);
+          yield pack(rows, blockSize, scales);
+        }
       },
     },
     scales: {
       dtype: "f32",
       shape: [numRows, numBlocks],
       *chunks() {
-        for (const rows of rowChunks(weight)) yield asBytes(scalesOf(rows, blockSize));
+        const isComplete = found.reduce((sum, { length }) => sum + length, 0) === numRows * numBlocks;
+        if (isComplete) for (const scales of found) yield asBytes(scales);
+        else for (const rows of rowChunks(weight)) yield asBytes(scalesOf(rows, blockSize));
+        found = [];
       },
     },
   };
@@ -98,6 +107,9 @@ const HIGHEST = 7;
 /** Where the search puts the block's extreme, in codes: outside -8 it is clipped, which may pay for the others. */
 const EXTREMES = [-6.5, -6.75, -7, -7.25, -7.5, -7.75, -8, -8.25, -8.5, -8.75, -9];
 
+/** Added to a small f64 and taken away again, it leaves the nearest whole number: several times as fast as Math.round. */
+const ROUNDER = 1.5 * 2 ** 52;
+
 /**
  * The scale with the least squared error that the search finds. For given codes c the best one is Σwc / Σc², which takes
  * (Σwc)² / Σc² off Σw²; the codes are those that put the block's extreme at each of `EXTREMES`. Scales have either sign:
@@ -111,13 +123,14 @@ function searchedScales(values: Float32Array, blockSize: number): Float32Array {
     const largest = extreme(values, start, blockSize);
     if (largest === 0) continue;
     let mostGained = 0;
-    for (const place of EXTREMES) {
-      const inverse = place / largest;
+    for (let k = 0; k < EXTREMES.length; k++) {
+      const inverse = EXTREMES[k]! / largest;
       let wc = 0;
       let cc = 0;
       for (let i = start; i < end; i++) {
-        const code = clamp(Math.round(values[i]! * inverse), LOWEST, HIGHEST);
-        wc += values[i]! * code;
+        const weight = values[i]!;
+        const code = fourBitCode(weight * inverse);
+        wc += weight * code;
         cc += code * code;
       }
       const gained = (wc * wc) / cc;
@@ -135,12 +148,16 @@ function fourBitCodes(values: Float32Array, blockSize: number, scales: Float32Ar
   for (let block = 0; block < scales.length; block++) {
     const inverse = inverseOf(scales[block]!);
     for (let i = block * blockSize; i < (block + 1) * blockSize; i += 2) {
-      const low = clamp(Math.round(values[i]! * inverse), LOWEST, HIGHEST) + LOWEST;
-      const high = clamp(Math.round(values[i + 1]! * inverse), LOWEST, HIGHEST) + LOWEST;
+      const low = fourBitCode(values[i]! * inverse) + LOWEST;
+      const high = fourBitCode(values[i + 1]! * inverse) + LOWEST;
       codes[i / 2] = low | (high << 4);
     }
   }
   return codes;
+}
+
+function fourBitCode(x: number): number {
+  return clamp(x + ROUNDER - ROUNDER, LOWEST, HIGHEST);
 }
 
 /** The value of largest size, with its sign. */

@@ -100,6 +100,15 @@ describe("a matrix in four bits", () => {
     expect(maxDifference(decoded(new Float32Array(64), 32, 4), new Float32Array(64))).toBe(0);
   });
 
+  it("has the same scales whether its codes were asked for before or not", () => {
+    const values = Float32Array.from({ length: 320 }, (_, i) => Math.sin(i * i));
+    const { codes, scales } = quantize(matrixOf(values, 64), "w", 4)!;
+    const alone = bytesOf(scales);
+    bytesOf(codes);
+    expect(bytesOf(scales)).toEqual(alone);
+    expect(bytesOf(scales)).toEqual(alone);
+  });
+
   it("does not exist where no block divides a row", () => {
     expect(quantize(matrixOf(new Float32Array(24), 24), "w", 4)).toBeUndefined();
   });

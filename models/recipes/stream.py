@@ -70,7 +70,8 @@ class Stream:
 
     def load_state_dict(self, state):
         self.rng.setstate(state["rng"])
-        self.rows = [list(r) for r in state["rows"]]
+        if len(state["rows"]) == len(self.rows):
+            self.rows = [list(r) for r in state["rows"]]
         for name, (order, epochs) in state["sources"].items():
             if name in self.sources:
                 self.sources[name].order, self.sources[name].epochs = list(order), epochs

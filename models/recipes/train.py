@@ -107,6 +107,11 @@ class Workers:
         return sum(loss for loss, _ in results)
 
 
+def tensors(nested):
+    """All tensors in lists and tuples of any depth."""
+    return [nested] if isinstance(nested, torch.Tensor) else [t for part in nested or () for t in tensors(part)]
+
+
 def load_model(path, average=True):
     saved = torch.load(path, map_location="cpu", weights_only=False)
     model = architectures.create(saved["arch"], saved["size"])
@@ -117,6 +122,7 @@ def load_model(path, average=True):
 def main():
     args = parse()
     torch.set_num_threads(1)  # parallel over shards instead, see Workers
+    torch.backends.cuda.matmul.allow_tf32 = True
     torch.manual_seed(args.seed)
     args.run.mkdir(parents=True, exist_ok=True)
     (args.run / "train.pid").write_text(str(os.getpid()))
@@ -142,7 +148,8 @@ def main():
         average.weights, average.count = saved["average"], saved["averaged"]
         stream.load_state_dict(saved["stream"])
         step, tokens, seconds = saved["step"], saved["tokens"], saved["seconds"]
-        states = saved["states"] if (saved["rows"], len(saved["states"])) == (args.rows, args.shards) else states
+        fits = [t.shape for t in tensors(saved["states"])] == [t.shape for t in tensors(states)]  # not after a move between CPU and GPU
+        states = saved["states"] if fits else states
         print(f"resumed {source} at {tokens:,} tokens", flush=True)
     print(f"{args.arch} {sum(p.numel() for p in model.parameters()):,} parameters, {device}", flush=True)
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kernels import ops, plain
+import kernels as backends
 
 
 class Config:
@@ -129,7 +129,7 @@ class DenseMamba(nn.Module):
     def __init__(self, config, half=True, kernels=None):
         super().__init__()
         self.config, self.half, self.backbone = config, half, Backbone(config)
-        self.kernels = kernels or (plain if torch.cuda.is_available() else ops)
+        self.kernels = kernels or backends.best()
 
     @staticmethod
     def split(name):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kernels import ops, plain
+import kernels as backends
 
 from .densemamba import Norm
 
@@ -100,7 +100,7 @@ class RetNet(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.config, self.model = config, Model(config)
-        self.kernels = plain if torch.cuda.is_available() else ops
+        self.kernels = backends.best()
 
     @staticmethod
     def split(name):

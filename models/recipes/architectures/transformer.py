@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kernels import ops, plain
+import kernels as backends
 
 from .densemamba import Norm
 from .retnet import rotate, rotation
@@ -49,7 +49,7 @@ class Layer(nn.Module):
 class Transformer(nn.Module):
     def __init__(self, config):
         super().__init__()
-        self.config, self.kernels = config, plain if torch.cuda.is_available() else ops
+        self.config, self.kernels = config, backends.best()
         self.embeddings = nn.Embedding(config.vocab, config.hidden)
         nn.init.normal_(self.embeddings.weight, std=0.02)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))

@@ -4,9 +4,9 @@
  */
 import { performance } from "node:perf_hooks";
 import type { Engine } from "../engine/engine.ts";
-import type { SequenceRequest } from "../engine/sequence.ts";
+import type { ResumePoint, SequenceRequest } from "../engine/sequence.ts";
 import { GREEDY } from "../sampling/params.ts";
-import { slope } from "./report.ts";
+import { median, slope } from "./report.ts";
 
 export function streamRequest(promptIds: readonly number[], maxTokens: number, signal?: AbortSignal): SequenceRequest {
   return {
@@ -79,30 +79,58 @@ export async function measureInterference(
   return { firstTokenMs, stepMs };
 }
 
-/** One session of `numTokens`: tokens/s of its first and last tenth, and resident bytes per token between the two. */
-export async function measureLongSession(
-  engine: Engine,
-  numTokens: number,
-): Promise<{ readonly firstRate: number; readonly lastRate: number; readonly bytesPerToken: number }> {
-  const tenth = Math.floor(numTokens / 10);
-  const marksMs: number[] = [];
+export interface LongSession {
+  /** Tokens per second of the session's first and last tenth. */
+  readonly firstRate: number;
+  readonly lastRate: number;
+  /** The same, each over the rate of fresh sequences that ran in between: the machine's own drift cancels out. */
+  readonly firstRelative: number;
+  readonly lastRelative: number;
+  /** Growth of resident memory behind the first tenth. */
+  readonly bytesPerToken: number;
+}
+
+const NUM_SEGMENTS = 50;
+
+/** One session of `numTokens` in segments, each resumed from the last one's state; fresh sequences take turns with it. */
+export async function measureLongSession(engine: Engine, numTokens: number): Promise<LongSession> {
+  const length = Math.ceil(numTokens / NUM_SEGMENTS);
+  const tenth = NUM_SEGMENTS / 10;
+  const rates: { session: number; fresh: number }[] = [];
   const memory: { x: number; y: number }[] = [];
-  let numSeen = 0;
-  for await (const event of engine.submit([streamRequest(makePrompt(8, 1), numTokens)])[0]!.events) {
-    if (event.type !== "token") continue;
-    numSeen++;
-    if (numSeen === 1 || numSeen === tenth || numSeen === numTokens - tenth || numSeen === numTokens) {
-      marksMs.push(performance.now());
-    }
-    // The first tenth warms up the heap; the slope is taken over the rest.
-    if (numSeen >= tenth && numSeen % Math.max(1, Math.floor(tenth / 20)) === 0) {
-      memory.push({ x: numSeen, y: process.memoryUsage.rss() });
-    }
+  let resume: ResumePoint | undefined;
+  await runSegment(engine, undefined, length); // warm-up
+  for (let segment = 0; segment < NUM_SEGMENTS; segment++) {
+    const isTimed = segment < tenth || segment >= NUM_SEGMENTS - tenth;
+    const fresh = isTimed ? (await runSegment(engine, undefined, length)).rate : Number.NaN;
+    const run = await runSegment(engine, resume, length);
+    resume = run.end;
+    rates.push({ session: run.rate, fresh });
+    if (segment >= tenth) memory.push({ x: segment * length, y: process.memoryUsage.rss() });
   }
-  const rate = (count: number, fromMs: number, toMs: number) => (count / (toMs - fromMs)) * 1000;
+  const first = rates.slice(0, tenth);
+  const last = rates.slice(-tenth);
   return {
-    firstRate: rate(tenth - 1, marksMs[0]!, marksMs[1]!),
-    lastRate: rate(tenth, marksMs[2]!, marksMs[3]!),
+    firstRate: median(first.map(({ session }) => session)),
+    lastRate: median(last.map(({ session }) => session)),
+    firstRelative: median(first.map(({ session, fresh }) => session / fresh)),
+    lastRelative: median(last.map(({ session, fresh }) => session / fresh)),
     bytesPerToken: slope(memory),
   };
+}
+
+async function runSegment(
+  engine: Engine,
+  resume: ResumePoint | undefined,
+  numTokens: number,
+): Promise<{ readonly rate: number; readonly end: ResumePoint | undefined }> {
+  const request = streamRequest(makePrompt(8, 1), numTokens);
+  let firstAtMs = 0;
+  let end: ResumePoint | undefined;
+  for await (const event of engine.submit([{ ...request, ...(resume && { resume }), capture: { end: true } }])[0]!
+    .events) {
+    if (event.type === "token" && firstAtMs === 0) firstAtMs = performance.now();
+    else if (event.type === "finished") end = event.captured;
+  }
+  return { rate: ((numTokens - 1) / (performance.now() - firstAtMs)) * 1000, end };
 }

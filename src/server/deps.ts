@@ -3,6 +3,7 @@
  * clock and ids, and its options. Structural types: the server knows no engine, no runtime and no metrics backend.
  */
 import type { EngineStatus } from "../engine/observer.ts";
+import type { SessionInfo } from "../generation/conversations.ts";
 import type { GenerationEvent, GenerationRequest } from "../generation/events.ts";
 import type { Manifest } from "../model/artifact.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
@@ -44,16 +45,6 @@ export interface ConversationDirectory {
   deleteSession(id: string): Promise<void>;
   /** @throws `response_not_found` */
   deleteResponse(id: string): Promise<void>;
-}
-
-export interface SessionInfo {
-  readonly id: string;
-  readonly numTokens: number;
-  readonly position: number;
-  readonly stateBytes: number;
-  readonly createdAtMs: number;
-  readonly lastUsedAtMs: number;
-  readonly busy: boolean;
 }
 
 export interface ServedModel {

@@ -4,6 +4,7 @@
  */
 import { setImmediate as tick } from "node:timers/promises";
 import { DenseMambaError } from "../../src/errors.ts";
+import type { SessionInfo } from "../../src/generation/conversations.ts";
 import type {
   GenerationEvent,
   GenerationRequest,
@@ -11,7 +12,7 @@ import type {
   TextLogprob,
   TokenDetail,
 } from "../../src/generation/events.ts";
-import type { ConversationDirectory, SessionInfo, TextGenerator, TextTokenizer } from "../../src/server/deps.ts";
+import type { ConversationDirectory, TextGenerator, TextTokenizer } from "../../src/server/deps.ts";
 
 type FakeTokenizer = TextTokenizer & { tokenBytes(id: number): Uint8Array };
 

@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 
 const json = (file: string) => JSON.parse(readFileSync(file, "utf8"));
@@ -50,4 +50,10 @@ describe("package.json", () => {
     expect(versions.filter((version) => !/^\d+\.\d+\.\d+$/.test(version))).toEqual([]);
     expect(devDependencies["@types/node"].split(".")[0]).toBe(/\d+/.exec(engines.node)![0]);
   });
+});
+
+// Old bug: npx links a checkout into its cache and makes the command executable once; a build made anew was not.
+it("the build leaves the command executable", () => {
+  const [command] = Object.values<string>(json("package.json").bin);
+  expect(statSync(command!).mode & 0o111).not.toBe(0);
 });

@@ -1,6 +1,6 @@
 /** Sessions on the wire: the body that creates one and the object that describes one. */
 import * as z from "zod";
-import type { SessionInfo } from "../deps.ts";
+import type { SessionInfo } from "../../generation/conversations.ts";
 import { sessionId } from "./fields.ts";
 
 export function sessionBody() {

@@ -11,6 +11,8 @@ export type ErrorCode =
   | "session_not_found"
   | "session_exists"
   | "session_busy"
+  | "session_conflict" // another server has advanced the session meanwhile
+  | "quota_exceeded"
   | "previous_response_not_found"
   | "response_not_found"
   | "queue_full"

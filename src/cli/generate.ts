@@ -82,6 +82,7 @@ function toRequest(prompt: string, options: GenerateOptions): GenerationRequest 
     skipSpecialTokens: true,
     addSpecialTokens: true,
     echo: false,
+    owner: "",
     signal: options.signal,
   };
 }

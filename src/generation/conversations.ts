@@ -17,6 +17,8 @@ export interface SessionInfo {
   readonly stateBytes: number;
   readonly createdAtMs: number;
   readonly lastUsedAtMs: number;
+  /** When it will be forgotten unless it is used before. */
+  readonly expiresAtMs?: number;
   readonly busy: boolean;
 }
 
@@ -68,7 +70,7 @@ export class Conversations {
   }
 
   /** @throws `invalid_value` for a malformed id, `session_exists` */
-  async createSession(id: string = this.#newId()): Promise<SessionInfo> {
+  async createSession(owner: string, id: string = this.#newId()): Promise<SessionInfo> {
     checkId(id);
     if ((await this.#findState(id)) !== undefined || this.#sessions.has(id)) {
       throw new DenseMambaError("session_exists", `session ${id} exists already`, { param: "session_id" });
@@ -79,7 +81,7 @@ export class Conversations {
   }
 
   /** Those used since this process began, the least recently used first. */
-  async listSessions(): Promise<SessionInfo[]> {
+  async listSessions(owner: string): Promise<SessionInfo[]> {
     const ids = [...this.#sessions.keys()];
     const found: SessionInfo[] = [];
     // Asking the store counts as use, there; going from the oldest to the newest leaves its order as it is.
@@ -88,13 +90,13 @@ export class Conversations {
   }
 
   /** @throws `session_not_found` */
-  async inspectSession(id: string): Promise<SessionInfo> {
+  async inspectSession(owner: string, id: string): Promise<SessionInfo> {
     if ((await this.#findState(id)) === undefined) throw notFound({ type: "session", id });
     return this.#info(id);
   }
 
   /** @throws `session_not_found`, `session_busy` */
-  async deleteSession(id: string): Promise<void> {
+  async deleteSession(owner: string, id: string): Promise<void> {
     if (this.#busy.has(id)) throw busy(id);
     const wasKept = await this.#store.delete(storeKey({ type: "session", id }));
     const wasKnown = this.#sessions.delete(id);
@@ -102,7 +104,7 @@ export class Conversations {
   }
 
   /** @throws `response_not_found` */
-  async deleteResponse(id: string): Promise<void> {
+  async deleteResponse(owner: string, id: string): Promise<void> {
     if (await this.#store.delete(storeKey({ type: "response", id }))) return;
     throw new DenseMambaError("response_not_found", `response ${id} is not kept here`, { param: "response_id" });
   }

@@ -52,6 +52,10 @@ export interface GenerationRequest {
   readonly resumeFrom?: ConversationKey;
   /** Keep the conversation at the end, under this key. One prompt, one choice. */
   readonly keepAs?: ConversationKey;
+  /** Whose sessions and responses `resumeFrom` and `keepAs` name; "" where the server has no keys. */
+  readonly owner: string;
+  /** Requests share what was read before only with requests of the same salt: a prefix hit can be timed. Default: "". */
+  readonly cacheSalt?: string;
   readonly signal: AbortSignal;
 }
 

@@ -36,15 +36,16 @@ export type TextTokenizer = Pick<
   "vocabSize" | "chatTemplate" | "specialTokens" | "encode" | "decode" | "idToToken" | "tokenText"
 >;
 
+/** Every method takes the owner first: for anyone else what it names does not exist. */
 export interface ConversationDirectory {
-  createSession(id?: string): Promise<SessionInfo>;
-  listSessions(): Promise<readonly SessionInfo[]>;
+  createSession(owner: string, id?: string): Promise<SessionInfo>;
+  listSessions(owner: string): Promise<readonly SessionInfo[]>;
   /** @throws `session_not_found` */
-  inspectSession(id: string): Promise<SessionInfo>;
+  inspectSession(owner: string, id: string): Promise<SessionInfo>;
   /** @throws `session_not_found`, `session_busy` */
-  deleteSession(id: string): Promise<void>;
+  deleteSession(owner: string, id: string): Promise<void>;
   /** @throws `response_not_found` */
-  deleteResponse(id: string): Promise<void>;
+  deleteResponse(owner: string, id: string): Promise<void>;
 }
 
 export interface ServedModel {

@@ -71,6 +71,7 @@ export function request(
     skipSpecialTokens: true,
     addSpecialTokens: true,
     echo: false,
+    owner: "",
     signal: new AbortController().signal,
     ...given,
   };

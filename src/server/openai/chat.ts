@@ -79,7 +79,7 @@ function requestTemplate(trusted: boolean) {
 export type ChatBody = z.output<ReturnType<typeof chatBody>>;
 
 export interface ChatTask {
-  readonly request: Omit<GenerationRequest, "signal">;
+  readonly request: Omit<GenerationRequest, "owner" | "signal">;
   readonly stream: boolean;
   readonly includeUsage: boolean;
   readonly returnTokenIds: boolean;

@@ -34,7 +34,7 @@ export function completionBody(bounds: Bounds) {
 export type CompletionBody = z.output<ReturnType<typeof completionBody>>;
 
 export interface CompletionTask {
-  readonly request: Omit<GenerationRequest, "signal">;
+  readonly request: Omit<GenerationRequest, "owner" | "signal">;
   readonly stream: boolean;
   readonly includeUsage: boolean;
   readonly echo: boolean;

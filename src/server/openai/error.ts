@@ -44,6 +44,8 @@ const MAPPINGS: Readonly<Record<ErrorCode, Mapping>> = {
   route_not_found: { status: 404, type: "invalid_request_error" },
   method_not_allowed: { status: 405, type: "invalid_request_error" },
   session_exists: { status: 409, type: "invalid_request_error", retryable: false },
+  session_conflict: { status: 409, type: "invalid_request_error", retryable: false },
+  quota_exceeded: { status: 403, type: "invalid_request_error" },
   session_busy: { status: 409, type: "invalid_request_error", retryAfterMs: 500 },
   body_too_large: { status: 413, type: "invalid_request_error" },
   queue_full: { status: 429, type: "rate_limit_error", retryAfterMs: 1000 },

@@ -51,7 +51,7 @@ export function responseBody(bounds: Bounds) {
 export type ResponseBody = z.output<ReturnType<typeof responseBody>>;
 
 export interface ResponseTask {
-  readonly request: Omit<GenerationRequest, "signal" | "keepAs">;
+  readonly request: Omit<GenerationRequest, "owner" | "signal" | "keepAs">;
   readonly stream: boolean;
   readonly store: boolean;
   readonly logprobs: boolean;

@@ -27,9 +27,9 @@ export function answerHead(deps: ServerDeps, idPrefix: "cmpl" | "chatcmpl"): Ans
 export function generateFor(
   context: AppContext,
   deps: ServerDeps,
-  request: Omit<GenerationRequest, "signal">,
+  request: Omit<GenerationRequest, "owner" | "signal">,
 ): AsyncIterable<GenerationEvent> {
-  return deps.generator.generate({ ...request, signal: context.req.raw.signal });
+  return deps.generator.generate({ ...request, owner: "", signal: context.req.raw.signal });
 }
 
 export interface SseShape {
@@ -45,7 +45,7 @@ export interface SseShape {
 export async function answerSse(
   context: AppContext,
   deps: ServerDeps,
-  request: Omit<GenerationRequest, "signal">,
+  request: Omit<GenerationRequest, "owner" | "signal">,
   shape: SseShape,
 ): Promise<Response> {
   const gone = new AbortController();
@@ -53,7 +53,7 @@ export async function answerSse(
   const clientSignal = context.req.raw.signal;
   if (clientSignal.aborted) abort();
   else clientSignal.addEventListener("abort", abort, { once: true });
-  const admitted = await admit(deps.generator.generate({ ...request, signal: gone.signal }));
+  const admitted = await admit(deps.generator.generate({ ...request, owner: "", signal: gone.signal }));
 
   return streamSse(context, deps.options, abort, async (stream) => {
     const emit: Emit = shape.eventLines

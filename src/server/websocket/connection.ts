@@ -116,6 +116,7 @@ export class ResponsesConnection {
     checkModel(body.model, deps.model);
     const task = toResponseTask(body, boundsOf(deps));
     const events = deps.generator.generate({
+      owner: "",
       ...task.request,
       keepAs: { type: "response", id: head.id },
       signal: abort.signal,
@@ -145,7 +146,7 @@ export class ResponsesConnection {
     const { conversations } = this.#context.deps.generator;
     for (const id of this.#unstored) {
       // It may never have been kept, or have been evicted since.
-      conversations.deleteResponse(id).catch((error: unknown) => {
+      conversations.deleteResponse("", id).catch((error: unknown) => {
         this.#context.deps.log.debug(
           { err: error, ...this.#logFields },
           "an unstored response was not there to delete",

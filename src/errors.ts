@@ -20,6 +20,7 @@ export type ErrorCode =
   | "shutting_down"
   | "not_ready" // the runtime is starting or recovering
   | "runtime_fault" // the runtime failed under this request
+  | "store_unavailable" // no tier that could keep or find the state answers
   | "invalid_api_key"
   | "body_too_large"
   | "route_not_found"

@@ -4,7 +4,8 @@
  */
 import { strict as assert } from "node:assert";
 import { DenseMambaError } from "../errors.ts";
-import type { Snapshot, StateStore, StoreStats } from "./store.ts";
+import { LocalClaims } from "./claims.ts";
+import type { Claim, ListedSnapshot, PutOptions, Snapshot, StateStore, StoreStats } from "./store.ts";
 
 /** Objects, map entry and array headers of one snapshot, roughly. */
 const OVERHEAD_BYTES = 512;
@@ -12,33 +13,43 @@ const OVERHEAD_BYTES = 512;
 interface Entry {
   readonly snapshot: Snapshot;
   readonly bytes: number;
+  readonly expiresAtMs: number | undefined;
 }
 
 export class MemoryStore implements StateStore {
   readonly #maxBytes: number;
+  readonly #nowMs: () => number;
+  readonly #claims: LocalClaims;
   /** In the order of use, the oldest first. */
   readonly #entries = new Map<string, Entry>();
   #bytes = 0;
   #numEvicted = 0;
 
-  constructor({ maxBytes }: { readonly maxBytes: number }) {
+  constructor({ maxBytes, nowMs = Date.now }: { readonly maxBytes: number; readonly nowMs?: () => number }) {
     assert(maxBytes >= 0, "maxBytes is checked by the config");
     this.#maxBytes = maxBytes;
+    this.#nowMs = nowMs;
+    this.#claims = new LocalClaims({ nowMs });
   }
 
   async get(key: string): Promise<Snapshot | undefined> {
-    const entry = this.#entries.get(key);
+    const entry = this.#find(key);
     if (entry === undefined) return undefined;
     this.#entries.delete(key);
     this.#entries.set(key, entry);
     return entry.snapshot;
   }
 
+  async has(key: string): Promise<boolean> {
+    return this.#find(key) !== undefined;
+  }
+
   /**
    * Keeps the snapshot itself, not a copy: neither side may change it afterwards.
-   * @throws `invalid_value` if it alone exceeds the bound; what was kept under the key stays.
+   * @throws `session_conflict`; `invalid_value` if it alone exceeds the bound; what was kept under the key stays.
    */
-  async put(key: string, snapshot: Snapshot): Promise<void> {
+  async put(key: string, snapshot: Snapshot, { expiresAtMs, fence }: PutOptions = {}): Promise<void> {
+    if (fence !== undefined) this.#claims.check(key, fence);
     const bytes = bytesOf(key, snapshot);
     if (bytes > this.#maxBytes) {
       throw new DenseMambaError(
@@ -52,12 +63,23 @@ export class MemoryStore implements StateStore {
       this.#remove(oldest);
       this.#numEvicted++;
     }
-    this.#entries.set(key, { snapshot, bytes });
+    this.#entries.set(key, { snapshot, bytes, expiresAtMs });
     this.#bytes += bytes;
   }
 
   async delete(key: string): Promise<boolean> {
-    return this.#remove(key);
+    const existed = this.#find(key) !== undefined;
+    this.#remove(key);
+    return existed;
+  }
+
+  async *list(prefix: string): AsyncIterable<ListedSnapshot> {
+    for (const key of [...this.#entries.keys()]) {
+      const entry = key.startsWith(prefix) ? this.#find(key) : undefined;
+      if (entry === undefined) continue;
+      const { bytes, expiresAtMs } = entry;
+      yield { key, bytes, ...(expiresAtMs !== undefined && { expiresAtMs }) };
+    }
   }
 
   stats(): StoreStats {
@@ -69,12 +91,28 @@ export class MemoryStore implements StateStore {
     };
   }
 
-  #remove(key: string): boolean {
+  async claim(key: string, options: { readonly ttlMs: number }): Promise<Claim | undefined> {
+    return this.#claims.claim(key, options);
+  }
+
+  async close(): Promise<void> {
+    this.#entries.clear();
+    this.#bytes = 0;
+  }
+
+  /** What has expired is removed when it is asked for; until then it is as evictable as anything. */
+  #find(key: string): Entry | undefined {
     const entry = this.#entries.get(key);
-    if (entry === undefined) return false;
+    if (entry?.expiresAtMs === undefined || entry.expiresAtMs > this.#nowMs()) return entry;
+    this.#remove(key);
+    return undefined;
+  }
+
+  #remove(key: string): void {
+    const entry = this.#entries.get(key);
+    if (entry === undefined) return;
     this.#entries.delete(key);
     this.#bytes -= entry.bytes;
-    return true;
   }
 }
 

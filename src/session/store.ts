@@ -1,6 +1,6 @@
 /**
- * Where kept states live. `StateStore` is one of the three seams: memory today; disk and Valkey/Redis take the same
- * codec. Keys are opaque. Knows nothing of HTTP or of the runtime.
+ * Where kept states live. `StateStore` is one of the three seams: memory, disk, Valkey/Redis, and the tiers made of
+ * them. Keys are opaque but for their beginnings, which can be listed. Knows nothing of HTTP or of the runtime.
  */
 
 /** A conversation at rest: enough to go on exactly where it stopped, under the same model. */
@@ -9,18 +9,67 @@ export interface Snapshot {
   readonly tokenIds: readonly number[];
   /** How many of `tokenIds` the state has read: `state` is valid at this position only. */
   readonly position: number;
-  /** Fixed size, tensors in the order of the model's state spec. */
+  /** Fixed size, tensors in the order of the model's state spec. Empty only at position 0: a record without a state. */
   readonly state: Uint8Array;
   /** What the text layer needs to go on (JSON-serialisable), opaque to the store. */
   readonly conversation: unknown;
+  /** Where the random numbers stand, if the next answer is to go on with them. */
+  readonly sampler?: SamplerState;
+  /** How often what is kept under the key was replaced: stamped by `TieredStore`, which tells old copies by it. */
+  readonly revision?: number;
 }
 
+export interface SamplerState {
+  readonly seed: number;
+  /** Random numbers taken from the seed's sequence so far. */
+  readonly numDraws: number;
+}
+
+export interface PutOptions {
+  /** From then on the snapshot does not exist. Default: it stays until it is deleted or evicted. */
+  readonly expiresAtMs?: number;
+  /** Of the claim under which the snapshot was made: refused if the key has been claimed by another since. */
+  readonly fence?: number;
+}
+
+export interface ListedSnapshot {
+  readonly key: string;
+  /** What it costs the store. */
+  readonly bytes: number;
+  readonly expiresAtMs?: number;
+}
+
+/** The right to advance what is kept under a key, held by one at a time, for as long as it is renewed. */
+export interface Claim {
+  /** Larger than that of any earlier claim of the key. */
+  readonly fence: number;
+  /** Holds it for another `ttlMs` from now. False: it has lapsed and another holds it, or did. */
+  renew(): Promise<boolean>;
+  /** Idempotent. */
+  release(): Promise<void>;
+}
+
+/** @throws `store_unavailable` from any method, if the store cannot be reached or written to. */
 export interface StateStore {
+  /** A use, for those that evict the least recently used. @throws `invalid_snapshot` if what is kept is damaged. */
   get(key: string): Promise<Snapshot | undefined>;
-  /** Replaces. May evict others to stay within the store's bound. */
-  put(key: string, snapshot: Snapshot): Promise<void>;
+  /** Whether `get` would find something. Reads no state, and is not a use. */
+  has(key: string): Promise<boolean>;
+  /**
+   * Replaces. May evict others to stay within the store's bound. Once it returns, the snapshot is kept as durably as the
+   * store can.
+   * @throws `session_conflict` for a stale fence; `invalid_value` if the snapshot alone exceeds the store's bound
+   */
+  put(key: string, snapshot: Snapshot, options?: PutOptions): Promise<void>;
+  /** @returns whether there was something to delete */
   delete(key: string): Promise<boolean>;
+  /** All whose keys begin with `prefix`, in no order. Reads no state, and is not a use. */
+  list(prefix: string): AsyncIterable<ListedSnapshot>;
   stats(): StoreStats;
+  /** @returns undefined while another holds it. The key need not exist. */
+  claim(key: string, options: { readonly ttlMs: number }): Promise<Claim | undefined>;
+  /** Ends connections and writes what is not yet written. Nothing may be called afterwards. */
+  close(): Promise<void>;
 }
 
 export interface StoreStats {

@@ -54,6 +54,7 @@ const MAPPINGS: Readonly<Record<ErrorCode, Mapping>> = {
   runtime_fault: { status: 500, type: "server_error" },
   not_ready: { status: 503, type: "server_error", retryAfterMs: 2000 },
   shutting_down: { status: 503, type: "server_error", retryAfterMs: 2000 },
+  store_unavailable: { status: 503, type: "server_error", retryAfterMs: 2000 },
   invalid_checkpoint: { status: 500, type: "server_error", retryable: false },
   invalid_artifact: { status: 500, type: "server_error", retryable: false },
   invalid_snapshot: { status: 500, type: "server_error", retryable: false },

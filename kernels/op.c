@@ -1,0 +1,164 @@
+/**
+ * The helpers of op.h that are not worth inlining: attributes, messages, scratch memory, and the frame around a run.
+ */
+#include "op.h"
+
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { MESSAGE_BYTES = 256, SCRATCH_ALIGNMENT = 64, MIN_BLOCK_BYTES = 64 * 1024 };
+
+int64_t dm_int(DmAttributes *attributes, const char *name) {
+  int64_t value = 0;
+  OrtStatus *status = attributes->api->KernelInfoGetAttribute_int64(attributes->info, name, &value);
+  if (status == NULL) return value;
+  attributes->api->ReleaseStatus(status);
+  dm_reject(attributes, "the attribute %s is missing", name);
+  return 0;
+}
+
+float dm_float(DmAttributes *attributes, const char *name) {
+  float value = 0;
+  OrtStatus *status = attributes->api->KernelInfoGetAttribute_float(attributes->info, name, &value);
+  if (status == NULL) return value;
+  attributes->api->ReleaseStatus(status);
+  dm_reject(attributes, "the attribute %s is missing", name);
+  return 0;
+}
+
+int64_t dm_int_or(const DmAttributes *attributes, const char *name, int64_t fallback) {
+  int64_t value = fallback;
+  OrtStatus *status = attributes->api->KernelInfoGetAttribute_int64(attributes->info, name, &value);
+  if (status == NULL) return value;
+  attributes->api->ReleaseStatus(status);
+  return fallback;
+}
+
+float dm_float_or(const DmAttributes *attributes, const char *name, float fallback) {
+  float value = fallback;
+  OrtStatus *status = attributes->api->KernelInfoGetAttribute_float(attributes->info, name, &value);
+  if (status == NULL) return value;
+  attributes->api->ReleaseStatus(status);
+  return fallback;
+}
+
+/** The first failure is the one to report. */
+static void keep_status(const OrtApi *api, OrtStatus **status, const char *format, va_list values) {
+  char message[MESSAGE_BYTES];
+  if (*status != NULL) return;
+  vsnprintf(message, sizeof message, format, values);
+  *status = api->CreateStatus(ORT_INVALID_ARGUMENT, message);
+}
+
+void *dm_reject(DmAttributes *attributes, const char *format, ...) {
+  va_list values;
+  va_start(values, format);
+  keep_status(attributes->api, &attributes->status, format, values);
+  va_end(values);
+  return NULL;
+}
+
+bool dm_fail(DmContext *context, const char *format, ...) {
+  va_list values;
+  va_start(values, format);
+  keep_status(context->api, &context->status, format, values);
+  va_end(values);
+  return false;
+}
+
+/**
+ * Scratch memory is a thread's own and kept from run to run: no lock, and no page faults after the first runs. Blocks are
+ * chained while a run asks for more than there is; the next run finds one block of the size that this one took in all.
+ */
+typedef struct Block {
+  struct Block *next; /* older */
+  size_t bytes;       /* after the header */
+  _Alignas(SCRATCH_ALIGNMENT) char data[];
+} Block;
+
+struct DmArena {
+  Block *newest;
+  size_t used;  /* of the newest block */
+  size_t total; /* by this run, all blocks */
+};
+
+static pthread_key_t arena_key;
+static pthread_once_t arena_key_once = PTHREAD_ONCE_INIT;
+static bool has_arena_key;
+
+static void free_blocks(Block *block) {
+  while (block != NULL) {
+    Block *next = block->next;
+    free(block);
+    block = next;
+  }
+}
+
+static void free_arena(void *arena) {
+  free_blocks(((struct DmArena *)arena)->newest);
+  free(arena);
+}
+
+static void create_arena_key(void) {
+  has_arena_key = pthread_key_create(&arena_key, free_arena) == 0;
+}
+
+static struct DmArena *thread_arena(void) {
+  pthread_once(&arena_key_once, create_arena_key);
+  if (!has_arena_key) return NULL;
+  struct DmArena *arena = pthread_getspecific(arena_key);
+  if (arena != NULL) return arena;
+  arena = calloc(1, sizeof *arena);
+  if (arena != NULL && pthread_setspecific(arena_key, arena) != 0) {
+    free(arena);
+    return NULL;
+  }
+  return arena;
+}
+
+static Block *new_block(size_t bytes, Block *next) {
+  const size_t size = (sizeof(Block) + bytes + SCRATCH_ALIGNMENT - 1) / SCRATCH_ALIGNMENT * SCRATCH_ALIGNMENT;
+  Block *block = size < bytes ? NULL : aligned_alloc(SCRATCH_ALIGNMENT, size);
+  if (block == NULL) return NULL;
+  block->next = next;
+  block->bytes = size - sizeof(Block);
+  return block;
+}
+
+void *dm_scratch(DmContext *context, size_t bytes) {
+  if (context->arena == NULL) context->arena = thread_arena();
+  struct DmArena *arena = context->arena;
+  const size_t needed = (bytes + SCRATCH_ALIGNMENT - 1) / SCRATCH_ALIGNMENT * SCRATCH_ALIGNMENT;
+  if (arena == NULL || needed < bytes) goto no_memory;
+  if (arena->newest == NULL || arena->newest->bytes - arena->used < needed) {
+    Block *block = new_block(needed < MIN_BLOCK_BYTES ? MIN_BLOCK_BYTES : needed, arena->newest);
+    if (block == NULL) goto no_memory;
+    arena->newest = block;
+    arena->used = 0;
+  }
+  void *memory = arena->newest->data + arena->used;
+  arena->used += needed;
+  arena->total += needed;
+  return memory;
+no_memory:
+  dm_fail(context, "no memory for %zu bytes", bytes);
+  return NULL;
+}
+
+static void reset_arena(struct DmArena *arena) {
+  if (arena->newest != NULL && arena->newest->next != NULL) {
+    free_blocks(arena->newest);
+    arena->newest = new_block(arena->total, NULL); /* NULL: the next run asks again */
+  }
+  arena->used = 0;
+  arena->total = 0;
+}
+
+OrtStatus *dm_run(const DmOp *op, const void *state, const OrtApi *api, OrtKernelContext *ort_context) {
+  DmContext context = {.api = api, .context = ort_context};
+  if (!op->compute(state, &context)) dm_fail(&context, "%s failed", op->name); /* unless it has said why */
+  if (context.arena != NULL) reset_arena(context.arena);
+  return context.status;
+}

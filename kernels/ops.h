@@ -1,0 +1,5 @@
+/**
+ * Every operator: `X(name)` stands for the `DmOp` that name.c exports as `DM_NAME(name)`.
+ */
+#define DM_OPS(X) \
+  X(embed_rows)

@@ -1,0 +1,207 @@
+/**
+ * Makes ONNX Runtime know our operators: the callbacks through which it asks about one, and the library's entry points.
+ * Everything here is constant or made once in the process; nothing belongs to a session.
+ */
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "isa.h"
+#include "op.h"
+#include "ops.h"
+
+#define DM_EXPORT __attribute__((visibility("default")))
+#define DM_DOMAIN "densemamba"
+
+/** ONNX Runtime hands its callbacks a pointer to the first field. */
+typedef struct {
+  OrtCustomOp base;
+  const DmOp *op;
+} RegisteredOp;
+
+typedef struct {
+  const DmOp *op;
+  const OrtApi *api;
+  void *state;
+} Kernel;
+
+static const DmOp *op_of(const OrtCustomOp *custom) {
+  return ((const RegisteredOp *)custom)->op;
+}
+
+static size_t count(const DmArgument *arguments, size_t max) {
+  size_t n = 0;
+  while (n < max && arguments[n].type != 0) n++;
+  return n;
+}
+
+static const char *get_name(const OrtCustomOp *custom) {
+  return op_of(custom)->name;
+}
+
+static const char *get_provider(const OrtCustomOp *custom) {
+  (void)custom;
+  return "CPUExecutionProvider";
+}
+
+static int get_input_type(const OrtCustomOp *custom, size_t index) {
+  return (int)op_of(custom)->inputs[index].type;
+}
+
+static size_t get_num_inputs(const OrtCustomOp *custom) {
+  return count(op_of(custom)->inputs, DM_MAX_INPUTS);
+}
+
+static int get_output_type(const OrtCustomOp *custom, size_t index) {
+  return (int)op_of(custom)->outputs[index].type;
+}
+
+static size_t get_num_outputs(const OrtCustomOp *custom) {
+  return count(op_of(custom)->outputs, DM_MAX_OUTPUTS);
+}
+
+static int get_input_characteristic(const OrtCustomOp *custom, size_t index) {
+  return op_of(custom)->inputs[index].optional ? ORT_ARGUMENT_OPTIONAL : ORT_ARGUMENT_REQUIRED;
+}
+
+static int get_output_characteristic(const OrtCustomOp *custom, size_t index) {
+  return op_of(custom)->outputs[index].optional ? ORT_ARGUMENT_OPTIONAL : ORT_ARGUMENT_REQUIRED;
+}
+
+static int get_input_memory(const OrtCustomOp *custom, size_t index) {
+  (void)custom, (void)index;
+  return ORT_MEMORY_DEFAULT;
+}
+
+static int get_version(const OrtCustomOp *custom) {
+  (void)custom;
+  return 1; /* of the operator set; `DM_KERNELS_VERSION` is checked before a graph is loaded */
+}
+
+static void destroy_state(const DmOp *op, void *state) {
+  if (op->destroy != NULL) op->destroy(state);
+  else free(state);
+}
+
+static OrtStatus *create_kernel(const OrtCustomOp *custom, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+  const DmOp *op = op_of(custom);
+  DmAttributes attributes = {.api = api, .info = info};
+  void *state = op->create == NULL ? NULL : op->create(&attributes);
+  Kernel *kernel = attributes.status == NULL ? malloc(sizeof *kernel) : NULL;
+  if (kernel == NULL) {
+    if (state != NULL) destroy_state(op, state);
+    return attributes.status != NULL ? attributes.status : api->CreateStatus(ORT_FAIL, "no memory for a kernel");
+  }
+  *kernel = (Kernel){.op = op, .api = api, .state = state};
+  *out = kernel;
+  return NULL;
+}
+
+static OrtStatus *compute(void *data, OrtKernelContext *context) {
+  const Kernel *kernel = data;
+  return dm_run(kernel->op, kernel->state, kernel->api, context);
+}
+
+static void destroy_kernel(void *data) {
+  Kernel *kernel = data;
+  if (kernel->state != NULL) destroy_state(kernel->op, kernel->state);
+  free(kernel);
+}
+
+#define CALLBACKS                                        \
+  {                                                      \
+      .version = DM_ORT_API_VERSION,                     \
+      .GetName = get_name,                               \
+      .GetExecutionProviderType = get_provider,          \
+      .GetInputType = get_input_type,                    \
+      .GetInputTypeCount = get_num_inputs,               \
+      .GetOutputType = get_output_type,                  \
+      .GetOutputTypeCount = get_num_outputs,             \
+      .KernelDestroy = destroy_kernel,                   \
+      .GetInputCharacteristic = get_input_characteristic, \
+      .GetOutputCharacteristic = get_output_characteristic, \
+      .GetInputMemoryType = get_input_memory,            \
+      .CreateKernelV2 = create_kernel,                   \
+      .KernelComputeV2 = compute,                        \
+      .GetStartVersion = get_version,                    \
+      .GetEndVersion = get_version,                      \
+  }
+
+/* One table of operators per instruction set. */
+#define DECLARE(name, isa) extern const DmOp name##_##isa;
+#define ENTRY(name, isa) {.base = CALLBACKS, .op = &name##_##isa},
+#define ONE(name) +1
+enum { NUM_OPS = 0 DM_OPS(ONE) };
+
+#define DECLARE_baseline(name) DECLARE(name, baseline)
+#define DECLARE_avx2(name) DECLARE(name, avx2)
+#define DECLARE_avx512(name) DECLARE(name, avx512)
+#define ENTRY_baseline(name) ENTRY(name, baseline)
+#define ENTRY_avx2(name) ENTRY(name, avx2)
+#define ENTRY_avx512(name) ENTRY(name, avx512)
+#define TABLE(isa) DM_OPS(DECLARE_##isa) static const RegisteredOp table_##isa[] = {DM_OPS(ENTRY_##isa)};
+DM_ISAS(TABLE)
+
+typedef struct {
+  const char *name;
+  int (*is_supported)(void);
+  const RegisteredOp *ops;
+} Isa;
+
+#define ISA(name) {#name, dm_supports_##name, table_##name},
+static const Isa isas[] = {DM_ISAS(ISA)};
+enum { NUM_ISAS = sizeof isas / sizeof *isas };
+
+/** Sessions refer to a domain for as long as they live, so there is one in the process, never released. */
+static _Atomic(OrtCustomOpDomain *) domains[NUM_ISAS];
+
+static const Isa *find_isa(const char *name) {
+  for (size_t i = NUM_ISAS; i-- > 0;) {
+    if (isas[i].is_supported() && (name == NULL || strcmp(name, isas[i].name) == 0)) return &isas[i];
+  }
+  return NULL;
+}
+
+static OrtStatus *create_domain(const OrtApi *api, const Isa *isa, OrtCustomOpDomain **out) {
+  OrtStatus *status = api->CreateCustomOpDomain(DM_DOMAIN, out);
+  if (status != NULL) return status;
+  for (size_t i = 0; i < NUM_OPS && status == NULL; i++) status = api->CustomOpDomain_Add(*out, &isa->ops[i].base);
+  if (status != NULL) api->ReleaseCustomOpDomain(*out);
+  return status;
+}
+
+/** `DM_KERNELS_VERSION` of this library. */
+DM_EXPORT int densemamba_kernels_version(void) {
+  return DM_KERNELS_VERSION;
+}
+
+/** The name of the instruction set that `RegisterCustomOps` takes: the best that this CPU has. */
+DM_EXPORT const char *densemamba_kernels_isa(void) {
+  return find_isa(NULL)->name;
+}
+
+/** As `RegisterCustomOps`, with the instruction set named, NULL for the best. Fails if this CPU does not have it. */
+DM_EXPORT OrtStatus *densemamba_kernels_register(OrtSessionOptions *options, const OrtApiBase *base, const char *name) {
+  const OrtApi *api = base->GetApi(DM_ORT_API_VERSION);
+  if (api == NULL) {
+    api = base->GetApi(DM_ORT_OLDEST_API_VERSION);
+    return api->CreateStatus(ORT_FAIL, "the kernels need ONNX Runtime 1.24 or later");
+  }
+  const Isa *isa = find_isa(name);
+  if (isa == NULL) return api->CreateStatus(ORT_INVALID_ARGUMENT, "the kernels do not know, or this CPU lacks, the instruction set");
+  _Atomic(OrtCustomOpDomain *) *shared = &domains[isa - isas];
+  OrtCustomOpDomain *domain = atomic_load(shared);
+  if (domain == NULL) {
+    OrtCustomOpDomain *created = NULL;
+    OrtStatus *status = create_domain(api, isa, &created);
+    if (status != NULL) return status;
+    if (atomic_compare_exchange_strong(shared, &domain, created)) domain = created;
+    else api->ReleaseCustomOpDomain(created); /* another thread was first */
+  }
+  return api->AddCustomOpDomain(options, domain);
+}
+
+/** The entry point that ONNX Runtime looks for in a library of operators. */
+DM_EXPORT OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base) {
+  return densemamba_kernels_register(options, base, NULL);
+}

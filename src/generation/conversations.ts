@@ -1,24 +1,23 @@
 /**
  * Sessions and kept responses, over a `StateStore`. A session is a moving head that one request at a time may use; a
- * response is a head that never changes. Knows no engine; who may use which id is the server's business.
+ * response is a head that never changes. Everything belongs to an owner and is found by that owner only; whom an owner
+ * stands for is the server's business. Knows no engine.
  */
 import { DenseMambaError } from "../errors.ts";
 import type { Manifest } from "../model/artifact.ts";
 import { stateBytes } from "../model/state.ts";
-import type { Snapshot, StateStore } from "../session/store.ts";
+import { decodeSnapshot, encodeSnapshot } from "../session/codec.ts";
+import type { StateStore } from "../session/store.ts";
 import { type Head, openHead } from "./conversation.ts";
 import type { ConversationKey } from "./events.ts";
+import { cardOf, cardSnapshot, readCard, type SessionCard } from "./session-card.ts";
+import { cardKey, checkSessionId, headKey, recordKey, sessionPrefix } from "./session-keys.ts";
+import { type HeldSessions, type Repeat, SessionLocks } from "./session-locks.ts";
+import { type QuotaLimits, SessionQuota } from "./session-quota.ts";
 
-export interface SessionInfo {
+export interface SessionInfo extends SessionCard {
   readonly id: string;
-  /** Tokens of the conversation so far; `position` of them are in the state, the rest is fed first next time. */
-  readonly numTokens: number;
-  readonly position: number;
   readonly stateBytes: number;
-  readonly createdAtMs: number;
-  readonly lastUsedAtMs: number;
-  /** When it will be forgotten unless it is used before. */
-  readonly expiresAtMs?: number;
   readonly busy: boolean;
 }
 
@@ -28,183 +27,292 @@ export interface Lease {
   readonly head: Head | undefined;
   /** When the conversation that will be kept began. */
   readonly createdAtMs: number;
-  /** Keeps the new head under the key asked for. Does nothing if none was. */
-  keep(head: Head): Promise<void>;
-  /** Idempotent. */
-  release(): void;
-}
-
-const ID_PATTERN = /^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$/;
-/** Sessions are remembered here even before they have a state; the least recently used idle ones are forgotten first. */
-const MAX_SESSIONS = 100_000;
-
-interface Session {
-  readonly createdAtMs: number;
+  /** When it was used last: now, and never before it was used last before, whatever the clock says. */
   readonly lastUsedAtMs: number;
-  readonly numTokens: number;
-  readonly position: number;
+  /** Keeps the new head under the key asked for. Does nothing if none was. @throws `session_conflict`, the store's errors */
+  keep(head: Head): Promise<void>;
+  /** Idempotent. Free to others, on other servers too, once it has resolved. */
+  release(): Promise<void>;
 }
+
+export interface KeepingPolicy extends QuotaLimits {
+  /** A session that is not used for so long is forgotten. Default: never. */
+  readonly sessionTtlMs?: number;
+  /** A response is forgotten so long after it was made. Default: never. */
+  readonly responseTtlMs?: number;
+}
+
+export interface ConversationsDeps {
+  readonly store: StateStore;
+  readonly manifest: Pick<Manifest, "modelHash" | "state">;
+  readonly newId: () => string;
+  /** Unix time in milliseconds; may jump. */
+  readonly nowMs: () => number;
+  readonly policy?: KeepingPolicy;
+  readonly repeat?: Repeat;
+}
+
+/** Cards that are read at once for a list. */
+const LIST_BATCH = 64;
 
 export class Conversations {
   readonly #store: StateStore;
   readonly #manifest: Pick<Manifest, "modelHash" | "state">;
   readonly #newId: () => string;
   readonly #nowMs: () => number;
-  readonly #maxSessions: number;
-  /** In the order of use, the oldest first. */
-  readonly #sessions = new Map<string, Session>();
-  readonly #busy = new Set<string>();
+  readonly #policy: KeepingPolicy;
+  readonly #quota: SessionQuota;
+  readonly #locks: SessionLocks;
 
-  constructor(deps: {
-    readonly store: StateStore;
-    readonly manifest: Pick<Manifest, "modelHash" | "state">;
-    readonly newId: () => string;
-    readonly nowMs: () => number;
-    readonly maxSessions?: number;
-  }) {
-    this.#store = deps.store;
-    this.#manifest = deps.manifest;
-    this.#newId = deps.newId;
-    this.#nowMs = deps.nowMs;
-    this.#maxSessions = deps.maxSessions ?? MAX_SESSIONS;
+  constructor({ store, manifest, newId, nowMs, policy = {}, repeat }: ConversationsDeps) {
+    this.#store = store;
+    this.#manifest = manifest;
+    this.#newId = newId;
+    this.#nowMs = nowMs;
+    this.#policy = policy;
+    this.#quota = new SessionQuota(store, policy);
+    this.#locks = new SessionLocks(store, repeat);
   }
 
-  /** @throws `invalid_value` for a malformed id, `session_exists` */
-  async createSession(owner: string, id: string = this.#newId()): Promise<SessionInfo> {
-    checkId(id);
-    if ((await this.#findState(id)) !== undefined || this.#sessions.has(id)) {
-      throw new DenseMambaError("session_exists", `session ${id} exists already`, { param: "session_id" });
-    }
+  /** @throws `invalid_value` for a malformed id, `session_exists`, `session_busy`, `quota_exceeded` */
+  createSession(owner: string, id: string = this.#newId()): Promise<SessionInfo> {
     const nowMs = this.#nowMs();
-    this.#remember(id, { createdAtMs: nowMs, lastUsedAtMs: nowMs, numTokens: 0, position: 0 });
-    return this.#info(id);
+    return this.#add(owner, id, async () => this.#emptyHead(nowMs));
   }
 
-  /** Those used since this process began, the least recently used first. */
+  /** The least recently used first. */
   async listSessions(owner: string): Promise<SessionInfo[]> {
-    const ids = [...this.#sessions.keys()];
+    const prefix = sessionPrefix(owner);
+    const ids: string[] = [];
+    for await (const { key } of this.#store.list(prefix)) ids.push(key.slice(prefix.length));
     const found: SessionInfo[] = [];
-    // Asking the store counts as use, there; going from the oldest to the newest leaves its order as it is.
-    for (const id of ids) if ((await this.#findState(id)) !== undefined) found.push(this.#info(id));
-    return found;
+    for (let first = 0; first < ids.length; first += LIST_BATCH) {
+      const batch = ids.slice(first, first + LIST_BATCH).map((id) => this.#find(owner, id));
+      // What is gone since, or cannot be read, is not there for whoever asks for it either.
+      for (const info of await Promise.all(batch)) if (info !== undefined) found.push(info);
+    }
+    return found.sort((a, b) => a.lastUsedAtMs - b.lastUsedAtMs || a.createdAtMs - b.createdAtMs);
   }
 
-  /** @throws `session_not_found` */
+  /** @throws `session_not_found`, `invalid_snapshot` */
   async inspectSession(owner: string, id: string): Promise<SessionInfo> {
-    if ((await this.#findState(id)) === undefined) throw notFound({ type: "session", id });
-    return this.#info(id);
+    const info = await this.#find(owner, id);
+    if (info === undefined) throw notFound({ type: "session", id });
+    return info;
   }
 
   /** @throws `session_not_found`, `session_busy` */
   async deleteSession(owner: string, id: string): Promise<void> {
-    if (this.#busy.has(id)) throw busy(id);
-    const wasKept = await this.#store.delete(storeKey({ type: "session", id }));
-    const wasKnown = this.#sessions.delete(id);
-    if (!wasKept && !wasKnown) throw notFound({ type: "session", id });
+    await this.#whileHeld(owner, [id], async () => {
+      if (!(await this.#forget(owner, id))) throw notFound({ type: "session", id });
+    });
+  }
+
+  /**
+   * A second session with the same past. While the first one generates, its past is what was kept last.
+   * @throws `session_not_found`, `session_exists`, `session_busy`, `invalid_value`, `quota_exceeded`
+   */
+  forkSession(owner: string, id: string, newId: string = this.#newId()): Promise<SessionInfo> {
+    return this.#add(owner, newId, () => this.#openHead(owner, { type: "session", id }));
+  }
+
+  /** A session that goes on from a kept response. @throws `previous_response_not_found`, and as `forkSession` */
+  forkResponse(owner: string, responseId: string, sessionId: string = this.#newId()): Promise<SessionInfo> {
+    return this.#add(owner, sessionId, () => this.#openHead(owner, { type: "response", id: responseId }));
+  }
+
+  /** @throws `session_not_found`, `session_exists`, `session_busy`, `invalid_value` */
+  async renameSession(owner: string, id: string, newId: string): Promise<SessionInfo> {
+    checkSessionId(newId);
+    if (id === newId) return this.inspectSession(owner, id);
+    const card = await this.#whileHeld(owner, [id, newId], async (held) => {
+      const head = await this.#openHead(owner, { type: "session", id });
+      await this.#checkFree(owner, newId);
+      const renamed = await this.#putSession(owner, newId, head, held);
+      // Last: a crash between the two leaves one session too many, never one too few.
+      await this.#forget(owner, id);
+      return renamed;
+    });
+    return this.#info(newId, owner, card);
+  }
+
+  /** The session as a file, for `importSession` on any server of the same model. @throws `session_not_found` */
+  async exportSession(owner: string, id: string): Promise<Uint8Array> {
+    const { snapshot } = await this.#openHead(owner, { type: "session", id });
+    return encodeSnapshot(snapshot);
+  }
+
+  /**
+   * @param bytes kept: they may not change afterwards
+   * @throws `invalid_snapshot`, `session_exists`, `session_busy`, `invalid_value`, `quota_exceeded`
+   */
+  async importSession(owner: string, bytes: Uint8Array, id: string = this.#newId()): Promise<SessionInfo> {
+    const { modelHash, state } = this.#manifest;
+    const snapshot = decodeSnapshot(bytes, { modelHash, stateBytes: stateBytes(state) });
+    const head = openHead(snapshot, modelHash);
+    return this.#add(owner, id, async () => head);
+  }
+
+  /** Whether a request of this server holds the session. */
+  isBusy(owner: string, id: string): boolean {
+    return this.#locks.isHeld(headKey(owner, { type: "session", id }));
+  }
+
+  /** Forgets a response: its state and its record. @throws `response_not_found` */
+  async deleteResponse(owner: string, id: string): Promise<void> {
+    const [hadHead, hadRecord] = await Promise.all([
+      this.#store.delete(headKey(owner, { type: "response", id })),
+      this.#store.delete(recordKey(owner, id)),
+    ]);
+    if (!hadHead && !hadRecord) throw noResponse(id);
+  }
+
+  /** Keeps what the server wants to tell of a response later. Replaces. @param record JSON-serialisable */
+  async keepRecord(owner: string, responseId: string, record: unknown): Promise<void> {
+    const snapshot = cardSnapshot(this.#manifest.modelHash, record);
+    await this.#store.put(recordKey(owner, responseId), snapshot, this.#until(this.#policy.responseTtlMs));
   }
 
   /** @throws `response_not_found` */
-  async deleteResponse(owner: string, id: string): Promise<void> {
-    if (await this.#store.delete(storeKey({ type: "response", id }))) return;
-    throw new DenseMambaError("response_not_found", `response ${id} is not kept here`, { param: "response_id" });
+  async readRecord(owner: string, responseId: string): Promise<unknown> {
+    const found = await this.#store.get(recordKey(owner, responseId));
+    if (found === undefined) throw noResponse(responseId);
+    return found.conversation;
   }
 
   /**
    * Takes hold of what a request resumes and keeps. Sessions are locked at once, before anything is awaited.
-   * @throws `session_busy`, `session_not_found`, `previous_response_not_found`, `invalid_snapshot`
+   * @throws `session_busy`, `session_not_found`, `previous_response_not_found`, `invalid_snapshot`, `quota_exceeded`
    */
-  async open(resumeFrom: ConversationKey | undefined, keepAs: ConversationKey | undefined): Promise<Lease> {
-    const locked = new Set([resumeFrom, keepAs].flatMap((key) => (key?.type === "session" ? [key.id] : [])));
-    for (const id of locked) {
-      checkId(id);
-      if (this.#busy.has(id)) throw busy(id);
-    }
-    for (const id of locked) this.#busy.add(id);
-    const release = () => {
-      for (const id of locked) this.#busy.delete(id);
-      locked.clear();
-    };
+  async open(
+    owner: string,
+    resumeFrom: ConversationKey | undefined,
+    keepAs: ConversationKey | undefined,
+  ): Promise<Lease> {
+    const ids = new Set([resumeFrom, keepAs].flatMap((key) => (key?.type === "session" ? [key.id] : [])));
+    for (const id of ids) checkSessionId(id);
+    const held = await this.#hold(owner, [...ids]);
     try {
-      const head = resumeFrom && (await this.#resume(resumeFrom));
-      const session = keepAs?.type === "session" ? this.#sessions.get(keepAs.id) : undefined;
-      const createdAtMs = head?.conversation.createdAtMs ?? session?.createdAtMs ?? this.#nowMs();
-      return { head, createdAtMs, keep: async (kept) => keepAs && this.#keep(keepAs, kept), release };
+      const resumed = resumeFrom && (await this.#openHead(owner, resumeFrom));
+      const kept = keepAs?.type === "session" ? await this.#keptSoFar(owner, keepAs, resumeFrom, resumed) : undefined;
+      const past = (resumed ?? kept)?.conversation;
+      const nowMs = this.#nowMs();
+      return {
+        head: resumed && resumed.snapshot.tokenIds.length > 0 ? resumed : undefined,
+        createdAtMs: past?.createdAtMs ?? nowMs,
+        lastUsedAtMs: Math.max(nowMs, past?.lastUsedAtMs ?? nowMs),
+        keep: async (head) => keepAs && this.#keep(owner, keepAs, head, held),
+        release: held.release,
+      };
     } catch (error) {
-      release();
+      await held.release();
       throw error;
     }
   }
 
-  async #resume(key: ConversationKey): Promise<Head | undefined> {
-    const snapshot = await (key.type === "session" ? this.#findState(key.id) : this.#store.get(storeKey(key)));
-    if (snapshot === "none yet") return undefined;
+  /** What the session that a request will keep holds now. The first state that it gets is counted before it is made. */
+  async #keptSoFar(
+    owner: string,
+    key: ConversationKey,
+    resumeFrom: ConversationKey | undefined,
+    resumed: Head | undefined,
+  ): Promise<Head | undefined> {
+    const isSame = resumeFrom?.type === "session" && resumeFrom.id === key.id;
+    const snapshot = isSame ? undefined : await this.#store.get(headKey(owner, key));
+    const kept = isSame ? resumed : snapshot && openHead(snapshot, this.#manifest.modelHash);
+    if (kept === undefined || kept.snapshot.state.length === 0) {
+      const more = { numSessions: kept === undefined ? 1 : 0, bytes: stateBytes(this.#manifest.state) };
+      await this.#quota.admit(owner, more, async () => undefined);
+    }
+    return kept;
+  }
+
+  async #keep(owner: string, key: ConversationKey, head: Head, held: HeldSessions): Promise<void> {
+    if (key.type === "session") await this.#putSession(owner, key.id, head, held);
+    else await this.#store.put(headKey(owner, key), head.snapshot, this.#until(this.#policy.responseTtlMs));
+  }
+
+  async #add(owner: string, id: string, make: () => Promise<Head>): Promise<SessionInfo> {
+    checkSessionId(id);
+    const card = await this.#whileHeld(owner, [id], async (held) => {
+      const head = await make();
+      await this.#checkFree(owner, id);
+      const bytes = head.snapshot.state.length + head.snapshot.tokenIds.length * 4;
+      return this.#quota.admit(owner, { numSessions: 1, bytes }, () => this.#putSession(owner, id, head, held));
+    });
+    return this.#info(id, owner, card);
+  }
+
+  async #forget(owner: string, id: string): Promise<boolean> {
+    const wasKept = await this.#store.delete(headKey(owner, { type: "session", id }));
+    await this.#store.delete(cardKey(owner, id));
+    return wasKept;
+  }
+
+  async #putSession(owner: string, id: string, head: Head, held: HeldSessions): Promise<SessionCard> {
+    const key = headKey(owner, { type: "session", id });
+    const expiry = this.#expiry(head);
+    const fence = held.fence(key);
+    await this.#store.put(key, head.snapshot, { ...expiry, ...(fence !== undefined && { fence }) });
+    const card = cardOf(head, expiry);
+    await this.#store.put(cardKey(owner, id), cardSnapshot(this.#manifest.modelHash, card), expiry);
+    return card;
+  }
+
+  async #find(owner: string, id: string): Promise<SessionInfo | undefined> {
+    const key = headKey(owner, { type: "session", id });
+    const card = readCard(await this.#store.get(cardKey(owner, id)));
+    if (card !== undefined) return (await this.#store.has(key)) ? this.#info(id, owner, card) : undefined;
+    // The card is the smaller part and may have been lost alone: the session tells the same.
+    const snapshot = await this.#store.get(key);
+    if (snapshot === undefined) return undefined;
+    return this.#info(id, owner, cardOf(openHead(snapshot, this.#manifest.modelHash), {}));
+  }
+
+  /** @throws `session_not_found`, `previous_response_not_found`, `invalid_snapshot` */
+  async #openHead(owner: string, key: ConversationKey): Promise<Head> {
+    const snapshot = await this.#store.get(headKey(owner, key));
     if (snapshot === undefined) throw notFound(key);
     return openHead(snapshot, this.#manifest.modelHash);
   }
 
-  async #keep(key: ConversationKey, head: Head): Promise<void> {
-    await this.#store.put(storeKey(key), head.snapshot);
-    if (key.type === "session") this.#remember(key.id, sessionOf(head));
+  async #checkFree(owner: string, id: string): Promise<void> {
+    if (!(await this.#store.has(headKey(owner, { type: "session", id })))) return;
+    throw new DenseMambaError("session_exists", `session ${id} exists already`, { param: "session_id" });
   }
 
-  /**
-   * A session that has tokens exists as long as its state does: the store may have evicted it, or outlived this process.
-   * @returns undefined if there is no such session
-   */
-  async #findState(id: string): Promise<Snapshot | "none yet" | undefined> {
-    const session = this.#sessions.get(id);
-    if (session?.numTokens === 0) return "none yet";
-    const snapshot = await this.#store.get(storeKey({ type: "session", id }));
-    // What was made or used while we waited is newer than what we found.
-    if (this.#sessions.get(id) !== session) return this.#sessions.has(id) ? this.#findState(id) : undefined;
-    if (snapshot === undefined) this.#sessions.delete(id);
-    else if (session === undefined) this.#remember(id, sessionOf(openHead(snapshot, this.#manifest.modelHash)));
-    return snapshot;
+  #hold(owner: string, ids: readonly string[]): Promise<HeldSessions> {
+    return this.#locks.acquire(new Map(ids.map((id) => [headKey(owner, { type: "session", id }), id])));
   }
 
-  #remember(id: string, session: Session): void {
-    this.#sessions.delete(id);
-    this.#sessions.set(id, session);
-    if (this.#sessions.size <= this.#maxSessions) return;
-    for (const oldest of this.#sessions.keys()) {
-      if (this.#busy.has(oldest)) continue;
-      this.#sessions.delete(oldest);
-      break;
+  async #whileHeld<T>(owner: string, ids: readonly string[], act: (held: HeldSessions) => Promise<T>): Promise<T> {
+    const held = await this.#hold(owner, ids);
+    try {
+      return await act(held);
+    } finally {
+      await held.release();
     }
   }
 
-  #info(id: string): SessionInfo {
-    const session = this.#sessions.get(id)!;
-    return { id, ...session, stateBytes: stateBytes(this.#manifest.state), busy: this.#busy.has(id) };
+  #emptyHead(createdAtMs: number): Head {
+    const conversation = { numPreambleTokens: 0, messages: [], text: "", createdAtMs, lastUsedAtMs: createdAtMs };
+    return { snapshot: cardSnapshot(this.#manifest.modelHash, conversation), conversation };
   }
-}
 
-function sessionOf({ snapshot, conversation }: Head): Session {
-  return {
-    createdAtMs: conversation.createdAtMs,
-    lastUsedAtMs: conversation.lastUsedAtMs,
-    numTokens: snapshot.tokenIds.length,
-    position: snapshot.position,
-  };
-}
+  #info(id: string, owner: string, card: SessionCard): SessionInfo {
+    return { id, ...card, stateBytes: stateBytes(this.#manifest.state), busy: this.isBusy(owner, id) };
+  }
 
-function storeKey(key: ConversationKey): string {
-  return `${key.type}:${key.id}`;
-}
+  /** Counted from the last use as it was written down: a clock that went backwards since cannot shorten it. */
+  #expiry({ conversation }: Head): { readonly expiresAtMs?: number } {
+    const { sessionTtlMs } = this.#policy;
+    if (sessionTtlMs === undefined) return {};
+    return { expiresAtMs: Math.max(this.#nowMs(), conversation.lastUsedAtMs) + sessionTtlMs };
+  }
 
-function checkId(id: string): void {
-  if (ID_PATTERN.test(id)) return;
-  throw new DenseMambaError(
-    "invalid_value",
-    `session_id must be 1 to 128 letters, digits, '.', '_', ':' or '-', and begin with a letter or digit; given ${JSON.stringify(id.slice(0, 140))}`,
-    { param: "session_id" },
-  );
-}
-
-function busy(id: string): DenseMambaError {
-  return new DenseMambaError("session_busy", `session ${id} is answering another request; one at a time`, {
-    param: "session_id",
-  });
+  #until(ttlMs: number | undefined): { readonly expiresAtMs?: number } {
+    return ttlMs === undefined ? {} : { expiresAtMs: this.#nowMs() + ttlMs };
+  }
 }
 
 function notFound(key: ConversationKey): DenseMambaError {
@@ -213,4 +321,8 @@ function notFound(key: ConversationKey): DenseMambaError {
     : new DenseMambaError("previous_response_not_found", `previous response ${key.id} is not kept here`, {
         param: "previous_response_id",
       });
+}
+
+function noResponse(id: string): DenseMambaError {
+  return new DenseMambaError("response_not_found", `response ${id} is not kept here`, { param: "response_id" });
 }

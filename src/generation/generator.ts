@@ -72,7 +72,7 @@ export class Generator {
       const maxTokens = this.#check(request);
       const stopStrings = new StopStrings(request.stopStrings);
       throwIfAborted(signal);
-      lease = await this.conversations.open(request.resumeFrom, request.keepAs);
+      lease = await this.conversations.open(request.owner, request.resumeFrom, request.keepAs);
       const prompts = await this.#prepare(request, lease);
       throwIfAborted(signal);
 
@@ -85,7 +85,7 @@ export class Generator {
         if (event.type === "finished" && choices.length === 1) {
           // Before the client hears of the end: its next request may follow at once.
           if (request.keepAs && event.reason !== "aborted") await this.#keep(request, choices[0]!, lease);
-          lease.release();
+          await lease.release();
         }
         yield event;
       }
@@ -94,7 +94,7 @@ export class Generator {
     } finally {
       // Left early, or failed: what still runs must not run on.
       if (!hasEnded) abort.abort();
-      lease?.release();
+      await lease?.release();
     }
   }
 
@@ -190,7 +190,7 @@ export class Generator {
         continuesFinalMessage: prompt.type === "chat" && prompt.continueFinalMessage,
       }),
       createdAtMs: lease.createdAtMs,
-      lastUsedAtMs: this.#nowMs(),
+      lastUsedAtMs: Math.max(this.#nowMs(), lease.lastUsedAtMs),
     };
     const { modelHash } = this.#manifest;
     await lease.keep({ snapshot: { modelHash, tokenIds, position, state, conversation }, conversation });

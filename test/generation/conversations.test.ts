@@ -1,20 +1,43 @@
-import { expect, test } from "vitest";
-import { Conversations } from "../../src/generation/conversations.ts";
+import { describe, expect, test } from "vitest";
+import { DenseMambaError } from "../../src/errors.ts";
+import { Conversations, type KeepingPolicy } from "../../src/generation/conversations.ts";
 import { MemoryStore } from "../../src/session/memory-store.ts";
+import type { StateStore } from "../../src/session/store.ts";
 import { fakeManifest } from "../helpers/fake-runner.ts";
 
-function make(store = new MemoryStore({ maxBytes: 1e6 }), maxSessions = 3) {
+const OWNER = "0123456789abcdef";
+const OTHER = "fedcba9876543210";
+
+function make({
+  store = new MemoryStore({ maxBytes: 1e6 }),
+  policy = {},
+  nowMs,
+}: {
+  store?: StateStore;
+  policy?: KeepingPolicy;
+  nowMs?: () => number;
+} = {}) {
   let lastId = 0;
-  let nowMs = 1000;
+  let clock = 1000;
   const manifest = fakeManifest(29);
-  const deps = { store, manifest, newId: () => `new-${++lastId}`, nowMs: () => nowMs++, maxSessions };
+  const newId = () => `new-${++lastId}`;
+  const deps = { store, manifest, newId, nowMs: nowMs ?? (() => clock++), policy };
   return { store, manifest, conversations: new Conversations(deps) };
 }
 
+/** A session with so many tokens. */
+async function keep({ conversations, manifest }: ReturnType<typeof make>, id: string, numTokens = 3, owner = OWNER) {
+  const lease = await conversations.open(owner, undefined, session(id));
+  await lease.keep(head(manifest.modelHash, tokensUpTo(numTokens), lease.createdAtMs));
+  await lease.release();
+}
+
+const tokensUpTo = (length: number) => Array.from({ length }, (_, i) => i);
+
 const session = (id: string) => ({ type: "session", id }) as const;
 
-function head(modelHash: string, tokenIds: readonly number[], createdAtMs = 5) {
-  const conversation = { numPreambleTokens: 1, messages: [], text: "p", createdAtMs, lastUsedAtMs: 9 };
+function head(modelHash: string, tokenIds: readonly number[], createdAtMs = 5, lastUsedAtMs = 9) {
+  const conversation = { numPreambleTokens: 1, messages: [], text: "p", createdAtMs, lastUsedAtMs };
   const snapshot = { modelHash, tokenIds, position: tokenIds.length - 1, state: new Uint8Array(24), conversation };
   return { snapshot, conversation };
 }
@@ -30,20 +53,23 @@ test("a session is created, seen, listed and deleted", async () => {
     lastUsedAtMs: 1000,
     busy: false,
   };
-  expect(await conversations.createSession("a")).toEqual(info);
-  expect(await conversations.inspectSession("a")).toEqual(info);
-  expect((await conversations.createSession()).id).toBe("new-1");
-  expect((await conversations.listSessions()).map(({ id }) => id)).toEqual(["a", "new-1"]);
-  await conversations.deleteSession("a");
-  await expect(conversations.inspectSession("a")).rejects.toMatchObject({ code: "session_not_found" });
-  await expect(conversations.deleteSession("a")).rejects.toMatchObject({ code: "session_not_found" });
+  expect(await conversations.createSession(OWNER, "a")).toEqual(info);
+  expect(await conversations.inspectSession(OWNER, "a")).toEqual(info);
+  expect((await conversations.createSession(OWNER)).id).toBe("new-1");
+  expect((await conversations.listSessions(OWNER)).map(({ id }) => id)).toEqual(["a", "new-1"]);
+  await conversations.deleteSession(OWNER, "a");
+  await expect(conversations.inspectSession(OWNER, "a")).rejects.toMatchObject({ code: "session_not_found" });
+  await expect(conversations.deleteSession(OWNER, "a")).rejects.toMatchObject({ code: "session_not_found" });
 });
 
 test("an id is taken once, also by two at the same time", async () => {
   const { conversations } = make();
-  const results = await Promise.allSettled([conversations.createSession("a"), conversations.createSession("a")]);
+  const results = await Promise.allSettled([
+    conversations.createSession(OWNER, "a"),
+    conversations.createSession(OWNER, "a"),
+  ]);
   expect(results.map(({ status }) => status).sort()).toEqual(["fulfilled", "rejected"]);
-  await expect(conversations.createSession("a")).rejects.toMatchObject({ code: "session_exists" });
+  await expect(conversations.createSession(OWNER, "a")).rejects.toMatchObject({ code: "session_exists" });
 });
 
 test.each(["", "../../etc/passwd", "a/b", ".hidden", "a b", "x".repeat(129), "é"])(
@@ -51,22 +77,22 @@ test.each(["", "../../etc/passwd", "a/b", ".hidden", "a b", "x".repeat(129), "é
   async (id) => {
     const { conversations } = make();
     const refusal = { code: "invalid_value", param: "session_id" };
-    await expect(conversations.createSession(id)).rejects.toMatchObject(refusal);
-    await expect(conversations.open(session(id), undefined)).rejects.toMatchObject(refusal);
+    await expect(conversations.createSession(OWNER, id)).rejects.toMatchObject(refusal);
+    await expect(conversations.open(OWNER, session(id), undefined)).rejects.toMatchObject(refusal);
   },
 );
 
 test("what is kept shows in the session's card, and when it began stays", async () => {
   const { conversations, manifest } = make();
-  const { createdAtMs } = await conversations.createSession("a");
-  const lease = await conversations.open(session("a"), session("a"));
+  const { createdAtMs } = await conversations.createSession(OWNER, "a");
+  const lease = await conversations.open(OWNER, session("a"), session("a"));
   expect(lease.head).toBeUndefined();
   expect(lease.createdAtMs).toBe(createdAtMs);
-  expect((await conversations.inspectSession("a")).busy).toBe(true);
+  expect((await conversations.inspectSession(OWNER, "a")).busy).toBe(true);
   await lease.keep(head(manifest.modelHash, [1, 2, 3], lease.createdAtMs));
-  lease.release();
-  lease.release();
-  expect(await conversations.inspectSession("a")).toMatchObject({
+  await lease.release();
+  await lease.release();
+  expect(await conversations.inspectSession(OWNER, "a")).toMatchObject({
     numTokens: 3,
     position: 2,
     createdAtMs,
@@ -76,41 +102,383 @@ test("what is kept shows in the session's card, and when it began stays", async 
 
 test("a lock is held by name alone, and a refused request holds none", async () => {
   const { conversations } = make();
-  const lease = await conversations.open(undefined, session("a"));
-  await expect(conversations.open(session("a"), undefined)).rejects.toMatchObject({ code: "session_busy" });
-  lease.release();
-  await expect(conversations.open(session("a"), undefined)).rejects.toMatchObject({ code: "session_not_found" });
-  (await conversations.open(undefined, session("a"))).release();
+  const lease = await conversations.open(OWNER, undefined, session("a"));
+  await expect(conversations.open(OWNER, session("a"), undefined)).rejects.toMatchObject({ code: "session_busy" });
+  await lease.release();
+  await expect(conversations.open(OWNER, session("a"), undefined)).rejects.toMatchObject({ code: "session_not_found" });
+  await (await conversations.open(OWNER, undefined, session("a"))).release();
 });
 
 test("a session that outlived the process is found in the store", async () => {
   const { conversations, store, manifest } = make();
-  await store.put("session:old", head(manifest.modelHash, [1, 2]).snapshot);
-  expect(await conversations.inspectSession("old")).toMatchObject({ numTokens: 2, createdAtMs: 5, lastUsedAtMs: 9 });
-  await expect(conversations.createSession("old")).rejects.toMatchObject({ code: "session_exists" });
-  const lease = await conversations.open(session("old"), undefined);
+  await store.put(`session:${OWNER}:old`, head(manifest.modelHash, [1, 2]).snapshot);
+  expect(await conversations.inspectSession(OWNER, "old")).toMatchObject({
+    numTokens: 2,
+    createdAtMs: 5,
+    lastUsedAtMs: 9,
+  });
+  await expect(conversations.createSession(OWNER, "old")).rejects.toMatchObject({ code: "session_exists" });
+  const lease = await conversations.open(OWNER, session("old"), undefined);
   expect(lease.head!.conversation.text).toBe("p");
 });
 
 test("what the text layer did not write is refused", async () => {
   const { conversations, store, manifest } = make();
-  await store.put("session:odd", { ...head(manifest.modelHash, [1]).snapshot, conversation: { text: 5 } });
-  await expect(conversations.open(session("odd"), undefined)).rejects.toMatchObject({ code: "invalid_snapshot" });
-});
-
-test("so many sessions are remembered, and no more; busy ones stay", async () => {
-  const { conversations } = make();
-  await conversations.createSession("a");
-  const lease = await conversations.open(session("a"), session("a"));
-  for (const id of ["b", "c", "d", "e"]) await conversations.createSession(id);
-  expect((await conversations.listSessions()).map(({ id }) => id)).toEqual(["a", "d", "e"]);
-  lease.release();
+  await store.put(`session:${OWNER}:odd`, { ...head(manifest.modelHash, [1]).snapshot, conversation: { text: 5 } });
+  await expect(conversations.open(OWNER, session("odd"), undefined)).rejects.toMatchObject({
+    code: "invalid_snapshot",
+  });
 });
 
 test("a kept response can be deleted, once", async () => {
   const { conversations, manifest } = make();
-  const lease = await conversations.open(undefined, { type: "response", id: "r" });
+  const lease = await conversations.open(OWNER, undefined, { type: "response", id: "r" });
   await lease.keep(head(manifest.modelHash, [1, 2]));
-  await conversations.deleteResponse("r");
-  await expect(conversations.deleteResponse("r")).rejects.toMatchObject({ code: "response_not_found" });
+  await conversations.deleteResponse(OWNER, "r");
+  await expect(conversations.deleteResponse(OWNER, "r")).rejects.toMatchObject({ code: "response_not_found" });
 });
+
+describe("owners", () => {
+  test("what belongs to another does not exist", async () => {
+    const made = make();
+    const { conversations, manifest } = made;
+    await keep(made, "a");
+    const lease = await conversations.open(OWNER, undefined, { type: "response", id: "r" });
+    await lease.keep(head(manifest.modelHash, [1, 2]));
+    await conversations.keepRecord(OWNER, "r", { text: "hello" });
+    const unknown = { code: "session_not_found", message: "session a is not known here" };
+    await expect(conversations.inspectSession(OTHER, "a")).rejects.toMatchObject(unknown);
+    await expect(conversations.deleteSession(OTHER, "a")).rejects.toMatchObject(unknown);
+    await expect(conversations.forkSession(OTHER, "a")).rejects.toMatchObject(unknown);
+    await expect(conversations.renameSession(OTHER, "a", "b")).rejects.toMatchObject(unknown);
+    await expect(conversations.exportSession(OTHER, "a")).rejects.toMatchObject(unknown);
+    await expect(conversations.open(OTHER, session("a"), session("a"))).rejects.toMatchObject(unknown);
+    await expect(conversations.readRecord(OTHER, "r")).rejects.toMatchObject({ code: "response_not_found" });
+    await expect(conversations.deleteResponse(OTHER, "r")).rejects.toMatchObject({ code: "response_not_found" });
+    const previous = { code: "previous_response_not_found" };
+    await expect(conversations.forkResponse(OTHER, "r")).rejects.toMatchObject(previous);
+    expect(await conversations.listSessions(OTHER)).toEqual([]);
+    expect(await conversations.listSessions(OWNER)).toHaveLength(1);
+    expect(await conversations.readRecord(OWNER, "r")).toEqual({ text: "hello" });
+  });
+
+  test("two owners may use the same id at the same time", async () => {
+    const made = make();
+    await keep(made, "a", 3);
+    await keep(made, "a", 5, OTHER);
+    const { conversations } = made;
+    const lease = await conversations.open(OWNER, session("a"), session("a"));
+    expect((await conversations.inspectSession(OTHER, "a")).busy).toBe(false);
+    expect((await conversations.inspectSession(OTHER, "a")).numTokens).toBe(5);
+    await lease.release();
+  });
+
+  test("an id cannot reach into another owner's", async () => {
+    const made = make();
+    await keep(made, "x", 3, "");
+    const { conversations } = made;
+    await keep(made, `${OWNER}:x`, 4, "");
+    await expect(conversations.inspectSession(OWNER, "x")).rejects.toMatchObject({ code: "session_not_found" });
+    expect((await conversations.listSessions("")).map(({ id }) => id)).toEqual(["x", `${OWNER}:x`]);
+  });
+});
+
+describe("forking", () => {
+  test("a fork has the same past and goes its own way", async () => {
+    const made = make();
+    const { conversations, manifest } = made;
+    await keep(made, "a", 3);
+    expect(await conversations.forkSession(OWNER, "a", "b")).toMatchObject({ id: "b", numTokens: 3, position: 2 });
+    const lease = await conversations.open(OWNER, session("b"), session("b"));
+    expect(lease.head!.snapshot.tokenIds).toEqual([0, 1, 2]);
+    await lease.keep(head(manifest.modelHash, tokensUpTo(9)));
+    await lease.release();
+    expect(await conversations.inspectSession(OWNER, "a")).toMatchObject({ numTokens: 3 });
+    expect(await conversations.inspectSession(OWNER, "b")).toMatchObject({ numTokens: 9 });
+  });
+
+  test("while a session generates, its fork has what was kept last, at once", async () => {
+    const made = make();
+    const { conversations, manifest } = made;
+    await keep(made, "a", 3);
+    const lease = await conversations.open(OWNER, session("a"), session("a"));
+    expect(await conversations.forkSession(OWNER, "a", "b")).toMatchObject({ numTokens: 3, busy: false });
+    await lease.keep(head(manifest.modelHash, tokensUpTo(7)));
+    await lease.release();
+    expect(await conversations.inspectSession(OWNER, "b")).toMatchObject({ numTokens: 3 });
+  });
+
+  test("a session without a state forks too; a taken name is refused, and so is an unknown one", async () => {
+    const { conversations } = make();
+    await conversations.createSession(OWNER, "a");
+    expect(await conversations.forkSession(OWNER, "a")).toMatchObject({ id: "new-1", numTokens: 0 });
+    await expect(conversations.forkSession(OWNER, "a", "a")).rejects.toMatchObject({ code: "session_exists" });
+    await expect(conversations.forkSession(OWNER, "no", "b")).rejects.toMatchObject({ code: "session_not_found" });
+    await expect(conversations.forkSession(OWNER, "a", "../b")).rejects.toMatchObject({ code: "invalid_value" });
+    expect(await conversations.listSessions(OWNER)).toHaveLength(2);
+  });
+
+  test("a session is made from a kept response", async () => {
+    const { conversations, manifest } = make();
+    const lease = await conversations.open(OWNER, undefined, { type: "response", id: "r" });
+    await lease.keep(head(manifest.modelHash, [1, 2, 3, 4]));
+    expect(await conversations.forkResponse(OWNER, "r", "s")).toMatchObject({ id: "s", numTokens: 4 });
+  });
+});
+
+describe("renaming", () => {
+  test("a session is found under its new name only", async () => {
+    const made = make();
+    const { conversations } = made;
+    await keep(made, "a", 3);
+    const before = await conversations.inspectSession(OWNER, "a");
+    expect(await conversations.renameSession(OWNER, "a", "b")).toEqual({ ...before, id: "b" });
+    expect(await conversations.inspectSession(OWNER, "b")).toEqual({ ...before, id: "b" });
+    expect((await conversations.listSessions(OWNER)).map(({ id }) => id)).toEqual(["b"]);
+    await expect(conversations.inspectSession(OWNER, "a")).rejects.toMatchObject({ code: "session_not_found" });
+  });
+
+  test("its own name is no change, a taken one is refused, a busy session stays", async () => {
+    const made = make();
+    const { conversations } = made;
+    await keep(made, "a");
+    await keep(made, "b");
+    expect(await conversations.renameSession(OWNER, "a", "a")).toMatchObject({ id: "a", busy: false });
+    await expect(conversations.renameSession(OWNER, "a", "b")).rejects.toMatchObject({ code: "session_exists" });
+    const lease = await conversations.open(OWNER, session("a"), session("a"));
+    await expect(conversations.renameSession(OWNER, "a", "c")).rejects.toMatchObject({ code: "session_busy" });
+    await lease.release();
+  });
+});
+
+describe("files", () => {
+  test("an exported session goes on elsewhere as it was", async () => {
+    const [here, there] = [make(), make()];
+    await keep(here, "a", 4);
+    const file = await here.conversations.exportSession(OWNER, "a");
+    expect(await there.conversations.importSession(OTHER, file, "b")).toMatchObject({ numTokens: 4, position: 3 });
+    const original = await here.conversations.open(OWNER, session("a"), undefined);
+    const copy = await there.conversations.open(OTHER, session("b"), undefined);
+    expect(copy.head!.conversation).toEqual(original.head!.conversation);
+    expect(Buffer.compare(copy.head!.snapshot.state, original.head!.snapshot.state)).toBe(0);
+  });
+
+  test("an empty session is a file too", async () => {
+    const { conversations } = make();
+    await conversations.createSession(OWNER, "a");
+    const file = await conversations.exportSession(OWNER, "a");
+    expect(await conversations.importSession(OWNER, file)).toMatchObject({ id: "new-1", numTokens: 0 });
+  });
+
+  test("a file that is cut off, altered or of another model makes no session", async () => {
+    const made = make();
+    await keep(made, "a", 4);
+    const file = await made.conversations.exportSession(OWNER, "a");
+    const altered = Uint8Array.from(file);
+    altered[50]! ^= 1;
+    const other = new Conversations({
+      store: made.store,
+      manifest: { ...fakeManifest(29), modelHash: "other" },
+      newId: () => "x",
+      nowMs: () => 1,
+    });
+    const refusal = { code: "invalid_snapshot" };
+    await expect(made.conversations.importSession(OWNER, file.slice(0, -1), "b")).rejects.toMatchObject(refusal);
+    await expect(made.conversations.importSession(OWNER, altered, "b")).rejects.toMatchObject(refusal);
+    await expect(other.importSession(OWNER, file, "b")).rejects.toMatchObject(refusal);
+    await expect(made.conversations.importSession(OWNER, file, "../../etc/x")).rejects.toMatchObject({
+      code: "invalid_value",
+    });
+    await expect(made.conversations.importSession(OWNER, file, "a")).rejects.toMatchObject({ code: "session_exists" });
+    expect((await made.conversations.listSessions(OWNER)).map(({ id }) => id)).toEqual(["a"]);
+  });
+});
+
+describe("quotas", () => {
+  test("so many sessions, however they come to be; each owner has its own", async () => {
+    const made = make({ policy: { maxSessions: 2 } });
+    const { conversations } = made;
+    await keep(made, "a");
+    await conversations.createSession(OWNER, "b");
+    const file = await conversations.exportSession(OWNER, "a");
+    const full = {
+      code: "quota_exceeded",
+      message: expect.stringContaining("2 sessions are kept for this key; at most 2"),
+    };
+    await expect(conversations.createSession(OWNER, "c")).rejects.toMatchObject(full);
+    await expect(conversations.forkSession(OWNER, "a", "c")).rejects.toMatchObject(full);
+    await expect(conversations.importSession(OWNER, file, "c")).rejects.toMatchObject(full);
+    await expect(conversations.open(OWNER, undefined, session("c"))).rejects.toMatchObject(full);
+    // Those that are there go on.
+    await (await conversations.open(OWNER, session("b"), session("b"))).release();
+    await conversations.importSession(OTHER, file, "c");
+    await conversations.deleteSession(OWNER, "b");
+    await conversations.importSession(OWNER, file, "c");
+  });
+
+  test("of two that race for the last place one gets it", async () => {
+    const { conversations } = make({ policy: { maxSessions: 1 } });
+    const made = await Promise.allSettled(["a", "b", "c"].map((id) => conversations.createSession(OWNER, id)));
+    expect(made.filter(({ status }) => status === "fulfilled")).toHaveLength(1);
+  });
+
+  test("so many bytes: bound and values are named", async () => {
+    const made = make({ policy: { maxBytes: 1400 } });
+    await keep(made, "a");
+    const { bytes } = (await listed(made.store, `session:${OWNER}:`))[0]!;
+    const file = await made.conversations.exportSession(OWNER, "a");
+    await made.conversations.importSession(OWNER, file, "b");
+    await expect(made.conversations.importSession(OWNER, file, "c")).rejects.toMatchObject({
+      code: "quota_exceeded",
+      message: expect.stringMatching(new RegExp(`${bytes * 2} bytes.* 36 more; at most 1400`)),
+    });
+  });
+});
+
+describe("time", () => {
+  test("an unused session is forgotten after its time, a used one stays", async () => {
+    let now = 1000;
+    const nowMs = () => now;
+    const made = make({ store: new MemoryStore({ maxBytes: 1e6, nowMs }), policy: { sessionTtlMs: 100 }, nowMs });
+    expect(await made.conversations.createSession(OWNER, "a")).toMatchObject({ expiresAtMs: 1100 });
+    await made.conversations.createSession(OWNER, "b");
+    now = 1090;
+    await keep(made, "a");
+    expect(await made.conversations.inspectSession(OWNER, "a")).toMatchObject({ expiresAtMs: 1190 });
+    now = 1101;
+    expect((await made.conversations.listSessions(OWNER)).map(({ id }) => id)).toEqual(["a"]);
+    now = 1190;
+    await expect(made.conversations.open(OWNER, session("a"), session("a"))).rejects.toMatchObject({
+      code: "session_not_found",
+    });
+  });
+
+  test("responses and their records are forgotten after theirs", async () => {
+    let now = 1000;
+    const nowMs = () => now;
+    const made = make({ store: new MemoryStore({ maxBytes: 1e6, nowMs }), policy: { responseTtlMs: 100 }, nowMs });
+    const { conversations, manifest } = made;
+    await (await conversations.open(OWNER, undefined, { type: "response", id: "r" })).keep(
+      head(manifest.modelHash, [1, 2]),
+    );
+    await conversations.keepRecord(OWNER, "r", "record");
+    now = 1100;
+    await expect(conversations.readRecord(OWNER, "r")).rejects.toMatchObject({ code: "response_not_found" });
+    await expect(conversations.forkResponse(OWNER, "r")).rejects.toMatchObject({ code: "previous_response_not_found" });
+  });
+
+  test("a clock that goes backwards forgets nothing early and does not turn a session's life around", async () => {
+    let now = 1_000_000;
+    const nowMs = () => now;
+    const store = new MemoryStore({ maxBytes: 1e6, nowMs });
+    const made = make({ store, policy: { sessionTtlMs: 1000 }, nowMs });
+    await made.conversations.createSession(OWNER, "a");
+    now = 5000;
+    const lease = await made.conversations.open(OWNER, session("a"), session("a"));
+    expect(lease.createdAtMs).toBe(1_000_000);
+    const kept = head(made.manifest.modelHash, [1, 2, 3], lease.createdAtMs, lease.lastUsedAtMs);
+    expect(lease.lastUsedAtMs).toBe(1_000_000);
+    await lease.keep(kept);
+    await lease.release();
+    expect(await made.conversations.inspectSession(OWNER, "a")).toMatchObject({ numTokens: 3, expiresAtMs: 1_001_000 });
+  });
+});
+
+describe("several servers on one store", () => {
+  const two = () => {
+    const store = new MemoryStore({ maxBytes: 1e6 });
+    return [make({ store }), make({ store })] as const;
+  };
+
+  test("one advances a session at a time; the next may follow on the other server", async () => {
+    const [a, b] = two();
+    await keep(a, "s", 3);
+    const lease = await a.conversations.open(OWNER, session("s"), session("s"));
+    const busy = { code: "session_busy" };
+    await expect(b.conversations.open(OWNER, session("s"), session("s"))).rejects.toMatchObject(busy);
+    await expect(b.conversations.deleteSession(OWNER, "s")).rejects.toMatchObject(busy);
+    await expect(b.conversations.renameSession(OWNER, "s", "t")).rejects.toMatchObject(busy);
+    expect(await b.conversations.forkSession(OWNER, "s", "t")).toMatchObject({ numTokens: 3 });
+    await lease.keep(head(a.manifest.modelHash, tokensUpTo(6)));
+    await lease.release();
+    const next = await b.conversations.open(OWNER, session("s"), session("s"));
+    expect(next.head!.snapshot.tokenIds).toHaveLength(6);
+    await next.release();
+  });
+
+  test("a server that was away for too long cannot write over what another made of the session", async () => {
+    let now = 1000;
+    const store = new MemoryStore({ maxBytes: 1e6, nowMs: () => now });
+    const asleep = make({ store });
+    const awake = make({ store });
+    await keep(asleep, "s", 3);
+    const lease = await asleep.conversations.open(OWNER, session("s"), session("s"));
+    now += 60_000;
+    await keep(awake, "s", 8);
+    await expect(lease.keep(head(asleep.manifest.modelHash, tokensUpTo(4)))).rejects.toMatchObject({
+      code: "session_conflict",
+    });
+    await lease.release();
+    expect(await awake.conversations.inspectSession(OWNER, "s")).toMatchObject({ numTokens: 8 });
+  });
+
+  test("what is held is renewed, for as long as it is held", async () => {
+    let now = 1000;
+    const store = new MemoryStore({ maxBytes: 1e6, nowMs: () => now });
+    const repeated: { ms: number; task: () => void }[] = [];
+    const manifest = fakeManifest(29);
+    const repeat = (ms: number, task: () => void) => {
+      repeated.push({ ms, task });
+      return () => void repeated.pop();
+    };
+    const conversations = new Conversations({ store, manifest, newId: () => "x", nowMs: () => now, repeat });
+    const lease = await conversations.open(OWNER, undefined, session("s"));
+    for (let turn = 0; turn < 10; turn++) {
+      now += repeated[0]!.ms;
+      repeated[0]!.task();
+    }
+    const other = make({ store });
+    await expect(other.conversations.open(OWNER, undefined, session("s"))).rejects.toMatchObject({
+      code: "session_busy",
+    });
+    await lease.keep(head(manifest.modelHash, [1, 2]));
+    await lease.release();
+    expect(repeated).toEqual([]);
+  });
+
+  test("a session that cannot be claimed is left free here", async () => {
+    const store = new MemoryStore({ maxBytes: 1e6 });
+    const made = make({ store });
+    const gone = new DenseMambaError("store_unavailable", "gone");
+    store.claim = async () => {
+      throw gone;
+    };
+    await expect(made.conversations.open(OWNER, undefined, session("s"))).rejects.toBe(gone);
+    expect(made.conversations.isBusy(OWNER, "s")).toBe(false);
+  });
+});
+
+test("records are replaced, read and deleted with their response", async () => {
+  const { conversations } = make();
+  await expect(conversations.readRecord(OWNER, "r")).rejects.toMatchObject({ code: "response_not_found" });
+  await conversations.keepRecord(OWNER, "r", { status: "in_progress" });
+  await conversations.keepRecord(OWNER, "r", { status: "completed", output: ["é"] });
+  expect(await conversations.readRecord(OWNER, "r")).toEqual({ status: "completed", output: ["é"] });
+  await conversations.deleteResponse(OWNER, "r");
+  await expect(conversations.readRecord(OWNER, "r")).rejects.toMatchObject({ code: "response_not_found" });
+});
+
+test("a session whose card is lost tells the same", async () => {
+  const made = make();
+  await keep(made, "a", 4);
+  const before = await made.conversations.inspectSession(OWNER, "a");
+  expect(await made.store.delete(`card:${OWNER}:a`)).toBe(true);
+  expect(await made.conversations.inspectSession(OWNER, "a")).toEqual(before);
+  expect(await made.conversations.listSessions(OWNER)).toEqual([before]);
+});
+
+async function listed(store: StateStore, prefix: string) {
+  const all = [];
+  for await (const entry of store.list(prefix)) all.push(entry);
+  return all;
+}

@@ -44,10 +44,10 @@ describe("over a real engine", () => {
     await harness.engine.close({ deadlineMs: 0 });
   });
 
-  const kept = async (key = SESSION) => (await store.get(`${key.type}:${key.id}`))!;
+  const kept = async (key = SESSION) => (await store.get(`${key.type}::${key.id}`))!;
 
   test("a session over five requests answers as one that was never stopped", async () => {
-    await generator.conversations.createSession("s");
+    await generator.conversations.createSession("", "s");
     const all: number[] = [];
     for (let turn = 0; turn < 5; turn++) {
       const prompt = [10 + turn, 20 + turn, 30 + turn];
@@ -59,7 +59,7 @@ describe("over a real engine", () => {
       expect(usage).toMatchObject({ promptTokens: all.length, cachedTokens: position });
       all.push(...choices[0]!.tokenIds.filter((id) => id !== EOS));
     }
-    const info = await generator.conversations.inspectSession("s");
+    const info = await generator.conversations.inspectSession("", "s");
     expect(info).toMatchObject({ numTokens: all.length, stateBytes: 24, busy: false });
     expect((await kept()).tokenIds).toEqual(all);
   });
@@ -98,7 +98,7 @@ describe("over a real engine", () => {
       if (event.type === "delta") abort.abort();
     }
     expect(await kept()).toBe(before);
-    expect((await generator.conversations.inspectSession("s")).busy).toBe(false);
+    expect((await generator.conversations.inspectSession("", "s")).busy).toBe(false);
   });
 
   test("a refused request leaves the session as it was, and free", async () => {
@@ -112,14 +112,14 @@ describe("over a real engine", () => {
   });
 
   test("a session is busy while it answers, and free as soon as its end is told", async () => {
-    await generator.conversations.createSession("s");
+    await generator.conversations.createSession("", "s");
     const running = generator.generate(request({ prompts: [tokens(50)], ...GOING_ON, ignoreEos: true }));
     let refused = 0;
     for await (const event of running) {
       if (event.type === "delta") {
         const second = generator.generate(request({ prompts: [tokens(60)], ...GOING_ON }));
         await expect(second.next()).rejects.toMatchObject({ code: "session_busy", param: "session_id" });
-        await expect(generator.conversations.deleteSession("s")).rejects.toMatchObject({ code: "session_busy" });
+        await expect(generator.conversations.deleteSession("", "s")).rejects.toMatchObject({ code: "session_busy" });
         refused++;
       }
       if (event.type === "finished") {
@@ -139,7 +139,7 @@ describe("over a real engine", () => {
 
   test("a snapshot of another model is refused", async () => {
     await fold(generator.generate(request({ prompts: [tokens(50)], keepAs: SESSION })));
-    await store.put("session:s", { ...(await kept()), modelHash: "other" });
+    await store.put("session::s", { ...(await kept()), modelHash: "other" });
     await expect(fold(generator.generate(request({ prompts: [tokens(5)], ...GOING_ON })))).rejects.toMatchObject({
       code: "invalid_snapshot",
       message: expect.stringContaining("other"),
@@ -160,7 +160,7 @@ test("text goes on from kept text without a second BOS or a space of the tokeniz
   const the = (await tokenizer.encodeContinuation(" the"))!;
   const engine = new ScriptedEngine(() => ({ tokenIds: the }));
   const generator = makeGenerator(engine, tokenizer);
-  await generator.conversations.createSession("s");
+  await generator.conversations.createSession("", "s");
   const turns: Outcome[] = [];
   for (const prompt of ["hello", "wor", " ld é"]) {
     const given = request({ prompts: [text(prompt)], maxTokens: the.length, ...GOING_ON });
@@ -180,12 +180,12 @@ test("a request that fails in mid-stream leaves the session as it was, and free"
   });
   const store = new MemoryStore({ maxBytes: 1e7 });
   const generator = makeGenerator(new ScriptedEngine(script), tokenizer, { store });
-  await generator.conversations.createSession("s");
+  await generator.conversations.createSession("", "s");
   const go = () => fold(generator.generate(request({ prompts: [tokens(50)], ...GOING_ON })));
   await go();
-  const before = await store.get("session:s");
+  const before = await store.get("session::s");
   await expect(go()).rejects.toBe(error);
-  expect(await store.get("session:s")).toBe(before);
+  expect(await store.get("session::s")).toBe(before);
   expect((await go()).usage.cachedTokens).toBe(8);
 });
 
@@ -196,11 +196,11 @@ describe("chats", () => {
     const engine = new ScriptedEngine((_, index) => ({ tokenIds: [...encoded[index % encoded.length]!, EOS] }));
     const store = new MemoryStore({ maxBytes: 1e7 });
     const generator = makeGenerator(engine, tokenizer, { store });
-    await generator.conversations.createSession("s");
+    await generator.conversations.createSession("", "s");
     const say = (prompt = chat("hello"), more = {}) =>
       fold(generator.generate(request({ prompts: [prompt], maxTokens: 50, ...GOING_ON, ...more })));
     const conversation = async () =>
-      (await store.get("session:s"))!.conversation as { text: string; messages: unknown; preamble: string };
+      (await store.get("session::s"))!.conversation as { text: string; messages: unknown; preamble: string };
     const textOf = ({ accepted }: Outcome) =>
       tokenizer.decode(accepted.prompts[0]!.tokenIds, { skipSpecialTokens: false });
     return { engine, generator, store, say, conversation, textOf };
@@ -334,16 +334,16 @@ describe("chats", () => {
   test("a state that the store evicted is a session not found", async () => {
     const { say, store, generator } = await answering("the");
     await say();
-    await store.delete("session:s");
+    await store.delete("session::s");
     await expect(say()).rejects.toMatchObject({ code: "session_not_found" });
-    expect(await generator.conversations.listSessions()).toEqual([]);
+    expect(await generator.conversations.listSessions("")).toEqual([]);
   });
 });
 
 test("two requests that race for a session: one answers, one is told at once", async () => {
   const engine = new ScriptedEngine(() => ({ tokenIds: [100] }));
   const generator = makeGenerator(engine, tokenizer);
-  await generator.conversations.createSession("s");
+  await generator.conversations.createSession("", "s");
   const ends: (Outcome | { code: string })[] = await Promise.all(
     [5, 6].map((id) =>
       fold(generator.generate(request({ prompts: [tokens(id)], ...GOING_ON }))).catch((error) => error),

@@ -1,0 +1,38 @@
+/**
+ * How kept things are named in a store, and which names clients may choose. An owner is "" or hexadecimal, so the first
+ * colon behind it ends it, whatever the id holds.
+ */
+import { DenseMambaError } from "../errors.ts";
+import type { ConversationKey } from "./events.ts";
+
+const ID_PATTERN = /^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$/;
+
+/** Where the state and the history of a session or response are. */
+export function headKey(owner: string, { type, id }: ConversationKey): string {
+  return `${type}:${owner}:${id}`;
+}
+
+/** Where the card of a session is: what a list shows of it, apart from its state so that a list reads no states. */
+export function cardKey(owner: string, id: string): string {
+  return `card:${owner}:${id}`;
+}
+
+/** Where the server's record of a response is. */
+export function recordKey(owner: string, id: string): string {
+  return `record:${owner}:${id}`;
+}
+
+/** What the keys of all sessions of an owner begin with. */
+export function sessionPrefix(owner: string): string {
+  return `session:${owner}:`;
+}
+
+/** @throws `invalid_value` */
+export function checkSessionId(id: string): void {
+  if (ID_PATTERN.test(id)) return;
+  throw new DenseMambaError(
+    "invalid_value",
+    `session_id must be 1 to 128 letters, digits, '.', '_', ':' or '-', and begin with a letter or digit; given ${JSON.stringify(id.slice(0, 140))}`,
+    { param: "session_id" },
+  );
+}

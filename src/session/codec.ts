@@ -4,21 +4,38 @@
  *
  * Layout, little-endian, in this order:
  *   8  magic "DSMSTATE"
- *   4  format version             4  bytes of the model hash (UTF-8)
+ *   4  format version             4  precision of the state: 0 f32, 1 f16
+ *   4  bytes of the model hash (UTF-8)
  *   4  number of token ids        4  bytes of the conversation (UTF-8 JSON; 0: undefined)
- *   8  position                   8  bytes of the state
- *   …  state, token ids (4 bytes each), model hash, conversation
+ *   4  bytes of the sampler (UTF-8 JSON; 0: undefined)
+ *   8  position                   8  bytes of the state, as it is stored
+ *   8  revision                   8  reserved, zero
+ *   …  state, token ids (4 bytes each), model hash, conversation, sampler
  *  32  sha256 of all that precedes it
  */
 import { strict as assert } from "node:assert";
 import { createHash } from "node:crypto";
 import { DenseMambaError } from "../errors.ts";
-import type { Snapshot } from "./store.ts";
+import { narrowF16, widen } from "../model/dtypes.ts";
+import type { SamplerState, Snapshot } from "./store.ts";
 
 const MAGIC = Buffer.from("DSMSTATE");
-const FORMAT_VERSION = 1;
-const HEADER_BYTES = 40;
+const FORMAT_VERSION = 2;
+const HEADER_BYTES = 64;
 const CHECKSUM_BYTES = 32;
+const REVISION_AT = 48;
+
+/** Where a snapshot's revision is found without reading the rest: 8 bytes, little-endian, 0 if it has none. */
+export const REVISION_RANGE = { first: REVISION_AT, last: REVISION_AT + 7 } as const;
+
+/** Far more text and token ids than a session comes to: 16 million tokens, or 64 MiB of each. */
+const MAX_EXTRA_BYTES = 128 * 2 ** 20;
+
+/** What the state is stored in. f16 halves the bytes and is not exact: docs/state.md says what it costs. */
+export type StatePrecision = "f32" | "f16";
+
+const PRECISIONS: readonly StatePrecision[] = ["f32", "f16"];
+const MAX_F16 = 65504;
 
 export interface SnapshotModel {
   readonly modelHash: string;
@@ -26,88 +43,166 @@ export interface SnapshotModel {
   readonly stateBytes: number;
 }
 
-/** The snapshot must be valid; token ids are unsigned 32-bit integers. */
-export function encodeSnapshot(snapshot: Snapshot): Uint8Array {
-  const { tokenIds, position, state } = snapshot;
+/** What no snapshot of such a model exceeds. */
+export function maxSnapshotBytes({ stateBytes }: Pick<SnapshotModel, "stateBytes">): number {
+  return stateBytes + MAX_EXTRA_BYTES;
+}
+
+/**
+ * The snapshot must be valid; token ids are unsigned 32-bit integers. A state that f16 cannot hold stays f32.
+ * @throws `invalid_value` if it would be longer than `maxSnapshotBytes`
+ */
+export function encodeSnapshot(
+  snapshot: Snapshot,
+  { precision: wanted = "f32" }: { readonly precision?: StatePrecision } = {},
+): Buffer {
+  const { tokenIds, position } = snapshot;
   assert(position >= 0 && position <= tokenIds.length, "a state has read no more than its tokens");
+  assert(snapshot.state.length > 0 || position === 0, "what has read tokens has a state");
+  const half = wanted === "f16" ? toF16(snapshot.state) : undefined;
+  const state = half ?? snapshot.state;
   const modelHash = Buffer.from(snapshot.modelHash);
   const conversation = Buffer.from(JSON.stringify(snapshot.conversation) ?? "");
+  const sampler = Buffer.from(JSON.stringify(snapshot.sampler) ?? "");
   const tokensAt = HEADER_BYTES + state.length;
   const modelHashAt = tokensAt + tokenIds.length * 4;
   const conversationAt = modelHashAt + modelHash.length;
-  const checksumAt = conversationAt + conversation.length;
+  const samplerAt = conversationAt + conversation.length;
+  const checksumAt = samplerAt + sampler.length;
+  const maxBytes = maxSnapshotBytes({ stateBytes: snapshot.state.length });
+  if (checksumAt + CHECKSUM_BYTES > maxBytes) {
+    throw new DenseMambaError(
+      "invalid_value",
+      `a snapshot of ${checksumAt + CHECKSUM_BYTES} bytes cannot be kept: one of this model has at most ${maxBytes}`,
+    );
+  }
 
   const bytes = Buffer.allocUnsafe(checksumAt + CHECKSUM_BYTES);
+  bytes.fill(0, 0, HEADER_BYTES);
   bytes.set(MAGIC, 0);
   bytes.writeUInt32LE(FORMAT_VERSION, 8);
-  bytes.writeUInt32LE(modelHash.length, 12);
-  bytes.writeUInt32LE(tokenIds.length, 16);
-  bytes.writeUInt32LE(conversation.length, 20);
-  bytes.writeBigUInt64LE(BigInt(position), 24);
-  bytes.writeBigUInt64LE(BigInt(state.length), 32);
+  bytes.writeUInt32LE(PRECISIONS.indexOf(half === undefined ? "f32" : "f16"), 12);
+  bytes.writeUInt32LE(modelHash.length, 16);
+  bytes.writeUInt32LE(tokenIds.length, 20);
+  bytes.writeUInt32LE(conversation.length, 24);
+  bytes.writeUInt32LE(sampler.length, 28);
+  bytes.writeBigUInt64LE(BigInt(position), 32);
+  bytes.writeBigUInt64LE(BigInt(state.length), 40);
+  bytes.writeBigUInt64LE(BigInt(snapshot.revision ?? 0), REVISION_AT);
   bytes.set(state, HEADER_BYTES);
   for (let i = 0; i < tokenIds.length; i++) bytes.writeUInt32LE(tokenIds[i]!, tokensAt + i * 4);
   bytes.set(modelHash, modelHashAt);
   bytes.set(conversation, conversationAt);
+  bytes.set(sampler, samplerAt);
   bytes.set(checksum(bytes.subarray(0, checksumAt)), checksumAt);
   return bytes;
 }
 
 /**
- * @param bytes kept by the result: its `state` is a view of them.
+ * @param bytes kept by the result: its `state` may be a view of them.
  * @throws `invalid_snapshot`, naming what is wrong, what was expected and what was found.
  */
 export function decodeSnapshot(bytes: Uint8Array, model: SnapshotModel): Snapshot {
   const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const { position, revision, precision, tokensAt, modelHashAt, conversationAt, samplerAt, checksumAt } =
+    layout(buffer);
+  if (!checksum(buffer.subarray(0, checksumAt)).equals(buffer.subarray(checksumAt))) {
+    throw invalid("has been altered: its checksum does not match its content");
+  }
+  const modelHash = buffer.toString("utf8", modelHashAt, conversationAt);
+  if (modelHash !== model.modelHash) {
+    throw invalid(`was made by model ${modelHash}; this server runs ${model.modelHash}`);
+  }
+  const numTokens = (modelHashAt - tokensAt) / 4;
+  if (position > numTokens) throw invalid(`is at position ${position} but holds ${numTokens} token ids`);
+  // Not a Buffer, whatever the bytes came in: its `slice` would not copy.
+  const stored = new Uint8Array(bytes.buffer, bytes.byteOffset + HEADER_BYTES, tokensAt - HEADER_BYTES);
+  checkStateBytes(stored.length * (precision === "f16" ? 2 : 1), position, model);
+
+  const tokenIds = new Array<number>(numTokens);
+  for (let i = 0; i < numTokens; i++) tokenIds[i] = buffer.readUInt32LE(tokensAt + i * 4);
+  const sampler = parseSampler(parseJson("sampler", buffer.toString("utf8", samplerAt, checksumAt)));
+  return {
+    modelHash,
+    tokenIds,
+    position,
+    state: precision === "f16" ? fromF16(stored) : stored,
+    conversation: parseJson("conversation", buffer.toString("utf8", conversationAt, samplerAt)),
+    ...(sampler !== undefined && { sampler }),
+    ...(revision > 0 && { revision }),
+  };
+}
+
+/** Whether the bytes are a whole snapshot of this format, of whatever model: no tear, no altered bit. */
+export function isIntact(bytes: Uint8Array): boolean {
+  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  try {
+    const { checksumAt } = layout(buffer);
+    return checksum(buffer.subarray(0, checksumAt)).equals(buffer.subarray(checksumAt));
+  } catch {
+    return false;
+  }
+}
+
+/** Reads the header; the sections lie within the bytes, one behind the other. */
+function layout(buffer: Buffer) {
   const minBytes = HEADER_BYTES + CHECKSUM_BYTES;
   if (buffer.length < minBytes) throw invalid(`is ${buffer.length} bytes long; the shortest possible is ${minBytes}`);
   if (!buffer.subarray(0, MAGIC.length).equals(MAGIC)) throw invalid("does not start as a snapshot does");
   const version = buffer.readUInt32LE(8);
   if (version !== FORMAT_VERSION) throw invalid(`has format version ${version}; this server reads ${FORMAT_VERSION}`);
-
-  const modelHashBytes = buffer.readUInt32LE(12);
-  const numTokens = buffer.readUInt32LE(16);
-  const conversationBytes = buffer.readUInt32LE(20);
+  const precision = PRECISIONS[buffer.readUInt32LE(12)];
+  if (precision === undefined) {
+    throw invalid(`has a state of precision ${buffer.readUInt32LE(12)}; this server reads 0 (f32) and 1 (f16)`);
+  }
   // As numbers these may be inexact beyond 2^53, but then they are far beyond any length that passes.
-  const position = Number(buffer.readBigUInt64LE(24));
-  const numStateBytes = Number(buffer.readBigUInt64LE(32));
-  const tokensAt = HEADER_BYTES + numStateBytes;
-  const modelHashAt = tokensAt + numTokens * 4;
-  const conversationAt = modelHashAt + modelHashBytes;
-  const checksumAt = conversationAt + conversationBytes;
+  const position = Number(buffer.readBigUInt64LE(32));
+  const revision = Number(buffer.readBigUInt64LE(REVISION_AT));
+  const tokensAt = HEADER_BYTES + Number(buffer.readBigUInt64LE(40));
+  const modelHashAt = tokensAt + buffer.readUInt32LE(20) * 4;
+  const conversationAt = modelHashAt + buffer.readUInt32LE(16);
+  const samplerAt = conversationAt + buffer.readUInt32LE(24);
+  const checksumAt = samplerAt + buffer.readUInt32LE(28);
   if (checksumAt + CHECKSUM_BYTES !== buffer.length) {
     throw invalid(`is ${buffer.length} bytes long; its header says ${checksumAt + CHECKSUM_BYTES}`);
   }
-  if (!checksum(buffer.subarray(0, checksumAt)).equals(buffer.subarray(checksumAt))) {
-    throw invalid("has been altered: its checksum does not match its content");
-  }
-
-  const modelHash = buffer.toString("utf8", modelHashAt, conversationAt);
-  if (modelHash !== model.modelHash) {
-    throw invalid(`was made by model ${modelHash}; this server runs ${model.modelHash}`);
-  }
-  if (numStateBytes !== model.stateBytes) {
-    throw invalid(`holds ${numStateBytes} bytes of state; this model's state has ${model.stateBytes}`);
-  }
-  if (position > numTokens) throw invalid(`is at position ${position} but holds ${numTokens} token ids`);
-
-  const tokenIds = new Array<number>(numTokens);
-  for (let i = 0; i < numTokens; i++) tokenIds[i] = buffer.readUInt32LE(tokensAt + i * 4);
-  return {
-    modelHash,
-    tokenIds,
-    position,
-    state: bytes.subarray(HEADER_BYTES, tokensAt),
-    conversation: parseConversation(buffer.toString("utf8", conversationAt, checksumAt)),
-  };
+  return { precision, position, revision, tokensAt, modelHashAt, conversationAt, samplerAt, checksumAt };
 }
 
-function parseConversation(json: string): unknown {
+function checkStateBytes(numBytes: number, position: number, model: SnapshotModel): void {
+  if (numBytes === model.stateBytes || (numBytes === 0 && position === 0)) return;
+  throw invalid(`holds ${numBytes} bytes of state; this model's state has ${model.stateBytes}`);
+}
+
+/** @returns undefined if some number is beyond f16, or not finite */
+function toF16(state: Uint8Array): Uint8Array | undefined {
+  // NOTE: copied by the constructor: `slice` of a Buffer would be a view.
+  const floats = new Float32Array(new Uint8Array(state).buffer);
+  if (!floats.every((value) => Math.abs(value) <= MAX_F16)) return undefined;
+  return new Uint8Array(narrowF16(floats).buffer);
+}
+
+function fromF16(stored: Uint8Array): Uint8Array {
+  // A copy: `widen` wants bytes that own their buffer, and those of a socket need not be aligned.
+  const owned = new Uint8Array(stored);
+  return new Uint8Array(widen("F16", Buffer.from(owned.buffer)).buffer);
+}
+
+function parseSampler(given: unknown): SamplerState | undefined {
+  if (given === undefined) return undefined;
+  const { seed, numDraws } = (given ?? {}) as Record<string, unknown>;
+  if (typeof seed === "number" && typeof numDraws === "number" && Number.isSafeInteger(numDraws) && numDraws >= 0) {
+    return { seed, numDraws };
+  }
+  throw invalid(`holds a sampler without a seed and a number of draws: ${JSON.stringify(given).slice(0, 100)}`);
+}
+
+function parseJson(what: "conversation" | "sampler", json: string): unknown {
   if (json === "") return undefined;
   try {
     return JSON.parse(json);
   } catch (cause) {
-    throw invalid("holds a conversation that is not JSON", cause);
+    throw invalid(`holds a ${what} that is not JSON`, cause);
   }
 }
 

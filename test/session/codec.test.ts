@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { decodeSnapshot, encodeSnapshot } from "../../src/session/codec.ts";
+import { decodeSnapshot, encodeSnapshot, isIntact, maxSnapshotBytes, REVISION_RANGE } from "../../src/session/codec.ts";
 import type { Snapshot } from "../../src/session/store.ts";
 
 const snapshotArbitrary: fc.Arbitrary<Snapshot> = fc
@@ -11,8 +11,16 @@ const snapshotArbitrary: fc.Arbitrary<Snapshot> = fc
     part: fc.nat(1000),
     state: fc.uint8Array({ maxLength: 200 }),
     conversation: fc.option(fc.jsonValue(), { nil: undefined }),
+    sampler: fc.record({ seed: fc.integer(), numDraws: fc.nat() }),
+    revision: fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER }),
+    has: fc.record({ sampler: fc.boolean(), revision: fc.boolean() }),
   })
-  .map(({ part, ...rest }) => ({ ...rest, position: part % (rest.tokenIds.length + 1) }));
+  .map(({ part, has, sampler, revision, ...rest }) => ({
+    ...rest,
+    position: rest.state.length === 0 ? 0 : part % (rest.tokenIds.length + 1),
+    ...(has.sampler && { sampler }),
+    ...(has.revision && { revision }),
+  }));
 
 const small: Snapshot = {
   modelHash: "abc",
@@ -40,6 +48,7 @@ test("decoding gives back what was encoded", () => {
   fc.assert(
     fc.property(snapshotArbitrary, fc.nat(7), (snapshot, offset) => {
       const encoded = encodeSnapshot(snapshot);
+      expect(isIntact(encoded)).toBe(true);
       // Bytes from a socket or a file need not be aligned.
       const shifted = new Uint8Array(encoded.length + offset).subarray(offset);
       shifted.set(encoded);
@@ -59,6 +68,7 @@ test("any changed byte is refused", () => {
       expect(() => decodeSnapshot(bytes, modelOf(snapshot))).toThrow(
         expect.objectContaining({ code: "invalid_snapshot" }),
       );
+      expect(isIntact(bytes)).toBe(false);
     }),
     { numRuns: 500 },
   );
@@ -68,6 +78,7 @@ test("every truncation, and anything appended, is refused", () => {
   const bytes = encodeSnapshot(small);
   for (let length = 0; length < bytes.length; length++) {
     expect(() => decodeSnapshot(bytes.subarray(0, length), model)).toThrow(/bytes long/);
+    expect(isIntact(bytes.subarray(0, length))).toBe(false);
   }
   expect(() => decodeSnapshot(Buffer.concat([bytes, Buffer.alloc(1)]), model)).toThrow(/bytes long; its header says/);
 });
@@ -85,7 +96,7 @@ describe("with a right checksum, the message names the bound and the value", () 
         forge((bytes) => bytes.writeUInt32LE(9, 8)),
         model,
       ),
-    ).toThrow("format version 9; this server reads 1");
+    ).toThrow("format version 9; this server reads 2");
   });
 
   test("a state of another size", () => {
@@ -95,7 +106,7 @@ describe("with a right checksum, the message names the bound and the value", () 
   test("a position beyond the tokens", () => {
     expect(() =>
       decodeSnapshot(
-        forge((bytes) => bytes.writeBigUInt64LE(4n, 24)),
+        forge((bytes) => bytes.writeBigUInt64LE(4n, 32)),
         model,
       ),
     ).toThrow("position 4 but holds 3 token ids");
@@ -103,11 +114,44 @@ describe("with a right checksum, the message names the bound and the value", () 
 
   test("lengths far beyond the bytes are refused before anything is allocated", () => {
     for (const change of [
-      (bytes: Buffer) => bytes.writeUInt32LE(2 ** 32 - 1, 16),
-      (bytes: Buffer) => bytes.writeBigUInt64LE(2n ** 64n - 1n, 32),
-      (bytes: Buffer) => bytes.writeUInt32LE(2 ** 32 - 1, 20),
+      (bytes: Buffer) => bytes.writeBigUInt64LE(2n ** 64n - 1n, 40),
+      (bytes: Buffer) => bytes.writeBigUInt64LE(10n * 2n ** 30n, 40),
+      ...[16, 20, 24, 28].map((at) => (bytes: Buffer) => bytes.writeUInt32LE(2 ** 32 - 1, at)),
     ]) {
       expect(() => decodeSnapshot(forge(change), model)).toThrow(/its header says/);
+    }
+  });
+
+  test("a precision that does not exist", () => {
+    expect(() =>
+      decodeSnapshot(
+        forge((bytes) => bytes.writeUInt32LE(7, 12)),
+        model,
+      ),
+    ).toThrow("a state of precision 7");
+  });
+
+  test("f32 that is declared to be f16, and so half as long as it should be", () => {
+    expect(() =>
+      decodeSnapshot(
+        forge((bytes) => bytes.writeUInt32LE(1, 12)),
+        model,
+      ),
+    ).toThrow("8 bytes of state; this model's state has 4");
+  });
+
+  test("a state that is missing although tokens were read", () => {
+    const empty = encodeSnapshot({ ...small, state: new Uint8Array(0), position: 0 });
+    empty.writeBigUInt64LE(1n, 32);
+    const end = empty.length - 32;
+    empty.set(createHash("sha256").update(empty.subarray(0, end)).digest(), end);
+    expect(() => decodeSnapshot(empty, model)).toThrow("0 bytes of state; this model's state has 4");
+  });
+
+  test("a sampler that is none", () => {
+    for (const sampler of [{ seed: 1 }, { seed: "1", numDraws: 0 }, { seed: 1, numDraws: -1 }, [], "x"]) {
+      const bytes = encodeSnapshot({ ...small, sampler: sampler as never });
+      expect(() => decodeSnapshot(bytes, model)).toThrow("a sampler without a seed and a number of draws");
     }
   });
 
@@ -119,4 +163,69 @@ describe("with a right checksum, the message names the bound and the value", () 
   test("something else altogether", () => {
     expect(() => decodeSnapshot(Buffer.alloc(100, 7), model)).toThrow("does not start as a snapshot does");
   });
+});
+
+test("a record without a state needs none", () => {
+  const record = { ...small, tokenIds: [], position: 0, state: new Uint8Array(0) };
+  expect(decodeSnapshot(encodeSnapshot(record), model)).toEqual(record);
+});
+
+test("the revision is found without the rest", () => {
+  const bytes = encodeSnapshot({ ...small, revision: 77 });
+  expect(bytes.subarray(REVISION_RANGE.first, REVISION_RANGE.last + 1).readBigUInt64LE()).toBe(77n);
+});
+
+describe("a state stored in f16", () => {
+  const snapshotOf = (...values: number[]): Snapshot => ({
+    ...small,
+    state: new Uint8Array(Float32Array.from(values).buffer),
+  });
+  const roundTrip = (snapshot: Snapshot) =>
+    decodeSnapshot(encodeSnapshot(snapshot, { precision: "f16" }), modelOf(snapshot));
+
+  test("takes half the bytes", () => {
+    const snapshot = snapshotOf(1, 2, 3, 4);
+    const saved = encodeSnapshot(snapshot).length - encodeSnapshot(snapshot, { precision: "f16" }).length;
+    expect(saved).toBe(8);
+  });
+
+  test("comes back within half a step of f16", () => {
+    const value = fc.float({ min: -65504, max: 65504, noNaN: true });
+    fc.assert(
+      fc.property(fc.array(value, { minLength: 1 }), (values) => {
+        const { state } = roundTrip(snapshotOf(...values));
+        const restored = new Float32Array(new Uint8Array(state).buffer);
+        for (const [i, number] of values.entries()) {
+          expect(Math.abs(restored[i]! - number)).toBeLessThanOrEqual(Math.max(Math.abs(number) * 2 ** -11, 2 ** -25));
+        }
+      }),
+    );
+  });
+
+  test("stays f32 if a number in it is beyond f16 or not finite", () => {
+    for (const value of [65520, -1e9, Number.POSITIVE_INFINITY, Number.NaN]) {
+      const snapshot = snapshotOf(1 / 3, value);
+      expect(roundTrip(snapshot)).toEqual(snapshot);
+    }
+  });
+});
+
+test("what is kept of a session of the default model is its state, its ids, and less than a kilobyte", () => {
+  const stateBytes = 6 * 512 * (16 + 3) * 4;
+  const tokenIds = Array.from({ length: 8000 }, (_, i) => i % 4096);
+  const snapshot: Snapshot = {
+    modelHash: "a".repeat(64),
+    tokenIds,
+    position: 7999,
+    state: new Uint8Array(stateBytes),
+    conversation: { createdAtMs: 1_700_000_000_000, lastUsedAtMs: 1_700_000_000_000, messages: [] },
+    sampler: { seed: 123456789, numDraws: 4000 },
+    revision: 12,
+  };
+  expect(encodeSnapshot(snapshot).length - stateBytes - tokenIds.length * 4).toBeLessThan(512);
+});
+
+test("a snapshot with more than any session comes to is not made", () => {
+  const conversation = "x".repeat(maxSnapshotBytes({ stateBytes: 0 }));
+  expect(() => encodeSnapshot({ ...small, conversation })).toThrow(/cannot be kept: one of this model has at most/);
 });

@@ -156,8 +156,24 @@ export class Engine {
   }
 
   /**
-   * Refuses new requests, lets admitted ones end within the deadline, fails the rest with `shutting_down` at the next
-   * step, closes the runner. May be called again with a shorter deadline.
+   * Stops all sequences at the next step boundary, those that wait at once. Whoever is in a slot and captures its end gets
+   * its state as it is and ends with reason `parked`; the others fail with `shutting_down`. Takes new requests all the
+   * same: `close` is what refuses them.
+   */
+  park(): void {
+    const error = new DenseMambaError("shutting_down", "the server shut down before the sequence ended");
+    const { slots, waiting } = this.#scheduler;
+    for (const sequence of [...slots.seated]) {
+      if (sequence.request.capture?.end === true) sequence.park();
+      else sequence.end({ reason: "failed", error });
+    }
+    this.#endAll(waiting, { reason: "failed", error });
+    this.#loop.wake();
+  }
+
+  /**
+   * Refuses new requests, lets admitted ones end within the deadline, parks the rest, closes the runner. May be called
+   * again with a shorter deadline.
    */
   async close({ deadlineMs }: { readonly deadlineMs: number }): Promise<void> {
     this.#isClosing = true;
@@ -263,8 +279,7 @@ export class Engine {
 
   #cutShort(): void {
     this.#cut.abort();
-    const error = new DenseMambaError("shutting_down", "the server shut down before the sequence ended");
-    this.#endAll([...this.#scheduler.waiting, ...this.#scheduler.slots.seated], { reason: "failed", error });
+    this.park();
   }
 
   #endAll(sequences: readonly LiveSequence[], ending: Ending): void {

@@ -20,7 +20,7 @@ import type {
 
 export type Ending =
   | { readonly reason: "stop"; readonly stopTokenId?: number }
-  | { readonly reason: "length" | "aborted" }
+  | { readonly reason: "length" | "aborted" | "parked" }
   | { readonly reason: "failed"; readonly error: unknown };
 
 export interface LiveSequenceOptions {
@@ -32,7 +32,7 @@ export interface LiveSequenceOptions {
   /** Rows of logits that one run may return for this sequence's prompt. */
   readonly maxLogitRows: number;
   readonly arrivedAtMs: number;
-  /** Called when `ending` has been set: the first one stays. */
+  /** Called when it is to leave at the next step boundary: `ending` has been set (the first one stays), or it is parked. */
   readonly onEnding: (sequence: LiveSequence) => void;
 }
 
@@ -42,11 +42,11 @@ export class LiveSequence implements Sequence, Schedulable {
   readonly events: EventQueue<SequenceEvent>;
   /** What the graph divides this sequence's logits by. */
   readonly temperature: number;
-  readonly maxChunk: number;
   slot = -1;
   scheduledAtMs: number | undefined;
 
   readonly #sampler: Sampler;
+  readonly #maxLogitRows: number;
   readonly #onEnding: (sequence: LiveSequence) => void;
   readonly #arrivedAtMs: number;
   /** Tokens to read before the first one is sampled: what `resume` left unread, then the prompt. */
@@ -60,9 +60,12 @@ export class LiveSequence implements Sequence, Schedulable {
   #position: number;
   #firstTokenAtMs: number | undefined;
   readonly #promptLogprobs: (ScoredToken | null)[] = [];
+  /** Where the state is to be handed out, the next one first; none is behind `#position`. */
+  readonly #checkpoints: number[];
   /** Events behind a prompt event that waits for its captured state. */
   #held: SequenceEvent[] | undefined;
   #ending: Ending | undefined;
+  #isParking = false;
   readonly #abort = () => this.end({ reason: "aborted" });
 
   constructor(options: LiveSequenceOptions) {
@@ -72,17 +75,22 @@ export class LiveSequence implements Sequence, Schedulable {
     this.request = request;
     this.events = new EventQueue(this.#abort);
     this.temperature = graphTemperature(sampling);
-    this.maxChunk = request.numPromptLogprobs === undefined ? Number.POSITIVE_INFINITY : options.maxLogitRows;
+    this.#maxLogitRows = request.numPromptLogprobs === undefined ? Number.POSITIVE_INFINITY : options.maxLogitRows;
     this.#onEnding = options.onEnding;
     this.#arrivedAtMs = options.arrivedAtMs;
     this.#feed = resume === undefined ? promptIds : resume.tokenIds.slice(resume.position).concat(promptIds);
     this.#position = resume?.position ?? 0;
+    const { positions = [] } = request.checkpoints ?? {};
+    const end = this.#position + this.#feed.length;
+    this.#checkpoints = positions.filter((position) => position > this.#position && position <= end);
     this.#sampler = new Sampler({
       params: sampling,
       context: [resume?.tokenIds ?? [], promptIds],
       minTokens: request.minTokens,
       stopTokenIds: request.stopTokenIds,
-      seed: sampling.seed ?? options.seed,
+      seed: resume?.sampler?.seed ?? sampling.seed ?? options.seed,
+      numDraws: resume?.sampler?.numDraws ?? 0,
+      sampledBefore: resume?.sampler === undefined ? [] : lastOf(resume.tokenIds, resume.sampler.numSampled),
       scratch: options.scratch,
       ...(request.vocabSize !== undefined && { vocabSize: request.vocabSize }),
     });
@@ -99,9 +107,25 @@ export class LiveSequence implements Sequence, Schedulable {
     return this.#feed.length - this.#numFed;
   }
 
+  /** The most prompt tokens that it may read in one run: as far as the next checkpoint. */
+  get maxChunk(): number {
+    const checkpoint = this.#checkpoints[0];
+    return checkpoint === undefined ? this.#maxLogitRows : Math.min(this.#maxLogitRows, checkpoint - this.#position);
+  }
+
+  /** What is left to read is one token whose logits count: a decode step does that, beside all others. */
+  get canDecode(): boolean {
+    return this.numUnread === 0 || (this.numUnread === 1 && this.request.maxTokens > 0);
+  }
+
   /** The token that the next decode step reads. */
-  get lastToken(): number {
-    return this.#output[this.#output.length - 1]!;
+  get nextToken(): number {
+    return this.numUnread > 0 ? this.#feed[this.#numFed]! : this.#output[this.#output.length - 1]!;
+  }
+
+  /** The state as it is now must be handed over with `takeCheckpoint` before the next run. */
+  get needsCheckpoint(): boolean {
+    return this.#checkpoints[0] === this.#position && this.#ending?.reason !== "failed";
   }
 
   /** The state as it is now must be handed over with `deliverPrompt` before the next run. */
@@ -116,6 +140,20 @@ export class LiveSequence implements Sequence, Schedulable {
 
   stop(): void {
     this.end({ reason: "stop" });
+  }
+
+  /**
+   * To be stopped at the next step boundary, with what the run under way still gives it. Not an ending yet: if that was
+   * its last token, it ends by itself.
+   */
+  park(): void {
+    this.#isParking = true;
+    this.#onEnding(this);
+  }
+
+  /** At a step boundary. */
+  settleParking(): void {
+    if (this.#isParking) this.#ending ??= { reason: "parked" };
   }
 
   /** Decides how the sequence ends; the engine ends it at the next step. Later endings are ignored. */
@@ -143,12 +181,12 @@ export class LiveSequence implements Sequence, Schedulable {
     return rows;
   }
 
-  /** The next `numTokens` tokens have been read; `output` holds the rows of `chunkLogitRows`. */
-  afterChunk(numTokens: number, output: RunOutput, nowMs: number): void {
+  /** The next `numTokens` tokens have been read; `output` holds the rows of `chunkLogitRows`, from `firstRow` on. */
+  afterChunk(numTokens: number, output: RunOutput, nowMs: number, firstRow = 0): void {
     const start = this.#numFed;
     this.#numFed += numTokens;
     this.#position += numTokens;
-    let row = 0;
+    let row = firstRow;
     for (let index = start; index < this.#numFed; index++) {
       if (!this.#needsLogits(index)) continue;
       if (index + 1 < this.#feed.length) this.#scorePromptToken(index + 1, output, row);
@@ -161,11 +199,19 @@ export class LiveSequence implements Sequence, Schedulable {
     else this.#sample(output, row - 1, nowMs);
   }
 
-  /** `lastToken` has been read; row `row` of `output` says what may follow. */
+  /** `nextToken` has been read; row `row` of `output` says what may follow. */
   afterDecode(output: RunOutput, row: number, nowMs: number): void {
+    if (this.numUnread > 0) {
+      this.afterChunk(1, output, nowMs, row);
+      return;
+    }
     this.#position++;
     // Ended while the run was under way: the state has read the token, nothing follows it.
     if (this.#ending === undefined) this.#sample(output, row, nowMs);
+  }
+
+  takeCheckpoint(state: Uint8Array): void {
+    this.request.checkpoints!.take(this.#checkpoints.shift()!, state);
   }
 
   deliverPrompt(state: Uint8Array): void {
@@ -251,7 +297,15 @@ export class LiveSequence implements Sequence, Schedulable {
 
   #resumePoint(state: Uint8Array): ResumePoint {
     const { resume, promptIds } = this.request;
-    return { tokenIds: (resume?.tokenIds ?? []).concat(promptIds, this.#output), position: this.#position, state };
+    return {
+      tokenIds: (resume?.tokenIds ?? []).concat(promptIds, this.#output),
+      position: this.#position,
+      state,
+      sampler: {
+        ...this.#sampler.state,
+        numSampled: (resume?.sampler?.numSampled ?? 0) + this.#output.length,
+      },
+    };
   }
 
   #timings(nowMs: number): SequenceTimings {
@@ -266,4 +320,8 @@ export class LiveSequence implements Sequence, Schedulable {
       numOutputTokens: this.#numSampled,
     };
   }
+}
+
+function lastOf(tokenIds: readonly number[], count: number): readonly number[] {
+  return tokenIds.slice(tokenIds.length - count);
 }

@@ -5,7 +5,7 @@ export interface EngineObserver {
   onStep(step: StepReport): void;
   /** Once for every admitted sequence, however it ended. */
   onSequenceEnd(end: {
-    readonly reason: "stop" | "length" | "aborted" | "failed";
+    readonly reason: "stop" | "length" | "aborted" | "parked" | "failed";
     readonly timings: SequenceTimings;
   }): void;
   onStatus(status: EngineStatus): void;

@@ -16,7 +16,7 @@ export class PassInputs {
   /** One token for each of the first `numDecoding` slots, with logits for all. Valid until the next call. */
   decode(seated: readonly LiveSequence[], numDecoding: number): RunInput {
     for (let slot = 0; slot < numDecoding; slot++) {
-      this.#tokenIds[slot] = seated[slot]!.lastToken;
+      this.#tokenIds[slot] = seated[slot]!.nextToken;
       this.#temperatures[slot] = seated[slot]!.temperature;
     }
     return {

@@ -3,6 +3,7 @@
  * refused at once; admitted, it ends exactly once.
  */
 import type { SamplingParams } from "../sampling/params.ts";
+import type { SamplerState } from "../session/store.ts";
 
 export interface SequenceRequest {
   /** Tokens to feed before the first one is sampled, after `resume` if there is one. At least one. */
@@ -21,10 +22,22 @@ export interface SequenceRequest {
   readonly numLogprobs?: number;
   /** The same for the prompt's tokens; the first of all has none. */
   readonly numPromptLogprobs?: number;
-  /** Hand over the state at the end of the prompt (before anything is sampled) and/or at the end of the sequence. */
+  /**
+   * Hand over the state at the end of the prompt (before anything is sampled) and/or at the end of the sequence. With the
+   * latter a sequence that is parked ends with its state; without, parking fails it.
+   */
   readonly capture?: { readonly prompt?: boolean; readonly end?: boolean };
+  /** States on the way through the prompt. */
+  readonly checkpoints?: Checkpoints;
   /** Aborting ends the sequence with reason `aborted` at the next step and frees its slot. */
   readonly signal: AbortSignal;
+}
+
+export interface Checkpoints {
+  /** So many tokens read, counted from the sequence's very beginning; ascending. Those not on the way are passed over. */
+  readonly positions: readonly number[];
+  /** Gets a copy of the state at each. Called between two steps: be quick, never throw. */
+  readonly take: (position: number, state: Uint8Array) => void;
 }
 
 /** A state and the tokens it has read. */
@@ -34,6 +47,13 @@ export interface ResumePoint {
   /** How many of `tokenIds` the state has read. The rest is fed before `promptIds`. */
   readonly position: number;
   readonly state: Uint8Array;
+  /** With it a request goes on as the one that stopped here, rather than beginning with its own seed and no penalties. */
+  readonly sampler?: SamplerPoint;
+}
+
+export interface SamplerPoint extends SamplerState {
+  /** How many of the last `tokenIds` were sampled: frequency and presence penalties count them. */
+  readonly numSampled: number;
 }
 
 export interface TokenLogprob {
@@ -53,8 +73,11 @@ export type SequenceEvent =
   | { readonly type: "token"; readonly tokenId: number; readonly scored?: ScoredToken }
   | {
       readonly type: "finished";
-      /** `stop`: a stop token was sampled (it is not in `captured`), or `stop()` was called. */
-      readonly reason: "stop" | "length" | "aborted";
+      /**
+       * `stop`: a stop token was sampled (it is not in `captured`), or `stop()` was called. `parked`: the engine stopped it
+       * in the middle; a request that resumes from `captured` goes on as if it had not.
+       */
+      readonly reason: "stop" | "length" | "aborted" | "parked";
       readonly stopTokenId?: number;
       /** `tokenIds` are the prompt's and the kept tokens; the last sampled one may not have been read by the state yet. */
       readonly captured?: ResumePoint;

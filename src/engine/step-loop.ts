@@ -63,20 +63,27 @@ export class StepLoop {
 
       // NOTE: nothing is awaited between the end of one run and the start of the next. Events pushed here reach their
       // consumers as microtasks, that is, once the next run is under way: text and sockets cost no time between runs.
+      let numPromptTokens = prefill?.numTokens ?? 0;
+      let numDecodeTokens = 0;
       if (numDecoding > 0) {
         const { seated } = scheduler.slots;
         const output = await runner.run(this.#inputs.decode(seated, numDecoding));
         const nowMs = now();
-        for (let slot = 0; slot < numDecoding; slot++) seated[slot]!.afterDecode(output, slot, nowMs);
+        for (let slot = 0; slot < numDecoding; slot++) {
+          const sequence = seated[slot]!;
+          if (sequence.numUnread === 0) numDecodeTokens++;
+          else numPromptTokens++;
+          sequence.afterDecode(output, slot, nowMs);
+          if (sequence.needsPromptState || sequence.needsCheckpoint) this.#mustSettle = true;
+        }
       }
       if (prefill !== undefined) {
         const { sequence, numTokens } = prefill;
         const output = await runner.run(this.#inputs.prefill(sequence, numTokens));
         sequence.afterChunk(numTokens, output, now());
-        if (sequence.numUnread === 0) this.#mustSettle = true;
+        if (sequence.canDecode || sequence.needsCheckpoint) this.#mustSettle = true;
       }
-      const numPromptTokens = prefill?.numTokens ?? 0;
-      onStep({ durationMs: now() - startedAtMs, numPromptTokens, numDecodeTokens: numDecoding });
+      onStep({ durationMs: now() - startedAtMs, numPromptTokens, numDecodeTokens });
     }
   }
 
@@ -86,11 +93,13 @@ export class StepLoop {
     this.#mustSettle = false;
     const { slots } = scheduler;
     for (const sequence of [...slots.seated]) {
+      sequence.settleParking();
+      while (sequence.needsCheckpoint) sequence.takeCheckpoint(await runner.readSlot(sequence.slot));
       if (sequence.needsPromptState) sequence.deliverPrompt(await runner.readSlot(sequence.slot));
       if (sequence.ending !== undefined) {
         const state = sequence.needsFinalState ? await runner.readSlot(sequence.slot) : undefined;
         await makeMoves(runner, finish(sequence, state));
-      } else if (sequence.numUnread === 0 && sequence.slot >= slots.numDecoding) {
+      } else if (sequence.canDecode && sequence.slot >= slots.numDecoding) {
         await makeMoves(runner, scheduler.promote(sequence));
       }
     }
@@ -101,6 +110,7 @@ export class StepLoop {
       const { resume } = sequence.request;
       if (resume === undefined) await runner.clearSlot(sequence.slot);
       else await runner.writeSlot(sequence.slot, resume.state);
+      if (sequence.canDecode) await makeMoves(runner, scheduler.promote(sequence));
     }
   }
 }

@@ -22,8 +22,8 @@ export function validateRequest(request: SequenceRequest, manifest: Manifest): v
   }
 }
 
-function validateResume({ tokenIds, position, state }: ResumePoint, manifest: Manifest): void {
-  if (!Number.isInteger(position) || position < 0 || position > tokenIds.length) {
+function validateResume({ tokenIds, position, state, sampler }: ResumePoint, manifest: Manifest): void {
+  if (!isCount(position, tokenIds.length)) {
     throw new DenseMambaError(
       "invalid_snapshot",
       `the state is at position ${position}; it must lie between 0 and the number of its tokens, ${tokenIds.length}`,
@@ -34,6 +34,19 @@ function validateResume({ tokenIds, position, state }: ResumePoint, manifest: Ma
     throw new DenseMambaError(
       "invalid_snapshot",
       `the state is ${state.length} bytes long; this model's state has ${expected}`,
+    );
+  }
+  // A token takes one at most; and to pass over them takes time.
+  for (const [count, what] of sampler === undefined
+    ? []
+    : ([
+        [sampler.numDraws, "draws"],
+        [sampler.numSampled, "tokens"],
+      ] as const)) {
+    if (isCount(count, tokenIds.length)) continue;
+    throw new DenseMambaError(
+      "invalid_snapshot",
+      `the sampler has ${count} ${what} behind it; it must be from 0 to the number of all tokens, ${tokenIds.length}`,
     );
   }
   checkIds(tokenIds, position, manifest.sizes.vocabSize, "token of the resumed sequence");
@@ -49,6 +62,10 @@ function checkIds(ids: readonly number[], from: number, vocabSize: number, what:
 function checkCount(value: number, param: string, min: number, max: number): void {
   if (Number.isInteger(value) && value >= min && value <= max) return;
   throw invalid(param, `${param} is ${value}; it must be an integer from ${min} to ${max}`);
+}
+
+function isCount(value: number, max: number): boolean {
+  return Number.isInteger(value) && value >= 0 && value <= max;
 }
 
 function isId(id: number, vocabSize: number): boolean {

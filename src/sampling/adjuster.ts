@@ -8,6 +8,8 @@ export interface AdjusterOptions {
   readonly params: SamplingParams;
   /** Everything before the first sampled token, in parts; read once, and only if a penalty needs it. */
   readonly context: readonly (readonly number[])[];
+  /** Of the context, what counts as output for the penalties: an answer that is gone on with. Default: nothing. */
+  readonly sampledBefore?: readonly number[];
   readonly minTokens: number;
   readonly stopTokenIds: ReadonlySet<number>;
 }
@@ -23,13 +25,14 @@ export class LogitAdjuster {
   readonly #counts = new Map<number, number>();
   #numSampled = 0;
 
-  constructor({ params, context, minTokens, stopTokenIds }: AdjusterOptions) {
+  constructor({ params, context, sampledBefore = [], minTokens, stopTokenIds }: AdjusterOptions) {
     this.#params = params;
     this.#minTokens = minTokens;
     this.#stopTokenIds = stopTokenIds;
     this.#hasPenalties =
       params.repetitionPenalty !== 1 || params.presencePenalty !== 0 || params.frequencyPenalty !== 0;
     if (params.repetitionPenalty !== 1) for (const ids of context) for (const id of ids) this.#seen.add(id);
+    if (this.#hasPenalties) for (const id of sampledBefore) this.#count(id);
   }
 
   /** Whether the next row must be changed at all. */
@@ -60,7 +63,11 @@ export class LogitAdjuster {
   record(tokenId: number): void {
     this.#numSampled++;
     if (!this.#hasPenalties) return;
-    this.#counts.set(tokenId, (this.#counts.get(tokenId) ?? 0) + 1);
+    this.#count(tokenId);
     if (this.#params.repetitionPenalty !== 1) this.#seen.add(tokenId);
+  }
+
+  #count(tokenId: number): void {
+    this.#counts.set(tokenId, (this.#counts.get(tokenId) ?? 0) + 1);
   }
 }

@@ -26,6 +26,11 @@ export class SeededRandom {
     return (high * 2 ** 26 + low) / 2 ** 53;
   }
 
+  /** As if `next` had been called so often. */
+  skip(numDraws: number): void {
+    for (let i = 0; i < 2 * numDraws; i++) this.#next32();
+  }
+
   #next32(): number {
     const result = (this.#a + this.#b + this.#counter) | 0;
     this.#counter = (this.#counter + 1) | 0;

@@ -39,6 +39,8 @@ export class SamplingScratch {
 
 export interface SamplerOptions extends AdjusterOptions {
   readonly seed: number;
+  /** Random numbers of the seed's sequence that were taken before. Default: none. */
+  readonly numDraws?: number;
   readonly scratch: SamplingScratch;
   /** Ids from here on are never drawn: padding of the model's vocabulary. Default: all may be. */
   readonly vocabSize?: number;
@@ -48,13 +50,18 @@ export class Sampler {
   readonly #params: SamplingParams;
   readonly #adjuster: LogitAdjuster;
   readonly #random: SeededRandom;
+  readonly #seed: number;
+  #numDraws: number;
   readonly #scratch: SamplingScratch;
   readonly #vocabSize: number;
 
   constructor(options: SamplerOptions) {
     this.#params = options.params;
     this.#adjuster = new LogitAdjuster(options);
+    this.#seed = options.seed;
+    this.#numDraws = options.numDraws ?? 0;
     this.#random = new SeededRandom(options.seed);
+    this.#random.skip(this.#numDraws);
     this.#scratch = options.scratch;
     this.#vocabSize = options.vocabSize ?? Number.POSITIVE_INFINITY;
   }
@@ -71,10 +78,20 @@ export class Sampler {
     return tokenId;
   }
 
+  /** From which another sampler goes on with the same random numbers. */
+  get state(): { readonly seed: number; readonly numDraws: number } {
+    return { seed: this.#seed, numDraws: this.#numDraws };
+  }
+
+  #draw(): number {
+    this.#numDraws++;
+    return this.#random.next();
+  }
+
   #choose(rows: LogitRows, row: number): number {
     const params = this.#params;
     if (isGreedy(params)) return likeliest(rows, row);
-    const u = this.#random.next();
+    const u = this.#draw();
     const draw = drawFromCandidates(rows, row, params, u, this.#scratch.cumulative);
     if (draw.type === "token") return draw.tokenId;
     const max = rows.topLogits[row * numCandidatesOf(rows)]!;
@@ -105,7 +122,7 @@ export class Sampler {
       throw new DenseMambaError("invalid_value", "no token is left to choose: min_tokens or logit_bias masks them all");
     }
     if (isGreedy(params)) return best;
-    return drawFromFullRow(this.#scratch.ranking, logits, max, params, this.#random.next());
+    return drawFromFullRow(this.#scratch.ranking, logits, max, params, this.#draw());
   }
 }
 

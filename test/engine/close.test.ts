@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { gather, makeEngine, request, startEngine } from "../helpers/engine-harness.ts";
+import { bytesOf, gather, makeEngine, request, startEngine, stateAfter } from "../helpers/engine-harness.ts";
 
 const endless = { promptIds: [1], maxTokens: 1_000_000 };
 
@@ -29,6 +29,36 @@ describe("closing", () => {
     for (const { error } of await outcomes) expect(error).toMatchObject({ code: "shutting_down" });
     expect(ends.map(({ reason }) => reason)).toEqual(["failed", "failed"]);
     expect(runners[0]!.isClosed).toBe(true);
+    expect(engine.load.slotsInUse).toBe(0);
+  });
+
+  test("parks at the deadline those whose state is wanted", async () => {
+    const { engine, ends } = await startEngine({
+      maxBatch: 2,
+      prefillChunk: 2,
+      sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
+    });
+    const capture = { end: true };
+    const [decoding, reading, waiting] = engine.submit([
+      request({ ...endless, capture }),
+      request({ promptIds: Array.from({ length: 5000 }, (_, i) => i % 29), capture }),
+      request({ ...endless, capture }),
+    ]);
+    const outcomes = Promise.all([gather(decoding!), gather(reading!), gather(waiting!)]);
+    await engine.close({ deadlineMs: 10 });
+    const [decoded, read, waited] = await outcomes;
+    expect([decoded.reason, read.reason]).toEqual(["parked", "parked"]);
+    expect(decoded.captured!.tokenIds).toEqual([1, ...decoded.tokenIds]);
+    expect(read.captured!.tokenIds).toHaveLength(5000);
+    for (const { captured } of [decoded, read]) {
+      const { tokenIds, position, state } = captured!;
+      expect(position).toBeGreaterThan(0);
+      expect(position).toBeLessThan(tokenIds.length);
+      expect(state).toEqual(bytesOf(stateAfter(tokenIds.slice(0, position))));
+    }
+    // It had no slot: nothing of it has been read.
+    expect(waited.error).toMatchObject({ code: "shutting_down" });
+    expect(ends.map(({ reason }) => reason).sort()).toEqual(["failed", "parked", "parked"]);
     expect(engine.load.slotsInUse).toBe(0);
   });
 

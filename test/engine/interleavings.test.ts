@@ -17,7 +17,7 @@ import {
 type Action =
   | { readonly type: "submit"; readonly turns: number; readonly plans: readonly Plan[] }
   | { readonly type: "abort" | "stop" | "leave"; readonly turns: number; readonly pick: number }
-  | { readonly type: "fault"; readonly turns: number };
+  | { readonly type: "fault" | "park"; readonly turns: number };
 
 interface Plan {
   readonly numPrompt: number;
@@ -29,6 +29,7 @@ interface Plan {
   readonly numResumed: number;
   readonly numUnread: number;
   readonly capture: { readonly prompt: boolean; readonly end: boolean };
+  readonly checkpoints: readonly number[];
 }
 
 const turns = fc.nat(6);
@@ -42,6 +43,7 @@ const plan: fc.Arbitrary<Plan> = fc.record({
   numResumed: fc.constantFrom(0, 0, 5),
   numUnread: fc.nat(3),
   capture: fc.record({ prompt: fc.boolean(), end: fc.boolean() }),
+  checkpoints: fc.uniqueArray(fc.nat(25), { maxLength: 3 }),
 });
 const action: fc.Arbitrary<Action> = fc.oneof(
   {
@@ -49,7 +51,7 @@ const action: fc.Arbitrary<Action> = fc.oneof(
     arbitrary: fc.record({ type: fc.constant("submit" as const), turns, plans: fc.array(plan, { maxLength: 3 }) }),
   },
   { weight: 3, arbitrary: fc.record({ type: fc.constantFrom("abort", "stop", "leave"), turns, pick: fc.nat() }) },
-  { weight: 1, arbitrary: fc.record({ type: fc.constant("fault" as const), turns }) },
+  { weight: 1, arbitrary: fc.record({ type: fc.constantFrom("fault", "park"), turns }) },
 );
 
 interface Client {
@@ -78,6 +80,10 @@ function makeRequest(plan: Plan, signal: AbortSignal): SequenceRequest {
       repetitionPenalty: plan.isPenalised ? 1.2 : 1,
     },
     capture: plan.capture,
+    checkpoints: {
+      positions: [...plan.checkpoints].sort((a, b) => a - b),
+      take: (position, state) => expect(state).toEqual(bytesOf(stateAfter(tokenIds.slice(0, position)))),
+    },
     signal,
   });
 }
@@ -91,6 +97,7 @@ function expectConsistent(point: ResumePoint | undefined): void {
 async function play(actions: readonly Action[], options: HarnessOptions): Promise<void> {
   let isFaulty = false;
   let numFaults = 0;
+  let numContinued = 0;
   const harness = await startEngine({
     ...options,
     onCall: () => {
@@ -104,10 +111,11 @@ async function play(actions: readonly Action[], options: HarnessOptions): Promis
   const clients: Client[] = [];
   for (const action of actions) {
     for (let turn = 0; turn < action.turns; turn++) await new Promise((resolve) => setImmediate(resolve));
-    const client =
-      action.type === "submit" || action.type === "fault" ? undefined : clients[action.pick % clients.length];
+    const client = "pick" in action ? clients[action.pick % clients.length] : undefined;
     if (action.type === "fault") {
       isFaulty = true;
+    } else if (action.type === "park") {
+      engine.park();
     } else if (action.type === "submit") {
       const aborts = action.plans.map(() => new AbortController());
       const requests = action.plans.map((plan, i) => makeRequest(plan, aborts[i]!.signal));
@@ -137,19 +145,30 @@ async function play(actions: readonly Action[], options: HarnessOptions): Promis
     expect(tokenIds).toEqual(alone.slice(0, tokenIds.length));
     expectConsistent(captured);
     expectConsistent(capturedPrompt);
-    if (error !== undefined) expect(error).toMatchObject({ code: "runtime_fault" });
-    else if (!hasLeft) {
+    if (reason === "parked") {
+      // Whoever goes on from where it was parked, maybe in the middle of its prompt, gets the rest of what it gives alone.
+      const maxTokens = given.maxTokens - tokenIds.length;
+      const { checkpoints: _, capture: __, ...rest } = given;
+      const next = { ...rest, resume: captured!, promptIds: [], maxTokens, signal: new AbortController().signal };
+      const after = await gather(engine.submit([next])[0]!);
+      if (after.error === undefined) expect([...tokenIds, ...after.tokenIds]).toEqual(alone);
+      numContinued++;
+    }
+    if (error !== undefined) {
+      expect(["runtime_fault", "shutting_down"]).toContain((error as { code: string }).code);
+    } else if (!hasLeft) {
       expect(events.filter(({ type }) => type === "finished")).toHaveLength(1);
       expect(events.at(-1)?.type).toBe("finished");
       if (reason === "length") expect(tokenIds).toEqual(alone);
       const wasSeated = events.length > 1 || reason !== "aborted";
+      if (reason === "parked") expect(captured).toBeDefined();
       if (given.capture?.end !== true) expect(captured).toBeUndefined();
       else if (wasSeated && reason !== "stop") expect(captured).toBeDefined();
     }
   }
   await engine.close({ deadlineMs: 60_000 });
   engine.checkIntegrity();
-  expect(harness.ends).toHaveLength(clients.length);
+  expect(harness.ends).toHaveLength(clients.length + numContinued);
   expect(engine.load).toMatchObject({ numRunning: 0, numWaiting: 0, slotsInUse: 0 });
   expect(harness.runners.flatMap(({ breaches }) => breaches)).toEqual([]);
   // A fault while closing, with nobody left, is not worth a fresh runner.

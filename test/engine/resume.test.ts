@@ -26,6 +26,35 @@ describe("a captured state", () => {
     expect(captured?.tokenIds).toHaveLength(3);
   });
 
+  test("comes at every checkpoint on the way through the prompt, whatever the chunks", async () => {
+    const { engine, runners } = await startEngine({ prefillChunk: 4 });
+    const promptIds = Array.from({ length: 20 }, (_, i) => i + 1);
+    const taken: [number, Uint8Array][] = [];
+    const positions = [3, 4, 11, 19, 20, 25];
+    const given = request({
+      promptIds,
+      sampling,
+      checkpoints: { positions, take: (position, state) => taken.push([position, state]) },
+    });
+    const { tokenIds } = await gather(engine.submit([given])[0]!);
+    expect(tokenIds).toEqual(tokensAlone(given));
+    expect(taken).toEqual(positions.slice(0, 5).map((at) => [at, bytesOf(stateAfter(promptIds.slice(0, at)))]));
+    expect(runners[0]!.breaches).toEqual([]);
+  });
+
+  test("checkpoints that a resumed sequence has behind it are passed over", async () => {
+    const { engine } = await startEngine();
+    const all = [1, 2, 3, 4, 5, 6, 7, 8];
+    const taken: [number, Uint8Array][] = [];
+    const given = request({
+      resume: { tokenIds: all.slice(0, 5), position: 4, state: bytesOf(stateAfter(all.slice(0, 4))) },
+      promptIds: all.slice(5),
+      checkpoints: { positions: [2, 4, 6], take: (position, state) => taken.push([position, state]) },
+    });
+    await gather(engine.submit([given])[0]!);
+    expect(taken).toEqual([[6, bytesOf(stateAfter(all.slice(0, 6)))]]);
+  });
+
   test("at the end has not read the last token where the length ended it", async () => {
     const { engine } = await startEngine();
     const given = request({ promptIds: [1, 2], sampling, maxTokens: 3, capture: { end: true } });
@@ -58,6 +87,55 @@ test("a sequence continued over five requests equals one that never stopped", as
     0,
   );
   expect(numFed).toBe(3 + 24); // Nothing is read twice; the last token is not read at all.
+});
+
+describe("a sampler that is gone on with", () => {
+  const penalised = { ...sampling, presencePenalty: 0.7, frequencyPenalty: 0.4, repetitionPenalty: 1.1 };
+
+  test.each([sampling, penalised])("gives what it would have given without the stop: %j", async (given) => {
+    const { engine } = await startEngine();
+    const whole = request({ promptIds: [1, 2, 3], sampling: given, maxTokens: 24 });
+    const first = await gather(engine.submit([{ ...whole, maxTokens: 9, capture: { end: true } }])[0]!);
+    const next = request({
+      resume: first.captured!,
+      promptIds: [],
+      sampling: given,
+      maxTokens: 9,
+      capture: { end: true },
+    });
+    const second = await gather(engine.submit([next])[0]!);
+    const last = request({ resume: second.captured!, promptIds: [], sampling: given, maxTokens: 6 });
+    const third = await gather(engine.submit([last])[0]!);
+    expect([...first.tokenIds, ...second.tokenIds, ...third.tokenIds]).toEqual(tokensAlone(whole));
+  });
+
+  test.each([
+    { seed: 1, numDraws: 1e15, numSampled: 0 },
+    { seed: 1, numDraws: -1, numSampled: 0 },
+    { seed: 1, numDraws: 0, numSampled: 3 },
+    { seed: 1, numDraws: 0.5, numSampled: 0 },
+  ])("is refused if it cannot be: %j", async (sampler) => {
+    const { engine } = await startEngine();
+    const resume = { tokenIds: [5, 6], position: 2, state: bytesOf(stateAfter([5, 6])), sampler };
+    expect(() => engine.submit([request({ resume, promptIds: [1] })])).toThrow(
+      expect.objectContaining({ code: "invalid_snapshot", message: expect.stringContaining("from 0 to") }),
+    );
+  });
+});
+
+test("a last token to read is read by a decode step, beside those that decode", async () => {
+  const { engine, runners, steps } = await startEngine({ maxBatch: 4 });
+  const resume = { tokenIds: [5, 6], position: 2, state: bytesOf(stateAfter([5, 6])) };
+  const forks = Array.from({ length: 4 }, (_, id) => request({ resume, promptIds: [id], sampling, maxTokens: 3 }));
+  const outcomes = await Promise.all(engine.submit(forks).map((sequence) => gather(sequence)));
+  expect(outcomes.map(({ tokenIds }) => tokenIds)).toEqual(forks.map((fork) => tokensAlone(fork)));
+  const runs = runners[0]!.calls.flatMap((call) => (call.type === "run" ? [call.input.numSequences] : []));
+  expect(runs).toEqual([4, 4, 4]);
+  expect(steps.map(({ numPromptTokens, numDecodeTokens }) => [numPromptTokens, numDecodeTokens])).toEqual([
+    [4, 0],
+    [0, 4],
+    [0, 4],
+  ]);
 });
 
 test("a new prompt after a resume point reads what the state has not, then the prompt", async () => {

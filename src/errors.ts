@@ -15,6 +15,7 @@ export type ErrorCode =
   | "quota_exceeded"
   | "previous_response_not_found"
   | "response_not_found"
+  | "response_busy" // it is being made
   | "queue_full"
   | "aborted" // the client went away, a deadline passed, or the server is shutting down
   | "shutting_down"
@@ -25,10 +26,15 @@ export type ErrorCode =
   | "body_too_large"
   | "route_not_found"
   | "method_not_allowed"
+  | "upgrade_required"
   | "websocket_connection_limit_reached"
+  | "websocket_connection_expired"
+  | "websocket_stream_limit_reached"
+  | "invalid_stream_id"
   | "invalid_checkpoint"
   | "invalid_artifact"
   | "invalid_snapshot"
+  | "invalid_import" // a snapshot that came from a client
   | "invalid_config"
   | "device_unavailable"
   | "pull_failed"; // a model could not be had from the hub, or its bytes were not what they should be

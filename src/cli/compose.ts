@@ -14,6 +14,7 @@ import type { ModelRunner } from "../runtime/runner.ts";
 import { createApp } from "../server/app.ts";
 import type { App } from "../server/context.ts";
 import { DEFAULT_SERVER_OPTIONS, type Log, type ServerDeps, type ServerOptions } from "../server/deps.ts";
+import { Responses } from "../server/responses/responses.ts";
 import { MemoryStore } from "../session/memory-store.ts";
 import { loadTokenizer } from "../tokenizer/load.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
@@ -69,6 +70,7 @@ export function createGenerator(
 export interface Service {
   readonly app: App;
   readonly deps: ServerDeps;
+  readonly responses: Responses;
   readonly engine: Engine;
 }
 
@@ -104,7 +106,8 @@ export async function createService(
     newId,
     nowMs,
   };
-  return { app: createApp(deps), deps, engine };
+  const responses = new Responses(deps);
+  return { app: createApp(deps, responses), deps, responses, engine };
 }
 
 /** @throws `invalid_checkpoint` if the model has none: text cannot be read or written without it. */

@@ -35,7 +35,8 @@ export async function serve(config: Config, terminal: Terminal, signals: SignalS
   const model = await loading;
   const service = await createService(config, model, { tokenizer, log });
   const { host, port } = config;
-  const listener = await listen({ app: service.app, deps: service.deps, host, port }).catch(async (error) => {
+  const { app, deps, responses } = service;
+  const listener = await listen({ app, deps, responses, host, port }).catch(async (error) => {
     await service.engine.close({ deadlineMs: 0 });
     throw explainListenError(error, config);
   });

@@ -11,6 +11,7 @@ import { keyCheck, requireKey } from "./middleware/auth.ts";
 import { handleError } from "./middleware/error-response.ts";
 import { notFound } from "./middleware/not-found.ts";
 import { requestId } from "./middleware/request-id.ts";
+import type { Responses } from "./responses/responses.ts";
 import { chatRoutes } from "./routes/chat.ts";
 import { completionRoutes } from "./routes/completions.ts";
 import { docsRoutes } from "./routes/docs.ts";
@@ -23,7 +24,8 @@ import { tokenizerRoutes } from "./routes/tokenizer.ts";
 /** Reading these tells nothing about models or users; probes come without keys. */
 const OPEN_PATHS: ReadonlySet<string> = new Set(["/", "/health", "/ready", "/openapi.yaml", "/docs"]);
 
-export function createApp(deps: ServerDeps): App {
+/** @param responses shared with the WebSocket */
+export function createApp(deps: ServerDeps, responses: Responses): App {
   const { options } = deps;
   const app: App = new Hono<AppEnv>();
 
@@ -48,7 +50,7 @@ export function createApp(deps: ServerDeps): App {
 
   completionRoutes(app, deps);
   chatRoutes(app, deps);
-  responseRoutes(app, deps);
+  responseRoutes(app, deps, responses);
   modelRoutes(app, deps);
   sessionRoutes(app, deps);
   tokenizerRoutes(app, deps);

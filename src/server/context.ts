@@ -7,6 +7,8 @@ export interface AppEnv {
   Bindings: Partial<HttpBindings>;
   Variables: {
     requestId: string;
+    /** Whose sessions and responses the request may name; set by the key check. */
+    owner: string;
     /** Set by the generating routes, for the access log. */
     usage: GenerationUsage | undefined;
   };

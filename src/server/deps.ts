@@ -38,13 +38,29 @@ export type TextTokenizer = Pick<
 
 /** Every method takes the owner first: for anyone else what it names does not exist. */
 export interface ConversationDirectory {
+  /** @throws `session_exists`, `quota_exceeded` */
   createSession(owner: string, id?: string): Promise<SessionInfo>;
+  /** The least recently used first. */
   listSessions(owner: string): Promise<readonly SessionInfo[]>;
   /** @throws `session_not_found` */
   inspectSession(owner: string, id: string): Promise<SessionInfo>;
   /** @throws `session_not_found`, `session_busy` */
   deleteSession(owner: string, id: string): Promise<void>;
+  /** @throws `session_not_found`, `session_exists`, `quota_exceeded` */
+  forkSession(owner: string, id: string, newId?: string): Promise<SessionInfo>;
+  /** @throws `previous_response_not_found`, `session_exists`, `quota_exceeded` */
+  forkResponse(owner: string, responseId: string, sessionId?: string): Promise<SessionInfo>;
+  /** @throws `session_not_found`, `session_exists`, `session_busy` */
+  renameSession(owner: string, id: string, newId: string): Promise<SessionInfo>;
+  /** @throws `session_not_found` */
+  exportSession(owner: string, id: string): Promise<Uint8Array>;
+  /** @param bytes not to be changed afterwards. @throws `invalid_snapshot`, `session_exists`, `quota_exceeded` */
+  importSession(owner: string, bytes: Uint8Array, id?: string): Promise<SessionInfo>;
+  /** Keeps what is told of a response later. Replaces. @param record JSON-serialisable */
+  keepRecord(owner: string, responseId: string, record: unknown): Promise<void>;
   /** @throws `response_not_found` */
+  readRecord(owner: string, responseId: string): Promise<unknown>;
+  /** The record and the state. @throws `response_not_found` */
   deleteResponse(owner: string, id: string): Promise<void>;
 }
 
@@ -92,6 +108,7 @@ export interface ServerOptions {
   readonly stallTimeoutMs: number;
   readonly limits: RequestLimits;
   readonly webSocket: WebSocketOptions;
+  readonly resume: ResumeOptions;
   readonly timeouts: {
     readonly headersMs: number;
     /** To receive a whole request, not to answer it. */
@@ -109,13 +126,33 @@ export interface RequestLimits {
   readonly maxChoices: number;
   readonly maxStopStrings: number;
   readonly maxStopLength: number;
+  /** Of a session that is imported: what may come beside the state, its tokens and texts. */
+  readonly maxHistoryBytes: number;
+}
+
+/** What becomes of a response while nobody reads its events. */
+export interface ResumeOptions {
+  /** A stored response that lost its last reader goes on for so long, and is cancelled if none has come back. */
+  readonly waitMs: number;
+  /** It is held back once so much text waits for a reader. */
+  readonly waitBytes: number;
+  /** A response in the background needs no readers; it has so long to end. */
+  readonly backgroundMs: number;
 }
 
 export interface WebSocketOptions {
   readonly maxConnections: number;
   readonly maxMessageBytes: number;
-  /** `response.create` messages waiting behind the running one. */
+  /** How long a connection lasts. */
+  readonly maxConnectionMs: number;
+  /** Names of lanes that one connection may use; the one without a name is not counted. */
+  readonly maxLanes: number;
+  /** Responses that run at once on one connection. */
+  readonly maxInFlight: number;
+  /** Messages of one connection that wait for those before them. */
   readonly maxQueued: number;
+  /** Responses with `store: false` that a lane can go on from. */
+  readonly maxUnstoredPerLane: number;
   readonly pingIntervalMs: number;
   /** Generation is not read further while more than `highWaterBytes` are unsent, until less than `lowWaterBytes` are. */
   readonly highWaterBytes: number;
@@ -136,15 +173,21 @@ export const DEFAULT_SERVER_OPTIONS: ServerOptions = {
     maxChoices: 128,
     maxStopStrings: 32,
     maxStopLength: 256,
+    maxHistoryBytes: 64 * 1024 * 1024,
   },
   webSocket: {
     maxConnections: 1024,
     maxMessageBytes: 8 * 1024 * 1024,
-    maxQueued: 16,
+    maxConnectionMs: 60 * 60_000,
+    maxLanes: 32,
+    maxInFlight: 16,
+    maxQueued: 64,
+    maxUnstoredPerLane: 8,
     pingIntervalMs: 30_000,
     highWaterBytes: 1024 * 1024,
     lowWaterBytes: 256 * 1024,
   },
+  resume: { waitMs: 15_000, waitBytes: 1024 * 1024, backgroundMs: 60 * 60_000 },
   timeouts: { headersMs: 30_000, requestMs: 120_000, keepAliveMs: 75_000 },
   maxHeaderBytes: 16 * 1024,
 };

@@ -8,13 +8,16 @@ import type { Duplex } from "node:stream";
 import { getRequestListener } from "@hono/node-server";
 import type { App } from "./context.ts";
 import type { ServerDeps } from "./deps.ts";
+import type { Responses } from "./responses/responses.ts";
 import { createWebSocketEndpoint } from "./websocket/upgrade.ts";
 
 const CLOSE_POLL_MS = 20;
+/** For what has been told to end, which takes a step of the model: a runtime that hangs must not hang the shutdown. */
+const CLOSE_GRACE_MS = 1000;
 
 export interface Listener {
   readonly port: number;
-  /** Stops accepting at once, waits for what is running, and cuts off what is left after `deadlineMs`. */
+  /** Stops accepting at once, waits for what is running, and after `deadlineMs` ends what is left. */
   close(deadlineMs: number): Promise<void>;
 }
 
@@ -22,10 +25,11 @@ export interface Listener {
 export async function listen(args: {
   readonly app: App;
   readonly deps: ServerDeps;
+  readonly responses: Responses;
   readonly host: string;
   readonly port: number;
 }): Promise<Listener> {
-  const { app, deps, host, port } = args;
+  const { app, deps, responses, host, port } = args;
   const { timeouts, maxHeaderBytes } = deps.options;
   const server = createServer(
     {
@@ -37,7 +41,7 @@ export async function listen(args: {
     },
     getRequestListener(app.fetch),
   );
-  const webSockets = createWebSocketEndpoint(deps);
+  const webSockets = createWebSocketEndpoint(deps, responses);
   server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     if (request.headers.upgrade?.toLowerCase() === "websocket") webSockets.handleUpgrade(request, socket, head);
     else serveWithoutUpgrade(server, request, socket, head);
@@ -61,11 +65,14 @@ export async function listen(args: {
     });
     webSockets.drain();
     // A connection that was busy when closing began becomes idle later: look again until none is left.
-    while ((open || webSockets.numConnections > 0) && performance.now() < deadline) {
+    // A response that nobody reads is kept when it has ended, and can be retrieved from the next server.
+    const isBusy = () => open || webSockets.numConnections > 0 || responses.numRunning > 0;
+    while (isBusy() && performance.now() < deadline) {
       server.closeIdleConnections();
       webSockets.drain();
       await new Promise((resolve) => setTimeout(resolve, CLOSE_POLL_MS));
     }
+    await Promise.race([responses.close(), new Promise((resolve) => setTimeout(resolve, CLOSE_GRACE_MS))]);
     webSockets.terminate();
     server.closeAllConnections();
     await closed;

@@ -141,24 +141,26 @@ export class FakeGenerator implements TextGenerator {
   }
 }
 
-/** Sessions and responses as plain counters. */
+/** Sessions and responses as plain counters; an exported session is its counter as JSON. */
 export class FakeConversations implements ConversationDirectory {
   readonly sessions = new Map<string, { numTokens: number; busy: boolean }>();
   readonly responses = new Map<string, { numTokens: number }>();
+  readonly records = new Map<string, string>();
+  /** Thrown by the next `keepRecord`. */
+  refusal: Error | undefined;
 
-  async createSession(id = `sess${this.sessions.size}`): Promise<SessionInfo> {
-    if (this.sessions.has(id))
-      throw new DenseMambaError("session_exists", `session ${id} exists`, { param: "session_id" });
-    this.sessions.set(id, { numTokens: 0, busy: false });
-    return this.inspectSession(id);
+  async createSession(owner: string, id = `sess${this.sessions.size}`): Promise<SessionInfo> {
+    return this.#add(owner, id, 0);
   }
 
-  async listSessions(): Promise<readonly SessionInfo[]> {
-    return Promise.all([...this.sessions.keys()].map((id) => this.inspectSession(id)));
+  async listSessions(owner: string): Promise<readonly SessionInfo[]> {
+    const prefix = `${owner}:`;
+    const ids = [...this.sessions.keys()].filter((key) => key.startsWith(prefix));
+    return Promise.all(ids.map((key) => this.inspectSession(owner, key.slice(prefix.length))));
   }
 
-  async inspectSession(id: string): Promise<SessionInfo> {
-    const { numTokens, busy } = this.#session(id);
+  async inspectSession(owner: string, id: string): Promise<SessionInfo> {
+    const { numTokens, busy } = this.#session(owner, id);
     return {
       id,
       numTokens,
@@ -170,52 +172,115 @@ export class FakeConversations implements ConversationDirectory {
     };
   }
 
-  async deleteSession(id: string): Promise<void> {
-    this.#session(id);
-    this.sessions.delete(id);
+  async deleteSession(owner: string, id: string): Promise<void> {
+    if (this.#session(owner, id).busy) throw sessionBusy(id);
+    this.sessions.delete(keyOf(owner, id));
   }
 
-  async deleteResponse(id: string): Promise<void> {
-    if (!this.responses.delete(id)) throw new DenseMambaError("response_not_found", `response ${id} is not kept`);
+  async forkSession(owner: string, id: string, newId = `sess${this.sessions.size}`): Promise<SessionInfo> {
+    return this.#add(owner, newId, this.#session(owner, id).numTokens);
+  }
+
+  async forkResponse(owner: string, responseId: string, id = `sess${this.sessions.size}`): Promise<SessionInfo> {
+    return this.#add(owner, id, this.#response(owner, responseId).numTokens);
+  }
+
+  async renameSession(owner: string, id: string, newId: string): Promise<SessionInfo> {
+    const session = this.#session(owner, id);
+    if (session.busy) throw sessionBusy(id);
+    await this.#add(owner, newId, session.numTokens);
+    this.sessions.delete(keyOf(owner, id));
+    return this.inspectSession(owner, newId);
+  }
+
+  async exportSession(owner: string, id: string): Promise<Uint8Array> {
+    return new TextEncoder().encode(JSON.stringify(this.#session(owner, id)));
+  }
+
+  async importSession(owner: string, bytes: Uint8Array, id = `sess${this.sessions.size}`): Promise<SessionInfo> {
+    let numTokens: number;
+    try {
+      numTokens = (JSON.parse(new TextDecoder().decode(bytes)) as { numTokens: number }).numTokens;
+    } catch (cause) {
+      throw new DenseMambaError("invalid_snapshot", `${bytes.byteLength} bytes are no snapshot`, { cause });
+    }
+    return this.#add(owner, id, numTokens);
+  }
+
+  async keepRecord(owner: string, responseId: string, record: unknown): Promise<void> {
+    if (this.refusal !== undefined) throw this.refusal;
+    this.records.set(keyOf(owner, responseId), JSON.stringify(record));
+  }
+
+  async readRecord(owner: string, responseId: string): Promise<unknown> {
+    const record = this.records.get(keyOf(owner, responseId));
+    if (record === undefined) throw noResponse(responseId);
+    return JSON.parse(record);
+  }
+
+  async deleteResponse(owner: string, id: string): Promise<void> {
+    const hadState = this.responses.delete(keyOf(owner, id));
+    if (!this.records.delete(keyOf(owner, id)) && !hadState) throw noResponse(id);
   }
 
   /** @throws what the real one throws for unknown and busy conversations; returns the release */
-  open({ resumeFrom }: GenerationRequest): () => void {
-    if (resumeFrom?.type === "response" && !this.responses.has(resumeFrom.id)) {
-      const details = { param: "previous_response_id" };
-      throw new DenseMambaError("previous_response_not_found", `response ${resumeFrom.id} is not kept`, details);
-    }
+  open({ owner, resumeFrom }: GenerationRequest): () => void {
+    if (resumeFrom?.type === "response") this.#response(owner, resumeFrom.id);
     if (resumeFrom?.type !== "session") return () => {};
-    const session = this.#session(resumeFrom.id);
-    if (session.busy)
-      throw new DenseMambaError("session_busy", `session ${resumeFrom.id} is busy`, { param: "session_id" });
+    const session = this.#session(owner, resumeFrom.id);
+    if (session.busy) throw sessionBusy(resumeFrom.id);
     session.busy = true;
     return () => {
       session.busy = false;
     };
   }
 
-  cachedTokens({ resumeFrom }: GenerationRequest): number {
+  cachedTokens({ owner, resumeFrom }: GenerationRequest): number {
     if (resumeFrom === undefined) return 0;
-    return (resumeFrom.type === "session" ? this.sessions : this.responses).get(resumeFrom.id)?.numTokens ?? 0;
+    const kept = resumeFrom.type === "session" ? this.sessions : this.responses;
+    return kept.get(keyOf(owner, resumeFrom.id))?.numTokens ?? 0;
   }
 
-  keep({ keepAs, resumeFrom }: GenerationRequest, numNewTokens: number): void {
+  keep(request: GenerationRequest, numNewTokens: number): void {
+    const { owner, keepAs } = request;
     if (keepAs === undefined) return;
-    const before = resumeFrom
-      ? ((resumeFrom.type === "session" ? this.sessions : this.responses).get(resumeFrom.id)?.numTokens ?? 0)
-      : 0;
-    const numTokens = before + numNewTokens;
-    if (keepAs.type === "response") this.responses.set(keepAs.id, { numTokens });
-    else this.#session(keepAs.id).numTokens = numTokens;
+    const numTokens = this.cachedTokens(request) + numNewTokens;
+    if (keepAs.type === "response") this.responses.set(keyOf(owner, keepAs.id), { numTokens });
+    else this.#session(owner, keepAs.id).numTokens = numTokens;
   }
 
-  #session(id: string): { numTokens: number; busy: boolean } {
-    const session = this.sessions.get(id);
+  #add(owner: string, id: string, numTokens: number): Promise<SessionInfo> {
+    if (this.sessions.has(keyOf(owner, id)))
+      throw new DenseMambaError("session_exists", `session ${id} exists`, { param: "session_id" });
+    this.sessions.set(keyOf(owner, id), { numTokens, busy: false });
+    return this.inspectSession(owner, id);
+  }
+
+  #session(owner: string, id: string): { numTokens: number; busy: boolean } {
+    const session = this.sessions.get(keyOf(owner, id));
     if (session === undefined)
       throw new DenseMambaError("session_not_found", `no session ${id}`, { param: "session_id" });
     return session;
   }
+
+  #response(owner: string, id: string): { numTokens: number } {
+    const response = this.responses.get(keyOf(owner, id));
+    if (response !== undefined) return response;
+    const details = { param: "previous_response_id" };
+    throw new DenseMambaError("previous_response_not_found", `previous response ${id} is not kept here`, details);
+  }
+}
+
+function keyOf(owner: string, id: string): string {
+  return `${owner}:${id}`;
+}
+
+function sessionBusy(id: string): DenseMambaError {
+  return new DenseMambaError("session_busy", `session ${id} is busy`, { param: "session_id" });
+}
+
+function noResponse(id: string): DenseMambaError {
+  return new DenseMambaError("response_not_found", `response ${id} is not kept here`, { param: "response_id" });
 }
 
 function fakeTokenizer(replyText: (id: number) => string | undefined): FakeTokenizer {

@@ -14,7 +14,7 @@ export interface ListeningServer extends TestServer, AsyncDisposable {
 
 export async function startTestServer(options: Partial<ServerOptions> = {}): Promise<ListeningServer> {
   const server = createTestServer(options);
-  const listener = await listen({ app: server.app, deps: server.deps, host: "127.0.0.1", port: 0 });
+  const listener = await listen({ ...server, host: "127.0.0.1", port: 0 });
   return {
     ...server,
     listener,

@@ -8,6 +8,7 @@ import { Generator } from "../../src/generation/generator.ts";
 import type { ModelRunner, RunnerOptions } from "../../src/runtime/runner.ts";
 import { createApp } from "../../src/server/app.ts";
 import { listen } from "../../src/server/listen.ts";
+import { Responses } from "../../src/server/responses/responses.ts";
 import { MemoryStore } from "../../src/session/memory-store.ts";
 import { loadTokenizer } from "../../src/tokenizer/load.ts";
 import { createTestServer } from "./server-deps.ts";
@@ -48,7 +49,9 @@ export async function startRealServer(
     nowMs: Date.now,
   });
   const realDeps = { ...deps, generator, engine, model: { ...deps.model, manifest } };
-  const listener = await listen({ app: createApp(realDeps), deps: realDeps, host: "127.0.0.1", port: 0 });
+  const responses = new Responses(realDeps);
+  const app = createApp(realDeps, responses);
+  const listener = await listen({ app, deps: realDeps, responses, host: "127.0.0.1", port: 0 });
   return {
     engine,
     port: listener.port,

@@ -5,6 +5,7 @@ import { DenseMambaError } from "../../src/errors.ts";
 import { createApp } from "../../src/server/app.ts";
 import type { App } from "../../src/server/context.ts";
 import { DEFAULT_SERVER_OPTIONS, type ServerDeps, type ServerOptions } from "../../src/server/deps.ts";
+import { Responses } from "../../src/server/responses/responses.ts";
 import { FAKE_VOCAB_SIZE, FakeGenerator } from "./fake-generator.ts";
 
 export const FAKE_MODEL = "fake-4m";
@@ -19,6 +20,7 @@ export interface LogLine {
 export interface TestServer {
   readonly app: App;
   readonly deps: ServerDeps;
+  readonly responses: Responses;
   readonly generator: FakeGenerator;
   readonly engine: { status: EngineStatus };
   readonly logLines: LogLine[];
@@ -70,14 +72,15 @@ export function createTestServer(options: Partial<ServerOptions> = {}): TestServ
     newId: () => String(++lastId).padStart(8, "0"),
     nowMs: () => NOW_MS,
   };
-  const app = createApp(deps);
+  const responses = new Responses(deps);
+  const app = createApp(deps, responses);
   const post = async (path: string, body: unknown, headers: Record<string, string> = {}) =>
     app.request(path, {
       method: "POST",
       headers: { "content-type": "application/json", ...headers },
       body: typeof body === "string" ? body : JSON.stringify(body),
     });
-  return { app, deps, generator, engine, logLines, observed, post };
+  return { app, deps, responses, generator, engine, logLines, observed, post };
 }
 
 /** The JSON of each `data:` line; `[DONE]` as that string. */

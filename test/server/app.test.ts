@@ -1,4 +1,6 @@
 import { describe, expect, it } from "vitest";
+import { createApp } from "../../src/server/app.ts";
+import { Responses } from "../../src/server/responses/responses.ts";
 import { createTestServer, FAKE_MODEL, NOW_MS } from "../helpers/server-deps.ts";
 
 const COMPLETION = { prompt: "a" };
@@ -21,7 +23,8 @@ describe("routes", () => {
   it.each([
     ["GET", "/v1/completions", "POST"],
     ["DELETE", "/v1/models", "GET, HEAD"],
-    ["PUT", "/v1/sessions/abc", "DELETE, GET, HEAD"],
+    ["PUT", "/v1/sessions/abc", "DELETE, GET, HEAD, POST"],
+    ["POST", "/v1/models/org/name", "GET, HEAD"],
     ["POST", "/health", "GET, HEAD"],
   ])("do not take %s %s, and say what they take", async (method, path, allow) => {
     const { app } = createTestServer();
@@ -49,6 +52,16 @@ describe("models", () => {
         { id: "default", root: FAKE_MODEL },
       ],
     });
+  });
+
+  it("are found by a name with a slash, bare or encoded", async () => {
+    const { deps } = createTestServer();
+    const named = { ...deps, model: { ...deps.model, name: "org/name" } };
+    const app = createApp(named, new Responses(named));
+    for (const path of ["/v1/models/org/name", "/v1/models/org%2Fname"]) {
+      expect(await (await app.request(path)).json(), path).toMatchObject({ id: "org/name" });
+    }
+    expect((await app.request("/v1/models/org/other")).status).toBe(404);
   });
 
   it("are found by name and by alias", async () => {

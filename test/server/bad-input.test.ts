@@ -204,7 +204,6 @@ it.each<[path: string, body: object, param: string]>([
   [CHAT, { messages: [{ role: "assistant", content: "a", tool_calls: [{}] }] }, "messages[0].tool_calls"],
   [CHAT, { messages: [{ role: "user", content: "a" }], chat_template: "{{ x }}" }, "chat_template"],
   [RESPONSES, { input: "a", tools: [{ type: "web_search" }] }, "tools"],
-  [RESPONSES, { input: "a", background: true }, "background"],
   [RESPONSES, { input: "a", conversation: "c" }, "conversation"],
   [RESPONSES, { input: "a", text: { format: { type: "json_object" } } }, "text.format"],
   [RESPONSES, { input: [{ type: "function_call_output", output: "" }] }, "input[0].type"],

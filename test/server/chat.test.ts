@@ -211,10 +211,17 @@ describe("a session", () => {
       num_tokens: 0,
       position: 0,
       state_bytes: 4096,
+      expires_at: null,
       busy: false,
     };
     expect(await made.json()).toEqual(session);
-    expect(await (await server.app.request("/v1/sessions")).json()).toEqual({ object: "list", data: [session] });
+    expect(await (await server.app.request("/v1/sessions")).json()).toEqual({
+      object: "list",
+      data: [session],
+      first_id: "s1",
+      last_id: "s1",
+      has_more: false,
+    });
     expect(await (await server.app.request("/v1/sessions/s1")).json()).toEqual(session);
     const deleted = await server.app.request("/v1/sessions/s1", { method: "DELETE" });
     expect(await deleted.json()).toEqual({ id: "s1", object: "session.deleted", deleted: true });

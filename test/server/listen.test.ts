@@ -131,7 +131,7 @@ describe("a client that goes away", () => {
   it.each([
     ["/v1/completions", { prompt: "a", max_tokens: 900_000 }],
     ["/v1/chat/completions", { messages: MESSAGES }],
-    ["/v1/responses", { input: "a" }],
+    ["/v1/responses", { input: "a", store: false }],
   ])("ends its stream on %s", async (path, body) => {
     await using server = await startTestServer();
     server.generator.script = endless;

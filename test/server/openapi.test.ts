@@ -10,7 +10,7 @@ import { DEFAULT_SERVER_OPTIONS } from "../../src/server/deps.ts";
 import { chatBody } from "../../src/server/openai/chat.ts";
 import { completionBody } from "../../src/server/openai/completions.ts";
 import { responseBody } from "../../src/server/openai/responses.ts";
-import { sessionBody } from "../../src/server/openai/sessions.ts";
+import { forkBody, renameBody, sessionBody } from "../../src/server/openai/sessions.ts";
 import { detokenizeBody, tokenizeBody } from "../../src/server/openai/tokenizing.ts";
 import { startTestServer } from "../helpers/listening-server.ts";
 import { createTestServer, runtimeFault, sseData, type TestServer } from "../helpers/server-deps.ts";
@@ -62,7 +62,7 @@ describe("the document", () => {
   it("has the routes that are served, and no others", () => {
     const served = server.app.routes
       .filter(({ method }) => method !== "ALL")
-      .map(({ method, path }) => `${method} ${path.replaceAll(/:(\w+)/g, "{$1}")}`);
+      .map(({ method, path }) => `${method} ${path.replaceAll(/:(\w+)(?:\{[^}]*\})?/g, "{$1}")}`);
     const documented = Object.entries(document.paths).flatMap(([path, item]) =>
       Object.keys(item)
         .filter((key) => key !== "parameters")
@@ -77,6 +77,8 @@ describe("the document", () => {
     ["ChatCompletionRequest", chatBody(bounds)],
     ["ResponseRequest", responseBody(bounds)],
     ["SessionRequest", sessionBody()],
+    ["SessionFork", forkBody()],
+    ["SessionRename", renameBody()],
     ["TokenizeRequest", tokenizeBody()],
     ["DetokenizeRequest", detokenizeBody(bounds)],
   ])("knows the fields of %s, and no others", (name, schema) => {

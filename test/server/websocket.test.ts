@@ -98,19 +98,17 @@ describe("a response over the WebSocket", () => {
     client.close();
   });
 
-  it("runs after the one before it, in order, and echoes its stream_id", async () => {
+  it("runs after the one before it in its lane, in order", async () => {
     await using server = await startTestServer();
     const client = await open(server);
-    client.create({ stream_id: "a" });
-    client.create({ stream_id: "b" });
-    client.create();
+    for (const input of ["first", "second", "third"]) client.create({ input, stream_id: "lane" });
     const messages = await client.until(isEnd, 3);
-    const lanes = messages.map(({ stream_id }) => stream_id ?? "none");
-    expect([...new Set(lanes)]).toEqual(["a", "b", "none"]);
-    expect(lanes).toEqual(
-      [...lanes].sort((x, y) => ["a", "b", "none"].indexOf(x as string) - ["a", "b", "none"].indexOf(y as string)),
+    expect(messages.map(({ stream_id }) => stream_id)).toEqual(messages.map(() => "lane"));
+    const numbers = messages.map(({ sequence_number }) => sequence_number as number);
+    expect(numbers).toEqual([...Array(3)].flatMap(() => [...Array(numbers.length / 3).keys()]));
+    expect(server.generator.requests.map(({ prompts }) => prompts[0])).toMatchObject(
+      ["first", "second", "third"].map((content) => ({ messages: [{ content }] })),
     );
-    expect(server.generator.requests).toHaveLength(3);
     client.socket.close();
   });
 
@@ -335,8 +333,8 @@ describe("a connection", () => {
     await using server = await startTestServer();
     server.generator.script = endless;
     const client = await open(server);
-    client.create();
-    client.create();
+    client.create({ store: false });
+    client.create({ store: false });
     await client.until(({ type }) => type === "response.output_text.delta");
     client.socket.terminate();
     await expect.poll(() => server.generator.numRunning).toBe(0);
@@ -356,7 +354,7 @@ describe("a connection", () => {
       },
     };
     const client = await open(server);
-    client.create();
+    client.create({ store: false });
     client.socket.pause();
     await expect.poll(() => server.generator.numAborted, { timeout: 10_000 }).toBe(1);
     expect(numPulled).toBeLessThan(1000);

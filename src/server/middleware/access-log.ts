@@ -13,7 +13,8 @@ export function accessLog({ log, observer }: Pick<ServerDeps, "log" | "observer"
     await next();
     const durationMs = performance.now() - startedAt;
     const { method } = context.req;
-    const matched = routePath(context, -1);
+    // A pattern's own pattern, as of a name that may have slashes, is no part of its name.
+    const matched = routePath(context, -1).replace("{.+}", "");
     const route = matched === "*" || matched === "/*" ? "unmatched" : matched;
     // NOTE: a stream that Node has sent already answers through a placeholder response, whose status is 200 as well.
     const { status } = context.res;

@@ -1,4 +1,4 @@
-/** Reads a JSON body of bounded size, also one that announces no length. */
+/** Reads a body of bounded size, JSON or bytes, also one that announces no length. */
 import { DenseMambaError } from "../../errors.ts";
 import type { AppContext } from "../context.ts";
 import { parseJson } from "../openai/validate.ts";
@@ -15,15 +15,37 @@ export async function readJson(context: AppContext, maxBytes: number): Promise<u
       `the content-type must be application/json; got ${JSON.stringify(contentType ?? "none")}`,
     );
   }
-  return parseJson(await readText(context, maxBytes));
+  checkLength(context, maxBytes);
+  if (hasLength(context)) return parseJson(await context.req.text().catch(gone));
+  return parseJson((await readChunks(context, maxBytes)).toString("utf8"));
 }
 
-async function readText(context: AppContext, maxBytes: number): Promise<string> {
-  const length = context.req.header("content-length");
-  if (length !== undefined && context.req.header("transfer-encoding") === undefined) {
-    if (Number(length) > maxBytes) throw tooLarge(maxBytes, `${length}`);
-    return context.req.text().catch(gone);
+/**
+ * @returns a buffer of its own
+ * @throws `body_too_large`, also while the body comes in, `aborted`, and `invalid_value` for another content type
+ */
+export async function readBytes(context: AppContext, maxBytes: number): Promise<Uint8Array> {
+  const contentType = context.req.header("content-type");
+  if (contentType === undefined || !/^application\/octet-stream\s*(?:;|$)/i.test(contentType)) {
+    throw new DenseMambaError(
+      "invalid_value",
+      `the content-type must be application/octet-stream; got ${JSON.stringify(contentType ?? "none")}`,
+    );
   }
+  checkLength(context, maxBytes);
+  return readChunks(context, maxBytes);
+}
+
+function hasLength(context: AppContext): boolean {
+  return context.req.header("content-length") !== undefined && context.req.header("transfer-encoding") === undefined;
+}
+
+function checkLength(context: AppContext, maxBytes: number): void {
+  const length = context.req.header("content-length");
+  if (hasLength(context) && Number(length) > maxBytes) throw tooLarge(maxBytes, `${length}`);
+}
+
+async function readChunks(context: AppContext, maxBytes: number): Promise<Buffer> {
   const reader = context.req.raw.body?.getReader();
   const next = () => reader?.read().catch(gone);
   const chunks: Uint8Array[] = [];
@@ -36,7 +58,7 @@ async function readText(context: AppContext, maxBytes: number): Promise<string> 
     }
     chunks.push(read.value);
   }
-  return Buffer.concat(chunks).toString("utf8");
+  return Buffer.concat(chunks);
 }
 
 function gone(cause: unknown): never {

@@ -29,12 +29,13 @@ function allowedMethods(app: App, path: string): string[] {
   return [...methods].sort();
 }
 
-/** Route patterns here are plain segments and `:name` segments. */
+/** Route patterns here are plain segments, `:name` segments, and at the end `:name{.+}`, which takes all that is left. */
 function matches(pattern: string, path: string): boolean {
   const wanted = pattern.split("/");
   const given = path.split("/");
+  const takesRest = pattern.endsWith("{.+}");
   return (
-    wanted.length === given.length &&
+    (takesRest ? given.length >= wanted.length : given.length === wanted.length) &&
     wanted.every((segment, index) => (segment.startsWith(":") ? given[index] !== "" : segment === given[index]))
   );
 }

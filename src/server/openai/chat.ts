@@ -10,7 +10,7 @@ import {
   samplingFields,
 } from "./fields.ts";
 import { chatMessages } from "./messages.ts";
-import { checkChoices, sessionFields, toSampling, toStopping, wantsUsageChunk } from "./parts.ts";
+import { checkChoices, sessionFields, toCacheSalt, toSampling, toStopping, wantsUsageChunk } from "./parts.ts";
 import { addUnsupported, invalid, isRecord, unsupportedUnless } from "./validate.ts";
 
 /** Set by the server itself when it renders a template. */
@@ -131,6 +131,7 @@ export function toChatTask(body: ChatBody, bounds: Bounds): ChatTask {
       ...(body.logprobs ? { numLogprobs: body.top_logprobs ?? 0 } : {}),
       ...(body.prompt_logprobs === undefined ? {} : { numPromptLogprobs: body.prompt_logprobs }),
       ...(body.truncate_prompt_tokens === undefined ? {} : { truncatePromptTokens: body.truncate_prompt_tokens }),
+      ...toCacheSalt(body),
       ...sessionFields(body.session_id, 1, n),
     },
   };

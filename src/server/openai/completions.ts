@@ -10,7 +10,7 @@ import {
   MAX_LOGPROBS,
   samplingFields,
 } from "./fields.ts";
-import { checkChoices, sessionFields, toSampling, toStopping, wantsUsageChunk } from "./parts.ts";
+import { checkChoices, sessionFields, toCacheSalt, toSampling, toStopping, wantsUsageChunk } from "./parts.ts";
 import { addIssue, invalid, show, unsupportedUnless } from "./validate.ts";
 
 const DEFAULT_MAX_TOKENS = 16;
@@ -76,6 +76,7 @@ export function toCompletionTask(body: CompletionBody, bounds: Bounds): Completi
       ...(body.logprobs === undefined ? {} : { numLogprobs: body.logprobs }),
       ...(numPromptLogprobs === undefined ? {} : { numPromptLogprobs }),
       ...(body.truncate_prompt_tokens === undefined ? {} : { truncatePromptTokens: body.truncate_prompt_tokens }),
+      ...toCacheSalt(body),
       ...sessionFields(body.session_id, body.prompt.length, bestOf),
     },
   };

@@ -16,6 +16,7 @@ export const MAX_LOGPROBS = 20;
 const MAX_LOGIT_BIAS_ENTRIES = 1024;
 const MAX_STOP_TOKEN_IDS = 1024;
 const MAX_SESSION_ID_LENGTH = 128;
+const MAX_CACHE_SALT_LENGTH = 256;
 
 const ignored = () => z.unknown().optional();
 
@@ -52,6 +53,7 @@ export function completionFields(bounds: Bounds) {
     truncate_prompt_tokens: z.int().min(1).optional(),
     add_special_tokens: z.boolean().optional(),
     session_id: sessionId().optional(),
+    cache_salt: cacheSalt().optional(),
   };
 }
 
@@ -61,7 +63,6 @@ export function ignoredFields() {
     user: ignored(),
     safety_identifier: ignored(),
     prompt_cache_key: ignored(),
-    cache_salt: ignored(),
     priority: ignored(),
     service_tier: ignored(),
   };
@@ -79,6 +80,11 @@ export function constrainedDecodingFields() {
     structured_outputs: field(),
     json_schema: field(),
   };
+}
+
+/** Requests with the same one share what they have read before; those with another cannot tell, by the time it takes. */
+export function cacheSalt() {
+  return z.string().min(1).max(MAX_CACHE_SALT_LENGTH);
 }
 
 export function sessionId() {

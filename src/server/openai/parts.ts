@@ -58,6 +58,10 @@ export function wantsUsageChunk(body: {
   return body.stream_options?.include_usage === true;
 }
 
+export function toCacheSalt(body: { cache_salt?: string | undefined }): Pick<GenerationRequest, "cacheSalt"> {
+  return body.cache_salt === undefined ? {} : { cacheSalt: body.cache_salt };
+}
+
 /** A session is one conversation: one prompt, one choice. */
 export function sessionFields(
   id: string | undefined,

@@ -1,6 +1,6 @@
 /**
- * What the renderers of all endpoints share. A renderer turns generation events into wire messages and knows no
- * transport: SSE and the WebSocket hand it an `emit` and drive it from `stream/pump.ts`.
+ * What the renderers of completions and chat share. A renderer turns generation events into wire messages and knows no
+ * transport: it is handed an `emit` and driven from `stream/pump.ts`.
  */
 import { DenseMambaError } from "../../errors.ts";
 import type { GenerationEvent } from "../../generation/events.ts";
@@ -19,8 +19,8 @@ export interface StreamRenderer {
   fail(error: unknown): void;
 }
 
-/** One message, as JSON. `type` is what an SSE `event:` line says, on the endpoint that has such lines. */
-export type Emit = (json: string, type?: string) => void;
+/** One message, as JSON. */
+export type Emit = (json: string) => void;
 
 /** What the answer's head repeats, on every chunk. */
 export interface AnswerHead {

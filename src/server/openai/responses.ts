@@ -1,16 +1,16 @@
 /** `POST /v1/responses` and the WebSocket's `response.create`: the body's schema and its way into a `GenerationRequest`. */
 import * as z from "zod";
-import type { ChatMessage, GenerationRequest } from "../../generation/events.ts";
+import type { GenerationRequest } from "../../generation/events.ts";
 import { toolFields } from "./chat.ts";
-import { type Bounds, ignoredFields, MAX_LOGPROBS, samplingFields } from "./fields.ts";
-import { messageContent, toChatMessage } from "./messages.ts";
-import { toSampling, toStopping } from "./parts.ts";
-import { addIssue, addUnsupported, invalid, isRecord, show, unsupportedUnless } from "./validate.ts";
+import { type Bounds, cacheSalt, ignoredFields, MAX_LOGPROBS, samplingFields } from "./fields.ts";
+import { parseInput, type ResponseInput } from "./input-items.ts";
+import { toCacheSalt, toSampling, toStopping } from "./parts.ts";
+import type { ResponseSettings } from "./response-object.ts";
+import { addIssue, invalid, isRecord, show, unsupportedUnless } from "./validate.ts";
 
 const MAX_METADATA_PAIRS = 16;
 const MAX_METADATA_KEY = 64;
 const MAX_METADATA_VALUE = 512;
-const MAX_INPUT_ITEMS = 10_000;
 const LOGPROBS_INCLUDE = "message.output_text.logprobs";
 
 export function responseBody(bounds: Bounds) {
@@ -36,12 +36,13 @@ export function responseBody(bounds: Bounds) {
       .optional(),
     top_logprobs: z.int().min(0).max(MAX_LOGPROBS).optional(),
     include: z.array(z.string()).max(32).optional(),
-    background: unsupportedUnless((value) => value === false, "responses can't run in the background here"),
+    background: z.boolean().optional(),
     conversation: unsupportedUnless(() => false, "go on from a response with previous_response_id"),
     prompt: unsupportedUnless(() => false, "there are no stored prompts here"),
     generate: unsupportedUnless((value) => value === true, "every response generates here"),
     max_tool_calls: z.unknown().optional(),
     reasoning: z.unknown().optional(),
+    cache_salt: cacheSalt().optional(),
     ...toolFields(),
     ...samplingFields(bounds),
     ...ignoredFields(),
@@ -53,23 +54,8 @@ export type ResponseBody = z.output<ReturnType<typeof responseBody>>;
 export interface ResponseTask {
   readonly request: Omit<GenerationRequest, "owner" | "signal" | "keepAs">;
   readonly stream: boolean;
-  readonly store: boolean;
-  readonly logprobs: boolean;
-  /** What the response object repeats of the request. */
+  readonly input: ResponseInput["items"];
   readonly settings: ResponseSettings;
-}
-
-export interface ResponseSettings {
-  readonly instructions: string | null;
-  readonly previousResponseId: string | null;
-  readonly maxOutputTokens: number | null;
-  readonly temperature: number;
-  readonly topP: number;
-  readonly topLogprobs: number;
-  readonly truncation: "auto" | "disabled";
-  readonly store: boolean;
-  readonly metadata: Readonly<Record<string, string>>;
-  readonly parallelToolCalls: boolean;
 }
 
 /** @throws `invalid_value` where fields contradict each other */
@@ -78,11 +64,12 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
   if (body.top_logprobs !== undefined && body.top_logprobs > 0 && !logprobs) {
     throw invalid("top_logprobs", `needs ${show(LOGPROBS_INCLUDE)} in include`);
   }
+  const background = body.background ?? false;
+  if (background && body.store === false) throw invalid("background", "needs store to be true: it is retrieved later");
   const sampling = toSampling(body, bounds.vocabSize);
   return {
     stream: body.stream ?? false,
-    store: body.store ?? true,
-    logprobs,
+    input: body.input.items,
     settings: {
       instructions: body.instructions ?? null,
       previousResponseId: body.previous_response_id ?? null,
@@ -92,6 +79,7 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
       topLogprobs: body.top_logprobs ?? 0,
       truncation: body.truncation ?? "disabled",
       store: body.store ?? true,
+      background,
       metadata: body.metadata ?? {},
       parallelToolCalls: body.parallel_tool_calls ?? true,
     },
@@ -99,7 +87,7 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
       prompts: [
         {
           type: "chat",
-          messages: body.input,
+          messages: body.input.messages,
           addGenerationPrompt: true,
           continueFinalMessage: false,
           ...(body.instructions === undefined ? {} : { instructions: body.instructions }),
@@ -111,6 +99,7 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
       ...toStopping(body, body.max_output_tokens, bounds),
       addSpecialTokens: false,
       echo: false,
+      ...toCacheSalt(body),
       ...(logprobs ? { numLogprobs: body.top_logprobs ?? 0 } : {}),
       ...(body.truncation === "auto" ? { truncatePromptTokens: bounds.maxPromptTokens } : {}),
       ...(body.previous_response_id === undefined
@@ -118,43 +107,6 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
         : { resumeFrom: { type: "response", id: body.previous_response_id } as const }),
     },
   };
-}
-
-const item = z.object({
-  role: z.enum(["system", "developer", "user", "assistant"]),
-  content: messageContent(),
-});
-
-/** A string is one user message; otherwise a list of message items. */
-function parseInput(value: unknown, context: z.RefinementCtx): readonly ChatMessage[] {
-  if (typeof value === "string" && value !== "") return [{ role: "user", content: value }];
-  if (value === undefined || value === null) {
-    addIssue(context, "is required");
-    return z.NEVER;
-  }
-  if (value === "" || (Array.isArray(value) && value.length === 0)) {
-    addIssue(context, "must not be empty");
-    return z.NEVER;
-  }
-  if (!Array.isArray(value) || value.length > MAX_INPUT_ITEMS) {
-    addIssue(context, `must be a string or a list of at most ${MAX_INPUT_ITEMS} items; got ${show(value)}`);
-    return z.NEVER;
-  }
-  const messages: ChatMessage[] = [];
-  for (const [index, raw] of value.entries()) {
-    if (isRecord(raw) && raw.type !== undefined && raw.type !== "message") {
-      addUnsupported(context, `${show(raw.type)} is not supported: only message items are`, [index, "type"]);
-      return z.NEVER;
-    }
-    const parsed = item.safeParse(raw);
-    if (!parsed.success) {
-      const issue = parsed.error.issues[0]!;
-      context.issues.push({ ...issue, path: [index, ...issue.path], input: raw } as (typeof context.issues)[number]);
-      return z.NEVER;
-    }
-    messages.push(toChatMessage(parsed.data));
-  }
-  return messages;
 }
 
 function metadata() {

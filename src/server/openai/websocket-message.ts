@@ -1,31 +1,42 @@
-/** What a client may say on the WebSocket: `response.create` with a body as of POST, and `response.cancel`. */
+/**
+ * What a client may say on the WebSocket: `response.create` with a body as of POST, `response.attach` to follow one that was
+ * made elsewhere, and `response.cancel`.
+ */
 import { DenseMambaError } from "../../errors.ts";
 import type { Log } from "../deps.ts";
+import { checkEventNumber } from "./response-query.ts";
 import type { ResponseBody, responseBody } from "./responses.ts";
 import { invalid, isRecord, parseBody, parseJson, show } from "./validate.ts";
 
-const MAX_STREAM_ID_LENGTH = 128;
+const STREAM_ID = /^[A-Za-z0-9_.-]{1,256}$/;
 
 export interface ClientMessage {
   readonly type: unknown;
-  /** The client's name for what belongs together: echoed on every answer, also on an error. */
+  /** The lane's name: echoed on every answer, also on an error. */
   readonly streamId: string | undefined;
   readonly body: Readonly<Record<string, unknown>>;
 }
 
-export type ClientCommand =
+/** What takes its turn in a lane. */
+export type ClientJob =
   | { readonly type: "create"; readonly body: ResponseBody }
-  /** `responseId` undefined: whichever is running. */
-  | { readonly type: "cancel"; readonly responseId: unknown };
+  | { readonly type: "attach"; readonly responseId: string; readonly startingAfter: number | undefined };
 
-/** @throws `invalid_value` */
+/** `responseId` undefined: whichever is running in the lane. */
+export type ClientCommand = ClientJob | { readonly type: "cancel"; readonly responseId: unknown };
+
+/** @throws `invalid_value`, `invalid_stream_id` */
 export function parseClientMessage(text: string): ClientMessage {
   const message = parseJson(text);
   if (!isRecord(message)) throw new DenseMambaError("invalid_value", `a message is an object; got ${show(message)}`);
   const { type, stream_id: streamId, ...body } = message;
   if (streamId === undefined || streamId === null) return { type, streamId: undefined, body };
-  if (typeof streamId === "string" && streamId.length <= MAX_STREAM_ID_LENGTH) return { type, streamId, body };
-  throw invalid("stream_id", `must be a string of at most ${MAX_STREAM_ID_LENGTH} characters; got ${show(streamId)}`);
+  if (typeof streamId === "string" && STREAM_ID.test(streamId)) return { type, streamId, body };
+  throw new DenseMambaError(
+    "invalid_stream_id",
+    `stream_id must be 1 to 256 letters, digits, "_", "-" or "."; got ${show(streamId)}`,
+    { param: "stream_id" },
+  );
 }
 
 /** @throws `invalid_value`, `unsupported_value` */
@@ -37,11 +48,19 @@ export function toCommand(
   switch (type) {
     case "response.create":
       return { type: "create", body: parseBody(schema, body, log) };
+    case "response.attach":
+      return { type: "attach", ...parseAttach(body) };
     case "response.cancel":
       return { type: "cancel", responseId: body.response_id ?? undefined };
     default:
-      throw invalid("type", `must be "response.create" or "response.cancel"; got ${show(type)}`);
+      throw invalid("type", `must be "response.create", "response.attach" or "response.cancel"; got ${show(type)}`);
   }
+}
+
+function parseAttach({ response_id: responseId, starting_after: startingAfter }: ClientMessage["body"]) {
+  if (typeof responseId !== "string") throw invalid("response_id", `must be a string; got ${show(responseId)}`);
+  const isGiven = startingAfter !== undefined && startingAfter !== null;
+  return { responseId, startingAfter: isGiven ? checkEventNumber("starting_after", startingAfter) : undefined };
 }
 
 /** Names the lane on an event that has none. */

@@ -7,6 +7,7 @@ import { ChoiceStream } from "../openai/choice-stream.ts";
 import { fold } from "../openai/fold.ts";
 import { checkModel } from "../openai/models.ts";
 import { ChatChunks, chatAnswer } from "../openai/render-chat.ts";
+import type { Emit } from "../openai/renderer.ts";
 import { parseBody } from "../openai/validate.ts";
 import { answerHead, answerSse, boundsOf, generateFor } from "./serving.ts";
 
@@ -20,10 +21,8 @@ export function chatRoutes(app: App, deps: ServerDeps): void {
     const task = toChatTask(body, bounds);
     const head = answerHead(deps, "chatcmpl");
     if (task.stream) {
-      return answerSse(context, deps, task.request, {
-        eventLines: false,
-        renderer: (emit) => new ChoiceStream(new ChatChunks(head, task), emit),
-      });
+      const renderer = (emit: Emit) => new ChoiceStream(new ChatChunks(head, task), emit);
+      return answerSse(context, deps, task.request, renderer);
     }
     const folded = await fold(generateFor(context, deps, task.request));
     context.set("usage", folded.usage);

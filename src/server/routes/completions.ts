@@ -7,6 +7,7 @@ import { completionBody, toCompletionTask } from "../openai/completions.ts";
 import { fold } from "../openai/fold.ts";
 import { checkModel } from "../openai/models.ts";
 import { CompletionChunks, completionAnswer } from "../openai/render-completions.ts";
+import type { Emit } from "../openai/renderer.ts";
 import { parseBody } from "../openai/validate.ts";
 import { answerHead, answerSse, boundsOf, generateFor } from "./serving.ts";
 
@@ -21,10 +22,8 @@ export function completionRoutes(app: App, deps: ServerDeps): void {
     const task = toCompletionTask(body, bounds);
     const head = answerHead(deps, "cmpl");
     if (task.stream) {
-      return answerSse(context, deps, task.request, {
-        eventLines: false,
-        renderer: (emit) => new ChoiceStream(new CompletionChunks(head, task, tokenText), emit),
-      });
+      const renderer = (emit: Emit) => new ChoiceStream(new CompletionChunks(head, task, tokenText), emit);
+      return answerSse(context, deps, task.request, renderer);
     }
     const folded = await fold(generateFor(context, deps, task.request));
     context.set("usage", folded.usage);

@@ -9,7 +9,8 @@ export function modelRoutes(app: App, { model }: ServerDeps): void {
     return context.json({ object: "list", data });
   });
 
-  app.get("/v1/models/:model", (context) => {
+  // Names from the hub have a slash, which clients send as it is or encoded.
+  app.get("/v1/models/:model{.+}", (context) => {
     const id = context.req.param("model");
     checkModel(id, model);
     return context.json(toModelObject(id, model));

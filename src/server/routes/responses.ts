@@ -1,58 +1,112 @@
-/** `POST /v1/responses`. The WebSocket of the same path is in `websocket/`. */
+/** `/v1/responses` over HTTP: making, retrieving, following, cancelling and deleting. The WebSocket is in `websocket/`. */
 import { DenseMambaError } from "../../errors.ts";
-import type { App } from "../context.ts";
+import type { App, AppContext } from "../context.ts";
 import type { ServerDeps } from "../deps.ts";
 import { readJson } from "../middleware/body.ts";
 import { errorResponse } from "../middleware/error-response.ts";
+import { toInputItemObject } from "../openai/input-items.ts";
 import { checkModel } from "../openai/models.ts";
-import { type ResponseHead, ResponseStream } from "../openai/render-responses.ts";
+import { parsePage, toPage } from "../openai/paging.ts";
+import { parseRetrieve } from "../openai/response-query.ts";
 import { responseBody, toResponseTask } from "../openai/responses.ts";
 import { parseBody } from "../openai/validate.ts";
-import { answerSse, boundsOf, generateFor } from "./serving.ts";
+import type { LiveResponse } from "../responses/live-response.ts";
+import { follow, type Reading } from "../responses/reading.ts";
+import type { Responses } from "../responses/responses.ts";
+import { streamSse } from "../stream/sse.ts";
+import { boundsOf } from "./serving.ts";
 
-export function responseRoutes(app: App, deps: ServerDeps): void {
+const PAGE_BOUNDS = { defaultLimit: 20, maxLimit: 100, defaultOrder: "desc" } as const;
+
+export function responseRoutes(app: App, deps: ServerDeps, responses: Responses): void {
   const bounds = boundsOf(deps);
   const schema = responseBody(bounds);
-  const nowS = () => Math.floor(deps.nowMs() / 1000);
 
   app.post("/v1/responses", async (context) => {
     const body = parseBody(schema, await readJson(context, bounds.maxBodyBytes), deps.log);
     checkModel(body.model, deps.model);
     const task = toResponseTask(body, bounds);
-    const head = responseHead(deps);
-    const request = {
-      ...task.request,
-      ...(task.store ? { keepAs: { type: "response", id: head.id } as const } : {}),
-    };
-    if (task.stream) {
-      return answerSse(context, deps, request, {
-        eventLines: true,
-        renderer: (emit) => new ResponseStream(head, task, nowS, emit),
-      });
+    const { signal } = context.req.raw;
+    const owner = context.get("owner");
+    const requestId = context.get("requestId");
+    const { live, reading } = await responses.create({ owner, task, signal, requestId, isFollowed: task.stream });
+    if (task.stream) return answerEvents(context, deps, reading, 0);
+    if (task.settings.background) {
+      reading.leave();
+      return context.json(live.transcript.response());
     }
-    const stream = new ResponseStream(head, task, nowS, () => {});
-    for await (const event of generateFor(context, deps, request)) {
-      stream.push(event);
-      if (event.type === "usage") context.set("usage", event.usage);
-    }
-    return context.json(stream.response());
+    await untilEnded(live, reading, signal);
+    if (live.error !== undefined) throw live.error;
+    context.set("usage", live.transcript.state.usage ?? undefined);
+    return context.json(live.transcript.response());
   });
 
   app.get("/v1/responses", (context) => {
     context.header("upgrade", "websocket");
     context.header("allow", "POST");
     const message = "GET /v1/responses is the WebSocket: send an upgrade request, or POST a response";
-    const response = errorResponse(context, new DenseMambaError("method_not_allowed", message));
-    return new Response(response.body, { status: 426, headers: response.headers });
+    return errorResponse(context, new DenseMambaError("upgrade_required", message));
+  });
+
+  app.get("/v1/responses/:response_id", async (context) => {
+    const [owner, id] = [context.get("owner"), context.req.param("response_id")];
+    const lastEventId = context.req.header("last-event-id");
+    const { stream, startingAfter } = parseRetrieve(context.req.query(), lastEventId);
+    if (!stream) return context.json(await responses.retrieve(owner, id));
+    const { reading, from } = await responses.read(owner, id, startingAfter);
+    // An EventSource comes back until it is told that there is nothing more.
+    if (lastEventId !== undefined && reading.isOver && from === reading.numEvents) {
+      reading.leave();
+      return context.body(null, 204);
+    }
+    return answerEvents(context, deps, reading, from);
+  });
+
+  app.delete("/v1/responses/:response_id", async (context) => {
+    const id = context.req.param("response_id");
+    await responses.delete(context.get("owner"), id);
+    return context.json({ id, object: "response", deleted: true });
+  });
+
+  app.post("/v1/responses/:response_id/cancel", async (context) => {
+    return context.json(await responses.cancel(context.get("owner"), context.req.param("response_id")));
+  });
+
+  app.get("/v1/responses/:response_id/input_items", async (context) => {
+    const page = parsePage(context.req.query(), PAGE_BOUNDS, deps.log);
+    const items = await responses.inputItems(context.get("owner"), context.req.param("response_id"));
+    return context.json(toPage(items.map(toInputItemObject), page));
   });
 }
 
-export function responseHead(deps: ServerDeps): ResponseHead {
-  const id = deps.newId();
-  return {
-    id: `resp_${id}`,
-    itemId: `msg_${id}`,
-    createdS: Math.floor(deps.nowMs() / 1000),
-    model: deps.model.name,
-  };
+/** @throws `aborted` if the client goes away before the end */
+async function untilEnded(live: LiveResponse, reading: Reading, signal: AbortSignal): Promise<void> {
+  const leave = () => reading.leave();
+  signal.addEventListener("abort", leave, { once: true });
+  if (signal.aborted) leave();
+  await live.ended;
+  signal.removeEventListener("abort", leave);
+  if (signal.aborted) throw new DenseMambaError("aborted", "the client went away before its response was complete");
+}
+
+/** Streams a response's events from one on, until it has ended or the client goes away. */
+function answerEvents(context: AppContext, deps: ServerDeps, reading: Reading, from: number): Promise<Response> {
+  const { signal } = context.req.raw;
+  const leave = () => reading.leave();
+  signal.addEventListener("abort", leave, { once: true });
+  if (signal.aborted) leave();
+  // Who can't come back needs no numbers to come back with.
+  const isResumable = reading.transcript.settings.store;
+  return streamSse(context, deps.options, leave, async (stream) => {
+    const emit = (event: { type: string; json: string }, sequenceNumber: number) =>
+      stream.event(event.type, event.json, isResumable ? sequenceNumber : undefined);
+    try {
+      await follow(reading, from, emit, stream);
+    } catch (error) {
+      deps.log.debug({ err: error, requestId: context.get("requestId") }, "stream cut off");
+    } finally {
+      signal.removeEventListener("abort", leave);
+    }
+    context.set("usage", reading.transcript.state.usage ?? undefined);
+  });
 }

@@ -29,43 +29,40 @@ export function generateFor(
   deps: ServerDeps,
   request: Omit<GenerationRequest, "owner" | "signal">,
 ): AsyncIterable<GenerationEvent> {
-  return deps.generator.generate({ ...request, owner: "", signal: context.req.raw.signal });
-}
-
-export interface SseShape {
-  /** Responses have `event:` lines; on chat and completions OpenAI's SDK would take them for another protocol. */
-  readonly eventLines: boolean;
-  renderer(emit: Emit): StreamRenderer;
+  return deps.generator.generate({ ...request, owner: context.get("owner"), signal: context.req.raw.signal });
 }
 
 /**
- * Streams a generation. The first event is awaited before the header is sent: refusals keep their HTTP status.
+ * Streams a generation as `data:` lines. The first event is awaited before the header is sent: refusals keep their HTTP status.
  * @throws whatever the generation was refused with
  */
 export async function answerSse(
   context: AppContext,
   deps: ServerDeps,
   request: Omit<GenerationRequest, "owner" | "signal">,
-  shape: SseShape,
+  renderer: (emit: Emit) => StreamRenderer,
 ): Promise<Response> {
   const gone = new AbortController();
   const abort = () => gone.abort();
   const clientSignal = context.req.raw.signal;
   if (clientSignal.aborted) abort();
   else clientSignal.addEventListener("abort", abort, { once: true });
-  const admitted = await admit(deps.generator.generate({ ...request, owner: "", signal: gone.signal }));
+  const owner = context.get("owner");
+  const admitted = await admit(deps.generator.generate({ ...request, owner, signal: gone.signal }));
 
   return streamSse(context, deps.options, abort, async (stream) => {
-    const emit: Emit = shape.eventLines
-      ? (json, type) => stream.event(type ?? "message", json)
-      : (json) => stream.data(json);
-    const usage = await pump(admitted, shape.renderer(emit), stream, (error) => {
-      abort();
-      const fields = { err: error, requestId: context.get("requestId") };
-      if (toHttpError(error).isFault) deps.log.error(fields, "stream failed");
-      else deps.log.debug(fields, "stream cut off");
-    });
+    const usage = await pump(
+      admitted,
+      renderer((json) => stream.data(json)),
+      stream,
+      (error) => {
+        abort();
+        const fields = { err: error, requestId: context.get("requestId") };
+        if (toHttpError(error).isFault) deps.log.error(fields, "stream failed");
+        else deps.log.debug(fields, "stream cut off");
+      },
+    );
     context.set("usage", usage);
-    if (usage !== undefined && !shape.eventLines) stream.done();
+    if (usage !== undefined) stream.done();
   });
 }

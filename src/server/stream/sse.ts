@@ -65,9 +65,9 @@ export class SseStream implements Sink {
     this.#pending += `data: ${json}\n\n`;
   }
 
-  /** Adds `event: …` with `data: …`. */
-  event(type: string, json: string): void {
-    this.#pending += `event: ${type}\ndata: ${json}\n\n`;
+  /** Adds `event: …` with `data: …`; and with `id: …`, which a client sends back to go on from there. */
+  event(type: string, json: string, id?: number): void {
+    this.#pending += `event: ${type}\ndata: ${json}\n${id === undefined ? "" : `id: ${id}\n`}\n`;
   }
 
   /** Adds what ends a stream of chat or completions. */

@@ -1,6 +1,6 @@
 /**
- * One WebSocket in OpenAI's Responses mode: `response.create` messages run one after the other, in order, and answer with
- * the events that SSE would carry. Closing the connection ends what runs and drops what waits.
+ * One WebSocket in OpenAI's Responses mode: responses run in lanes and answer with the events that SSE would carry. Closing
+ * the connection drops what waits, forgets what was not stored, and leaves the rest to come back to.
  */
 import type { RawData, WebSocket } from "ws";
 import { DenseMambaError } from "../../errors.ts";
@@ -8,40 +8,53 @@ import type { ServerDeps } from "../deps.ts";
 import { usageFields } from "../middleware/access-log.ts";
 import { toErrorEvent, toHttpError } from "../openai/error.ts";
 import { checkModel } from "../openai/models.ts";
-import { ResponseStream } from "../openai/render-responses.ts";
-import { type ResponseBody, type responseBody, toResponseTask } from "../openai/responses.ts";
+import { type responseBody, toResponseTask } from "../openai/responses.ts";
 import { show } from "../openai/validate.ts";
-import { onLane, parseClientMessage, toCommand } from "../openai/websocket-message.ts";
-import { responseHead } from "../routes/responses.ts";
+import { type ClientJob, onLane, parseClientMessage, toCommand } from "../openai/websocket-message.ts";
+import type { LiveResponse } from "../responses/live-response.ts";
+import { follow, type Reading } from "../responses/reading.ts";
+import type { Responses } from "../responses/responses.ts";
+import { UnstoredResponses } from "../responses/unstored.ts";
 import { boundsOf } from "../routes/serving.ts";
-import { admit, pump } from "../stream/pump.ts";
+import { type LaneName, Lanes } from "./lanes.ts";
 import { Outbox } from "./outbox.ts";
 
-interface Job {
-  readonly streamId: string | undefined;
-  readonly body: ResponseBody;
-}
+const GOING_AWAY = 1001;
+const UNSUPPORTED_DATA = 1003;
 
 export interface ConnectionContext {
   readonly deps: ServerDeps;
+  readonly responses: Responses;
   readonly schema: ReturnType<typeof responseBody>;
+  readonly owner: string;
   readonly requestId: string;
+}
+
+interface Running {
+  readonly reading: Reading;
+  readonly from: number;
+  /** Absent where it was joined: then it is somebody else's to look after. */
+  readonly live?: LiveResponse;
 }
 
 export class ResponsesConnection {
   readonly #socket: WebSocket;
   readonly #context: ConnectionContext;
   readonly #outbox: Outbox;
-  readonly #waiting: Job[] = [];
-  /** Responses made with `store: false`: they can be continued while the connection lasts. */
-  readonly #unstored: string[] = [];
-  #running: { readonly abort: AbortController; readonly responseId: string } | undefined;
+  readonly #lanes: Lanes<ClientJob>;
+  readonly #running = new Map<LaneName, Running>();
+  readonly #unstored: UnstoredResponses;
+  readonly #closed = new AbortController();
+  readonly #expiry: NodeJS.Timeout;
 
   constructor(socket: WebSocket, context: ConnectionContext) {
-    const { options } = context.deps;
+    const { webSocket, stallTimeoutMs } = context.deps.options;
     this.#socket = socket;
     this.#context = context;
-    this.#outbox = new Outbox(socket, options.webSocket, options.stallTimeoutMs);
+    this.#outbox = new Outbox(socket, webSocket, stallTimeoutMs);
+    this.#lanes = new Lanes(webSocket);
+    this.#unstored = new UnstoredResponses(webSocket.maxUnstoredPerLane, (id) => this.#forget(id));
+    this.#expiry = setTimeout(() => this.#expire(), webSocket.maxConnectionMs);
     socket.on("message", (data, isBinary) => this.#receive(data, isBinary));
     socket.on("close", () => this.#close());
     // The close event follows; ws has answered a broken frame or an oversized message with its code already.
@@ -49,110 +62,126 @@ export class ResponsesConnection {
   }
 
   get isIdle(): boolean {
-    return this.#running === undefined && this.#waiting.length === 0;
+    return this.#lanes.isIdle;
   }
 
   #receive(data: RawData, isBinary: boolean): void {
     if (isBinary) {
-      this.#socket.close(1003, "messages are JSON text");
+      this.#socket.close(UNSUPPORTED_DATA, "messages are JSON text");
       return;
     }
-    let streamId: string | undefined;
+    let lane: LaneName;
     try {
       const message = parseClientMessage(data.toString());
-      streamId = message.streamId;
+      lane = message.streamId;
       const command = toCommand(message, this.#context.schema, this.#context.deps.log);
-      switch (command.type) {
-        case "create":
-          this.#enqueue({ streamId, body: command.body });
-          return;
-        case "cancel":
-          this.#cancel(command.responseId);
-          return;
+      if (command.type === "cancel") this.#cancel(command.responseId, lane);
+      else {
+        this.#lanes.add(lane, command);
+        this.#startNext();
       }
     } catch (error) {
-      this.#refuse(error, streamId);
+      this.#refuse(error, lane);
     }
   }
 
-  #enqueue(job: Job): void {
-    const { maxQueued } = this.#context.deps.options.webSocket;
-    if (this.#running !== undefined && this.#waiting.length >= maxQueued) {
-      const message = `a connection may have at most ${maxQueued} responses waiting; got one more`;
-      throw new DenseMambaError("queue_full", message);
-    }
-    this.#waiting.push(job);
-    if (this.#running === undefined) void this.#runAll();
+  #startNext(): void {
+    for (let turn = this.#lanes.next(); turn !== undefined; turn = this.#lanes.next()) void this.#take(turn);
   }
 
-  #cancel(responseId: unknown): void {
-    if (this.#running === undefined || (responseId !== undefined && responseId !== this.#running.responseId)) {
+  async #take({ lane, job }: { readonly lane: LaneName; readonly job: ClientJob }): Promise<void> {
+    try {
+      const running = await (job.type === "create" ? this.#create(job) : this.#attach(job));
+      this.#running.set(lane, running);
+      if (this.#closed.signal.aborted) running.reading.leave();
+      await this.#send(running, lane);
+    } catch (error) {
+      this.#refuse(error, lane);
+    }
+    this.#running.delete(lane);
+    this.#lanes.done(lane);
+    this.#startNext();
+  }
+
+  async #create({ body }: Extract<ClientJob, { type: "create" }>): Promise<Running> {
+    const { deps, responses, owner, requestId } = this.#context;
+    checkModel(body.model, deps.model);
+    const task = toResponseTask(body, boundsOf(deps));
+    const { signal } = this.#closed;
+    const created = await responses.create({ owner, task, signal, requestId, connection: this, isFollowed: true });
+    return { ...created, from: 0 };
+  }
+
+  #attach({ responseId, startingAfter }: Extract<ClientJob, { type: "attach" }>): Promise<Running> {
+    const { responses, owner } = this.#context;
+    return responses.read(owner, responseId, startingAfter);
+  }
+
+  async #send({ reading, from, live }: Running, lane: LaneName): Promise<void> {
+    const { log } = this.#context.deps;
+    const named = onLane(lane);
+    await follow(reading, from, ({ json }) => this.#outbox.send(named(json)), this.#outbox).catch((error: unknown) => {
+      log.debug({ err: error, ...this.#logFields }, "websocket cut off");
+    });
+    if (live === undefined) return;
+    const { head, settings, state } = live.transcript;
+    // A response that can be come back to goes on without this connection.
+    if (settings.store && !live.hasEnded) return;
+    await live.ended;
+    if (!settings.store && (state.status === "completed" || state.status === "incomplete")) {
+      this.#unstored.add(lane, head.id);
+    }
+    const usage = usageFields(state.usage ?? undefined);
+    log.info({ ...this.#logFields, responseId: head.id, ...usage }, "websocket response");
+  }
+
+  /** @throws `response_not_found` */
+  #cancel(responseId: unknown, lane: LaneName): void {
+    const all = [...this.#running.values()];
+    const isMeant = ({ reading }: Running) => reading.transcript.head.id === responseId;
+    const running = responseId === undefined ? this.#running.get(lane) : all.find(isMeant);
+    if (running === undefined) {
       const which = responseId === undefined ? "no response" : `not the response ${show(responseId)}`;
       throw new DenseMambaError("response_not_found", `${which} is running on this connection`, {
         param: "response_id",
       });
     }
-    this.#running.abort.abort();
-  }
-
-  async #runAll(): Promise<void> {
-    for (let job = this.#waiting.shift(); job !== undefined; job = this.#waiting.shift()) {
-      try {
-        await this.#run(job);
-      } catch (error) {
-        this.#refuse(error, job.streamId);
-      } finally {
-        this.#running = undefined;
-      }
+    if (running.live !== undefined) running.live.stop("cancelled");
+    else {
+      const { responses, owner } = this.#context;
+      const { id } = running.reading.transcript.head;
+      responses.cancel(owner, id).catch((error: unknown) => this.#refuse(error, lane));
     }
   }
 
-  /** @throws whatever the request was refused with; once it is admitted, failures are events */
-  async #run({ body, streamId }: Job): Promise<void> {
-    const { deps } = this.#context;
-    const abort = new AbortController();
-    const head = responseHead(deps);
-    this.#running = { abort, responseId: head.id };
-    checkModel(body.model, deps.model);
-    const task = toResponseTask(body, boundsOf(deps));
-    const events = deps.generator.generate({
-      owner: "",
-      ...task.request,
-      keepAs: { type: "response", id: head.id },
-      signal: abort.signal,
-    });
-    const admitted = await admit(events);
-    if (!task.store) this.#unstored.push(head.id);
-    const lane = onLane(streamId);
-    const nowS = () => Math.floor(deps.nowMs() / 1000);
-    const renderer = new ResponseStream(head, task, nowS, (json) => this.#outbox.send(lane(json)));
-    const usage = await pump(admitted, renderer, this.#outbox, (error) => {
-      abort.abort();
-      if (toHttpError(error).isFault) deps.log.error({ err: error, ...this.#logFields }, "response failed");
-    });
-    deps.log.info({ ...this.#logFields, responseId: head.id, ...usageFields(usage) }, "websocket response");
-  }
-
-  #refuse(error: unknown, streamId: string | undefined): void {
+  #refuse(error: unknown, lane: LaneName): void {
     if (toHttpError(error).isFault) {
       this.#context.deps.log.error({ err: error, ...this.#logFields }, "websocket request failed");
     }
-    this.#outbox.send(toErrorEvent(error, streamId));
+    this.#outbox.send(toErrorEvent(error, lane));
+  }
+
+  #expire(): void {
+    const { maxConnectionMs } = this.#context.deps.options.webSocket;
+    const message = `a WebSocket connection lasts at most ${maxConnectionMs / 60_000} minutes: open another one to go on`;
+    this.#refuse(new DenseMambaError("websocket_connection_expired", message), undefined);
+    this.#socket.close(GOING_AWAY, "the connection has reached its age limit");
   }
 
   #close(): void {
-    this.#waiting.length = 0;
-    this.#running?.abort.abort();
-    const { conversations } = this.#context.deps.generator;
-    for (const id of this.#unstored) {
-      // It may never have been kept, or have been evicted since.
-      conversations.deleteResponse("", id).catch((error: unknown) => {
-        this.#context.deps.log.debug(
-          { err: error, ...this.#logFields },
-          "an unstored response was not there to delete",
-        );
-      });
-    }
+    clearTimeout(this.#expiry);
+    this.#lanes.clear();
+    this.#closed.abort();
+    for (const { reading } of this.#running.values()) reading.leave();
+    this.#unstored.close();
+  }
+
+  #forget(id: string): void {
+    const { responses, owner, deps } = this.#context;
+    responses.forget(owner, id).catch((error: unknown) => {
+      // The store may have evicted it.
+      deps.log.debug({ err: error, ...this.#logFields }, "an unstored response was not there to delete");
+    });
   }
 
   get #logFields() {

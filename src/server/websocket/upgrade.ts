@@ -11,6 +11,7 @@ import { keyCheck } from "../middleware/auth.ts";
 import { chooseRequestId } from "../middleware/request-id.ts";
 import { toHttpError } from "../openai/error.ts";
 import { responseBody } from "../openai/responses.ts";
+import type { Responses } from "../responses/responses.ts";
 import { boundsOf } from "../routes/serving.ts";
 import { ResponsesConnection } from "./connection.ts";
 
@@ -26,7 +27,7 @@ export interface WebSocketEndpoint {
   terminate(): void;
 }
 
-export function createWebSocketEndpoint(deps: ServerDeps): WebSocketEndpoint {
+export function createWebSocketEndpoint(deps: ServerDeps, responses: Responses): WebSocketEndpoint {
   const { options, log, observer } = deps;
   const server = new WebSocketServer({
     noServer: true,
@@ -48,13 +49,14 @@ export function createWebSocketEndpoint(deps: ServerDeps): WebSocketEndpoint {
   }, options.webSocket.pingIntervalMs);
   pinger.unref();
 
-  const checkRequest = (request: IncomingMessage) => {
+  /** @returns the owner */
+  const checkRequest = (request: IncomingMessage): string => {
     const path = pathOf(request);
     if (path !== PATH) {
       throw new DenseMambaError("route_not_found", `there is no WebSocket at ${path}; it is at ${PATH}`);
     }
     checkOrigin(request, options.corsOrigins);
-    checkKey(request.headers.authorization);
+    const owner = checkKey(request.headers.authorization);
     if (draining) throw new DenseMambaError("shutting_down", "the server is shutting down");
     if (connections.size >= options.webSocket.maxConnections) {
       throw new DenseMambaError(
@@ -62,14 +64,16 @@ export function createWebSocketEndpoint(deps: ServerDeps): WebSocketEndpoint {
         `the server has at most ${options.webSocket.maxConnections} WebSocket connections; got one more`,
       );
     }
+    return owner;
   };
 
   return {
     handleUpgrade(request, socket, head) {
       const ignore = () => {};
       socket.on("error", ignore);
+      let owner: string;
       try {
-        checkRequest(request);
+        owner = checkRequest(request);
       } catch (error) {
         refuse(socket, error);
         return;
@@ -78,7 +82,8 @@ export function createWebSocketEndpoint(deps: ServerDeps): WebSocketEndpoint {
       server.handleUpgrade(request, socket, head, (webSocket) => {
         socket.off("error", ignore);
         const requestId = chooseRequestId(request.headers["x-request-id"]?.toString(), deps.newId);
-        connections.set(webSocket, new ResponsesConnection(webSocket, { deps, schema, requestId }));
+        const context = { deps, responses, schema, owner, requestId };
+        connections.set(webSocket, new ResponsesConnection(webSocket, context));
         answeredPing.add(webSocket);
         webSocket.on("pong", () => answeredPing.add(webSocket));
         observer?.onWebSocketOpen?.();

@@ -1,0 +1,252 @@
+/**
+ * One response from its first event to its last. A response's events follow from what it said, piece by piece: so any of
+ * them can be rendered again, for a reader that comes late or comes back, while it runs or from its record years later.
+ * The answer has one output item, a message with one text part.
+ */
+import type { GenerationEvent, GenerationUsage } from "../../generation/events.ts";
+import { toHttpError } from "./error.ts";
+import { type ChatLogprobs, tokenLogprobs } from "./logprobs.ts";
+import { openJson } from "./renderer.ts";
+import type {
+  ResponseError,
+  ResponseHead,
+  ResponseObject,
+  ResponseSettings,
+  ResponseStatus,
+} from "./response-object.ts";
+import { responseObject } from "./response-object.ts";
+
+export interface RenderedEvent {
+  readonly type: string;
+  /** With its `sequence_number`. */
+  readonly json: string;
+}
+
+/**
+ * What makes all events, JSON-serialisable. They come in this order: `numLead` that tell of the beginning; two that open
+ * the item, if it has been opened; one a piece; three that close the item, if it has been closed; the last, if it has ended.
+ */
+export interface TranscriptState {
+  readonly numLead: number;
+  readonly hasItem: boolean;
+  readonly pieces: readonly string[];
+  /** One list a piece, if log-probabilities were asked for. */
+  readonly logprobs: readonly ChatLogprobs["content"][] | null;
+  /** How the item was closed, whatever became of the response afterwards. */
+  readonly closedAs: "completed" | "incomplete" | null;
+  readonly status: ResponseStatus;
+  readonly usage: GenerationUsage | null;
+  readonly error: ResponseError | null;
+  readonly completedAtS: number | null;
+}
+
+type MutableState = { -readonly [K in keyof TranscriptState]: TranscriptState[K] } & {
+  pieces: string[];
+  logprobs: ChatLogprobs["content"][] | null;
+};
+
+const PLACE = { output_index: 0, content_index: 0 };
+const NUM_OPENING = 2;
+const NUM_CLOSING = 3;
+
+/** @returns whether nothing more will come */
+export function isFinal(status: ResponseStatus): boolean {
+  return status !== "queued" && status !== "in_progress";
+}
+
+export class Transcript {
+  readonly head: ResponseHead;
+  readonly settings: ResponseSettings;
+  readonly #state: MutableState;
+  readonly #nowS: () => number;
+  /** A piece's event up to its text. */
+  readonly #pieceHead: string;
+  #hasEnded: boolean;
+  /** Fixed once the item is closed; before, asked for by few. */
+  #closedText: string | undefined;
+
+  /** @param kept the state of a response that has ended, which is not added to */
+  constructor(head: ResponseHead, settings: ResponseSettings, nowS: () => number, kept?: TranscriptState) {
+    this.head = head;
+    this.settings = settings;
+    this.#nowS = nowS;
+    this.#pieceHead = `${openJson({ type: "response.output_text.delta", item_id: head.itemId, ...PLACE })},"delta":`;
+    this.#hasEnded = kept !== undefined && isFinal(kept.status);
+    this.#state = {
+      numLead: 0,
+      hasItem: false,
+      closedAs: null,
+      status: settings.background ? "queued" : "in_progress",
+      usage: null,
+      error: null,
+      completedAtS: null,
+      ...kept,
+      pieces: [...(kept?.pieces ?? [])],
+      logprobs: kept?.logprobs ? [...kept.logprobs] : null,
+    };
+  }
+
+  get state(): TranscriptState {
+    return this.#state;
+  }
+
+  get hasEnded(): boolean {
+    return this.#hasEnded;
+  }
+
+  get numEvents(): number {
+    const { numLead, hasItem, pieces, closedAs } = this.#state;
+    const numOfItem = (hasItem ? NUM_OPENING : 0) + pieces.length + (closedAs ? NUM_CLOSING : 0);
+    return numLead + numOfItem + (this.#hasEnded ? 1 : 0);
+  }
+
+  push(event: GenerationEvent): void {
+    const state = this.#state;
+    if (event.type === "accepted") {
+      state.numLead = 2;
+      return;
+    }
+    if (state.status === "queued") {
+      state.numLead = 3;
+      state.status = "in_progress";
+    }
+    switch (event.type) {
+      case "prompt":
+        return;
+      case "delta":
+        state.hasItem = true;
+        if (event.text === "" && event.logprobs === undefined) return;
+        state.pieces.push(event.text);
+        if (event.logprobs !== undefined) {
+          state.logprobs ??= [];
+          state.logprobs.push(tokenLogprobs(event.logprobs));
+        }
+        return;
+      case "finished":
+        state.hasItem = true;
+        state.status = event.reason === "stop" ? "completed" : event.reason === "length" ? "incomplete" : "cancelled";
+        state.closedAs = state.status === "completed" ? "completed" : "incomplete";
+        if (state.status === "completed") state.completedAtS = this.#nowS();
+        return;
+      case "usage":
+        state.usage = event.usage;
+        this.#hasEnded = true;
+        return;
+    }
+  }
+
+  /** Ends it as cancelled, where the generation itself has not told its end. */
+  cancel(): void {
+    this.#state.status = "cancelled";
+    this.#hasEnded = true;
+  }
+
+  /** Ends it as failed, also after `push` has ended it otherwise. */
+  fail(error: unknown): void {
+    this.#state.status = "failed";
+    this.#state.completedAtS = null;
+    this.#state.error = { code: "server_error", message: toHttpError(error).body.error.message };
+    this.#hasEnded = true;
+  }
+
+  /** The response as it stands. */
+  response(): ResponseObject {
+    const { status, usage, error, completedAtS, hasItem } = this.#state;
+    const output = hasItem ? [this.#item()] : [];
+    // Before its last event a response that is finished is still in progress to everybody.
+    if (!this.#hasEnded && isFinal(status)) return this.#beginning("in_progress", output);
+    return responseObject(this.head, this.settings, { status, output, usage, error, completedAtS });
+  }
+
+  /** @param sequenceNumber below `numEvents` */
+  render(sequenceNumber: number): RenderedEvent {
+    const { numLead, hasItem, pieces, closedAs } = this.#state;
+    if (sequenceNumber < numLead) return this.#lead(sequenceNumber);
+    let index = sequenceNumber - numLead;
+    if (hasItem) {
+      if (index < NUM_OPENING) return this.#opening(index, sequenceNumber);
+      index -= NUM_OPENING;
+      if (index < pieces.length) return this.#piece(index, sequenceNumber);
+      index -= pieces.length;
+      if (closedAs && index < NUM_CLOSING) return this.#closing(index, sequenceNumber);
+    }
+    return this.#last(sequenceNumber);
+  }
+
+  #lead(index: number): RenderedEvent {
+    const { background } = this.settings;
+    const types = background ? ["created", "queued", "in_progress"] : ["created", "in_progress"];
+    const status = background && index < 2 ? "queued" : "in_progress";
+    return rendered(`response.${types[index]}`, { response: this.#beginning(status, []) }, index);
+  }
+
+  #opening(index: number, sequenceNumber: number): RenderedEvent {
+    const { itemId } = this.head;
+    if (index === 0) {
+      const item = { ...message(itemId, "in_progress"), content: [] };
+      return rendered("response.output_item.added", { output_index: 0, item }, sequenceNumber);
+    }
+    const place = { item_id: itemId, ...PLACE };
+    return rendered("response.content_part.added", { ...place, part: textPart("", []) }, sequenceNumber);
+  }
+
+  #piece(index: number, sequenceNumber: number): RenderedEvent {
+    const { pieces, logprobs } = this.#state;
+    const details = logprobs === null ? "[]" : JSON.stringify(logprobs[index] ?? []);
+    const json = `${this.#pieceHead}${JSON.stringify(pieces[index])},"logprobs":${details}`;
+    return { type: "response.output_text.delta", json: `${json},"sequence_number":${sequenceNumber}}` };
+  }
+
+  #closing(index: number, sequenceNumber: number): RenderedEvent {
+    const place = { item_id: this.head.itemId, ...PLACE };
+    const part = this.#part();
+    switch (index) {
+      case 0:
+        return rendered(
+          "response.output_text.done",
+          { ...place, text: part.text, logprobs: part.logprobs },
+          sequenceNumber,
+        );
+      case 1:
+        return rendered("response.content_part.done", { ...place, part }, sequenceNumber);
+      default:
+        return rendered("response.output_item.done", { output_index: 0, item: this.#item() }, sequenceNumber);
+    }
+  }
+
+  #last(sequenceNumber: number): RenderedEvent {
+    const { status } = this.#state;
+    const type = status === "completed" || status === "failed" ? status : "incomplete";
+    return rendered(`response.${type}`, { response: this.response() }, sequenceNumber);
+  }
+
+  #beginning(status: ResponseStatus, output: readonly object[]): ResponseObject {
+    const nothingYet = { usage: null, error: null, completedAtS: null };
+    return responseObject(this.head, this.settings, { status, output, ...nothingYet });
+  }
+
+  #item() {
+    const { closedAs, status } = this.#state;
+    const shown = closedAs ?? (isFinal(status) ? "incomplete" : "in_progress");
+    return { ...message(this.head.itemId, shown), content: [this.#part()] };
+  }
+
+  #part() {
+    const { pieces, logprobs, closedAs } = this.#state;
+    const text = this.#closedText ?? pieces.join("");
+    if (closedAs) this.#closedText = text;
+    return textPart(text, logprobs === null ? [] : logprobs.flat());
+  }
+}
+
+function message(id: string, status: "in_progress" | "completed" | "incomplete") {
+  return { id, type: "message", role: "assistant", status };
+}
+
+function textPart(text: string, logprobs: ChatLogprobs["content"]) {
+  return { type: "output_text", text, annotations: [], logprobs };
+}
+
+function rendered(type: string, members: object, sequenceNumber: number): RenderedEvent {
+  return { type, json: JSON.stringify({ type, ...members, sequence_number: sequenceNumber }) };
+}

@@ -1,0 +1,71 @@
+/**
+ * One reader's way through a response's events: those that there are, then those that come, at the pace of its transport.
+ * Knows neither SSE nor WebSocket, and no generation.
+ */
+import type { RenderedEvent, Transcript } from "../openai/transcript.ts";
+import type { Sink } from "../stream/pump.ts";
+
+export interface Reading {
+  readonly transcript: Transcript;
+  /** Events that may be read by now. */
+  readonly numEvents: number;
+  /** No more will come, or the reader has left. */
+  readonly isOver: boolean;
+  /** Told by the reader: it takes nothing at the moment. */
+  isBehind: boolean;
+  /** Resolves when there is more to read, or it is over. */
+  changed(): Promise<void>;
+  /** Idempotent. */
+  leave(): void;
+}
+
+/** Long replays leave in pieces of so many events. */
+const BURST = 256;
+
+/**
+ * Sends events from number `next` on until the response has ended or the reader has left, and leaves.
+ * @throws `aborted` if the transport takes nothing for too long
+ */
+export async function follow(
+  reading: Reading,
+  next: number,
+  emit: (event: RenderedEvent, sequenceNumber: number) => void,
+  sink: Sink,
+): Promise<void> {
+  let index = next;
+  try {
+    for (;;) {
+      const end = Math.min(reading.numEvents, index + BURST);
+      for (; index < end; index++) emit(reading.transcript.render(index), index);
+      sink.flush();
+      if (sink.isFull) {
+        reading.isBehind = true;
+        await sink.drained();
+        reading.isBehind = false;
+      }
+      if (index < reading.numEvents) continue;
+      if (reading.isOver) return;
+      await reading.changed();
+    }
+  } finally {
+    reading.leave();
+  }
+}
+
+/** A response that has ended, from its record. */
+export function keptReading(transcript: Transcript): Reading {
+  const { numEvents } = transcript;
+  let hasLeft = false;
+  return {
+    transcript,
+    get numEvents() {
+      return hasLeft ? 0 : numEvents;
+    },
+    isOver: true,
+    isBehind: false,
+    changed: () => Promise.resolve(),
+    leave: () => {
+      hasLeft = true;
+    },
+  };
+}

@@ -1,0 +1,260 @@
+/**
+ * All responses of the server: those that are being made, and the records of those that were. A response belongs to the key
+ * that made it; for any other it does not exist. The HTTP routes and the WebSocket are two doors to this.
+ */
+import { DenseMambaError } from "../../errors.ts";
+import type { ServerDeps } from "../deps.ts";
+import { toHttpError } from "../openai/error.ts";
+import { type InputItem, withIds } from "../openai/input-items.ts";
+import type { ResponseHead, ResponseObject } from "../openai/response-object.ts";
+import { parseRecord, type ResponseRecord } from "../openai/response-record.ts";
+import type { ResponseTask } from "../openai/responses.ts";
+import { isFinal, Transcript } from "../openai/transcript.ts";
+import { invalid, show } from "../openai/validate.ts";
+import { admit } from "../stream/pump.ts";
+import { LiveResponse, type Unattended } from "./live-response.ts";
+import { keptReading, type Reading } from "./reading.ts";
+
+export interface CreateArgs {
+  readonly owner: string;
+  readonly task: ResponseTask;
+  /** Until it is admitted: the client has gone. */
+  readonly signal: AbortSignal;
+  /** The connection that `store: false` responses live with; without one nothing is kept of them. */
+  readonly connection?: object;
+  readonly requestId: string;
+  /** Whether the client follows its events: one that only waits for the end could not come back for it. */
+  readonly isFollowed: boolean;
+}
+
+export interface CreatedResponse {
+  readonly live: LiveResponse;
+  /** Joined already; to be left. */
+  readonly reading: Reading;
+}
+
+interface Running {
+  readonly live: LiveResponse;
+  readonly input: readonly InputItem[];
+}
+
+export class Responses {
+  readonly #deps: ServerDeps;
+  /** Those that run, also the ones that are not stored: every generation for a response is in here. */
+  readonly #running = new Map<string, Running>();
+  /** Kept for one connection only. */
+  readonly #unstored = new Map<string, object>();
+
+  constructor(deps: ServerDeps) {
+    this.#deps = deps;
+  }
+
+  get numRunning(): number {
+    return this.#running.size;
+  }
+
+  /** @throws whatever the generation was refused with; once it is admitted, failures are the response's */
+  async create(args: CreateArgs): Promise<CreatedResponse> {
+    const { generator } = this.#deps;
+    const { owner, task, connection } = args;
+    const { settings } = task;
+    this.#checkPrevious(owner, settings.previousResponseId, connection);
+    const head = this.#newHead();
+    const key = keyOf(owner, head.id);
+    const isKept = settings.store || connection !== undefined;
+    const abort = new AbortController();
+    const onGone = () => abort.abort();
+    args.signal.addEventListener("abort", onGone, { once: true });
+    if (args.signal.aborted) onGone();
+    const admitted = await admit(
+      generator.generate({
+        ...task.request,
+        owner,
+        ...(isKept ? { keepAs: { type: "response", id: head.id } as const } : {}),
+        signal: abort.signal,
+      }),
+    ).finally(() => args.signal.removeEventListener("abort", onGone));
+
+    const input = withIds(task.input, head.id);
+    let announced: Promise<void> | undefined;
+    const live = new LiveResponse({
+      transcript: new Transcript(head, settings, () => this.#nowS()),
+      admitted,
+      abort,
+      unattended: unattended(args),
+      options: this.#deps.options.resume,
+      keep: async (transcript) => {
+        await announced?.catch(() => {});
+        if (settings.store) await this.#keep(owner, input, transcript);
+      },
+    });
+    const reading = live.join();
+    this.#running.set(key, { live, input });
+    if (!settings.store && connection !== undefined) this.#unstored.set(key, connection);
+    void live.ended.then(() => {
+      this.#running.delete(key);
+      if (live.error === undefined || !toHttpError(live.error).isFault) return;
+      this.#deps.log.error({ err: live.error, requestId: args.requestId, responseId: head.id }, "response failed");
+    });
+    if (settings.background) {
+      announced = this.#announce(owner, input, live.transcript);
+      await announced.catch((error: unknown) => {
+        live.stop("cancelled");
+        throw error;
+      });
+    }
+    return { live, reading };
+  }
+
+  /** @throws `response_not_found` */
+  async retrieve(owner: string, id: string): Promise<ResponseObject> {
+    return (await this.#transcript(owner, id)).response();
+  }
+
+  /** In their order. @throws `response_not_found` */
+  async inputItems(owner: string, id: string): Promise<readonly InputItem[]> {
+    return this.#stored(owner, id)?.input ?? (await this.#record(owner, id)).input;
+  }
+
+  /**
+   * Joins a response's events, those that were and those that will be.
+   * @param startingAfter the number of the last event that the reader has
+   * @throws `response_not_found`, `response_busy` if another server makes it, `invalid_value` for a number beyond its events
+   */
+  async read(
+    owner: string,
+    id: string,
+    startingAfter: number | undefined,
+  ): Promise<{ reading: Reading; from: number }> {
+    const live = this.#stored(owner, id)?.live;
+    const transcript = live?.transcript ?? (await this.#transcript(owner, id));
+    if (live === undefined && !transcript.hasEnded) throw elsewhere(id);
+    const reading = live?.join() ?? keptReading(transcript);
+    const from = startingAfter === undefined ? 0 : startingAfter + 1;
+    if (from <= reading.numEvents) return { reading, from };
+    const { numEvents } = reading;
+    reading.leave();
+    const last = numEvents - 1;
+    throw invalid("starting_after", `must be at most ${last}, the response's last event so far; got ${startingAfter}`);
+  }
+
+  /** @returns the response as it has ended. @throws `response_not_found`, `response_busy`, `invalid_value` if it had ended */
+  async cancel(owner: string, id: string): Promise<ResponseObject> {
+    const live = this.#stored(owner, id)?.live;
+    if (live !== undefined) {
+      live.stop("cancelled");
+      await live.ended;
+      return live.transcript.response();
+    }
+    const transcript = await this.#transcript(owner, id);
+    const { status } = transcript.state;
+    if (!transcript.hasEnded) throw elsewhere(id);
+    // As at OpenAI: who cancels twice gets the response twice.
+    if (status === "cancelled") return transcript.response();
+    throw invalid("response_id", `must name a response that is running; ${show(id)} is ${status}`);
+  }
+
+  /** @throws `response_not_found`, `response_busy` while it is made */
+  async delete(owner: string, id: string): Promise<void> {
+    if (this.#stored(owner, id) !== undefined) {
+      throw new DenseMambaError("response_busy", `response ${id} is being made: cancel it first`, {
+        param: "response_id",
+      });
+    }
+    if (!(await this.#transcript(owner, id)).hasEnded) throw elsewhere(id);
+    await this.#deps.generator.conversations.deleteResponse(owner, id);
+  }
+
+  /** Forgets a response that was kept for a connection. */
+  async forget(owner: string, id: string): Promise<void> {
+    this.#unstored.delete(keyOf(owner, id));
+    await this.#deps.generator.conversations.deleteResponse(owner, id);
+  }
+
+  /** Ends all that run as failed, and waits until their records are kept. */
+  async close(): Promise<void> {
+    const error = new DenseMambaError("shutting_down", "the server was shut down before the response was finished");
+    const all = [...this.#running.values()];
+    for (const { live } of all) live.stop(error);
+    await Promise.all(all.map(({ live }) => live.ended));
+  }
+
+  /** One that is being made and may be found by its id. */
+  #stored(owner: string, id: string): Running | undefined {
+    const running = this.#running.get(keyOf(owner, id));
+    return running?.live.transcript.settings.store ? running : undefined;
+  }
+
+  async #transcript(owner: string, id: string): Promise<Transcript> {
+    const running = this.#stored(owner, id);
+    if (running !== undefined) {
+      // Its end is nobody's before it is kept.
+      if (running.live.transcript.hasEnded) await running.live.ended;
+      return running.live.transcript;
+    }
+    const { head, settings, transcript, endsByMs } = await this.#record(owner, id);
+    const kept = new Transcript(head, settings, () => this.#nowS(), transcript);
+    if (!isFinal(transcript.status) && this.#deps.nowMs() > (endsByMs ?? 0)) {
+      kept.fail(new DenseMambaError("runtime_fault", "the server that made the response went away before its end"));
+    }
+    return kept;
+  }
+
+  async #record(owner: string, id: string): Promise<ResponseRecord> {
+    return parseRecord(id, await this.#deps.generator.conversations.readRecord(owner, id));
+  }
+
+  /** Before its id is told: other servers, and this one after a restart, know of it. */
+  #announce(owner: string, input: readonly InputItem[], transcript: Transcript): Promise<void> {
+    const endsByMs = this.#deps.nowMs() + this.#deps.options.resume.backgroundMs;
+    return this.#keep(owner, input, transcript, endsByMs);
+  }
+
+  #keep(owner: string, input: readonly InputItem[], transcript: Transcript, endsByMs?: number): Promise<void> {
+    const { head, settings, state } = transcript;
+    const record: ResponseRecord = {
+      version: 1,
+      head,
+      settings,
+      input,
+      transcript: structuredClone(state),
+      ...(endsByMs === undefined ? {} : { endsByMs }),
+    };
+    return this.#deps.generator.conversations.keepRecord(owner, head.id, record);
+  }
+
+  /** A response that is kept for another connection is unknown to this one. */
+  #checkPrevious(owner: string, id: string | null, connection: object | undefined): void {
+    if (id === null) return;
+    const holder = this.#unstored.get(keyOf(owner, id));
+    if (holder === undefined || holder === connection) return;
+    throw new DenseMambaError("previous_response_not_found", `previous response ${id} is not kept here`, {
+      param: "previous_response_id",
+    });
+  }
+
+  #newHead(): ResponseHead {
+    const id = this.#deps.newId();
+    return { id: `resp_${id}`, itemId: `msg_${id}`, createdS: this.#nowS(), model: this.#deps.model.name };
+  }
+
+  #nowS(): number {
+    return Math.floor(this.#deps.nowMs() / 1000);
+  }
+}
+
+function unattended({ task, isFollowed }: CreateArgs): Unattended {
+  const { background, store } = task.settings;
+  if (background) return "goes on";
+  return store && isFollowed ? "waits" : "ends";
+}
+
+/** Owners are hexadecimal or empty: no two pairs have one key. */
+function keyOf(owner: string, id: string): string {
+  return `${owner}:${id}`;
+}
+
+function elsewhere(id: string): DenseMambaError {
+  const message = `response ${id} is being made by another server: it can be retrieved here, and streamed when it has ended`;
+  return new DenseMambaError("response_busy", message, { param: "response_id", retryAfterMs: 1000 });
+}

@@ -1,0 +1,69 @@
+/**
+ * Whose turn it is on a connection: within a lane one job after the other, in their order; lanes at once, up to a limit.
+ * Pure: what a job is, and running it, is the connection's business.
+ */
+import { DenseMambaError } from "../../errors.ts";
+import type { WebSocketOptions } from "../deps.ts";
+
+/** A lane's name; the one without a name is a lane as well. */
+export type LaneName = string | undefined;
+
+export type LaneLimits = Pick<WebSocketOptions, "maxLanes" | "maxInFlight" | "maxQueued">;
+
+export interface Turn<Job> {
+  readonly lane: LaneName;
+  readonly job: Job;
+}
+
+export class Lanes<Job> {
+  readonly #limits: LaneLimits;
+  readonly #named = new Set<string>();
+  readonly #busy = new Set<LaneName>();
+  #waiting: Turn<Job>[] = [];
+
+  constructor(limits: LaneLimits) {
+    this.#limits = limits;
+  }
+
+  get isIdle(): boolean {
+    return this.#busy.size === 0 && this.#waiting.length === 0;
+  }
+
+  /** @throws `websocket_stream_limit_reached`, `queue_full` */
+  add(lane: LaneName, job: Job): void {
+    const { maxLanes, maxQueued } = this.#limits;
+    const isNew = lane !== undefined && !this.#named.has(lane);
+    if (isNew && this.#named.size >= maxLanes) {
+      const message = `a connection may use at most ${maxLanes} stream ids; got one more: reuse one or open another connection`;
+      throw new DenseMambaError("websocket_stream_limit_reached", message, { param: "stream_id" });
+    }
+    if (this.#waiting.length >= maxQueued && !this.#mayRun(lane)) {
+      const message = `a connection may have at most ${maxQueued} responses waiting; got one more`;
+      throw new DenseMambaError("queue_full", message);
+    }
+    if (isNew) this.#named.add(lane);
+    this.#waiting.push({ lane, job });
+  }
+
+  /** The next that may run; its lane is busy until `done`. */
+  next(): Turn<Job> | undefined {
+    const index = this.#waiting.findIndex(({ lane }) => this.#mayRun(lane));
+    if (index === -1) return undefined;
+    const [turn] = this.#waiting.splice(index, 1);
+    this.#busy.add(turn!.lane);
+    return turn;
+  }
+
+  done(lane: LaneName): void {
+    this.#busy.delete(lane);
+  }
+
+  /** Drops what waits. */
+  clear(): void {
+    this.#waiting = [];
+  }
+
+  #mayRun(lane: LaneName): boolean {
+    return this.#busy.size < this.#limits.maxInFlight && !this.#busy.has(lane);
+  }
+}

@@ -8,13 +8,14 @@ import type { CompileProgress } from "../compiler/compile.ts";
 import { FileHasher } from "../compiler/file-hash.ts";
 import type { Config } from "../config.ts";
 import { DenseMambaError, type ErrorCode } from "../errors.ts";
-import type { Manifest, Precision } from "../model/artifact.ts";
-import { MANIFEST_FILE } from "../model/manifest.ts";
+import type { LoweringKind, Manifest, Precision } from "../model/artifact.ts";
+import { MANIFEST_FILE, readManifest } from "../model/manifest.ts";
 import { listProviders, openRunner } from "../runtime/open.ts";
 import { findOrtLibrary, openableProviders } from "../runtime/ort-library.ts";
 import type { ModelRunner } from "../runtime/runner.ts";
 import { usableCores } from "./cores.ts";
 import { chooseDevices, choosePrecisions, type DeviceChoice } from "./device.ts";
+import { findKernels } from "./kernels.ts";
 
 export interface LoadedModel {
   readonly manifest: Manifest;
@@ -45,13 +46,15 @@ export async function loadModel(config: Config, options: LoadOptions): Promise<L
   const numThreads = config.threads === 0 ? usableCores() : config.threads;
   return firstThatWorks("device_unavailable", chooseDevices(config.device, FACTS), options.note, async (choice) => {
     const { device, reason } = choice;
-    const artifact = await findArtifact(config, device, options);
+    const kernels = (await mayUseKernels(config.model)) ? await findKernels(config, device, options.note) : undefined;
+    const lowering = kernels === undefined ? "plain" : "kernels";
+    const { dir: artifactDir, manifest } = await findArtifact(config, { device, lowering }, options);
     const open = () =>
-      openRunner(config.runtime, { artifactDir: artifact.dir, numSlots: options.numSlots, numThreads, device });
+      openRunner(config.runtime, { artifactDir, numSlots: options.numSlots, numThreads, device, kernels });
     let first: ModelRunner | undefined = await open();
     options.note(`device ${device}: ${reason}`);
     return {
-      manifest: artifact.manifest,
+      manifest,
       device,
       async openRunner() {
         const runner = first ?? (await open());
@@ -62,13 +65,26 @@ export async function loadModel(config: Config, options: LoadOptions): Promise<L
   });
 }
 
+/** A checkpoint is compiled for them where they are; an artifact has been, or has not. */
+async function mayUseKernels(modelDir: string): Promise<boolean> {
+  return !isArtifact(modelDir) || (await readManifest(modelDir)).kernels !== undefined;
+}
+
+function isArtifact(modelDir: string): boolean {
+  return existsSync(path.join(modelDir, MANIFEST_FILE));
+}
+
 /** A folder with a manifest is an artifact; any other is a checkpoint, compiled into the cache unless it is there. */
-async function findArtifact(config: Config, device: DeviceChoice["device"], options: LoadOptions): Promise<Artifact> {
+async function findArtifact(
+  config: Config,
+  { device, lowering }: { readonly device: DeviceChoice["device"]; readonly lowering: LoweringKind },
+  options: LoadOptions,
+): Promise<Artifact> {
   const { model: modelDir, cacheDir, allowNonFinite } = config;
-  if (!existsSync(path.join(modelDir, MANIFEST_FILE))) {
+  if (!isArtifact(modelDir)) {
     const precisions = choosePrecisions(config.precision, device);
     return firstThatWorks("unsupported_value", precisions, options.note, (precision: Precision) =>
-      ensureArtifact({ modelDir, precision, cacheDir, allowNonFinite, onProgress: options.onProgress }),
+      ensureArtifact({ modelDir, precision, lowering, cacheDir, allowNonFinite, onProgress: options.onProgress }),
     );
   }
   const hasher = new FileHasher({ recordDir: path.join(cacheDir, "hashes") });

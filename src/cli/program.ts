@@ -11,7 +11,8 @@ import type { SignalSource } from "./shutdown.ts";
 import type { Terminal } from "./terminal.ts";
 
 const SOURCE_KEYS: readonly ConfigKey[] = ["model", "device", "precision", "allowNonFinite"];
-const MODEL_KEYS: readonly ConfigKey[] = [...SOURCE_KEYS, "runtime", "threads", "cacheDir"];
+const KERNEL_KEYS: readonly ConfigKey[] = ["kernels", "kernelLibrary", "cCompiler", "cacheDir"];
+const MODEL_KEYS: readonly ConfigKey[] = [...SOURCE_KEYS, ...KERNEL_KEYS, "runtime", "threads"];
 const SERVE_KEYS: readonly ConfigKey[] = [
   ...MODEL_KEYS,
   "tokenizer",
@@ -95,10 +96,17 @@ export function createProgram({ version, terminal, signals }: ProgramParts): Com
 
   const compile = program.command("compile").description("compile a checkpoint ahead of time");
   compile.requiredOption("--out <dir>", "folder of the artifact");
-  addConfigOptions(compile, SOURCE_KEYS).action(async (options) => {
+  addConfigOptions(compile, [...SOURCE_KEYS, ...KERNEL_KEYS]).action(async (options) => {
     const config = await configOf(options);
     const { compile: run } = await import("./compile.ts");
     await run(config, options.out, terminal);
+  });
+
+  const kernels = program.command("kernels").description("build the operators of our own ahead of time");
+  kernels.option("--out <file>", "where to put the library; default: the cache");
+  addConfigOptions(kernels, ["cCompiler", "cacheDir"]).action(async (options) => {
+    const { kernels: run } = await import("./kernels.ts");
+    await run(configFrom(options), options.out, terminal);
   });
 
   program

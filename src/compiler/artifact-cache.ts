@@ -6,7 +6,7 @@
 import { mkdir, mkdtemp, readdir, rename, rm, stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { DenseMambaError } from "../errors.ts";
-import type { Manifest, Precision } from "../model/artifact.ts";
+import type { LoweringKind, Manifest, Precision } from "../model/artifact.ts";
 import { readManifest } from "../model/manifest.ts";
 import { type CompileProgress, compileModel } from "./compile.ts";
 import { FileHasher } from "./file-hash.ts";
@@ -15,6 +15,8 @@ import { hashModel } from "./source-hash.ts";
 export interface EnsureOptions {
   readonly modelDir: string;
   readonly precision: Precision;
+  /** See `CompileOptions`. Default: `plain`. */
+  readonly lowering?: LoweringKind;
   /** Created if missing. */
   readonly cacheDir: string;
   readonly onProgress?: (progress: CompileProgress) => void;
@@ -34,10 +36,10 @@ const STALE_TEMPORARY_MS = 24 * 60 * 60 * 1000;
 
 /** @throws `invalid_checkpoint`, or `unsupported_value` if the precision does not fit the model's sizes. */
 export async function ensureArtifact(options: EnsureOptions): Promise<EnsuredArtifact> {
-  const { modelDir, precision, cacheDir } = options;
+  const { modelDir, precision, lowering, cacheDir } = options;
   const hasher = new FileHasher({ recordDir: join(cacheDir, "hashes") });
   const hashFile = (path: string) => hasher.hash(path);
-  const modelHash = await hashModel(modelDir, precision, hashFile);
+  const modelHash = await hashModel(modelDir, precision, hashFile, lowering);
   const suffix = options.allowNonFinite ? "-non-finite" : "";
   const dir = join(cacheDir, `${basename(resolve(modelDir))}-${precision}-${modelHash.slice(0, 16)}${suffix}`);
 

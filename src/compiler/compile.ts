@@ -19,7 +19,13 @@
 import { createHash } from "node:crypto";
 import { mkdir, open, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import type { ArtifactFile, Manifest, Precision } from "../model/artifact.ts";
+import {
+  type ArtifactFile,
+  KERNELS_VERSION,
+  type LoweringKind,
+  type Manifest,
+  type Precision,
+} from "../model/artifact.ts";
 import { type Checkpoint, openCheckpoint } from "../model/checkpoint.ts";
 import { FORMAT_VERSION, MANIFEST_FILE } from "../model/manifest.ts";
 import { encodeModel } from "../onnx/encode.ts";
@@ -43,6 +49,8 @@ const OPSETS = [
   { domain: "", version: 21 },
   { domain: "com.microsoft", version: 1 },
 ];
+/** Our own operators, see kernels/. */
+const KERNELS_OPSET = { domain: "densemamba", version: 1 };
 
 export interface CompileProgress {
   /** Bytes of weights written, of about `total`. */
@@ -54,6 +62,8 @@ export interface CompileProgress {
 export interface CompileOptions {
   readonly modelDir: string;
   readonly precision: Precision;
+  /** `kernels` needs the native runner on a CPU, and its library. Default: `plain`. */
+  readonly lowering?: LoweringKind;
   /** Created if missing; files in it are overwritten. The manifest is written last. */
   readonly outDir: string;
   readonly onProgress?: (progress: CompileProgress) => void;
@@ -65,10 +75,10 @@ export interface CompileOptions {
 
 /** @throws `invalid_checkpoint`; `unsupported_value` if the precision does not fit the model's sizes. */
 export async function compileModel(options: CompileOptions): Promise<Manifest> {
-  const { modelDir, precision, outDir } = options;
+  const { modelDir, precision, lowering, outDir } = options;
   const checkpoint = openCheckpoint(modelDir, { allowNonFinite: options.allowNonFinite ?? false });
   try {
-    const modelHash = options.modelHash ?? (await hashModel(modelDir, precision, hashFile));
+    const modelHash = options.modelHash ?? (await hashModel(modelDir, precision, hashFile, lowering));
     await mkdir(outDir, { recursive: true });
     const total = checkpoint.numParameters * BYTES_PER_WEIGHT[precision];
     const message = `compiling ${checkpoint.name} to ${precision}`;
@@ -82,6 +92,7 @@ export async function compileModel(options: CompileOptions): Promise<Manifest> {
       name: checkpoint.name,
       family: checkpoint.family.name,
       precision,
+      ...(lowering === "kernels" ? { kernels: KERNELS_VERSION } : {}),
       sizes: checkpoint.sizes,
       numParameters: checkpoint.numParameters,
       bosTokenId: checkpoint.bosTokenId,
@@ -101,7 +112,7 @@ export async function compileModel(options: CompileOptions): Promise<Manifest> {
 
 async function writeGraphs(
   checkpoint: Checkpoint,
-  { precision, outDir }: CompileOptions,
+  { precision, lowering, outDir }: CompileOptions,
   onBytes: (bytesWritten: number) => void,
 ): Promise<ArtifactFile[]> {
   const data = await open(join(outDir, DATA_FILE), "w");
@@ -113,10 +124,10 @@ async function writeGraphs(
   const files: ArtifactFile[] = [];
   try {
     for (const [name, steps] of GRAPHS) {
-      const graph = lower(checkpoint, precision, steps);
+      const graph = lower(checkpoint, precision, steps, lowering);
       assertInPlaceSafe(graph);
       const model = await encodeModel(graph, {
-        opsets: OPSETS,
+        opsets: lowering === "kernels" ? [...OPSETS, KERNELS_OPSET] : OPSETS,
         producer: { name: "densemamba", version: COMPILER_VERSION },
         external,
         onTensor: () => onBytes(external.numBytes),

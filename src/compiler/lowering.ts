@@ -2,7 +2,7 @@
  * From a checkpoint to a graph with the contract of `model/artifact.ts`: what every architecture shares, and the one
  * place that picks an architecture's own lowering.
  */
-import type { Precision } from "../model/artifact.ts";
+import type { LoweringKind, Precision } from "../model/artifact.ts";
 import type { Checkpoint } from "../model/checkpoint.ts";
 import type { WeightTensor } from "../model/weights.ts";
 import { Graph, type Value } from "../onnx/graph.ts";
@@ -16,16 +16,18 @@ export interface Lowering {
   /** Of the large matrices; blocks keep what is small in f32. */
   readonly precision: Precision;
   readonly steps: Steps;
+  /** Whether our own operators, of the domain `densemamba`, may be used. */
+  readonly kind: LoweringKind;
   readonly weight: (name: string) => WeightTensor;
 }
 
 /** Passes of one time step (decode) have a graph of their own, without a loop: T is 1 there, and dynamic in the other. */
 export type Steps = "one" | "many";
 
-export function lower(checkpoint: Checkpoint, precision: Precision, steps: Steps): Graph {
+export function lower(checkpoint: Checkpoint, precision: Precision, steps: Steps, kind: LoweringKind = "plain"): Graph {
   const { architecture } = checkpoint;
   const graph = new Graph(checkpoint.name);
-  const lowering: Lowering = { graph, precision, steps, weight: checkpoint.tensor };
+  const lowering: Lowering = { graph, precision, steps, kind, weight: checkpoint.tensor };
   switch (architecture.kind) {
     case "mamba":
       lowerMamba(lowering, architecture);

@@ -1,6 +1,6 @@
 /** The identity of a checkpoint and of what is compiled from it. */
 import { join } from "node:path";
-import type { Precision } from "../model/artifact.ts";
+import { KERNELS_VERSION, type LoweringKind, type Precision } from "../model/artifact.ts";
 import { sourceFiles } from "../model/checkpoint.ts";
 import { FORMAT_VERSION } from "../model/manifest.ts";
 import { invalidCheckpoint } from "../model/weights.ts";
@@ -10,15 +10,17 @@ import { sha256 } from "./file-hash.ts";
 export const COMPILER_VERSION = "3";
 
 /**
- * What states and cached artifacts are valid for: config, weights, precision and compiler.
+ * What states and cached artifacts are valid for: config, weights, precision, compiler, and the operators of the graph.
  * @throws `invalid_checkpoint` if a file cannot be read.
  */
 export async function hashModel(
   modelDir: string,
   precision: Precision,
   hashFile: (path: string) => Promise<string>,
+  lowering: LoweringKind = "plain",
 ): Promise<string> {
   const lines = [`format ${FORMAT_VERSION} compiler ${COMPILER_VERSION} precision ${precision}`];
+  if (lowering === "kernels") lines.push(`kernels ${KERNELS_VERSION}`);
   for (const name of sourceFiles(modelDir)) {
     const path = join(modelDir, name);
     try {

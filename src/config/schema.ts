@@ -42,6 +42,20 @@ export const configSchema = z.strictObject({
     description: "ONNX Runtime through its C API, or its Node binding in a worker",
     argument: "<native|portable>",
   }),
+  kernels: oneOf("auto", "off").default("auto").meta({
+    description: "own operators on a CPU; auto takes them where they are built or a C compiler is there",
+    argument: "<auto|off>",
+  }),
+  kernelLibrary: text("a file").optional().meta({
+    description: "library of them that `densemamba kernels` built, in place of one in the cache",
+    argument: "<file>",
+    shownDefault: "none",
+  }),
+  cCompiler: text("a command").meta({
+    description: "C compiler that builds them into the cache",
+    argument: "<command>",
+    shownDefault: "$CC, or cc",
+  }),
   threads: integer(0, 1024).default(0).meta({ description: "threads of the runtime; 0 takes one per usable core" }),
   maxBatch: integer(1, 1024).default(32).meta({ description: "sequences that run together" }),
   maxQueue: integer(0, 1_000_000)

@@ -7,6 +7,12 @@ import type { StateSpec } from "./state.ts";
 export const PRECISIONS = ["f32", "int8", "int4"] as const;
 export type Precision = (typeof PRECISIONS)[number];
 
+/** What a graph is made of: ONNX Runtime's operators alone, or ours in kernels/ too, where they are better. */
+export type LoweringKind = "plain" | "kernels";
+
+/** Of the interface of our operators, as in kernels/op.h: what a graph compiled now needs of them. */
+export const KERNELS_VERSION = 1;
+
 /** The graph's sampling outputs hold this many candidates per row (fewer if the vocabulary is smaller). */
 export const NUM_CANDIDATES = 64;
 
@@ -31,6 +37,8 @@ export interface Manifest {
   readonly name: string;
   readonly family: string;
   readonly precision: Precision;
+  /** The version of our operators that the graph needs; without it, it needs none. */
+  readonly kernels?: number | undefined;
   readonly sizes: ModelSizes;
   readonly numParameters: number;
   readonly bosTokenId: number | null;

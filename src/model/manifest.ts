@@ -25,6 +25,7 @@ const manifestSchema = z.object({
   name: z.string(),
   family: z.string(),
   precision: z.enum(PRECISIONS),
+  kernels: z.int().positive().optional(),
   sizes: z.object({ vocabSize: count, hiddenSize: count, numLayers: count, denseLayers: count }),
   numParameters: count,
   bosTokenId: count.nullable(),

@@ -2,6 +2,7 @@
  * How many threads a runner uses and how it describes itself, the same for both kinds.
  */
 import { availableParallelism } from "node:os";
+import type { Manifest } from "../model/artifact.ts";
 import type { RunnerOptions } from "./runner.ts";
 
 /** 0 means every core that this process may use. */
@@ -9,12 +10,15 @@ export function chooseNumThreads(numThreads: number): number {
   return numThreads === 0 ? availableParallelism() : numThreads;
 }
 
-/** E.g. `native cpu, onnxruntime 1.30.0, 2 threads`. */
+/** E.g. `native cpu, onnxruntime 1.30.0, 2 threads, kernels avx2`. */
 export function describeRunner(
   kind: string,
-  device: RunnerOptions["device"],
+  { device, kernels }: Pick<RunnerOptions, "device" | "kernels">,
   ortVersion: string,
   numThreads: number,
+  manifest: Manifest,
 ): string {
-  return `${kind} ${device}, onnxruntime ${ortVersion}, ${numThreads} thread${numThreads === 1 ? "" : "s"}`;
+  const threads = `${numThreads} thread${numThreads === 1 ? "" : "s"}`;
+  const operators = manifest.kernels === undefined ? "plain ONNX" : `kernels ${kernels?.instructionSet}`;
+  return `${kind} ${device}, onnxruntime ${ortVersion}, ${threads}, ${operators}`;
 }

@@ -2,10 +2,12 @@
  * Opens a runner by its kind. The one entry to this folder for the rest of the house.
  */
 import { DenseMambaError } from "../errors.ts";
+import type { KernelLibrary, OpenKernelsOptions } from "./native/kernel-library.ts";
 import { PortableRunner } from "./portable/portable-runner.ts";
 import type { ModelRunner, RunnerOptions } from "./runner.ts";
 
 export { listProviders } from "./providers.ts";
+export type { KernelLibrary, OpenKernelsOptions };
 
 export type RunnerKind = "native" | "portable";
 
@@ -13,16 +15,21 @@ export type RunnerKind = "native" | "portable";
 export async function openRunner(kind: RunnerKind, options: RunnerOptions): Promise<ModelRunner> {
   switch (kind) {
     case "native":
-      return (await loadNative()).NativeRunner.open(options);
+      return (await loadNative(() => import("./native/native-runner.ts"))).NativeRunner.open(options);
     case "portable":
       return PortableRunner.open(options);
   }
 }
 
-/** Not a static import: koffi's builds are optional packages, and `portable` must work where there is none. */
-async function loadNative(): Promise<typeof import("./native/native-runner.ts")> {
+/** Our own operators, for `RunnerOptions`. @throws `device_unavailable` with the reason why there are none. */
+export async function openKernels(options: OpenKernelsOptions): Promise<KernelLibrary> {
+  return (await loadNative(() => import("./native/kernel-library.ts"))).openKernels(options);
+}
+
+/** No static imports: koffi's builds are optional packages, and `portable` must work where there is none. */
+async function loadNative<Module>(load: () => Promise<Module>): Promise<Module> {
   try {
-    return await import("./native/native-runner.ts");
+    return await load();
   } catch (cause) {
     throw new DenseMambaError(
       "device_unavailable",

@@ -3,6 +3,7 @@
  * in place. Two implementations of one contract, `native` and `portable`. Knows nothing of requests or sampling.
  */
 import type { Manifest } from "../model/artifact.ts";
+import type { KernelLibrary } from "./native/kernel-library.ts";
 
 export interface RunnerOptions {
   /** Folder of a verified artifact. */
@@ -11,6 +12,8 @@ export interface RunnerOptions {
   /** Intra-op threads; 0 lets the runtime choose. */
   readonly numThreads: number;
   readonly device: "cpu" | "cuda";
+  /** Our own operators, for artifacts that need them: `native` on a CPU. */
+  readonly kernels?: KernelLibrary | undefined;
 }
 
 /** One forward pass over slots [firstSlot, firstSlot + numSequences), each advanced by `numSteps` tokens. */
@@ -48,7 +51,7 @@ export interface RunOutput {
 export interface ModelRunner {
   readonly manifest: Manifest;
   readonly numSlots: number;
-  /** What runs where, for logs and `/ready`: e.g. `native cpu, onnxruntime 1.30.0, 2 threads`. */
+  /** What runs where, for logs and `/ready`: e.g. `native cpu, onnxruntime 1.30.0, 2 threads, kernels avx2`. */
   readonly description: string;
   /** Does not block the event loop. */
   run(input: RunInput): Promise<RunOutput>;

@@ -39,10 +39,11 @@ export class NativeRunner implements ModelRunner {
       artifactDir: options.artifactDir,
       numThreads,
       device: options.device,
+      kernels: options.kernels,
       checked: options.checked ?? false,
       config: options.sessionConfig ?? {},
     });
-    const description = describeRunner("native", options.device, session.api.version, numThreads);
+    const description = describeRunner("native", options, session.api.version, numThreads, manifest);
     return new NativeRunner(session, manifest, options.numSlots, description);
   }
 

@@ -5,13 +5,16 @@
 import path from "node:path";
 import type { Manifest } from "../../model/artifact.ts";
 import { checkGraphNames } from "../graph-names.ts";
+import { kernelsFor } from "../kernels-for.ts";
 import { SESSION_CONFIG } from "../session-config.ts";
+import type { KernelLibrary } from "./kernel-library.ts";
 import { type Handle, OrtApi } from "./ort-api.ts";
 
 export interface NativeSessionOptions {
   readonly artifactDir: string;
   readonly numThreads: number;
   readonly device: "cpu" | "cuda";
+  readonly kernels: KernelLibrary | undefined;
   readonly checked: boolean;
   /** On top of `SESSION_CONFIG`. */
   readonly config: Readonly<Record<string, string>>;
@@ -32,6 +35,7 @@ export class NativeSession {
    * @throws `invalid_artifact` if the graph does not load or is not the manifest's; `device_unavailable`.
    */
   static async open(manifest: Manifest, options: NativeSessionOptions): Promise<NativeSession> {
+    const kernels = kernelsFor("native", manifest, options);
     const api = new OrtApi({ checked: options.checked });
     const owned: Handle[] = [];
     const own = (handle: Handle): Handle => {
@@ -45,6 +49,7 @@ export class NativeSession {
       const sessionOptions = api.createSessionOptions({
         numThreads: options.numThreads,
         cuda: options.device === "cuda",
+        kernels,
         config: { ...SESSION_CONFIG, ...options.config },
       });
       try {

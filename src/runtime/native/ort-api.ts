@@ -5,6 +5,7 @@
 import { strict as assert } from "node:assert";
 import { DenseMambaError, type ErrorCode } from "../../errors.ts";
 import { findOrtLibrary, openableProviders } from "../ort-library.ts";
+import type { KernelLibrary } from "./kernel-library.ts";
 import { addressOf, decodePointer, decodeString, loadOrtTable, type OrtFunctions, type Status } from "./ort-table.ts";
 import { PointerArray } from "./pointer-array.ts";
 
@@ -66,6 +67,8 @@ export interface RunArguments {
 export interface SessionSettings {
   readonly numThreads: number;
   readonly cuda: boolean;
+  /** Our own operators, if the graph has any. */
+  readonly kernels: KernelLibrary | undefined;
   readonly config: Readonly<Record<string, string>>;
 }
 
@@ -79,14 +82,16 @@ export class OrtApi {
   /** Execution providers that can be opened, e.g. `CPUExecutionProvider`. */
   readonly providers: readonly string[];
   readonly #functions: OrtFunctions;
+  readonly #base: bigint;
   /** Address → kind; undefined unless checked. */
   readonly #live: Map<bigint, HandleKind> | undefined;
 
   /** @throws `device_unavailable` if the library does not load, is too old, or is not what its table says. */
   constructor({ checked = false }: OrtApiOptions = {}) {
     const libraryPath = findOrtLibrary();
-    const { functions, version } = loadOrtTable(libraryPath);
+    const { functions, version, base } = loadOrtTable(libraryPath);
     this.#functions = functions;
+    this.#base = base;
     this.version = version;
     this.#live = checked ? new Map() : undefined;
     this.providers = openableProviders(this.#availableProviders(), libraryPath);
@@ -118,7 +123,7 @@ export class OrtApi {
   }
 
   /** @throws `device_unavailable` if CUDA is asked for and does not open. */
-  createSessionOptions({ numThreads, cuda, config }: SessionSettings): Handle {
+  createSessionOptions({ numThreads, cuda, kernels, config }: SessionSettings): Handle {
     const fn = this.#functions;
     const options = this.#create("SessionOptions", "runtime_fault", (out) => fn.CreateSessionOptions(out));
     try {
@@ -128,6 +133,7 @@ export class OrtApi {
       check(fn.SetIntraOpNumThreads(options.address, numThreads));
       check(fn.DisableMemPattern(options.address));
       for (const [key, value] of Object.entries(config)) check(fn.AddSessionConfigEntry(options.address, key, value));
+      if (kernels !== undefined) check(kernels.register(options.address, this.#base));
       if (cuda) this.#appendCuda(options);
       return options;
     } catch (error) {

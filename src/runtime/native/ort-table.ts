@@ -118,6 +118,8 @@ export interface OrtTable {
   readonly functions: OrtFunctions;
   /** Of the library, e.g. `1.30.0`. */
   readonly version: string;
+  /** `const OrtApiBase*`, for libraries of operators. */
+  readonly base: bigint;
 }
 
 /**
@@ -153,7 +155,7 @@ export function loadOrtTable(libraryPath: string): OrtTable {
     );
   }
   const entries = Object.entries(TABLE).map(([name, [index, result, args]]) => [name, bind(api, index, result, args)]);
-  const table = { functions: Object.fromEntries(entries) as OrtFunctions, version };
+  const table = { functions: Object.fromEntries(entries) as OrtFunctions, version, base };
   loaded.set(libraryPath, { library, table });
   return table;
 }

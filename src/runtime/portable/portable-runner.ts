@@ -10,6 +10,7 @@ import type { Manifest } from "../../model/artifact.ts";
 import { readManifest } from "../../model/manifest.ts";
 import { CallGuard } from "../call-guard.ts";
 import { chooseNumThreads, describeRunner } from "../describe-runner.ts";
+import { kernelsFor } from "../kernels-for.ts";
 import { listProviders } from "../providers.ts";
 import { assertRunInput, graphRows, writeInt64 } from "../run-input.ts";
 import type { ModelRunner, RunInput, RunnerOptions, RunOutput } from "../runner.ts";
@@ -36,6 +37,7 @@ export class PortableRunner implements ModelRunner {
    */
   static async open(options: RunnerOptions): Promise<PortableRunner> {
     const manifest = await readManifest(options.artifactDir);
+    kernelsFor("portable", manifest, options);
     if (options.device === "cuda") requireCuda();
     const settings: WorkerSettings = {
       manifest,
@@ -53,7 +55,7 @@ export class PortableRunner implements ModelRunner {
     });
 
     if (!greeting.ok) throw toError(greeting);
-    const description = describeRunner("portable", options.device, greeting.version, settings.numThreads);
+    const description = describeRunner("portable", options, greeting.version, settings.numThreads, manifest);
     return new PortableRunner(worker, settings, description);
   }
 

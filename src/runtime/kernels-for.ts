@@ -1,0 +1,30 @@
+/**
+ * Whether an artifact's graph can run with the operators at hand. The same rule for both runners.
+ */
+import { DenseMambaError, type ErrorCode } from "../errors.ts";
+import type { Manifest } from "../model/artifact.ts";
+import type { KernelLibrary } from "./native/kernel-library.ts";
+import type { RunnerOptions } from "./runner.ts";
+
+/**
+ * What the session must be told of: nothing if the graph has no operators of ours.
+ * @throws `invalid_artifact` if it has, and they are not there, of another version, or not for this runner;
+ * `device_unavailable` if they are not for this device.
+ */
+export function kernelsFor(
+  kind: "native" | "portable",
+  { name, kernels: needed }: Manifest,
+  { device, kernels }: Pick<RunnerOptions, "device" | "kernels">,
+): KernelLibrary | undefined {
+  if (needed === undefined) return undefined;
+  const refuse = (problem: string, code: ErrorCode = "invalid_artifact") =>
+    new DenseMambaError(
+      code,
+      `${name} was compiled for the kernels, version ${needed}, and ${problem}; compile it with --kernels off to do without`,
+    );
+  if (device !== "cpu") throw refuse("they are for the CPU", "device_unavailable");
+  if (kind !== "native") throw refuse(`the ${kind} runner cannot load them`);
+  if (kernels === undefined) throw refuse("they are not loaded");
+  if (kernels.version !== needed) throw refuse(`${kernels.path} has version ${kernels.version}`);
+  return kernels;
+}

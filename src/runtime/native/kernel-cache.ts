@@ -1,0 +1,74 @@
+/**
+ * The kernels' library, compiled at the first start and kept in the cache under the hash of all that it is made from.
+ * Safe with several processes at once: a library appears, with its seal, by renaming a finished folder.
+ */
+import { createHash } from "node:crypto";
+import { mkdir, mkdtemp, readFile, rename, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { DenseMambaError } from "../../errors.ts";
+import { buildKernels, describeBuild, type KernelBuild, kernelSources, unavailable } from "./kernel-build.ts";
+import { checkKernelFile, sealKernelFile } from "./kernel-file.ts";
+
+export const LIBRARY_NAME = "libdensemamba-kernels.so";
+
+export interface EnsureKernelsOptions extends KernelBuild {
+  /** Created if missing; the libraries are in its folder `kernels`. */
+  readonly cacheDir: string;
+  /** Told before the compiler runs, which takes seconds. */
+  readonly onBuild?: (message: string) => void;
+}
+
+/**
+ * @returns the library's file, compiled now unless the cache has it whole.
+ * @throws `device_unavailable` without a compiler, if it fails, or if the cache cannot be written.
+ */
+export async function ensureKernelLibrary(options: EnsureKernelsOptions): Promise<string> {
+  const folder = join(options.cacheDir, "kernels");
+  const dir = join(folder, (await hashBuild(options)).slice(0, 16));
+  const library = join(dir, LIBRARY_NAME);
+  if (await isWhole(library)) return library;
+
+  options.onBuild?.(`compiling the kernels with ${options.cc}`);
+  const temporary = await makeTemporary(folder);
+  try {
+    const built = join(temporary, "built");
+    await mkdir(built);
+    await buildKernels(options, join(built, LIBRARY_NAME), join(temporary, "objects"));
+    await sealKernelFile(join(built, LIBRARY_NAME));
+    // What is there is broken, or of a process that was faster. Whoever has it loaded keeps it: the file lives on unnamed.
+    await rename(dir, join(temporary, "replaced")).catch(() => undefined);
+    await rename(built, dir).catch(async (cause: unknown) => {
+      if (!(await isWhole(library))) throw unavailable(`cannot write ${dir}`, cause);
+    });
+    return library;
+  } finally {
+    await rm(temporary, { recursive: true, force: true });
+  }
+}
+
+async function hashBuild(build: KernelBuild): Promise<string> {
+  const hash = createHash("sha256").update(await describeBuild(build));
+  for (const name of await kernelSources(build.sourceDir)) {
+    hash.update(`\n${name}\n`).update(await readFile(join(build.sourceDir, name)));
+  }
+  return hash.digest("hex");
+}
+
+async function isWhole(library: string): Promise<boolean> {
+  try {
+    await checkKernelFile(library, { mustBeSealed: true });
+    return true;
+  } catch (error) {
+    if (error instanceof DenseMambaError) return false;
+    throw error;
+  }
+}
+
+async function makeTemporary(folder: string): Promise<string> {
+  try {
+    await mkdir(folder, { recursive: true });
+    return await mkdtemp(join(folder, ".compiling-"));
+  } catch (cause) {
+    throw unavailable(`the kernels cannot be kept in ${folder}: ${String(cause)}`, cause);
+  }
+}

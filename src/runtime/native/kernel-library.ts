@@ -1,0 +1,72 @@
+/**
+ * Our own operators, as a library that sessions are told of: found or compiled, checked, loaded. Everything that can be wrong
+ * with it is an error with a reason, so that the caller can do without. docs/kernels.md
+ */
+import koffi, { type LibraryHandle } from "koffi";
+import { KERNELS_VERSION } from "../../model/artifact.ts";
+import { unavailable } from "./kernel-build.ts";
+import { type EnsureKernelsOptions, ensureKernelLibrary } from "./kernel-cache.ts";
+import { checkKernelFile } from "./kernel-file.ts";
+import type { Status } from "./ort-table.ts";
+
+export interface KernelLibrary {
+  readonly path: string;
+  /** Of the operators' interface: a graph that was made for another is not computed by it. */
+  readonly version: number;
+  /** The instruction set that its operators will use here: `avx512`, `avx2` or `baseline`. */
+  readonly instructionSet: string;
+  /** Makes a session's options know the operators. Takes the addresses of `OrtSessionOptions` and `OrtApiBase`. */
+  readonly register: (sessionOptions: bigint, apiBase: bigint) => Status;
+}
+
+export interface OpenKernelsOptions extends EnsureKernelsOptions {
+  /** Of a library that was built before, which is taken as it is; undefined: the cache's. */
+  readonly libraryPath: string | undefined;
+  /** In place of the best that this CPU has. For tests. */
+  readonly instructionSet?: string;
+}
+
+/** @throws `device_unavailable` with the reason why there are no kernels. */
+export async function openKernels(options: OpenKernelsOptions): Promise<KernelLibrary> {
+  const path = options.libraryPath ?? (await ensureKernelLibrary(options));
+  await checkKernelFile(path, { mustBeSealed: options.libraryPath === undefined });
+  return load(path, options.instructionSet ?? null);
+}
+
+/** Never emptied: sessions call into a library for as long as they live, and koffi unloads one whose handle is collected. */
+const loaded: LibraryHandle[] = [];
+
+function load(path: string, instructionSet: string | null): KernelLibrary {
+  const { library, version, best } = bind(path);
+  if (version !== KERNELS_VERSION) {
+    throw unavailable(`${path} has version ${version} of the kernels, this program needs ${KERNELS_VERSION}`);
+  }
+  loaded.push(library);
+  const register = library.func("densemamba_kernels_register", "void *", ["void *", "void *", "str"]);
+  return {
+    path,
+    version,
+    instructionSet: instructionSet ?? best,
+    register: (sessionOptions, apiBase) => register(sessionOptions, apiBase, instructionSet),
+  };
+}
+
+function bind(path: string): { library: LibraryHandle; version: number; best: string } {
+  let library: LibraryHandle;
+  try {
+    library = koffi.load(path);
+  } catch (cause) {
+    throw unavailable(`cannot load ${path}: ${messageOf(cause)}`, cause);
+  }
+  try {
+    const version: number = library.func("densemamba_kernels_version", "int", [])();
+    const best: string = library.func("densemamba_kernels_isa", "str", [])();
+    return { library, version, best };
+  } catch (cause) {
+    throw unavailable(`${path} is not a library of densemamba's kernels: ${messageOf(cause)}`, cause);
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -45,7 +45,11 @@ export class LocalClaims {
 
   /** @throws `session_conflict` unless `fence` is that of the key's last claim. */
   check(key: string, fence: number): void {
-    if (this.#claims.get(key)?.fence !== fence) throw staleFence(key, fence);
+    if (!this.isCurrent(key, fence)) throw staleFence(key, fence);
+  }
+
+  isCurrent(key: string, fence: number): boolean {
+    return this.#claims.get(key)?.fence === fence;
   }
 
   #forgetOldest(): void {

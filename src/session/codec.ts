@@ -144,8 +144,24 @@ export function isIntact(bytes: Uint8Array): boolean {
   }
 }
 
+/**
+ * How long the snapshot must be that begins with `header`, of at least 96 bytes. Checks nothing that lies behind them.
+ * @throws `invalid_snapshot` if no snapshot begins so
+ */
+export function declaredBytes(header: Buffer): number {
+  return sections(header).checksumAt + CHECKSUM_BYTES;
+}
+
 /** Reads the header; the sections lie within the bytes, one behind the other. */
 function layout(buffer: Buffer) {
+  const found = sections(buffer);
+  const bytes = found.checksumAt + CHECKSUM_BYTES;
+  if (bytes !== buffer.length) throw invalid(`is ${buffer.length} bytes long; its header says ${bytes}`);
+  return found;
+}
+
+/** What the header says; of what lies behind it nothing is known. */
+function sections(buffer: Buffer) {
   const minBytes = HEADER_BYTES + CHECKSUM_BYTES;
   if (buffer.length < minBytes) throw invalid(`is ${buffer.length} bytes long; the shortest possible is ${minBytes}`);
   if (!buffer.subarray(0, MAGIC.length).equals(MAGIC)) throw invalid("does not start as a snapshot does");
@@ -163,9 +179,6 @@ function layout(buffer: Buffer) {
   const conversationAt = modelHashAt + buffer.readUInt32LE(16);
   const samplerAt = conversationAt + buffer.readUInt32LE(24);
   const checksumAt = samplerAt + buffer.readUInt32LE(28);
-  if (checksumAt + CHECKSUM_BYTES !== buffer.length) {
-    throw invalid(`is ${buffer.length} bytes long; its header says ${checksumAt + CHECKSUM_BYTES}`);
-  }
   return { precision, position, revision, tokensAt, modelHashAt, conversationAt, samplerAt, checksumAt };
 }
 

@@ -30,6 +30,8 @@ export interface PutOptions {
   readonly expiresAtMs?: number;
   /** Of the claim under which the snapshot was made: refused if the key has been claimed by another since. */
   readonly fence?: number;
+  /** Can be made again: may be lost with the machine's power, and is not worth a wait for the disk. */
+  readonly isCache?: boolean;
 }
 
 export interface ListedSnapshot {

@@ -2,6 +2,13 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { MemoryStore } from "../../src/session/memory-store.ts";
 import type { Snapshot } from "../../src/session/store.ts";
+import { FakeClock } from "../helpers/clock.ts";
+import { describesAStore } from "./store-contract.ts";
+
+describesAStore(async () => {
+  const clock = new FakeClock();
+  return { store: new MemoryStore({ maxBytes: 1e6, nowMs: clock.nowMs }), advance: async (ms) => clock.advance(ms) };
+});
 
 function snapshot(stateBytes: number, conversation?: unknown): Snapshot {
   return { modelHash: "m", tokenIds: [1, 2], position: 2, state: new Uint8Array(stateBytes), conversation };

@@ -12,7 +12,10 @@ import type { PreparedPrompt } from "./prompts.ts";
 export type SequenceEngine = Pick<Engine, "submit">;
 
 /** What all sequences of a request have in common. `sampling.seed` is that of the first sample. */
-export type SequenceTemplate = Omit<SequenceRequest, "promptIds" | "resume">;
+export type SequenceTemplate = Omit<SequenceRequest, "promptIds" | "resume" | "checkpoints" | "capture"> & {
+  /** Whether the state at the end is wanted, of the samples of this prompt. */
+  readonly capturesEnd: (prompt: PreparedPrompt) => boolean;
+};
 
 /**
  * @returns the sequences of the first prompt's samples, then of the second's, …
@@ -22,20 +25,24 @@ export async function admit(
   engine: SequenceEngine,
   prompts: readonly PreparedPrompt[],
   numSamples: number,
-  template: SequenceTemplate,
+  { capturesEnd, ...template }: SequenceTemplate,
 ): Promise<Sequence[]> {
   // Log-probabilities of a prompt need its own reading: the first sample does it for all.
   const isShared = numSamples > 1 && template.maxTokens > 0 && template.numPromptLogprobs === undefined;
   const ready = isShared ? await readOnce(engine, prompts, template.signal) : prompts;
   return engine.submit(
-    ready.flatMap(({ promptIds, resume }) =>
-      Array.from({ length: numSamples }, (_, sample) => ({
+    ready.flatMap((prompt) => {
+      const { promptIds, resume, checkpoints } = prompt;
+      const capture = { end: capturesEnd(prompt) };
+      return Array.from({ length: numSamples }, (_, sample) => ({
         ...template,
         promptIds,
+        capture,
         ...(resume && { resume }),
+        ...(checkpoints && sample === 0 && { checkpoints }),
         sampling: { ...template.sampling, seed: deriveSeed(template.sampling.seed, sample) },
-      })),
-    ),
+      }));
+    }),
   );
 }
 
@@ -47,9 +54,10 @@ async function readOnce(
 ): Promise<PreparedPrompt[]> {
   const isLong = ({ promptIds }: PreparedPrompt) => promptIds.length > 1;
   const readers = engine.submit(
-    prompts.filter(isLong).map(({ promptIds, resume }) => ({
+    prompts.filter(isLong).map(({ promptIds, resume, checkpoints }) => ({
       promptIds: promptIds.slice(0, -1),
       ...(resume && { resume }),
+      ...(checkpoints && { checkpoints }),
       sampling: GREEDY,
       maxTokens: 0,
       minTokens: 0,

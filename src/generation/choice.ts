@@ -37,6 +37,7 @@ export class Choice {
   #sumLogprobs = 0;
   #text = "";
   #captured: ResumePoint | undefined;
+  #isParked = false;
 
   constructor(index: number, prompt: PreparedPrompt, sequence: Sequence, options: ChoiceOptions) {
     this.index = index;
@@ -70,6 +71,16 @@ export class Choice {
     return this.#numTokens === 0 ? Number.NEGATIVE_INFINITY : this.#sumLogprobs / this.#numTokens;
   }
 
+  /** The engine stopped it in the middle: it has no `finished`, and its state is there to go on from. */
+  get isParked(): boolean {
+    return this.#isParked;
+  }
+
+  /** Whether its end was captured. */
+  get hasState(): boolean {
+    return this.#captured !== undefined;
+  }
+
   /** All of the answer so far. */
   get text(): string {
     return this.#text;
@@ -97,8 +108,8 @@ export class Choice {
    */
   captured(): ResumePoint {
     assert(this.#captured !== undefined, "the engine captures what it was asked to");
-    const { tokenIds, position, state } = this.#captured;
     if (typeof this.#stoppedBy !== "string") return this.#captured;
+    const { tokenIds, position, state } = this.#captured;
     const numUseful = Math.max(position, this.prompt.tokenIds.length + this.#numTokens);
     return { tokenIds: tokenIds.slice(0, numUseful), position, state };
   }
@@ -148,11 +159,16 @@ export class Choice {
       this.#text += rest;
       if (rest !== "") out.push({ type: "delta", index: this.index, text: rest, tokenIds: [] });
     }
+    const reason = this.#isStopped ? "stop" : event.reason;
+    if (reason === "parked") {
+      this.#isParked = true;
+      return;
+    }
     const stoppedBy = this.#stoppedBy ?? event.stopTokenId;
     out.push({
       type: "finished",
       index: this.index,
-      reason: this.#isStopped ? "stop" : event.reason,
+      reason,
       ...(stoppedBy !== undefined && { stoppedBy }),
     });
   }

@@ -11,6 +11,7 @@ const conversation = z.object({
   numPreambleTokens: z.int().min(0),
   messages: z.array(z.object({ role: z.string(), content: z.string(), name: z.string().optional() })),
   text: z.string(),
+  numSampled: z.int().min(0).optional(),
   createdAtMs: z.number(),
   lastUsedAtMs: z.number(),
 });
@@ -22,6 +23,8 @@ export interface Conversation {
   readonly messages: readonly ChatMessage[];
   /** Exactly what the kept tokens behind the preamble say, as it was rendered: messages and answers. */
   readonly text: string;
+  /** How many of the last kept tokens the last request sampled, where it had a seed. */
+  readonly numSampled?: number;
   readonly createdAtMs: number;
   readonly lastUsedAtMs: number;
 }

@@ -1,7 +1,9 @@
 /**
- * One request → one stream of events: prompts become tokens, sequences are admitted, their tokens become text, and what
- * was to be kept is kept before the end is told. Between transports and engine; knows neither HTTP nor OpenAI.
+ * One request → one stream of events: prompts become tokens, those read before are found, sequences are admitted, their
+ * tokens become text, and what was to be kept is kept before the end is told. Between transports and engine; knows neither
+ * HTTP nor OpenAI.
  */
+import { setTimeout as delay } from "node:timers/promises";
 import { DenseMambaError } from "../errors.ts";
 import type { Manifest } from "../model/artifact.ts";
 import { stateBytes } from "../model/state.ts";
@@ -11,11 +13,13 @@ import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { admit, type SequenceEngine } from "./admission.ts";
 import { selectBest } from "./best-of.ts";
 import { Choice, type ChoiceOptions } from "./choice.ts";
-import { conclude } from "./conversation.ts";
-import { Conversations, type Lease } from "./conversations.ts";
+import { Conversations, type KeepingPolicy, type Lease } from "./conversations.ts";
 import type { GenerationEvent, GenerationRequest, GenerationUsage } from "./events.ts";
+import type { KeepingContext } from "./keeping.ts";
 import { mergeChoices } from "./merge.ts";
+import { PrefixReuse, type PrefixStates } from "./prefix-reuse.ts";
 import { checkTokenIds, type PreparedPrompt, preparePrompt } from "./prompts.ts";
+import { keepsEnd, RunningRequest } from "./running-request.ts";
 import { StopStrings } from "./stop-strings.ts";
 
 /** Of one prompt. The engine refuses what its queue cannot take; this bounds what is built before it is asked. */
@@ -26,11 +30,17 @@ export interface GeneratorDeps {
   readonly tokenizer: Tokenizer;
   readonly manifest: Manifest;
   readonly store: StateStore;
+  /** Without it every prompt that does not go on from a conversation is read from its beginning. */
+  readonly prefixCache?: PrefixStates;
   readonly limits: GenerationLimits;
+  /** How long, and how much for one owner, conversations are kept. Default: without bounds. */
+  readonly keeping?: KeepingPolicy;
   /** Names sessions that are created without an id. */
   readonly newId: () => string;
   /** Unix time in milliseconds. */
   readonly nowMs: () => number;
+  /** Resolves after `ms`, or as soon as the signal is aborted. */
+  readonly sleep?: (ms: number, signal: AbortSignal) => Promise<void>;
 }
 
 export interface GenerationLimits {
@@ -47,47 +57,60 @@ export class Generator {
   readonly #manifest: Manifest;
   readonly #limits: GenerationLimits;
   readonly #renderer: ChatRenderer;
+  readonly #prefixCache: PrefixStates | undefined;
   readonly #nowMs: () => number;
+  readonly #sleep: (ms: number, signal: AbortSignal) => Promise<void>;
+  readonly #running = new Set<RunningRequest>();
 
-  constructor({ engine, tokenizer, manifest, store, limits, newId, nowMs }: GeneratorDeps) {
+  constructor(deps: GeneratorDeps) {
+    const { engine, tokenizer, manifest, store, prefixCache, limits, keeping = {}, newId, nowMs } = deps;
     this.tokenizer = tokenizer;
-    this.conversations = new Conversations({ store, manifest, newId, nowMs });
+    this.conversations = new Conversations({ store, manifest, newId, nowMs, policy: keeping });
+    this.#prefixCache = prefixCache;
     this.#engine = engine;
     this.#manifest = manifest;
     this.#limits = limits;
     this.#renderer = new ChatRenderer(tokenizer);
     this.#nowMs = nowMs;
+    this.#sleep = deps.sleep ?? sleepUnlessAborted;
   }
 
   /**
    * Nothing happens before the first `next()`. What is wrong with the request, and a full queue, is thrown before
-   * `accepted`; later failures are the runtime's. Leaving the iteration early aborts.
+   * `accepted`; later failures are the runtime's, or `shutting_down` when the engine parked the request: what it keeps is
+   * kept then, as far as it had come. Leaving the iteration early aborts.
    */
   async *generate(request: GenerationRequest): AsyncGenerator<GenerationEvent, void, undefined> {
     const abort = new AbortController();
     const signal = AbortSignal.any([request.signal, abort.signal]);
     let lease: Lease | undefined;
+    let running: RunningRequest | undefined;
     let hasEnded = false;
     try {
       const maxTokens = this.#check(request);
       const stopStrings = new StopStrings(request.stopStrings);
       throwIfAborted(signal);
       lease = await this.conversations.open(request.owner, request.resumeFrom, request.keepAs);
-      const prompts = await this.#prepare(request, lease);
+      const reuse = this.#reuse(request);
+      const prompts = await this.#prepare(request, lease, reuse);
       throwIfAborted(signal);
 
-      const choices = await this.#admit(request, prompts, { maxTokens, stopStrings, signal });
+      const choices = await this.#admit(request, prompts, { maxTokens, stopStrings, reuse, signal });
+      running = new RunningRequest({ context: this.#keepingContext, request, choices, lease, reuse });
+      this.#running.add(running);
       yield { type: "accepted", prompts: prompts.map(({ tokenIds, cachedTokens }) => ({ tokenIds, cachedTokens })) };
 
       const merged = mergeChoices(choices);
-      const shown = request.bestOf > request.numChoices ? selectBest(merged, choices, request) : merged;
-      for await (const event of shown) {
-        if (event.type === "finished" && choices.length === 1) {
-          // Before the client hears of the end: its next request may follow at once.
-          if (request.keepAs && event.reason !== "aborted") await this.#keep(request, choices[0]!, lease);
-          await lease.release();
+      const isSelected = request.bestOf > request.numChoices;
+      for await (const event of isSelected ? selectBest(merged, choices, request) : merged) {
+        if (event.type === "finished" && !isSelected) {
+          await running.settle(choices[event.index]!, { isAborted: event.reason === "aborted" });
         }
         yield event;
+      }
+      if (running.isCutShort) {
+        await running.settleParked();
+        throw cutShort(request);
       }
       hasEnded = true;
       yield { type: "usage", usage: this.#usage(prompts, choices) };
@@ -95,7 +118,28 @@ export class Generator {
       // Left early, or failed: what still runs must not run on.
       if (!hasEnded) abort.abort();
       await lease?.release();
+      if (running) {
+        this.#running.delete(running);
+        running.end();
+      }
     }
+  }
+
+  /**
+   * Resolves when every request that was admitted has ended and what it keeps is kept. For the end of the server's life:
+   * the engine closes or parks at the same time, or they may go on for long. What consumers have not read `graceMs` later
+   * is read in their place, so that one who reads nothing cannot keep a session from being kept.
+   */
+  async drain({ graceMs }: { readonly graceMs: number }): Promise<void> {
+    const running = [...this.#running];
+    const patience = new AbortController();
+    const isOver = this.#sleep(graceMs, patience.signal);
+    const whenOver = async (request: RunningRequest) => {
+      await isOver;
+      if (!patience.signal.aborted) await request.readForNobody();
+    };
+    await Promise.all(running.map((request) => Promise.race([request.ended, whenOver(request)])));
+    patience.abort();
   }
 
   /** @returns the tokens that a choice may have */
@@ -123,20 +167,37 @@ export class Generator {
     return maxTokens;
   }
 
-  #prepare(request: GenerationRequest, lease: Lease): Promise<PreparedPrompt[]> {
+  /** Log-probabilities of a prompt need all of it to be read, and whoever asks for them goes on from none. */
+  #reuse({ cacheSalt = "", numPromptLogprobs, echo, numLogprobs }: GenerationRequest): PrefixReuse | undefined {
+    const scoresPrompt = numPromptLogprobs !== undefined || (echo && numLogprobs !== undefined);
+    if (this.#prefixCache === undefined || scoresPrompt) return undefined;
+    return new PrefixReuse(this.#prefixCache, this.#manifest.modelHash, cacheSalt);
+  }
+
+  #prepare(request: GenerationRequest, lease: Lease, reuse: PrefixReuse | undefined): Promise<PreparedPrompt[]> {
     const context = {
       tokenizer: this.tokenizer,
       renderer: this.#renderer,
       vocabSize: this.#manifest.sizes.vocabSize,
       maxPromptTokens: this.#limits.maxPromptTokens,
     };
-    return Promise.all(request.prompts.map((prompt) => preparePrompt(context, prompt, request, lease.head)));
+    return Promise.all(
+      request.prompts.map(async (given) => {
+        const prompt = await preparePrompt(context, given, request, lease.head);
+        return reuse === undefined ? prompt : reuse.resume(prompt);
+      }),
+    );
   }
 
   async #admit(
     request: GenerationRequest,
     prompts: readonly PreparedPrompt[],
-    derived: { readonly maxTokens: number; readonly stopStrings: StopStrings; readonly signal: AbortSignal },
+    derived: {
+      readonly maxTokens: number;
+      readonly stopStrings: StopStrings;
+      readonly reuse: PrefixReuse | undefined;
+      readonly signal: AbortSignal;
+    },
   ): Promise<Choice[]> {
     const { sampling, minTokens, bestOf, echo, numLogprobs } = request;
     const numPromptLogprobs = request.numPromptLogprobs ?? (echo ? numLogprobs : undefined);
@@ -152,7 +213,7 @@ export class Generator {
       stopTokenIds,
       ...(numScored !== undefined && { numLogprobs: numScored }),
       ...(numPromptLogprobs !== undefined && { numPromptLogprobs }),
-      ...(request.keepAs && { capture: { end: true } }),
+      capturesEnd: (prompt) => request.keepAs !== undefined || keepsEnd(request, { prompt }, derived.reuse),
       signal: derived.signal,
     });
     const options: Omit<ChoiceOptions, "stopStrings"> = {
@@ -179,29 +240,8 @@ export class Generator {
     return new Set([...stopTokenIds, ...this.#manifest.eosTokenIds, ...this.tokenizer.endTokenIds]);
   }
 
-  async #keep(request: GenerationRequest, choice: Choice, lease: Lease): Promise<void> {
-    const { tokenIds, position, state } = choice.captured();
-    const prompt = request.prompts[0]!;
-    const conversation = {
-      ...conclude(choice.prompt.conversation, {
-        tokenIds,
-        shown: choice.text,
-        kept: prompt.type === "chat" ? this.#textBehind(choice.prompt.tokenIds, tokenIds) : "",
-        continuesFinalMessage: prompt.type === "chat" && prompt.continueFinalMessage,
-      }),
-      createdAtMs: lease.createdAtMs,
-      lastUsedAtMs: Math.max(this.#nowMs(), lease.lastUsedAtMs),
-    };
-    const { modelHash } = this.#manifest;
-    await lease.keep({ snapshot: { modelHash, tokenIds, position, state, conversation }, conversation });
-  }
-
-  /** What the tokens say behind those that they begin with, special tokens included. */
-  #textBehind(contextIds: readonly number[], tokenIds: readonly number[]): string {
-    const stream = this.tokenizer.stream({ skipSpecialTokens: false, contextIds });
-    let text = "";
-    for (let i = contextIds.length; i < tokenIds.length; i++) text += stream.push(tokenIds[i]!);
-    return text + stream.flush();
+  get #keepingContext(): KeepingContext {
+    return { tokenizer: this.tokenizer, modelHash: this.#manifest.modelHash, nowMs: this.#nowMs };
   }
 
   #usage(prompts: readonly PreparedPrompt[], choices: readonly Choice[]): GenerationUsage {
@@ -222,4 +262,13 @@ function checkInteger(param: string, what: string, value: number, min: number, m
 
 function throwIfAborted(signal: AbortSignal): void {
   if (signal.aborted) throw new DenseMambaError("aborted", "the request was aborted before it was admitted");
+}
+
+function cutShort({ keepAs }: GenerationRequest): DenseMambaError {
+  const kept = keepAs === undefined ? "" : `; ${keepAs.type} ${keepAs.id} is kept as far as it had come`;
+  return new DenseMambaError("shutting_down", `the server shut down before the answer ended${kept}`);
+}
+
+async function sleepUnlessAborted(ms: number, signal: AbortSignal): Promise<void> {
+  await delay(ms, undefined, { signal }).catch(() => undefined);
 }

@@ -2,7 +2,7 @@
  * A request's prompts → token ids, within the limits, going on from a kept conversation where there is one. Text and
  * templates end here; below are only ids.
  */
-import type { ResumePoint } from "../engine/sequence.ts";
+import type { Checkpoints, ResumePoint } from "../engine/sequence.ts";
 import { DenseMambaError } from "../errors.ts";
 import type { ChatRenderer, RenderedChat } from "../tokenizer/chat-template.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
@@ -13,15 +13,18 @@ import type { ChatMessage, GenerationRequest, Prompt } from "./events.ts";
 export interface PreparedPrompt {
   /** All that stands before the first sampled token, kept and new. */
   readonly tokenIds: readonly number[];
-  /** What is fed to the engine; at least one. */
+  /** What is fed to the engine; at least one, unless `resume` has left one unread. */
   readonly promptIds: readonly number[];
   readonly resume?: ResumePoint;
+  readonly checkpoints?: Checkpoints;
   /** Of the tokens, those that the resumed state has read. */
   readonly cachedTokens: number;
   /** What `echo` shows, if it is known better than by decoding `echoIds`. */
   readonly echoText?: string;
   /** The tokens of this request's own prompt, without what a kept conversation holds already. */
   readonly echoIds: readonly number[];
+  /** How many of the tokens any chat with the same instructions begins with; 0: unknown. */
+  readonly findJunction?: () => Promise<number>;
   /** The template's own. */
   readonly stopStrings: readonly string[];
   readonly conversation: ConversationSoFar;
@@ -35,7 +38,7 @@ export interface PromptContext {
   readonly maxPromptTokens: number;
 }
 
-type PromptOptions = Pick<GenerationRequest, "addSpecialTokens" | "truncatePromptTokens">;
+type PromptOptions = Pick<GenerationRequest, "addSpecialTokens" | "truncatePromptTokens" | "sampling">;
 
 /** @throws `invalid_value`, `prompt_too_long`, `invalid_checkpoint` (a malformed template of the model's own) */
 export function preparePrompt(
@@ -99,11 +102,38 @@ async function prepareChat(
   }
   // Nothing is kept, or the template shows the past otherwise than the state has read it: correct, though slow.
   if (head === undefined || numPreambleTokens === 0) {
-    return assemble(undefined, await encode(context, full, false), { ...details, text: full });
+    const ids = await encode(context, full, false);
+    const findJunction = () => instructionsEnd(context, prompt, messages, ids);
+    return { ...assemble(undefined, ids, { ...details, text: full }), findJunction };
   }
   const preamble = head.snapshot.tokenIds.slice(0, numPreambleTokens);
   const ids = (await context.tokenizer.encodeContinuation(full)) ?? (await encode(context, full, false));
   return assemble(undefined, preamble.concat(ids), details);
+}
+
+/**
+ * Where the instructions end, and the first user's words begin: the tokens that this chat and one with other words have in
+ * common.
+ */
+async function instructionsEnd(
+  context: PromptContext,
+  prompt: Extract<Prompt, { type: "chat" }>,
+  messages: readonly ChatMessage[],
+  ids: readonly number[],
+): Promise<number> {
+  const isInstruction = ({ role }: ChatMessage) => role === "system" || role === "developer";
+  const first = messages.findIndex((message) => !isInstruction(message));
+  if (first === -1 || (first === 0 && prompt.instructions === undefined)) return 0;
+  const content = messages[first]!.content.trimStart().startsWith("a") ? "b" : "a";
+  try {
+    const { text } = await render(context, prompt, [...messages.slice(0, first), { ...messages[first]!, content }]);
+    const others = await encode(context, text, false);
+    const parting = ids.findIndex((id, i) => id !== others[i]);
+    return parting === -1 ? 0 : parting;
+  } catch {
+    // A template may insist on more messages than these: then nothing is known, and nothing lost.
+    return 0;
+  }
 }
 
 function render(
@@ -136,12 +166,12 @@ function assemble(
 ): PreparedPrompt {
   const { context, options, param, text, stopStrings = [], conversation } = details;
   const newIds = withinLimits(context, ids, options, param);
-  const feed = head ? goOn(head, newIds) : { promptIds: newIds };
-  if (feed.promptIds.length === 0) {
+  if (newIds.length === 0 && !(head && hasUnreadToken(head))) {
     throw new DenseMambaError("invalid_value", `${param} must hold at least one token, given 0`, { param });
   }
   return {
-    ...feed,
+    promptIds: newIds,
+    ...(head && { resume: goOn(head, newIds, options) }),
     tokenIds: head ? head.snapshot.tokenIds.concat(newIds) : newIds,
     cachedTokens: head?.snapshot.position ?? 0,
     ...(text !== undefined && newIds.length === ids.length && { echoText: text }),
@@ -151,11 +181,12 @@ function assemble(
   };
 }
 
-/** Resumes, and feeds at least one token: with nothing new, the last kept one if the state has not read it. */
-function goOn(head: Head, newIds: readonly number[]): { promptIds: readonly number[]; resume: ResumePoint } {
-  const { tokenIds, position, state } = head.snapshot;
-  if (newIds.length > 0 || !hasUnreadToken(head)) return { promptIds: newIds, resume: { tokenIds, position, state } };
-  return { promptIds: tokenIds.slice(-1), resume: { tokenIds: tokenIds.slice(0, -1), position, state } };
+/** With nothing new and the seed of the last request this is that request, going on: its random numbers do too. */
+function goOn({ snapshot, conversation }: Head, newIds: readonly number[], { sampling }: PromptOptions): ResumePoint {
+  const { tokenIds, position, state, sampler } = snapshot;
+  const isSame = newIds.length === 0 && sampler !== undefined && sampler.seed === sampling.seed;
+  if (!isSame) return { tokenIds, position, state };
+  return { tokenIds, position, state, sampler: { ...sampler, numSampled: conversation.numSampled ?? 0 } };
 }
 
 function hasUnreadToken({ snapshot }: Head): boolean {

@@ -8,6 +8,7 @@ import type {
   Prompt,
 } from "../../src/generation/events.ts";
 import { type GenerationLimits, Generator } from "../../src/generation/generator.ts";
+import type { PrefixStates } from "../../src/generation/prefix-reuse.ts";
 import { GREEDY } from "../../src/sampling/params.ts";
 import { MemoryStore } from "../../src/session/memory-store.ts";
 import type { StateStore } from "../../src/session/store.ts";
@@ -28,7 +29,7 @@ export async function tinyTokenizer(chatTemplate?: string): Promise<Tokenizer> {
 export function makeGenerator(
   engine: SequenceEngine,
   tokenizer: Tokenizer,
-  options: { limits?: Partial<GenerationLimits>; store?: StateStore } = {},
+  options: { limits?: Partial<GenerationLimits>; store?: StateStore; prefixCache?: PrefixStates } = {},
 ): Generator {
   let lastId = 0;
   let nowMs = 1000;
@@ -37,6 +38,7 @@ export function makeGenerator(
     tokenizer,
     manifest: { ...fakeManifest(VOCAB_SIZE), eosTokenIds: [EOS] },
     store: options.store ?? new MemoryStore({ maxBytes: 1e8 }),
+    ...(options.prefixCache && { prefixCache: options.prefixCache }),
     limits: { maxPromptTokens: 1000, maxOutputTokens: 100, ...options.limits },
     newId: () => `id-${++lastId}`,
     nowMs: () => nowMs++,

@@ -1,0 +1,94 @@
+/**
+ * A request from its admission to its end, and what it leaves behind: the head of its conversation, and states for prompts
+ * like its own. Kept once, whether its end was told, or the engine parked it, or nobody read its events any more.
+ */
+import type { Choice } from "./choice.ts";
+import type { Lease } from "./conversations.ts";
+import type { GenerationEvent, GenerationRequest } from "./events.ts";
+import { headOf, type KeepingContext } from "./keeping.ts";
+import type { PrefixReuse } from "./prefix-reuse.ts";
+
+export interface RunningRequestOptions {
+  readonly context: KeepingContext;
+  readonly request: GenerationRequest;
+  /** In the order of prompts, `bestOf` for each. */
+  readonly choices: readonly Choice[];
+  readonly lease: Lease;
+  readonly reuse: PrefixReuse | undefined;
+}
+
+export class RunningRequest {
+  /** Resolves when everything is kept that will be, and all that was held is free. */
+  readonly ended: Promise<void>;
+  readonly #options: RunningRequestOptions;
+  readonly #settled = new Map<Choice, Promise<void>>();
+  #resolveEnded: () => void = () => {};
+  #isReadForNobody = false;
+
+  constructor(options: RunningRequestOptions) {
+    this.#options = options;
+    this.ended = new Promise((resolve) => {
+      this.#resolveEnded = resolve;
+    });
+  }
+
+  /** It will not give all of its events to its consumer: the server shut down before. */
+  get isCutShort(): boolean {
+    return this.#isReadForNobody || this.#options.choices.some(({ isParked }) => isParked);
+  }
+
+  /** The choice has ended. Idempotent. @throws what the store throws, where the conversation cannot be kept */
+  settle(choice: Choice, { isAborted }: { readonly isAborted: boolean }): Promise<void> {
+    const settling = this.#settled.get(choice) ?? this.#settle(choice, isAborted);
+    this.#settled.set(choice, settling);
+    return settling;
+  }
+
+  /** Settles the choices that were parked. */
+  async settleParked(): Promise<void> {
+    for (const choice of this.#options.choices) if (choice.isParked) await this.settle(choice, { isAborted: false });
+  }
+
+  /**
+   * Reads the events in the consumer's place, who has stopped reading: what is to be kept needs the whole answer. Resolves
+   * when the engine has ended all choices; failures are the consumer's to hear.
+   */
+  async readForNobody(): Promise<void> {
+    this.#isReadForNobody = true;
+    await Promise.allSettled(this.#options.choices.map((choice) => this.#read(choice)));
+  }
+
+  end(): void {
+    this.#resolveEnded();
+  }
+
+  async #read(choice: Choice): Promise<void> {
+    const out: GenerationEvent[] = [];
+    for await (const event of choice.events) choice.accept(event, out);
+    const last = out.at(-1);
+    if (last?.type === "finished") await this.settle(choice, { isAborted: last.reason === "aborted" });
+    else await this.settleParked();
+  }
+
+  async #settle(choice: Choice, isAborted: boolean): Promise<void> {
+    const { context, request, choices, lease, reuse } = this.#options;
+    // Aborted before it had a slot, it has none.
+    if (keepsEnd(request, choice, reuse) && choice.hasState) reuse?.keepEnd(choice.captured());
+    if (choices.length > 1) return;
+    // Before the client hears of the end: its next request may follow at once.
+    if (request.keepAs && !isAborted) await lease.keep(headOf(context, request, choice, lease));
+    await lease.release();
+  }
+}
+
+/**
+ * Whether the state at the end of a choice is worth keeping for prompts that repeat it: of several samples nobody knows
+ * which one will be gone on from, and a session is gone on from by its name.
+ */
+export function keepsEnd(
+  request: GenerationRequest,
+  { prompt }: Pick<Choice, "prompt">,
+  reuse: PrefixReuse | undefined,
+): boolean {
+  return reuse?.wantsEnd(prompt) === true && request.bestOf === 1 && request.keepAs?.type !== "session";
+}

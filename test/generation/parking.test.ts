@@ -1,0 +1,203 @@
+import { setImmediate as tick } from "node:timers/promises";
+import { afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import type { ConversationKey, GenerationEvent, GenerationRequest } from "../../src/generation/events.ts";
+import type { Generator } from "../../src/generation/generator.ts";
+import { GREEDY } from "../../src/sampling/params.ts";
+import { MemoryStore } from "../../src/session/memory-store.ts";
+import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
+import { type Harness, startEngine } from "../helpers/engine-harness.ts";
+import {
+  chat,
+  fold,
+  makeGenerator,
+  request,
+  text,
+  tinyTokenizer,
+  tokens,
+  VOCAB_SIZE,
+} from "../helpers/generation-harness.ts";
+
+const TEMPLATE = `{% for m in messages %}[{{ m.role }}]{{ m.content }}{% if not (loop.last and m.role == 'assistant') %}[end]{% endif %}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}`;
+const SESSION: ConversationKey = { type: "session", id: "s" };
+const SAMPLED = { ...GREEDY, temperature: 1, seed: 11, presencePenalty: 0.4, frequencyPenalty: 0.2 };
+
+let tokenizer: Tokenizer;
+let harness: Harness;
+let store: MemoryStore;
+let generator: Generator;
+beforeAll(async () => {
+  tokenizer = await tinyTokenizer(TEMPLATE);
+});
+beforeEach(async () => {
+  harness = await startEngine({ vocabSize: VOCAB_SIZE, prefillChunk: 5, maxBatch: 2 });
+  store = new MemoryStore({ maxBytes: 1e8 });
+  generator = makeGenerator(harness.engine, tokenizer, { store });
+});
+afterEach(async () => {
+  await harness.engine.close({ deadlineMs: 0 });
+  expect(harness.engine.load.slotsInUse).toBe(0);
+  expect(harness.runners[0]!.breaches).toEqual([]);
+});
+
+/** Reads until so many tokens have come; then parks the engine and reads on to the end. */
+async function parkedAfter(numTokens: number, given: GenerationRequest) {
+  const tokenIds: number[] = [];
+  let shown = "";
+  let error: unknown;
+  try {
+    for await (const event of generator.generate(given)) {
+      if (event.type === "delta") {
+        tokenIds.push(...event.tokenIds);
+        shown += event.text;
+      }
+      if (event.type === "finished" || event.type === "usage") throw new Error("it was parked, it did not end");
+      if (tokenIds.length === numTokens) harness.engine.park();
+    }
+  } catch (caught) {
+    error = caught;
+  }
+  return { tokenIds, shown, error };
+}
+
+describe("a session that was parked", () => {
+  const endless = { ignoreEos: true, maxTokens: 100, sampling: SAMPLED };
+  const goingOn = { resumeFrom: SESSION, keepAs: SESSION };
+
+  test("goes on as if it had never stopped, seed, penalties and all", async () => {
+    const whole = await fold(generator.generate(request({ prompts: [tokens(5, 6, 7)], ...endless, maxTokens: 40 })));
+    const given = request({ prompts: [tokens(5, 6, 7)], keepAs: SESSION, ...endless, maxTokens: 40 });
+    const { tokenIds, error } = await parkedAfter(9, given);
+    expect(error).toMatchObject({ code: "shutting_down", message: expect.stringContaining("session s is kept") });
+    const maxTokens = 40 - tokenIds.length;
+    const rest = await fold(generator.generate(request({ prompts: [text("")], ...endless, ...goingOn, maxTokens })));
+    expect([...tokenIds, ...rest.choices[0]!.tokenIds]).toEqual(whole.choices[0]!.tokenIds);
+    // Only the token that was sampled last was not read.
+    expect(rest.usage.promptTokens - rest.usage.cachedTokens).toBe(1);
+  });
+
+  test("and parked once more", async () => {
+    const whole = await fold(generator.generate(request({ prompts: [tokens(5, 6, 7)], ...endless, maxTokens: 40 })));
+    const first = await parkedAfter(5, request({ prompts: [tokens(5, 6, 7)], keepAs: SESSION, ...endless }));
+    const second = await parkedAfter(6, request({ prompts: [text("")], ...endless, ...goingOn }));
+    const maxTokens = 40 - first.tokenIds.length - second.tokenIds.length;
+    const third = await fold(generator.generate(request({ prompts: [text("")], ...endless, ...goingOn, maxTokens })));
+    expect([...first.tokenIds, ...second.tokenIds, ...third.choices[0]!.tokenIds]).toEqual(whole.choices[0]!.tokenIds);
+  });
+
+  test("while its prompt was read goes on reading it", async () => {
+    const prompt = tokens(...Array.from({ length: 200 }, (_, i) => 5 + i));
+    const whole = await fold(generator.generate(request({ prompts: [prompt], ...endless, maxTokens: 10 })));
+    harness.steps.length = 0;
+    const events = generator.generate(request({ prompts: [prompt], keepAs: SESSION, ...endless }));
+    const ended = expect(fold(events)).rejects.toMatchObject({ code: "shutting_down" });
+    while (harness.steps.length < 3) await tick();
+    harness.engine.park();
+    await ended;
+    const { numTokens, position } = await generator.conversations.inspectSession("", "s");
+    expect(numTokens).toBe(200);
+    expect(position).toBeGreaterThan(0);
+    expect(position).toBeLessThan(200);
+    const rest = await fold(
+      generator.generate(request({ prompts: [text("")], ...endless, ...goingOn, maxTokens: 10 })),
+    );
+    expect(rest.choices[0]!.tokenIds).toEqual(whole.choices[0]!.tokenIds);
+    expect(rest.usage.cachedTokens).toBe(position);
+  });
+
+  test("in a chat goes on with its answer", async () => {
+    const first = await parkedAfter(6, request({ prompts: [chat("hello")], keepAs: SESSION, ...endless }));
+    const open = { ...chat(), addGenerationPrompt: false, continueFinalMessage: true };
+    const rest = await fold(generator.generate(request({ prompts: [open], ...endless, ...goingOn, maxTokens: 10 })));
+    const whole = await fold(
+      generator.generate(request({ prompts: [chat("hello")], ...endless, maxTokens: first.tokenIds.length + 10 })),
+    );
+    expect([...first.tokenIds, ...rest.choices[0]!.tokenIds]).toEqual(whole.choices[0]!.tokenIds);
+  });
+
+  test("that waited for a slot is as it was before", async () => {
+    await fold(generator.generate(request({ prompts: [tokens(5)], keepAs: SESSION, maxTokens: 4 })));
+    const before = await store.get("session::s");
+    const busy = [6, 7].map((id) => fold(generator.generate(request({ prompts: [tokens(id)], ...endless }))));
+    while (harness.engine.load.numRunning < 2) await tick();
+    const waiting = fold(generator.generate(request({ prompts: [tokens(8)], ...endless, ...goingOn })));
+    while (harness.engine.load.numWaiting === 0) await tick();
+    harness.engine.park();
+    const ends = await Promise.allSettled([...busy, waiting]);
+    for (const end of ends) expect(end).toMatchObject({ reason: { code: "shutting_down" } });
+    expect(await store.get("session::s")).toBe(before);
+    expect((await generator.conversations.inspectSession("", "s")).busy).toBe(false);
+  });
+});
+
+test("with another seed, or none, an answer that is gone on with is drawn anew", async () => {
+  const go = (seed: number | undefined, given: Partial<GenerationRequest>) =>
+    fold(
+      generator.generate(
+        request({ prompts: [text("")], sampling: { ...SAMPLED, seed }, ignoreEos: true, maxTokens: 12, ...given }),
+      ),
+    );
+  await go(11, { prompts: [tokens(5, 6)], keepAs: SESSION });
+  const [same, again, other, none] = [
+    await go(11, { resumeFrom: SESSION }),
+    await go(11, { resumeFrom: SESSION }),
+    await go(12, { resumeFrom: SESSION }),
+    await go(undefined, { resumeFrom: SESSION }),
+  ].map(({ choices }) => choices[0]!.tokenIds);
+  expect(again).toEqual(same);
+  expect(other).not.toEqual(same);
+  expect(none).not.toEqual(same);
+});
+
+test("a new turn begins its seed's random numbers anew, as it does where everything is sent again", async () => {
+  const first = await fold(
+    generator.generate(request({ prompts: [tokens(5, 6)], sampling: SAMPLED, keepAs: SESSION, ignoreEos: true })),
+  );
+  const all = [5, 6, ...first.choices[0]!.tokenIds, 9, 10];
+  const given = { sampling: SAMPLED, ignoreEos: true };
+  const cold = await fold(generator.generate(request({ prompts: [tokens(...all)], ...given })));
+  const next = await fold(generator.generate(request({ prompts: [tokens(9, 10)], resumeFrom: SESSION, ...given })));
+  expect(next.choices).toEqual(cold.choices);
+});
+
+describe("draining", () => {
+  test("waits for what runs, and for what it keeps", async () => {
+    const put = store.put.bind(store);
+    let isKept = false;
+    store.put = async (...given) => {
+      await tick();
+      await put(...given);
+      if (given[0] === "session::s") isKept = true;
+    };
+    const run = fold(generator.generate(request({ prompts: [tokens(5)], keepAs: SESSION, maxTokens: 30 })));
+    while (harness.engine.load.numRunning === 0) await tick();
+    await generator.drain({ graceMs: 60_000 });
+    expect(isKept).toBe(true);
+    expect((await run).choices).toHaveLength(1);
+  });
+
+  test("keeps the session of a consumer that has stopped reading", async () => {
+    const given = request({ prompts: [chat("hello")], keepAs: SESSION, ignoreEos: true, maxTokens: 100 });
+    const events = generator.generate(given);
+    const seen: GenerationEvent[] = [];
+    while (seen.length < 4) seen.push((await events.next()).value!);
+    for (let turn = 0; turn < 20; turn++) await tick();
+    harness.engine.park();
+    await generator.drain({ graceMs: 5 });
+    const info = await generator.conversations.inspectSession("", "s");
+    expect(info.busy).toBe(false);
+    expect(info.numTokens).toBeGreaterThan(seen.length + 10);
+    // It may come back for the rest, and hears what happened.
+    const rest: GenerationEvent[] = [];
+    const reading = async () => {
+      for await (const event of events) rest.push(event);
+    };
+    await expect(reading()).rejects.toMatchObject({ code: "shutting_down" });
+    expect(rest.every(({ type }) => type === "delta")).toBe(true);
+    const { conversation } = (await store.get("session::s"))!;
+    expect((conversation as { messages: unknown[] }).messages).toHaveLength(2);
+  });
+
+  test("with nothing running is immediate", async () => {
+    await generator.drain({ graceMs: 60_000 });
+  });
+});

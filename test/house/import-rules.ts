@@ -45,6 +45,7 @@ const OWNED_PACKAGES: Readonly<Record<string, string>> = {
   "@huggingface/jinja": "tokenizer",
   "prom-client": "metrics",
   "@huggingface/hub": "hub",
+  ioredis: "session",
   commander: "cli",
   pino: "cli",
 };

@@ -7,10 +7,19 @@ export interface Figure {
   readonly name: string;
   readonly value: number;
   readonly unit: string;
-  /** The promise, e.g. `>= 1500`. Absolute bounds hold for the machine of docs/performance.md only. */
+  /** The promise, e.g. `>= 1500`. docs/performance.md says on which machine it was kept. */
   readonly bound?: { readonly op: ">=" | "<="; readonly value: number };
 }
 
+export function atMost(value: number): Pick<Figure, "bound"> {
+  return { bound: { op: "<=", value } };
+}
+
+export function atLeast(value: number): Pick<Figure, "bound"> {
+  return { bound: { op: ">=", value } };
+}
+
+/** Nearest rank: always one of the values; NaN for none. */
 export function percentile(values: readonly number[], p: number): number {
   if (values.length === 0) return Number.NaN;
   const sorted = [...values].sort((a, b) => a - b);
@@ -51,12 +60,17 @@ export function formatTable(title: string, figures: readonly Figure[]): string {
     ];
   });
   const header = [title, "measured", "promised", "kept"];
-  const widths = header.map((cell, column) => Math.max(cell.length, ...rows.map((row) => row[column]!.length)));
-  const line = (cells: readonly string[]) => `| ${cells.map((cell, i) => cell.padEnd(widths[i]!)).join(" | ")} |`;
-  return [line(header), `|${widths.map((width) => "-".repeat(width + 2)).join("|")}|`, ...rows.map(line)].join("\n");
+  return markdownTable(header, rows);
 }
 
-function formatNumber(value: number): string {
+/** Columns padded, so that it reads well on a terminal too. */
+export function markdownTable(header: readonly string[], rows: readonly (readonly string[])[]): string {
+  const widths = header.map((cell, column) => Math.max(cell.length, 3, ...rows.map((row) => row[column]!.length)));
+  const line = (cells: readonly string[]) => `| ${cells.map((cell, i) => cell.padEnd(widths[i]!)).join(" | ")} |`;
+  return [line(header), line(widths.map((width) => "-".repeat(width))), ...rows.map(line)].join("\n");
+}
+
+export function formatNumber(value: number): string {
   if (!Number.isFinite(value)) return String(value);
   const magnitude = Math.abs(value);
   if (magnitude >= 100) return String(Math.round(value));

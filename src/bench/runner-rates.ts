@@ -8,6 +8,15 @@ export async function measureDecodeMs(runner: ModelRunner, numSequences: number,
   return median(await timeRuns(runner, decodeInput(numSequences), numSteps));
 }
 
+/** Tokens per second of `numSequences` sequences over `numSteps` decode steps, as llama-bench counts: all of the time. */
+export async function measureDecodeRate(runner: ModelRunner, numSequences: number, numSteps: number): Promise<number> {
+  const input = decodeInput(numSequences);
+  await runner.run(input); // warm-up
+  const startMs = performance.now();
+  for (let i = 0; i < numSteps; i++) await runner.run(input);
+  return ((numSequences * numSteps) / (performance.now() - startMs)) * 1000;
+}
+
 /**
  * Median milliseconds of a decode step of two runners, taken in turns so that a drift of the machine's speed hits both.
  */
@@ -35,23 +44,47 @@ export async function measurePrefillRate(
 ): Promise<number> {
   const roundMs: number[] = [];
   for (let round = 0; round <= numRounds; round++) {
-    await runner.clearSlot(0);
-    const startMs = performance.now();
-    for (let done = 0; done < numTokens; done += chunk) {
-      const numSteps = Math.min(chunk, numTokens - done);
-      const isLast = done + numSteps === numTokens;
-      await runner.run({
-        firstSlot: 0,
-        numSequences: 1,
-        numSteps,
-        tokenIds: Array.from({ length: numSteps }, (_, i) => 3 + ((i + done) % 250)),
-        logitRows: isLast ? [numSteps - 1] : [],
-        temperatures: isLast ? [1] : [],
-      });
-    }
-    if (round > 0) roundMs.push(performance.now() - startMs); // the first round warms up
+    const readMs = await timePrefill(runner, numTokens, chunk);
+    if (round > 0) roundMs.push(readMs); // the first round warms up
   }
   return (numTokens / median(roundMs)) * 1000;
+}
+
+/** Median milliseconds of reading one prompt in one piece, two runners in turns. */
+export async function comparePrefillMs(
+  a: ModelRunner,
+  b: ModelRunner,
+  numTokens: number,
+  numRounds: number,
+): Promise<{ readonly aMs: number; readonly bMs: number }> {
+  const aMs: number[] = [];
+  const bMs: number[] = [];
+  for (let round = 0; round <= numRounds; round++) {
+    const times = [await timePrefill(a, numTokens, numTokens), await timePrefill(b, numTokens, numTokens)] as const;
+    if (round === 0) continue; // warm-up
+    aMs.push(times[0]);
+    bMs.push(times[1]);
+  }
+  return { aMs: median(aMs), bMs: median(bMs) };
+}
+
+/** Milliseconds. */
+async function timePrefill(runner: ModelRunner, numTokens: number, chunk: number): Promise<number> {
+  await runner.clearSlot(0);
+  const startMs = performance.now();
+  for (let done = 0; done < numTokens; done += chunk) {
+    const numSteps = Math.min(chunk, numTokens - done);
+    const isLast = done + numSteps === numTokens;
+    await runner.run({
+      firstSlot: 0,
+      numSequences: 1,
+      numSteps,
+      tokenIds: Array.from({ length: numSteps }, (_, i) => 3 + ((i + done) % 250)),
+      logitRows: isLast ? [numSteps - 1] : [],
+      temperatures: isLast ? [1] : [],
+    });
+  }
+  return performance.now() - startMs;
 }
 
 function decodeInput(numSequences: number): RunInput {

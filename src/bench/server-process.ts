@@ -1,77 +1,90 @@
 /**
- * The server as a user runs it: another process, reached over loopback. The bench process is the client and counts
+ * A server as its user runs it: another process, reached over loopback. The bench process is the client and counts
  * what arrives, so neither steals the other's event loop.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { request } from "node:http";
-import { performance } from "node:perf_hooks";
+import { createServer } from "node:net";
+import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 
+export interface ServerCommand {
+  readonly command: string;
+  readonly args: (port: number) => readonly string[];
+  /** Answers 200 when the model does. */
+  readonly readyPath: string;
+}
+
+const POLL_MS = 50;
+const TAIL_CHARACTERS = 2000;
+
 export class ServerProcess {
+  readonly baseUrl: string;
   readonly #child: ChildProcess;
-  readonly #port: number;
 
-  private constructor(child: ChildProcess, port: number) {
+  private constructor(child: ChildProcess, baseUrl: string) {
     this.#child = child;
-    this.#port = port;
+    this.baseUrl = baseUrl;
   }
 
-  /** Starts `densemamba serve` on a free port and waits until it answers `/ready`. */
-  static async start(args: readonly string[]): Promise<ServerProcess> {
-    const entry = fileURLToPath(new URL("../cli/main.js", import.meta.url));
-    const child = spawn(process.execPath, [entry, "serve", "--port", "0", "--log-level", "warn", ...args], {
-      stdio: ["ignore", "pipe", "pipe"],
-    });
-    const port = await new Promise<number>((resolve, reject) => {
-      let output = "";
-      const read = (chunk: Buffer) => {
-        output += chunk.toString();
-        const match = /http:\/\/[^\s:]+:(\d+)/.exec(output);
-        if (match !== null) resolve(Number(match[1]));
-      };
-      child.stdout?.on("data", read);
-      child.stderr?.on("data", read);
-      child.once("exit", (code) => reject(new Error(`densemamba serve exited with ${code}:\n${output}`)));
-    });
-    return new ServerProcess(child, port);
-  }
-
-  /** Streams one completion of `numTokens` and returns the arrival of each chunk that carries text or an id, in ms. */
-  streamCompletion(numTokens: number, salt: number): Promise<number[]> {
-    const body = JSON.stringify({
-      prompt: Array.from({ length: 8 }, (_, i) => 3 + ((i * 31 + salt * 17) % 250)),
-      max_tokens: numTokens,
-      temperature: 0,
-      ignore_eos: true,
-      stream: true,
-    });
-    return new Promise((resolve, reject) => {
-      const headers = { "content-type": "application/json", "content-length": Buffer.byteLength(body) };
-      const call = request({ port: this.#port, path: "/v1/completions", method: "POST", headers }, (response) => {
-        const arrivals: number[] = [];
-        let rest = "";
-        response.setEncoding("utf8");
-        response.on("data", (text: string) => {
-          const atMs = performance.now();
-          const parts = (rest + text).split("\n\n");
-          rest = parts.pop() ?? "";
-          for (const part of parts) {
-            if (part.startsWith("data: {") && part.includes('"finish_reason":null')) arrivals.push(atMs);
-          }
-        });
-        response.on("end", () =>
-          response.statusCode === 200 ? resolve(arrivals) : reject(new Error(`HTTP ${response.statusCode}: ${rest}`)),
-        );
-        response.on("error", reject);
+  /** On a free port; resolves when it is ready. @throws Error with the end of its output if it ends before that */
+  static async start({ command, args, readyPath }: ServerCommand): Promise<ServerProcess> {
+    const port = await freePort();
+    const child = spawn(command, args(port), { stdio: ["ignore", "pipe", "pipe"] });
+    let tail = "";
+    let failure: string | undefined;
+    // Read to the end: a pipe that fills up would stop the server.
+    for (const stream of [child.stdout, child.stderr]) {
+      stream?.setEncoding("utf8").on("data", (text: string) => {
+        tail = (tail + text).slice(-TAIL_CHARACTERS);
       });
-      call.on("error", reject);
-      call.end(body);
+    }
+    child.once("error", (error) => {
+      failure = error.message;
+    });
+    child.once("exit", (code) => {
+      failure ??= `exited with ${code}`;
+    });
+    const baseUrl = `http://127.0.0.1:${port}`;
+    while (!(await answers(baseUrl + readyPath))) {
+      if (failure !== undefined) throw new Error(`${command} ${failure}:\n${tail}`);
+      await sleep(POLL_MS);
+    }
+    return new ServerProcess(child, baseUrl);
+  }
+
+  /** `densemamba serve` of this very build. */
+  static startOwn(args: readonly string[]): Promise<ServerProcess> {
+    const entry = fileURLToPath(new URL("../cli/main.js", import.meta.url));
+    return ServerProcess.start({
+      command: process.execPath,
+      args: (port) => [entry, "serve", "--port", String(port), "--log-level", "warn", ...args],
+      readyPath: "/ready",
     });
   }
 
   async stop(): Promise<void> {
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
     const exited = new Promise((resolve) => this.#child.once("exit", resolve));
     this.#child.kill("SIGTERM");
     await exited;
   }
+}
+
+async function answers(url: string): Promise<boolean> {
+  try {
+    return (await fetch(url)).ok;
+  } catch {
+    return false;
+  }
+}
+
+function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.once("error", reject);
+    server.listen(0, "127.0.0.1", () => {
+      const address = server.address();
+      server.close(() => resolve(typeof address === "object" && address !== null ? address.port : 0));
+    });
+  });
 }

@@ -1,36 +1,60 @@
 /** `densemamba bench`: what this machine reaches, measured by `bench/`. */
-import { runBench, SUITES } from "../bench/bench.ts";
-import { RANDOM_SHAPES } from "../compiler/random-checkpoint.ts";
+import { type BenchResult, DEFAULT_SUITES, runBench, SUITES } from "../bench/bench.ts";
+import { benchSection } from "../bench/bench-section.ts";
+import { BENCH_SHAPES, type Rig, type ShapeName } from "../bench/rig.ts";
 import type { Config } from "../config.ts";
 import { DenseMambaError } from "../errors.ts";
 import { usableCores } from "./cores.ts";
+import { findKernels } from "./kernels.ts";
+import { writePage } from "./performance-page.ts";
 import { type Terminal, write } from "./terminal.ts";
+import { programVersion } from "./version.ts";
 
 export interface BenchCommandOptions {
-  /** Names of suites; none means all. */
-  readonly suite: readonly string[];
+  /** Names of suites; none means all but the one that takes minutes. */
+  readonly suite?: readonly string[];
   /** Name of a shape that random weights can take. */
   readonly shape: string;
   readonly sessionTokens: number;
+  /** Into docs/performance.md too. */
+  readonly write: boolean;
 }
 
 /** @throws `invalid_value` for a suite or a shape that there is not. */
-export async function bench(config: Config, options: BenchCommandOptions, terminal: Terminal): Promise<void> {
-  const suites = options.suite.map((name) => pick("--suite", SUITES, name));
-  const shapes = Object.keys(RANDOM_SHAPES) as (keyof typeof RANDOM_SHAPES)[];
-  await runBench({
-    suites: suites.length > 0 ? suites : SUITES,
+export async function bench(config: Config, options: BenchCommandOptions, terminal: Terminal): Promise<BenchResult> {
+  const suites = (options.suite ?? []).map((name) => pick("--suite", SUITES, name));
+  const print = printTo(terminal);
+  const result = await runBench({
+    ...(await openRig(config, print)),
+    suites: suites.length > 0 ? suites : DEFAULT_SUITES,
     modelDir: config.model,
-    shape: pick("--shape", shapes, options.shape),
-    runtime: config.runtime,
-    threads: config.threads === 0 ? usableCores() : config.threads,
-    cacheDir: config.cacheDir,
+    shape: pickShape(options.shape),
     sessionTokens: options.sessionTokens,
-    print: (line) => void write(terminal.stdout, `${line}\n`),
+    version: programVersion(),
+    print,
   });
+  if (options.write) await writePage(benchSection(result));
+  return result;
 }
 
-function pick<T extends string>(flag: string, known: readonly T[], name: string): T {
+/** How every measurement runs its models: on this machine's processors. Says which operators it takes. */
+export async function openRig(config: Config, print: (line: string) => void): Promise<Rig> {
+  const { runtime, cacheDir, prefillChunk } = config;
+  const threads = config.threads === 0 ? usableCores() : config.threads;
+  return { runtime, cacheDir, prefillChunk, threads, kernels: await findKernels(config, "cpu", print) };
+}
+
+export function printTo(terminal: Terminal): (line: string) => void {
+  return (line) => void write(terminal.stdout, `${line}\n`);
+}
+
+/** @throws `invalid_value` */
+export function pickShape(name: string): ShapeName {
+  return pick("--shape", Object.keys(BENCH_SHAPES) as ShapeName[], name);
+}
+
+/** @throws `invalid_value` */
+export function pick<T extends string>(flag: string, known: readonly T[], name: string): T {
   const found = known.find((candidate) => candidate === name);
   if (found !== undefined) return found;
   throw new DenseMambaError("invalid_value", `${flag} must be one of ${known.join(", ")}, ${name} given`);

@@ -5,6 +5,7 @@
 import { Command, Option } from "commander";
 import type { Config, ConfigKey } from "../config.ts";
 import { PRECISIONS } from "../model/artifact.ts";
+import { addBenchCommands } from "./bench-commands.ts";
 import { addConfigOptions, configFrom } from "./config-options.ts";
 import { numberBetween } from "./numbers.ts";
 import type { SignalSource } from "./shutdown.ts";
@@ -146,16 +147,7 @@ export function createProgram({ version, terminal, signals }: ProgramParts): Com
     await evalText(config, options, terminal);
   });
 
-  const bench = program.command("bench").description("measure what this machine reaches; tables, then one JSON line");
-  bench
-    .option("--suite <name>", "one part only, may be repeated", (name: string, all: string[]) => [...all, name], [])
-    .option("--shape <name>", "of the random weights in the suite `shape`", "mamba-130m")
-    .option("--session-tokens <n>", "length of the long session", numberBetween(20, MAX_INTEGER, "integer"), 100_000);
-  addConfigOptions(bench, ["model", "runtime", "threads", "cacheDir"]).action(async (options) => {
-    const config = await configOf(options);
-    const { bench: run } = await import("./bench.ts");
-    await run(config, options, terminal);
-  });
+  addBenchCommands(program, { terminal, configOf, runKeys: ["runtime", "threads", ...KERNEL_KEYS] });
 
   return program;
 }

@@ -1,0 +1,68 @@
+/**
+ * llama.cpp through its own programs: `llama-bench` and `llama-batched-bench` for the bare speed, `llama-server` for what a client
+ * sees. Every call is a fresh process that warms up by itself.
+ */
+import { ServerProcess } from "../server-process.ts";
+import type { LlamaTools } from "./install.ts";
+import { runTool } from "./tool.ts";
+
+export interface LlamaModel {
+  readonly tools: LlamaTools;
+  readonly ggufPath: string;
+  readonly threads: number;
+}
+
+/** Tokens per second of one `llama-bench` test: reading a prompt (pp) or generating (tg). */
+export async function llamaBench(
+  { tools, ggufPath, threads }: LlamaModel,
+  test: { readonly kind: "pp" | "tg"; readonly numTokens: number },
+): Promise<number> {
+  const sizes = test.kind === "pp" ? ["-p", `${test.numTokens}`, "-n", "0"] : ["-p", "0", "-n", `${test.numTokens}`];
+  const options = ["-m", ggufPath, "-t", `${threads}`, "-ngl", "0", "-r", "1", "-o", "json"];
+  return parseLlamaBench(await runTool(tools["llama-bench"], [...options, ...sizes]));
+}
+
+/** @throws Error if the report is not one of a single test */
+export function parseLlamaBench(json: string): number {
+  const tests = JSON.parse(json) as readonly { readonly avg_ts?: unknown }[];
+  const rate = tests[0]?.avg_ts;
+  if (tests.length !== 1 || typeof rate !== "number") throw new Error(`llama-bench reported ${json.slice(0, 500)}`);
+  return rate;
+}
+
+/** Tokens per second of all sequences together while they generate. */
+export async function llamaBatchedBench(
+  { tools, ggufPath, threads }: LlamaModel,
+  { numSequences, numTokens }: { readonly numSequences: number; readonly numTokens: number },
+): Promise<number> {
+  const numPrompt = 8;
+  const context = numSequences * (numPrompt + numTokens);
+  const sizes = ["-c", `${context}`, "-npp", `${numPrompt}`, "-ntg", `${numTokens}`, "-npl", `${numSequences}`];
+  const options = ["-m", ggufPath, "-t", `${threads}`, "-ngl", "0", "--output-format", "jsonl"];
+  return parseBatchedBench(await runTool(tools["llama-batched-bench"], [...options, ...sizes]));
+}
+
+/** @throws Error if there is no line of results */
+export function parseBatchedBench(output: string): number {
+  const line = output.split("\n").find((candidate) => candidate.includes('"speed_tg"'));
+  const rate = line === undefined ? undefined : (JSON.parse(line) as { speed_tg?: unknown }).speed_tg;
+  if (typeof rate !== "number") throw new Error(`llama-batched-bench reported ${output.slice(-500)}`);
+  return rate;
+}
+
+/** A server with `numSlots` slots. What only costs time here is off: no prompt repeats, so nothing can be cached. */
+export function startLlamaServer({ tools, ggufPath, threads }: LlamaModel, numSlots: number): Promise<ServerProcess> {
+  const contextPerSlot = 16_384;
+  const args = ["-m", ggufPath, "-t", `${threads}`, "-ngl", "0", "-np", `${numSlots}`];
+  const lean = ["-c", `${numSlots * contextPerSlot}`, "--cache-ram", "0", "--ctx-checkpoints", "0", "--no-webui"];
+  return ServerProcess.start({
+    command: tools["llama-server"],
+    args: (port) => [...args, ...lean, "--host", "127.0.0.1", "--port", `${port}`],
+    readyPath: "/health",
+  });
+}
+
+/** A copy of a model in another type, by llama.cpp's own means. */
+export async function quantizeGguf(tools: LlamaTools, from: string, to: string, type: string): Promise<void> {
+  await runTool(tools["llama-quantize"], [from, to, type]);
+}

@@ -1,0 +1,34 @@
+/** What a run of `bench:peers` comes to: rates of every contender in every test, round by round. */
+import type { Precision } from "../../model/artifact.ts";
+import type { Machine } from "../machine.ts";
+import type { ShapeName } from "../rig.ts";
+import type { Samples } from "./turns.ts";
+
+/** Tests without a server; with llama-bench's names where it has them. */
+export const BARE_TESTS = ["tg128", "pp512", "batch32"] as const;
+export const PEER_TESTS = [...BARE_TESTS, "served32"] as const;
+export type PeerTest = (typeof PEER_TESTS)[number];
+
+export const OURS = "densemamba";
+export const LLAMA_CPP = "llama.cpp";
+export const NODE_LLAMA = "node-llama-cpp";
+
+export interface PeerRow {
+  readonly shape: ShapeName;
+  readonly test: PeerTest;
+  readonly precision: Precision;
+  /** Tokens per second, ours first. */
+  readonly samples: readonly Samples[];
+}
+
+export interface PeersResult {
+  readonly machine: Machine;
+  readonly numRounds: number;
+  /** Bytes per second. */
+  readonly bandwidth: number;
+  readonly rows: readonly PeerRow[];
+  /** Per shape, of the first 32 greedy tokens in f32, how many our server and llama.cpp's agree on. */
+  readonly agreement: Readonly<Record<string, number>>;
+}
+
+export const AGREEMENT_TOKENS = 32;

@@ -1,0 +1,85 @@
+/** What running streams and arriving prompts cost each other: short prompts, and one that is very long. */
+import type { Engine } from "../../engine/engine.ts";
+import { gaps } from "../load/latency.ts";
+import { atMost, type Figure, median, percentile } from "../report.ts";
+import { makePrompt, measureInterference, runStream, streamRequest } from "../streams.ts";
+
+const LONG_PROMPT_TOKENS = 8000;
+const STALL_STREAMS = 8;
+const NUM_READS = 3;
+const QUIET_TOKENS = 300;
+
+/** The first token of short prompts while `numStreams` others decode. */
+export async function benchInterference(engine: Engine, numStreams: number): Promise<Figure[]> {
+  const { firstTokenMs, stepMs } = await measureInterference(engine, {
+    numStreams,
+    promptLength: 32,
+    numArrivals: 200,
+  });
+  const step = median(stepMs);
+  return [
+    { name: `median step, ${numStreams} streams decoding`, value: step, unit: "ms" },
+    { name: "p99 step", value: percentile(stepMs, 99), unit: "ms" },
+    { name: "median first token, 32-token prompt", value: median(firstTokenMs), unit: "ms" },
+    { name: "p99 first token", value: percentile(firstTokenMs, 99), unit: "ms" },
+    { name: "p99 first token / median step", value: percentile(firstTokenMs, 99) / step, unit: "x", ...atMost(10) },
+  ];
+}
+
+/** The pace of running streams while an 8,000-token prompt is read, and how long the reading takes. */
+export async function benchStall(engine: Engine): Promise<Figure[]> {
+  const { quietMs, readingMs, promptMs } = await measureStall(engine);
+  const [quiet, reading, worst] = [median(quietMs), median(readingMs), percentile(readingMs, 99)];
+  const prompt = `a ${LONG_PROMPT_TOKENS}-token prompt is read`;
+  return [
+    { name: `median between tokens, ${STALL_STREAMS} streams alone`, value: quiet, unit: "ms" },
+    { name: `median while ${prompt}`, value: reading, unit: "ms" },
+    { name: `p99 while ${prompt}`, value: worst, unit: "ms" },
+    { name: "p99 / median, while it is read", value: worst / reading, unit: "x", ...atMost(3) },
+    { name: "p99 while it is read / median of the streams alone", value: worst / quiet, unit: "x" },
+    { name: "the prompt beside them", value: (LONG_PROMPT_TOKENS / median(promptMs)) * 1000, unit: "tokens/s" },
+  ];
+}
+
+interface Stall {
+  /** Between two tokens of one stream, before and after the prompt came. */
+  readonly quietMs: readonly number[];
+  readonly readingMs: readonly number[];
+  /** From the prompt's arrival to its first token. */
+  readonly promptMs: readonly number[];
+}
+
+async function measureStall(engine: Engine): Promise<Stall> {
+  const controller = new AbortController();
+  const arrivals: number[][] = [];
+  const streams = Array.from({ length: STALL_STREAMS }, async (_, i) => {
+    const atMs: number[] = [];
+    arrivals.push(atMs);
+    const request = streamRequest(makePrompt(8, i), 10_000_000, controller.signal);
+    for await (const event of engine.submit([request])[0]!.events) {
+      if (event.type === "token") atMs.push(performance.now());
+    }
+  });
+  // Short sequences of the same engine tell when the streams have run for a while: no timer, whatever the model's speed.
+  await runStream(engine, streamRequest(makePrompt(8, 99), QUIET_TOKENS));
+  const quietFromMs = performance.now();
+  await runStream(engine, streamRequest(makePrompt(8, 98), QUIET_TOKENS));
+  const quietToMs = performance.now();
+  const reads: { readonly fromMs: number; readonly toMs: number }[] = [];
+  for (let i = 0; i < NUM_READS; i++) {
+    const fromMs = performance.now();
+    const { firstTokenMs } = await runStream(engine, streamRequest(makePrompt(LONG_PROMPT_TOKENS, i), 1));
+    reads.push({ fromMs, toMs: fromMs + firstTokenMs });
+  }
+  controller.abort();
+  await Promise.all(streams);
+  return {
+    quietMs: arrivals.flatMap((atMs) => gaps(within(atMs, quietFromMs, quietToMs))),
+    readingMs: reads.flatMap(({ fromMs, toMs }) => arrivals.flatMap((atMs) => gaps(within(atMs, fromMs, toMs)))),
+    promptMs: reads.map(({ fromMs, toMs }) => toMs - fromMs),
+  };
+}
+
+function within(atMs: readonly number[], fromMs: number, toMs: number): number[] {
+  return atMs.filter((at) => at >= fromMs && at <= toMs);
+}

@@ -1,0 +1,95 @@
+/** Random weights of one shape, without the engine: decode and prefill in each precision, beside what the memory allows. */
+import type { Manifest, Precision } from "../../model/artifact.ts";
+import { stateBytes } from "../../model/state.ts";
+import type { BenchContext } from "../context.ts";
+import { atLeast, atMost, type Figure } from "../report.ts";
+import { MAX_BATCH, randomArtifact, withRunner } from "../rig.ts";
+import { compareDecodeMs, comparePrefillMs, measureDecodeMs, measurePrefillRate } from "../runner-rates.ts";
+
+/** Promised shares of the read bandwidth, one sequence. */
+const LEAST_SHARE: Readonly<Record<Precision, number>> = { f32: 95, int8: 88, int4: 60 };
+
+export async function benchShape(context: BenchContext): Promise<Figure[]> {
+  const figures: Figure[] = [];
+  for (const precision of ["f32", "int8", "int4"] as const) {
+    const artifact = await randomArtifact(context, context.shape, precision);
+    await withRunner(context, artifact.dir, async (runner) => {
+      const one = await measureDecodeMs(runner, 1, 100);
+      const many = await measureDecodeMs(runner, MAX_BATCH, 20);
+      const prefill = await measurePrefillRate(runner, 512, 512, 5);
+      const floorMs = (bytesReadByStep(artifact.manifest) / context.bandwidth) * 1000;
+      const share = { value: (floorMs / one) * 100, unit: "%" };
+      const isPromised = context.shape === "mamba-130m";
+      figures.push(
+        { name: `${precision} decode, 1 sequence`, value: one, unit: "ms/token" },
+        { name: `${precision} the bandwidth allows`, value: floorMs, unit: "ms/token" },
+        {
+          name: `${precision} of the read bandwidth`,
+          ...share,
+          ...(isPromised && atLeast(LEAST_SHARE[precision])),
+        },
+        {
+          name: `${precision} decode, ${MAX_BATCH} sequences`,
+          value: (MAX_BATCH / many) * 1000,
+          unit: "tokens/s",
+        },
+        { name: `${precision} prefill, 512 tokens`, value: prefill, unit: "tokens/s" },
+      );
+    });
+  }
+  return figures;
+}
+
+/**
+ * A decode step of one sequence reads every weight and the state once. The largest file holds the weights; these shapes
+ * that tie the embedding to the head read all of it.
+ */
+export function bytesReadByStep({ files, state }: Pick<Manifest, "files" | "state">): number {
+  return Math.max(...files.map((file) => file.bytes)) + stateBytes(state);
+}
+
+/**
+ * The same weights through our own operators and through ONNX Runtime's alone, in turns. Without a library of ours there is nothing to compare.
+ */
+export async function benchLowerings(context: BenchContext): Promise<Figure[]> {
+  if (context.kernels === undefined) return [];
+  const plainRig = { ...context, kernels: undefined };
+  const figures: Figure[] = [];
+  for (const precision of ["f32", "int8", "int4"] as const) {
+    const kernels = await randomArtifact(context, context.shape, precision);
+    const plain = await randomArtifact(plainRig, context.shape, precision);
+    await withRunner(context, kernels.dir, (a) =>
+      withRunner(plainRig, plain.dir, async (b) => {
+        const add = (name: string, { aMs, bMs }: { readonly aMs: number; readonly bMs: number }) =>
+          figures.push(
+            { name: `${precision} ${name}, kernels`, value: aMs, unit: "ms" },
+            { name: `${precision} ${name}, plain / kernels`, value: bMs / aMs, unit: "x" },
+          );
+        add("step of 1", await compareDecodeMs(a, b, 1, 10));
+        add(`step of ${MAX_BATCH}`, await compareDecodeMs(a, b, MAX_BATCH, 3));
+        add("prompt of 512", await comparePrefillMs(a, b, 512, 5));
+      }),
+    );
+  }
+  return figures;
+}
+
+/** What m = 2 dense links cost against m = 0, in turns. */
+export async function benchLinks(context: BenchContext): Promise<Figure[]> {
+  const plain = await randomArtifact(context, "mamba-130m", "int8");
+  const dense = await randomArtifact(context, "densemamba-130m", "int8");
+  return withRunner(context, plain.dir, (plainRunner) =>
+    withRunner(context, dense.dir, async (denseRunner) => {
+      const step = await compareDecodeMs(plainRunner, denseRunner, 1, 20);
+      const read = await comparePrefillMs(plainRunner, denseRunner, 512, 5);
+      return [
+        { name: "decode step, m = 0", value: step.aMs, unit: "ms" },
+        { name: "decode step, m = 2", value: step.bMs, unit: "ms" },
+        { name: "cost of the links, decode", value: (step.bMs / step.aMs - 1) * 100, unit: "%", ...atMost(8) },
+        { name: "512-token prompt, m = 0", value: read.aMs, unit: "ms" },
+        { name: "512-token prompt, m = 2", value: read.bMs, unit: "ms" },
+        { name: "cost of the links, prefill", value: (read.bMs / read.aMs - 1) * 100, unit: "%", ...atMost(15) },
+      ] satisfies Figure[];
+    }),
+  );
+}

@@ -36,6 +36,6 @@ export class PrefixHasher {
 
 /** Replicas of another byte order give the same names. */
 function littleEndian(tokenIds: readonly number[]): Uint8Array {
-  const bytes = Buffer.from(Uint32Array.from(tokenIds).buffer);
+  const bytes = Buffer.from(new Uint32Array(tokenIds).buffer);
   return endianness() === "LE" ? bytes : bytes.swap32();
 }

@@ -48,7 +48,7 @@ export class RecentPrompts {
       node = numShared === child.tokenIds.length ? child : this.#split(child, numShared);
     }
     const shared = at;
-    if (at < length) node = this.#add(node, Uint32Array.from(tokenIds.slice(at, length)));
+    if (at < length) node = this.#add(node, new Uint32Array(tokenIds.slice(at, length)));
     this.#ends.delete(node);
     this.#ends.add(node);
     this.#forgetOldest();

@@ -1,5 +1,10 @@
 /**
  * Every operator: `X(name)` stands for the `DmOp` that name.c exports as `DM_NAME(name)`.
  */
-#define DM_OPS(X) \
-  X(embed_rows)
+#define DM_OPS(X)      \
+  X(embed_rows)        \
+  X(linear)            \
+  X(causal_conv)       \
+  X(selective_scan)    \
+  X(retention)         \
+  X(sample_statistics)

@@ -4,10 +4,10 @@
  */
 import { type MambaConfig, mixer } from "../model/families/mamba.ts";
 import type { Value } from "../onnx/graph.ts";
-import { causalConv } from "./blocks/causal-conv.ts";
+import { causalConv, ownCausalConv } from "./blocks/causal-conv.ts";
 import { denseGates, denseReadout } from "./blocks/dense-links.ts";
 import { selectiveParameters } from "./blocks/selective-parameters.ts";
-import { selectiveScan } from "./blocks/selective-scan.ts";
+import { ownSelectiveScan, selectiveScan } from "./blocks/selective-scan.ts";
 import { lowerDecoder } from "./decoder.ts";
 import { linear } from "./linear.ts";
 import { type Lowering, silu, split } from "./lowering.ts";
@@ -28,20 +28,49 @@ export function lowerMamba(lowering: Lowering, config: MambaConfig): void {
 
 /** The layer's output for its normalised input x. Appends the layer's hidden states to `histories`. */
 function mambaLayer(lowering: Lowering, config: MambaConfig, layer: number, x: Value, histories: Value[]): Value {
-  const { graph: g, weight } = lowering;
-  const { dInner: E, useBias: bias } = config;
   const name = mixer(layer);
+  const xz = linear(lowering, x, `${name}.in_proj`, { bias: config.useBias });
+  const gates = denseGates(lowering, config, layer, x);
+  const numLinks = config.gates[layer]?.numLinks ?? 0;
+  const inputs = { xz, gates, linked: histories.slice(layer - numLinks, layer).toReversed() };
+  const mix = lowering.kind === "kernels" ? mixWithOwnOperators : mixWithPlainOperators;
+  const { y, history } = mix(lowering, config, layer, inputs);
+  histories.push(history);
+  return linear(lowering, y, `${name}.out_proj`, { bias: config.useBias });
+}
 
-  const [uRaw, z] = split(g, linear(lowering, x, `${name}.in_proj`, { bias }), [E, E]) as [Value, Value];
+interface MixerInputs {
+  /** W_in x: [B,T,2E] */
+  readonly xz: Value;
+  /** [B,T,k·E] */
+  readonly gates: Value | undefined;
+  /** The hidden states that the layer reads, the nearest layer's first. */
+  readonly linked: readonly Value[];
+}
+
+/** What `W_out` multiplies, and the layer's hidden states. */
+type Mixed = { readonly y: Value; readonly history: Value };
+
+function mixWithPlainOperators(lowering: Lowering, config: MambaConfig, layer: number, inputs: MixerInputs): Mixed {
+  const { graph: g, weight } = lowering;
+  const { dInner: E } = config;
+  const name = mixer(layer);
+  const [uRaw, z] = split(g, inputs.xz, [E, E]) as [Value, Value];
   const u = causalConv(lowering, config, layer, uRaw);
   const { delta, B, C } = selectiveParameters(lowering, config, layer, u);
-  const isRead = layer + 1 < config.numLayers && config.denseLayers > 0;
-  const { y: own, history } = selectiveScan(lowering, config, layer, { u, delta, B, C }, isRead);
-  histories.push(history);
-
-  const gates = denseGates(lowering, config, layer, x);
-  const fused = denseReadout(lowering, config, own, C, gates, (i) => histories[layer - i]!);
+  const { y: own, history } = selectiveScan(lowering, config, layer, { u, delta, B, C }, isRead(config, layer));
+  const fused = denseReadout(lowering, config, layer, own, C, inputs.gates, inputs.linked);
   const skip = g.op("Mul", [u, g.initializer(`${name}.D`, vectorTensor(weight(`${name}.D`)))]);
-  const gated = g.op("Mul", [g.op("Add", [fused, skip]), silu(g, z)]);
-  return linear(lowering, gated, `${name}.out_proj`, { bias });
+  return { y: g.op("Mul", [g.op("Add", [fused, skip]), silu(g, z)]), history };
+}
+
+function mixWithOwnOperators(lowering: Lowering, config: MambaConfig, layer: number, inputs: MixerInputs): Mixed {
+  const u = ownCausalConv(lowering, config, layer, inputs.xz);
+  const parameters = linear(lowering, u, `${mixer(layer)}.x_proj`, { role: "selection" });
+  return ownSelectiveScan(lowering, config, layer, { ...inputs, u, parameters }, isRead(config, layer));
+}
+
+/** Whether a deeper layer reads this one's hidden states. */
+function isRead({ numLayers, denseLayers }: MambaConfig, layer: number): boolean {
+  return layer + 1 < numLayers && denseLayers > 0;
 }

@@ -25,9 +25,9 @@ export function matrix(tensor: WeightTensor): Matrix {
   };
 }
 
-/** The matrix in slices of whole rows, in order. */
-export function* rowChunks(source: Matrix): Generator<Float32Array> {
-  const rowsAtOnce = Math.max(1, Math.floor(CHUNK_BYTES / 4 / source.numColumns));
+/** The matrix in slices of whole rows, in order; of a multiple of `step` rows each, but for the last. */
+export function* rowChunks(source: Matrix, step = 1): Generator<Float32Array> {
+  const rowsAtOnce = step * Math.max(1, Math.floor(CHUNK_BYTES / 4 / source.numColumns / step));
   for (let row = 0; row < source.numRows; row += rowsAtOnce) {
     yield source.readRows(row, Math.min(rowsAtOnce, source.numRows - row));
   }

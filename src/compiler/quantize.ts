@@ -1,10 +1,12 @@
 /**
  * Matrices in four or eight bits, and which of them an artifact's precision holds in how many. w ≈ (code - zero) · scale, one
- * scale for a block of a row. The layout of the codes is that of `MatMulNBits` and `GatherBlockQuantized`.
+ * scale for a block of a row. The codes lie in rows, as `MatMulNBits` and `GatherBlockQuantized` take them, or in tiles for our
+ * own operators (tiles.ts).
  */
-import type { Precision } from "../model/artifact.ts";
 import type { Tensor } from "../onnx/tensor.ts";
+import type { Lowering } from "./lowering.ts";
 import { asBytes, type Matrix, rowChunks } from "./matrix.ts";
+import { TILE_ROWS, tileCodes, tileScales } from "./tiles.ts";
 
 /** What a matrix is for. docs/compiler.md has the measurements behind the choice. */
 export type MatrixRole =
@@ -15,21 +17,31 @@ export type MatrixRole =
 
 export type Bits = 4 | 8;
 
-/** A smaller selection stays in the processor's cache, where f32 is as fast and faster in a batch. Measured. */
+/** With ONNX Runtime's operators a smaller selection is as fast in f32, and faster in a batch: it stays in the cache. */
 const LARGE_SELECTION = 50_000;
 
 /** undefined stands for f32. */
-export function bitsOf(precision: Precision, role: MatrixRole, { numRows, numColumns }: Matrix): Bits | undefined {
+export function bitsOf(
+  { precision, kind }: Pick<Lowering, "precision" | "kind">,
+  role: MatrixRole,
+  { numRows, numColumns }: Matrix,
+): Bits | undefined {
   if (precision === "f32" || role === "step size") return undefined;
-  if (role === "selection" && numRows * numColumns < LARGE_SELECTION) return undefined;
+  if (role === "selection" && kind === "plain" && numRows * numColumns < LARGE_SELECTION) return undefined;
   return precision === "int4" && role === "projection" ? 4 : 8;
 }
 
+/** Rows: for ONNX Runtime's operators. Tiles: for ours. */
+export type Layout = "rows" | "tiles";
+
 export interface Quantized {
   readonly bits: Bits;
-  /** u8 [rows, columns / blockSize, blockSize · bits / 8]; of two codes in a byte the first is the lower half. */
+  /**
+   * u8. In rows [rows, columns / blockSize, blockSize · bits / 8]; of two codes in a byte the first is the lower half. In tiles
+   * [tiles, 16 · columns · bits / 8].
+   */
   readonly codes: Tensor;
-  /** f32 [rows, columns / blockSize] */
+  /** f32 [rows, columns / blockSize], or [tiles, columns / blockSize, 16]. */
   readonly scales: Tensor;
   readonly blockSize: number;
 }
@@ -41,13 +53,17 @@ const BLOCK_SIZES = { 8: [128, 64, 32, 16], 4: [32, 16] } as const satisfies Rec
  * In the first of the block sizes that divides the row; undefined if none does: such a matrix stays f32. Both tensors
  * stream. The scales that are found for the codes are kept until they are written themselves.
  */
-export function quantize(weight: Matrix, name: string, bits: Bits): Quantized | undefined {
+export function quantize(weight: Matrix, name: string, bits: Bits, layout: Layout): Quantized | undefined {
   const { numRows, numColumns } = weight;
   const blockSize = BLOCK_SIZES[bits].find((size) => numColumns % size === 0);
   if (blockSize === undefined) return undefined;
   const numBlocks = numColumns / blockSize;
+  const numTiles = Math.ceil(numRows / TILE_ROWS);
+  const inTiles = layout === "tiles";
+  const chunks = () => rowChunks(weight, inTiles ? TILE_ROWS : 1);
   const scalesOf = bits === 8 ? largestScales : searchedScales;
   const pack = bits === 8 ? eightBitCodes : fourBitCodes;
+  const layScales = (scales: Float32Array) => asBytes(inTiles ? tileScales(scales, numBlocks) : scales);
   let found: Float32Array[] = [];
   return {
     bits,
@@ -55,23 +71,24 @@ export function quantize(weight: Matrix, name: string, bits: Bits): Quantized | 
     codes: {
       dtype: "u8",
       storage: `${name}.codes`,
-      shape: [numRows, numBlocks, (blockSize * bits) / 8],
+      shape: inTiles ? [numTiles, (TILE_ROWS * numColumns * bits) / 8] : [numRows, numBlocks, (blockSize * bits) / 8],
       *chunks() {
         found = [];
-        for (const rows of rowChunks(weight)) {
+        for (const rows of chunks()) {
           const scales = scalesOf(rows, blockSize);
           found.push(scales);
-          yield pack(rows, blockSize, scales);
+          const codes = pack(rows, blockSize, scales);
+          yield inTiles ? tileCodes(codes, numColumns, bits) : codes;
         }
       },
     },
     scales: {
       dtype: "f32",
-      shape: [numRows, numBlocks],
+      shape: inTiles ? [numTiles, numBlocks, TILE_ROWS] : [numRows, numBlocks],
       *chunks() {
         const isComplete = found.reduce((sum, { length }) => sum + length, 0) === numRows * numBlocks;
-        if (isComplete) for (const scales of found) yield asBytes(scales);
-        else for (const rows of rowChunks(weight)) yield asBytes(scalesOf(rows, blockSize));
+        if (isComplete) for (const scales of found) yield layScales(scales);
+        else for (const rows of chunks()) yield layScales(scalesOf(rows, blockSize));
         found = [];
       },
     },

@@ -14,7 +14,7 @@ import { type Retention, retention } from "./blocks/retention.ts";
 import { rmsNorm } from "./blocks/rms-norm.ts";
 import { lowerDecoder } from "./decoder.ts";
 import { linear } from "./linear.ts";
-import { type Lowering, silu, sizes, split } from "./lowering.ts";
+import { type Lowering, sizes, split } from "./lowering.ts";
 
 /** What all layers of a pass have in common. */
 interface Pass {
@@ -48,10 +48,10 @@ function retNetLayer(lowering: Lowering, config: RetNetConfig, layer: number, x:
   const { numHeads: H, keyDim, valueDim } = config;
   const name = attention(layer);
 
-  const query = silu(g, linear(lowering, x, `${name}.q_proj`));
+  const query = linear(lowering, x, `${name}.q_proj`, { activation: "silu" });
   const scaling = g.constant(f32Tensor([], [(keyDim / H) ** -0.5]));
-  const key = g.op("Mul", [silu(g, linear(lowering, x, `${name}.k_proj`)), scaling]);
-  const hidden = silu(g, linear(lowering, x, `${name}.to_hidden.0`));
+  const key = g.op("Mul", [linear(lowering, x, `${name}.k_proj`, { activation: "silu" }), scaling]);
+  const hidden = linear(lowering, x, `${name}.to_hidden.0`, { activation: "silu" });
   const [value, gate] = split(g, hidden, [valueDim, valueDim]) as [Value, Value];
 
   const own = { k: key, v: value };

@@ -4,7 +4,8 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { compileModel } from "../../src/compiler/compile.ts";
 import type { Matrix } from "../../src/compiler/matrix.ts";
-import { type Bits, bitsOf, quantize } from "../../src/compiler/quantize.ts";
+import { type Bits, bitsOf, type MatrixRole, quantize } from "../../src/compiler/quantize.ts";
+import type { LoweringKind, Precision } from "../../src/model/artifact.ts";
 import { openCheckpoint } from "../../src/model/checkpoint.ts";
 import { ReferenceModel } from "../../src/model/reference.ts";
 import { type Tensor, tensorByteLength } from "../../src/onnx/tensor.ts";
@@ -36,7 +37,7 @@ function bytesOf(tensor: Tensor): Uint8Array {
 
 /** (code - zero) · scale; the first of two four-bit codes is the lower half of its byte. */
 function decoded(values: Float32Array, numColumns: number, bits: Bits): Float32Array {
-  const quantized = quantize(matrixOf(values, numColumns), "w", bits)!;
+  const quantized = quantize(matrixOf(values, numColumns), "w", bits, "rows")!;
   const bytes = bytesOf(quantized.codes);
   const scales = new Float32Array(bytesOf(quantized.scales).buffer);
   return values.map((_, i) => {
@@ -102,7 +103,7 @@ describe("a matrix in four bits", () => {
 
   it("has the same scales whether its codes were asked for before or not", () => {
     const values = Float32Array.from({ length: 320 }, (_, i) => Math.sin(i * i));
-    const { codes, scales } = quantize(matrixOf(values, 64), "w", 4)!;
+    const { codes, scales } = quantize(matrixOf(values, 64), "w", 4, "rows")!;
     const alone = bytesOf(scales);
     bytesOf(codes);
     expect(bytesOf(scales)).toEqual(alone);
@@ -110,18 +111,21 @@ describe("a matrix in four bits", () => {
   });
 
   it("does not exist where no block divides a row", () => {
-    expect(quantize(matrixOf(new Float32Array(24), 24), "w", 4)).toBeUndefined();
+    expect(quantize(matrixOf(new Float32Array(24), 24), "w", 4, "rows")).toBeUndefined();
   });
 });
 
 it("says how many bits a matrix is worth by what it is for", () => {
   const small = matrixOf(new Float32Array(64), 32);
   const large = { ...small, numRows: 5000 };
-  expect(bitsOf("f32", "projection", large)).toBeUndefined();
-  expect([bitsOf("int8", "projection", small), bitsOf("int4", "projection", small)]).toEqual([8, 4]);
-  expect([bitsOf("int8", "table", small), bitsOf("int4", "table", small)]).toEqual([8, 8]);
-  expect([bitsOf("int4", "selection", small), bitsOf("int4", "selection", large)]).toEqual([undefined, 8]);
-  expect(bitsOf("int4", "step size", large)).toBeUndefined();
+  const bits = (precision: Precision, role: MatrixRole, of: Matrix, kind: LoweringKind = "plain") =>
+    bitsOf({ precision, kind }, role, of);
+  expect(bits("f32", "projection", large)).toBeUndefined();
+  expect([bits("int8", "projection", small), bits("int4", "projection", small)]).toEqual([8, 4]);
+  expect([bits("int8", "table", small), bits("int4", "table", small)]).toEqual([8, 8]);
+  expect([bits("int4", "selection", small), bits("int4", "selection", large)]).toEqual([undefined, 8]);
+  expect(bits("int4", "selection", small, "kernels")).toBe(8);
+  expect(bits("int4", "step size", large)).toBeUndefined();
 });
 
 /** The matrix on sixteen levels about zero, the lowest in every block: four bits hold it exactly. */

@@ -42,3 +42,15 @@ export function causalConv(
   }
   return silu(g, sum);
 }
+
+/** The same of the first half of xz [B,T,2E], through our own operator. */
+export function ownCausalConv({ graph: g, weight }: Lowering, config: MambaConfig, layer: number, xz: Value): Value {
+  const { dInner: E, convKernel: K } = config;
+  const name = `${mixer(layer)}.conv1d`;
+  const past = g.input(`past_conv.${layer}`, "f32", ["B", K - 1, E]);
+  const taps = g.initializer(`${name}.taps`, transposedTensor(weight(`${name}.weight`), [E, K]));
+  const bias = config.useConvBias ? [g.initializer(`${name}.bias`, vectorTensor(weight(`${name}.bias`)))] : [];
+  const [u, present] = g.ops("densemamba.CausalConv", [xz, past, taps, ...bias], 2) as [Value, Value];
+  g.output(`present_conv.${layer}`, present, "f32", ["B", K - 1, E]);
+  return u;
+}

@@ -5,7 +5,7 @@
 import { attention, type RetNetConfig } from "../../model/families/retnet.ts";
 import type { Value } from "../../onnx/graph.ts";
 import { linear } from "../linear.ts";
-import { type Lowering, silu } from "../lowering.ts";
+import type { Lowering } from "../lowering.ts";
 import { addRmsNorm } from "./rms-norm.ts";
 
 /** A layer's own keys [B,T,H·dk] and values [B,T,H·dv], before anything is fused into them or rotated. */
@@ -37,8 +37,7 @@ export function denseKeyValues(
 
 /** G = SiLU(W2 · SiLU(W1 · x)), one for all links: [B,T,D] -> [B,T,H·dk] or [B,T,H·dv]. */
 function denseGate(lowering: Lowering, layer: number, x: Value, which: "k" | "v"): Value {
-  const { graph: g } = lowering;
   const name = `${attention(layer)}.${which}_select`;
-  const hidden = silu(g, linear(lowering, x, `${name}.fc1`, { role: "selection" }));
-  return silu(g, linear(lowering, hidden, `${name}.fc2`, { role: "selection" }));
+  const hidden = linear(lowering, x, `${name}.fc1`, { role: "selection", activation: "silu" });
+  return linear(lowering, hidden, `${name}.fc2`, { role: "selection", activation: "silu" });
 }

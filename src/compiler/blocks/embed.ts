@@ -8,12 +8,22 @@ import { bitsOf, quantize } from "../quantize.ts";
  * i64 [B,T] -> [B,T,D], rows of the table `<name>.weight`. In fewer bits the rows are expanded as they are picked, from the
  * codes and scales that a tied head multiplies with: the table stands once in the file and is small in memory too.
  */
-export function embed({ graph: g, precision, weight }: Lowering, tokenIds: Value, name: string): Value {
+export function embed(lowering: Lowering, tokenIds: Value, name: string): Value {
+  const { graph: g, weight, kind } = lowering;
   const table = matrix(weight(`${name}.weight`));
-  const bits = bitsOf(precision, "table", table);
-  const quantized = bits && quantize(table, name, bits);
+  const bits = bitsOf(lowering, "table", table);
+  const quantized = bits && quantize(table, name, bits, kind === "kernels" ? "tiles" : "rows");
   if (quantized === undefined) {
     return g.op("Gather", [g.initializer(`${name}.weight`, matrixTensor(table)), tokenIds]);
+  }
+  if (kind === "kernels") {
+    const codes = g.initializer(`${name}.codes`, quantized.codes);
+    return g.op("densemamba.EmbedRows", [codes, g.initializer(`${name}.scales`, quantized.scales), tokenIds], {
+      rows: table.numRows,
+      columns: table.numColumns,
+      bits: quantized.bits,
+      block: quantized.blockSize,
+    });
   }
   const rows = { ...quantized.codes, shape: [table.numRows, (table.numColumns * quantized.bits) / 8] };
   const scales = g.initializer(`${name}.scales`, quantized.scales);

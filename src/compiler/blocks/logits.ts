@@ -30,12 +30,38 @@ export function logits(lowering: Lowering, decoder: Decoder, sum: Value, pending
  * `top_logits`, `top_ids`, `log_sum_exp`, `tempered_log_sum_exp` of logits [R,V]. The largest logit is subtracted before
  * anything is raised to a power, and no temperature above zero, however small, gives NaN or loses the largest term.
  */
-export function sampleStatistics({ graph: g }: Lowering, vocabSize: number, logits: Value, temperature: Value): void {
+export function sampleStatistics(
+  { graph: g, kind }: Lowering,
+  vocabSize: number,
+  logits: Value,
+  temperature: Value,
+): void {
   const numCandidates = Math.min(NUM_CANDIDATES, vocabSize);
-  const [top, ids] = largest(g, logits, numCandidates);
+  const { top, ids, logSumExp, tempered } =
+    kind === "kernels"
+      ? ownStatistics(g, logits, temperature, numCandidates)
+      : plainStatistics(g, logits, temperature, numCandidates);
   g.output("top_logits", top, "f32", ["R", numCandidates]);
   g.output("top_ids", ids, "i64", ["R", numCandidates]);
+  g.output("log_sum_exp", logSumExp, "f32", ["R"]);
+  g.output("tempered_log_sum_exp", tempered, "f32", ["R"]);
+}
 
+interface Statistics {
+  readonly top: Value;
+  readonly ids: Value;
+  readonly logSumExp: Value;
+  readonly tempered: Value;
+}
+
+function ownStatistics(g: Graph, logits: Value, temperature: Value, numCandidates: number): Statistics {
+  const results = g.ops("densemamba.SampleStatistics", [logits, temperature], 4, { top: numCandidates });
+  const [top, ids, logSumExp, tempered] = results as [Value, Value, Value, Value];
+  return { top, ids, logSumExp, tempered };
+}
+
+function plainStatistics(g: Graph, logits: Value, temperature: Value, numCandidates: number): Statistics {
+  const [top, ids] = largest(g, logits, numCandidates);
   // Spelled out: `ReduceLogSumExp` walks the row more often, and finds a maximum that `TopK` has found already.
   const max = g.op("Slice", [top, sizes(g, 0), sizes(g, 1), sizes(g, 1)]);
   const below = g.op("Sub", [logits, max]);
@@ -43,10 +69,9 @@ export function sampleStatistics({ graph: g }: Lowering, vocabSize: number, logi
     const sum = g.op("ReduceSum", [g.op("Exp", [scaled]), sizes(g, 1)], { keepdims: 1 });
     return g.op("Reshape", [g.op("Add", [g.op("Log", [sum]), scaledMax]), sizes(g, -1)]);
   };
-  g.output("log_sum_exp", logSumExp(below, max), "f32", ["R"]);
   const column = g.op("Unsqueeze", [temperature, sizes(g, 1)]);
   const tempered = logSumExp(g.op("Div", [below, column]), g.op("Div", [max, column]));
-  g.output("tempered_log_sum_exp", tempered, "f32", ["R"]);
+  return { top, ids, logSumExp: logSumExp(below, max), tempered };
 }
 
 /** The `count` largest of each row, descending, with their indices. */

@@ -1,8 +1,8 @@
 /** The recurrence h_t = exp(Δ_t A) ⊙ h_{t-1} + (Δ_t u_t) ⊗ B_t over time. Twin: `selectiveScan` in model/reference/mamba.ts. */
 import { type MambaConfig, mixer } from "../../model/families/mamba.ts";
-import type { Graph, Value } from "../../onnx/graph.ts";
+import { float, type Graph, type Value } from "../../onnx/graph.ts";
 import { type Lowering, sizes } from "../lowering.ts";
-import { negatedExp, transposedTensor } from "../matrix.ts";
+import { negatedExp, transposedTensor, vectorTensor } from "../matrix.ts";
 import type { SelectiveParameters } from "./selective-parameters.ts";
 
 export interface ScanResult {
@@ -64,6 +64,55 @@ export function selectiveScan(
   });
   g.output(`present_ssm.${layer}`, present!, "f32", ["B", N, E]);
   return { y: g.op("Squeeze", [y!, sizes(g, 2)]), history: history ?? present! };
+}
+
+/** What `ownSelectiveScan` reads beside the state and the weights. */
+export interface OwnScanInputs {
+  /** [B,T,2E], of which it reads z, the second half. */
+  readonly xz: Value;
+  /** [B,T,E] */
+  readonly u: Value;
+  /** W_x u: dt, B and C, [B,T,R+2N]. */
+  readonly parameters: Value;
+  /** [B,T,k·E], and the links' histories, the nearest layer's first; none without links. */
+  readonly gates: Value | undefined;
+  readonly linked: readonly Value[];
+}
+
+/**
+ * Our own operator: the recurrence, and with it the step size, the dense readouts, the skip and the output gate, each state
+ * read and written once. Its result is what `W_out` multiplies: [B,T,E].
+ */
+export function ownSelectiveScan(
+  { graph: g, weight, steps }: Lowering,
+  config: MambaConfig,
+  layer: number,
+  { xz, u, parameters, gates, linked }: OwnScanInputs,
+  isRead: boolean,
+): { readonly y: Value; readonly history: Value } {
+  const { dInner: E, stateSize: N, timeStepRank: R } = config;
+  const name = mixer(layer);
+  const past = g.input(`past_ssm.${layer}`, "f32", ["B", N, E]);
+  const weights = [
+    g.initializer(`${name}.dt_proj.transposed`, transposedTensor(weight(`${name}.dt_proj.weight`), [E, R])),
+    g.initializer(`${name}.dt_proj.bias`, vectorTensor(weight(`${name}.dt_proj.bias`))),
+    g.initializer(`${name}.A`, transposedTensor(weight(`${name}.A_log`), [E, N], negatedExp)),
+    g.initializer(`${name}.D`, vectorTensor(weight(`${name}.D`))),
+  ];
+  const keepsHistory = isRead && steps === "many";
+  const [y, present, history] = g.ops(
+    "densemamba.SelectiveScan",
+    [u, xz, parameters, past, ...weights, ...(gates ? [gates, ...linked] : [])],
+    keepsHistory ? 3 : 2,
+    {
+      rank: R,
+      links: linked.length,
+      gates: config.gates[layer]?.numGates ?? 0,
+      ...(config.parameterNormEpsilon === undefined ? {} : { epsilon: float(config.parameterNormEpsilon) }),
+    },
+  ) as [Value, Value, Value?];
+  g.output(`present_ssm.${layer}`, present, "f32", ["B", N, E]);
+  return { y, history: history ?? present };
 }
 
 /** One step: h [B,N,E]; Δ and Δu [B,1,E]; B [B,N,1]; A [N,E]. */

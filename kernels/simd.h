@@ -1,0 +1,102 @@
+/**
+ * Vectors of floats as wide as the instruction set has them, and the functions on them that the kernels share. Written
+ * with the vector extensions that GCC and Clang have for every target; only the integer dot product needs intrinsics.
+ */
+#ifndef DENSEMAMBA_SIMD_H
+#define DENSEMAMBA_SIMD_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#define DM_LANES 16
+#elif defined(__AVX2__)
+#define DM_LANES 8
+#else
+#define DM_LANES 4
+#endif
+
+#define DM_INLINE static inline __attribute__((always_inline))
+
+typedef float vf __attribute__((vector_size(DM_LANES * 4)));
+typedef int32_t vi __attribute__((vector_size(DM_LANES * 4)));
+
+DM_INLINE vf vf_load(const float *p) {
+  vf v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+
+DM_INLINE void vf_store(float *p, vf v) { memcpy(p, &v, sizeof v); }
+
+/** The first `count` lanes; the others read as zero and are not written. With a constant DM_LANES it is a plain load. */
+DM_INLINE vf vf_load_some(const float *p, size_t count) {
+  if (count == DM_LANES) return vf_load(p);
+  vf v = {0};
+  memcpy(&v, p, count * sizeof(float));
+  return v;
+}
+
+DM_INLINE void vf_store_some(float *p, vf v, size_t count) {
+  if (count == DM_LANES) vf_store(p, v);
+  else memcpy(p, &v, count * sizeof(float));
+}
+
+DM_INLINE vf vf_all(float x) { return x - (vf){0}; }
+
+DM_INLINE vf vf_select(vi condition, vf yes, vf no) { return (vf)(((vi)yes & condition) | ((vi)no & ~condition)); }
+
+/** NaN stays NaN: it is on neither side of the bound. */
+DM_INLINE vf vf_at_least(vf x, float bound) { return vf_select(x < vf_all(bound), vf_all(bound), x); }
+DM_INLINE vf vf_at_most(vf x, float bound) { return vf_select(x > vf_all(bound), vf_all(bound), x); }
+
+DM_INLINE vf vf_abs(vf x) { return (vf)((vi)x & 0x7fffffff); }
+
+DM_INLINE float vf_sum(vf v) {
+  float sum = 0;
+  for (int i = 0; i < DM_LANES; i++) sum += v[i];
+  return sum;
+}
+
+/**
+ * e^x to 1.5e-7 relative. x = n ln2 + r with |r| <= ln2 / 2: the polynomial gives e^r, and n goes into the exponent. Below -87
+ * it stays at the smallest normal numbers, above 88 at the largest. NaN stays NaN.
+ */
+DM_INLINE vf vf_exp(vf x) {
+  const float round = 12582912.0f; /* 1.5 * 2^23: adding it leaves a whole number in the low bits */
+  x = vf_at_most(vf_at_least(x, -87.0f), 88.0f);
+  vf shifted = x * 1.44269504088896341f + round;
+  vf n = shifted - round;
+  vf r = x - n * 0.693145751953125f;
+  r = r - n * 1.42860682030941723212e-6f;
+  vf p = r * 1.3888889e-3f + 8.3333333e-3f;
+  p = p * r + 4.16666666e-2f;
+  p = p * r + 1.66666667e-1f;
+  p = p * r + 0.5f;
+  p = p * r + 1.0f;
+  p = p * r + 1.0f;
+  return (vf)((vi)p + ((vi)shifted << 23));
+}
+
+/** x / (1 + e^-x) */
+DM_INLINE vf vf_silu(vf x) { return x / (1.0f + vf_exp(-x)); }
+
+/**
+ * log(1 + e^x) = max(x, 0) + log(1 + w), w = e^-|x|, and log(1 + w) = 2 artanh(w / (2 + w)): a series in at most 1/3, to 2e-7
+ * relative for every x.
+ */
+DM_INLINE vf vf_softplus(vf x) {
+  vf w = vf_exp(-vf_abs(x));
+  vf s = w / (2.0f + w);
+  vf q = s * s;
+  vf p = q * 0.0769230769f + 0.0909090909f;
+  p = p * q + 0.1111111111f;
+  p = p * q + 0.1428571429f;
+  p = p * q + 0.2f;
+  p = p * q + 0.3333333333f;
+  p = p * q + 1.0f;
+  return vf_at_least(x, 0.0f) + 2.0f * s * p;
+}
+
+#endif

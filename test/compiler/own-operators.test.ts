@@ -1,0 +1,169 @@
+/** Graphs lowered to our own operators: against PyTorch, transformers, the authors' code and the oracle, and against themselves. */
+import { readFileSync } from "node:fs";
+import { rm } from "node:fs/promises";
+import { join } from "node:path";
+import fc from "fast-check";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { matrix } from "../../src/compiler/matrix.ts";
+import { quantize } from "../../src/compiler/quantize.ts";
+import type { Precision } from "../../src/model/artifact.ts";
+import { type Checkpoint, openCheckpoint } from "../../src/model/checkpoint.ts";
+import { ReferenceModel } from "../../src/model/reference.ts";
+import type { WeightTensor } from "../../src/model/weights.ts";
+import { maxDifference, relativeError } from "../helpers/arrays.ts";
+import { randomCheckpoint, TINY_RETNET, TINY_SHAPE } from "../helpers/checkpoints.ts";
+import { RETNET_GOLDENS, readRetNetGolden } from "../helpers/retnet-goldens.ts";
+import type { TinyFixture } from "../helpers/torch-fixtures.ts";
+import { readTransformersGolden, TRANSFORMERS_GOLDENS } from "../helpers/transformers-goldens.ts";
+import { hasKernels, OwnGraph } from "./own-graph.ts";
+
+interface Golden {
+  readonly name: string;
+  readonly modelDir: string;
+  readonly sequences: readonly {
+    readonly tokenIds: readonly number[];
+    readonly logits: readonly ArrayLike<number>[];
+  }[];
+  readonly tolerance: number;
+}
+
+const GOLDENS: readonly Golden[] = [
+  ...["torch-tiny-densemamba", "torch-tiny-mamba", "torch-tiny-shared-gate"].map((name) => {
+    const modelDir = join("test/fixtures", name);
+    const { sequences } = JSON.parse(readFileSync(join(modelDir, "expected.json"), "utf8")) as TinyFixture;
+    const renamed = sequences.map(({ token_ids, logits }) => ({ tokenIds: token_ids, logits }));
+    return { name, modelDir, sequences: renamed, tolerance: 1e-4 };
+  }),
+  ...TRANSFORMERS_GOLDENS.map((name) => {
+    const { modelDir, sequences } = readTransformersGolden(name);
+    const renamed = sequences.map(({ token_ids, logits }) => ({ tokenIds: token_ids, logits }));
+    return { name, modelDir, sequences: renamed, tolerance: 1e-3 };
+  }),
+  ...RETNET_GOLDENS.map((name) => ({ name, ...readRetNetGolden(name), tolerance: 2e-4 })),
+];
+
+/** The checkpoint as an artifact of fewer bits holds it: the same codes, read by the oracle. */
+function rounded(checkpoint: Checkpoint, precision: Exclude<Precision, "f32">): Checkpoint {
+  return { ...checkpoint, tensor: (name) => roundedTensor(checkpoint.tensor(name), precision) };
+}
+
+function roundedTensor(tensor: WeightTensor, precision: Exclude<Precision, "f32">): WeightTensor {
+  const isMatrix = tensor.shape.length === 2 && !/dt_proj|A_log/.test(tensor.name);
+  const isProjection = /in_proj|out_proj|[qk]_proj|to_hidden|to_out/.test(tensor.name);
+  const bits = precision === "int4" && isProjection ? 4 : 8;
+  const quantized = isMatrix ? quantize(matrix(tensor), tensor.name, bits, "rows") : undefined;
+  if (quantized === undefined) return tensor;
+  const codes = Buffer.concat([...quantized.codes.chunks()]);
+  const scales = new Float32Array(Uint8Array.from(Buffer.concat([...quantized.scales.chunks()])).buffer);
+  return {
+    ...tensor,
+    read: (start, count) =>
+      Float32Array.from({ length: count }, (_, at) => {
+        const i = start + at;
+        const code = bits === 8 ? codes[i]! - 128 : ((codes[i >> 1]! >> (4 * (i & 1))) & 15) - 8;
+        return code * scales[Math.floor(i / quantized.blockSize)]!;
+      }),
+  };
+}
+
+/** Lengths of passes that add up to `total`. */
+function lengthsOf(total: number) {
+  const cuts = fc.subarray(Array.from({ length: total - 1 }, (_, i) => i + 1));
+  return cuts.map((at) => [...at, total].map((end, i) => end - (at[i - 1] ?? 0)));
+}
+
+describe.runIf(hasKernels).each(["baseline", "avx2", "avx512"])("with the instruction set %s", (instructionSet) => {
+  it.each(GOLDENS)("$name in f32 gives the reference's logits, whole and token by token", async (golden) => {
+    const graph = await openOn(instructionSet, golden.modelDir, "f32");
+    if (graph === undefined) return;
+    for (const { tokenIds, logits } of golden.sequences) {
+      for (const lengths of [[tokenIds.length], tokenIds.map(() => 1)]) {
+        const [rows] = await graph.read([tokenIds], lengths);
+        for (const [t, row] of logits.entries()) {
+          expect(maxDifference(rows![t]!, row)).toBeLessThan(golden.tolerance);
+        }
+      }
+    }
+    await graph.close();
+  });
+
+  it.each(["int8", "int4"] as const)("%s equals the oracle on the same rounded weights", async (precision) => {
+    for (const shape of [TINY_SHAPE, { ...TINY_SHAPE, hiddenSize: 48, stateSize: 5, vocabSize: 77 }, TINY_RETNET]) {
+      const modelDir = await randomCheckpoint(shape);
+      const graph = await openOn(instructionSet, modelDir, precision);
+      if (graph !== undefined) {
+        const checkpoint = openCheckpoint(modelDir);
+        const oracle = new ReferenceModel(rounded(checkpoint, precision));
+        const expected = oracle.forward(TOKENS, oracle.newState());
+        checkpoint.close();
+        const [rows] = await graph.read([TOKENS]);
+        for (const [t, row] of expected.entries()) expect(relativeError(rows![t]!, row)).toBeLessThan(1e-3);
+        await graph.close();
+      }
+      await rm(modelDir, { recursive: true });
+    }
+  });
+});
+
+const TOKENS = [5, 17, 42, 3, 70, 0, 8, 61, 33, 20, 7];
+
+/** undefined where this CPU does not have the instruction set. */
+async function openOn(instructionSet: string, modelDir: string, precision: Precision): Promise<OwnGraph | undefined> {
+  try {
+    return await OwnGraph.open(modelDir, precision, { instructionSet });
+  } catch (error) {
+    if (error instanceof Error && /this CPU lacks/.test(error.message)) return undefined;
+    throw error;
+  }
+}
+
+describe.runIf(hasKernels).each([
+  { family: "a DenseMamba", shape: { ...TINY_SHAPE, hiddenSize: 160 }, precision: "int8" },
+  { family: "a DenseMamba", shape: TINY_SHAPE, precision: "int4" },
+] as const)("$family in $precision", ({ shape, precision }) => {
+  let modelDir: string;
+  let graph: OwnGraph;
+  beforeAll(async () => {
+    modelDir = await randomCheckpoint(shape);
+    graph = await OwnGraph.open(modelDir, precision, { numSlots: 16 });
+  });
+  afterAll(async () => {
+    await graph.close();
+    await rm(modelDir, { recursive: true });
+  });
+
+  it("gives the same bits however its work is cut into passes", async () => {
+    const [whole] = await graph.read([TOKENS]);
+    await fc.assert(
+      fc.asyncProperty(lengthsOf(TOKENS.length), async (lengths) => {
+        expect((await graph.read([TOKENS], lengths))[0]).toEqual(whole);
+      }),
+      { numRuns: 20 },
+    );
+  });
+
+  it("gives a sequence the same bits alone and among any number of strangers", async () => {
+    const others = Array.from({ length: 16 }, (_, i) => TOKENS.map((id) => (id * (i + 3)) % shape.vocabSize));
+    const alone = [];
+    for (const tokens of others) alone.push((await graph.read([tokens]))[0]);
+    for (const count of [2, 3, 5, 7, 8, 13, 16]) {
+      expect(
+        await graph.read(
+          others.slice(0, count),
+          TOKENS.map(() => 1),
+        ),
+      ).toEqual(alone.slice(0, count));
+      expect(await graph.read(others.slice(0, count))).toEqual(alone.slice(0, count));
+    }
+  });
+
+  it("keeps NaN in the sequence that has it", async () => {
+    const strangers = [TOKENS, TOKENS.toReversed(), TOKENS];
+    const sound = await graph.read(strangers);
+    for (const slot of strangers.keys()) await graph.runner.clearSlot(slot);
+    await graph.poison(1);
+    const [first, poisoned, last] = await graph.continue(strangers);
+    expect([first, last]).toEqual([sound[0], sound[2]]);
+    expect(poisoned!.every((row) => row.every(Number.isNaN))).toBe(true);
+  });
+});

@@ -4,7 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import { mkdir, mkdtemp, readFile, rename, rm } from "node:fs/promises";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { DenseMambaError } from "../../errors.ts";
 import { buildKernels, describeBuild, type KernelBuild, kernelSources, unavailable } from "./kernel-build.ts";
 import { checkKernelFile, sealKernelFile } from "./kernel-file.ts";
@@ -23,7 +23,7 @@ export interface EnsureKernelsOptions extends KernelBuild {
  * @throws `device_unavailable` without a compiler, if it fails, or if the cache cannot be written.
  */
 export async function ensureKernelLibrary(options: EnsureKernelsOptions): Promise<string> {
-  const folder = join(options.cacheDir, "kernels");
+  const folder = resolve(options.cacheDir, "kernels"); // the linker runs elsewhere
   const dir = join(folder, (await hashBuild(options)).slice(0, 16));
   const library = join(dir, LIBRARY_NAME);
   if (await isWhole(library)) return library;

@@ -2,12 +2,13 @@
  * Our own operators, as a library that sessions are told of: found or compiled, checked, loaded. Everything that can be wrong
  * with it is an error with a reason, so that the caller can do without. docs/kernels.md
  */
-import koffi, { type LibraryHandle } from "koffi";
+import type { LibraryHandle } from "koffi";
 import { KERNELS_VERSION } from "../../model/artifact.ts";
 import { unavailable } from "./kernel-build.ts";
 import { type EnsureKernelsOptions, ensureKernelLibrary } from "./kernel-cache.ts";
 import { checkKernelFile } from "./kernel-file.ts";
 import type { Status } from "./ort-table.ts";
+import { loadSharedLibrary } from "./shared-library.ts";
 
 export interface KernelLibrary {
   readonly path: string;
@@ -33,7 +34,7 @@ export async function openKernels(options: OpenKernelsOptions): Promise<KernelLi
   return load(path, options.instructionSet ?? null);
 }
 
-/** Never emptied: sessions call into a library for as long as they live, and koffi unloads one whose handle is collected. */
+/** Never emptied: sessions call into a library for as long as they live. */
 const loaded: LibraryHandle[] = [];
 
 function load(path: string, instructionSet: string | null): KernelLibrary {
@@ -54,7 +55,7 @@ function load(path: string, instructionSet: string | null): KernelLibrary {
 function bind(path: string): { library: LibraryHandle; version: number; best: string } {
   let library: LibraryHandle;
   try {
-    library = koffi.load(path);
+    library = loadSharedLibrary(path);
   } catch (cause) {
     throw unavailable(`cannot load ${path}: ${messageOf(cause)}`, cause);
   }

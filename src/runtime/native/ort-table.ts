@@ -4,15 +4,10 @@
  */
 import koffi, { type LibraryHandle } from "koffi";
 import { DenseMambaError } from "../../errors.ts";
+import { loadSharedLibrary } from "./shared-library.ts";
 
 /** The version whose table we ask for. The table only ever grows, so every later library serves it. */
 const API_VERSION = 17;
-
-/**
- * ONNX Runtime computes on the stack of the thread that calls `Run`, and koffi gives its calls a stack of their own:
- * 128 KiB by default, less than the kernels may take.
- */
-const ASYNC_STACK_BYTES = 8 * 1024 * 1024;
 
 /** A C pointer argument: an address, or a typed array, whose data koffi passes in place. */
 export type Pointer = bigint | BigUint64Array | BigInt64Array | Int32Array;
@@ -122,10 +117,7 @@ export interface OrtTable {
   readonly base: bigint;
 }
 
-/**
- * Never emptied: koffi unloads a library when its handle is collected, even while functions decoded from its pointers, as
- * ours are, remain; and ONNX Runtime is not made to be unloaded. Besides, one binding serves every runner.
- */
+/** Never emptied: ONNX Runtime is not made to be unloaded. Besides, one binding serves every runner. */
 const loaded = new Map<string, { readonly library: LibraryHandle; readonly table: OrtTable }>();
 
 /**
@@ -138,9 +130,7 @@ export function loadOrtTable(libraryPath: string): OrtTable {
   let library: LibraryHandle;
   let base: bigint;
   try {
-    const { async_stack_size = 0 } = koffi.config();
-    if (async_stack_size < ASYNC_STACK_BYTES) koffi.config({ async_stack_size: ASYNC_STACK_BYTES });
-    library = koffi.load(libraryPath);
+    library = loadSharedLibrary(libraryPath);
     base = library.func("OrtGetApiBase", POINTER, [])();
   } catch (cause) {
     throw new DenseMambaError("device_unavailable", `cannot load ${libraryPath}: ${String(cause)}`, { cause });

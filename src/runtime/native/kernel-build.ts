@@ -23,7 +23,8 @@ const INSTRUCTION_SETS: Readonly<Record<string, Readonly<Record<string, readonly
 
 /** No `-ffast-math`: a NaN must stay one. */
 const FLAGS = ["-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-w"];
-const LINK_FLAGS = ["-shared", "-lm", "-pthread"];
+/** `nodelete`: threads that outlive the process's last use of the library still run the destructor of their scratch memory. */
+const LINK_FLAGS = ["-shared", "-lm", "-pthread", ...(process.platform === "linux" ? ["-Wl,-z,nodelete"] : [])];
 
 /** Compiled once; every other file once per instruction set. */
 const SHARED_SOURCES = ["op.c", "register.c"];
@@ -85,7 +86,8 @@ export function unavailable(message: string, cause?: unknown): DenseMambaError {
   return new DenseMambaError("device_unavailable", message, { cause });
 }
 
-function instructionSets(): Readonly<Record<string, readonly string[]>> {
+/** Instruction set → its flags. @throws `device_unavailable` on other machines than those that the kernels are written for. */
+export function instructionSets(): Readonly<Record<string, readonly string[]>> {
   const sets = process.platform === "win32" ? undefined : INSTRUCTION_SETS[process.arch];
   if (sets === undefined) throw unavailable(`the kernels are not written for ${process.platform}/${process.arch}`);
   return sets;

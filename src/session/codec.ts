@@ -9,7 +9,7 @@
  *   4  number of token ids        4  bytes of the conversation (UTF-8 JSON; 0: undefined)
  *   4  bytes of the sampler (UTF-8 JSON; 0: undefined)
  *   8  position                   8  bytes of the state, as it is stored
- *   8  revision                   8  reserved, zero
+ *   8  revision (0: none)         8  when it expires, ms since 1970 (0: never)
  *   …  state, token ids (4 bytes each), model hash, conversation, sampler
  *  32  sha256 of all that precedes it
  */
@@ -24,9 +24,10 @@ const FORMAT_VERSION = 2;
 const HEADER_BYTES = 64;
 const CHECKSUM_BYTES = 32;
 const REVISION_AT = 48;
+const EXPIRY_AT = 56;
 
-/** Where a snapshot's revision is found without reading the rest: 8 bytes, little-endian, 0 if it has none. */
-export const REVISION_RANGE = { first: REVISION_AT, last: REVISION_AT + 7 } as const;
+/** What `revisionIn` needs of a snapshot. */
+export const REVISION_BYTES = REVISION_AT + 8;
 
 /** Far more text and token ids than a session comes to: 16 million tokens, or 64 MiB of each. */
 const MAX_EXTRA_BYTES = 128 * 2 ** 20;
@@ -89,6 +90,7 @@ export function encodeSnapshot(
   bytes.writeBigUInt64LE(BigInt(position), 32);
   bytes.writeBigUInt64LE(BigInt(state.length), 40);
   bytes.writeBigUInt64LE(BigInt(snapshot.revision ?? 0), REVISION_AT);
+  bytes.writeBigUInt64LE(BigInt(Math.ceil(snapshot.expiresAtMs ?? 0)), EXPIRY_AT);
   bytes.set(state, HEADER_BYTES);
   for (let i = 0; i < tokenIds.length; i++) bytes.writeUInt32LE(tokenIds[i]!, tokensAt + i * 4);
   bytes.set(modelHash, modelHashAt);
@@ -104,7 +106,7 @@ export function encodeSnapshot(
  */
 export function decodeSnapshot(bytes: Uint8Array, model: SnapshotModel): Snapshot {
   const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const { position, revision, precision, tokensAt, modelHashAt, conversationAt, samplerAt, checksumAt } =
+  const { position, revision, expiresAtMs, precision, tokensAt, modelHashAt, conversationAt, samplerAt, checksumAt } =
     layout(buffer);
   if (!checksum(buffer.subarray(0, checksumAt)).equals(buffer.subarray(checksumAt))) {
     throw invalid("has been altered: its checksum does not match its content");
@@ -130,26 +132,43 @@ export function decodeSnapshot(bytes: Uint8Array, model: SnapshotModel): Snapsho
     conversation: parseJson("conversation", buffer.toString("utf8", conversationAt, samplerAt)),
     ...(sampler !== undefined && { sampler }),
     ...(revision > 0 && { revision }),
+    ...(expiresAtMs > 0 && { expiresAtMs }),
   };
 }
 
-/** Whether the bytes are a whole snapshot of this format, of whatever model: no tear, no altered bit. */
-export function isIntact(bytes: Uint8Array): boolean {
+/** Whether the bytes are torn or altered. Of another format version that cannot be told: they are taken to be whole. */
+export function isDamaged(bytes: Uint8Array): boolean {
   const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (isOfAnotherVersion(buffer)) return false;
   try {
     const { checksumAt } = layout(buffer);
-    return checksum(buffer.subarray(0, checksumAt)).equals(buffer.subarray(checksumAt));
+    return !checksum(buffer.subarray(0, checksumAt)).equals(buffer.subarray(checksumAt));
   } catch {
-    return false;
+    return true;
   }
+}
+
+/** The revision in the first `REVISION_BYTES` of a snapshot; 0 if there is none, or no snapshot begins so. */
+export function revisionIn(header: Buffer): number {
+  const isReadable = header.length >= REVISION_BYTES && startsAsSnapshot(header) && !isOfAnotherVersion(header);
+  return isReadable ? Number(header.readBigUInt64LE(REVISION_AT)) : 0;
 }
 
 /**
  * How long the snapshot must be that begins with `header`, of at least 96 bytes. Checks nothing that lies behind them.
+ * @returns undefined for one of another format version
  * @throws `invalid_snapshot` if no snapshot begins so
  */
-export function declaredBytes(header: Buffer): number {
-  return sections(header).checksumAt + CHECKSUM_BYTES;
+export function declaredBytes(header: Buffer): number | undefined {
+  return isOfAnotherVersion(header) ? undefined : sections(header).checksumAt + CHECKSUM_BYTES;
+}
+
+function startsAsSnapshot(buffer: Buffer): boolean {
+  return buffer.subarray(0, MAGIC.length).equals(MAGIC);
+}
+
+function isOfAnotherVersion(buffer: Buffer): boolean {
+  return buffer.length >= HEADER_BYTES && startsAsSnapshot(buffer) && buffer.readUInt32LE(8) !== FORMAT_VERSION;
 }
 
 /** Reads the header; the sections lie within the bytes, one behind the other. */
@@ -164,7 +183,7 @@ function layout(buffer: Buffer) {
 function sections(buffer: Buffer) {
   const minBytes = HEADER_BYTES + CHECKSUM_BYTES;
   if (buffer.length < minBytes) throw invalid(`is ${buffer.length} bytes long; the shortest possible is ${minBytes}`);
-  if (!buffer.subarray(0, MAGIC.length).equals(MAGIC)) throw invalid("does not start as a snapshot does");
+  if (!startsAsSnapshot(buffer)) throw invalid("does not start as a snapshot does");
   const version = buffer.readUInt32LE(8);
   if (version !== FORMAT_VERSION) throw invalid(`has format version ${version}; this server reads ${FORMAT_VERSION}`);
   const precision = PRECISIONS[buffer.readUInt32LE(12)];
@@ -174,12 +193,13 @@ function sections(buffer: Buffer) {
   // As numbers these may be inexact beyond 2^53, but then they are far beyond any length that passes.
   const position = Number(buffer.readBigUInt64LE(32));
   const revision = Number(buffer.readBigUInt64LE(REVISION_AT));
+  const expiresAtMs = Number(buffer.readBigUInt64LE(EXPIRY_AT));
   const tokensAt = HEADER_BYTES + Number(buffer.readBigUInt64LE(40));
   const modelHashAt = tokensAt + buffer.readUInt32LE(20) * 4;
   const conversationAt = modelHashAt + buffer.readUInt32LE(16);
   const samplerAt = conversationAt + buffer.readUInt32LE(24);
   const checksumAt = samplerAt + buffer.readUInt32LE(28);
-  return { precision, position, revision, tokensAt, modelHashAt, conversationAt, samplerAt, checksumAt };
+  return { precision, position, revision, expiresAtMs, tokensAt, modelHashAt, conversationAt, samplerAt, checksumAt };
 }
 
 function checkStateBytes(numBytes: number, position: number, model: SnapshotModel): void {

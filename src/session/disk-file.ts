@@ -78,8 +78,10 @@ export async function inspectSnapshotFile(file: string): Promise<FoundFile> {
     const first = Buffer.alloc(Math.min(size, FIRST_READ_BYTES));
     await readFully(handle, first);
     const { header, snapshotAt } = decodeHeader(first);
-    const expected = snapshotAt + declaredBytes(first.subarray(snapshotAt));
-    if (size !== expected) throw damaged(`is ${size} bytes long; its headers say ${expected}`);
+    const snapshotBytes = declaredBytes(first.subarray(snapshotAt)) ?? size - snapshotAt;
+    if (size !== snapshotAt + snapshotBytes) {
+      throw damaged(`is ${size} bytes long; its headers say ${snapshotAt + snapshotBytes}`);
+    }
     return { ...header, bytes: size, usedAtMs: mtimeMs };
   });
 }

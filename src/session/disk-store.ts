@@ -10,7 +10,7 @@ import { LocalClaims } from "./claims.ts";
 import {
   decodeSnapshot,
   encodeSnapshot,
-  isIntact,
+  isDamaged,
   maxSnapshotBytes,
   type SnapshotModel,
   type StatePrecision,
@@ -99,8 +99,8 @@ export class DiskStore implements StateStore {
     try {
       return decodeSnapshot(bytes, this.#options.model);
     } catch (error) {
-      // Another model's snapshot is whole, and may be wanted again.
-      if (!isIntact(bytes)) await this.#removeDamaged(key, entry, error);
+      // Another model's snapshot is whole, and may be wanted again; so may another version's.
+      if (isDamaged(bytes)) await this.#removeDamaged(key, entry, error);
       throw error;
     }
   }

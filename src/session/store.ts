@@ -15,8 +15,10 @@ export interface Snapshot {
   readonly conversation: unknown;
   /** Where the random numbers stand, if the next answer is to go on with them. */
   readonly sampler?: SamplerState;
-  /** How often what is kept under the key was replaced: stamped by `TieredStore`, which tells old copies by it. */
+  /** Rises whenever what is kept under the key is replaced: stamped by `TieredStore`, which tells old copies by it. */
   readonly revision?: number;
+  /** As it was put, stamped likewise. */
+  readonly expiresAtMs?: number;
 }
 
 export interface SamplerState {
@@ -74,6 +76,16 @@ export interface StateStore {
   close(): Promise<void>;
 }
 
+/** A `StateStore` that several servers share. */
+export interface SharedStore extends StateStore {
+  /**
+   * The revision of what is kept, without reading it.
+   * @returns "deleted" if somebody deleted it, not long ago; undefined if nothing is known of it; 0 if it has no revision
+   */
+  revisionOf(key: string): Promise<number | "deleted" | undefined>;
+}
+
+/** Zeros for a server elsewhere: only that server knows. */
 export interface StoreStats {
   readonly numSnapshots: number;
   readonly bytes: number;

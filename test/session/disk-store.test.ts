@@ -212,6 +212,20 @@ test("another model's snapshot is refused, says which, and stays", async () => {
   expect(await after.has("a")).toBe(true);
 });
 
+test("another version's snapshot is refused, says which, and stays, for it may be read by the next server", async () => {
+  const dir = await newFolder();
+  const before = await open(dir);
+  await before.put("a", snapshot());
+  await before.close();
+  const file = await fileOf(dir);
+  const bytes = await readFile(file);
+  bytes.writeUInt32LE(9, bytes.indexOf("DSMSTATE") + 8);
+  await writeFile(file, bytes);
+  const after = await open(dir);
+  for (let i = 0; i < 2; i++) await expect(after.get("a")).rejects.toThrow("format version 9; this server reads 2");
+  expect(await after.delete("a")).toBe(true);
+});
+
 test("of two files of a key, as a crash may leave them, the newer counts", async () => {
   const dir = await newFolder();
   const store = await open(dir);

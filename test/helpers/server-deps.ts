@@ -24,6 +24,8 @@ export interface TestServer {
   readonly generator: FakeGenerator;
   readonly engine: { status: EngineStatus };
   readonly logLines: LogLine[];
+  /** What the server takes for now. */
+  readonly clock: { nowMs: number };
   /** What the transport observer was told, in order. */
   readonly observed: unknown[];
   post(path: string, body: unknown, headers?: Record<string, string>): Promise<Response>;
@@ -37,6 +39,7 @@ export function createTestServer(options: Partial<ServerOptions> = {}): TestServ
   const logAt = (level: LogLine["level"]) => (fields: object, message: string) => {
     logLines.push({ level, fields: { ...fields }, message });
   };
+  const clock = { nowMs: NOW_MS };
   let lastId = 0;
   const deps: ServerDeps = {
     generator,
@@ -70,7 +73,7 @@ export function createTestServer(options: Partial<ServerOptions> = {}): TestServ
     log: { debug: logAt("debug"), info: logAt("info"), warn: logAt("warn"), error: logAt("error") },
     options: { ...DEFAULT_SERVER_OPTIONS, ...options },
     newId: () => String(++lastId).padStart(8, "0"),
-    nowMs: () => NOW_MS,
+    nowMs: () => clock.nowMs,
   };
   const responses = new Responses(deps);
   const app = createApp(deps, responses);
@@ -80,7 +83,7 @@ export function createTestServer(options: Partial<ServerOptions> = {}): TestServ
       headers: { "content-type": "application/json", ...headers },
       body: typeof body === "string" ? body : JSON.stringify(body),
     });
-  return { app, deps, responses, generator, engine, logLines, observed, post };
+  return { app, deps, responses, clock, generator, engine, logLines, observed, post };
 }
 
 /** The JSON of each `data:` line; `[DONE]` as that string. */

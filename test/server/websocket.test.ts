@@ -5,52 +5,9 @@ import { ResponsesWS } from "openai/resources/responses/ws";
 import { describe, expect, it } from "vitest";
 import { type ClientOptions, WebSocket } from "ws";
 import { DEFAULT_SERVER_OPTIONS, type ServerOptions } from "../../src/server/deps.ts";
-import { type ListeningServer, startTestServer } from "../helpers/listening-server.ts";
+import { startTestServer } from "../helpers/listening-server.ts";
 import { FAKE_MODEL, runtimeFault } from "../helpers/server-deps.ts";
-
-interface Message {
-  type: string;
-  [key: string]: unknown;
-}
-
-/** A plain ws client that collects what it is sent. */
-class Client {
-  readonly socket: WebSocket;
-  readonly messages: Message[] = [];
-  closed: { code: number; reason: string } | undefined;
-
-  constructor(socket: WebSocket) {
-    this.socket = socket;
-    socket.on("message", (data) => this.messages.push(JSON.parse(data.toString())));
-    socket.on("close", (code, reason) => {
-      this.closed = { code, reason: reason.toString() };
-    });
-    socket.on("error", () => {});
-  }
-
-  send(message: unknown): void {
-    this.socket.send(typeof message === "string" ? message : JSON.stringify(message));
-  }
-
-  create(body: object = {}): void {
-    this.send({ type: "response.create", model: FAKE_MODEL, input: "Hi", ...body });
-  }
-
-  /** All messages up to the n-th that ends a response. */
-  async until(isLast: (message: Message) => boolean, count = 1): Promise<Message[]> {
-    await expect.poll(() => this.messages.filter(isLast).length, { timeout: 5000 }).toBeGreaterThanOrEqual(count);
-    return this.messages;
-  }
-}
-
-const isEnd = ({ type }: Message) => /^(error|response\.(completed|incomplete|failed))$/.test(type);
-
-async function open(server: ListeningServer, options: ClientOptions = {}): Promise<Client> {
-  const socket = new WebSocket(server.webSocketUrl, options);
-  const client = new Client(socket);
-  await once(socket, "open");
-  return client;
-}
+import { isEnd, open } from "../helpers/websocket-client.ts";
 
 /** The status of a refused handshake. */
 async function refused(url: string, options: ClientOptions = {}): Promise<{ status: number; body: string }> {
@@ -174,6 +131,9 @@ describe("a response over the WebSocket", () => {
   });
 });
 
+const CREATE = { type: "response.create", input: "a" };
+const INVALID_STREAM_ID = { code: "invalid_stream_id", param: "stream_id" };
+
 describe("a bad message", () => {
   it.each<[name: string, message: unknown, status: number, error: object]>([
     ["that is not JSON", "{nope", 400, { code: "invalid_value" }],
@@ -202,7 +162,10 @@ describe("a bad message", () => {
       { code: "unsupported_value" },
     ],
     ["that cancels nothing", { type: "response.cancel" }, 404, { code: "response_not_found" }],
-    ["with a bad stream_id", { type: "response.create", input: "a", stream_id: 5 }, 400, { param: "stream_id" }],
+    ["with a stream_id that is no text", { ...CREATE, stream_id: 5 }, 400, INVALID_STREAM_ID],
+    ["with an empty stream_id", { ...CREATE, stream_id: "" }, 400, INVALID_STREAM_ID],
+    ["with a stream_id of other characters", { ...CREATE, stream_id: "a b" }, 400, INVALID_STREAM_ID],
+    ["with a long stream_id", { ...CREATE, stream_id: "x".repeat(257) }, 400, INVALID_STREAM_ID],
   ])("%s is answered with an error event, and the connection goes on", async (_name, message, status, error) => {
     await using server = await startTestServer();
     const client = await open(server);
@@ -246,6 +209,167 @@ describe("a bad message", () => {
     release();
     await client.until(({ type }) => type === "response.completed", 3);
     client.socket.close();
+  });
+});
+
+describe("lanes", () => {
+  it("run at once, each with its own events under its own name", async () => {
+    await using server = await startTestServer();
+    const { held, release } = gate();
+    server.generator.script = { reply: ["a", "b"], pace: (index) => (index === 1 ? held : Promise.resolve()) };
+    const client = await open(server);
+    const lanes = ["a", "b", undefined];
+    for (const stream_id of lanes) client.create(stream_id === undefined ? {} : { stream_id });
+    await client.until(({ type }) => type === "response.output_text.delta", 3);
+    expect(server.generator.numRunning).toBe(3);
+    release();
+    const messages = await client.until(isEnd, 3);
+    for (const lane of lanes) {
+      const own = messages.filter(({ stream_id }) => stream_id === lane);
+      expect(own.map(({ sequence_number }) => sequence_number)).toEqual([...own.keys()]);
+      expect(own.at(-1)!.type).toBe("response.completed");
+    }
+    client.socket.close();
+  });
+
+  it("fork: a response goes on from one of another lane, which goes on as well", async () => {
+    await using server = await startTestServer();
+    const client = await open(server);
+    client.create({ stream_id: "main", store: false });
+    await client.until(isEnd);
+    const parent = client.responseIds[0]!;
+    client.create({ stream_id: "main", store: false, previous_response_id: parent });
+    client.create({ stream_id: "critic", store: false, previous_response_id: parent });
+    const ends = (await client.until(isEnd, 3)).filter(isEnd).slice(1);
+    for (const { type, response } of ends) {
+      expect({ type, response }).toMatchObject({
+        type: "response.completed",
+        response: { previous_response_id: parent, usage: { input_tokens_details: { cached_tokens: 13 } } },
+      });
+    }
+    client.socket.close();
+  });
+
+  it("wait for room when as many run as may on one connection", async () => {
+    await using server = await startTestServer(webSocketOptions({ maxInFlight: 2 }));
+    const { held, release } = gate();
+    server.generator.script = { reply: ["a"], pace: () => held };
+    const client = await open(server);
+    for (const stream_id of ["a", "b", "c"]) client.create({ stream_id });
+    await client.until(({ type }) => type === "response.in_progress", 2);
+    await sleep(20);
+    expect(server.generator.numRunning).toBe(2);
+    release();
+    await client.until(({ type }) => type === "response.completed", 3);
+    client.socket.close();
+  });
+
+  it("are named at most so many times; known ones and the one without a name go on", async () => {
+    await using server = await startTestServer(webSocketOptions({ maxLanes: 2 }));
+    const client = await open(server);
+    for (const stream_id of ["a", "b", "c", "a"]) client.create({ stream_id });
+    client.create();
+    const ends = (await client.until(isEnd, 5)).filter(isEnd);
+    expect(ends.find(({ type }) => type === "error")).toMatchObject({
+      status: 400,
+      stream_id: "c",
+      error: {
+        code: "websocket_stream_limit_reached",
+        param: "stream_id",
+        message: expect.stringContaining("at most 2 stream ids"),
+      },
+    });
+    expect(ends.filter(({ type }) => type === "response.completed")).toHaveLength(4);
+    client.socket.close();
+  });
+
+  it("fail alone: an error names its lane, and the others go on", async () => {
+    await using server = await startTestServer();
+    const client = await open(server);
+    client.create({ stream_id: "a", previous_response_id: "resp_x" });
+    client.create({ stream_id: "b" });
+    const ends = (await client.until(isEnd, 2)).filter(isEnd);
+    expect(ends.map(({ type, stream_id }) => [type, stream_id]).sort()).toEqual([
+      ["error", "a"],
+      ["response.completed", "b"],
+    ]);
+    client.socket.close();
+  });
+
+  it("are cancelled one by one: by their name, or by their response's", async () => {
+    await using server = await startTestServer();
+    const { held, release } = gate();
+    server.generator.script = { reply: ["a", "b"], pace: (index) => (index === 1 ? held : Promise.resolve()) };
+    const client = await open(server);
+    for (const stream_id of ["a", "b", "c"]) client.create({ stream_id });
+    await client.until(({ type }) => type === "response.output_text.delta", 3);
+    const idOf = (lane: string) =>
+      (client.messages.find(({ stream_id }) => stream_id === lane)!.response as { id: string }).id;
+    client.send({ type: "response.cancel", stream_id: "a" });
+    client.send({ type: "response.cancel", response_id: idOf("b") });
+    client.send({ type: "response.cancel" });
+    await client.until(({ type }) => type === "error");
+    await sleep(20);
+    release();
+    const ends = (await client.until(isEnd, 4)).filter(isEnd);
+    expect(Object.fromEntries(ends.map(({ type, stream_id }) => [stream_id ?? "none", type]))).toEqual({
+      none: "error",
+      a: "response.incomplete",
+      b: "response.incomplete",
+      c: "response.completed",
+    });
+    client.socket.close();
+  });
+});
+
+describe("a response that is not stored", () => {
+  it("is this connection's alone", async () => {
+    await using server = await startTestServer();
+    const [one, other] = [await open(server), await open(server)];
+    one.create({ store: false });
+    await one.until(isEnd);
+    const previous_response_id = one.responseIds[0]!;
+    other.create({ previous_response_id });
+    expect((await other.until(isEnd)).at(-1)).toMatchObject({
+      type: "error",
+      status: 400,
+      error: { code: "previous_response_not_found", param: "previous_response_id" },
+    });
+    const overHttp = await server.post("/v1/responses", { input: "a", previous_response_id });
+    expect(overHttp.status).toBe(400);
+    expect((await server.app.request(`/v1/responses/${previous_response_id}`)).status).toBe(404);
+    one.create({ previous_response_id });
+    expect((await one.until(isEnd, 2)).at(-1)!.type).toBe("response.completed");
+    one.socket.close();
+    other.socket.close();
+  });
+
+  it("is kept with the few that its lane has made last, and forgotten with the connection", async () => {
+    await using server = await startTestServer(webSocketOptions({ maxUnstoredPerLane: 2 }));
+    const client = await open(server);
+    for (let n = 0; n < 4; n++) client.create({ store: false, stream_id: "a" });
+    client.create({ store: false, stream_id: "b" });
+    await client.until(isEnd, 5);
+    const { responses } = server.generator.conversations;
+    await expect.poll(() => responses.size).toBe(3);
+    client.socket.close();
+    await expect.poll(() => responses.size).toBe(0);
+    expect(server.generator.conversations.records.size).toBe(0);
+  });
+
+  it("ends with its connection, and nothing of it is left", async () => {
+    await using server = await startTestServer();
+    const { held, release } = gate();
+    server.generator.script = { reply: ["a", "b"], pace: (index) => (index === 1 ? held : Promise.resolve()) };
+    const client = await open(server);
+    client.create({ store: false });
+    await client.until(({ type }) => type === "response.output_text.delta");
+    client.socket.terminate();
+    await expect.poll(() => server.observed).toContain("websocket close");
+    release();
+    await expect.poll(() => server.responses.numRunning).toBe(0);
+    expect(server.generator.numAborted).toBe(1);
+    expect(server.generator.conversations.responses.size).toBe(0);
   });
 });
 
@@ -359,6 +483,28 @@ describe("a connection", () => {
     await expect.poll(() => server.generator.numAborted, { timeout: 10_000 }).toBe(1);
     expect(numPulled).toBeLessThan(1000);
     client.socket.terminate();
+  });
+
+  it("lasts for a time: then it is told so, and closes", async () => {
+    await using server = await startTestServer(webSocketOptions({ maxConnectionMs: 60 }));
+    server.generator.script = { reply: ["a", "b"], pace: (index) => (index === 1 ? sleep(120) : Promise.resolve()) };
+    const client = await open(server);
+    client.create();
+    await expect.poll(() => client.closed?.code).toBe(1001);
+    expect(client.messages.at(-1)).toMatchObject({
+      type: "error",
+      status: 400,
+      error: {
+        code: "websocket_connection_limit_reached",
+        message: expect.stringContaining("lasts at most 0.001 minutes"),
+      },
+    });
+    // What it had begun can be followed on another connection.
+    const next = await open(server);
+    const last = client.messages.at(-2)!.sequence_number;
+    next.send({ type: "response.attach", response_id: client.responseIds[0], starting_after: last });
+    expect((await next.until(isEnd)).at(-1)!.type).toBe("response.completed");
+    next.socket.close();
   });
 
   it("that answers no ping is ended; one that does stays", async () => {

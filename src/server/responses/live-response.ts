@@ -70,6 +70,7 @@ export class LiveResponse {
     this.#readers.add(reading);
     this.#unreadBytes = 0;
     if (this.#args.unattended === "waits") clearTimeout(this.#timer);
+    this.check();
     return reading;
   }
 

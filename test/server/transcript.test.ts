@@ -1,0 +1,121 @@
+/** A response's events follow from what it said: any of them can be rendered again, at any time, also from its record. */
+import * as fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import type { GenerationEvent } from "../../src/generation/events.ts";
+import type { ResponseSettings } from "../../src/server/openai/response-object.ts";
+import { parseRecord } from "../../src/server/openai/response-record.ts";
+import { Transcript } from "../../src/server/openai/transcript.ts";
+import { runtimeFault } from "../helpers/server-deps.ts";
+
+const HEAD = { id: "resp_1", itemId: "msg_1", createdS: 5, model: "m" };
+const SETTINGS: ResponseSettings = {
+  instructions: null,
+  previousResponseId: null,
+  maxOutputTokens: null,
+  temperature: 1,
+  topP: 1,
+  topLogprobs: 0,
+  truncation: "disabled",
+  store: true,
+  background: false,
+  metadata: {},
+  parallelToolCalls: true,
+};
+const USAGE = { promptTokens: 3, cachedTokens: 1, completionTokens: 2, stateBytes: 64 };
+
+const ACCEPTED: GenerationEvent = { type: "accepted", prompts: [{ tokenIds: [1], cachedTokens: 0 }] };
+const delta = (text: string): GenerationEvent => ({ type: "delta", index: 0, text, tokenIds: [7] });
+const end = (reason: "stop" | "length" | "aborted"): GenerationEvent[] => [
+  { type: "finished", index: 0, reason },
+  { type: "usage", usage: USAGE },
+];
+
+const make = (background = false) => new Transcript(HEAD, { ...SETTINGS, background }, () => 9);
+
+/** Pushes one after the other; what each made readable, rendered at that time. */
+function play(transcript: Transcript, events: readonly GenerationEvent[], failure?: Error): string[] {
+  const rendered: string[] = [];
+  const readOn = () => {
+    while (rendered.length < transcript.numEvents) rendered.push(transcript.render(rendered.length).json);
+  };
+  for (const event of events) {
+    transcript.push(event);
+    readOn();
+  }
+  if (failure !== undefined) transcript.fail(failure);
+  readOn();
+  return rendered;
+}
+
+const renderAll = (transcript: Transcript) =>
+  Array.from({ length: transcript.numEvents }, (_, number) => transcript.render(number).json);
+
+const texts = fc.array(fc.oneof(fc.constant(""), fc.string({ unit: "binary" })), { maxLength: 12 });
+const reasons = fc.constantFrom("stop" as const, "length" as const, "aborted" as const);
+
+describe("a transcript", () => {
+  it("renders again, later and from its record, what it rendered while it was made", () => {
+    fc.assert(
+      fc.property(texts, reasons, fc.boolean(), fc.boolean(), (pieces, reason, background, fails) => {
+        const transcript = make(background);
+        const made = [ACCEPTED, ...pieces.map(delta)];
+        const seen = fails ? play(transcript, made, runtimeFault()) : play(transcript, [...made, ...end(reason)]);
+        expect(renderAll(transcript)).toEqual(seen);
+        expect(seen.map((json) => JSON.parse(json).sequence_number)).toEqual([...seen.keys()]);
+
+        const { head, settings, state } = transcript;
+        const record = { version: 1, head, settings, input: [], transcript: state };
+        const kept = parseRecord("resp_1", JSON.parse(JSON.stringify(record)));
+        const again = new Transcript(kept.head, kept.settings, () => 0, kept.transcript);
+        expect(renderAll(again)).toEqual(seen);
+        expect(again.response()).toEqual(JSON.parse(seen.at(-1)!).response);
+      }),
+      { numRuns: 200 },
+    );
+  });
+
+  it("in the background is queued until its first token", () => {
+    const transcript = make(true);
+    const types = (events: readonly GenerationEvent[]) => play(transcript, events).map((json) => JSON.parse(json).type);
+    expect(types([ACCEPTED])).toEqual(["response.created", "response.queued"]);
+    expect(transcript.response()).toMatchObject({ status: "queued", output: [], background: true });
+    expect(types([delta("a")]).slice(2, 4)).toEqual(["response.in_progress", "response.output_item.added"]);
+    expect(transcript.response().status).toBe("in_progress");
+  });
+
+  it("that fails before its first token has nothing between its beginning and its end", () => {
+    for (const background of [false, true]) {
+      const seen = play(make(background), [ACCEPTED], runtimeFault()).map((json) => JSON.parse(json));
+      expect(seen).toHaveLength(3);
+      expect(seen.at(-1)).toMatchObject({ type: "response.failed", response: { status: "failed", output: [] } });
+    }
+  });
+
+  it("that fails after its item was closed keeps the item as it was told", () => {
+    const transcript = make();
+    const [finished] = end("stop");
+    const seen = play(transcript, [ACCEPTED, delta("a"), finished!], runtimeFault());
+    expect(renderAll(transcript)).toEqual(seen);
+    expect(JSON.parse(seen.at(-1)!)).toMatchObject({
+      type: "response.failed",
+      response: { status: "failed", completed_at: null, output: [{ status: "completed" }] },
+    });
+  });
+
+  it("is in progress to whoever asks until its last event is there", () => {
+    const transcript = make();
+    const [finished, usage] = end("stop");
+    play(transcript, [ACCEPTED, delta("a"), finished!]);
+    expect(transcript.response()).toMatchObject({ status: "in_progress", usage: null });
+    transcript.push(usage!);
+    expect(transcript.response()).toMatchObject({ status: "completed", completed_at: 9, usage: { total_tokens: 5 } });
+  });
+});
+
+it.each<[string, unknown]>([
+  ["nothing", undefined],
+  ["another version", { version: 2 }],
+  ["a list", []],
+])("%s is no record", (_name, kept) => {
+  expect(() => parseRecord("resp_1", kept)).toThrow(/kept record of response resp_1 is malformed/);
+});

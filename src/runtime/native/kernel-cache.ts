@@ -35,7 +35,8 @@ export async function ensureKernelLibrary(options: EnsureKernelsOptions): Promis
     await mkdir(built);
     await buildKernels(options, join(built, LIBRARY_NAME), join(temporary, "objects"));
     await sealKernelFile(join(built, LIBRARY_NAME));
-    // What is there is broken, or of a process that was faster. Whoever has it loaded keeps it: the file lives on unnamed.
+    if (await isWhole(library)) return library; // another process was faster
+    // What is there is broken. Whoever has it loaded keeps it: the file lives on unnamed.
     await rename(dir, join(temporary, "replaced")).catch(() => undefined);
     await rename(built, dir).catch(async (cause: unknown) => {
       if (!(await isWhole(library))) throw unavailable(`cannot write ${dir}`, cause);

@@ -7,8 +7,10 @@
 # The base is pinned by its full version. To pin the bytes too, append the digest that `docker buildx imagetools inspect`
 # shows for the tag.
 ARG NODE_IMAGE=node:22.22.2-bookworm-slim
+# The same with a C compiler.
+ARG BUILD_IMAGE=node:22.22.2-bookworm
 
-FROM ${NODE_IMAGE} AS build
+FROM ${BUILD_IMAGE} AS build
 WORKDIR /app
 COPY package.json package-lock.json ./
 # Install scripts wait or stay away: ours needs the sources, the dependencies' own download what is not wanted here.
@@ -16,23 +18,29 @@ RUN --mount=type=cache,target=/root/.npm npm ci --ignore-scripts --no-audit --no
 COPY tsconfig.json tsconfig.build.json ./
 COPY src ./src
 RUN npm run build
+COPY kernels ./kernels
+# For every CPU of this architecture: the library chooses among its instruction sets when it is loaded.
+RUN node dist/cli/main.js kernels --out /app/library/libdensemamba-kernels.so --cache-dir /var/tmp/kernels
 COPY docker/slim-modules.mjs ./docker/
 RUN npm prune --omit=dev --ignore-scripts --no-audit --no-fund && node docker/slim-modules.mjs
 COPY LICENSE openapi.yaml ./
 COPY models/densemamba-tales-4m ./models/densemamba-tales-4m
 # Compiles the default model ahead of the first start, and shows that what was built runs.
-RUN node dist/cli/main.js score --token-ids 1,2 --device cpu --cache-dir /var/cache/densemamba
+RUN node dist/cli/main.js score --token-ids 1,2 --device cpu --cache-dir /var/cache/densemamba \
+    --kernel-library /app/library/libdensemamba-kernels.so
 
 FROM ${NODE_IMAGE}
 ENV NODE_ENV=production \
     DENSEMAMBA_HOST=0.0.0.0 \
     DENSEMAMBA_PORT=8080 \
     DENSEMAMBA_CACHE_DIR=/var/cache/densemamba \
+    DENSEMAMBA_KERNEL_LIBRARY=/app/library/libdensemamba-kernels.so \
     HF_HOME=/var/cache/densemamba/huggingface
 WORKDIR /app
 COPY --from=build /app/package.json /app/LICENSE /app/openapi.yaml ./
 COPY --from=build /app/node_modules ./node_modules
 COPY --from=build /app/dist ./dist
+COPY --from=build /app/library ./library
 COPY --from=build /app/models ./models
 # Writable, for models that are mounted and compiled here. The default model needs no writing: the root may be read-only.
 COPY --from=build --chown=1000:1000 /var/cache/densemamba /var/cache/densemamba

@@ -40,7 +40,8 @@ describe("package.json", () => {
 
   it("ships what the program reads at run time", () => {
     expect(bin.densemamba).toBe("dist/cli/main.js");
-    expect(files).toEqual(expect.arrayContaining(["dist", "models/densemamba-tales-4m", "openapi.yaml"]));
+    const read = ["dist", "kernels/*.c", "kernels/*.h", "models/densemamba-tales-4m", "openapi.yaml"];
+    expect(files).toEqual(expect.arrayContaining(read));
     expect(license).toBe("Apache-2.0");
     expect(readFileSync("LICENSE", "utf8")).toContain("Apache License\n                           Version 2.0");
   });

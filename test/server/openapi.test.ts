@@ -12,6 +12,7 @@ import { completionBody } from "../../src/server/openai/completions.ts";
 import { responseBody } from "../../src/server/openai/responses.ts";
 import { forkBody, renameBody, sessionBody } from "../../src/server/openai/sessions.ts";
 import { detokenizeBody, tokenizeBody } from "../../src/server/openai/tokenizing.ts";
+import { gate, pauseAt } from "../helpers/gate.ts";
 import { startTestServer } from "../helpers/listening-server.ts";
 import { createTestServer, runtimeFault, sseData, type TestServer } from "../helpers/server-deps.ts";
 
@@ -155,6 +156,7 @@ describe("answers fit their schemas:", () => {
       { messages, logprobs: true, top_logprobs: 2, return_token_ids: true, stream_options: { include_usage: true } },
     ],
     ["/v1/responses", "ResponseEvent", { input: "a" }],
+    ["/v1/responses", "ResponseEvent", { input: "a", background: true }],
     ["/v1/responses", "ResponseEvent", { input: "a", max_output_tokens: 1, include: ["message.output_text.logprobs"] }],
   ])("every chunk of a streamed POST %s is a %s for %j", async (path, schema, body) => {
     const response = await server.post(path, { ...body, stream: true });
@@ -179,6 +181,7 @@ describe("answers fit their schemas:", () => {
     await once(socket, "open");
     for (const request of [
       { type: "response.create", input: "a", stream_id: "lane" },
+      { type: "response.attach", response_id: "resp_x", starting_after: 3, stream_id: "lane" },
       { type: "response.cancel", response_id: "resp_x" },
     ]) {
       expectValid(request, "WebSocketRequest", "lenient");
@@ -191,6 +194,35 @@ describe("answers fit their schemas:", () => {
       expectValid(message, message.type === "error" ? "WebSocketError" : "WebSocketEvent");
     }
     socket.close();
+  });
+
+  it("responses in the background, retrieved, followed, listed, cancelled and deleted", async () => {
+    const held = gate();
+    server.generator.script = { reply: ["a", "b"], pace: pauseAt(1, held) };
+    const made = await server.post("/v1/responses", { input: "a", background: true });
+    const response = (await made.json()) as { id: string };
+    expectValid(response, "Response");
+    const path = `/v1/responses/${response.id}`;
+    const ask = async (method: string, suffix = "") => server.app.request(path + suffix, { method });
+    expectValid(await (await ask("GET")).json(), "Response");
+    const events = ask("GET", "?stream=true");
+    expectValid(await (await ask("POST", "/cancel")).json(), "Response");
+    for (const event of sseData(await (await events).text())) expectValid(event, "ResponseEvent");
+    expectValid(await (await ask("GET", "/input_items")).json(), "InputItemList");
+    expectValid(await (await ask("DELETE")).json(), "DeletedResponse");
+    expectValid(await (await ask("GET")).json(), "Error");
+  });
+
+  it("sessions, forked, renamed, exported and imported", async () => {
+    await server.post("/v1/sessions", { session_id: "s" });
+    expectValid(await (await server.post("/v1/sessions/s/fork", { session_id: "t" })).json(), "Session");
+    expectValid(await (await server.post("/v1/sessions/t", { session_id: "u" })).json(), "Session");
+    const file = await (await server.app.request("/v1/sessions/u/export")).arrayBuffer();
+    const headers = { "content-type": "application/octet-stream" };
+    const imported = await server.app.request("/v1/sessions/import", { method: "POST", headers, body: file });
+    expectValid(await imported.json(), "Session");
+    const refused = await server.app.request("/v1/sessions/import", { method: "POST", headers, body: "x" });
+    expectValid(await refused.json(), "Error");
   });
 
   it.each<[path: string, schema: string]>([

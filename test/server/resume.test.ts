@@ -20,7 +20,7 @@ const resume = (changes: Partial<ServerOptions["resume"]>) => ({
   resume: { ...DEFAULT_SERVER_OPTIONS.resume, ...changes },
 });
 
-const numberOf = ({ sequence_number }: { sequence_number?: unknown }) => sequence_number as number;
+const numberOf = ({ sequence_number }: Message) => sequence_number as number;
 
 async function expectIdle(server: ListeningServer): Promise<void> {
   await expect.poll(() => server.responses.numRunning).toBe(0);

@@ -171,7 +171,7 @@ export class Generator {
   #reuse({ cacheSalt = "", numPromptLogprobs, echo, numLogprobs }: GenerationRequest): PrefixReuse | undefined {
     const scoresPrompt = numPromptLogprobs !== undefined || (echo && numLogprobs !== undefined);
     if (this.#prefixCache === undefined || scoresPrompt) return undefined;
-    return new PrefixReuse(this.#prefixCache, this.#manifest.modelHash, cacheSalt);
+    return new PrefixReuse(this.#prefixCache, cacheSalt);
   }
 
   #prepare(request: GenerationRequest, lease: Lease, reuse: PrefixReuse | undefined): Promise<PreparedPrompt[]> {

@@ -8,45 +8,37 @@
  */
 import { createHash } from "node:crypto";
 import type { Checkpoints, ResumePoint } from "../engine/sequence.ts";
+import type { PrefixCache } from "../session/prefix-cache.ts";
 import type { PreparedPrompt } from "./prompts.ts";
 
+/** Shorter prefixes are read again: that takes no longer than finding them. */
+export const MIN_PREFIX_TOKENS = 16;
 /**
- * A state is left only where so many tokens were read since the last one. Below, reading them again costs less than the
- * copies, and the states would crowd out longer ones.
+ * To leave a state within a prompt its reading is cut in two, which costs about as much as to decode one token. So it is
+ * left only where so many tokens were read since the last one: for 64 that is some percent of the time to the first token.
  */
-export const MIN_REUSED_TOKENS = 16;
+export const MIN_CUT_TOKENS = 64;
 
-export interface PrefixStates {
-  lookup(
-    scope: string,
-    tokenIds: readonly number[],
-    maxLength: number,
-  ): Promise<{ readonly length: number; readonly state: Uint8Array } | undefined>;
-  insert(scope: string, tokenIds: readonly number[], state: Uint8Array): Promise<void>;
-  shared(scope: string, tokenIds: readonly number[]): number;
-}
+export type PrefixStates = Pick<PrefixCache, "lookup" | "insert" | "shared">;
 
 export class PrefixReuse {
   readonly #cache: PrefixStates;
   readonly #scope: string;
 
   /** @param salt requests of another salt share nothing with these */
-  constructor(cache: PrefixStates, modelHash: string, salt: string) {
+  constructor(cache: PrefixStates, salt: string) {
     this.#cache = cache;
     // A salt is a tenant's secret: it does not go into the keys of stores as it is.
-    this.#scope = createHash("sha256")
-      .update(JSON.stringify([modelHash, salt]))
-      .digest("hex")
-      .slice(0, 32);
+    this.#scope = createHash("sha256").update(salt).digest("hex").slice(0, 32);
   }
 
   /** The prompt, going on from what was read before if there is something. One that goes on from a session stays. */
   async resume(prompt: PreparedPrompt): Promise<PreparedPrompt> {
     const { tokenIds } = prompt;
-    if (prompt.resume !== undefined || tokenIds.length <= MIN_REUSED_TOKENS) return prompt;
+    if (prompt.resume !== undefined || tokenIds.length <= MIN_PREFIX_TOKENS) return prompt;
     const numShared = this.#cache.shared(this.#scope, tokenIds);
     // At least one token must be read: its logits are where the answer begins.
-    const found = await this.#cache.lookup(this.#scope, tokenIds, tokenIds.length - 1);
+    const found = await this.#cache.lookup(this.#scope, tokenIds, { maxLength: tokenIds.length - 1 });
     const start = found?.length ?? 0;
     const junctions =
       found === undefined && prompt.findJunction ? [numShared, await prompt.findJunction()] : [numShared];
@@ -58,7 +50,7 @@ export class PrefixReuse {
 
   /** Whether the end of the answer to this prompt is worth a state. */
   wantsEnd({ tokenIds }: PreparedPrompt): boolean {
-    return tokenIds.length > MIN_REUSED_TOKENS;
+    return tokenIds.length > MIN_PREFIX_TOKENS;
   }
 
   /** @param end at the end of an answer; its state is kept as it is, not copied */
@@ -71,9 +63,7 @@ export class PrefixReuse {
     const positions: number[] = [];
     let previous = start;
     for (const position of [...[...junctions].sort((a, b) => a - b), last]) {
-      if (position - previous < MIN_REUSED_TOKENS || position > last) continue;
-      // So near the end a state of its own is not worth another run: the one in front of the last token serves.
-      if (position < last && last - position < MIN_REUSED_TOKENS) continue;
+      if (position - previous < MIN_CUT_TOKENS || position > last) continue;
       positions.push(position);
       previous = position;
     }

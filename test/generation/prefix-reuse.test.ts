@@ -1,7 +1,7 @@
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import type { GenerationRequest, Prompt } from "../../src/generation/events.ts";
 import type { Generator } from "../../src/generation/generator.ts";
-import { MIN_REUSED_TOKENS } from "../../src/generation/prefix-reuse.ts";
+import { MIN_CUT_TOKENS, MIN_PREFIX_TOKENS } from "../../src/generation/prefix-reuse.ts";
 import { GREEDY } from "../../src/sampling/params.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { bytesOf, type Harness, startEngine, stateAfter } from "../helpers/engine-harness.ts";
@@ -20,7 +20,7 @@ const TEMPLATE = `{% for m in messages %}[{{ m.role }}]{{ m.content }}[end]{% en
 /** Shows of an answer what stands behind its thoughts only, as templates of reasoning models do. */
 const FORGETFUL = `{% for m in messages %}[{{ m.role }}]{{ m.content.split('|')[-1] }}[end]{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}`;
 const SAMPLED = { ...GREEDY, temperature: 1, seed: 7 };
-const MIN = MIN_REUSED_TOKENS;
+const MIN = MIN_CUT_TOKENS;
 
 const ids = (length: number, first = 10) => Array.from({ length }, (_, i) => 10 + ((first + 7 * i) % 300));
 
@@ -67,8 +67,8 @@ describe("a hit gives the same tokens as a cold run", () => {
     ["a minimum of tokens", { sampling: SAMPLED, ignoreEos: false, minTokens: 6 }],
     ["a prompt cut off in front", { truncatePromptTokens: 40 }],
   ])("%s", async (_, given) => {
-    await run(tokens(...ids(60)), { truncatePromptTokens: 60, ...given });
-    for (const prompt of [ids(60), [...ids(60), ...ids(25, 3)], [...ids(40), ...ids(30, 5)]]) {
+    await run(tokens(...ids(160)), { truncatePromptTokens: 160, ...given });
+    for (const prompt of [ids(160), [...ids(160), ...ids(25, 3)], [...ids(140), ...ids(80, 5)]]) {
       const before = numRead();
       const warm = await run(tokens(...prompt), given);
       const numReadWarm = numRead() - before;
@@ -83,16 +83,16 @@ describe("a hit gives the same tokens as a cold run", () => {
 });
 
 test("the same prompt again is read but for its last token", async () => {
-  const first = await run(tokens(...ids(50)));
+  const first = await run(tokens(...ids(150)));
   expect(first.usage.cachedTokens).toBe(0);
-  const again = await run(tokens(...ids(50)));
-  expect(again.usage).toMatchObject({ promptTokens: 50, cachedTokens: 49 });
+  const again = await run(tokens(...ids(150)));
+  expect(again.usage).toMatchObject({ promptTokens: 150, cachedTokens: 149 });
   expect(again.choices).toEqual(first.choices);
 });
 
 test("a history that is sent again, with its answer, is not read again", async () => {
-  const first = await run(tokens(...ids(50)));
-  const history = [...ids(50), ...first.choices[0]!.tokenIds];
+  const first = await run(tokens(...ids(150)));
+  const history = [...ids(150), ...first.choices[0]!.tokenIds];
   const second = await run(tokens(...history, ...ids(20, 4)));
   // The last sampled token was never read.
   expect(second.usage.cachedTokens).toBe(history.length - 1);
@@ -100,75 +100,88 @@ test("a history that is sent again, with its answer, is not read again", async (
 });
 
 test("what two prompts share serves the third from where they parted", async () => {
-  const shared = ids(40);
-  const [a, b, c] = [3, 4, 5].map((first) => tokens(...shared, ...ids(30, first)));
+  const shared = ids(140);
+  const [a, b, c] = [3, 4, 5].map((first) => tokens(...shared, ...ids(80, first)));
   expect((await run(a!)).usage.cachedTokens).toBe(0);
   expect((await run(b!)).usage.cachedTokens).toBe(0);
-  expect(cache.lengths).toContain(40);
+  expect(cache.lengths).toContain(140);
   const third = await run(c!);
-  expect(third.usage.cachedTokens).toBe(40);
+  expect(third.usage.cachedTokens).toBe(140);
   expect(third.choices).toEqual((await runCold(c!)).choices);
 });
 
 test("two prompts of one request that go on from the same beginning both hit", async () => {
-  await run(tokens(...ids(40)));
-  const prompts = [tokens(...ids(40), ...ids(20, 3)), tokens(...ids(40), ...ids(20, 4))];
+  await run(tokens(...ids(140)));
+  const prompts = [tokens(...ids(140), ...ids(20, 3)), tokens(...ids(140), ...ids(20, 4))];
   const { usage, choices } = await fold(generator.generate(request({ prompts, ignoreEos: true })));
-  expect(usage.cachedTokens).toBe(2 * 39);
+  expect(usage.cachedTokens).toBe(2 * 139);
   expect(choices).toEqual((await fold(cold.generate(request({ prompts, ignoreEos: true })))).choices);
 });
 
 test("a prompt whose reading was broken off leaves what it had come to", async () => {
-  const shared = ids(40);
+  const shared = ids(140);
   await run(tokens(...shared, ...ids(20, 3)));
   const abort = new AbortController();
   const long = tokens(...shared, ...ids(200, 4));
   const events = generator.generate(request({ prompts: [long], signal: abort.signal }));
   await events.next();
   const rest = fold(prepend({ type: "accepted", prompts: [] }, events));
-  while (!cache.lengths.includes(40)) await new Promise((resolve) => setImmediate(resolve));
+  while (!cache.lengths.includes(140)) await new Promise((resolve) => setImmediate(resolve));
   abort.abort();
   expect((await rest).choices[0]!.finished!.reason).toBe("aborted");
-  expect((await run(long)).usage.cachedTokens).toBeGreaterThanOrEqual(40);
+  expect((await run(long)).usage.cachedTokens).toBeGreaterThanOrEqual(140);
 });
 
 test("salts keep tenants apart, and are not to be read from the cache", async () => {
-  await run(tokens(...ids(50)), { cacheSalt: "secret" });
-  expect((await run(tokens(...ids(50)))).usage.cachedTokens).toBe(0);
-  expect((await run(tokens(...ids(50)), { cacheSalt: "other" })).usage.cachedTokens).toBe(0);
-  expect((await run(tokens(...ids(50)), { cacheSalt: "secret" })).usage.cachedTokens).toBe(49);
+  await run(tokens(...ids(150)), { cacheSalt: "secret" });
+  expect((await run(tokens(...ids(150)))).usage.cachedTokens).toBe(0);
+  expect((await run(tokens(...ids(150)), { cacheSalt: "other" })).usage.cachedTokens).toBe(0);
+  expect((await run(tokens(...ids(150)), { cacheSalt: "secret" })).usage.cachedTokens).toBe(149);
   expect(JSON.stringify(cache.entries.map(({ scope }) => scope))).not.toContain("secret");
 });
 
 describe("states are left", () => {
   test("in front of a prompt's last token and at the end of the answer", async () => {
-    await run(tokens(...ids(50)), { maxTokens: 8 });
-    expect(cache.lengths).toEqual([49, 57]);
+    await run(tokens(...ids(150)), { maxTokens: 8 });
+    expect(cache.lengths).toEqual([149, 157]);
   });
 
   test("not by prompts of a few tokens", async () => {
-    await run(tokens(...ids(MIN)), { maxTokens: 30 });
+    await run(tokens(...ids(MIN_PREFIX_TOKENS)), { maxTokens: 30 });
     expect(cache.lengths).toEqual([]);
   });
 
+  test("not within short prompts, whose reading would be cut; what follows the answer is served all the same", async () => {
+    const first = await run(tokens(...ids(MIN)), { maxTokens: 30 });
+    expect(cache.lengths).toEqual([MIN + 29]);
+    const next = await run(tokens(...ids(MIN), ...first.choices[0]!.tokenIds, 5, 6));
+    expect(next.usage.cachedTokens).toBe(MIN + 29);
+  });
+
+  test("where two long prompts part, however near to the end of the second", async () => {
+    await run(tokens(...ids(150), ...ids(100, 3)));
+    await run(tokens(...ids(150), ...ids(20, 4)));
+    expect(cache.lengths).toContain(150);
+  });
+
   test("not so near to the last one that reading again is cheaper", async () => {
-    await run(tokens(...ids(50)));
-    await run(tokens(...ids(50), ...ids(MIN - 1, 3)), { maxTokens: 4 });
-    expect(cache.lengths).toEqual([49, 50 + MIN - 1 + 3, 57].sort((a, b) => a - b));
+    await run(tokens(...ids(150)));
+    await run(tokens(...ids(150), ...ids(MIN - 1, 3)), { maxTokens: 4 });
+    expect(cache.lengths).toEqual([149, 157, 150 + MIN - 1 + 3]);
   });
 
   test("once for several samples of a prompt", async () => {
-    await run(tokens(...ids(50)), { numChoices: 4, bestOf: 4, sampling: SAMPLED });
-    expect(cache.lengths).toEqual([49]);
+    await run(tokens(...ids(150)), { numChoices: 4, bestOf: 4, sampling: SAMPLED });
+    expect(cache.lengths).toEqual([149]);
   });
 
   test("not by who asks for log-probabilities of the prompt, who is not served from any either", async () => {
-    await run(tokens(...ids(50)));
+    await run(tokens(...ids(150)));
     const before = cache.lengths;
     for (const given of [{ echo: true, numLogprobs: 1 }, { numPromptLogprobs: 1 }]) {
-      const scored = await run(tokens(...ids(50)), given);
+      const scored = await run(tokens(...ids(150)), given);
       expect(scored.usage.cachedTokens).toBe(0);
-      expect(scored.choices).toEqual((await runCold(tokens(...ids(50)), given)).choices);
+      expect(scored.choices).toEqual((await runCold(tokens(...ids(150)), given)).choices);
     }
     expect(cache.lengths).toEqual(before);
   });
@@ -176,30 +189,30 @@ describe("states are left", () => {
   test("not by sessions, which are gone on from by name", async () => {
     await generator.conversations.createSession("", "s");
     const session = { type: "session", id: "s" } as const;
-    await run(tokens(...ids(50)), { keepAs: session });
-    expect(cache.lengths).toEqual([49]);
-    await run(tokens(...ids(50, 3)), { resumeFrom: session, keepAs: session });
-    expect(cache.lengths).toEqual([49]);
+    await run(tokens(...ids(150)), { keepAs: session });
+    expect(cache.lengths).toEqual([149]);
+    await run(tokens(...ids(150, 3)), { resumeFrom: session, keepAs: session });
+    expect(cache.lengths).toEqual([149]);
   });
 });
 
 test("a cache that cannot keep anything fails no request", async () => {
   cache.insert = () => Promise.reject(new Error("full"));
-  expect((await run(tokens(...ids(50)))).choices[0]!.tokenIds).toHaveLength(8);
+  expect((await run(tokens(...ids(150)))).choices[0]!.tokenIds).toHaveLength(8);
 });
 
 describe("chats", () => {
   const words = (n: number) => Array.from({ length: n }, (_, i) => `w${i} `).join("");
 
   test("instructions are not read again in the second conversation that has them", async () => {
-    const system = { role: "system", content: words(20) };
-    const first = await run(chat(system, `the ${words(10)}`));
+    const system = { role: "system", content: words(60) };
+    const first = await run(chat(system, `the ${words(40)}`));
     expect(first.usage.cachedTokens).toBe(0);
-    const second = await run(chat(system, `and ${words(10)}`));
-    const instructed = await tokenizer.encode(`[system]${words(20)}[end][user]`, { addSpecialTokens: false });
+    const second = await run(chat(system, `and ${words(40)}`));
+    const instructed = await tokenizer.encode(`[system]${words(60)}[end][user]`, { addSpecialTokens: false });
     expect(second.usage.cachedTokens).toBeGreaterThan(instructed.length - 4);
-    expect(second.choices).toEqual((await runCold(chat(system, `and ${words(10)}`))).choices);
-    const given = { ...chat(`xyz ${words(10)}`), instructions: words(20) };
+    expect(second.choices).toEqual((await runCold(chat(system, `and ${words(40)}`))).choices);
+    const given = { ...chat(`xyz ${words(40)}`), instructions: words(60) };
     expect((await run(given)).usage.cachedTokens).toBe(second.usage.cachedTokens);
   });
 
@@ -207,9 +220,9 @@ describe("chats", () => {
     const forgetful = await tinyTokenizer(FORGETFUL);
     const rewriting = makeGenerator(harness.engine, forgetful, { prefixCache: cache });
     const unaided = makeGenerator(harness.engine, forgetful);
-    const question = chat(words(20));
+    const question = chat(words(60));
     const first = await fold(rewriting.generate(request({ prompts: [question], ignoreEos: true })));
-    const next = chat(words(20), { role: "assistant", content: "thoughts|answer" }, words(10));
+    const next = chat(words(60), { role: "assistant", content: "thoughts|answer" }, words(40));
     const second = await fold(rewriting.generate(request({ prompts: [next], ignoreEos: true })));
     expect(second.usage.cachedTokens).toBe(first.usage.promptTokens - 1);
     const alone = await fold(unaided.generate(request({ prompts: [next], ignoreEos: true })));
@@ -228,9 +241,9 @@ describe("chats", () => {
     // An answer with a bar in it is shown shortened, and so read again.
     const [bar] = (await tokenizer.encodeContinuation("|"))!;
     const sampling = { ...GREEDY, logitBias: new Map([[bar!, 100]]) };
-    const first = await say(words(20), false);
+    const first = await say(words(60), false);
     expect(first.choices[0]!.text).toContain("|");
-    const second = await say(words(15), true);
+    const second = await say(words(50), true);
     expect(second.usage.cachedTokens).toBe(first.usage.promptTokens - 1);
   });
 });

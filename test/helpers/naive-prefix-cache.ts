@@ -16,7 +16,7 @@ export class NaivePrefixCache implements PrefixStates {
     return this.entries.map(({ tokenIds }) => tokenIds.length).sort((a, b) => a - b);
   }
 
-  async lookup(scope: string, tokenIds: readonly number[], maxLength: number) {
+  async lookup(scope: string, tokenIds: readonly number[], { maxLength = tokenIds.length } = {}) {
     let best: Entry | undefined;
     for (const entry of this.entries) {
       const { length } = entry.tokenIds;

@@ -17,6 +17,7 @@ export const DEFAULT_MODEL_DIR = path.join(import.meta.dirname, "../../models/de
 
 export interface RealServer {
   readonly engine: Engine;
+  readonly responses: Responses;
   readonly url: string;
   readonly port: number;
   close(): Promise<void>;
@@ -54,6 +55,7 @@ export async function startRealServer(
   const listener = await listen({ app, deps: realDeps, responses, host: "127.0.0.1", port: 0 });
   return {
     engine,
+    responses,
     port: listener.port,
     url: `http://127.0.0.1:${listener.port}`,
     async close() {

@@ -1,0 +1,188 @@
+/** Responses and sessions over the real generation, engine, runtime and default model: what is gone on from is the same. */
+import { once } from "node:events";
+import { setTimeout as sleep } from "node:timers/promises";
+import OpenAI from "openai";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { WebSocket } from "ws";
+import { openRunner } from "../../src/runtime/open.ts";
+import { post, type RealServer, startRealServer } from "../helpers/real-server.ts";
+
+const ASK = { model: "fake-4m", temperature: 0, max_output_tokens: 8 } as const;
+
+let server: RealServer;
+let client: OpenAI;
+
+beforeAll(async () => {
+  server = await startRealServer((options) => openRunner("native", options), {
+    maxBatch: 4,
+    maxQueue: 32,
+    prefillChunk: 16,
+  });
+  client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: "unused", maxRetries: 0 });
+});
+
+afterAll(() => server?.close());
+
+/** Every slot is free, nothing waits, no response is left without an end. */
+async function expectIdle(): Promise<void> {
+  await expect.poll(() => server.engine.load, { timeout: 5000 }).toMatchObject({ slotsInUse: 0, numWaiting: 0 });
+  await expect.poll(() => server.responses.numRunning).toBe(0);
+}
+
+describe("a chain of responses", () => {
+  it("reads only what is new, and forks from any of its members as if that were the last", async () => {
+    const first = await client.responses.create({ ...ASK, input: "Tell me of the sea." });
+    const second = await client.responses.create({ ...ASK, input: "And then?", previous_response_id: first.id });
+    const third = await client.responses.create({ ...ASK, input: "And the end?", previous_response_id: second.id });
+    const again = await client.responses.create({ ...ASK, input: "And then?", previous_response_id: first.id });
+    expect(again.output_text).toBe(second.output_text);
+    const { input_tokens, input_tokens_details } = third.usage!;
+    expect(input_tokens_details.cached_tokens).toBeGreaterThan(second.usage!.input_tokens);
+    expect(input_tokens - input_tokens_details.cached_tokens).toBeLessThan(20);
+    const inSession = await post(`${server.url}/v1/sessions`, { session_id: "s", previous_response_id: second.id });
+    expect(inSession.status).toBe(201);
+    const chat = await client.chat.completions.create({
+      model: "fake-4m",
+      messages: [{ role: "user", content: "And the end?" }],
+      temperature: 0,
+      max_completion_tokens: 8,
+      ...{ session_id: "s" },
+    });
+    expect(chat.choices[0]!.message.content).toBe(third.output_text);
+    await expectIdle();
+  });
+
+  it("has instructions for one of its members alone", async () => {
+    const first = await client.responses.create({ ...ASK, input: "Hello.", instructions: "Speak of the sea only." });
+    const second = await client.responses.create({ ...ASK, input: "And then?", previous_response_id: first.id });
+    const plain = await client.responses.create({ ...ASK, input: "Hello." });
+    const answer = { role: "assistant" as const, content: first.output_text };
+    const whole = await client.responses.create({
+      ...ASK,
+      input: [{ role: "user", content: "Hello." }, answer, { role: "user", content: "And then?" }],
+    });
+    expect(first.usage!.input_tokens).toBeGreaterThan(plain.usage!.input_tokens);
+    expect(second.instructions).toBeNull();
+    expect(whole.usage!.input_tokens).toBeLessThanOrEqual(second.usage!.input_tokens);
+  });
+});
+
+it("a session that was exported and imported says what the original says", async () => {
+  const complete = async (session_id: string) => {
+    const body = { prompt: " and", session_id, max_tokens: 12, temperature: 0, add_special_tokens: false };
+    const answer = await post(`${server.url}/v1/completions`, body);
+    return ((await answer.json()) as { choices: { text: string }[] }).choices[0]!.text;
+  };
+  await post(`${server.url}/v1/sessions`, { session_id: "tale" });
+  await post(`${server.url}/v1/completions`, { prompt: "Once upon a time", session_id: "tale", max_tokens: 8 });
+  const file = new Uint8Array(await (await fetch(`${server.url}/v1/sessions/tale/export`)).arrayBuffer());
+  const upload = (id: string, body: Uint8Array<ArrayBuffer>) =>
+    fetch(`${server.url}/v1/sessions/import?session_id=${id}`, {
+      method: "POST",
+      headers: { "content-type": "application/octet-stream" },
+      body,
+    });
+  expect((await upload("moved", file)).status).toBe(201);
+  await post(`${server.url}/v1/sessions/tale/fork`, { session_id: "forked" });
+  const texts = await Promise.all(["tale", "moved", "forked"].map(complete));
+  expect(new Set(texts).size).toBe(1);
+
+  const flipped = file.slice();
+  flipped[Math.floor(flipped.length / 2)]! ^= 1;
+  for (const [id, broken] of [
+    ["flipped", flipped],
+    ["truncated", file.subarray(0, file.length - 1)],
+  ] as const) {
+    const refused = await upload(id, broken);
+    expect(refused.status, id).toBe(400);
+    expect(await refused.json()).toMatchObject({ error: { code: "invalid_snapshot" } });
+  }
+  await expectIdle();
+});
+
+describe("a response that is cancelled", () => {
+  it("frees its slot and can't be gone on from", async () => {
+    const { id } = await client.responses.create({
+      ...ASK,
+      input: "Tell me of the sea.",
+      max_output_tokens: 2000,
+      background: true,
+      ...{ ignore_eos: true },
+    });
+    await expect.poll(() => server.engine.load.slotsInUse).toBe(1);
+    expect((await client.responses.cancel(id)).status).toBe("cancelled");
+    await expectIdle();
+    const goOn = client.responses.create({ ...ASK, input: "And then?", previous_response_id: id });
+    await expect(goOn).rejects.toMatchObject({ code: "previous_response_not_found" });
+  });
+});
+
+interface Event {
+  type: string;
+  sequence_number: number;
+  response?: { id: string };
+}
+
+const isLast = ({ type }: Event) => /^response\.(completed|incomplete|failed)$/.test(type);
+
+/** Reads some events from a place on, then leaves. */
+type ReadSome = (id: string | undefined, startingAfter: number | undefined, numEvents: number) => Promise<Event[]>;
+
+const LONG = { ...ASK, max_output_tokens: 60, temperature: 1 };
+
+const overSse: ReadSome = async (id, starting_after, numEvents) => {
+  const place = starting_after === undefined ? {} : { starting_after };
+  const stream = await (id === undefined
+    ? client.responses.create({ ...LONG, input: "Tell me of the sea.", stream: true, ...{ ignore_eos: true } })
+    : client.responses.retrieve(id, { stream: true, ...place }));
+  const events: Event[] = [];
+  for await (const event of stream) if (events.push(event as unknown as Event) === numEvents) break;
+  stream.controller.abort();
+  return events;
+};
+
+const overWebSocket: ReadSome = async (response_id, starting_after, numEvents) => {
+  const socket = new WebSocket(`ws://127.0.0.1:${server.port}/v1/responses`);
+  const events: Event[] = [];
+  const enough = new Promise<void>((resolve) => {
+    socket.on("message", (data) => {
+      const event = JSON.parse(data.toString()) as Event;
+      if (events.length < numEvents) events.push(event);
+      if (events.length === numEvents || isLast(event) || event.type === "error") resolve();
+    });
+  });
+  await once(socket, "open");
+  const create = { type: "response.create", ...LONG, input: "Tell me of the sea.", ignore_eos: true };
+  socket.send(
+    JSON.stringify(response_id === undefined ? create : { type: "response.attach", response_id, starting_after }),
+  );
+  await enough;
+  socket.terminate();
+  return events;
+};
+
+describe("many clients at once that lose their connections at random", () => {
+  it("miss nothing and get nothing twice, and every slot is free afterwards", { timeout: 120_000 }, async () => {
+    let seed = 7;
+    const random = (below: number) => {
+      seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0;
+      return Math.floor((seed / 2 ** 32) * below);
+    };
+    const readWhole = async (): Promise<Event[]> => {
+      const events: Event[] = [];
+      while (events.length === 0 || !isLast(events.at(-1)!)) {
+        const read = random(2) === 0 ? overSse : overWebSocket;
+        const last = events.at(-1)?.sequence_number;
+        events.push(...(await read(events[0]?.response?.id, last, 1 + random(25))));
+        await sleep(random(10));
+      }
+      return events;
+    };
+    const all = await Promise.all(Array.from({ length: 8 }, readWhole));
+    for (const events of all) {
+      expect(events.map(({ sequence_number }) => sequence_number)).toEqual([...events.keys()]);
+      expect(await overSse(events[0]!.response!.id, undefined, 1000)).toEqual(events);
+    }
+    await expectIdle();
+  });
+});

@@ -112,18 +112,21 @@ class Rows {
     const outputs = new PointerArray(1);
     inputs.values[0] = values[0]!.address;
     outputs.values[0] = values[1]!.address;
+    const names = [new NameArray(["ids"]), new NameArray(["rows"])] as const;
+    const held: unknown[] = [input, output, inputs, outputs, names];
     try {
       await this.#api.run({
         session: this.#session,
         runOptions: this.#runOptions,
-        inputNames: new NameArray(["ids"]),
+        inputNames: names[0],
         inputs,
-        outputNames: new NameArray(["rows"]),
+        outputNames: names[1],
         outputs,
         firstOutput: 0,
       });
     } finally {
       for (const value of values) this.#api.release(value);
+      held.length = 0; // until here, lest what the run reads and writes be collected under it
     }
     return ids.map((_, i) => [...output.subarray(i * NUM_COLUMNS, (i + 1) * NUM_COLUMNS)]);
   }

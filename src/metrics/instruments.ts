@@ -61,6 +61,11 @@ export function createInstruments(registry: Registry) {
       "Prompt tokens that a kept state covered and that were not read again.",
     ),
 
+    prefixLookups: counter("prefix_cache_lookups_total", "Prompts whose beginning was looked for among kept ones."),
+    prefixLookupHits: counter("prefix_cache_lookup_hits_total", "Lookups that found a beginning read before."),
+    prefixHitTokens: counter("prefix_cache_hit_tokens_total", "Tokens of the beginnings that lookups found."),
+    prefixBytes: gauge("prefix_cache_bytes", "Memory taken by states that are kept for prompts to begin from."),
+
     // Requests, at their end.
     requests: counter("request_success_total", "Ended requests by reason.", ["finished_reason"]),
     firstTokenSeconds: histogram("time_to_first_token_seconds", "Arrival to first token.", REQUEST_SECONDS),

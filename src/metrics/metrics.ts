@@ -2,11 +2,12 @@
  * Watches the engine and the transports and answers scrapes. Counts as things happen; what merely *is* (slots, kept
  * states) is read at the scrape. Knows no HTTP server and no runtime.
  */
-import { Registry } from "prom-client";
+import { type Counter, Registry } from "prom-client";
 import type { EngineObserver, EngineStatus, StepReport } from "../engine/observer.ts";
 import type { SequenceTimings } from "../engine/sequence.ts";
 import type { Manifest } from "../model/artifact.ts";
 import { stateBytes } from "../model/state.ts";
+import type { PrefixCacheStats } from "../session/prefix-cache.ts";
 import type { StoreStats } from "../session/store.ts";
 import { createInstruments, type Instruments } from "./instruments.ts";
 
@@ -29,6 +30,8 @@ export interface MetricsSources {
     readonly maxQueue: number;
   };
   readonly store: () => StoreStats;
+  /** Default: there is no prefix cache. */
+  readonly prefixes?: () => PrefixCacheStats;
 }
 
 const STATES: readonly EngineStatus["state"][] = ["starting", "ready", "recovering", "closed"];
@@ -39,7 +42,8 @@ export class Metrics implements EngineObserver {
   readonly #now: () => number;
   #sources: MetricsSources | undefined;
   #lastStepAtMs: number | undefined;
-  #numEvictedSeen = 0;
+  /** Of what is counted elsewhere: how much the counter here has. */
+  readonly #counted = new Map<Counter, number>();
   #state: EngineStatus["state"] = "starting";
 
   constructor({ modelName, manifest, version, now }: MetricsOptions) {
@@ -157,7 +161,17 @@ export class Metrics implements EngineObserver {
     instruments.storedSnapshots.set(store.numSnapshots);
     instruments.storeBytes.set(store.bytes);
     instruments.storeMaxBytes.set(store.maxBytes);
-    instruments.storeEvictions.inc(store.numEvicted - this.#numEvictedSeen);
-    this.#numEvictedSeen = store.numEvicted;
+    this.#countUpTo(instruments.storeEvictions, store.numEvicted);
+    const prefixes = sources.prefixes?.();
+    if (prefixes === undefined) return;
+    this.#countUpTo(instruments.prefixLookups, prefixes.queries);
+    this.#countUpTo(instruments.prefixLookupHits, prefixes.hits);
+    this.#countUpTo(instruments.prefixHitTokens, prefixes.hitTokens);
+    instruments.prefixBytes.set(prefixes.bytes);
+  }
+
+  #countUpTo(counter: Counter, total: number): void {
+    counter.inc(total - (this.#counted.get(counter) ?? 0));
+    this.#counted.set(counter, total);
   }
 }

@@ -126,6 +126,7 @@ export function tokensAlone(given: SequenceRequest, vocabSize = 29): number[] {
     stopTokenIds: given.stopTokenIds,
     seed: given.sampling.seed ?? 2 ** 52,
     scratch: new SamplingScratch(),
+    ...(given.vocabSize !== undefined && { vocabSize: given.vocabSize }),
   });
   const tokenIds: number[] = [];
   while (tokenIds.length < given.maxTokens) {

@@ -68,15 +68,19 @@ describe("a scrape", () => {
     const { metrics } = setUp();
     const load = { numRunning: 1, numWaiting: 2, slotsInUse: 3, maxBatch: 4, maxQueue: 5 };
     const store = { numSnapshots: 6, bytes: 7, maxBytes: 8, numEvicted: 9 };
-    metrics.watch({ load: () => load, store: () => store });
+    const prefixes = { queries: 12, hits: 3, queryTokens: 100, hitTokens: 40, bytes: 50 };
+    metrics.watch({ load: () => load, store: () => store, prefixes: () => prefixes });
     await scrape(metrics);
     load.slotsInUse = 0;
     store.numEvicted = 11;
+    Object.assign(prefixes, { queries: 14, hits: 5, hitTokens: 70, bytes: 20 });
     const samples = await scrape(metrics);
     const values = ["num_requests_running", "num_requests_waiting", "slots_in_use", "slots_total", "queue_capacity"];
     expect(values.map((name) => samples.get(`densemamba_${name}`))).toEqual([1, 2, 0, 4, 5]);
     const stored = ["store_snapshots", "store_bytes", "store_max_bytes", "store_evictions_total"];
     expect(stored.map((name) => samples.get(`densemamba_${name}`))).toEqual([6, 7, 8, 11]);
+    const reused = ["lookups_total", "lookup_hits_total", "hit_tokens_total", "bytes"];
+    expect(reused.map((name) => samples.get(`densemamba_prefix_cache_${name}`))).toEqual([14, 5, 70, 20]);
   });
 });
 

@@ -150,6 +150,7 @@ function serverOptions(config: Config): ServerOptions {
       maxConnections: config.maxConnections,
       maxMessageBytes: maxBodyBytes,
     },
+    resume: { waitMs: config.resumeMs, waitBytes: config.resumeBytes, backgroundMs: config.backgroundMs },
   };
 }
 

@@ -103,6 +103,21 @@ export const configSchema = z.strictObject({
     description: "silence on a stream after which a heartbeat is sent",
     argument: "<ms>",
   }),
+  resumeMs: integer(0, 3_600_000).default(15_000).meta({
+    description: "time that a stored response goes on for a client that lost its stream",
+    argument: "<ms>",
+  }),
+  resumeBytes: byteSize(0, 2 ** 40)
+    .default(2 ** 20)
+    .meta({
+      description: "text that such a response may be ahead by before it is held back",
+      argument: "<size>",
+      shownDefault: "1MiB",
+    }),
+  backgroundMs: integer(1, MAX_INT32).default(3_600_000).meta({
+    description: "time that a response in the background gets to end",
+    argument: "<ms>",
+  }),
   shutdownMs: integer(0, 3_600_000).default(8000).meta({
     description: "time that running requests get to end on SIGTERM",
     argument: "<ms>",

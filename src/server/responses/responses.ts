@@ -217,7 +217,8 @@ export class Responses {
       head,
       settings,
       input,
-      transcript: structuredClone(state),
+      // A response that goes on must not change what is kept of it.
+      transcript: { ...state, pieces: [...state.pieces], logprobs: state.logprobs && [...state.logprobs] },
       ...(endsByMs === undefined ? {} : { endsByMs }),
     };
     return this.#deps.generator.conversations.keepRecord(owner, head.id, record);

@@ -6,6 +6,7 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
 const SPECIAL = ["<unk>", "<s>", "</s>"];
+export const NUM_SPECIAL = SPECIAL.length;
 
 /** SentencePiece's spelling: ▁ is a space. */
 export function numberedPieces(vocabSize: number): string[] {

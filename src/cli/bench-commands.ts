@@ -34,6 +34,8 @@ export function addBenchCommands(program: Command, { terminal, configOf, runKeys
   const peers = program.command("bench-peers").description("measure llama.cpp and node-llama-cpp beside us; ratios");
   peers
     .option("--shape <name>", "of the random weights, may be repeated; default: all that the peers have", several)
+    .option("--test <name>", "tg128, pp512, batch32 or served32, may be repeated; default: all", several)
+    .option("--weights <precision>", "f32, int8 or int4, may be repeated; default: all", several)
     .option("--rounds <n>", "turns that each of them takes", numberBetween(1, 1000, "integer"), 5)
     .option(
       "--jobs <n>",

@@ -1,28 +1,38 @@
 /** `densemamba bench-peers`: llama.cpp and node-llama-cpp beside us, measured by `bench/peers/`. */
 import { PEER_SHAPES, runPeers } from "../bench/peers/peers.ts";
 import { peersSection } from "../bench/peers/report.ts";
+import { PEER_TESTS } from "../bench/peers/result.ts";
 import type { Config } from "../config.ts";
+import { PRECISIONS } from "../model/artifact.ts";
 import { openRig, pick, printTo } from "./bench.ts";
 import { writePage } from "./performance-page.ts";
 import type { Terminal } from "./terminal.ts";
 import { programVersion } from "./version.ts";
 
 export interface BenchPeersOptions {
-  /** None means all that the peers have. */
+  /** Of each of these, none means all. */
   readonly shape?: readonly string[];
+  readonly test?: readonly string[];
+  readonly weights?: readonly string[];
   readonly rounds: number;
   readonly jobs: number;
   readonly installOnly: boolean;
   readonly write: boolean;
 }
 
-/** @throws `invalid_value` for a shape that the peers have not; Error if a peer cannot be built */
+/** @throws `invalid_value` for a shape, test or precision that there is not; Error if a peer cannot be built */
 export async function benchPeers(config: Config, options: BenchPeersOptions, terminal: Terminal): Promise<void> {
   const print = printTo(terminal);
-  const shapes = (options.shape ?? []).map((name) => pick("--shape", PEER_SHAPES, name));
+  const chosen = <T extends string>(flag: string, known: readonly T[], names: readonly string[] = []) =>
+    names.length > 0 ? names.map((name) => pick(flag, known, name)) : known;
+  const choice = {
+    shapes: chosen("--shape", PEER_SHAPES, options.shape),
+    tests: chosen("--test", PEER_TESTS, options.test),
+    precisions: chosen("--weights", PRECISIONS, options.weights),
+  };
   const result = await runPeers({
+    ...choice,
     ...(await openRig(config, print)),
-    shapes: shapes.length > 0 ? shapes : PEER_SHAPES,
     numRounds: options.rounds,
     jobs: options.jobs,
     installOnly: options.installOnly,

@@ -23,12 +23,13 @@ export interface BenchCommandOptions {
 /** @throws `invalid_value` for a suite or a shape that there is not. */
 export async function bench(config: Config, options: BenchCommandOptions, terminal: Terminal): Promise<BenchResult> {
   const suites = (options.suite ?? []).map((name) => pick("--suite", SUITES, name));
+  const shape = pickShape(options.shape);
   const print = printTo(terminal);
   const result = await runBench({
     ...(await openRig(config, print)),
     suites: suites.length > 0 ? suites : DEFAULT_SUITES,
     modelDir: config.model,
-    shape: pickShape(options.shape),
+    shape,
     sessionTokens: options.sessionTokens,
     version: programVersion(),
     print,

@@ -11,6 +11,7 @@ import { barChart, lineChart } from "../../src/bench/page/svg.ts";
 import { parseBatchedBench, parseLlamaBench } from "../../src/bench/peers/llama-cpp.ts";
 import { peersSection, peersTable } from "../../src/bench/peers/report.ts";
 import type { PeerRow } from "../../src/bench/peers/result.ts";
+import { largestDifference, parseSteps } from "../../src/bench/peers/same-model.ts";
 import { ratioOf, takeTurns } from "../../src/bench/peers/turns.ts";
 import {
   atLeast,
@@ -152,6 +153,30 @@ describe("the peers' reports", () => {
   });
 });
 
+describe("the check that two servers run one model", () => {
+  const list = (...tops: Record<string, number>[]) =>
+    JSON.stringify({ choices: [{ logprobs: { top_logprobs: tops } }] });
+  const objects = (...tops: Record<string, number>[]) => {
+    const content = tops.map((top) => ({
+      top_logprobs: Object.entries(top).map(([token, logprob]) => ({ token, logprob })),
+    }));
+    return JSON.stringify({ choices: [{ logprobs: { content } }] });
+  };
+
+  it("reads both ways of writing log-probabilities, and compares tokens by name", () => {
+    const ours = parseSteps(list({ a: -1, b: -2 }, { c: -1.5, d: -3 }));
+    const theirs = parseSteps(objects({ b: -2.25, a: -1 }, { c: -1.5, e: -3.0625 }));
+    expect(largestDifference(ours, theirs)).toBe(0.25);
+    expect(largestDifference(ours, ours)).toBe(0);
+  });
+
+  it("fails where the likeliest token differs or one of them stops early", () => {
+    const ours = parseSteps(list({ a: -1, b: -2 }));
+    expect(largestDifference(ours, parseSteps(objects({ b: -1, a: -2 })))).toBe(Number.POSITIVE_INFINITY);
+    expect(largestDifference(ours, parseSteps(objects()))).toBe(Number.POSITIVE_INFINITY);
+  });
+});
+
 function row(overrides: Partial<PeerRow> = {}): PeerRow {
   const samples = [
     { name: "densemamba", values: [200, 300, 220] },
@@ -263,7 +288,7 @@ describe("the page", () => {
           numRounds: 3,
           bandwidth: 1e10,
           rows: [row()],
-          agreement: { "mamba-130m": 32 },
+          differences: { "mamba-130m": 2e-6 },
         }),
         loadSection({
           ...load,

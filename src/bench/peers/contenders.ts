@@ -1,15 +1,16 @@
 /** Who is measured at what: for each test the contenders, ours first, each of which gives tokens per second when it is its turn. */
 import { join } from "node:path";
 import type { Precision } from "../../model/artifact.ts";
+import { randomPrompt } from "../load/arrivals.ts";
 import { runTogether, togetherRate } from "../load/open-loop.ts";
-import { streamCompletion } from "../load/stream-client.ts";
 import { MAX_BATCH, type Rig, randomArtifact, type ShapeName, serveFlags, withRunner } from "../rig.ts";
 import { measureDecodeRate, measurePrefillRate } from "../runner-rates.ts";
 import { ServerProcess } from "../server-process.ts";
 import type { LlamaTools } from "./install.ts";
 import { type LlamaModel, llamaBatchedBench, llamaBench, startLlamaServer } from "./llama-cpp.ts";
 import { NodeLlama } from "./node-llama.ts";
-import { BARE_TESTS, LLAMA_CPP, NODE_LLAMA, OURS, type PeerRow } from "./result.ts";
+import { type BareTest, LLAMA_CPP, NODE_LLAMA, OURS, type PeerRow } from "./result.ts";
+import { largestDifference, likeliestTokens } from "./same-model.ts";
 import type { SameWeights } from "./same-weights.ts";
 import { type Contender, takeTurns } from "./turns.ts";
 
@@ -25,13 +26,18 @@ const PROMPT = 512;
 const TOGETHER_TOKENS = 64;
 const SERVED_PROMPT = 8;
 const TIMEOUT_MS = 120_000;
+const CHECK_PROMPT = 64;
+const CHECK_TOKENS = 16;
+/** Of a log-probability. Rounding stays far below, another model is far above. */
+const MAX_DIFFERENCE = 0.01;
 
-/** The tests without a server, in one precision. */
+/** Tests without a server, in one precision. */
 export async function measureBare(
   rig: PeerRig,
   shape: ShapeName,
   weights: SameWeights,
   precision: Precision,
+  tests: readonly BareTest[],
   onRow: (row: PeerRow) => void,
 ): Promise<void> {
   const artifact = await randomArtifact(rig, shape, precision);
@@ -40,7 +46,7 @@ export async function measureBare(
   try {
     await withRunner(rig, artifact.dir, async (runner) => {
       await measureDecodeRate(runner, 1, 32); // warm-up
-      const tests: Record<(typeof BARE_TESTS)[number], readonly Contender["measure"][]> = {
+      const measures: Record<BareTest, readonly Contender["measure"][]> = {
         tg128: [
           () => measureDecodeRate(runner, 1, GENERATED),
           () => llamaBench(llama, { kind: "tg", numTokens: GENERATED }),
@@ -59,8 +65,8 @@ export async function measureBare(
             : []),
         ],
       };
-      for (const test of BARE_TESTS) {
-        const contenders = tests[test].map((measure, i) => ({ name: [OURS, LLAMA_CPP, NODE_LLAMA][i]!, measure }));
+      for (const test of tests) {
+        const contenders = measures[test].map((measure, i) => ({ name: [OURS, LLAMA_CPP, NODE_LLAMA][i]!, measure }));
         onRow({ shape, test, precision, samples: await takeTurns(contenders, rig.numRounds) });
       }
     });
@@ -90,20 +96,16 @@ export async function measureServed(
   });
 }
 
-/** Of `numTokens` greedy tokens in f32, how many both servers agree on before they part: that they run the same model. */
-export async function countAgreement(rig: PeerRig, weights: SameWeights, numTokens: number): Promise<number> {
-  return withServers(rig, weights, "f32", async (...servers) => {
-    const request = { promptIds: [5, 17, 101, 40], maxTokens: numTokens, timeoutMs: TIMEOUT_MS };
-    const texts = await Promise.all(
-      servers.map(async ({ baseUrl }) => {
-        const { text, error } = await streamCompletion({ baseUrl }, request);
-        if (error !== undefined) throw new Error(`${baseUrl}: ${error}`);
-        return text.trim().split(/\s+/); // a token is a number
-      }),
+/** How far apart both servers' log-probabilities are in f32. @throws Error if it is so far that the models differ */
+export async function checkSameModel(rig: PeerRig, weights: SameWeights): Promise<number> {
+  return withServers(rig, weights, "f32", async (ours, theirs) => {
+    const prompt = randomPrompt(CHECK_PROMPT, 1);
+    const difference = largestDifference(
+      await likeliestTokens(ours, prompt, CHECK_TOKENS),
+      await likeliestTokens(theirs, prompt, CHECK_TOKENS),
     );
-    const [ours, theirs] = texts as [string[], string[]];
-    const parting = ours.findIndex((token, i) => token !== theirs[i]);
-    return parting === -1 ? ours.length : parting;
+    if (difference <= MAX_DIFFERENCE) return difference;
+    throw new Error(`log-probabilities differ by ${difference}, more than ${MAX_DIFFERENCE}: not the same model`);
   });
 }
 

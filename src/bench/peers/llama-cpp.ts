@@ -39,8 +39,14 @@ export async function llamaBatchedBench(
   const context = numSequences * (numPrompt + numTokens);
   const sizes = ["-c", `${context}`, "-npp", `${numPrompt}`, "-ntg", `${numTokens}`, "-npl", `${numSequences}`];
   const options = ["-m", ggufPath, "-t", `${threads}`, "-ngl", "0", "--output-format", "jsonl"];
-  return parseBatchedBench(await runTool(tools["llama-batched-bench"], [...options, ...sizes]));
+  // NOTE: it prints from a thread that its exit may cut off: then it has measured and said nothing, and measures again.
+  for (let attempt = 1; ; attempt++) {
+    const output = await runTool(tools["llama-batched-bench"], [...options, ...sizes]);
+    if (output.trim() !== "" || attempt === MAX_ATTEMPTS) return parseBatchedBench(output);
+  }
 }
+
+const MAX_ATTEMPTS = 5;
 
 /** @throws Error if there is no line of results */
 export function parseBatchedBench(output: string): number {

@@ -7,13 +7,12 @@ import { join } from "node:path";
 import { openWeights } from "../../model/open-weights.ts";
 import { numElements } from "../../model/state.ts";
 import type { WeightTensor } from "../../model/weights.ts";
-import { numberedPieces } from "../numbered-tokenizer.ts";
+import { NUM_SPECIAL, numberedPieces } from "../numbered-tokenizer.ts";
 import { type GgufTensor, type GgufValue, writeGguf } from "./gguf.ts";
 
 const CHUNK_ELEMENTS = 1 << 22;
 /** llama.cpp's kinds of tokens. */
 const NORMAL = 1;
-const UNKNOWN = 2;
 const CONTROL = 3;
 
 /** Reads `config.json` and the weights of `modelDir`, writes f32 to `path`. @throws Error for a model with dense links */
@@ -58,17 +57,18 @@ function metadataOf(config: MambaConfig): Record<string, GgufValue> {
     "mamba.ssm.inner_size": u32(config.expand * config.hidden_size),
     "mamba.ssm.state_size": u32(config.state_size),
     "mamba.ssm.time_step_rank": u32(config.time_step_rank),
-    "tokenizer.ggml.model": { type: "string", value: "llama" },
-    "tokenizer.ggml.tokens": { type: "strings", values: pieces },
-    "tokenizer.ggml.scores": { type: "f32s", values: pieces.map(() => 0) },
+    "tokenizer.ggml.model": { type: "string", value: "gpt2" },
+    "tokenizer.ggml.pre": { type: "string", value: "default" },
+    "tokenizer.ggml.tokens": { type: "strings", values: pieces.map((piece) => piece.replace("▁", "Ġ")) },
+    "tokenizer.ggml.merges": { type: "strings", values: [] },
     "tokenizer.ggml.token_type": {
       type: "i32s",
-      values: pieces.map((_, id) => (id === 0 ? UNKNOWN : id <= 2 ? CONTROL : NORMAL)),
+      values: pieces.map((_, id) => (id < NUM_SPECIAL ? CONTROL : NORMAL)),
     },
     "tokenizer.ggml.bos_token_id": u32(1),
     "tokenizer.ggml.eos_token_id": u32(2),
     "tokenizer.ggml.add_bos_token": { type: "bool", value: false },
-    "tokenizer.ggml.add_space_prefix": { type: "bool", value: false },
+    "tokenizer.ggml.unknown_token_id": u32(0),
   };
 }
 

@@ -2,14 +2,14 @@
  * `npm run bench:peers`: llama.cpp and node-llama-cpp beside us, on the same weights with the same threads, in one run in
  * turns. What counts are the ratios.
  */
-import { PRECISIONS } from "../../model/artifact.ts";
+import type { Precision } from "../../model/artifact.ts";
 import { measureReadBandwidth } from "../bandwidth.ts";
 import { describeMachine, formatMachine } from "../machine.ts";
 import type { Rig, ShapeName } from "../rig.ts";
-import { countAgreement, measureBare, measureServed, peersDir } from "./contenders.ts";
+import { checkSameModel, measureBare, measureServed, peersDir } from "./contenders.ts";
 import { installLlamaCpp, installNodeLlamaCpp, LLAMA_CPP_PYTHON, NODE_LLAMA_CPP } from "./install.ts";
 import { formatRow } from "./report.ts";
-import { AGREEMENT_TOKENS, type PeerRow, type PeersResult } from "./result.ts";
+import { BARE_TESTS, type PeerRow, type PeersResult, type PeerTest } from "./result.ts";
 import { prepareModel } from "./same-weights.ts";
 
 /** Shapes that llama.cpp has: plain Mamba. */
@@ -17,6 +17,9 @@ export const PEER_SHAPES = ["mamba-130m", "mamba-4m"] as const satisfies readonl
 
 export interface PeersOptions extends Rig {
   readonly shapes: readonly ShapeName[];
+  readonly tests: readonly PeerTest[];
+  /** For tests without a server; that one is in eight bits. */
+  readonly precisions: readonly Precision[];
   readonly numRounds: number;
   /** Compilers at once while llama.cpp is built. */
   readonly jobs: number;
@@ -53,16 +56,19 @@ export async function runPeers(options: PeersOptions): Promise<PeersResult | und
   print(`${formatMachine(machine)}; memory reads ${(bandwidth / 1e9).toFixed(1)} GB/s`);
 
   const rows: PeerRow[] = [];
-  const agreement: Record<string, number> = {};
+  const differences: Record<string, number> = {};
   const add = (row: PeerRow) => {
     rows.push(row);
     print(formatRow(row));
   };
   for (const { shape, weights } of prepared) {
-    agreement[shape] = await countAgreement(rig, weights, AGREEMENT_TOKENS);
-    print(`${shape}: in f32 both servers generate the same ${agreement[shape]} of ${AGREEMENT_TOKENS} tokens`);
-    for (const precision of PRECISIONS) await measureBare(rig, shape, weights, precision, add);
-    add(await measureServed(rig, shape, weights, "int8"));
+    differences[shape] = await checkSameModel(rig, weights);
+    print(`${shape}: in f32 both servers' log-probabilities differ by at most ${differences[shape].toPrecision(2)}`);
+    const bare = BARE_TESTS.filter((test) => options.tests.includes(test));
+    for (const precision of bare.length > 0 ? options.precisions : []) {
+      await measureBare(rig, shape, weights, precision, bare, add);
+    }
+    if (options.tests.includes("served32")) add(await measureServed(rig, shape, weights, "int8"));
   }
-  return { machine, numRounds: options.numRounds, bandwidth, rows, agreement };
+  return { machine, numRounds: options.numRounds, bandwidth, rows, differences };
 }

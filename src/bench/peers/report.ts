@@ -6,15 +6,7 @@ import type { Section } from "../page/sections.ts";
 import type { BarGroup } from "../page/svg.ts";
 import { barChart } from "../page/svg.ts";
 import { formatNumber, markdownTable, median } from "../report.ts";
-import {
-  AGREEMENT_TOKENS,
-  LLAMA_CPP,
-  NODE_LLAMA,
-  OURS,
-  type PeerRow,
-  type PeersResult,
-  type PeerTest,
-} from "./result.ts";
+import { LLAMA_CPP, NODE_LLAMA, OURS, type PeerRow, type PeersResult, type PeerTest } from "./result.ts";
 import { PEER_TYPES } from "./same-weights.ts";
 import { ratioOf, type Samples } from "./turns.ts";
 
@@ -56,7 +48,7 @@ export function peersSection(result: PeersResult): Section {
     ...shapes.flatMap((shape) => [
       `![Tokens per second, ${shape}](performance/peers-${shape}.svg)`,
       peersTable(result.rows, shape),
-      `In f32 both servers generate the same ${result.agreement[shape]} of ${AGREEMENT_TOKENS} greedy tokens: it is the same model.`,
+      `In f32 the log-probabilities of both servers differ by at most ${result.differences[shape]?.toPrecision(2)}: it is the same model.`,
     ]),
   ];
   const charts = shapes.map((shape) => [`${shape}.svg`, peersChart(result.rows, shape)] as const);

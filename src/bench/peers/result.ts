@@ -6,6 +6,7 @@ import type { Samples } from "./turns.ts";
 
 /** Tests without a server; with llama-bench's names where it has them. */
 export const BARE_TESTS = ["tg128", "pp512", "batch32"] as const;
+export type BareTest = (typeof BARE_TESTS)[number];
 export const PEER_TESTS = [...BARE_TESTS, "served32"] as const;
 export type PeerTest = (typeof PEER_TESTS)[number];
 
@@ -27,8 +28,6 @@ export interface PeersResult {
   /** Bytes per second. */
   readonly bandwidth: number;
   readonly rows: readonly PeerRow[];
-  /** Per shape, of the first 32 greedy tokens in f32, how many our server and llama.cpp's agree on. */
-  readonly agreement: Readonly<Record<string, number>>;
+  /** Per shape, the largest difference between our server's log-probabilities and llama.cpp's in f32. */
+  readonly differences: Readonly<Record<string, number>>;
 }
-
-export const AGREEMENT_TOKENS = 32;

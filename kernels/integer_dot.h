@@ -19,7 +19,6 @@
 
 typedef float dot_floats __attribute__((vector_size(DOT_ROWS * 4)));
 #if defined(__AVX512BW__)
-#include <immintrin.h>
 #define DOT_INPUTS 12 /* inputs whose sums stay in registers together */
 
 typedef __m512i dot_weights;
@@ -59,7 +58,6 @@ DM_INLINE dot_floats dot_total(dot_partial y) {
 }
 
 #elif defined(__AVX2__)
-#include <immintrin.h>
 #define DOT_INPUTS 6
 
 typedef struct { __m256i low, high; } dot_weights;

@@ -1,12 +1,14 @@
 /**
- * The instruction sets that every operator is compiled for, the best last, and whether this CPU has them. The compile
- * flags of each are in src/runtime/native/kernel-flags.ts.
+ * The instruction sets that every operator is compiled for, the best last, unless the compiler is told of fewer; and whether
+ * this CPU has them. The compile flags of each are in src/runtime/native/kernel-build.ts.
  */
 #ifndef DENSEMAMBA_ISA_H
 #define DENSEMAMBA_ISA_H
 
 #if defined(__x86_64__)
+#ifndef DM_ISAS
 #define DM_ISAS(X) X(baseline) X(avx2) X(avx512)
+#endif
 
 static inline int dm_supports_baseline(void) {
   return 1;
@@ -23,7 +25,9 @@ static inline int dm_supports_avx512(void) {
 }
 #else
 /* On arm64 the baseline has NEON. */
+#ifndef DM_ISAS
 #define DM_ISAS(X) X(baseline)
+#endif
 
 static inline int dm_supports_baseline(void) {
   return 1;

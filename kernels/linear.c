@@ -30,8 +30,6 @@ _Static_assert(HALVES == 2, "a tile is two halves");
 #define MAX_INPUT 32767.0f
 /** Below this a row counts as zero: its inverse would be infinite. */
 #define SMALLEST 1e-30f
-/** 1.5 · 2^23: added to a small float it leaves a whole number in the low bits. */
-#define ROUNDER 12582912.0f
 
 /** Rounds one row to int16 codes, |x| <= 32767 · scale. With a NaN or an infinity in it the scale is NaN, and so is the result. */
 static void round_row(const float *x, size_t count, int16_t *codes, float *scale) {
@@ -58,7 +56,7 @@ static void round_row(const float *x, size_t count, int16_t *codes, float *scale
   typedef int16_t narrow __attribute__((vector_size(DM_LANES * 2)));
   const float inverse = MAX_INPUT / largest;
   for (i = 0; i + DM_LANES <= count; i += DM_LANES) {
-    const narrow whole = __builtin_convertvector((vi)(vf_load(x + i) * inverse + ROUNDER), narrow); /* the low 16 bits */
+    const narrow whole = __builtin_convertvector((vi)(vf_load(x + i) * inverse + VF_ROUNDER), narrow); /* the low 16 bits */
     memcpy(codes + i, &whole, sizeof whole);
   }
   for (; i < count; i++) codes[i] = (int16_t)__builtin_rintf(x[i] * inverse);

@@ -175,9 +175,10 @@ DM_EXPORT int densemamba_kernels_version(void) {
   return DM_KERNELS_VERSION;
 }
 
-/** The name of the instruction set that `RegisterCustomOps` takes: the best that this CPU has. */
+/** The instruction set that `RegisterCustomOps` takes: the best of this library that this CPU has; NULL if there is none. */
 DM_EXPORT const char *densemamba_kernels_isa(void) {
-  return find_isa(NULL)->name;
+  const Isa *isa = find_isa(NULL);
+  return isa == NULL ? NULL : isa->name;
 }
 
 /** As `RegisterCustomOps`, with the instruction set named, NULL for the best. Fails if this CPU does not have it. */
@@ -188,7 +189,9 @@ DM_EXPORT OrtStatus *densemamba_kernels_register(OrtSessionOptions *options, con
     return api->CreateStatus(ORT_FAIL, "the kernels need ONNX Runtime 1.24 or later");
   }
   const Isa *isa = find_isa(name);
-  if (isa == NULL) return api->CreateStatus(ORT_INVALID_ARGUMENT, "the kernels do not know, or this CPU lacks, the instruction set");
+  if (isa == NULL) {
+    return api->CreateStatus(ORT_INVALID_ARGUMENT, "the kernels were not built for, or this CPU lacks, the instruction set");
+  }
   _Atomic(OrtCustomOpDomain *) *shared = &domains[isa - isas];
   OrtCustomOpDomain *domain = atomic_load(shared);
   if (domain == NULL) {

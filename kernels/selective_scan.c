@@ -4,8 +4,9 @@
  *
  *     Δ = softplus(W_dt dt + b)    h_t = exp(Δ A) h_{t-1} + (Δ u) B    y = C h + Σ_i G_i (C h^{l-i}) + D u    out = y SiLU(z)
  *
- * A task is a range of channels of one sequence: it walks over time with its part of the state in the cache, and reads and
- * writes each state once a step. So the state is updated in place.
+ * A task is a range of channels of one sequence. It walks over time with its part of the state, of A and of W_dt close together
+ * in the first-level cache (where they lie in memory, a row of channels apart, they would push one another out), and so
+ * reads and writes the state in memory once. A single step works where things are.
  */
 #include <stdlib.h>
 
@@ -26,61 +27,133 @@ typedef struct {
   const float *A;                    /* [N,E], negative */
   const float *D;                    /* [E] */
   const float *gates;                /* [B,T,numGates·E] */
-  const float *histories[MAX_LINKS]; /* h^{l-1}, h^{l-2}, …: [B,T,N,E] */
+  const float *histories[MAX_LINKS]; /* h^{l-1}, h^{l-2}, …, see `history_offset`; or states [B,N,E] */
+  bool linksAreStates;
   float *out;                        /* [B,T,E] */
   float *present;                    /* [B,N,E] */
-  float *history;                    /* [B,T,N,E] or NULL */
-  size_t channelsPerTask;
+  float *history;                    /* or NULL */
 } Scan;
 
-/** softplus(W_dt dt + b): four sums at once, since one would wait for itself. */
-DM_INLINE vf step_size(const Scan *s, const float *dt, size_t e, size_t lanes) {
-  const size_t E = s->numChannels;
-  const float *w = s->stepWeight + e;
-  vf sum[4] = {vf_load_some(s->stepBias + e, lanes), {0}, {0}, {0}};
-  size_t r = 0;
-  for (; r + 4 <= s->rank; r += 4) {
-    for (size_t i = 0; i < 4; i++) sum[i] += dt[r + i] * vf_load_some(w + (r + i) * E, lanes);
-  }
-  for (; r < s->rank; r++) sum[0] += dt[r] * vf_load_some(w + r * E, lanes);
-  return vf_softplus((sum[0] + sum[1]) + (sum[2] + sum[3]));
+/** Channels of a task: what it keeps of state, A and W_dt should fill no more than the first-level cache. */
+enum { CHANNELS_PER_TASK = 64 };
+
+static size_t num_parts(size_t numChannels) { return (numChannels + CHANNELS_PER_TASK - 1) / CHANNELS_PER_TASK; }
+
+/** Histories [B, parts, T, N, CHANNELS_PER_TASK]: what a task writes and what its like in a later layer reads is one stream. */
+static inline size_t history_offset(const Scan *s, size_t b, size_t t, size_t first) {
+  const size_t part = b * num_parts(s->numChannels) + first / CHANNELS_PER_TASK;
+  return (part * s->numSteps + t) * s->stateSize * CHANNELS_PER_TASK;
 }
 
-/** C · h of one step of a shallower layer. */
-DM_INLINE vf readout(const float *h, const float *C, size_t N, size_t E, size_t lanes) {
-  vf even = {0}, odd = {0};
+/** What a task works on: channels [first, first + count) of a sequence. */
+typedef struct {
+  size_t first, count;
+  const float *stepWeight; /* [R] rows of its channels, `stride` apart; likewise the others */
+  const float *A;          /* [N] rows */
+  const float *from;       /* [N] rows */
+  float *to;               /* [N] rows; may be `from` */
+  size_t stride;
+} Part;
+
+/** Calls `body(at, lanes)` for each vector of the part; with constant lanes for all but the last. */
+#define EACH_VECTOR(part, body)                                                  \
+  do {                                                                           \
+    size_t at = 0;                                                               \
+    for (; at + DM_LANES <= (part)->count; at += DM_LANES) body(at, DM_LANES);   \
+    if (at < (part)->count) body(at, (part)->count - at);                        \
+  } while (0)
+
+/** W_dt dt + b: four sums at once, since one would wait for itself. */
+DM_INLINE void step_sum(const Scan *s, const Part *part, const float *dt, float *sums, size_t at, size_t lanes) {
+  const float *w = part->stepWeight + at;
+  const size_t stride = part->stride;
+  vf a = vf_load_some(s->stepBias + part->first + at, lanes), b = {0}, c = {0}, d = {0};
+  size_t r = 0;
+  for (; r + 4 <= s->rank; r += 4, w += 4 * stride) {
+    a += dt[r] * vf_load_some(w, lanes);
+    b += dt[r + 1] * vf_load_some(w + stride, lanes);
+    c += dt[r + 2] * vf_load_some(w + 2 * stride, lanes);
+    d += dt[r + 3] * vf_load_some(w + 3 * stride, lanes);
+  }
+  for (; r < s->rank; r++, w += stride) a += dt[r] * vf_load_some(w, lanes);
+  vf_store_some(sums + at, (a + b) + (c + d), lanes);
+}
+
+/** h_t = exp(Δ A) h_{t-1} + written, of one row of the state; e^x = 2^(x log2 e). */
+DM_INLINE vf advance(const float *A, const float *from, float *to, float *kept, vf deltaLog2, vf written, size_t lanes) {
+  const vf h = vf_exp2_negative(deltaLog2 * vf_load_some(A, lanes)) * vf_load_some(from, lanes) + written;
+  vf_store_some(to, h, lanes);
+  if (kept) vf_store_some(kept, h, lanes);
+  return h;
+}
+
+/** The recurrence, and C h + D u. */
+DM_INLINE void recur(const Scan *s, const Part *part, const float *u, const float *B, const float *C, const float *deltas,
+                     float *y, float *kept, size_t at, size_t lanes) {
+  const size_t N = s->stateSize, stride = part->stride;
+  const float *A = part->A + at, *from = part->from + at;
+  float *to = part->to + at;
+  kept = kept ? kept + at : NULL;
+  const vf uHere = vf_load_some(u + at, lanes), delta = vf_load_some(deltas + at, lanes);
+  const vf deltaU = delta * uHere, deltaLog2 = delta * 1.44269504088896341f;
+  vf even = vf_load_some(s->D + part->first + at, lanes) * uHere, odd = {0};
   size_t n = 0;
   for (; n + 2 <= N; n += 2) {
-    even += C[n] * vf_load_some(h + n * E, lanes);
-    odd += C[n + 1] * vf_load_some(h + (n + 1) * E, lanes);
+    even += C[n] * advance(A, from, to, kept, deltaLog2, B[n] * deltaU, lanes);
+    odd += C[n + 1] * advance(A + stride, from + stride, to + stride, kept ? kept + CHANNELS_PER_TASK : NULL, deltaLog2,
+                              B[n + 1] * deltaU, lanes);
+    A += 2 * stride;
+    from += 2 * stride;
+    to += 2 * stride;
+    kept = kept ? kept + 2 * CHANNELS_PER_TASK : NULL;
   }
-  if (n < N) even += C[n] * vf_load_some(h + n * E, lanes);
-  return even + odd;
+  if (n < N) even += C[n] * advance(A, from, to, kept, deltaLog2, B[n] * deltaU, lanes);
+  vf_store_some(y + at, even + odd, lanes);
 }
 
-/** One step of `lanes` channels from e on. `from` and `to` are the states at channel e, and may be the same. */
-DM_INLINE void step(const Scan *s, size_t row, size_t e, const float *parameters, const float *from, float *to,
-                    size_t lanes) {
-  const size_t E = s->numChannels, N = s->stateSize;
+/** y + G (C h) with h of a shallower layer: [N] rows, `stride` apart. */
+DM_INLINE void read_link(const float *h, size_t stride, const float *C, size_t N, const float *gate, float *y, size_t at,
+                         size_t lanes) {
+  h += at;
+  vf even = {0}, odd = {0};
+  size_t n = 0;
+  for (; n + 2 <= N; n += 2, h += 2 * stride) {
+    even += C[n] * vf_load_some(h, lanes);
+    odd += C[n + 1] * vf_load_some(h + stride, lanes);
+  }
+  if (n < N) even += C[n] * vf_load_some(h, lanes);
+  vf_store_some(y + at, vf_load_some(y + at, lanes) + vf_load_some(gate + at, lanes) * (even + odd), lanes);
+}
+
+/**
+ * One step. In several loops over the channels, since a single one would be a long chain of operations that wait for one
+ * another: so the processor finds others to do meanwhile.
+ */
+DM_INLINE void step(const Scan *s, size_t b, size_t t, const float *parameters, const Part *part) {
+  const size_t E = s->numChannels, N = s->stateSize, row = b * s->numSteps + t, first = part->first;
   const float *B = parameters + s->rank, *C = B + N;
-  float *kept = s->history ? s->history + row * N * E + e : NULL;
-  const vf u = vf_load_some(s->u + row * E + e, lanes);
-  const vf delta = step_size(s, parameters, e, lanes);
-  const vf deltaU = delta * u;
-  vf y = vf_load_some(s->D + e, lanes) * u;
-  for (size_t n = 0; n < N; n++) {
-    const vf decay = vf_exp(delta * vf_load_some(s->A + n * E + e, lanes));
-    const vf h = decay * vf_load_some(from + n * E, lanes) + B[n] * deltaU;
-    vf_store_some(to + n * E, h, lanes);
-    if (kept) vf_store_some(kept + n * E, h, lanes);
-    y += C[n] * h;
-  }
-  const float *gates = s->gates + row * s->numGates * E + e;
+  const float *u = s->u + row * E + first;
+  float deltas[CHANNELS_PER_TASK], y[CHANNELS_PER_TASK];
+  float *kept = s->history ? s->history + history_offset(s, b, t, first) : NULL;
+
+#define SUM(at, lanes) step_sum(s, part, parameters, deltas, at, lanes)
+  EACH_VECTOR(part, SUM);
+#define SOFTPLUS(at, lanes) vf_store_some(deltas + at, vf_softplus(vf_load_some(deltas + at, lanes)), lanes)
+  EACH_VECTOR(part, SOFTPLUS);
+#define RECUR(at, lanes) recur(s, part, u, B, C, deltas, y, kept, at, lanes)
+  EACH_VECTOR(part, RECUR);
   for (size_t link = 0; link < s->numLinks; link++) {
-    const vf gate = vf_load_some(gates + (s->numGates == 1 ? 0 : link) * E, lanes);
-    y += gate * readout(s->histories[link] + row * N * E + e, C, N, E, lanes);
+    const float *gate = s->gates + (row * s->numGates + (s->numGates == 1 ? 0 : link)) * E + first;
+    const float *h = s->histories[link] + (s->linksAreStates ? b * N * E + first : history_offset(s, b, t, first));
+    const size_t stride = s->linksAreStates ? E : CHANNELS_PER_TASK;
+#define READ_LINK(at, lanes) read_link(h, stride, C, N, gate, y, at, lanes)
+    EACH_VECTOR(part, READ_LINK);
   }
-  vf_store_some(s->out + row * E + e, y * vf_silu(vf_load_some(s->z + row * s->zStride + e, lanes)), lanes);
+  const float *z = s->z + row * s->zStride + first;
+  float *out = s->out + row * E + first;
+#define GATE(at, lanes) \
+  vf_store_some(out + at, vf_load_some(y + at, lanes) * vf_silu(vf_load_some(z + at, lanes)), lanes)
+  EACH_VECTOR(part, GATE);
 }
 
 /** dt, B and C, each divided by its root mean square. */
@@ -96,31 +169,48 @@ static void normalise(const Scan *s, const float *parameters, float *normalised)
   }
 }
 
-static void scan_channels(void *user, size_t task) {
-  const Scan copy = *(const Scan *)user, *s = &copy; /* no store can change it: its fields stay in registers */
-  const size_t E = s->numChannels, N = s->stateSize, width = s->rank + 2 * N;
-  const size_t tasksPerSequence = (E + s->channelsPerTask - 1) / s->channelsPerTask;
-  const size_t b = task / tasksPerSequence;
-  const size_t first = (task % tasksPerSequence) * s->channelsPerTask;
-  const size_t end = first + s->channelsPerTask < E ? first + s->channelsPerTask : E;
-  float *present = s->present + b * N * E;
+/** Of the rows that a task copies: 2N + R of CHANNELS_PER_TASK floats. A bound on what it takes of its thread's stack. */
+enum { MAX_ROWS = 4096 };
+
+static void copy_rows(float *to, size_t toStride, const float *from, size_t fromStride, size_t numRows, size_t count) {
+  for (size_t i = 0; i < numRows; i++) memcpy(to + i * toStride, from + i * fromStride, count * sizeof *to);
+}
+
+DM_INLINE void walk(const Scan *s, size_t b, const Part *part) {
+  const size_t width = s->rank + 2 * s->stateSize;
   for (size_t t = 0; t < s->numSteps; t++) {
-    const size_t row = b * s->numSteps + t;
-    const float *parameters = s->parameters + row * width;
+    const float *parameters = s->parameters + (b * s->numSteps + t) * width;
     float normalised[s->epsilon < 0 ? 1 : width];
     if (s->epsilon >= 0) {
       normalise(s, parameters, normalised);
       parameters = normalised;
     }
-    const float *from = t == 0 ? s->past + b * N * E : present;
-    size_t e = first;
-    for (; e + DM_LANES <= end; e += DM_LANES) step(s, row, e, parameters, from + e, present + e, DM_LANES);
-    if (e < end) step(s, row, e, parameters, from + e, present + e, end - e);
+    step(s, b, t, parameters, part);
   }
 }
 
-/** A task's part of the state, of A and of W_dt should stay in the first-level cache, and threads want work to share. */
-enum { CHANNELS_PER_TASK = 128 };
+/** 16 rows are 4 KB: without it a load of A would look to the processor as if it had to wait for the state's store before. */
+enum { APART = CHANNELS_PER_TASK / 2 };
+
+static void scan_channels(void *user, size_t task) {
+  const Scan copy = *(const Scan *)user, *s = &copy; /* no store can change it: its fields stay in registers */
+  const size_t E = s->numChannels, N = s->stateSize, R = s->rank, stride = CHANNELS_PER_TASK;
+  const size_t b = task / num_parts(E), first = (task % num_parts(E)) * CHANNELS_PER_TASK;
+  const size_t count = E - first < CHANNELS_PER_TASK ? E - first : CHANNELS_PER_TASK;
+  const float *past = s->past + b * N * E + first;
+  float *present = s->present + b * N * E + first;
+  if (s->numSteps == 1) {
+    walk(s, b, &(Part){first, count, s->stepWeight + first, s->A + first, past, present, E});
+    return;
+  }
+  float local[(2 * N + R) * CHANNELS_PER_TASK + APART];
+  float *state = local, *A = state + N * stride + APART, *stepWeight = A + N * stride;
+  copy_rows(state, stride, past, E, N, count);
+  copy_rows(A, stride, s->A + first, E, N, count);
+  copy_rows(stepWeight, stride, s->stepWeight + first, E, R, count);
+  walk(s, b, &(Part){first, count, stepWeight, A, state, state, stride});
+  copy_rows(present, E, state, stride, N, count);
+}
 
 static void *create(DmAttributes *attributes) {
   const Scan s = {
@@ -155,8 +245,8 @@ static const float *expect(DmContext *context, size_t index, size_t numElements,
 
 /**
  * Inputs: u [B,T,E], xz [B,T,2E] (z is the second half), parameters [B,T,R+2N], past [B,N,E], W_dt [R,E], b_dt [E], A [N,E],
- * D [E], gates [B,T,gates·E]?, histories of the links, the nearest layer's first, [B,T,N,E] each. Outputs: out [B,T,E],
- * present [B,N,E], history [B,T,N,E]?. `present` may be the memory of `past`.
+ * D [E], gates [B,T,gates·E]?, then what the links read, the nearest layer's first: its history, or of a single step its
+ * present. Outputs: out [B,T,E], present [B,N,E], history f32 [B,parts,T,N,64]?. `present` may be the memory of `past`.
  */
 static bool compute(const void *state, DmContext *context) {
   Scan s = *(const Scan *)state;
@@ -167,6 +257,10 @@ static bool compute(const void *state, DmContext *context) {
   }
   const size_t B = s.numSequences = (size_t)u.dims[0], T = s.numSteps = (size_t)u.dims[1];
   const size_t E = s.numChannels = (size_t)u.dims[2], N = s.stateSize = (size_t)past.dims[1];
+  if (2 * N + s.rank > MAX_ROWS) {
+    return dm_fail(context, "SelectiveScan: twice the state size and the rank must be at most %d together, given %zu",
+                   MAX_ROWS, 2 * N + s.rank);
+  }
   if (T == 0) return dm_fail(context, "SelectiveScan: there must be at least one step");
   s.zStride = 2 * E;
   s.u = u.data;
@@ -178,18 +272,25 @@ static bool compute(const void *state, DmContext *context) {
   s.A = expect(context, 6, N * E, "A");
   s.D = expect(context, 7, E, "D");
   if (s.numLinks > 0) s.gates = expect(context, 8, B * T * s.numGates * E, "gates");
+  const size_t historySize = B * num_parts(E) * T * N * CHANNELS_PER_TASK;
   for (size_t i = 0; i < s.numLinks; i++) {
-    s.histories[i] = expect(context, FIRST_HISTORY + i, B * T * N * E, "a history");
+    DmTensor link;
+    if (!dm_input(context, FIRST_HISTORY + i, &link)) return dm_fail(context, "SelectiveScan: a link's states are missing");
+    s.linksAreStates = link.rank == 3;
+    s.histories[i] = link.data;
+    if (dm_num_elements(&link) != (s.linksAreStates ? B * N * E : historySize) || (s.linksAreStates && T != 1)) {
+      return dm_fail(context, "SelectiveScan: a link's states do not have the size of this layer's");
+    }
   }
   if (context->status != NULL) return false;
   s.out = dm_output(context, 0, u.dims, 3);
   s.present = dm_output(context, 1, past.dims, 3);
-  s.history = dm_output(context, 2, (const int64_t[]){u.dims[0], u.dims[1], past.dims[1], u.dims[2]}, 4);
+  s.history = dm_output(
+      context, 2, (const int64_t[]){u.dims[0], (int64_t)num_parts(E), u.dims[1], past.dims[1], CHANNELS_PER_TASK}, 5);
   if (context->status != NULL) return false;
   if (B == 0) return true;
   s.z = xz + E;
-  s.channelsPerTask = CHANNELS_PER_TASK;
-  return dm_parallel_for(context, scan_channels, B * ((E + CHANNELS_PER_TASK - 1) / CHANNELS_PER_TASK), &s);
+  return dm_parallel_for(context, scan_channels, B * num_parts(E), &s);
 }
 
 const DmOp DM_NAME(selective_scan) = {

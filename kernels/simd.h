@@ -9,6 +9,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 #if defined(__AVX512F__)
 #define DM_LANES 16
 #elif defined(__AVX2__)
@@ -47,9 +51,17 @@ DM_INLINE vf vf_all(float x) { return x - (vf){0}; }
 
 DM_INLINE vf vf_select(vi condition, vf yes, vf no) { return (vf)(((vi)yes & condition) | ((vi)no & ~condition)); }
 
-/** NaN stays NaN: it is on neither side of the bound. */
-DM_INLINE vf vf_at_least(vf x, float bound) { return vf_select(x < vf_all(bound), vf_all(bound), x); }
-DM_INLINE vf vf_at_most(vf x, float bound) { return vf_select(x > vf_all(bound), vf_all(bound), x); }
+/** NaN stays NaN: of two operands that do not compare, these instructions give the second. */
+DM_INLINE vf vf_at_least(vf x, float bound) {
+#if defined(__AVX512F__)
+  return (vf)_mm512_max_ps((__m512)vf_all(bound), (__m512)x);
+#elif defined(__AVX2__)
+  return (vf)_mm256_max_ps((__m256)vf_all(bound), (__m256)x);
+#else
+  return vf_select(x < vf_all(bound), vf_all(bound), x);
+#endif
+}
+DM_INLINE vf vf_at_most(vf x, float bound) { return -vf_at_least(-x, -bound); }
 
 DM_INLINE vf vf_abs(vf x) { return (vf)((vi)x & 0x7fffffff); }
 
@@ -59,24 +71,33 @@ DM_INLINE float vf_sum(vf v) {
   return sum;
 }
 
-/**
- * e^x to 1.5e-7 relative. x = n ln2 + r with |r| <= ln2 / 2: the polynomial gives e^r, and n goes into the exponent. Below -87
- * it stays at the smallest normal numbers, above 88 at the largest. NaN stays NaN.
- */
+/** 1.5 · 2^23: adding it to a small float leaves the nearest whole number in the low bits. */
+#define VF_ROUNDER 12582912.0f
+
+/** 2^(n + r) for |r| <= 1/2 to 2.4e-7 relative: a polynomial fitted to the relative error, and n, added to `VF_ROUNDER`, into the exponent. */
+DM_INLINE vf vf_power_of_two(vf rounded, vf r) {
+  vf p = r * 1.327647129073739e-3f + 9.675540961325169e-3f;
+  p = p * r + 5.550713092088699e-2f;
+  p = p * r + 2.4022120237350464e-1f;
+  p = p * r + 6.931469440460205e-1f;
+  p = p * r + 1.0f;
+  return (vf)((vi)p + ((vi)rounded << 23));
+}
+
+/** 2^x for x <= 0; 2^-126 for all x below -126. NaN stays NaN. */
+DM_INLINE vf vf_exp2_negative(vf x) {
+  x = vf_at_least(x, -126.0f);
+  const vf rounded = x + VF_ROUNDER;
+  return vf_power_of_two(rounded, x - (rounded - VF_ROUNDER));
+}
+
+/** e^x to 4e-7 relative, between e^-87 and e^88, which stand for what is below and above. NaN stays NaN. */
 DM_INLINE vf vf_exp(vf x) {
-  const float round = 12582912.0f; /* 1.5 * 2^23: adding it leaves a whole number in the low bits */
   x = vf_at_most(vf_at_least(x, -87.0f), 88.0f);
-  vf shifted = x * 1.44269504088896341f + round;
-  vf n = shifted - round;
-  vf r = x - n * 0.693145751953125f;
-  r = r - n * 1.42860682030941723212e-6f;
-  vf p = r * 1.3888889e-3f + 8.3333333e-3f;
-  p = p * r + 4.16666666e-2f;
-  p = p * r + 1.66666667e-1f;
-  p = p * r + 0.5f;
-  p = p * r + 1.0f;
-  p = p * r + 1.0f;
-  return (vf)((vi)p + ((vi)shifted << 23));
+  const vf rounded = x * 1.44269504088896341f + VF_ROUNDER;
+  const vf n = rounded - VF_ROUNDER;
+  const vf rest = (x - n * 0.693145751953125f) - n * 1.42860682030941723212e-6f; /* ln 2 in two parts: the first is exact */
+  return vf_power_of_two(rounded, rest * 1.44269504088896341f);
 }
 
 /** x / (1 + e^-x) */

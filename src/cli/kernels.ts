@@ -24,7 +24,7 @@ export async function findKernels(
 ): Promise<KernelLibrary | undefined> {
   if (config.kernels === "off" || config.runtime !== "native" || device !== "cpu") return undefined;
   try {
-    const library = await open(config, note);
+    const library = await open(config, note, "host");
     note(`kernels ${library.instructionSet}: ${library.path}`);
     return library;
   } catch (error) {
@@ -34,10 +34,10 @@ export async function findKernels(
   }
 }
 
-/** Builds the library into `out`, or into the cache. @throws `device_unavailable` with the reason why there is none. */
+/** Builds the library for every CPU into `out`, or for this one into the cache. @throws `device_unavailable` with the reason why there is none. */
 export async function kernels(config: KernelConfig, out: string | undefined, terminal: Terminal): Promise<void> {
   const note = (message: string) => void terminal.stderr.write(`${message}\n`);
-  const library = await open(config, note);
+  const library = await open(config, note, out === undefined ? "host" : "all");
   if (out !== undefined) await copyKernelFile(library.path, out);
   const { size } = await stat(library.path);
   const { version, instructionSet } = library;
@@ -48,6 +48,8 @@ export async function kernels(config: KernelConfig, out: string | undefined, ter
 function open(
   { kernelLibrary, cCompiler, cacheDir }: KernelConfig,
   note: (message: string) => void,
+  target: "host" | "all",
 ): Promise<KernelLibrary> {
-  return openKernels({ libraryPath: kernelLibrary, sourceDir: SOURCE_DIR, cacheDir, cc: cCompiler, onBuild: note });
+  const build = { sourceDir: SOURCE_DIR, cacheDir, cc: cCompiler, target, onBuild: note };
+  return openKernels({ libraryPath: kernelLibrary, ...build });
 }

@@ -11,6 +11,7 @@ export default async function buildKernels(): Promise<void> {
       sourceDir: "kernels",
       cacheDir: ".cache",
       cc: process.env.CC || "cc",
+      target: "all",
       onBuild: (message) => console.log(message),
     });
   } catch (error) {

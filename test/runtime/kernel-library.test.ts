@@ -26,7 +26,7 @@ afterAll(() => rm(folder, { recursive: true, force: true }));
 const inFolder = (name: string) => path.join(folder, name);
 
 /** A small library that is built like the real one. */
-function fakeSources(name: string, { version = KERNELS_VERSION, code = "" } = {}): string {
+function fakeSources(name: string, { version = KERNELS_VERSION, set = '"baseline"', code = "" } = {}): string {
   const dir = inFolder(name);
   mkdirSync(dir);
   writeFileSync(path.join(dir, "op.c"), code);
@@ -34,7 +34,7 @@ function fakeSources(name: string, { version = KERNELS_VERSION, code = "" } = {}
     path.join(dir, "register.c"),
     `#define EXPORT __attribute__((visibility("default")))
      EXPORT int densemamba_kernels_version(void) { return ${version}; }
-     EXPORT const char *densemamba_kernels_isa(void) { return "baseline"; }
+     EXPORT const char *densemamba_kernels_isa(void) { return ${set}; }
      EXPORT void *densemamba_kernels_register(void *a, void *b, void *c) { return 0; }`,
   );
   writeFileSync(path.join(dir, "nothing.c"), "");
@@ -42,7 +42,14 @@ function fakeSources(name: string, { version = KERNELS_VERSION, code = "" } = {}
 }
 
 const build = (options: Partial<OpenKernelsOptions>) =>
-  openKernels({ libraryPath: undefined, sourceDir: "kernels", cacheDir: inFolder("cache"), cc: CC, ...options });
+  openKernels({
+    libraryPath: undefined,
+    sourceDir: "kernels",
+    cacheDir: inFolder("cache"),
+    cc: CC,
+    target: "host",
+    ...options,
+  });
 
 describe.skipIf(!hasCompiler)(`with ${CC} here`, () => {
   let intact: string;
@@ -147,15 +154,22 @@ describe.skipIf(!hasCompiler)(`with ${CC} here`, () => {
         }),
       /foreign\.so was built for another machine, not a shared library for/,
     );
+    function linked(name: string, fake: Parameters<typeof fakeSources>[1]): string {
+      const file = inFolder(`${name}.so`);
+      const args = ["-shared", "-fPIC", "register.c", "-o", file];
+      expect(spawnSync(CC, args, { cwd: fakeSources(name, fake) }).status).toBe(0);
+      return file;
+    }
+
     refused(
       "when it is of another version",
-      async () => {
-        const file = inFolder("newer.so");
-        const args = ["-shared", "-fPIC", "register.c", "-o", file];
-        expect(spawnSync(CC, args, { cwd: fakeSources("newer", { version: 99 }) }).status).toBe(0);
-        return file;
-      },
+      () => linked("newer", { version: 99 }),
       new RegExp(`newer\\.so has version 99 of the kernels, this program needs ${KERNELS_VERSION}$`),
+    );
+    refused(
+      "when it was built for CPUs of another kind",
+      () => linked("wider", { set: "0" }),
+      /wider\.so was built for CPUs with more instructions than this one has$/,
     );
     refused(
       "when it is another library",

@@ -3,8 +3,10 @@
  * parallel, then one link. Which of them runs is chosen when the library is loaded. Knows nothing of ONNX Runtime.
  */
 import { execFile } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { mkdir, readdir } from "node:fs/promises";
-import { basename, join, resolve } from "node:path";
+import { availableParallelism } from "node:os";
+import { resolve } from "node:path";
 import { promisify } from "node:util";
 import { DenseMambaError } from "../../errors.ts";
 
@@ -19,6 +21,12 @@ const INSTRUCTION_SETS: Readonly<Record<string, Readonly<Record<string, readonly
     ],
   },
   arm64: { baseline: [] },
+};
+
+/** As /proc/cpuinfo has them. */
+const CPU_FEATURES: Readonly<Record<string, readonly string[]>> = {
+  avx2: ["avx2", "fma", "f16c"],
+  avx512: ["avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"],
 };
 
 /** No `-ffast-math`: a NaN must stay one. */
@@ -37,15 +45,17 @@ export interface KernelBuild {
   readonly sourceDir: string;
   /** The compiler's command, perhaps with arguments: `ccache gcc`. */
   readonly cc: string;
+  /** `host`: for this CPU alone, in a third of the time. `all`: for every CPU of this architecture. */
+  readonly target: "host" | "all";
 }
 
 /**
  * All that the library is made from, as text: equal texts give equal libraries.
  * @throws `device_unavailable` without a compiler, or where the kernels cannot be built.
  */
-export async function describeBuild({ sourceDir, cc }: KernelBuild): Promise<string> {
+export async function describeBuild({ sourceDir, cc, target }: KernelBuild): Promise<string> {
   const { platform, arch } = process;
-  const flags = { FLAGS, LINK_FLAGS, sets: instructionSets() };
+  const flags = { FLAGS, LINK_FLAGS, sets: setsFor(target) };
   const version = await run(cc, ["--version"], sourceDir).catch((cause: unknown) => {
     throw unavailable(`there is no C compiler: ${cc} ${reasonOf(cause)}`, cause);
   });
@@ -54,21 +64,23 @@ export async function describeBuild({ sourceDir, cc }: KernelBuild): Promise<str
 
 /** @throws `device_unavailable` with the compiler's first error. */
 export async function buildKernels(build: KernelBuild, library: string, objectDir: string): Promise<void> {
-  const sources = await kernelSources(build.sourceDir);
-  const own = sources.filter((name) => name.endsWith(".c") && !SHARED_SOURCES.includes(name));
-  const compile = async (folder: string, names: readonly string[], flags: readonly string[]): Promise<string[]> => {
-    const cwd = join(objectDir, folder); // where the compiler puts its objects
-    await mkdir(cwd, { recursive: true });
-    const files = names.map((name) => resolve(build.sourceDir, name));
-    await run(build.cc, [...FLAGS, ...flags, "-c", ...files], cwd);
-    return names.map((name) => join(cwd, `${basename(name, ".c")}.o`));
-  };
+  const sources = (await kernelSources(build.sourceDir)).filter((name) => name.endsWith(".c"));
+  const own = sources.filter((name) => !SHARED_SOURCES.includes(name));
+  const sets = setsFor(build.target);
+  const listed = Object.keys(sets).map((set) => `X(${set})`);
+  const jobs = [
+    ...SHARED_SOURCES.map((name) => ({ name, object: `${name}.o`, flags: [`-DDM_ISAS(X)=${listed.join(" ")}`] })),
+    ...Object.entries(sets).flatMap(([set, flags]) =>
+      own.map((name) => ({ name, object: `${name}.${set}.o`, flags: [`-DDM_ISA=${set}`, ...flags] })),
+    ),
+  ];
   try {
-    const objects = await Promise.all([
-      compile("shared", SHARED_SOURCES, []),
-      ...Object.entries(instructionSets()).map(([name, flags]) => compile(name, own, [`-DDM_ISA=${name}`, ...flags])),
-    ]);
-    await run(build.cc, [...objects.flat(), "-o", library, ...LINK_FLAGS], objectDir);
+    await mkdir(objectDir, { recursive: true });
+    await eachOnSomeCore(jobs, ({ name, object, flags }) =>
+      run(build.cc, [...FLAGS, ...flags, "-c", resolve(build.sourceDir, name), "-o", object], objectDir),
+    );
+    const objects = jobs.map(({ object }) => object);
+    await run(build.cc, [...objects, "-o", resolve(library), ...LINK_FLAGS], objectDir);
   } catch (cause) {
     throw unavailable(`${build.cc} cannot compile the kernels: ${reasonOf(cause)}`, cause);
   }
@@ -91,6 +103,34 @@ export function instructionSets(): Readonly<Record<string, readonly string[]>> {
   const sets = process.platform === "win32" ? undefined : INSTRUCTION_SETS[process.arch];
   if (sets === undefined) throw unavailable(`the kernels are not written for ${process.platform}/${process.arch}`);
   return sets;
+}
+
+function setsFor(target: KernelBuild["target"]): Readonly<Record<string, readonly string[]>> {
+  const all = instructionSets();
+  const best = target === "host" && process.platform === "linux" ? bestSet(Object.keys(all)) : undefined;
+  return best === undefined ? all : { [best]: all[best]! };
+}
+
+/** The last that this CPU has, by the kernel's own list; undefined if there is no telling. */
+function bestSet(sets: readonly string[]): string | undefined {
+  if (sets.length === 1) return sets[0];
+  const features = /^flags\s*:(.*)$/m.exec(readFileSync("/proc/cpuinfo", "utf8"))?.[1]?.split(" ");
+  return features && sets.findLast((set) => (CPU_FEATURES[set] ?? []).every((feature) => features.includes(feature)));
+}
+
+/** As many at once as there are cores. Rejects with the first failure, when nothing is at work any more. */
+async function eachOnSomeCore<Job>(jobs: readonly Job[], work: (job: Job) => Promise<unknown>): Promise<void> {
+  const waiting = [...jobs];
+  const workers = Array.from({ length: availableParallelism() }, async () => {
+    for (let job = waiting.shift(); job !== undefined; job = waiting.shift()) {
+      await work(job).catch((error: unknown) => {
+        waiting.length = 0;
+        throw error;
+      });
+    }
+  });
+  await Promise.allSettled(workers);
+  await Promise.all(workers);
 }
 
 /** @returns what it printed. */

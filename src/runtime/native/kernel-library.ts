@@ -39,6 +39,7 @@ const loaded: LibraryHandle[] = [];
 
 function load(path: string, instructionSet: string | null): KernelLibrary {
   const { library, version, best } = bind(path);
+  if (best === null) throw unavailable(`${path} was built for CPUs with more instructions than this one has`);
   if (version !== KERNELS_VERSION) {
     throw unavailable(`${path} has version ${version} of the kernels, this program needs ${KERNELS_VERSION}`);
   }
@@ -52,7 +53,7 @@ function load(path: string, instructionSet: string | null): KernelLibrary {
   };
 }
 
-function bind(path: string): { library: LibraryHandle; version: number; best: string } {
+function bind(path: string): { library: LibraryHandle; version: number; best: string | null } {
   let library: LibraryHandle;
   try {
     library = loadSharedLibrary(path);
@@ -61,7 +62,7 @@ function bind(path: string): { library: LibraryHandle; version: number; best: st
   }
   try {
     const version: number = library.func("densemamba_kernels_version", "int", [])();
-    const best: string = library.func("densemamba_kernels_isa", "str", [])();
+    const best: string | null = library.func("densemamba_kernels_isa", "str", [])();
     return { library, version, best };
   } catch (cause) {
     throw unavailable(`${path} is not a library of densemamba's kernels: ${messageOf(cause)}`, cause);

@@ -1,0 +1,40 @@
+/** The entry of this folder for those who put a server together: as many tiers as are asked for, as one store. */
+import type { SnapshotModel, StatePrecision } from "./codec.ts";
+import { DiskStore } from "./disk-store.ts";
+import { MemoryStore } from "./memory-store.ts";
+import type { StoreObserver } from "./tier.ts";
+import { TieredStore } from "./tiered-store.ts";
+import { ValkeyStore } from "./valkey-store.ts";
+
+export interface OpenStoreOptions {
+  readonly memoryBytes: number;
+  /** A folder of this server's own. */
+  readonly disk?: { readonly dir: string; readonly maxBytes: number };
+  /** The same URL and prefix of keys on all replicas. */
+  readonly valkey?: { readonly url: string; readonly keyPrefix: string; readonly timeoutMs?: number };
+  readonly model: SnapshotModel;
+  /** What states are stored in on disk and server. Default f32: f16 is not exact. */
+  readonly precision?: StatePrecision;
+  readonly nowMs: () => number;
+  readonly observer: StoreObserver;
+}
+
+/**
+ * A Valkey server that cannot be reached is waited for a moment, and used when it comes.
+ * @throws `invalid_config` if another server uses the folder, or the URL is none; `store_unavailable` if the folder
+ * cannot be used
+ */
+export async function openStore(options: OpenStoreOptions): Promise<TieredStore> {
+  const { memoryBytes, model, nowMs, observer } = options;
+  const common = { model, nowMs, ...(options.precision && { precision: options.precision }) };
+  const onDamage = (message: string) => observer.onDamage(message);
+  const disk = options.disk && (await DiskStore.open({ ...common, ...options.disk, onDamage }));
+  try {
+    const shared = options.valkey && (await ValkeyStore.open({ ...common, ...options.valkey }));
+    const memory = new MemoryStore({ maxBytes: memoryBytes, nowMs });
+    return new TieredStore({ memory, ...(disk && { disk }), ...(shared && { shared }), nowMs, observer });
+  } catch (error) {
+    await disk?.close();
+    throw error;
+  }
+}

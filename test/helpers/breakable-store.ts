@@ -1,0 +1,88 @@
+/** A store in memory that breaks when it is told to, and can stand for a server that several share. */
+import { DenseMambaError } from "../../src/errors.ts";
+import { MemoryStore } from "../../src/session/memory-store.ts";
+import type { Claim, ListedSnapshot, PutOptions, SharedStore, Snapshot } from "../../src/session/store.ts";
+
+export class BreakableStore implements SharedStore {
+  /** What fails with `store_unavailable`. */
+  broken: "nothing" | "everything" | "writing" = "nothing";
+  /** Before each answer. */
+  delay: () => Promise<unknown> = async () => undefined;
+  numAsked = 0;
+  /** Of one snapshot's text. */
+  maxBytes = Number.POSITIVE_INFINITY;
+  readonly #inner: MemoryStore;
+  readonly #deleted = new Set<string>();
+
+  constructor({ nowMs }: { nowMs: () => number }) {
+    this.#inner = new MemoryStore({ maxBytes: 1e8, nowMs });
+  }
+
+  async get(key: string): Promise<Snapshot | undefined> {
+    await this.#ask("reading");
+    return this.#inner.get(key);
+  }
+
+  async has(key: string): Promise<boolean> {
+    await this.#ask("reading");
+    return this.#inner.has(key);
+  }
+
+  async revisionOf(key: string): Promise<number | "deleted" | undefined> {
+    await this.#ask("reading");
+    const snapshot = await this.#inner.get(key);
+    return snapshot ? (snapshot.revision ?? 0) : this.#deleted.has(key) ? "deleted" : undefined;
+  }
+
+  async put(key: string, snapshot: Snapshot, options?: PutOptions): Promise<void> {
+    await this.#ask("writing");
+    if (JSON.stringify(snapshot.conversation).length > this.maxBytes) {
+      throw new DenseMambaError("invalid_value", "too large for the test");
+    }
+    await this.#inner.put(key, snapshot, options);
+    this.#deleted.delete(key);
+  }
+
+  async delete(key: string): Promise<boolean> {
+    await this.#ask("writing");
+    this.#deleted.add(key);
+    return this.#inner.delete(key);
+  }
+
+  async *list(prefix: string): AsyncIterable<ListedSnapshot> {
+    await this.#ask("reading");
+    yield* this.#inner.list(prefix);
+  }
+
+  stats() {
+    return this.#inner.stats();
+  }
+
+  async claim(key: string, options: { ttlMs: number }): Promise<Claim | undefined> {
+    await this.#ask("writing");
+    const claim = await this.#inner.claim(key, options);
+    return (
+      claim && {
+        ...claim,
+        renew: async () => {
+          await this.#ask("writing");
+          return claim.renew();
+        },
+      }
+    );
+  }
+
+  /** As a server with little memory does. */
+  evict(key: string): Promise<boolean> {
+    return this.#inner.delete(key);
+  }
+
+  async close(): Promise<void> {}
+
+  async #ask(way: "reading" | "writing"): Promise<void> {
+    this.numAsked++;
+    await this.delay();
+    if (this.broken === "nothing" || (this.broken === "writing" && way === "reading")) return;
+    throw new DenseMambaError("store_unavailable", "broken by the test");
+  }
+}

@@ -1,0 +1,389 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import fc from "fast-check";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { MemoryStore } from "../../src/session/memory-store.ts";
+import { openStore } from "../../src/session/open-store.ts";
+import type { TierEvent } from "../../src/session/tier.ts";
+import { TieredStore } from "../../src/session/tiered-store.ts";
+import { BreakableStore } from "../helpers/breakable-store.ts";
+import { FakeClock } from "../helpers/clock.ts";
+import { ValkeyServer, WITHOUT_VALKEY } from "../helpers/valkey-server.ts";
+import { describesAStore, keysOf, MODEL, snapshot } from "./store-contract.ts";
+
+const cleanups: (() => Promise<unknown> | unknown)[] = [];
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
+});
+
+/** One replica: its own memory and disk, and what it shares with others. */
+function replica({ clock = new FakeClock(), shared, memoryBytes = 1e8, hasDisk = true }: ReplicaOptions = {}) {
+  const events: TierEvent[] = [];
+  const memory = new MemoryStore({ maxBytes: memoryBytes, nowMs: clock.nowMs });
+  const disk = new BreakableStore({ nowMs: clock.nowMs });
+  const store = new TieredStore({
+    memory,
+    ...(hasDisk && { disk }),
+    ...(shared && { shared }),
+    nowMs: clock.nowMs,
+    observer: { onTier: (event) => events.push(event) },
+  });
+  return { clock, memory, disk, store, events };
+}
+
+interface ReplicaOptions {
+  clock?: FakeClock;
+  shared?: BreakableStore;
+  memoryBytes?: number;
+  hasDisk?: boolean;
+}
+
+/** Lets what goes on in the background come to its end. */
+const settled = () => new Promise<void>((resolve) => setTimeout(resolve, 5));
+const textOf = async (store: TieredStore, key = "a") =>
+  ((await store.get(key))?.conversation as { text: string })?.text;
+
+describe("memory alone", () => {
+  describesAStore(async () => {
+    const { store, clock } = replica({ hasDisk: false });
+    return { store, advance: async (ms) => clock.advance(ms) };
+  });
+});
+
+describe("memory and disk", () => {
+  describesAStore(async () => {
+    const { store, clock } = replica();
+    return { store, advance: async (ms) => clock.advance(ms) };
+  });
+});
+
+describe("memory, disk and a shared store", () => {
+  describesAStore(async () => {
+    const clock = new FakeClock();
+    const { store } = replica({ clock, shared: new BreakableStore({ nowMs: clock.nowMs }) });
+    return { store, advance: async (ms) => clock.advance(ms) };
+  });
+});
+
+describe.skipIf(WITHOUT_VALKEY !== "")(`memory, a folder and a real server${WITHOUT_VALKEY}`, () => {
+  let server: ValkeyServer;
+  beforeAll(async () => {
+    server = await ValkeyServer.start();
+  });
+  afterAll(() => server.stop());
+
+  describesAStore(async () => {
+    const dir = await mkdtemp(path.join(tmpdir(), "densemamba-tiers-"));
+    const store = await openStore({
+      memoryBytes: 1e6,
+      disk: { dir, maxBytes: 1e6 },
+      valkey: { url: server.url, keyPrefix: `${dir}:` },
+      model: MODEL,
+      nowMs: Date.now,
+      observer: { onTier: () => undefined, onDamage: () => undefined },
+    });
+    cleanups.push(async () => {
+      await store.close();
+      await rm(dir, { recursive: true });
+    });
+    return { store, advance: (ms) => new Promise((resolve) => setTimeout(resolve, ms)) };
+  });
+});
+
+describe("with a disk", () => {
+  test("what is put is in both; what memory forgot comes back from the disk, with its expiry", async () => {
+    const { store, memory, disk, clock } = replica();
+    const expiresAtMs = clock.nowMs() + 1000;
+    await store.put("a", snapshot("x"), { expiresAtMs });
+    expect([await memory.has("a"), await disk.has("a")]).toEqual([true, true]);
+    await memory.delete("a");
+    expect(await store.get("a")).toMatchObject({ ...snapshot("x"), expiresAtMs });
+    expect(await memory.has("a")).toBe(true);
+    const { numAsked } = disk;
+    expect(await textOf(store)).toBe("x");
+    expect(disk.numAsked).toBe(numAsked);
+    clock.advance(1001);
+    expect(await store.get("a")).toBeUndefined();
+  });
+
+  test("what is too large for memory is kept on the disk, and no older copy stays in memory", async () => {
+    const { store, memory } = replica({ memoryBytes: 2000 });
+    await store.put("a", snapshot("small"));
+    await store.put("a", snapshot("x".repeat(3000)));
+    expect(await memory.has("a")).toBe(false);
+    expect(await textOf(store)).toHaveLength(3000);
+    await expect(replica({ memoryBytes: 100, hasDisk: false }).store.put("a", snapshot())).rejects.toThrow(
+      /at most 100/,
+    );
+  });
+
+  test("a disk that cannot be written: said once, served from memory, still read, and made good later", async () => {
+    const { store, memory, disk, clock, events } = replica();
+    await store.put("a", snapshot("old"));
+    await store.put("c", snapshot("c"));
+    disk.broken = "writing";
+    for (const key of ["a", "b"]) await store.put(key, snapshot("new"));
+    await store.put("b", snapshot("newer"));
+    expect(events).toEqual([
+      {
+        name: "disk",
+        way: "write",
+        isAvailable: false,
+        message: "the disk tier of kept states cannot be written; going on without: broken by the test",
+      },
+    ]);
+    expect(store.stats().tiers.map(({ name, isAvailable }) => [name, isAvailable])).toEqual([
+      ["memory", true],
+      ["disk", false],
+    ]);
+    expect([await textOf(store, "a"), await textOf(store, "b")]).toEqual(["new", "newer"]);
+    await memory.delete("c");
+    expect(await textOf(store, "c")).toBe("c");
+    // What only the disk has now is old: it does not come back.
+    await memory.delete("a");
+    expect(await store.get("a")).toBeUndefined();
+    expect(await keysOf(store, "")).toEqual(["b", "c"]);
+
+    disk.broken = "nothing";
+    const { numAsked } = disk;
+    await store.put("d", snapshot());
+    expect(disk.numAsked, "it is not asked before its time").toBeLessThanOrEqual(numAsked + 1);
+    clock.advance(60_000);
+    await store.put("e", snapshot());
+    await settled();
+    expect(events.at(-1)).toMatchObject({ name: "disk", way: "write", isAvailable: true });
+    expect(await keysOf(disk, "")).toEqual(["b", "c", "d", "e"]);
+    for (const key of ["b", "d"]) await memory.delete(key);
+    expect(await textOf(store, "b")).toBe("newer");
+    expect(await textOf(store, "d")).toBe("hello");
+  });
+
+  test("what the disk will not take when it is back is not offered for ever", async () => {
+    const { store, memory, disk, clock, events } = replica();
+    disk.broken = "writing";
+    await store.put("large", snapshot("x".repeat(3000)));
+    await store.put("small", snapshot());
+    disk.broken = "nothing";
+    disk.maxBytes = 2000;
+    clock.advance(60_000);
+    await store.put("other", snapshot());
+    await settled();
+    expect(events.at(-1)).toMatchObject({ isAvailable: true });
+    expect(await keysOf(disk, "")).toEqual(["other", "small"]);
+    expect(await textOf(store, "large")).toHaveLength(3000);
+    await memory.delete("large");
+    expect(await store.get("large")).toBeUndefined();
+  });
+
+  test("when nothing can keep it the error says why", async () => {
+    const { store, disk, clock } = replica({ memoryBytes: 100 });
+    await store.put("a", snapshot("old"));
+    disk.broken = "everything";
+    await expect(store.put("a", snapshot())).rejects.toMatchObject({ code: "store_unavailable" });
+    // It may be there: this is not the same as unknown.
+    await expect(store.get("a")).rejects.toMatchObject({ code: "store_unavailable" });
+    await expect(store.has("b")).rejects.toMatchObject({ code: "store_unavailable" });
+    disk.broken = "nothing";
+    clock.advance(60_000);
+    expect(await textOf(store)).toBe("old");
+  });
+
+  test("a deletion that did not reach the disk is an error, and is not undone by the disk", async () => {
+    const { store, disk, clock } = replica();
+    await store.put("a", snapshot());
+    disk.broken = "writing";
+    await expect(store.delete("a")).rejects.toMatchObject({ code: "store_unavailable" });
+    expect(await store.get("a")).toBeUndefined();
+    expect(await keysOf(store, "")).toEqual([]);
+    disk.broken = "nothing";
+    clock.advance(60_000);
+    await store.put("b", snapshot());
+    await settled();
+    expect(await disk.has("a")).toBe(false);
+  });
+
+  test("a broken tier is tried again more and more rarely, by one request at a time", async () => {
+    const { store, memory, disk, clock } = replica();
+    await store.put("a", snapshot());
+    await memory.delete("a");
+    disk.broken = "everything";
+    const ask = () => store.get("a").catch(() => undefined);
+    await ask();
+    const { numAsked } = disk;
+    for (let i = 0; i < 10; i++) await ask();
+    expect(disk.numAsked).toBe(numAsked);
+    clock.advance(1001);
+    await Promise.all([ask(), ask(), ask()]);
+    expect(disk.numAsked).toBe(numAsked + 1);
+    for (let second = 0; second < 300; second++) {
+      clock.advance(1000);
+      await ask();
+    }
+    expect(disk.numAsked).toBeLessThan(numAsked + 20);
+    // A clock that is set back does not make it wait for ever.
+    clock.advance(-86_400_000);
+    disk.broken = "nothing";
+    expect(await textOf(store)).toBe("hello");
+  });
+
+  test("what was replaced or deleted while it was read from the disk does not come back", async () => {
+    for (const change of ["put", "delete"] as const) {
+      const { store, memory, disk } = replica();
+      await store.put("a", snapshot("old"));
+      await memory.delete("a");
+      let letGo = () => {};
+      const gate = new Promise<void>((resolve) => {
+        letGo = resolve;
+      });
+      disk.delay = () => gate;
+      const reading = store.get("a");
+      await Promise.resolve();
+      const changing = change === "put" ? store.put("a", snapshot("new")) : store.delete("a");
+      letGo();
+      await Promise.all([reading, changing]);
+      expect(await textOf(store)).toBe(change === "put" ? "new" : undefined);
+      expect((await memory.get("a"))?.conversation).toEqual(change === "put" ? { text: "new" } : undefined);
+    }
+  });
+});
+
+describe("replicas that share a store", () => {
+  function replicas(count = 2) {
+    const clock = new FakeClock();
+    const shared = new BreakableStore({ nowMs: clock.nowMs });
+    return { clock, shared, all: Array.from({ length: count }, () => replica({ clock, shared })) };
+  }
+
+  test("each turn on another replica: everyone sees the last turn, whoever has old copies", async () => {
+    const { all } = replicas(3);
+    for (let turn = 0; turn < 12; turn++) {
+      const { store } = all[turn % 3]!;
+      expect(await textOf(store)).toBe(turn === 0 ? undefined : `turn ${turn - 1}`);
+      const claim = (await store.claim("a", { ttlMs: 1000 }))!;
+      await store.put("a", snapshot(`turn ${turn}`), { fence: claim.fence });
+      await claim.release();
+    }
+  });
+
+  test("a copy that is still the newest is not fetched again", async () => {
+    const { all, shared } = replicas();
+    await all[0]!.store.put("a", snapshot());
+    await all[1]!.store.get("a");
+    shared.get = async () => expect.fail("it was fetched");
+    for (const { store } of all) expect(await textOf(store)).toBe("hello");
+  });
+
+  test("what one has deleted no other finds, lists or keeps", async () => {
+    const { all, shared } = replicas();
+    const [a, b] = [all[0]!, all[1]!];
+    await a.store.put("a", snapshot());
+    await b.store.get("a");
+    expect(await a.store.delete("a")).toBe(true);
+    expect(await b.store.has("a")).toBe(false);
+    expect(await keysOf(b.store, "")).toEqual([]);
+    expect(await b.store.get("a")).toBeUndefined();
+    expect(await b.memory.has("a")).toBe(false);
+    expect(await b.store.delete("a")).toBe(false);
+    // And an id may be used again.
+    await b.store.put("a", snapshot("again"));
+    expect(await textOf(a.store)).toBe("again");
+    expect(await shared.revisionOf("a")).toBeGreaterThan(0);
+  });
+
+  test("one replica at a time may advance a session, and what comes late is refused everywhere", async () => {
+    const { all, clock } = replicas();
+    const [a, b] = [all[0]!.store, all[1]!.store];
+    const first = (await a.claim("a", { ttlMs: 1000 }))!;
+    expect(await b.claim("a", { ttlMs: 1000 })).toBeUndefined();
+    clock.advance(1001);
+    const second = (await b.claim("a", { ttlMs: 1000 }))!;
+    await b.put("a", snapshot("second"), { fence: second.fence });
+    expect(await first.renew()).toBe(false);
+    await expect(a.put("a", snapshot("late"), { fence: first.fence })).rejects.toMatchObject({
+      code: "session_conflict",
+    });
+    expect([await textOf(a), await textOf(b)]).toEqual(["second", "second"]);
+    expect(await all[0]!.disk.get("a")).toBeUndefined();
+  });
+
+  test("what the shared store evicted is served from a copy, and written there again", async () => {
+    const { all, shared, clock } = replicas();
+    const expiresAtMs = clock.nowMs() + 5000;
+    await all[0]!.store.put("a", snapshot(), { expiresAtMs });
+    await shared.evict("a");
+    expect(await keysOf(all[0]!.store, "")).toEqual(["a"]);
+    expect(await textOf(all[0]!.store)).toBe("hello");
+    await settled();
+    expect(await all[1]!.store.get("a")).toMatchObject({ ...snapshot(), expiresAtMs });
+    clock.advance(5001);
+    for (const { store } of all) expect(await store.get("a")).toBeUndefined();
+  });
+
+  test("while it cannot be reached each goes on with its own, and it is made good later", async () => {
+    const { all, shared, clock } = replicas();
+    const [a, b] = [all[0]!, all[1]!];
+    await a.store.put("a", snapshot("old"));
+    await b.store.get("a");
+    shared.broken = "everything";
+    const claim = (await a.store.claim("a", { ttlMs: 60_000 }))!;
+    expect(await a.store.claim("a", { ttlMs: 60_000 }), "among its own requests it still holds").toBeUndefined();
+    expect(await claim.renew()).toBe(true);
+    await a.store.put("a", snapshot("new"), { fence: claim.fence });
+    await claim.release();
+    expect(await textOf(a.store)).toBe("new");
+    expect(a.events.map(({ name, isAvailable }) => [name, isAvailable])).toContainEqual(["shared", false]);
+    await expect(a.store.get("unknown here")).rejects.toMatchObject({ code: "store_unavailable" });
+    await expect(a.store.delete("unknown here")).rejects.toMatchObject({ code: "store_unavailable" });
+
+    shared.broken = "nothing";
+    clock.advance(60_000);
+    await a.store.put("other", snapshot());
+    await settled();
+    expect(await textOf(b.store)).toBe("new");
+    expect(a.events.at(-1)).toMatchObject({ isAvailable: true });
+  });
+
+  test("what was claimed without the shared store is not put over what another replica advances", async () => {
+    const { all, shared, clock } = replicas();
+    shared.broken = "everything";
+    const blind = (await all[0]!.store.claim("a", { ttlMs: 60_000 }))!;
+    shared.broken = "nothing";
+    clock.advance(5000);
+    const claim = (await all[1]!.store.claim("a", { ttlMs: 60_000 }))!;
+    await expect(all[0]!.store.put("a", snapshot("blind"), { fence: blind.fence })).rejects.toThrow(
+      /has been advanced/,
+    );
+    await all[1]!.store.put("a", snapshot("seeing"), { fence: claim.fence });
+    expect(await textOf(all[0]!.store)).toBe("seeing");
+  });
+
+  test("whatever happens, a replica never gives what was replaced or deleted before it was asked", async () => {
+    const step = fc.record({
+      type: fc.constantFrom("put", "get", "delete", "forget", "advance"),
+      replica: fc.nat(2),
+      key: fc.constantFrom("a", "b"),
+    });
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { maxLength: 40 }), async (steps) => {
+        const { all, clock } = replicas(3);
+        const expected = new Map<string, string | undefined>();
+        for (const [i, { type, replica, key }] of steps.entries()) {
+          const { store, memory } = all[replica]!;
+          if (type === "put") {
+            const claim = (await store.claim(key, { ttlMs: 1000 }))!;
+            await store.put(key, snapshot(`${i}`), { fence: claim.fence });
+            await claim.release();
+            expected.set(key, `${i}`);
+          } else if (type === "delete") {
+            expect(await store.delete(key)).toBe(expected.get(key) !== undefined);
+            expected.set(key, undefined);
+          } else if (type === "get") expect(await textOf(store, key)).toBe(expected.get(key));
+          else if (type === "forget") await memory.delete(key);
+          else clock.advance(1);
+        }
+      }),
+      { numRuns: 50 },
+    );
+  });
+});

@@ -44,6 +44,8 @@ export interface KeepingPolicy extends QuotaLimits {
 
 export interface ConversationsDeps {
   readonly store: StateStore;
+  /** Memory alone, for responses that are not to be stored. Default: `store`. */
+  readonly unstored?: StateStore;
   readonly manifest: Pick<Manifest, "modelHash" | "state">;
   readonly newId: () => string;
   /** Unix time in milliseconds; may jump. */
@@ -57,6 +59,7 @@ const LIST_BATCH = 64;
 
 export class Conversations {
   readonly #store: StateStore;
+  readonly #unstored: StateStore;
   readonly #manifest: Pick<Manifest, "modelHash" | "state">;
   readonly #newId: () => string;
   readonly #nowMs: () => number;
@@ -64,8 +67,9 @@ export class Conversations {
   readonly #quota: SessionQuota;
   readonly #locks: SessionLocks;
 
-  constructor({ store, manifest, newId, nowMs, policy = {}, repeat }: ConversationsDeps) {
+  constructor({ store, unstored = store, manifest, newId, nowMs, policy = {}, repeat }: ConversationsDeps) {
     this.#store = store;
+    this.#unstored = unstored;
     this.#manifest = manifest;
     this.#newId = newId;
     this.#nowMs = nowMs;
@@ -167,6 +171,11 @@ export class Conversations {
     if (!hadHead && !hadRecord) throw noResponse(id);
   }
 
+  /** @returns whether it was there */
+  deleteUnstored(owner: string, id: string): Promise<boolean> {
+    return this.#unstored.delete(headKey(owner, { type: "unstored", id }));
+  }
+
   /** Keeps what the server wants to tell of a response later. Replaces. @param record JSON-serialisable */
   async keepRecord(owner: string, responseId: string, record: unknown): Promise<void> {
     const snapshot = cardSnapshot(this.#manifest.modelHash, record);
@@ -229,7 +238,7 @@ export class Conversations {
 
   async #keep(owner: string, key: ConversationKey, head: Head, held: HeldSessions): Promise<void> {
     if (key.type === "session") await this.#putSession(owner, key.id, head, held);
-    else await this.#store.put(headKey(owner, key), head.snapshot, this.#until(this.#policy.responseTtlMs));
+    else await this.#storeOf(key).put(headKey(owner, key), head.snapshot, this.#until(this.#policy.responseTtlMs));
   }
 
   async #add(owner: string, id: string, make: () => Promise<Head>): Promise<SessionInfo> {
@@ -271,9 +280,13 @@ export class Conversations {
 
   /** @throws `session_not_found`, `previous_response_not_found`, `invalid_snapshot` */
   async #openHead(owner: string, key: ConversationKey): Promise<Head> {
-    const snapshot = await this.#store.get(headKey(owner, key));
+    const snapshot = await this.#storeOf(key).get(headKey(owner, key));
     if (snapshot === undefined) throw notFound(key);
     return openHead(snapshot, this.#manifest.modelHash);
+  }
+
+  #storeOf({ type }: ConversationKey): StateStore {
+    return type === "unstored" ? this.#unstored : this.#store;
   }
 
   async #checkFree(owner: string, id: string): Promise<void> {

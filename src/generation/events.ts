@@ -59,8 +59,11 @@ export interface GenerationRequest {
   readonly signal: AbortSignal;
 }
 
-/** A session is a moving head: resumed and kept under the same id, one request at a time. A response never changes. */
-export type ConversationKey = { readonly type: "session" | "response"; readonly id: string };
+/**
+ * A session is a moving head: resumed and kept under the same id, one request at a time. A response never changes; one
+ * that is unstored never leaves this process's memory, and is found only by whoever names it so.
+ */
+export type ConversationKey = { readonly type: "session" | "response" | "unstored"; readonly id: string };
 
 export interface TextLogprob {
   readonly tokenId: number;

@@ -30,6 +30,8 @@ export interface GeneratorDeps {
   readonly tokenizer: Tokenizer;
   readonly manifest: Manifest;
   readonly store: StateStore;
+  /** Memory alone, for responses that are not to be stored. Default: `store`. */
+  readonly unstored?: StateStore;
   /** Without it every prompt that does not go on from a conversation is read from its beginning. */
   readonly prefixCache?: PrefixStates;
   readonly limits: GenerationLimits;
@@ -63,9 +65,20 @@ export class Generator {
   readonly #running = new Set<RunningRequest>();
 
   constructor(deps: GeneratorDeps) {
-    const { engine, tokenizer, manifest, store, prefixCache, limits, keeping = {}, newId, nowMs } = deps;
+    const {
+      engine,
+      tokenizer,
+      manifest,
+      store,
+      unstored = store,
+      prefixCache,
+      limits,
+      keeping = {},
+      newId,
+      nowMs,
+    } = deps;
     this.tokenizer = tokenizer;
-    this.conversations = new Conversations({ store, manifest, newId, nowMs, policy: keeping });
+    this.conversations = new Conversations({ store, unstored, manifest, newId, nowMs, policy: keeping });
     this.#prefixCache = prefixCache;
     this.#engine = engine;
     this.#manifest = manifest;

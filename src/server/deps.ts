@@ -60,6 +60,8 @@ export interface ConversationDirectory {
   keepRecord(owner: string, responseId: string, record: unknown): Promise<void>;
   /** @throws `response_not_found` */
   readRecord(owner: string, responseId: string): Promise<unknown>;
+  /** @returns whether it was there */
+  deleteUnstored(owner: string, id: string): Promise<boolean>;
   /** The record and the state. @throws `response_not_found` */
   deleteResponse(owner: string, id: string): Promise<void>;
 }

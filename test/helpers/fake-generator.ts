@@ -6,6 +6,7 @@ import { setImmediate as tick } from "node:timers/promises";
 import { DenseMambaError } from "../../src/errors.ts";
 import type { SessionInfo } from "../../src/generation/conversations.ts";
 import type {
+  ConversationKey,
   GenerationEvent,
   GenerationRequest,
   Prompt,
@@ -145,6 +146,7 @@ export class FakeGenerator implements TextGenerator {
 export class FakeConversations implements ConversationDirectory {
   readonly sessions = new Map<string, { numTokens: number; busy: boolean }>();
   readonly responses = new Map<string, { numTokens: number }>();
+  readonly unstored = new Map<string, { numTokens: number }>();
   readonly records = new Map<string, string>();
   /** Thrown by the next `keepRecord`. */
   refusal: Error | undefined;
@@ -218,6 +220,10 @@ export class FakeConversations implements ConversationDirectory {
     return JSON.parse(record);
   }
 
+  async deleteUnstored(owner: string, id: string): Promise<boolean> {
+    return this.unstored.delete(keyOf(owner, id));
+  }
+
   async deleteResponse(owner: string, id: string): Promise<void> {
     const hadState = this.responses.delete(keyOf(owner, id));
     if (!this.records.delete(keyOf(owner, id)) && !hadState) throw noResponse(id);
@@ -225,8 +231,11 @@ export class FakeConversations implements ConversationDirectory {
 
   /** @throws what the real one throws for unknown and busy conversations; returns the release */
   open({ owner, resumeFrom }: GenerationRequest): () => void {
-    if (resumeFrom?.type === "response") this.#response(owner, resumeFrom.id);
-    if (resumeFrom?.type !== "session") return () => {};
+    if (resumeFrom === undefined) return () => {};
+    if (resumeFrom.type !== "session") {
+      if (!this.#kept(resumeFrom).has(keyOf(owner, resumeFrom.id))) throw noPreviousResponse(resumeFrom.id);
+      return () => {};
+    }
     const session = this.#session(owner, resumeFrom.id);
     if (session.busy) throw sessionBusy(resumeFrom.id);
     session.busy = true;
@@ -237,16 +246,20 @@ export class FakeConversations implements ConversationDirectory {
 
   cachedTokens({ owner, resumeFrom }: GenerationRequest): number {
     if (resumeFrom === undefined) return 0;
-    const kept = resumeFrom.type === "session" ? this.sessions : this.responses;
-    return kept.get(keyOf(owner, resumeFrom.id))?.numTokens ?? 0;
+    return this.#kept(resumeFrom).get(keyOf(owner, resumeFrom.id))?.numTokens ?? 0;
   }
 
   keep(request: GenerationRequest, numNewTokens: number): void {
     const { owner, keepAs } = request;
     if (keepAs === undefined) return;
     const numTokens = this.cachedTokens(request) + numNewTokens;
-    if (keepAs.type === "response") this.responses.set(keyOf(owner, keepAs.id), { numTokens });
-    else this.#session(owner, keepAs.id).numTokens = numTokens;
+    if (keepAs.type === "session") this.#session(owner, keepAs.id).numTokens = numTokens;
+    else this.#kept(keepAs).set(keyOf(owner, keepAs.id), { numTokens });
+  }
+
+  #kept({ type }: ConversationKey): Map<string, { numTokens: number }> {
+    if (type === "unstored") return this.unstored;
+    return type === "response" ? this.responses : (this.sessions as Map<string, { numTokens: number }>);
   }
 
   #add(owner: string, id: string, numTokens: number): Promise<SessionInfo> {
@@ -265,10 +278,14 @@ export class FakeConversations implements ConversationDirectory {
 
   #response(owner: string, id: string): { numTokens: number } {
     const response = this.responses.get(keyOf(owner, id));
-    if (response !== undefined) return response;
-    const details = { param: "previous_response_id" };
-    throw new DenseMambaError("previous_response_not_found", `previous response ${id} is not kept here`, details);
+    if (response === undefined) throw noPreviousResponse(id);
+    return response;
   }
+}
+
+function noPreviousResponse(id: string): DenseMambaError {
+  const details = { param: "previous_response_id" };
+  return new DenseMambaError("previous_response_not_found", `previous response ${id} is not kept here`, details);
 }
 
 function keyOf(owner: string, id: string): string {

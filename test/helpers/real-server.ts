@@ -10,14 +10,20 @@ import { createApp } from "../../src/server/app.ts";
 import { listen } from "../../src/server/listen.ts";
 import { Responses } from "../../src/server/responses/responses.ts";
 import { MemoryStore } from "../../src/session/memory-store.ts";
+import type { StateStore } from "../../src/session/store.ts";
 import { loadTokenizer } from "../../src/tokenizer/load.ts";
 import { createTestServer } from "./server-deps.ts";
 
 export const DEFAULT_MODEL_DIR = path.join(import.meta.dirname, "../../models/densemamba-tales-4m");
 
+const STORE_BYTES = 64 * 1024 * 1024;
+
 export interface RealServer {
   readonly engine: Engine;
   readonly responses: Responses;
+  readonly store: StateStore;
+  /** What is not to be stored. */
+  readonly unstored: StateStore;
   readonly url: string;
   readonly port: number;
   close(): Promise<void>;
@@ -40,11 +46,14 @@ export async function startRealServer(
   });
   await engine.start();
   const { deps } = createTestServer();
+  const store = new MemoryStore({ maxBytes: STORE_BYTES });
+  const unstored = new MemoryStore({ maxBytes: STORE_BYTES });
   const generator = new Generator({
     engine,
     tokenizer: (await loadTokenizer(DEFAULT_MODEL_DIR))!,
     manifest,
-    store: new MemoryStore({ maxBytes: 64 * 1024 * 1024 }),
+    store,
+    unstored,
     limits: { maxPromptTokens: 2000, maxOutputTokens: 2000 },
     newId: deps.newId,
     nowMs: Date.now,
@@ -56,6 +65,8 @@ export async function startRealServer(
   return {
     engine,
     responses,
+    store,
+    unstored,
     port: listener.port,
     url: `http://127.0.0.1:${listener.port}`,
     async close() {

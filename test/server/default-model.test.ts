@@ -131,13 +131,18 @@ it("an unstored response can be gone on from on its WebSocket, and only there", 
   });
   await new Promise((resolve) => socket.once("open", resolve));
   const create = { type: "response.create", max_output_tokens: 8, temperature: 0, store: false };
+  const { numSnapshots } = server.store.stats();
   socket.send(JSON.stringify({ ...create, input: "Tell me of the sea." }));
   await expect.poll(() => ends.length).toBe(1);
   const { id } = ends[0]!.response;
   socket.send(JSON.stringify({ ...create, input: "And the king?", previous_response_id: id }));
   await expect.poll(() => ends.length).toBe(2);
   expect(ends[1]!.response.usage.input_tokens_details.cached_tokens).toBeGreaterThan(8);
+  // A store may be a disk, or another machine.
+  expect(server.store.stats().numSnapshots).toBe(numSnapshots);
+  expect(server.unstored.stats().numSnapshots).toBe(2);
   socket.close();
+  await expect.poll(() => server.unstored.stats().numSnapshots).toBe(0);
   const resume = () => send("/v1/responses", { input: "x", previous_response_id: id, max_output_tokens: 1 });
   await expect.poll(async () => (await resume()).status).toBe(400);
 });

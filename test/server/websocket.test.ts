@@ -81,9 +81,10 @@ describe("a response over the WebSocket", () => {
       type: "response.completed",
       response: { previous_response_id: id },
     });
-    expect(server.generator.conversations.responses.size).toBe(2);
+    expect(server.generator.conversations.unstored.size).toBe(2);
+    expect(server.generator.conversations.responses.size).toBe(0);
     client.socket.close();
-    await expect.poll(() => server.generator.conversations.responses.size).toBe(0);
+    await expect.poll(() => server.generator.conversations.unstored.size).toBe(0);
   });
 
   it("outlives its connection when it is stored", async () => {
@@ -350,10 +351,11 @@ describe("a response that is not stored", () => {
     for (let n = 0; n < 4; n++) client.create({ store: false, stream_id: "a" });
     client.create({ store: false, stream_id: "b" });
     await client.until(isEnd, 5);
-    const { responses } = server.generator.conversations;
-    await expect.poll(() => responses.size).toBe(3);
+    const { unstored, responses } = server.generator.conversations;
+    await expect.poll(() => unstored.size).toBe(3);
+    expect(responses.size).toBe(0);
     client.socket.close();
-    await expect.poll(() => responses.size).toBe(0);
+    await expect.poll(() => unstored.size).toBe(0);
     expect(server.generator.conversations.records.size).toBe(0);
   });
 
@@ -369,7 +371,7 @@ describe("a response that is not stored", () => {
     release();
     await expect.poll(() => server.responses.numRunning).toBe(0);
     expect(server.generator.numAborted).toBe(1);
-    expect(server.generator.conversations.responses.size).toBe(0);
+    expect(server.generator.conversations.unstored.size).toBe(0);
   });
 });
 

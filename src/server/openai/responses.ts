@@ -52,7 +52,7 @@ export function responseBody(bounds: Bounds) {
 export type ResponseBody = z.output<ReturnType<typeof responseBody>>;
 
 export interface ResponseTask {
-  readonly request: Omit<GenerationRequest, "owner" | "signal" | "keepAs">;
+  readonly request: Omit<GenerationRequest, "owner" | "signal" | "resumeFrom" | "keepAs">;
   readonly stream: boolean;
   readonly input: ResponseInput["items"];
   readonly settings: ResponseSettings;
@@ -102,9 +102,6 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
       ...toCacheSalt(body),
       ...(logprobs ? { numLogprobs: body.top_logprobs ?? 0 } : {}),
       ...(body.truncation === "auto" ? { truncatePromptTokens: bounds.maxPromptTokens } : {}),
-      ...(body.previous_response_id === undefined
-        ? {}
-        : { resumeFrom: { type: "response", id: body.previous_response_id } as const }),
     },
   };
 }

@@ -3,6 +3,7 @@
  * that made it; for any other it does not exist. The HTTP routes and the WebSocket are two doors to this.
  */
 import { DenseMambaError } from "../../errors.ts";
+import type { ConversationKey } from "../../generation/events.ts";
 import type { ServerDeps } from "../deps.ts";
 import { toHttpError } from "../openai/error.ts";
 import { type InputItem, withIds } from "../openai/input-items.ts";
@@ -58,10 +59,9 @@ export class Responses {
     const { generator } = this.#deps;
     const { owner, task, connection } = args;
     const { settings } = task;
-    this.#checkPrevious(owner, settings.previousResponseId, connection);
+    const resumeFrom = this.#previous(owner, settings.previousResponseId, connection);
     const head = this.#newHead();
     const key = keyOf(owner, head.id);
-    const isKept = settings.store || connection !== undefined;
     const abort = new AbortController();
     const onGone = () => abort.abort();
     args.signal.addEventListener("abort", onGone, { once: true });
@@ -70,7 +70,9 @@ export class Responses {
       generator.generate({
         ...task.request,
         owner,
-        ...(isKept ? { keepAs: { type: "response", id: head.id } as const } : {}),
+        ...(resumeFrom && { resumeFrom }),
+        ...(settings.store && { keepAs: { type: "response", id: head.id } as const }),
+        ...(!settings.store && connection && { keepAs: { type: "unstored", id: head.id } as const }),
         signal: abort.signal,
       }),
     ).finally(() => args.signal.removeEventListener("abort", onGone));
@@ -168,7 +170,7 @@ export class Responses {
   /** Forgets a response that was kept for a connection. */
   async forget(owner: string, id: string): Promise<void> {
     this.#unstored.delete(keyOf(owner, id));
-    await this.#deps.generator.conversations.deleteResponse(owner, id);
+    await this.#deps.generator.conversations.deleteUnstored(owner, id);
   }
 
   /** Ends all that run as failed, and waits until their records are kept. */
@@ -224,14 +226,11 @@ export class Responses {
     return this.#deps.generator.conversations.keepRecord(owner, head.id, record);
   }
 
-  /** A response that is kept for another connection is unknown to this one. */
-  #checkPrevious(owner: string, id: string | null, connection: object | undefined): void {
-    if (id === null) return;
-    const holder = this.#unstored.get(keyOf(owner, id));
-    if (holder === undefined || holder === connection) return;
-    throw new DenseMambaError("previous_response_not_found", `previous response ${id} is not kept here`, {
-      param: "previous_response_id",
-    });
+  /** What is kept for another connection is looked for among the stored ones, and not found. */
+  #previous(owner: string, id: string | null, connection: object | undefined): ConversationKey | undefined {
+    if (id === null) return undefined;
+    const isOurs = connection !== undefined && this.#unstored.get(keyOf(owner, id)) === connection;
+    return { type: isOurs ? "unstored" : "response", id };
   }
 
   #newHead(): ResponseHead {

@@ -128,8 +128,10 @@ export class ResponsesConnection {
     // A response that can be come back to goes on without this connection.
     if (settings.store && !live.hasEnded) return;
     await live.ended;
-    if (!settings.store && (state.status === "completed" || state.status === "incomplete")) {
-      this.#unstored.add(lane, head.id);
+    if (!settings.store) {
+      const isKept = state.status === "completed" || state.status === "incomplete";
+      if (isKept) this.#unstored.add(lane, head.id);
+      else this.#forget(head.id);
     }
     const usage = usageFields(state.usage ?? undefined);
     log.info({ ...this.#logFields, responseId: head.id, ...usage }, "websocket response");
@@ -179,8 +181,7 @@ export class ResponsesConnection {
   #forget(id: string): void {
     const { responses, owner, deps } = this.#context;
     responses.forget(owner, id).catch((error: unknown) => {
-      // The store may have evicted it.
-      deps.log.debug({ err: error, ...this.#logFields }, "an unstored response was not there to delete");
+      deps.log.warn({ err: error, responseId: id, ...this.#logFields }, "an unstored response could not be forgotten");
     });
   }
 

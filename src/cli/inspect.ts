@@ -19,6 +19,8 @@ interface Inspection {
   readonly numParameters: number;
   /** Of an artifact: its own. Of a checkpoint: what it would be compiled to on this device. */
   readonly precision: string;
+  /** Of an artifact: the version of our own operators that its graphs need. */
+  readonly kernels?: number | undefined;
   readonly sizes: ModelSizes;
   readonly files: readonly { readonly name: string; readonly bytes: number }[];
   readonly state: StateSpec;
@@ -55,7 +57,7 @@ function inspectCheckpoint({ model, precision, device }: Config): Inspection {
 }
 
 function toJson(inspection: Inspection) {
-  const { name, kind, family, numParameters, precision, sizes, files, state, tensors } = inspection;
+  const { name, kind, family, numParameters, precision, kernels, sizes, files, state, tensors } = inspection;
   const bytes = stateBytes(state);
   return {
     name,
@@ -63,6 +65,7 @@ function toJson(inspection: Inspection) {
     family,
     parameters: numParameters,
     precision,
+    ...(kind === "artifact" ? { kernels: kernels ?? null } : {}),
     vocab_size: sizes.vocabSize,
     hidden_size: sizes.hiddenSize,
     layers: sizes.numLayers,
@@ -81,8 +84,9 @@ function toJson(inspection: Inspection) {
 }
 
 function toText(inspection: Inspection): string {
-  const { name, kind, family, numParameters, precision, sizes, files, state, tensors } = inspection;
+  const { name, kind, family, numParameters, precision, kernels, sizes, files, state, tensors } = inspection;
   const bytes = stateBytes(state);
+  const operators = kernels === undefined ? "plain ONNX" : `kernels, version ${kernels}`;
   const layers = describeLayers(sizes, state, tensors);
   const links = sizes.denseLayers > 0 ? `each reads ${sizes.denseLayers} shallower ones` : "no dense links";
   const rows: [string, string][] = [
@@ -90,6 +94,7 @@ function toText(inspection: Inspection): string {
     ["family", family],
     ["parameters", `${formatCount(numParameters)} (${numParameters})`],
     ["precision", kind === "artifact" ? precision : `${precision}, when compiled for this device`],
+    ...(kind === "artifact" ? [["operators", operators] as [string, string]] : []),
     ["layers", `${sizes.numLayers}, ${links}`],
     ["width", String(sizes.hiddenSize)],
     ["vocabulary", String(sizes.vocabSize)],

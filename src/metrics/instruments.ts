@@ -92,6 +92,11 @@ export function createInstruments(registry: Registry) {
     storeBytes: gauge("store_bytes", "Memory taken by kept states."),
     storeMaxBytes: gauge("store_max_bytes", "Memory allowed for kept states."),
     storeEvictions: counter("store_evictions_total", "Kept states dropped to stay within the bound."),
+    tierAvailable: gauge("store_tier_available", "1 while a tier of the store can be read and written.", ["tier"]),
+    tierSnapshots: gauge("store_tier_snapshots", "Kept states that a tier has.", ["tier"]),
+    tierBytes: gauge("store_tier_bytes", "What a tier's kept states take.", ["tier"]),
+    tierFailures: counter("store_tier_failures_total", "Questions that a tier failed to answer.", ["tier"]),
+    damagedSnapshots: counter("store_damaged_snapshots_total", "Kept states that were damaged, and were removed."),
     captureSeconds: histogram("snapshot_capture_seconds", "Copying a state out of its slot.", COPY_SECONDS),
     restoreSeconds: histogram("snapshot_restore_seconds", "Copying a state into a slot.", COPY_SECONDS),
 

@@ -9,6 +9,7 @@ import type { Manifest } from "../model/artifact.ts";
 import { stateBytes } from "../model/state.ts";
 import type { PrefixCacheStats } from "../session/prefix-cache.ts";
 import type { StoreStats } from "../session/store.ts";
+import type { StoreObserver, TierStats } from "../session/tier.ts";
 import { createInstruments, type Instruments } from "./instruments.ts";
 
 export interface MetricsOptions {
@@ -29,21 +30,21 @@ export interface MetricsSources {
     readonly maxBatch: number;
     readonly maxQueue: number;
   };
-  readonly store: () => StoreStats;
+  readonly store: () => StoreStats & { readonly tiers?: readonly TierStats[] };
   /** Default: there is no prefix cache. */
   readonly prefixes?: () => PrefixCacheStats;
 }
 
 const STATES: readonly EngineStatus["state"][] = ["starting", "ready", "recovering", "closed"];
 
-export class Metrics implements EngineObserver {
+export class Metrics implements EngineObserver, Pick<StoreObserver, "onDamage"> {
   readonly #registry = new Registry();
   readonly #instruments: Instruments;
   readonly #now: () => number;
   #sources: MetricsSources | undefined;
   #lastStepAtMs: number | undefined;
-  /** Of what is counted elsewhere: how much the counter here has. */
-  readonly #counted = new Map<Counter, number>();
+  /** Of what is counted elsewhere, by counter and label: how much the counter here has. */
+  readonly #counted = new Map<Counter<string>, Map<string, number>>();
   #state: EngineStatus["state"] = "starting";
 
   constructor({ modelName, manifest, version, now }: MetricsOptions) {
@@ -117,6 +118,10 @@ export class Metrics implements EngineObserver {
     this.#instruments.restoreSeconds.observe(durationMs / 1000);
   }
 
+  onDamage(): void {
+    this.#instruments.damagedSnapshots.inc();
+  }
+
   onHttpRequest(request: {
     readonly method: string;
     readonly route: string;
@@ -162,6 +167,12 @@ export class Metrics implements EngineObserver {
     instruments.storeBytes.set(store.bytes);
     instruments.storeMaxBytes.set(store.maxBytes);
     this.#countUpTo(instruments.storeEvictions, store.numEvicted);
+    for (const { name: tier, isAvailable, numSnapshots, bytes, numFailures } of store.tiers ?? []) {
+      instruments.tierAvailable.set({ tier }, isAvailable ? 1 : 0);
+      instruments.tierSnapshots.set({ tier }, numSnapshots);
+      instruments.tierBytes.set({ tier }, bytes);
+      this.#countUpTo(instruments.tierFailures, numFailures, { tier });
+    }
     const prefixes = sources.prefixes?.();
     if (prefixes === undefined) return;
     this.#countUpTo(instruments.prefixLookups, prefixes.queries);
@@ -170,8 +181,11 @@ export class Metrics implements EngineObserver {
     instruments.prefixBytes.set(prefixes.bytes);
   }
 
-  #countUpTo(counter: Counter, total: number): void {
-    counter.inc(total - (this.#counted.get(counter) ?? 0));
-    this.#counted.set(counter, total);
+  #countUpTo<L extends string>(counter: Counter<L>, total: number, labels: Partial<Record<L, string>> = {}): void {
+    const counted = this.#counted.get(counter) ?? new Map<string, number>();
+    this.#counted.set(counter, counted);
+    const key = Object.values(labels).join();
+    counter.inc(labels, total - (counted.get(key) ?? 0));
+    counted.set(key, total);
   }
 }

@@ -67,12 +67,19 @@ describe("a scrape", () => {
   it("reads slots and kept states when it happens", async () => {
     const { metrics } = setUp();
     const load = { numRunning: 1, numWaiting: 2, slotsInUse: 3, maxBatch: 4, maxQueue: 5 };
+    const disk = { name: "disk" as const, isAvailable: true, numFailures: 1 };
     const store = { numSnapshots: 6, bytes: 7, maxBytes: 8, numEvicted: 9 };
+    const tiers = [
+      { ...store, name: "memory" as const, isAvailable: true, numFailures: 0 },
+      { ...store, ...disk },
+    ];
     const prefixes = { queries: 12, hits: 3, queryTokens: 100, hitTokens: 40, bytes: 50 };
-    metrics.watch({ load: () => load, store: () => store, prefixes: () => prefixes });
+    metrics.watch({ load: () => load, store: () => ({ ...store, tiers }), prefixes: () => prefixes });
     await scrape(metrics);
     load.slotsInUse = 0;
     store.numEvicted = 11;
+    Object.assign(tiers[1]!, { isAvailable: false, numFailures: 4, bytes: 70 });
+    metrics.onDamage();
     Object.assign(prefixes, { queries: 14, hits: 5, hitTokens: 70, bytes: 20 });
     const samples = await scrape(metrics);
     const values = ["num_requests_running", "num_requests_waiting", "slots_in_use", "slots_total", "queue_capacity"];
@@ -81,6 +88,13 @@ describe("a scrape", () => {
     expect(stored.map((name) => samples.get(`densemamba_${name}`))).toEqual([6, 7, 8, 11]);
     const reused = ["lookups_total", "lookup_hits_total", "hit_tokens_total", "bytes"];
     expect(reused.map((name) => samples.get(`densemamba_prefix_cache_${name}`))).toEqual([14, 5, 70, 20]);
+    const tier = ["available", "snapshots", "bytes", "failures_total"];
+    const valuesOf = (name: string) => tier.map((of) => samples.get(`densemamba_store_tier_${of}{tier="${name}"}`));
+    expect([valuesOf("memory"), valuesOf("disk")]).toEqual([
+      [1, 6, 7, 0],
+      [0, 6, 70, 4],
+    ]);
+    expect(samples.get("densemamba_store_damaged_snapshots_total")).toBe(1);
   });
 });
 

@@ -45,7 +45,7 @@ export class LocalClaims {
 
   /** @throws `session_conflict` unless `fence` is that of the key's last claim. */
   check(key: string, fence: number): void {
-    if (!this.isCurrent(key, fence)) throw staleFence(key, fence);
+    if (!this.isCurrent(key, fence)) throw staleFence(key);
   }
 
   isCurrent(key: string, fence: number): boolean {
@@ -64,9 +64,6 @@ export class LocalClaims {
   }
 }
 
-export function staleFence(key: string, fence: number): DenseMambaError {
-  return new DenseMambaError(
-    "session_conflict",
-    `${key} has been advanced by another request since this one began (its claim ${fence} is no longer the last)`,
-  );
+export function staleFence(key: string): DenseMambaError {
+  return new DenseMambaError("session_conflict", `${key} has been advanced by another request since this one began`);
 }

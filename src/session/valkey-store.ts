@@ -99,7 +99,7 @@ export class ValkeyStore implements SharedStore {
     const isPut = await this.#ask((redis) =>
       redis.eval(PUT, 2, stateKey, claimKey, value, String(msToLive), String(fence ?? "")),
     );
-    if (isPut === 0) throw staleFence(key, fence ?? 0);
+    if (isPut === 0) throw staleFence(key);
     if (isPut !== 1) throw this.#unexpected("EVAL", isPut);
   }
 

@@ -299,6 +299,31 @@ describe("a place to go on from", () => {
   });
 });
 
+describe("many responses one after the other", () => {
+  it("leave no listener and no timer behind, over either transport", async () => {
+    const warnings: Error[] = [];
+    const onWarning = (warning: Error) => warnings.push(warning);
+    process.on("warning", onWarning);
+    {
+      await using server = await startTestServer();
+      const client = await open(server);
+      for (let n = 0; n < 30; n++) client.create({ store: n % 2 === 0 });
+      await client.until(isEnd, 30);
+      const id = client.responseIds[0]!;
+      for (let n = 0; n < 30; n++) client.send({ type: "response.attach", response_id: id });
+      await client.until(isEnd, 60);
+      const numTimers = process.getActiveResourcesInfo().filter((name) => name === "Timeout").length;
+      for (let n = 0; n < 15; n++) await readUntil(server, 2);
+      await expectIdle(server);
+      const numTimersNow = process.getActiveResourcesInfo().filter((name) => name === "Timeout").length;
+      expect(numTimersNow).toBeLessThan(numTimers + 5);
+      client.socket.close();
+    }
+    process.off("warning", onWarning);
+    expect(warnings).toEqual([]);
+  });
+});
+
 describe("on the WebSocket", () => {
   const attach = (client: Client, responseId: string, settings: object = {}) =>
     client.send({ type: "response.attach", response_id: responseId, ...settings });
@@ -349,6 +374,15 @@ describe("on the WebSocket", () => {
     attach(client, client.responseIds[0]!, { stream_id: "a" });
     await client.until(isEnd, 2);
     expect(client.messages.slice(made.length)).toEqual(made);
+    attach(client, client.responseIds[0]!, { starting_after: 28 });
+    await client.until(({ type }) => type === "error");
+    expect(client.messages.at(-1)).toMatchObject({
+      status: 400,
+      error: { message: "starting_after must be at most 27, the response's last event so far; got 28" },
+    });
+    attach(client, client.responseIds[0]!, { starting_after: 26 });
+    await client.until(isEnd, 4);
+    expect(client.messages.at(-1)).toMatchObject({ type: "response.completed", sequence_number: 27 });
 
     server.generator.script = { reply: REPLY, pace: pauseAt(3, gate()) };
     const running = await readUntil(server, 5);
@@ -366,6 +400,7 @@ describe("on the WebSocket", () => {
     ["a negative place", { response_id: "resp_x", starting_after: -1 }, 400, { param: "starting_after" }],
     ["a fractional place", { response_id: "resp_x", starting_after: 0.5 }, 400, { param: "starting_after" }],
     ["a place that is text", { response_id: "resp_x", starting_after: "1" }, 400, { param: "starting_after" }],
+    ["something that is no response", { response_id: 5 }, 400, { code: "invalid_value", param: "response_id" }],
   ])("following %s is refused, and the connection goes on", async (_name, message, status, error) => {
     await using server = await startTestServer();
     const client = await open(server);

@@ -163,6 +163,12 @@ describe("a bad message", () => {
       { code: "unsupported_value" },
     ],
     ["that cancels nothing", { type: "response.cancel" }, 404, { code: "response_not_found" }],
+    [
+      "that cancels in a lane that nobody used",
+      { type: "response.cancel", stream_id: "x" },
+      404,
+      { code: "response_not_found", message: "no response is running on this connection" },
+    ],
     ["with a stream_id that is no text", { ...CREATE, stream_id: 5 }, 400, INVALID_STREAM_ID],
     ["with an empty stream_id", { ...CREATE, stream_id: "" }, 400, INVALID_STREAM_ID],
     ["with a stream_id of other characters", { ...CREATE, stream_id: "a b" }, 400, INVALID_STREAM_ID],

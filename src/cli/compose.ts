@@ -10,12 +10,14 @@ import { DenseMambaError } from "../errors.ts";
 import { Generator } from "../generation/generator.ts";
 import { Metrics } from "../metrics/metrics.ts";
 import type { Manifest } from "../model/artifact.ts";
+import { stateBytes } from "../model/state.ts";
 import type { ModelRunner } from "../runtime/runner.ts";
 import { createApp } from "../server/app.ts";
 import type { App } from "../server/context.ts";
 import { DEFAULT_SERVER_OPTIONS, type Log, type ServerDeps, type ServerOptions } from "../server/deps.ts";
 import { Responses } from "../server/responses/responses.ts";
 import { MemoryStore } from "../session/memory-store.ts";
+import { PrefixCache } from "../session/prefix-cache.ts";
 import { loadTokenizer } from "../tokenizer/load.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { LoadedModel } from "./load-model.ts";
@@ -55,7 +57,12 @@ export async function startEngine(
 export function createGenerator(
   config: Config,
   model: LoadedModel,
-  parts: { readonly engine: Engine; readonly tokenizer: Tokenizer; readonly store: MemoryStore },
+  parts: {
+    readonly engine: Engine;
+    readonly tokenizer: Tokenizer;
+    readonly store: MemoryStore;
+    readonly prefixCache?: PrefixCache;
+  },
 ): Generator {
   const { maxPromptTokens, maxOutputTokens } = config;
   return new Generator({
@@ -89,9 +96,14 @@ export async function createService(
     observer: observeAll(metrics, logStatus(log)),
     wrapRunner: (runner) => observeSnapshots(runner, metrics, now),
   });
-  metrics.watch({ load: () => engine.load, store: () => store.stats() });
+  const prefixCache = config.prefixBytes === 0 ? undefined : createPrefixCache(config, manifest);
+  metrics.watch({
+    load: () => engine.load,
+    store: () => store.stats(),
+    ...(prefixCache && { prefixes: () => prefixCache.stats() }),
+  });
   const deps: ServerDeps = {
-    generator: createGenerator(config, model, { engine, tokenizer, store }),
+    generator: createGenerator(config, model, { engine, tokenizer, store, ...(prefixCache && { prefixCache }) }),
     engine,
     model: {
       name: modelName,
@@ -108,6 +120,12 @@ export async function createService(
   };
   const responses = new Responses(deps);
   return { app: createApp(deps, responses), deps, responses, engine };
+}
+
+/** In memory of its own: what anybody sends must not push out the sessions that somebody means to keep. */
+function createPrefixCache({ prefixBytes }: Config, { modelHash, state }: Manifest): PrefixCache {
+  const store = new MemoryStore({ maxBytes: prefixBytes, nowMs });
+  return new PrefixCache({ store, model: { modelHash, stateBytes: stateBytes(state) }, nowMs });
 }
 
 /** @throws `invalid_checkpoint` if the model has none: text cannot be read or written without it. */

@@ -28,6 +28,7 @@ const SERVE_KEYS: readonly ConfigKey[] = [
   "maxBodyBytes",
   "maxConnections",
   "sessionBytes",
+  "prefixBytes",
   "apiKeys",
   "corsOrigins",
   "metricsNeedKey",

@@ -81,6 +81,13 @@ export const configSchema = z.strictObject({
       argument: "<size>",
       shownDefault: "1GiB",
     }),
+  prefixBytes: byteSize(0, 2 ** 50)
+    .default(256 * 2 ** 20)
+    .meta({
+      description: "memory for states at the beginnings of prompts, which are not read twice then; 0 for none",
+      argument: "<size>",
+      shownDefault: "256MiB",
+    }),
   apiKeys: apiKeyList().prefault([]).meta({
     description: "accepted Bearer key, may be repeated; none means open to all",
     flag: "--api-key",

@@ -100,6 +100,27 @@ it("a session that was exported and imported says what the original says", async
   await expectIdle();
 });
 
+describe("a response that generates nothing", () => {
+  it("has read its input for whoever goes on from it, who answers as if it had read all", async () => {
+    const instructions = "Speak of the sea only.";
+    const input = "There was a king who had three ships, and one of them was lost.";
+    const [before, ask] = [
+      { role: "user" as const, content: input },
+      { role: "user" as const, content: "Which?" },
+    ];
+    const warm = await client.responses.create({ ...ASK, input, instructions, ...{ generate: false } });
+    expect(warm).toMatchObject({ status: "completed", output: [], usage: { output_tokens: 0 } });
+    const next = { ...ASK, input: [ask], previous_response_id: warm.id, instructions };
+    const [once, twice] = [await client.responses.create(next), await client.responses.create(next)];
+    const whole = await client.responses.create({ ...ASK, input: [before, ask], instructions });
+    expect(once.output_text).toBe(whole.output_text);
+    expect(twice.output_text).toBe(whole.output_text);
+    expect(once.usage!.input_tokens).toBe(whole.usage!.input_tokens);
+    expect(once.usage!.input_tokens_details.cached_tokens).toBeGreaterThanOrEqual(warm.usage!.input_tokens - 1);
+    await expectIdle();
+  });
+});
+
 describe("a response that is cancelled", () => {
   it("frees its slot and can't be gone on from", async () => {
     const { id } = await client.responses.create({

@@ -18,6 +18,7 @@ const SETTINGS: ResponseSettings = {
   truncation: "disabled",
   store: true,
   background: false,
+  generates: true,
   metadata: {},
   parallelToolCalls: true,
 };
@@ -110,6 +111,13 @@ describe("a transcript", () => {
     transcript.push(usage!);
     expect(transcript.response()).toMatchObject({ status: "completed", completed_at: 9, usage: { total_tokens: 5 } });
   });
+});
+
+it("a transcript of a response that generates nothing has no item, and is completed", () => {
+  const transcript = new Transcript(HEAD, { ...SETTINGS, generates: false }, () => 9);
+  const seen = play(transcript, [ACCEPTED, ...end("length")]).map((json) => JSON.parse(json));
+  expect(seen.map(({ type }) => type)).toEqual(["response.created", "response.in_progress", "response.completed"]);
+  expect(seen.at(-1).response).toMatchObject({ status: "completed", output: [], usage: { input_tokens: 3 } });
 });
 
 it.each<[string, unknown]>([

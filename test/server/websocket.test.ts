@@ -156,12 +156,6 @@ describe("a bad message", () => {
       { code: "previous_response_not_found", param: "previous_response_id" },
     ],
     ["with tools", { type: "response.create", input: "a", tools: [{}] }, 400, { code: "unsupported_value" }],
-    [
-      "with generate false",
-      { type: "response.create", input: "a", generate: false },
-      400,
-      { code: "unsupported_value" },
-    ],
     ["that cancels nothing", { type: "response.cancel" }, 404, { code: "response_not_found" }],
     [
       "that cancels in a lane that nobody used",

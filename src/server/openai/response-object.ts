@@ -10,7 +10,7 @@ export interface ResponseHead {
   readonly model: string;
 }
 
-/** What the response object repeats of its request. */
+/** What a response keeps of its request; most of it the response object repeats. */
 export interface ResponseSettings {
   readonly instructions: string | null;
   readonly previousResponseId: string | null;
@@ -21,6 +21,8 @@ export interface ResponseSettings {
   readonly truncation: "auto" | "disabled";
   readonly store: boolean;
   readonly background: boolean;
+  /** False: it reads its input, for others to go on from, and answers nothing. */
+  readonly generates: boolean;
   readonly metadata: Readonly<Record<string, string>>;
   readonly parallelToolCalls: boolean;
 }

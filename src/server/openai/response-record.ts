@@ -31,6 +31,7 @@ const record = z.object({
     truncation: z.enum(["auto", "disabled"]),
     store: z.boolean(),
     background: z.boolean(),
+    generates: z.boolean(),
     metadata: z.record(z.string(), z.string()),
     parallelToolCalls: z.boolean(),
   }),

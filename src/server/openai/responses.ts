@@ -39,7 +39,7 @@ export function responseBody(bounds: Bounds) {
     background: z.boolean().optional(),
     conversation: unsupportedUnless(() => false, "go on from a response with previous_response_id"),
     prompt: unsupportedUnless(() => false, "there are no stored prompts here"),
-    generate: unsupportedUnless((value) => value === true, "every response generates here"),
+    generate: z.boolean().optional(),
     max_tool_calls: z.unknown().optional(),
     reasoning: z.unknown().optional(),
     cache_salt: cacheSalt().optional(),
@@ -65,6 +65,7 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
     throw invalid("top_logprobs", `needs ${show(LOGPROBS_INCLUDE)} in include`);
   }
   const background = body.background ?? false;
+  const generates = body.generate ?? true;
   if (background && body.store === false) throw invalid("background", "needs store to be true: it is retrieved later");
   const sampling = toSampling(body, bounds.vocabSize);
   return {
@@ -80,6 +81,7 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
       truncation: body.truncation ?? "disabled",
       store: body.store ?? true,
       background,
+      generates,
       metadata: body.metadata ?? {},
       parallelToolCalls: body.parallel_tool_calls ?? true,
     },
@@ -88,15 +90,16 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
         {
           type: "chat",
           messages: body.input.messages,
-          addGenerationPrompt: true,
-          continueFinalMessage: false,
+          // Without an answer the last message stays open: whatever comes next goes on behind it.
+          addGenerationPrompt: generates,
+          continueFinalMessage: !generates,
           ...(body.instructions === undefined ? {} : { instructions: body.instructions }),
         },
       ],
       numChoices: 1,
       bestOf: 1,
       sampling,
-      ...toStopping(body, body.max_output_tokens, bounds),
+      ...toStopping(body, generates ? body.max_output_tokens : 0, bounds),
       addSpecialTokens: false,
       echo: false,
       ...toCacheSalt(body),

@@ -123,10 +123,11 @@ export class Transcript {
         }
         return;
       case "finished":
-        state.hasItem = true;
-        state.status = event.reason === "stop" ? "completed" : event.reason === "length" ? "incomplete" : "cancelled";
-        state.closedAs = state.status === "completed" ? "completed" : "incomplete";
+        state.status = this.#statusAfter(event.reason);
         if (state.status === "completed") state.completedAtS = this.#nowS();
+        if (!this.settings.generates) return;
+        state.hasItem = true;
+        state.closedAs = state.status === "completed" ? "completed" : "incomplete";
         return;
       case "usage":
         state.usage = event.usage;
@@ -171,6 +172,11 @@ export class Transcript {
       if (closedAs && index < NUM_CLOSING) return this.#closing(index, sequenceNumber);
     }
     return this.#last(sequenceNumber);
+  }
+
+  #statusAfter(reason: "stop" | "length" | "aborted"): ResponseStatus {
+    if (reason === "aborted") return "cancelled";
+    return reason === "length" && this.settings.generates ? "incomplete" : "completed";
   }
 
   #lead(index: number): RenderedEvent {

@@ -1,6 +1,7 @@
 /**
  * The `native` runner: ONNX Runtime through its C API. States are updated in place, a step in the steady state allocates
- * nothing, and the computing happens on another thread, so that the event loop stays free. See docs/runtime.md.
+ * nothing, and the computing happens on another thread, so that the event loop stays free; but for runs that are shorter than
+ * the way there and back. See docs/runtime.md.
  */
 import type { Manifest } from "../../model/artifact.ts";
 import { readManifest } from "../../model/manifest.ts";
@@ -11,12 +12,15 @@ import type { ModelRunner, RunInput, RunnerOptions, RunOutput } from "../runner.
 import { SlotStates } from "../slot-states.ts";
 import { NativeSession } from "./native-session.ts";
 import { RunBindings } from "./run-bindings.ts";
+import { RunTimes } from "./run-times.ts";
 
 export interface NativeRunnerOptions extends RunnerOptions {
   /** Check the lifetimes of values at every run, and that nothing is left at close. For tests. */
   readonly checked?: boolean;
   /** ONNX Runtime's session configuration entries, on top of our own. For measurements. */
   readonly sessionConfig?: Readonly<Record<string, string>>;
+  /** Monotonic, in milliseconds. */
+  readonly now?: () => number;
 }
 
 export class NativeRunner implements ModelRunner {
@@ -27,6 +31,8 @@ export class NativeRunner implements ModelRunner {
   readonly #session: NativeSession;
   readonly #states: SlotStates;
   readonly #bindings: RunBindings;
+  readonly #times = new RunTimes();
+  readonly #now: () => number;
 
   /**
    * Does not block the event loop while the model loads.
@@ -44,7 +50,8 @@ export class NativeRunner implements ModelRunner {
       config: options.sessionConfig ?? {},
     });
     const description = describeRunner("native", options, session.api.version, numThreads, manifest);
-    return new NativeRunner(session, manifest, options.numSlots, description);
+    const now = options.now ?? (() => performance.now());
+    return new NativeRunner(session, manifest, { numSlots: options.numSlots, description, now });
   }
 
   /** C objects not yet released; undefined unless opened `checked`. */
@@ -52,8 +59,13 @@ export class NativeRunner implements ModelRunner {
     return this.#session.api.numLive;
   }
 
-  private constructor(session: NativeSession, manifest: Manifest, numSlots: number, description: string) {
+  private constructor(
+    session: NativeSession,
+    manifest: Manifest,
+    { numSlots, description, now }: Pick<NativeRunner, "numSlots" | "description"> & { readonly now: () => number },
+  ) {
     this.manifest = manifest;
+    this.#now = now;
     this.numSlots = numSlots;
     this.description = description;
     this.#session = session;
@@ -65,7 +77,13 @@ export class NativeRunner implements ModelRunner {
     return this.#guard.exclusive(async () => {
       assertRunInput(input, this.numSlots, this.manifest.sizes.vocabSize);
       const { args, output } = this.#bindings.bind(input);
-      await this.#session.api.run(args);
+      const numTokens = input.numSequences * input.numSteps;
+      const isShort = this.#times.isShort(numTokens);
+      if (isShort) await new Promise(setImmediate); // the event loop's turn, before it is held up
+      const startedAtMs = this.#now();
+      if (isShort) this.#session.api.runBlocking(args);
+      else await this.#session.api.run(args);
+      this.#times.record(numTokens, this.#now() - startedAtMs);
       return output;
     });
   }

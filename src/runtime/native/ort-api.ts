@@ -180,30 +180,23 @@ export class OrtApi {
 
   /** One forward pass on a thread of libuv's pool. @throws `runtime_fault` with ONNX Runtime's message. */
   run(args: RunArguments): Promise<void> {
-    const { session, runOptions, inputNames, inputs, outputNames, outputs, firstOutput } = args;
-    this.#assertValuesLive(inputs, 0);
-    this.#assertValuesLive(outputs, firstOutput);
+    const parameters = this.#runParameters(args);
     return new Promise((resolve, reject) => {
-      this.#functions.Run.async(
-        session.address,
-        runOptions.address,
-        inputNames.address,
-        inputs.address,
-        inputs.length,
-        outputNames.addressFrom(firstOutput),
-        outputs.length - firstOutput,
-        outputs.addressFrom(firstOutput),
-        (error, status) => {
-          try {
-            if (error !== null) throw error;
-            this.#check("runtime_fault", status);
-            resolve();
-          } catch (failure) {
-            reject(failure);
-          }
-        },
-      );
+      this.#functions.Run.async(...parameters, (error, status) => {
+        try {
+          if (error !== null) throw error;
+          this.#check("runtime_fault", status);
+          resolve();
+        } catch (failure) {
+          reject(failure);
+        }
+      });
     });
+  }
+
+  /** The same on the calling thread, which waits. @throws as `run` does */
+  runBlocking(args: RunArguments): void {
+    this.#check("runtime_fault", this.#functions.Run(...this.#runParameters(args)));
   }
 
   release(handle: Handle): void {
@@ -296,6 +289,22 @@ export class OrtApi {
     const message = this.#functions.GetErrorMessage(status);
     this.#functions.ReleaseStatus(status);
     throw new DenseMambaError(code, `ONNX Runtime: ${message}`);
+  }
+
+  #runParameters(args: RunArguments): Parameters<OrtFunctions["Run"]> {
+    const { session, runOptions, inputNames, inputs, outputNames, outputs, firstOutput } = args;
+    this.#assertValuesLive(inputs, 0);
+    this.#assertValuesLive(outputs, firstOutput);
+    return [
+      session.address,
+      runOptions.address,
+      inputNames.address,
+      inputs.address,
+      inputs.length,
+      outputNames.addressFrom(firstOutput),
+      outputs.length - firstOutput,
+      outputs.addressFrom(firstOutput),
+    ];
   }
 
   #assertValuesLive({ values, length }: PointerArray, start: number): void {

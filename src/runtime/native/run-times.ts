@@ -1,0 +1,22 @@
+/**
+ * How long runs take, by the number of tokens they read: so that a short one can be made where it is asked for. Handing a run
+ * to another thread and waiting for its answer takes two wake-ups of a sleeping thread, 60 to 200 µs in a virtual machine:
+ * more than half a step of a small model. See docs/runtime.md, "Where a run computes".
+ */
+
+/** A run that is expected to take less, in ms, holds up the event loop for less time than it takes to hand it over and back. */
+const SHORT_MS = 0.7;
+
+export class RunTimes {
+  /** Tokens → the last duration in ms. */
+  readonly #durations = new Map<number, number>();
+
+  /** Whether such a run is expected to be short. One that has never been made is not. */
+  isShort(numTokens: number): boolean {
+    return (this.#durations.get(numTokens) ?? Number.POSITIVE_INFINITY) < SHORT_MS;
+  }
+
+  record(numTokens: number, durationMs: number): void {
+    this.#durations.set(numTokens, durationMs);
+  }
+}

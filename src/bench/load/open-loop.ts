@@ -1,6 +1,4 @@
 /** One run of an open-loop load: every request is sent when it is due, however many are still unanswered. */
-import { Agent } from "node:http";
-import { Agent as SecureAgent } from "node:https";
 import { performance } from "node:perf_hooks";
 import { setImmediate, setTimeout as sleep } from "node:timers/promises";
 import { poissonArrivals, randomPrompt } from "./arrivals.ts";
@@ -20,21 +18,15 @@ export interface Load {
 export async function runOpenLoop(target: Target, load: Load): Promise<DueRecord[]> {
   const arrivals = poissonArrivals(load);
   const prompts = arrivals.map((_, i) => randomPrompt(load.promptTokens, load.seed * 1_000_003 + i));
-  const ProtocolAgent = new URL(target.baseUrl).protocol === "https:" ? SecureAgent : Agent;
-  const agent = new ProtocolAgent({ keepAlive: true, maxSockets: Number.POSITIVE_INFINITY });
-  try {
-    const startMs = performance.now();
-    const running: Promise<DueRecord>[] = [];
-    for (const [i, arrivalMs] of arrivals.entries()) {
-      const dueAtMs = startMs + arrivalMs;
-      await until(dueAtMs);
-      const request = { promptIds: prompts[i]!, maxTokens: load.outputTokens, timeoutMs: load.timeoutMs };
-      running.push(streamCompletion({ agent, ...target }, request).then((record) => ({ ...record, dueAtMs })));
-    }
-    return await Promise.all(running);
-  } finally {
-    agent.destroy();
+  const startMs = performance.now();
+  const running: Promise<DueRecord>[] = [];
+  for (const [i, arrivalMs] of arrivals.entries()) {
+    const dueAtMs = startMs + arrivalMs;
+    await until(dueAtMs);
+    const request = { promptIds: prompts[i]!, maxTokens: load.outputTokens, timeoutMs: load.timeoutMs };
+    running.push(streamCompletion(target, request).then((record) => ({ ...record, dueAtMs })));
   }
+  return Promise.all(running);
 }
 
 /** Never early, which timers may be, and not a whole tick of theirs late: the last of it passes in turns of the loop. */

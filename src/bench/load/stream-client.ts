@@ -2,7 +2,7 @@
  * The client of every measurement over HTTP: one streamed `/v1/completions` request to any OpenAI-compatible server,
  * timed as its user sees it. The same code asks every server that is compared.
  */
-import { type Agent, request as httpRequest } from "node:http";
+import { request as httpRequest } from "node:http";
 import { request as httpsRequest } from "node:https";
 import { performance } from "node:perf_hooks";
 
@@ -12,8 +12,6 @@ export interface Target {
   /** Some servers insist on a name. */
   readonly model?: string;
   readonly apiKey?: string;
-  /** Default: a connection for each request. */
-  readonly agent?: Agent;
 }
 
 export interface CompletionRequest {
@@ -55,7 +53,8 @@ export function streamCompletion(target: Target, { promptIds, maxTokens, timeout
     "content-length": Buffer.byteLength(body),
     ...(target.apiKey === undefined ? {} : { authorization: `Bearer ${target.apiKey}` }),
   };
-  const options = { method: "POST", headers, ...(target.agent === undefined ? {} : { agent: target.agent }) };
+  // A connection for each request: a kept one that the server closes meanwhile would look like a failed request.
+  const options = { method: "POST", headers, agent: false };
 
   return new Promise<StreamRecord>((resolve) => {
     const sentAtMs = performance.now();

@@ -23,7 +23,7 @@ export interface LiveResponseArgs {
   readonly unattended: Unattended;
   readonly options: ResumeOptions;
   /** Keeps the record of the response, which has ended, before any reader learns of the end. */
-  readonly keep: (transcript: Transcript) => Promise<void>;
+  readonly keep: () => Promise<void>;
 }
 
 export class LiveResponse {
@@ -95,7 +95,7 @@ export class LiveResponse {
         this.#throwIfCutOff(event);
         transcript.push(event);
         if (event.type === "delta" && this.#readers.size === 0) this.#unreadBytes += Buffer.byteLength(event.text);
-        if (transcript.hasEnded) await this.#args.keep(transcript);
+        if (transcript.hasEnded) await this.#args.keep();
         this.#publish();
         if (this.#mustHold()) await new Promise<void>((resolve) => (this.#letGo = resolve));
       }
@@ -123,7 +123,7 @@ export class LiveResponse {
       this.transcript.fail(this.error);
     }
     // What could not be kept has failed for that very reason, or has failed already.
-    await this.#args.keep(this.transcript).catch(() => {});
+    await this.#args.keep().catch(() => {});
   }
 
   #publish(): void {

@@ -8,13 +8,13 @@ import type { ServerDeps } from "../deps.ts";
 import { toHttpError } from "../openai/error.ts";
 import { type InputItem, withIds } from "../openai/input-items.ts";
 import type { ResponseHead, ResponseObject } from "../openai/response-object.ts";
-import { parseRecord, type ResponseRecord } from "../openai/response-record.ts";
 import type { ResponseTask } from "../openai/responses.ts";
-import { isFinal, Transcript } from "../openai/transcript.ts";
+import { Transcript } from "../openai/transcript.ts";
 import { invalid, show } from "../openai/validate.ts";
-import { admit } from "../stream/pump.ts";
+import { type AdmittedGeneration, admit } from "../stream/pump.ts";
 import { LiveResponse, type Unattended } from "./live-response.ts";
 import { keptReading, type Reading } from "./reading.ts";
+import { type KeptResponse, ResponseRecords } from "./records.ts";
 
 export interface CreateArgs {
   readonly owner: string;
@@ -41,6 +41,7 @@ interface Running {
 
 export class Responses {
   readonly #deps: ServerDeps;
+  readonly #records: ResponseRecords;
   /** Those that run, also the ones that are not stored: every generation for a response is in here. */
   readonly #running = new Map<string, Running>();
   /** Kept for one connection only. */
@@ -48,6 +49,7 @@ export class Responses {
 
   constructor(deps: ServerDeps) {
     this.#deps = deps;
+    this.#records = new ResponseRecords(deps);
   }
 
   get numRunning(): number {
@@ -56,50 +58,38 @@ export class Responses {
 
   /** @throws whatever the generation was refused with; once it is admitted, failures are the response's */
   async create(args: CreateArgs): Promise<CreatedResponse> {
-    const { generator } = this.#deps;
-    const { owner, task, connection } = args;
+    const { owner, task, connection, requestId } = args;
     const { settings } = task;
-    const resumeFrom = this.#previous(owner, settings.previousResponseId, connection);
     const head = this.#newHead();
     const key = keyOf(owner, head.id);
     const abort = new AbortController();
-    const onGone = () => abort.abort();
-    args.signal.addEventListener("abort", onGone, { once: true });
-    if (args.signal.aborted) onGone();
-    const admitted = await admit(
-      generator.generate({
-        ...task.request,
-        owner,
-        ...(resumeFrom && { resumeFrom }),
-        ...(settings.store && { keepAs: { type: "response", id: head.id } as const }),
-        ...(!settings.store && connection && { keepAs: { type: "unstored", id: head.id } as const }),
-        signal: abort.signal,
-      }),
-    ).finally(() => args.signal.removeEventListener("abort", onGone));
+    const admitted = await this.#admit(args, head.id, abort);
 
-    const input = withIds(task.input, head.id);
+    const transcript = new Transcript(head, settings, () => this.#nowS());
+    const kept: KeptResponse = { transcript, input: withIds(task.input, head.id) };
     let announced: Promise<void> | undefined;
     const live = new LiveResponse({
-      transcript: new Transcript(head, settings, () => this.#nowS()),
+      transcript,
       admitted,
       abort,
       unattended: unattended(args),
       options: this.#deps.options.resume,
-      keep: async (transcript) => {
+      keep: async () => {
         await announced?.catch(() => {});
-        if (settings.store) await this.#keep(owner, input, transcript);
+        if (settings.store) await this.#records.keep(owner, kept);
       },
     });
     const reading = live.join();
-    this.#running.set(key, { live, input });
+    this.#running.set(key, { live, input: kept.input });
     if (!settings.store && connection !== undefined) this.#unstored.set(key, connection);
     void live.ended.then(() => {
       this.#running.delete(key);
       if (live.error === undefined || !toHttpError(live.error).isFault) return;
-      this.#deps.log.error({ err: live.error, requestId: args.requestId, responseId: head.id }, "response failed");
+      this.#deps.log.error({ err: live.error, requestId, responseId: head.id }, "response failed");
     });
     if (settings.background) {
-      announced = this.#announce(owner, input, live.transcript);
+      // Before its id is told: other servers, and this one after a restart, know of it.
+      announced = this.#records.keep(owner, kept, this.#deps.nowMs() + this.#deps.options.resume.backgroundMs);
       await announced.catch((error: unknown) => {
         live.stop("cancelled");
         throw error;
@@ -115,7 +105,7 @@ export class Responses {
 
   /** In their order. @throws `response_not_found` */
   async inputItems(owner: string, id: string): Promise<readonly InputItem[]> {
-    return this.#stored(owner, id)?.input ?? (await this.#record(owner, id)).input;
+    return this.#stored(owner, id)?.input ?? (await this.#records.read(owner, id)).input;
   }
 
   /**
@@ -164,7 +154,7 @@ export class Responses {
       });
     }
     if (!(await this.#transcript(owner, id)).hasEnded) throw elsewhere(id);
-    await this.#deps.generator.conversations.deleteResponse(owner, id);
+    await this.#records.delete(owner, id);
   }
 
   /** Forgets a response that was kept for a connection. */
@@ -181,6 +171,24 @@ export class Responses {
     await Promise.all(all.map(({ live }) => live.ended));
   }
 
+  async #admit(args: CreateArgs, id: string, abort: AbortController): Promise<AdmittedGeneration> {
+    const { owner, task, connection, signal } = args;
+    const { settings, request } = task;
+    const resumeFrom = this.#previous(owner, settings.previousResponseId, connection);
+    const keepAs: ConversationKey | undefined = settings.store
+      ? { type: "response", id }
+      : connection && { type: "unstored", id };
+    const onGone = () => abort.abort();
+    signal.addEventListener("abort", onGone, { once: true });
+    if (signal.aborted) onGone();
+    try {
+      const keys = { ...(resumeFrom && { resumeFrom }), ...(keepAs && { keepAs }) };
+      return await admit(this.#deps.generator.generate({ ...request, ...keys, owner, signal: abort.signal }));
+    } finally {
+      signal.removeEventListener("abort", onGone);
+    }
+  }
+
   /** One that is being made and may be found by its id. */
   #stored(owner: string, id: string): Running | undefined {
     const running = this.#running.get(keyOf(owner, id));
@@ -194,36 +202,7 @@ export class Responses {
       if (running.live.transcript.hasEnded) await running.live.ended;
       return running.live.transcript;
     }
-    const { head, settings, transcript, endsByMs } = await this.#record(owner, id);
-    const kept = new Transcript(head, settings, () => this.#nowS(), transcript);
-    if (!isFinal(transcript.status) && this.#deps.nowMs() > (endsByMs ?? 0)) {
-      kept.fail(new DenseMambaError("runtime_fault", "the server that made the response went away before its end"));
-    }
-    return kept;
-  }
-
-  async #record(owner: string, id: string): Promise<ResponseRecord> {
-    return parseRecord(id, await this.#deps.generator.conversations.readRecord(owner, id));
-  }
-
-  /** Before its id is told: other servers, and this one after a restart, know of it. */
-  #announce(owner: string, input: readonly InputItem[], transcript: Transcript): Promise<void> {
-    const endsByMs = this.#deps.nowMs() + this.#deps.options.resume.backgroundMs;
-    return this.#keep(owner, input, transcript, endsByMs);
-  }
-
-  #keep(owner: string, input: readonly InputItem[], transcript: Transcript, endsByMs?: number): Promise<void> {
-    const { head, settings, state } = transcript;
-    const record: ResponseRecord = {
-      version: 1,
-      head,
-      settings,
-      input,
-      // A response that goes on must not change what is kept of it.
-      transcript: { ...state, pieces: [...state.pieces], logprobs: state.logprobs && [...state.logprobs] },
-      ...(endsByMs === undefined ? {} : { endsByMs }),
-    };
-    return this.#deps.generator.conversations.keepRecord(owner, head.id, record);
+    return (await this.#records.read(owner, id)).transcript;
   }
 
   /** What is kept for another connection is looked for among the stored ones, and not found. */

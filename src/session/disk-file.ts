@@ -8,6 +8,7 @@
  *   4  bytes of the key (UTF-8)   …  key, snapshot
  */
 import { createHash } from "node:crypto";
+import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { type FileHandle, open, rename, rm } from "node:fs/promises";
 import { DenseMambaError } from "../errors.ts";
 import { declaredBytes } from "./codec.ts";
@@ -69,21 +70,23 @@ export async function writeSnapshotFile(
 }
 
 /**
- * Reads no state.
+ * Reads no state. Synchronous: for the start of a server, when there are many files to look at and nobody waits yet.
  * @throws `invalid_snapshot` if the file is none of ours, torn, or not as long as it says; what the file system throws
  */
-export async function inspectSnapshotFile(file: string): Promise<FoundFile> {
-  return withFile(file, async (handle) => {
-    const { size, mtimeMs } = await handle.stat();
-    const first = Buffer.alloc(Math.min(size, FIRST_READ_BYTES));
-    await readFully(handle, first);
-    const { header, snapshotAt } = decodeHeader(first);
+export function inspectSnapshotFile(file: string): FoundFile {
+  const descriptor = openSync(file, "r");
+  try {
+    const { size, mtimeMs } = fstatSync(descriptor);
+    const first = Buffer.alloc(FIRST_READ_BYTES);
+    const { header, snapshotAt } = decodeHeader(first.subarray(0, readSync(descriptor, first)));
     const snapshotBytes = declaredBytes(first.subarray(snapshotAt)) ?? size - snapshotAt;
     if (size !== snapshotAt + snapshotBytes) {
       throw damaged(`is ${size} bytes long; its headers say ${snapshotAt + snapshotBytes}`);
     }
     return { ...header, bytes: size, usedAtMs: mtimeMs };
-  });
+  } finally {
+    closeSync(descriptor);
+  }
 }
 
 /**
@@ -95,7 +98,8 @@ export async function readSnapshotFile(
   file: string,
   expected: { readonly key: string; readonly bytes: number },
 ): Promise<Buffer> {
-  return withFile(file, async (handle) => {
+  const handle = await open(file, "r");
+  try {
     const { size } = await handle.stat();
     if (size !== expected.bytes) throw damaged(`is ${size} bytes long; it was written with ${expected.bytes}`);
     const bytes = Buffer.allocUnsafeSlow(size);
@@ -103,7 +107,9 @@ export async function readSnapshotFile(
     const { header, snapshotAt } = decodeHeader(bytes);
     if (header.key !== expected.key) throw damaged(`is kept under ${header.key}; ${expected.key} was looked for`);
     return bytes.subarray(snapshotAt);
-  });
+  } finally {
+    await handle.close();
+  }
 }
 
 function encodeHeader({ key, expiresAtMs }: FileHeader): Buffer {
@@ -135,15 +141,6 @@ function decodeHeader(bytes: Buffer): { readonly header: FileHeader; readonly sn
 
 function headerChecksum(header: Buffer): Buffer {
   return createHash("sha256").update(header.subarray(EXPIRY_AT)).digest().subarray(0, 8);
-}
-
-async function withFile<T>(file: string, use: (handle: FileHandle) => Promise<T>): Promise<T> {
-  const handle = await open(file, "r");
-  try {
-    return await use(handle);
-  } finally {
-    await handle.close();
-  }
 }
 
 async function readFully(handle: FileHandle, into: Buffer): Promise<void> {

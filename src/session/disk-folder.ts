@@ -10,7 +10,6 @@ import { type FoundFile, fileStem, inspectSnapshotFile } from "./disk-file.ts";
 /** `<stem>.<generation>.dsm`: of two files of one key the one of the higher generation counts. */
 const FILE_PATTERN = /^[0-9a-f]{40}\.([0-9a-z]+)\.dsm$/;
 const UNFINISHED_PATTERN = /^[0-9a-f]{40}\.[0-9a-z]+\.dsm\.tmp$/;
-const MAX_OPEN_FILES = 16;
 
 export interface KeptFile extends FoundFile {
   readonly file: string;
@@ -38,15 +37,15 @@ export class SnapshotFolder {
    */
   async read(onDamage: (message: string) => void): Promise<KeptFile[]> {
     const kept = new Map<string, KeptFile>();
-    await forEachAtOnce(await readdir(this.#dir), async (name) => {
+    for (const name of await readdir(this.#dir)) {
       const file = path.join(this.#dir, name);
       if (UNFINISHED_PATTERN.test(name)) await remove(file);
       const match = FILE_PATTERN.exec(name);
-      if (match === null) return;
+      if (match === null) continue;
       const generation = Number.parseInt(match[1]!, 36);
       this.#lastGeneration = Math.max(this.#lastGeneration, generation);
       try {
-        const found = { ...(await inspectSnapshotFile(file)), file, generation };
+        const found = { ...inspectSnapshotFile(file), file, generation };
         const other = kept.get(found.key);
         const isNewer = other === undefined || other.generation < generation;
         if (isNewer) kept.set(found.key, found);
@@ -56,7 +55,7 @@ export class SnapshotFolder {
         onDamage(`${file} was damaged and has been removed: ${error.message}`);
         await remove(file);
       }
-    });
+    }
     return [...kept.values()].sort((a, b) => a.usedAtMs - b.usedAtMs || a.generation - b.generation);
   }
 
@@ -81,12 +80,4 @@ export function remove(file: string): Promise<void> {
 
 export function setUsed(file: string, usedAtMs: number): Promise<void> {
   return utimes(file, usedAtMs / 1000, usedAtMs / 1000);
-}
-
-async function forEachAtOnce<T>(items: readonly T[], act: (item: T) => Promise<void>): Promise<void> {
-  const left = items.values();
-  const worker = async () => {
-    for (const item of left) await act(item);
-  };
-  await Promise.all(Array.from({ length: MAX_OPEN_FILES }, worker));
 }

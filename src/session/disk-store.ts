@@ -70,7 +70,7 @@ export class DiskStore implements StateStore {
   }
 
   /**
-   * Reads the header of every file: under a second for ten thousand. Removes what is damaged, unfinished or expired.
+   * Reads the header of every file: ten thousand take a second or two. Removes what is damaged, unfinished or expired.
    * @throws `invalid_config` if another server uses the folder; `store_unavailable` if it cannot be read or written
    */
   static async open(options: DiskStoreOptions): Promise<DiskStore> {

@@ -32,10 +32,14 @@ typedef struct {
   float *out;                        /* [B,T,E] */
   float *present;                    /* [B,N,E] */
   float *history;                    /* or NULL */
+  size_t channelsPerTask;
 } Scan;
 
-/** Channels of a task: what it keeps of state, A and W_dt should fill no more than the first-level cache. */
-enum { CHANNELS_PER_TASK = 64 };
+/**
+ * Channels of a task. Of several steps: what it keeps of state, A and W_dt should fill no more than the first-level cache. Of a
+ * single one, which reads everything once: long enough to be fetched ahead.
+ */
+enum { CHANNELS_PER_TASK = 64, CHANNELS_OF_SINGLE_STEP = 256 };
 
 static size_t num_parts(size_t numChannels) { return (numChannels + CHANNELS_PER_TASK - 1) / CHANNELS_PER_TASK; }
 
@@ -56,103 +60,122 @@ typedef struct {
 } Part;
 
 /** Calls `body(at, lanes)` for each vector of the part; with constant lanes for all but the last. */
-#define EACH_VECTOR(part, body)                                                  \
-  do {                                                                           \
-    size_t at = 0;                                                               \
-    for (; at + DM_LANES <= (part)->count; at += DM_LANES) body(at, DM_LANES);   \
-    if (at < (part)->count) body(at, (part)->count - at);                        \
+#define EACH_VECTOR(part, body)                                                \
+  do {                                                                         \
+    size_t at = 0;                                                             \
+    for (; at + DM_LANES <= (part)->count; at += DM_LANES) body(at, DM_LANES); \
+    if (at < (part)->count) body(at, (part)->count - at);                      \
   } while (0)
 
-/** W_dt dt + b: four sums at once, since one would wait for itself. */
-DM_INLINE void step_sum(const Scan *s, const Part *part, const float *dt, float *sums, size_t at, size_t lanes) {
-  const float *w = part->stepWeight + at;
+/** What a step works out of its channels on the way. */
+typedef struct {
+  float deltaLog2[CHANNELS_OF_SINGLE_STEP]; /* Δ log2 e: e^(Δ A) = 2^(Δ log2 e · A) */
+  float deltaU[CHANNELS_OF_SINGLE_STEP];
+  float readout[CHANNELS_OF_SINGLE_STEP]; /* of a link */
+  float y[CHANNELS_OF_SINGLE_STEP];
+} Work;
+
+/** `sums` = b + W_dt dt, four rows of W_dt at a time. */
+DM_INLINE void sum_step_sizes(const Scan *s, const Part *part, const float *dt, float *sums) {
+  const float *w = part->stepWeight, *bias = s->stepBias + part->first;
   const size_t stride = part->stride;
-  vf a = vf_load_some(s->stepBias + part->first + at, lanes), b = {0}, c = {0}, d = {0};
+  memcpy(sums, bias, part->count * sizeof *sums);
   size_t r = 0;
   for (; r + 4 <= s->rank; r += 4, w += 4 * stride) {
-    a += dt[r] * vf_load_some(w, lanes);
-    b += dt[r + 1] * vf_load_some(w + stride, lanes);
-    c += dt[r + 2] * vf_load_some(w + 2 * stride, lanes);
-    d += dt[r + 3] * vf_load_some(w + 3 * stride, lanes);
+    const float a = dt[r], b = dt[r + 1], c = dt[r + 2], d = dt[r + 3];
+#define ADD_FOUR(at, lanes)                                                                           \
+  vf_store_some(sums + at,                                                                            \
+                vf_load_some(sums + at, lanes) +                                                      \
+                    (a * vf_load_some(w + at, lanes) + b * vf_load_some(w + stride + at, lanes)) +    \
+                    (c * vf_load_some(w + 2 * stride + at, lanes) + d * vf_load_some(w + 3 * stride + at, lanes)), \
+                lanes)
+    EACH_VECTOR(part, ADD_FOUR);
   }
-  for (; r < s->rank; r++, w += stride) a += dt[r] * vf_load_some(w, lanes);
-  vf_store_some(sums + at, (a + b) + (c + d), lanes);
-}
-
-/** h_t = exp(Δ A) h_{t-1} + written, of one row of the state; e^x = 2^(x log2 e). */
-DM_INLINE vf advance(const float *A, const float *from, float *to, float *kept, vf deltaLog2, vf written, size_t lanes) {
-  const vf h = vf_exp2_negative(deltaLog2 * vf_load_some(A, lanes)) * vf_load_some(from, lanes) + written;
-  vf_store_some(to, h, lanes);
-  if (kept) vf_store_some(kept, h, lanes);
-  return h;
-}
-
-/** The recurrence, and C h + D u. */
-DM_INLINE void recur(const Scan *s, const Part *part, const float *u, const float *B, const float *C, const float *deltas,
-                     float *y, float *kept, size_t at, size_t lanes) {
-  const size_t N = s->stateSize, stride = part->stride;
-  const float *A = part->A + at, *from = part->from + at;
-  float *to = part->to + at;
-  kept = kept ? kept + at : NULL;
-  const vf uHere = vf_load_some(u + at, lanes), delta = vf_load_some(deltas + at, lanes);
-  const vf deltaU = delta * uHere, deltaLog2 = delta * 1.44269504088896341f;
-  vf even = vf_load_some(s->D + part->first + at, lanes) * uHere, odd = {0};
-  size_t n = 0;
-  for (; n + 2 <= N; n += 2) {
-    even += C[n] * advance(A, from, to, kept, deltaLog2, B[n] * deltaU, lanes);
-    odd += C[n + 1] * advance(A + stride, from + stride, to + stride, kept ? kept + CHANNELS_PER_TASK : NULL, deltaLog2,
-                              B[n + 1] * deltaU, lanes);
-    A += 2 * stride;
-    from += 2 * stride;
-    to += 2 * stride;
-    kept = kept ? kept + 2 * CHANNELS_PER_TASK : NULL;
+  for (; r < s->rank; r++, w += stride) {
+#define ADD_ONE(at, lanes) \
+  vf_store_some(sums + at, vf_load_some(sums + at, lanes) + dt[r] * vf_load_some(w + at, lanes), lanes)
+    EACH_VECTOR(part, ADD_ONE);
   }
-  if (n < N) even += C[n] * advance(A, from, to, kept, deltaLog2, B[n] * deltaU, lanes);
-  vf_store_some(y + at, even + odd, lanes);
 }
 
-/** y + G (C h) with h of a shallower layer: [N] rows, `stride` apart. */
-DM_INLINE void read_link(const float *h, size_t stride, const float *C, size_t N, const float *gate, float *y, size_t at,
-                         size_t lanes) {
-  h += at;
-  vf even = {0}, odd = {0};
+/** Δ from its sums, and what the recurrence needs of it; y = D u. */
+DM_INLINE void prepare(const Scan *s, const Part *part, const float *u, Work *work) {
+  const float *D = s->D + part->first;
+#define PREPARE(at, lanes)                                                          \
+  do {                                                                              \
+    const vf uHere = vf_load_some(u + at, lanes);                                   \
+    const vf delta = vf_softplus(vf_load_some(work->deltaLog2 + at, lanes));        \
+    vf_store_some(work->deltaLog2 + at, delta * 1.44269504088896341f, lanes);       \
+    vf_store_some(work->deltaU + at, delta * uHere, lanes);                         \
+    vf_store_some(work->y + at, vf_load_some(D + at, lanes) * uHere, lanes);        \
+  } while (0)
+  EACH_VECTOR(part, PREPARE);
+}
+
+/** h = exp(Δ A) h + (Δ u) B of one row of the state, and y += C h. `kept` may be NULL. */
+DM_INLINE void advance_row(const Part *part, size_t n, float B, float C, float *kept, Work *work) {
+  const float *A = part->A + n * part->stride, *from = part->from + n * part->stride;
+  float *to = part->to + n * part->stride;
+#define ADVANCE(at, lanes)                                                                                    \
+  do {                                                                                                        \
+    const vf decay = vf_exp2_negative(vf_load_some(work->deltaLog2 + at, lanes) * vf_load_some(A + at, lanes)); \
+    const vf h = decay * vf_load_some(from + at, lanes) + B * vf_load_some(work->deltaU + at, lanes);         \
+    vf_store_some(to + at, h, lanes);                                                                         \
+    if (kept) vf_store_some(kept + at, h, lanes);                                                             \
+    vf_store_some(work->y + at, vf_load_some(work->y + at, lanes) + C * h, lanes);                            \
+  } while (0)
+  EACH_VECTOR(part, ADVANCE);
+}
+
+/** y += G (C h), with h of a shallower layer: rows `stride` apart. */
+DM_INLINE void read_link(const Part *part, const float *h, size_t stride, const float *C, size_t N, const float *gate,
+                         Work *work) {
+  float *sums = work->readout;
+  memset(sums, 0, part->count * sizeof *sums);
   size_t n = 0;
   for (; n + 2 <= N; n += 2, h += 2 * stride) {
-    even += C[n] * vf_load_some(h, lanes);
-    odd += C[n + 1] * vf_load_some(h + stride, lanes);
+#define READ_TWO(at, lanes)                                                                       \
+  vf_store_some(sums + at,                                                                        \
+                vf_load_some(sums + at, lanes) + C[n] * vf_load_some(h + at, lanes) +             \
+                    C[n + 1] * vf_load_some(h + stride + at, lanes),                              \
+                lanes)
+    EACH_VECTOR(part, READ_TWO);
   }
-  if (n < N) even += C[n] * vf_load_some(h, lanes);
-  vf_store_some(y + at, vf_load_some(y + at, lanes) + vf_load_some(gate + at, lanes) * (even + odd), lanes);
+  if (n < N) {
+#define READ_ONE(at, lanes) \
+  vf_store_some(sums + at, vf_load_some(sums + at, lanes) + C[n] * vf_load_some(h + at, lanes), lanes)
+    EACH_VECTOR(part, READ_ONE);
+  }
+#define ADD_LINK(at, lanes)                                                                         \
+  vf_store_some(work->y + at,                                                                       \
+                vf_load_some(work->y + at, lanes) + vf_load_some(gate + at, lanes) * vf_load_some(sums + at, lanes), \
+                lanes)
+  EACH_VECTOR(part, ADD_LINK);
 }
 
-/**
- * One step. In several loops over the channels, since a single one would be a long chain of operations that wait for one
- * another: so the processor finds others to do meanwhile.
- */
+/** One step: loops over the part's channels, each short enough for the processor to have several of its turns in flight. */
 DM_INLINE void step(const Scan *s, size_t b, size_t t, const float *parameters, const Part *part) {
   const size_t E = s->numChannels, N = s->stateSize, row = b * s->numSteps + t, first = part->first;
   const float *B = parameters + s->rank, *C = B + N;
-  const float *u = s->u + row * E + first;
-  float deltas[CHANNELS_PER_TASK], y[CHANNELS_PER_TASK];
   float *kept = s->history ? s->history + history_offset(s, b, t, first) : NULL;
+  Work work;
 
-#define SUM(at, lanes) step_sum(s, part, parameters, deltas, at, lanes)
-  EACH_VECTOR(part, SUM);
-#define SOFTPLUS(at, lanes) vf_store_some(deltas + at, vf_softplus(vf_load_some(deltas + at, lanes)), lanes)
-  EACH_VECTOR(part, SOFTPLUS);
-#define RECUR(at, lanes) recur(s, part, u, B, C, deltas, y, kept, at, lanes)
-  EACH_VECTOR(part, RECUR);
+  sum_step_sizes(s, part, parameters, work.deltaLog2);
+  prepare(s, part, s->u + row * E + first, &work);
+  if (kept) {
+    for (size_t n = 0; n < N; n++) advance_row(part, n, B[n], C[n], kept + n * CHANNELS_PER_TASK, &work);
+  } else {
+    for (size_t n = 0; n < N; n++) advance_row(part, n, B[n], C[n], NULL, &work);
+  }
   for (size_t link = 0; link < s->numLinks; link++) {
     const float *gate = s->gates + (row * s->numGates + (s->numGates == 1 ? 0 : link)) * E + first;
-    const float *h = s->histories[link] + (s->linksAreStates ? b * N * E + first : history_offset(s, b, t, first));
-    const size_t stride = s->linksAreStates ? E : CHANNELS_PER_TASK;
-#define READ_LINK(at, lanes) read_link(h, stride, C, N, gate, y, at, lanes)
-    EACH_VECTOR(part, READ_LINK);
+    if (s->linksAreStates) read_link(part, s->histories[link] + b * N * E + first, E, C, N, gate, &work);
+    else read_link(part, s->histories[link] + history_offset(s, b, t, first), CHANNELS_PER_TASK, C, N, gate, &work);
   }
   const float *z = s->z + row * s->zStride + first;
   float *out = s->out + row * E + first;
 #define GATE(at, lanes) \
-  vf_store_some(out + at, vf_load_some(y + at, lanes) * vf_silu(vf_load_some(z + at, lanes)), lanes)
+  vf_store_some(out + at, vf_load_some(work.y + at, lanes) * vf_silu(vf_load_some(z + at, lanes)), lanes)
   EACH_VECTOR(part, GATE);
 }
 
@@ -192,17 +215,9 @@ DM_INLINE void walk(const Scan *s, size_t b, const Part *part) {
 /** 16 rows are 4 KB: without it a load of A would look to the processor as if it had to wait for the state's store before. */
 enum { APART = CHANNELS_PER_TASK / 2 };
 
-static void scan_channels(void *user, size_t task) {
-  const Scan copy = *(const Scan *)user, *s = &copy; /* no store can change it: its fields stay in registers */
+/** The steps of channels [first, first + count), with their rows in a buffer of this thread's own. */
+static void scan_steps(const Scan *s, size_t b, size_t first, size_t count, const float *past, float *present) {
   const size_t E = s->numChannels, N = s->stateSize, R = s->rank, stride = CHANNELS_PER_TASK;
-  const size_t b = task / num_parts(E), first = (task % num_parts(E)) * CHANNELS_PER_TASK;
-  const size_t count = E - first < CHANNELS_PER_TASK ? E - first : CHANNELS_PER_TASK;
-  const float *past = s->past + b * N * E + first;
-  float *present = s->present + b * N * E + first;
-  if (s->numSteps == 1) {
-    walk(s, b, &(Part){first, count, s->stepWeight + first, s->A + first, past, present, E});
-    return;
-  }
   float local[(2 * N + R) * CHANNELS_PER_TASK + APART];
   float *state = local, *A = state + N * stride + APART, *stepWeight = A + N * stride;
   copy_rows(state, stride, past, E, N, count);
@@ -210,6 +225,17 @@ static void scan_channels(void *user, size_t task) {
   copy_rows(stepWeight, stride, s->stepWeight + first, E, R, count);
   walk(s, b, &(Part){first, count, stepWeight, A, state, state, stride});
   copy_rows(present, E, state, stride, N, count);
+}
+
+static void scan_channels(void *user, size_t task) {
+  const Scan copy = *(const Scan *)user, *s = &copy; /* no store can change it: its fields stay in registers */
+  const size_t E = s->numChannels, N = s->stateSize, tasksPerSequence = (E + s->channelsPerTask - 1) / s->channelsPerTask;
+  const size_t b = task / tasksPerSequence, first = (task % tasksPerSequence) * s->channelsPerTask;
+  const size_t count = E - first < s->channelsPerTask ? E - first : s->channelsPerTask;
+  const float *past = s->past + b * N * E + first;
+  float *present = s->present + b * N * E + first;
+  if (s->numSteps > 1) scan_steps(s, b, first, count, past, present);
+  else walk(s, b, &(Part){first, count, s->stepWeight + first, s->A + first, past, present, E});
 }
 
 static void *create(DmAttributes *attributes) {
@@ -290,7 +316,10 @@ static bool compute(const void *state, DmContext *context) {
   if (context->status != NULL) return false;
   if (B == 0) return true;
   s.z = xz + E;
-  return dm_parallel_for(context, scan_channels, B * num_parts(E), &s);
+  /* A history is laid out for tasks of several steps, also if there is but one. */
+  s.channelsPerTask = T == 1 && s.history == NULL && (s.numLinks == 0 || s.linksAreStates) ? CHANNELS_OF_SINGLE_STEP
+                                                                                            : CHANNELS_PER_TASK;
+  return dm_parallel_for(context, scan_channels, B * ((E + s.channelsPerTask - 1) / s.channelsPerTask), &s);
 }
 
 const DmOp DM_NAME(selective_scan) = {

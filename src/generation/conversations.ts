@@ -7,11 +7,11 @@ import { DenseMambaError } from "../errors.ts";
 import type { Manifest } from "../model/artifact.ts";
 import { stateBytes } from "../model/state.ts";
 import { decodeSnapshot, encodeSnapshot } from "../session/codec.ts";
-import type { StateStore } from "../session/store.ts";
+import type { ListedSnapshot, StateStore } from "../session/store.ts";
 import { type Head, openHead } from "./conversation.ts";
 import type { ConversationKey } from "./events.ts";
-import { cardOf, cardSnapshot, readCard, type SessionCard } from "./session-card.ts";
-import { cardKey, checkSessionId, headKey, recordKey, sessionPrefix } from "./session-keys.ts";
+import { CardMemory, cardOf, type SessionCard, statelessSnapshot } from "./session-card.ts";
+import { checkSessionId, headKey, recordKey, sessionPrefix } from "./session-keys.ts";
 import { type HeldSessions, type Repeat, SessionLocks } from "./session-locks.ts";
 import { type QuotaLimits, SessionQuota } from "./session-quota.ts";
 
@@ -54,8 +54,8 @@ export interface ConversationsDeps {
   readonly repeat?: Repeat;
 }
 
-/** Cards that are read at once for a list. */
-const LIST_BATCH = 64;
+/** Sessions that are read at once for a list, where their cards are not remembered. */
+const LIST_BATCH = 16;
 
 export class Conversations {
   readonly #store: StateStore;
@@ -66,6 +66,7 @@ export class Conversations {
   readonly #policy: KeepingPolicy;
   readonly #quota: SessionQuota;
   readonly #locks: SessionLocks;
+  readonly #cards = new CardMemory();
 
   constructor({ store, unstored = store, manifest, newId, nowMs, policy = {}, repeat }: ConversationsDeps) {
     this.#store = store;
@@ -87,22 +88,22 @@ export class Conversations {
   /** The least recently used first. */
   async listSessions(owner: string): Promise<SessionInfo[]> {
     const prefix = sessionPrefix(owner);
-    const ids: string[] = [];
-    for await (const { key } of this.#store.list(prefix)) ids.push(key.slice(prefix.length));
+    const listed: ListedSnapshot[] = [];
+    for await (const entry of this.#store.list(prefix)) listed.push(entry);
     const found: SessionInfo[] = [];
-    for (let first = 0; first < ids.length; first += LIST_BATCH) {
-      const batch = ids.slice(first, first + LIST_BATCH).map((id) => this.#find(owner, id));
-      // What is gone since, or cannot be read, is not there for whoever asks for it either.
-      for (const info of await Promise.all(batch)) if (info !== undefined) found.push(info);
+    for (let first = 0; first < listed.length; first += LIST_BATCH) {
+      const batch = listed.slice(first, first + LIST_BATCH);
+      const cards = await Promise.all(batch.map((entry) => this.#cardOf(entry)));
+      for (const [i, card] of cards.entries()) {
+        if (card !== undefined) found.push(this.#info(batch[i]!.key.slice(prefix.length), owner, card));
+      }
     }
     return found.sort((a, b) => a.lastUsedAtMs - b.lastUsedAtMs || a.createdAtMs - b.createdAtMs);
   }
 
   /** @throws `session_not_found`, `invalid_snapshot` */
   async inspectSession(owner: string, id: string): Promise<SessionInfo> {
-    const info = await this.#find(owner, id);
-    if (info === undefined) throw notFound({ type: "session", id });
-    return info;
+    return this.#info(id, owner, cardOf(await this.#openHead(owner, { type: "session", id })));
   }
 
   /** @throws `session_not_found`, `session_busy` */
@@ -178,7 +179,7 @@ export class Conversations {
 
   /** Keeps what the server wants to tell of a response later. Replaces. @param record JSON-serialisable */
   async keepRecord(owner: string, responseId: string, record: unknown): Promise<void> {
-    const snapshot = cardSnapshot(this.#manifest.modelHash, record);
+    const snapshot = statelessSnapshot(this.#manifest.modelHash, record);
     await this.#store.put(recordKey(owner, responseId), snapshot, this.#until(this.#policy.responseTtlMs));
   }
 
@@ -253,29 +254,37 @@ export class Conversations {
   }
 
   async #forget(owner: string, id: string): Promise<boolean> {
-    const wasKept = await this.#store.delete(headKey(owner, { type: "session", id }));
-    await this.#store.delete(cardKey(owner, id));
-    return wasKept;
+    const key = headKey(owner, { type: "session", id });
+    this.#cards.forget(key);
+    return this.#store.delete(key);
   }
 
   async #putSession(owner: string, id: string, head: Head, held: HeldSessions): Promise<SessionCard> {
     const key = headKey(owner, { type: "session", id });
     const expiry = this.#expiry(head);
     const fence = held.fence(key);
-    await this.#store.put(key, head.snapshot, { ...expiry, ...(fence !== undefined && { fence }) });
-    const card = cardOf(head, expiry);
-    await this.#store.put(cardKey(owner, id), cardSnapshot(this.#manifest.modelHash, card), expiry);
-    return card;
+    // What it came from may have had another life: the copy of a session, or a file.
+    const { expiresAtMs: _, revision: __, ...content } = head.snapshot;
+    const snapshot = { ...content, ...expiry };
+    this.#cards.forget(key);
+    await this.#store.put(key, snapshot, { ...expiry, ...(fence !== undefined && { fence }) });
+    return cardOf({ ...head, snapshot });
   }
 
-  async #find(owner: string, id: string): Promise<SessionInfo | undefined> {
-    const key = headKey(owner, { type: "session", id });
-    const card = readCard(await this.#store.get(cardKey(owner, id)));
-    if (card !== undefined) return (await this.#store.has(key)) ? this.#info(id, owner, card) : undefined;
-    // The card is the smaller part and may have been lost alone: the session tells the same.
-    const snapshot = await this.#store.get(key);
-    if (snapshot === undefined) return undefined;
-    return this.#info(id, owner, cardOf(openHead(snapshot, this.#manifest.modelHash), {}));
+  /** @returns undefined if it is gone since, damaged, or of another model: one such must not hide the others from a list */
+  async #cardOf(listed: ListedSnapshot): Promise<SessionCard | undefined> {
+    const known = this.#cards.find(listed);
+    if (known !== undefined) return known;
+    try {
+      const snapshot = await this.#store.get(listed.key);
+      if (snapshot === undefined) return undefined;
+      const card = cardOf(openHead(snapshot, this.#manifest.modelHash));
+      this.#cards.remember(listed, card);
+      return card;
+    } catch (error) {
+      if (error instanceof DenseMambaError && error.code === "invalid_snapshot") return undefined;
+      throw error;
+    }
   }
 
   /** @throws `session_not_found`, `previous_response_not_found`, `invalid_snapshot` */
@@ -309,7 +318,7 @@ export class Conversations {
 
   #emptyHead(createdAtMs: number): Head {
     const conversation = { numPreambleTokens: 0, messages: [], text: "", createdAtMs, lastUsedAtMs: createdAtMs };
-    return { snapshot: cardSnapshot(this.#manifest.modelHash, conversation), conversation };
+    return { snapshot: statelessSnapshot(this.#manifest.modelHash, conversation), conversation };
   }
 
   #info(id: string, owner: string, card: SessionCard): SessionInfo {

@@ -1,18 +1,9 @@
 /**
- * What a list shows of a session, kept beside its state: so many bytes that lists of thousands of sessions are cheap. A
- * card is a snapshot without a state, and so fits every store. Pure.
+ * What a list shows of a session. It is written in the session's snapshot, beside the state; so that lists of thousands of
+ * sessions do not read thousands of states, what was seen is remembered until the store lists the session otherwise.
  */
-import { z } from "zod";
-import type { Snapshot } from "../session/store.ts";
+import type { ListedSnapshot, Snapshot } from "../session/store.ts";
 import type { Head } from "./conversation.ts";
-
-const schema = z.object({
-  numTokens: z.int().min(0),
-  position: z.int().min(0),
-  createdAtMs: z.number(),
-  lastUsedAtMs: z.number(),
-  expiresAtMs: z.number().optional(),
-});
 
 export interface SessionCard {
   /** Tokens of the conversation so far; `position` of them are in the state, the rest is fed first next time. */
@@ -25,18 +16,47 @@ export interface SessionCard {
   readonly expiresAtMs?: number;
 }
 
-export function cardOf({ snapshot, conversation }: Head, expiry: { readonly expiresAtMs?: number }): SessionCard {
+export function cardOf({ snapshot, conversation }: Head): SessionCard {
+  const { tokenIds, position, expiresAtMs } = snapshot;
   const { createdAtMs, lastUsedAtMs } = conversation;
-  return { numTokens: snapshot.tokenIds.length, position: snapshot.position, createdAtMs, lastUsedAtMs, ...expiry };
+  return {
+    numTokens: tokenIds.length,
+    position,
+    createdAtMs,
+    lastUsedAtMs,
+    ...(expiresAtMs !== undefined && { expiresAtMs }),
+  };
 }
 
-/** @param content JSON-serialisable */
-export function cardSnapshot(modelHash: string, content: unknown): Snapshot {
+/** A snapshot that has no state: of what has read nothing, or is no conversation. @param content JSON-serialisable */
+export function statelessSnapshot(modelHash: string, content: unknown): Snapshot {
   return { modelHash, tokenIds: [], position: 0, state: new Uint8Array(0), conversation: content };
 }
 
-/** @returns undefined if there is none, or if it is none of ours */
-export function readCard(snapshot: Snapshot | undefined): SessionCard | undefined {
-  const parsed = schema.safeParse(snapshot?.conversation);
-  return parsed.success ? (parsed.data as SessionCard) : undefined;
+const MAX_REMEMBERED = 100_000;
+
+/** Cards by key. One that is remembered was read when the store listed the session with the same bytes and expiry. */
+export class CardMemory {
+  readonly #cards = new Map<string, { readonly listed: ListedSnapshot; readonly card: SessionCard }>();
+
+  find(listed: ListedSnapshot): SessionCard | undefined {
+    const known = this.#cards.get(listed.key);
+    const isSame = known?.listed.bytes === listed.bytes && known.listed.expiresAtMs === listed.expiresAtMs;
+    return isSame ? known?.card : undefined;
+  }
+
+  remember(listed: ListedSnapshot, card: SessionCard): void {
+    this.forget(listed.key);
+    this.#cards.set(listed.key, { listed, card });
+    if (this.#cards.size <= MAX_REMEMBERED) return;
+    for (const oldest of this.#cards.keys()) {
+      this.#cards.delete(oldest);
+      break;
+    }
+  }
+
+  /** To be called when the session changes here: it may take as many bytes as before. */
+  forget(key: string): void {
+    this.#cards.delete(key);
+  }
 }

@@ -12,11 +12,6 @@ export function headKey(owner: string, { type, id }: ConversationKey): string {
   return `${type}:${owner}:${id}`;
 }
 
-/** Where the card of a session is: what a list shows of it, apart from its state so that a list reads no states. */
-export function cardKey(owner: string, id: string): string {
-  return `card:${owner}:${id}`;
-}
-
 /** Where the server's record of a response is. */
 export function recordKey(owner: string, id: string): string {
   return `record:${owner}:${id}`;

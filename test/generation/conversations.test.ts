@@ -468,13 +468,28 @@ test("records are replaced, read and deleted with their response", async () => {
   await expect(conversations.readRecord(OWNER, "r")).rejects.toMatchObject({ code: "response_not_found" });
 });
 
-test("a session whose card is lost tells the same", async () => {
-  const made = make();
-  await keep(made, "a", 4);
-  const before = await made.conversations.inspectSession(OWNER, "a");
-  expect(await made.store.delete(`card:${OWNER}:a`)).toBe(true);
-  expect(await made.conversations.inspectSession(OWNER, "a")).toEqual(before);
-  expect(await made.conversations.listSessions(OWNER)).toEqual([before]);
+test("a list reads each session once, and again when it has changed, here or on another server", async () => {
+  const store = new MemoryStore({ maxBytes: 1e6 });
+  const [here, there] = [make({ store }), make({ store })];
+  for (const id of ["a", "b", "c"]) await keep(here, id, 3);
+  const get = store.get.bind(store);
+  let numRead = 0;
+  store.get = (key) => {
+    numRead++;
+    return get(key);
+  };
+  const numTokens = async () => {
+    numRead = 0;
+    const found = await here.conversations.listSessions(OWNER);
+    return { numRead, tokens: found.map(({ id, numTokens }) => `${id}${numTokens}`).sort() };
+  };
+  expect(await numTokens()).toEqual({ numRead: 3, tokens: ["a3", "b3", "c3"] });
+  expect(await numTokens()).toEqual({ numRead: 0, tokens: ["a3", "b3", "c3"] });
+  await keep(here, "a", 3);
+  await keep(there, "b", 5);
+  await there.conversations.deleteSession(OWNER, "c");
+  expect(await numTokens()).toEqual({ numRead: 2, tokens: ["a3", "b5"] });
+  expect(store.stats().numSnapshots).toBe(2);
 });
 
 async function listed(store: StateStore, prefix: string) {

@@ -239,6 +239,7 @@ describe("charts", () => {
       series: [
         {
           name: "a",
+          group: "a",
           points: [
             { x: 1, y: 1 },
             { x: 2, y: 10 },
@@ -246,7 +247,7 @@ describe("charts", () => {
             { x: 4, y: 100 },
           ],
         },
-        { name: "none", points: [] },
+        { name: "none", group: "b", points: [] },
       ],
     });
     expectWellFormed(svg);

@@ -49,6 +49,8 @@ function latencyChart(title: string, rows: readonly LoadRow[], of: (row: LoadRow
   const series = targets.flatMap((target) =>
     (["p50", "p99"] as const).map((rank) => ({
       name: `${target} ${rank}`,
+      group: target,
+      dashed: rank === "p99",
       points: rows.filter((row) => row.target === target).map((row) => ({ x: row.perSecond, y: of(row)[rank] })),
     })),
   );

@@ -11,6 +11,9 @@ export interface BarGroup {
 
 export interface LineSeries {
   readonly name: string;
+  /** Series of one group share a colour. */
+  readonly group: string;
+  readonly dashed?: boolean;
   /** Ascending in x. Points that are not finite are left out. */
   readonly points: readonly { readonly x: number; readonly y: number }[];
 }
@@ -28,7 +31,9 @@ export function barChart(options: { readonly title: string; readonly groups: rea
   const series = [...new Set(options.groups.flatMap(({ bars }) => bars.map((bar) => bar.series)))];
   const left = 230;
   const room = WIDTH - left - 110;
-  const parts = [title(options.title), ...legend(series, 46)];
+  const colourOf = (name: string) => COLOURS[series.indexOf(name) % COLOURS.length]!;
+  const named = series.map((name) => ({ name, colour: colourOf(name) }));
+  const parts = [title(options.title), ...legend(named, 46)];
   let y = 66;
   for (const { label, bars } of options.groups) {
     const largest = Math.max(...bars.map(({ value }) => value));
@@ -36,8 +41,9 @@ export function barChart(options: { readonly title: string; readonly groups: rea
     parts.push(`<text x="${left - 12}" y="${round(middle)}" text-anchor="end">${escapeText(label)}</text>`);
     for (const bar of bars) {
       const width = largest > 0 ? Math.max(1, (bar.value / largest) * room) : 0;
-      const colour = COLOURS[series.indexOf(bar.series) % COLOURS.length];
-      parts.push(`<rect x="${left}" y="${y}" width="${round(width)}" height="14" rx="2" fill="${colour}"/>`);
+      parts.push(
+        `<rect x="${left}" y="${y}" width="${round(width)}" height="14" rx="2" fill="${colourOf(bar.series)}"/>`,
+      );
       parts.push(`<text class="small" x="${round(left + width + 6)}" y="${y + 12}">${escapeText(bar.label)}</text>`);
       y += 18;
     }
@@ -54,24 +60,21 @@ export function lineChart(options: {
   readonly series: readonly LineSeries[];
 }): string {
   const box = { left: 64, top: 74, width: WIDTH - 64 - 24, height: 260 };
-  const drawn = options.series.map(({ name, points }) => ({
-    name,
-    points: points.filter(({ x, y }) => Number.isFinite(x) && Number.isFinite(y) && y > 0),
+  const groups = [...new Set(options.series.map(({ group }) => group))];
+  const drawn = options.series.map((series) => ({
+    ...series,
+    colour: COLOURS[groups.indexOf(series.group) % COLOURS.length]!,
+    points: series.points.filter(({ x, y }) => Number.isFinite(x) && Number.isFinite(y) && y > 0),
   }));
   const all = drawn.flatMap(({ points }) => points);
   const xMax = Math.max(...all.map(({ x }) => x), Number.MIN_VALUE);
-  const low = Math.floor(Math.log10(Math.min(...all.map(({ y }) => y), 1)));
-  const high = Math.max(low + 1, Math.ceil(Math.log10(Math.max(...all.map(({ y }) => y), 1))));
+  const powers = all.length > 0 ? all.map(({ y }) => Math.log10(y)) : [0];
+  const low = Math.floor(Math.min(...powers));
+  const high = Math.max(low + 1, Math.ceil(Math.max(...powers)));
   const toX = (x: number) => round(box.left + (x / xMax) * box.width);
   const toY = (y: number) => round(box.top + box.height * (1 - (Math.log10(y) - low) / (high - low)));
 
-  const parts = [
-    title(options.title),
-    ...legend(
-      drawn.map(({ name }) => name),
-      46,
-    ),
-  ];
+  const parts = [title(options.title), ...legend(drawn, 46)];
   for (let power = low; power <= high; power++) {
     const y = toY(10 ** power);
     parts.push(`<line class="grid" x1="${box.left}" x2="${box.left + box.width}" y1="${y}" y2="${y}"/>`);
@@ -86,10 +89,10 @@ export function lineChart(options: {
     `<text class="small" x="${WIDTH - 24}" y="${bottom + 38}" text-anchor="end">${escapeText(options.xLabel)}</text>`,
   );
   parts.push(`<text class="small" x="${box.left - 48}" y="${box.top - 10}">${escapeText(options.yLabel)}</text>`);
-  for (const [i, { points }] of drawn.entries()) {
-    const colour = COLOURS[i % COLOURS.length];
+  for (const { points, colour, dashed } of drawn) {
     const places = points.map(({ x, y }) => `${toX(x)},${toY(y)}`);
-    parts.push(`<polyline points="${places.join(" ")}" fill="none" stroke="${colour}" stroke-width="2"/>`);
+    const dashes = dashed ? ' stroke-dasharray="6 4"' : "";
+    parts.push(`<polyline points="${places.join(" ")}" fill="none" stroke="${colour}" stroke-width="2"${dashes}/>`);
     for (const place of places) {
       const [x, y] = place.split(",");
       parts.push(`<circle cx="${x}" cy="${y}" r="3" fill="${colour}"/>`);
@@ -108,14 +111,18 @@ function title(text: string): string {
   return `<text class="title" x="16" y="26">${escapeText(text)}</text>`;
 }
 
-function legend(names: readonly string[], y: number): string[] {
+function legend(
+  entries: readonly { readonly name: string; readonly colour: string; readonly dashed?: boolean }[],
+  y: number,
+): string[] {
   let x = 16;
-  return names.flatMap((name, i) => {
+  return entries.flatMap(({ name, colour, dashed }) => {
     const at = x;
-    x += 34 + name.length * 7;
+    x += 40 + name.length * 7.5;
+    const dashes = dashed ? ' stroke-dasharray="6 4"' : "";
     return [
-      `<rect x="${at}" y="${y - 10}" width="12" height="12" rx="2" fill="${COLOURS[i % COLOURS.length]}"/>`,
-      `<text class="small" x="${at + 18}" y="${y}">${escapeText(name)}</text>`,
+      `<line x1="${at}" x2="${at + 16}" y1="${y - 4}" y2="${y - 4}" stroke="${colour}" stroke-width="4"${dashes}/>`,
+      `<text class="small" x="${at + 22}" y="${y}">${escapeText(name)}</text>`,
     ];
   });
 }

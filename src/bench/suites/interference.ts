@@ -35,8 +35,9 @@ export async function benchStall(engine: Engine): Promise<Figure[]> {
     { name: `median between tokens, ${STALL_STREAMS} streams alone`, value: quiet, unit: "ms" },
     { name: `median while ${prompt}`, value: reading, unit: "ms" },
     { name: `p99 while ${prompt}`, value: worst, unit: "ms" },
-    { name: "p99 / median, while it is read", value: worst / reading, unit: "x", ...atMost(3) },
-    { name: "p99 while it is read / median of the streams alone", value: worst / quiet, unit: "x" },
+    { name: "p99 / median, while it is read", value: worst / reading, unit: "x" },
+    // The promise is on the pace that the streams have by themselves: beside a prompt all of them could be as slow as the p99.
+    { name: "p99 while it is read / median of the streams alone", value: worst / quiet, unit: "x", ...atMost(3) },
     { name: "the prompt beside them", value: (LONG_PROMPT_TOKENS / median(promptMs)) * 1000, unit: "tokens/s" },
   ];
 }

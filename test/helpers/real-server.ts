@@ -1,4 +1,5 @@
 /** The whole house on a real port: server, generation, engine and runtime over the default model. */
+import { randomUUID } from "node:crypto";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -16,6 +17,9 @@ import { createTestServer } from "./server-deps.ts";
 
 export const DEFAULT_MODEL_DIR = path.join(import.meta.dirname, "../../models/densemamba-tales-4m");
 
+/** Servers that share a store must not give out the same id. */
+const newId = () => randomUUID().replaceAll("-", "");
+
 const STORE_BYTES = 64 * 1024 * 1024;
 
 export interface RealServer {
@@ -29,10 +33,14 @@ export interface RealServer {
   close(): Promise<void>;
 }
 
-/** In f32, whose results do not depend on how many sequences run together. `openRunner` is called again after a fault. */
+/**
+ * In f32, whose results do not depend on how many sequences run together. `openRunner` is called again after a fault.
+ * @param store by default its own; two servers may share one
+ */
 export async function startRealServer(
   openRunner: (options: RunnerOptions) => Promise<ModelRunner>,
   limits: EngineLimits,
+  store: StateStore = new MemoryStore({ maxBytes: STORE_BYTES }),
 ): Promise<RealServer> {
   const cacheDir = await mkdtemp(path.join(tmpdir(), "densemamba-server-"));
   const { dir, manifest } = await ensureArtifact({ modelDir: DEFAULT_MODEL_DIR, precision: "f32", cacheDir });
@@ -46,7 +54,6 @@ export async function startRealServer(
   });
   await engine.start();
   const { deps } = createTestServer();
-  const store = new MemoryStore({ maxBytes: STORE_BYTES });
   const unstored = new MemoryStore({ maxBytes: STORE_BYTES });
   const generator = new Generator({
     engine,
@@ -55,10 +62,10 @@ export async function startRealServer(
     store,
     unstored,
     limits: { maxPromptTokens: 2000, maxOutputTokens: 2000 },
-    newId: deps.newId,
+    newId,
     nowMs: Date.now,
   });
-  const realDeps = { ...deps, generator, engine, model: { ...deps.model, manifest } };
+  const realDeps = { ...deps, newId, generator, engine, model: { ...deps.model, manifest } };
   const responses = new Responses(realDeps);
   const app = createApp(realDeps, responses);
   const listener = await listen({ app, deps: realDeps, responses, host: "127.0.0.1", port: 0 });

@@ -9,16 +9,16 @@ import { post, type RealServer, startRealServer } from "../helpers/real-server.t
 
 const ASK = { model: "fake-4m", temperature: 0, max_output_tokens: 8 } as const;
 
+const LIMITS = { maxBatch: 4, maxQueue: 32, prefillChunk: 16 };
+
 let server: RealServer;
 let client: OpenAI;
 
+const clientOf = ({ url }: RealServer) => new OpenAI({ baseURL: `${url}/v1`, apiKey: "unused", maxRetries: 0 });
+
 beforeAll(async () => {
-  server = await startRealServer((options) => openRunner("native", options), {
-    maxBatch: 4,
-    maxQueue: 32,
-    prefillChunk: 16,
-  });
-  client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: "unused", maxRetries: 0 });
+  server = await startRealServer((options) => openRunner("native", options), LIMITS);
+  client = clientOf(server);
 });
 
 afterAll(() => server?.close());
@@ -181,6 +181,61 @@ const overWebSocket: ReadSome = async (response_id, starting_after, numEvents) =
   socket.terminate();
   return events;
 };
+
+describe("a second server of the same store", () => {
+  let other: RealServer;
+  beforeAll(async () => {
+    other = await startRealServer((options) => openRunner("native", options), LIMITS, server.store);
+  });
+  afterAll(() => other?.close());
+
+  it("goes on with what the first one made, turn by turn, and tells and replays the same", async () => {
+    const clients = [client, clientOf(other)];
+    const take = (turn: number, at: OpenAI, previous_response_id: string | null) =>
+      at.responses.create({ ...ASK, input: `Part ${turn}, please.`, previous_response_id });
+    let last: string | null = null;
+    const texts: string[] = [];
+    for (let turn = 0; turn < 4; turn++) {
+      const made = await take(turn, clients[turn % 2]!, last);
+      // The question, the end of the last answer, and what the template writes around them.
+      expect(made.usage!.input_tokens - made.usage!.input_tokens_details.cached_tokens).toBeLessThan(30);
+      const there = clients[(turn + 1) % 2]!;
+      expect({ ...(await there.responses.retrieve(made.id)) }).toEqual({ ...made });
+      const replayed = await Promise.all(
+        clients.map(async ({ responses }) => {
+          const events: unknown[] = [];
+          for await (const event of await responses.retrieve(made.id, { stream: true })) events.push(event);
+          return events;
+        }),
+      );
+      expect(replayed[1]).toEqual(replayed[0]);
+      last = made.id;
+      texts.push(made.output_text);
+    }
+    const alone: string[] = [];
+    last = null;
+    for (let turn = 0; turn < 4; turn++) {
+      const made = await take(turn, client, last);
+      last = made.id;
+      alone.push(made.output_text);
+    }
+    expect(texts).toEqual(alone);
+  });
+
+  it("shows a response that the first one makes, and leaves cancelling it to that one", async () => {
+    const long = { ...ASK, max_output_tokens: 2000, background: true, ...{ ignore_eos: true } };
+    const { id } = await client.responses.create({ ...long, input: "Tell me of the sea." });
+    const there = clientOf(other).responses;
+    expect(["queued", "in_progress"]).toContain((await there.retrieve(id)).status);
+    await expect(there.cancel(id)).rejects.toMatchObject({ status: 409, code: "response_busy" });
+    await client.responses.cancel(id);
+    expect((await there.retrieve(id)).status).toBe("cancelled");
+    expect((await there.cancel(id)).status).toBe("cancelled");
+    await there.delete(id);
+    await expect(client.responses.retrieve(id)).rejects.toMatchObject({ status: 404 });
+    await expectIdle();
+  });
+});
 
 describe("many clients at once that lose their connections at random", () => {
   it("miss nothing and get nothing twice, and every slot is free afterwards", { timeout: 120_000 }, async () => {

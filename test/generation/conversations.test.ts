@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { DenseMambaError } from "../../src/errors.ts";
 import { Conversations, type KeepingPolicy } from "../../src/generation/conversations.ts";
+import { encodeSnapshot } from "../../src/session/codec.ts";
 import { MemoryStore } from "../../src/session/memory-store.ts";
 import type { StateStore } from "../../src/session/store.ts";
 import { fakeManifest } from "../helpers/fake-runner.ts";
@@ -128,6 +129,9 @@ test("what the text layer did not write is refused", async () => {
   await expect(conversations.open(OWNER, session("odd"), undefined)).rejects.toMatchObject({
     code: "invalid_snapshot",
   });
+  await conversations.createSession(OWNER, "even");
+  expect((await conversations.listSessions(OWNER)).map(({ id }) => id)).toEqual(["even"]);
+  await conversations.deleteSession(OWNER, "odd");
 });
 
 test("a kept response can be deleted, once", async () => {
@@ -259,7 +263,8 @@ describe("files", () => {
     expect(await there.conversations.importSession(OTHER, file, "b")).toMatchObject({ numTokens: 4, position: 3 });
     const original = await here.conversations.open(OWNER, session("a"), undefined);
     const copy = await there.conversations.open(OTHER, session("b"), undefined);
-    expect(copy.head!.conversation).toEqual(original.head!.conversation);
+    const times = { createdAtMs: expect.any(Number), lastUsedAtMs: expect.any(Number) };
+    expect(copy.head!.conversation).toEqual({ ...original.head!.conversation, ...times });
     expect(Buffer.compare(copy.head!.snapshot.state, original.head!.snapshot.state)).toBe(0);
   });
 
@@ -268,6 +273,15 @@ describe("files", () => {
     await conversations.createSession(OWNER, "a");
     const file = await conversations.exportSession(OWNER, "a");
     expect(await conversations.importSession(OWNER, file)).toMatchObject({ id: "new-1", numTokens: 0 });
+  });
+
+  test("a file that says it is of the future lives no longer for it", async () => {
+    const nowMs = () => 5000;
+    const made = make({ store: new MemoryStore({ maxBytes: 1e6, nowMs }), policy: { sessionTtlMs: 100 }, nowMs });
+    const { snapshot } = head(made.manifest.modelHash, [1, 2], 9e15, 9e15);
+    const info = await made.conversations.importSession(OWNER, encodeSnapshot({ ...snapshot, expiresAtMs: 9e15 }), "a");
+    expect(info).toMatchObject({ createdAtMs: 5000, lastUsedAtMs: 5000, expiresAtMs: 5100 });
+    expect(await made.conversations.inspectSession(OWNER, "a")).toEqual(info);
   });
 
   test("a file that is cut off, altered or of another model makes no session", async () => {
@@ -323,14 +337,15 @@ describe("quotas", () => {
   });
 
   test("so many bytes: bound and values are named", async () => {
-    const made = make({ policy: { maxBytes: 1400 } });
+    const made = make({ policy: { maxBytes: 1600 } });
     await keep(made, "a");
-    const { bytes } = (await listed(made.store, `session:${OWNER}:`))[0]!;
     const file = await made.conversations.exportSession(OWNER, "a");
     await made.conversations.importSession(OWNER, file, "b");
+    const bytes = (await listed(made.store, `session:${OWNER}:`)).reduce((sum, entry) => sum + entry.bytes, 0);
+    expect(bytes).toBeLessThanOrEqual(1600);
     await expect(made.conversations.importSession(OWNER, file, "c")).rejects.toMatchObject({
       code: "quota_exceeded",
-      message: expect.stringMatching(new RegExp(`${bytes * 2} bytes.* 36 more; at most 1400`)),
+      message: `sessions of this key take ${bytes} bytes and would take 36 more; at most 1600 are allowed`,
     });
   });
 });

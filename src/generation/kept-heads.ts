@@ -1,0 +1,140 @@
+/**
+ * Heads and records in their stores: under which key, for how long, and what a list shows of them. Locks and quotas are
+ * above, in `conversations.ts`; here a put is a put.
+ */
+import { DenseMambaError } from "../errors.ts";
+import type { ListedSnapshot, StateStore } from "../session/store.ts";
+import { type Head, openHead } from "./conversation.ts";
+import type { ConversationKey } from "./events.ts";
+import { CardMemory, cardOf, type SessionCard, statelessSnapshot } from "./session-card.ts";
+import { headKey, recordKey, sessionPrefix } from "./session-keys.ts";
+
+export interface KeptHeadsOptions {
+  readonly store: StateStore;
+  /** Memory alone, for responses that are not to be stored. */
+  readonly unstored: StateStore;
+  readonly modelHash: string;
+  /** Unix time in milliseconds; may jump. */
+  readonly nowMs: () => number;
+  readonly ttls: { readonly sessionTtlMs?: number; readonly responseTtlMs?: number };
+}
+
+/** Sessions that are read at once for a list, where their cards are not remembered. */
+const LIST_BATCH = 16;
+
+export class KeptHeads {
+  readonly #options: KeptHeadsOptions;
+  readonly #cards = new CardMemory();
+
+  constructor(options: KeptHeadsOptions) {
+    this.#options = options;
+  }
+
+  /** @throws `session_not_found`, `previous_response_not_found`, `invalid_snapshot` */
+  async read(owner: string, key: ConversationKey): Promise<Head> {
+    const head = await this.find(owner, key);
+    if (head === undefined) throw notFound(key);
+    return head;
+  }
+
+  /** @throws `invalid_snapshot` */
+  async find(owner: string, key: ConversationKey): Promise<Head | undefined> {
+    const snapshot = await this.#storeOf(key).get(headKey(owner, key));
+    return snapshot && openHead(snapshot, this.#options.modelHash);
+  }
+
+  has(owner: string, key: ConversationKey): Promise<boolean> {
+    return this.#storeOf(key).has(headKey(owner, key));
+  }
+
+  /** @param fence of the claim under which a session was advanced. @throws `session_conflict`, and what the store throws */
+  async put(owner: string, key: ConversationKey, head: Head, fence?: number): Promise<SessionCard> {
+    const at = headKey(owner, key);
+    const expiry = key.type === "session" ? this.#sessionExpiry(head) : this.#responseExpiry();
+    // What it came from may have had another life: another session, or a file.
+    const { expiresAtMs: _, revision: __, ...content } = head.snapshot;
+    const snapshot = { ...content, ...expiry };
+    this.#cards.forget(at);
+    await this.#storeOf(key).put(at, snapshot, { ...expiry, ...(fence !== undefined && { fence }) });
+    return cardOf({ ...head, snapshot });
+  }
+
+  /** @returns whether it was there */
+  delete(owner: string, key: ConversationKey): Promise<boolean> {
+    const at = headKey(owner, key);
+    this.#cards.forget(at);
+    return this.#storeOf(key).delete(at);
+  }
+
+  /** Of all sessions of the owner that can be read, in no order. */
+  async sessionCards(owner: string): Promise<{ readonly id: string; readonly card: SessionCard }[]> {
+    const prefix = sessionPrefix(owner);
+    const listed: ListedSnapshot[] = [];
+    for await (const entry of this.#options.store.list(prefix)) listed.push(entry);
+    const found: { id: string; card: SessionCard }[] = [];
+    for (let first = 0; first < listed.length; first += LIST_BATCH) {
+      const batch = listed.slice(first, first + LIST_BATCH);
+      const cards = await Promise.all(batch.map((entry) => this.#cardOf(entry)));
+      for (const [i, card] of cards.entries()) {
+        if (card !== undefined) found.push({ id: batch[i]!.key.slice(prefix.length), card });
+      }
+    }
+    return found;
+  }
+
+  /** Replaces. @param record JSON-serialisable */
+  async putRecord(owner: string, id: string, record: unknown): Promise<void> {
+    const { store, modelHash } = this.#options;
+    await store.put(recordKey(owner, id), statelessSnapshot(modelHash, record), this.#responseExpiry());
+  }
+
+  async findRecord(owner: string, id: string): Promise<{ readonly record: unknown } | undefined> {
+    const found = await this.#options.store.get(recordKey(owner, id));
+    return found && { record: found.conversation };
+  }
+
+  /** @returns whether it was there */
+  deleteRecord(owner: string, id: string): Promise<boolean> {
+    return this.#options.store.delete(recordKey(owner, id));
+  }
+
+  /** @returns undefined if it is gone since, damaged, or of another model: one such must not hide the others from a list */
+  async #cardOf(listed: ListedSnapshot): Promise<SessionCard | undefined> {
+    const known = this.#cards.find(listed);
+    if (known !== undefined) return known;
+    try {
+      const snapshot = await this.#options.store.get(listed.key);
+      if (snapshot === undefined) return undefined;
+      const card = cardOf(openHead(snapshot, this.#options.modelHash));
+      this.#cards.remember(listed, card);
+      return card;
+    } catch (error) {
+      if (error instanceof DenseMambaError && error.code === "invalid_snapshot") return undefined;
+      throw error;
+    }
+  }
+
+  #storeOf({ type }: ConversationKey): StateStore {
+    return type === "unstored" ? this.#options.unstored : this.#options.store;
+  }
+
+  /** Counted from the last use as it was written down: a clock that went backwards since cannot shorten it. */
+  #sessionExpiry({ conversation }: Head): { readonly expiresAtMs?: number } {
+    const { nowMs, ttls } = this.#options;
+    if (ttls.sessionTtlMs === undefined) return {};
+    return { expiresAtMs: Math.max(nowMs(), conversation.lastUsedAtMs) + ttls.sessionTtlMs };
+  }
+
+  #responseExpiry(): { readonly expiresAtMs?: number } {
+    const { nowMs, ttls } = this.#options;
+    return ttls.responseTtlMs === undefined ? {} : { expiresAtMs: nowMs() + ttls.responseTtlMs };
+  }
+}
+
+export function notFound(key: ConversationKey): DenseMambaError {
+  return key.type === "session"
+    ? new DenseMambaError("session_not_found", `session ${key.id} is not known here`, { param: "session_id" })
+    : new DenseMambaError("previous_response_not_found", `previous response ${key.id} is not kept here`, {
+        param: "previous_response_id",
+      });
+}

@@ -2,6 +2,7 @@
  * One reader's way through a response's events: those that there are, then those that come, at the pace of its transport.
  * Knows neither SSE nor WebSocket, and no generation.
  */
+import { setImmediate } from "node:timers/promises";
 import type { RenderedEvent, Transcript } from "../openai/transcript.ts";
 import type { Sink } from "../stream/pump.ts";
 
@@ -19,7 +20,7 @@ export interface Reading {
   leave(): void;
 }
 
-/** Long replays leave in pieces of so many events. */
+/** Long replays leave in pieces of so many events, between which everybody else has a turn. */
 const BURST = 256;
 
 /**
@@ -43,9 +44,9 @@ export async function follow(
         await sink.drained();
         reading.isBehind = false;
       }
-      if (index < reading.numEvents) continue;
-      if (reading.isOver) return;
-      await reading.changed();
+      if (index < reading.numEvents) await setImmediate();
+      else if (reading.isOver) return;
+      else await reading.changed();
     }
   } finally {
     reading.leave();

@@ -30,7 +30,11 @@ export function responseRoutes(app: App, deps: ServerDeps, responses: Responses)
     const owner = context.get("owner");
     const requestId = context.get("requestId");
     const { live, reading } = await responses.create({ owner, task, signal, requestId, isFollowed: task.stream });
-    if (task.stream) return answerEvents(context, deps, reading, 0);
+    if (task.stream) {
+      const answer = await answerEvents(context, deps, reading, 0);
+      context.set("usage", live.transcript.state.usage ?? undefined);
+      return answer;
+    }
     if (task.settings.background) {
       reading.leave();
       return context.json(live.transcript.response());
@@ -107,6 +111,5 @@ function answerEvents(context: AppContext, deps: ServerDeps, reading: Reading, f
     } finally {
       signal.removeEventListener("abort", leave);
     }
-    context.set("usage", reading.transcript.state.usage ?? undefined);
   });
 }

@@ -12,18 +12,16 @@ import { ChatRenderer } from "../tokenizer/chat-template.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { admit, type SequenceEngine } from "./admission.ts";
 import { selectBest } from "./best-of.ts";
+import { checkRequest, type GenerationLimits } from "./check-request.ts";
 import { Choice, type ChoiceOptions } from "./choice.ts";
 import { Conversations, type KeepingPolicy, type Lease } from "./conversations.ts";
 import type { GenerationEvent, GenerationRequest, GenerationUsage } from "./events.ts";
 import type { KeepingContext } from "./keeping.ts";
 import { mergeChoices } from "./merge.ts";
 import { PrefixReuse, type PrefixStates } from "./prefix-reuse.ts";
-import { checkTokenIds, type PreparedPrompt, preparePrompt } from "./prompts.ts";
+import { type PreparedPrompt, preparePrompt } from "./prompts.ts";
 import { keepsEnd, RunningRequest } from "./running-request.ts";
 import { StopStrings } from "./stop-strings.ts";
-
-/** Of one prompt. The engine refuses what its queue cannot take; this bounds what is built before it is asked. */
-const MAX_SAMPLES = 1024;
 
 export interface GeneratorDeps {
   readonly engine: SequenceEngine;
@@ -43,13 +41,6 @@ export interface GeneratorDeps {
   readonly nowMs: () => number;
   /** Resolves after `ms`, or as soon as the signal is aborted. */
   readonly sleep?: (ms: number, signal: AbortSignal) => Promise<void>;
-}
-
-export interface GenerationLimits {
-  /** Tokens that one prompt may make us read. */
-  readonly maxPromptTokens: number;
-  /** Tokens that one choice may have; what `maxTokens` undefined means. */
-  readonly maxOutputTokens: number;
 }
 
 export class Generator {
@@ -100,7 +91,7 @@ export class Generator {
     let running: RunningRequest | undefined;
     let hasEnded = false;
     try {
-      const maxTokens = this.#check(request);
+      const maxTokens = checkRequest(request, this.#limits, this.#manifest.sizes.vocabSize);
       const stopStrings = new StopStrings(request.stopStrings);
       throwIfAborted(signal);
       lease = await this.conversations.open(request.owner, request.resumeFrom, request.keepAs);
@@ -153,31 +144,6 @@ export class Generator {
     };
     await Promise.all(running.map((request) => Promise.race([request.ended, whenOver(request)])));
     patience.abort();
-  }
-
-  /** @returns the tokens that a choice may have */
-  #check(request: GenerationRequest): number {
-    const { maxOutputTokens } = this.#limits;
-    const { maxTokens = maxOutputTokens, minTokens, numChoices, bestOf, truncatePromptTokens } = request;
-    checkInteger("prompt", "number of prompts", request.prompts.length, 1);
-    checkInteger("n", "n", numChoices, 1, MAX_SAMPLES);
-    checkInteger("best_of", "best_of", bestOf, numChoices, MAX_SAMPLES);
-    checkInteger("max_tokens", "max_tokens", maxTokens, 0, maxOutputTokens);
-    checkInteger("min_tokens", "min_tokens", minTokens, 0, maxTokens);
-    if (truncatePromptTokens !== undefined) {
-      checkInteger("truncate_prompt_tokens", "truncate_prompt_tokens", truncatePromptTokens, 1);
-    }
-    const { vocabSize } = this.#manifest.sizes;
-    checkTokenIds(request.stopTokenIds, vocabSize, "stop_token_ids");
-    checkTokenIds([...request.sampling.logitBias.keys()], vocabSize, "logit_bias");
-    if ((request.resumeFrom || request.keepAs) && (request.prompts.length !== 1 || bestOf !== 1)) {
-      throw new DenseMambaError(
-        "invalid_value",
-        `a kept conversation takes one prompt and one choice, given ${request.prompts.length} and ${bestOf}`,
-        { param: numChoices > 1 ? "n" : "prompt" },
-      );
-    }
-    return maxTokens;
   }
 
   /** Log-probabilities of a prompt need all of it to be read, and whoever asks for them goes on from none. */
@@ -265,12 +231,6 @@ export class Generator {
       stateBytes: stateBytes(this.#manifest.state),
     };
   }
-}
-
-function checkInteger(param: string, what: string, value: number, min: number, max = Number.MAX_SAFE_INTEGER): void {
-  if (Number.isInteger(value) && value >= min && value <= max) return;
-  const bounds = max === Number.MAX_SAFE_INTEGER ? `at least ${min}` : `from ${min} to ${max}`;
-  throw new DenseMambaError("invalid_value", `${what} must be an integer ${bounds}, given ${value}`, { param });
 }
 
 function throwIfAborted(signal: AbortSignal): void {

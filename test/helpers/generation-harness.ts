@@ -1,5 +1,6 @@
 /** What generation tests share: requests with defaults, a generator around an engine, and the fold of its events. */
 import type { SequenceEngine } from "../../src/generation/admission.ts";
+import type { GenerationLimits } from "../../src/generation/check-request.ts";
 import type {
   ChatMessage,
   GenerationEvent,
@@ -7,7 +8,7 @@ import type {
   GenerationUsage,
   Prompt,
 } from "../../src/generation/events.ts";
-import { type GenerationLimits, Generator } from "../../src/generation/generator.ts";
+import { Generator } from "../../src/generation/generator.ts";
 import type { PrefixStates } from "../../src/generation/prefix-reuse.ts";
 import { GREEDY } from "../../src/sampling/params.ts";
 import { MemoryStore } from "../../src/session/memory-store.ts";

@@ -1,0 +1,47 @@
+/** Bounds of a request that hold whatever its prompts say. Pure; named as on the wire, for the messages. */
+import { DenseMambaError } from "../errors.ts";
+import type { GenerationRequest } from "./events.ts";
+import { checkTokenIds } from "./prompts.ts";
+
+/** Of one prompt. The engine refuses what its queue cannot take; this bounds what is built before it is asked. */
+const MAX_SAMPLES = 1024;
+
+export interface GenerationLimits {
+  /** Tokens that one prompt may make us read. */
+  readonly maxPromptTokens: number;
+  /** Tokens that one choice may have; what `maxTokens` undefined means. */
+  readonly maxOutputTokens: number;
+}
+
+/**
+ * @returns the tokens that a choice may have
+ * @throws `invalid_value`, naming the bound and the value
+ */
+export function checkRequest(request: GenerationRequest, limits: GenerationLimits, vocabSize: number): number {
+  const { maxOutputTokens } = limits;
+  const { maxTokens = maxOutputTokens, minTokens, numChoices, bestOf, truncatePromptTokens } = request;
+  checkInteger("prompt", "number of prompts", request.prompts.length, 1);
+  checkInteger("n", "n", numChoices, 1, MAX_SAMPLES);
+  checkInteger("best_of", "best_of", bestOf, numChoices, MAX_SAMPLES);
+  checkInteger("max_tokens", "max_tokens", maxTokens, 0, maxOutputTokens);
+  checkInteger("min_tokens", "min_tokens", minTokens, 0, maxTokens);
+  if (truncatePromptTokens !== undefined) {
+    checkInteger("truncate_prompt_tokens", "truncate_prompt_tokens", truncatePromptTokens, 1);
+  }
+  checkTokenIds(request.stopTokenIds, vocabSize, "stop_token_ids");
+  checkTokenIds([...request.sampling.logitBias.keys()], vocabSize, "logit_bias");
+  if ((request.resumeFrom || request.keepAs) && (request.prompts.length !== 1 || bestOf !== 1)) {
+    throw new DenseMambaError(
+      "invalid_value",
+      `a kept conversation takes one prompt and one choice, given ${request.prompts.length} and ${bestOf}`,
+      { param: numChoices > 1 ? "n" : "prompt" },
+    );
+  }
+  return maxTokens;
+}
+
+function checkInteger(param: string, what: string, value: number, min: number, max = Number.MAX_SAFE_INTEGER): void {
+  if (Number.isInteger(value) && value >= min && value <= max) return;
+  const bounds = max === Number.MAX_SAFE_INTEGER ? `at least ${min}` : `from ${min} to ${max}`;
+  throw new DenseMambaError("invalid_value", `${what} must be an integer ${bounds}, given ${value}`, { param });
+}

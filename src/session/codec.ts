@@ -18,6 +18,7 @@ import { createHash } from "node:crypto";
 import { DenseMambaError } from "../errors.ts";
 import { narrowF16, widen } from "../model/dtypes.ts";
 import type { SamplerState, Snapshot } from "./store.ts";
+import { tokenBytes, tokensOf } from "./token-bytes.ts";
 
 const MAGIC = Buffer.from("DSMSTATE");
 const FORMAT_VERSION = 2;
@@ -92,7 +93,7 @@ export function encodeSnapshot(
   bytes.writeBigUInt64LE(BigInt(snapshot.revision ?? 0), REVISION_AT);
   bytes.writeBigUInt64LE(BigInt(Math.ceil(snapshot.expiresAtMs ?? 0)), EXPIRY_AT);
   bytes.set(state, HEADER_BYTES);
-  for (let i = 0; i < tokenIds.length; i++) bytes.writeUInt32LE(tokenIds[i]!, tokensAt + i * 4);
+  bytes.set(tokenBytes(tokenIds), tokensAt);
   bytes.set(modelHash, modelHashAt);
   bytes.set(conversation, conversationAt);
   bytes.set(sampler, samplerAt);
@@ -121,12 +122,10 @@ export function decodeSnapshot(bytes: Uint8Array, model: SnapshotModel): Snapsho
   const stored = new Uint8Array(bytes.buffer, bytes.byteOffset + HEADER_BYTES, tokensAt - HEADER_BYTES);
   checkStateBytes(stored.length * (precision === "f16" ? 2 : 1), position, model);
 
-  const tokenIds = new Array<number>(numTokens);
-  for (let i = 0; i < numTokens; i++) tokenIds[i] = buffer.readUInt32LE(tokensAt + i * 4);
   const sampler = parseSampler(parseJson("sampler", buffer.toString("utf8", samplerAt, checksumAt)));
   return {
     modelHash,
-    tokenIds,
+    tokenIds: tokensOf(bytes.subarray(tokensAt, modelHashAt)),
     position,
     state: precision === "f16" ? fromF16(stored) : stored,
     conversation: parseJson("conversation", buffer.toString("utf8", conversationAt, samplerAt)),

@@ -67,7 +67,7 @@ async function readHolder(file: string): Promise<Holder | undefined> {
   }
 }
 
-/** Either way: a clock that was set back makes dates of the future. */
+/** By the system's clock, as files' dates are. Either way: one that was set back makes dates of the future. */
 async function silence(file: string): Promise<number> {
   try {
     return Math.abs(Date.now() - (await stat(file)).mtimeMs);

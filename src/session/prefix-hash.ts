@@ -3,7 +3,7 @@
  * state. One pass over the ids names any number of prefixes.
  */
 import { createHash } from "node:crypto";
-import { endianness } from "node:os";
+import { tokenBytes } from "./token-bytes.ts";
 
 /** Of hexadecimal digits: 128 bits. */
 const NAME_LENGTH = 32;
@@ -16,7 +16,7 @@ export class PrefixHasher {
   /** @param seed whatever else the names depend on. `tokenIds` are copied. */
   constructor(seed: string, tokenIds: readonly number[]) {
     this.#seed = seed;
-    this.#bytes = littleEndian(tokenIds);
+    this.#bytes = tokenBytes(tokenIds);
   }
 
   /**
@@ -32,10 +32,4 @@ export class PrefixHasher {
       return hash.copy().digest("hex").slice(0, NAME_LENGTH);
     });
   }
-}
-
-/** Replicas of another byte order give the same names. */
-function littleEndian(tokenIds: readonly number[]): Uint8Array {
-  const bytes = Buffer.from(new Uint32Array(tokenIds).buffer);
-  return endianness() === "LE" ? bytes : bytes.swap32();
 }

@@ -35,6 +35,8 @@ export class ValkeyConnection {
       enableOfflineQueue: false,
       autoResendUnfulfilledCommands: false,
       maxRetriesPerRequest: 0,
+      // After a failover: the address leads to the new primary, the connection still to the old one.
+      reconnectOnError: ({ message }) => message.startsWith("READONLY"),
       retryStrategy: (attempt) => Math.min(50 * 2 ** attempt, MAX_RETRY_DELAY_MS),
     });
     // Without a listener an error would end the process. Those who ask are told.

@@ -3,7 +3,9 @@ import { once } from "node:events";
 import { cp, mkdir, mkdtemp, readdir, readFile, rm, stat, truncate, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import fc from "fast-check";
 import { afterEach, describe, expect, test } from "vitest";
+import { fileStem } from "../../src/session/disk-file.ts";
 import { DiskStore, type DiskStoreOptions } from "../../src/session/disk-store.ts";
 import { FakeClock } from "../helpers/clock.ts";
 import { describesAStore, keysOf, MODEL, snapshot } from "./store-contract.ts";
@@ -31,7 +33,7 @@ const fileOf = async (dir: string) => path.join(dir, (await filesIn(dir))[0]!);
 describesAStore(async () => {
   const clock = new FakeClock();
   const store = await open(await newFolder(), { nowMs: clock.nowMs });
-  return { store, advance: async (ms) => clock.advance(ms) };
+  return { store, advance: async (ms) => clock.advance(ms), isRealTime: false };
 });
 
 describe("after a restart", () => {
@@ -107,6 +109,54 @@ test("bytes stay within the bound, on the disk too, and the least recently used 
   expect(store.stats()).toEqual({ numSnapshots: 3, bytes: 3 * 4096, maxBytes: 3 * 4096, numEvicted: 1 });
   await store.close();
   expect(await filesIn(dir)).toHaveLength(3);
+});
+
+test("whatever is put, read, deleted and reopened: what is kept is the last put of the most recently used", async () => {
+  const step = fc.record({
+    type: fc.constantFrom("put", "put", "get", "delete", "reopen"),
+    key: fc.constantFrom("a", "b", "c", "d"),
+    numBlocks: fc.integer({ min: 1, max: 3 }),
+  });
+  await fc.assert(
+    fc.asyncProperty(fc.array(step, { maxLength: 25 }), async (steps) => {
+      const dir = await newFolder();
+      const clock = new FakeClock();
+      const options = { nowMs: clock.nowMs, maxBytes: 6 * 4096 };
+      let store = await open(dir, options);
+      /** Text and blocks by key, the least recently used first. */
+      const expected = new Map<string, { text: string; numBlocks: number }>();
+      for (const { type, key, numBlocks } of steps) {
+        clock.advance(120_000);
+        if (type === "reopen") {
+          await store.close();
+          store = await open(dir, options);
+        } else if (type === "delete") expect(await store.delete(key)).toBe(expected.delete(key));
+        else if (type === "get") {
+          const kept = expected.get(key);
+          expect(((await store.get(key))?.conversation as { text: string })?.text).toBe(kept?.text);
+          if (kept !== undefined && expected.delete(key)) expected.set(key, kept);
+        } else {
+          const text = "x".repeat(numBlocks * 4096 - 1000);
+          // What is replaced still takes its place while it is.
+          const taken = () => [...expected.values()].reduce((sum, entry) => sum + entry.numBlocks, numBlocks);
+          for (const oldest of [...expected.keys()]) if (taken() > 6 && oldest !== key) expected.delete(oldest);
+          await store.put(key, snapshot(text), { isCache: true });
+          expected.delete(key);
+          expected.set(key, { text, numBlocks });
+          // Files' dates are the system's: as if it had been written now.
+          for (const name of await filesIn(dir)) {
+            if (name.startsWith(fileStem(key)))
+              await utimes(path.join(dir, name), clock.nowMs() / 1000, clock.nowMs() / 1000);
+          }
+        }
+        expect(await keysOf(store, "")).toEqual([...expected.keys()].sort());
+        expect(store.stats().bytes).toBeLessThanOrEqual(options.maxBytes);
+      }
+      await store.close();
+      expect(await filesIn(dir)).toHaveLength(expected.size);
+    }),
+    { numRuns: 25 },
+  );
 });
 
 test("many at once: each is kept, the last of a key counts, and no file is left over", async () => {

@@ -7,7 +7,11 @@ import { describesAStore } from "./store-contract.ts";
 
 describesAStore(async () => {
   const clock = new FakeClock();
-  return { store: new MemoryStore({ maxBytes: 1e6, nowMs: clock.nowMs }), advance: async (ms) => clock.advance(ms) };
+  return {
+    store: new MemoryStore({ maxBytes: 1e6, nowMs: clock.nowMs }),
+    advance: async (ms) => clock.advance(ms),
+    isRealTime: false,
+  };
 });
 
 function snapshot(stateBytes: number, conversation?: unknown): Snapshot {

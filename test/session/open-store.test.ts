@@ -146,7 +146,7 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`replicas with a real server${WITHOUT_VAL
     expect((await replicas[1]!.get("session::a"))?.conversation).toEqual({ text: 5 });
     await replicas[1]!.put("session::a", snapshot("alone"));
     expect((await replicas[1]!.get("session::a"))?.conversation).toEqual({ text: "alone" });
-    expect(performance.now() - startedAt).toBeLessThan(3000);
+    expect(performance.now() - startedAt).toBeLessThan(20_000);
     server.resume();
     // It is tried again after a second, and what it missed is written then.
     for (let i = 0; i < 100; i++) {

@@ -157,11 +157,14 @@ test("a hundred thousand tokens are looked up in milliseconds", async () => {
   const { cache } = open();
   const prompt = range(100_000);
   for (let i = 0; i < 200; i++) await cache.insert("", prompt.slice(0, 500 * i + 1), state(i));
-  await cache.lookup("", prompt);
-  const startedAt = performance.now();
-  for (let i = 0; i < 5; i++) expect(await cache.lookup("", prompt)).toMatchObject({ length: 99_501 });
-  // A few here; the bound is for a machine under load.
-  expect((performance.now() - startedAt) / 5).toBeLessThan(50);
+  const times: number[] = [];
+  for (let i = 0; i < 7; i++) {
+    const startedAt = performance.now();
+    expect(await cache.lookup("", prompt)).toMatchObject({ length: 99_501 });
+    times.push(performance.now() - startedAt);
+  }
+  // A few on an idle machine; the best of them is little disturbed by others.
+  expect(Math.min(...times)).toBeLessThan(30);
 });
 
 describe("the junction with earlier prompts", () => {

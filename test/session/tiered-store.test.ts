@@ -47,14 +47,14 @@ const textOf = async (store: TieredStore, key = "a") =>
 describe("memory alone", () => {
   describesAStore(async () => {
     const { store, clock } = replica({ hasDisk: false });
-    return { store, advance: async (ms) => clock.advance(ms) };
+    return { store, advance: async (ms) => clock.advance(ms), isRealTime: false };
   });
 });
 
 describe("memory and disk", () => {
   describesAStore(async () => {
     const { store, clock } = replica();
-    return { store, advance: async (ms) => clock.advance(ms) };
+    return { store, advance: async (ms) => clock.advance(ms), isRealTime: false };
   });
 });
 
@@ -62,7 +62,7 @@ describe("memory, disk and a shared store", () => {
   describesAStore(async () => {
     const clock = new FakeClock();
     const { store } = replica({ clock, shared: new BreakableStore({ nowMs: clock.nowMs }) });
-    return { store, advance: async (ms) => clock.advance(ms) };
+    return { store, advance: async (ms) => clock.advance(ms), isRealTime: false };
   });
 });
 
@@ -87,7 +87,7 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`memory, a folder and a real server${WITH
       await store.close();
       await rm(dir, { recursive: true });
     });
-    return { store, advance: (ms) => new Promise((resolve) => setTimeout(resolve, ms)) };
+    return { store, advance: (ms) => new Promise((resolve) => setTimeout(resolve, ms)), isRealTime: true };
   });
 });
 

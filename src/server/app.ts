@@ -36,7 +36,7 @@ export function createApp(deps: ServerDeps, responses: Responses): App {
       cors({
         origin: options.corsOrigins.includes("*") ? "*" : [...options.corsOrigins],
         allowMethods: ["GET", "POST", "DELETE"],
-        exposeHeaders: ["x-request-id", "retry-after", "retry-after-ms"],
+        exposeHeaders: ["x-request-id", "retry-after", "retry-after-ms", "content-disposition"],
         maxAge: 600,
       }),
     );

@@ -151,7 +151,7 @@ export interface WebSocketOptions {
   readonly maxLanes: number;
   /** Responses that run at once on one connection. */
   readonly maxInFlight: number;
-  /** Messages of one connection that wait for those before them. */
+  /** Messages of one connection that wait for those before them; all of them together within `maxMessageBytes`. */
   readonly maxQueued: number;
   /** Responses with `store: false` that a lane can go on from. */
   readonly maxUnstoredPerLane: number;

@@ -6,6 +6,7 @@ import { DEFAULT_SERVER_OPTIONS, type ServerOptions } from "../../src/server/dep
 import { gate, pauseAt } from "../helpers/gate.ts";
 import { type ListeningServer, startTestServer } from "../helpers/listening-server.ts";
 import { FAKE_MODEL, NOW_MS, runtimeFault } from "../helpers/server-deps.ts";
+import { isEnd, open } from "../helpers/websocket-client.ts";
 
 const REPLY = ["Once", " upon", " a", " time"];
 
@@ -331,6 +332,14 @@ describe("another key's response", () => {
         code: "previous_response_not_found",
       });
     }
+    const socket = await open(server, { headers: { authorization: "Bearer theirs" } });
+    socket.send({ type: "response.attach", response_id: running.id });
+    socket.create({ previous_response_id: id, stream_id: "a" });
+    expect((await socket.until(isEnd, 2)).map(({ error }) => (error as { code: string }).code).sort()).toEqual([
+      "previous_response_not_found",
+      "response_not_found",
+    ]);
+    socket.socket.close();
     expect((await mine.responses.retrieve(id)).status).toBe("completed");
     await mine.responses.cancel(running.id);
     await expectIdle(server);

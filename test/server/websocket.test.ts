@@ -480,9 +480,10 @@ describe("a connection", () => {
       },
     };
     const client = await open(server);
-    client.create({ store: false });
+    for (const stream_id of ["a", "b", "c"]) client.create({ store: false, stream_id });
     client.socket.pause();
-    await expect.poll(() => server.generator.numAborted, { timeout: 10_000 }).toBe(1);
+    await expect.poll(() => server.generator.numAborted, { timeout: 10_000 }).toBe(3);
+    expect(server.responses.numRunning).toBe(0);
     expect(numPulled).toBeLessThan(1000);
     client.socket.terminate();
   });

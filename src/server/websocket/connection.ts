@@ -72,12 +72,13 @@ export class ResponsesConnection {
     }
     let lane: LaneName;
     try {
-      const message = parseClientMessage(data.toString());
+      const text = data.toString();
+      const message = parseClientMessage(text);
       lane = message.streamId;
       const command = toCommand(message, this.#context.schema, this.#context.deps.log);
       if (command.type === "cancel") this.#cancel(command.responseId, lane);
       else {
-        this.#lanes.add(lane, command);
+        this.#lanes.add(lane, command, Buffer.byteLength(text));
         this.#startNext();
       }
     } catch (error) {

@@ -13,7 +13,17 @@ import { instructionSets } from "../../src/runtime/native/kernel-build.ts";
 
 const CC = process.env.CC || "cc";
 const FLAGS = [
-  ...["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-psabi", "-Wno-unused-function"],
+  ...[
+    "-std=gnu11",
+    "-O1",
+    "-g",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-Wno-psabi",
+    "-Wno-unused-function",
+    "-Wno-missing-field-initializers",
+  ],
   ...["-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
 ];
 const run = promisify(execFile);

@@ -6,6 +6,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { createServer } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { endWithUs } from "./child.ts";
 
 export interface ServerCommand {
   readonly command: string;
@@ -30,6 +31,7 @@ export class ServerProcess {
   static async start({ command, args, readyPath }: ServerCommand): Promise<ServerProcess> {
     const port = await freePort();
     const child = spawn(command, args(port), { stdio: ["ignore", "pipe", "pipe"] });
+    endWithUs(child);
     let tail = "";
     let failure: string | undefined;
     // Read to the end: a pipe that fills up would stop the server.

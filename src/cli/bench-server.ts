@@ -1,4 +1,4 @@
-/** `densemamba bench-server`: an open-loop load over SSE against servers that run, or that this starts, measured by `bench/load/`. */
+/** `densemamba bench-server`: an open-loop load against servers that run, or that this starts; done by `bench/load/`. */
 import { loadSection } from "../bench/load/report.ts";
 import { runServerBench } from "../bench/load/server-bench.ts";
 import { type OpenTargets, openTargets } from "../bench/load/targets.ts";

@@ -9,7 +9,13 @@ import type { LoadRow, ServerBenchResult } from "./server-bench.ts";
 /** One line, for the terminal while the run goes on. */
 export function formatLoadRow(row: LoadRow): string {
   const errors = row.numErrors === 0 ? "" : `, ${row.numErrors} errors (${row.firstError ?? "no text"})`;
-  return `${row.target} at ${row.perSecond}/s: TTFT p50 ${formatNumber(row.ttft.p50)} p99 ${formatNumber(row.ttft.p99)} ms, TPOT p50 ${formatNumber(row.tpot.p50)} ms, ${formatNumber(row.tokensPerSecond)} tokens/s, goodput ${formatNumber(row.goodputPerSecond)}/s${errors}`;
+  const figures = [
+    `TTFT p50 ${formatNumber(row.ttft.p50)} p99 ${formatNumber(row.ttft.p99)} ms`,
+    `TPOT p50 ${formatNumber(row.tpot.p50)} ms`,
+    `${formatNumber(row.tokensPerSecond)} tokens/s`,
+    `goodput ${formatNumber(row.goodputPerSecond)}/s${errors}`,
+  ];
+  return `${row.target} at ${row.perSecond}/s: ${figures.join(", ")}`;
 }
 
 export function loadTable(rows: readonly LoadRow[]): string {
@@ -27,8 +33,15 @@ export function loadTable(rows: readonly LoadRow[]): string {
 
 export function loadSection(result: ServerBenchResult): Section {
   const { objective, modelName, numRequests, promptTokens, outputTokens } = result;
+  const notes = [
+    `${formatMachine(result.machine)}.`,
+    `${modelName}; ${numRequests} requests a run, Poisson arrivals, prompts of ${promptTokens} random tokens,`,
+    `${outputTokens} tokens out. Latencies are p50 / p90 / p99, from when a request was due.`,
+    `Goodput counts requests with TTFT <= ${objective.ttftMs} ms and TPOT <= ${objective.tpotMs} ms.`,
+    "The client shares the processors with the server.",
+  ];
   const parts = [
-    `${formatMachine(result.machine)}. ${modelName}; ${numRequests} requests a run, Poisson arrivals, prompts of ${promptTokens} random tokens, ${outputTokens} tokens out. Latencies are p50 / p90 / p99, from when a request was due. Goodput counts requests with TTFT <= ${objective.ttftMs} ms and TPOT <= ${objective.tpotMs} ms. The client shares the processors with the server.`,
+    notes.join(" "),
     loadTable(result.rows),
     "![Time to first token over the rate](performance/server-ttft.svg)",
     "![Time per output token over the rate](performance/server-tpot.svg)",

@@ -1,6 +1,6 @@
 /**
- * `npm run bench:server`: an open-loop load at several rates against a server over SSE, as its users see it. Without a URL it starts
- * our own; several servers are loaded in turns with the same arrivals and prompts.
+ * `npm run bench:server`: an open-loop load at several rates against a server over SSE, as its users see it. Several
+ * servers are loaded in turns, with the same arrivals and prompts.
  */
 import { describeMachine, formatMachine, type Machine } from "../machine.ts";
 import { type LoadFigures, type Objective, summarize } from "./latency.ts";

@@ -1,6 +1,6 @@
 /**
- * Charts for the documents as SVG text: bars in groups, and lines over an axis. Nothing but numbers in and text out; light and
- * dark come from the reader's own setting.
+ * Charts for the documents as SVG text: bars in groups, and lines over an axis. Nothing but numbers in and text out;
+ * light and dark come from the reader's own setting.
  */
 
 export interface BarGroup {

@@ -1,4 +1,7 @@
-/** Who is measured at what: for each test the contenders, ours first, each of which gives tokens per second when it is its turn. */
+/**
+ * Who is measured at what: for each test the contenders, ours first, each of which gives tokens per second when it is its
+ * turn.
+ */
 import { join } from "node:path";
 import type { Precision } from "../../model/artifact.ts";
 import { randomPrompt } from "../load/arrivals.ts";

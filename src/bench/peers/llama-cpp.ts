@@ -1,6 +1,6 @@
 /**
- * llama.cpp through its own programs: `llama-bench` and `llama-batched-bench` for the bare speed, `llama-server` for what a client
- * sees. Every call is a fresh process that warms up by itself.
+ * llama.cpp through its own programs: `llama-bench` and `llama-batched-bench` for the bare speed, `llama-server` for what
+ * a client sees. Every call of the first two is a fresh process that warms up by itself.
  */
 import { ServerProcess } from "../server-process.ts";
 import type { LlamaTools } from "./install.ts";

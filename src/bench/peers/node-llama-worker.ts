@@ -41,6 +41,7 @@ async function serve(): Promise<void> {
   const { getLlama } = (await import(pathToFileURL(modulePath!).href)) as NodeLlamaCpp;
   const llama = await getLlama({ gpu: false, build: "never", maxThreads: Number(threads), logLevel: "error" });
   const model = await llama.loadModel({ modelPath });
+  process.on("disconnect", () => process.exit()); // the bench is gone
   process.on("message", (task: NodeLlamaTask) => {
     measure(model, task, Number(threads)).then(
       (rate) => process.send!({ rate } satisfies NodeLlamaAnswer),

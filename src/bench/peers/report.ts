@@ -22,8 +22,9 @@ const PROMISED: Partial<Readonly<Record<PeerTest, number>>> = { tg128: 4, pp512:
 
 /** One line, for the terminal while the run goes on. */
 export function formatRow(row: PeerRow): string {
+  const what = [row.shape, TEST_NAMES[row.test], pairName(row.precision)].join(", ");
   const rates = row.samples.map(({ name, values }) => `${name} ${formatNumber(median(values))}`);
-  return `${row.shape}, ${TEST_NAMES[row.test]}, ${pairName(row.precision)}: ${rates.join(", ")} tokens/s; ${ratioText(row, LLAMA_CPP)}`;
+  return `${what}: ${rates.join(", ")} tokens/s; ${ratioText(row, LLAMA_CPP)}`;
 }
 
 /** One table for each shape. */
@@ -43,12 +44,19 @@ export function peersTable(rows: readonly PeerRow[], shape: string): string {
 
 export function peersSection(result: PeersResult): Section {
   const shapes = [...new Set(result.rows.map(({ shape }) => shape))];
+  const notes = [
+    `${formatMachine(result.machine)}; memory reads ${formatNumber(result.bandwidth / 1e9)} GB/s.`,
+    `Medians of ${result.numRounds} rounds taken in turns; a ratio is the median of the rounds' ratios, with the lowest and`,
+    "the highest.",
+  ];
+  const sameness = (shape: string) =>
+    `In f32 the log-probabilities of both servers differ by at most ${result.differences[shape]?.toPrecision(2)}.`;
   const parts = [
-    `${formatMachine(result.machine)}; memory reads ${formatNumber(result.bandwidth / 1e9)} GB/s. Medians of ${result.numRounds} rounds taken in turns; a ratio is the median of the rounds' ratios, with the lowest and the highest.`,
+    notes.join(" "),
     ...shapes.flatMap((shape) => [
       `![Tokens per second, ${shape}](performance/peers-${shape}.svg)`,
       peersTable(result.rows, shape),
-      `In f32 the log-probabilities of both servers differ by at most ${result.differences[shape]?.toPrecision(2)}: it is the same model.`,
+      sameness(shape),
     ]),
   ];
   const charts = shapes.map((shape) => [`${shape}.svg`, peersChart(result.rows, shape)] as const);

@@ -1,6 +1,6 @@
 /**
- * The check that all contenders run one model: what two servers say of the likeliest tokens, step by step. Each writes log-probabilities in
- * its own way.
+ * The check that all contenders run one model: what two servers say of the likeliest tokens, step by step. Each writes
+ * log-probabilities in its own way.
  */
 import type { Target } from "../load/stream-client.ts";
 

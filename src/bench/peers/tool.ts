@@ -3,6 +3,7 @@ import { spawn } from "node:child_process";
 import { createWriteStream } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { constants, setPriority } from "node:os";
+import { endWithUs } from "../child.ts";
 
 export interface ToolOptions {
   readonly cwd?: string;
@@ -16,7 +17,7 @@ const TAIL_CHARACTERS = 2000;
 
 /** What it printed on stdout. @throws Error with the end of its output if it cannot start or ends with a failure */
 export async function runTool(command: string, args: readonly string[], options: ToolOptions = {}): Promise<string> {
-  // Its own session when it has to be nice, which Linux weighs as one group; otherwise it ends with us.
+  // A session of its own where it has to be nice: Linux weighs it as one group.
   const child = spawn(command, args, {
     cwd: options.cwd,
     stdio: ["ignore", "pipe", "pipe"],
@@ -35,10 +36,7 @@ export async function runTool(command: string, args: readonly string[], options:
     read(text);
   });
   child.stderr.setEncoding("utf8").on("data", read);
-  const stop = () => {
-    if (child.pid !== undefined && options.lowPriority) process.kill(-child.pid, "SIGTERM");
-  };
-  process.once("exit", stop);
+  const release = endWithUs(child, options.lowPriority ? "session" : "process");
   try {
     const code = await new Promise<number | null>((resolve, reject) => {
       child.once("error", reject);
@@ -47,7 +45,7 @@ export async function runTool(command: string, args: readonly string[], options:
     if (code !== 0) throw new Error(`${command} ${args.join(" ")} ended with ${code}:\n${tail}`);
     return stdout;
   } finally {
-    process.removeListener("exit", stop);
+    release();
     log?.end();
   }
 }

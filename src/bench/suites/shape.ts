@@ -49,7 +49,8 @@ export function bytesReadByStep({ files, state }: Pick<Manifest, "files" | "stat
 }
 
 /**
- * The same weights through our own operators and through ONNX Runtime's alone, in turns. Without a library of ours there is nothing to compare.
+ * The same weights through our own operators and through ONNX Runtime's alone, in turns. Without a library of ours there
+ * is nothing to compare.
  */
 export async function benchLowerings(context: BenchContext): Promise<Figure[]> {
   if (context.kernels === undefined) return [];

@@ -13,6 +13,14 @@ export const MANIFEST_FILE = "manifest.json";
 /** Of the manifest and of the graph's contract in `artifact.ts`. */
 export const FORMAT_VERSION = 1;
 
+/** What may be relied on of an artifact's numbers: docs/compiler.md, "Precision". */
+export type NumericMode = "exact" | "steady" | "fast";
+
+export function numericMode({ precision, kernels }: Pick<Manifest, "precision" | "kernels">): NumericMode {
+  if (precision === "f32") return "exact";
+  return kernels === undefined ? "fast" : "steady";
+}
+
 const count = z.int().nonnegative();
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
 /** A plain name: a manifest must not reach out of its folder. */

@@ -3,6 +3,7 @@
  */
 import { availableParallelism } from "node:os";
 import type { Manifest } from "../model/artifact.ts";
+import { numericMode } from "../model/manifest.ts";
 import type { RunnerOptions } from "./runner.ts";
 
 /** 0 means every core that this process may use. */
@@ -10,7 +11,7 @@ export function chooseNumThreads(numThreads: number): number {
   return numThreads === 0 ? availableParallelism() : numThreads;
 }
 
-/** E.g. `native cpu, onnxruntime 1.30.0, 2 threads, kernels avx2`. */
+/** E.g. `native cpu, onnxruntime 1.30.0, 2 threads, kernels avx2, int8 steady`. */
 export function describeRunner(
   kind: string,
   { device, kernels }: Pick<RunnerOptions, "device" | "kernels">,
@@ -20,5 +21,5 @@ export function describeRunner(
 ): string {
   const threads = `${numThreads} thread${numThreads === 1 ? "" : "s"}`;
   const operators = manifest.kernels === undefined ? "plain ONNX" : `kernels ${kernels?.instructionSet}`;
-  return `${kind} ${device}, onnxruntime ${ortVersion}, ${threads}, ${operators}`;
+  return `${kind} ${device}, onnxruntime ${ortVersion}, ${threads}, ${operators}, ${manifest.precision} ${numericMode(manifest)}`;
 }

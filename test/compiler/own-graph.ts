@@ -32,6 +32,7 @@ export class OwnGraph {
       sourceDir: "kernels",
       cacheDir: ".cache",
       cc: "cc",
+      target: "all",
       onBuild: () => {},
       ...(instructionSet === undefined ? {} : { instructionSet }),
     });

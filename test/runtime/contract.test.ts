@@ -288,7 +288,7 @@ describe.each(["native", "portable"] as const)("%s runner", (kind) => {
   describe("open", () => {
     it("says what runs where", () => {
       expect(runner.description).toMatch(
-        new RegExp(`^${kind} cpu, onnxruntime \\d+\\.\\d+\\.\\d+, 1 thread, plain ONNX$`),
+        new RegExp(`^${kind} cpu, onnxruntime \\d+\\.\\d+\\.\\d+, 1 thread, plain ONNX, f32 exact$`),
       );
       expect(runner.numSlots).toBe(NUM_SLOTS);
     });

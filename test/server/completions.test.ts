@@ -57,7 +57,7 @@ describe("a completion", () => {
       object: "text_completion",
       created: NOW_MS / 1000,
       model: FAKE_MODEL,
-      system_fingerprint: "fp_0123456789_int8",
+      system_fingerprint: "fp_0123456789_int8_fast",
       choices: [{ index: 0, text: "Once upon a time", logprobs: null, finish_reason: "stop", stop_reason: null }],
       usage: {
         prompt_tokens: 3,

@@ -1,5 +1,6 @@
 /** The served model on the wire, and the check that a request names it. */
 import { DenseMambaError } from "../../errors.ts";
+import { numericMode } from "../../model/manifest.ts";
 import { stateBytes } from "../../model/state.ts";
 import type { ServedModel } from "../deps.ts";
 
@@ -36,5 +37,5 @@ export function toModelObject(id: string, model: ServedModel) {
 
 /** Changes whenever the same seed may give another text: another checkpoint or another numeric mode. */
 export function systemFingerprint(model: ServedModel): string {
-  return `fp_${model.manifest.modelHash.slice(0, 10)}_${model.manifest.precision}`;
+  return `fp_${model.manifest.modelHash.slice(0, 10)}_${model.manifest.precision}_${numericMode(model.manifest)}`;
 }

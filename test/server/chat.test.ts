@@ -228,6 +228,14 @@ describe("a session", () => {
     expect((await server.app.request("/v1/sessions/s1")).status).toBe(404);
   });
 
+  it("is gone on with by an empty prompt, which nothing else may have", async () => {
+    await server.post("/v1/sessions", { session_id: "s" });
+    const goOn = await server.post("/v1/completions", { prompt: "", session_id: "s" });
+    expect(goOn.status).toBe(200);
+    expect(server.generator.requests[0]!.prompts).toEqual([{ type: "text", text: "" }]);
+    expect((await server.post("/v1/completions", { prompt: "" })).status).toBe(400);
+  });
+
   it("gets an id of its own from an empty request", async () => {
     const made = await server.app.request("/v1/sessions", { method: "POST" });
     expect(await made.json()).toMatchObject({ object: "session", id: "sess0" });

@@ -100,6 +100,20 @@ it("a session that was exported and imported says what the original says", async
   await expectIdle();
 });
 
+it("a session that was stopped goes on with an empty prompt as if it had not been", async () => {
+  const complete = async (body: object) => {
+    const settings = { temperature: 1, seed: 5, ignore_eos: true };
+    const answer = await post(`${server.url}/v1/completions`, { ...settings, ...body });
+    return ((await answer.json()) as { choices: { text: string }[] }).choices[0]!.text;
+  };
+  await post(`${server.url}/v1/sessions`, { session_id: "stopped" });
+  const prompt = "Once upon a time";
+  const whole = await complete({ prompt, max_tokens: 24 });
+  const first = await complete({ prompt, max_tokens: 10, session_id: "stopped" });
+  const rest = await complete({ prompt: "", max_tokens: 14, session_id: "stopped" });
+  expect(first + rest).toBe(whole);
+});
+
 describe("a response that generates nothing", () => {
   it("has read its input for whoever goes on from it, who answers as if it had read all", async () => {
     const instructions = "Speak of the sea only.";

@@ -44,6 +44,8 @@ export interface CompletionTask {
 
 /** @throws `invalid_value` where fields contradict each other */
 export function toCompletionTask(body: CompletionBody, bounds: Bounds): CompletionTask {
+  // Nothing to add is fine where there is a session to go on with.
+  if (body.session_id === undefined && isEmptyText(body.prompt[0])) throw invalid("prompt", "must not be empty");
   const stream = body.stream ?? false;
   const echo = body.echo ?? false;
   const n = body.n ?? 1;
@@ -82,7 +84,11 @@ export function toCompletionTask(body: CompletionBody, bounds: Bounds): Completi
   };
 }
 
-/** string | string[] | int[] | int[][] */
+function isEmptyText(prompt: Prompt | undefined): boolean {
+  return prompt?.type === "text" && prompt.text === "";
+}
+
+/** string | string[] | int[] | int[][]; an empty text is for the caller to judge */
 function parsePrompts(value: unknown, context: z.RefinementCtx, bounds: Bounds): readonly Prompt[] {
   const refuse = (message: string, path: readonly number[] = []) => {
     addIssue(context, message, path);
@@ -93,7 +99,6 @@ function parsePrompts(value: unknown, context: z.RefinementCtx, bounds: Bounds):
     return tokenIds && { type: "tokens", tokenIds };
   };
   if (value === undefined) return refuse("is required");
-  if (value === "") return refuse("must not be empty");
   if (typeof value === "string") return [{ type: "text", text: value }];
   if (!Array.isArray(value)) {
     return refuse(

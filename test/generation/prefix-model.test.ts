@@ -76,6 +76,17 @@ test.each<[string, Partial<GenerationRequest>]>([
   }
 });
 
+test("the log-probabilities are those of a cold run, to the order of sums", async () => {
+  const given = { prompts: [text(STORY)], maxTokens: 24, numLogprobs: 1 };
+  await fold(warm.generate(request(given)));
+  const [fromState, fromStart] = [
+    await fold(warm.generate(request(given))),
+    await fold(cold.generate(request(given))),
+  ].map(({ choices }) => choices[0]!.logprobs);
+  expect(fromState).toHaveLength(24);
+  for (const [i, logprob] of fromState!.entries()) expect(logprob).toBeCloseTo(fromStart![i]!, 4);
+});
+
 test("a chat is told to the model once, however often it is sent", async () => {
   const messages = [
     { role: "system", content: STORY },

@@ -1,5 +1,6 @@
 import { setImmediate as tick } from "node:timers/promises";
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { DenseMambaError } from "../../src/errors.ts";
 import type { ConversationKey } from "../../src/generation/events.ts";
 import type { Generator } from "../../src/generation/generator.ts";
 import { MemoryStore } from "../../src/session/memory-store.ts";
@@ -170,6 +171,21 @@ test("text goes on from kept text without a second BOS or a space of the tokeniz
   const ids = last!.accepted.prompts[0]!.tokenIds;
   expect(tokenizer.decode(ids, { skipSpecialTokens: true })).toBe("hello thewor the ld é");
   expect(ids.filter((id) => id === tokenizer.bosTokenId)).toHaveLength(1);
+});
+
+test("what cannot be kept is told, and the session is as it was, and free", async () => {
+  const store = new MemoryStore({ maxBytes: 1e7 });
+  const generator = makeGenerator(new ScriptedEngine(() => ({ tokenIds: [100] })), tokenizer, { store });
+  await generator.conversations.createSession("", "s");
+  const go = () => fold(generator.generate(request({ prompts: [tokens(50)], ...GOING_ON })));
+  await go();
+  const before = await store.get("session::s");
+  const put = store.put.bind(store);
+  store.put = () => Promise.reject(new DenseMambaError("store_unavailable", "the disk is full"));
+  await expect(go()).rejects.toMatchObject({ code: "store_unavailable" });
+  store.put = put;
+  expect(await store.get("session::s")).toBe(before);
+  expect((await go()).usage.cachedTokens).toBe(8);
 });
 
 test("a request that fails in mid-stream leaves the session as it was, and free", async () => {

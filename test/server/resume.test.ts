@@ -224,6 +224,7 @@ describe("a response that lost its last reader", () => {
     const seen = await readUntil(server, 6);
     await server.listener.close(30);
     expect(server.responses.numRunning).toBe(0);
+    expect(server.logLines.filter(({ level }) => level === "error")).toEqual([]);
     await using next = await startTestServer();
     for (const [key, record] of server.generator.conversations.records) {
       next.generator.conversations.records.set(key, record);

@@ -28,6 +28,8 @@ interface Mapping {
   readonly wireCode?: string;
   /** What clients are told when the error itself names no delay. */
   readonly retryAfterMs?: number;
+  /** Part of an orderly life: no fault, whatever its type. */
+  readonly isExpected?: true;
   /** Stops the SDKs' automatic retries of 409 and ≥ 500 where a retry cannot help. */
   readonly retryable?: false;
 }
@@ -64,7 +66,7 @@ const MAPPINGS: Readonly<Record<ErrorCode, Mapping>> = {
   aborted: { status: 499, type: "invalid_request_error" },
   runtime_fault: { status: 500, type: "server_error" },
   not_ready: { status: 503, type: "server_error", retryAfterMs: 2000 },
-  shutting_down: { status: 503, type: "server_error", retryAfterMs: 2000 },
+  shutting_down: { status: 503, type: "server_error", retryAfterMs: 2000, isExpected: true },
   store_unavailable: { status: 503, type: "server_error", retryAfterMs: 2000 },
   invalid_checkpoint: { status: 500, type: "server_error", retryable: false },
   invalid_artifact: { status: 500, type: "server_error", retryable: false },
@@ -110,7 +112,7 @@ export function toHttpError(error: unknown): HttpError {
         code: mapping.wireCode ?? error.code,
       },
     },
-    isFault: mapping.type === "server_error",
+    isFault: mapping.type === "server_error" && mapping.isExpected !== true,
   };
 }
 

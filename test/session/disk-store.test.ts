@@ -1,7 +1,7 @@
 import { fork } from "node:child_process";
 import { once } from "node:events";
 import { cp, mkdir, mkdtemp, readdir, readFile, rm, stat, truncate, utimes, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { hostname, tmpdir } from "node:os";
 import path from "node:path";
 import fc from "fast-check";
 import { afterEach, describe, expect, test } from "vitest";
@@ -326,6 +326,12 @@ test("one server to a folder; a second one is told who has it", async () => {
   await once(child, "exit");
   await (await open(dir)).close();
   expect(await readdir(dir)).not.toContain("lock.json");
+});
+
+test("a container that was killed and restarted finds its own lock, with its own number in it, and goes on", async () => {
+  const dir = await newFolder();
+  await writeFile(path.join(dir, "lock.json"), JSON.stringify({ pid: process.pid, host: hostname() }));
+  await open(dir);
 });
 
 test("a lock of another machine holds while its date is renewed, and of a dead one no longer", async () => {

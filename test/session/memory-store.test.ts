@@ -84,3 +84,10 @@ test("bytes never exceed the bound, and are zero when everything is deleted", as
     }),
   );
 });
+
+test("a claim that is held is not forgotten, however many others come and go", async () => {
+  const store = new MemoryStore({ maxBytes: 0, nowMs: () => 0 });
+  await store.claim("held", { ttlMs: 1000 });
+  for (let i = 0; i < 100_010; i++) await (await store.claim(`other ${i}`, { ttlMs: 1000 }))!.release();
+  expect(await store.claim("held", { ttlMs: 1000 })).toBeUndefined();
+});

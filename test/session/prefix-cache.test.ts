@@ -122,6 +122,16 @@ test("after its time a state is forgotten, and not before, whenever others were 
   expect(await keysOf(store, "")).toEqual([]);
 });
 
+test("a state outlives those of the same length that were kept before it", async () => {
+  const { cache, clock } = open({ ttlMs: 1000 });
+  await cache.insert("", range(10), state(1));
+  clock.advance(900);
+  await cache.insert("", [0, ...range(9, 50)], state(2));
+  clock.advance(600);
+  expect(await cache.lookup("", range(10))).toBeUndefined();
+  expect(await cache.lookup("", [0, ...range(9, 50)])).toMatchObject({ length: 10 });
+});
+
 test("a store that fails is a miss, and keeping there does no harm", async () => {
   const { DenseMambaError } = await import("../../src/errors.ts");
   const broken = new MemoryStore({ maxBytes: 1e6 });

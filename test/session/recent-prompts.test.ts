@@ -60,3 +60,11 @@ test("what is forgotten takes no room", () => {
   for (let i = 0; i < 5000; i++) recent.see(`scope ${i}`, [i, i + 1, i + 2]);
   expect(recent.cost).toBeLessThanOrEqual(1000);
 });
+
+test("what prompts share counts once", () => {
+  const recent = new RecentPrompts({ maxTokens: 10_000 });
+  recent.see("", [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+  recent.see("", [1, 2, 3, 4, 5, 99]);
+  // A root, what is shared, and two ends; 64 for each, beside their tokens.
+  expect(recent.cost).toBe(4 * 64 + 5 + 5 + 1);
+});

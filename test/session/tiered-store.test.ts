@@ -344,6 +344,30 @@ describe("replicas that share a store", () => {
     expect(a.events.at(-1)).toMatchObject({ isAvailable: true });
   });
 
+  test("what was put meanwhile is not written over what another replica has put since", async () => {
+    const { all, shared, clock } = replicas();
+    const [a, b] = [all[0]!, all[1]!];
+    shared.broken = "everything";
+    await a.store.put("a", snapshot("cut off"));
+    shared.broken = "nothing";
+    clock.advance(500);
+    await b.store.put("a", snapshot("later"));
+    clock.advance(60_000);
+    await a.store.put("other", snapshot());
+    await settled();
+    expect([await textOf(a.store), await textOf(b.store)]).toEqual(["later", "later"]);
+  });
+
+  test("what one deletes after the shared store evicted it does not come back from another's copy", async () => {
+    const { all, shared } = replicas();
+    await all[0]!.store.put("a", snapshot());
+    await all[1]!.store.get("a");
+    await shared.evict("a");
+    expect(await all[0]!.store.delete("a")).toBe(true);
+    expect(await all[1]!.store.get("a")).toBeUndefined();
+    expect(await all[1]!.store.has("a")).toBe(false);
+  });
+
   test("what was claimed without the shared store is not put over what another replica advances", async () => {
     const { all, shared, clock } = replicas();
     shared.broken = "everything";

@@ -1,5 +1,5 @@
 import { once } from "node:events";
-import { type AddressInfo, createServer, type Socket } from "node:net";
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { Redis } from "ioredis";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { ValkeyStore, type ValkeyStoreOptions } from "../../src/session/valkey-store.ts";
@@ -175,6 +175,28 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`over a real server${WITHOUT_VALKEY}`, ()
     expect(performance.now() - startedAt).toBeLessThan(20_000);
     own.resume();
     expect(await eventually(() => store.get("x"))).toMatchObject(snapshot());
+  });
+
+  test("a connection that has gone dead on its way is given up, and another made", async () => {
+    let numConnections = 0;
+    const proxy = createServer((client) => {
+      const isFirst = ++numConnections === 1;
+      const upstream = connect(server.port, "127.0.0.1");
+      for (const socket of [client, upstream]) socket.on("error", () => undefined);
+      cleanups.push(() => [client, upstream].map((socket) => socket.destroy()));
+      client.pipe(upstream).pipe(client);
+      if (isFirst) deaden = () => upstream.unpipe(client);
+    }).listen(0, "127.0.0.1");
+    let deaden = () => {};
+    await once(proxy, "listening");
+    cleanups.push(() => proxy.close());
+    const { port } = proxy.address() as AddressInfo;
+    const store = await open({ url: `redis://127.0.0.1:${port}`, timeoutMs: 200 });
+    await store.put("x", snapshot());
+    deaden();
+    await expect(store.get("x")).rejects.toThrow(/no answer within 200 ms/);
+    expect(await eventually(() => store.get("x"))).toMatchObject(snapshot());
+    expect(numConnections).toBe(2);
   });
 
   test("a server that is restarted: refused at once meanwhile, and used again afterwards", async () => {

@@ -65,7 +65,7 @@ export class Transcript {
   /** Fixed once the item is closed; before, asked for by few. */
   #closedText: string | undefined;
 
-  /** @param kept the state of a response that has ended, which is not added to */
+  /** @param kept the state of a kept response, which is not added to */
   constructor(head: ResponseHead, settings: ResponseSettings, nowS: () => number, kept?: TranscriptState) {
     this.head = head;
     this.settings = settings;

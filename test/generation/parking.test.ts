@@ -14,6 +14,7 @@ import {
   text,
   tinyTokenizer,
   tokens,
+  until,
   VOCAB_SIZE,
 } from "../helpers/generation-harness.ts";
 
@@ -90,7 +91,7 @@ describe("a session that was parked", () => {
     harness.steps.length = 0;
     const events = generator.generate(request({ prompts: [prompt], keepAs: SESSION, ...endless }));
     const ended = expect(fold(events)).rejects.toMatchObject({ code: "shutting_down" });
-    while (harness.steps.length < 3) await tick();
+    await until(() => harness.steps.length >= 3);
     harness.engine.park();
     await ended;
     const { numTokens, position } = await generator.conversations.inspectSession("", "s");
@@ -118,9 +119,9 @@ describe("a session that was parked", () => {
     await fold(generator.generate(request({ prompts: [tokens(5)], keepAs: SESSION, maxTokens: 4 })));
     const before = await store.get("session::s");
     const busy = [6, 7].map((id) => fold(generator.generate(request({ prompts: [tokens(id)], ...endless }))));
-    while (harness.engine.load.numRunning < 2) await tick();
+    await until(() => harness.engine.load.numRunning === 2);
     const waiting = fold(generator.generate(request({ prompts: [tokens(8)], ...endless, ...goingOn })));
-    while (harness.engine.load.numWaiting === 0) await tick();
+    await until(() => harness.engine.load.numWaiting > 0);
     harness.engine.park();
     const ends = await Promise.allSettled([...busy, waiting]);
     for (const end of ends) expect(end).toMatchObject({ reason: { code: "shutting_down" } });
@@ -169,7 +170,7 @@ describe("draining", () => {
       if (given[0] === "session::s") isKept = true;
     };
     const run = fold(generator.generate(request({ prompts: [tokens(5)], keepAs: SESSION, maxTokens: 30 })));
-    while (harness.engine.load.numRunning === 0) await tick();
+    await until(() => harness.engine.load.numRunning > 0);
     await generator.drain({ graceMs: 60_000 });
     expect(isKept).toBe(true);
     expect((await run).choices).toHaveLength(1);

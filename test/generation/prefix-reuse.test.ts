@@ -12,6 +12,7 @@ import {
   request,
   tinyTokenizer,
   tokens,
+  until,
   VOCAB_SIZE,
 } from "../helpers/generation-harness.ts";
 import { NaivePrefixCache } from "../helpers/naive-prefix-cache.ts";
@@ -126,7 +127,7 @@ test("a prompt whose reading was broken off leaves what it had come to", async (
   const events = generator.generate(request({ prompts: [long], signal: abort.signal }));
   await events.next();
   const rest = fold(prepend({ type: "accepted", prompts: [] }, events));
-  while (!cache.lengths.includes(140)) await new Promise((resolve) => setImmediate(resolve));
+  await until(() => cache.lengths.includes(140));
   abort.abort();
   expect((await rest).choices[0]!.finished!.reason).toBe("aborted");
   expect((await run(long)).usage.cachedTokens).toBeGreaterThanOrEqual(140);

@@ -8,7 +8,7 @@ import { MemoryStore } from "../../src/session/memory-store.ts";
 import { PrefixCache } from "../../src/session/prefix-cache.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { bytesOf, startEngine, stateAfter, tokensAlone } from "../helpers/engine-harness.ts";
-import { makeGenerator, request, tinyTokenizer, tokens, VOCAB_SIZE } from "../helpers/generation-harness.ts";
+import { makeGenerator, request, tinyTokenizer, tokens, until, VOCAB_SIZE } from "../helpers/generation-harness.ts";
 
 /** What clients of a server do, each after so many turns of the event loop. */
 type Action =
@@ -163,7 +163,7 @@ async function play(actions: readonly Action[]): Promise<void> {
   }
   await Promise.all(clients.map(({ done }) => done));
   await generator.drain({ graceMs: 0 });
-  while (harness.engine.load.numRunning > 0) await tick();
+  await until(() => harness.engine.load.numRunning === 0);
   harness.engine.checkIntegrity();
   expect(harness.engine.load).toMatchObject({ numRunning: 0, numWaiting: 0, slotsInUse: 0 });
   expect(harness.runners.flatMap(({ breaches }) => breaches)).toEqual([]);

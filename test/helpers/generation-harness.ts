@@ -118,3 +118,12 @@ export async function fold(stream: AsyncIterable<GenerationEvent>): Promise<Outc
   for (const [index, choice] of choices.entries()) if (!choice?.finished) throw new Error(`choice ${index} has no end`);
   return { events, accepted: first, choices, usage: last.usage };
 }
+
+/** Turns of the event loop until it is so. Fails rather than wait for ever. */
+export async function until(isSo: () => boolean): Promise<void> {
+  for (let turn = 0; turn < 10_000; turn++) {
+    if (isSo()) return;
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  throw new Error(`it never came to: ${isSo}`);
+}

@@ -32,6 +32,10 @@ export const BENCH_SHAPES = {
 
 export type ShapeName = keyof typeof BENCH_SHAPES;
 
+/** Those that a processor runs fast. */
+export const BENCH_PRECISIONS = ["f32", "int8", "int4"] as const satisfies readonly Precision[];
+export type BenchPrecision = (typeof BENCH_PRECISIONS)[number];
+
 const SILENT: EngineObserver = { onStep() {}, onSequenceEnd() {}, onStatus() {} };
 
 export async function withRunner<T>(

@@ -2,8 +2,8 @@
 import { PEER_SHAPES, runPeers } from "../bench/peers/peers.ts";
 import { peersSection } from "../bench/peers/report.ts";
 import { PEER_TESTS } from "../bench/peers/result.ts";
+import { BENCH_PRECISIONS } from "../bench/rig.ts";
 import type { Config } from "../config.ts";
-import { PRECISIONS } from "../model/artifact.ts";
 import { openRig, pick, printTo } from "./bench.ts";
 import { writePage } from "./performance-page.ts";
 import type { Terminal } from "./terminal.ts";
@@ -28,7 +28,7 @@ export async function benchPeers(config: Config, options: BenchPeersOptions, ter
   const choice = {
     shapes: chosen("--shape", PEER_SHAPES, options.shape),
     tests: chosen("--test", PEER_TESTS, options.test),
-    precisions: chosen("--weights", PRECISIONS, options.weights),
+    precisions: chosen("--weights", BENCH_PRECISIONS, options.weights),
   };
   const result = await runPeers({
     ...choice,

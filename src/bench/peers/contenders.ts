@@ -3,10 +3,17 @@
  * turn.
  */
 import { join } from "node:path";
-import type { Precision } from "../../model/artifact.ts";
 import { randomPrompt } from "../load/arrivals.ts";
 import { runTogether, togetherRate } from "../load/open-loop.ts";
-import { MAX_BATCH, type Rig, randomArtifact, type ShapeName, serveFlags, withRunner } from "../rig.ts";
+import {
+  type BenchPrecision,
+  MAX_BATCH,
+  type Rig,
+  randomArtifact,
+  type ShapeName,
+  serveFlags,
+  withRunner,
+} from "../rig.ts";
 import { measureDecodeRate, measurePrefillRate } from "../runner-rates.ts";
 import { ServerProcess } from "../server-process.ts";
 import type { LlamaTools } from "./install.ts";
@@ -39,7 +46,7 @@ export async function measureBare(
   rig: PeerRig,
   shape: ShapeName,
   weights: SameWeights,
-  precision: Precision,
+  precision: BenchPrecision,
   tests: readonly BareTest[],
   onRow: (row: PeerRow) => void,
 ): Promise<void> {
@@ -83,7 +90,7 @@ export async function measureServed(
   rig: PeerRig,
   shape: ShapeName,
   weights: SameWeights,
-  precision: Precision,
+  precision: BenchPrecision,
 ): Promise<PeerRow> {
   return withServers(rig, weights, precision, async (ours, theirs) => {
     const rate = async ({ baseUrl }: ServerProcess, outputTokens: number) => {
@@ -115,7 +122,7 @@ export async function checkSameModel(rig: PeerRig, weights: SameWeights): Promis
 async function withServers<T>(
   rig: PeerRig,
   weights: SameWeights,
-  precision: Precision,
+  precision: BenchPrecision,
   use: (ours: ServerProcess, theirs: ServerProcess) => Promise<T>,
 ): Promise<T> {
   const flags = ["--model", weights.modelDir, "--precision", precision, "--max-batch", `${MAX_BATCH}`];

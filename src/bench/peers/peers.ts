@@ -2,10 +2,9 @@
  * `npm run bench:peers`: llama.cpp and node-llama-cpp beside us, on the same weights with the same threads, in one run in
  * turns. What counts are the ratios.
  */
-import type { Precision } from "../../model/artifact.ts";
 import { measureReadBandwidth } from "../bandwidth.ts";
 import { describeMachine, formatMachine } from "../machine.ts";
-import type { Rig, ShapeName } from "../rig.ts";
+import type { BenchPrecision, Rig, ShapeName } from "../rig.ts";
 import { checkSameModel, measureBare, measureServed, peersDir } from "./contenders.ts";
 import { installLlamaCpp, installNodeLlamaCpp, LLAMA_CPP_PYTHON, NODE_LLAMA_CPP } from "./install.ts";
 import { formatRow } from "./report.ts";
@@ -19,7 +18,7 @@ export interface PeersOptions extends Rig {
   readonly shapes: readonly ShapeName[];
   readonly tests: readonly PeerTest[];
   /** For tests without a server; that one is in eight bits. */
-  readonly precisions: readonly Precision[];
+  readonly precisions: readonly BenchPrecision[];
   readonly numRounds: number;
   /** Compilers at once while llama.cpp is built. */
   readonly jobs: number;

@@ -1,11 +1,11 @@
 /** What `bench:peers` prints and writes into docs/performance.md: tables of ratios, and charts of the rates behind them. */
 
-import type { Precision } from "../../model/artifact.ts";
 import { formatMachine } from "../machine.ts";
 import type { Section } from "../page/sections.ts";
 import type { BarGroup } from "../page/svg.ts";
 import { barChart } from "../page/svg.ts";
 import { formatNumber, markdownTable, median } from "../report.ts";
+import type { BenchPrecision } from "../rig.ts";
 import { LLAMA_CPP, NODE_LLAMA, OURS, type PeerRow, type PeersResult, type PeerTest } from "./result.ts";
 import { PEER_TYPES } from "./same-weights.ts";
 import { ratioOf, type Samples } from "./turns.ts";
@@ -106,6 +106,6 @@ function promiseText(row: PeerRow): string {
 }
 
 /** `int8 / Q8_0` */
-function pairName(precision: Precision): string {
+function pairName(precision: BenchPrecision): string {
   return `${precision} / ${PEER_TYPES[precision]}`;
 }

@@ -1,7 +1,6 @@
 /** What a run of `bench:peers` comes to: rates of every contender in every test, round by round. */
-import type { Precision } from "../../model/artifact.ts";
 import type { Machine } from "../machine.ts";
-import type { ShapeName } from "../rig.ts";
+import type { BenchPrecision, ShapeName } from "../rig.ts";
 import type { Samples } from "./turns.ts";
 
 /** Tests without a server; with llama-bench's names where it has them. */
@@ -17,7 +16,7 @@ export const NODE_LLAMA = "node-llama-cpp";
 export interface PeerRow {
   readonly shape: ShapeName;
   readonly test: PeerTest;
-  readonly precision: Precision;
+  readonly precision: BenchPrecision;
   /** Tokens per second, ours first. */
   readonly samples: readonly Samples[];
 }

@@ -2,18 +2,17 @@
 import { existsSync } from "node:fs";
 import { mkdir, rename } from "node:fs/promises";
 import { join } from "node:path";
-import type { Precision } from "../../model/artifact.ts";
-import { randomCheckpoint, type ShapeName } from "../rig.ts";
+import { type BenchPrecision, randomCheckpoint, type ShapeName } from "../rig.ts";
 import type { LlamaTools } from "./install.ts";
 import { quantizeGguf } from "./llama-cpp.ts";
 import { writeMambaGguf } from "./mamba-gguf.ts";
 
 /** Which of llama.cpp's types stands against which of our precisions. Q4_0 is its fastest with four bits on a CPU. */
-export const PEER_TYPES = { f32: "F32", int8: "Q8_0", int4: "Q4_0" } as const satisfies Record<Precision, string>;
+export const PEER_TYPES = { f32: "F32", int8: "Q8_0", int4: "Q4_0" } as const satisfies Record<BenchPrecision, string>;
 
 export interface SameWeights {
   readonly modelDir: string;
-  readonly gguf: Readonly<Record<Precision, string>>;
+  readonly gguf: Readonly<Record<BenchPrecision, string>>;
 }
 
 /** Made once and kept in the cache. */

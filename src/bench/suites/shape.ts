@@ -1,17 +1,17 @@
 /** Random weights of one shape, without the engine: decode and prefill in each precision, beside what the memory allows. */
-import type { Manifest, Precision } from "../../model/artifact.ts";
+import type { Manifest } from "../../model/artifact.ts";
 import { stateBytes } from "../../model/state.ts";
 import type { BenchContext } from "../context.ts";
 import { atLeast, atMost, type Figure } from "../report.ts";
-import { MAX_BATCH, randomArtifact, withRunner } from "../rig.ts";
+import { BENCH_PRECISIONS, type BenchPrecision, MAX_BATCH, randomArtifact, withRunner } from "../rig.ts";
 import { compareDecodeMs, comparePrefillMs, measureDecodeMs, measurePrefillRate } from "../runner-rates.ts";
 
 /** Promised shares of the read bandwidth, one sequence. */
-const LEAST_SHARE: Readonly<Record<Precision, number>> = { f32: 95, int8: 88, int4: 60 };
+const LEAST_SHARE: Readonly<Record<BenchPrecision, number>> = { f32: 95, int8: 88, int4: 60 };
 
 export async function benchShape(context: BenchContext): Promise<Figure[]> {
   const figures: Figure[] = [];
-  for (const precision of ["f32", "int8", "int4"] as const) {
+  for (const precision of BENCH_PRECISIONS) {
     const artifact = await randomArtifact(context, context.shape, precision);
     await withRunner(context, artifact.dir, async (runner) => {
       const one = await measureDecodeMs(runner, 1, 100);
@@ -56,7 +56,7 @@ export async function benchLowerings(context: BenchContext): Promise<Figure[]> {
   if (context.kernels === undefined) return [];
   const plainRig = { ...context, kernels: undefined };
   const figures: Figure[] = [];
-  for (const precision of ["f32", "int8", "int4"] as const) {
+  for (const precision of BENCH_PRECISIONS) {
     const kernels = await randomArtifact(context, context.shape, precision);
     const plain = await randomArtifact(plainRig, context.shape, precision);
     await withRunner(context, kernels.dir, (a) =>

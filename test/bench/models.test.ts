@@ -1,0 +1,64 @@
+/** The vocabulary of random models, and what the bench commands refuse. */
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { describe, expect, it } from "vitest";
+import { numberedPieces, writeNumberedTokenizer } from "../../src/bench/numbered-tokenizer.ts";
+import { BENCH_SHAPES, serveFlags } from "../../src/bench/rig.ts";
+import { bytesReadByStep } from "../../src/bench/suites/shape.ts";
+import { pickShape } from "../../src/cli/bench.ts";
+import { parseRates } from "../../src/cli/bench-server.ts";
+import { loadTokenizer } from "../../src/tokenizer/load.ts";
+
+describe("the vocabulary of a random model", () => {
+  it("has a word of its own for every token, which streams as soon as the token is there", async () => {
+    const dir = await mkdtemp(path.join(tmpdir(), "numbered-"));
+    try {
+      await writeNumberedTokenizer(dir, 300);
+      const tokenizer = (await loadTokenizer(dir))!;
+      expect(tokenizer.vocabSize).toBe(300);
+      const stream = tokenizer.stream({ skipSpecialTokens: true });
+      expect([5, 17, 299].map((id) => stream.push(id))).toEqual([" 5", " 17", " 299"]);
+    } finally {
+      await rm(dir, { recursive: true });
+    }
+  });
+
+  it("keeps the first ids special", () => {
+    expect(numberedPieces(5)).toEqual(["<unk>", "<s>", "</s>", "▁3", "▁4"]);
+  });
+});
+
+describe("the shapes", () => {
+  it("for the peers have no dense links, and are otherwise those of the models they stand for", () => {
+    expect(BENCH_SHAPES["mamba-130m"].denseLayers).toBe(0);
+    expect(BENCH_SHAPES["mamba-4m"]).toEqual({ ...BENCH_SHAPES["densemamba-4m"], denseLayers: 0 });
+  });
+
+  it("bound a step by the weights, whatever else lies beside them", () => {
+    const files = [
+      { name: "model.onnx", bytes: 10, sha256: "" },
+      { name: "weights.bin", bytes: 1000, sha256: "" },
+    ];
+    expect(bytesReadByStep({ files, state: [] })).toBe(1000);
+  });
+});
+
+describe("the bench commands", () => {
+  it("take rates that are numbers above 0, and name what they refuse", () => {
+    expect(parseRates("0.5,2, 40")).toEqual([0.5, 2, 40]);
+    for (const text of ["", "1,", "0", "-1", "x", "1e9"]) expect(() => parseRates(text)).toThrow(`; ${text} given`);
+  });
+
+  it("take shapes that there are", () => {
+    expect(pickShape("mamba-4m")).toBe("mamba-4m");
+    expect(() => pickShape("mamba-5m")).toThrow(/--shape must be one of mamba-130m, .*, mamba-5m given/);
+  });
+
+  it("start servers with the very operators that the bench itself runs", () => {
+    const rig = { runtime: "native", threads: 2, cacheDir: "/c", prefillChunk: 64, kernels: undefined } as const;
+    expect(serveFlags(rig).join(" ")).toBe(
+      "--runtime native --threads 2 --cache-dir /c --prefill-chunk 64 --kernels off",
+    );
+  });
+});

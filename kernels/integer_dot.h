@@ -19,7 +19,8 @@
 
 typedef float dot_floats __attribute__((vector_size(DOT_ROWS * 4)));
 #if defined(__AVX512BW__)
-#define DOT_INPUTS 12 /* inputs whose sums stay in registers together */
+#define DOT_INPUTS 12 /* inputs whose sums stay in registers together; `DOT_EACH(X)` is X(i) for each of them */
+#define DOT_EACH(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11)
 
 typedef __m512i dot_weights;
 typedef __m512i dot_sums;
@@ -59,6 +60,7 @@ DM_INLINE dot_floats dot_total(dot_partial y) {
 
 #elif defined(__AVX2__)
 #define DOT_INPUTS 6
+#define DOT_EACH(X) X(0) X(1) X(2) X(3) X(4) X(5)
 
 typedef struct { __m256i low, high; } dot_weights;
 typedef struct { __m256i low, high; } dot_sums;
@@ -107,6 +109,7 @@ DM_INLINE dot_floats dot_total(dot_partial y) {
 #elif defined(__ARM_NEON)
 #include <arm_neon.h>
 #define DOT_INPUTS 2
+#define DOT_EACH(X) X(0) X(1)
 
 typedef struct { int16x4_t row[DOT_ROWS]; } dot_weights;
 typedef struct { int32x4_t row[DOT_ROWS]; } dot_sums;
@@ -151,6 +154,7 @@ DM_INLINE dot_partial dot_add_block(dot_partial y, dot_sums sums, dot_scales sca
 
 #else
 #define DOT_INPUTS 2
+#define DOT_EACH(X) X(0) X(1)
 
 typedef struct { int16_t code[DOT_ROWS * 4]; } dot_weights;
 typedef struct { int32_t sum[DOT_ROWS]; } dot_sums;

@@ -93,9 +93,6 @@ DM_INLINE void finish(const Linear *l, size_t input, size_t row, dot_floats y) {
  * The sums of one block: of the half tile at `codes` and, if `both`, of the one behind it, for `numInputs` inputs. `bits`, `both`
  * and `numInputs` are constants. The sums have names, not indices: compilers keep arrays in memory.
  */
-#define EACH(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11)
-_Static_assert(DOT_INPUTS <= 12, "EACH names twelve sums");
-
 #define DECLARE(i) dot_sums low##i = dot_zero(), high##i = dot_zero();
 #define ACCUMULATE_LOW(i) \
   if (i < numInputs) low##i = dot_add(low##i, w, x + i * K);
@@ -108,23 +105,23 @@ _Static_assert(DOT_INPUTS <= 12, "EACH names twelve sums");
 
 DM_INLINE void add_block(dot_partial y[HALVES][DOT_INPUTS], const uint8_t *codes, const float *scales, const int16_t *x,
                          size_t K, size_t blockSize, size_t bits, bool both, size_t numInputs) {
-  EACH(DECLARE)
+  DOT_EACH(DECLARE)
   const size_t halfBytes = bits == 8 ? 32 : 64, numParts = bits == 8 ? 1 : 4;
   for (const int16_t *end = x + blockSize; x < end; codes += 2 * halfBytes) {
     _Pragma("GCC unroll 4") for (size_t part = 0; part < numParts; part++, x += 4) {
       dot_weights w = bits == 8 ? dot_load8(codes) : dot_load4(codes, part);
-      EACH(ACCUMULATE_LOW)
+      DOT_EACH(ACCUMULATE_LOW)
       if (both) {
         w = bits == 8 ? dot_load8(codes + halfBytes) : dot_load4(codes + halfBytes, part);
-        EACH(ACCUMULATE_HIGH)
+        DOT_EACH(ACCUMULATE_HIGH)
       }
     }
   }
   dot_scales scale = dot_load_scales(scales);
-  EACH(FINISH_LOW)
+  DOT_EACH(FINISH_LOW)
   if (both) {
     scale = dot_load_scales(scales + DOT_ROWS);
-    EACH(FINISH_HIGH)
+    DOT_EACH(FINISH_HIGH)
   }
 }
 
@@ -209,6 +206,7 @@ static void *create(DmAttributes *attributes) {
       .bits = (size_t)dm_int(attributes, "bits"),
       .silu = dm_int_or(attributes, "silu", 0) != 0,
   };
+  if (attributes->status != NULL) return NULL;
   if (l.bits != 4 && l.bits != 8) return dm_reject(attributes, "Linear: bits must be 4 or 8, given %zu", l.bits);
   if (l.blockSize == 0 || l.blockSize > 1024 || l.blockSize % 16 != 0 || l.numColumns % l.blockSize != 0) {
     return dm_reject(attributes,

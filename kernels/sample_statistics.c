@@ -121,9 +121,12 @@ static void measure_row(void *user, size_t row) {
 }
 
 static void *create(DmAttributes *attributes) {
+  const int64_t top = dm_int(attributes, "top");
+  if (attributes->status != NULL) return NULL;
+  if (top < 1) return dm_reject(attributes, "SampleStatistics: top must be at least 1, given %lld", (long long)top);
   Statistics *s = calloc(1, sizeof *s);
   if (s == NULL) return dm_reject(attributes, "SampleStatistics: no memory");
-  s->numTop = (size_t)dm_int(attributes, "top");
+  s->numTop = (size_t)top;
   return s;
 }
 

@@ -245,6 +245,7 @@ static void *create(DmAttributes *attributes) {
       .numGates = (size_t)dm_int_or(attributes, "gates", 0),
       .epsilon = dm_float_or(attributes, "epsilon", -1),
   };
+  if (attributes->status != NULL) return NULL;
   if (s.numLinks > MAX_LINKS || (s.numLinks > 0 && s.numGates != 1 && s.numGates != s.numLinks)) {
     return dm_reject(attributes, "SelectiveScan: at most %d links, with one gate or one each, given %zu and %zu gates",
                      MAX_LINKS, s.numLinks, s.numGates);

@@ -16,7 +16,7 @@ const FLAGS = [
   ...[
     "-std=gnu11",
     "-O1",
-    "-g",
+    ...["-g", "-fno-var-tracking"], // which takes GCC longer than all the rest
     "-Wall",
     "-Wextra",
     "-Werror",

@@ -3,6 +3,8 @@ import { type ChildProcess, fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import type { NodeLlamaAnswer, NodeLlamaTask } from "./node-llama-worker.ts";
 
+const WARM_UP_TOKENS = 32;
+
 export class NodeLlama {
   readonly #child: ChildProcess;
 
@@ -15,7 +17,10 @@ export class NodeLlama {
     const worker = fileURLToPath(new URL("./node-llama-worker.js", import.meta.url));
     const child = fork(worker, [modulePath, ggufPath, `${threads}`], { stdio: ["ignore", "ignore", "inherit", "ipc"] });
     await nextAnswer(child);
-    return new NodeLlama(child);
+    const opened = new NodeLlama(child);
+    // Its first generation in a process is many times slower than those that follow.
+    await opened.measure({ kind: "tg", numTokens: WARM_UP_TOKENS });
+    return opened;
   }
 
   /** Tokens per second. Tasks must not overlap. */

@@ -6,7 +6,7 @@ import type { ModelSizes } from "../model/artifact.ts";
 import { openCheckpoint, sourceFiles } from "../model/checkpoint.ts";
 import type { ExpectedTensor } from "../model/families/family.ts";
 import { MANIFEST_FILE, readManifest } from "../model/manifest.ts";
-import { numElements, type StateSpec, stateBytes, tensorBytes } from "../model/state.ts";
+import { type StateSpec, stateBytes, stateIn, tensorBytes } from "../model/state.ts";
 import { choosePrecisions } from "./device.ts";
 import { describeLayers, drawLinks, layerTable } from "./layer-table.ts";
 import { type Terminal, write } from "./terminal.ts";
@@ -42,16 +42,17 @@ async function inspectArtifact(dir: string): Promise<Inspection> {
 function inspectCheckpoint({ model, precision, device }: Config): Inspection {
   const checkpoint = openCheckpoint(model);
   checkpoint.close();
-  const { name, family, numParameters, sizes, state, tensors } = checkpoint;
+  const { name, family, numParameters, sizes, tensors } = checkpoint;
+  const chosen = choosePrecisions(precision, device === "cuda" ? "cuda" : "cpu")[0]!;
   return {
     name,
     kind: "checkpoint",
     family: family.name,
     numParameters,
-    precision: choosePrecisions(precision, device === "cuda" ? "cuda" : "cpu")[0]!,
+    precision: chosen,
     sizes,
     files: sourceFiles(model).map((file) => ({ name: file, bytes: statSync(path.join(model, file)).size })),
-    state,
+    state: stateIn(chosen, checkpoint.state),
     tensors,
   };
 }
@@ -73,7 +74,12 @@ function toJson(inspection: Inspection) {
     files: files.map(({ name: file, bytes: size }) => ({ name: file, bytes: size })),
     state_bytes_per_session: bytes,
     sessions_per_gib: Math.floor(2 ** 30 / bytes),
-    state: state.map((tensor) => ({ name: tensor.name, shape: tensor.shape, bytes: tensorBytes(tensor) })),
+    state: state.map((tensor) => ({
+      name: tensor.name,
+      shape: tensor.shape,
+      dtype: tensor.dtype ?? "f32",
+      bytes: tensorBytes(tensor),
+    })),
     layer_details: describeLayers(sizes, state, tensors).map(({ index, stateBytes: ownBytes, reads, blocks }) => ({
       layer: index,
       state_bytes: ownBytes,
@@ -113,9 +119,10 @@ function toText(inspection: Inspection): string {
 /** Layers with the same tensors share a line; so do all layers for what they have in common. */
 function layerLines(state: StateSpec): string[] {
   const layers = new Map<string, string[]>();
-  for (const { name, shape } of state) {
+  for (const tensor of state) {
+    const { name, shape, dtype = "f32" } = tensor;
     const [kind, layer = "all"] = name.split(".");
-    const text = `${kind} [${shape}] ${formatBytes(numElements(shape) * 4)}`;
+    const text = `${kind} [${shape}]${dtype === "f32" ? "" : ` ${dtype}`} ${formatBytes(tensorBytes(tensor))}`;
     layers.set(layer, [...(layers.get(layer) ?? []), text]);
   }
   const lines = new Map<string, string[]>();

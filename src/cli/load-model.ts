@@ -49,6 +49,7 @@ export async function loadModel(config: Config, options: LoadOptions): Promise<L
     const kernels = (await mayUseKernels(config.model)) ? await findKernels(config, device, options.note) : undefined;
     const lowering = kernels === undefined ? "plain" : "kernels";
     const { dir: artifactDir, manifest } = await findArtifact(config, { device, lowering }, options);
+    checkChunk(config, manifest);
     const open = () =>
       openRunner(config.runtime, { artifactDir, numSlots: options.numSlots, numThreads, device, kernels });
     let first: ModelRunner | undefined = await open();
@@ -96,6 +97,18 @@ async function findArtifact(
     );
   }
   return { dir: modelDir, manifest };
+}
+
+/** The engine reads a prompt that is alone in larger chunks, never in larger ones than this. */
+function checkChunk(
+  { prefillChunk }: Config,
+  { name, family, maxPassSteps = Number.POSITIVE_INFINITY }: Manifest,
+): void {
+  if (prefillChunk <= maxPassSteps) return;
+  throw new DenseMambaError(
+    "invalid_config",
+    `--prefill-chunk must be at most ${maxPassSteps} for ${name}, a ${family} of its sizes, whose memory for a pass would be out of bounds beyond; ${prefillChunk} given`,
+  );
 }
 
 /** Goes on to the next choice on an error of `code` only; the last one's error is the caller's. */

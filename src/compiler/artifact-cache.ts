@@ -10,6 +10,7 @@ import type { LoweringKind, Manifest, Precision } from "../model/artifact.ts";
 import { readManifest } from "../model/manifest.ts";
 import { type CompileProgress, compileModel } from "./compile.ts";
 import { FileHasher } from "./file-hash.ts";
+import { loweringKind } from "./lowering.ts";
 import { hashModel } from "./source-hash.ts";
 
 export interface EnsureOptions {
@@ -36,7 +37,8 @@ const STALE_TEMPORARY_MS = 24 * 60 * 60 * 1000;
 
 /** @throws `invalid_checkpoint`, or `unsupported_value` if the precision does not fit the model's sizes. */
 export async function ensureArtifact(options: EnsureOptions): Promise<EnsuredArtifact> {
-  const { modelDir, precision, lowering, cacheDir } = options;
+  const { modelDir, precision, cacheDir } = options;
+  const lowering = loweringKind(precision, options.lowering);
   const hasher = new FileHasher({ recordDir: join(cacheDir, "hashes") });
   const hashFile = (path: string) => hasher.hash(path);
   const modelHash = await hashModel(modelDir, precision, hashFile, lowering);

@@ -28,11 +28,12 @@ import {
 } from "../model/artifact.ts";
 import { type Checkpoint, openCheckpoint } from "../model/checkpoint.ts";
 import { FORMAT_VERSION, MANIFEST_FILE } from "../model/manifest.ts";
+import { stateIn } from "../model/state.ts";
 import { encodeModel } from "../onnx/encode.ts";
 import { ExternalData } from "../onnx/external-data.ts";
 import { hashFile, sha256 } from "./file-hash.ts";
 import { assertInPlaceSafe } from "./in-place.ts";
-import { lower } from "./lowering.ts";
+import { lower, loweringKind } from "./lowering.ts";
 import { COMPILER_VERSION, hashModel } from "./source-hash.ts";
 
 const GRAPH_FILE = "model.onnx";
@@ -44,7 +45,7 @@ const GRAPHS = [
 /** Both graphs' large tensors. */
 const DATA_FILE = "weights.bin";
 /** About: scales included, the smaller tensors that stay in f32 not. */
-const BYTES_PER_WEIGHT: Readonly<Record<Precision, number>> = { f32: 4, int8: 1, int4: 0.6 };
+const BYTES_PER_WEIGHT: Readonly<Record<Precision, number>> = { f32: 4, f16: 2, int8: 1, int4: 0.6 };
 const OPSETS = [
   { domain: "", version: 21 },
   { domain: "com.microsoft", version: 1 },
@@ -62,7 +63,7 @@ export interface CompileProgress {
 export interface CompileOptions {
   readonly modelDir: string;
   readonly precision: Precision;
-  /** `kernels` needs the native runner on a CPU, and its library. Default: `plain`. */
+  /** `kernels` needs the native runner on a CPU, and its library; f16 is plain all the same. Default: `plain`. */
   readonly lowering?: LoweringKind;
   /** Created if missing; files in it are overwritten. The manifest is written last. */
   readonly outDir: string;
@@ -75,14 +76,15 @@ export interface CompileOptions {
 
 /** @throws `invalid_checkpoint`; `unsupported_value` if the precision does not fit the model's sizes. */
 export async function compileModel(options: CompileOptions): Promise<Manifest> {
-  const { modelDir, precision, lowering, outDir } = options;
+  const { modelDir, precision, outDir } = options;
+  const lowering = loweringKind(precision, options.lowering);
   const checkpoint = openCheckpoint(modelDir, { allowNonFinite: options.allowNonFinite ?? false });
   try {
     const modelHash = options.modelHash ?? (await hashModel(modelDir, precision, hashFile, lowering));
     await mkdir(outDir, { recursive: true });
     const total = checkpoint.numParameters * BYTES_PER_WEIGHT[precision];
     const message = `compiling ${checkpoint.name} to ${precision}`;
-    const files = await writeGraphs(checkpoint, options, (done) => {
+    const files = await writeGraphs(checkpoint, { precision, lowering, outDir }, (done) => {
       options.onProgress?.({ done: Math.min(done, total), total, message });
     });
     const manifest: Manifest = {
@@ -97,7 +99,8 @@ export async function compileModel(options: CompileOptions): Promise<Manifest> {
       numParameters: checkpoint.numParameters,
       bosTokenId: checkpoint.bosTokenId,
       eosTokenIds: checkpoint.eosTokenIds,
-      state: checkpoint.state,
+      state: stateIn(precision, checkpoint.state),
+      maxPassSteps: checkpoint.maxPassSteps,
       graph: GRAPH_FILE,
       decodeGraph: DECODE_GRAPH_FILE,
       files,
@@ -112,7 +115,7 @@ export async function compileModel(options: CompileOptions): Promise<Manifest> {
 
 async function writeGraphs(
   checkpoint: Checkpoint,
-  { precision, lowering, outDir }: CompileOptions,
+  { precision, lowering, outDir }: Pick<CompileOptions, "precision" | "lowering" | "outDir">,
   onBytes: (bytesWritten: number) => void,
 ): Promise<ArtifactFile[]> {
   const data = await open(join(outDir, DATA_FILE), "w");

@@ -6,7 +6,7 @@ import type { Value } from "../onnx/graph.ts";
 import { embed } from "./blocks/embed.ts";
 import { logits, sampleStatistics } from "./blocks/logits.ts";
 import { addRmsNorm, rmsNorm } from "./blocks/rms-norm.ts";
-import type { Lowering } from "./lowering.ts";
+import { type Lowering, narrowed, widened } from "./lowering.ts";
 
 /** Sizes, and the names of tensors without `.weight`. */
 export interface Decoder {
@@ -21,7 +21,7 @@ export interface Decoder {
   readonly head: string;
 }
 
-/** A layer's output for its normalised input, [B,T,D] each; the residual is added outside. */
+/** A layer's output for its normalised input, [B,T,D] each, of the lowering's type; the residual is added outside. */
 export type LayerLowering = (x: Value, layer: number) => Value;
 
 /** `start` lowers what the layers share, and gives the layers. */
@@ -32,6 +32,7 @@ export function lowerDecoder(lowering: Lowering, decoder: Decoder, start: (token
   const temperature = g.input("temperature", "f32", ["R"]);
   const lowerLayer = start(tokenIds);
 
+  // In f32 whatever the layers compute in: it adds up over all of them.
   let sum = embed(lowering, tokenIds, decoder.embedding);
   /** The last layer's output, not yet added: the next norm adds it in the same pass. */
   let pending: Value | undefined;
@@ -39,13 +40,13 @@ export function lowerDecoder(lowering: Lowering, decoder: Decoder, start: (token
     g.scoped(`layers.${layer}`, () => {
       const normWeight = weight(`${decoder.layerNorm(layer)}.weight`);
       let x: Value;
-      if (pending === undefined) x = rmsNorm(lowering, sum, normWeight, decoder.normEpsilon);
-      else [x, sum] = addRmsNorm(lowering, sum, pending, normWeight, decoder.normEpsilon);
-      pending = lowerLayer(x, layer);
+      if (pending === undefined) x = rmsNorm(lowering, sum, normWeight, decoder.normEpsilon, "f32");
+      else [x, sum] = addRmsNorm(lowering, sum, widened(lowering, pending), normWeight, decoder.normEpsilon, "f32");
+      pending = lowerLayer(narrowed(lowering, x), layer);
     });
   }
   g.scoped("head", () => {
-    const result = logits(lowering, decoder, sum, pending!, logitRows);
+    const result = logits(lowering, decoder, { sum, pending: pending! }, logitRows);
     sampleStatistics(lowering, decoder.vocabSize, result, temperature);
   });
 }

@@ -4,10 +4,12 @@
  */
 import type { LoweringKind, Precision } from "../model/artifact.ts";
 import type { Checkpoint } from "../model/checkpoint.ts";
+import { type StateSpec, stateIn } from "../model/state.ts";
 import type { WeightTensor } from "../model/weights.ts";
 import { Graph, type Value } from "../onnx/graph.ts";
-import { i64Tensor } from "../onnx/tensor.ts";
+import { DATA_TYPE_CODES, type DataType, i64Tensor } from "../onnx/tensor.ts";
 import { lowerMamba } from "./mamba.ts";
+import type { FloatType } from "./matrix.ts";
 import { lowerRetNet } from "./retnet.ts";
 
 /** What the blocks work with. */
@@ -15,19 +17,35 @@ export interface Lowering {
   readonly graph: Graph;
   /** Of the large matrices; blocks keep what is small in f32. */
   readonly precision: Precision;
+  /** Of matrices that are not quantised, and of what is multiplied with them. */
+  readonly float: FloatType;
   readonly steps: Steps;
   /** Whether our own operators, of the domain `densemamba`, may be used. */
   readonly kind: LoweringKind;
+  readonly state: StateSpec;
   readonly weight: (name: string) => WeightTensor;
 }
 
 /** Passes of one time step (decode) have a graph of their own, without a loop: T is 1 there, and dynamic in the other. */
 export type Steps = "one" | "many";
 
-export function lower(checkpoint: Checkpoint, precision: Precision, steps: Steps, kind: LoweringKind = "plain"): Graph {
+/** What a precision is lowered to where `wanted` may be had: our own operators take f32. */
+export function loweringKind(precision: Precision, wanted: LoweringKind = "plain"): LoweringKind {
+  return precision === "f16" ? "plain" : wanted;
+}
+
+export function lower(checkpoint: Checkpoint, precision: Precision, steps: Steps, wanted?: LoweringKind): Graph {
   const { architecture } = checkpoint;
   const graph = new Graph(checkpoint.name);
-  const lowering: Lowering = { graph, precision, steps, kind, weight: checkpoint.tensor };
+  const lowering: Lowering = {
+    graph,
+    precision,
+    float: precision === "f16" ? "f16" : "f32",
+    steps,
+    kind: loweringKind(precision, wanted),
+    state: stateIn(precision, checkpoint.state),
+    weight: checkpoint.tensor,
+  };
   switch (architecture.kind) {
     case "mamba":
       lowerMamba(lowering, architecture);
@@ -44,6 +62,20 @@ export function lower(checkpoint: Checkpoint, precision: Precision, steps: Steps
 /** i64 [n]: the shapes, axes and sizes that ONNX takes as inputs. */
 export function sizes(g: Graph, ...values: number[]): Value {
   return g.constant(i64Tensor([values.length], values));
+}
+
+export function cast(g: Graph, x: Value, to: DataType): Value {
+  return g.op("Cast", [x], { to: DATA_TYPE_CODES[to] });
+}
+
+/** `x`, of the lowering's own type, as f32. */
+export function widened({ graph, float }: Lowering, x: Value): Value {
+  return float === "f32" ? x : cast(graph, x, "f32");
+}
+
+/** f32 as the lowering's own type. */
+export function narrowed({ graph, float }: Lowering, x: Value): Value {
+  return float === "f32" ? x : cast(graph, x, float);
 }
 
 export function silu(g: Graph, x: Value): Value {

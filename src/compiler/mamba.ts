@@ -10,7 +10,7 @@ import { selectiveParameters } from "./blocks/selective-parameters.ts";
 import { ownSelectiveScan, selectiveScan } from "./blocks/selective-scan.ts";
 import { lowerDecoder } from "./decoder.ts";
 import { linear } from "./linear.ts";
-import { type Lowering, silu, split } from "./lowering.ts";
+import { type Lowering, narrowed, silu, split, widened } from "./lowering.ts";
 import { vectorTensor } from "./matrix.ts";
 
 export function lowerMamba(lowering: Lowering, config: MambaConfig): void {
@@ -58,10 +58,19 @@ function mixWithPlainOperators(lowering: Lowering, config: MambaConfig, layer: n
   const [uRaw, z] = split(g, inputs.xz, [E, E]) as [Value, Value];
   const u = causalConv(lowering, config, layer, uRaw);
   const { delta, B, C } = selectiveParameters(lowering, config, layer, u);
-  const { y: own, history } = selectiveScan(lowering, config, layer, { u, delta, B, C }, isRead(config, layer));
-  const fused = denseReadout(lowering, config, layer, own, C, inputs.gates, inputs.linked);
-  const skip = g.op("Mul", [u, g.initializer(`${name}.D`, vectorTensor(weight(`${name}.D`)))]);
-  return { y: g.op("Mul", [g.op("Add", [fused, skip]), silu(g, z)]), history };
+  const scanned = widened(lowering, u);
+  const { y: own, history } = selectiveScan(
+    lowering,
+    config,
+    layer,
+    { u: scanned, delta, B, C },
+    isRead(config, layer),
+  );
+  const gates = inputs.gates && widened(lowering, inputs.gates);
+  const fused = denseReadout(lowering, config, layer, own, C, gates, inputs.linked);
+  const skip = g.op("Mul", [scanned, g.initializer(`${name}.D`, vectorTensor(weight(`${name}.D`)))]);
+  const y = narrowed(lowering, g.op("Add", [fused, skip]));
+  return { y: g.op("Mul", [y, silu(g, z)]), history };
 }
 
 function mixWithOwnOperators(lowering: Lowering, config: MambaConfig, layer: number, inputs: MixerInputs): Mixed {

@@ -20,13 +20,13 @@ export type Bits = 4 | 8;
 /** With ONNX Runtime's operators a smaller selection is as fast in f32, and faster in a batch: it stays in the cache. */
 const LARGE_SELECTION = 50_000;
 
-/** undefined stands for f32. */
+/** undefined stands for none: the matrix stays in floating point. */
 export function bitsOf(
   { precision, kind }: Pick<Lowering, "precision" | "kind">,
   role: MatrixRole,
   { numRows, numColumns }: Matrix,
 ): Bits | undefined {
-  if (precision === "f32" || role === "step size") return undefined;
+  if (precision === "f32" || precision === "f16" || role === "step size") return undefined;
   if (role === "selection" && kind === "plain" && numRows * numColumns < LARGE_SELECTION) return undefined;
   return precision === "int4" && role === "projection" ? 4 : 8;
 }

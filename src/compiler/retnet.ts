@@ -7,7 +7,6 @@
  */
 import { attention, type RetNetConfig } from "../model/families/retnet.ts";
 import type { Value } from "../onnx/graph.ts";
-import { f32Tensor } from "../onnx/tensor.ts";
 import { denseKeyValues, type KeyValue } from "./blocks/dense-key-values.ts";
 import { type Positions, positions, rotate } from "./blocks/position.ts";
 import { type Retention, retention } from "./blocks/retention.ts";
@@ -15,6 +14,7 @@ import { rmsNorm } from "./blocks/rms-norm.ts";
 import { lowerDecoder } from "./decoder.ts";
 import { linear } from "./linear.ts";
 import { type Lowering, sizes, split } from "./lowering.ts";
+import { floatTensor } from "./matrix.ts";
 
 /** What all layers of a pass have in common. */
 interface Pass {
@@ -49,7 +49,7 @@ function retNetLayer(lowering: Lowering, config: RetNetConfig, layer: number, x:
   const name = attention(layer);
 
   const query = linear(lowering, x, `${name}.q_proj`, { activation: "silu" });
-  const scaling = g.constant(f32Tensor([], [(keyDim / H) ** -0.5]));
+  const scaling = g.constant(floatTensor(lowering.float, [], [(keyDim / H) ** -0.5]));
   const key = g.op("Mul", [linear(lowering, x, `${name}.k_proj`, { activation: "silu" }), scaling]);
   const hidden = linear(lowering, x, `${name}.to_hidden.0`, { activation: "silu" });
   const [value, gate] = split(g, hidden, [valueDim, valueDim]) as [Value, Value];
@@ -58,11 +58,13 @@ function retNetLayer(lowering: Lowering, config: RetNetConfig, layer: number, x:
   const { k, v } = denseKeyValues(lowering, config, layer, x, own, pass.keyValues);
   pass.keyValues.push(own);
 
-  const q = rotate(lowering, query, pass.positions);
+  // The query takes the readout's normaliser: dk numbers a head instead of dv, and a readout that f16 can hold.
+  const perHead = g.op("Reshape", [query, sizes(g, 0, 0, H, keyDim / H)]);
+  const normalized = g.op("Mul", [perHead, pass.positions.normalizer]);
+  const q = rotate(lowering, g.op("Reshape", [normalized, sizes(g, 0, 0, keyDim)]), pass.positions);
   const y = pass.retain(layer, { q, k: rotate(lowering, k, pass.positions), v });
 
-  const normalized = g.op("Mul", [y, pass.positions.normalizer]);
-  const normed = rmsNorm(lowering, normalized, weight(`${name}.group_norm.weight`), config.normEpsilon);
+  const normed = rmsNorm(lowering, y, weight(`${name}.group_norm.weight`), config.normEpsilon, lowering.float);
   const gated = g.op("Mul", [g.op("Reshape", [normed, sizes(g, 0, 0, valueDim)]), gate]);
   return linear(lowering, gated, `${name}.to_out.0`);
 }

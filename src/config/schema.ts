@@ -34,9 +34,9 @@ export const configSchema = z.strictObject({
     description: "where to run; auto takes CUDA if there is one",
     argument: "<auto|cpu|cuda>",
   }),
-  precision: oneOf("auto", "f32", "int8", "int4").default("auto").meta({
-    description: "weights; auto is int8 on a CPU, f32 on CUDA",
-    argument: "<auto|f32|int8|int4>",
+  precision: oneOf("auto", "f32", "f16", "int8", "int4").default("auto").meta({
+    description: "weights; auto is int8 on a CPU, f16 on CUDA",
+    argument: "<auto|f32|f16|int8|int4>",
   }),
   runtime: oneOf("native", "portable").default("native").meta({
     description: "ONNX Runtime through its C API, or its Node binding in a worker",
@@ -61,7 +61,13 @@ export const configSchema = z.strictObject({
   maxQueue: integer(0, 1_000_000)
     .default(256)
     .meta({ description: "sequences that may wait; more are refused with 429" }),
-  prefillChunk: integer(1, 65_536).default(128).meta({ description: "prompt tokens read between two decode steps" }),
+  prefillChunk: integer(1, 65_536)
+    .default(128)
+    .meta({ description: "most prompt tokens read between two decode steps" }),
+  prefillStall: decimal(0.1, 1_000_000).default(1.5).meta({
+    description: "how long reading them may hold up running streams, in steps of theirs",
+    argument: "<steps>",
+  }),
   maxPromptTokens: integer(1, MAX_INT32).default(131_072).meta({ description: "longest prompt" }),
   maxOutputTokens: integer(1, MAX_INT32).default(16_384).meta({
     description: "longest output, and the output of a request that names no length",

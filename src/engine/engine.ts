@@ -9,6 +9,7 @@ import { DenseMambaError } from "../errors.ts";
 import type { Manifest } from "../model/artifact.ts";
 import type { ModelRunner } from "../runtime/runner.ts";
 import { SamplingScratch } from "../sampling/sampler.ts";
+import { ChunkPace } from "./chunk-pace.ts";
 import { type Ending, LiveSequence } from "./live-sequence.ts";
 import type { EngineObserver, EngineStatus } from "./observer.ts";
 import { backoffMs, EndRate } from "./pacing.ts";
@@ -23,8 +24,10 @@ export interface EngineLimits {
   readonly maxBatch: number;
   /** Sequences waiting for a slot. */
   readonly maxQueue: number;
-  /** Prompt tokens read between two decode steps. */
+  /** The most prompt tokens read between two decode steps. */
   readonly prefillChunk: number;
+  /** How long reading them may hold up running streams, in steps of theirs. Default: as long as it takes. */
+  readonly maxStall?: number;
 }
 
 export interface EngineOptions {
@@ -83,7 +86,7 @@ export class Engine {
   #numEnded = 0;
 
   constructor({ openRunner, limits, observer, now, random, sleep = sleepUnlessAborted }: EngineOptions) {
-    assert(limits.maxBatch >= 1 && limits.maxQueue >= 0 && limits.prefillChunk >= 1);
+    assert(limits.maxBatch >= 1 && limits.maxQueue >= 0 && limits.prefillChunk >= 1 && (limits.maxStall ?? 1) > 0);
     this.#openRunner = openRunner;
     this.#limits = limits;
     this.#observer = observer;
@@ -93,6 +96,7 @@ export class Engine {
     this.#scheduler = new Scheduler(limits);
     this.#loop = new StepLoop({
       scheduler: this.#scheduler,
+      pace: new ChunkPace({ maxChunk: limits.prefillChunk, maxStall: limits.maxStall ?? Number.POSITIVE_INFINITY }),
       now,
       finish: (sequence, state) => this.#finish(sequence, state),
       onStep: (step) => this.#onStep(step),
@@ -144,6 +148,7 @@ export class Engine {
           seed: Math.floor(this.#random() * 2 ** 53),
           scratch: this.#scratch,
           maxLogitRows: Math.max(1, maxLogitRows),
+          maxPassSteps: manifest.maxPassSteps ?? Number.POSITIVE_INFINITY,
           arrivedAtMs: this.#now(),
           onEnding: (sequence) => this.#onEnding(sequence),
         }),

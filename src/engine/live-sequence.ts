@@ -31,6 +31,8 @@ export interface LiveSequenceOptions {
   readonly scratch: SamplingScratch;
   /** Rows of logits that one run may return for this sequence's prompt. */
   readonly maxLogitRows: number;
+  /** Prompt tokens that one run of the model may read. */
+  readonly maxPassSteps: number;
   readonly arrivedAtMs: number;
   /** Called when it is to leave at the next step boundary: `ending` has been set (the first one stays), or it is parked. */
   readonly onEnding: (sequence: LiveSequence) => void;
@@ -46,7 +48,8 @@ export class LiveSequence implements Sequence, Schedulable {
   scheduledAtMs: number | undefined;
 
   readonly #sampler: Sampler;
-  readonly #maxLogitRows: number;
+  /** Prompt tokens that one run may read. */
+  readonly #maxRunTokens: number;
   readonly #onEnding: (sequence: LiveSequence) => void;
   readonly #arrivedAtMs: number;
   /** Tokens to read before the first one is sampled: what `resume` left unread, then the prompt. */
@@ -75,7 +78,8 @@ export class LiveSequence implements Sequence, Schedulable {
     this.request = request;
     this.events = new EventQueue(this.#abort);
     this.temperature = graphTemperature(sampling);
-    this.#maxLogitRows = request.numPromptLogprobs === undefined ? Number.POSITIVE_INFINITY : options.maxLogitRows;
+    const maxRows = request.numPromptLogprobs === undefined ? Number.POSITIVE_INFINITY : options.maxLogitRows;
+    this.#maxRunTokens = Math.min(options.maxPassSteps, maxRows);
     this.#onEnding = options.onEnding;
     this.#arrivedAtMs = options.arrivedAtMs;
     this.#feed = resume === undefined ? promptIds : resume.tokenIds.slice(resume.position).concat(promptIds);
@@ -110,7 +114,7 @@ export class LiveSequence implements Sequence, Schedulable {
   /** The most prompt tokens that it may read in one run: as far as the next checkpoint. */
   get maxChunk(): number {
     const checkpoint = this.#checkpoints[0];
-    return checkpoint === undefined ? this.#maxLogitRows : Math.min(this.#maxLogitRows, checkpoint - this.#position);
+    return checkpoint === undefined ? this.#maxRunTokens : Math.min(this.#maxRunTokens, checkpoint - this.#position);
   }
 
   /** What is left to read is one token whose logits count: a decode step does that, beside all others. */

@@ -4,7 +4,7 @@
  */
 import type { StateSpec } from "./state.ts";
 
-export const PRECISIONS = ["f32", "int8", "int4"] as const;
+export const PRECISIONS = ["f32", "f16", "int8", "int4"] as const;
 export type Precision = (typeof PRECISIONS)[number];
 
 /** What a graph is made of: ONNX Runtime's operators alone, or ours in kernels/ too, where they are better. */
@@ -22,12 +22,12 @@ export const NUM_CANDIDATES = 64;
  * inputs   input_ids           int64 [B, T]
  *          logit_rows          int64 [R]      rows of the flattened [B*T] hidden states that get logits; R may be 0
  *          temperature         f32   [R]      > 0; only `tempered_log_sum_exp` depends on it
- *          past_<state>        f32   [B, ...state.shape]
+ *          past_<state>        [B, ...state.shape] of the state's dtype
  * outputs  logits              f32   [R, V]
  *          top_logits, top_ids f32 / int64 [R, K]   the K largest logits, descending
  *          log_sum_exp         f32   [R]      over the row's logits
  *          tempered_log_sum_exp f32  [R]      over the row's logits / temperature
- *          present_<state>     f32   [B, ...state.shape]; may be the same buffer as past_<state>
+ *          present_<state>     the same; may be the same buffer as past_<state>
  */
 export interface Manifest {
   readonly formatVersion: number;
@@ -44,6 +44,8 @@ export interface Manifest {
   readonly bosTokenId: number | null;
   readonly eosTokenIds: readonly number[];
   readonly state: StateSpec;
+  /** The most steps that a pass of one sequence may have: the memory for more is out of proportion. */
+  readonly maxPassSteps?: number | undefined;
   /** The ONNX file, relative to the artifact's folder. */
   readonly graph: string;
   /**

@@ -34,6 +34,9 @@ export function widen(dtype: FloatDtype, bytes: Buffer): Float32Array {
   return dtype === "F16" ? widenF16(halves) : widenBf16(halves);
 }
 
+/** The largest that f16 can hold. */
+export const MAX_F16 = 65504;
+
 const F32_INFINITY = 0x7f800000;
 /** What an exponent gains from f16's bias of 15 to f32's of 127, in place. */
 const REBIAS = (127 - 15) << 23;

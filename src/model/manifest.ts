@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import { DenseMambaError } from "../errors.ts";
 import { type Manifest, PRECISIONS } from "./artifact.ts";
+import { STATE_DTYPES } from "./state.ts";
 
 export const MANIFEST_FILE = "manifest.json";
 
@@ -38,7 +39,8 @@ const manifestSchema = z.object({
   numParameters: count,
   bosTokenId: count.nullable(),
   eosTokenIds: z.array(count),
-  state: z.array(z.object({ name: z.string(), shape: z.array(count) })),
+  state: z.array(z.object({ name: z.string(), shape: z.array(count), dtype: z.enum(STATE_DTYPES).default("f32") })),
+  maxPassSteps: z.int().positive().optional(),
   graph: fileName,
   decodeGraph: fileName,
   files: z.array(z.object({ name: fileName, bytes: count, sha256 })),

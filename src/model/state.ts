@@ -1,7 +1,11 @@
 /**
- * What a model remembers: a fixed list of f32 tensors per sequence, however long the sequence. The runtime allocates
+ * What a model remembers: a fixed list of tensors per sequence, however long the sequence. The runtime allocates
  * them, snapshots copy them; nobody else looks inside. Knows nothing of ONNX.
  */
+import type { Precision } from "./artifact.ts";
+
+export const STATE_DTYPES = ["f32", "f16"] as const;
+export type StateDtype = (typeof STATE_DTYPES)[number];
 
 export interface StateTensor {
   /**
@@ -11,17 +15,38 @@ export interface StateTensor {
   readonly name: string;
   /** Shape of one sequence's tensor, without the batch axis, e.g. [N, E]. */
   readonly shape: readonly number[];
+  /** Default f32. */
+  readonly dtype?: StateDtype | undefined;
 }
 
-/** In the order of a snapshot's bytes. All tensors are float32, little-endian, row-major. */
+/** In the order of a snapshot's bytes. All tensors are little-endian and row-major. */
 export type StateSpec = readonly StateTensor[];
+
+/** As a family describes it, before a precision is chosen. */
+export interface StateLayout {
+  readonly name: string;
+  readonly shape: readonly number[];
+  /** Whether a model in f16 may keep it in f16: docs/compiler.md, "f16", has what that was decided by. */
+  readonly mayNarrow: boolean;
+}
+
+/** The state that an artifact of the precision keeps. */
+export function stateIn(precision: Precision, layouts: readonly StateLayout[]): StateSpec {
+  return layouts.map(({ name, shape, mayNarrow }) => ({
+    name,
+    shape,
+    dtype: precision === "f16" && mayNarrow ? "f16" : "f32",
+  }));
+}
+
+const DTYPE_BYTES: Readonly<Record<StateDtype, number>> = { f32: 4, f16: 2 };
 
 export function numElements(shape: readonly number[]): number {
   return shape.reduce((product, size) => product * size, 1);
 }
 
-export function tensorBytes(tensor: StateTensor): number {
-  return numElements(tensor.shape) * Float32Array.BYTES_PER_ELEMENT;
+export function tensorBytes({ shape, dtype = "f32" }: StateTensor): number {
+  return numElements(shape) * DTYPE_BYTES[dtype];
 }
 
 /** Bytes of one sequence's whole state. Constant for a model. */

@@ -4,15 +4,20 @@
  */
 import { strict as assert } from "node:assert";
 import { DenseMambaError } from "../errors.ts";
-import { numElements, type StateSpec, stateBytes } from "../model/state.ts";
+import { numElements, type StateSpec, stateBytes, tensorBytes } from "../model/state.ts";
+
+/** Halves are kept as their bits: nobody here computes with them. */
+export type StateArray = Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>;
 
 export interface SlotTensor {
   readonly name: string;
+  /** As ONNX Runtime names it. */
+  readonly type: "float32" | "float16";
   /** Of one slot. */
   readonly shape: readonly number[];
   readonly elementsPerSlot: number;
   /** [numSlots, ...shape]. Starts as zeros; its memory never moves. */
-  readonly data: Float32Array<ArrayBuffer>;
+  readonly data: StateArray;
 }
 
 export class SlotStates {
@@ -21,39 +26,42 @@ export class SlotStates {
   readonly tensors: readonly SlotTensor[];
   readonly #slotBytes: number;
   /** One tensor of one slot, for swapping. */
-  readonly #scratch: Float32Array;
+  readonly #scratch: Uint8Array;
 
   constructor(spec: StateSpec, numSlots: number) {
     assert(Number.isSafeInteger(numSlots) && numSlots >= 1, `numSlots must be at least 1, got ${numSlots}`);
     this.numSlots = numSlots;
     this.#slotBytes = stateBytes(spec);
-    this.tensors = spec.map(({ name, shape }) => {
+    this.tensors = spec.map((tensor) => {
+      const { name, shape, dtype } = tensor;
       const elementsPerSlot = numElements(shape);
-      const buffer = new ArrayBuffer(numSlots * elementsPerSlot * Float32Array.BYTES_PER_ELEMENT);
-      return { name, shape, elementsPerSlot, data: new Float32Array(buffer) };
+      const buffer = new ArrayBuffer(numSlots * tensorBytes(tensor));
+      return dtype === "f16"
+        ? { name, type: "float16", shape, elementsPerSlot, data: new Uint16Array(buffer) }
+        : { name, type: "float32", shape, elementsPerSlot, data: new Float32Array(buffer) };
     });
-    this.#scratch = new Float32Array(Math.max(0, ...this.tensors.map((tensor) => tensor.elementsPerSlot)));
+    this.#scratch = new Uint8Array(Math.max(0, ...spec.map(tensorBytes)));
   }
 
   clear(slot: number): void {
     this.#assertSlot(slot);
-    for (const tensor of this.tensors) slotView(tensor, slot).fill(0);
+    for (const tensor of this.tensors) slotBytes(tensor, slot).fill(0);
   }
 
   copy(from: number, to: number): void {
     this.#assertSlot(from);
     this.#assertSlot(to);
-    for (const tensor of this.tensors) slotView(tensor, to).set(slotView(tensor, from));
+    for (const tensor of this.tensors) slotBytes(tensor, to).set(slotBytes(tensor, from));
   }
 
   swap(a: number, b: number): void {
     this.#assertSlot(a);
     this.#assertSlot(b);
     for (const tensor of this.tensors) {
-      const held = this.#scratch.subarray(0, tensor.elementsPerSlot);
-      held.set(slotView(tensor, a));
-      slotView(tensor, a).set(slotView(tensor, b));
-      slotView(tensor, b).set(held);
+      const held = this.#scratch.subarray(0, slotBytes(tensor, a).length);
+      held.set(slotBytes(tensor, a));
+      slotBytes(tensor, a).set(slotBytes(tensor, b));
+      slotBytes(tensor, b).set(held);
     }
   }
 
@@ -63,7 +71,7 @@ export class SlotStates {
     const state = new Uint8Array(this.#slotBytes);
     let offset = 0;
     for (const tensor of this.tensors) {
-      const bytes = bytesOf(slotView(tensor, slot));
+      const bytes = slotBytes(tensor, slot);
       state.set(bytes, offset);
       offset += bytes.length;
     }
@@ -81,7 +89,7 @@ export class SlotStates {
     }
     let offset = 0;
     for (const tensor of this.tensors) {
-      const bytes = bytesOf(slotView(tensor, slot));
+      const bytes = slotBytes(tensor, slot);
       bytes.set(state.subarray(offset, offset + bytes.length));
       offset += bytes.length;
     }
@@ -96,14 +104,11 @@ export class SlotStates {
 }
 
 /** Slots [firstSlot, firstSlot + numSlots) of one tensor; a view, not a copy. */
-export function slotRange(tensor: SlotTensor, firstSlot: number, numSlots: number): Float32Array<ArrayBuffer> {
+export function slotRange(tensor: SlotTensor, firstSlot: number, numSlots: number): StateArray {
   return tensor.data.subarray(firstSlot * tensor.elementsPerSlot, (firstSlot + numSlots) * tensor.elementsPerSlot);
 }
 
-function slotView(tensor: SlotTensor, slot: number): Float32Array {
-  return slotRange(tensor, slot, 1);
-}
-
-function bytesOf(view: Float32Array): Uint8Array {
+function slotBytes(tensor: SlotTensor, slot: number): Uint8Array {
+  const view = slotRange(tensor, slot, 1);
   return new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
 }

@@ -43,6 +43,8 @@ export interface SnapshotModel {
   readonly modelHash: string;
   /** `stateBytes` of the model's state spec. */
   readonly stateBytes: number;
+  /** Whether tensors of the state are f16 as they are: then it is stored as it is. Default false. */
+  readonly isHalf?: boolean;
 }
 
 /** What no snapshot of such a model exceeds. */

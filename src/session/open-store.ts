@@ -13,7 +13,7 @@ export interface OpenStoreOptions {
   /** The same URL and prefix of keys on all replicas. */
   readonly valkey?: { readonly url: string; readonly keyPrefix: string; readonly timeoutMs?: number };
   readonly model: SnapshotModel;
-  /** What states are stored in on disk and server. Default f32: f16 is not exact. */
+  /** What states are stored in on disk and server. Default f32: f16 is not exact. Nothing for a model whose own state is f16. */
   readonly precision?: StatePrecision;
   readonly nowMs: () => number;
   readonly observer: StoreObserver;
@@ -26,7 +26,8 @@ export interface OpenStoreOptions {
  */
 export async function openStore(options: OpenStoreOptions): Promise<TieredStore> {
   const { memoryBytes, model, nowMs, observer } = options;
-  const common = { model, nowMs, ...(options.precision && { precision: options.precision }) };
+  const precision = model.isHalf ? undefined : options.precision;
+  const common = { model, nowMs, ...(precision && { precision }) };
   const onDamage = (message: string) => observer.onDamage(message);
   const disk = options.disk && (await DiskStore.open({ ...common, ...options.disk, onDamage }));
   try {

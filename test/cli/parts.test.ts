@@ -48,7 +48,7 @@ describe("the choice of a device", () => {
 
   it("prefers 8 bits on a CPU only, and keeps to a precision that was asked for", () => {
     expect(choosePrecisions("auto", "cpu")).toEqual(["int8", "f32"]);
-    expect(choosePrecisions("auto", "cuda")).toEqual(["f32"]);
+    expect(choosePrecisions("auto", "cuda")).toEqual(["f16", "f32"]);
     expect(choosePrecisions("f32", "cpu")).toEqual(["f32"]);
   });
 });

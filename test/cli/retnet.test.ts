@@ -34,6 +34,15 @@ describe.each(RETNET_GOLDENS)("score of %s", (name) => {
   });
 });
 
+describe("a prompt chunk beyond the model's bound", () => {
+  it("is refused with both", async () => {
+    const args = ["score", "--model", "test/fixtures/dense-retnet-hub", "--token-ids", "1,2", "--cache-dir", folder];
+    const run = runProgram([...args, "--device", "cpu", "--prefill-chunk", "4097"]);
+    expect(await run.exitCode).not.toBe(0);
+    expect(run.stderr.text).toMatch(/--prefill-chunk must be at most 4096 .*dense_retnet.* 4097 given/);
+  });
+});
+
 describe("inspect", () => {
   it("counts what all layers share once", async () => {
     const text = await output(["inspect", "--model", "test/fixtures/dense-retnet-hub"]);
@@ -41,5 +50,14 @@ describe("inspect", () => {
     expect(text).toMatch(/\(32776 bytes\) a session/);
     expect(text).toMatch(/^all +position \[2\] 8 B$/m);
     expect(text).toMatch(/^0–3 +kv \[2,16,64\] 8 KiB$/m);
+  });
+
+  it("counts halves as halves", async () => {
+    const args = ["inspect", "--model", "test/fixtures/dense-retnet-hub", "--precision", "f16"];
+    expect(await output(args)).toMatch(/^0–3 +kv \[2,16,64\] f16 4 KiB$/m);
+    const json = JSON.parse(await output([...args, "--json"]));
+    expect(json.state_bytes_per_session).toBe(16_392);
+    expect(json.sessions_per_gib).toBe(Math.floor(2 ** 30 / 16_392));
+    expect(json.state[1]).toEqual({ name: "kv.0", shape: [2, 16, 64], dtype: "f16", bytes: 4096 });
   });
 });

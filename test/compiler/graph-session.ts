@@ -5,8 +5,10 @@
 import { join } from "node:path";
 import { InferenceSession, Tensor } from "onnxruntime-node";
 import type { Manifest } from "../../src/model/artifact.ts";
+import { narrowF16, widenF16 } from "../../src/model/dtypes.ts";
 import { numElements } from "../../src/model/state.ts";
 
+/** Of states that are kept in f16 too: widened, which loses nothing. */
 export type States = Map<string, Float32Array>;
 
 export interface StepResult {
@@ -56,8 +58,10 @@ export class GraphSession {
       logit_rows: new Tensor("int64", BigInt64Array.from(logitRows, BigInt), [logitRows.length]),
       temperature: new Tensor("float32", new Float32Array(logitRows.length).fill(temperature), [logitRows.length]),
     };
-    for (const { name, shape } of this.manifest.state) {
-      feeds[`past_${name}`] = new Tensor("float32", states.get(name)!, [batch, ...shape]);
+    for (const { name, shape, dtype } of this.manifest.state) {
+      const values = states.get(name)!;
+      const past = dtype === "f16" ? narrowF16(values) : values;
+      feeds[`past_${name}`] = new Tensor(dtype === "f16" ? "float16" : "float32", past, [batch, ...shape]);
     }
     const out = await this.#session.run(feeds);
     const floats = (name: string) => out[name]!.data as Float32Array;
@@ -73,7 +77,12 @@ export class GraphSession {
       topIds: logitRows.map((_, r) => Array.from(ids.slice(r * numIds, (r + 1) * numIds), Number)),
       logSumExp: floats("log_sum_exp"),
       temperedLogSumExp: floats("tempered_log_sum_exp"),
-      states: new Map(this.manifest.state.map(({ name }) => [name, floats(`present_${name}`)] as const)),
+      states: new Map(
+        this.manifest.state.map(({ name, dtype }) => {
+          const present = out[`present_${name}`]!.data;
+          return [name, dtype === "f16" ? widenF16(present as Uint16Array) : (present as Float32Array)] as const;
+        }),
+      ),
     };
   }
 

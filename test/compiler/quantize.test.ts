@@ -26,7 +26,7 @@ const TOLERANCE = 0.15;
 
 function matrixOf(values: Float32Array, numColumns: number): Matrix {
   const readRows = (start: number, count: number) => values.slice(start * numColumns, (start + count) * numColumns);
-  return { numRows: values.length / numColumns, numColumns, readRows };
+  return { name: "weight", numRows: values.length / numColumns, numColumns, readRows };
 }
 
 function bytesOf(tensor: Tensor): Uint8Array {

@@ -127,6 +127,16 @@ describe("among strangers", () => {
   });
 });
 
+describe("a model's bound on the steps of a pass", () => {
+  test("holds for a prompt that has the machine to itself too", async () => {
+    const promptIds = Array.from({ length: 40 }, (_, i) => i % 29);
+    const { engine, steps } = await startEngine({ prefillChunk: 4, maxPassSteps: 6 });
+    const [sequence] = engine.submit([request({ promptIds })]);
+    expect((await gather(sequence!)).tokenIds).toEqual(tokensAlone(request({ promptIds })));
+    expect(Math.max(...steps.map(({ numPromptTokens }) => numPromptTokens))).toBe(6);
+  });
+});
+
 describe("logits are asked for only where they are needed", () => {
   test("for the prompt's last token and every decoded one", async () => {
     const { engine, runners } = await startEngine({ prefillChunk: 3 });

@@ -14,6 +14,8 @@ const NUM_WORDS = 6;
 export interface FakeRunnerOptions {
   readonly numSlots: number;
   readonly vocabSize?: number;
+  /** Of its manifest. */
+  readonly maxPassSteps?: number;
   /** Awaited within every call. By default one turn of the event loop. */
   readonly pace?: (() => Promise<unknown>) | undefined;
   /** Called before every call takes effect; throws to inject a fault, of which the state does not recover. */
@@ -86,7 +88,7 @@ export class FakeRunner implements ModelRunner {
   constructor(options: FakeRunnerOptions) {
     this.#options = options;
     this.numSlots = options.numSlots;
-    this.manifest = fakeManifest(options.vocabSize ?? 29);
+    this.manifest = { ...fakeManifest(options.vocabSize ?? 29), maxPassSteps: options.maxPassSteps };
     // A slot nobody cleared holds somebody's past.
     this.#states = Array.from({ length: options.numSlots }, (_, slot) => fakeState().fill(0xdead0000 + slot));
   }

@@ -3,6 +3,7 @@ import { type MambaConfig, mixer } from "../../model/families/mamba.ts";
 import type { Value } from "../../onnx/graph.ts";
 import { type Lowering, silu, sizes } from "../lowering.ts";
 import { transposedTensor, vectorTensor } from "../matrix.ts";
+import { pastState, presentState } from "../states.ts";
 
 const TO_THE_END = 2 ** 31 - 1;
 
@@ -14,20 +15,16 @@ const TO_THE_END = 2 ** 31 - 1;
  * Plain operators, not `CausalConvWithState`: that kernel walks the channels one by one and takes 15 ns for each, four
  * times what these take together (docs/compiler.md).
  */
-export function causalConv(
-  { graph: g, weight, steps }: Lowering,
-  config: MambaConfig,
-  layer: number,
-  uRaw: Value,
-): Value {
+export function causalConv(lowering: Lowering, config: MambaConfig, layer: number, uRaw: Value): Value {
+  const { graph: g, weight, steps, float } = lowering;
   const { dInner: E, convKernel: K } = config;
   const name = `${mixer(layer)}.conv1d`;
-  const past = g.input(`past_conv.${layer}`, "f32", ["B", K - 1, E]);
+  const past = pastState(lowering, `conv.${layer}`, float);
   const window = g.op("Concat", [past, uRaw], { axis: 1 });
   const slice = (from: number, to: number) => g.op("Slice", [window, sizes(g, from), sizes(g, to), sizes(g, 1)]);
-  g.output(`present_conv.${layer}`, slice(1 - K, TO_THE_END), "f32", ["B", K - 1, E]);
+  presentState(lowering, `conv.${layer}`, slice(1 - K, TO_THE_END), float);
 
-  const taps = transposedTensor(weight(`${name}.weight`), [E, K]);
+  const taps = transposedTensor(weight(`${name}.weight`), [E, K], { float });
   let sum: Value;
   if (steps === "one") {
     const products = g.op("Mul", [window, g.initializer(`${name}.taps`, taps)]);
@@ -38,19 +35,20 @@ export function causalConv(
     sum = products.reduce((a, b) => g.op("Add", [a, b]));
   }
   if (config.useConvBias) {
-    sum = g.op("Add", [sum, g.initializer(`${name}.bias`, vectorTensor(weight(`${name}.bias`)))]);
+    sum = g.op("Add", [sum, g.initializer(`${name}.bias`, vectorTensor(weight(`${name}.bias`), float))]);
   }
   return silu(g, sum);
 }
 
 /** The same of the first half of xz [B,T,2E], through our own operator. */
-export function ownCausalConv({ graph: g, weight }: Lowering, config: MambaConfig, layer: number, xz: Value): Value {
+export function ownCausalConv(lowering: Lowering, config: MambaConfig, layer: number, xz: Value): Value {
+  const { graph: g, weight } = lowering;
   const { dInner: E, convKernel: K } = config;
   const name = `${mixer(layer)}.conv1d`;
-  const past = g.input(`past_conv.${layer}`, "f32", ["B", K - 1, E]);
+  const past = pastState(lowering, `conv.${layer}`);
   const taps = g.initializer(`${name}.taps`, transposedTensor(weight(`${name}.weight`), [E, K]));
   const bias = config.useConvBias ? [g.initializer(`${name}.bias`, vectorTensor(weight(`${name}.bias`)))] : [];
   const [u, present] = g.ops("densemamba.CausalConv", [xz, past, taps, ...bias], 2) as [Value, Value];
-  g.output(`present_conv.${layer}`, present, "f32", ["B", K - 1, E]);
+  presentState(lowering, `conv.${layer}`, present);
   return u;
 }

@@ -30,7 +30,7 @@ export function denseKeyValues(
     const shallower = links.map((link) => link[which]).reduce((a, b) => g.op("Add", [a, b]));
     const read = g.op("Mul", [denseGate(lowering, layer, x, which), shallower]);
     const normWeight = weight(`${attention(layer)}.${which}_norm.weight`);
-    return addRmsNorm(lowering, own, read, normWeight, config.normEpsilon)[0];
+    return addRmsNorm(lowering, own, read, normWeight, config.normEpsilon, lowering.float)[0];
   };
   return { k: fuse("k", k), v: fuse("v", v) };
 }

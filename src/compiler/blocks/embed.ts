@@ -1,11 +1,11 @@
 /** Token ids to the residual stream. */
 import type { Value } from "../../onnx/graph.ts";
-import type { Lowering } from "../lowering.ts";
+import { type Lowering, widened } from "../lowering.ts";
 import { matrix, matrixTensor } from "../matrix.ts";
 import { bitsOf, quantize } from "../quantize.ts";
 
 /**
- * i64 [B,T] -> [B,T,D], rows of the table `<name>.weight`. In fewer bits the rows are expanded as they are picked, from the
+ * i64 [B,T] -> f32 [B,T,D], rows of the table `<name>.weight`. In fewer bits the rows are expanded as they are picked, from the
  * codes and scales that a tied head multiplies with: the table stands once in the file and is small in memory too.
  */
 export function embed(lowering: Lowering, tokenIds: Value, name: string): Value {
@@ -14,7 +14,8 @@ export function embed(lowering: Lowering, tokenIds: Value, name: string): Value 
   const bits = bitsOf(lowering, "table", table);
   const quantized = bits && quantize(table, name, bits, kind === "kernels" ? "tiles" : "rows");
   if (quantized === undefined) {
-    return g.op("Gather", [g.initializer(`${name}.weight`, matrixTensor(table)), tokenIds]);
+    const rows = g.initializer(`${name}.weight`, matrixTensor(table, lowering.float));
+    return widened(lowering, g.op("Gather", [rows, tokenIds]));
   }
   if (kind === "kernels") {
     const codes = g.initializer(`${name}.codes`, quantized.codes);

@@ -4,24 +4,30 @@ import { type Graph, tensor, type Value } from "../../onnx/graph.ts";
 import { f32Tensor, i64Tensor, type Tensor } from "../../onnx/tensor.ts";
 import type { Decoder } from "../decoder.ts";
 import { linear } from "../linear.ts";
-import { type Lowering, sizes } from "../lowering.ts";
+import { type Lowering, narrowed, sizes, widened } from "../lowering.ts";
 import { addRmsNorm } from "./rms-norm.ts";
 
 /**
- * Logits [R,V] of the rows asked for; `sum` and `pending` are [B,T,D]. Rows are picked before the norm and the head,
+ * Logits, f32 [R,V], of the rows asked for; `sum`, f32, and `pending` are [B,T,D]. Rows are picked before the norm and the head,
  * which is the largest matrix of a small model: a chunk of a prompt that asks for none pays for none.
  */
-export function logits(lowering: Lowering, decoder: Decoder, sum: Value, pending: Value, logitRows: Value): Value {
+export function logits(
+  lowering: Lowering,
+  decoder: Decoder,
+  { sum, pending }: { readonly sum: Value; readonly pending: Value },
+  logitRows: Value,
+): Value {
   const { graph: g, weight } = lowering;
   const pick = (x: Value) => g.op("Gather", [g.op("Reshape", [x, sizes(g, -1, decoder.hiddenSize)]), logitRows]);
   const [x] = addRmsNorm(
     lowering,
     pick(sum),
-    pick(pending),
+    widened(lowering, pick(pending)),
     weight(`${decoder.finalNorm}.weight`),
     decoder.normEpsilon,
+    "f32",
   );
-  const result = linear(lowering, x, decoder.head, { role: "table" });
+  const result = widened(lowering, linear(lowering, narrowed(lowering, x), decoder.head, { role: "table" }));
   g.output("logits", result, "f32", ["R", decoder.vocabSize]);
   return result;
 }

@@ -7,39 +7,41 @@
  */
 import { headDecays, POSITION_BASE, type RetNetConfig, rotationAngles } from "../../model/families/retnet.ts";
 import type { Graph, Value } from "../../onnx/graph.ts";
-import { DATA_TYPE_CODES, type DataType, f64Tensor, i64Tensor } from "../../onnx/tensor.ts";
-import { type Lowering, sizes } from "../lowering.ts";
+import { f64Tensor, i64Tensor } from "../../onnx/tensor.ts";
+import { cast, type Lowering, sizes } from "../lowering.ts";
+import { pastState, presentState } from "../states.ts";
 
 export interface Positions {
-  /** f32 [B·T, dk/2], by `rows`. */
+  /** [B·T, dk/2], by `rows`. All but `rows` are of the lowering's type. */
   readonly cos: Value;
   readonly sin: Value;
   /** i64 [B,T]: 0, 1, 2, … */
   readonly rows: Value;
-  /** f32 [B,T,H,1]: 1 / √(1 + γ + … + γ^position) */
+  /** [B,T,H,1]: 1 / √(1 + γ + … + γ^position) */
   readonly normalizer: Value;
 }
 
 /** Reads `past_position` and writes `present_position`, [B,2]: two digits, low and high, of how many tokens were read. */
-export function positions({ graph: g, steps }: Lowering, config: RetNetConfig, tokenIds: Value): Positions {
+export function positions(lowering: Lowering, config: RetNetConfig, tokenIds: Value): Positions {
+  const { graph: g, steps } = lowering;
   const angles = rotationAngles(config);
   const decays = headDecays(config);
   const f64 = (...values: number[]) => g.constant(f64Tensor([values.length], values));
 
-  const past = g.input("past_position", "f32", ["B", 2]);
+  const past = pastState(lowering, "position");
   const column = g.constant(f64Tensor([2, 1], [1, POSITION_BASE]));
   const first = g.op("MatMul", [cast(g, past, "f64"), column]); // [B,1]
   const numSteps = steps === "one" ? f64(1) : cast(g, sizeOf(g, tokenIds, 1), "f64"); // [1]
   const next = g.op("Add", [first, numSteps]);
   const high = g.op("Floor", [g.op("Div", [next, f64(POSITION_BASE)])]);
   const low = g.op("Sub", [next, g.op("Mul", [high, f64(POSITION_BASE)])]);
-  g.output("present_position", cast(g, g.op("Concat", [low, high], { axis: 1 }), "f32"), "f32", ["B", 2]);
+  presentState(lowering, "position", cast(g, g.op("Concat", [low, high], { axis: 1 }), "f32"));
 
   const position = steps === "one" ? first : g.op("Add", [first, cast(g, rangeTo(g, sizeOf(g, tokenIds, 1)), "f64")]);
   const perStep = g.op("Unsqueeze", [position, sizes(g, 2)]); // [B,T,1]
   const phase = g.op("Mul", [perStep, g.initializer("angles", f64Tensor([angles.length], angles))]);
   const table = (op: "Cos" | "Sin") =>
-    g.op("Reshape", [cast(g, g.op(op, [phase]), "f32"), sizes(g, -1, angles.length)]);
+    g.op("Reshape", [cast(g, g.op(op, [phase]), lowering.float), sizes(g, -1, angles.length)]);
 
   const exponent = g.op("Mul", [g.op("Add", [perStep, f64(1)]), f64(...decays.map(Math.log))]);
   const remaining = g.op("Sub", [f64(1), g.op("Exp", [exponent])]); // 1 - γ^(position + 1)
@@ -48,17 +50,13 @@ export function positions({ graph: g, steps }: Lowering, config: RetNetConfig, t
     cos: table("Cos"),
     sin: table("Sin"),
     rows: g.op("Reshape", [rangeTo(g, g.op("Size", [tokenIds])), g.op("Shape", [tokenIds])]),
-    normalizer: g.op("Unsqueeze", [cast(g, normalizer, "f32"), sizes(g, 3)]),
+    normalizer: g.op("Unsqueeze", [cast(g, normalizer, lowering.float), sizes(g, 3)]),
   };
 }
 
 /** Turns pairs of neighbours of each head by θ · position: [B,T,H·dk] -> [B,T,H·dk]. */
 export function rotate({ graph: g }: Lowering, x: Value, { cos, sin, rows }: Positions): Value {
   return g.op("com.microsoft.RotaryEmbedding", [x, rows, cos, sin], { interleaved: 1 });
-}
-
-export function cast(g: Graph, x: Value, to: DataType): Value {
-  return g.op("Cast", [x], { to: DATA_TYPE_CODES[to] });
 }
 
 /** i64 [1]: the length of an axis. */

@@ -5,8 +5,10 @@
 import { headDecays, type RetNetConfig } from "../../model/families/retnet.ts";
 import { float, type Graph, type Value } from "../../onnx/graph.ts";
 import { f32Tensor } from "../../onnx/tensor.ts";
-import { type Lowering, sizes } from "../lowering.ts";
-import { cast, rangeTo, sizeOf } from "./position.ts";
+import { cast, type Lowering, sizes } from "../lowering.ts";
+import { type FloatType, floatTensor } from "../matrix.ts";
+import { pastState, presentState, stateType } from "../states.ts";
+import { rangeTo, sizeOf } from "./position.ts";
 
 export interface RetentionInputs {
   /** [B,T,H·dk] each, rotated. */
@@ -22,14 +24,16 @@ export type Retention = (layer: number, inputs: RetentionInputs) => Value;
 /** Lowers what all layers share, the powers of γ, and gives the layers' own part. Neither form has control flow. */
 export function retention(lowering: Lowering, config: RetNetConfig, tokenIds: Value): Retention {
   const { graph: g, steps } = lowering;
-  const { numHeads: H, keyDim, valueDim } = config;
-  const oneStep = lowering.kind === "kernels" ? oneOwnStep(g, config) : onePlainStep(g, config, tokenIds);
-  const retain = steps === "one" ? oneStep : oneChunk(g, config, tokenIds);
-  const shape = ["B", H, keyDim / H, valueDim / H];
-  return (layer, inputs) => {
-    const { y, present } = retain(g.input(`past_kv.${layer}`, "f32", shape), inputs);
-    g.output(`present_kv.${layer}`, present, "f32", shape);
-    return y;
+  // Of all layers, and of what works on it: a state that has to be f32 is read and written as it is.
+  const dtype = stateType(lowering, "kv.0");
+  const oneStep = lowering.kind === "kernels" ? oneOwnStep(g, config) : onePlainStep(g, config, tokenIds, dtype);
+  const retain = steps === "one" ? oneStep : oneChunk(g, config, tokenIds, dtype);
+  const converted = (x: Value, to: FloatType) => (dtype === lowering.float ? x : cast(g, x, to));
+  return (layer, { q, k, v }) => {
+    const [ownQ, ownK, ownV] = [q, k, v].map((x) => converted(x, dtype)) as [Value, Value, Value];
+    const { y, present } = retain(pastState(lowering, `kv.${layer}`, dtype), { q: ownQ, k: ownK, v: ownV });
+    presentState(lowering, `kv.${layer}`, present, dtype);
+    return converted(y, lowering.float);
   };
 }
 
@@ -40,10 +44,11 @@ type Retain = (past: Value, inputs: RetentionInputs) => { readonly y: Value; rea
  * buffer. It walks over the state fewer times than plain operators do: a step is 1.7 times as fast for one sequence and
  * 3.7 times for eight (docs/compiler.md).
  */
-function onePlainStep(g: Graph, config: RetNetConfig, tokenIds: Value): Retain {
+function onePlainStep(g: Graph, config: RetNetConfig, tokenIds: Value, dtype: FloatType): Retain {
   const { numHeads: H, valueDim } = config;
   const shape = g.op("Concat", [g.op("Shape", [tokenIds]), sizes(g, H)], { axis: 0 });
-  const logDecay = g.op("Expand", [g.constant(f32Tensor([H], headDecays(config).map(Math.log))), shape]); // [B,1,H]
+  const logs = headDecays(config).map(Math.log);
+  const logDecay = g.op("Expand", [g.constant(floatTensor(dtype, [H], logs)), shape]); // [B,1,H]
   return (past, { q, k, v }) => {
     const [y, present] = g.ops("com.microsoft.LinearAttention", [q, k, v, past, logDecay], 2, {
       q_num_heads: H,
@@ -68,16 +73,16 @@ function oneOwnStep(g: Graph, config: RetNetConfig): Retain {
  * One chunk of the chunk-wise form: its own steps see each other in parallel, the past is read and advanced once.
  * `LinearAttention` would walk over the state at every step.
  */
-function oneChunk(g: Graph, config: RetNetConfig, tokenIds: Value): Retain {
+function oneChunk(g: Graph, config: RetNetConfig, tokenIds: Value, dtype: FloatType): Retain {
   const one = g.constant(f32Tensor([], [1]));
   const numSteps = sizeOf(g, tokenIds, 1);
   const row = cast(g, rangeTo(g, numSteps), "f32"); // j: [T]
   const column = g.op("Unsqueeze", [row, sizes(g, 1)]); // i: [T,1]
   const age = g.op("Relu", [g.op("Sub", [column, row])]);
-  const between = g.op("Trilu", [powers(g, config, age)], { upper: 0 }); // [H,T,T]: γ^(i-j) where i ≥ j, else 0
-  const sinceStart = powers(g, config, g.op("Add", [column, one])); // [H,T,1]: γ^(i+1)
+  const between = g.op("Trilu", [powers(g, config, age, dtype)], { upper: 0 }); // [H,T,T]: γ^(i-j) where i ≥ j, else 0
+  const sinceStart = powers(g, config, g.op("Add", [column, one]), dtype); // [H,T,1]: γ^(i+1)
   const last = g.op("Sub", [cast(g, numSteps, "f32"), one]);
-  const untilEnd = powers(g, config, g.op("Sub", [last, column])); // [H,T,1]: γ^(T-1-i)
+  const untilEnd = powers(g, config, g.op("Sub", [last, column]), dtype); // [H,T,1]: γ^(T-1-i)
 
   const toHeads = (x: Value) => g.op("Reshape", [x, sizes(g, 0, 0, config.numHeads, -1)]);
   const swap = (x: Value) => g.op("Transpose", [x], { perm: [0, 2, 1, 3] });
@@ -90,17 +95,18 @@ function oneChunk(g: Graph, config: RetNetConfig, tokenIds: Value): Retain {
     const fromChunk = g.op("MatMul", [g.op("Mul", [scores, between]), v]);
 
     // NOTE: T is taken from `fromPast`, so that the past is read out before the present may overwrite it.
-    const kept = g.op("Mul", [past, powers(g, config, cast(g, sizeOf(g, fromPast, 2), "f32"))]);
+    const kept = g.op("Mul", [past, powers(g, config, cast(g, sizeOf(g, fromPast, 2), "f32"), dtype)]);
     const added = g.op("com.microsoft.FusedMatMul", [g.op("Mul", [k, untilEnd]), v], { transA: 1 });
     return { y: swap(g.op("Add", [fromPast, fromChunk])), present: g.op("Add", [kept, added]) };
   };
 }
 
 /**
- * γ^n of each head: n [...] of at most two axes -> [H, ...]. In f32: the larger the exponent, the less of γ^n is left
+ * γ^n of each head: n, f32 [...] of at most two axes -> [H, ...]. Computed in f32: the larger the exponent, the less of γ^n is left
  * for its rounding to matter.
  */
-function powers(g: Graph, config: RetNetConfig, n: Value): Value {
+function powers(g: Graph, config: RetNetConfig, n: Value, dtype: FloatType): Value {
   const logs = g.constant(f32Tensor([config.numHeads, 1, 1], headDecays(config).map(Math.log)));
-  return g.op("Exp", [g.op("Mul", [n, logs])]);
+  const result = g.op("Exp", [g.op("Mul", [n, logs])]);
+  return dtype === "f32" ? result : cast(g, result, dtype);
 }

@@ -1,12 +1,21 @@
-/** x · rsqrt(mean(x²) + ε) · weight. Twin: `rmsNorm` in model/reference/math.ts. */
+/**
+ * x · rsqrt(mean(x²) + ε) · weight. Twin: `rmsNorm` in model/reference/math.ts. `dtype` is that of inputs and results;
+ * ONNX Runtime sums squares in f32 in either.
+ */
 import type { WeightTensor } from "../../model/weights.ts";
 import { float, type Value } from "../../onnx/graph.ts";
 import type { Lowering } from "../lowering.ts";
-import { vectorTensor } from "../matrix.ts";
+import { type FloatType, vectorTensor } from "../matrix.ts";
 
 /** [..., D] -> [..., D]. */
-export function rmsNorm({ graph: g }: Lowering, x: Value, weight: WeightTensor, epsilon: number): Value {
-  const gamma = g.initializer(weight.name, vectorTensor(weight));
+export function rmsNorm(
+  { graph: g }: Lowering,
+  x: Value,
+  weight: WeightTensor,
+  epsilon: number,
+  dtype: FloatType,
+): Value {
+  const gamma = g.initializer(weight.name, vectorTensor(weight, dtype));
   return g.op("SimplifiedLayerNormalization", [x, gamma], { axis: -1, epsilon: float(epsilon) });
 }
 
@@ -17,8 +26,9 @@ export function addRmsNorm(
   pending: Value,
   weight: WeightTensor,
   epsilon: number,
+  dtype: FloatType,
 ): [normed: Value, sum: Value] {
-  const gamma = g.initializer(weight.name, vectorTensor(weight));
+  const gamma = g.initializer(weight.name, vectorTensor(weight, dtype));
   const outputs = g.ops("com.microsoft.SkipSimplifiedLayerNormalization", [pending, sum, gamma], 4, {
     epsilon: float(epsilon),
   });

@@ -3,7 +3,7 @@ import { type MambaConfig, mixer } from "../../model/families/mamba.ts";
 import { float, type Graph, type Value } from "../../onnx/graph.ts";
 import { f32Tensor } from "../../onnx/tensor.ts";
 import { linear } from "../linear.ts";
-import { type Lowering, split } from "../lowering.ts";
+import { type Lowering, split, widened } from "../lowering.ts";
 
 export interface SelectiveParameters {
   /** Δ [B,T,E], > 0 */
@@ -14,7 +14,7 @@ export interface SelectiveParameters {
   readonly C: Value;
 }
 
-/** [dt, B, C] = W_x u, each normalised in a Falcon-Mamba; Δ = softplus(W_dt dt + b). u is [B,T,E]. */
+/** [dt, B, C] = W_x u, each normalised in a Falcon-Mamba; Δ = softplus(W_dt dt + b). u is [B,T,E]; what it gives is f32. */
 export function selectiveParameters(
   lowering: Lowering,
   config: MambaConfig,
@@ -25,7 +25,7 @@ export function selectiveParameters(
   const { timeStepRank: R, stateSize: N, parameterNormEpsilon: epsilon } = config;
   const name = mixer(layer);
   const widths = [R, N, N];
-  const parts = split(g, linear(lowering, u, `${name}.x_proj`, { role: "selection" }), widths);
+  const parts = split(g, widened(lowering, linear(lowering, u, `${name}.x_proj`, { role: "selection" })), widths);
   const [dt, B, C] = parts.map((part, i) =>
     epsilon === undefined ? part : unweightedRmsNorm(g, part, widths[i]!, epsilon),
   ) as [Value, Value, Value];

@@ -3,6 +3,7 @@ import { type MambaConfig, mixer } from "../../model/families/mamba.ts";
 import { float, type Graph, type Value } from "../../onnx/graph.ts";
 import { type Lowering, sizes } from "../lowering.ts";
 import { negatedExp, transposedTensor, vectorTensor } from "../matrix.ts";
+import { pastState, presentState } from "../states.ts";
 import type { SelectiveParameters } from "./selective-parameters.ts";
 
 export interface ScanResult {
@@ -13,27 +14,28 @@ export interface ScanResult {
 }
 
 /**
- * Reads `past_ssm.<layer>`, writes `present_ssm.<layer>`, both [B,N,E]: E innermost, so that every operation runs along
+ * All in f32. Reads `past_ssm.<layer>`, writes `present_ssm.<layer>`, both [B,N,E]: E innermost, so that every operation runs along
  * contiguous channels. The past's one reader is an operand of the sum that writes the present, so the two may be one
  * buffer; `Scan` reads the past in its first step and writes the present in its last.
  */
 export function selectiveScan(
-  { graph: g, weight, steps }: Lowering,
+  lowering: Lowering,
   config: MambaConfig,
   layer: number,
   { u, delta, B, C }: SelectiveParameters & { readonly u: Value },
   isRead: boolean,
 ): ScanResult {
+  const { graph: g, weight, steps } = lowering;
   const { dInner: E, stateSize: N } = config;
   const name = mixer(layer);
-  const past = g.input(`past_ssm.${layer}`, "f32", ["B", N, E]);
-  const A = g.initializer(`${name}.A`, transposedTensor(weight(`${name}.A_log`), [E, N], negatedExp));
+  const past = pastState(lowering, `ssm.${layer}`);
+  const A = g.initializer(`${name}.A`, transposedTensor(weight(`${name}.A_log`), [E, N], { map: negatedExp }));
   const deltaU = g.op("Mul", [delta, u]);
 
   if (steps === "one") {
     const column = g.op("Reshape", [B, sizes(g, 0, N, 1)]);
     const present = step(g, past, { A, delta, deltaU, B: column });
-    g.output(`present_ssm.${layer}`, present, "f32", ["B", N, E]);
+    presentState(lowering, `ssm.${layer}`, present);
     return { y: g.op("MatMul", [C, present]), history: present };
   }
 
@@ -62,7 +64,7 @@ export function selectiveScan(
     scan_input_axes: scanned.map(() => 1),
     scan_output_axes: Array<number>(numScanOutputs).fill(1),
   });
-  g.output(`present_ssm.${layer}`, present!, "f32", ["B", N, E]);
+  presentState(lowering, `ssm.${layer}`, present!);
   return { y: g.op("Squeeze", [y!, sizes(g, 2)]), history: history ?? present! };
 }
 
@@ -84,19 +86,20 @@ export interface OwnScanInputs {
  * read and written once. Its result is what `W_out` multiplies: [B,T,E].
  */
 export function ownSelectiveScan(
-  { graph: g, weight, steps }: Lowering,
+  lowering: Lowering,
   config: MambaConfig,
   layer: number,
   { xz, u, parameters, gates, linked }: OwnScanInputs,
   isRead: boolean,
 ): { readonly y: Value; readonly history: Value } {
+  const { graph: g, weight, steps } = lowering;
   const { dInner: E, stateSize: N, timeStepRank: R } = config;
   const name = mixer(layer);
-  const past = g.input(`past_ssm.${layer}`, "f32", ["B", N, E]);
+  const past = pastState(lowering, `ssm.${layer}`);
   const weights = [
     g.initializer(`${name}.dt_proj.transposed`, transposedTensor(weight(`${name}.dt_proj.weight`), [E, R])),
     g.initializer(`${name}.dt_proj.bias`, vectorTensor(weight(`${name}.dt_proj.bias`))),
-    g.initializer(`${name}.A`, transposedTensor(weight(`${name}.A_log`), [E, N], negatedExp)),
+    g.initializer(`${name}.A`, transposedTensor(weight(`${name}.A_log`), [E, N], { map: negatedExp })),
     g.initializer(`${name}.D`, vectorTensor(weight(`${name}.D`))),
   ];
   const keepsHistory = isRead && steps === "many";
@@ -111,7 +114,7 @@ export function ownSelectiveScan(
       ...(config.parameterNormEpsilon === undefined ? {} : { epsilon: float(config.parameterNormEpsilon) }),
     },
   ) as [Value, Value, Value?];
-  g.output(`present_ssm.${layer}`, present, "f32", ["B", N, E]);
+  presentState(lowering, `ssm.${layer}`, present);
   return { y, history: history ?? present };
 }
 

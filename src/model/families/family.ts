@@ -3,7 +3,7 @@
  * it remembers of a sequence. One file a family beside this one; `registry.ts` lists them. Knows nothing of ONNX.
  */
 import type { ModelSizes } from "../artifact.ts";
-import type { StateSpec } from "../state.ts";
+import type { StateLayout } from "../state.ts";
 import type { WeightTensor } from "../weights.ts";
 import type { MambaConfig } from "./mamba.ts";
 import type { RetNetConfig } from "./retnet.ts";
@@ -35,11 +35,23 @@ export interface ModelDescription {
    * saved all the same.
    */
   readonly ignored?: readonly string[];
-  readonly state: StateSpec;
+  readonly state: readonly StateLayout[];
+  /** The most steps that a pass of one sequence may have, see `boundedSteps`. */
+  readonly maxPassSteps: number;
 }
 
 /** Discriminated by `kind`. Families may share one. */
 export type Architecture = MambaConfig | RetNetConfig;
+
+/** What a pass may hold at once of one of its tensors. */
+const MAX_TENSOR_BYTES = 2 ** 28;
+
+/** The most steps, a power of two, for which a pass's largest f32 tensor, `numElements` of it, stays below 256 MiB. */
+export function boundedSteps(numElements: (numSteps: number) => number): number {
+  let numSteps = 1;
+  while (numElements(2 * numSteps) * 4 <= MAX_TENSOR_BYTES) numSteps *= 2;
+  return numSteps;
+}
 
 export interface ExpectedTensor {
   readonly name: string;

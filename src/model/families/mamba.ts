@@ -3,9 +3,9 @@
  * checkpoint formats are described in docs/compiler.md. Knows nothing of ONNX.
  */
 import { readBoolean, readInt, readNumber } from "../config-json.ts";
-import type { StateSpec } from "../state.ts";
+import type { StateLayout } from "../state.ts";
 import { invalidCheckpoint, type WeightTensor } from "../weights.ts";
-import type { ConfigJson, ExpectedTensor, Family, ModelDescription } from "./family.ts";
+import { boundedSteps, type ConfigJson, type ExpectedTensor, type Family, type ModelDescription } from "./family.ts";
 
 export interface MambaConfig {
   readonly kind: "mamba";
@@ -77,6 +77,7 @@ export function describe(
     tensors: expectedTensors(config),
     ignored: config.tieEmbeddings ? ["lm_head.weight"] : [],
     state: stateSpec(config),
+    maxPassSteps: maxPassSteps(config),
   };
 }
 
@@ -163,10 +164,15 @@ function expectedTensors(config: MambaConfig): ExpectedTensor[] {
   return tensors.map(([name, shape]) => ({ name, shape }));
 }
 
+/** Dense links read the hidden states of every step of a pass; without them `in_proj` has the largest result. */
+function maxPassSteps({ dInner: E, stateSize: N, denseLayers }: MambaConfig): number {
+  return boundedSteps((numSteps) => numSteps * (denseLayers > 0 ? Math.max(2, N) : 2) * E);
+}
+
 /** Per layer: `conv`, the last K - 1 inputs of the convolution, oldest first; `ssm`, the hidden state, E innermost. */
-function stateSpec({ numLayers, dInner: E, stateSize: N, convKernel: K }: MambaConfig): StateSpec {
+function stateSpec({ numLayers, dInner: E, stateSize: N, convKernel: K }: MambaConfig): StateLayout[] {
   return Array.from({ length: numLayers }, (_, l) => [
-    { name: `conv.${l}`, shape: [K - 1, E] },
-    { name: `ssm.${l}`, shape: [N, E] },
+    { name: `conv.${l}`, shape: [K - 1, E], mayNarrow: true },
+    { name: `ssm.${l}`, shape: [N, E], mayNarrow: true },
   ]).flat();
 }

@@ -4,9 +4,9 @@
  * Knows nothing of ONNX.
  */
 import { readBoolean, readInt, readNumber } from "../config-json.ts";
-import type { StateSpec } from "../state.ts";
+import type { StateLayout } from "../state.ts";
 import { invalidCheckpoint, type WeightTensor } from "../weights.ts";
-import type { ConfigJson, ExpectedTensor, Family, ModelDescription } from "./family.ts";
+import { boundedSteps, type ConfigJson, type ExpectedTensor, type Family, type ModelDescription } from "./family.ts";
 
 export interface RetNetConfig {
   readonly kind: "retnet";
@@ -63,6 +63,7 @@ function describe(json: ConfigJson, tensors: ReadonlyMap<string, WeightTensor>, 
     tensors: expectedTensors(config),
     ignored: ignoredTensors(config),
     state: stateSpec(config),
+    maxPassSteps: maxPassSteps(config),
   };
 }
 
@@ -136,13 +137,25 @@ export function rotationAngles({ keyDim, numHeads }: RetNetConfig): number[] {
  */
 export const POSITION_BASE = 2 ** 20;
 
+/** A pass is one chunk, whose steps all see each other: H scores for each pair of them. */
+function maxPassSteps({ numHeads: H, valueDim }: RetNetConfig): number {
+  return boundedSteps((numSteps) => Math.max(H * numSteps ** 2, numSteps * 2 * valueDim));
+}
+
+/**
+ * With more heads the slowest one's sum runs over so many steps that a step's share of it is lost in f16's rounding: at five
+ * 512, of which f16, with 11 bits, keeps no more than two digits each.
+ */
+const MAX_NARROW_HEADS = 4;
+
 /** Per head: `kv`, Σ γ^age k ⊗ v over the past, not normalised, dv innermost. One `position` for all layers. */
-function stateSpec({ numLayers, numHeads: H, keyDim, valueDim }: RetNetConfig): StateSpec {
+function stateSpec({ numLayers, numHeads: H, keyDim, valueDim }: RetNetConfig): StateLayout[] {
   const layers = Array.from({ length: numLayers }, (_, l) => ({
     name: `kv.${l}`,
     shape: [H, keyDim / H, valueDim / H],
+    mayNarrow: H <= MAX_NARROW_HEADS,
   }));
-  return [{ name: "position", shape: [2] }, ...layers];
+  return [{ name: "position", shape: [2], mayNarrow: false }, ...layers];
 }
 
 function expectedTensors(config: RetNetConfig): ExpectedTensor[] {

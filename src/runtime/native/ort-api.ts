@@ -22,7 +22,7 @@ const SEVERITY_FATAL = 4; // failures come back as statuses; printing them as we
 const OPTIMIZATION_ALL = 99;
 const ARENA_ALLOCATOR = 1;
 const DEFAULT_MEMORY = 0;
-const ELEMENT_TYPES = { float32: 1, int64: 7 } as const;
+const ELEMENT_TYPES = { float32: 1, int64: 7, float16: 10 } as const;
 
 export type ElementType = keyof typeof ELEMENT_TYPES;
 

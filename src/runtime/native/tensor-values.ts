@@ -70,7 +70,7 @@ export class StateValues {
       try {
         for (const tensor of this.#states.tensors) {
           const data = slotRange(tensor, firstSlot, numSlots);
-          values.push(this.#api.createTensor(this.#memoryInfo, "float32", data, [numSlots, ...tensor.shape]));
+          values.push(this.#api.createTensor(this.#memoryInfo, tensor.type, data, [numSlots, ...tensor.shape]));
         }
         return values;
       } catch (error) {

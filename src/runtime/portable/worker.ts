@@ -71,7 +71,7 @@ async function run({ any, one }: Sessions, states: SlotStates, request: RunReque
   const fetched = numRows === 0 ? [] : FIXED_OUTPUTS;
   const fetches: Record<string, OnnxValue | null> = Object.fromEntries(fetched.map((name) => [name, null]));
   for (const tensor of states.tensors) {
-    const value = new Tensor("float32", slotRange(tensor, firstSlot, numSequences), [numSequences, ...tensor.shape]);
+    const value = new Tensor(tensor.type, slotRange(tensor, firstSlot, numSequences), [numSequences, ...tensor.shape]);
     feeds[`past_${tensor.name}`] = value;
     fetches[`present_${tensor.name}`] = value;
   }

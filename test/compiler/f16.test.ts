@@ -1,0 +1,203 @@
+/**
+ * Graphs in f16. ONNX Runtime's CPU computes in f32 between casts, so what shows here is the rounding of weights and states:
+ * docs/compiler.md, "f16", has what f16 arithmetic adds.
+ */
+import { readFileSync } from "node:fs";
+import { rm } from "node:fs/promises";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { ensureArtifact } from "../../src/compiler/artifact-cache.ts";
+import { compileModel } from "../../src/compiler/compile.ts";
+import { assertInPlaceSafe } from "../../src/compiler/in-place.ts";
+import { lower } from "../../src/compiler/lowering.ts";
+import type { LoweringKind, Manifest } from "../../src/model/artifact.ts";
+import { openCheckpoint } from "../../src/model/checkpoint.ts";
+import { readManifest } from "../../src/model/manifest.ts";
+import { stateBytes } from "../../src/model/state.ts";
+import { openRunner } from "../../src/runtime/open.ts";
+import { maxDifference, relativeError } from "../helpers/arrays.ts";
+import {
+  randomCheckpoint,
+  readRawTensors,
+  TINY_RETNET,
+  TINY_SHAPE,
+  temporaryFolder,
+  writeRawTensors,
+} from "../helpers/checkpoints.ts";
+import { RETNET_GOLDENS, readRetNetGolden } from "../helpers/retnet-goldens.ts";
+import type { TinyFixture } from "../helpers/torch-fixtures.ts";
+import { readTransformersGolden, TRANSFORMERS_GOLDENS } from "../helpers/transformers-goldens.ts";
+import { GraphSession } from "./graph-session.ts";
+
+interface Golden {
+  readonly name: string;
+  readonly modelDir: string;
+  readonly sequences: readonly {
+    readonly tokenIds: readonly number[];
+    readonly logits: readonly ArrayLike<number>[];
+  }[];
+  /** Of every logit. Weights and states in 11 bits: twice what was measured, see docs/compiler.md. */
+  readonly tolerance: number;
+}
+
+const GOLDENS: readonly Golden[] = [
+  ...["torch-tiny-densemamba", "torch-tiny-mamba", "torch-tiny-shared-gate"].map((name) => {
+    const modelDir = join("test/fixtures", name);
+    const { sequences } = JSON.parse(readFileSync(join(modelDir, "expected.json"), "utf8")) as TinyFixture;
+    const renamed = sequences.map(({ token_ids, logits }) => ({ tokenIds: token_ids, logits }));
+    return { name, modelDir, sequences: renamed, tolerance: 0.045 };
+  }),
+  ...TRANSFORMERS_GOLDENS.map((name) => {
+    const { modelDir, sequences } = readTransformersGolden(name);
+    const renamed = sequences.map(({ token_ids, logits }) => ({ tokenIds: token_ids, logits }));
+    return { name, modelDir, sequences: renamed, tolerance: 0.03 };
+  }),
+  ...RETNET_GOLDENS.map((name) => ({ name, ...readRetNetGolden(name), tolerance: 0.1 })),
+];
+
+const sources = await Promise.all(
+  [
+    { name: "DenseMamba", shape: TINY_SHAPE },
+    { name: "Mamba", shape: { ...TINY_SHAPE, denseLayers: 0 } },
+    { name: "DenseRetNet", shape: TINY_RETNET },
+    { name: "DenseRetNet with eight heads", shape: { ...TINY_RETNET, numHeads: 8, keyDim: 32 } },
+  ].map(async ({ name, shape }) => ({ name, modelDir: await randomCheckpoint(shape) })),
+);
+afterAll(() => Promise.all(sources.map(({ modelDir }) => rm(modelDir, { recursive: true }))));
+
+/** An f16 artifact, asked for with our own operators, which do not take f16. */
+async function compiled(modelDir: string) {
+  const dir = temporaryFolder();
+  const manifest = await compileModel({ modelDir, precision: "f16", lowering: "kernels", outDir: dir });
+  return { dir, manifest };
+}
+
+describe.each(GOLDENS)("$name compiled in f16", ({ modelDir, sequences, tolerance }) => {
+  let dir: string;
+  let manifest: Manifest;
+  beforeAll(async () => {
+    ({ dir, manifest } = await compiled(modelDir));
+  });
+  afterAll(() => rm(dir, { recursive: true }));
+
+  it("gives the authors' logits, whole and token by token", async () => {
+    const graph = await GraphSession.open(dir, manifest);
+    const decode = await GraphSession.open(dir, manifest, manifest.decodeGraph);
+    for (const { tokenIds, logits } of sequences) {
+      const whole = await graph.step([tokenIds], graph.emptyStates(1));
+      let states = decode.emptyStates(1);
+      for (const [t, row] of logits.entries()) {
+        const one = await decode.step([[tokenIds[t]!]], states);
+        states = one.states;
+        expect(maxDifference(whole.logits[t]!, row)).toBeLessThan(tolerance);
+        expect(maxDifference(one.logits[0]!, row)).toBeLessThan(tolerance);
+      }
+    }
+    await graph.close();
+    await decode.close();
+  });
+});
+
+describe.each(sources)("a random $name in f16", ({ modelDir }) => {
+  const tokens = [5, 17, 42, 3, 79, 0, 8, 61, 33, 20, 7];
+  let artifact: Awaited<ReturnType<typeof compiled>>;
+  beforeAll(async () => {
+    artifact = await compiled(modelDir);
+  });
+  afterAll(() => rm(artifact.dir, { recursive: true }));
+
+  it("may have its states updated in place, and is plain ONNX", () => {
+    const checkpoint = openCheckpoint(modelDir);
+    for (const steps of ["one", "many"] as const) {
+      const graph = lower(checkpoint, "f16", steps, "kernels");
+      assertInPlaceSafe(graph);
+      expect(graph.nodes.map(({ domain }) => domain)).not.toContain("densemamba");
+    }
+    checkpoint.close();
+  });
+
+  it.each(["native", "portable"] as const)("reads in pieces, beside another, as in one pass (%s)", async (kind) => {
+    const runner = await openRunner(kind, { artifactDir: artifact.dir, numSlots: 3, numThreads: 1, device: "cpu" });
+    const read = async (slot: number, lengths: readonly number[]) => {
+      let start = 0;
+      let logits = new Float32Array();
+      for (const numSteps of lengths) {
+        const tokenIds = tokens.slice(start, start + numSteps);
+        const row = { logitRows: [numSteps - 1], temperatures: [1] };
+        logits = (await runner.run({ firstSlot: slot, numSequences: 1, numSteps, tokenIds, ...row })).logits.slice();
+        start += numSteps;
+      }
+      return logits;
+    };
+    const whole = await read(0, [tokens.length]);
+    expect(relativeError(await read(1, [4, 1, 5, 1]), whole)).toBeLessThan(0.01);
+    // What a snapshot holds is the whole of the state, of its dtypes' size, and goes on in another slot as it was.
+    const state = await runner.readSlot(1);
+    expect(state).toHaveLength(stateBytes(artifact.manifest.state));
+    await runner.writeSlot(2, state);
+    const next = async (slot: number) =>
+      (
+        await runner.run({
+          ...{ firstSlot: slot, numSequences: 1, numSteps: 1, tokenIds: [9] },
+          ...{ logitRows: [0], temperatures: [1] },
+        })
+      ).logits.slice();
+    expect(await next(2)).toEqual(await next(1));
+    await runner.close();
+  });
+});
+
+describe("the state of a model in f16", () => {
+  const bytesOf = async (modelDir: string, precision: "f16" | "f32") => {
+    const dir = temporaryFolder();
+    await compileModel({ modelDir, precision, outDir: dir });
+    const manifest = await readManifest(dir);
+    await rm(dir, { recursive: true });
+    return manifest.state;
+  };
+
+  it("takes half the bytes, a RetNet's position aside", async () => {
+    for (const { modelDir } of sources.slice(0, 3)) {
+      const halves = await bytesOf(modelDir, "f16");
+      const floats = await bytesOf(modelDir, "f32");
+      const exact = halves.filter(({ dtype }) => dtype === "f32");
+      expect(exact.map(({ name }) => name)).toEqual(halves[0]!.name === "position" ? ["position"] : []);
+      expect(stateBytes(halves) - stateBytes(exact)).toBe((stateBytes(floats) - stateBytes(exact)) / 2);
+    }
+  });
+
+  it("stays f32 where a head remembers longer than f16's digits reach", async () => {
+    const state = await bytesOf(sources[3]!.modelDir, "f16");
+    expect(new Set(state.map(({ dtype }) => dtype))).toEqual(new Set(["f32"]));
+  });
+
+  it("is another model's than the same weights' in f32, and the same with or without our operators", async () => {
+    const { modelDir } = sources[0]!;
+    const cacheDir = temporaryFolder();
+    const find = (precision: "f16" | "f32", lowering: LoweringKind) =>
+      ensureArtifact({ modelDir, precision, lowering, cacheDir });
+    const plain = await find("f16", "plain");
+    expect(await find("f16", "kernels")).toEqual({ ...plain, compiled: false });
+    expect(plain.manifest.kernels).toBeUndefined();
+    expect((await find("f32", "plain")).manifest.modelHash).not.toBe(plain.manifest.modelHash);
+    await rm(cacheDir, { recursive: true });
+  });
+});
+
+describe("weights that f16 cannot hold", () => {
+  it("are refused, with the value and the bound", async () => {
+    const modelDir = await randomCheckpoint();
+    const name = "backbone.layers.1.mixer.in_proj.weight";
+    const tensors = readRawTensors(modelDir);
+    const { bytes } = tensors.get(name)!;
+    new DataView(bytes.buffer, bytes.byteOffset).setFloat32(400, 70_000, true);
+    writeRawTensors(modelDir, tensors);
+    const outDir = temporaryFolder();
+    await expect(compileModel({ modelDir, precision: "f16", outDir })).rejects.toMatchObject({
+      code: "unsupported_value",
+      message: `tensor ${name} holds 70000; f16 ends at 65504`,
+    });
+    await rm(outDir, { recursive: true });
+    await rm(modelDir, { recursive: true });
+  });
+});

@@ -2,6 +2,7 @@
  * What the text layer keeps beside a state, and how a new prompt goes on from it. A chat template renders a whole
  * conversation; the state has read its beginning; only what follows that beginning is new. Pure: no store, no engine.
  */
+import { createHash } from "node:crypto";
 import { z } from "zod";
 import { DenseMambaError } from "../errors.ts";
 import type { Snapshot } from "../session/store.ts";
@@ -10,7 +11,8 @@ import type { ChatMessage } from "./events.ts";
 const conversation = z.object({
   numPreambleTokens: z.int().min(0),
   messages: z.array(z.object({ role: z.string(), content: z.string(), name: z.string().optional() })),
-  text: z.string(),
+  textLength: z.int().min(0),
+  textHash: z.string(),
   numSampled: z.int().min(0).optional(),
   createdAtMs: z.number(),
   lastUsedAtMs: z.number(),
@@ -21,8 +23,12 @@ export interface Conversation {
   /** How many of the kept tokens stand before the first of `messages`: plain completions on the same session. */
   readonly numPreambleTokens: number;
   readonly messages: readonly ChatMessage[];
-  /** Exactly what the kept tokens behind the preamble say, as it was rendered: messages and answers. */
-  readonly text: string;
+  /**
+   * Of exactly what the kept tokens behind the preamble say, as it was rendered: messages and answers. The messages alone
+   * are kept as text; rendered again, they are compared with these.
+   */
+  readonly textLength: number;
+  readonly textHash: string;
   /** How many of the last kept tokens the last request sampled, where it had a seed. */
   readonly numSampled?: number;
   readonly createdAtMs: number;
@@ -61,11 +67,17 @@ export function newMessages(history: readonly ChatMessage[], given: readonly Cha
   return repeats ? given.slice(history.length) : given;
 }
 
+/** What of `rendered` follows the text that the kept tokens say. Undefined if it begins otherwise. */
+export function newText(kept: Pick<Conversation, "textLength" | "textHash">, rendered: string): string | undefined {
+  const isSame = rendered.length >= kept.textLength && hashOf(rendered.slice(0, kept.textLength)) === kept.textHash;
+  return isSame ? rendered.slice(kept.textLength) : undefined;
+}
+
 /** A conversation whose answer is still to come. */
 export type ConversationSoFar = { readonly type: "completion" } | ({ readonly type: "chat" } & ChatSoFar);
 
 /** `text` is that of all tokens behind the preamble and before the answer. */
-type ChatSoFar = Pick<Conversation, "numPreambleTokens" | "messages" | "text">;
+type ChatSoFar = Pick<Conversation, "numPreambleTokens" | "messages"> & { readonly text: string };
 
 export interface Answer {
   /** All tokens that are kept, from the very beginning to the end of the answer. */
@@ -78,10 +90,20 @@ export interface Answer {
 }
 
 /** After a completion everything so far is preamble: no template will ever render it. */
-export function conclude(soFar: ConversationSoFar, answer: Answer): ChatSoFar {
-  if (soFar.type === "completion") return { numPreambleTokens: answer.tokenIds.length, messages: [], text: "" };
+export function conclude(soFar: ConversationSoFar, answer: Answer) {
+  if (soFar.type === "completion") return { numPreambleTokens: answer.tokenIds.length, messages: [], ...textMark("") };
   const { numPreambleTokens, messages, text } = soFar;
-  return { numPreambleTokens, messages: withAnswer(messages, answer), text: text + answer.kept };
+  return { numPreambleTokens, messages: withAnswer(messages, answer), ...textMark(text + answer.kept) };
+}
+
+/** What is kept of a conversation's text. */
+export function textMark(text: string): Pick<Conversation, "textLength" | "textHash"> {
+  return { textLength: text.length, textHash: hashOf(text) };
+}
+
+/** 128 bits: nobody can make two texts that pass for one another. */
+function hashOf(text: string): string {
+  return createHash("sha256").update(text).digest("base64url").slice(0, 22);
 }
 
 function withAnswer(messages: readonly ChatMessage[], answer: Answer): readonly ChatMessage[] {

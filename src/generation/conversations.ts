@@ -8,7 +8,7 @@ import type { Manifest } from "../model/artifact.ts";
 import { stateBytes } from "../model/state.ts";
 import { decodeSnapshot, encodeSnapshot } from "../session/codec.ts";
 import type { StateStore } from "../session/store.ts";
-import { type Head, openHead } from "./conversation.ts";
+import { type Head, openHead, textMark } from "./conversation.ts";
 import type { ConversationKey } from "./events.ts";
 import { KeptHeads, notFound } from "./kept-heads.ts";
 import { cardOf, type SessionCard, statelessSnapshot } from "./session-card.ts";
@@ -254,7 +254,7 @@ export class Conversations {
   }
 
   #emptyHead(): Head {
-    const conversation = { numPreambleTokens: 0, messages: [], text: "", createdAtMs: 0, lastUsedAtMs: 0 };
+    const conversation = { numPreambleTokens: 0, messages: [], ...textMark(""), createdAtMs: 0, lastUsedAtMs: 0 };
     return { snapshot: statelessSnapshot(this.#modelHash, conversation), conversation };
   }
 

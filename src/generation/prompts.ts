@@ -6,7 +6,7 @@ import type { Checkpoints, ResumePoint } from "../engine/sequence.ts";
 import { DenseMambaError } from "../errors.ts";
 import type { ChatRenderer, RenderedChat } from "../tokenizer/chat-template.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
-import { type ConversationSoFar, type Head, newMessages } from "./conversation.ts";
+import { type ConversationSoFar, type Head, newMessages, newText } from "./conversation.ts";
 import type { ChatMessage, GenerationRequest, Prompt } from "./events.ts";
 
 /** Ready for the engine. */
@@ -85,7 +85,7 @@ async function prepareChat(
   options: PromptOptions,
   head: Head | undefined,
 ): Promise<PreparedPrompt> {
-  const { numPreambleTokens = 0, messages: history = [], text: kept = "" } = head?.conversation ?? {};
+  const { numPreambleTokens = 0, messages: history = [] } = head?.conversation ?? {};
   const messages = [...history, ...newMessages(history, prompt.messages)];
   const { text: rendered, stopStrings } = await render(context, prompt, messages);
   // The template writes BOS in front of the messages; behind a preamble it would stand in the middle.
@@ -93,8 +93,8 @@ async function prepareChat(
   const conversation = { type: "chat", numPreambleTokens, messages, text: full } as const;
   const details = { context, options, param: "messages", stopStrings, conversation };
 
-  if (head !== undefined && full.startsWith(kept)) {
-    const rest = full.slice(kept.length);
+  const rest = head && newText(head.conversation, full);
+  if (head !== undefined && rest !== undefined) {
     const ids = await context.tokenizer.encodeContinuation(rest);
     if (ids !== undefined && (ids.length > 0 || hasUnreadToken(head))) {
       return assemble(head, ids, { ...details, text: rest });

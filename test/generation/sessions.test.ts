@@ -1,8 +1,10 @@
 import { setImmediate as tick } from "node:timers/promises";
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { DenseMambaError } from "../../src/errors.ts";
+import { type Conversation, textMark } from "../../src/generation/conversation.ts";
 import type { ConversationKey } from "../../src/generation/events.ts";
 import type { Generator } from "../../src/generation/generator.ts";
+import { encodeSnapshot } from "../../src/session/codec.ts";
 import { MemoryStore } from "../../src/session/memory-store.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { type Harness, startEngine } from "../helpers/engine-harness.ts";
@@ -215,8 +217,7 @@ describe("chats", () => {
     await generator.conversations.createSession("", "s");
     const say = (prompt = chat("hello"), more = {}) =>
       fold(generator.generate(request({ prompts: [prompt], maxTokens: 50, ...GOING_ON, ...more })));
-    const conversation = async () =>
-      (await store.get("session::s"))!.conversation as { text: string; messages: unknown; preamble: string };
+    const conversation = async () => (await store.get("session::s"))!.conversation as Conversation;
     const textOf = ({ accepted }: Outcome) =>
       tokenizer.decode(accepted.prompts[0]!.tokenIds, { skipSpecialTokens: false });
     return { engine, generator, store, say, conversation, textOf };
@@ -265,10 +266,23 @@ describe("chats", () => {
     const { say, conversation, textOf } = await answering("the[end]x");
     const first = await say(chat("hello"), { stopStrings: ["[end]"] });
     expect(first.choices[0]!.text).toBe("the");
-    expect((await conversation()).text).toBe("[user]hello[end][assistant]the[end]");
+    expect(await conversation()).toMatchObject(textMark("[user]hello[end][assistant]the[end]"));
     const second = await say(chat("world"), { stopStrings: ["[end]"] });
     expect(second.usage.cachedTokens).toBeGreaterThan(0);
     expect(textOf(second)).toBe("[user]hello[end][assistant]the[end][user]world[end][assistant]");
+  });
+
+  test("a session costs its state, its ids, its messages once, and less than a kilobyte", async () => {
+    const { say, store } = await answering("the é");
+    const words = Array.from({ length: 100 }, (_, i) => `word ${i}`).join(" ");
+    await say(chat(words));
+    const snapshot = (await store.get("session::s"))!;
+    const { messages } = snapshot.conversation as Conversation;
+    const { length } = JSON.stringify(messages);
+    expect(length).toBeGreaterThan(words.length);
+    const bytes = encodeSnapshot(snapshot).length;
+    expect(bytes - snapshot.state.length - 4 * snapshot.tokenIds.length - length).toBeLessThan(512);
+    expect((await say(chat("world"))).usage.cachedTokens).toBe(snapshot.position);
   });
 
   test("unread tokens behind a stop string are dropped, read ones are remembered", async () => {
@@ -276,7 +290,7 @@ describe("chats", () => {
     setup.engine.numOvershot = 2;
     await setup.say(chat("hello"), { stopStrings: ["[end]"] });
     // Two more were sampled; the state has read all but the last.
-    expect((await setup.conversation()).text).toBe("[user]hello[end][assistant]the[end]x");
+    expect(await setup.conversation()).toMatchObject(textMark("[user]hello[end][assistant]the[end]x"));
     const second = await setup.say(chat("world"), { stopStrings: ["[end]"] });
     expect(second.usage.cachedTokens).toBe(0);
     expect(setup.textOf(second)).toBe("[user]hello[end][assistant]the[end][user]world[end][assistant]");

@@ -128,10 +128,9 @@ describe("generate", () => {
   const args = ["generate", "--max-tokens", "12", "--seed", "5"];
 
   it("streams the same text for the same seed, whichever runtime computes it", async () => {
-    const [native, portable] = [
-      await output([...args, "--prompt", "Once upon a time", ...cache]),
-      await output([...args, "--prompt", "Once upon a time", "--runtime", "portable", ...cache]),
-    ];
+    // Our own operators, which only the native one has, round 8-bit weights' activations otherwise than ONNX Runtime's.
+    const alike = [...args, "--prompt", "Once upon a time", "--kernels", "off", ...cache];
+    const [native, portable] = [await output(alike), await output([...alike, "--runtime", "portable"])];
     expect(native).toBe(portable);
     expect(native.trim().length).toBeGreaterThan(10);
   });

@@ -16,7 +16,7 @@
 import { strict as assert } from "node:assert";
 import { createHash } from "node:crypto";
 import { DenseMambaError } from "../errors.ts";
-import { narrowF16, widen } from "../model/dtypes.ts";
+import { MAX_F16, narrowF16, widen } from "../model/dtypes.ts";
 import type { SamplerState, Snapshot } from "./store.ts";
 import { tokenBytes, tokensOf } from "./token-bytes.ts";
 
@@ -37,7 +37,6 @@ const MAX_EXTRA_BYTES = 128 * 2 ** 20;
 export type StatePrecision = "f32" | "f16";
 
 const PRECISIONS: readonly StatePrecision[] = ["f32", "f16"];
-const MAX_F16 = 65504;
 
 export interface SnapshotModel {
   readonly modelHash: string;

@@ -20,6 +20,7 @@ export interface Rig {
   readonly kernels: KernelLibrary | undefined;
   /** Prompt tokens read between two decode steps. */
   readonly prefillChunk: number;
+  readonly prefillStall: number;
 }
 
 export const MAX_BATCH = 32;
@@ -54,20 +55,20 @@ export async function withRunner<T>(
 export async function withEngine<T>(
   rig: Rig & { readonly maxBatch?: number },
   modelDir: string,
-  use: (engine: Engine) => Promise<T>,
+  use: (engine: Engine, manifest: Manifest) => Promise<T>,
 ): Promise<T> {
-  const { maxBatch = MAX_BATCH, prefillChunk } = rig;
+  const { maxBatch = MAX_BATCH, prefillChunk, prefillStall } = rig;
   const artifact = await artifactOf(rig, modelDir, "int8");
   const engine = new Engine({
     openRunner: () => open(rig, artifact.dir, maxBatch),
-    limits: { maxBatch, maxQueue: 1024, prefillChunk },
+    limits: { maxBatch, maxQueue: 1024, prefillChunk, maxStall: prefillStall },
     observer: SILENT,
     now: () => performance.now(),
     random: Math.random,
   });
   await engine.start();
   try {
-    return await use(engine);
+    return await use(engine, artifact.manifest);
   } finally {
     await engine.close({ deadlineMs: 0 });
   }
@@ -102,9 +103,10 @@ export async function randomCheckpoint(cacheDir: string, shape: ShapeName): Prom
 }
 
 /** Flags of `densemamba serve` for a server that runs as the rig does. */
-export function serveFlags({ runtime, threads, cacheDir, kernels, prefillChunk }: Rig): string[] {
+export function serveFlags({ runtime, threads, cacheDir, kernels, prefillChunk, prefillStall }: Rig): string[] {
   return [
-    ...["--runtime", runtime, "--threads", `${threads}`, "--cache-dir", cacheDir, "--prefill-chunk", `${prefillChunk}`],
+    ...["--runtime", runtime, "--threads", `${threads}`, "--cache-dir", cacheDir],
+    ...["--prefill-chunk", `${prefillChunk}`, "--prefill-stall", `${prefillStall}`],
     ...(kernels === undefined ? ["--kernels", "off"] : ["--kernel-library", kernels.path]),
   ];
 }

@@ -22,8 +22,9 @@ export function addBenchCommands(program: Command, { terminal, configOf, runKeys
   const bench = program.command("bench").description("measure what this machine reaches; tables, then one JSON line");
   bench
     .option("--suite <name>", "one part only, may be repeated", several)
-    .option("--shape <name>", "of the random weights in the suite `shape`", "mamba-130m")
+    .option("--shape <name>", "of the random weights in the suites `shape` and `state`", "mamba-130m")
     .option("--session-tokens <n>", "length of the long session", numberBetween(20, MAX_INTEGER, "integer"), 100_000)
+    .option("--minutes <n>", "how long the suite `soak` lasts", numberBetween(0.1, MAX_INTEGER), 20)
     .option(...WRITE);
   addConfigOptions(bench, ["model", ...runKeys]).action(async (options) => {
     const config = await configOf(options);
@@ -65,9 +66,11 @@ export function addBenchCommands(program: Command, { terminal, configOf, runKeys
     .option("--seed <n>", "of arrivals and prompts", numberBetween(0, MAX_INTEGER, "integer"), 1)
     .option("--timeout-ms <ms>", "silence after which a request failed", numberBetween(1, MAX_INTEGER), 120_000)
     .option(...WRITE);
-  addConfigOptions(server, ["model", "maxBatch", "prefillChunk", "apiKeys", ...runKeys]).action(async (options) => {
-    const config = await configOf(options);
-    const { benchServer } = await import("./bench-server.ts");
-    await benchServer(config, options, terminal);
-  });
+  addConfigOptions(server, ["model", "maxBatch", "prefillChunk", "prefillStall", "apiKeys", ...runKeys]).action(
+    async (options) => {
+      const config = await configOf(options);
+      const { benchServer } = await import("./bench-server.ts");
+      await benchServer(config, options, terminal);
+    },
+  );
 }

@@ -1,6 +1,6 @@
 /** `densemamba bench`: what this machine reaches, measured by `bench/`. */
 import { type BenchResult, DEFAULT_SUITES, runBench, SUITES } from "../bench/bench.ts";
-import { benchSection } from "../bench/bench-section.ts";
+import { benchSections } from "../bench/bench-section.ts";
 import { BENCH_SHAPES, type Rig, type ShapeName } from "../bench/rig.ts";
 import type { Config } from "../config.ts";
 import { DenseMambaError } from "../errors.ts";
@@ -11,11 +11,13 @@ import { type Terminal, write } from "./terminal.ts";
 import { programVersion } from "./version.ts";
 
 export interface BenchCommandOptions {
-  /** Names of suites; none means all but the one that takes minutes. */
+  /** Names of suites; none means all but those that take many minutes. */
   readonly suite?: readonly string[];
   /** Name of a shape that random weights can take. */
   readonly shape: string;
   readonly sessionTokens: number;
+  /** How long the soak lasts. */
+  readonly minutes: number;
   /** Into docs/performance.md too. */
   readonly write: boolean;
 }
@@ -31,18 +33,19 @@ export async function bench(config: Config, options: BenchCommandOptions, termin
     modelDir: config.model,
     shape,
     sessionTokens: options.sessionTokens,
+    soakMinutes: options.minutes,
     version: programVersion(),
     print,
   });
-  if (options.write) await writePage(benchSection(result));
+  if (options.write) for (const section of benchSections(result)) await writePage(section);
   return result;
 }
 
 /** How every measurement runs its models: on this machine's processors. Says which operators it takes. */
 export async function openRig(config: Config, print: (line: string) => void): Promise<Rig> {
-  const { runtime, cacheDir, prefillChunk } = config;
+  const { runtime, cacheDir, prefillChunk, prefillStall } = config;
   const threads = config.threads === 0 ? usableCores() : config.threads;
-  return { runtime, cacheDir, prefillChunk, threads, kernels: await findKernels(config, "cpu", print) };
+  return { runtime, cacheDir, prefillChunk, prefillStall, threads, kernels: await findKernels(config, "cpu", print) };
 }
 
 export function printTo(terminal: Terminal): (line: string) => void {

@@ -42,10 +42,10 @@ export async function startEngine(
   model: LoadedModel,
   { observer = UNOBSERVED, wrapRunner = (runner) => runner }: EngineParts = {},
 ): Promise<Engine> {
-  const { maxBatch, maxQueue, prefillChunk } = config;
+  const { maxBatch, maxQueue, prefillChunk, prefillStall } = config;
   const engine = new Engine({
     openRunner: async () => wrapRunner(await model.openRunner()),
-    limits: { maxBatch, maxQueue, prefillChunk },
+    limits: { maxBatch, maxQueue, prefillChunk, maxStall: prefillStall },
     observer,
     now,
     random: Math.random,

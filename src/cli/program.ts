@@ -23,6 +23,7 @@ const SERVE_KEYS: readonly ConfigKey[] = [
   "maxBatch",
   "maxQueue",
   "prefillChunk",
+  "prefillStall",
   "maxPromptTokens",
   "maxOutputTokens",
   "maxBodyBytes",

@@ -5,12 +5,25 @@
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
-import { apiKeyList, boolean, byteSize, integer, oneOf, originList, text } from "./values.ts";
+import {
+  apiKeyList,
+  boolean,
+  byteSize,
+  decimal,
+  duration,
+  integer,
+  oneOf,
+  originList,
+  text,
+  valkeyUrl,
+} from "./values.ts";
 
 /** The package's own folder: above `src/` in a checkout, above `dist/` in an installed package. */
 export const packageRoot = fileURLToPath(new URL("../..", import.meta.url));
 
 const MAX_INT32 = 2 ** 31 - 1;
+const DAY_MS = 86_400_000;
+const TEN_YEARS_MS = 3650 * DAY_MS;
 
 export const configSchema = z.strictObject({
   model: text("a folder, or a model on the Hugging Face hub")
@@ -83,9 +96,65 @@ export const configSchema = z.strictObject({
   sessionBytes: byteSize(0, 2 ** 50)
     .default(2 ** 30)
     .meta({
-      description: "memory for kept sessions and responses; the oldest go first",
+      description: "memory for kept sessions and responses; the least recently used go first",
       argument: "<size>",
       shownDefault: "1GiB",
+    }),
+  storeDir: text("a folder").optional().meta({
+    description: "folder where sessions and responses survive a restart, this server's own",
+    argument: "<dir>",
+    shownDefault: "none",
+  }),
+  storeBytes: byteSize(1, 2 ** 50)
+    .default(16 * 2 ** 30)
+    .meta({
+      description: "disk for them; the least recently used go first",
+      argument: "<size>",
+      shownDefault: "16GiB",
+      needs: ["storeDir"],
+    }),
+  valkeyUrl: valkeyUrl().optional().meta({
+    description: "Valkey or Redis server that several replicas keep them on: valkey://[user:password@]host[:port][/db]",
+    argument: "<url>",
+    shownDefault: "none",
+  }),
+  valkeyPrefix: text()
+    .default("densemamba:")
+    .meta({
+      description: "what keys on that server begin with; the same for replicas of one model",
+      argument: "<text>",
+      needs: ["valkeyUrl"],
+    }),
+  valkeyTimeoutMs: duration(1, 600_000)
+    .default(2000)
+    .meta({
+      description: "silence of that server after which a request goes on without it",
+      argument: "<ms>",
+      needs: ["valkeyUrl"],
+    }),
+  statePrecision: oneOf("f32", "f16").default("f32").meta({
+    description: "states on disk and on that server; f16 is half the bytes, and not exact",
+    argument: "<f32|f16>",
+  }),
+  sessionTtlMs: duration(0, TEN_YEARS_MS).default(0).meta({
+    description: "time after its last use that a session is forgotten; 0 for never",
+    argument: "<ms>",
+  }),
+  responseTtlMs: duration(0, TEN_YEARS_MS)
+    .default(30 * DAY_MS)
+    .meta({
+      description: "age at which a response is forgotten; 0 for never",
+      argument: "<ms>",
+      shownDefault: "30d",
+    }),
+  sessionsPerKey: integer(0, MAX_INT32).default(0).meta({
+    description: "sessions that one API key may have; 0 for any number",
+  }),
+  sessionBytesPerKey: byteSize(0, 2 ** 50)
+    .default(0)
+    .meta({
+      description: "bytes that the sessions of one API key may take; 0 for any number",
+      argument: "<size>",
     }),
   prefixBytes: byteSize(0, 2 ** 50)
     .default(256 * 2 ** 20)
@@ -93,6 +162,19 @@ export const configSchema = z.strictObject({
       description: "memory for states at the beginnings of prompts, which are not read twice then; 0 for none",
       argument: "<size>",
       shownDefault: "256MiB",
+    }),
+  prefixDiskBytes: byteSize(0, 2 ** 50)
+    .default(0)
+    .meta({
+      description: "disk for them in the store's folder, so that they survive a restart; 0 for none",
+      argument: "<size>",
+      needs: ["storeDir", "prefixBytes"],
+    }),
+  sharePrefixes: boolean()
+    .default(false)
+    .meta({
+      description: "keep them on the Valkey server too, so that replicas read no prompt twice",
+      needs: ["valkeyUrl", "prefixBytes"],
     }),
   apiKeys: apiKeyList().prefault([]).meta({
     description: "accepted Bearer key, may be repeated; none means open to all",
@@ -112,11 +194,11 @@ export const configSchema = z.strictObject({
   trustRequestTemplates: boolean().default(false).meta({
     description: "let requests bring their own chat_template, which is a program",
   }),
-  heartbeatMs: integer(100, 3_600_000).default(15_000).meta({
+  heartbeatMs: duration(100, 3_600_000).default(15_000).meta({
     description: "silence on a stream after which a heartbeat is sent",
     argument: "<ms>",
   }),
-  resumeMs: integer(0, 3_600_000).default(15_000).meta({
+  resumeMs: duration(0, 3_600_000).default(15_000).meta({
     description: "time that a stored response goes on for a client that lost its stream",
     argument: "<ms>",
   }),
@@ -127,11 +209,11 @@ export const configSchema = z.strictObject({
       argument: "<size>",
       shownDefault: "1MiB",
     }),
-  backgroundMs: integer(1, MAX_INT32).default(3_600_000).meta({
+  backgroundMs: duration(1, MAX_INT32).default(3_600_000).meta({
     description: "time that a response in the background gets to end",
     argument: "<ms>",
   }),
-  shutdownMs: integer(0, 3_600_000).default(8000).meta({
+  shutdownMs: duration(0, 3_600_000).default(8000).meta({
     description: "time that running requests get to end on SIGTERM",
     argument: "<ms>",
   }),

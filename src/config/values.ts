@@ -25,6 +25,13 @@ export function integer(min: number, max: number) {
   });
 }
 
+export function decimal(min: number, max: number) {
+  return value(`a number from ${min} to ${max}`, (raw) => {
+    const number = toNumber(raw);
+    return number >= min && number <= max ? number : undefined;
+  });
+}
+
 export function oneOf<const T extends string>(...choices: readonly T[]) {
   return value(`one of ${choices.join(", ")}`, (raw) => choices.find((choice) => choice === raw));
 }
@@ -36,7 +43,7 @@ export function boolean() {
   });
 }
 
-const UNITS: Readonly<Record<string, number>> = {
+const SIZE_UNITS: Readonly<Record<string, number>> = {
   "": 1,
   b: 1,
   kb: 1e3,
@@ -52,12 +59,36 @@ const UNITS: Readonly<Record<string, number>> = {
 /** A number of bytes: 4096, "64KiB", "1.5 GB". */
 export function byteSize(min: number, max: number) {
   return value(`a size from ${min} to ${max} bytes such as 1048576, 64KiB, 512MiB or 1GB`, (raw) => {
-    const [, number, unit] = /^\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*$/i.exec(String(raw)) ?? [];
-    const factor = UNITS[unit?.toLowerCase() ?? ""];
-    if (number === undefined || factor === undefined) return undefined;
-    const bytes = Math.round(Number(number) * factor);
-    return bytes >= min && bytes <= max ? bytes : undefined;
+    const bytes = withUnit(raw, SIZE_UNITS);
+    return bytes !== undefined && bytes >= min && bytes <= max ? bytes : undefined;
   });
+}
+
+const TIME_UNITS: Readonly<Record<string, number>> = {
+  "": 1,
+  ms: 1,
+  s: 1000,
+  min: 60_000,
+  h: 3_600_000,
+  d: 86_400_000,
+};
+
+/** Milliseconds, or a number with a unit: 1500, "90s", "12 h". */
+export function duration(minMs: number, maxMs: number) {
+  return value(`a time from ${minMs} to ${maxMs} ms such as 1500, 90s, 10min, 12h or 30d`, (raw) => {
+    const ms = withUnit(raw, TIME_UNITS);
+    return ms !== undefined && ms >= minMs && ms <= maxMs ? ms : undefined;
+  });
+}
+
+/** Of a Valkey or Redis server. A refused one is not repeated: it may have a password in it. */
+export function valkeyUrl() {
+  return value(
+    "a URL such as valkey://host:6379 or redis://user:password@host/0, with valkeys or rediss for TLS",
+    (raw) =>
+      typeof raw === "string" && /^(?:redis|valkey)s?:\/\/[^/]/.test(raw) && URL.canParse(raw) ? raw : undefined,
+    () => "something else was",
+  );
 }
 
 /** Bearer tokens. A refused one is not repeated: it may be a secret with a typo. */
@@ -82,6 +113,13 @@ function toList(raw: unknown, accepts: (item: string) => boolean): readonly stri
   return items.every((item): item is string => typeof item === "string" && accepts(item))
     ? Object.freeze([...items])
     : undefined;
+}
+
+/** Rounded to an integer. */
+function withUnit(raw: unknown, units: Readonly<Record<string, number>>): number | undefined {
+  const [, number, unit] = /^\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*$/i.exec(String(raw)) ?? [];
+  const factor = units[unit?.toLowerCase() ?? ""];
+  return number === undefined || factor === undefined ? undefined : Math.round(Number(number) * factor);
 }
 
 function toNumber(raw: unknown): number {

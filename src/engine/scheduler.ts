@@ -21,7 +21,7 @@ export interface StepPlan<T> {
 
 export interface SchedulerLimits {
   readonly maxBatch: number;
-  /** Prompt tokens per step. */
+  /** The most prompt tokens a step reads beside sequences that decode. */
   readonly prefillChunk: number;
 }
 
@@ -74,14 +74,19 @@ export class Scheduler<T extends Schedulable> {
     return sequence.slot === -1 ? [] : this.slots.remove(sequence);
   }
 
-  /** What to run now; the prompt that is read moves to the end of the rotation. */
-  plan(): StepPlan<T> {
+  /**
+   * What to run now; the prompt that is read moves to the end of the rotation.
+   *
+   * @param chunkBeside the most prompt tokens to read if anyone decodes.
+   */
+  plan(chunkBeside = this.#prefillChunk): StepPlan<T> {
     const numDecoding = this.slots.numDecoding;
     const sequence = this.#prefilling.shift();
     if (sequence === undefined) return { numDecoding, prefill: undefined };
     this.#prefilling.push(sequence);
     const isAlone = numDecoding === 0 && this.#prefilling.length === 1;
-    const chunk = isAlone ? this.#prefillChunk * LONE_PREFILL_FACTOR : this.#prefillChunk;
+    const chunkAlone = isAlone ? this.#prefillChunk * LONE_PREFILL_FACTOR : this.#prefillChunk;
+    const chunk = numDecoding === 0 ? chunkAlone : chunkBeside;
     return { numDecoding, prefill: { sequence, numTokens: Math.min(chunk, sequence.maxChunk, sequence.numUnread) } };
   }
 }

@@ -4,6 +4,7 @@
  */
 import { strict as assert } from "node:assert";
 import type { ModelRunner } from "../runtime/runner.ts";
+import type { ChunkPace } from "./chunk-pace.ts";
 import type { LiveSequence } from "./live-sequence.ts";
 import { PassInputs } from "./pass-inputs.ts";
 import type { Scheduler } from "./scheduler.ts";
@@ -11,6 +12,7 @@ import type { SlotMove } from "./slots.ts";
 
 export interface StepLoopOptions {
   readonly scheduler: Scheduler<LiveSequence>;
+  readonly pace: ChunkPace;
   /** Monotonic, in milliseconds. */
   readonly now: () => number;
   /** Ends a sequence whose `ending` is set, and gives back the moves that fill its slot. */
@@ -46,7 +48,7 @@ export class StepLoop {
 
   /** Steps while there is work. @throws what the runner throws: the states in its slots are lost. */
   async run(runner: ModelRunner): Promise<void> {
-    const { scheduler, now, onStep, onIdle } = this.#options;
+    const { scheduler, pace, now, onStep, onIdle } = this.#options;
     this.#mustSettle = true;
     for (;;) {
       if (scheduler.isIdle) {
@@ -58,7 +60,7 @@ export class StepLoop {
       const startedAtMs = now();
       while (this.#mustSettle) await this.#settle(runner);
       if (scheduler.isIdle) continue;
-      const { numDecoding, prefill } = scheduler.plan();
+      const { numDecoding, prefill } = scheduler.plan(pace.size);
       assert(numDecoding > 0 || prefill !== undefined, "whoever is admitted has something to run");
 
       // NOTE: nothing is awaited between the end of one run and the start of the next. Events pushed here reach their
@@ -69,6 +71,7 @@ export class StepLoop {
         const { seated } = scheduler.slots;
         const output = await runner.run(this.#inputs.decode(seated, numDecoding));
         const nowMs = now();
+        pace.recordDecode(nowMs - startedAtMs);
         for (let slot = 0; slot < numDecoding; slot++) {
           const sequence = seated[slot]!;
           if (sequence.numUnread === 0) numDecodeTokens++;
@@ -79,8 +82,11 @@ export class StepLoop {
       }
       if (prefill !== undefined) {
         const { sequence, numTokens } = prefill;
+        const chunkStartedAtMs = now();
         const output = await runner.run(this.#inputs.prefill(sequence, numTokens));
-        sequence.afterChunk(numTokens, output, now());
+        const nowMs = now();
+        if (numDecoding > 0) pace.recordChunk(numTokens, nowMs - chunkStartedAtMs);
+        sequence.afterChunk(numTokens, output, nowMs);
         if (sequence.canDecode || sequence.needsCheckpoint) this.#mustSettle = true;
       }
       onStep({ durationMs: now() - startedAtMs, numPromptTokens, numDecodeTokens });

@@ -56,9 +56,16 @@ describe("the bench commands", () => {
   });
 
   it("start servers with the very operators that the bench itself runs", () => {
-    const rig = { runtime: "native", threads: 2, cacheDir: "/c", prefillChunk: 64, kernels: undefined } as const;
+    const rig = {
+      runtime: "native",
+      threads: 2,
+      cacheDir: "/c",
+      prefillChunk: 64,
+      prefillStall: 1.5,
+      kernels: undefined,
+    } as const;
     expect(serveFlags(rig).join(" ")).toBe(
-      "--runtime native --threads 2 --cache-dir /c --prefill-chunk 64 --kernels off",
+      "--runtime native --threads 2 --cache-dir /c --prefill-chunk 64 --prefill-stall 1.5 --kernels off",
     );
   });
 });

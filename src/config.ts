@@ -8,6 +8,7 @@ import path from "node:path";
 import { z } from "zod";
 import { type HubSettings, parseHubSettings } from "./config/hub.ts";
 import { nearest } from "./config/nearest.ts";
+import { missingNeeds } from "./config/needs.ts";
 import { type Config, type ConfigKey, configSchema } from "./config/schema.ts";
 import { DenseMambaError } from "./errors.ts";
 
@@ -87,6 +88,9 @@ export function loadConfig({ flags, env, file = {} }: ConfigSources): Config {
   const parsed = configSchema.safeParse(raw);
   if (!parsed.success) {
     problems.push(...parsed.error.issues.map(({ path, message }) => `${origins.get(String(path[0]))} ${message}`));
+  } else {
+    const flags = new Map(configOptions.map(({ key, flag }) => [key, flag]));
+    problems.push(...missingNeeds(parsed.data, origins, (key) => flags.get(key)!));
   }
   if (problems.length > 0 || !parsed.success) throw new DenseMambaError("invalid_config", problems.join("\n"));
   return Object.freeze(parsed.data);

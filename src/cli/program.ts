@@ -3,7 +3,7 @@
  * `--help` and mistakes answer at once and `serve` starts without what it does not need.
  */
 import { Command, Option } from "commander";
-import type { Config, ConfigKey } from "../config.ts";
+import { type Config, type ConfigKey, configOptions } from "../config.ts";
 import { PRECISIONS } from "../model/artifact.ts";
 import { addBenchCommands } from "./bench-commands.ts";
 import { addConfigOptions, configFrom } from "./config-options.ts";
@@ -14,30 +14,7 @@ import type { Terminal } from "./terminal.ts";
 const SOURCE_KEYS: readonly ConfigKey[] = ["model", "device", "precision", "allowNonFinite"];
 const KERNEL_KEYS: readonly ConfigKey[] = ["kernels", "kernelLibrary", "cCompiler", "cacheDir"];
 const MODEL_KEYS: readonly ConfigKey[] = [...SOURCE_KEYS, ...KERNEL_KEYS, "runtime", "threads"];
-const SERVE_KEYS: readonly ConfigKey[] = [
-  ...MODEL_KEYS,
-  "tokenizer",
-  "modelName",
-  "host",
-  "port",
-  "maxBatch",
-  "maxQueue",
-  "prefillChunk",
-  "prefillStall",
-  "maxPromptTokens",
-  "maxOutputTokens",
-  "maxBodyBytes",
-  "maxConnections",
-  "sessionBytes",
-  "prefixBytes",
-  "apiKeys",
-  "corsOrigins",
-  "metricsNeedKey",
-  "trustRequestTemplates",
-  "heartbeatMs",
-  "shutdownMs",
-  "logLevel",
-];
+const ALL_KEYS = configOptions.map(({ key }) => key);
 const MAX_INTEGER = 2 ** 31 - 1;
 
 export interface ProgramParts {
@@ -64,13 +41,12 @@ export function createProgram({ version, terminal, signals }: ProgramParts): Com
     return withFolders(config, terminal);
   };
 
-  addConfigOptions(program.command("serve").description("serve a model over HTTP and WebSocket"), SERVE_KEYS).action(
-    async (options) => {
-      const config = await configOf(options);
-      const { serve } = await import("./serve.ts");
-      await serve(config, terminal, signals);
-    },
-  );
+  const serve = program.command("serve").description("serve a model over HTTP and WebSocket");
+  addConfigOptions(serve, ALL_KEYS).action(async (options) => {
+    const config = await configOf(options);
+    const { serve: run } = await import("./serve.ts");
+    await run(config, terminal, signals);
+  });
 
   const generate = program.command("generate").description("continue a prompt on the terminal");
   generate

@@ -11,9 +11,11 @@ import { MAX_BATCH, withEngine } from "./rig.ts";
 import { benchInterference, benchStall } from "./suites/interference.ts";
 import { benchSession } from "./suites/session.ts";
 import { benchLinks, benchLowerings, benchShape } from "./suites/shape.ts";
+import { benchState } from "./suites/state.ts";
 import { benchStreams } from "./suites/streams.ts";
 
-/** `million` is the session suite with a million tokens, run only when it is named: it takes several minutes. */
+/** Those that take many minutes, run only when they are named. `million` is the session suite with a million tokens. */
+const LONG_SUITES = ["million", "state"] as const;
 export const SUITES = [
   "streams",
   "interference",
@@ -22,16 +24,15 @@ export const SUITES = [
   "shape",
   "links",
   "lowerings",
-  "million",
+  ...LONG_SUITES,
 ] as const;
 export type Suite = (typeof SUITES)[number];
-export const DEFAULT_SUITES: readonly Suite[] = SUITES.filter((suite) => suite !== "million");
+export const DEFAULT_SUITES: readonly Suite[] = SUITES.filter((suite) => !LONG_SUITES.some((long) => long === suite));
 
 export interface BenchOptions extends Omit<BenchContext, "bandwidth"> {
   readonly suites: readonly Suite[];
   /** Of this program. */
   readonly version: string;
-  readonly print: (line: string) => void;
 }
 
 export interface BenchResult {
@@ -82,5 +83,7 @@ function runSuite(suite: Suite, context: BenchContext): Promise<Figure[]> {
       return benchLinks(context);
     case "lowerings":
       return benchLowerings(context);
+    case "state":
+      return benchState(context);
   }
 }

@@ -2,12 +2,16 @@
 import type { Rig, ShapeName } from "./rig.ts";
 
 export interface BenchContext extends Rig {
-  /** Checkpoint folder of the model that `streams`, `interference`, `stall` and the sessions run. */
+  /** Checkpoint folder of the model that all suites run but those of random weights. */
   readonly modelDir: string;
-  /** Random weights of this shape for the `shape` suite. */
+  /** Random weights of this shape for the `shape` suite, and for a part of `state`. */
   readonly shape: ShapeName;
   /** The memory's, bytes per second, measured in this run. */
   readonly bandwidth: number;
   /** Tokens of the `session` suite. */
   readonly sessionTokens: number;
+  /** Of the `soak` suite. */
+  readonly soakMinutes: number;
+  /** What a suite that takes long tells on the way. */
+  readonly print: (line: string) => void;
 }

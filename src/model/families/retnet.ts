@@ -143,8 +143,8 @@ function maxPassSteps({ numHeads: H, valueDim }: RetNetConfig): number {
 }
 
 /**
- * With more heads the slowest one's sum runs over so many steps that a step's share of it is lost in f16's rounding: at five
- * 512, of which f16, with 11 bits, keeps no more than two digits each.
+ * The slowest head's state sums over 2^(4 + H) steps; with more heads than these a step's share of it drowns in f16's
+ * rounding. docs/compiler.md, "f16", has the measurement.
  */
 const MAX_NARROW_HEADS = 4;
 

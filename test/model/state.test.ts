@@ -1,0 +1,64 @@
+/** What a session costs, by dtype; and how many steps a pass may have before it costs out of proportion. */
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import type { RandomShape } from "../../src/compiler/random-checkpoint.ts";
+import { openCheckpoint } from "../../src/model/checkpoint.ts";
+import { MANIFEST_FILE, readManifest } from "../../src/model/manifest.ts";
+import { stateBytes, stateIn } from "../../src/model/state.ts";
+import { randomCheckpoint, TINY_RETNET, TINY_SHAPE } from "../helpers/checkpoints.ts";
+
+describe("a state in a precision", () => {
+  const layouts = [
+    { name: "position", shape: [2], mayNarrow: false },
+    { name: "kv.0", shape: [2, 3, 5], mayNarrow: true },
+  ];
+
+  it("is f32, but in f16 where it may be narrow", () => {
+    for (const precision of ["f32", "int8", "int4"] as const) {
+      expect(stateIn(precision, layouts).map(({ dtype }) => dtype)).toEqual(["f32", "f32"]);
+      expect(stateBytes(stateIn(precision, layouts))).toBe(8 + 120);
+    }
+    expect(stateIn("f16", layouts).map(({ dtype }) => dtype)).toEqual(["f32", "f16"]);
+    expect(stateBytes(stateIn("f16", layouts))).toBe(8 + 60);
+  });
+
+  it("is f32 where a manifest does not say", async () => {
+    const dir = mkdtempSync(join(tmpdir(), "densemamba-state-"));
+    const manifest = {
+      ...{
+        formatVersion: 1,
+        compilerVersion: "1",
+        modelHash: "0".repeat(64),
+        name: "n",
+        family: "f",
+        precision: "f32",
+      },
+      ...{ sizes: { vocabSize: 1, hiddenSize: 1, numLayers: 1, denseLayers: 0 }, numParameters: 1 },
+      ...{ bosTokenId: null, eosTokenIds: [], graph: "g", decodeGraph: "d", files: [] },
+      state: [{ name: "ssm.0", shape: [4] }],
+    };
+    writeFileSync(join(dir, MANIFEST_FILE), JSON.stringify(manifest));
+    expect(stateBytes((await readManifest(dir)).state)).toBe(16);
+    rmSync(dir, { recursive: true });
+  });
+});
+
+describe("the most steps of a pass", () => {
+  it.each<[string, RandomShape, number]>([
+    // 2 heads: 4096² scores each in f32 are 128 MiB, and 8192² are 512.
+    ["a RetNet", TINY_RETNET, 4096],
+    ["one of 8 heads", { ...TINY_RETNET, numHeads: 8, keyDim: 32 }, 2048],
+    // 64 channels of 8 numbers: 2 KiB a step.
+    ["a DenseMamba", TINY_SHAPE, 131_072],
+    ["one that remembers more", { ...TINY_SHAPE, stateSize: 64 }, 16_384],
+    ["a Mamba, which keeps no history", { ...TINY_SHAPE, stateSize: 64, denseLayers: 0 }, 524_288],
+  ])("of %s keep its tensors below 256 MiB", async (_name, shape, expected) => {
+    const modelDir = await randomCheckpoint(shape);
+    const checkpoint = openCheckpoint(modelDir);
+    expect(checkpoint.maxPassSteps).toBe(expected);
+    checkpoint.close();
+    rmSync(modelDir, { recursive: true });
+  });
+});

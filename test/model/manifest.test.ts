@@ -8,4 +8,5 @@ it("names the numeric mode by precision and operators", () => {
   expect(numericMode({ precision: "int8", kernels: 1 })).toBe("steady");
   expect(numericMode({ precision: "int4", kernels: 1 })).toBe("steady");
   expect(numericMode({ precision: "int8", kernels: undefined })).toBe("fast");
+  expect(numericMode({ precision: "f16", kernels: undefined })).toBe("fast");
 });

@@ -3,6 +3,7 @@ import type { Config } from "../config.ts";
 import type { EngineStatus } from "../engine/observer.ts";
 import type { Manifest } from "../model/artifact.ts";
 import { stateBytes } from "../model/state.ts";
+import type { TierStats } from "../session/tier.ts";
 import { formatBytes, formatCount } from "./units.ts";
 
 export interface BannerFacts {
@@ -10,12 +11,15 @@ export interface BannerFacts {
   readonly modelName: string;
   readonly manifest: Manifest;
   readonly status: EngineStatus;
-  readonly config: Pick<Config, "host" | "apiKeys" | "sessionBytes">;
+  readonly config: Pick<Config, "host" | "apiKeys" | "sessionBytes" | "storeDir" | "storeBytes" | "valkeyUrl">;
+  /** Of the store of sessions and responses. */
+  readonly tiers: readonly TierStats[];
   readonly port: number;
   readonly startupMs: number;
 }
 
-export function readyBanner({ version, modelName, manifest, status, config, port, startupMs }: BannerFacts): string {
+export function readyBanner(facts: BannerFacts): string {
+  const { version, modelName, manifest, status, config, port, startupMs } = facts;
   const bytes = stateBytes(manifest.state);
   const { family, precision, numParameters } = manifest;
   const url = `http://${urlHost(config.host)}:${port}`;
@@ -27,6 +31,7 @@ export function readyBanner({ version, modelName, manifest, status, config, port
       "sessions",
       `${formatBytes(bytes)} of state each, however long; ${formatBytes(config.sessionBytes)} hold ${Math.floor(config.sessionBytes / bytes)}`,
     ],
+    ["kept in", places(facts)],
     ["ready", `${url} after ${(startupMs / 1000).toFixed(2)} s`],
   ];
   const body = `{"prompt": "Once upon a time", "max_tokens": 64, "stream": true}`;
@@ -38,6 +43,22 @@ export function readyBanner({ version, modelName, manifest, status, config, port
     "",
     "",
   ].join("\n");
+}
+
+/** Where sessions and responses are, and whether that outlives this process. */
+function places({ config, tiers }: Pick<BannerFacts, "config" | "tiers">): string {
+  const { sessionBytes, storeDir, storeBytes, valkeyUrl } = config;
+  const named = [`memory (${formatBytes(sessionBytes)})`];
+  const disk = tiers.find(({ name }) => name === "disk");
+  if (storeDir !== undefined && disk !== undefined) {
+    named.push(`${storeDir} (${formatBytes(storeBytes)}, ${disk.numSnapshots} found)`);
+  }
+  if (valkeyUrl !== undefined) {
+    const isThere = tiers.find(({ name }) => name === "shared")?.isAvailable === true;
+    // Without user and password.
+    named.push(`Valkey at ${new URL(valkeyUrl).host}${isThere ? "" : " (cannot be reached yet)"}`);
+  }
+  return named.length === 1 ? `${named[0]} alone; with --store-dir they survive a restart` : named.join(", ");
 }
 
 /** What to type on this machine to reach it. */

@@ -10,16 +10,16 @@ import { DenseMambaError } from "../errors.ts";
 import { Generator } from "../generation/generator.ts";
 import { Metrics } from "../metrics/metrics.ts";
 import type { Manifest } from "../model/artifact.ts";
-import { stateBytes } from "../model/state.ts";
 import type { ModelRunner } from "../runtime/runner.ts";
 import { createApp } from "../server/app.ts";
 import type { App } from "../server/context.ts";
 import { DEFAULT_SERVER_OPTIONS, type Log, type ServerDeps, type ServerOptions } from "../server/deps.ts";
 import { Responses } from "../server/responses/responses.ts";
-import { MemoryStore } from "../session/memory-store.ts";
-import { PrefixCache } from "../session/prefix-cache.ts";
+import type { PrefixCache } from "../session/prefix-cache.ts";
+import type { StateStore } from "../session/store.ts";
 import { loadTokenizer } from "../tokenizer/load.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import { type KeptStates, keepingPolicy, openKeptStates } from "./kept-states.ts";
 import type { LoadedModel } from "./load-model.ts";
 import { observeSnapshots } from "./observed-runner.ts";
 import { programVersion } from "./version.ts";
@@ -60,7 +60,8 @@ export function createGenerator(
   parts: {
     readonly engine: Engine;
     readonly tokenizer: Tokenizer;
-    readonly store: MemoryStore;
+    readonly store: StateStore;
+    readonly unstored?: StateStore;
     readonly prefixCache?: PrefixCache;
   },
 ): Generator {
@@ -69,6 +70,7 @@ export function createGenerator(
     ...parts,
     manifest: model.manifest,
     limits: { maxPromptTokens, maxOutputTokens },
+    keeping: keepingPolicy(config),
     newId,
     nowMs,
   });
@@ -78,7 +80,9 @@ export interface Service {
   readonly app: App;
   readonly deps: ServerDeps;
   readonly responses: Responses;
+  readonly generator: Generator;
   readonly engine: Engine;
+  readonly states: KeptStates;
 }
 
 /** Everything that `serve` listens with. */
@@ -91,19 +95,24 @@ export async function createService(
   checkFit(tokenizer, manifest);
   const modelName = config.modelName ?? manifest.name;
   const metrics = new Metrics({ modelName, manifest, version: programVersion(), now });
-  const store = new MemoryStore({ maxBytes: config.sessionBytes });
+  const states = await openKeptStates(config, { manifest, log, onDamage: () => metrics.onDamage(), nowMs });
+  const { conversations: store, unstored, prefixes: prefixCache } = states;
   const engine = await startEngine(config, model, {
     observer: observeAll(metrics, logStatus(log)),
     wrapRunner: (runner) => observeSnapshots(runner, metrics, now),
+  }).catch(async (error) => {
+    await states.close();
+    throw error;
   });
-  const prefixCache = config.prefixBytes === 0 ? undefined : createPrefixCache(config, manifest);
   metrics.watch({
     load: () => engine.load,
-    store: () => store.stats(),
+    store: () => states.stats(),
     ...(prefixCache && { prefixes: () => prefixCache.stats() }),
   });
+  const parts = { engine, tokenizer, store, unstored, ...(prefixCache && { prefixCache }) };
+  const generator = createGenerator(config, model, parts);
   const deps: ServerDeps = {
-    generator: createGenerator(config, model, { engine, tokenizer, store, ...(prefixCache && { prefixCache }) }),
+    generator,
     engine,
     model: {
       name: modelName,
@@ -114,18 +123,13 @@ export async function createService(
     metrics,
     observer: metrics,
     log,
+    stopping: new AbortController(),
     options: serverOptions(config),
     newId,
     nowMs,
   };
   const responses = new Responses(deps);
-  return { app: createApp(deps, responses), deps, responses, engine };
-}
-
-/** In memory of its own: what anybody sends must not push out the sessions that somebody means to keep. */
-function createPrefixCache({ prefixBytes }: Config, { modelHash, state }: Manifest): PrefixCache {
-  const store = new MemoryStore({ maxBytes: prefixBytes, nowMs });
-  return new PrefixCache({ store, model: { modelHash, stateBytes: stateBytes(state) }, nowMs });
+  return { app: createApp(deps, responses), deps, responses, generator, engine, states };
 }
 
 /** @throws `invalid_checkpoint` if the model has none: text cannot be read or written without it. */

@@ -1,15 +1,23 @@
 /** `densemamba serve`: loads the model, listens, says so, and ends in an orderly way on a signal. */
+import { setTimeout as delay } from "node:timers/promises";
 import { pino } from "pino";
 import type { Config } from "../config.ts";
+import type { Log } from "../server/deps.ts";
+import type { Listener } from "../server/listen.ts";
 import { readyBanner } from "./banner.ts";
+import type { Service } from "./compose.ts";
 import { loadModel } from "./load-model.ts";
 import { showProgress } from "./progress.ts";
 import { type SignalSource, untilSignal } from "./shutdown.ts";
 import type { Terminal } from "./terminal.ts";
 import { programVersion } from "./version.ts";
 
-/** Of the time to shut down: what streams get to flush their last chunk after the engine has ended them. */
-const FLUSH_SHARE = 0.1;
+/** Of the time to shut down: when the engine parks what still runs, so that its end can be told and kept in what is left. */
+const PARK_SHARE = 0.9;
+/** And when what nobody reads any more is read to be kept. */
+const KEEP_SHARE = 0.95;
+/** Beyond it: for what has been told to end. A runtime or a disk that hangs must not hang the process. */
+const END_GRACE_MS = 1500;
 
 /** Resolves when the server has closed after a signal. @throws what keeps it from starting. */
 export async function serve(config: Config, terminal: Terminal, signals: SignalSource): Promise<void> {
@@ -38,6 +46,7 @@ export async function serve(config: Config, terminal: Terminal, signals: SignalS
   const { app, deps, responses } = service;
   const listener = await listen({ app, deps, responses, host, port }).catch(async (error) => {
     await service.engine.close({ deadlineMs: 0 });
+    await service.states.close();
     throw explainListenError(error, config);
   });
 
@@ -48,6 +57,7 @@ export async function serve(config: Config, terminal: Terminal, signals: SignalS
       manifest: model.manifest,
       status: service.engine.status,
       config,
+      tiers: service.states.stats().tiers,
       port: listener.port,
       // Since the process began.
       startupMs: performance.now(),
@@ -56,11 +66,31 @@ export async function serve(config: Config, terminal: Terminal, signals: SignalS
 
   const signal = await stopped;
   log.info({ signal, withinMs: config.shutdownMs }, "shutting down");
-  await Promise.all([
-    listener.close(config.shutdownMs),
-    service.engine.close({ deadlineMs: config.shutdownMs * (1 - FLUSH_SHARE) }),
-  ]);
+  await end(service, listener, config, log);
   log.info("closed");
+}
+
+/** Nothing new is taken; what runs ends or is parked; what it left is kept; then the stores are closed. */
+async function end(service: Service, listener: Listener, { shutdownMs }: Config, log: Log): Promise<void> {
+  const { engine, generator, states } = service;
+  const work = Promise.all([
+    listener.close(shutdownMs),
+    engine.close({ deadlineMs: shutdownMs * PARK_SHARE }),
+    generator.drain({ graceMs: shutdownMs * KEEP_SHARE }),
+  ]);
+  if (!(await endsWithin(shutdownMs + END_GRACE_MS, work))) log.error({}, "not everything ended; leaving it");
+  if (!(await endsWithin(END_GRACE_MS, states.close()))) log.error({}, "the stores could not be closed in time");
+}
+
+/** @throws what the work throws within that time */
+async function endsWithin(ms: number, work: Promise<unknown>): Promise<boolean> {
+  const patience = new AbortController();
+  const isOver = delay(ms, false, { signal: patience.signal }).catch(() => false);
+  try {
+    return await Promise.race([work.then(() => true), isOver]);
+  } finally {
+    patience.abort();
+  }
 }
 
 function explainListenError(error: unknown, { host, port }: Config): unknown {

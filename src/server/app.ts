@@ -11,6 +11,7 @@ import { keyCheck, requireKey } from "./middleware/auth.ts";
 import { handleError } from "./middleware/error-response.ts";
 import { notFound } from "./middleware/not-found.ts";
 import { requestId } from "./middleware/request-id.ts";
+import { refuseWhenStopping } from "./middleware/stopping.ts";
 import type { Responses } from "./responses/responses.ts";
 import { chatRoutes } from "./routes/chat.ts";
 import { completionRoutes } from "./routes/completions.ts";
@@ -23,6 +24,10 @@ import { tokenizerRoutes } from "./routes/tokenizer.ts";
 
 /** Reading these tells nothing about models or users; probes come without keys. */
 const OPEN_PATHS: ReadonlySet<string> = new Set(["/", "/health", "/ready", "/openapi.yaml", "/docs"]);
+
+function isOpen(path: string): boolean {
+  return OPEN_PATHS.has(path) || path.startsWith("/docs/");
+}
 
 /** @param responses shared with the WebSocket */
 export function createApp(deps: ServerDeps, responses: Responses): App {
@@ -42,10 +47,14 @@ export function createApp(deps: ServerDeps, responses: Responses): App {
     );
   }
   const checkKey = requireKey(keyCheck(options.apiKeys));
+  const refuseIfStopping = refuseWhenStopping(deps.stopping.signal);
+  app.use(async function refuseUnlessStatus(context, next) {
+    const { path } = context.req;
+    return isOpen(path) || path === "/metrics" ? next() : refuseIfStopping(context, next);
+  });
   app.use(async function checkKeyUnlessOpen(context, next) {
     const { path } = context.req;
-    const open = OPEN_PATHS.has(path) || path.startsWith("/docs/") || (path === "/metrics" && !options.metricsNeedKey);
-    return open ? next() : checkKey(context, next);
+    return isOpen(path) || (path === "/metrics" && !options.metricsNeedKey) ? next() : checkKey(context, next);
   });
 
   completionRoutes(app, deps);

@@ -15,6 +15,8 @@ export interface ServerDeps {
   readonly metrics: { render(): Promise<string>; readonly contentType: string };
   readonly observer?: TransportObserver;
   readonly log: Log;
+  /** Aborted by the listener as it begins to close: from then on nothing new is taken. */
+  readonly stopping: AbortController;
   readonly options: ServerOptions;
   /** Unguessable, of [0-9a-z]: the tail of `cmpl-…`, `resp_…` and request ids. */
   readonly newId: () => string;

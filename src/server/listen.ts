@@ -2,7 +2,7 @@
  * The TCP side: Node's HTTP server with its timeouts and limits, the WebSocket upgrade, and a close that lets running
  * requests end before a deadline.
  */
-import { createServer, type IncomingMessage, type Server } from "node:http";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
 import { getRequestListener } from "@hono/node-server";
@@ -17,7 +17,10 @@ const CLOSE_GRACE_MS = 1000;
 
 export interface Listener {
   readonly port: number;
-  /** Stops accepting at once, waits for what is running, and after `deadlineMs` ends what is left. */
+  /**
+   * Refuses what comes from now on, waits for what is running, and after `deadlineMs` ends what is left. The port is open
+   * as long as something runs, so that whoever asks is told.
+   */
   close(deadlineMs: number): Promise<void>;
 }
 
@@ -41,6 +44,11 @@ export async function listen(args: {
     },
     getRequestListener(app.fetch),
   );
+  const inFlight = new Set<ServerResponse>();
+  server.prependListener("request", (_request, response) => {
+    inFlight.add(response);
+    response.once("close", () => inFlight.delete(response));
+  });
   const webSockets = createWebSocketEndpoint(deps, responses);
   server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     if (request.headers.upgrade?.toLowerCase() === "websocket") webSockets.handleUpgrade(request, socket, head);
@@ -57,22 +65,22 @@ export async function listen(args: {
 
   let closing: Promise<void> | undefined;
   const close = async (deadlineMs: number) => {
-    const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+    deps.stopping.abort();
     const deadline = performance.now() + deadlineMs;
-    let open = true;
-    void closed.then(() => {
-      open = false;
-    });
-    webSockets.drain();
-    // A connection that was busy when closing began becomes idle later: look again until none is left.
+    const admitted = [...inFlight];
     // A response that nobody reads is kept when it has ended, and can be retrieved from the next server.
-    const isBusy = () => open || webSockets.numConnections > 0 || responses.numRunning > 0;
-    while (isBusy() && performance.now() < deadline) {
+    const isBusy = () =>
+      admitted.some((response) => inFlight.has(response)) || webSockets.numConnections > 0 || responses.numRunning > 0;
+    do {
       server.closeIdleConnections();
+      // A connection that was busy when closing began becomes idle later: look again until none is left.
       webSockets.drain();
-      await new Promise((resolve) => setTimeout(resolve, CLOSE_POLL_MS));
-    }
-    await Promise.race([responses.close(), new Promise((resolve) => setTimeout(resolve, CLOSE_GRACE_MS))]);
+      if (isBusy()) await pause(CLOSE_POLL_MS);
+    } while (isBusy() && performance.now() < deadline);
+    const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+    await Promise.race([responses.close(), pause(CLOSE_GRACE_MS)]);
+    // Those that are being refused.
+    if (inFlight.size > 0 && performance.now() < deadline) await pause(CLOSE_POLL_MS);
     webSockets.terminate();
     server.closeAllConnections();
     await closed;
@@ -84,6 +92,10 @@ export async function listen(args: {
       return closing;
     },
   };
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 /**

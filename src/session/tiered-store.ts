@@ -125,6 +125,11 @@ export class TieredStore implements StateStore {
     };
   }
 
+  /** This process's memory alone: what is put into it goes no further. */
+  get memory(): StateStore {
+    return this.#memory.store;
+  }
+
   async close(): Promise<void> {
     await Promise.all(this.#catchingUp.values());
     await Promise.all(this.#tiers().map((tier) => tier.store.close()));

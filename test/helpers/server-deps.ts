@@ -71,6 +71,7 @@ export function createTestServer(options: Partial<ServerOptions> = {}): TestServ
       onWebSocketClose: () => observed.push("websocket close"),
     },
     log: { debug: logAt("debug"), info: logAt("info"), warn: logAt("warn"), error: logAt("error") },
+    stopping: new AbortController(),
     options: { ...DEFAULT_SERVER_OPTIONS, ...options },
     newId: () => String(++lastId).padStart(8, "0"),
     nowMs: () => clock.nowMs,

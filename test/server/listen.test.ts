@@ -301,7 +301,7 @@ describe("the socket", () => {
 });
 
 describe("closing", () => {
-  it("lets what runs finish and takes nothing new", async () => {
+  it("lets what runs finish, and sends away what is new", async () => {
     const server = await startTestServer();
     server.generator.script = { reply: ["a", "b"], pace: () => sleep(100) };
     const response = await fetch(`${server.url}/v1/completions`, {
@@ -310,12 +310,20 @@ describe("closing", () => {
       body: JSON.stringify({ prompt: "a", stream: true }),
     });
     const closed = server.listener.close(5000);
-    await expect(fetch(`${server.url}/health`)).rejects.toThrow();
+    expect((await fetch(`${server.url}/health`)).status).toBe(200);
+    const ready = await fetch(`${server.url}/ready`);
+    expect([ready.status, ready.headers.get("retry-after")]).toEqual([503, "2"]);
+    expect(await ready.json()).toMatchObject({ status: "stopping" });
+    const refused = await fetch(`${server.url}/v1/models`);
+    expect([refused.status, refused.headers.get("retry-after")]).toEqual([503, "2"]);
+    expect(refused.headers.get("connection")).toBe("close");
+    expect(await refused.json()).toMatchObject({ error: { code: "shutting_down" } });
     expect((await response.text()).trim().endsWith("data: [DONE]")).toBe(true);
     const startedAt = performance.now();
     await closed;
     expect(performance.now() - startedAt).toBeLessThan(1000);
     expect(server.generator.numAborted).toBe(0);
+    await expect(fetch(`${server.url}/health`)).rejects.toThrow();
   });
 
   it("cuts off at the deadline what does not finish", async () => {

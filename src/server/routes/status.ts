@@ -2,7 +2,7 @@
 import type { App } from "../context.ts";
 import type { ServerDeps } from "../deps.ts";
 
-export function statusRoutes(app: App, { engine, metrics, model }: ServerDeps): void {
+export function statusRoutes(app: App, { engine, metrics, model, stopping }: ServerDeps): void {
   app.get("/", (context) =>
     context.json({
       name: "densemamba",
@@ -18,6 +18,9 @@ export function statusRoutes(app: App, { engine, metrics, model }: ServerDeps): 
 
   app.get("/ready", (context) => {
     const { status } = engine;
+    if (stopping.signal.aborted) {
+      return context.json({ status: "stopping", model: model.name }, 503, { "retry-after": "2" });
+    }
     switch (status.state) {
       case "ready":
         return context.json({ status: status.state, model: model.name, runner: status.runner });

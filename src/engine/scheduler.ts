@@ -21,12 +21,9 @@ export interface StepPlan<T> {
 
 export interface SchedulerLimits {
   readonly maxBatch: number;
-  /** The most prompt tokens a step reads beside sequences that decode. */
+  /** The most prompt tokens a step reads. */
   readonly prefillChunk: number;
 }
-
-/** A prompt with the machine to itself makes nobody wait: it is read in chunks larger by this factor. */
-const LONE_PREFILL_FACTOR = 4;
 
 export class Scheduler<T extends Schedulable> {
   readonly slots: SlotTable<T>;
@@ -84,9 +81,7 @@ export class Scheduler<T extends Schedulable> {
     const sequence = this.#prefilling.shift();
     if (sequence === undefined) return { numDecoding, prefill: undefined };
     this.#prefilling.push(sequence);
-    const isAlone = numDecoding === 0 && this.#prefilling.length === 1;
-    const chunkAlone = isAlone ? this.#prefillChunk * LONE_PREFILL_FACTOR : this.#prefillChunk;
-    const chunk = numDecoding === 0 ? chunkAlone : chunkBeside;
+    const chunk = numDecoding === 0 ? this.#prefillChunk : chunkBeside;
     return { numDecoding, prefill: { sequence, numTokens: Math.min(chunk, sequence.maxChunk, sequence.numUnread) } };
   }
 }

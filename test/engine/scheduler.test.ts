@@ -37,14 +37,17 @@ describe("scheduler", () => {
     expect(order).toEqual(["long8", "short8", "long8", "short2", "long8"]);
   });
 
-  test("a prompt that has the machine to itself is read in larger chunks", () => {
+  test("chunks are smaller beside sequences that decode, if they are to keep their pace", () => {
     const scheduler = new Scheduler<ReturnType<typeof waiting>>(limits);
     scheduler.enqueue(waiting("a", 100));
+    scheduler.enqueue(waiting("b", 1));
     scheduler.admit();
-    expect(prefillOnce(scheduler)).toBe("a32");
-    scheduler.enqueue(waiting("b", 100));
     scheduler.admit();
-    expect([prefillOnce(scheduler), prefillOnce(scheduler)]).toEqual(["a8", "b8"]);
+    expect(scheduler.plan(3).prefill?.numTokens).toBe(8);
+    expect(scheduler.plan(3).prefill?.numTokens).toBe(1);
+    scheduler.promote(scheduler.slots.seated[1]!);
+    expect(scheduler.plan(3).prefill?.numTokens).toBe(3);
+    expect(scheduler.plan(3).numDecoding).toBe(1);
   });
 
   test("a sequence's own limit bounds its chunks", () => {

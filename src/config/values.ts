@@ -27,7 +27,7 @@ export function integer(min: number, max: number) {
 
 export function decimal(min: number, max: number) {
   return value(`a number from ${min} to ${max}`, (raw) => {
-    const number = toNumber(raw);
+    const number = toNumber(raw, DECIMAL);
     return number >= min && number <= max ? number : undefined;
   });
 }
@@ -122,9 +122,12 @@ function withUnit(raw: unknown, units: Readonly<Record<string, number>>): number
   return number === undefined || factor === undefined ? undefined : Math.round(Number(number) * factor);
 }
 
-function toNumber(raw: unknown): number {
+const WHOLE = /^\s*-?\d+\s*$/;
+const DECIMAL = /^\s*-?\d+(\.\d+)?\s*$/;
+
+function toNumber(raw: unknown, spelling = WHOLE): number {
   if (typeof raw === "number") return raw;
-  return typeof raw === "string" && /^\s*-?\d+\s*$/.test(raw) ? Number(raw) : Number.NaN;
+  return typeof raw === "string" && spelling.test(raw) ? Number(raw) : Number.NaN;
 }
 
 function shown(raw: unknown): string {

@@ -129,6 +129,13 @@ describe("kinds of value", () => {
       }),
     );
   });
+
+  it("reads a fraction from text where one is allowed, and refuses it where not", () => {
+    expect(loadConfig({ flags: { prefillStall: "1.5" }, env: {} }).prefillStall).toBe(1.5);
+    expect(loadConfig({ flags: { prefillStall: 2 }, env: {} }).prefillStall).toBe(2);
+    expect(() => loadConfig({ flags: { prefillStall: "1.5x" }, env: {} })).toThrow('"1.5x" given');
+    expect(() => loadConfig({ flags: { maxBatch: "1.5" }, env: {} })).toThrow('"1.5" given');
+  });
 });
 
 describe("the result", () => {

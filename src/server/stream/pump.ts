@@ -1,9 +1,10 @@
 /**
- * Drives one generation into one transport. All that becomes ready in a tick leaves in one write; a slow reader stops the
+ * Drives one generation into one transport. All that becomes ready in a millisecond leaves in one write; a slow reader stops the
  * pulling of events; a failure is rendered as the stream's last message. Knows neither SSE nor WebSocket.
  */
 import type { GenerationEvent, GenerationUsage } from "../../generation/events.ts";
 import type { StreamRenderer } from "../openai/renderer.ts";
+import { FlushPace } from "./flush-pace.ts";
 
 export interface Sink {
   /** Sends what the renderer has emitted since the last call. */
@@ -37,22 +38,16 @@ export async function pump(
   sink: Sink,
   onFailure: (error: unknown) => void,
 ): Promise<GenerationUsage | undefined> {
-  let flushScheduled = false;
-  const flush = () => {
-    flushScheduled = false;
+  const pace = new FlushPace(() => {
     renderer.flush();
     sink.flush();
-  };
+  });
   let usage: GenerationUsage | undefined;
   try {
     for (let event: GenerationEvent | undefined = first; event !== undefined; event = await next(rest)) {
       renderer.push(event);
       if (event.type === "usage") usage = event.usage;
-      if (!flushScheduled) {
-        flushScheduled = true;
-        // Runs when the microtasks at hand are done: by then every event of this engine step has been pulled.
-        process.nextTick(flush);
-      }
+      pace.request();
       if (sink.isFull) await sink.drained();
     }
   } catch (error) {
@@ -61,7 +56,7 @@ export async function pump(
     // Ends a generation that is not itself what failed.
     await rest.return?.().catch(() => {});
   }
-  flush();
+  pace.flushNow();
   return usage;
 }
 

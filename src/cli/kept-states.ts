@@ -45,7 +45,10 @@ export interface KeptStates {
 /** @throws `invalid_config` if another server uses the folder; `store_unavailable` if the folder cannot be used */
 export async function openKeptStates(config: Config, options: KeptStatesOptions): Promise<KeptStates> {
   const conversations = await openConversations(config, options);
-  const prefixes = config.prefixBytes === 0 ? undefined : await openPrefixes(config, options);
+  const prefixes = await openPrefixes(config, options).catch(async (error) => {
+    await conversations.close();
+    throw error;
+  });
   const stores = prefixes === undefined ? [conversations] : [conversations, prefixes.store];
   await Promise.all(stores.map(tryOut));
   return {
@@ -79,9 +82,10 @@ function openConversations(config: Config, options: KeptStatesOptions): Promise<
   });
 }
 
-/** A store of its own: what anybody may send must not push out what somebody means to keep. */
+/** Undefined if there are to be none. In a store of its own: what anybody may send must not push out what somebody means to keep. */
 async function openPrefixes(config: Config, options: KeptStatesOptions) {
   const { storeDir, prefixBytes, prefixDiskBytes, sharePrefixes } = config;
+  if (prefixBytes === 0) return undefined;
   const isOnDisk = storeDir !== undefined && prefixDiskBytes > 0;
   const given = common(config, options, "prefixes");
   const store = await openStore({

@@ -16,8 +16,10 @@ import { programVersion } from "./version.ts";
 const PARK_SHARE = 0.9;
 /** And when what nobody reads any more is read to be kept. */
 const KEEP_SHARE = 0.95;
-/** Beyond it: for what has been told to end. A runtime or a disk that hangs must not hang the process. */
-const END_GRACE_MS = 1500;
+/** Beyond it: for clients to be told of that end. */
+const TELL_GRACE_MS = 500;
+/** And beyond that: for what has been told to end. A runtime or a disk that hangs must not hang the process. */
+const END_GRACE_MS = 2000;
 
 /** Resolves when the server has closed after a signal. @throws what keeps it from starting. */
 export async function serve(config: Config, terminal: Terminal, signals: SignalSource): Promise<void> {
@@ -74,7 +76,7 @@ export async function serve(config: Config, terminal: Terminal, signals: SignalS
 async function end(service: Service, listener: Listener, { shutdownMs }: Config, log: Log): Promise<void> {
   const { engine, generator, states } = service;
   const work = Promise.all([
-    listener.close(shutdownMs),
+    listener.close(shutdownMs + TELL_GRACE_MS),
     engine.close({ deadlineMs: shutdownMs * PARK_SHARE }),
     generator.drain({ graceMs: shutdownMs * KEEP_SHARE }),
   ]);

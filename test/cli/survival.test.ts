@@ -1,0 +1,117 @@
+/** What outlives a server: real processes, ended in good order, twice asked, or killed. */
+import path from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { complete, readStream, type ServedProcess, ServingFolder } from "../helpers/served-process.ts";
+
+const PROMPT = "Once upon a time there was a king who";
+const SAMPLED = { temperature: 0.8, seed: 5, presence_penalty: 0.4, ignore_eos: true };
+
+let folder: ServingFolder;
+const running: ServedProcess[] = [];
+
+beforeAll(async () => {
+  folder = await ServingFolder.make();
+});
+afterAll(async () => {
+  for (const server of running) server.kill("SIGKILL");
+  await folder.remove();
+});
+
+async function serve(...args: string[]): Promise<ServedProcess> {
+  const server = await folder.serve(args);
+  running.push(server);
+  return server;
+}
+
+const sessionOf = async (server: ServedProcess, id: string) =>
+  (await (await fetch(`${server.url}/v1/sessions/${id}`)).json()) as { num_tokens: number; position: number };
+
+describe("SIGTERM in the middle of an answer", () => {
+  it("refuses what is new, parks what runs, exits with 0, and after a restart the session goes on where it was", async () => {
+    const store = ["--store-dir", path.join(folder.dir, "parked")];
+    const first = await serve(...store, "--shutdown-ms", "600");
+    expect(first.stdout).toMatch(/kept in +memory \(1 GiB\), \S+parked \(16 GiB, 0 found\)/);
+    await first.post("/v1/sessions", { session_id: "tale" });
+    const body = { session_id: "tale", prompt: PROMPT, max_tokens: 16_000, stream: true, return_token_ids: true };
+    const response = await first.post("/v1/completions", { ...body, ...SAMPLED });
+    let refused: Promise<[Response, Response]> | undefined;
+    const streamed = await readStream(response, (tokenIds) => {
+      if (tokenIds.length < 5 || refused !== undefined) return;
+      first.kill("SIGTERM");
+      refused = askWhileStopping(first);
+    });
+    expect(streamed.error).toMatchObject({ code: "shutting_down", message: expect.stringContaining("session tale") });
+    const [ready, other] = await refused!;
+    expect([ready.status, (await json<{ status: string }>(ready)).status]).toEqual([503, "stopping"]);
+    expect([other.status, other.headers.get("retry-after")]).toEqual([503, "2"]);
+    expect(await first.ended, first.stderr).toBe(0);
+
+    const second = await serve(...store);
+    expect(second.stdout).toContain("1 found");
+    const { num_tokens: numTokens, position } = await sessionOf(second, "tale");
+    const rest = await complete(second, { session_id: "tale", prompt: "", max_tokens: 20, ...SAMPLED });
+    expect(rest.cachedTokens).toBe(position);
+    expect(rest.promptTokens - rest.cachedTokens).toBe(1);
+    // As if it had never stopped.
+    const whole = await complete(second, { prompt: PROMPT, max_tokens: streamed.tokenIds.length + 20, ...SAMPLED });
+    expect(numTokens).toBe(whole.promptTokens + streamed.tokenIds.length);
+    expect([...streamed.tokenIds, ...rest.tokenIds]).toEqual(whole.tokenIds);
+    expect(await second.stop()).toBe(0);
+  });
+
+  it("and once more ends the process at once", async () => {
+    const server = await serve("--shutdown-ms", "60000");
+    const response = await server.post("/v1/completions", { prompt: PROMPT, max_tokens: 16_000, stream: true });
+    await response.body!.getReader().read();
+    server.kill("SIGTERM");
+    await expect.poll(() => server.stderr).toContain("shutting down");
+    server.kill("SIGTERM");
+    expect(await server.ended).toBe(143);
+  });
+});
+
+describe("kill -9", () => {
+  it("loses nothing that was answered: sessions, responses and what they were asked", async () => {
+    const store = ["--store-dir", path.join(folder.dir, "killed")];
+    const first = await serve(...store);
+    const turn = { max_tokens: 12, ...SAMPLED };
+    await first.post("/v1/sessions", { session_id: "tale" });
+    const begun = await complete(first, { session_id: "tale", prompt: PROMPT, ...turn });
+    const asked = { input: "Tell me of the king.", max_output_tokens: 8, temperature: 0 };
+    const response = await json<ResponseObject>(await first.post("/v1/responses", asked));
+    first.kill("SIGKILL");
+    expect(await first.ended).toBe("SIGKILL");
+
+    const second = await serve(...store);
+    const goneOn = await complete(second, { session_id: "tale", prompt: " One day", ...turn });
+    const told = await (await fetch(`${second.url}/v1/responses/${response.id}`)).json();
+    expect(told).toEqual(response);
+    const more = { ...asked, input: "And then?", previous_response_id: response.id };
+    const { usage } = await json<ResponseObject>(await second.post("/v1/responses", more));
+    expect(usage.input_tokens_details.cached_tokens).toBe(response.usage.total_tokens - 1);
+
+    // The same without a break.
+    const uninterrupted = { session_id: "reference" };
+    await second.post("/v1/sessions", uninterrupted);
+    expect((await complete(second, { ...uninterrupted, prompt: PROMPT, ...turn })).tokenIds).toEqual(begun.tokenIds);
+    expect(await complete(second, { ...uninterrupted, prompt: " One day", ...turn })).toEqual(goneOn);
+    second.kill("SIGKILL");
+  });
+});
+
+interface ResponseObject {
+  readonly id: string;
+  readonly usage: { readonly total_tokens: number; readonly input_tokens_details: { readonly cached_tokens: number } };
+}
+
+async function json<T>(response: Response): Promise<T> {
+  return (await response.json()) as T;
+}
+
+/** Two requests that come while the server still ends an older one. */
+async function askWhileStopping(server: ServedProcess): Promise<[Response, Response]> {
+  for (;;) {
+    const ready = await fetch(`${server.url}/ready`);
+    if (ready.status === 503) return [ready, await server.post("/v1/completions", { prompt: "x", max_tokens: 1 })];
+  }
+}

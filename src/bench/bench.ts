@@ -11,11 +11,12 @@ import { MAX_BATCH, withEngine } from "./rig.ts";
 import { benchInterference, benchStall } from "./suites/interference.ts";
 import { benchSession } from "./suites/session.ts";
 import { benchLinks, benchLowerings, benchShape } from "./suites/shape.ts";
+import { benchSoak } from "./suites/soak.ts";
 import { benchState } from "./suites/state.ts";
 import { benchStreams } from "./suites/streams.ts";
 
 /** Those that take many minutes, run only when they are named. `million` is the session suite with a million tokens. */
-const LONG_SUITES = ["million", "state"] as const;
+const LONG_SUITES = ["million", "state", "soak"] as const;
 export const SUITES = [
   "streams",
   "interference",
@@ -85,5 +86,7 @@ function runSuite(suite: Suite, context: BenchContext): Promise<Figure[]> {
       return benchLowerings(context);
     case "state":
       return benchState(context);
+    case "soak":
+      return benchSoak(context);
   }
 }

@@ -108,6 +108,23 @@ async function json<T>(response: Response): Promise<T> {
   return (await response.json()) as T;
 }
 
+describe("a disk that is full", () => {
+  it("costs no request its answer; log and metrics say that nothing outlives the server now", async () => {
+    // Files of the process may have 64 KiB; a state of the packaged model has 228.
+    const args = ["--store-dir", path.join(folder.dir, "full"), "--prefix-disk-bytes", "1GiB"];
+    const server = await folder.serve(args, path.join(import.meta.dirname, "../session/with-file-limit.sh"));
+    running.push(server);
+    await server.post("/v1/sessions", { session_id: "tale" });
+    expect(await server.metric("densemamba_store_tier_available", 'tier="disk"')).toBe(1);
+    const first = await complete(server, { session_id: "tale", prompt: PROMPT, max_tokens: 6, ...SAMPLED });
+    expect(await server.metric("densemamba_store_tier_available", 'tier="disk"')).toBe(0);
+    expect(server.stderr).toMatch(/"level":40.*"tier":"disk".*cannot be written; going on without: .* is full: EFBIG/);
+    const second = await complete(server, { session_id: "tale", prompt: " One day", max_tokens: 6, ...SAMPLED });
+    expect(second.cachedTokens).toBe(first.promptTokens + first.tokenIds.length - 1);
+    expect(await server.stop()).toBe(0);
+  });
+});
+
 /** Two requests that come while the server still ends an older one. */
 async function askWhileStopping(server: ServedProcess): Promise<[Response, Response]> {
   for (;;) {

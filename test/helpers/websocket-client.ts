@@ -47,7 +47,10 @@ export class Client {
   }
 }
 
-export async function open(server: ListeningServer, options: ClientOptions = {}): Promise<Client> {
+export async function open(
+  server: Pick<ListeningServer, "webSocketUrl">,
+  options: ClientOptions = {},
+): Promise<Client> {
   const socket = new WebSocket(server.webSocketUrl, options);
   const client = new Client(socket);
   await once(socket, "open");

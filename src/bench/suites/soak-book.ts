@@ -74,6 +74,12 @@ export function startsWith(ids: readonly number[], beginning: readonly number[])
 export class Book {
   readonly #counts = new Map<string, number>();
   readonly #violations = new Map<Violation, string[]>();
+  readonly #onViolation: (text: string) => void;
+
+  /** @param onViolation is told each as it comes */
+  constructor(onViolation: (text: string) => void = () => {}) {
+    this.#onViolation = onViolation;
+  }
 
   count(what: string, by = 1): void {
     this.#counts.set(what, this.counted(what) + by);
@@ -85,6 +91,7 @@ export class Book {
 
   report(violation: Violation, what: string): void {
     this.#violations.set(violation, [...this.reported(violation), what]);
+    this.#onViolation(`${violation}: ${what}`);
   }
 
   reported(violation: Violation): readonly string[] {
@@ -93,9 +100,5 @@ export class Book {
 
   get counts(): ReadonlyMap<string, number> {
     return this.#counts;
-  }
-
-  get violations(): ReadonlyMap<Violation, readonly string[]> {
-    return this.#violations;
   }
 }

@@ -50,7 +50,7 @@ export async function benchSoak(context: BenchContext): Promise<Figure[]> {
       try {
         const world = new SoakWorld({
           server,
-          book: new Book(),
+          book: new Book(context.print),
           cold: {
             engine,
             vocabSize: tokenizer.vocabSize,
@@ -98,7 +98,6 @@ async function soak({ soakMinutes, print }: BenchContext, world: SoakWorld): Pro
   for (const user of sessionUsers) await user.finish();
   await checkQuiet(world);
   for (const [what, count] of [...book.counts].sort()) print(`${what}: ${count}`);
-  for (const [violation, all] of book.violations) for (const what of all.slice(0, 20)) print(`${violation}: ${what}`);
   return figuresOf(book, samples, exitCodes, server.life);
 }
 

@@ -26,7 +26,8 @@ RUN npm prune --omit=dev --ignore-scripts --no-audit --no-fund && node docker/sl
 COPY LICENSE openapi.yaml ./
 COPY models/densemamba-tales-4m ./models/densemamba-tales-4m
 # Compiles the default model ahead of the first start, and shows that what was built runs.
-RUN node dist/cli/main.js score --token-ids 1,2 --device cpu --cache-dir /var/cache/densemamba \
+# The folder is for states that are to survive a restart: a volume mounted there takes over whom it belongs to.
+RUN mkdir -p /var/lib/densemamba && node dist/cli/main.js score --token-ids 1,2 --device cpu --cache-dir /var/cache/densemamba \
     --kernel-library /app/library/libdensemamba-kernels.so
 
 FROM ${NODE_IMAGE}
@@ -44,6 +45,7 @@ COPY --from=build /app/library ./library
 COPY --from=build /app/models ./models
 # Writable, for models that are mounted and compiled here. The default model needs no writing: the root may be read-only.
 COPY --from=build --chown=1000:1000 /var/cache/densemamba /var/cache/densemamba
+COPY --from=build --chown=1000:1000 /var/lib/densemamba /var/lib/densemamba
 # `node` of the base image, by number so that Kubernetes can see it is not root.
 USER 1000:1000
 EXPOSE 8080

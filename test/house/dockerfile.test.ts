@@ -6,6 +6,7 @@ import path from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { parse } from "yaml";
+import { configOptions } from "../../src/config.ts";
 import { type BuiltStage, buildStages, folderBytes, parseDockerfile, withinRoot } from "./dockerfile.ts";
 
 const FILES = ["Dockerfile", "docker/Dockerfile.cuda"];
@@ -84,6 +85,45 @@ describe("compose.yaml", () => {
 
   it("gives the server longer to stop than the server gives its streams", () => {
     expect(Number.parseInt(compose.services.densemamba.stop_grace_period, 10) * 1000).toBeGreaterThan(8000);
+  });
+});
+
+describe("compose.replicas.yaml", () => {
+  const compose = parse(readFileSync("docker/compose.replicas.yaml", "utf8"));
+
+  it("runs the image several times, over one Valkey server", () => {
+    const { build, environment, deploy, volumes } = compose.services.densemamba;
+    expect(path.join("docker", build.context, build.dockerfile)).toBe("Dockerfile");
+    expect(deploy.replicas).toBeGreaterThan(1);
+    // A folder is one server's.
+    expect([environment.DENSEMAMBA_STORE_DIR, volumes]).toEqual([undefined, undefined]);
+    const valkey = new URL(environment.DENSEMAMBA_VALKEY_URL).hostname;
+    expect(compose.services[valkey].image).toMatch(/^valkey\/valkey:\d+\.\d+\.\d+/);
+    expect(compose.services[valkey].command).toEqual(expect.arrayContaining(["--appendonly", "--maxmemory"]));
+  });
+
+  it("has only options that there are", () => {
+    for (const name of ["compose.yaml", "compose.replicas.yaml"]) {
+      const { environment } = parse(readFileSync(`docker/${name}`, "utf8")).services.densemamba;
+      const known = configOptions.map(({ variable }) => variable);
+      expect(Object.keys(environment).filter((variable) => !known.includes(variable))).toEqual([]);
+    }
+  });
+
+  it("leads proxy and Prometheus to all of them", () => {
+    const port = stagesOf("Dockerfile")
+      .at(-1)!
+      .instructions.find(({ keyword }) => keyword === "EXPOSE")!.text;
+    expect(readFileSync("docker/Caddyfile", "utf8")).toMatch(new RegExp(`name densemamba\\s+port ${port}\\s`));
+    const { scrape_configs: jobs } = parse(readFileSync("docker/prometheus.replicas.yml", "utf8"));
+    expect(jobs[0].dns_sd_configs[0]).toMatchObject({ names: ["densemamba"], type: "A", port: Number(port) });
+    for (const { volumes = [] } of Object.values<{ volumes?: string[] }>(compose.services)) {
+      for (const volume of volumes) {
+        const source = volume.split(":")[0]!;
+        if (source.startsWith(".")) expect(existsSync(path.join("docker", source)), source).toBe(true);
+        else expect(Object.keys(compose.volumes)).toContain(source);
+      }
+    }
   });
 });
 

@@ -107,7 +107,7 @@ function checkChunk(
   if (prefillChunk <= maxPassSteps) return;
   throw new DenseMambaError(
     "invalid_config",
-    `--prefill-chunk must be at most ${maxPassSteps} for ${name}, a ${family} of its sizes, whose memory for a pass would be out of bounds beyond; ${prefillChunk} given`,
+    `--prefill-chunk must be at most ${maxPassSteps} for ${name} (${family}): a longer pass takes tensors above 256 MiB; ${prefillChunk} given`,
   );
 }
 

@@ -9,7 +9,7 @@ import type { Generator } from "../../generation/generator.ts";
 import type { TieredStore } from "../../session/tiered-store.ts";
 import { atLeast, atMost, type Figure, median } from "../report.ts";
 import { MAX_BATCH, type Rig } from "../rig.ts";
-import { makePrompt, streamRequest } from "../streams.ts";
+import { makePrompt } from "../streams.ts";
 import { runTurn, type StateParts, session, turnOf, withDiskStore } from "./state-parts.ts";
 
 const NUM_SESSIONS = 10_000;
@@ -20,7 +20,7 @@ const FORKS_AT_ONCE = 16;
 const PROMPT_TOKENS = 64;
 const TURN_TOKENS = 64;
 /** Of a round that is timed, together. */
-const ROUND_TOKENS = 40_000;
+const ROUND_TOKENS = 20_000;
 const NUM_ROUNDS = 5;
 const GIB = 2 ** 30;
 const NOTHING_NEW = { type: "tokens", tokenIds: [] } as const;
@@ -36,7 +36,7 @@ export async function benchSessions(rig: Rig, parts: StateParts): Promise<Figure
     const rounds: { readonly rotation: number; readonly resident: number }[] = [];
     for (let round = 0; round <= NUM_ROUNDS; round++) {
       const rotation = await measureRate((onToken, isOver) => rotate(generator, onToken, isOver));
-      const resident = await measureRate((onToken, isOver) => stay(parts, onToken, isOver));
+      const resident = await measureRate((onToken, isOver) => stay(generator, onToken, isOver));
       if (round > 0) rounds.push({ rotation, resident }); // the first one warms up
     }
     // A fork and a turn have the prompt and one answer each.
@@ -92,11 +92,11 @@ async function rotate(generator: Generator, onToken: () => void, isOver: AbortSi
   await Promise.all(clients);
 }
 
-/** As many as there are slots, decoding without end. */
-async function stay({ engine }: StateParts, onToken: () => void, isOver: AbortSignal): Promise<void> {
+/** As many as there are slots, through the same house, answering without end. */
+async function stay(generator: Generator, onToken: () => void, isOver: AbortSignal): Promise<void> {
   const streams = Array.from({ length: MAX_BATCH }, async (_, i) => {
-    const request = streamRequest(makePrompt(PROMPT_TOKENS, i), 10_000_000, isOver);
-    for await (const event of engine.submit([request])[0]!.events) if (event.type === "token") onToken();
+    const prompt = { type: "tokens", tokenIds: makePrompt(PROMPT_TOKENS, i) } as const;
+    await runTurn(generator, { ...turnOf(prompt, { maxTokens: 1_000_000 }), signal: isOver }, onToken);
   });
   await Promise.all(streams);
 }

@@ -79,7 +79,64 @@ describe("what is refused", () => {
   });
 });
 
+describe("options that need another one", () => {
+  it("are refused alone, with the name of what is missing", () => {
+    const problems = problemsOf(() =>
+      load({ storeBytes: "1GiB" }, { DENSEMAMBA_SHARE_PREFIXES: "true" }, { valkeyTimeoutMs: 100, prefixDiskBytes: 5 }),
+    );
+    expect(problems.toSorted()).toEqual([
+      "--store-bytes needs --store-dir",
+      "DENSEMAMBA_SHARE_PREFIXES needs --valkey-url",
+      "prefixDiskBytes in the config file needs --store-dir",
+      "valkeyTimeoutMs in the config file needs --valkey-url",
+    ]);
+  });
+
+  it("are accepted with it, wherever either comes from", () => {
+    const config = load({ storeBytes: "1GiB" }, { DENSEMAMBA_STORE_DIR: "/x" }, { prefixDiskBytes: 5 });
+    expect(config).toMatchObject({ storeDir: "/x", storeBytes: 2 ** 30, prefixDiskBytes: 5 });
+  });
+
+  it("need nothing when they ask for nothing, and more than nothing of what they need", () => {
+    expect(load({ sharePrefixes: false, prefixDiskBytes: 0 }).sharePrefixes).toBe(false);
+    expect(problemsOf(() => load({ prefixDiskBytes: 5, storeDir: "/x", prefixBytes: 0 }))).toEqual([
+      "--prefix-disk-bytes needs --prefix-bytes above 0",
+    ]);
+  });
+});
+
 describe("kinds of value", () => {
+  it.each([
+    ["1500", 1500],
+    [1500, 1500],
+    ["90s", 90_000],
+    ["1.5 min", 90_000],
+    ["12h", 43_200_000],
+    ["30 d", 2_592_000_000],
+  ])("reads the time %j as %i ms", (given, ms) => {
+    expect(load({ sessionTtlMs: given }).sessionTtlMs).toBe(ms);
+  });
+
+  it.each(["soon", "-1s", "5 weeks", "s", 3651 * 86_400_000])("refuses the time %j", (given) => {
+    expect(problemsOf(() => load({ sessionTtlMs: given }))[0]).toContain(`${JSON.stringify(given)} given`);
+  });
+
+  it.each(["valkey://host", "redis://user:pass@host:1234/5", "rediss://host", "valkeys://[::1]:1"])(
+    "takes %s for a Valkey server",
+    (url) => {
+      expect(load({ valkeyUrl: url }).valkeyUrl).toBe(url);
+    },
+  );
+
+  it.each(["http://secret", "secret", "valkey://", "valkey:///secret", "redis://secret:x"])(
+    "does not take %s for one, and does not repeat what may hold a password",
+    (url) => {
+      const [problem] = problemsOf(() => load({ valkeyUrl: url }));
+      expect(problem).toMatch(/^--valkey-url must be a URL such as valkey:/);
+      expect(problem).not.toContain("secret");
+    },
+  );
+
   it.each([
     ["4096", 4096],
     [4096, 4096],

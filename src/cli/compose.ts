@@ -106,8 +106,8 @@ export async function createService(
   });
   metrics.watch({
     load: () => engine.load,
-    store: () => states.stats(),
-    ...(prefixCache && { prefixes: () => prefixCache.stats() }),
+    store: states.stats.conversations,
+    prefixes: states.stats.prefixes,
   });
   const parts = { engine, tokenizer, store, unstored, ...(prefixCache && { prefixCache }) };
   const generator = createGenerator(config, model, parts);

@@ -10,7 +10,7 @@ import type { Manifest } from "../model/artifact.ts";
 import { stateBytes } from "../model/state.ts";
 import type { Log } from "../server/deps.ts";
 import { type OpenStoreOptions, openStore } from "../session/open-store.ts";
-import { PrefixCache } from "../session/prefix-cache.ts";
+import { PrefixCache, type PrefixCacheStats } from "../session/prefix-cache.ts";
 import type { StateStore } from "../session/store.ts";
 import type { StoreObserver } from "../session/tier.ts";
 import type { TieredStats, TieredStore } from "../session/tiered-store.ts";
@@ -20,6 +20,8 @@ import type { TieredStats, TieredStore } from "../session/tiered-store.ts";
  * are to.
  */
 const SHARED_PREFIX_TTL_MS = 86_400_000;
+
+const NO_PREFIXES = { queries: 0, hits: 0, queryTokens: 0, hitTokens: 0, bytes: 0, tiers: [] };
 
 export interface KeptStatesOptions {
   readonly manifest: Pick<Manifest, "modelHash" | "state">;
@@ -36,8 +38,11 @@ export interface KeptStates {
   readonly unstored: StateStore;
   /** Undefined if there is to be none. */
   readonly prefixes: PrefixCache | undefined;
-  /** Of the conversations' store. */
-  stats(): TieredStats;
+  readonly stats: {
+    conversations(): TieredStats;
+    /** Zeros if there are none. */
+    prefixes(): PrefixCacheStats & Pick<TieredStats, "tiers">;
+  };
   /** Writes what is not yet written. */
   close(): Promise<void>;
 }
@@ -55,7 +60,11 @@ export async function openKeptStates(config: Config, options: KeptStatesOptions)
     conversations,
     unstored: conversations.memory,
     prefixes: prefixes?.cache,
-    stats: () => conversations.stats(),
+    stats: {
+      conversations: () => conversations.stats(),
+      prefixes: () =>
+        prefixes === undefined ? NO_PREFIXES : { ...prefixes.cache.stats(), tiers: prefixes.store.stats().tiers },
+    },
     async close() {
       await Promise.all(stores.map((store) => store.close()));
     },

@@ -59,7 +59,7 @@ export async function serve(config: Config, terminal: Terminal, signals: SignalS
       manifest: model.manifest,
       status: service.engine.status,
       config,
-      tiers: service.states.stats().tiers,
+      tiers: service.states.stats.conversations().tiers,
       port: listener.port,
       // Since the process began.
       startupMs: performance.now(),

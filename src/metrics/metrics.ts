@@ -32,7 +32,7 @@ export interface MetricsSources {
   };
   readonly store: () => StoreStats & { readonly tiers?: readonly TierStats[] };
   /** Default: there is no prefix cache. */
-  readonly prefixes?: () => PrefixCacheStats;
+  readonly prefixes?: () => PrefixCacheStats & { readonly tiers?: readonly TierStats[] };
 }
 
 const STATES: readonly EngineStatus["state"][] = ["starting", "ready", "recovering", "closed"];
@@ -167,18 +167,25 @@ export class Metrics implements EngineObserver, Pick<StoreObserver, "onDamage"> 
     instruments.storeBytes.set(store.bytes);
     instruments.storeMaxBytes.set(store.maxBytes);
     this.#countUpTo(instruments.storeEvictions, store.numEvicted);
-    for (const { name: tier, isAvailable, numSnapshots, bytes, numFailures } of store.tiers ?? []) {
-      instruments.tierAvailable.set({ tier }, isAvailable ? 1 : 0);
-      instruments.tierSnapshots.set({ tier }, numSnapshots);
-      instruments.tierBytes.set({ tier }, bytes);
-      this.#countUpTo(instruments.tierFailures, numFailures, { tier });
-    }
+    this.#readTiers("conversations", store.tiers);
     const prefixes = sources.prefixes?.();
     if (prefixes === undefined) return;
     this.#countUpTo(instruments.prefixLookups, prefixes.queries);
     this.#countUpTo(instruments.prefixLookupHits, prefixes.hits);
     this.#countUpTo(instruments.prefixHitTokens, prefixes.hitTokens);
     instruments.prefixBytes.set(prefixes.bytes);
+    this.#readTiers("prefixes", prefixes.tiers);
+  }
+
+  #readTiers(store: "conversations" | "prefixes", tiers: readonly TierStats[] = []): void {
+    const instruments = this.#instruments;
+    for (const { name: tier, isAvailable, numSnapshots, bytes, numFailures } of tiers) {
+      const labels = { store, tier };
+      instruments.tierAvailable.set(labels, isAvailable ? 1 : 0);
+      instruments.tierSnapshots.set(labels, numSnapshots);
+      instruments.tierBytes.set(labels, bytes);
+      this.#countUpTo(instruments.tierFailures, numFailures, labels);
+    }
   }
 
   #countUpTo<L extends string>(counter: Counter<L>, total: number, labels: Partial<Record<L, string>> = {}): void {

@@ -53,7 +53,7 @@ describe("by default", () => {
   it("all is in memory, and gone afterwards", async () => {
     const states = await openStates({});
     await states.conversations.put("session::a", snapshot());
-    expect(states.stats().tiers.map(({ name }) => name)).toEqual(["memory"]);
+    expect(states.stats.conversations().tiers.map(({ name }) => name)).toEqual(["memory"]);
     expect(await (await reopen({})).conversations.get("session::a")).toBeUndefined();
     expect(told).toEqual([]);
   });
@@ -164,7 +164,7 @@ describe("the start", () => {
     const config = configOf(flags);
     const status = { state: "ready", runner: "fake" } as const;
     const facts = { version: "1", modelName: "m", manifest: MANIFEST, status, config, port: 1, startupMs: 1 };
-    return /kept in +(.*)/.exec(readyBanner({ ...facts, tiers: states.stats().tiers }))![1];
+    return /kept in +(.*)/.exec(readyBanner({ ...facts, tiers: states.stats.conversations().tiers }))![1];
   };
 
   it("says where states are, and whether that outlives the server", async () => {

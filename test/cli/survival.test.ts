@@ -115,9 +115,9 @@ describe("a disk that is full", () => {
     const server = await folder.serve(args, path.join(import.meta.dirname, "../session/with-file-limit.sh"));
     running.push(server);
     await server.post("/v1/sessions", { session_id: "tale" });
-    expect(await server.metric("densemamba_store_tier_available", 'tier="disk"')).toBe(1);
+    expect(await server.metric("densemamba_store_tier_available", 'store="conversations",tier="disk"')).toBe(1);
     const first = await complete(server, { session_id: "tale", prompt: PROMPT, max_tokens: 6, ...SAMPLED });
-    expect(await server.metric("densemamba_store_tier_available", 'tier="disk"')).toBe(0);
+    expect(await server.metric("densemamba_store_tier_available", 'store="conversations",tier="disk"')).toBe(0);
     expect(server.stderr).toMatch(/"level":40.*"tier":"disk".*cannot be written; going on without: .* is full: EFBIG/);
     const second = await complete(server, { session_id: "tale", prompt: " One day", max_tokens: 6, ...SAMPLED });
     expect(second.cachedTokens).toBe(first.promptTokens + first.tokenIds.length - 1);

@@ -74,7 +74,11 @@ describe("a scrape", () => {
       { ...store, ...disk },
     ];
     const prefixes = { queries: 12, hits: 3, queryTokens: 100, hitTokens: 40, bytes: 50 };
-    metrics.watch({ load: () => load, store: () => ({ ...store, tiers }), prefixes: () => prefixes });
+    metrics.watch({
+      load: () => load,
+      store: () => ({ ...store, tiers }),
+      prefixes: () => ({ ...prefixes, tiers: [tiers[1]!] }),
+    });
     await scrape(metrics);
     load.slotsInUse = 0;
     store.numEvicted = 11;
@@ -89,11 +93,10 @@ describe("a scrape", () => {
     const reused = ["lookups_total", "lookup_hits_total", "hit_tokens_total", "bytes"];
     expect(reused.map((name) => samples.get(`densemamba_prefix_cache_${name}`))).toEqual([14, 5, 70, 20]);
     const tier = ["available", "snapshots", "bytes", "failures_total"];
-    const valuesOf = (name: string) => tier.map((of) => samples.get(`densemamba_store_tier_${of}{tier="${name}"}`));
-    expect([valuesOf("memory"), valuesOf("disk")]).toEqual([
-      [1, 6, 7, 0],
-      [0, 6, 70, 4],
-    ]);
+    const valuesOf = (labels: string) => tier.map((of) => samples.get(`densemamba_store_tier_${of}{${labels}}`));
+    expect(valuesOf('store="conversations",tier="memory"')).toEqual([1, 6, 7, 0]);
+    expect(valuesOf('store="conversations",tier="disk"')).toEqual([0, 6, 70, 4]);
+    expect(valuesOf('store="prefixes",tier="disk"')).toEqual([0, 6, 70, 4]);
     expect(samples.get("densemamba_store_damaged_snapshots_total")).toBe(1);
   });
 });

@@ -123,7 +123,7 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`replicas${WITHOUT_VALKEY}`, () => {
   it("go on while the Valkey server is gone, say so, and make good what it missed", async () => {
     const [one, other] = replicas as [ServedProcess, ServedProcess];
     const turn = { session_id: "tale", prompt: " And so", max_tokens: 6, ...SAMPLED };
-    const isShared = () => one.metric("densemamba_store_tier_available", 'tier="shared"');
+    const isShared = () => one.metric("densemamba_store_tier_available", 'store="conversations",tier="shared"');
     const before = await complete(one, turn);
     expect(await isShared()).toBe(1);
 
@@ -131,7 +131,9 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`replicas${WITHOUT_VALKEY}`, () => {
     const without = await complete(one, turn);
     expect(without.cachedTokens).toBe(before.promptTokens + before.tokenIds.length - 1);
     expect(await isShared()).toBe(0);
-    expect(await one.metric("densemamba_store_tier_failures_total", 'tier="shared"')).toBeGreaterThan(0);
+    expect(
+      await one.metric("densemamba_store_tier_failures_total", 'store="conversations",tier="shared"'),
+    ).toBeGreaterThan(0);
     expect(one.stderr).toMatch(/"level":40.*the shared tier of kept states cannot be (read|written)/);
 
     await valkey.restart();

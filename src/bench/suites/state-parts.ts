@@ -141,7 +141,7 @@ export interface TurnTimes {
 }
 
 export async function runTurn(
-  generator: Generator,
+  generator: Pick<Generator, "generate">,
   request: GenerationRequest,
   onToken: () => void = () => {},
 ): Promise<TurnTimes> {

@@ -81,6 +81,16 @@ test("damage is said, and is not fatal", async () => {
   expect(await after.get("a")).toBeUndefined();
 });
 
+test("a state that is in f16 already is kept as it is, whatever is asked for", async () => {
+  const disk = { dir: await newFolder(), maxBytes: 1e7 };
+  // As f32 these bytes would be numbers that lose digits.
+  const exact = snapshot("a", { state: Uint8Array.from({ length: MODEL.stateBytes }, (_, i) => (i * 37) % 60) });
+  const store = await open({ disk, precision: "f16", model: { ...MODEL, isHalf: true } });
+  await store.put("a", exact);
+  await store.close();
+  expect(await (await open({ disk })).get("a")).toMatchObject(exact);
+});
+
 test("states may be kept in f16, and are read whichever they are in", async () => {
   const disk = { dir: await newFolder(), maxBytes: 1e7 };
   const floats = Float32Array.of(1, 0.5, -2, 1 / 3);

@@ -173,6 +173,7 @@ function serverOptions(config: Config): ServerOptions {
       maxMessageBytes: maxBodyBytes,
     },
     resume: { waitMs: config.resumeMs, waitBytes: config.resumeBytes, backgroundMs: config.backgroundMs },
+    sharesStore: config.valkeyUrl !== undefined,
   };
 }
 

@@ -113,6 +113,8 @@ export interface ServerOptions {
   readonly limits: RequestLimits;
   readonly webSocket: WebSocketOptions;
   readonly resume: ResumeOptions;
+  /** Whether other servers may be making responses whose records are found in the store. */
+  readonly sharesStore: boolean;
   readonly timeouts: {
     readonly headersMs: number;
     /** To receive a whole request, not to answer it. */
@@ -192,6 +194,7 @@ export const DEFAULT_SERVER_OPTIONS: ServerOptions = {
     lowWaterBytes: 256 * 1024,
   },
   resume: { waitMs: 15_000, waitBytes: 1024 * 1024, backgroundMs: 60 * 60_000 },
+  sharesStore: true,
   timeouts: { headersMs: 30_000, requestMs: 120_000, keepAliveMs: 75_000 },
   maxHeaderBytes: 16 * 1024,
 };

@@ -79,6 +79,8 @@ describe("kill -9", () => {
     const begun = await complete(first, { session_id: "tale", prompt: PROMPT, ...turn });
     const asked = { input: "Tell me of the king.", max_output_tokens: 8, temperature: 0 };
     const response = await json<ResponseObject>(await first.post("/v1/responses", asked));
+    const long = { ...asked, max_output_tokens: 16_000, background: true };
+    const background = await json<ResponseObject>(await first.post("/v1/responses", long));
     first.kill("SIGKILL");
     expect(await first.ended).toBe("SIGKILL");
 
@@ -86,6 +88,9 @@ describe("kill -9", () => {
     const goneOn = await complete(second, { session_id: "tale", prompt: " One day", ...turn });
     const told = await (await fetch(`${second.url}/v1/responses/${response.id}`)).json();
     expect(told).toEqual(response);
+    // What was not finished has not, and is not waited for.
+    const lost = await json<ResponseObject>(await fetch(`${second.url}/v1/responses/${background.id}`));
+    expect(lost).toMatchObject({ status: "failed", error: { message: expect.stringContaining("went away") } });
     const more = { ...asked, input: "And then?", previous_response_id: response.id };
     const { usage } = await json<ResponseObject>(await second.post("/v1/responses", more));
     expect(usage.input_tokens_details.cached_tokens).toBe(response.usage.total_tokens - 1);

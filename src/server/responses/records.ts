@@ -11,9 +11,9 @@ export interface KeptResponse {
 }
 
 export class ResponseRecords {
-  readonly #deps: Pick<ServerDeps, "generator" | "nowMs">;
+  readonly #deps: Pick<ServerDeps, "generator" | "nowMs" | "options">;
 
-  constructor(deps: Pick<ServerDeps, "generator" | "nowMs">) {
+  constructor(deps: Pick<ServerDeps, "generator" | "nowMs" | "options">) {
     this.#deps = deps;
   }
 
@@ -40,7 +40,8 @@ export class ResponseRecords {
     const record = parseRecord(id, await this.#deps.generator.conversations.readRecord(owner, id));
     const nowMs = this.#deps.nowMs();
     const transcript = new Transcript(record.head, record.settings, () => Math.floor(nowMs / 1000), record.transcript);
-    if (!isFinal(record.transcript.status) && nowMs > (record.endsByMs ?? 0)) {
+    const isMadeElsewhere = this.#deps.options.sharesStore && nowMs <= (record.endsByMs ?? 0);
+    if (!isFinal(record.transcript.status) && !isMadeElsewhere) {
       transcript.fail(
         new DenseMambaError("runtime_fault", "the server that made the response went away before its end"),
       );

@@ -110,7 +110,7 @@ export class Generator {
         if (event.type === "finished" && !isSelected) {
           await running.settle(choices[event.index]!, { isAborted: event.reason === "aborted" });
         }
-        yield event;
+        if (!running.isTaken) yield event;
       }
       if (running.isCutShort) {
         await running.settleParked();

@@ -23,7 +23,7 @@ export class RunningRequest {
   readonly #options: RunningRequestOptions;
   readonly #settled = new Map<Choice, Promise<void>>();
   #resolveEnded: () => void = () => {};
-  #isReadForNobody = false;
+  #isTaken = false;
 
   constructor(options: RunningRequestOptions) {
     this.#options = options;
@@ -32,9 +32,14 @@ export class RunningRequest {
     });
   }
 
+  /** Some of its events were read in the consumer's place: what comes behind them is not to be told. */
+  get isTaken(): boolean {
+    return this.#isTaken;
+  }
+
   /** It will not give all of its events to its consumer: the server shut down before. */
   get isCutShort(): boolean {
-    return this.#isReadForNobody || this.#options.choices.some(({ isParked }) => isParked);
+    return this.#isTaken || this.#options.choices.some(({ isParked }) => isParked);
   }
 
   /** The choice has ended. Idempotent. @throws what the store throws, where the conversation cannot be kept */
@@ -51,10 +56,10 @@ export class RunningRequest {
 
   /**
    * Reads the events in the consumer's place, who has stopped reading: what is to be kept needs the whole answer. Resolves
-   * when the engine has ended all choices; failures are the consumer's to hear.
+   * when the engine has ended all choices and they are kept; failures are the consumer's to hear. Nothing is taken from a
+   * consumer that has read everything and waits for the store.
    */
   async readForNobody(): Promise<void> {
-    this.#isReadForNobody = true;
     await Promise.allSettled(this.#options.choices.map((choice) => this.#read(choice)));
   }
 
@@ -64,10 +69,14 @@ export class RunningRequest {
 
   async #read(choice: Choice): Promise<void> {
     const out: GenerationEvent[] = [];
-    for await (const event of choice.events) choice.accept(event, out);
+    for await (const event of choice.events) {
+      this.#isTaken = true;
+      choice.accept(event, out);
+    }
     const last = out.at(-1);
     if (last?.type === "finished") await this.settle(choice, { isAborted: last.reason === "aborted" });
     else await this.settleParked();
+    await this.#settled.get(choice);
   }
 
   async #settle(choice: Choice, isAborted: boolean): Promise<void> {

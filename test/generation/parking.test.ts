@@ -1,4 +1,4 @@
-import { setImmediate as tick } from "node:timers/promises";
+import { setTimeout as sleep, setImmediate as tick } from "node:timers/promises";
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import type { ConversationKey, GenerationEvent, GenerationRequest } from "../../src/generation/events.ts";
 import type { Generator } from "../../src/generation/generator.ts";
@@ -6,6 +6,7 @@ import { GREEDY } from "../../src/sampling/params.ts";
 import { MemoryStore } from "../../src/session/memory-store.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { type Harness, startEngine } from "../helpers/engine-harness.ts";
+import { gate } from "../helpers/gate.ts";
 import {
   chat,
   fold,
@@ -196,6 +197,33 @@ describe("draining", () => {
     expect(rest.every(({ type }) => type === "delta")).toBe(true);
     const { conversation } = (await store.get("session::s"))!;
     expect((conversation as { messages: unknown[] }).messages).toHaveLength(2);
+  });
+
+  // A soak saw streams that told `finished` and then an error: they were being kept when patience ran out.
+  test("takes nothing from a consumer that has read everything and waits for the store", async () => {
+    const put = store.put.bind(store);
+    const slow = gate();
+    let isKeeping = false;
+    store.put = async (...given) => {
+      if (given[0] === "session::s") {
+        isKeeping = true;
+        await slow.held;
+      }
+      await put(...given);
+    };
+    const run = fold(generator.generate(request({ prompts: [tokens(5)], keepAs: SESSION, maxTokens: 5 })));
+    await until(() => isKeeping);
+    let isDrained = false;
+    const draining = generator.drain({ graceMs: 0 }).then(() => {
+      isDrained = true;
+    });
+    for (let turn = 0; turn < 20; turn++) await sleep(1);
+    expect(isDrained).toBe(false);
+    slow.release();
+    const { choices, usage } = await run;
+    await draining;
+    expect(choices.map(({ finished }) => finished?.reason)).toEqual(["length"]);
+    expect(usage).toMatchObject({ completionTokens: 5 });
   });
 
   test("with nothing running is immediate", async () => {

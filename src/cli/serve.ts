@@ -80,8 +80,11 @@ async function end(service: Service, listener: Listener, { shutdownMs }: Config,
     engine.close({ deadlineMs: shutdownMs * PARK_SHARE }),
     generator.drain({ graceMs: shutdownMs * KEEP_SHARE }),
   ]);
-  if (!(await endsWithin(shutdownMs + END_GRACE_MS, work))) log.error({}, "not everything ended; leaving it");
-  if (!(await endsWithin(END_GRACE_MS, states.close()))) log.error({}, "the stores could not be closed in time");
+  try {
+    if (!(await endsWithin(shutdownMs + END_GRACE_MS, work))) log.error({}, "not everything ended; leaving it");
+  } finally {
+    if (!(await endsWithin(END_GRACE_MS, states.close()))) log.error({}, "the stores could not be closed in time");
+  }
 }
 
 /** @throws what the work throws within that time */

@@ -12,16 +12,22 @@ import { benchSessions } from "./state-sessions.ts";
 import { benchTurns } from "./state-turns.ts";
 
 export async function benchState(context: BenchContext): Promise<Figure[]> {
-  const figures = await withState(context, context.modelDir, async (parts) => [
-    ...(await benchResume(context, parts, parts.manifest.name, 15)),
-    ...(await benchTurns(parts)),
-    ...(await benchFork(context, parts, parts.manifest.name)),
-    ...(await benchSessions(context, parts)),
-  ]);
-  const shapeDir = await randomCheckpoint(context.cacheDir, context.shape);
-  const ofShape = await withState(context, shapeDir, async (parts) => [
-    ...(await benchResume(context, parts, context.shape, 3)),
-    ...(await benchFork(context, parts, context.shape)),
-  ]);
-  return [...figures, ...ofShape];
+  const figures: Figure[] = [];
+  const run = async (part: string, measured: Promise<Figure[]>) => {
+    figures.push(...(await measured));
+    context.print(`state: ${part} measured`);
+  };
+  await withState(context, context.modelDir, async (parts) => {
+    const { name } = parts.manifest;
+    await run("resuming", benchResume(context, parts, name, 15));
+    await run("second turns", benchTurns(parts));
+    await run("forks", benchFork(context, parts, name));
+    await run("sessions", benchSessions(context, parts));
+  });
+  const { shape } = context;
+  await withState(context, await randomCheckpoint(context.cacheDir, shape), async (parts) => {
+    await run(`resuming, ${shape}`, benchResume(context, parts, shape, 3));
+    await run(`forks, ${shape}`, benchFork(context, parts, shape));
+  });
+  return figures;
 }

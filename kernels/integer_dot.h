@@ -18,7 +18,7 @@
 #define DOT_ROWS 8
 
 typedef float dot_floats __attribute__((vector_size(DOT_ROWS * 4)));
-#if defined(__AVX512BW__)
+#if defined(__AVX512VNNI__)
 #define DOT_INPUTS 12 /* inputs whose sums stay in registers together; `DOT_EACH(X)` is X(i) for each of them */
 #define DOT_EACH(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11)
 
@@ -36,11 +36,7 @@ DM_INLINE dot_sums dot_zero(void) { return _mm512_setzero_si512(); }
 DM_INLINE dot_sums dot_add(dot_sums sums, dot_weights w, const int16_t *inputs) {
   long long four;
   memcpy(&four, inputs, sizeof four);
-#if defined(__AVX512VNNI__)
   return _mm512_dpwssd_epi32(sums, w, _mm512_set1_epi64(four));
-#else
-  return _mm512_add_epi32(sums, _mm512_madd_epi16(w, _mm512_set1_epi64(four)));
-#endif
 }
 typedef __m512 dot_scales; /* each twice, since a row has two lanes */
 typedef __m512 dot_partial;

@@ -1,11 +1,15 @@
 /** How the state suite times what it times, and where the suites' tables go. */
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { pathToFileURL } from "node:url";
 import { describe, expect, it } from "vitest";
 import { type BenchResult, DEFAULT_SUITES, SUITES } from "../../src/bench/bench.ts";
 import { benchSections } from "../../src/bench/bench-section.ts";
 import { replaceSection } from "../../src/bench/page/sections.ts";
+import { withScratchDir } from "../../src/bench/scratch.ts";
 import { dropFromCache, runTurn, session, turnOf } from "../../src/bench/suites/state-parts.ts";
 import { measureRate } from "../../src/bench/suites/state-sessions.ts";
 import type { GenerationEvent } from "../../src/generation/events.ts";
@@ -54,6 +58,45 @@ describe("a rate", () => {
     }, 50);
     expect(numTokens).toBe(55); // a tenth before it counts
     expect(rate).toBeGreaterThan(0);
+  });
+});
+
+describe("a scratch folder", () => {
+  it("is gone afterwards, whatever became of the suite, and leaves no listeners", async () => {
+    const cacheDir = await mkdtemp(path.join(tmpdir(), "scratch-"));
+    const numListeners = process.listenerCount("exit") + process.listenerCount("SIGINT");
+    try {
+      const fails = withScratchDir(cacheDir, "states", async (dir) => {
+        await writeFile(path.join(dir, "state"), "kept");
+        throw new Error("a suite that failed");
+      });
+      await expect(fails).rejects.toThrow("a suite that failed");
+      expect(await readdir(path.join(cacheDir, "bench"))).toEqual([]);
+      expect(process.listenerCount("exit") + process.listenerCount("SIGINT")).toBe(numListeners);
+    } finally {
+      await rm(cacheDir, { recursive: true });
+    }
+  });
+
+  it("is gone after a signal, too", async () => {
+    const cacheDir = await mkdtemp(path.join(tmpdir(), "scratch-"));
+    const module = pathToFileURL(path.join(import.meta.dirname, "../../src/bench/scratch.ts")).href;
+    const script = `const { withScratchDir } = await import(${JSON.stringify(module)});
+      await withScratchDir(${JSON.stringify(cacheDir)}, "states", () => new Promise((resolve) => {
+        setTimeout(resolve, 60_000);
+        console.log("in it");
+      }));`;
+    try {
+      const child = spawn(process.execPath, ["--import", "tsx", "--input-type=module", "-e", script]);
+      const exited = once(child, "exit");
+      await once(child.stdout, "data");
+      expect(await readdir(path.join(cacheDir, "bench"))).toHaveLength(1);
+      child.kill("SIGTERM");
+      await exited;
+      expect(await readdir(path.join(cacheDir, "bench"))).toEqual([]);
+    } finally {
+      await rm(cacheDir, { recursive: true });
+    }
   });
 });
 

@@ -4,7 +4,6 @@
  * run, slots come back, and memory stay flat.
  */
 import { strict as assert } from "node:assert";
-import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { performance } from "node:perf_hooks";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -12,6 +11,7 @@ import { SeededRandom } from "../../sampling/random.ts";
 import type { BenchContext } from "../context.ts";
 import { atLeast, atMost, type Figure, median, slope } from "../report.ts";
 import { serveFlags } from "../rig.ts";
+import { withScratchDir } from "../scratch.ts";
 import { Book, type Violation } from "./soak-book.ts";
 import { SoakServer } from "./soak-server.ts";
 import { SocketUser } from "./soak-socket.ts";
@@ -40,32 +40,24 @@ const VIOLATIONS: readonly Violation[] = [
   "slots not given back",
 ];
 
-export async function benchSoak(context: BenchContext): Promise<Figure[]> {
-  const bench = join(context.cacheDir, "bench");
-  await mkdir(bench, { recursive: true });
-  const dir = await mkdtemp(join(bench, "soak-"));
-  try {
-    return await withState(context, context.modelDir, async ({ engine, manifest, stateBytes, tokenizer }) => {
+export function benchSoak(context: BenchContext): Promise<Figure[]> {
+  return withScratchDir(context.cacheDir, "soak", (dir) =>
+    withState(context, context.modelDir, async ({ engine, manifest, stateBytes, tokenizer }) => {
       const server = new SoakServer(flagsOf(context, dir));
+      const tolerance = context.kernels === undefined ? PLAIN_TOLERANCE : 0;
+      const world = new SoakWorld({
+        server,
+        book: new Book(context.print),
+        cold: { engine, vocabSize: tokenizer.vocabSize, tolerance },
+        model: { modelHash: manifest.modelHash, stateBytes },
+      });
       try {
-        const world = new SoakWorld({
-          server,
-          book: new Book(context.print),
-          cold: {
-            engine,
-            vocabSize: tokenizer.vocabSize,
-            tolerance: context.kernels === undefined ? PLAIN_TOLERANCE : 0,
-          },
-          model: { modelHash: manifest.modelHash, stateBytes },
-        });
         return await soak(context, world);
       } finally {
         await server.stop();
       }
-    });
-  } finally {
-    await rm(dir, { recursive: true, force: true });
-  }
+    }),
+  );
 }
 
 /** Little memory, so that what is kept comes from the disk as often as not. */

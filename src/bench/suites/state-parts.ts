@@ -3,7 +3,6 @@
  * HTTP; and one turn of a conversation, timed.
  */
 import { spawnSync } from "node:child_process";
-import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { performance } from "node:perf_hooks";
 import type { Engine } from "../../engine/engine.ts";
@@ -19,6 +18,7 @@ import type { TieredStore } from "../../session/tiered-store.ts";
 import { loadTokenizer } from "../../tokenizer/load.ts";
 import type { Tokenizer } from "../../tokenizer/tokenizer.ts";
 import { type Rig, withEngine } from "../rig.ts";
+import { withScratchDir } from "../scratch.ts";
 
 export interface StateParts {
   readonly engine: Engine;
@@ -55,18 +55,15 @@ export async function withState<T>(rig: Rig, modelDir: string, use: (parts: Stat
   });
 }
 
-/** A store with a disk tier in a folder of its own, beside the compiled models: `/tmp` may be memory. Removed afterwards. */
-export async function withDiskStore<T>(
+/** A store with a disk tier in a folder of its own, removed afterwards. */
+export function withDiskStore<T>(
   { cacheDir }: Rig,
   { manifest, stateBytes }: StateParts,
   options: { readonly memoryBytes: number; readonly diskBytes: number },
   use: (store: TieredStore, dir: string) => Promise<T>,
 ): Promise<T> {
-  const bench = join(cacheDir, "bench");
-  await mkdir(bench, { recursive: true });
-  const parent = await mkdtemp(join(bench, "states-"));
-  const dir = join(parent, "store");
-  try {
+  return withScratchDir(cacheDir, "states", async (scratch) => {
+    const dir = join(scratch, "store");
     const store = await openStore({
       memoryBytes: options.memoryBytes,
       disk: { dir, maxBytes: options.diskBytes },
@@ -79,9 +76,7 @@ export async function withDiskStore<T>(
     } finally {
       await store.close();
     }
-  } finally {
-    await rm(parent, { recursive: true, force: true });
-  }
+  });
 }
 
 /** A tier that breaks would be measured by not being there. */

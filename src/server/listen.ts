@@ -72,8 +72,7 @@ export async function listen(args: {
     const isBusy = () =>
       admitted.some((response) => inFlight.has(response)) || webSockets.numConnections > 0 || responses.numRunning > 0;
     do {
-      server.closeIdleConnections();
-      // A connection that was busy when closing began becomes idle later: look again until none is left.
+      // One that was busy when closing began becomes idle later: look again until none is left.
       webSockets.drain();
       if (isBusy()) await pause(CLOSE_POLL_MS);
     } while (isBusy() && performance.now() < deadline);

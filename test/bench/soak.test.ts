@@ -1,13 +1,16 @@
 /** What the soak holds against a server, and what it must not. */
 import { createServer, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import { setImmediate as tick } from "node:timers/promises";
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { afterTurn, Book, type KnownSession, reconcile } from "../../src/bench/suites/soak-book.ts";
 import { type ColdReader, firstWrong } from "../../src/bench/suites/soak-cold.ts";
 import { codeOf, streamTokens, TokenStream } from "../../src/bench/suites/soak-http.ts";
 import { sumOf } from "../../src/bench/suites/soak-server.ts";
+import { SoakWorld } from "../../src/bench/suites/soak-world.ts";
 import type { ScoredToken } from "../../src/engine/sequence.ts";
+import { gate } from "../helpers/gate.ts";
 
 const ids = fc.array(fc.nat(9), { maxLength: 6 });
 
@@ -184,3 +187,31 @@ async function against(answer: (response: ServerResponse) => void, options: { le
     await new Promise((resolve) => server.close(resolve));
   }
 }
+
+describe("the soak's users", () => {
+  it("are held between two actions, each having ended what it began, and end when all is over", async () => {
+    const parts = { server: {}, book: new Book(), cold: {}, model: { modelHash: "", stateBytes: 0 } };
+    const world = new SoakWorld(parts as unknown as ConstructorParameters<typeof SoakWorld>[0]);
+    const slow = gate();
+    let [numBegun, numEnded] = [0, 0];
+    const life = world.live(async () => {
+      numBegun++;
+      await (numBegun === 1 ? slow.held : tick());
+      numEnded++;
+    });
+    let isHeld = false;
+    const holding = world.hold().then(() => {
+      isHeld = true;
+    });
+    for (let turn = 0; turn < 5; turn++) await tick();
+    expect([numBegun, numEnded, isHeld]).toEqual([1, 0, false]);
+    slow.release();
+    await holding;
+    expect([numBegun, numEnded]).toEqual([1, 1]);
+    world.release();
+    while (numBegun < 3) await tick();
+    world.end();
+    await life;
+    expect(numEnded).toBe(numBegun);
+  });
+});

@@ -29,9 +29,11 @@ const sessionOf = async (server: ServedProcess, id: string) =>
 describe("SIGTERM in the middle of an answer", () => {
   it("refuses what is new, parks what runs, exits with 0, and after a restart the session goes on where it was", async () => {
     const store = ["--store-dir", path.join(folder.dir, "parked")];
-    const first = await serve(...store, "--shutdown-ms", "600");
+    const first = await serve(...store, "--shutdown-ms", "1000");
     expect(first.stdout).toMatch(/kept in +memory \(1 GiB\), \S+parked \(16 GiB, 0 found\)/);
     await first.post("/v1/sessions", { session_id: "tale" });
+    const asked = { input: "Tell me of the king.", background: true, max_output_tokens: 16_000, temperature: 0 };
+    const background = await json<ResponseObject>(await first.post("/v1/responses", asked));
     const body = { session_id: "tale", prompt: PROMPT, max_tokens: 16_000, stream: true, return_token_ids: true };
     const response = await first.post("/v1/completions", { ...body, ...SAMPLED });
     let refused: Promise<[Response, Response]> | undefined;
@@ -47,11 +49,16 @@ describe("SIGTERM in the middle of an answer", () => {
     expect(await first.ended, first.stderr).toBe(0);
 
     const second = await serve(...store);
-    expect(second.stdout).toContain("1 found");
+    expect(second.stdout).toContain("3 found");
     const { num_tokens: numTokens, position } = await sessionOf(second, "tale");
     const rest = await complete(second, { session_id: "tale", prompt: "", max_tokens: 20, ...SAMPLED });
     expect(rest.cachedTokens).toBe(position);
     expect(rest.promptTokens - rest.cachedTokens).toBe(1);
+    const parked = await json<ResponseObject>(await fetch(`${second.url}/v1/responses/${background.id}`));
+    expect(parked).toMatchObject({ status: "failed", error: { message: expect.stringContaining("shut down") } });
+    const more = { input: "And then?", max_output_tokens: 4, previous_response_id: background.id };
+    const { usage } = await json<ResponseObject>(await second.post("/v1/responses", more));
+    expect(usage.input_tokens_details.cached_tokens).toBeGreaterThan(10);
     // As if it had never stopped.
     const whole = await complete(second, { prompt: PROMPT, max_tokens: streamed.tokenIds.length + 20, ...SAMPLED });
     expect(numTokens).toBe(whole.promptTokens + streamed.tokenIds.length);

@@ -2,7 +2,7 @@
  * Linear layers y = W x + b in the precision of the artifact: f32 through `FusedMatMul`, fewer bits through
  * `MatMulNBits` or our own `Linear`. Callers say what a matrix is for; `quantize.ts` says what that is worth.
  */
-import type { Value } from "../onnx/graph.ts";
+import type { Graph, Value } from "../onnx/graph.ts";
 import { type Lowering, silu } from "./lowering.ts";
 import { type FloatType, type Matrix, matrix, matrixTensor, vectorTensor } from "./matrix.ts";
 import { bitsOf, type MatrixRole, type Quantized, quantize } from "./quantize.ts";
@@ -24,13 +24,20 @@ export function linear(lowering: Lowering, x: Value, name: string, options: Line
   const float = floatOf(lowering, role);
   const bias = hasBias ? g.initializer(`${name}.bias`, vectorTensor(weight(`${name}.bias`), float)) : undefined;
 
+  const layer = { g, x, name, W, bias };
   const bits = bitsOf(lowering, role, W);
   const quantized = bits && quantize(W, name, bits, kind === "kernels" ? "tiles" : "rows");
-  if (quantized !== undefined && kind === "kernels") {
-    return ownLinear(lowering, x, name, W, quantized, bias, activation);
-  }
-  const y = quantized ? matMulNBits(lowering, x, name, W, quantized, bias) : matMul(lowering, x, name, W, bias, float);
+  if (quantized !== undefined && kind === "kernels") return ownLinear(layer, quantized, activation);
+  const y = quantized ? matMulNBits(layer, quantized) : matMul(layer, float);
   return activation === "silu" ? silu(g, y) : y;
+}
+
+interface Layer {
+  readonly g: Graph;
+  readonly x: Value;
+  readonly name: string;
+  readonly W: Matrix;
+  readonly bias: Value | undefined;
 }
 
 /** The step size is raised to a power: f16's rounding of a sum of -8 would be off by 0.4% in it. */
@@ -38,51 +45,33 @@ function floatOf({ float }: Lowering, role: MatrixRole): FloatType {
   return role === "step size" ? "f32" : float;
 }
 
-function ownLinear(
-  { graph: g }: Lowering,
-  x: Value,
-  name: string,
-  { numRows, numColumns }: Matrix,
-  { codes, scales, bits, blockSize }: Quantized,
-  bias: Value | undefined,
-  activation: "silu" | undefined,
-): Value {
-  const inputs = [x, g.initializer(`${name}.codes`, codes), g.initializer(`${name}.scales`, scales)];
-  return g.op("densemamba.Linear", bias ? [...inputs, bias] : inputs, {
-    rows: numRows,
-    columns: numColumns,
-    bits,
-    block: blockSize,
+function ownLinear({ g, x, name, W, bias }: Layer, quantized: Quantized, activation: "silu" | undefined): Value {
+  const weights = weightsOf(g, name, quantized);
+  return g.op("densemamba.Linear", bias ? [x, ...weights, bias] : [x, ...weights], {
+    rows: W.numRows,
+    columns: W.numColumns,
+    bits: quantized.bits,
+    block: quantized.blockSize,
     silu: activation === "silu" ? 1 : 0,
   });
 }
 
-function matMulNBits(
-  { graph: g }: Lowering,
-  x: Value,
-  name: string,
-  { numRows, numColumns }: Matrix,
-  { codes, scales, bits, blockSize }: Quantized,
-  bias: Value | undefined,
-): Value {
-  const weights = [g.initializer(`${name}.codes`, codes), g.initializer(`${name}.scales`, scales)];
+function matMulNBits({ g, x, name, W, bias }: Layer, quantized: Quantized): Value {
+  const weights = weightsOf(g, name, quantized);
   return g.op("com.microsoft.MatMulNBits", [x, ...weights, undefined, undefined, bias], {
-    K: numColumns,
-    N: numRows,
-    bits,
-    block_size: blockSize,
+    K: W.numColumns,
+    N: W.numRows,
+    bits: quantized.bits,
+    block_size: quantized.blockSize,
     accuracy_level: 4,
   });
 }
 
-function matMul(
-  { graph: g }: Lowering,
-  x: Value,
-  name: string,
-  W: Matrix,
-  bias: Value | undefined,
-  float: FloatType,
-): Value {
+function weightsOf(g: Graph, name: string, { codes, scales }: Quantized): [codes: Value, scales: Value] {
+  return [g.initializer(`${name}.codes`, codes), g.initializer(`${name}.scales`, scales)];
+}
+
+function matMul({ g, x, name, W, bias }: Layer, float: FloatType): Value {
   // transB keeps the checkpoint's own order of bytes, so that the weight streams; the session packs it once at load.
   const y = g.op("com.microsoft.FusedMatMul", [x, g.initializer(`${name}.weight`, matrixTensor(W, float))], {
     transB: 1,

@@ -2,9 +2,7 @@
  * Graphs in f16. ONNX Runtime's CPU computes in f32 between casts, so what shows here is the rounding of weights and states:
  * docs/compiler.md, "f16", has what f16 arithmetic adds.
  */
-import { readFileSync } from "node:fs";
 import { rm } from "node:fs/promises";
-import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ensureArtifact } from "../../src/compiler/artifact-cache.ts";
 import { compileModel } from "../../src/compiler/compile.ts";
@@ -24,36 +22,11 @@ import {
   temporaryFolder,
   writeRawTensors,
 } from "../helpers/checkpoints.ts";
-import { RETNET_GOLDENS, readRetNetGolden } from "../helpers/retnet-goldens.ts";
-import type { TinyFixture } from "../helpers/torch-fixtures.ts";
-import { readTransformersGolden, TRANSFORMERS_GOLDENS } from "../helpers/transformers-goldens.ts";
+import { readGoldens } from "../helpers/goldens.ts";
 import { GraphSession } from "./graph-session.ts";
 
-interface Golden {
-  readonly name: string;
-  readonly modelDir: string;
-  readonly sequences: readonly {
-    readonly tokenIds: readonly number[];
-    readonly logits: readonly ArrayLike<number>[];
-  }[];
-  /** Of every logit. Weights and states in 11 bits: twice what was measured, see docs/compiler.md. */
-  readonly tolerance: number;
-}
-
-const GOLDENS: readonly Golden[] = [
-  ...["torch-tiny-densemamba", "torch-tiny-mamba", "torch-tiny-shared-gate"].map((name) => {
-    const modelDir = join("test/fixtures", name);
-    const { sequences } = JSON.parse(readFileSync(join(modelDir, "expected.json"), "utf8")) as TinyFixture;
-    const renamed = sequences.map(({ token_ids, logits }) => ({ tokenIds: token_ids, logits }));
-    return { name, modelDir, sequences: renamed, tolerance: 0.045 };
-  }),
-  ...TRANSFORMERS_GOLDENS.map((name) => {
-    const { modelDir, sequences } = readTransformersGolden(name);
-    const renamed = sequences.map(({ token_ids, logits }) => ({ tokenIds: token_ids, logits }));
-    return { name, modelDir, sequences: renamed, tolerance: 0.03 };
-  }),
-  ...RETNET_GOLDENS.map((name) => ({ name, ...readRetNetGolden(name), tolerance: 0.1 })),
-];
+/** Weights and states in 11 bits: twice what was measured, see docs/compiler.md. */
+const GOLDENS = readGoldens({ torch: 0.045, transformers: 0.03, retnet: 0.1 });
 
 const sources = await Promise.all(
   [

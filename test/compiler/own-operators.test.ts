@@ -1,7 +1,5 @@
 /** Graphs lowered to our own operators: against PyTorch, transformers, the authors' code and the oracle, and against themselves. */
-import { readFileSync } from "node:fs";
 import { rm } from "node:fs/promises";
-import { join } from "node:path";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { matrix } from "../../src/compiler/matrix.ts";
@@ -12,35 +10,10 @@ import { ReferenceModel } from "../../src/model/reference.ts";
 import type { WeightTensor } from "../../src/model/weights.ts";
 import { maxDifference, relativeError } from "../helpers/arrays.ts";
 import { randomCheckpoint, TINY_RETNET, TINY_SHAPE } from "../helpers/checkpoints.ts";
-import { RETNET_GOLDENS, readRetNetGolden } from "../helpers/retnet-goldens.ts";
-import type { TinyFixture } from "../helpers/torch-fixtures.ts";
-import { readTransformersGolden, TRANSFORMERS_GOLDENS } from "../helpers/transformers-goldens.ts";
+import { readGoldens } from "../helpers/goldens.ts";
 import { hasKernels, OwnGraph } from "./own-graph.ts";
 
-interface Golden {
-  readonly name: string;
-  readonly modelDir: string;
-  readonly sequences: readonly {
-    readonly tokenIds: readonly number[];
-    readonly logits: readonly ArrayLike<number>[];
-  }[];
-  readonly tolerance: number;
-}
-
-const GOLDENS: readonly Golden[] = [
-  ...["torch-tiny-densemamba", "torch-tiny-mamba", "torch-tiny-shared-gate"].map((name) => {
-    const modelDir = join("test/fixtures", name);
-    const { sequences } = JSON.parse(readFileSync(join(modelDir, "expected.json"), "utf8")) as TinyFixture;
-    const renamed = sequences.map(({ token_ids, logits }) => ({ tokenIds: token_ids, logits }));
-    return { name, modelDir, sequences: renamed, tolerance: 1e-4 };
-  }),
-  ...TRANSFORMERS_GOLDENS.map((name) => {
-    const { modelDir, sequences } = readTransformersGolden(name);
-    const renamed = sequences.map(({ token_ids, logits }) => ({ tokenIds: token_ids, logits }));
-    return { name, modelDir, sequences: renamed, tolerance: 1e-3 };
-  }),
-  ...RETNET_GOLDENS.map((name) => ({ name, ...readRetNetGolden(name), tolerance: 2e-4 })),
-];
+const GOLDENS = readGoldens({ torch: 1e-4, transformers: 1e-3, retnet: 2e-4 });
 
 /** The checkpoint as an artifact of fewer bits holds it: the same codes, read by the oracle. */
 function rounded(checkpoint: Checkpoint, precision: Exclude<Precision, "f32">): Checkpoint {

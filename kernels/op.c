@@ -19,15 +19,6 @@ int64_t dm_int(DmAttributes *attributes, const char *name) {
   return 0;
 }
 
-float dm_float(DmAttributes *attributes, const char *name) {
-  float value = 0;
-  OrtStatus *status = attributes->api->KernelInfoGetAttribute_float(attributes->info, name, &value);
-  if (status == NULL) return value;
-  attributes->api->ReleaseStatus(status);
-  dm_reject(attributes, "the attribute %s is missing", name);
-  return 0;
-}
-
 int64_t dm_int_or(const DmAttributes *attributes, const char *name, int64_t fallback) {
   int64_t value = fallback;
   OrtStatus *status = attributes->api->KernelInfoGetAttribute_int64(attributes->info, name, &value);

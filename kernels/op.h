@@ -67,7 +67,6 @@ typedef struct {
 
 /** `@returns` the attribute's value; 0 if the node lacks it, and then the kernel is not created. */
 int64_t dm_int(DmAttributes *attributes, const char *name);
-float dm_float(DmAttributes *attributes, const char *name);
 /** `@returns` the attribute's value, `fallback` if the node lacks it. */
 int64_t dm_int_or(const DmAttributes *attributes, const char *name, int64_t fallback);
 float dm_float_or(const DmAttributes *attributes, const char *name, float fallback);
@@ -99,17 +98,6 @@ static inline bool dm_input(DmContext *context, size_t index, DmTensor *tensor) 
   if (!dm_check(context, api->KernelContext_GetInput(context->context, index, &value)) || value == NULL) return false;
   return dm_check(context, api->GetTensorMutableData((OrtValue *)value, &tensor->data)) &&
          dm_check(context, api->GetTensorElementTypeAndShapeDataReference(value, &type, &tensor->dims, &tensor->rank));
-}
-
-/** As `dm_input`, for those who know the shape. `@returns` NULL if the node does not have it. */
-static inline void *dm_input_data(DmContext *context, size_t index) {
-  const OrtValue *value = NULL;
-  void *data = NULL;
-  if (!dm_check(context, context->api->KernelContext_GetInput(context->context, index, &value)) || value == NULL) {
-    return NULL;
-  }
-  dm_check(context, context->api->GetTensorMutableData((OrtValue *)value, &data));
-  return data;
 }
 
 /**

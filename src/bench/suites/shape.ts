@@ -34,6 +34,7 @@ export async function benchShape(context: BenchContext): Promise<Figure[]> {
           unit: "tokens/s",
         },
         { name: `${precision} prefill, 512 tokens`, value: prefill, unit: "tokens/s" },
+        { name: `${precision} state of a sequence`, value: stateBytes(artifact.manifest.state), unit: "B" },
       );
     });
   }

@@ -321,7 +321,7 @@ describe("closing", () => {
     expect((await response.text()).trim().endsWith("data: [DONE]")).toBe(true);
     const startedAt = performance.now();
     await closed;
-    expect(performance.now() - startedAt).toBeLessThan(1000);
+    expect(performance.now() - startedAt).toBeLessThan(3000); // far from the deadline
     expect(server.generator.numAborted).toBe(0);
     await expect(fetch(`${server.url}/health`)).rejects.toThrow();
   });

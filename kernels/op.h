@@ -11,6 +11,10 @@
 
 #include "ort.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /** Of the operators' interface: raised when a graph made for the last one would no longer be computed rightly. */
 #define DM_KERNELS_VERSION 1
 
@@ -135,5 +139,9 @@ static inline size_t dm_num_elements(const DmTensor *tensor) {
   for (size_t i = 0; i < tensor->rank; i++) product *= (size_t)tensor->dims[i];
   return product;
 }
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

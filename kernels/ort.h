@@ -6,6 +6,7 @@
 #ifndef DENSEMAMBA_ORT_H
 #define DENSEMAMBA_ORT_H
 
+#include <assert.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -53,7 +54,10 @@ struct OrtApi {
   void (*ReleaseStatus)(OrtStatus *status);
   void *unused94[7];
   void (*ReleaseCustomOpDomain)(OrtCustomOpDomain *domain);
-  void *unused102[172];
+  void *unused102[91];
+  /* A `cudaStream_t` where the kernel runs on CUDA; NULL on a CPU. */
+  OrtStatus *(*KernelContext_GetGPUComputeStream)(const OrtKernelContext *context, void **out);
+  void *unused194[80];
   OrtStatus *(*KernelContext_ParallelFor)(const OrtKernelContext *context, void (*fn)(void *user, size_t index),
                                           size_t total, size_t num_batches, void *user);
   void *unused275[139];
@@ -63,7 +67,7 @@ struct OrtApi {
 };
 
 #define DM_ASSERT_POSITION(name, position) \
-  _Static_assert(offsetof(OrtApi, name) == (position) * sizeof(void *), #name " is at another position")
+  static_assert(offsetof(OrtApi, name) == (position) * sizeof(void *), #name " is at another position")
 DM_ASSERT_POSITION(CreateStatus, 0);
 DM_ASSERT_POSITION(CreateCustomOpDomain, 26);
 DM_ASSERT_POSITION(AddCustomOpDomain, 28);
@@ -73,6 +77,7 @@ DM_ASSERT_POSITION(KernelContext_GetInput, 90);
 DM_ASSERT_POSITION(KernelContext_GetOutput, 91);
 DM_ASSERT_POSITION(ReleaseStatus, 93);
 DM_ASSERT_POSITION(ReleaseCustomOpDomain, 101);
+DM_ASSERT_POSITION(KernelContext_GetGPUComputeStream, 193);
 DM_ASSERT_POSITION(KernelContext_ParallelFor, 274);
 DM_ASSERT_POSITION(GetTensorElementTypeAndShapeDataReference, 414);
 

@@ -6,12 +6,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "isa.h"
 #include "op.h"
+#ifdef DM_CUDA
+#include "cuda/ops.h"
+#else
+#include "isa.h"
 #include "ops.h"
+#endif
 
 #define DM_EXPORT __attribute__((visibility("default")))
 #define DM_DOMAIN "densemamba"
+#ifndef DM_PROVIDER
+#define DM_PROVIDER "CPUExecutionProvider"
+#endif
 
 /** ONNX Runtime hands its callbacks a pointer to the first field. */
 typedef struct {
@@ -41,7 +48,7 @@ static const char *get_name(const OrtCustomOp *custom) {
 
 static const char *get_provider(const OrtCustomOp *custom) {
   (void)custom;
-  return "CPUExecutionProvider";
+  return DM_PROVIDER;
 }
 
 static int get_input_type(const OrtCustomOp *custom, size_t index) {
@@ -139,6 +146,8 @@ enum { NUM_OPS = 0 DM_OPS(ONE) };
 #define ENTRY_baseline(name) ENTRY(name, baseline)
 #define ENTRY_avx2(name) ENTRY(name, avx2)
 #define ENTRY_avx512(name) ENTRY(name, avx512)
+#define DECLARE_cuda(name) DECLARE(name, cuda)
+#define ENTRY_cuda(name) ENTRY(name, cuda)
 #define TABLE(isa) DM_OPS(DECLARE_##isa) static const RegisteredOp table_##isa[] = {DM_OPS(ENTRY_##isa)};
 DM_ISAS(TABLE)
 

@@ -170,6 +170,12 @@ static OrtStatus *fake_get_shape(const OrtValue *value, int *type, const int64_t
   return NULL;
 }
 
+static OrtStatus *fake_get_stream(const OrtKernelContext *context, void **out) {
+  (void)context;
+  *out = NULL;
+  return NULL;
+}
+
 typedef struct {
   void (*fn)(void *user, size_t index);
   void *user;
@@ -205,6 +211,7 @@ static const OrtApi fake_api = {
     .GetTensorMutableData = fake_get_data,
     .GetTensorElementTypeAndShapeDataReference = fake_get_shape,
     .KernelContext_ParallelFor = fake_parallel_for,
+    .KernelContext_GetGPUComputeStream = fake_get_stream,
 };
 
 static const char *fake_keep_error(FakeNode *node, OrtStatus *status) {

@@ -1,0 +1,49 @@
+/**
+ * What an operator's author needs in CUDA, beside op.h: launching a kernel on the session's stream, sums over lanes, and the
+ * functions that the kernels share. Compiled by nvcc; or with `DM_CUDA_EMULATION` by a C++ compiler, to run on a CPU for tests.
+ */
+#ifndef DENSEMAMBA_CUDA_DEVICE_H
+#define DENSEMAMBA_CUDA_DEVICE_H
+
+#include "../op.h"
+
+#ifdef DM_CUDA_EMULATION
+#include "../test/cuda_emulation.h"
+#else
+#include <cuda_runtime.h>
+#define DM_LAUNCH(kernel, grid, block, stream, ...) kernel<<<grid, block, 0, stream>>>(__VA_ARGS__)
+#endif
+
+#include <math.h>
+#include <stdlib.h>
+
+constexpr unsigned DM_WARP = 32;
+#define DM_WHOLE_WARP 0xffffffffu
+/** Of a grid's second and third axis. */
+constexpr unsigned DM_MAX_GRID = 65535;
+
+/** x + that of the lane whose number differs by `bit`, a power of two. All lanes of the warp have to come here. */
+__device__ static inline float dm_add_across(float x, unsigned bit) { return x + __shfl_xor_sync(DM_WHOLE_WARP, x, bit); }
+
+/** x / (1 + e^-x) */
+__device__ static inline float dm_silu(float x) { return x / (1.0f + expf(-x)); }
+
+/** log(1 + e^x), without overflow. NaN stays NaN, by the second term. */
+__device__ static inline float dm_softplus(float x) { return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x))); }
+
+static inline size_t dm_ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
+
+/**
+ * Calls `launch(stream)`, which launches one kernel. Nothing is waited for, and nothing allocated: it may be in the course of a
+ * graph's capture. `@returns` false after a `dm_fail` if it cannot be launched.
+ */
+template <typename Launch>
+bool dm_on_stream(DmContext *context, const char *name, Launch launch) {
+  void *stream = NULL;
+  if (!dm_check(context, context->api->KernelContext_GetGPUComputeStream(context->context, &stream))) return false;
+  launch(static_cast<cudaStream_t>(stream));
+  const cudaError_t error = cudaGetLastError();
+  return error == cudaSuccess || dm_fail(context, "%s: %s", name, cudaGetErrorString(error));
+}
+
+#endif

@@ -1,0 +1,20 @@
+/**
+ * The operators that have a kernel in CUDA, for register.c: they are those of ops.h, of the same names, inputs and outputs, and
+ * stand in a library of their own, as an instruction set among the others. What is not here is ONNX Runtime's on CUDA.
+ */
+#ifndef DENSEMAMBA_CUDA_OPS_H
+#define DENSEMAMBA_CUDA_OPS_H
+
+#define DM_OPS(X)   \
+  X(causal_conv)    \
+  X(selective_scan) \
+  X(retention)
+
+#define DM_ISAS(X) X(cuda)
+
+/** Whether there is a device shows when ONNX Runtime opens it. */
+static inline int dm_supports_cuda(void) {
+  return 1;
+}
+
+#endif

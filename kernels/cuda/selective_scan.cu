@@ -1,0 +1,230 @@
+/**
+ * densemamba.SelectiveScan in CUDA: the recurrence of a Mamba layer with step size, readouts, skip and output gate in one kernel,
+ * any number of steps. Symbols as in docs/compiler.md. Twin: ../selective_scan.c, of the same inputs, outputs and layouts.
+ *
+ *     Δ = softplus(W_dt dt + b)    h_t = exp(Δ A) h_{t-1} + (Δ u) B    y = C h + Σ_i G_i (C h^{l-i}) + D u    out = y SiLU(z)
+ *
+ * A warp is eight neighbouring channels, whose floats are one sector of memory, and four lanes for each, which share the N
+ * numbers of its state and the R of dt. The state stays in the lanes' registers from the first step to the last.
+ */
+#include "device.h"
+
+namespace {
+
+constexpr size_t MAX_LINKS = 8, FIRST_HISTORY = 9;
+/** Of a warp, and the lanes of each. */
+constexpr unsigned CHANNELS = 8, LANES = DM_WARP / CHANNELS;
+/** Of a block. */
+constexpr unsigned WARPS = 4;
+/** Channels that lie together in a history, as in ../selective_scan.c. */
+constexpr size_t PART = 64;
+/** 2N + R, as there. */
+constexpr size_t MAX_ROWS = 4096;
+
+struct Scan {
+  size_t numSequences, numSteps, numChannels, stateSize, rank, numLinks, numGates;
+  float epsilon;                     /* of the norms of dt, B and C; negative: none */
+  const float *u;                    /* [B,T,E] */
+  const float *xz;                   /* [B,T,2E]: z is the second half of each row */
+  const float *parameters;           /* [B,T,R+2N]: dt, B, C */
+  const float *past;                 /* [B,N,E] */
+  const float *stepWeight;           /* [R,E] */
+  const float *stepBias;             /* [E] */
+  const float *A;                    /* [N,E], negative */
+  const float *D;                    /* [E] */
+  const float *gates;                /* [B,T,numGates·E] */
+  const float *histories[MAX_LINKS]; /* h^{l-1}, h^{l-2}, …: [B,parts,T,N,PART], or of a single step states [B,N,E] */
+  bool linksAreStates;
+  float *out;                        /* [B,T,E] */
+  float *present;                    /* [B,N,E], or the past's memory */
+  float *history;                    /* or NULL */
+};
+
+__host__ __device__ inline size_t num_parts(size_t numChannels) { return (numChannels + PART - 1) / PART; }
+
+/** Of the state's first number of channel `e`; the next ones are PART further on. */
+__device__ inline size_t history_offset(const Scan &s, size_t b, size_t t, size_t e) {
+  return ((b * num_parts(s.numChannels) + e / PART) * s.numSteps + t) * s.stateSize * PART + e % PART;
+}
+
+__device__ inline float over_channel_lanes(float x) {
+  for (unsigned bit = CHANNELS; bit < DM_WARP; bit *= 2) x = dm_add_across(x, bit);
+  return x;
+}
+
+/** 1 / √(mean(x²) + ε) of `width` numbers, by the whole warp. */
+__device__ inline float inverse_rms(const float *x, size_t width, float epsilon) {
+  float squares = 0;
+  for (size_t i = threadIdx.x % DM_WARP; i < width; i += DM_WARP) squares += x[i] * x[i];
+  for (unsigned bit = 1; bit < DM_WARP; bit *= 2) squares = dm_add_across(squares, bit);
+  return 1.0f / sqrtf(squares / (float)width + epsilon);
+}
+
+/** `STATES`: of a lane, the numbers lane, lane + LANES, … of its channel; at least N / LANES. */
+template <int STATES>
+__global__ void scan(const Scan s) {
+  [[maybe_unused]] constexpr int UNROLL = STATES <= 16 ? STATES : 1; /* beyond, the arrays are in memory */
+  const size_t E = s.numChannels, N = s.stateSize, R = s.rank, T = s.numSteps, b = blockIdx.y;
+  const size_t first = (blockIdx.x * (size_t)WARPS + threadIdx.x / DM_WARP) * CHANNELS;
+  if (first >= E) return; /* the whole warp */
+  const size_t wanted = first + threadIdx.x % CHANNELS, lane = threadIdx.x % DM_WARP / CHANNELS;
+  const bool isReal = wanted < E;            /* the others read along, for the sums' sake, and write nothing */
+  const size_t e = isReal ? wanted : E - 1;
+
+  float h[STATES], A[STATES];
+#pragma unroll UNROLL
+  for (int i = 0; i < STATES; i++) {
+    const size_t n = lane + i * LANES;
+    h[i] = n < N ? s.past[(b * N + n) * E + e] : 0.0f;
+    A[i] = n < N ? s.A[n * E + e] * 1.44269504088896341f : 0.0f; /* e^(Δ A) = 2^(Δ A log2 e) */
+  }
+  const float bias = s.stepBias[e], D = s.D[e];
+  for (size_t t = 0; t < T; t++) {
+    const size_t row = b * T + t;
+    const float *dt = s.parameters + row * (R + 2 * N), *B = dt + R, *C = B + N;
+    float dtScale = 1, BScale = 1, CScale = 1;
+    if (s.epsilon >= 0) {
+      dtScale = inverse_rms(dt, R, s.epsilon);
+      BScale = inverse_rms(B, N, s.epsilon);
+      CScale = inverse_rms(C, N, s.epsilon);
+    }
+    float sum = 0;
+    for (size_t r = lane; r < R; r += LANES) sum += s.stepWeight[r * E + e] * dt[r];
+    const float delta = dm_softplus(bias + dtScale * over_channel_lanes(sum));
+    const float u = s.u[row * E + e], deltaU = delta * u * BScale;
+
+    float y = 0; /* of this lane's numbers: all that is read out with C */
+    float *kept = s.history != NULL && isReal ? s.history + history_offset(s, b, t, e) : NULL;
+#pragma unroll UNROLL
+    for (int i = 0; i < STATES; i++) {
+      const size_t n = lane + i * LANES;
+      if (n >= N) continue;
+      h[i] = exp2f(delta * A[i]) * h[i] + deltaU * B[n];
+      if (kept != NULL) kept[n * PART] = h[i];
+      y += C[n] * h[i];
+    }
+    for (size_t link = 0; link < s.numLinks; link++) {
+      const float *linked = s.histories[link] + (s.linksAreStates ? b * N * E + e : history_offset(s, b, t, e));
+      const size_t stride = s.linksAreStates ? E : PART;
+      float readout = 0;
+      for (size_t n = lane; n < N; n += LANES) readout += C[n] * linked[n * stride];
+      y += s.gates[(row * s.numGates + (s.numGates == 1 ? 0 : link)) * E + e] * readout;
+    }
+    y = CScale * over_channel_lanes(y) + D * u;
+    if (isReal && lane == 0) s.out[row * E + e] = y * dm_silu(s.xz[row * 2 * E + E + e]);
+  }
+  if (!isReal) return;
+#pragma unroll UNROLL
+  for (int i = 0; i < STATES; i++) {
+    const size_t n = lane + i * LANES;
+    if (n < N) s.present[(b * N + n) * E + e] = h[i];
+  }
+}
+
+void *create(DmAttributes *attributes) {
+  Scan s = {};
+  s.rank = (size_t)dm_int(attributes, "rank");
+  s.numLinks = (size_t)dm_int_or(attributes, "links", 0);
+  s.numGates = (size_t)dm_int_or(attributes, "gates", 0);
+  s.epsilon = dm_float_or(attributes, "epsilon", -1);
+  if (attributes->status != NULL) return NULL;
+  if (s.numLinks > MAX_LINKS || (s.numLinks > 0 && s.numGates != 1 && s.numGates != s.numLinks)) {
+    return dm_reject(attributes, "SelectiveScan: at most %zu links, with one gate or one each, given %zu and %zu gates",
+                     MAX_LINKS, s.numLinks, s.numGates);
+  }
+  Scan *state = (Scan *)malloc(sizeof *state);
+  if (state == NULL) return dm_reject(attributes, "SelectiveScan: no memory");
+  *state = s;
+  return state;
+}
+
+/** The pointer, if input `index` has so many elements. */
+const float *expect(DmContext *context, size_t index, size_t numElements, const char *name) {
+  DmTensor tensor;
+  if (!dm_input(context, index, &tensor)) {
+    dm_fail(context, "SelectiveScan: %s is missing", name);
+    return NULL;
+  }
+  if (dm_num_elements(&tensor) != numElements) {
+    dm_fail(context, "SelectiveScan: %s must have %zu elements, given %zu", name, numElements, dm_num_elements(&tensor));
+    return NULL;
+  }
+  return (const float *)tensor.data;
+}
+
+/** Fills in the links. `@returns` false after a `dm_fail`. */
+bool find_links(Scan *s, DmContext *context) {
+  const size_t stateElements = s->numSequences * s->stateSize * s->numChannels;
+  const size_t historyElements = s->numSequences * num_parts(s->numChannels) * s->numSteps * s->stateSize * PART;
+  for (size_t i = 0; i < s->numLinks; i++) {
+    DmTensor link;
+    if (!dm_input(context, FIRST_HISTORY + i, &link)) return dm_fail(context, "SelectiveScan: a link's states are missing");
+    s->linksAreStates = link.rank == 3;
+    s->histories[i] = (const float *)link.data;
+    if (dm_num_elements(&link) != (s->linksAreStates ? stateElements : historyElements) ||
+        (s->linksAreStates && s->numSteps != 1)) {
+      return dm_fail(context, "SelectiveScan: a link's states do not have the size of this layer's");
+    }
+  }
+  return true;
+}
+
+bool launch(const Scan &s, DmContext *context) {
+  const dim3 grid((unsigned)dm_ceil_div(s.numChannels, CHANNELS * WARPS), (unsigned)s.numSequences), block(DM_WARP * WARPS);
+  return dm_on_stream(context, "SelectiveScan", [&](cudaStream_t stream) {
+    if (s.stateSize <= 4 * LANES) DM_LAUNCH(scan<4>, grid, block, stream, s);
+    else if (s.stateSize <= 16 * LANES) DM_LAUNCH(scan<16>, grid, block, stream, s);
+    else DM_LAUNCH(scan<MAX_ROWS / 2 / LANES>, grid, block, stream, s);
+  });
+}
+
+/**
+ * Inputs: u [B,T,E], xz [B,T,2E] (z is the second half), parameters [B,T,R+2N], past [B,N,E], W_dt [R,E], b_dt [E], A [N,E],
+ * D [E], gates [B,T,gates·E]?, then what the links read, the nearest layer's first: its history, or of a single step its
+ * present. Outputs: out [B,T,E], present [B,N,E], history f32 [B,parts,T,N,64]?. `present` may be the memory of `past`.
+ */
+bool compute(const void *state, DmContext *context) {
+  Scan s = *(const Scan *)state;
+  DmTensor u, past;
+  if (!dm_input(context, 0, &u) || !dm_input(context, 3, &past)) return false;
+  if (u.rank != 3 || past.rank != 3 || u.dims[0] != past.dims[0] || u.dims[2] != past.dims[2]) {
+    return dm_fail(context, "SelectiveScan: u must be [B,T,E] and past [B,N,E]");
+  }
+  const size_t B = s.numSequences = (size_t)u.dims[0], T = s.numSteps = (size_t)u.dims[1];
+  const size_t E = s.numChannels = (size_t)u.dims[2], N = s.stateSize = (size_t)past.dims[1];
+  if (2 * N + s.rank > MAX_ROWS) {
+    return dm_fail(context, "SelectiveScan: twice the state size and the rank must be at most %zu together, given %zu",
+                   MAX_ROWS, 2 * N + s.rank);
+  }
+  if (T == 0) return dm_fail(context, "SelectiveScan: there must be at least one step");
+  if (B > DM_MAX_GRID) return dm_fail(context, "SelectiveScan: at most %u sequences, given %zu", DM_MAX_GRID, B);
+  s.u = (const float *)u.data;
+  s.past = (const float *)past.data;
+  s.xz = expect(context, 1, B * T * 2 * E, "xz");
+  s.parameters = expect(context, 2, B * T * (s.rank + 2 * N), "parameters");
+  s.stepWeight = expect(context, 4, s.rank * E, "W_dt");
+  s.stepBias = expect(context, 5, E, "b_dt");
+  s.A = expect(context, 6, N * E, "A");
+  s.D = expect(context, 7, E, "D");
+  if (s.numLinks > 0) s.gates = expect(context, 8, B * T * s.numGates * E, "gates");
+  if (context->status != NULL || !find_links(&s, context)) return false;
+  const int64_t history[5] = {u.dims[0], (int64_t)num_parts(E), u.dims[1], past.dims[1], (int64_t)PART};
+  s.out = (float *)dm_output(context, 0, u.dims, 3);
+  s.present = (float *)dm_output(context, 1, past.dims, 3);
+  s.history = (float *)dm_output(context, 2, history, 5);
+  if (context->status != NULL) return false;
+  return B * E == 0 || launch(s, context);
+}
+
+}  // namespace
+
+extern "C" const DmOp DM_NAME(selective_scan) = {
+    .name = "SelectiveScan",
+    .inputs = {{DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT},
+               {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true},
+               {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}},
+    .outputs = {{DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT, true}},
+    .create = create,
+    .compute = compute,
+    .destroy = NULL,
+};

@@ -1,0 +1,72 @@
+/**
+ * The operators in CUDA without a device: their source, compiled for a CPU with kernels/test/cuda_emulation.h, passes the tests of
+ * the operators in C, under AddressSanitizer and UBSan. What that shows and what it cannot: docs/gpu.md
+ */
+import { execFile, spawnSync } from "node:child_process";
+import { readdirSync } from "node:fs";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+
+const CC = process.env.CC || "cc";
+const CXX = process.env.CXX || "c++";
+const SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
+const C_FLAGS = ["-std=gnu11", "-O1", "-g", "-fno-var-tracking", "-DDM_ISA=cuda", ...SANITIZERS];
+const CUDA_FLAGS = [
+  ...["-std=gnu++20", "-O1", "-g", "-fno-var-tracking", "-DDM_ISA=cuda", "-DDM_CUDA_EMULATION", ...SANITIZERS],
+  ...["-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-Wno-missing-field-initializers", "-Wno-unknown-pragmas"],
+];
+/** It prints so at the first thread that is emulated, and has no option against it. */
+const NOT_A_FAULT = /^.*WARNING: ASan doesn't fully support makecontext.*\n/gm;
+
+const run = promisify(execFile);
+const hasCompilers = [CC, CXX].every((compiler) => spawnSync(compiler, ["--version"]).status === 0);
+const operators = readdirSync("kernels/cuda")
+  .filter((name) => name.endsWith(".cu"))
+  .map((name) => path.basename(name, ".cu"))
+  .filter((name) => readdirSync("kernels/test").includes(`${name}.c`));
+
+let folder: string;
+beforeAll(async () => {
+  folder = await mkdtemp(path.join(tmpdir(), "densemamba-kernels-cuda-"));
+});
+afterAll(() => rm(folder, { recursive: true, force: true }));
+
+describe.runIf(hasCompilers)("the operators in CUDA", () => {
+  it("are some of those in C", () => {
+    expect(operators).toEqual(["causal_conv", "retention", "selective_scan"]);
+  });
+
+  it.each(operators)("%s passes the test of the same name in C", { timeout: 240_000 }, async (name) => {
+    const program = path.join(folder, name);
+    await run(CXX, [...CUDA_FLAGS, "-x", "c++", "-c", `kernels/cuda/${name}.cu`, "-o", `${program}.o`]);
+    const sources = ["kernels/op.c", `kernels/test/${name}.c`, `${program}.o`];
+    await run(CC, [...C_FLAGS, ...sources, "-o", program, "-pthread", "-lm", "-lstdc++"]);
+    const { stdout, stderr } = await run(program, []);
+    expect((stdout + stderr).replace(NOT_A_FAULT, "")).toBe("");
+  });
+});
+
+const KERNELS = {
+  "a barrier that one thread does not come to": "if (threadIdx.x != 3) __syncthreads();",
+  "a shuffle that one lane stays away from": "if (threadIdx.x != 3) out[threadIdx.x] = dm_add_across(1.0f, 1);",
+  "a block beyond what a device takes": "(void)out;",
+};
+
+describe.runIf(hasCompilers)("the emulation", () => {
+  it.each(Object.entries(KERNELS))("ends the program at %s", { timeout: 60_000 }, async (name, body) => {
+    const size = name.startsWith("a block") ? 1025 : 64;
+    const source = path.join(folder, `${size}-${body.length}.cc`);
+    await writeFile(
+      source,
+      `#include "cuda/device.h"
+__global__ void kernel(float *out) { ${body} }
+int main() { static float out[64], *to = out; DM_LAUNCH(kernel, dim3(1), dim3(${size}), (cudaStream_t)0, to); }`,
+    );
+    const program = `${source}.out`;
+    await run(CXX, ["-std=gnu++20", "-O1", "-DDM_ISA=cuda", "-DDM_CUDA_EMULATION", "-Ikernels", source, "-o", program]);
+    await expect(run(program, [])).rejects.toMatchObject({ stderr: expect.stringContaining("CUDA emulation: a ") });
+  });
+});

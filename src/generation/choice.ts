@@ -51,7 +51,7 @@ export class Choice {
       this.#stream = tokenizer.stream({ skipSpecialTokens, contextIds });
       this.#promptText = prompt.echoIds.map((id) => this.#stream.push(id)).join("");
     } else {
-      this.#stream = tokenizer.stream({ skipSpecialTokens, contextIds: prompt.tokenIds });
+      this.#stream = tokenizer.stream({ skipSpecialTokens, contextIds: prompt.contextIds });
       this.#promptText = prompt.echoText ?? "";
     }
     this.#matcher = stopStrings.isEmpty ? undefined : new StopStringMatcher(stopStrings, { includeStopString });
@@ -110,7 +110,7 @@ export class Choice {
     assert(this.#captured !== undefined, "the engine captures what it was asked to");
     if (typeof this.#stoppedBy !== "string") return this.#captured;
     const { tokenIds, position, state } = this.#captured;
-    const numUseful = Math.max(position, this.prompt.tokenIds.length + this.#numTokens);
+    const numUseful = Math.max(position, this.prompt.numTokens + this.#numTokens);
     return { tokenIds: tokenIds.slice(0, numUseful), position, state };
   }
 

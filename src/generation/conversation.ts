@@ -13,6 +13,7 @@ const conversation = z.object({
   messages: z.array(z.object({ role: z.string(), content: z.string(), name: z.string().optional() })),
   textLength: z.int().min(0),
   textHash: z.string(),
+  tailUnder: z.string().optional(),
   numSampled: z.int().min(0).optional(),
   createdAtMs: z.number(),
   lastUsedAtMs: z.number(),
@@ -29,6 +30,11 @@ export interface Conversation {
    */
   readonly textLength: number;
   readonly textHash: string;
+  /**
+   * Where the template shows each message by itself, the two are of what stands behind all messages but the last; this
+   * names all else that decides the text: the template, its arguments, the instructions.
+   */
+  readonly tailUnder?: string;
   /** How many of the last kept tokens the last request sampled, where it had a seed. */
   readonly numSampled?: number;
   readonly createdAtMs: number;
@@ -76,8 +82,10 @@ export function newText(kept: Pick<Conversation, "textLength" | "textHash">, ren
 /** A conversation whose answer is still to come. */
 export type ConversationSoFar = { readonly type: "completion" } | ({ readonly type: "chat" } & ChatSoFar);
 
-/** `text` is that of all tokens behind the preamble and before the answer. */
-type ChatSoFar = Pick<Conversation, "numPreambleTokens" | "messages"> & { readonly text: string };
+type ChatSoFar = Pick<Conversation, "numPreambleTokens" | "messages"> & TextSoFar;
+
+/** That of all tokens behind the preamble and before the answer; with `tailUnder` only its end, as in `Conversation`. */
+export type TextSoFar = Pick<Conversation, "tailUnder"> & { readonly text: string };
 
 export interface Answer {
   /** All tokens that are kept, from the very beginning to the end of the answer. */
@@ -92,8 +100,13 @@ export interface Answer {
 /** After a completion everything so far is preamble: no template will ever render it. */
 export function conclude(soFar: ConversationSoFar, answer: Answer) {
   if (soFar.type === "completion") return { numPreambleTokens: answer.tokenIds.length, messages: [], ...textMark("") };
-  const { numPreambleTokens, messages, text } = soFar;
-  return { numPreambleTokens, messages: withAnswer(messages, answer), ...textMark(text + answer.kept) };
+  const { numPreambleTokens, messages, text, tailUnder } = soFar;
+  return {
+    numPreambleTokens,
+    messages: withAnswer(messages, answer),
+    ...textMark(text + answer.kept),
+    ...(tailUnder !== undefined && { tailUnder }),
+  };
 }
 
 /** What is kept of a conversation's text. */
@@ -102,7 +115,7 @@ export function textMark(text: string): Pick<Conversation, "textLength" | "textH
 }
 
 /** 128 bits: nobody can make two texts that pass for one another. */
-function hashOf(text: string): string {
+export function hashOf(text: string): string {
   return createHash("sha256").update(text).digest("base64url").slice(0, 22);
 }
 

@@ -78,7 +78,7 @@ export interface TokenDetail extends TextLogprob {
 }
 
 export type GenerationEvent =
-  /** First, once: everything was admitted. After this event failures are mid-stream. */
+  /** First, once: everything was admitted. After this event failures are mid-stream. Ids are joined when they are asked for. */
   | {
       readonly type: "accepted";
       readonly prompts: readonly { readonly tokenIds: readonly number[]; readonly cachedTokens: number }[];

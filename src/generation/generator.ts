@@ -102,7 +102,7 @@ export class Generator {
       const choices = await this.#admit(request, prompts, { maxTokens, stopStrings, reuse, signal });
       running = new RunningRequest({ context: this.#keepingContext, request, choices, lease, reuse });
       this.#running.add(running);
-      yield { type: "accepted", prompts: prompts.map(({ tokenIds, cachedTokens }) => ({ tokenIds, cachedTokens })) };
+      yield { type: "accepted", prompts: prompts.map(asAccepted) };
 
       const merged = mergeChoices(choices);
       const isSelected = request.bestOf > request.numChoices;
@@ -225,12 +225,21 @@ export class Generator {
 
   #usage(prompts: readonly PreparedPrompt[], choices: readonly Choice[]): GenerationUsage {
     return {
-      promptTokens: prompts.reduce((sum, { tokenIds }) => sum + tokenIds.length, 0),
+      promptTokens: prompts.reduce((sum, { numTokens }) => sum + numTokens, 0),
       cachedTokens: prompts.reduce((sum, { cachedTokens }) => sum + cachedTokens, 0),
       completionTokens: choices.reduce((sum, { numTokens }) => sum + numTokens, 0),
       stateBytes: stateBytes(this.#manifest.state),
     };
   }
+}
+
+function asAccepted(prompt: PreparedPrompt) {
+  return {
+    get tokenIds() {
+      return prompt.tokenIds;
+    },
+    cachedTokens: prompt.cachedTokens,
+  };
 }
 
 function throwIfAborted(signal: AbortSignal): void {

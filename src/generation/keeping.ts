@@ -8,6 +8,7 @@ import type { Choice } from "./choice.ts";
 import { conclude, type Head } from "./conversation.ts";
 import type { Lease } from "./conversations.ts";
 import type { GenerationRequest } from "./events.ts";
+import type { PreparedPrompt } from "./prompts.ts";
 
 export interface KeepingContext {
   readonly tokenizer: Tokenizer;
@@ -27,7 +28,7 @@ export function headOf(context: KeepingContext, request: GenerationRequest, choi
     ...conclude(choice.prompt.conversation, {
       tokenIds,
       shown: choice.text,
-      kept: prompt.type === "chat" ? textBehind(tokenizer, choice.prompt.tokenIds, tokenIds) : "",
+      kept: prompt.type === "chat" ? textBehind(tokenizer, choice.prompt, tokenIds) : "",
       continuesFinalMessage: prompt.type === "chat" && prompt.continueFinalMessage,
     }),
     ...(isSeeded && { numSampled: sampler.numSampled }),
@@ -45,10 +46,14 @@ export function headOf(context: KeepingContext, request: GenerationRequest, choi
   return { snapshot, conversation };
 }
 
-/** What the tokens say behind those that they begin with, special tokens included. */
-function textBehind(tokenizer: Tokenizer, contextIds: readonly number[], tokenIds: readonly number[]): string {
+/** What the tokens say behind the prompt that they begin with, special tokens included. */
+function textBehind(
+  tokenizer: Tokenizer,
+  { contextIds, numTokens }: PreparedPrompt,
+  tokenIds: readonly number[],
+): string {
   const stream = tokenizer.stream({ skipSpecialTokens: false, contextIds });
   let text = "";
-  for (let i = contextIds.length; i < tokenIds.length; i++) text += stream.push(tokenIds[i]!);
+  for (let i = numTokens; i < tokenIds.length; i++) text += stream.push(tokenIds[i]!);
   return text + stream.flush();
 }

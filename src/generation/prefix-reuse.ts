@@ -49,8 +49,8 @@ export class PrefixReuse {
   }
 
   /** Whether the end of the answer to this prompt is worth a state. */
-  wantsEnd({ tokenIds }: PreparedPrompt): boolean {
-    return tokenIds.length > MIN_PREFIX_TOKENS;
+  wantsEnd({ numTokens }: PreparedPrompt): boolean {
+    return numTokens > MIN_PREFIX_TOKENS;
   }
 
   /** @param end at the end of an answer; its state is kept as it is, not copied */

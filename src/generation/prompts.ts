@@ -4,15 +4,19 @@
  */
 import type { Checkpoints, ResumePoint } from "../engine/sequence.ts";
 import { DenseMambaError } from "../errors.ts";
-import type { ChatRenderer, RenderedChat } from "../tokenizer/chat-template.ts";
+import type { ChatRenderer } from "../tokenizer/chat-template.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
-import { type ConversationSoFar, type Head, newMessages, newText } from "./conversation.ts";
+import { type ChatPrompt, ChatText, renderChat } from "./chat-text.ts";
+import { type ConversationSoFar, type Head, newMessages } from "./conversation.ts";
 import type { ChatMessage, GenerationRequest, Prompt } from "./events.ts";
 
 /** Ready for the engine. */
 export interface PreparedPrompt {
-  /** All that stands before the first sampled token, kept and new. */
+  /** All that stands before the first sampled token, kept and new. A long past is copied only if somebody looks. */
   readonly tokenIds: readonly number[];
+  readonly numTokens: number;
+  /** The last of the tokens: enough to decode those that follow. */
+  readonly contextIds: readonly number[];
   /** What is fed to the engine; at least one, unless `resume` has left one unread. */
   readonly promptIds: readonly number[];
   readonly resume?: ResumePoint;
@@ -37,6 +41,9 @@ export interface PromptContext {
   /** Of the tokens to read; what a kept state has read does not count. */
   readonly maxPromptTokens: number;
 }
+
+/** Far more than decoding looks back: it asks for the last character, and whether there is any text. */
+const CONTEXT_TOKENS = 256;
 
 type PromptOptions = Pick<GenerationRequest, "addSpecialTokens" | "truncatePromptTokens" | "sampling">;
 
@@ -81,19 +88,18 @@ async function prepareTokens(
 
 async function prepareChat(
   context: PromptContext,
-  prompt: Extract<Prompt, { type: "chat" }>,
+  prompt: ChatPrompt,
   options: PromptOptions,
   head: Head | undefined,
 ): Promise<PreparedPrompt> {
   const { numPreambleTokens = 0, messages: history = [] } = head?.conversation ?? {};
   const messages = [...history, ...newMessages(history, prompt.messages)];
-  const { text: rendered, stopStrings } = await render(context, prompt, messages);
-  // The template writes BOS in front of the messages; behind a preamble it would stand in the middle.
-  const full = numPreambleTokens === 0 ? rendered : withoutBos(rendered, context.tokenizer);
-  const conversation = { type: "chat", numPreambleTokens, messages, text: full } as const;
+  const chat = new ChatText(context.renderer, prompt, messages, { withoutBos: numPreambleTokens > 0 });
+  const conversation = { type: "chat", numPreambleTokens, messages, ...(await chat.soFar()) } as const;
+  const stopStrings = context.renderer.stopStrings(prompt.template);
   const details = { context, options, param: "messages", stopStrings, conversation };
 
-  const rest = head && newText(head.conversation, full);
+  const rest = head && (await chat.behind(head.conversation));
   if (head !== undefined && rest !== undefined) {
     const ids = await context.tokenizer.encodeContinuation(rest);
     if (ids !== undefined && (ids.length > 0 || hasUnreadToken(head))) {
@@ -101,6 +107,7 @@ async function prepareChat(
     }
   }
   // Nothing is kept, or the template shows the past otherwise than the state has read it: correct, though slow.
+  const full = await chat.whole();
   if (head === undefined || numPreambleTokens === 0) {
     const ids = await encode(context, full, false);
     const findJunction = () => instructionsEnd(context, prompt, messages, ids);
@@ -117,7 +124,7 @@ async function prepareChat(
  */
 async function instructionsEnd(
   context: PromptContext,
-  prompt: Extract<Prompt, { type: "chat" }>,
+  prompt: ChatPrompt,
   messages: readonly ChatMessage[],
   ids: readonly number[],
 ): Promise<number> {
@@ -126,7 +133,10 @@ async function instructionsEnd(
   if (first === -1 || (first === 0 && prompt.instructions === undefined)) return 0;
   const content = messages[first]!.content.trimStart().startsWith("a") ? "b" : "a";
   try {
-    const { text } = await render(context, prompt, [...messages.slice(0, first), { ...messages[first]!, content }]);
+    const { text } = await renderChat(context.renderer, prompt, [
+      ...messages.slice(0, first),
+      { ...messages[first]!, content },
+    ]);
     const others = await encode(context, text, false);
     const parting = ids.findIndex((id, i) => id !== others[i]);
     return parting === -1 ? 0 : parting;
@@ -134,21 +144,6 @@ async function instructionsEnd(
     // A template may insist on more messages than these: then nothing is known, and nothing lost.
     return 0;
   }
-}
-
-function render(
-  { renderer }: PromptContext,
-  prompt: Extract<Prompt, { type: "chat" }>,
-  messages: readonly ChatMessage[],
-): Promise<RenderedChat> {
-  const { instructions, addGenerationPrompt, continueFinalMessage, template, templateArguments } = prompt;
-  return renderer.render({
-    messages: instructions === undefined ? messages : [{ role: "system", content: instructions }, ...messages],
-    addGenerationPrompt,
-    continueFinalMessage,
-    ...(template !== undefined && { template }),
-    ...(templateArguments && { templateArguments }),
-  });
 }
 
 function assemble(
@@ -166,13 +161,20 @@ function assemble(
 ): PreparedPrompt {
   const { context, options, param, text, stopStrings = [], conversation } = details;
   const newIds = withinLimits(context, ids, options, param);
+  const past = head?.snapshot.tokenIds ?? [];
+  let joined: readonly number[] | undefined;
   if (newIds.length === 0 && !(head && hasUnreadToken(head))) {
     throw new DenseMambaError("invalid_value", `${param} must hold at least one token, given 0`, { param });
   }
   return {
     promptIds: newIds,
     ...(head && { resume: goOn(head, newIds, options) }),
-    tokenIds: head ? head.snapshot.tokenIds.concat(newIds) : newIds,
+    numTokens: past.length + newIds.length,
+    get tokenIds() {
+      joined ??= past.length === 0 ? newIds : past.concat(newIds);
+      return joined;
+    },
+    contextIds: newIds.length < CONTEXT_TOKENS ? past.slice(newIds.length - CONTEXT_TOKENS).concat(newIds) : newIds,
     cachedTokens: head?.snapshot.position ?? 0,
     ...(text !== undefined && newIds.length === ids.length && { echoText: text }),
     echoIds: newIds,
@@ -223,9 +225,4 @@ export function checkTokenIds(ids: readonly number[], vocabSize: number, param: 
       { param },
     );
   }
-}
-
-function withoutBos(text: string, { specialTokens }: Tokenizer): string {
-  const bos = specialTokens.bos_token;
-  return bos && text.startsWith(bos) ? text.slice(bos.length) : text;
 }

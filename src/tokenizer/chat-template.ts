@@ -2,8 +2,10 @@
  * Messages → the text that the model reads, by the model's own Jinja template, the request's, or a plain default.
  * Knows nothing of tokens; whoever encodes the result adds no special tokens, for the template writes them.
  */
+import { createHash } from "node:crypto";
 import { Template } from "@huggingface/jinja";
 import { DenseMambaError } from "../errors.ts";
+import { partsOf, type TemplateParts } from "./template-parts.ts";
 import { TemplateSandbox } from "./template-sandbox.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
@@ -44,12 +46,19 @@ export interface RenderedChat {
   readonly stopStrings: readonly string[];
 }
 
+export interface TailRenderOptions extends ChatRenderOptions {
+  /** The role of the conversation's very first message, which is not among `messages`. */
+  readonly firstRole: string;
+}
+
 export class ChatRenderer {
+  /** Changes with all that a text depends on beside the messages and the request. */
+  readonly identity: string;
   readonly #source: string;
   readonly #isDefault: boolean;
   readonly #specialTokens: Readonly<Record<string, string>>;
   readonly #sandbox: TemplateSandbox;
-  #compiled: Template | undefined;
+  #compiled: { readonly template: Template; readonly parts: TemplateParts | undefined } | undefined;
 
   constructor(
     tokenizer: Pick<Tokenizer, "chatTemplate" | "specialTokens" | "addsBos">,
@@ -62,6 +71,8 @@ export class ChatRenderer {
     const { bos_token: bos, ...others } = tokenizer.specialTokens;
     const hasBos = bos !== undefined && (!this.#isDefault || tokenizer.addsBos);
     this.#specialTokens = hasBos ? { ...others, bos_token: bos } : others;
+    const content = JSON.stringify([this.#source, this.#specialTokens]);
+    this.identity = createHash("sha256").update(content).digest("base64url").slice(0, 22);
   }
 
   /** @throws `invalid_value` if the messages do not suit the template; `invalid_checkpoint` if the model's is malformed. */
@@ -78,8 +89,40 @@ export class ChatRenderer {
     const text = template === undefined ? this.#renderOwn(variables) : await this.#sandbox.render(template, variables);
     return {
       text: continueFinalMessage ? cutAfter(text, messages.at(-1)!.content) : text,
-      stopStrings: this.#isDefault && template === undefined ? DEFAULT_STOP_STRINGS : [],
+      stopStrings: this.stopStrings(template),
     };
+  }
+
+  /**
+   * The last `messages` of a conversation, as they stand at the end of its whole text. Takes no longer for a long
+   * conversation than for a short one.
+   * @returns undefined if that takes the whole conversation: for a request's own template always, and for those of models
+   * where what is written of one message may depend on others. Then `render` says what is wrong, if something is.
+   */
+  renderTail({ firstRole, ...options }: TailRenderOptions): string | undefined {
+    const { messages, addGenerationPrompt, continueFinalMessage } = options;
+    if (options.template !== undefined || (continueFinalMessage && addGenerationPrompt)) return undefined;
+    try {
+      const { template, parts } = this.#compile();
+      if (parts === undefined) return undefined;
+      const first = parts.knowsFirst ? [{ role: firstRole, content: "" }] : [];
+      const before = parts.upToMessages.render(this.#variables({ ...options, messages: first }));
+      const whole = template.render(this.#variables({ ...options, messages: [...first, ...messages] }));
+      const tail = whole.slice(before.length);
+      return continueFinalMessage ? cutAfter(tail, messages.at(-1)?.content ?? "") : tail;
+    } catch {
+      return undefined;
+    }
+  }
+
+  withoutBos(text: string): string {
+    const { bos_token: bos } = this.#specialTokens;
+    return bos && text.startsWith(bos) ? text.slice(bos.length) : text;
+  }
+
+  /** Those that a chat is stopped by without being asked to. */
+  stopStrings(template: string | undefined): readonly string[] {
+    return this.#isDefault && template === undefined ? DEFAULT_STOP_STRINGS : [];
   }
 
   #variables({ messages, addGenerationPrompt, templateArguments = {} }: ChatRenderOptions): Record<string, unknown> {
@@ -98,9 +141,9 @@ export class ChatRenderer {
   }
 
   #renderOwn(variables: Record<string, unknown>): string {
-    this.#compiled ??= compile(this.#source);
+    const { template } = this.#compile();
     try {
-      return this.#compiled.render(variables);
+      return template.render(variables);
     } catch (error) {
       throw invalid(
         `messages cannot be rendered by the model's chat template: ${(error as Error).message}`,
@@ -108,6 +151,15 @@ export class ChatRenderer {
         error,
       );
     }
+  }
+
+  /** @throws `invalid_checkpoint` */
+  #compile() {
+    if (this.#compiled === undefined) {
+      const template = compile(this.#source);
+      this.#compiled = { template, parts: partsOf(template, this.#source) };
+    }
+    return this.#compiled;
   }
 }
 

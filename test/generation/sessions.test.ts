@@ -266,7 +266,7 @@ describe("chats", () => {
     const { say, conversation, textOf } = await answering("the[end]x");
     const first = await say(chat("hello"), { stopStrings: ["[end]"] });
     expect(first.choices[0]!.text).toBe("the");
-    expect(await conversation()).toMatchObject(textMark("[user]hello[end][assistant]the[end]"));
+    expect(await conversation()).toMatchObject(textMark("[assistant]the[end]"));
     const second = await say(chat("world"), { stopStrings: ["[end]"] });
     expect(second.usage.cachedTokens).toBeGreaterThan(0);
     expect(textOf(second)).toBe("[user]hello[end][assistant]the[end][user]world[end][assistant]");
@@ -290,7 +290,7 @@ describe("chats", () => {
     setup.engine.numOvershot = 2;
     await setup.say(chat("hello"), { stopStrings: ["[end]"] });
     // Two more were sampled; the state has read all but the last.
-    expect(await setup.conversation()).toMatchObject(textMark("[user]hello[end][assistant]the[end]x"));
+    expect(await setup.conversation()).toMatchObject(textMark("[assistant]the[end]x"));
     const second = await setup.say(chat("world"), { stopStrings: ["[end]"] });
     expect(second.usage.cachedTokens).toBe(0);
     expect(setup.textOf(second)).toBe("[user]hello[end][assistant]the[end][user]world[end][assistant]");

@@ -1,0 +1,92 @@
+/** A chat's turn looks at the end of the conversation only, where the template allows it, and reads the same tokens. */
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import type { Conversation } from "../../src/generation/conversation.ts";
+import { MemoryStore } from "../../src/session/memory-store.ts";
+import { chat, EOS, fold, makeGenerator, request, tinyTokenizer } from "../helpers/generation-harness.ts";
+import { ScriptedEngine } from "../helpers/scripted-engine.ts";
+
+/** The first message is shown otherwise than it would be later, as many templates do it. */
+const APART = `{% for m in messages %}{% if loop.first and messages[0].role != 'system' %}[system]kind[end]{% endif %}[{{ m.role }}]{{ m.content | trim }}[end]{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}`;
+/** The same text, by a template that could look at all of the messages. */
+const TOGETHER = `{% set number = messages | length %}${APART}`;
+
+const ANSWERS = ["the é", " and", "x[end]y", " [end]", ""];
+const SESSION = { type: "session", id: "s" } as const;
+const GOING_ON = { resumeFrom: SESSION, keepAs: SESSION };
+
+async function startChat(template: string) {
+  const tokenizer = await tinyTokenizer(template);
+  const encoded = await Promise.all(ANSWERS.map((answer) => tokenizer.encodeContinuation(answer)));
+  const engine = new ScriptedEngine((_, index) => ({ tokenIds: [...encoded[index % encoded.length]!, EOS] }));
+  const store = new MemoryStore({ maxBytes: 1e7 });
+  const generator = makeGenerator(engine, tokenizer, { store, limits: { maxPromptTokens: 10_000 } });
+  await generator.conversations.createSession("", "s");
+  const say = async (prompt: ReturnType<typeof chat>, more = {}) => {
+    const outcome = await fold(
+      generator.generate(request({ prompts: [prompt], maxTokens: 50, ...GOING_ON, ...more })),
+    ).catch((error: unknown) => error as Error);
+    if (outcome instanceof Error) return outcome.message;
+    const { accepted, usage, choices } = outcome;
+    return { ids: accepted.prompts[0]!.tokenIds, usage, text: choices[0]!.text };
+  };
+  const kept = async () => (await store.get("session::s"))!;
+  return { say, kept, store };
+}
+
+const word = fc.constantFrom("hello", "  world ", "é", "the[end]", "");
+const turn = fc.record({
+  kind: fc.constantFrom("new", "new", "again", "nothing", "goes on", "goes on with its own"),
+  words: fc.array(fc.record({ role: fc.constantFrom("user", "system", "assistant"), content: word }), { maxLength: 2 }),
+  instructions: fc.option(fc.constantFrom("Sing.", "Sing."), { nil: undefined }),
+  stopStrings: fc.constantFrom([], [], ["[end]"]),
+});
+
+test("every turn reads what rendering all of the conversation would have had it read", async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.array(turn, { minLength: 2, maxLength: 6 }), async (turns) => {
+      const [one, other] = [await startChat(APART), await startChat(TOGETHER)];
+      for (const { kind, words, instructions, stopStrings } of turns) {
+        const { messages } = (await one.kept()).conversation as Conversation;
+        const given = kind === "again" ? [...messages, ...words] : kind === "nothing" ? [] : words;
+        const isOpen = kind.startsWith("goes on");
+        const prompt = {
+          ...chat(...(kind === "goes on" ? [] : given)),
+          ...(isOpen && { addGenerationPrompt: false, continueFinalMessage: true }),
+          ...(instructions !== undefined && { instructions }),
+        };
+        expect(await one.say(prompt, { stopStrings })).toEqual(await other.say(prompt, { stopStrings }));
+        const [kept, expected] = [await one.kept(), await other.kept()];
+        expect(kept.tokenIds).toEqual(expected.tokenIds);
+        expect((kept.conversation as Conversation).messages).toEqual((expected.conversation as Conversation).messages);
+      }
+    }),
+    { numRuns: 60 },
+  );
+});
+
+/** The text of the first message is lost: a turn that looks at it finds that the tokens say otherwise. */
+test.each([
+  ["shows each message by itself", APART, true],
+  ["may look at all of them", TOGETHER, false],
+])("the past is not rendered again by a template that %s: %3$s", async (_, template, isEndEnough) => {
+  const { say, kept, store } = await startChat(template);
+  await say(chat("a".repeat(100)));
+  const { conversation, ...snapshot } = await kept();
+  const { messages, ...rest } = conversation as Conversation;
+  const altered = [{ ...messages[0]!, content: "b" }, ...messages.slice(1)];
+  await store.put("session::s", { ...snapshot, conversation: { ...rest, messages: altered } });
+  const second = await say(chat("world"));
+  expect(second).toMatchObject({ usage: { cachedTokens: isEndEnough ? snapshot.position : 0 } });
+});
+
+test("a session kept under other instructions or another template's arguments is read again", async () => {
+  const { say } = await startChat(APART);
+  await say({ ...chat("a"), instructions: "Sing." });
+  await say({ ...chat("b"), instructions: "Sing." });
+  expect(await say({ ...chat("c"), instructions: "Sing!" })).toMatchObject({ usage: { cachedTokens: 0 } });
+  const same = await say({ ...chat("d"), instructions: "Sing!" });
+  expect(same).not.toMatchObject({ usage: { cachedTokens: 0 } });
+  const otherArguments = { ...chat("e"), instructions: "Sing!", templateArguments: { mood: "sad" } };
+  expect(await say(otherArguments)).toMatchObject({ usage: { cachedTokens: 0 } });
+});

@@ -237,6 +237,35 @@ describe("a stream", () => {
     expect(pieces.map((piece) => piece.split("data: ").length - 1)).toEqual([4, 5]);
   });
 
+  it("is cut into chunks that end with it, so that the connection serves the next request", async () => {
+    await using server = await startTestServer();
+    server.generator.script = { reply: ["Übermut ", "tut ", "selten gut."] };
+    const socket = connect(Number(new URL(server.url).port), "127.0.0.1");
+    const received = socket.setEncoding("utf8").iterator();
+    const body = JSON.stringify({ prompt: "Hi", stream: true });
+    const ask = `POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`;
+    for (const _turn of [1, 2]) {
+      socket.write(ask);
+      const answer = await readUntil(received, "\r\n0\r\n\r\n");
+      const [head, ...rest] = answer.split("\r\n\r\n");
+      expect(head).toContain("Transfer-Encoding: chunked");
+      expect(dechunk(rest.join("\r\n\r\n"))).toMatch(/^data: .*Übermut .*data: \[DONE\]\n\n$/s);
+    }
+    socket.destroy();
+  });
+
+  it("comes without chunks to a client of HTTP/1.0", async () => {
+    await using server = await startTestServer();
+    const body = JSON.stringify({ prompt: "Hi", stream: true });
+    const socket = connect(Number(new URL(server.url).port), "127.0.0.1").setEncoding("utf8");
+    socket.write(
+      `POST /v1/completions HTTP/1.0\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
+    );
+    let answer = "";
+    for await (const text of socket) answer += text;
+    expect(answer.slice(answer.indexOf("\r\n\r\n") + 4)).toMatch(/^data: \{.*data: \[DONE\]\n\n$/s);
+  });
+
   it("carries the headers that the middleware has set, and is logged when it ends", async () => {
     await using server = await startTestServer({ corsOrigins: ["https://a.example"] });
     const response = await fetch(`${server.url}/v1/completions`, {
@@ -342,3 +371,28 @@ describe("closing", () => {
     await expect.poll(() => server.generator.numAborted).toBe(1);
   });
 });
+
+async function readUntil(texts: AsyncIterator<string>, end: string): Promise<string> {
+  let text = "";
+  while (!text.endsWith(end)) {
+    const { done, value } = await texts.next();
+    if (done) throw new Error(`the connection ended after ${JSON.stringify(text)}`);
+    text += value;
+  }
+  return text;
+}
+
+/** @throws if a chunk is not as long as it says */
+function dechunk(body: string): string {
+  let rest = Buffer.from(body);
+  let text = "";
+  for (;;) {
+    const lineEnd = rest.indexOf("\r\n");
+    const length = Number.parseInt(rest.toString("latin1", 0, lineEnd), 16);
+    const end = lineEnd + 2 + length;
+    expect(rest.toString("latin1", end, end + 2)).toBe("\r\n");
+    if (length === 0) return text;
+    text += rest.toString("utf8", lineEnd + 2, end);
+    rest = rest.subarray(end + 2);
+  }
+}

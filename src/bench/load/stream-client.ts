@@ -58,13 +58,17 @@ export function streamCompletion(target: Target, { promptIds, maxTokens, timeout
 
   return new Promise<StreamRecord>((resolve) => {
     const sentAtMs = performance.now();
+    // Taken apart when the stream has ended: the client shares its processors with the server that it measures.
+    const pieces: { readonly text: string; readonly atMs: number }[] = [];
     const events = new CompletionEvents();
     const end = (error: string | undefined) => {
+      const endedAtMs = performance.now();
+      for (const { text, atMs } of pieces) events.push(text, atMs);
       const problem = error ?? events.problem(maxTokens);
       resolve({
         sentAtMs,
         chunkAtMs: events.chunkAtMs,
-        endedAtMs: performance.now(),
+        endedAtMs,
         numTokens: events.numTokens,
         text: events.text,
         ...(problem === undefined ? {} : { error: problem }),
@@ -74,7 +78,7 @@ export function streamCompletion(target: Target, { promptIds, maxTokens, timeout
       let refusal = "";
       response.setEncoding("utf8");
       response.on("data", (text: string) => {
-        if (response.statusCode === 200) events.push(text, performance.now());
+        if (response.statusCode === 200) pieces.push({ text, atMs: performance.now() });
         else refusal += text;
       });
       response.on("end", () =>

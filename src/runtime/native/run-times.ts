@@ -6,17 +6,22 @@
 
 /** A run that is expected to take less, in ms, holds up the event loop for less time than it takes to hand it over and back. */
 const SHORT_MS = 0.7;
+/** The shortest of so many last runs counts: that one was interrupted says nothing about the next. */
+const NUM_REMEMBERED = 8;
 
 export class RunTimes {
-  /** Tokens → the last duration in ms. */
-  readonly #durations = new Map<number, number>();
+  /** Tokens → the last durations in ms, the oldest first. */
+  readonly #durations = new Map<number, number[]>();
 
   /** Whether such a run is expected to be short. One that has never been made is not. */
   isShort(numTokens: number): boolean {
-    return (this.#durations.get(numTokens) ?? Number.POSITIVE_INFINITY) < SHORT_MS;
+    const durations = this.#durations.get(numTokens);
+    return durations !== undefined && Math.min(...durations) < SHORT_MS;
   }
 
   record(numTokens: number, durationMs: number): void {
-    this.#durations.set(numTokens, durationMs);
+    const durations = this.#durations.get(numTokens);
+    if (durations === undefined) this.#durations.set(numTokens, [durationMs]);
+    else if (durations.push(durationMs) > NUM_REMEMBERED) durations.shift();
   }
 }

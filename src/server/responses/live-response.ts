@@ -6,6 +6,7 @@ import { DenseMambaError } from "../../errors.ts";
 import type { GenerationEvent } from "../../generation/events.ts";
 import type { ResumeOptions } from "../deps.ts";
 import type { Transcript } from "../openai/transcript.ts";
+import { FlushPace } from "../stream/flush-pace.ts";
 import type { AdmittedGeneration } from "../stream/pump.ts";
 import type { Reading } from "./reading.ts";
 
@@ -36,7 +37,9 @@ export class LiveResponse {
   readonly #readers = new Set<LiveReading>();
   #numPublished = 0;
   #hasEnded = false;
-  #wakeScheduled = false;
+  readonly #pace = new FlushPace(() => {
+    for (const reader of this.#readers) reader.wake();
+  });
   /** Generated since the last reader left. */
   #unreadBytes = 0;
   #timer: NodeJS.Timeout | undefined;
@@ -106,6 +109,7 @@ export class LiveResponse {
     clearTimeout(this.#timer);
     this.#hasEnded = true;
     this.#publish();
+    this.#pace.flushNow();
   }
 
   /** An end that nobody here has asked for is the engine's: it is shutting down. */
@@ -128,13 +132,7 @@ export class LiveResponse {
 
   #publish(): void {
     this.#numPublished = this.transcript.numEvents;
-    if (this.#wakeScheduled) return;
-    this.#wakeScheduled = true;
-    // Runs when the microtasks at hand are done: by then every event of this engine step has been published.
-    process.nextTick(() => {
-      this.#wakeScheduled = false;
-      for (const reader of this.#readers) reader.wake();
-    });
+    this.#pace.request();
   }
 
   #mustHold(): boolean {

@@ -17,11 +17,17 @@ export interface Outlet {
   onceReady(callback: () => void): void;
 }
 
+const LAST_CHUNK = "0\r\n\r\n";
+
 export function nodeOutlet(outgoing: ServerResponse, headers: Headers): Outlet {
   // NOTE: a write after the socket is gone raises `error` on the response; without a listener it would end the process.
   outgoing.on("error", () => {});
   outgoing.writeHead(200, Object.fromEntries(headers));
   outgoing.flushHeaders();
+  // Node hands a chunk's length, its text and its line ends to the socket as four writes, gathered again for one system
+  // call; a chunk made here is one string. A client of HTTP/1.0 gets the text as it is.
+  const isChunked = outgoing.chunkedEncoding;
+  outgoing.chunkedEncoding = false;
   return {
     get isFull() {
       return outgoing.writableNeedDrain;
@@ -30,10 +36,10 @@ export function nodeOutlet(outgoing: ServerResponse, headers: Headers): Outlet {
       return outgoing.destroyed || outgoing.writableEnded;
     },
     write: (text) => {
-      outgoing.write(text);
+      outgoing.write(isChunked ? `${Buffer.byteLength(text).toString(16)}\r\n${text}\r\n` : text);
     },
     close: () => {
-      if (!outgoing.destroyed) outgoing.end();
+      if (!outgoing.destroyed) outgoing.end(isChunked ? LAST_CHUNK : undefined);
     },
     destroy: () => {
       outgoing.destroy();

@@ -1,5 +1,5 @@
 /**
- * Drives one generation into one transport. All that becomes ready in a millisecond leaves in one write; a slow reader stops the
+ * Drives one generation into one transport. What becomes ready within a few milliseconds leaves in one write; a slow reader stops the
  * pulling of events; a failure is rendered as the stream's last message. Knows neither SSE nor WebSocket.
  */
 import type { GenerationEvent, GenerationUsage } from "../../generation/events.ts";

@@ -2,6 +2,7 @@
  * One WebSocket in OpenAI's Responses mode: responses run in lanes and answer with the events that SSE would carry. Closing
  * the connection drops what waits, forgets what was not stored, and leaves the rest to come back to.
  */
+import type { Duplex } from "node:stream";
 import type { RawData, WebSocket } from "ws";
 import { DenseMambaError } from "../../errors.ts";
 import type { ServerDeps } from "../deps.ts";
@@ -47,11 +48,12 @@ export class ResponsesConnection {
   readonly #closed = new AbortController();
   readonly #expiry: NodeJS.Timeout;
 
-  constructor(socket: WebSocket, context: ConnectionContext) {
+  /** @param transport what `socket` writes to */
+  constructor(socket: WebSocket, transport: Duplex, context: ConnectionContext) {
     const { webSocket, stallTimeoutMs } = context.deps.options;
     this.#socket = socket;
     this.#context = context;
-    this.#outbox = new Outbox(socket, webSocket, stallTimeoutMs);
+    this.#outbox = new Outbox(socket, transport, webSocket, stallTimeoutMs);
     this.#lanes = new Lanes(webSocket);
     this.#unstored = new UnstoredResponses(webSocket.maxUnstoredPerLane, (id) => this.#forget(id));
     this.#expiry = setTimeout(() => this.#expire(), webSocket.maxConnectionMs);

@@ -1,7 +1,8 @@
 /**
  * Sends on a WebSocket with bounded memory: above the high mark it is full, and whoever fills it waits for the low mark.
- * A peer that takes nothing for too long is cut off.
+ * What is sent in one tick leaves in one write. A peer that takes nothing for too long is cut off.
  */
+import type { Duplex } from "node:stream";
 import type { WebSocket } from "ws";
 import { DenseMambaError } from "../../errors.ts";
 import type { WebSocketOptions } from "../deps.ts";
@@ -9,16 +10,21 @@ import type { Sink } from "../stream/pump.ts";
 
 export class Outbox implements Sink {
   readonly #socket: WebSocket;
+  readonly #transport: Duplex;
   readonly #options: Pick<WebSocketOptions, "highWaterBytes" | "lowWaterBytes">;
   readonly #stallTimeoutMs: number;
   #waiting: (() => void)[] = [];
+  #isCorked = false;
 
+  /** @param transport what `socket` writes to */
   constructor(
     socket: WebSocket,
+    transport: Duplex,
     options: Pick<WebSocketOptions, "highWaterBytes" | "lowWaterBytes">,
     stallTimeoutMs: number,
   ) {
     this.#socket = socket;
+    this.#transport = transport;
     this.#options = options;
     this.#stallTimeoutMs = stallTimeoutMs;
     socket.once("close", () => this.#wake());
@@ -26,12 +32,13 @@ export class Outbox implements Sink {
 
   send(json: string): void {
     if (!this.#isOpen) return;
+    this.#cork();
     this.#socket.send(json, () => {
       if (this.#waiting.length > 0 && this.#socket.bufferedAmount <= this.#options.lowWaterBytes) this.#wake();
     });
   }
 
-  /** Messages leave as they are sent. */
+  /** Messages leave at the end of the tick. */
   flush(): void {}
 
   get isFull(): boolean {
@@ -53,6 +60,16 @@ export class Outbox implements Sink {
 
   get #isOpen(): boolean {
     return this.#socket.readyState === this.#socket.OPEN;
+  }
+
+  #cork(): void {
+    if (this.#isCorked) return;
+    this.#isCorked = true;
+    this.#transport.cork();
+    process.nextTick(() => {
+      this.#isCorked = false;
+      this.#transport.uncork();
+    });
   }
 
   #wake(): void {

@@ -83,7 +83,7 @@ export function createWebSocketEndpoint(deps: ServerDeps, responses: Responses):
         socket.off("error", ignore);
         const requestId = chooseRequestId(request.headers["x-request-id"]?.toString(), deps.newId);
         const context = { deps, responses, schema, owner, requestId };
-        connections.set(webSocket, new ResponsesConnection(webSocket, context));
+        connections.set(webSocket, new ResponsesConnection(webSocket, socket, context));
         answeredPing.add(webSocket);
         webSocket.on("pong", () => answeredPing.add(webSocket));
         observer?.onWebSocketOpen?.();

@@ -2,7 +2,7 @@
  * Sends on a WebSocket with bounded memory: above the high mark it is full, and whoever fills it waits for the low mark.
  * What is sent in one tick leaves in one write. A peer that takes nothing for too long is cut off.
  */
-import type { Duplex } from "node:stream";
+import type { Writable } from "node:stream";
 import type { WebSocket } from "ws";
 import { DenseMambaError } from "../../errors.ts";
 import type { WebSocketOptions } from "../deps.ts";
@@ -10,7 +10,7 @@ import type { Sink } from "../stream/pump.ts";
 
 export class Outbox implements Sink {
   readonly #socket: WebSocket;
-  readonly #transport: Duplex;
+  readonly #transport: Pick<Writable, "cork" | "uncork">;
   readonly #options: Pick<WebSocketOptions, "highWaterBytes" | "lowWaterBytes">;
   readonly #stallTimeoutMs: number;
   #waiting: (() => void)[] = [];
@@ -19,7 +19,7 @@ export class Outbox implements Sink {
   /** @param transport what `socket` writes to */
   constructor(
     socket: WebSocket,
-    transport: Duplex,
+    transport: Pick<Writable, "cork" | "uncork">,
     options: Pick<WebSocketOptions, "highWaterBytes" | "lowWaterBytes">,
     stallTimeoutMs: number,
   ) {

@@ -20,6 +20,7 @@ import type { KeepingContext } from "./keeping.ts";
 import { mergeChoices } from "./merge.ts";
 import { PrefixReuse, type PrefixStates } from "./prefix-reuse.ts";
 import { type PreparedPrompt, preparePrompt } from "./prompts.ts";
+import { PromptsInFlight } from "./prompts-in-flight.ts";
 import { keepsEnd, RunningRequest } from "./running-request.ts";
 import { StopStrings } from "./stop-strings.ts";
 
@@ -54,6 +55,7 @@ export class Generator {
   readonly #nowMs: () => number;
   readonly #sleep: (ms: number, signal: AbortSignal) => Promise<void>;
   readonly #running = new Set<RunningRequest>();
+  readonly #promptsInFlight = new PromptsInFlight();
 
   constructor(deps: GeneratorDeps) {
     const {
@@ -89,14 +91,15 @@ export class Generator {
     const signal = AbortSignal.any([request.signal, abort.signal]);
     let lease: Lease | undefined;
     let running: RunningRequest | undefined;
+    let reuse: PrefixReuse | undefined;
     let hasEnded = false;
     try {
       const maxTokens = checkRequest(request, this.#limits, this.#manifest.sizes.vocabSize);
       const stopStrings = new StopStrings(request.stopStrings);
       throwIfAborted(signal);
       lease = await this.conversations.open(request.owner, request.resumeFrom, request.keepAs);
-      const reuse = this.#reuse(request);
-      const prompts = await this.#prepare(request, lease, reuse);
+      reuse = this.#reuse(request);
+      const prompts = await this.#prepare(request, { lease, reuse, signal });
       throwIfAborted(signal);
 
       const choices = await this.#admit(request, prompts, { maxTokens, stopStrings, reuse, signal });
@@ -121,6 +124,7 @@ export class Generator {
     } finally {
       // Left early, or failed: what still runs must not run on.
       if (!hasEnded) abort.abort();
+      reuse?.end();
       await lease?.release();
       if (running) {
         this.#running.delete(running);
@@ -150,10 +154,14 @@ export class Generator {
   #reuse({ cacheSalt = "", numPromptLogprobs, echo, numLogprobs }: GenerationRequest): PrefixReuse | undefined {
     const scoresPrompt = numPromptLogprobs !== undefined || (echo && numLogprobs !== undefined);
     if (this.#prefixCache === undefined || scoresPrompt) return undefined;
-    return new PrefixReuse(this.#prefixCache, cacheSalt);
+    return new PrefixReuse(this.#prefixCache, this.#promptsInFlight.reader(), cacheSalt);
   }
 
-  #prepare(request: GenerationRequest, lease: Lease, reuse: PrefixReuse | undefined): Promise<PreparedPrompt[]> {
+  #prepare(
+    request: GenerationRequest,
+    derived: { readonly lease: Lease; readonly reuse: PrefixReuse | undefined; readonly signal: AbortSignal },
+  ): Promise<PreparedPrompt[]> {
+    const { lease, reuse, signal } = derived;
     const context = {
       tokenizer: this.tokenizer,
       renderer: this.#renderer,
@@ -163,7 +171,7 @@ export class Generator {
     return Promise.all(
       request.prompts.map(async (given) => {
         const prompt = await preparePrompt(context, given, request, lease.head);
-        return reuse === undefined ? prompt : reuse.resume(prompt);
+        return reuse === undefined ? prompt : reuse.resume(prompt, signal);
       }),
     );
   }

@@ -10,6 +10,7 @@ import { createHash } from "node:crypto";
 import type { Checkpoints, ResumePoint } from "../engine/sequence.ts";
 import type { PrefixCache } from "../session/prefix-cache.ts";
 import type { PreparedPrompt } from "./prompts.ts";
+import type { PromptReader } from "./prompts-in-flight.ts";
 
 /** Shorter prefixes are read again: that takes no longer than finding them. */
 export const MIN_PREFIX_TOKENS = 16;
@@ -23,29 +24,40 @@ export type PrefixStates = Pick<PrefixCache, "lookup" | "insert" | "shared">;
 
 export class PrefixReuse {
   readonly #cache: PrefixStates;
+  readonly #reader: PromptReader;
   readonly #scope: string;
 
   /** @param salt requests of another salt share nothing with these */
-  constructor(cache: PrefixStates, salt: string) {
+  constructor(cache: PrefixStates, reader: PromptReader, salt: string) {
     this.#cache = cache;
+    this.#reader = reader;
     // A salt is a tenant's secret: it does not go into the keys of stores as it is.
     this.#scope = createHash("sha256").update(salt).digest("hex").slice(0, 32);
   }
 
-  /** The prompt, going on from what was read before if there is something. One that goes on from a session stays. */
-  async resume(prompt: PreparedPrompt): Promise<PreparedPrompt> {
+  /**
+   * The prompt, going on from what was read before if there is something, or is being read just now: then that is waited
+   * for. One that goes on from a session stays.
+   */
+  async resume(prompt: PreparedPrompt, signal: AbortSignal): Promise<PreparedPrompt> {
     const { tokenIds } = prompt;
     if (prompt.resume !== undefined || tokenIds.length <= MIN_PREFIX_TOKENS) return prompt;
-    const numShared = this.#cache.shared(this.#scope, tokenIds);
-    // At least one token must be read: its logits are where the answer begins.
-    const found = await this.#cache.lookup(this.#scope, tokenIds, { maxLength: tokenIds.length - 1 });
-    const start = found?.length ?? 0;
-    const junctions =
-      found === undefined && prompt.findJunction ? [numShared, await prompt.findJunction()] : [numShared];
-    const checkpoints = this.#checkpoints(tokenIds, start, junctions);
+    const { planned, settle } = await this.#reader.enter(this.#scope, tokenIds, signal, () => this.#plan(prompt));
+    const { found, lengths } = planned;
+    const take = async (length: number, state: Uint8Array) => {
+      await this.#insert(tokenIds.slice(0, length), state);
+      settle(length, true);
+    };
+    const checkpoints: Checkpoints = { positions: lengths, take: (length, state) => void take(length, state) };
     if (found === undefined) return { ...prompt, checkpoints };
+    const start = found.length;
     const resume = { tokenIds: tokenIds.slice(0, start), position: start, state: found.state };
     return { ...prompt, checkpoints, resume, promptIds: tokenIds.slice(start), cachedTokens: start };
+  }
+
+  /** The request is over: nobody need wait for its states any more. */
+  end(): void {
+    this.#reader.end();
   }
 
   /** Whether the end of the answer to this prompt is worth a state. */
@@ -55,23 +67,32 @@ export class PrefixReuse {
 
   /** @param end at the end of an answer; its state is kept as it is, not copied */
   keepEnd({ tokenIds, position, state }: ResumePoint): void {
-    this.#insert(tokenIds.slice(0, position), state);
+    void this.#insert(tokenIds.slice(0, position), state);
   }
 
-  #checkpoints(tokenIds: readonly number[], start: number, junctions: readonly number[]): Checkpoints {
-    const last = tokenIds.length - 1;
-    const positions: number[] = [];
-    let previous = start;
-    for (const position of [...[...junctions].sort((a, b) => a - b), last]) {
-      if (position - previous < MIN_CUT_TOKENS || position > last) continue;
-      positions.push(position);
-      previous = position;
-    }
-    return { positions, take: (position, state) => this.#insert(tokenIds.slice(0, position), state) };
+  /** What the prompt goes on from, and at which lengths it leaves states. */
+  async #plan({ tokenIds, findJunction }: PreparedPrompt) {
+    const numShared = this.#cache.shared(this.#scope, tokenIds);
+    // At least one token must be read: its logits are where the answer begins.
+    const found = await this.#cache.lookup(this.#scope, tokenIds, { maxLength: tokenIds.length - 1 });
+    const junctions = found === undefined && findJunction ? [numShared, await findJunction()] : [numShared];
+    return { found, lengths: cuts(found?.length ?? 0, junctions, tokenIds.length - 1) };
   }
 
-  /** Nobody waits for it: what cannot be kept is read again next time. */
-  #insert(tokenIds: readonly number[], state: Uint8Array): void {
-    this.#cache.insert(this.#scope, tokenIds, state).catch(() => undefined);
+  /** Nobody waits for it but prompts that begin alike: what cannot be kept is read again next time. */
+  async #insert(tokenIds: readonly number[], state: Uint8Array): Promise<void> {
+    await this.#cache.insert(this.#scope, tokenIds, state).catch(() => undefined);
   }
+}
+
+/** Those of the junctions, and the last token but one, that are far enough behind each other. Ascending. */
+function cuts(start: number, junctions: readonly number[], last: number): number[] {
+  const lengths: number[] = [];
+  let previous = start;
+  for (const length of [...[...junctions].sort((a, b) => a - b), last]) {
+    if (length - previous < MIN_CUT_TOKENS || length > last) continue;
+    lengths.push(length);
+    previous = length;
+  }
+  return lengths;
 }

@@ -6,7 +6,7 @@
 
 /** Of what is expected of the next run, the share that the last one has. */
 const WEIGHT = 0.25;
-/** A single measurement, which may be an accident, changes the size by no more than this factor. */
+/** A single measurement, which may be an accident, counts as no further from what was expected than this factor. */
 const MAX_CHANGE = 1.5;
 const FIRST_CHUNK = 8;
 
@@ -36,7 +36,10 @@ export class ChunkPace {
   }
 
   recordDecode(durationMs: number): void {
-    this.#decodeMs = this.#decodeMs === undefined ? durationMs : mix(this.#decodeMs, durationMs);
+    this.#decodeMs =
+      this.#decodeMs === undefined
+        ? durationMs
+        : this.#decodeMs * (1 + WEIGHT * (change(this.#decodeMs, durationMs) - 1));
   }
 
   /** A chunk of `numTokens` that was read beside decoding sequences. */
@@ -44,14 +47,14 @@ export class ChunkPace {
     // The last piece of a prompt is too small to learn from.
     if (this.#decodeMs === undefined || numTokens < this.size) return;
     const allowedMs = this.#maxStall * this.#decodeMs;
-    const change = Math.min(MAX_CHANGE, Math.max(1 / MAX_CHANGE, allowedMs / durationMs));
-    this.#size = Math.min(this.#maxChunk, Math.max(1, this.#size * change ** 0.5));
+    this.#size = Math.min(this.#maxChunk, Math.max(1, this.#size * change(durationMs, allowedMs) ** 0.5));
   }
 }
 
 /** Above this, sizes are multiples of it: each is a shape of its own to the runner. */
 const COARSE = 8;
 
-function mix(expected: number, measured: number): number {
-  return expected + WEIGHT * (measured - expected);
+/** The factor from one duration to the other, within bounds. */
+function change(fromMs: number, toMs: number): number {
+  return Math.min(MAX_CHANGE, Math.max(1 / MAX_CHANGE, toMs / fromMs));
 }

@@ -1,5 +1,5 @@
 /**
- * One stream and 64: straight from the engine, and over SSE from a server in another process. Taken in turns, and the
+ * One stream, 32 and 64: straight from the engine, and over SSE from a server in another process. Taken in turns, and the
  * ratios formed within a round, since the machine's speed drifts.
  */
 import type { Engine } from "../../engine/engine.ts";
@@ -11,7 +11,11 @@ import { ServerProcess } from "../server-process.ts";
 import { measureThroughput } from "../streams.ts";
 
 const NUM_STREAMS = 64;
+/** A batch that most servers run at. */
+const HALF = NUM_STREAMS / 2;
 const NUM_ROUNDS = 7;
+/** Enough for all streams to run together for most of it: their prompts are read one after the other. */
+const TOKENS_TOGETHER = 250;
 const TIMEOUT_MS = 60_000;
 
 export async function benchStreams(context: BenchContext): Promise<Figure[]> {
@@ -28,6 +32,13 @@ export async function benchStreams(context: BenchContext): Promise<Figure[]> {
     const of = (rate: (round: Round) => number) => median(rounds.map(rate));
     return [
       { name: "engine, 1 stream", value: of((r) => r.engineOne), unit: "tokens/s", ...atLeast(4000) },
+      { name: `engine, ${HALF} streams together`, value: of((r) => r.engineHalf), unit: "tokens/s" },
+      {
+        name: `${HALF} streams / 1 stream`,
+        value: of((r) => r.engineHalf / r.engineOne),
+        unit: "x",
+        ...atLeast(3),
+      },
       { name: `engine, ${NUM_STREAMS} streams together`, value: of((r) => r.engineMany), unit: "tokens/s" },
       { name: `${NUM_STREAMS} streams / 1 stream`, value: of((r) => r.engineMany / r.engineOne), unit: "x" },
       { name: "over SSE, 1 stream, as the client counts", value: of((r) => r.sseOne), unit: "tokens/s" },
@@ -48,6 +59,7 @@ export async function benchStreams(context: BenchContext): Promise<Figure[]> {
 /** Tokens per second. */
 interface Round {
   readonly engineOne: number;
+  readonly engineHalf: number;
   readonly engineMany: number;
   readonly sseOne: number;
   readonly sseMany: number;
@@ -57,8 +69,9 @@ async function measureRound(engine: Engine, server: ServerProcess): Promise<Roun
   return {
     engineOne: await measureThroughput(engine, 1, 1000),
     sseOne: await sseRate(server, 1, 1000),
-    engineMany: await measureThroughput(engine, NUM_STREAMS, 100),
-    sseMany: await sseRate(server, NUM_STREAMS, 100),
+    engineHalf: await measureThroughput(engine, HALF, TOKENS_TOGETHER),
+    engineMany: await measureThroughput(engine, NUM_STREAMS, TOKENS_TOGETHER),
+    sseMany: await sseRate(server, NUM_STREAMS, TOKENS_TOGETHER),
   };
 }
 

@@ -1,10 +1,12 @@
 /**
- * When to flush a stream: at the end of the tick, but no more often than every four milliseconds. A write is a system call that
- * costs as much as a third of a small model's step, and its reader is woken by each; which of 250 writes a second a token comes
- * with makes no difference to anyone.
+ * When to flush a stream: the first time at the end of the tick, then no more often than a screen is drawn. A write costs as much as a
+ * third of a small model's step, and wakes a reader who may take as much of the same processors; nobody sees which of sixty
+ * writes a second a token came with.
  */
 
-const MIN_GAP_MS = 4;
+const MIN_GAP_MS = 16;
+/** What would wait for less than this does not wait: a step of about the gap's length needs no timer for each of its tokens. */
+const SLACK_MS = 4;
 
 export class FlushPace {
   readonly #flush: () => void;
@@ -25,7 +27,7 @@ export class FlushPace {
     this.#isScheduled = true;
     const waitMs = this.#flushedAtMs + MIN_GAP_MS - this.#now();
     // The next tick runs when the microtasks at hand are done: by then every event of this engine step has been pulled.
-    if (waitMs <= 0) process.nextTick(() => this.flushNow());
+    if (waitMs <= SLACK_MS) process.nextTick(() => this.flushNow());
     else this.#timer = setTimeout(() => this.flushNow(), waitMs);
   }
 

@@ -107,6 +107,7 @@ export function createInstruments(registry: Registry) {
     httpRequests: counter("http_requests_total", "HTTP requests answered.", ["method", "route", "status"]),
     httpSeconds: histogram("http_request_duration_seconds", "HTTP request to last byte.", REQUEST_SECONDS, ["route"]),
     webSockets: gauge("websocket_connections", "Open WebSocket connections."),
+    unattendedResponses: gauge("responses_unattended", "Responses that are being made while nobody reads them."),
 
     modelInfo: gauge("model_info", "Always 1; what is served.", ["family", "precision", "model_hash", "version"]),
     modelParameters: gauge("model_parameters", "Parameters of the model."),

@@ -141,6 +141,10 @@ export class Metrics implements EngineObserver, Pick<StoreObserver, "onDamage"> 
     this.#instruments.webSockets.dec();
   }
 
+  onUnattended(change: 1 | -1): void {
+    this.#instruments.unattendedResponses.inc(change);
+  }
+
   #observeTimes(timings: SequenceTimings): void {
     const instruments = this.#instruments;
     const { arrivedAtMs, scheduledAtMs, firstTokenAtMs, finishedAtMs, numOutputTokens } = timings;

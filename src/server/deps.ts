@@ -88,6 +88,8 @@ export interface TransportObserver {
   }): void;
   onWebSocketOpen?(): void;
   onWebSocketClose?(): void;
+  /** One response more, or less, is being made while nobody reads it. */
+  onUnattended?(change: 1 | -1): void;
 }
 
 /** pino's shape: fields first, then the message. */

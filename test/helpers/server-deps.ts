@@ -69,6 +69,7 @@ export function createTestServer(options: Partial<ServerOptions> = {}): TestServ
       onHttpRequest: (request) => observed.push({ http: request }),
       onWebSocketOpen: () => observed.push("websocket open"),
       onWebSocketClose: () => observed.push("websocket close"),
+      onUnattended: (change) => observed.push({ unattended: change }),
     },
     log: { debug: logAt("debug"), info: logAt("info"), warn: logAt("warn"), error: logAt("error") },
     stopping: new AbortController(),

@@ -188,15 +188,17 @@ describe("the engine's status", () => {
 });
 
 describe("transports", () => {
-  it("count requests by method, route and status, and open connections", async () => {
+  it("count requests by method, route and status, open connections, and responses nobody reads", async () => {
     const { metrics } = setUp();
     metrics.onHttpRequest({ method: "POST", route: "/v1/completions", status: 429, durationMs: 3 });
     metrics.onWebSocketOpen();
     metrics.onWebSocketOpen();
+    for (const change of [1, 1, -1] as const) metrics.onUnattended(change);
     metrics.onWebSocketClose();
     const samples = await scrape(metrics);
     expect(samples.get('densemamba_http_requests_total{method="POST",route="/v1/completions",status="429"}')).toBe(1);
     expect(samples.get("densemamba_websocket_connections")).toBe(1);
+    expect(samples.get("densemamba_responses_unattended")).toBe(1);
   });
 });
 

@@ -23,6 +23,13 @@ async function expectIdle(server: ListeningServer): Promise<void> {
   expect(server.generator.numRunning).toBe(0);
 }
 
+/** What the observer was told of responses that nobody reads. */
+function unattendedOf({ observed }: Pick<ListeningServer, "observed">): unknown[] {
+  return observed
+    .flatMap((told) => Object.entries(Object(told)))
+    .flatMap(([name, by]) => (name === "unattended" ? [by] : []));
+}
+
 const body = { model: FAKE_MODEL, input: "Hi" };
 
 describe("a response that is stored", () => {
@@ -172,6 +179,7 @@ describe("a response in the background", () => {
     server.generator.script = { reply: REPLY, pace: pauseAt(2, held) };
     const queued = await client.responses.create({ ...body, background: true });
     expect(queued).toMatchObject({ status: "queued", background: true, output: [] });
+    await expect.poll(() => unattendedOf(server)).toEqual([1]);
     await expect
       .poll(() => client.responses.retrieve(queued.id))
       .toMatchObject({ status: "in_progress", output_text: "Once upon" });
@@ -180,6 +188,7 @@ describe("a response in the background", () => {
       .poll(() => client.responses.retrieve(queued.id))
       .toMatchObject({ status: "completed", output_text: "Once upon a time" });
     await expectIdle(server);
+    expect(unattendedOf(server)).toEqual([1, -1]);
   });
 
   it("needs to be stored", async () => {

@@ -4,7 +4,7 @@
  */
 import { DenseMambaError } from "../../errors.ts";
 import type { GenerationEvent } from "../../generation/events.ts";
-import type { ResumeOptions } from "../deps.ts";
+import type { ResumeOptions, TransportObserver } from "../deps.ts";
 import type { Transcript } from "../openai/transcript.ts";
 import { FlushPace } from "../stream/flush-pace.ts";
 import type { AdmittedGeneration } from "../stream/pump.ts";
@@ -25,6 +25,7 @@ export interface LiveResponseArgs {
   readonly options: ResumeOptions;
   /** Keeps the record of the response, which has ended, before any reader learns of the end. */
   readonly keep: () => Promise<void>;
+  readonly observer?: Pick<TransportObserver, "onUnattended"> | undefined;
 }
 
 export class LiveResponse {
@@ -40,6 +41,8 @@ export class LiveResponse {
   readonly #pace = new FlushPace(() => {
     for (const reader of this.#readers) reader.wake();
   });
+  /** As the observer knows it. */
+  #isUnattended = false;
   /** Generated since the last reader left. */
   #unreadBytes = 0;
   #timer: NodeJS.Timeout | undefined;
@@ -72,6 +75,7 @@ export class LiveResponse {
     const reading = new LiveReading(this, () => this.#left(reading));
     this.#readers.add(reading);
     this.#unreadBytes = 0;
+    this.#observe();
     if (this.#args.unattended === "waits") clearTimeout(this.#timer);
     this.check();
     return reading;
@@ -108,6 +112,7 @@ export class LiveResponse {
     }
     clearTimeout(this.#timer);
     this.#hasEnded = true;
+    this.#observe();
     this.#publish();
     this.#pace.flushNow();
   }
@@ -135,6 +140,13 @@ export class LiveResponse {
     this.#pace.request();
   }
 
+  #observe(): void {
+    const isUnattended = this.#readers.size === 0 && !this.#hasEnded;
+    if (isUnattended === this.#isUnattended) return;
+    this.#isUnattended = isUnattended;
+    this.#args.observer?.onUnattended?.(isUnattended ? 1 : -1);
+  }
+
   #mustHold(): boolean {
     const { unattended, options, abort } = this.#args;
     if (unattended === "goes on" || abort.signal.aborted || this.transcript.hasEnded) return false;
@@ -145,6 +157,7 @@ export class LiveResponse {
 
   #left(reader: LiveReading): void {
     this.#readers.delete(reader);
+    this.#observe();
     this.check();
     if (this.#readers.size > 0 || this.#hasEnded) return;
     const { unattended, options } = this.#args;

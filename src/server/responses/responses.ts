@@ -74,6 +74,7 @@ export class Responses {
       abort,
       unattended: unattended(args),
       options: this.#deps.options.resume,
+      observer: this.#deps.observer,
       keep: async () => {
         await announced?.catch(() => {});
         if (settings.store) await this.#records.keep(owner, kept);

@@ -147,7 +147,9 @@ enum { NUM_OPS = 0 DM_OPS(ONE) };
 #define ENTRY_avx2(name) ENTRY(name, avx2)
 #define ENTRY_avx512(name) ENTRY(name, avx512)
 #define DECLARE_cuda(name) DECLARE(name, cuda)
+#define DECLARE_emulated(name) DECLARE(name, emulated)
 #define ENTRY_cuda(name) ENTRY(name, cuda)
+#define ENTRY_emulated(name) ENTRY(name, emulated)
 #define TABLE(isa) DM_OPS(DECLARE_##isa) static const RegisteredOp table_##isa[] = {DM_OPS(ENTRY_##isa)};
 DM_ISAS(TABLE)
 

@@ -10,10 +10,20 @@
   X(selective_scan) \
   X(retention)
 
+#ifdef DM_CUDA_EMULATION
+#define DM_ISAS(X) X(emulated)
+#else
 #define DM_ISAS(X) X(cuda)
+#define DM_PROVIDER "CUDAExecutionProvider"
+#endif
 
 /** Whether there is a device shows when ONNX Runtime opens it. */
 static inline int dm_supports_cuda(void) {
+  return 1;
+}
+
+/** The same kernels on a CPU, as ONNX Runtime's CPU provider's: for tests. */
+static inline int dm_supports_emulated(void) {
   return 1;
 }
 

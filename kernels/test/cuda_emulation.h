@@ -160,11 +160,34 @@ static inline float shuffle_xor(float value, unsigned mask) {
 #define DM_LAUNCH(kernel, grid, block, stream, ...) \
   ((void)(stream), emulation::launch(grid, block, [=] { kernel(__VA_ARGS__); }))
 
+/* Memory of the device is the host's. */
 typedef void *cudaStream_t;
 typedef int cudaError_t;
-enum { cudaSuccess = 0 };
+enum { cudaSuccess = 0, cudaErrorMemoryAllocation = 2 };
+enum { cudaMemcpyDefault = 4 };
 
 static inline cudaError_t cudaGetLastError(void) { return cudaSuccess; }
-static inline const char *cudaGetErrorString(cudaError_t) { return "no error"; }
+static inline cudaError_t cudaDeviceSynchronize(void) { return cudaSuccess; }
+static inline const char *cudaGetErrorString(cudaError_t error) { return error == cudaSuccess ? "no error" : "out of memory"; }
+
+static inline cudaError_t cudaMalloc(void **out, size_t numBytes) {
+  *out = aligned_alloc(256, (numBytes + 255) / 256 * 256);
+  return *out != NULL ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+
+static inline cudaError_t cudaFree(void *data) {
+  free(data);
+  return cudaSuccess;
+}
+
+static inline cudaError_t cudaMemset(void *data, int value, size_t numBytes) {
+  memset(data, value, numBytes);
+  return cudaSuccess;
+}
+
+static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t numBytes, int, cudaStream_t) {
+  memcpy(to, from, numBytes);
+  return cudaSuccess;
+}
 
 #endif

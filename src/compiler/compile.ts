@@ -28,12 +28,11 @@ import {
 } from "../model/artifact.ts";
 import { type Checkpoint, openCheckpoint } from "../model/checkpoint.ts";
 import { FORMAT_VERSION, MANIFEST_FILE } from "../model/manifest.ts";
-import { stateIn } from "../model/state.ts";
 import { encodeModel } from "../onnx/encode.ts";
 import { ExternalData } from "../onnx/external-data.ts";
 import { hashFile, sha256 } from "./file-hash.ts";
 import { assertInPlaceSafe } from "./in-place.ts";
-import { lower, loweringKind } from "./lowering.ts";
+import { lower, loweredState, loweringKind } from "./lowering.ts";
 import { COMPILER_VERSION, hashModel } from "./source-hash.ts";
 
 const GRAPH_FILE = "model.onnx";
@@ -63,7 +62,10 @@ export interface CompileProgress {
 export interface CompileOptions {
   readonly modelDir: string;
   readonly precision: Precision;
-  /** `kernels` needs the native runner on a CPU, and its library; f16 is plain all the same. Default: `plain`. */
+  /**
+   * `kernels` needs the native runner on a CPU, and its library; f16 is plain all the same. `cuda` needs CUDA, and the library for
+   * it. Default: `plain`.
+   */
   readonly lowering?: LoweringKind;
   /** Created if missing; files in it are overwritten. The manifest is written last. */
   readonly outDir: string;
@@ -94,12 +96,13 @@ export async function compileModel(options: CompileOptions): Promise<Manifest> {
       name: checkpoint.name,
       family: checkpoint.family.name,
       precision,
-      ...(lowering === "kernels" ? { kernels: KERNELS_VERSION } : {}),
+      ...(lowering === "plain" ? {} : { kernels: KERNELS_VERSION }),
+      ...(lowering === "cuda" ? { device: "cuda" as const } : {}),
       sizes: checkpoint.sizes,
       numParameters: checkpoint.numParameters,
       bosTokenId: checkpoint.bosTokenId,
       eosTokenIds: checkpoint.eosTokenIds,
-      state: stateIn(precision, checkpoint.state),
+      state: loweredState(precision, lowering, checkpoint.state),
       maxPassSteps: checkpoint.maxPassSteps,
       graph: GRAPH_FILE,
       decodeGraph: DECODE_GRAPH_FILE,
@@ -130,7 +133,7 @@ async function writeGraphs(
       const graph = lower(checkpoint, precision, steps, lowering);
       assertInPlaceSafe(graph);
       const model = await encodeModel(graph, {
-        opsets: lowering === "kernels" ? [...OPSETS, KERNELS_OPSET] : OPSETS,
+        opsets: lowering === "plain" ? OPSETS : [...OPSETS, KERNELS_OPSET],
         producer: { name: "densemamba", version: COMPILER_VERSION },
         external,
         onTensor: () => onBytes(external.numBytes),

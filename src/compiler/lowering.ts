@@ -4,7 +4,7 @@
  */
 import type { LoweringKind, Precision } from "../model/artifact.ts";
 import type { Checkpoint } from "../model/checkpoint.ts";
-import { type StateSpec, stateIn } from "../model/state.ts";
+import { type StateLayout, type StateSpec, stateIn } from "../model/state.ts";
 import type { WeightTensor } from "../model/weights.ts";
 import { Graph, type Value } from "../onnx/graph.ts";
 import { DATA_TYPE_CODES, type DataType, i64Tensor } from "../onnx/tensor.ts";
@@ -29,21 +29,27 @@ export interface Lowering {
 /** Passes of one time step (decode) have a graph of their own, without a loop: T is 1 there, and dynamic in the other. */
 export type Steps = "one" | "many";
 
-/** What a precision is lowered to where `wanted` may be had: our own operators take f32. */
+/** What a precision is lowered to where `wanted` may be had: our own operators of a CPU take f32. */
 export function loweringKind(precision: Precision, wanted: LoweringKind = "plain"): LoweringKind {
-  return precision === "f16" ? "plain" : wanted;
+  return precision === "f16" && wanted === "kernels" ? "plain" : wanted;
+}
+
+/** The state that an artifact keeps: our own operators work on f32. */
+export function loweredState(precision: Precision, kind: LoweringKind, layouts: readonly StateLayout[]): StateSpec {
+  return stateIn(kind === "cuda" ? "f32" : precision, layouts);
 }
 
 export function lower(checkpoint: Checkpoint, precision: Precision, steps: Steps, wanted?: LoweringKind): Graph {
   const { architecture } = checkpoint;
   const graph = new Graph(checkpoint.name);
+  const kind = loweringKind(precision, wanted);
   const lowering: Lowering = {
     graph,
     precision,
     float: precision === "f16" ? "f16" : "f32",
     steps,
-    kind: loweringKind(precision, wanted),
-    state: stateIn(precision, checkpoint.state),
+    kind,
+    state: loweredState(precision, kind, checkpoint.state),
     weight: checkpoint.tensor,
   };
   switch (architecture.kind) {

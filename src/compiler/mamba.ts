@@ -33,7 +33,7 @@ function mambaLayer(lowering: Lowering, config: MambaConfig, layer: number, x: V
   const gates = denseGates(lowering, config, layer, x);
   const numLinks = config.gates[layer]?.numLinks ?? 0;
   const inputs = { xz, gates, linked: histories.slice(layer - numLinks, layer).toReversed() };
-  const mix = lowering.kind === "kernels" ? mixWithOwnOperators : mixWithPlainOperators;
+  const mix = lowering.kind === "plain" ? mixWithPlainOperators : mixWithOwnOperators;
   const { y, history } = mix(lowering, config, layer, inputs);
   histories.push(history);
   return linear(lowering, y, `${name}.out_proj`, { bias: config.useBias });
@@ -73,10 +73,15 @@ function mixWithPlainOperators(lowering: Lowering, config: MambaConfig, layer: n
   return { y: g.op("Mul", [y, silu(g, z)]), history };
 }
 
+/** Which take f32 and give it, whatever the matrices are in. */
 function mixWithOwnOperators(lowering: Lowering, config: MambaConfig, layer: number, inputs: MixerInputs): Mixed {
-  const u = ownCausalConv(lowering, config, layer, inputs.xz);
-  const parameters = linear(lowering, u, `${mixer(layer)}.x_proj`, { role: "selection" });
-  return ownSelectiveScan(lowering, config, layer, { ...inputs, u, parameters }, isRead(config, layer));
+  const xz = widened(lowering, inputs.xz);
+  const gates = inputs.gates && widened(lowering, inputs.gates);
+  const u = ownCausalConv(lowering, config, layer, xz);
+  const selected = linear(lowering, narrowed(lowering, u), `${mixer(layer)}.x_proj`, { role: "selection" });
+  const scanned = { xz, gates, linked: inputs.linked, u, parameters: widened(lowering, selected) };
+  const { y, history } = ownSelectiveScan(lowering, config, layer, scanned, isRead(config, layer));
+  return { y: narrowed(lowering, y), history };
 }
 
 /** Whether a deeper layer reads this one's hidden states. */

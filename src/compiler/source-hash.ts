@@ -20,7 +20,7 @@ export async function hashModel(
   lowering: LoweringKind = "plain",
 ): Promise<string> {
   const lines = [`format ${FORMAT_VERSION} compiler ${COMPILER_VERSION} precision ${precision}`];
-  if (lowering === "kernels") lines.push(`kernels ${KERNELS_VERSION}`);
+  if (lowering !== "plain") lines.push(`${lowering} ${KERNELS_VERSION}`);
   for (const name of sourceFiles(modelDir)) {
     const path = join(modelDir, name);
     try {

@@ -7,8 +7,11 @@ import type { StateSpec } from "./state.ts";
 export const PRECISIONS = ["f32", "f16", "int8", "int4"] as const;
 export type Precision = (typeof PRECISIONS)[number];
 
-/** What a graph is made of: ONNX Runtime's operators alone, or ours in kernels/ too, where they are better. */
-export type LoweringKind = "plain" | "kernels";
+/**
+ * What a graph is made of: ONNX Runtime's operators alone, or ours in kernels/ too, where they are better: `kernels` on a CPU, `cuda`
+ * on CUDA, where ours are for states alone.
+ */
+export type LoweringKind = "plain" | "kernels" | "cuda";
 
 /** Of the interface of our operators, as in kernels/op.h: what a graph compiled now needs of them. */
 export const KERNELS_VERSION = 1;
@@ -39,6 +42,8 @@ export interface Manifest {
   readonly precision: Precision;
   /** The version of our operators that the graph needs; without it, it needs none. */
   readonly kernels?: number | undefined;
+  /** Of such a graph: the device whose operators they are. Default: `cpu`. */
+  readonly device?: "cpu" | "cuda" | undefined;
   readonly sizes: ModelSizes;
   readonly numParameters: number;
   readonly bosTokenId: number | null;

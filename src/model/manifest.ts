@@ -17,9 +17,13 @@ export const FORMAT_VERSION = 1;
 /** What may be relied on of an artifact's numbers: docs/compiler.md, "Precision". */
 export type NumericMode = "exact" | "steady" | "fast";
 
-export function numericMode({ precision, kernels }: Pick<Manifest, "precision" | "kernels">): NumericMode {
+export function numericMode({
+  precision,
+  kernels,
+  device,
+}: Pick<Manifest, "precision" | "kernels" | "device">): NumericMode {
   if (precision === "f32") return "exact";
-  return kernels === undefined ? "fast" : "steady";
+  return kernels === undefined || device === "cuda" ? "fast" : "steady"; // on CUDA the matrices are ONNX Runtime's
 }
 
 const count = z.int().nonnegative();
@@ -35,6 +39,7 @@ const manifestSchema = z.object({
   family: z.string(),
   precision: z.enum(PRECISIONS),
   kernels: z.int().positive().optional(),
+  device: z.enum(["cpu", "cuda"]).optional(),
   sizes: z.object({ vocabSize: count, hiddenSize: count, numLayers: count, denseLayers: count }),
   numParameters: count,
   bosTokenId: count.nullable(),

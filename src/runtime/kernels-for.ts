@@ -13,7 +13,7 @@ import type { RunnerOptions } from "./runner.ts";
  */
 export function kernelsFor(
   kind: "native" | "portable",
-  { name, kernels: needed }: Manifest,
+  { name, kernels: needed, device: neededDevice = "cpu" }: Manifest,
   { device, kernels }: Pick<RunnerOptions, "device" | "kernels">,
 ): KernelLibrary | undefined {
   if (needed === undefined) return undefined;
@@ -22,9 +22,10 @@ export function kernelsFor(
       code,
       `${name} was compiled for the kernels, version ${needed}, and ${problem}; compile it with --kernels off to do without`,
     );
-  if (device !== "cpu") throw refuse("they are for the CPU", "device_unavailable");
+  if (device !== neededDevice) throw refuse(`they are for ${neededDevice}`, "device_unavailable");
   if (kind !== "native") throw refuse(`the ${kind} runner cannot load them`);
   if (kernels === undefined) throw refuse("they are not loaded");
+  if (kernels.device !== device) throw refuse(`${kernels.path} is for ${kernels.device}`);
   if (kernels.version !== needed) throw refuse(`${kernels.path} has version ${kernels.version}`);
   return kernels;
 }

@@ -81,12 +81,7 @@ export class SlotStates {
   /** @throws `invalid_snapshot` if the length is not that of one slot's state. */
   write(slot: number, state: Uint8Array): void {
     this.#assertSlot(slot);
-    if (state.length !== this.#slotBytes) {
-      throw new DenseMambaError(
-        "invalid_snapshot",
-        `a state of this model is ${this.#slotBytes} bytes, the snapshot holds ${state.length}`,
-      );
-    }
+    assertStateLength(state, this.#slotBytes);
     let offset = 0;
     for (const tensor of this.tensors) {
       const bytes = slotBytes(tensor, slot);
@@ -96,11 +91,21 @@ export class SlotStates {
   }
 
   #assertSlot(slot: number): void {
-    assert(
-      Number.isSafeInteger(slot) && slot >= 0 && slot < this.numSlots,
-      `slot must be 0 to ${this.numSlots - 1}, got ${slot}`,
-    );
+    assertSlot(slot, this.numSlots);
   }
+}
+
+export function assertSlot(slot: number, numSlots: number): void {
+  assert(Number.isSafeInteger(slot) && slot >= 0 && slot < numSlots, `slot must be 0 to ${numSlots - 1}, got ${slot}`);
+}
+
+/** @throws `invalid_snapshot` if the length is not that of one slot's state. */
+export function assertStateLength(state: Uint8Array, slotBytes: number): void {
+  if (state.length === slotBytes) return;
+  throw new DenseMambaError(
+    "invalid_snapshot",
+    `a state of this model is ${slotBytes} bytes, the snapshot holds ${state.length}`,
+  );
 }
 
 /** Slots [firstSlot, firstSlot + numSlots) of one tensor; a view, not a copy. */

@@ -13,9 +13,9 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 const CC = process.env.CC || "cc";
 const CXX = process.env.CXX || "c++";
 const SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
-const C_FLAGS = ["-std=gnu11", "-O1", "-g", "-fno-var-tracking", "-DDM_ISA=cuda", ...SANITIZERS];
+const C_FLAGS = ["-std=gnu11", "-O1", "-g", "-fno-var-tracking", "-DDM_ISA=emulated", ...SANITIZERS];
 const CUDA_FLAGS = [
-  ...["-std=gnu++20", "-O1", "-g", "-fno-var-tracking", "-DDM_ISA=cuda", "-DDM_CUDA_EMULATION", ...SANITIZERS],
+  ...["-std=gnu++20", "-O1", "-g", "-fno-var-tracking", "-DDM_ISA=emulated", "-DDM_CUDA_EMULATION", ...SANITIZERS],
   ...["-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-Wno-missing-field-initializers", "-Wno-unknown-pragmas"],
 ];
 /** It prints so at the first thread that is emulated, and has no option against it. */
@@ -66,7 +66,7 @@ __global__ void kernel(float *out) { ${body} }
 int main() { static float out[64], *to = out; DM_LAUNCH(kernel, dim3(1), dim3(${size}), (cudaStream_t)0, to); }`,
     );
     const program = `${source}.out`;
-    await run(CXX, ["-std=gnu++20", "-O1", "-DDM_ISA=cuda", "-DDM_CUDA_EMULATION", "-Ikernels", source, "-o", program]);
+    await run(CXX, ["-std=gnu++20", "-O1", "-DDM_ISA=emulated", "-DDM_CUDA_EMULATION", "-Ikernels", source, "-o", program]);
     await expect(run(program, [])).rejects.toMatchObject({ stderr: expect.stringContaining("CUDA emulation: a ") });
   });
 });

@@ -82,7 +82,7 @@ class Rows {
     const api = new OrtApi({ checked: true });
     const env = api.createEnv();
     try {
-      const options = api.createSessionOptions({ numThreads: 2, cuda: false, kernels, config: {} });
+      const options = api.createSessionOptions({ numThreads: 2, cuda: undefined, kernels, config: {} });
       const session = await api.createSession(env, file, options).finally(() => api.release(options));
       return new Rows(api, env, session);
     } catch (error) {
@@ -204,6 +204,8 @@ describe("an artifact that was compiled for the kernels", () => {
     path: "/kernels.so",
     version,
     instructionSet: "baseline",
+    device: "cpu",
+    memory: undefined,
     register: () => null,
   });
   const needing = (version: number) =>

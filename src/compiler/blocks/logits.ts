@@ -1,5 +1,5 @@
 /** The final norm, the head, and what sampling needs of the logits. */
-import { NUM_CANDIDATES } from "../../model/artifact.ts";
+import { type LoweringKind, NUM_CANDIDATES } from "../../model/artifact.ts";
 import { type Graph, tensor, type Value } from "../../onnx/graph.ts";
 import { f32Tensor, i64Tensor, type Tensor } from "../../onnx/tensor.ts";
 import type { Decoder } from "../decoder.ts";
@@ -46,7 +46,7 @@ export function sampleStatistics(
   const { top, ids, logSumExp, tempered } =
     kind === "kernels"
       ? ownStatistics(g, logits, temperature, numCandidates)
-      : plainStatistics(g, logits, temperature, numCandidates);
+      : plainStatistics(g, logits, temperature, largest(g, kind, logits, numCandidates));
   g.output("top_logits", top, "f32", ["R", numCandidates]);
   g.output("top_ids", ids, "i64", ["R", numCandidates]);
   g.output("log_sum_exp", logSumExp, "f32", ["R"]);
@@ -66,8 +66,7 @@ function ownStatistics(g: Graph, logits: Value, temperature: Value, numCandidate
   return { top, ids, logSumExp, tempered };
 }
 
-function plainStatistics(g: Graph, logits: Value, temperature: Value, numCandidates: number): Statistics {
-  const [top, ids] = largest(g, logits, numCandidates);
+function plainStatistics(g: Graph, logits: Value, temperature: Value, [top, ids]: Largest): Statistics {
   // Spelled out: `ReduceLogSumExp` walks the row more often, and finds a maximum that `TopK` has found already.
   const max = g.op("Slice", [top, sizes(g, 0), sizes(g, 1), sizes(g, 1)]);
   const below = g.op("Sub", [logits, max]);
@@ -80,8 +79,12 @@ function plainStatistics(g: Graph, logits: Value, temperature: Value, numCandida
   return { top, ids, logSumExp: logSumExp(below, max), tempered };
 }
 
+type Largest = readonly [values: Value, ids: Value];
+
 /** The `count` largest of each row, descending, with their indices. */
-function largest(g: Graph, rows: Value, count: number): [values: Value, ids: Value] {
+function largest(g: Graph, kind: LoweringKind, rows: Value, count: number): Largest {
+  // On CUDA a graph with control flow cannot be captured; and runners ask for one row at least.
+  if (kind === "cuda") return g.ops("TopK", [rows, sizes(g, count)], 2) as [Value, Value];
   // NOTE: onnxruntime 1.30's TopK divides by the number of rows: without any it ends the process.
   const some = g.subgraph("some_rows");
   const [values, ids] = some.ops("TopK", [rows, sizes(g, count)], 2) as [Value, Value];

@@ -26,7 +26,7 @@ export function retention(lowering: Lowering, config: RetNetConfig, tokenIds: Va
   const { graph: g, steps } = lowering;
   // Of all layers, and of what works on it: a state that has to be f32 is read and written as it is.
   const dtype = stateType(lowering, "kv.0");
-  const oneStep = lowering.kind === "kernels" ? oneOwnStep(g, config) : onePlainStep(g, config, tokenIds, dtype);
+  const oneStep = lowering.kind !== "plain" ? oneOwnStep(g, config) : onePlainStep(g, config, tokenIds, dtype);
   const retain = steps === "one" ? oneStep : oneChunk(g, config, tokenIds, dtype);
   const converted = (x: Value, to: FloatType) => (dtype === lowering.float ? x : cast(g, x, to));
   return (layer, { q, k, v }) => {

@@ -6,9 +6,10 @@ import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { mkdir, readdir } from "node:fs/promises";
 import { availableParallelism } from "node:os";
-import { resolve } from "node:path";
+import { join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { DenseMambaError } from "../../errors.ts";
+import { type CudaTarget, cudaRecipe, isCuda } from "./cuda-build.ts";
 
 /** Instruction set → flags, as in kernels/isa.h. A newer set's processors have all that the older ones have. */
 const INSTRUCTION_SETS: Readonly<Record<string, Readonly<Record<string, readonly string[]>>>> = {
@@ -43,55 +44,93 @@ const TIMEOUT_MS = 5 * 60 * 1000;
 export interface KernelBuild {
   /** Folder of the C files. */
   readonly sourceDir: string;
-  /** The compiler's command, perhaps with arguments: `ccache gcc`. */
+  /** The compiler's command, perhaps with arguments: `ccache gcc`. nvcc for `cuda`, a C++ compiler for `emulated`. */
   readonly cc: string;
   /** `host`: for this CPU alone, in a third of the time. `all`: for every CPU of this architecture. */
-  readonly target: "host" | "all";
+  readonly target: "host" | "all" | CudaTarget;
+}
+
+/** What to compile, and what to link it with. */
+export interface Recipe {
+  /** Of the folders that hold the sources, below `sourceDir`. */
+  readonly folders: readonly string[];
+  readonly jobs: readonly Job[];
+  readonly linkFlags: readonly string[];
+}
+
+interface Job {
+  /** Below `sourceDir`. */
+  readonly source: string;
+  readonly object: string;
+  readonly flags: readonly string[];
 }
 
 /**
- * All that the library is made from, as text: equal texts give equal libraries.
+ * All that the library is made from but its sources, as text: equal texts give equal libraries.
  * @throws `device_unavailable` without a compiler, or where the kernels cannot be built.
  */
-export async function describeBuild({ sourceDir, cc, target }: KernelBuild): Promise<string> {
+export async function describeBuild(build: KernelBuild): Promise<string> {
   const { platform, arch } = process;
-  const flags = { FLAGS, LINK_FLAGS, sets: setsFor(target) };
+  const { cc, sourceDir } = build;
+  const recipe = await recipeFor(build);
   const version = await run(cc, ["--version"], sourceDir).catch((cause: unknown) => {
-    throw unavailable(`there is no C compiler: ${cc} ${reasonOf(cause)}`, cause);
+    const kind = build.target === "cuda" ? "CUDA" : "C";
+    throw unavailable(`there is no ${kind} compiler: ${cc} ${reasonOf(cause)}`, cause);
   });
-  return JSON.stringify({ platform, arch, cc, version, flags });
+  return JSON.stringify({ platform, arch, cc, version, recipe });
 }
 
 /** @throws `device_unavailable` with the compiler's first error. */
 export async function buildKernels(build: KernelBuild, library: string, objectDir: string): Promise<void> {
-  const sources = (await kernelSources(build.sourceDir)).filter((name) => name.endsWith(".c"));
-  const own = sources.filter((name) => !SHARED_SOURCES.includes(name));
-  const sets = setsFor(build.target);
-  const listed = Object.keys(sets).map((set) => `X(${set})`);
-  const jobs = [
-    ...SHARED_SOURCES.map((name) => ({ name, object: `${name}.o`, flags: [`-DDM_ISAS(X)=${listed.join(" ")}`] })),
-    ...Object.entries(sets).flatMap(([set, flags]) =>
-      own.map((name) => ({ name, object: `${name}.${set}.o`, flags: [`-DDM_ISA=${set}`, ...flags] })),
-    ),
-  ];
+  const { jobs, linkFlags } = await recipeFor(build);
   try {
     await mkdir(objectDir, { recursive: true });
-    await eachOnSomeCore(jobs, ({ name, object, flags }) =>
-      run(build.cc, [...FLAGS, ...flags, "-c", resolve(build.sourceDir, name), "-o", object], objectDir),
+    await eachOnSomeCore(jobs, ({ source, object, flags }) =>
+      run(build.cc, [...flags, "-c", resolve(build.sourceDir, source), "-o", object], objectDir),
     );
     const objects = jobs.map(({ object }) => object);
-    await run(build.cc, [...objects, "-o", resolve(library), ...LINK_FLAGS], objectDir);
+    await run(build.cc, [...objects, "-o", resolve(library), ...linkFlags], objectDir);
   } catch (cause) {
     throw unavailable(`${build.cc} cannot compile the kernels: ${reasonOf(cause)}`, cause);
   }
 }
 
-/** The C files and headers, in one order. @throws `device_unavailable` if the folder is not there. */
-export async function kernelSources(sourceDir: string): Promise<string[]> {
+/** The files that the library is made from, below `sourceDir`, in one order. @throws `device_unavailable` if they are not there. */
+export async function buildSources(build: KernelBuild): Promise<string[]> {
+  const { folders } = await recipeFor(build);
+  const names = await Promise.all(
+    folders.map(async (folder) => {
+      const names = await kernelSources(resolve(build.sourceDir, folder));
+      return names.map((name) => join(folder, name));
+    }),
+  );
+  return names.flat();
+}
+
+async function recipeFor({ sourceDir, target }: KernelBuild): Promise<Recipe> {
+  if (isCuda(target)) return cudaRecipe(target, await kernelSources(resolve(sourceDir, "cuda")));
+  const own = (await kernelSources(sourceDir)).filter((name) => name.endsWith(".c") && !SHARED_SOURCES.includes(name));
+  const sets = setsFor(target);
+  const listed = Object.keys(sets).map((set) => `X(${set})`);
+  const jobs = [
+    ...SHARED_SOURCES.map((source) => ({
+      source,
+      object: `${source}.o`,
+      flags: [...FLAGS, `-DDM_ISAS(X)=${listed.join(" ")}`],
+    })),
+    ...Object.entries(sets).flatMap(([set, flags]) =>
+      own.map((source) => ({ source, object: `${source}.${set}.o`, flags: [...FLAGS, `-DDM_ISA=${set}`, ...flags] })),
+    ),
+  ];
+  return { folders: ["."], jobs, linkFlags: LINK_FLAGS };
+}
+
+/** The files of C and CUDA and their headers, in one order. @throws `device_unavailable` if the folder is not there. */
+async function kernelSources(sourceDir: string): Promise<string[]> {
   const names = await readdir(sourceDir).catch((cause: unknown) => {
     throw unavailable(`the kernels' sources are not in ${sourceDir}`, cause);
   });
-  return names.filter((name) => /\.[ch]$/.test(name)).toSorted();
+  return names.filter((name) => /\.(c|h|cu)$/.test(name)).toSorted();
 }
 
 export function unavailable(message: string, cause?: unknown): DenseMambaError {
@@ -105,7 +144,7 @@ export function instructionSets(): Readonly<Record<string, readonly string[]>> {
   return sets;
 }
 
-function setsFor(target: KernelBuild["target"]): Readonly<Record<string, readonly string[]>> {
+function setsFor(target: "host" | "all"): Readonly<Record<string, readonly string[]>> {
   const all = instructionSets();
   const best = target === "host" && process.platform === "linux" ? bestSet(Object.keys(all)) : undefined;
   return best === undefined ? all : { [best]: all[best]! };

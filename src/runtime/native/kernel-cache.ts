@@ -6,7 +6,7 @@ import { createHash } from "node:crypto";
 import { mkdir, mkdtemp, readFile, rename, rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { DenseMambaError } from "../../errors.ts";
-import { buildKernels, describeBuild, type KernelBuild, kernelSources, unavailable } from "./kernel-build.ts";
+import { buildKernels, buildSources, describeBuild, type KernelBuild, unavailable } from "./kernel-build.ts";
 import { checkKernelFile, sealKernelFile } from "./kernel-file.ts";
 
 export const LIBRARY_NAME = "libdensemamba-kernels.so";
@@ -49,7 +49,7 @@ export async function ensureKernelLibrary(options: EnsureKernelsOptions): Promis
 
 async function hashBuild(build: KernelBuild): Promise<string> {
   const hash = createHash("sha256").update(await describeBuild(build));
-  for (const name of await kernelSources(build.sourceDir)) {
+  for (const name of await buildSources(build)) {
     hash.update(`\n${name}\n`).update(await readFile(join(build.sourceDir, name)));
   }
   return hash.digest("hex");

@@ -4,6 +4,8 @@
  */
 import type { LibraryHandle } from "koffi";
 import { KERNELS_VERSION } from "../../model/artifact.ts";
+import { isCuda } from "./cuda-build.ts";
+import { bindCudaMemory, type CudaMemory } from "./cuda-memory.ts";
 import { unavailable } from "./kernel-build.ts";
 import { type EnsureKernelsOptions, ensureKernelLibrary } from "./kernel-cache.ts";
 import { checkKernelFile } from "./kernel-file.ts";
@@ -14,8 +16,11 @@ export interface KernelLibrary {
   readonly path: string;
   /** Of the operators' interface: a graph that was made for another is not computed by it. */
   readonly version: number;
-  /** The instruction set that its operators will use here: `avx512`, `avx2` or `baseline`. */
+  /** The instruction set that its operators will use here: `avx512`, `avx2` or `baseline`; `cuda`, or `emulated` in tests. */
   readonly instructionSet: string;
+  readonly device: "cpu" | "cuda";
+  /** Of the device, if that is not the host. */
+  readonly memory: CudaMemory | undefined;
   /** Makes a session's options know the operators. Takes the addresses of `OrtSessionOptions` and `OrtApiBase`. */
   readonly register: (sessionOptions: bigint, apiBase: bigint) => Status;
 }
@@ -31,7 +36,10 @@ export interface OpenKernelsOptions extends EnsureKernelsOptions {
 export async function openKernels(options: OpenKernelsOptions): Promise<KernelLibrary> {
   const path = options.libraryPath ?? (await ensureKernelLibrary(options));
   await checkKernelFile(path, { mustBeSealed: options.libraryPath === undefined });
-  return load(path, options.instructionSet ?? null);
+  const library = load(path, options.instructionSet ?? null);
+  const wanted = isCuda(options.target) ? "cuda" : "cpu";
+  if (library.device !== wanted) throw unavailable(`${path} has the kernels for ${library.device}, not for ${wanted}`);
+  return library;
 }
 
 /** Never emptied: sessions call into a library for as long as they live. */
@@ -45,10 +53,13 @@ function load(path: string, instructionSet: string | null): KernelLibrary {
   }
   loaded.push(library);
   const register = library.func("densemamba_kernels_register", "void *", ["void *", "void *", "str"]);
+  const onCuda = isCuda(best);
   return {
     path,
     version,
     instructionSet: instructionSet ?? best,
+    device: onCuda ? "cuda" : "cpu",
+    memory: onCuda ? bindCudaMemory(library) : undefined,
     register: (sessionOptions, apiBase) => register(sessionOptions, apiBase, instructionSet),
   };
 }

@@ -10,7 +10,10 @@ import { chooseNumThreads, describeRunner } from "../describe-runner.ts";
 import { assertRunInput } from "../run-input.ts";
 import type { ModelRunner, RunInput, RunnerOptions, RunOutput } from "../runner.ts";
 import { SlotStates } from "../slot-states.ts";
+import { CudaGraphs } from "./cuda-graphs.ts";
+import { CudaStates } from "./cuda-states.ts";
 import { NativeSession } from "./native-session.ts";
+import type { RunArguments } from "./ort-api.ts";
 import { RunBindings } from "./run-bindings.ts";
 import { RunTimes } from "./run-times.ts";
 
@@ -29,8 +32,9 @@ export class NativeRunner implements ModelRunner {
   readonly description: string;
   readonly #guard = new CallGuard("the native runner");
   readonly #session: NativeSession;
-  readonly #states: SlotStates;
+  readonly #states: SlotStates | CudaStates;
   readonly #bindings: RunBindings;
+  readonly #graphs: CudaGraphs | undefined;
   readonly #times = new RunTimes();
   readonly #now: () => number;
 
@@ -69,20 +73,27 @@ export class NativeRunner implements ModelRunner {
     this.numSlots = numSlots;
     this.description = description;
     this.#session = session;
-    this.#states = new SlotStates(manifest.state, numSlots);
+    const { memory, capturesSteps } = session;
+    const states = memory && new CudaStates(manifest.state, numSlots, memory);
+    this.#states = states ?? new SlotStates(manifest.state, numSlots);
     this.#bindings = new RunBindings(session, manifest, this.#states);
+    if (capturesSteps && states && memory) {
+      this.#graphs = new CudaGraphs(session, states, this.#bindings.states, memory);
+    }
   }
 
   run(input: RunInput): Promise<RunOutput> {
     return this.#guard.exclusive(async () => {
       assertRunInput(input, this.numSlots, this.manifest.sizes.vocabSize);
-      const { args, output } = this.#bindings.bind(input);
+      const { args, output, host } = this.#bindings.bind(input);
       const numTokens = input.numSequences * input.numSteps;
       const isShort = this.#times.isShort(numTokens);
       if (isShort) await new Promise(setImmediate); // the event loop's turn, before it is held up
       const startedAtMs = this.#now();
-      if (isShort) this.#session.api.runBlocking(args);
-      else await this.#session.api.run(args);
+      const { api } = this.#session;
+      const run = async (args: RunArguments) => (isShort ? api.runBlocking(args) : api.run(args));
+      if (this.#graphs && isWholeStep(input)) await this.#graphs.run(input.numSequences, host, args, run);
+      else await run(args);
       this.#times.record(numTokens, this.#now() - startedAtMs);
       return output;
     });
@@ -112,8 +123,15 @@ export class NativeRunner implements ModelRunner {
   close(): Promise<void> {
     if (this.#guard.busy && !this.#guard.closing) this.#session.api.setTerminate(this.#session.runOptions);
     return this.#guard.close(() => {
+      this.#graphs?.release();
       this.#bindings.release();
+      if (this.#states instanceof CudaStates) this.#states.release();
       this.#session.close();
     });
   }
+}
+
+/** A step of the first slots with a row of logits for each: what decoding makes again and again, in few shapes. */
+function isWholeStep({ firstSlot, numSequences, numSteps, logitRows }: RunInput): boolean {
+  return firstSlot === 0 && numSteps === 1 && logitRows.length === numSequences;
 }

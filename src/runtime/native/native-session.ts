@@ -3,12 +3,21 @@
  * what has to live as long as the session. Knows nothing of slots or runs.
  */
 import path from "node:path";
+import { DenseMambaError } from "../../errors.ts";
 import type { Manifest } from "../../model/artifact.ts";
 import { checkGraphNames } from "../graph-names.ts";
 import { kernelsFor } from "../kernels-for.ts";
 import { SESSION_CONFIG } from "../session-config.ts";
+import { mayCapture } from "./cuda-graphs.ts";
+import type { CudaMemory } from "./cuda-memory.ts";
 import type { KernelLibrary } from "./kernel-library.ts";
 import { type Handle, OrtApi } from "./ort-api.ts";
+
+/** f32 is f32: without it ONNX Runtime multiplies matrices with 10 bits of each number. */
+const CUDA_CONFIG = { use_tf32: "0" };
+const CAPTURE = { enable_cuda_graph: "1" };
+/** Of runs that are neither captured nor replayed; others name their graph. */
+const NO_CAPTURE = { gpu_graph_id: "-1" };
 
 export interface NativeSessionOptions {
   readonly artifactDir: string;
@@ -23,7 +32,14 @@ export interface NativeSessionOptions {
 export class NativeSession {
   readonly api: OrtApi;
   readonly #env: Handle;
+  /** Of the host. */
   readonly memoryInfo: Handle;
+  /** Of where the states are: the host, or the device if our own library is there for it. */
+  readonly stateMemoryInfo: Handle;
+  /** Of that device. */
+  readonly memory: CudaMemory | undefined;
+  /** Whether single steps may be captured as CUDA graphs. */
+  readonly capturesSteps: boolean;
   readonly runOptions: Handle;
   /** For any number of steps. */
   readonly #session: Handle;
@@ -45,26 +61,41 @@ export class NativeSession {
     try {
       const env = own(api.createEnv());
       const memoryInfo = own(api.createCpuMemoryInfo());
-      const runOptions = own(api.createRunOptions());
-      const sessionOptions = api.createSessionOptions({
-        numThreads: options.numThreads,
-        cuda: options.device === "cuda",
-        kernels,
-        config: { ...SESSION_CONFIG, ...options.config },
-      });
-      try {
-        const load = async (graph: string): Promise<Handle> => {
+      const runOptions = own(api.createRunOptions(options.device === "cuda" ? NO_CAPTURE : {}));
+      const isEmulated = kernels?.instructionSet === "emulated"; // on ONNX Runtime's CPU provider
+      const hasDevice = options.device === "cuda" && !isEmulated;
+      const load = async (graph: string, cuda: Readonly<Record<string, string>> = {}): Promise<Handle> => {
+        const sessionOptions = api.createSessionOptions({
+          numThreads: options.numThreads,
+          cuda: hasDevice ? { ...CUDA_CONFIG, ...cuda } : undefined,
+          kernels,
+          config: { ...SESSION_CONFIG, ...options.config },
+        });
+        try {
           const file = path.resolve(options.artifactDir, graph);
           const session = own(await api.createSession(env, file, sessionOptions));
           checkGraphNames(manifest.state, api.sessionNames(session));
           return session;
-        };
-        const session = await load(manifest.graph);
-        const decodeSession = manifest.decodeGraph === undefined ? undefined : await load(manifest.decodeGraph);
-        return new NativeSession(api, { env, memoryInfo, runOptions, session }, decodeSession);
-      } finally {
-        api.release(sessionOptions);
+        } finally {
+          api.release(sessionOptions);
+        }
+      };
+      const session = await load(manifest.graph);
+      const { decodeGraph } = manifest;
+      let capturesSteps = kernels?.memory !== undefined && mayCapture(manifest);
+      let decodeSession: Handle | undefined;
+      if (capturesSteps) {
+        decodeSession = await load(decodeGraph!, CAPTURE).catch((error: unknown) => {
+          // It refuses a graph of which a node runs on the CPU.
+          if (!(error instanceof DenseMambaError) || error.code !== "invalid_artifact") throw error;
+          capturesSteps = false;
+          return undefined;
+        });
       }
+      if (decodeGraph !== undefined) decodeSession ??= await load(decodeGraph);
+      const stateMemoryInfo = kernels?.memory && hasDevice ? own(api.createCudaMemoryInfo()) : memoryInfo;
+      const handles = { env, memoryInfo, stateMemoryInfo, runOptions, session };
+      return new NativeSession(api, handles, decodeSession, { memory: kernels?.memory, capturesSteps });
     } catch (error) {
       for (const handle of owned.toReversed()) api.release(handle);
       throw error;
@@ -73,12 +104,16 @@ export class NativeSession {
 
   private constructor(
     api: OrtApi,
-    handles: Record<"env" | "memoryInfo" | "runOptions" | "session", Handle>,
+    handles: Record<"env" | "memoryInfo" | "stateMemoryInfo" | "runOptions" | "session", Handle>,
     decodeSession: Handle | undefined,
+    { memory, capturesSteps }: Pick<NativeSession, "memory" | "capturesSteps">,
   ) {
     this.api = api;
     this.#env = handles.env;
     this.memoryInfo = handles.memoryInfo;
+    this.stateMemoryInfo = handles.stateMemoryInfo;
+    this.memory = memory;
+    this.capturesSteps = capturesSteps;
     this.runOptions = handles.runOptions;
     this.#session = handles.session;
     this.#decodeSession = decodeSession;
@@ -91,6 +126,7 @@ export class NativeSession {
   /** No run may be in flight, and every tensor must have been released. */
   close(): void {
     if (this.#decodeSession !== undefined) this.api.release(this.#decodeSession);
+    if (this.stateMemoryInfo !== this.memoryInfo) this.api.release(this.stateMemoryInfo);
     for (const handle of [this.#session, this.runOptions, this.memoryInfo, this.#env]) this.api.release(handle);
     this.api.assertNothingLive();
   }

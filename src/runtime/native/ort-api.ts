@@ -7,7 +7,7 @@ import { DenseMambaError, type ErrorCode } from "../../errors.ts";
 import { findOrtLibrary, openableProviders } from "../ort-library.ts";
 import type { KernelLibrary } from "./kernel-library.ts";
 import { addressOf, decodePointer, decodeString, loadOrtTable, type OrtFunctions, type Status } from "./ort-table.ts";
-import { PointerArray } from "./pointer-array.ts";
+import { NameArray, PointerArray } from "./pointer-array.ts";
 
 export type HandleKind =
   | "Env"
@@ -20,6 +20,7 @@ export type HandleKind =
 
 const SEVERITY_FATAL = 4; // failures come back as statuses; printing them as well would only repeat them
 const OPTIMIZATION_ALL = 99;
+const DEVICE_ALLOCATOR = 0;
 const ARENA_ALLOCATOR = 1;
 const DEFAULT_MEMORY = 0;
 const ELEMENT_TYPES = { float32: 1, int64: 7, float16: 10 } as const;
@@ -66,7 +67,8 @@ export interface RunArguments {
 
 export interface SessionSettings {
   readonly numThreads: number;
-  readonly cuda: boolean;
+  /** The CUDA provider's own options, by ONNX Runtime's names; undefined leaves it out. */
+  readonly cuda: Readonly<Record<string, string>> | undefined;
   /** Our own operators, if the graph has any. */
   readonly kernels: KernelLibrary | undefined;
   readonly config: Readonly<Record<string, string>>;
@@ -113,8 +115,19 @@ export class OrtApi {
     );
   }
 
-  createRunOptions(): Handle {
-    return this.#create("RunOptions", "runtime_fault", (out) => this.#functions.CreateRunOptions(out));
+  /** Of the first CUDA device. */
+  createCudaMemoryInfo(): Handle {
+    return this.#create("MemoryInfo", "device_unavailable", (out) =>
+      this.#functions.CreateMemoryInfo("Cuda", DEVICE_ALLOCATOR, 0, DEFAULT_MEMORY, out),
+    );
+  }
+
+  createRunOptions(config: Readonly<Record<string, string>> = {}): Handle {
+    const options = this.#create("RunOptions", "runtime_fault", (out) => this.#functions.CreateRunOptions(out));
+    for (const [key, value] of Object.entries(config)) {
+      this.#check("runtime_fault", this.#functions.AddRunConfigEntry(options.address, key, value));
+    }
+    return options;
   }
 
   /** Makes the run in flight with these options, and all later ones, fail at its next node. From any thread. */
@@ -134,7 +147,7 @@ export class OrtApi {
       check(fn.DisableMemPattern(options.address));
       for (const [key, value] of Object.entries(config)) check(fn.AddSessionConfigEntry(options.address, key, value));
       if (kernels !== undefined) check(kernels.register(options.address, this.#base));
-      if (cuda) this.#appendCuda(options);
+      if (cuda !== undefined) this.#appendCuda(options, cuda);
       return options;
     } catch (error) {
       this.release(options);
@@ -164,12 +177,22 @@ export class OrtApi {
 
   /** A tensor over `data`, which the caller keeps alive, unmoved, for as long as the handle. */
   createTensor(memoryInfo: Handle, type: ElementType, data: ArrayBufferView, shape: readonly number[]): Handle {
+    return this.createTensorAt(memoryInfo, type, { address: addressOf(data), numBytes: data.byteLength }, shape);
+  }
+
+  /** The same over memory of which only the address is known: a device's. */
+  createTensorAt(
+    memoryInfo: Handle,
+    type: ElementType,
+    { address, numBytes }: { readonly address: bigint; readonly numBytes: number },
+    shape: readonly number[],
+  ): Handle {
     const dims = BigInt64Array.from(shape, BigInt);
     return this.#create("Value", "runtime_fault", (out) =>
       this.#functions.CreateTensorWithDataAsOrtValue(
         memoryInfo.address,
-        addressOf(data),
-        data.byteLength,
+        address,
+        numBytes,
         dims,
         shape.length,
         ELEMENT_TYPES[type],
@@ -216,13 +239,19 @@ export class OrtApi {
     assert(kinds.length === 0, `never released: ${kinds.map((kind) => `Ort${kind}`).join(", ")}`);
   }
 
-  #appendCuda(options: Handle): void {
+  #appendCuda(options: Handle, settings: Readonly<Record<string, string>>): void {
     const fn = this.#functions;
     if (!this.providers.includes("CUDAExecutionProvider")) throw this.#noCuda("its library is not there");
     const cudaOptions = this.#create("CUDAProviderOptions", "device_unavailable", (out) =>
       fn.CreateCUDAProviderOptions(out),
     );
     try {
+      const keys = new NameArray(Object.keys(settings));
+      const values = new NameArray(Object.values(settings));
+      this.#check(
+        "device_unavailable",
+        fn.UpdateCUDAProviderOptions(cudaOptions.address, keys.address, values.address, keys.length),
+      );
       this.#check(
         "device_unavailable",
         fn.SessionOptionsAppendExecutionProvider_CUDA_V2(options.address, cudaOptions.address),

@@ -46,8 +46,13 @@ export interface OrtFunctions {
   SessionGetOutputName: NativeFunction<[session: bigint, index: number, allocator: bigint, out: Pointer], Status>;
   CreateRunOptions: NativeFunction<[out: Pointer], Status>;
   RunOptionsSetTerminate: NativeFunction<[runOptions: bigint], Status>;
+  AddRunConfigEntry: NativeFunction<[runOptions: bigint, key: string, value: string], Status>;
   CreateTensorWithDataAsOrtValue: NativeFunction<
     [memoryInfo: bigint, data: bigint, numBytes: number, shape: Pointer, rank: number, type: number, out: Pointer],
+    Status
+  >;
+  CreateMemoryInfo: NativeFunction<
+    [name: string, allocatorType: number, deviceId: number, memoryType: number, out: Pointer],
     Status
   >;
   CreateCpuMemoryInfo: NativeFunction<[allocatorType: number, memoryType: number, out: Pointer], Status>;
@@ -65,6 +70,7 @@ export interface OrtFunctions {
   AddSessionConfigEntry: NativeFunction<[options: bigint, key: string, value: string], Status>;
   SessionOptionsAppendExecutionProvider_CUDA_V2: NativeFunction<[options: bigint, cudaOptions: bigint], Status>;
   CreateCUDAProviderOptions: NativeFunction<[out: Pointer], Status>;
+  UpdateCUDAProviderOptions: NativeFunction<[options: bigint, keys: bigint, values: bigint, count: number], Status>;
   ReleaseCUDAProviderOptions: Release;
 }
 
@@ -91,6 +97,7 @@ const TABLE: Readonly<Record<keyof OrtFunctions, readonly [index: number, result
   CreateRunOptions: [39, STATUS, [POINTER]],
   RunOptionsSetTerminate: [46, STATUS, [POINTER]],
   CreateTensorWithDataAsOrtValue: [49, STATUS, [POINTER, POINTER, "size_t", POINTER, "size_t", "int", POINTER]],
+  CreateMemoryInfo: [68, STATUS, ["str", "int", "int", "int", POINTER]],
   CreateCpuMemoryInfo: [69, STATUS, ["int", "int", POINTER]],
   AllocatorFree: [76, STATUS, [POINTER, POINTER]],
   GetAllocatorWithDefaultOptions: [78, STATUS, [POINTER]],
@@ -104,8 +111,10 @@ const TABLE: Readonly<Record<keyof OrtFunctions, readonly [index: number, result
   GetAvailableProviders: [125, STATUS, [POINTER, POINTER]],
   ReleaseAvailableProviders: [126, STATUS, [POINTER, "int"]],
   AddSessionConfigEntry: [130, STATUS, [POINTER, "str", "str"]],
+  AddRunConfigEntry: [165, STATUS, [POINTER, "str", "str"]],
   SessionOptionsAppendExecutionProvider_CUDA_V2: [204, STATUS, [POINTER, POINTER]],
   CreateCUDAProviderOptions: [205, STATUS, [POINTER]],
+  UpdateCUDAProviderOptions: [206, STATUS, [POINTER, POINTER, POINTER, "size_t"]],
   ReleaseCUDAProviderOptions: [208, "void", [POINTER]],
 };
 

@@ -8,6 +8,8 @@ import { FIXED_OUTPUTS, graphNames } from "../graph-names.ts";
 import { graphRows, writeInt64 } from "../run-input.ts";
 import type { RunInput, RunOutput } from "../runner.ts";
 import type { SlotStates } from "../slot-states.ts";
+import type { HostTensors } from "./cuda-graphs.ts";
+import type { CudaStates } from "./cuda-states.ts";
 import type { NativeSession } from "./native-session.ts";
 import type { Handle, RunArguments } from "./ort-api.ts";
 import { NameArray, PointerArray } from "./pointer-array.ts";
@@ -23,6 +25,8 @@ interface Bound {
   readonly logitRows: BigInt64Array;
   readonly temperatures: Float32Array;
   readonly output: RunOutput;
+  /** What `output` and the inputs are views of. */
+  readonly host: HostTensors;
 }
 
 export class RunBindings {
@@ -31,7 +35,7 @@ export class RunBindings {
   readonly #inputs: PointerArray;
   readonly #outputNames: NameArray;
   readonly #outputs: PointerArray;
-  readonly #states: StateValues;
+  readonly states: StateValues;
   readonly #vocabSize: number;
   readonly #numCandidates: number;
   readonly #tokenIds: TensorBuffer<"int64">;
@@ -45,12 +49,12 @@ export class RunBindings {
   #bound: Bound | undefined;
 
   /** Reserves a row of output per slot, which is what decoding needs; a run that wants more makes the buffers grow. */
-  constructor(session: NativeSession, manifest: Manifest, states: SlotStates) {
-    const { api, memoryInfo } = session;
+  constructor(session: NativeSession, manifest: Manifest, states: SlotStates | CudaStates) {
+    const { api, memoryInfo, stateMemoryInfo } = session;
     const { numSlots } = states;
     this.#vocabSize = manifest.sizes.vocabSize;
     this.#numCandidates = Math.min(NUM_CANDIDATES, this.#vocabSize);
-    this.#states = new StateValues(api, memoryInfo, states);
+    this.states = new StateValues(api, stateMemoryInfo, states);
     this.#tokenIds = new TensorBuffer(api, memoryInfo, "int64", numSlots);
     this.#logitRows = new TensorBuffer(api, memoryInfo, "int64", numSlots);
     this.#temperatures = new TensorBuffer(api, memoryInfo, "float32", numSlots);
@@ -71,24 +75,24 @@ export class RunBindings {
    * Copies the input in and points the argument arrays at what this run takes. No run may be in flight.
    * @returns what to run, and the views that it will fill, valid until the next `bind`.
    */
-  bind(input: RunInput): { args: RunArguments; output: RunOutput } {
+  bind(input: RunInput): Pick<Bound, "args" | "output" | "host"> {
     if (this.#bound === undefined || !isSameShape(this.#bound, input)) {
       this.#bound = undefined; // until every pointer is right
       this.#bound = this.#rebind(input);
     }
-    const { args, tokenIds, logitRows, temperatures, output } = this.#bound;
+    const { args, tokenIds, logitRows, temperatures, output, host } = this.#bound;
     // A caller that transferred our output to another thread has freed what the run would write into.
     assert(output.logits.buffer.byteLength > 0, "the runner's output buffers were transferred away");
     writeInt64(tokenIds, input.tokenIds);
     const rows = graphRows(input);
     writeInt64(logitRows, rows.logitRows);
     temperatures.set(rows.temperatures);
-    return { args, output };
+    return { args, output, host };
   }
 
   release(): void {
     this.#bound = undefined;
-    this.#states.release();
+    this.states.release();
     this.#tokenIds.release();
     this.#logitRows.release();
     this.#temperatures.release();
@@ -102,21 +106,22 @@ export class RunBindings {
   #rebind({ firstSlot, numSequences, numSteps, logitRows }: RunInput): Bound {
     const numRows = logitRows.length;
     const numGraphRows = Math.max(1, numRows); // see `graphRows`
-    const states = this.#states.range(firstSlot, numSequences);
-    setPointers(this.#inputs, [
-      this.#tokenIds.value([numSequences, numSteps]),
-      this.#logitRows.value([numGraphRows]),
-      this.#temperatures.value([numGraphRows]),
-      ...states,
-    ]);
-    setPointers(this.#outputs, [
-      this.#logits.value([numGraphRows, this.#vocabSize]),
-      this.#topLogits.value([numGraphRows, this.#numCandidates]),
-      this.#topIds.value([numGraphRows, this.#numCandidates]),
-      this.#logSumExp.value([numGraphRows]),
-      this.#temperedLogSumExp.value([numGraphRows]),
-      ...states, // in place: each `present` is its `past`
-    ]);
+    const states = this.states.range(firstSlot, numSequences);
+    const inputs = [
+      [this.#tokenIds, [numSequences, numSteps]],
+      [this.#logitRows, [numGraphRows]],
+      [this.#temperatures, [numGraphRows]],
+    ] as const;
+    const outputs = [
+      [this.#logits, [numGraphRows, this.#vocabSize]],
+      [this.#topLogits, [numGraphRows, this.#numCandidates]],
+      [this.#topIds, [numGraphRows, this.#numCandidates]],
+      [this.#logSumExp, [numGraphRows]],
+      [this.#temperedLogSumExp, [numGraphRows]],
+    ] as const;
+    setPointers(this.#inputs, [...inputs.map(([buffer, shape]) => buffer.value(shape)), ...states]);
+    // In place: each `present` is its `past`.
+    setPointers(this.#outputs, [...outputs.map(([buffer, shape]) => buffer.value(shape)), ...states]);
     return {
       firstSlot,
       numSequences,
@@ -129,6 +134,10 @@ export class RunBindings {
         outputNames: this.#outputNames,
         outputs: this.#outputs,
         firstOutput: numRows === 0 ? FIXED_OUTPUTS.length : 0,
+      },
+      host: {
+        inputs: inputs.map(([buffer, shape]) => buffer.tensor(shape)),
+        outputs: outputs.map(([buffer, shape]) => buffer.tensor(shape)),
       },
       tokenIds: this.#tokenIds.view(numSequences * numSteps),
       logitRows: this.#logitRows.view(numGraphRows),

@@ -3,12 +3,20 @@
  * values; whoever binds them must be done with a run before asking for the next.
  */
 import { type SlotStates, slotRange } from "../slot-states.ts";
+import type { CudaStates } from "./cuda-states.ts";
 import type { ElementType, Handle, OrtApi } from "./ort-api.ts";
 
 /** Shapes kept per buffer; prefill lengths and batch sizes change, most steps repeat the last ones. */
 const NUM_CACHED_SHAPES = 32;
 
 type DataOf<Type extends ElementType> = Type extends "int64" ? BigInt64Array<ArrayBuffer> : Float32Array<ArrayBuffer>;
+
+/** A small tensor in our own memory. */
+export interface HostTensor {
+  readonly type: ElementType;
+  readonly data: ArrayBufferView;
+  readonly shape: readonly number[];
+}
 
 /** One buffer, as large as the largest shape asked for so far, and the values over its beginning. */
 export class TensorBuffer<Type extends ElementType> {
@@ -29,6 +37,11 @@ export class TensorBuffer<Type extends ElementType> {
   /** The first elements: a view, for reading and writing. Valid until a larger shape is asked for. */
   view(numElements: number): DataOf<Type> {
     return this.#data.subarray(0, numElements) as DataOf<Type>;
+  }
+
+  /** The same with its type and shape. */
+  tensor(shape: readonly number[]): HostTensor {
+    return { type: this.#type, data: this.view(shape.reduce((product, size) => product * size, 1)), shape };
   }
 
   /** A tensor over the buffer's beginning. The buffer is replaced, contents lost, if it is too small. Owned here. */
@@ -52,10 +65,11 @@ export class TensorBuffer<Type extends ElementType> {
 export class StateValues {
   readonly #api: OrtApi;
   readonly #memoryInfo: Handle;
-  readonly #states: SlotStates;
+  readonly #states: SlotStates | CudaStates;
   readonly #ranges: HandleCache<string, Handle[]>;
 
-  constructor(api: OrtApi, memoryInfo: Handle, states: SlotStates) {
+  /** `memoryInfo`: of the memory that the states are in. */
+  constructor(api: OrtApi, memoryInfo: Handle, states: SlotStates | CudaStates) {
     this.#api = api;
     this.#memoryInfo = memoryInfo;
     this.#states = states;
@@ -65,19 +79,29 @@ export class StateValues {
 
   /** Owned here; valid until the next call. */
   range(firstSlot: number, numSlots: number): readonly Handle[] {
-    return this.#ranges.get(`${firstSlot},${numSlots}`, () => {
-      const values: Handle[] = [];
-      try {
-        for (const tensor of this.#states.tensors) {
+    return this.#ranges.get(`${firstSlot},${numSlots}`, () => this.create(firstSlot, numSlots));
+  }
+
+  /** The same, new ones, owned by the caller. */
+  create(firstSlot: number, numSlots: number): Handle[] {
+    const values: Handle[] = [];
+    try {
+      for (const tensor of this.#states.tensors) {
+        const shape = [numSlots, ...tensor.shape];
+        if ("address" in tensor) {
+          const address = tensor.address + BigInt(firstSlot * tensor.bytesPerSlot);
+          const place = { address, numBytes: numSlots * tensor.bytesPerSlot };
+          values.push(this.#api.createTensorAt(this.#memoryInfo, tensor.type, place, shape));
+        } else {
           const data = slotRange(tensor, firstSlot, numSlots);
-          values.push(this.#api.createTensor(this.#memoryInfo, tensor.type, data, [numSlots, ...tensor.shape]));
+          values.push(this.#api.createTensor(this.#memoryInfo, tensor.type, data, shape));
         }
-        return values;
-      } catch (error) {
-        releaseAll(this.#api, values);
-        throw error;
       }
-    });
+      return values;
+    } catch (error) {
+      releaseAll(this.#api, values);
+      throw error;
+    }
   }
 
   release(): void {

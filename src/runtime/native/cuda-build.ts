@@ -1,0 +1,60 @@
+/**
+ * How the operators in CUDA become a library: with nvcc for devices; with a C++ compiler for the emulation that tests run on a
+ * CPU. The library of the CPU's operators is another (kernel-build.ts, which runs the compiler).
+ */
+import type { Recipe } from "./kernel-build.ts";
+
+/** `cuda`: for NVIDIA's devices. `emulated`: the same kernels on a CPU, slowly. */
+export type CudaTarget = "cuda" | "emulated";
+
+export function isCuda(target: string): target is CudaTarget {
+  return target === "cuda" || target === "emulated";
+}
+
+/**
+ * Machine code for A100 and H100 and what runs their code (8.x and 9.x), and PTX for all from Turing on, which the driver
+ * translates at the first start.
+ */
+const ARCHITECTURES = [
+  ...["-gencode", "arch=compute_80,code=sm_80"],
+  ...["-gencode", "arch=compute_90,code=sm_90"],
+  ...["-gencode", "arch=compute_75,code=compute_75"],
+];
+
+/** Of C, compiled with the compiler behind nvcc. */
+const SHARED_SOURCES = ["op.c", "register.c"];
+const C_FLAGS = ["-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-w"];
+const CPP_FLAGS = ["-fPIC", "-fvisibility=hidden", "-w"];
+
+interface Toolchain {
+  readonly c: readonly string[];
+  readonly cuda: readonly string[];
+  readonly link: readonly string[];
+}
+
+/** nvcc hands on what follows -Xcompiler. Its runtime is linked in, so that a library of any version of it may be at hand. */
+const TOOLCHAINS: Readonly<Record<CudaTarget, Toolchain>> = {
+  cuda: {
+    c: ["-DDM_CUDA", "-Xcompiler", C_FLAGS.join(",")],
+    cuda: ["-std=c++20", "-O3", "-w", ...ARCHITECTURES, "-Xcompiler", CPP_FLAGS.join(",")],
+    link: ["-shared", "-cudart", "static", "-Xcompiler", "-pthread", "-Xlinker", "-z,nodelete"],
+  },
+  emulated: {
+    c: ["-x", "c", "-DDM_CUDA", "-DDM_CUDA_EMULATION", ...C_FLAGS],
+    cuda: ["-x", "c++", "-std=gnu++20", "-O2", "-DDM_CUDA_EMULATION", ...CPP_FLAGS],
+    link: ["-shared", "-pthread", "-lm", "-Wl,-z,nodelete"],
+  },
+};
+
+/** `names`: the files of the folder `cuda`. */
+export function cudaRecipe(target: CudaTarget, names: readonly string[]): Recipe {
+  const { c, cuda, link } = TOOLCHAINS[target];
+  const isa = `-DDM_ISA=${target}`;
+  const jobs = [
+    ...SHARED_SOURCES.map((source) => ({ source, object: `${source}.o`, flags: [...c] })),
+    ...names
+      .filter((name) => name.endsWith(".cu"))
+      .map((name) => ({ source: `cuda/${name}`, object: `${name}.o`, flags: [...cuda, isa] })),
+  ];
+  return { folders: target === "cuda" ? [".", "cuda"] : [".", "cuda", "test"], jobs, linkFlags: link };
+}

@@ -1,0 +1,48 @@
+/**
+ * Memory of a CUDA device through our own library (kernels/cuda/memory.cu): taken, cleared and copied between runs. Addresses are
+ * those of the device; what they point at is not to be read here. Knows nothing of states.
+ */
+import type { LibraryHandle } from "koffi";
+import { DenseMambaError } from "../../errors.ts";
+
+/** Between any two memories, the host's among them. */
+export interface Copy {
+  readonly to: bigint;
+  readonly from: bigint;
+  readonly numBytes: number;
+}
+
+/** Every call waits for the device. All @throws `runtime_fault` with CUDA's message. */
+export interface CudaMemory {
+  /** Zeros. To be freed with `free`. */
+  allocate(numBytes: number): bigint;
+  free(address: bigint): void;
+  zero(address: bigint, numBytes: number): void;
+  /** In their order. */
+  copy(copies: readonly Copy[]): void;
+}
+
+/** @throws koffi's error if the library has no such functions. */
+export function bindCudaMemory(library: LibraryHandle): CudaMemory {
+  const allocate = library.func("densemamba_cuda_allocate", "int", ["size_t", "void *"]);
+  const free = library.func("densemamba_cuda_free", "int", ["void *"]);
+  const zero = library.func("densemamba_cuda_zero", "int", ["void *", "size_t"]);
+  const copy = library.func("densemamba_cuda_copy", "int", ["void *", "size_t"]);
+  const explain = library.func("densemamba_cuda_error", "str", ["int"]);
+  const check = (what: string, error: number): void => {
+    if (error !== 0) throw new DenseMambaError("runtime_fault", `CUDA cannot ${what}: ${explain(error)}`);
+  };
+  return {
+    allocate(numBytes) {
+      const out = new BigUint64Array(1);
+      check(`allocate ${numBytes} bytes`, allocate(numBytes, out));
+      return out[0]!;
+    },
+    free: (address) => check("free memory", free(address)),
+    zero: (address, numBytes) => check("clear memory", zero(address, numBytes)),
+    copy(copies) {
+      const fields = copies.flatMap(({ to, from, numBytes }) => [to, from, BigInt(numBytes)]);
+      check("copy memory", copy(BigUint64Array.from(fields), copies.length)); // `struct Copy` each
+    },
+  };
+}

@@ -1,0 +1,145 @@
+/**
+ * Graphs lowered for CUDA, with states on the device and steps that are captured, in emulation: against PyTorch, transformers and
+ * the authors' code, and against themselves. What that shows and what it cannot: docs/gpu.md
+ */
+import { rm } from "node:fs/promises";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { compileModel } from "../../src/compiler/compile.ts";
+import { assertInPlaceSafe } from "../../src/compiler/in-place.ts";
+import { lower } from "../../src/compiler/lowering.ts";
+import { openCheckpoint } from "../../src/model/checkpoint.ts";
+import { readManifest } from "../../src/model/manifest.ts";
+import { stateBytes } from "../../src/model/state.ts";
+import { maxDifference, relativeError } from "../helpers/arrays.ts";
+import { randomCheckpoint, TINY_RETNET, TINY_SHAPE, temporaryFolder } from "../helpers/checkpoints.ts";
+import { canEmulateCuda, EmulatedCuda, emulatedKernels } from "../helpers/emulated-cuda.ts";
+import { readGoldens } from "../helpers/goldens.ts";
+
+const GOLDENS = readGoldens({ torch: 1e-4, transformers: 1e-3, retnet: 2e-4 });
+const HALF_GOLDENS = readGoldens({ torch: 0.045, transformers: 0.03, retnet: 0.1 });
+const TOKENS = [5, 17, 42, 3, 70, 0, 8, 61, 33, 20, 7];
+
+const sources = await Promise.all(
+  [
+    { name: "DenseMamba", shape: TINY_SHAPE },
+    { name: "DenseRetNet", shape: TINY_RETNET },
+  ].map(async ({ name, shape }) => ({ name, modelDir: await randomCheckpoint(shape) })),
+);
+afterAll(() => Promise.all(sources.map(({ modelDir }) => rm(modelDir, { recursive: true }))));
+
+describe.each(sources)("a $name lowered for CUDA", ({ modelDir }) => {
+  it.each(["f32", "f16", "int8", "int4"] as const)("has no control flow, and may work in place (%s)", (precision) => {
+    const checkpoint = openCheckpoint(modelDir);
+    for (const steps of ["one", "many"] as const) {
+      const graph = lower(checkpoint, precision, steps, "cuda");
+      assertInPlaceSafe(graph);
+      const types = new Set(graph.nodes.map(({ opType }) => opType));
+      for (const opType of ["Scan", "Loop", "If"]) expect(types).not.toContain(opType);
+      const own = graph.nodes.filter(({ domain }) => domain === "densemamba").map(({ opType }) => opType);
+      for (const opType of own) expect(["CausalConv", "SelectiveScan", "Retention"]).toContain(opType);
+    }
+    checkpoint.close();
+  });
+
+  it("says so in its manifest, with another hash than other lowerings, and keeps its states in f32", async () => {
+    const outDir = temporaryFolder();
+    const hashes = new Set<string>();
+    for (const lowering of ["plain", "kernels", "cuda"] as const) {
+      await compileModel({ modelDir, precision: "f32", lowering, outDir });
+      const manifest = await readManifest(outDir);
+      hashes.add(manifest.modelHash);
+      expect([manifest.device, manifest.kernels]).toEqual([
+        lowering === "cuda" ? "cuda" : undefined,
+        lowering === "plain" ? undefined : expect.any(Number),
+      ]);
+    }
+    expect(hashes.size).toBe(3);
+    await compileModel({ modelDir, precision: "f16", lowering: "cuda", outDir });
+    expect(new Set((await readManifest(outDir)).state.map(({ dtype }) => dtype))).toEqual(new Set(["f32"]));
+    await rm(outDir, { recursive: true });
+  });
+});
+
+beforeAll(async () => {
+  if (canEmulateCuda) await emulatedKernels(); // compiled once
+}, 240_000);
+
+describe.runIf(canEmulateCuda).each([
+  { precision: "f32" as const, goldens: GOLDENS },
+  { precision: "f16" as const, goldens: HALF_GOLDENS },
+])("emulated in $precision", ({ precision, goldens }) => {
+  it.each(goldens)("$name gives the reference's logits, whole and in pieces", async (golden) => {
+    const cuda = await EmulatedCuda.open(golden.modelDir, precision);
+    for (const { tokenIds, logits } of golden.sequences.slice(0, 1)) {
+      for (const lengths of [[tokenIds.length], [1, 1, tokenIds.length - 3, 1]]) {
+        await cuda.clear();
+        const [rows] = await cuda.read([tokenIds], lengths);
+        for (const [t, row] of logits.entries()) {
+          expect(maxDifference(rows![t]!, row)).toBeLessThan(golden.tolerance);
+        }
+      }
+    }
+    await cuda.close();
+  });
+});
+
+describe.runIf(canEmulateCuda).each(sources)("an emulated $name", ({ modelDir }) => {
+  let cuda: EmulatedCuda;
+  beforeAll(async () => {
+    cuda = await EmulatedCuda.open(modelDir, "f32");
+  });
+  afterAll(() => cuda.close());
+
+  it("gives a sequence the same alone, among others, and whatever sizes of batch come in between", async () => {
+    const others = [TOKENS, TOKENS.toReversed(), TOKENS.map((id) => (id * 3) % 71)];
+    const alone = [];
+    for (const tokens of others) {
+      await cuda.clear();
+      alone.push((await cuda.read([tokens]))[0]!);
+    }
+    await cuda.clear();
+    const first = await cuda.read(others, [1, 1, 1, 1]);
+    const lone = await cuda.read([TOKENS.slice(4)], [1, 1]); // slot 0 goes ahead by itself
+    for (const [b, rows] of first.entries()) {
+      for (const [t, row] of rows.entries()) expect(relativeError(row, alone[b]![t]!)).toBeLessThan(1e-4);
+    }
+    for (const [t, row] of lone[0]!.entries()) expect(relativeError(row, alone[0]![4 + t]!)).toBeLessThan(1e-4);
+  });
+
+  it("goes on from a snapshot, a copy and a swap as if nothing had been", async () => {
+    const { runner } = cuda;
+    await cuda.clear();
+    await cuda.read([TOKENS, TOKENS.toReversed()]);
+    const next = async (slot: number) => {
+      const run = { firstSlot: slot, numSequences: 1, numSteps: 1, tokenIds: [9], logitRows: [0], temperatures: [1] };
+      const state = await runner.readSlot(slot);
+      const logits = (await runner.run(run)).logits.slice();
+      await runner.writeSlot(slot, state);
+      return logits;
+    };
+    const [a, b] = [await next(0), await next(1)];
+    expect(a).not.toEqual(b);
+    expect(await next(0)).toEqual(a); // the snapshot went back
+    await runner.copySlot(0, 2);
+    await runner.swapSlots(0, 1);
+    for (const [slot, logits] of [b, a, a].entries())
+      expect(relativeError(await next(slot), logits)).toBeLessThan(1e-6);
+    const state = await runner.readSlot(1);
+    expect(state).toHaveLength(stateBytes(runner.manifest.state));
+    await runner.clearSlot(1);
+    expect((await runner.readSlot(1)).every((byte) => byte === 0)).toBe(true);
+    await expect(runner.writeSlot(1, state.subarray(1))).rejects.toMatchObject({ code: "invalid_snapshot" });
+    expect((await runner.readSlot(1)).every((byte) => byte === 0)).toBe(true);
+  });
+});
+
+describe.runIf(canEmulateCuda)("the memory of a device", () => {
+  it("is given back when the runner closes", async () => {
+    const cuda = await EmulatedCuda.open(sources[0]!.modelDir, "f32");
+    await cuda.read([TOKENS, TOKENS], [3, 1, 1]);
+    await cuda.read([TOKENS], [1, 1]);
+    expect(cuda.numTaken()).toBe(1 + cuda.runner.manifest.state.length + 2); // scratch, states, two captured steps
+    await cuda.close();
+    expect(cuda.numTaken()).toBe(0);
+  });
+});

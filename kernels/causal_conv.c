@@ -5,7 +5,7 @@
 #include "op.h"
 #include "simd.h"
 
-enum { MAX_TAPS = 16, CHANNELS_PER_TASK = 256 };
+enum { MAX_TAPS = 16, USUAL_TAPS = 4, CHANNELS_PER_TASK = 256 };
 
 typedef struct {
   size_t numSequences, numSteps, numChannels, numTaps, stride;
@@ -17,8 +17,9 @@ typedef struct {
   float *present;    /* [B,K-1,E] */
 } Convolution;
 
-DM_INLINE void convolve(const Convolution *c, size_t b, size_t e, size_t lanes) {
-  const size_t E = c->numChannels, K = c->numTaps, T = c->numSteps;
+/** With constant `K` and `lanes` the window stays in registers. */
+DM_INLINE void convolve(const Convolution *c, size_t b, size_t e, size_t lanes, size_t K) {
+  const size_t E = c->numChannels, T = c->numSteps;
   const float *x = c->x + b * T * c->stride + e;
   /* The past is read before the present, which may be the same memory, is written. */
   vf window[MAX_TAPS], taps[MAX_TAPS];
@@ -41,8 +42,11 @@ static void convolve_channels(void *user, size_t task) {
   const size_t b = task / tasksPerSequence;
   size_t e = (task % tasksPerSequence) * CHANNELS_PER_TASK;
   const size_t end = e + CHANNELS_PER_TASK < E ? e + CHANNELS_PER_TASK : E;
-  for (; e + DM_LANES <= end; e += DM_LANES) convolve(c, b, e, DM_LANES);
-  if (e < end) convolve(c, b, e, end - e);
+  if (c->numTaps == USUAL_TAPS) {
+    for (; e + DM_LANES <= end; e += DM_LANES) convolve(c, b, e, DM_LANES, USUAL_TAPS);
+  }
+  for (; e + DM_LANES <= end; e += DM_LANES) convolve(c, b, e, DM_LANES, c->numTaps);
+  if (e < end) convolve(c, b, e, end - e, c->numTaps);
 }
 
 /** Below so many outputs the work costs less than handing it to another thread. */

@@ -28,6 +28,8 @@ enum { HALVES = DM_TILE / DOT_ROWS };
 _Static_assert(HALVES == 2, "a tile is two halves");
 
 #define MAX_INPUT 32767.0f
+/** Bytes: far enough for memory to answer, near enough for the first-level cache to keep. The processor's own prefetcher stops at pages. */
+#define AHEAD 1024
 /** Below this a row counts as zero: its inverse would be infinite. */
 #define SMALLEST 1e-30f
 
@@ -108,6 +110,9 @@ DM_INLINE void add_block(dot_partial y[HALVES][DOT_INPUTS], const uint8_t *codes
   DOT_EACH(DECLARE)
   const size_t halfBytes = bits == 8 ? 32 : 64, numParts = bits == 8 ? 1 : 4;
   for (const int16_t *end = x + blockSize; x < end; codes += 2 * halfBytes) {
+    if (both) { /* a pass over what comes from memory */
+      for (size_t line = 0; line < 2 * halfBytes; line += 64) __builtin_prefetch(codes + AHEAD + line);
+    }
     _Pragma("GCC unroll 4") for (size_t part = 0; part < numParts; part++, x += 4) {
       dot_weights w = bits == 8 ? dot_load8(codes) : dot_load4(codes, part);
       DOT_EACH(ACCUMULATE_LOW)

@@ -18,33 +18,30 @@ typedef struct {
   int64_t *topIds;          /* [R,K] */
   float *logSumExp;         /* [R] */
   float *tempered;          /* [R] */
+  uint64_t *heaps;          /* [R,K]: working memory */
   float *maxima;            /* [R,groups]: working memory */
 } Statistics;
 
-/** Equal logits go by their index. NaN counts as the smallest. */
-static inline bool is_before(float a, int64_t idA, float b, int64_t idB) {
-  if (a > b) return true;
-  if (a < b) return false;
-  if (a == b) return idA < idB;
-  return a == a && b != b ? true : b == b ? false : idA < idB;
+/** Keys are in order as the pairs are: by the logit, equal ones by their index, the first one largest. NaN is the smallest. */
+static inline uint64_t key_of(float logit, size_t id) {
+  uint32_t bits;
+  logit += 0.0f; /* of the two zeros the positive one */
+  memcpy(&bits, &logit, sizeof bits);
+  bits = logit != logit ? 0 : bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+  return (uint64_t)bits << 32 | (uint32_t)~(uint32_t)id;
 }
+static inline size_t id_of(uint64_t key) { return (uint32_t)~(uint32_t)key; }
 
-/** Restores the heap whose root, the last in order of all, has been replaced. */
-static void sift_down(float *values, int64_t *ids, size_t count, size_t at) {
-  for (;;) {
-    size_t last = at;
-    for (size_t child = 2 * at + 1; child <= 2 * at + 2 && child < count; child++) {
-      if (is_before(values[last], ids[last], values[child], ids[child])) last = child;
-    }
-    if (last == at) return;
-    const float value = values[at];
-    const int64_t id = ids[at];
-    values[at] = values[last];
-    ids[at] = ids[last];
-    values[last] = value;
-    ids[last] = id;
-    at = last;
+/** Puts `key` into the place of the root, the smallest, and restores the heap. */
+static inline void replace_root(uint64_t *heap, size_t count, uint64_t key) {
+  size_t at = 0;
+  for (size_t child = 1; child < count; child = 2 * at + 1) {
+    child += child + 1 < count && heap[child + 1] < heap[child];
+    if (heap[child] >= key) break;
+    heap[at] = heap[child];
+    at = child;
   }
+  heap[at] = key;
 }
 
 static float group_maximum(const float *logits, size_t count) {
@@ -60,40 +57,50 @@ static float group_maximum(const float *logits, size_t count) {
   return largest;
 }
 
-/** A heap of the best so far; a group is looked into only if its maximum would enter. */
+/**
+ * A number that at least `numTop` of the maxima reach, and so as many logits; not many more do. Halving the interval needs no
+ * order among them.
+ */
+static float find_threshold(const float *maxima, size_t numGroups, size_t numTop, float largest) {
+  if (numGroups < numTop) return -__builtin_inff();
+  float low = largest, high = largest;
+  for (size_t g = 0; g < numGroups; g++) low = maxima[g] < low ? maxima[g] : low;
+  for (int halving = 0; halving < 10; halving++) {
+    const float middle = low / 2 + high / 2;
+    size_t numAbove = 0;
+    for (size_t g = 0; g < numGroups; g++) numAbove += maxima[g] >= middle;
+    if (numAbove >= numTop) low = middle;
+    else high = middle;
+  }
+  return low;
+}
+
+/** The best of what reaches the threshold, in a heap. */
 static float find_top(const Statistics *s, size_t row) {
   const size_t V = s->numLogits, K = s->numTop, numGroups = (V + GROUP - 1) / GROUP;
   const float *logits = s->logits + row * V;
-  float *values = s->top + row * K, *maxima = s->maxima + row * numGroups;
-  int64_t *ids = s->topIds + row * K;
-  float largest = -__builtin_inff();
+  float *maxima = s->maxima + row * numGroups, largest = -__builtin_inff();
   for (size_t g = 0; g < numGroups; g++) {
     maxima[g] = group_maximum(logits + g * GROUP, g + 1 < numGroups ? GROUP : V - g * GROUP);
     largest = maxima[g] > largest ? maxima[g] : largest;
   }
-  for (size_t i = 0; i < K; i++) {
-    values[i] = logits[i];
-    ids[i] = (int64_t)i;
-  }
-  for (size_t at = K / 2; at-- > 0;) sift_down(values, ids, K, at);
-  for (size_t g = K / GROUP; g < numGroups; g++) {
-    if (!(maxima[g] > values[0]) && values[0] == values[0]) continue;
+  const float threshold = find_threshold(maxima, numGroups, K, largest);
+  uint64_t *heap = s->heaps + row * K;
+  memset(heap, 0, K * sizeof *heap); /* less than any key */
+  for (size_t g = 0; g < numGroups; g++) {
+    if (maxima[g] < threshold) continue;
     const size_t end = g + 1 < numGroups ? (g + 1) * GROUP : V;
-    for (size_t i = g * GROUP < K ? K : g * GROUP; i < end; i++) {
-      if (!is_before(logits[i], (int64_t)i, values[0], ids[0])) continue;
-      values[0] = logits[i];
-      ids[0] = (int64_t)i;
-      sift_down(values, ids, K, 0);
+    for (size_t i = g * GROUP; i < end; i++) {
+      if (logits[i] < threshold) continue; /* a NaN is not */
+      const uint64_t key = key_of(logits[i], i);
+      if (key > heap[0]) replace_root(heap, K, key);
     }
   }
-  for (size_t count = K; count > 1; count--) { /* the last goes to the end, again and again */
-    const float value = values[0];
-    const int64_t id = ids[0];
-    values[0] = values[count - 1];
-    ids[0] = ids[count - 1];
-    values[count - 1] = value;
-    ids[count - 1] = id;
-    sift_down(values, ids, count - 1, 0);
+  for (size_t count = K; count-- > 0;) { /* the smallest first, from the end */
+    const size_t id = id_of(heap[0]);
+    s->top[row * K + count] = logits[id];
+    s->topIds[row * K + count] = (int64_t)id;
+    replace_root(heap, count, heap[count]);
   }
   return largest;
 }
@@ -151,8 +158,11 @@ static bool compute(const void *state, DmContext *context) {
   s.logSumExp = dm_output(context, 2, dims, 1);
   s.tempered = dm_output(context, 3, dims, 1);
   if (context->status != NULL || R == 0) return context->status == NULL;
-  s.maxima = dm_scratch(context, R * ((s.numLogits + GROUP - 1) / GROUP) * sizeof(float));
-  return s.maxima != NULL && dm_parallel_for(context, measure_row, R, &s);
+  const size_t numGroups = (s.numLogits + GROUP - 1) / GROUP;
+  s.heaps = dm_scratch(context, R * (s.numTop * sizeof *s.heaps + numGroups * sizeof *s.maxima));
+  if (s.heaps == NULL) return false;
+  s.maxima = (float *)(s.heaps + R * s.numTop);
+  return dm_parallel_for(context, measure_row, R, &s);
 }
 
 const DmOp DM_NAME(sample_statistics) = {

@@ -23,12 +23,32 @@ static void check_row(const float *logits, int64_t V, int64_t top, const float *
   for (int64_t k = 0; k < top; k++) { /* the largest that is left; of equal ones the first */
     int64_t best = -1;
     for (int64_t i = 0; i < V; i++) {
-      if (!taken[i] && (best < 0 || logits[i] > logits[best])) best = i;
+      if (!taken[i] && !isnan(logits[i]) && (best < 0 || logits[i] > logits[best])) best = i;
     }
     taken[best] = true;
     CHECK(ids[k] == best && values[k] == logits[best]);
   }
   free(taken);
+}
+
+/** Numbers before NaN, as if it were the smallest; the groups of 32 are whole ones, mixed ones and none but NaN. */
+static void check_nan(int64_t V, int64_t top) {
+  float *logits = malloc((size_t)V * sizeof *logits);
+  uint32_t seed = 5;
+  int64_t numNumbers = 0;
+  for (int64_t i = 0; i < V; i++) {
+    const bool isNumber = i / 32 % 3 == 0 || (i / 32 % 3 == 1 && i % 2 == 0);
+    logits[i] = isNumber ? fake_random(&seed) : NAN;
+    numNumbers += isNumber;
+  }
+  FakeNode node = {0};
+  set_up(&node, 1, V, top, logits, (float[]){1});
+  CHECK(fake_run(&node, &DM_NAME(sample_statistics)) == NULL);
+  const float *values = node.outputs[0].data;
+  check_row(logits, V, top < numNumbers ? top : numNumbers, values, node.outputs[1].data);
+  for (int64_t k = numNumbers; k < top; k++) CHECK(isnan(values[k]));
+  fake_free(&node);
+  free(logits);
 }
 
 static void check(int64_t rows, int64_t V, int64_t top, int kind) {
@@ -59,10 +79,15 @@ static void check(int64_t rows, int64_t V, int64_t top, int kind) {
 int main(void) {
   for (int kind = 0; kind < 4; kind++) {
     check(4, 1000, 64, kind);
+    check(2, 4100, 64, kind); /* more groups than are asked for */
+    check(2, 1000, 5, kind);
     check(2, 97, 64, kind);
     check(1, 64, 64, kind);
   }
   check(1, 1, 1, 0);
+  check_nan(4096, 64);
+  check_nan(4096, 5);
+  check_nan(96, 64);
   check(3, 33, 5, 0);
   check(0, 40, 8, 0);
 

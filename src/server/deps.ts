@@ -8,9 +8,14 @@ import type { GenerationEvent, GenerationRequest } from "../generation/events.ts
 import type { Manifest } from "../model/artifact.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 
+export interface EngineLoad {
+  /** Sequences in slots. */
+  readonly numRunning: number;
+}
+
 export interface ServerDeps {
   readonly generator: TextGenerator;
-  readonly engine: { readonly status: EngineStatus };
+  readonly engine: { readonly status: EngineStatus; readonly load: EngineLoad };
   readonly model: ServedModel;
   readonly metrics: { render(): Promise<string>; readonly contentType: string };
   readonly observer?: TransportObserver;

@@ -4,7 +4,7 @@ import type { EngineStatus } from "../../src/engine/observer.ts";
 import { DenseMambaError } from "../../src/errors.ts";
 import { createApp } from "../../src/server/app.ts";
 import type { App } from "../../src/server/context.ts";
-import { DEFAULT_SERVER_OPTIONS, type ServerDeps, type ServerOptions } from "../../src/server/deps.ts";
+import { DEFAULT_SERVER_OPTIONS, type EngineLoad, type ServerDeps, type ServerOptions } from "../../src/server/deps.ts";
 import { Responses } from "../../src/server/responses/responses.ts";
 import { FAKE_VOCAB_SIZE, FakeGenerator } from "./fake-generator.ts";
 
@@ -22,7 +22,7 @@ export interface TestServer {
   readonly deps: ServerDeps;
   readonly responses: Responses;
   readonly generator: FakeGenerator;
-  readonly engine: { status: EngineStatus };
+  readonly engine: { status: EngineStatus; load: EngineLoad };
   readonly logLines: LogLine[];
   /** What the server takes for now. */
   readonly clock: { nowMs: number };
@@ -33,7 +33,10 @@ export interface TestServer {
 
 export function createTestServer(options: Partial<ServerOptions> = {}): TestServer {
   const generator = new FakeGenerator();
-  const engine: { status: EngineStatus } = { status: { state: "ready", runner: "fake runner" } };
+  const engine: { status: EngineStatus; load: EngineLoad } = {
+    status: { state: "ready", runner: "fake runner" },
+    load: { numRunning: 1 },
+  };
   const logLines: LogLine[] = [];
   const observed: unknown[] = [];
   const logAt = (level: LogLine["level"]) => (fields: object, message: string) => {

@@ -5,14 +5,20 @@ import { FlushPace } from "../../src/server/stream/flush-pace.ts";
 let nowMs = 0;
 let flushes: number[];
 let pace: FlushPace;
+let numRunning: number;
 beforeEach(() => {
   vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
   nowMs = 100;
   flushes = [];
-  pace = new FlushPace(
-    () => flushes.push(nowMs),
-    () => nowMs,
-  );
+  numRunning = 1;
+  pace = new FlushPace(() => flushes.push(nowMs), {
+    engine: {
+      get load() {
+        return { numRunning };
+      },
+    },
+    now: () => nowMs,
+  });
 });
 afterEach(() => {
   vi.useRealTimers();
@@ -52,4 +58,32 @@ it("flushes at once when told, and not again for what was asked before", async (
   expect(flushes).toEqual([100, 100.5]);
   vi.runAllTimers();
   expect(flushes).toEqual([100, 100.5]);
+});
+
+it.each([
+  { streams: 32, waitsUntilMs: 116 },
+  { streams: 64, waitsUntilMs: 132 },
+  { streams: 1000, waitsUntilMs: 148 },
+])(
+  "writes the less often the more streams run, though not below a bound: $streams",
+  async ({ streams, waitsUntilMs }) => {
+    numRunning = streams;
+    pace.request();
+    await tick();
+    nowMs = 101;
+    pace.request();
+    vi.advanceTimersByTime(waitsUntilMs - 102);
+    expect(flushes).toEqual([100]);
+    vi.advanceTimersByTime(2);
+    expect(flushes).toHaveLength(2);
+  },
+);
+
+it("does not wait for the last of a gap", async () => {
+  pace.request();
+  await tick();
+  nowMs = 113;
+  pace.request();
+  await tick();
+  expect(flushes).toEqual([100, 113]);
 });

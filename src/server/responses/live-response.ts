@@ -6,7 +6,7 @@ import { DenseMambaError } from "../../errors.ts";
 import type { GenerationEvent } from "../../generation/events.ts";
 import type { ResumeOptions, TransportObserver } from "../deps.ts";
 import type { Transcript } from "../openai/transcript.ts";
-import { FlushPace } from "../stream/flush-pace.ts";
+import { FlushPace, type FlushPaceOptions } from "../stream/flush-pace.ts";
 import type { AdmittedGeneration } from "../stream/pump.ts";
 import type { Reading } from "./reading.ts";
 
@@ -23,6 +23,7 @@ export interface LiveResponseArgs {
   readonly abort: AbortController;
   readonly unattended: Unattended;
   readonly options: ResumeOptions;
+  readonly pacing: FlushPaceOptions;
   /** Keeps the record of the response, which has ended, before any reader learns of the end. */
   readonly keep: () => Promise<void>;
   readonly observer?: Pick<TransportObserver, "onUnattended"> | undefined;
@@ -38,9 +39,7 @@ export class LiveResponse {
   readonly #readers = new Set<LiveReading>();
   #numPublished = 0;
   #hasEnded = false;
-  readonly #pace = new FlushPace(() => {
-    for (const reader of this.#readers) reader.wake();
-  });
+  readonly #pace: FlushPace;
   /** As the observer knows it. */
   #isUnattended = false;
   /** Generated since the last reader left. */
@@ -53,6 +52,9 @@ export class LiveResponse {
 
   constructor(args: LiveResponseArgs) {
     this.#args = args;
+    this.#pace = new FlushPace(() => {
+      for (const reader of this.#readers) reader.wake();
+    }, args.pacing);
     this.transcript = args.transcript;
     if (args.unattended === "goes on") {
       const { backgroundMs } = args.options;

@@ -74,6 +74,7 @@ export class Responses {
       abort,
       unattended: unattended(args),
       options: this.#deps.options.resume,
+      pacing: { engine: this.#deps.engine },
       observer: this.#deps.observer,
       keep: async () => {
         await announced?.catch(() => {});

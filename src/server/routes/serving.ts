@@ -51,17 +51,17 @@ export async function answerSse(
   const admitted = await admit(deps.generator.generate({ ...request, owner, signal: gone.signal }));
 
   return streamSse(context, deps.options, abort, async (stream) => {
-    const usage = await pump(
-      admitted,
-      renderer((json) => stream.data(json)),
-      stream,
-      (error) => {
+    const usage = await pump(admitted, {
+      renderer: renderer((json) => stream.data(json)),
+      sink: stream,
+      pacing: { engine: deps.engine },
+      onFailure: (error) => {
         abort();
         const fields = { err: error, requestId: context.get("requestId") };
         if (toHttpError(error).isFault) deps.log.error(fields, "stream failed");
         else deps.log.debug(fields, "stream cut off");
       },
-    );
+    });
     context.set("usage", usage);
     if (usage !== undefined) stream.done();
   });

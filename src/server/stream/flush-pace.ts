@@ -1,23 +1,34 @@
 /**
- * When to flush a stream: the first time at the end of the tick, then no more often than a screen is drawn. A write costs as much as a
- * third of a small model's step, and wakes a reader who may take as much of the same processors; nobody sees which of sixty
- * writes a second a token came with.
+ * When to flush a stream: the first time at the end of the tick, then no more often than a screen is drawn, or less often where
+ * many run. A write costs as much as a third of a small model's step, and wakes a reader who may take as much of the same
+ * processors; nobody sees which of so many writes a second a token came with.
  */
+import type { EngineLoad } from "../deps.ts";
 
+/** Sixty writes a second to one stream, twenty at least; and at most two thousand to all streams together. */
 const MIN_GAP_MS = 16;
-/** What would wait for less than this does not wait: a step of about the gap's length needs no timer for each of its tokens. */
-const SLACK_MS = 4;
+const MAX_GAP_MS = 48;
+const GAP_MS_PER_STREAM = 0.5;
+/** What would wait for no more than this share of the gap does not wait: a step of about its length needs no timer for each token. */
+const SLACK = 0.25;
+
+export interface FlushPaceOptions {
+  readonly engine: { readonly load: EngineLoad };
+  /** Monotonic, in milliseconds. */
+  readonly now?: () => number;
+}
 
 export class FlushPace {
   readonly #flush: () => void;
-  /** Monotonic, in milliseconds. */
+  readonly #engine: FlushPaceOptions["engine"];
   readonly #now: () => number;
   #flushedAtMs = Number.NEGATIVE_INFINITY;
   #isScheduled = false;
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(flush: () => void, now: () => number = () => performance.now()) {
+  constructor(flush: () => void, { engine, now = () => performance.now() }: FlushPaceOptions) {
     this.#flush = flush;
+    this.#engine = engine;
     this.#now = now;
   }
 
@@ -25,9 +36,10 @@ export class FlushPace {
   request(): void {
     if (this.#isScheduled) return;
     this.#isScheduled = true;
-    const waitMs = this.#flushedAtMs + MIN_GAP_MS - this.#now();
+    const gapMs = this.#gapMs();
+    const waitMs = this.#flushedAtMs + gapMs - this.#now();
     // The next tick runs when the microtasks at hand are done: by then every event of this engine step has been pulled.
-    if (waitMs <= SLACK_MS) process.nextTick(() => this.flushNow());
+    if (waitMs <= gapMs * SLACK) process.nextTick(() => this.flushNow());
     else this.#timer = setTimeout(() => this.flushNow(), waitMs);
   }
 
@@ -36,5 +48,10 @@ export class FlushPace {
     this.#isScheduled = false;
     this.#flushedAtMs = this.#now();
     this.#flush();
+  }
+
+  #gapMs(): number {
+    const { numRunning } = this.#engine.load;
+    return Math.min(MAX_GAP_MS, Math.max(MIN_GAP_MS, numRunning * GAP_MS_PER_STREAM));
   }
 }

@@ -4,7 +4,7 @@
  */
 import type { GenerationEvent, GenerationUsage } from "../../generation/events.ts";
 import type { StreamRenderer } from "../openai/renderer.ts";
-import { FlushPace } from "./flush-pace.ts";
+import { FlushPace, type FlushPaceOptions } from "./flush-pace.ts";
 
 export interface Sink {
   /** Sends what the renderer has emitted since the last call. */
@@ -31,17 +31,22 @@ export async function admit(events: AsyncIterable<GenerationEvent>): Promise<Adm
   return { first: value, rest };
 }
 
+export interface PumpParts {
+  readonly renderer: StreamRenderer;
+  readonly sink: Sink;
+  readonly pacing: FlushPaceOptions;
+  readonly onFailure: (error: unknown) => void;
+}
+
 /** @returns the usage, unless the generation failed; never throws: failures go to the reader and to `onFailure` */
 export async function pump(
   { first, rest }: AdmittedGeneration,
-  renderer: StreamRenderer,
-  sink: Sink,
-  onFailure: (error: unknown) => void,
+  { renderer, sink, pacing, onFailure }: PumpParts,
 ): Promise<GenerationUsage | undefined> {
   const pace = new FlushPace(() => {
     renderer.flush();
     sink.flush();
-  });
+  }, pacing);
   let usage: GenerationUsage | undefined;
   try {
     for (let event: GenerationEvent | undefined = first; event !== undefined; event = await next(rest)) {

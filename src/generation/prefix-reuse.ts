@@ -40,8 +40,8 @@ export class PrefixReuse {
    * for. One that goes on from a session stays.
    */
   async resume(prompt: PreparedPrompt, signal: AbortSignal): Promise<PreparedPrompt> {
+    if (prompt.resume !== undefined || prompt.numTokens <= MIN_PREFIX_TOKENS) return prompt;
     const { tokenIds } = prompt;
-    if (prompt.resume !== undefined || tokenIds.length <= MIN_PREFIX_TOKENS) return prompt;
     const { planned, settle } = await this.#reader.enter(this.#scope, tokenIds, signal, () => this.#plan(prompt));
     const { found, lengths } = planned;
     const take = async (length: number, state: Uint8Array) => {

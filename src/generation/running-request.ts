@@ -92,12 +92,14 @@ export class RunningRequest {
 
 /**
  * Whether the state at the end of a choice is worth keeping for prompts that repeat it: of several samples nobody knows
- * which one will be gone on from, and a session is gone on from by its name.
+ * which one will be gone on from, and a session is gone on from by its name, as whoever names a response will do again.
  */
 export function keepsEnd(
   request: GenerationRequest,
   { prompt }: Pick<Choice, "prompt">,
   reuse: PrefixReuse | undefined,
 ): boolean {
-  return reuse?.wantsEnd(prompt) === true && request.bestOf === 1 && request.keepAs?.type !== "session";
+  const { bestOf, resumeFrom, keepAs } = request;
+  const isNamed = resumeFrom !== undefined || keepAs?.type === "session";
+  return reuse?.wantsEnd(prompt) === true && bestOf === 1 && !isNamed;
 }

@@ -85,6 +85,17 @@ export class MemoryStore implements StateStore {
 }
 
 function bytesOf(key: string, { state, tokenIds, modelHash, conversation }: Snapshot): number {
-  const characters = key.length + modelHash.length + (JSON.stringify(conversation)?.length ?? 0);
+  const characters = key.length + modelHash.length + charactersOf(conversation);
   return OVERHEAD_BYTES + state.byteLength + tokenIds.length * 8 + characters * 2;
+}
+
+/** What it takes as JSON, but for escapes. Looks at no text but for its length: a conversation may hold megabytes. */
+function charactersOf(json: unknown): number {
+  if (typeof json === "string") return json.length + 2;
+  if (json === undefined) return 0;
+  if (typeof json !== "object" || json === null) return String(json).length;
+  const inside = Array.isArray(json)
+    ? json.map((value) => charactersOf(value) + 1)
+    : Object.entries(json).map(([name, value]) => name.length + charactersOf(value) + 4);
+  return inside.reduce((sum, characters) => sum + characters, 1);
 }

@@ -4,6 +4,7 @@ import { expect, test } from "vitest";
 import type { Conversation } from "../../src/generation/conversation.ts";
 import { MemoryStore } from "../../src/session/memory-store.ts";
 import { chat, EOS, fold, makeGenerator, request, tinyTokenizer } from "../helpers/generation-harness.ts";
+import { NaivePrefixCache } from "../helpers/naive-prefix-cache.ts";
 import { ScriptedEngine } from "../helpers/scripted-engine.ts";
 
 /** The first message is shown otherwise than it would be later, as many templates do it. */
@@ -20,7 +21,11 @@ async function startChat(template: string) {
   const encoded = await Promise.all(ANSWERS.map((answer) => tokenizer.encodeContinuation(answer)));
   const engine = new ScriptedEngine((_, index) => ({ tokenIds: [...encoded[index % encoded.length]!, EOS] }));
   const store = new MemoryStore({ maxBytes: 1e7 });
-  const generator = makeGenerator(engine, tokenizer, { store, limits: { maxPromptTokens: 10_000 } });
+  const generator = makeGenerator(engine, tokenizer, {
+    store,
+    prefixCache: new NaivePrefixCache(),
+    limits: { maxPromptTokens: 10_000 },
+  });
   await generator.conversations.createSession("", "s");
   const say = async (prompt: ReturnType<typeof chat>, more = {}) => {
     const outcome = await fold(
@@ -31,7 +36,20 @@ async function startChat(template: string) {
     return { ids: accepted.prompts[0]!.tokenIds, usage, text: choices[0]!.text };
   };
   const kept = async () => (await store.get("session::s"))!;
-  return { say, kept, store };
+  return { say, kept, store, engine };
+}
+
+/** A long past is an array that every copy of costs milliseconds. */
+function countingCopies(ids: readonly number[]): { readonly ids: readonly number[]; numCopied: () => number } {
+  let numCopied = 0;
+  const all = [...ids];
+  const counted = new Proxy(all, {
+    get(target, name) {
+      if (name === "concat" || name === Symbol.iterator) numCopied += target.length;
+      return Reflect.get(target, name);
+    },
+  });
+  return { ids: counted, numCopied: () => numCopied };
 }
 
 const word = fc.constantFrom("hello", "  world ", "é", "the[end]", "");
@@ -78,6 +96,23 @@ test.each([
   await store.put("session::s", { ...snapshot, conversation: { ...rest, messages: altered } });
   const second = await say(chat("world"));
   expect(second).toMatchObject({ usage: { cachedTokens: isEndEnough ? snapshot.position : 0 } });
+});
+
+test("nothing copies the past's tokens on the way to the engine", async () => {
+  const { kept, say, store, engine } = await startChat(APART);
+  await say(chat("hello"));
+  const snapshot = await kept();
+  const past = countingCopies(snapshot.tokenIds);
+  await store.put("session::s", { ...snapshot, tokenIds: past.ids });
+  const submit = engine.submit.bind(engine);
+  const numCopied: number[] = [];
+  engine.submit = (requests) => {
+    numCopied.push(past.numCopied());
+    return submit(requests);
+  };
+  expect(await say(chat("world"))).toMatchObject({ usage: { cachedTokens: snapshot.position } });
+  expect(numCopied).toEqual([0]);
+  expect(past.numCopied()).toBeGreaterThan(0);
 });
 
 test("a session kept under other instructions or another template's arguments is read again", async () => {

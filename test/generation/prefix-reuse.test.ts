@@ -195,6 +195,14 @@ describe("states are left", () => {
     await run(tokens(...ids(150, 3)), { resumeFrom: session, keepAs: session });
     expect(cache.lengths).toEqual([149]);
   });
+
+  test("by a response that begins a chain, not by those that name the one before", async () => {
+    const response = (id: string) => ({ type: "response", id }) as const;
+    await run(tokens(...ids(150)), { keepAs: response("a") });
+    expect(cache.lengths).toEqual([149, 157]);
+    await run(tokens(...ids(150, 3)), { resumeFrom: response("a"), keepAs: response("b") });
+    expect(cache.lengths).toEqual([149, 157]);
+  });
 });
 
 test("a cache that cannot keep anything fails no request", async () => {

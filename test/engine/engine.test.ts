@@ -17,6 +17,22 @@ describe("a sequence", () => {
     expect(runners[0]!.breaches).toEqual([]);
   });
 
+  test("is run again before anybody reads what the last run gave", async () => {
+    let numRead = 0;
+    const numReadAtStart: number[] = [];
+    const { engine, runners } = await startEngine({
+      pace: () => {
+        if (runners[0]?.calls.at(-1)?.type === "run") numReadAtStart.push(numRead);
+        return new Promise(setImmediate);
+      },
+    });
+    for await (const event of engine.submit([request({ promptIds: [1], maxTokens: 5 })])[0]!.events) {
+      if (event.type === "token") numRead++;
+    }
+    // The second run starts while the first one's token is unread, and so on.
+    expect(numReadAtStart).toEqual([0, 0, 1, 2, 3]);
+  });
+
   test.each([1, 2, 3, 5, 8, 100])("is the same in prompt chunks of %d tokens", async (prefillChunk) => {
     const { engine } = await startEngine({ prefillChunk });
     const given = request({ promptIds: Array.from({ length: 37 }, (_, i) => i % 29), sampling: sampled });

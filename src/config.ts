@@ -62,7 +62,11 @@ export interface ConfigSources {
 export function loadConfig({ flags, env, file = {} }: ConfigSources): Config {
   const problems: string[] = [];
   const origins = new Map<string, string>();
-  const raw: Record<string, unknown> = { cacheDir: defaultCacheDir(env), cCompiler: env.CC || "cc" };
+  const raw: Record<string, unknown> = {
+    cacheDir: defaultCacheDir(env),
+    cCompiler: env.CC || "cc",
+    nvcc: env.CUDA_HOME ? path.join(env.CUDA_HOME, "bin", "nvcc") : "nvcc",
+  };
   const take = (key: string, value: unknown, origin: string) => {
     if (value === undefined || value === null) return;
     raw[key] = value;

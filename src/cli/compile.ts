@@ -8,7 +8,7 @@ import { DenseMambaError } from "../errors.ts";
 import { TEXT_FILES } from "../hub/files.ts";
 import type { Manifest, Precision } from "../model/artifact.ts";
 import { choosePrecisions } from "./device.ts";
-import { findKernels } from "./kernels.ts";
+import { findKernels, loweringFor } from "./kernels.ts";
 import { showProgress } from "./progress.ts";
 import { type Terminal, write } from "./terminal.ts";
 import { formatBytes } from "./units.ts";
@@ -22,7 +22,7 @@ export async function compile(config: Config, outDir: string, terminal: Terminal
   const onProgress = showProgress(terminal.stderr, () => performance.now());
   const device = config.device === "cuda" ? "cuda" : "cpu";
   const kernels = await findKernels(config, device, (message) => void terminal.stderr.write(`${message}\n`));
-  const lowering = kernels === undefined ? "plain" : "kernels";
+  const lowering = loweringFor(kernels);
   const manifest = await compileInOneOf(choosePrecisions(config.precision, device), (precision) =>
     compileModel({ modelDir, precision, lowering, outDir, allowNonFinite, onProgress }),
   );

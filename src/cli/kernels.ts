@@ -7,6 +7,7 @@ import path from "node:path";
 import { packageRoot } from "../config/schema.ts";
 import type { Config } from "../config.ts";
 import { DenseMambaError } from "../errors.ts";
+import type { LoweringKind } from "../model/artifact.ts";
 import { copyKernelFile } from "../runtime/native/kernel-file.ts";
 import { type KernelLibrary, openKernels } from "../runtime/open.ts";
 import { type Terminal, write } from "./terminal.ts";
@@ -14,7 +15,13 @@ import { formatBytes } from "./units.ts";
 
 const SOURCE_DIR = path.join(packageRoot, "kernels");
 
-type KernelConfig = Pick<Config, "kernels" | "kernelLibrary" | "cCompiler" | "cacheDir">;
+type KernelConfig = Pick<Config, "kernels" | "kernelLibrary" | "cCompiler" | "nvcc" | "cacheDir">;
+
+/** A graph of such operators. */
+export function loweringFor(kernels: KernelLibrary | undefined): LoweringKind {
+  if (kernels === undefined) return "plain";
+  return kernels.device === "cuda" ? "cuda" : "kernels";
+}
 
 /** @returns undefined, having said why, where the same graphs run on ONNX Runtime's operators alone. */
 export async function findKernels(
@@ -22,9 +29,9 @@ export async function findKernels(
   device: "cpu" | "cuda",
   note: (message: string) => void,
 ): Promise<KernelLibrary | undefined> {
-  if (config.kernels === "off" || config.runtime !== "native" || device !== "cpu") return undefined;
+  if (config.kernels === "off" || config.runtime !== "native") return undefined;
   try {
-    const library = await open(config, note, "host");
+    const library = await open(config, note, device === "cuda" ? "cuda" : "host");
     note(`kernels ${library.instructionSet}: ${library.path}`);
     return library;
   } catch (error) {
@@ -34,10 +41,17 @@ export async function findKernels(
   }
 }
 
-/** Builds the library for every CPU into `out`, or for this one into the cache. @throws `device_unavailable` with the reason why there is none. */
-export async function kernels(config: KernelConfig, out: string | undefined, terminal: Terminal): Promise<void> {
+/**
+ * Builds the library for every CPU into `out`, or for this one into the cache; with `--device cuda` that for CUDA, which takes no
+ * device. @throws `device_unavailable` with the reason why there is none.
+ */
+export async function kernels(
+  config: KernelConfig & Pick<Config, "device">,
+  out: string | undefined,
+  terminal: Terminal,
+): Promise<void> {
   const note = (message: string) => void terminal.stderr.write(`${message}\n`);
-  const library = await open(config, note, out === undefined ? "host" : "all");
+  const library = await open(config, note, config.device === "cuda" ? "cuda" : out === undefined ? "host" : "all");
   if (out !== undefined) await copyKernelFile(library.path, out);
   const { size } = await stat(library.path);
   const { version, instructionSet } = library;
@@ -46,10 +60,11 @@ export async function kernels(config: KernelConfig, out: string | undefined, ter
 }
 
 function open(
-  { kernelLibrary, cCompiler, cacheDir }: KernelConfig,
+  { kernelLibrary, cCompiler, nvcc, cacheDir }: KernelConfig,
   note: (message: string) => void,
-  target: "host" | "all",
+  target: "host" | "all" | "cuda",
 ): Promise<KernelLibrary> {
-  const build = { sourceDir: SOURCE_DIR, cacheDir, cc: cCompiler, target, onBuild: note };
+  const cc = target === "cuda" ? nvcc : cCompiler;
+  const build = { sourceDir: SOURCE_DIR, cacheDir, cc, target, onBuild: note };
   return openKernels({ libraryPath: kernelLibrary, ...build });
 }

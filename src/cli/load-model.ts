@@ -15,7 +15,7 @@ import { findOrtLibrary, openableProviders } from "../runtime/ort-library.ts";
 import type { ModelRunner } from "../runtime/runner.ts";
 import { usableCores } from "./cores.ts";
 import { chooseDevices, choosePrecisions, type DeviceChoice } from "./device.ts";
-import { findKernels } from "./kernels.ts";
+import { findKernels, loweringFor } from "./kernels.ts";
 
 export interface LoadedModel {
   readonly manifest: Manifest;
@@ -47,7 +47,7 @@ export async function loadModel(config: Config, options: LoadOptions): Promise<L
   return firstThatWorks("device_unavailable", chooseDevices(config.device, FACTS), options.note, async (choice) => {
     const { device, reason } = choice;
     const kernels = (await mayUseKernels(config.model)) ? await findKernels(config, device, options.note) : undefined;
-    const lowering = kernels === undefined ? "plain" : "kernels";
+    const lowering = loweringFor(kernels);
     const { dir: artifactDir, manifest } = await findArtifact(config, { device, lowering }, options);
     checkChunk(config, manifest);
     const open = () =>

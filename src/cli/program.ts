@@ -12,7 +12,7 @@ import type { SignalSource } from "./shutdown.ts";
 import type { Terminal } from "./terminal.ts";
 
 const SOURCE_KEYS: readonly ConfigKey[] = ["model", "device", "precision", "allowNonFinite"];
-const KERNEL_KEYS: readonly ConfigKey[] = ["kernels", "kernelLibrary", "cCompiler", "cacheDir"];
+const KERNEL_KEYS: readonly ConfigKey[] = ["kernels", "kernelLibrary", "cCompiler", "nvcc", "cacheDir"];
 const MODEL_KEYS: readonly ConfigKey[] = [...SOURCE_KEYS, ...KERNEL_KEYS, "runtime", "threads"];
 const ALL_KEYS = configOptions.map(({ key }) => key);
 const MAX_INTEGER = 2 ** 31 - 1;
@@ -83,7 +83,7 @@ export function createProgram({ version, terminal, signals }: ProgramParts): Com
 
   const kernels = program.command("kernels").description("build the operators of our own ahead of time");
   kernels.option("--out <file>", "where to put the library; default: the cache");
-  addConfigOptions(kernels, ["cCompiler", "cacheDir"]).action(async (options) => {
+  addConfigOptions(kernels, ["device", "cCompiler", "nvcc", "cacheDir"]).action(async (options) => {
     const { kernels: run } = await import("./kernels.ts");
     await run(configFrom(options), options.out, terminal);
   });

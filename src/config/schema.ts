@@ -56,7 +56,7 @@ export const configSchema = z.strictObject({
     argument: "<native|portable>",
   }),
   kernels: oneOf("auto", "off").default("auto").meta({
-    description: "own operators on a CPU; auto takes them where they are built or a C compiler is there",
+    description: "own operators; auto takes them where they are built or a compiler for the device is there",
     argument: "<auto|off>",
   }),
   kernelLibrary: text("a file").optional().meta({
@@ -68,6 +68,11 @@ export const configSchema = z.strictObject({
     description: "C compiler that builds them into the cache",
     argument: "<command>",
     shownDefault: "$CC, or cc",
+  }),
+  nvcc: text("a command").meta({
+    description: "CUDA compiler that builds those for CUDA into the cache",
+    argument: "<command>",
+    shownDefault: "$CUDA_HOME/bin/nvcc, or nvcc",
   }),
   threads: integer(0, 1024).default(0).meta({ description: "threads of the runtime; 0 takes one per usable core" }),
   maxBatch: integer(1, 1024).default(32).meta({ description: "sequences that run together" }),

@@ -211,7 +211,13 @@ describe.skipIf(!hasCompiler)(`with ${CC} here`, () => {
 });
 
 describe("the program without kernels", () => {
-  const config = { kernels: "auto", kernelLibrary: undefined, runtime: "native", cCompiler: CC } as const;
+  const config = {
+    kernels: "auto",
+    kernelLibrary: undefined,
+    runtime: "native",
+    cCompiler: CC,
+    nvcc: "no-nvcc",
+  } as const;
 
   it.each([
     ["there is no compiler", { cCompiler: "no-such-compiler" }, /no C compiler: no-such-compiler is not found$/],
@@ -228,10 +234,24 @@ describe("the program without kernels", () => {
     expect(said[0]).not.toContain("\n");
   });
 
+  it("says so on CUDA, where there is no compiler for it", async () => {
+    const notes: string[] = [];
+    const options = { ...config, cacheDir: inFolder("cache-cuda") };
+    expect(await findKernels(options, "cuda", (message) => notes.push(message))).toBeUndefined();
+    expect(notes).toEqual(["no kernels, plain ONNX in their place: there is no CUDA compiler: no-nvcc is not found"]);
+  });
+
+  it.skipIf(!hasCompiler)("says so on CUDA of a library for CPUs", async () => {
+    const notes: string[] = [];
+    const { path: kernelLibrary } = await build({ sourceDir: fakeSources("for-cpus") });
+    const options = { ...config, cacheDir: inFolder("cache-cpu"), kernelLibrary };
+    expect(await findKernels(options, "cuda", (message) => notes.push(message))).toBeUndefined();
+    expect(notes).toEqual([expect.stringMatching(/plain ONNX.*has the kernels for cpu, not for cuda$/)]);
+  });
+
   it.each([
     ["they are off", { kernels: "off" }, "cpu"],
     ["the runner is the portable one", { runtime: "portable" }, "cpu"],
-    ["the device is not the CPU", {}, "cuda"],
   ] as const)("looks for none when %s", async (_, change, device) => {
     const cacheDir = inFolder("cache-untouched");
     const note = (message: string) => expect.fail(message);

@@ -9,6 +9,9 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { KERNELS_VERSION } from "../../src/model/artifact.ts";
+import { openKernels } from "../../src/runtime/native/kernel-library.ts";
+import { OrtApi } from "../../src/runtime/native/ort-api.ts";
 
 const CC = process.env.CC || "cc";
 const CXX = process.env.CXX || "c++";
@@ -33,6 +36,26 @@ beforeAll(async () => {
   folder = await mkdtemp(path.join(tmpdir(), "densemamba-kernels-cuda-"));
 });
 afterAll(() => rm(folder, { recursive: true, force: true }));
+
+it("ONNX Runtime makes the memory info of a device that is not there", () => {
+  const api = new OrtApi({ checked: true });
+  api.release(api.createCudaMemoryInfo());
+  api.assertNothingLive();
+});
+
+const nvcc = process.env.CUDA_HOME ? path.join(process.env.CUDA_HOME, "bin", "nvcc") : "nvcc";
+
+describe.runIf(spawnSync(nvcc, ["--version"]).status === 0)("nvcc", () => {
+  it("compiles the operators, to a library that loads without a device and is CUDA's alone", {
+    timeout: 240_000,
+  }, async () => {
+    const options = { sourceDir: "kernels", cacheDir: ".cache", cc: nvcc, target: "cuda" } as const;
+    const library = await openKernels({ ...options, libraryPath: undefined });
+    expect(library).toMatchObject({ instructionSet: "cuda", device: "cuda", version: KERNELS_VERSION });
+    const onCpu = openKernels({ ...options, libraryPath: library.path, target: "host" });
+    await expect(onCpu).rejects.toThrow("has the kernels for cuda, not for cpu");
+  });
+});
 
 describe.runIf(hasCompilers)("the operators in CUDA", () => {
   it("are some of those in C", () => {
@@ -66,7 +89,16 @@ __global__ void kernel(float *out) { ${body} }
 int main() { static float out[64], *to = out; DM_LAUNCH(kernel, dim3(1), dim3(${size}), (cudaStream_t)0, to); }`,
     );
     const program = `${source}.out`;
-    await run(CXX, ["-std=gnu++20", "-O1", "-DDM_ISA=emulated", "-DDM_CUDA_EMULATION", "-Ikernels", source, "-o", program]);
+    await run(CXX, [
+      "-std=gnu++20",
+      "-O1",
+      "-DDM_ISA=emulated",
+      "-DDM_CUDA_EMULATION",
+      "-Ikernels",
+      source,
+      "-o",
+      program,
+    ]);
     await expect(run(program, [])).rejects.toMatchObject({ stderr: expect.stringContaining("CUDA emulation: a ") });
   });
 });

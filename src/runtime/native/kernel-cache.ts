@@ -6,10 +6,11 @@ import { createHash } from "node:crypto";
 import { mkdir, mkdtemp, readFile, rename, rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { DenseMambaError } from "../../errors.ts";
+import { isCuda } from "./cuda-build.ts";
 import { buildKernels, buildSources, describeBuild, type KernelBuild, unavailable } from "./kernel-build.ts";
 import { checkKernelFile, sealKernelFile } from "./kernel-file.ts";
 
-export const LIBRARY_NAME = "libdensemamba-kernels.so";
+const LIBRARY_NAMES = { cpu: "libdensemamba-kernels.so", cuda: "libdensemamba-cuda.so" };
 
 export interface EnsureKernelsOptions extends KernelBuild {
   /** Created if missing; the libraries are in its folder `kernels`. */
@@ -25,7 +26,8 @@ export interface EnsureKernelsOptions extends KernelBuild {
 export async function ensureKernelLibrary(options: EnsureKernelsOptions): Promise<string> {
   const folder = resolve(options.cacheDir, "kernels"); // the linker runs elsewhere
   const dir = join(folder, (await hashBuild(options)).slice(0, 16));
-  const library = join(dir, LIBRARY_NAME);
+  const name = LIBRARY_NAMES[isCuda(options.target) ? "cuda" : "cpu"];
+  const library = join(dir, name);
   if (await isWhole(library)) return library;
 
   options.onBuild?.(`compiling the kernels with ${options.cc}`);
@@ -33,8 +35,8 @@ export async function ensureKernelLibrary(options: EnsureKernelsOptions): Promis
   try {
     const built = join(temporary, "built");
     await mkdir(built);
-    await buildKernels(options, join(built, LIBRARY_NAME), join(temporary, "objects"));
-    await sealKernelFile(join(built, LIBRARY_NAME));
+    await buildKernels(options, join(built, name), join(temporary, "objects"));
+    await sealKernelFile(join(built, name));
     if (await isWhole(library)) return library; // another process was faster
     // What is there is broken. Whoever has it loaded keeps it: the file lives on unnamed.
     await rename(dir, join(temporary, "replaced")).catch(() => undefined);

@@ -142,4 +142,9 @@ describe.runIf(canEmulateCuda)("the memory of a device", () => {
     await cuda.close();
     expect(cuda.numTaken()).toBe(0);
   });
+
+  it("is given back, with the session, when it is too small for the slots", async () => {
+    const opening = EmulatedCuda.open(sources[0]!.modelDir, "f32", { numSlots: 64, maxBytes: 50_000 });
+    await expect(opening).rejects.toMatchObject({ code: "runtime_fault" });
+  });
 });

@@ -2,9 +2,11 @@
  * Artifacts lowered for CUDA, run without a device: our own operators are the same source compiled for a CPU
  * (kernels/test/cuda_emulation.h), ONNX Runtime's are its CPU's, and the device's memory is the host's.
  */
+import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { rm } from "node:fs/promises";
 import { compileModel } from "../../src/compiler/compile.ts";
+import { DenseMambaError } from "../../src/errors.ts";
 import type { Precision } from "../../src/model/artifact.ts";
 import type { CudaMemory } from "../../src/runtime/native/cuda-memory.ts";
 import { NativeRunner } from "../../src/runtime/native/native-runner.ts";
@@ -26,11 +28,12 @@ export function emulatedKernels(): Promise<KernelLibrary> {
 }
 
 /** Counts what is taken and given back. */
-function counted(memory: CudaMemory): CudaMemory & { readonly numTaken: () => number } {
+function counted(memory: CudaMemory, maxBytes: number): CudaMemory & { readonly numTaken: () => number } {
   const taken = new Set<bigint>();
   return {
     ...memory,
     allocate(numBytes) {
+      if (numBytes > maxBytes) throw new DenseMambaError("runtime_fault", `CUDA cannot allocate ${numBytes} bytes`);
       const address = memory.allocate(numBytes);
       taken.add(address);
       return address;
@@ -49,14 +52,24 @@ export class EmulatedCuda {
   readonly numTaken: () => number;
   readonly #dir: string;
 
-  static async open(modelDir: string, precision: Precision, numSlots = 4): Promise<EmulatedCuda> {
+  /** `maxBytes`: of what one allocation may take. */
+  static async open(
+    modelDir: string,
+    precision: Precision,
+    { numSlots = 4, maxBytes = Number.POSITIVE_INFINITY } = {},
+  ): Promise<EmulatedCuda> {
     const artifactDir = temporaryFolder();
     await compileModel({ modelDir, precision, lowering: "cuda", outDir: artifactDir });
     const kernels = await emulatedKernels();
-    const memory = counted(kernels.memory!);
-    const runner = await NativeRunner.open({
+    const memory = counted(kernels.memory!, maxBytes);
+    const opening = NativeRunner.open({
       ...{ artifactDir, numSlots, numThreads: 1, device: "cuda", checked: true },
       kernels: { ...kernels, memory },
+    });
+    const runner = await opening.catch(async (error: unknown) => {
+      await rm(artifactDir, { recursive: true });
+      assert.equal(memory.numTaken(), 0, "memory was not given back");
+      throw error;
     });
     return new EmulatedCuda(runner, artifactDir, memory.numTaken);
   }

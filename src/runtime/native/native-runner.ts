@@ -40,7 +40,7 @@ export class NativeRunner implements ModelRunner {
 
   /**
    * Does not block the event loop while the model loads.
-   * @throws `invalid_artifact`, `device_unavailable`.
+   * @throws `invalid_artifact`, `device_unavailable`; `runtime_fault` if a device has not the memory for so many slots.
    */
   static async open(options: NativeRunnerOptions): Promise<NativeRunner> {
     const manifest = await readManifest(options.artifactDir);
@@ -55,7 +55,12 @@ export class NativeRunner implements ModelRunner {
     });
     const description = describeRunner("native", options, session.api.version, numThreads, manifest);
     const now = options.now ?? (() => performance.now());
-    return new NativeRunner(session, manifest, { numSlots: options.numSlots, description, now });
+    try {
+      return new NativeRunner(session, manifest, { numSlots: options.numSlots, description, now });
+    } catch (error) {
+      session.close(); // a device has not the memory for so many slots
+      throw error;
+    }
   }
 
   /** C objects not yet released; undefined unless opened `checked`. */

@@ -26,6 +26,16 @@ afterEach(() => {
 
 const tick = () => new Promise<void>((resolve) => setImmediate(resolve));
 
+/** Behind its first pieces, the last of them at 100 ms. */
+async function begin(): Promise<void> {
+  for (const atMs of [70, 80, 90, 100]) {
+    nowMs = atMs;
+    pace.request();
+    await tick();
+  }
+  flushes = [100];
+}
+
 it("flushes at the end of the tick after a silence, once for all that came in it", async () => {
   pace.request();
   pace.request();
@@ -34,9 +44,16 @@ it("flushes at the end of the tick after a silence, once for all that came in it
   expect(flushes).toEqual([100]);
 });
 
-it("gathers what follows within a few milliseconds, and forgets none of it", async () => {
-  pace.request();
-  await tick();
+it("lets none of its first pieces wait", async () => {
+  for (nowMs of [100, 100.1, 100.3, 100.4, 100.5]) {
+    pace.request();
+    await tick();
+  }
+  expect(flushes).toEqual([100, 100.1, 100.3, 100.4]);
+});
+
+it("gathers what follows soon after, and forgets none of it", async () => {
+  await begin();
   for (nowMs of [100.3, 104, 111.9]) pace.request();
   await tick();
   expect(flushes).toEqual([100]);
@@ -50,8 +67,7 @@ it("gathers what follows within a few milliseconds, and forgets none of it", asy
 });
 
 it("flushes at once when told, and not again for what was asked before", async () => {
-  pace.request();
-  await tick();
+  await begin();
   nowMs = 100.5;
   pace.request();
   pace.flushNow();
@@ -68,8 +84,7 @@ it.each([
   "writes the less often the more streams run, though not below a bound: $streams",
   async ({ streams, waitsUntilMs }) => {
     numRunning = streams;
-    pace.request();
-    await tick();
+    await begin();
     nowMs = 101;
     pace.request();
     vi.advanceTimersByTime(waitsUntilMs - 102);
@@ -80,8 +95,7 @@ it.each([
 );
 
 it("does not wait for the last of a gap", async () => {
-  pace.request();
-  await tick();
+  await begin();
   nowMs = 113;
   pace.request();
   await tick();

@@ -1,5 +1,5 @@
 /**
- * When to flush a stream: the first time at the end of the tick, then no more often than a screen is drawn, or less often where
+ * When to flush a stream: the first times at the end of the tick, then no more often than a screen is drawn, or less often where
  * many run. A write costs as much as a third of a small model's step, and wakes a reader who may take as much of the same
  * processors; nobody sees which of so many writes a second a token came with.
  */
@@ -12,6 +12,9 @@ const GAP_MS_PER_STREAM = 0.5;
 /** What would wait for no more than this share of the gap does not wait: a step of about its length needs no timer for each token. */
 const SLACK = 0.25;
 
+/** Before its first text a stream may have to tell of its beginning: none of that waits. */
+const NUM_AT_ONCE = 4;
+
 export interface FlushPaceOptions {
   readonly engine: { readonly load: EngineLoad };
   /** Monotonic, in milliseconds. */
@@ -23,6 +26,7 @@ export class FlushPace {
   readonly #engine: FlushPaceOptions["engine"];
   readonly #now: () => number;
   #flushedAtMs = Number.NEGATIVE_INFINITY;
+  #numFlushes = 0;
   #isScheduled = false;
   #timer: NodeJS.Timeout | undefined;
 
@@ -39,7 +43,7 @@ export class FlushPace {
     const gapMs = this.#gapMs();
     const waitMs = this.#flushedAtMs + gapMs - this.#now();
     // The next tick runs when the microtasks at hand are done: by then every event of this engine step has been pulled.
-    if (waitMs <= gapMs * SLACK) process.nextTick(() => this.flushNow());
+    if (this.#numFlushes < NUM_AT_ONCE || waitMs <= gapMs * SLACK) process.nextTick(() => this.flushNow());
     else this.#timer = setTimeout(() => this.flushNow(), waitMs);
   }
 
@@ -47,6 +51,7 @@ export class FlushPace {
     clearTimeout(this.#timer);
     this.#isScheduled = false;
     this.#flushedAtMs = this.#now();
+    this.#numFlushes++;
     this.#flush();
   }
 

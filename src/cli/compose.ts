@@ -157,7 +157,7 @@ export function checkFit(tokenizer: Tokenizer, { name, sizes }: Manifest): void 
 }
 
 function serverOptions(config: Config): ServerOptions {
-  const { apiKeys, metricsNeedKey, corsOrigins, trustRequestTemplates, heartbeatMs } = config;
+  const { apiKeys, metricsNeedKey, corsOrigins, trustRequestTemplates, heartbeatMs, streamGapMs } = config;
   const { maxBodyBytes, maxPromptTokens, maxOutputTokens } = config;
   return {
     ...DEFAULT_SERVER_OPTIONS,
@@ -166,6 +166,7 @@ function serverOptions(config: Config): ServerOptions {
     corsOrigins,
     trustRequestTemplates,
     heartbeatMs,
+    streamGapMs,
     limits: { ...DEFAULT_SERVER_OPTIONS.limits, maxBodyBytes, maxPromptTokens, maxOutputTokens },
     webSocket: {
       ...DEFAULT_SERVER_OPTIONS.webSocket,

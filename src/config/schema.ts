@@ -203,6 +203,11 @@ export const configSchema = z.strictObject({
     description: "silence on a stream after which a heartbeat is sent",
     argument: "<ms>",
   }),
+  streamGapMs: duration(0, 1000).default(16).meta({
+    description:
+      "how long a stream's tokens may gather for one write, up to three times that where many run; 0: not at all",
+    argument: "<ms>",
+  }),
   resumeMs: duration(0, 3_600_000).default(15_000).meta({
     description: "time that a stored response goes on for a client that lost its stream",
     argument: "<ms>",

@@ -115,6 +115,8 @@ export interface ServerOptions {
   /** Whether a request may bring its own `chat_template`: a template is a program, if one that runs in a sandbox. */
   readonly trustRequestTemplates: boolean;
   readonly heartbeatMs: number;
+  /** A running stream is written to no more often, and less often where many run. 0: each token by itself. */
+  readonly streamGapMs: number;
   /** A reader that takes nothing for so long loses its stream, and the slot is freed. */
   readonly stallTimeoutMs: number;
   readonly limits: RequestLimits;
@@ -178,6 +180,7 @@ export const DEFAULT_SERVER_OPTIONS: ServerOptions = {
   corsOrigins: [],
   trustRequestTemplates: false,
   heartbeatMs: 15_000,
+  streamGapMs: 16,
   stallTimeoutMs: 60_000,
   limits: {
     maxBodyBytes: 8 * 1024 * 1024,

@@ -11,7 +11,15 @@ beforeEach(() => {
   nowMs = 100;
   flushes = [];
   numRunning = 1;
-  pace = new FlushPace(() => flushes.push(nowMs), {
+  pace = open(16);
+});
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+function open(gapMs: number): FlushPace {
+  return new FlushPace(() => flushes.push(nowMs), {
+    gapMs,
     engine: {
       get load() {
         return { numRunning };
@@ -19,10 +27,7 @@ beforeEach(() => {
     },
     now: () => nowMs,
   });
-});
-afterEach(() => {
-  vi.useRealTimers();
-});
+}
 
 const tick = () => new Promise<void>((resolve) => setImmediate(resolve));
 
@@ -93,6 +98,17 @@ it.each([
     expect(flushes).toHaveLength(2);
   },
 );
+
+it("writes every token by itself where no gap is asked for", async () => {
+  pace = open(0);
+  numRunning = 1000;
+  await begin();
+  for (nowMs of [100.1, 100.2, 100.3]) {
+    pace.request();
+    await tick();
+  }
+  expect(flushes).toEqual([100, 100.1, 100.2, 100.3]);
+});
 
 it("does not wait for the last of a gap", async () => {
   await begin();

@@ -74,7 +74,7 @@ export class Responses {
       abort,
       unattended: unattended(args),
       options: this.#deps.options.resume,
-      pacing: { engine: this.#deps.engine },
+      pacing: { engine: this.#deps.engine, gapMs: this.#deps.options.streamGapMs },
       observer: this.#deps.observer,
       keep: async () => {
         await announced?.catch(() => {});

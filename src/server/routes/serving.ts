@@ -54,7 +54,7 @@ export async function answerSse(
     const usage = await pump(admitted, {
       renderer: renderer((json) => stream.data(json)),
       sink: stream,
-      pacing: { engine: deps.engine },
+      pacing: { engine: deps.engine, gapMs: deps.options.streamGapMs },
       onFailure: (error) => {
         abort();
         const fields = { err: error, requestId: context.get("requestId") };

@@ -5,10 +5,9 @@
  */
 import type { EngineLoad } from "../deps.ts";
 
-/** Sixty writes a second to one stream, twenty at least; and at most two thousand to all streams together. */
-const MIN_GAP_MS = 16;
-const MAX_GAP_MS = 48;
-const GAP_MS_PER_STREAM = 0.5;
+/** So many streams are written to at the pace that is asked for, more of them the less often, until each is by this factor. */
+const NUM_AT_FULL_PACE = 32;
+const MAX_SLOWDOWN = 3;
 /** What would wait for no more than this share of the gap does not wait: a step of about its length needs no timer for each token. */
 const SLACK = 0.25;
 
@@ -17,6 +16,8 @@ const NUM_AT_ONCE = 4;
 
 export interface FlushPaceOptions {
   readonly engine: { readonly load: EngineLoad };
+  /** Between two writes to a stream, where few run. 0: what there is to write goes at the end of the tick. */
+  readonly gapMs: number;
   /** Monotonic, in milliseconds. */
   readonly now?: () => number;
 }
@@ -24,15 +25,17 @@ export interface FlushPaceOptions {
 export class FlushPace {
   readonly #flush: () => void;
   readonly #engine: FlushPaceOptions["engine"];
+  readonly #leastGapMs: number;
   readonly #now: () => number;
   #flushedAtMs = Number.NEGATIVE_INFINITY;
   #numFlushes = 0;
   #isScheduled = false;
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(flush: () => void, { engine, now = () => performance.now() }: FlushPaceOptions) {
+  constructor(flush: () => void, { engine, gapMs, now = () => performance.now() }: FlushPaceOptions) {
     this.#flush = flush;
     this.#engine = engine;
+    this.#leastGapMs = gapMs;
     this.#now = now;
   }
 
@@ -57,6 +60,6 @@ export class FlushPace {
 
   #gapMs(): number {
     const { numRunning } = this.#engine.load;
-    return Math.min(MAX_GAP_MS, Math.max(MIN_GAP_MS, numRunning * GAP_MS_PER_STREAM));
+    return this.#leastGapMs * Math.min(MAX_SLOWDOWN, Math.max(1, numRunning / NUM_AT_FULL_PACE));
   }
 }

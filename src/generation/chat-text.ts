@@ -6,6 +6,7 @@
 import type { ChatRenderer } from "../tokenizer/chat-template.ts";
 import { type Conversation, hashOf, newText, type TextSoFar } from "./conversation.ts";
 import type { ChatMessage, Prompt } from "./events.ts";
+import { countMessages } from "./passages.ts";
 
 export type ChatPrompt = Extract<Prompt, { type: "chat" }>;
 
@@ -43,7 +44,7 @@ export class ChatText {
     if (kept.tailUnder === undefined) return newText(kept, await this.whole());
     if (kept.tailUnder !== this.#under()) return undefined;
     // The last kept message is the answer: its end, and how it is closed, the state may not have read yet.
-    const tail = this.#tail(kept.messages.length - 1);
+    const tail = this.#tail(countMessages(kept.passages) - 1);
     return tail === undefined ? undefined : newText(kept, tail);
   }
 

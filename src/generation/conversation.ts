@@ -6,11 +6,13 @@ import { createHash } from "node:crypto";
 import { z } from "zod";
 import { DenseMambaError } from "../errors.ts";
 import type { Snapshot } from "../session/store.ts";
+import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { ChatMessage } from "./events.ts";
+import { countMessages, countTokens, type Passage, passageList, textOf, toPassage } from "./passages.ts";
 
 const conversation = z.object({
   numPreambleTokens: z.int().min(0),
-  messages: z.array(z.object({ role: z.string(), content: z.string(), name: z.string().optional() })),
+  passages: passageList,
   textLength: z.int().min(0),
   textHash: z.string(),
   tailUnder: z.string().optional(),
@@ -21,13 +23,11 @@ const conversation = z.object({
 
 /** JSON-serialisable: the `conversation` of a snapshot. */
 export interface Conversation {
-  /** How many of the kept tokens stand before the first of `messages`: plain completions on the same session. */
+  /** How many of the kept tokens stand before the first message: plain completions on the same session. */
   readonly numPreambleTokens: number;
-  readonly messages: readonly ChatMessage[];
-  /**
-   * Of exactly what the kept tokens behind the preamble say, as it was rendered: messages and answers. The messages alone
-   * are kept as text; rendered again, they are compared with these.
-   */
+  /** The messages, over the tokens behind the preamble. */
+  readonly passages: readonly Passage[];
+  /** Of exactly what those tokens say, as it was rendered: the messages, rendered again, are compared with it. */
   readonly textLength: number;
   readonly textHash: string;
   /**
@@ -82,7 +82,14 @@ export function newText(kept: Pick<Conversation, "textLength" | "textHash">, ren
 /** A conversation whose answer is still to come. */
 export type ConversationSoFar = { readonly type: "completion" } | ({ readonly type: "chat" } & ChatSoFar);
 
-type ChatSoFar = Pick<Conversation, "numPreambleTokens" | "messages"> & TextSoFar;
+type ChatSoFar = Pick<Conversation, "numPreambleTokens"> &
+  TextSoFar & {
+    /** All of them. */
+    readonly messages: readonly ChatMessage[];
+    /** Those of the conversation that is gone on with: of the first messages and tokens. */
+    readonly passages: readonly Passage[];
+    readonly continuesFinalMessage: boolean;
+  };
 
 /** That of all tokens behind the preamble and before the answer; with `tailUnder` only its end, as in `Conversation`. */
 export type TextSoFar = Pick<Conversation, "tailUnder"> & { readonly text: string };
@@ -90,21 +97,31 @@ export type TextSoFar = Pick<Conversation, "tailUnder"> & { readonly text: strin
 export interface Answer {
   /** All tokens that are kept, from the very beginning to the end of the answer. */
   readonly tokenIds: readonly number[];
+  /** How many of them stand before the answer. */
+  readonly numPromptTokens: number;
   /** What the client was shown. */
   readonly shown: string;
-  /** What the kept tokens of the answer say: stop strings and special tokens too. */
-  readonly kept: string;
-  readonly continuesFinalMessage: boolean;
 }
 
 /** After a completion everything so far is preamble: no template will ever render it. */
-export function conclude(soFar: ConversationSoFar, answer: Answer) {
-  if (soFar.type === "completion") return { numPreambleTokens: answer.tokenIds.length, messages: [], ...textMark("") };
-  const { numPreambleTokens, messages, text, tailUnder } = soFar;
+export function conclude(tokenizer: Pick<Tokenizer, "stream">, soFar: ConversationSoFar, answer: Answer) {
+  const { tokenIds, numPromptTokens, shown } = answer;
+  if (soFar.type === "completion") return { numPreambleTokens: tokenIds.length, passages: [], ...textMark("") };
+  const { numPreambleTokens, text, tailUnder } = soFar;
+  const stretch = { tokenIds, begin: numPromptTokens, end: tokenIds.length };
+  // What the tokens of the answer say: stop strings and special tokens too.
+  const said = textOf(tokenizer, stretch);
+  const passages = soFar.continuesFinalMessage
+    ? continued(tokenizer, soFar, answer)
+    : [
+        ...soFar.passages,
+        ...promptPassages(tokenizer, soFar, answer),
+        toPassage(stretch, said, [{ role: "assistant", content: shown }]),
+      ];
   return {
     numPreambleTokens,
-    messages: withAnswer(messages, answer),
-    ...textMark(text + answer.kept),
+    passages,
+    ...textMark(text + said),
     ...(tailUnder !== undefined && { tailUnder }),
   };
 }
@@ -119,12 +136,30 @@ export function hashOf(text: string): string {
   return createHash("sha256").update(text).digest("base64url").slice(0, 22);
 }
 
-function withAnswer(messages: readonly ChatMessage[], answer: Answer): readonly ChatMessage[] {
-  const last = messages.at(-1);
-  if (!answer.continuesFinalMessage || last === undefined) {
-    return [...messages, { role: "assistant", content: answer.shown }];
-  }
-  return [...messages.slice(0, -1), { ...last, content: last.content + answer.shown }];
+/** The messages that came with the request. */
+function promptPassages(
+  tokenizer: Pick<Tokenizer, "stream">,
+  { numPreambleTokens, passages, messages }: ChatSoFar,
+  { tokenIds, numPromptTokens }: Answer,
+): readonly Passage[] {
+  const stretch = { tokenIds, begin: numPreambleTokens + countTokens(passages), end: numPromptTokens };
+  if (stretch.begin === stretch.end) return [];
+  return [toPassage(stretch, textOf(tokenizer, stretch), messages.slice(countMessages(passages)))];
+}
+
+/** The last message goes on in the answer: from where its passage begins, all is one. */
+function continued(
+  tokenizer: Pick<Tokenizer, "stream">,
+  { numPreambleTokens, passages, messages }: ChatSoFar,
+  { tokenIds, shown }: Answer,
+): readonly Passage[] {
+  const last = messages.at(-1) ?? { role: "assistant", content: "" };
+  const whole = [...messages.slice(0, -1), { ...last, content: last.content + shown }];
+  let numBefore = passages.length;
+  while (countMessages(passages.slice(0, numBefore)) >= whole.length) numBefore--;
+  const before = passages.slice(0, numBefore);
+  const stretch = { tokenIds, begin: numPreambleTokens + countTokens(before), end: tokenIds.length };
+  return [...before, toPassage(stretch, textOf(tokenizer, stretch), whole.slice(countMessages(before)))];
 }
 
 /** Clients trim answers before they send them back, and templates trim them too. */

@@ -254,7 +254,7 @@ export class Conversations {
   }
 
   #emptyHead(): Head {
-    const conversation = { numPreambleTokens: 0, messages: [], ...textMark(""), createdAtMs: 0, lastUsedAtMs: 0 };
+    const conversation = { numPreambleTokens: 0, passages: [], ...textMark(""), createdAtMs: 0, lastUsedAtMs: 0 };
     return { snapshot: statelessSnapshot(this.#modelHash, conversation), conversation };
   }
 

@@ -9,6 +9,7 @@ import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { type ChatPrompt, ChatText, renderChat } from "./chat-text.ts";
 import { type ConversationSoFar, type Head, newMessages } from "./conversation.ts";
 import type { ChatMessage, GenerationRequest, Prompt } from "./events.ts";
+import { messagesOf } from "./passages.ts";
 
 /** Ready for the engine. */
 export interface PreparedPrompt {
@@ -92,18 +93,20 @@ async function prepareChat(
   options: PromptOptions,
   head: Head | undefined,
 ): Promise<PreparedPrompt> {
-  const { numPreambleTokens = 0, messages: history = [] } = head?.conversation ?? {};
+  const { numPreambleTokens = 0, passages = [] } = head?.conversation ?? {};
+  const history = head ? messagesOf(context.tokenizer, passages, head.snapshot.tokenIds, numPreambleTokens) : [];
   const messages = [...history, ...newMessages(history, prompt.messages)];
   const chat = new ChatText(context.renderer, prompt, messages, { withoutBos: numPreambleTokens > 0 });
-  const conversation = { type: "chat", numPreambleTokens, messages, ...(await chat.soFar()) } as const;
+  const { continueFinalMessage: continuesFinalMessage } = prompt;
+  const soFar = { type: "chat", numPreambleTokens, messages, continuesFinalMessage, ...(await chat.soFar()) } as const;
   const stopStrings = context.renderer.stopStrings(prompt.template);
-  const details = { context, options, param: "messages", stopStrings, conversation };
+  const details = { context, options, param: "messages", stopStrings, conversation: { ...soFar, passages: [] } };
 
   const rest = head && (await chat.behind(head.conversation));
   if (head !== undefined && rest !== undefined) {
     const ids = await context.tokenizer.encodeContinuation(rest);
     if (ids !== undefined && (ids.length > 0 || hasUnreadToken(head))) {
-      return assemble(head, ids, { ...details, text: rest });
+      return assemble(head, ids, { ...details, text: rest, conversation: { ...soFar, passages } });
     }
   }
   // Nothing is kept, or the template shows the past otherwise than the state has read it: correct, though slow.

@@ -6,7 +6,7 @@
  *   8  magic "DSMSTATE"
  *   4  format version             4  precision of the state: 0 f32, 1 f16
  *   4  bytes of the model hash (UTF-8)
- *   4  number of token ids        4  bytes of the conversation (UTF-8 JSON; 0: undefined)
+ *   4  number of token ids        4  bytes of the conversation (UTF-8 JSON, deflated; 0: undefined)
  *   4  bytes of the sampler (UTF-8 JSON; 0: undefined)
  *   8  position                   8  bytes of the state, as it is stored
  *   8  revision (0: none)         8  when it expires, ms since 1970 (0: never)
@@ -15,13 +15,14 @@
  */
 import { strict as assert } from "node:assert";
 import { createHash } from "node:crypto";
+import { deflateRawSync, inflateRawSync } from "node:zlib";
 import { DenseMambaError } from "../errors.ts";
 import { MAX_F16, narrowF16, widen } from "../model/dtypes.ts";
 import type { SamplerState, Snapshot } from "./store.ts";
 import { tokenBytes, tokensOf } from "./token-bytes.ts";
 
 const MAGIC = Buffer.from("DSMSTATE");
-const FORMAT_VERSION = 2;
+const FORMAT_VERSION = 3;
 const HEADER_BYTES = 64;
 const CHECKSUM_BYTES = 32;
 const REVISION_AT = 48;
@@ -30,7 +31,7 @@ const EXPIRY_AT = 56;
 /** What `revisionIn` needs of a snapshot. */
 export const REVISION_BYTES = REVISION_AT + 8;
 
-/** Far more text and token ids than a session comes to: 16 million tokens, or 64 MiB of each. */
+/** Far more text and token ids than a session comes to: 16 million tokens, or 64 MiB of each. Text counts as it is unpacked. */
 const MAX_EXTRA_BYTES = 128 * 2 ** 20;
 
 /** What the state is stored in. f16 halves the bytes and is not exact: docs/state.md says what it costs. */
@@ -65,7 +66,8 @@ export function encodeSnapshot(
   const half = wanted === "f16" ? toF16(snapshot.state) : undefined;
   const state = half ?? snapshot.state;
   const modelHash = Buffer.from(snapshot.modelHash);
-  const conversation = Buffer.from(JSON.stringify(snapshot.conversation) ?? "");
+  const json = Buffer.from(JSON.stringify(snapshot.conversation) ?? "");
+  const conversation = json.length === 0 ? json : deflateRawSync(json);
   const sampler = Buffer.from(JSON.stringify(snapshot.sampler) ?? "");
   const tokensAt = HEADER_BYTES + state.length;
   const modelHashAt = tokensAt + tokenIds.length * 4;
@@ -73,10 +75,11 @@ export function encodeSnapshot(
   const samplerAt = conversationAt + conversation.length;
   const checksumAt = samplerAt + sampler.length;
   const maxBytes = maxSnapshotBytes({ stateBytes: snapshot.state.length });
-  if (checksumAt + CHECKSUM_BYTES > maxBytes) {
+  const unpackedBytes = checksumAt + CHECKSUM_BYTES - conversation.length + json.length;
+  if (Math.max(checksumAt + CHECKSUM_BYTES, unpackedBytes) > maxBytes) {
     throw new DenseMambaError(
       "invalid_value",
-      `a snapshot of ${checksumAt + CHECKSUM_BYTES} bytes cannot be kept: one of this model has at most ${maxBytes}`,
+      `a snapshot of ${unpackedBytes} bytes cannot be kept: one of this model has at most ${maxBytes}`,
     );
   }
 
@@ -129,7 +132,7 @@ export function decodeSnapshot(bytes: Uint8Array, model: SnapshotModel): Snapsho
     tokenIds: tokensOf(bytes.subarray(tokensAt, modelHashAt)),
     position,
     state: precision === "f16" ? fromF16(stored) : stored,
-    conversation: parseJson("conversation", buffer.toString("utf8", conversationAt, samplerAt)),
+    conversation: parseJson("conversation", inflate(buffer.subarray(conversationAt, samplerAt))),
     ...(sampler !== undefined && { sampler }),
     ...(revision > 0 && { revision }),
     ...(expiresAtMs > 0 && { expiresAtMs }),
@@ -228,6 +231,15 @@ function parseSampler(given: unknown): SamplerState | undefined {
     return { seed, numDraws };
   }
   throw invalid(`holds a sampler without a seed and a number of draws: ${JSON.stringify(given).slice(0, 100)}`);
+}
+
+function inflate(packed: Buffer): string {
+  if (packed.length === 0) return "";
+  try {
+    return inflateRawSync(packed, { maxOutputLength: MAX_EXTRA_BYTES }).toString("utf8");
+  } catch (cause) {
+    throw invalid(`holds a conversation that does not unpack to at most ${MAX_EXTRA_BYTES} bytes`, cause);
+  }
 }
 
 function parseJson(what: "conversation" | "sampler", json: string): unknown {

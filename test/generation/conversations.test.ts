@@ -39,7 +39,7 @@ const tokensUpTo = (length: number) => Array.from({ length }, (_, i) => i);
 const session = (id: string) => ({ type: "session", id }) as const;
 
 function head(modelHash: string, tokenIds: readonly number[], createdAtMs = 5, lastUsedAtMs = 9) {
-  const conversation = { numPreambleTokens: 1, messages: [], ...textMark("p"), createdAtMs, lastUsedAtMs };
+  const conversation = { numPreambleTokens: 1, passages: [], ...textMark("p"), createdAtMs, lastUsedAtMs };
   const snapshot = { modelHash, tokenIds, position: tokenIds.length - 1, state: new Uint8Array(24), conversation };
   return { snapshot, conversation };
 }

@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import type { Conversation } from "../../src/generation/conversation.ts";
 import { MemoryStore } from "../../src/session/memory-store.ts";
-import { chat, EOS, fold, makeGenerator, request, tinyTokenizer } from "../helpers/generation-harness.ts";
+import { chat, EOS, fold, keptMessages, makeGenerator, request, tinyTokenizer } from "../helpers/generation-harness.ts";
 import { NaivePrefixCache } from "../helpers/naive-prefix-cache.ts";
 import { ScriptedEngine } from "../helpers/scripted-engine.ts";
 
@@ -36,7 +36,7 @@ async function startChat(template: string) {
     return { ids: accepted.prompts[0]!.tokenIds, usage, text: choices[0]!.text };
   };
   const kept = async () => (await store.get("session::s"))!;
-  return { say, kept, store, engine };
+  return { say, kept, store, engine, tokenizer };
 }
 
 /** A long past is an array that every copy of costs milliseconds. */
@@ -65,7 +65,7 @@ test("every turn reads what rendering all of the conversation would have had it 
     fc.asyncProperty(fc.array(turn, { minLength: 2, maxLength: 6 }), async (turns) => {
       const [one, other] = [await startChat(APART), await startChat(TOGETHER)];
       for (const { kind, words, instructions, stopStrings } of turns) {
-        const { messages } = (await one.kept()).conversation as Conversation;
+        const messages = keptMessages(one.tokenizer, await one.kept());
         const given = kind === "again" ? [...messages, ...words] : kind === "nothing" ? [] : words;
         const isOpen = kind.startsWith("goes on");
         const prompt = {
@@ -76,7 +76,7 @@ test("every turn reads what rendering all of the conversation would have had it 
         expect(await one.say(prompt, { stopStrings })).toEqual(await other.say(prompt, { stopStrings }));
         const [kept, expected] = [await one.kept(), await other.kept()];
         expect(kept.tokenIds).toEqual(expected.tokenIds);
-        expect((kept.conversation as Conversation).messages).toEqual((expected.conversation as Conversation).messages);
+        expect(keptMessages(one.tokenizer, kept)).toEqual(keptMessages(other.tokenizer, expected));
       }
     }),
     { numRuns: 60 },
@@ -91,9 +91,9 @@ test.each([
   const { say, kept, store } = await startChat(template);
   await say(chat("a".repeat(100)));
   const { conversation, ...snapshot } = await kept();
-  const { messages, ...rest } = conversation as Conversation;
-  const altered = [{ ...messages[0]!, content: "b" }, ...messages.slice(1)];
-  await store.put("session::s", { ...snapshot, conversation: { ...rest, messages: altered } });
+  const { passages, ...rest } = conversation as Conversation;
+  const altered = [{ ...passages[0]!, messages: chat("b").messages }, ...passages.slice(1)];
+  await store.put("session::s", { ...snapshot, conversation: { ...rest, passages: altered } });
   const second = await say(chat("world"));
   expect(second).toMatchObject({ usage: { cachedTokens: isEndEnough ? snapshot.position : 0 } });
 });

@@ -1,6 +1,7 @@
 /** What generation tests share: requests with defaults, a generator around an engine, and the fold of its events. */
 import type { SequenceEngine } from "../../src/generation/admission.ts";
 import type { GenerationLimits } from "../../src/generation/check-request.ts";
+import type { Conversation } from "../../src/generation/conversation.ts";
 import type {
   ChatMessage,
   GenerationEvent,
@@ -9,10 +10,11 @@ import type {
   Prompt,
 } from "../../src/generation/events.ts";
 import { Generator } from "../../src/generation/generator.ts";
+import { messagesOf } from "../../src/generation/passages.ts";
 import type { PrefixStates } from "../../src/generation/prefix-reuse.ts";
 import { GREEDY } from "../../src/sampling/params.ts";
 import { MemoryStore } from "../../src/session/memory-store.ts";
-import type { StateStore } from "../../src/session/store.ts";
+import type { Snapshot, StateStore } from "../../src/session/store.ts";
 import { loadTokenizer } from "../../src/tokenizer/load.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { fakeManifest } from "./fake-runner.ts";
@@ -126,4 +128,10 @@ export async function until(isSo: () => boolean): Promise<void> {
     await new Promise((resolve) => setImmediate(resolve));
   }
   throw new Error(`it never came to: ${isSo}`);
+}
+
+/** The messages of a session as it was kept. */
+export function keptMessages(tokenizer: Tokenizer, { conversation, tokenIds }: Snapshot): ChatMessage[] {
+  const { passages, numPreambleTokens } = conversation as Conversation;
+  return messagesOf(tokenizer, passages, tokenIds, numPreambleTokens);
 }

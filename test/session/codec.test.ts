@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { deflateRawSync } from "node:zlib";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import {
@@ -53,6 +54,13 @@ function forge(change: (bytes: Buffer) => void): Uint8Array {
   return bytes;
 }
 
+function withConversation(packed: Buffer): Uint8Array {
+  const bytes = Buffer.from(encodeSnapshot({ ...small, conversation: undefined }));
+  bytes.writeUInt32LE(packed.length, 24);
+  const content = Buffer.concat([bytes.subarray(0, -32), packed]);
+  return Buffer.concat([content, createHash("sha256").update(content).digest()]);
+}
+
 test("decoding gives back what was encoded", () => {
   fc.assert(
     fc.property(snapshotArbitrary, fc.nat(7), (snapshot, offset) => {
@@ -78,7 +86,7 @@ test("any changed byte is refused", () => {
         expect.objectContaining({ code: "invalid_snapshot" }),
       );
       // What calls itself another version's cannot be judged.
-      expect(isDamaged(bytes)).toBe(bytes.readUInt32LE(8) === 2);
+      expect(isDamaged(bytes)).toBe(bytes.readUInt32LE(8) === 3);
     }),
     { numRuns: 500 },
   );
@@ -106,7 +114,7 @@ describe("with a right checksum, the message names the bound and the value", () 
         forge((bytes) => bytes.writeUInt32LE(9, 8)),
         model,
       ),
-    ).toThrow("format version 9; this server reads 2");
+    ).toThrow("format version 9; this server reads 3");
   });
 
   test("a state of another size", () => {
@@ -166,8 +174,15 @@ describe("with a right checksum, the message names the bound and the value", () 
   });
 
   test("a conversation that is not JSON", () => {
-    const forged = forge((bytes) => bytes.write("x", bytes.length - 33));
-    expect(() => decodeSnapshot(forged, model)).toThrow("not JSON");
+    expect(() => decodeSnapshot(withConversation(deflateRawSync("{")), model)).toThrow("not JSON");
+  });
+
+  test("a conversation that cannot be unpacked, or unpacks to far too much", () => {
+    for (const packed of [Buffer.from([7]), deflateRawSync(Buffer.alloc(2 ** 27 + 1))]) {
+      expect(() => decodeSnapshot(withConversation(packed), model)).toThrow(
+        "does not unpack to at most 134217728 bytes",
+      );
+    }
   });
 
   test("something else altogether", () => {
@@ -231,7 +246,7 @@ test("what is kept of a session of the default model is its state, its ids, and 
     tokenIds,
     position: 7999,
     state: new Uint8Array(stateBytes),
-    conversation: { createdAtMs: 1_700_000_000_000, lastUsedAtMs: 1_700_000_000_000, messages: [] },
+    conversation: { createdAtMs: 1_700_000_000_000, lastUsedAtMs: 1_700_000_000_000, passages: [] },
     sampler: { seed: 123456789, numDraws: 4000 },
     revision: 12,
   };

@@ -7,8 +7,9 @@ import fc from "fast-check";
 import { afterEach, describe, expect, test } from "vitest";
 import { fileStem } from "../../src/session/disk-file.ts";
 import { DiskStore, type DiskStoreOptions } from "../../src/session/disk-store.ts";
+import type { Snapshot } from "../../src/session/store.ts";
 import { FakeClock } from "../helpers/clock.ts";
-import { describesAStore, keysOf, MODEL, snapshot } from "./store-contract.ts";
+import { describesAStore, keysOf, MODEL, snapshot, snapshotOf } from "./store-contract.ts";
 
 const cleanups: (() => Promise<unknown>)[] = [];
 afterEach(async () => {
@@ -124,7 +125,7 @@ test("whatever is put, read, deleted and reopened: what is kept is the last put 
       const options = { nowMs: clock.nowMs, maxBytes: 6 * 4096 };
       let store = await open(dir, options);
       /** Text and blocks by key, the least recently used first. */
-      const expected = new Map<string, { text: string; numBlocks: number }>();
+      const expected = new Map<string, { given: Snapshot; numBlocks: number }>();
       for (const { type, key, numBlocks } of steps) {
         clock.advance(120_000);
         if (type === "reopen") {
@@ -133,16 +134,16 @@ test("whatever is put, read, deleted and reopened: what is kept is the last put 
         } else if (type === "delete") expect(await store.delete(key)).toBe(expected.delete(key));
         else if (type === "get") {
           const kept = expected.get(key);
-          expect(((await store.get(key))?.conversation as { text: string })?.text).toBe(kept?.text);
+          expect((await store.get(key))?.tokenIds.length).toBe(kept?.given.tokenIds.length);
           if (kept !== undefined && expected.delete(key)) expected.set(key, kept);
         } else {
-          const text = "x".repeat(numBlocks * 4096 - 1000);
+          const given = snapshotOf(numBlocks * 4096 - 1000);
           // What is replaced still takes its place while it is.
           const taken = () => [...expected.values()].reduce((sum, entry) => sum + entry.numBlocks, numBlocks);
           for (const oldest of [...expected.keys()]) if (taken() > 6 && oldest !== key) expected.delete(oldest);
-          await store.put(key, snapshot(text), { isCache: true });
+          await store.put(key, given, { isCache: true });
           expected.delete(key);
-          expected.set(key, { text, numBlocks });
+          expected.set(key, { given, numBlocks });
           // Files' dates are the system's: as if it had been written now. What it replaces may just be going.
           for (const name of await filesIn(dir)) {
             if (!name.startsWith(fileStem(key))) continue;
@@ -184,7 +185,7 @@ test("reading while it is replaced gives the old one or the new one", async () =
 test("what exceeds the bound alone is refused with both numbers, and what was there stays", async () => {
   const store = await open(await newFolder(), { maxBytes: 4096 });
   await store.put("a", snapshot());
-  const large = store.put("a", snapshot("x".repeat(5000)));
+  const large = store.put("a", snapshotOf(5000));
   await expect(large).rejects.toThrow(
     "a snapshot of 8192 bytes cannot be kept: the disk store holds at most 4096 bytes",
   );
@@ -272,7 +273,7 @@ test("another version's snapshot is refused, says which, and stays, for it may b
   bytes.writeUInt32LE(9, bytes.indexOf("DSMSTATE") + 8);
   await writeFile(file, bytes);
   const after = await open(dir);
-  for (let i = 0; i < 2; i++) await expect(after.get("a")).rejects.toThrow("format version 9; this server reads 2");
+  for (let i = 0; i < 2; i++) await expect(after.get("a")).rejects.toThrow("format version 9; this server reads 3");
   expect(await after.delete("a")).toBe(true);
 });
 

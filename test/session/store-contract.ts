@@ -16,6 +16,11 @@ export function snapshot(text: unknown = "hello", overrides: Partial<Snapshot> =
   };
 }
 
+/** Of so many bytes, and a few hundred, in any store that writes it down: text is packed, token ids are not. */
+export function snapshotOf(numBytes: number): Snapshot {
+  return snapshot(`${numBytes} bytes`, { tokenIds: Array.from({ length: numBytes / 4 }, () => 1) });
+}
+
 export interface OpenStore {
   readonly store: StateStore;
   /** Moves the store's clock on; for a real server's, waits: then more time may have passed than was asked for. */

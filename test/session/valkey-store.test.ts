@@ -4,7 +4,7 @@ import { Redis } from "ioredis";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { ValkeyStore, type ValkeyStoreOptions } from "../../src/session/valkey-store.ts";
 import { ValkeyServer, WITHOUT_VALKEY } from "../helpers/valkey-server.ts";
-import { describesAStore, keysOf, MODEL, snapshot } from "./store-contract.ts";
+import { describesAStore, keysOf, MODEL, snapshot, snapshotOf } from "./store-contract.ts";
 
 const cleanups: (() => Promise<unknown> | unknown)[] = [];
 afterEach(async () => {
@@ -152,7 +152,7 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`over a real server${WITHOUT_VALKEY}`, ()
     const store = await open({ url: full.url });
     await store.put("small", snapshot());
     const fill = async () => {
-      for (let i = 0; i < 20; i++) await store.put(`${i}`, snapshot("x".repeat(500_000)));
+      for (let i = 0; i < 20; i++) await store.put(`${i}`, snapshotOf(500_000));
     };
     await expect(fill()).rejects.toThrow(/cannot be used: .*OOM/);
     expect(await store.get("small")).toMatchObject(snapshot());

@@ -1,0 +1,101 @@
+/**
+ * The messages of a kept conversation, without their text where its tokens say it: kept is where each stands in the text of
+ * a passage, a stretch of tokens. Passages follow one another, so that a message is read without decoding the others. Pure.
+ */
+import { z } from "zod";
+import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import type { ChatMessage } from "./events.ts";
+
+const who = { role: z.string(), name: z.string().optional() };
+const keptMessage = z.union([
+  z.object({ ...who, content: z.string() }),
+  z.object({ ...who, at: z.int().min(0), length: z.int().min(0) }),
+]);
+
+/** Checks what a snapshot holds: a list of passages. */
+export const passageList = z.array(z.object({ numTokens: z.int().min(0), messages: z.array(keptMessage) }));
+
+/** JSON-serialisable. */
+export interface Passage {
+  readonly numTokens: number;
+  readonly messages: readonly KeptMessage[];
+}
+
+/** By its content, or by where it stands: UTF-16 units of the passage's text, special tokens included. */
+export type KeptMessage =
+  | ChatMessage
+  | (Omit<ChatMessage, "content"> & { readonly at: number; readonly length: number });
+
+/** Tokens `begin` to `end` of a conversation. */
+export interface Stretch {
+  readonly tokenIds: readonly number[];
+  readonly begin: number;
+  readonly end: number;
+}
+
+/** Far more than decoding looks back: it asks for the last character, and whether there is any text. */
+const CONTEXT_TOKENS = 256;
+
+/** What the tokens say, special ones included, behind those that precede them. */
+export function textOf(tokenizer: Pick<Tokenizer, "stream">, { tokenIds, begin, end }: Stretch): string {
+  const contextIds = tokenIds.slice(Math.max(0, begin - CONTEXT_TOKENS), begin);
+  const stream = tokenizer.stream({ skipSpecialTokens: false, contextIds });
+  let text = "";
+  for (let i = begin; i < end; i++) text += stream.push(tokenIds[i]!);
+  return text + stream.flush();
+}
+
+/** @param text of the stretch, as `textOf` has it. What it does not say of the messages is kept as their content. */
+export function toPassage(
+  { begin, end }: Omit<Stretch, "tokenIds">,
+  text: string,
+  said: readonly ChatMessage[],
+): Passage {
+  let from = 0;
+  const messages = said.map(({ role, name, content }) => {
+    const by = { role, ...(name !== undefined && { name }) };
+    const at = text.indexOf(content, from);
+    if (at === -1) return { ...by, content };
+    from = at + content.length;
+    return { ...by, at, length: content.length };
+  });
+  return { numTokens: end - begin, messages };
+}
+
+/**
+ * The messages again. Each is decoded when its content is looked at, and then with the others of its passage.
+ * @param tokenIds of the whole conversation
+ * @param begin where the first passage does
+ */
+export function messagesOf(
+  tokenizer: Pick<Tokenizer, "stream">,
+  passages: readonly Passage[],
+  tokenIds: readonly number[],
+  begin: number,
+): ChatMessage[] {
+  let end = begin;
+  return passages.flatMap(({ numTokens, messages }) => {
+    const stretch = { tokenIds, begin: end, end: end + numTokens };
+    end = stretch.end;
+    let text: string | undefined;
+    return messages.map((kept) => {
+      if ("content" in kept) return kept;
+      const { at, length, ...by } = kept;
+      return {
+        ...by,
+        get content() {
+          text ??= textOf(tokenizer, stretch);
+          return text.slice(at, at + length);
+        },
+      };
+    });
+  });
+}
+
+export function countMessages(passages: readonly Passage[]): number {
+  return passages.reduce((count, { messages }) => count + messages.length, 0);
+}
+
+export function countTokens(passages: readonly Passage[]): number {
+  return passages.reduce((count, { numTokens }) => count + numTokens, 0);
+}

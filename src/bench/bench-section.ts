@@ -8,7 +8,7 @@ import type { Section } from "./page/sections.ts";
 import { type Figure, formatTable } from "./report.ts";
 
 /** Suites that have a section of their own. */
-const OWN_SECTIONS: readonly string[] = ["state", "soak"];
+const OWN_SECTIONS: readonly string[] = ["million", "length", "state", "soak"];
 /** What every section opens with. */
 const PHYSICS = "machine";
 

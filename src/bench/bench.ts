@@ -9,6 +9,7 @@ import { describeMachine, formatMachine, type Machine } from "./machine.ts";
 import { type Figure, formatTable, holds } from "./report.ts";
 import { MAX_BATCH, withEngine } from "./rig.ts";
 import { benchInterference, benchStall } from "./suites/interference.ts";
+import { benchLength } from "./suites/length.ts";
 import { benchSession } from "./suites/session.ts";
 import { benchLinks, benchLowerings, benchShape } from "./suites/shape.ts";
 import { benchSoak } from "./suites/soak.ts";
@@ -16,7 +17,7 @@ import { benchState } from "./suites/state.ts";
 import { benchStreams } from "./suites/streams.ts";
 
 /** Those that take many minutes, run only when they are named. `million` is the session suite with a million tokens. */
-const LONG_SUITES = ["million", "state", "soak"] as const;
+const LONG_SUITES = ["million", "length", "state", "soak"] as const;
 export const SUITES = [
   "streams",
   "interference",
@@ -78,6 +79,8 @@ function runSuite(suite: Suite, context: BenchContext): Promise<Figure[]> {
       return withEngine(context, context.modelDir, (engine) => benchSession(engine, context.sessionTokens, 0.97));
     case "million":
       return withEngine(context, context.modelDir, (engine) => benchSession(engine, MILLION, 0.99));
+    case "length":
+      return benchLength(context);
     case "shape":
       return benchShape(context);
     case "links":

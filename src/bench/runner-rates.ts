@@ -68,10 +68,25 @@ export async function comparePrefillMs(
   return { aMs: median(aMs), bMs: median(bMs) };
 }
 
+/** Milliseconds of each of `numRuns` decode steps of one sequence, behind a few that warm up. */
+export function timeDecodeSteps(
+  runner: ModelRunner,
+  numRuns: number,
+  { firstSlot }: Pick<RunInput, "firstSlot">,
+): Promise<number[]> {
+  return timeRuns(runner, { ...decodeInput(1), firstSlot }, numRuns);
+}
+
 /** Milliseconds. */
 async function timePrefill(runner: ModelRunner, numTokens: number, chunk: number): Promise<number> {
   await runner.clearSlot(0);
   const startMs = performance.now();
+  await readPrompt(runner, numTokens, chunk);
+  return performance.now() - startMs;
+}
+
+/** Slot 0 goes on with so many tokens, `chunk` of them a run; logits of the last one only. */
+export async function readPrompt(runner: ModelRunner, numTokens: number, chunk: number): Promise<void> {
   for (let done = 0; done < numTokens; done += chunk) {
     const numSteps = Math.min(chunk, numTokens - done);
     const isLast = done + numSteps === numTokens;
@@ -84,7 +99,6 @@ async function timePrefill(runner: ModelRunner, numTokens: number, chunk: number
       temperatures: isLast ? [1] : [],
     });
   }
-  return performance.now() - startMs;
 }
 
 function decodeInput(numSequences: number): RunInput {

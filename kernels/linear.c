@@ -77,6 +77,13 @@ DM_INLINE void finish(const Linear *l, size_t input, size_t row, dot_floats y) {
   float *out = l->outputs + input * l->numRows + row;
   const size_t count = l->numRows - row < DOT_ROWS ? l->numRows - row : DOT_ROWS;
   y *= l->inputScales[input];
+  if (DM_LANES == DOT_ROWS && count == DOT_ROWS) {
+    vf whole;
+    memcpy(&whole, &y, sizeof whole);
+    if (l->bias) whole += vf_load(l->bias + row);
+    vf_store(out, l->silu ? vf_silu(whole) : whole);
+    return;
+  }
   float values[DOT_ROWS];
   memcpy(values, &y, sizeof values);
   if (l->bias) {

@@ -27,11 +27,12 @@ typedef struct {
   const float *A;                    /* [N,E], negative */
   const float *D;                    /* [E] */
   const float *gates;                /* [B,T,numGates·E] */
-  const float *histories[MAX_LINKS]; /* h^{l-1}, h^{l-2}, …, see `history_offset`; or states [B,N,E] */
+  const void *histories[MAX_LINKS];  /* h^{l-1}, h^{l-2}, …, see `history_offset`; or states, float [B,N,E] */
   bool linksAreStates;
+  bool half;                         /* histories are in f16, and links read f16 whatever they read */
   float *out;                        /* [B,T,E] */
   float *present;                    /* [B,N,E] */
-  float *history;                    /* or NULL */
+  void *history;                     /* or NULL */
   size_t channelsPerTask;
 } Scan;
 
@@ -43,7 +44,7 @@ enum { CHANNELS_PER_TASK = 64, CHANNELS_OF_SINGLE_STEP = 256 };
 
 static size_t num_parts(size_t numChannels) { return (numChannels + CHANNELS_PER_TASK - 1) / CHANNELS_PER_TASK; }
 
-/** Histories [B, parts, T, N, CHANNELS_PER_TASK]: what a task writes and what its like in a later layer reads is one stream. */
+/** Histories [B, parts, T, N, CHANNELS_PER_TASK], f16 or float: what a task writes and what its like in a later layer reads is one stream. */
 static inline size_t history_offset(const Scan *s, size_t b, size_t t, size_t first) {
   const size_t part = b * num_parts(s->numChannels) + first / CHANNELS_PER_TASK;
   return (part * s->numSteps + t) * s->stateSize * CHANNELS_PER_TASK;
@@ -112,8 +113,14 @@ DM_INLINE void prepare(const Scan *s, const Part *part, const float *u, Work *wo
   EACH_VECTOR(part, PREPARE);
 }
 
+/** `isHalf`, a constant, says what the history holds. */
+DM_INLINE void store_kept(void *kept, size_t at, vf h, size_t lanes, bool isHalf) {
+  if (isHalf) vh_store_some((half *)kept + at, vh_of(h), lanes);
+  else vf_store_some((float *)kept + at, h, lanes);
+}
+
 /** h = exp(Δ A) h + (Δ u) B of one row of the state, and y += C h. `kept` may be NULL. */
-DM_INLINE void advance_row(const Part *part, size_t n, float B, float C, float *kept, Work *work) {
+DM_INLINE void advance_row(const Part *part, size_t n, float B, float C, void *kept, bool isHalf, Work *work) {
   const float *A = part->A + n * part->stride, *from = part->from + n * part->stride;
   float *to = part->to + n * part->stride;
 #define ADVANCE(at, lanes)                                                                                    \
@@ -121,29 +128,35 @@ DM_INLINE void advance_row(const Part *part, size_t n, float B, float C, float *
     const vf decay = vf_exp2_negative(vf_load_some(work->deltaLog2 + at, lanes) * vf_load_some(A + at, lanes)); \
     const vf h = decay * vf_load_some(from + at, lanes) + B * vf_load_some(work->deltaU + at, lanes);         \
     vf_store_some(to + at, h, lanes);                                                                         \
-    if (kept) vf_store_some(kept + at, h, lanes);                                                             \
+    if (kept) store_kept(kept, n * CHANNELS_PER_TASK + at, h, lanes, isHalf);                                 \
     vf_store_some(work->y + at, vf_load_some(work->y + at, lanes) + C * h, lanes);                            \
   } while (0)
   EACH_VECTOR(part, ADVANCE);
 }
 
+/** What a link reads: of a history, or of a state, rounded as a history would hold it. The last two are constants. */
+DM_INLINE vf load_linked(const void *h, size_t at, size_t lanes, bool isState, bool isHalf) {
+  if (isHalf && !isState) return vf_of(vh_load_some((const half *)h + at, lanes));
+  const vf exact = vf_load_some((const float *)h + at, lanes);
+  return isHalf ? vf_of(vh_of(exact)) : exact;
+}
+
 /** y += G (C h), with h of a shallower layer: rows `stride` apart. */
-DM_INLINE void read_link(const Part *part, const float *h, size_t stride, const float *C, size_t N, const float *gate,
-                         Work *work) {
+DM_INLINE void read_link(const Part *part, const void *h, size_t stride, const float *C, size_t N, const float *gate,
+                         bool isState, bool isHalf, Work *work) {
   float *sums = work->readout;
   memset(sums, 0, part->count * sizeof *sums);
   size_t n = 0;
-  for (; n + 2 <= N; n += 2, h += 2 * stride) {
-#define READ_TWO(at, lanes)                                                                       \
-  vf_store_some(sums + at,                                                                        \
-                vf_load_some(sums + at, lanes) + C[n] * vf_load_some(h + at, lanes) +             \
-                    C[n + 1] * vf_load_some(h + stride + at, lanes),                              \
+  for (; n + 2 <= N; n += 2) {
+#define LINKED(row, at, lanes) load_linked(h, (row) * stride + at, lanes, isState, isHalf)
+#define READ_TWO(at, lanes)                                                                                           \
+  vf_store_some(sums + at,                                                                                            \
+                vf_load_some(sums + at, lanes) + C[n] * LINKED(n, at, lanes) + C[n + 1] * LINKED(n + 1, at, lanes), \
                 lanes)
     EACH_VECTOR(part, READ_TWO);
   }
   if (n < N) {
-#define READ_ONE(at, lanes) \
-  vf_store_some(sums + at, vf_load_some(sums + at, lanes) + C[n] * vf_load_some(h + at, lanes), lanes)
+#define READ_ONE(at, lanes) vf_store_some(sums + at, vf_load_some(sums + at, lanes) + C[n] * LINKED(n, at, lanes), lanes)
     EACH_VECTOR(part, READ_ONE);
   }
 #define ADD_LINK(at, lanes)                                                                         \
@@ -153,24 +166,42 @@ DM_INLINE void read_link(const Part *part, const float *h, size_t stride, const 
   EACH_VECTOR(part, ADD_LINK);
 }
 
+/**
+ * Asks memory for row `n` of what the next step reads of the links. The processor's own prefetcher stops at pages, and each step is
+ * one; in the meantime this step raises powers.
+ */
+DM_INLINE void prefetch_links(const Scan *s, size_t nextAt, size_t n, bool isHalf) {
+  const size_t rowBytes = CHANNELS_PER_TASK * (isHalf ? sizeof(half) : sizeof(float));
+  if (s->linksAreStates) return;
+  for (size_t link = 0; link < s->numLinks; link++) {
+    const char *row = (const char *)s->histories[link] + (nextAt / CHANNELS_PER_TASK + n) * rowBytes;
+    for (size_t line = 0; line < rowBytes; line += 64) __builtin_prefetch(row + line);
+  }
+}
+
 /** One step: loops over the part's channels, each short enough for the processor to have several of its turns in flight. */
-DM_INLINE void step(const Scan *s, size_t b, size_t t, const float *parameters, const Part *part) {
+DM_INLINE void step(const Scan *s, size_t b, size_t t, const float *parameters, const Part *part, bool isHalf) {
   const size_t E = s->numChannels, N = s->stateSize, row = b * s->numSteps + t, first = part->first;
   const float *B = parameters + s->rank, *C = B + N;
-  float *kept = s->history ? s->history + history_offset(s, b, t, first) : NULL;
+  const size_t bytes = isHalf ? sizeof(half) : sizeof(float), historyAt = history_offset(s, b, t, first);
+  void *kept = s->history ? (char *)s->history + historyAt * bytes : NULL;
   Work work;
 
   sum_step_sizes(s, part, parameters, work.deltaLog2);
   prepare(s, part, s->u + row * E + first, &work);
-  if (kept) {
-    for (size_t n = 0; n < N; n++) advance_row(part, n, B[n], C[n], kept + n * CHANNELS_PER_TASK, &work);
-  } else {
-    for (size_t n = 0; n < N; n++) advance_row(part, n, B[n], C[n], NULL, &work);
+  for (size_t n = 0; n < N; n++) {
+    prefetch_links(s, historyAt + N * CHANNELS_PER_TASK, n, isHalf);
+    if (kept) advance_row(part, n, B[n], C[n], kept, isHalf, &work);
+    else advance_row(part, n, B[n], C[n], NULL, isHalf, &work);
   }
   for (size_t link = 0; link < s->numLinks; link++) {
     const float *gate = s->gates + (row * s->numGates + (s->numGates == 1 ? 0 : link)) * E + first;
-    if (s->linksAreStates) read_link(part, s->histories[link] + b * N * E + first, E, C, N, gate, &work);
-    else read_link(part, s->histories[link] + history_offset(s, b, t, first), CHANNELS_PER_TASK, C, N, gate, &work);
+    const char *h = s->histories[link];
+    if (s->linksAreStates) {
+      read_link(part, h + (b * N * E + first) * sizeof(float), E, C, N, gate, true, isHalf, &work);
+    } else {
+      read_link(part, h + historyAt * bytes, CHANNELS_PER_TASK, C, N, gate, false, isHalf, &work);
+    }
   }
   const float *z = s->z + row * s->zStride + first;
   float *out = s->out + row * E + first;
@@ -208,7 +239,8 @@ DM_INLINE void walk(const Scan *s, size_t b, const Part *part) {
       normalise(s, parameters, normalised);
       parameters = normalised;
     }
-    step(s, b, t, parameters, part);
+    if (s->half) step(s, b, t, parameters, part, true);
+    else step(s, b, t, parameters, part, false);
   }
 }
 
@@ -244,6 +276,7 @@ static void *create(DmAttributes *attributes) {
       .numLinks = (size_t)dm_int_or(attributes, "links", 0),
       .numGates = (size_t)dm_int_or(attributes, "gates", 0),
       .epsilon = dm_float_or(attributes, "epsilon", -1),
+      .half = dm_int_or(attributes, "half", 0) != 0,
   };
   if (attributes->status != NULL) return NULL;
   if (s.numLinks > MAX_LINKS || (s.numLinks > 0 && s.numGates != 1 && s.numGates != s.numLinks)) {
@@ -273,7 +306,8 @@ static const float *expect(DmContext *context, size_t index, size_t numElements,
 /**
  * Inputs: u [B,T,E], xz [B,T,2E] (z is the second half), parameters [B,T,R+2N], past [B,N,E], W_dt [R,E], b_dt [E], A [N,E],
  * D [E], gates [B,T,gates·E]?, then what the links read, the nearest layer's first: its history, or of a single step its
- * present. Outputs: out [B,T,E], present [B,N,E], history f32 [B,parts,T,N,64]?. `present` may be the memory of `past`.
+ * present. Outputs: out [B,T,E], present [B,N,E], history f32 [B,parts,T,N,64]?, of which one element holds two of f16.
+ * `present` may be the memory of `past`.
  */
 static bool compute(const void *state, DmContext *context) {
   Scan s = *(const Scan *)state;
@@ -299,7 +333,8 @@ static bool compute(const void *state, DmContext *context) {
   s.A = expect(context, 6, N * E, "A");
   s.D = expect(context, 7, E, "D");
   if (s.numLinks > 0) s.gates = expect(context, 8, B * T * s.numGates * E, "gates");
-  const size_t historySize = B * num_parts(E) * T * N * CHANNELS_PER_TASK;
+  const int64_t floatsPerRow = s.half ? CHANNELS_PER_TASK / 2 : CHANNELS_PER_TASK;
+  const size_t historySize = B * num_parts(E) * T * N * (size_t)floatsPerRow;
   for (size_t i = 0; i < s.numLinks; i++) {
     DmTensor link;
     if (!dm_input(context, FIRST_HISTORY + i, &link)) return dm_fail(context, "SelectiveScan: a link's states are missing");
@@ -313,7 +348,7 @@ static bool compute(const void *state, DmContext *context) {
   s.out = dm_output(context, 0, u.dims, 3);
   s.present = dm_output(context, 1, past.dims, 3);
   s.history = dm_output(
-      context, 2, (const int64_t[]){u.dims[0], (int64_t)num_parts(E), u.dims[1], past.dims[1], CHANNELS_PER_TASK}, 5);
+      context, 2, (const int64_t[]){u.dims[0], (int64_t)num_parts(E), u.dims[1], past.dims[1], floatsPerRow}, 5);
   if (context->status != NULL) return false;
   if (B == 0) return true;
   s.z = xz + E;

@@ -47,6 +47,22 @@ DM_INLINE void vf_store_some(float *p, vf v, size_t count) {
   else memcpy(p, &v, count * sizeof(float));
 }
 
+/** f16, of which only loads and stores know. */
+typedef uint16_t half;
+typedef uint16_t vh __attribute__((vector_size(DM_LANES * 2)));
+
+/** To the nearest f16, the even one of two; what is beyond the largest, 65,504, becomes it. NaN stays NaN. */
+DM_INLINE vh vh_of(vf v);
+DM_INLINE vf vf_of(vh h);
+
+/** The first `count` lanes. With a constant DM_LANES it is a plain store. */
+DM_INLINE void vh_store_some(half *p, vh v, size_t count) { memcpy(p, &v, count * sizeof(half)); }
+DM_INLINE vh vh_load_some(const half *p, size_t count) {
+  vh v = {0};
+  memcpy(&v, p, count * sizeof(half));
+  return v;
+}
+
 DM_INLINE vf vf_all(float x) { return x - (vf){0}; }
 
 DM_INLINE vf vf_select(vi condition, vf yes, vf no) { return (vf)(((vi)yes & condition) | ((vi)no & ~condition)); }
@@ -64,6 +80,32 @@ DM_INLINE vf vf_at_least(vf x, float bound) {
 DM_INLINE vf vf_at_most(vf x, float bound) { return -vf_at_least(-x, -bound); }
 
 DM_INLINE vf vf_abs(vf x) { return (vf)((vi)x & 0x7fffffff); }
+
+DM_INLINE vh vh_of(vf v) {
+  v = vf_at_most(vf_at_least(v, -65504.0f), 65504.0f);
+#if defined(__AVX512F__)
+  return (vh)_mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT);
+#elif defined(__F16C__)
+  return (vh)_mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT);
+#else
+  const vi sign = ((vi)v >> 16) & 0x8000, isNumber = v == v;
+  vi bits = (vi)(vf_abs(v) * 0x1p-112f); /* the exponents of f16, ten more bits of each fraction: too small ones denormal */
+  bits = (bits + 0xfff + ((bits >> 13) & 1)) >> 13;
+  return __builtin_convertvector(sign | (bits & isNumber) | (0x7e00 & ~isNumber), vh);
+#endif
+}
+
+DM_INLINE vf vf_of(vh h) {
+#if defined(__AVX512F__)
+  return (vf)_mm512_cvtph_ps((__m256i)h);
+#elif defined(__F16C__)
+  return (vf)_mm256_cvtph_ps((__m128i)h);
+#else
+  const vi bits = __builtin_convertvector(h, vi), size = bits & 0x7fff, isNumber = size < 0x7c00;
+  const vf value = (vf)(size << 13) * 0x1p112f;
+  return (vf)(((vi)value & isNumber) | (0x7fc00000 & ~isNumber) | ((bits & 0x8000) << 16));
+#endif
+}
 
 DM_INLINE float vf_sum(vf v) {
   float sum = 0;

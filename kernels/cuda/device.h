@@ -12,6 +12,18 @@
 #else
 #include <cuda_runtime.h>
 #define DM_LAUNCH(kernel, grid, block, stream, ...) kernel<<<grid, block, 0, stream>>>(__VA_ARGS__)
+
+__device__ static inline uint16_t dm_convert_to_half(float x) {
+  uint16_t bits;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+  return bits;
+}
+
+__device__ static inline float dm_float_of(uint16_t bits) {
+  float x;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));
+  return x;
+}
 #endif
 
 #include <math.h>
@@ -30,6 +42,11 @@ __device__ static inline float dm_silu(float x) { return x / (1.0f + expf(-x)); 
 
 /** log(1 + e^x), without overflow. NaN stays NaN, by the second term. */
 __device__ static inline float dm_softplus(float x) { return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x))); }
+
+/** To the nearest f16, its bits; what is beyond the largest, 65,504, becomes it. NaN stays NaN. As `vh_of` in ../simd.h. */
+__device__ static inline uint16_t dm_half_of(float x) {
+  return dm_convert_to_half(fabsf(x) > 65504.0f ? copysignf(65504.0f, x) : x);
+}
 
 static inline size_t dm_ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
 

@@ -33,11 +33,12 @@ struct Scan {
   const float *A;                    /* [N,E], negative */
   const float *D;                    /* [E] */
   const float *gates;                /* [B,T,numGates·E] */
-  const float *histories[MAX_LINKS]; /* h^{l-1}, h^{l-2}, …: [B,parts,T,N,PART], or of a single step states [B,N,E] */
+  const void *histories[MAX_LINKS];  /* h^{l-1}, h^{l-2}, …: [B,parts,T,N,PART], or of a single step states, float [B,N,E] */
   bool linksAreStates;
+  bool half;                         /* histories are in f16, and links read f16 whatever they read */
   float *out;                        /* [B,T,E] */
   float *present;                    /* [B,N,E], or the past's memory */
-  float *history;                    /* or NULL */
+  void *history;                     /* or NULL */
 };
 
 __host__ __device__ inline size_t num_parts(size_t numChannels) { return (numChannels + PART - 1) / PART; }
@@ -45,6 +46,18 @@ __host__ __device__ inline size_t num_parts(size_t numChannels) { return (numCha
 /** Of the state's first number of channel `e`; the next ones are PART further on. */
 __device__ inline size_t history_offset(const Scan &s, size_t b, size_t t, size_t e) {
   return ((b * num_parts(s.numChannels) + e / PART) * s.numSteps + t) * s.stateSize * PART + e % PART;
+}
+
+__device__ inline void keep(const Scan &s, size_t at, float h) {
+  if (s.half) ((uint16_t *)s.history)[at] = dm_half_of(h);
+  else ((float *)s.history)[at] = h;
+}
+
+/** What a link reads: of a history, or of a state, rounded as a history would hold it. */
+__device__ inline float linked_state(const Scan &s, size_t link, size_t at) {
+  const float *exact = (const float *)s.histories[link];
+  if (!s.half) return exact[at];
+  return dm_float_of(s.linksAreStates ? dm_half_of(exact[at]) : ((const uint16_t *)s.histories[link])[at]);
 }
 
 __device__ inline float over_channel_lanes(float x) {
@@ -94,20 +107,21 @@ __global__ void scan(const Scan s) {
     const float u = s.u[row * E + e], deltaU = delta * u * BScale;
 
     float y = 0; /* of this lane's numbers: all that is read out with C */
-    float *kept = s.history != NULL && isReal ? s.history + history_offset(s, b, t, e) : NULL;
+    const bool keeps = s.history != NULL && isReal;
+    const size_t historyAt = history_offset(s, b, t, e);
 #pragma unroll UNROLL
     for (int i = 0; i < STATES; i++) {
       const size_t n = lane + i * LANES;
       if (n >= N) continue;
       h[i] = exp2f(delta * A[i]) * h[i] + deltaU * B[n];
-      if (kept != NULL) kept[n * PART] = h[i];
+      if (keeps) keep(s, historyAt + n * PART, h[i]);
       y += C[n] * h[i];
     }
     for (size_t link = 0; link < s.numLinks; link++) {
-      const float *linked = s.histories[link] + (s.linksAreStates ? b * N * E + e : history_offset(s, b, t, e));
+      const size_t at = s.linksAreStates ? b * N * E + e : historyAt;
       const size_t stride = s.linksAreStates ? E : PART;
       float readout = 0;
-      for (size_t n = lane; n < N; n += LANES) readout += C[n] * linked[n * stride];
+      for (size_t n = lane; n < N; n += LANES) readout += C[n] * linked_state(s, link, at + n * stride);
       y += s.gates[(row * s.numGates + (s.numGates == 1 ? 0 : link)) * E + e] * readout;
     }
     y = CScale * over_channel_lanes(y) + D * u;
@@ -127,6 +141,7 @@ void *create(DmAttributes *attributes) {
   s.numLinks = (size_t)dm_int_or(attributes, "links", 0);
   s.numGates = (size_t)dm_int_or(attributes, "gates", 0);
   s.epsilon = dm_float_or(attributes, "epsilon", -1);
+  s.half = dm_int_or(attributes, "half", 0) != 0;
   if (attributes->status != NULL) return NULL;
   if (s.numLinks > MAX_LINKS || (s.numLinks > 0 && s.numGates != 1 && s.numGates != s.numLinks)) {
     return dm_reject(attributes, "SelectiveScan: at most %zu links, with one gate or one each, given %zu and %zu gates",
@@ -152,15 +167,18 @@ const float *expect(DmContext *context, size_t index, size_t numElements, const 
   return (const float *)tensor.data;
 }
 
+/** Of PART numbers of a history. */
+size_t floats_per_row(const Scan &s) { return s.half ? PART / 2 : PART; }
+
 /** Fills in the links. `@returns` false after a `dm_fail`. */
 bool find_links(Scan *s, DmContext *context) {
   const size_t stateElements = s->numSequences * s->stateSize * s->numChannels;
-  const size_t historyElements = s->numSequences * num_parts(s->numChannels) * s->numSteps * s->stateSize * PART;
+  const size_t historyElements = s->numSequences * num_parts(s->numChannels) * s->numSteps * s->stateSize * floats_per_row(*s);
   for (size_t i = 0; i < s->numLinks; i++) {
     DmTensor link;
     if (!dm_input(context, FIRST_HISTORY + i, &link)) return dm_fail(context, "SelectiveScan: a link's states are missing");
     s->linksAreStates = link.rank == 3;
-    s->histories[i] = (const float *)link.data;
+    s->histories[i] = link.data;
     if (dm_num_elements(&link) != (s->linksAreStates ? stateElements : historyElements) ||
         (s->linksAreStates && s->numSteps != 1)) {
       return dm_fail(context, "SelectiveScan: a link's states do not have the size of this layer's");
@@ -181,7 +199,8 @@ bool launch(const Scan &s, DmContext *context) {
 /**
  * Inputs: u [B,T,E], xz [B,T,2E] (z is the second half), parameters [B,T,R+2N], past [B,N,E], W_dt [R,E], b_dt [E], A [N,E],
  * D [E], gates [B,T,gates·E]?, then what the links read, the nearest layer's first: its history, or of a single step its
- * present. Outputs: out [B,T,E], present [B,N,E], history f32 [B,parts,T,N,64]?. `present` may be the memory of `past`.
+ * present. Outputs: out [B,T,E], present [B,N,E], history f32 [B,parts,T,N,64]?, of which one element holds two of
+ * f16. `present` may be the memory of `past`.
  */
 bool compute(const void *state, DmContext *context) {
   Scan s = *(const Scan *)state;
@@ -208,10 +227,10 @@ bool compute(const void *state, DmContext *context) {
   s.D = expect(context, 7, E, "D");
   if (s.numLinks > 0) s.gates = expect(context, 8, B * T * s.numGates * E, "gates");
   if (context->status != NULL || !find_links(&s, context)) return false;
-  const int64_t history[5] = {u.dims[0], (int64_t)num_parts(E), u.dims[1], past.dims[1], (int64_t)PART};
+  const int64_t history[5] = {u.dims[0], (int64_t)num_parts(E), u.dims[1], past.dims[1], (int64_t)floats_per_row(s)};
   s.out = (float *)dm_output(context, 0, u.dims, 3);
   s.present = (float *)dm_output(context, 1, past.dims, 3);
-  s.history = (float *)dm_output(context, 2, history, 5);
+  s.history = dm_output(context, 2, history, 5);
   if (context->status != NULL) return false;
   return B * E == 0 || launch(s, context);
 }

@@ -14,6 +14,8 @@
 #include <string.h>
 #include <ucontext.h>
 
+#include "../simd.h"
+
 #define __global__ static
 #define __host__
 #define __device__
@@ -159,6 +161,9 @@ static inline float shuffle_xor(float value, unsigned mask) {
 #define __shfl_xor_sync(lanes, value, mask) ((void)(lanes), emulation::shuffle_xor(value, mask))
 #define DM_LAUNCH(kernel, grid, block, stream, ...) \
   ((void)(stream), emulation::launch(grid, block, [=] { kernel(__VA_ARGS__); }))
+
+static inline uint16_t dm_convert_to_half(float x) { return vh_of(vf_all(x))[0]; }
+static inline float dm_float_of(uint16_t bits) { return vf_of(vh{bits})[0]; }
 
 /* Memory of the device is the host's. */
 typedef void *cudaStream_t;

@@ -12,8 +12,27 @@ enum { FIRST_HISTORY = 9, PART = 64 };
 
 typedef struct {
   int64_t B, T, E, N, R, links, gates;
-  bool norms, history;
+  bool norms, history, half;
 } Case;
+
+/** The nearest f16. */
+static double rounded_half(double x) {
+  int exponent;
+  frexp(x, &exponent);
+  const int last = (exponent < -13 ? -13 : exponent) - 11; /* of its last bit */
+  return ldexp(rint(ldexp(x, -last)), last);
+}
+
+static double value_of_half(uint16_t bits) {
+  const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+  const double size = exponent == 0 ? ldexp(fraction, -24) : ldexp(1024 + fraction, exponent - 25);
+  return bits >> 15 ? -size : size;
+}
+
+/** Element `at` of a history. */
+static double history_value(const Case *c, const void *history, int64_t at) {
+  return c->half ? value_of_half(((const uint16_t *)history)[at]) : (double)((const float *)history)[at];
+}
 
 static float *randoms(int64_t count, uint32_t seed, float from, float to) {
   float *values = malloc((size_t)count * sizeof *values + 1);
@@ -37,6 +56,7 @@ static void set_up(FakeNode *node, const Case *c) {
   fake_int(node, "rank", c->R);
   fake_int(node, "links", c->links);
   fake_int(node, "gates", c->gates);
+  if (c->half) fake_int(node, "half", 1);
   if (c->norms) fake_float(node, "epsilon", 1e-6f);
   put(node, 0, (int64_t[]){c->B, c->T, c->E}, 3, -1, 1);
   put(node, 1, (int64_t[]){c->B, c->T, 2 * c->E}, 3, -3, 3);
@@ -50,16 +70,23 @@ static void set_up(FakeNode *node, const Case *c) {
   for (int64_t i = 0; i < c->links; i++) {
     const size_t index = FIRST_HISTORY + (size_t)i;
     if (c->T == 1 && !c->history) put(node, index, (int64_t[]){c->B, c->N, c->E}, 3, -1, 1);
-    else put(node, index, (int64_t[]){c->B, num_parts(c), c->T, c->N, PART}, 5, -1, 1);
+    else put(node, index, (int64_t[]){c->B, num_parts(c), c->T, c->N, c->half ? PART / 2 : PART}, 5, -1, 1);
+    const OrtValue *link = &node->inputs[index];
+    uint16_t *halves = link->data;
+    /* Whatever the random bits were: f16 between -2 and 2, tiny ones among them. */
+    for (size_t k = 0; c->half && link->rank == 5 && k < fake_bytes(link) / 2; k++) halves[k] &= k % 3 ? 0xbfff : 0x83ff;
   }
   node->isWanted[2] = c->history;
 }
 
 static double link_state(const FakeNode *node, const Case *c, int64_t link, int64_t b, int64_t t, int64_t n, int64_t e) {
   const OrtValue *value = &node->inputs[FIRST_HISTORY + link];
-  const float *h = value->data;
-  if (value->rank == 3) return h[(b * c->N + n) * c->E + e];
-  return h[(((b * num_parts(c) + e / PART) * c->T + t) * c->N + n) * PART + e % PART];
+  const float *states = value->data;
+  if (value->rank == 3) {
+    const double h = states[(b * c->N + n) * c->E + e];
+    return c->half ? rounded_half(h) : h;
+  }
+  return history_value(c, value->data, (((b * num_parts(c) + e / PART) * c->T + t) * c->N + n) * PART + e % PART);
 }
 
 static double rms(const float *values, int64_t count) {
@@ -86,9 +113,9 @@ static void check_channel(const FakeNode *node, const Case *c, const float *past
       h[n] = exp(delta * A[n * c->E + e]) * h[n] + delta * u[row * c->E + e] * Bt[n] / norms[1];
       y += Ct[n] / norms[2] * h[n];
       if (c->history) {
-        const float *history = node->outputs[2].data;
         const int64_t at = (((b * num_parts(c) + e / PART) * c->T + t) * c->N + n) * PART + e % PART;
-        CHECK(fabs(history[at] - h[n]) < 1e-5 * fmax(1, fabs(h[n])));
+        const double kept = history_value(c, node->outputs[2].data, at);
+        CHECK(fabs(kept - h[n]) < (c->half ? 6e-4 : 1e-5) * fmax(1, fabs(h[n])));
       }
     }
     for (int64_t link = 0; link < c->links; link++) {
@@ -114,6 +141,26 @@ static void check(Case c, bool inPlace) {
     for (int64_t e = 0; e < c.E; e++) check_channel(&node, &c, past, b, e);
   }
   free(past);
+  fake_free(&node);
+}
+
+/** What f16 does not reach is kept as its largest; a NaN stays one. */
+static void check_large(void) {
+  const Case c = {1, 2, 20, 1, 3, 0, 0, false, true, true};
+  FakeNode node = {0};
+  set_up(&node, &c);
+  float *past = node.inputs[3].data, *A = node.inputs[6].data;
+  for (int64_t e = 0; e < c.E; e++) past[e] = e % 2 ? -1e6f : 1e6f, A[e] = -1e-6f;
+  past[7] = NAN;
+  CHECK(fake_run(&node, &DM_NAME(selective_scan)) == NULL);
+  const uint16_t *history = node.outputs[2].data;
+  for (int64_t i = 0; i < c.T; i++) {
+    for (int64_t e = 0; e < c.E; e++) {
+      const uint16_t bits = history[i * PART + e];
+      if (e == 7) CHECK((bits & 0x7fff) > 0x7c00);
+      else CHECK(bits == (e % 2 ? 0xfbff : 0x7bff));
+    }
+  }
   fake_free(&node);
 }
 
@@ -151,6 +198,10 @@ int main(void) {
   check((Case){2, 1, 70, 3, 8, 2, 1, false, true}, true);    /* and through histories of one step */
   check((Case){1, 3, 40, 4, 7, 0, 0, true, false}, true);
   check((Case){0, 3, 40, 4, 7, 0, 0, false, false}, false);
+  check((Case){2, 4, 150, 5, 4, 2, 2, false, true, true}, true);
+  check((Case){2, 1, 77, 16, 4, 2, 2, false, false, true}, true);
+  check((Case){1, 1, 77, 16, 4, 2, 1, false, true, true}, true);
+  check_large();
   check_nan();
 
   const Case sound = {1, 2, 40, 4, 7, 1, 1, false, false};

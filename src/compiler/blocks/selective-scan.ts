@@ -111,11 +111,20 @@ export function ownSelectiveScan(
       rank: R,
       links: linked.length,
       gates: config.gates[layer]?.numGates ?? 0,
+      ...(linksReadHalf(lowering) && { half: 1 }),
       ...(config.parameterNormEpsilon === undefined ? {} : { epsilon: float(config.parameterNormEpsilon) }),
     },
   ) as [Value, Value, Value?];
   presentState(lowering, `ssm.${layer}`, present);
   return { y, history: history ?? present };
+}
+
+/**
+ * Links read hidden states rounded to f16, in a step as in a pass: prefill waits for them, and half as many bytes take half as
+ * long. Not in f32, which is exact.
+ */
+function linksReadHalf({ precision }: Lowering): boolean {
+  return precision !== "f32";
 }
 
 /** One step: h [B,N,E]; Δ and Δu [B,1,E]; B [B,N,1]; A [N,E]. */

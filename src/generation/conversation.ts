@@ -47,7 +47,7 @@ export interface Head {
   readonly conversation: Conversation;
 }
 
-/** @throws `invalid_snapshot` if the snapshot was not kept by this layer or belongs to another model. */
+/** @throws `invalid_snapshot` if the snapshot was not kept by this layer, contradicts itself or belongs to another model. */
 export function openHead(snapshot: Snapshot, modelHash: string): Head {
   if (snapshot.modelHash !== modelHash) {
     throw new DenseMambaError(
@@ -61,7 +61,16 @@ export function openHead(snapshot: Snapshot, modelHash: string): Head {
       cause: parsed.error,
     });
   }
-  return { snapshot, conversation: parsed.data as Conversation };
+  const head = { snapshot, conversation: parsed.data as Conversation };
+  const { numPreambleTokens, passages } = head.conversation;
+  const numTokens = numPreambleTokens + countTokens(passages);
+  if (numTokens > snapshot.tokenIds.length) {
+    throw new DenseMambaError(
+      "invalid_snapshot",
+      `the kept conversation speaks of ${numTokens} tokens; the snapshot holds ${snapshot.tokenIds.length}`,
+    );
+  }
+  return head;
 }
 
 /**
@@ -143,8 +152,9 @@ function promptPassages(
   { tokenIds, numPromptTokens }: Answer,
 ): readonly Passage[] {
   const stretch = { tokenIds, begin: numPreambleTokens + countTokens(passages), end: numPromptTokens };
-  if (stretch.begin === stretch.end) return [];
-  return [toPassage(stretch, textOf(tokenizer, stretch), messages.slice(countMessages(passages)))];
+  const added = messages.slice(countMessages(passages));
+  if (stretch.begin === stretch.end && added.length === 0) return [];
+  return [toPassage(stretch, textOf(tokenizer, stretch), added)];
 }
 
 /** The last message goes on in the answer: from where its passage begins, all is one. */

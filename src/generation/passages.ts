@@ -3,7 +3,7 @@
  * a passage, a stretch of tokens. Passages follow one another, so that a message is read without decoding the others. Pure.
  */
 import { z } from "zod";
-import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import { CONTEXT_TOKENS, type Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { ChatMessage } from "./events.ts";
 
 const who = { role: z.string(), name: z.string().optional() };
@@ -32,9 +32,6 @@ export interface Stretch {
   readonly begin: number;
   readonly end: number;
 }
-
-/** Far more than decoding looks back: it asks for the last character, and whether there is any text. */
-const CONTEXT_TOKENS = 256;
 
 /** What the tokens say, special ones included, behind those that precede them. */
 export function textOf(tokenizer: Pick<Tokenizer, "stream">, { tokenIds, begin, end }: Stretch): string {

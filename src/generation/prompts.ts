@@ -5,7 +5,7 @@
 import type { Checkpoints, ResumePoint } from "../engine/sequence.ts";
 import { DenseMambaError } from "../errors.ts";
 import type { ChatRenderer } from "../tokenizer/chat-template.ts";
-import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import { CONTEXT_TOKENS, type Tokenizer } from "../tokenizer/tokenizer.ts";
 import { type ChatPrompt, ChatText, renderChat } from "./chat-text.ts";
 import { type ConversationSoFar, type Head, newMessages } from "./conversation.ts";
 import type { ChatMessage, GenerationRequest, Prompt } from "./events.ts";
@@ -42,9 +42,6 @@ export interface PromptContext {
   /** Of the tokens to read; what a kept state has read does not count. */
   readonly maxPromptTokens: number;
 }
-
-/** Far more than decoding looks back: it asks for the last character, and whether there is any text. */
-const CONTEXT_TOKENS = 256;
 
 type PromptOptions = Pick<GenerationRequest, "addSpecialTokens" | "truncatePromptTokens" | "sampling">;
 
@@ -118,7 +115,10 @@ async function prepareChat(
   }
   const preamble = head.snapshot.tokenIds.slice(0, numPreambleTokens);
   const ids = (await context.tokenizer.encodeContinuation(full)) ?? (await encode(context, full, false));
-  return assemble(undefined, preamble.concat(ids), details);
+  const prepared = assemble(undefined, preamble.concat(ids), details);
+  const numCut = preamble.length + ids.length - prepared.numTokens;
+  const conversation = { ...details.conversation, numPreambleTokens: Math.max(0, numPreambleTokens - numCut) };
+  return { ...prepared, conversation };
 }
 
 /**

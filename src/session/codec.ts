@@ -34,7 +34,7 @@ export const REVISION_BYTES = REVISION_AT + 8;
 /** Far more text and token ids than a session comes to: 16 million tokens, or 64 MiB of each. Text counts as it is unpacked. */
 const MAX_EXTRA_BYTES = 128 * 2 ** 20;
 
-/** What the state is stored in. f16 halves the bytes and is not exact: docs/state.md says what it costs. */
+/** What the state is stored in. f16 halves the bytes and is not exact: docs/stores.md says what it costs. */
 export type StatePrecision = "f32" | "f16";
 
 const PRECISIONS: readonly StatePrecision[] = ["f32", "f16"];

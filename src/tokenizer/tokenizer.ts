@@ -34,6 +34,9 @@ export interface Tokenizer {
   tokenBytes(id: number): Uint8Array;
 }
 
+/** Enough `contextIds`, by far: decoding asks for the last character, and whether there is any text. */
+export const CONTEXT_TOKENS = 256;
+
 /** The deltas and the flush, joined, are what `decode` gives for the whole. */
 export interface TextStream {
   /** The text that is certain now; empty while a character is incomplete (at most three bytes are held). */

@@ -513,3 +513,14 @@ async function listed(store: StateStore, prefix: string) {
   for await (const entry of store.list(prefix)) all.push(entry);
   return all;
 }
+
+test.each([
+  ["more tokens than there are", { passages: [{ numTokens: 1e15, messages: [{ role: "user", at: 0, length: 1 }] }] }],
+  ["passages that together are longer", { passages: [2, 2].map((numTokens) => ({ numTokens, messages: [] })) }],
+  ["a preamble longer than all", { numPreambleTokens: 4, passages: [] }],
+])("an imported session whose conversation speaks of %s is refused", async (_, lie) => {
+  const { conversations, manifest } = make();
+  const { snapshot, conversation } = head(manifest.modelHash, tokensUpTo(3));
+  const file = encodeSnapshot({ ...snapshot, conversation: { ...conversation, ...lie } });
+  await expect(conversations.importSession(OWNER, file)).rejects.toThrow(/tokens; the snapshot holds 3/);
+});

@@ -342,6 +342,27 @@ describe("chats", () => {
     expect(fifth.usage.cachedTokens).toBe(0);
   });
 
+  test("a message that the template shows nothing of is kept all the same", async () => {
+    const { say, messages } = await answering("the[end]", " and");
+    const template = `{% for m in messages %}{% if m.role != "note" %}[{{ m.role }}]{{ m.content }}[end]{% endif %}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}`;
+    await say({ ...chat("hello"), template }, { stopStrings: ["[end]"] });
+    await say({ ...chat({ role: "note", content: "quiet" }), template, addGenerationPrompt: false });
+    expect((await messages()).map(({ content }) => content)).toEqual(["hello", "the", "quiet", " and"]);
+  });
+
+  test("a preamble that is cut off in front leaves a session that goes on", async () => {
+    const { say, messages, conversation } = await answering("the");
+    await say(text("hello hello hello") as never);
+    await say(chat("a"));
+    // Another template: all is read again, the preamble first, and of that the last tokens alone.
+    await say({ ...chat("b"), template: "{{ messages | length }}" }, { truncatePromptTokens: 4 });
+    expect((await conversation()).numPreambleTokens).toBeLessThan(4);
+    const said = ["a", "the", "b", "the"];
+    expect((await messages()).map(({ content }) => content)).toEqual(said);
+    await say(chat("c"));
+    expect((await messages()).map(({ content }) => content)).toEqual([...said, "c", "the"]);
+  });
+
   test("with the default template too the past is not read again", async () => {
     const plain = await tinyTokenizer();
     const answer = (await plain.encodeContinuation(" the world.\n\nUser: x"))!;

@@ -54,7 +54,7 @@ def run(name, seed, args):
         mix = {"stories": 0.3, "tales": 0.7}
         subprocess.run([sys.executable, "train.py", "--data", args.data, "--run", folder, "--arch", arch, "--size", json.dumps(size),
                         "--mix", json.dumps(mix), "--tokens", str(args.tokens), "--cool", str(args.tokens * 0.4), "--seed", str(seed),
-                        "--muon-lr", str(args.muon_lr), "--warmup", "40", "--eval-every", "1000", "--save-every", "3"], check=True, cwd=Path(__file__).parent)
+                        "--muon-lr", str(args.muon_lr), "--dropout", "0", "--decay", "0.01", "--warmup", "40", "--eval-every", "1000", "--save-every", "3"], check=True, cwd=Path(__file__).parent)
         (folder / "last.pt").unlink()
 
 

@@ -51,8 +51,10 @@ def total_nats(model, packed):
 def bits_per_byte(model, texts, tokenizer, threads=2):
     packed = pack([e.ids for e in tokenizer.encode_batch(texts)], rows=4 * threads)
     shares = [packed[i::threads] for i in range(threads)]
+    model.eval()
     with ThreadPoolExecutor(threads) as pool:
         nats = sum(pool.map(lambda share: total_nats(model, share), shares))
+    model.train()
     return nats / math.log(2) / sum(len(t.encode()) for t in texts)
 
 

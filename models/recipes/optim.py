@@ -20,7 +20,7 @@ def orthogonalise(G, steps=5):
 class Muon(torch.optim.Optimizer):
     """`split` on a parameter says of how many matrices, stacked along the rows, it is made (in_proj holds two)."""
 
-    def __init__(self, params, lr, momentum=0.95, decay=0.01):
+    def __init__(self, params, lr, decay, momentum=0.95):
         super().__init__(params, {"lr": lr, "momentum": momentum, "decay": decay})
 
     def step(self, pool):
@@ -38,13 +38,16 @@ class Muon(torch.optim.Optimizer):
             target.add_(orthogonalise(part), alpha=-group["lr"] * scale)
 
 
-class Adam(torch.optim.Adam):
+class Adam(torch.optim.AdamW):
     def step(self, pool):
         super().step()
 
 
-def build(model, muon_lr, adam_lr):
-    """Matrices with both sides of at least 32 go to Muon, unless they are embeddings (first or last layer)."""
+def build(model, muon_lr, adam_lr, decay=0.01):
+    """Matrices with both sides of at least 32 go to Muon, unless they are embeddings (first or last layer).
+
+    decay: a step takes lr x decay of each weight, except of vectors and small projections (they are scales, biases and time constants).
+    """
     matrices, embeddings, others = [], [], []
     for name, p in model.named_parameters():
         if "embeddings" in name or "lm_head" in name:
@@ -54,8 +57,8 @@ def build(model, muon_lr, adam_lr):
             matrices.append(p)
         else:
             others.append(p)
-    adam = Adam([{"params": embeddings, "lr": adam_lr}, {"params": others, "lr": adam_lr / 2}], betas=(0.9, 0.98), eps=1e-10)
-    optimizers = [Muon(matrices, muon_lr), adam]
+    adam = Adam([{"params": embeddings, "lr": adam_lr, "weight_decay": decay}, {"params": others, "lr": adam_lr / 2, "weight_decay": 0}], betas=(0.9, 0.98), eps=1e-10)
+    optimizers = [Muon(matrices, muon_lr, decay), adam]
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["peak"] = group["lr"]

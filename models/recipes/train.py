@@ -42,6 +42,8 @@ def parse():
     add("--steps", type=int, default=256, help="tokens of a row in a batch; states are carried on to the next")
     add("--muon-lr", type=float, default=0.01)
     add("--adam-lr", type=float, default=0.004)
+    add("--decay", type=float, default=0.1, help="weight decay, as a share of the learning rate")
+    add("--dropout", type=float, default=0.1, help="of the embedding and of what each layer adds: without, some four epochs are learnt by heart")
     add("--warmup", type=int, default=100, help="optimizer steps")
     add("--tokens", type=float, default=math.inf, help="stop after so many")
     add("--minutes", type=float, default=math.inf, help="stop after so many minutes")
@@ -128,10 +130,16 @@ def main():
     (args.run / "train.pid").write_text(str(os.getpid()))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     size = json.loads(args.size)
-    model = architectures.create(args.arch, size).to(device)
+
+    def create():
+        model = architectures.create(args.arch, size).to(device)
+        model.drop.p = args.dropout
+        return model
+
+    model = create()
     stream = Stream(args.data, json.loads(args.mix), args.rows, args.steps, args.seed)
-    optimizers, average = build(model, args.muon_lr, args.adam_lr), Average(model)
-    workers = Workers(model, lambda: architectures.create(args.arch, size).to(device), args.threads)
+    optimizers, average = build(model, args.muon_lr, args.adam_lr, args.decay), Average(model)
+    workers = Workers(model, create, args.threads)
     states, step, tokens, seconds = [model.zero_state(args.rows // args.shards) for _ in range(args.shards)], 0, 0, 0.0
 
     last = args.run / "last.pt"
@@ -141,10 +149,7 @@ def main():
         assert (saved["arch"], saved["size"]) == (args.arch, size), f"{source} holds {saved['arch']} {saved['size']}"
         model.load_state_dict(saved["model"])
         for optimizer, content in zip(optimizers, saved["optimizers"]):
-            peaks = [(g["lr"], g["peak"]) for g in optimizer.param_groups]
-            optimizer.load_state_dict(content)
-            for group, (group["lr"], group["peak"]) in zip(optimizer.param_groups, peaks):
-                pass
+            optimizer.load_state_dict({**content, "param_groups": optimizer.state_dict()["param_groups"]})  # rates are this run's
         average.weights, average.count = saved["average"], saved["averaged"]
         stream.load_state_dict(saved["stream"])
         step, tokens, seconds = saved["step"], saved["tokens"], saved["seconds"]

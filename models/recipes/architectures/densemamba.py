@@ -129,7 +129,7 @@ class DenseMamba(nn.Module):
     def __init__(self, config, half=True, kernels=None):
         super().__init__()
         self.config, self.half, self.backbone = config, half, Backbone(config)
-        self.kernels = kernels or backends.best()
+        self.kernels, self.drop = kernels or backends.best(), nn.Dropout(0)
 
     @staticmethod
     def split(name):
@@ -142,10 +142,10 @@ class DenseMamba(nn.Module):
 
     def forward(self, tokens, pos, state):
         """tokens, pos [B,T] -> normalised hidden [B,T,D], new state (detached)."""
-        x, past, following = self.backbone.embeddings(tokens), [], []
+        x, past, following = self.drop(self.backbone.embeddings(tokens)), [], []
         for layer, layer_state in zip(self.backbone.layers, state):
             out, layer_state, states = layer.mixer(layer.norm(x, self.kernels), pos, layer_state, past, self.kernels, self.half)
-            x = x + out
+            x = x + self.drop(out)
             past.append(states)
             following.append(layer_state)
         return self.backbone.norm_f(x, self.kernels), following

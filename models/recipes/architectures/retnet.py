@@ -100,7 +100,7 @@ class RetNet(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.config, self.model = config, Model(config)
-        self.kernels = backends.best()
+        self.kernels, self.drop = backends.best(), nn.Dropout(0)
 
     @staticmethod
     def split(name):
@@ -111,11 +111,11 @@ class RetNet(nn.Module):
         return [torch.zeros(B, c.heads, c.key // c.heads, c.value // c.heads, device=device) for _ in range(c.layers)]
 
     def forward(self, tokens, pos, state):
-        x, past, following = self.model.embed_tokens(tokens), [], []
+        x, past, following = self.drop(self.model.embed_tokens(tokens)), [], []
         angles = rotation(pos, self.config.key // self.config.heads)
         for layer, S in zip(self.model.layers, state):
             out, S, own = layer.self_attn(layer.input_layernorm(x, self.kernels), pos, S, past, angles, self.kernels)
-            x = x + out
+            x = x + self.drop(out)
             past.append(own)
             following.append(S)
         return self.model.norm(x, self.kernels), following

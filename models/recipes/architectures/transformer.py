@@ -30,7 +30,7 @@ class Layer(nn.Module):
         nn.init.zeros_(self.o_proj.weight)
         nn.init.zeros_(self.down_proj.weight)
 
-    def forward(self, x, pos, cached, angles, kernels):
+    def forward(self, x, pos, cached, angles, kernels, drop):
         B, T, D = x.shape
         n = self.input_layernorm(x, kernels)
         q, k, v = (proj(n).view(B, T, self.heads, -1).transpose(1, 2) for proj in (self.q_proj, self.k_proj, self.v_proj))
@@ -41,15 +41,15 @@ class Layer(nn.Module):
         seen = (distance >= 0) & (distance <= pos[:, :, None])  # earlier, and in the same document
         scores = (q @ keys.transpose(2, 3)) * q.shape[-1] ** -0.5
         y = torch.softmax(scores.masked_fill(~seen[:, None], float("-inf")), -1) @ values
-        x = x + self.o_proj(y.transpose(1, 2).reshape(B, T, D))
+        x = x + drop(self.o_proj(y.transpose(1, 2).reshape(B, T, D)))
         n = self.post_attention_layernorm(x, kernels)
-        return x + self.down_proj(F.silu(self.gate_proj(n)) * self.up_proj(n)), (k.detach(), v.detach())
+        return x + drop(self.down_proj(F.silu(self.gate_proj(n)) * self.up_proj(n))), (k.detach(), v.detach())
 
 
 class Transformer(nn.Module):
     def __init__(self, config):
         super().__init__()
-        self.config, self.kernels = config, backends.best()
+        self.config, self.kernels, self.drop = config, backends.best(), nn.Dropout(0)
         self.embeddings = nn.Embedding(config.vocab, config.hidden)
         nn.init.normal_(self.embeddings.weight, std=0.02)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
@@ -59,10 +59,10 @@ class Transformer(nn.Module):
         return [None] * self.config.layers
 
     def forward(self, tokens, pos, state):
-        x, following = self.embeddings(tokens), []
+        x, following = self.drop(self.embeddings(tokens)), []
         angles = rotation(pos, self.config.hidden // self.config.heads)
         for layer, cached in zip(self.layers, state):
-            x, cached = layer(x, pos, cached, angles, self.kernels)
+            x, cached = layer(x, pos, cached, angles, self.kernels, self.drop)
             following.append(cached)
         return self.norm(x, self.kernels), following
 

@@ -35,6 +35,20 @@ float dm_float_or(const DmAttributes *attributes, const char *name, float fallba
   return fallback;
 }
 
+char *dm_string(DmAttributes *attributes, const char *name) {
+  size_t bytes = 0;
+  OrtStatus *status = attributes->api->KernelInfoGetAttribute_string(attributes->info, name, NULL, &bytes);
+  char *value = status == NULL ? malloc(bytes + 1) : NULL;
+  if (value != NULL) status = attributes->api->KernelInfoGetAttribute_string(attributes->info, name, value, &bytes);
+  if (status == NULL && value != NULL) {
+    value[bytes] = 0;
+    return value;
+  }
+  if (status != NULL) attributes->api->ReleaseStatus(status);
+  free(value);
+  return dm_reject(attributes, "the attribute %s is missing", name);
+}
+
 /** The first failure is the one to report. */
 static void keep_status(const OrtApi *api, OrtStatus **status, const char *format, va_list values) {
   char message[MESSAGE_BYTES];

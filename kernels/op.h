@@ -16,7 +16,7 @@ extern "C" {
 #endif
 
 /** Of the operators' interface: raised when a graph made for the last one would no longer be computed rightly. */
-#define DM_KERNELS_VERSION 1
+#define DM_KERNELS_VERSION 2
 
 /** `DM_NAME(f)` is `f_<instruction set>`: everything an operator's file exports is named so. */
 #define DM_JOIN_(a, b) a##_##b
@@ -52,6 +52,7 @@ typedef struct {
   const char *name;
   DmArgument inputs[DM_MAX_INPUTS]; /* `type` 0 ends the list */
   DmArgument outputs[DM_MAX_OUTPUTS];
+  bool isVariadic; /* any number of inputs and outputs, of any types; both lists are empty */
   /**
    * A node's own constants, read from its attributes. Called once per node and session; may be NULL, and then the state
    * is. On failure returns NULL after `dm_reject`, having freed what it took.
@@ -74,6 +75,8 @@ int64_t dm_int(DmAttributes *attributes, const char *name);
 /** `@returns` the attribute's value, `fallback` if the node lacks it. */
 int64_t dm_int_or(const DmAttributes *attributes, const char *name, int64_t fallback);
 float dm_float_or(const DmAttributes *attributes, const char *name, float fallback);
+/** `@returns` the attribute's value, to be freed; NULL if the node lacks it, and then the kernel is not created. */
+char *dm_string(DmAttributes *attributes, const char *name);
 
 /** `printf`'s arguments. `@returns` NULL, to be returned from `create`. */
 __attribute__((format(printf, 2, 3))) void *dm_reject(DmAttributes *attributes, const char *format, ...);

@@ -7,4 +7,6 @@
   X(causal_conv)       \
   X(selective_scan)    \
   X(retention)         \
-  X(sample_statistics)
+  X(rms_norm)          \
+  X(sample_statistics) \
+  X(chain)

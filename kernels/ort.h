@@ -25,7 +25,7 @@ typedef struct OrtCustomOp OrtCustomOp;
 
 enum { ORT_FAIL = 1, ORT_INVALID_ARGUMENT = 2 };
 enum { ORT_MEMORY_DEFAULT = 0 };
-enum { ORT_ARGUMENT_REQUIRED = 0, ORT_ARGUMENT_OPTIONAL = 1 };
+enum { ORT_ARGUMENT_REQUIRED = 0, ORT_ARGUMENT_OPTIONAL = 1, ORT_ARGUMENT_VARIADIC = 2 };
 enum { ORT_TYPE_FLOAT = 1, ORT_TYPE_UINT8 = 2, ORT_TYPE_INT8 = 3, ORT_TYPE_INT32 = 6, ORT_TYPE_INT64 = 7 };
 
 typedef struct OrtApiBase {
@@ -45,7 +45,9 @@ struct OrtApi {
   void *unused52[33];
   OrtStatus *(*KernelInfoGetAttribute_float)(const OrtKernelInfo *info, const char *name, float *out);
   OrtStatus *(*KernelInfoGetAttribute_int64)(const OrtKernelInfo *info, const char *name, int64_t *out);
-  void *unused87[3];
+  /* `out` NULL: only the size, its final 0 included. */
+  OrtStatus *(*KernelInfoGetAttribute_string)(const OrtKernelInfo *info, const char *name, char *out, size_t *size);
+  void *unused88[2];
   /* An optional input that the node does not have is a NULL value; likewise an output. */
   OrtStatus *(*KernelContext_GetInput)(const OrtKernelContext *context, size_t index, const OrtValue **out);
   OrtStatus *(*KernelContext_GetOutput)(OrtKernelContext *context, size_t index, const int64_t *dims, size_t rank,
@@ -73,6 +75,7 @@ DM_ASSERT_POSITION(CreateCustomOpDomain, 26);
 DM_ASSERT_POSITION(AddCustomOpDomain, 28);
 DM_ASSERT_POSITION(GetTensorMutableData, 51);
 DM_ASSERT_POSITION(KernelInfoGetAttribute_float, 85);
+DM_ASSERT_POSITION(KernelInfoGetAttribute_string, 87);
 DM_ASSERT_POSITION(KernelContext_GetInput, 90);
 DM_ASSERT_POSITION(KernelContext_GetOutput, 91);
 DM_ASSERT_POSITION(ReleaseStatus, 93);
@@ -96,7 +99,11 @@ struct OrtCustomOp {
   int (*GetInputCharacteristic)(const OrtCustomOp *op, size_t index);
   int (*GetOutputCharacteristic)(const OrtCustomOp *op, size_t index);
   int (*GetInputMemoryType)(const OrtCustomOp *op, size_t index);
-  void *variadic[4]; /* asked of variadic operators only */
+  /* Asked of variadic operators only. */
+  int (*GetVariadicInputMinArity)(const OrtCustomOp *op);
+  int (*GetVariadicInputHomogeneity)(const OrtCustomOp *op); /* 0: of different types */
+  int (*GetVariadicOutputMinArity)(const OrtCustomOp *op);
+  int (*GetVariadicOutputHomogeneity)(const OrtCustomOp *op);
   OrtStatus *(*CreateKernelV2)(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **kernel);
   OrtStatus *(*KernelComputeV2)(void *kernel, OrtKernelContext *context);
   void *InferOutputShape; /* may be NULL, as all that follow */

@@ -56,7 +56,7 @@ static int get_input_type(const OrtCustomOp *custom, size_t index) {
 }
 
 static size_t get_num_inputs(const OrtCustomOp *custom) {
-  return count(op_of(custom)->inputs, DM_MAX_INPUTS);
+  return op_of(custom)->isVariadic ? 1 : count(op_of(custom)->inputs, DM_MAX_INPUTS);
 }
 
 static int get_output_type(const OrtCustomOp *custom, size_t index) {
@@ -64,20 +64,32 @@ static int get_output_type(const OrtCustomOp *custom, size_t index) {
 }
 
 static size_t get_num_outputs(const OrtCustomOp *custom) {
-  return count(op_of(custom)->outputs, DM_MAX_OUTPUTS);
+  return op_of(custom)->isVariadic ? 1 : count(op_of(custom)->outputs, DM_MAX_OUTPUTS);
 }
 
 static int get_input_characteristic(const OrtCustomOp *custom, size_t index) {
+  if (op_of(custom)->isVariadic) return ORT_ARGUMENT_VARIADIC;
   return op_of(custom)->inputs[index].optional ? ORT_ARGUMENT_OPTIONAL : ORT_ARGUMENT_REQUIRED;
 }
 
 static int get_output_characteristic(const OrtCustomOp *custom, size_t index) {
+  if (op_of(custom)->isVariadic) return ORT_ARGUMENT_VARIADIC;
   return op_of(custom)->outputs[index].optional ? ORT_ARGUMENT_OPTIONAL : ORT_ARGUMENT_REQUIRED;
 }
 
 static int get_input_memory(const OrtCustomOp *custom, size_t index) {
   (void)custom, (void)index;
   return ORT_MEMORY_DEFAULT;
+}
+
+static int get_min_arity(const OrtCustomOp *custom) {
+  (void)custom;
+  return 1;
+}
+
+static int get_homogeneity(const OrtCustomOp *custom) {
+  (void)custom;
+  return 0;
 }
 
 static int get_version(const OrtCustomOp *custom) {
@@ -128,6 +140,10 @@ static void destroy_kernel(void *data) {
       .GetInputCharacteristic = get_input_characteristic, \
       .GetOutputCharacteristic = get_output_characteristic, \
       .GetInputMemoryType = get_input_memory,            \
+      .GetVariadicInputMinArity = get_min_arity,         \
+      .GetVariadicInputHomogeneity = get_homogeneity,    \
+      .GetVariadicOutputMinArity = get_min_arity,        \
+      .GetVariadicOutputHomogeneity = get_homogeneity,   \
       .CreateKernelV2 = create_kernel,                   \
       .KernelComputeV2 = compute,                        \
       .GetStartVersion = get_version,                    \

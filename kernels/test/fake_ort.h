@@ -48,6 +48,7 @@ typedef struct {
   bool isFloat;
   int64_t whole;
   float real;
+  const char *text; /* of a string, else NULL */
 } FakeAttribute;
 
 /** All zero: a node without inputs that leaves every optional output out. */
@@ -78,6 +79,10 @@ static inline void fake_int(FakeNode *node, const char *name, int64_t value) {
 
 static inline void fake_float(FakeNode *node, const char *name, float value) {
   node->attributes[node->numAttributes++] = (FakeAttribute){.name = name, .isFloat = true, .real = value};
+}
+
+static inline void fake_string(FakeNode *node, const char *name, const char *value) {
+  node->attributes[node->numAttributes++] = (FakeAttribute){.name = name, .text = value};
 }
 
 static void fake_allocate(OrtValue *value, int type, const int64_t *dims, size_t rank) {
@@ -131,6 +136,18 @@ static OrtStatus *fake_get_int(const OrtKernelInfo *info, const char *name, int6
   return NULL;
 }
 
+/** `size` counts the final 0. */
+static OrtStatus *fake_get_string(const OrtKernelInfo *info, const char *name, char *out, size_t *size) {
+  const FakeAttribute *attribute = fake_find(info, name, false);
+  if (attribute == NULL || attribute->text == NULL) return fake_create_status(ORT_FAIL, "no such attribute");
+  const size_t needed = strlen(attribute->text) + 1, given = *size;
+  *size = needed;
+  if (out == NULL) return NULL;
+  if (given < needed) return fake_create_status(ORT_INVALID_ARGUMENT, "too small");
+  memcpy(out, attribute->text, needed);
+  return NULL;
+}
+
 static OrtStatus *fake_get_input(const OrtKernelContext *context, size_t index, const OrtValue **out) {
   const OrtValue *value = &((const FakeNode *)context)->inputs[index];
   CHECK(index < DM_MAX_INPUTS);
@@ -141,7 +158,8 @@ static OrtStatus *fake_get_input(const OrtKernelContext *context, size_t index, 
 static OrtStatus *fake_get_output(OrtKernelContext *context, size_t index, const int64_t *dims, size_t rank,
                                   OrtValue **out) {
   FakeNode *node = (FakeNode *)context;
-  CHECK(index < DM_MAX_OUTPUTS && node->op->outputs[index].type != 0);
+  CHECK(index < DM_MAX_OUTPUTS && (node->op->isVariadic || node->op->outputs[index].type != 0));
+  const int type = node->op->isVariadic ? DM_FLOAT : (int)node->op->outputs[index].type;
   OrtValue *value = &node->outputs[index];
   *out = NULL;
   if (node->op->outputs[index].optional && !node->isWanted[index]) return NULL;
@@ -151,7 +169,7 @@ static OrtStatus *fake_get_output(OrtKernelContext *context, size_t index, const
     value->isBorrowed = true;
     CHECK(value->rank == rank && memcmp(value->dims, dims, rank * sizeof *dims) == 0);
   } else {
-    fake_allocate(value, (int)node->op->outputs[index].type, dims, rank);
+    fake_allocate(value, type, dims, rank);
     memset(value->data, 0xa5, fake_bytes(value)); /* what nobody writes is seen */
   }
   *out = value;
@@ -206,6 +224,7 @@ static const OrtApi fake_api = {
     .ReleaseStatus = fake_release_status,
     .KernelInfoGetAttribute_float = fake_get_float,
     .KernelInfoGetAttribute_int64 = fake_get_int,
+    .KernelInfoGetAttribute_string = fake_get_string,
     .KernelContext_GetInput = fake_get_input,
     .KernelContext_GetOutput = fake_get_output,
     .GetTensorMutableData = fake_get_data,

@@ -30,6 +30,7 @@ import { type Checkpoint, openCheckpoint } from "../model/checkpoint.ts";
 import { FORMAT_VERSION, MANIFEST_FILE } from "../model/manifest.ts";
 import { encodeModel } from "../onnx/encode.ts";
 import { ExternalData } from "../onnx/external-data.ts";
+import { chainOperators } from "./chains.ts";
 import { hashFile, sha256 } from "./file-hash.ts";
 import { assertInPlaceSafe } from "./in-place.ts";
 import { lower, loweredState, loweringKind } from "./lowering.ts";
@@ -132,6 +133,7 @@ async function writeGraphs(
     for (const [name, steps] of GRAPHS) {
       const graph = lower(checkpoint, precision, steps, lowering);
       assertInPlaceSafe(graph);
+      if (lowering === "kernels") chainOperators(graph);
       const model = await encodeModel(graph, {
         opsets: lowering === "plain" ? OPSETS : [...OPSETS, KERNELS_OPSET],
         producer: { name: "densemamba", version: COMPILER_VERSION },

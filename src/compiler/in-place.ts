@@ -60,7 +60,7 @@ function ancestors(node: Node, producers: ReadonlyMap<Value, Node>): Set<Node> {
 }
 
 /** A node's inputs, and what its bodies read of the graph around them. */
-function valuesRead(node: Node): Value[] {
+export function valuesRead(node: Node): Value[] {
   const bodies = [...node.attributes.values()].flatMap(({ type, value }) => (type === "graph" ? value.nodes : []));
   return [...node.inputs.filter((input) => input !== undefined), ...bodies.flatMap(valuesRead)];
 }

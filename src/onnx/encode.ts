@@ -57,6 +57,7 @@ function writeGraph(message: MessageWriter, graph: Graph, place: Place): void {
   }
   for (const port of graph.inputs) message.message(11, (writer) => writePort(writer, port));
   for (const port of graph.outputs) message.message(12, (writer) => writePort(writer, port));
+  for (const port of graph.declared) message.message(13, (writer) => writePort(writer, port));
 }
 
 function writeNode(message: MessageWriter, node: Node, place: Place): void {
@@ -108,13 +109,16 @@ function writeTensor(message: MessageWriter, tensor: Tensor, name: string, place
   message.int(14, EXTERNAL);
 }
 
-function writePort(message: MessageWriter, { value, dtype, shape }: Port): void {
+/** Without a shape it is unknown, number of dimensions included. */
+function writePort(message: MessageWriter, { value, dtype, shape }: Omit<Port, "shape"> & Partial<Port>): void {
   message.string(1, value.name).message(2, (type) =>
-    type.message(1, (tensorType) =>
-      tensorType.int(1, DATA_TYPE_CODES[dtype]).message(2, (dims) => {
+    type.message(1, (tensorType) => {
+      tensorType.int(1, DATA_TYPE_CODES[dtype]);
+      if (shape === undefined) return;
+      tensorType.message(2, (dims) => {
         for (const dimension of shape) dims.message(1, (writer) => writeDimension(writer, dimension));
-      }),
-    ),
+      });
+    }),
   );
 }
 

@@ -66,6 +66,8 @@ export class Graph {
   readonly outputs: Port[] = [];
   readonly nodes: Node[] = [];
   readonly initializers: Initializer[] = [];
+  /** Of values between nodes, where a reader of the file could not infer them. */
+  readonly declared: { readonly value: Value; readonly dtype: DataType }[] = [];
   readonly #names: NameCounter;
   readonly #weights = new Map<string, Value>();
   readonly #constants = new Map<string, Value>();
@@ -109,6 +111,11 @@ export class Graph {
     assert(!this.outputs.some((port) => port.value === value), `${value.name} is an output already`);
     value.name = name;
     this.outputs.push({ value, dtype, shape });
+  }
+
+  /** States the type of a value between nodes, of unknown shape. */
+  declare(value: Value, dtype: DataType): void {
+    this.declared.push({ value, dtype });
   }
 
   /** One node with one result. `opType` may carry its domain: `com.microsoft.QuickGelu`. */

@@ -1,0 +1,157 @@
+/** Chain with operators of the test's own in the place of ours: what they are given, what they give, and what a bad program says. */
+#include "fake_ort.h"
+#include "../ops.h"
+
+extern const DmOp DM_NAME(chain);
+
+static atomic_int numStates;
+
+typedef struct {
+  const float *x, *y;
+  float *sum;
+  float factor;
+} Add;
+
+static void add_one(void *user, size_t i) {
+  const Add *add = user;
+  add->sum[i] = add->x[i] + add->factor * (add->y ? add->y[i] : 0);
+}
+
+static void *create_add(DmAttributes *attributes) {
+  float *factor = malloc(sizeof *factor);
+  *factor = dm_float_or(attributes, "factor", 1);
+  if (dm_int_or(attributes, "refuse", 0) == 7) {
+    free(factor);
+    return dm_reject(attributes, "Add: refused");
+  }
+  atomic_fetch_add(&numStates, 1);
+  return factor;
+}
+
+static void destroy_add(void *factor) {
+  atomic_fetch_sub(&numStates, 1);
+  free(factor);
+}
+
+/** x + factor · y?, and as a second, optional result x itself. */
+static bool compute_add(const void *state, DmContext *context) {
+  DmTensor x, y = {0};
+  if (!dm_input(context, 0, &x)) return false;
+  const bool hasY = dm_input(context, 1, &y);
+  if (hasY && dm_num_elements(&x) != dm_num_elements(&y)) return dm_fail(context, "Add: %zu and %zu", dm_num_elements(&x), dm_num_elements(&y));
+  char *scratch = dm_scratch(context, 100);
+  if (scratch == NULL) return false;
+  memset(scratch, 1, 100);
+  Add add = {.x = x.data, .y = y.data, .factor = *(const float *)state};
+  add.sum = dm_output(context, 0, x.dims, x.rank);
+  float *copy = dm_output(context, 1, x.dims, x.rank);
+  if (context->status != NULL) return false;
+  CHECK((uintptr_t)add.sum % 16 == 0);
+  if (copy) memcpy(copy, x.data, dm_num_elements(&x) * sizeof(float));
+  return dm_parallel_for(context, add_one, dm_num_elements(&x), &add);
+}
+
+const DmOp DM_NAME(linear) = {
+    .name = "Add",
+    .inputs = {{DM_FLOAT}, {DM_FLOAT, true}},
+    .outputs = {{DM_FLOAT}, {DM_FLOAT, true}},
+    .create = create_add,
+    .compute = compute_add,
+    .destroy = destroy_add,
+};
+
+static bool compute_nothing(const void *state, DmContext *context) {
+  (void)state;
+  return dm_fail(context, "Broken: broken");
+}
+
+const DmOp DM_NAME(embed_rows) = {.name = "Broken", .compute = compute_nothing};
+#define UNUSED(file) const DmOp DM_NAME(file) = {.name = "Unused", .compute = compute_nothing};
+UNUSED(causal_conv)
+UNUSED(selective_scan)
+UNUSED(retention)
+UNUSED(rms_norm)
+UNUSED(sample_statistics)
+
+static void set_up(FakeNode *node, const char *program, int64_t width) {
+  *node = (FakeNode){0};
+  float values[2][500];
+  for (int64_t i = 0; i < width; i++) {
+    values[0][i] = (float)i;
+    values[1][i] = 1000;
+  }
+  fake_input(node, 0, DM_FLOAT, (int64_t[]){width}, 1, values[0]);
+  fake_input(node, 1, DM_FLOAT, (int64_t[]){width}, 1, values[1]);
+  fake_string(node, "program", program);
+}
+
+static void check_values(int64_t width) {
+  static const char program[] =
+      "Add i0 i1 > r0 factor=2\n"         /* i + 2000 */
+      "Add r0 > r1\n"                     /* the same: the second input is left out */
+      "Add i0 - > r2 o0 factor=-0.5\n"    /* i, twice */
+      "Add r1 r2 > o1 - factor=-1\n"      /* 2000 */
+      "Add o1 o0 > o2 r0 factor=1e-1\n"   /* 2000 + i / 10: outputs are read again */
+      "Add r0 o2 > r1\n";                 /* nobody reads it */
+  FakeNode node;
+  set_up(&node, program, width);
+  for (int run = 0; run < 3; run++) {
+    CHECK(fake_run(&node, &DM_NAME(chain)) == NULL);
+    const float *o[] = {node.outputs[0].data, node.outputs[1].data, node.outputs[2].data};
+    CHECK(node.outputs[2].rank == 1 && node.outputs[2].dims[0] == width);
+    for (int64_t i = 0; i < width; i++) {
+      CHECK(o[0][i] == (float)i && o[1][i] == 2000 && o[2][i] == 2000 + 0.1f * (float)i);
+    }
+    CHECK(atomic_load(&numStates) == 0);
+  }
+  fake_free(&node);
+}
+
+/** One kernel, runs of different lengths: registers grow, and what a longer one left does not matter. */
+static void check_kept(void) {
+  FakeNode node;
+  set_up(&node, "Add i0 i1 > r0\nAdd r0 r0 > o0", 1);
+  DmAttributes attributes = {.api = &fake_api, .info = (const OrtKernelInfo *)&node};
+  void *state = DM_NAME(chain).create(&attributes);
+  CHECK(attributes.status == NULL && state != NULL);
+  static const int64_t widths[] = {1, 3, 499, 2, 0, 500};
+  for (size_t k = 0; k < sizeof widths / sizeof *widths; k++) {
+    FakeNode other;
+    set_up(&other, "", widths[k]);
+    other.op = &DM_NAME(chain);
+    CHECK(dm_run(&DM_NAME(chain), state, &fake_api, (OrtKernelContext *)&other) == NULL);
+    for (int64_t i = 0; i < widths[k]; i++) CHECK(((const float *)other.outputs[0].data)[i] == 2 * (1000 + (float)i));
+    fake_free(&other);
+  }
+  DM_NAME(chain).destroy(state);
+  CHECK(atomic_load(&numStates) == 0);
+  fake_free(&node);
+}
+
+static void check_refused(const char *program, const char *reason) {
+  FakeNode node;
+  set_up(&node, program, 4);
+  const char *error = fake_run(&node, &DM_NAME(chain));
+  CHECK(error != NULL && strstr(error, reason) != NULL);
+  CHECK(atomic_load(&numStates) == 0);
+  fake_free(&node);
+}
+
+int main(void) {
+  check_values(1);
+  check_values(257);
+  check_kept();
+  FakeNode none = {0};
+  CHECK(strstr(fake_run(&none, &DM_NAME(chain)), "program is missing") != NULL);
+  check_refused("Add i0 i1 > o0\nMul i0 > o1", "operator 1: no such operator");
+  check_refused("Chain i0 > o0", "operator 0: no such operator");
+  check_refused("Add i0 x1 > o0", "a bad operand");
+  check_refused("Add i0 i > o0", "a bad operand");
+  check_refused("Add i0 > i1", "an input that is written");
+  check_refused("Add i0 > o0 o1 o2 o3 o4 o5 o6 o7 o8", "too many operands");
+  check_refused("Add i0 > o0 factor=", "a bad attribute");
+  check_refused("Add i0 > o0 factor=1x", "a bad attribute");
+  check_refused("Add i0 > o0\nAdd i0 > o1 refuse=7", "Add: refused");
+  check_refused("Add i0 > o0\nBroken\nAdd i0 > o1", "Broken: broken");
+  return 0;
+}

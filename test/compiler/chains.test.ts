@@ -1,0 +1,107 @@
+import { rmSync } from "node:fs";
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { chainOperators } from "../../src/compiler/chains.ts";
+import { lower } from "../../src/compiler/lowering.ts";
+import { openCheckpoint } from "../../src/model/checkpoint.ts";
+import { float, Graph, type Node, type Value } from "../../src/onnx/graph.ts";
+import { randomCheckpoint, TINY_RETNET, TINY_SHAPE } from "../helpers/checkpoints.ts";
+
+/** What `node` computes, as words: each result is the operator's name and its operands' meanings. */
+function run(node: Node, meanings: Map<Value, string>): void {
+  const read = (value: Value | undefined) => (value === undefined ? "-" : meanings.get(value)!);
+  if (node.opType !== "Chain") {
+    const attributes = [...node.attributes].map(([name, { value }]) => `${name}=${String(value)}`);
+    const inputs = node.inputs.map(read);
+    for (const [i, output] of node.outputs.entries()) {
+      meanings.set(output, `${node.opType}.${i}(${[...inputs, ...attributes].join(" ")})`);
+    }
+    return;
+  }
+  const memory = new Map(node.inputs.map((value, i) => [`i${i}`, read(value)]));
+  for (const line of (node.attributes.get("program")!.value as string).split("\n")) {
+    const words = line.split(" ");
+    const arrow = words.indexOf(">");
+    const attributes = words.filter((word) => word.includes("="));
+    const inputs = words.slice(1, arrow);
+    const outputs = words.slice(arrow + 1).filter((word) => !word.includes("="));
+    expect(outputs.some((word) => inputs.includes(word))).toBe(false); // they may be written before all is read
+    expect(new Set(outputs).size).toBe(outputs.length);
+    const given = inputs.map((word) => (word === "-" ? "-" : memory.get(word)!));
+    for (const [i, word] of outputs.entries()) {
+      memory.set(word, `${words[0]}.${i}(${[...given, ...attributes].join(" ")})`);
+    }
+  }
+  for (const [i, value] of node.outputs.entries()) meanings.set(value, memory.get(`o${i}`)!);
+}
+
+/** The meaning of each of the graph's outputs; fails if a node comes before what it reads. */
+function meaningsOf(graph: Graph): Record<string, string> {
+  const given = [...graph.inputs.map(({ value }) => value), ...graph.initializers.map(({ value }) => value)];
+  const meanings = new Map(given.map((value) => [value, value.name]));
+  for (const node of graph.nodes) {
+    for (const input of node.inputs) if (input !== undefined) expect(meanings.has(input)).toBe(true);
+    run(node, meanings);
+  }
+  return Object.fromEntries(graph.outputs.map(({ value }) => [value.name, meanings.get(value)!]));
+}
+
+describe("chains", () => {
+  it("compute what their operators did, in any graph", () => {
+    const nodes = fc.array(
+      fc.record({
+        own: fc.boolean(),
+        inputs: fc.array(fc.option(fc.nat(40), { nil: undefined }), { minLength: 1, maxLength: 4 }),
+        numOutputs: fc.integer({ min: 1, max: 3 }),
+        isOutput: fc.boolean(),
+        rows: fc.integer({ min: 1, max: 3 }),
+      }),
+      { minLength: 1, maxLength: 25 },
+    );
+    fc.assert(
+      fc.property(nodes, (records) => {
+        const graph = new Graph("any");
+        const values = [graph.input("x", "f32", [1]), graph.input("y", "f32", [1])];
+        for (const [n, { own, inputs, numOutputs, isOutput, rows }] of records.entries()) {
+          const operands = inputs.map((at) => (at === undefined ? undefined : values[at % values.length]));
+          const attributes = { rows, epsilon: float(1e-5) };
+          const outputs = graph.ops(own ? "densemamba.Own" : "Other", operands, numOutputs, attributes);
+          values.push(...outputs);
+          if (isOutput) graph.output(`out${n}`, outputs[0]!, "f32", [1]);
+        }
+        const before = meaningsOf(graph);
+        chainOperators(graph);
+        expect(meaningsOf(graph)).toEqual(before);
+        const isOwn = graph.nodes.map(({ domain }) => domain === "densemamba");
+        expect(isOwn.some((own, i) => own && isOwn[i + 1])).toBe(false); // neighbours are one
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  it.each([
+    ["DenseMamba", TINY_SHAPE, 2],
+    ["DenseRetNet", TINY_RETNET, undefined],
+  ])("join the operators of a %s", async (_, shape, numChains) => {
+    const modelDir = await randomCheckpoint(shape);
+    const checkpoint = openCheckpoint(modelDir);
+    for (const steps of ["one", "many"] as const) {
+      const graph = lower(checkpoint, "int8", steps, "kernels");
+      const before = meaningsOf(graph);
+      chainOperators(graph);
+      expect(meaningsOf(graph)).toEqual(before);
+      const chains = graph.nodes.filter(({ opType }) => opType === "Chain");
+      if (numChains === undefined) expect(chains.length).toBeGreaterThan(0);
+      else expect(chains).toHaveLength(numChains);
+    }
+    checkpoint.close();
+    rmSync(modelDir, { recursive: true });
+  });
+
+  it("refuse an operator that a program has no word for", () => {
+    const graph = new Graph("text");
+    const x = graph.op("densemamba.Own", [graph.input("x", "f32", [1])], { mode: "fast" });
+    graph.output("y", graph.op("densemamba.Own", [x]), "f32", [1]);
+    expect(() => chainOperators(graph)).toThrow("a chain's operator cannot have the attribute mode");
+  });
+});

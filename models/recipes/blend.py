@@ -3,6 +3,7 @@
   python blend.py CHECKPOINT.pt CHECKPOINT.pt ... --out FILE.pt
 
 Checkpoints must share a beginning: weights of runs that began apart do not average (Wortsman et al., arXiv 2203.05482).
+One that is named twice counts twice.
 """
 import argparse
 from pathlib import Path

@@ -5,16 +5,18 @@ every direction of the weight moves equally fast. At this size it needs about ha
 """
 import torch
 
+from kernels.products import rounded
+
 
 def orthogonalise(G, steps=5):
     """Newton-Schulz with Keller Jordan's quintic: singular values of G end between about 0.7 and 1.2."""
     a, b, c = 3.4445, -4.7750, 2.0315
     X = G.t() if G.shape[0] > G.shape[1] else G
-    X = X / (X.norm() + 1e-7)
+    X = rounded(X / (X.norm() + 1e-7))
     for _ in range(steps):
         A = X @ X.t()
         X = a * X + (b * A + c * A @ A) @ X
-    return X.t() if G.shape[0] > G.shape[1] else X
+    return (X.t() if G.shape[0] > G.shape[1] else X).float()
 
 
 class Muon(torch.optim.Optimizer):

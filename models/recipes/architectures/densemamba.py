@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import kernels as backends
+from kernels.products import linear
 
 
 class Config:
@@ -45,7 +46,7 @@ class Select(nn.Module):
         nn.init.zeros_(self.fc2.weight)
 
     def forward(self, x):
-        return self.fc2(F.silu(self.fc1(x)))
+        return linear(F.silu(linear(x, self.fc1.weight)), self.fc2.weight)
 
 
 class LinearGate(nn.Module):
@@ -55,7 +56,7 @@ class LinearGate(nn.Module):
         nn.init.zeros_(self.fc.weight)
 
     def forward(self, x):
-        return self.fc(x)
+        return linear(x, self.fc.weight)
 
 
 class StaticGate(nn.Module):
@@ -96,7 +97,7 @@ class Mixer(nn.Module):
         E, N, R = self.sizes
         h0, conv0 = state
         x_half, z_half = self.in_proj.weight[:E], self.in_proj.weight[E:]
-        u, conv = kernels.conv_silu(F.linear(x, x_half), self.conv1d.weight, self.conv1d.bias, pos, conv0)
+        u, conv = kernels.conv_silu(linear(x, x_half), self.conv1d.weight, self.conv1d.bias, pos, conv0)
         delta, B, C = (t.contiguous() for t in self.x_proj(u).split([R, N, N], -1))
         links = past[::-1][: self.links]
         h, readouts, states = kernels.scan(u, F.linear(delta, self.dt_proj.weight), self.dt_proj.bias,
@@ -104,8 +105,8 @@ class Mixer(nn.Module):
         gates = self.select(x) if self.select else None
         # a map of channels commutes with the readout C.h, so it acts on [B,T,E] instead of [B,T,E,N]
         readouts[1:] = [project(r) for project, r in zip(self.projections, readouts[1:])] or readouts[1:]
-        y = kernels.combine(gates, self.D, u, F.linear(x, z_half), *readouts)
-        return self.out_proj(y), (h, conv), states
+        y = kernels.combine(gates, self.D, u, linear(x, z_half), *readouts)
+        return linear(y, self.out_proj.weight), (h, conv), states
 
 
 class Layer(nn.Module):

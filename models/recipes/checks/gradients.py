@@ -10,7 +10,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from architectures.densemamba import Config, DenseMamba  # noqa: E402
-from kernels import plain  # noqa: E402
+from kernels import plain, products  # noqa: E402
 
 DEVICE = "cuda" if sys.argv[-1] == "gpu" and torch.cuda.is_available() else "cpu"
 
@@ -33,6 +33,7 @@ def run(kernels, config, seed, tokens, pos, half=False):
 
 
 def main():
+    products.enabled = False
     fused = importlib.import_module({"cpu": "kernels.ops", "gpu": "kernels.gpu"}[sys.argv[1] if len(sys.argv) > 1 else "cpu"])
     for m, half in ((0, False), (2, False), (3, False), (2, True)):
         if half and fused.__name__ == "kernels.gpu" and DEVICE == "cpu":

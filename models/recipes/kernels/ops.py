@@ -7,6 +7,7 @@ import ctypes
 
 import torch
 
+from . import products
 from .build import library
 
 CHUNKS, LOG2E, TILE = 8, 1.4426950408889634, 16
@@ -134,20 +135,25 @@ class HeadLoss(torch.autograd.Function):
     """x [rows,D], head [V,D], target [rows] int32, weight [rows] -> sum(weight * nats), nats [rows]."""
 
     @staticmethod
-    def forward(ctx, x, head, target, weight):
-        logits, nats = x @ head.t(), x.new_empty(x.shape[0])
+    def forward(ctx, x, head, target, weight, training):
+        x, head, nats = products.rounded(x, training), products.rounded(head, training), x.new_empty(x.shape[0])
+        logits = (x @ head.t()).float()
         _call("cross_entropy", *logits.shape, logits, target, weight, nats)  # logits become their own gradient
-        ctx.save_for_backward(x, head, logits)
+        ctx.save_for_backward(x, head, products.rounded(logits, training))
         ctx.mark_non_differentiable(nats)
         return (weight * nats).sum(), nats
 
     @staticmethod
     def backward(ctx, g, _):
         x, head, dlogits = ctx.saved_tensors
-        return g * (dlogits @ head), g * (dlogits.t() @ x), None, None
+        return g * (dlogits @ head).float(), g * (dlogits.t() @ x).float(), None, None, None
 
 
-rms_norm, conv_silu, combine, head_loss = RmsNorm.apply, ConvSilu.apply, Combine.apply, HeadLoss.apply
+rms_norm, conv_silu, combine = RmsNorm.apply, ConvSilu.apply, Combine.apply
+
+
+def head_loss(x, head, target, weight):
+    return HeadLoss.apply(x, head, target, weight, torch.is_grad_enabled())
 
 
 def scan(u, raw, bias, A, Bm, Cm, pos, h0, links, half=True):

@@ -1,7 +1,7 @@
 /**
- * densemamba.Linear: y = W x with weights in 4 or 8 bits and inputs rounded to 16. Products and sums within a block of
- * columns are exact integers, and blocks add in f32 in a fixed order: a row's result does not depend on which rows it is
- * computed with. Layout of the weights: docs/kernels.md.
+ * densemamba.Linear: y = W x with weights in 4 or 8 bits and inputs rounded to 8, both in blocks of columns with a scale of
+ * their own. Products and sums within a block are exact integers, and blocks add in f32 in a fixed order: a row's result does
+ * not depend on which rows it is computed with. Layout of the weights: docs/kernels.md.
  */
 #include <stdlib.h>
 
@@ -9,6 +9,12 @@
 #include "op.h"
 #include "simd.h"
 #include "tiles.h"
+
+/** A block of one input: x = scale · code. */
+typedef struct {
+  float scale;
+  int32_t sum; /* of its codes */
+} InputBlock;
 
 /** Shapes: inputs [numInputs, numColumns], outputs [numInputs, numRows], bias [numRows]. */
 typedef struct {
@@ -18,157 +24,166 @@ typedef struct {
   const float *scales;
   const float *bias; /* or NULL */
   const float *raw;
-  int16_t *inputs; /* raw ones, rounded */
-  float *inputScales;
+  dot_input *inputs; /* raw ones, rounded */
+  InputBlock *inputBlocks; /* [numInputs, numColumns / blockSize] */
   float *outputs;
   size_t tilesPerTask, inputsPerTask, rowsPerRounding;
 } Linear;
 
-enum { HALVES = DM_TILE / DOT_ROWS };
-_Static_assert(HALVES == 2, "a tile is two halves");
+enum { PARTS = DM_TILE / DOT_ROWS, QUAD = 4 };
+_Static_assert(PARTS == 1 || PARTS == 2, "a vector has the rows of a tile, or of half of one");
 
-#define MAX_INPUT 32767.0f
+#define MAX_INPUT 127.0f
 /** Bytes: far enough for memory to answer, near enough for the first-level cache to keep. The processor's own prefetcher stops at pages. */
-#define AHEAD 1024
-/** Below this a row counts as zero: its inverse would be infinite. */
+#define AHEAD 256
+/** Below this a block counts as zero: its inverse would be infinite. */
 #define SMALLEST 1e-30f
 
-/** Rounds one row to int16 codes, |x| <= 32767 · scale. With a NaN or an infinity in it the scale is NaN, and so is the result. */
-static void round_row(const float *x, size_t count, int16_t *codes, float *scale) {
+/** Rounds one block to codes, |x| <= 127 · scale. With a NaN or an infinity in it the scale is NaN, and so is the row's result. */
+static InputBlock round_block(const float *x, size_t count, dot_input *codes) {
   vf most = {0}, invalid = {0};
-  size_t i = 0;
-  for (; i + DM_LANES <= count; i += DM_LANES) {
+  for (size_t i = 0; i < count; i += DM_LANES) {
     const vf v = vf_load(x + i);
     const vf size = vf_abs(v);
     most = vf_select(size > most, size, most);
     invalid += v - v; /* 0, or NaN from there on */
   }
-  float largest = 0, check = vf_sum(invalid);
+  float largest = 0;
   for (int lane = 0; lane < DM_LANES; lane++) largest = most[lane] > largest ? most[lane] : largest;
-  for (; i < count; i++) {
-    const float size = __builtin_fabsf(x[i]);
-    largest = size > largest ? size : largest;
-    check += x[i] - x[i];
-  }
-  *scale = check == 0 ? largest / MAX_INPUT : __builtin_nanf("");
-  if (check != 0 || largest < SMALLEST) {
+  const bool isValid = vf_sum(invalid) == 0;
+  if (!isValid || largest < SMALLEST) {
     memset(codes, 0, count * sizeof *codes);
-    return;
+    return (InputBlock){isValid ? 0 : __builtin_nanf(""), 0};
   }
-  typedef int16_t narrow __attribute__((vector_size(DM_LANES * 2)));
+  typedef dot_input narrow __attribute__((vector_size(DM_LANES * sizeof(dot_input))));
   const float inverse = MAX_INPUT / largest;
-  for (i = 0; i + DM_LANES <= count; i += DM_LANES) {
-    const narrow whole = __builtin_convertvector((vi)(vf_load(x + i) * inverse + VF_ROUNDER), narrow); /* the low 16 bits */
+  vf sums = {0};
+  for (size_t i = 0; i < count; i += DM_LANES) {
+    const vf shifted = vf_load(x + i) * inverse + VF_ROUNDER;
+    const narrow whole = __builtin_convertvector((vi)shifted, narrow); /* the low bits */
     memcpy(codes + i, &whole, sizeof whole);
+    sums += shifted - VF_ROUNDER;
   }
-  for (; i < count; i++) codes[i] = (int16_t)__builtin_rintf(x[i] * inverse);
+  return (InputBlock){largest / MAX_INPUT, (int32_t)vf_sum(sums)};
 }
 
 static void round_rows(void *user, size_t task) {
   const Linear *l = user;
-  const size_t first = task * l->rowsPerRounding;
-  for (size_t row = first; row < first + l->rowsPerRounding && row < l->numInputs; row++) {
-    round_row(l->raw + row * l->numColumns, l->numColumns, l->inputs + row * l->numColumns, l->inputScales + row);
+  const size_t blocksPerRow = l->numColumns / l->blockSize;
+  const size_t first = task * l->rowsPerRounding, end = first + l->rowsPerRounding;
+  for (size_t block = first * blocksPerRow; block < (end < l->numInputs ? end : l->numInputs) * blocksPerRow; block++) {
+    const size_t at = block * l->blockSize;
+    l->inputBlocks[block] = round_block(l->raw + at, l->blockSize, l->inputs + at);
   }
 }
 
-/** Writes rows [row, row + 8) of the output of one input. */
+/** Writes rows [row, row + DOT_ROWS) of the output of one input. */
 DM_INLINE void finish(const Linear *l, size_t input, size_t row, dot_floats y) {
   float *out = l->outputs + input * l->numRows + row;
   const size_t count = l->numRows - row < DOT_ROWS ? l->numRows - row : DOT_ROWS;
-  y *= l->inputScales[input];
-  if (DM_LANES == DOT_ROWS && count == DOT_ROWS) {
-    vf whole;
-    memcpy(&whole, &y, sizeof whole);
-    if (l->bias) whole += vf_load(l->bias + row);
-    vf_store(out, l->silu ? vf_silu(whole) : whole);
-    return;
-  }
   float values[DOT_ROWS];
   memcpy(values, &y, sizeof values);
-  if (l->bias) {
-    for (size_t i = 0; i < count; i++) values[i] += l->bias[row + i];
+  for (size_t i = 0; i < DOT_ROWS; i += DM_LANES) {
+    vf some = vf_load(values + i);
+    if (l->bias && i < count) some += vf_load_some(l->bias + row + i, count - i < DM_LANES ? count - i : DM_LANES);
+    vf_store(values + i, l->silu ? vf_silu(some) : some);
   }
-  if (l->silu) {
-    for (size_t i = 0; i < DOT_ROWS; i += DM_LANES) {
-      if (DM_LANES <= DOT_ROWS) vf_store(values + i, vf_silu(vf_load(values + i)));
-      else vf_store_some(values, vf_silu(vf_load_some(values, DOT_ROWS)), DOT_ROWS);
-    }
-  }
-  memcpy(out, values, count * sizeof *out);
+  if (count == DOT_ROWS) memcpy(out, values, sizeof values);
+  else memcpy(out, values, count * sizeof *out);
 }
 
-/**
- * The sums of one block: of the half tile at `codes` and, if `both`, of the one behind it, for `numInputs` inputs. `bits`, `both`
- * and `numInputs` are constants. The sums have names, not indices: compilers keep arrays in memory.
- */
-#define DECLARE(i) dot_sums low##i = dot_zero(), high##i = dot_zero();
-#define ACCUMULATE_LOW(i) \
-  if (i < numInputs) low##i = dot_add(low##i, w, x + i * K);
-#define ACCUMULATE_HIGH(i) \
-  if (i < numInputs) high##i = dot_add(high##i, w, x + i * K);
-#define FINISH_LOW(i) \
-  if (i < numInputs) y[0][i] = dot_add_block(y[0][i], low##i, scale);
-#define FINISH_HIGH(i) \
-  if (i < numInputs) y[1][i] = dot_add_block(y[1][i], high##i, scale);
+/** Applied to each input of a pass. The sums have names, not indices: compilers keep arrays in memory. */
+#define EACH(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)
+_Static_assert(DOT_INPUTS <= 16, "EACH has 16");
 
-DM_INLINE void add_block(dot_partial y[HALVES][DOT_INPUTS], const uint8_t *codes, const float *scales, const int16_t *x,
-                         size_t K, size_t blockSize, size_t bits, bool both, size_t numInputs) {
-  DOT_EACH(DECLARE)
-  const size_t halfBytes = bits == 8 ? 32 : 64, numParts = bits == 8 ? 1 : 4;
-  for (const int16_t *end = x + blockSize; x < end; codes += 2 * halfBytes) {
-    if (both) { /* a pass over what comes from memory */
-      for (size_t line = 0; line < 2 * halfBytes; line += 64) __builtin_prefetch(codes + AHEAD + line);
+/**
+ * The sums of one block, for `numInputs` inputs at `x`. With `two` there are two sets of sums: the tile's two parts, or, of a
+ * tile that is one part, its even and odd quads, since one set's additions would wait for each other. `bits`, `two` and
+ * `numInputs` are constants.
+ */
+#define DECLARE(i) \
+  dot_sums a##i, b##i; \
+  if (i < numInputs) { \
+    a##i = dot_start(bits, inputBlocks[i * blocksPerRow].sum); \
+    b##i = PARTS == 2 ? a##i : dot_start(bits, 0); \
+  }
+#define ADD_A(i) \
+  if (i < numInputs) a##i = dot_add(a##i, w, x + i * K + quad * QUAD);
+#define ADD_B(i) \
+  if (i < numInputs) b##i = dot_add(b##i, w, x + i * K + quad * QUAD);
+#define FINISH(i) \
+  if (i < numInputs) { \
+    const float factor = inputBlocks[i * blocksPerRow].scale; \
+    y[0][i] = dot_add_block(y[0][i], two && PARTS == 1 ? dot_rows(a##i) + dot_rows(b##i) : dot_rows(a##i), scale, factor); \
+    if (two && PARTS == 2) y[1][i] = dot_add_block(y[1][i], dot_rows(b##i), scale2, factor); \
+  }
+
+DM_INLINE void add_block(dot_floats y[PARTS][DOT_INPUTS], const uint8_t *codes, const float *scales, const dot_input *x,
+                         const InputBlock *inputBlocks, size_t K, size_t blockSize, size_t bits, bool two,
+                         size_t numInputs) {
+  const size_t blocksPerRow = K / blockSize, bytesPerStep = 2 * QUAD * DM_TILE * bits / 8;
+  EACH(DECLARE)
+  for (const dot_input *end = x + blockSize; x < end; codes += bytesPerStep, x += 2 * QUAD) {
+    if (two) { /* a pass over what comes from memory */
+      for (size_t line = 0; line < bytesPerStep; line += 64) __builtin_prefetch(codes + AHEAD + line);
     }
-    _Pragma("GCC unroll 4") for (size_t part = 0; part < numParts; part++, x += 4) {
-      dot_weights w = bits == 8 ? dot_load8(codes) : dot_load4(codes, part);
-      DOT_EACH(ACCUMULATE_LOW)
-      if (both) {
-        w = bits == 8 ? dot_load8(codes + halfBytes) : dot_load4(codes + halfBytes, part);
-        DOT_EACH(ACCUMULATE_HIGH)
+    _Pragma("GCC unroll 2") for (size_t quad = 0; quad < 2; quad++) {
+      const uint8_t *at = bits == 8 ? codes + quad * QUAD * DM_TILE : codes;
+      dot_weights w = bits == 8 ? dot_load8(at) : dot_load4(at, quad);
+      if (PARTS == 1 && two && quad == 1) {
+        EACH(ADD_B)
+      } else {
+        EACH(ADD_A)
+      }
+      if (PARTS == 2 && two) {
+        w = bits == 8 ? dot_load8(at + DOT_ROWS * QUAD) : dot_load4(at + DOT_ROWS * QUAD, quad);
+        EACH(ADD_B)
       }
     }
   }
-  dot_scales scale = dot_load_scales(scales);
-  DOT_EACH(FINISH_LOW)
-  if (both) {
-    scale = dot_load_scales(scales + DOT_ROWS);
-    DOT_EACH(FINISH_HIGH)
-  }
+  dot_floats scale, scale2 = {0};
+  memcpy(&scale, scales, sizeof scale);
+  if (PARTS == 2 && two) memcpy(&scale2, scales + DOT_ROWS, sizeof scale2);
+  EACH(FINISH)
 }
 
-/** One half of a tile, or both, times inputs [input, input + numInputs). `both`, `numInputs` and `bits` are constants. */
-DM_INLINE void multiply(const Linear *l, size_t tile, size_t half, bool both, size_t input, size_t numInputs,
-                        size_t bits) {
+/** One part of a tile, or, with `two`, the whole tile, times inputs [input, input + numInputs). */
+DM_INLINE void multiply(const Linear *l, size_t tile, size_t part, bool two, size_t input, size_t numInputs, size_t bits) {
   const size_t K = l->numColumns, numBlocks = K / l->blockSize, bytesPerBlock = l->blockSize * DM_TILE * bits / 8;
-  const uint8_t *codes = l->codes + tile * numBlocks * bytesPerBlock + half * (bits == 8 ? 32 : 64);
-  const float *scales = l->scales + tile * numBlocks * DM_TILE + half * DOT_ROWS;
-  const int16_t *x = l->inputs + input * K;
-  dot_partial y[HALVES][DOT_INPUTS];
-  for (size_t h = 0; h < (both ? 2 : 1); h++) {
-    for (size_t i = 0; i < numInputs; i++) y[h][i] = dot_none();
+  const uint8_t *codes = l->codes + tile * numBlocks * bytesPerBlock + part * DOT_ROWS * QUAD;
+  const float *scales = l->scales + tile * numBlocks * DM_TILE + part * DOT_ROWS;
+  const dot_input *x = l->inputs + input * K;
+  const InputBlock *inputBlocks = l->inputBlocks + input * numBlocks;
+  const size_t numParts = two ? PARTS : 1;
+  dot_floats y[PARTS][DOT_INPUTS];
+  for (size_t p = 0; p < numParts; p++) {
+    for (size_t i = 0; i < numInputs; i++) y[p][i] = (dot_floats){0};
   }
   for (size_t block = 0; block < numBlocks; block++) {
-    add_block(y, codes, scales, x, K, l->blockSize, bits, both, numInputs);
+    add_block(y, codes, scales, x, inputBlocks, K, l->blockSize, bits, two, numInputs);
     codes += bytesPerBlock;
     scales += DM_TILE;
     x += l->blockSize;
+    inputBlocks++;
   }
-  for (size_t h = 0; h < (both ? 2 : 1); h++) {
-    const size_t row = tile * DM_TILE + (half + h) * DOT_ROWS;
+  for (size_t p = 0; p < numParts; p++) {
+    const size_t row = tile * DM_TILE + (part + p) * DOT_ROWS;
     if (row >= l->numRows) return;
-    for (size_t i = 0; i < numInputs; i++) finish(l, input + i, row, dot_total(y[h][i]));
+    for (size_t i = 0; i < numInputs; i++) finish(l, input + i, row, y[p][i]);
   }
 }
 
-/** Few inputs share a pass over the whole tile, which comes from memory; many take a half at a time, from the cache. */
+/** Many inputs take a part at a time, from the cache; few share a pass over the whole tile, which comes from memory. */
 DM_INLINE void multiply_tile(const Linear *l, size_t tile, size_t first, size_t count, size_t bits) {
-  for (size_t half = 0; half < HALVES && count >= DOT_INPUTS; half++) {
-    for (size_t i = 0; i + DOT_INPUTS <= count; i += DOT_INPUTS) multiply(l, tile, half, false, first + i, DOT_INPUTS, bits);
+  const size_t end = first + count;
+  size_t i = first;
+  for (size_t part = 0; part < PARTS; part++) {
+    for (i = first; i + DOT_INPUTS <= end; i += DOT_INPUTS) multiply(l, tile, part, false, i, DOT_INPUTS, bits);
   }
-  size_t i = count - count % DOT_INPUTS;
-  for (; i + 2 <= count; i += 2) multiply(l, tile, 0, true, first + i, 2, bits);
-  if (i < count) multiply(l, tile, 0, true, first + i, 1, bits);
+  for (; DOT_FEW >= 8 && i + 8 <= end; i += 8) multiply(l, tile, 0, true, i, 8, bits);
+  for (; DOT_FEW >= 4 && i + 4 <= end; i += 4) multiply(l, tile, 0, true, i, 4, bits);
+  for (; i + 2 <= end; i += 2) multiply(l, tile, 0, true, i, 2, bits);
+  if (i < end) multiply(l, tile, 0, true, i, 1, bits);
 }
 
 static void multiply_tiles(void *user, size_t task) {
@@ -194,9 +209,9 @@ enum { ROUNDED_PER_TASK = 1 << 14 };
 
 static bool run(Linear *l, DmContext *context) {
   const size_t K = l->numColumns;
-  l->inputs = dm_scratch(context, l->numInputs * (K * sizeof(int16_t) + sizeof(float)));
-  if (l->inputs == NULL) return false;
-  l->inputScales = (float *)(l->inputs + l->numInputs * K); /* K is even */
+  l->inputBlocks = dm_scratch(context, l->numInputs * (K / l->blockSize * sizeof(InputBlock) + K * sizeof(dot_input)));
+  if (l->inputBlocks == NULL) return false;
+  l->inputs = (dot_input *)(l->inputBlocks + l->numInputs * (K / l->blockSize));
 
   l->rowsPerRounding = 1 + ROUNDED_PER_TASK / K;
   const size_t numRoundings = (l->numInputs + l->rowsPerRounding - 1) / l->rowsPerRounding;

@@ -6,9 +6,6 @@
 export const TILE_ROWS = 16;
 /** Columns of a row that lie together. */
 const COLUMNS = 4;
-/** Codes of four bits share a word of 16, four columns apart: so many columns to a step. */
-const WIDE_COLUMNS = 16;
-const ROWS_OF_HALF = 8;
 
 /**
  * From rows, as `quantize` makes them, to tiles; the last tile is filled up with rows of zeros.
@@ -37,29 +34,24 @@ function tileBytes(codes: Uint8Array, numColumns: number): Uint8Array {
   return tiled;
 }
 
-/** u16 [tiles, columns / 16, 2 halves, 8 rows, 4 columns]: bits 4s to 4s + 3 are column 4s further on. */
+/** u8 [tiles, columns / 8, 16 rows, 4 columns]: the lower bits are a column, the higher ones that four further on; about 8. */
 function tileNibbles(codes: Uint8Array, numColumns: number): Uint8Array {
   const bytesPerRow = numColumns / 2;
   const numRows = codes.length / bytesPerRow;
-  const words = new Uint16Array((Math.ceil(numRows / TILE_ROWS) * TILE_ROWS * numColumns) / 4).fill(0x8888);
-  const wordsPerStep = TILE_ROWS * COLUMNS;
+  const tiled = new Uint8Array(Math.ceil(numRows / TILE_ROWS) * TILE_ROWS * bytesPerRow).fill(0x88);
   for (let row = 0; row < numRows; row++) {
     const lane = row % TILE_ROWS;
-    const half = Math.floor(lane / ROWS_OF_HALF);
-    let to = ((row - lane) * numColumns) / 4 + (half * ROWS_OF_HALF + (lane % ROWS_OF_HALF)) * COLUMNS;
-    for (let step = 0; step < numColumns; step += WIDE_COLUMNS, to += wordsPerStep) {
-      const from = row * bytesPerRow + step / 2;
-      for (let column = 0; column < COLUMNS; column++) {
-        let word = 0;
-        for (let part = 0; part < 4; part++) {
-          const pair = codes[from + part * 2 + (column >> 1)]!;
-          word |= ((column & 1 ? pair >> 4 : pair) & 15) << (4 * part);
-        }
-        words[to + column] = word;
-      }
+    let to = (row - lane) * bytesPerRow + lane * COLUMNS;
+    const end = (row + 1) * bytesPerRow;
+    for (let from = row * bytesPerRow; from < end; from += COLUMNS, to += TILE_ROWS * COLUMNS) {
+      const [ab, cd, ef, gh] = [codes[from]!, codes[from + 1]!, codes[from + 2]!, codes[from + 3]!];
+      tiled[to] = (ab & 15) | ((ef & 15) << 4);
+      tiled[to + 1] = (ab >> 4) | (ef & 0xf0);
+      tiled[to + 2] = (cd & 15) | ((gh & 15) << 4);
+      tiled[to + 3] = (cd >> 4) | (gh & 0xf0);
     }
   }
-  return new Uint8Array(words.buffer);
+  return tiled;
 }
 
 /** f32 [rows, blocks] to [tiles, blocks, 16 rows]. */

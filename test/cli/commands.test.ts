@@ -77,11 +77,11 @@ describe("inspect", () => {
   it("tells a person what a session costs", async () => {
     const text = await output(["inspect", "--device", "cpu"]);
     expect(text).toMatch(/^family +dense_mamba$/m);
-    expect(text).toMatch(/^parameters +3\.87M/m);
+    expect(text).toMatch(/^parameters +4\.34M/m);
     expect(text).toMatch(/^precision +int8/m);
-    expect(text).toMatch(/^state +228 KiB \(233472 bytes\)/m);
-    expect(text).toMatch(/^sessions +4599 per GiB$/m);
-    expect(text).toMatch(/^0–5 +conv \[3,512\] 6 KiB, ssm \[16,512\] 32 KiB$/m);
+    expect(text).toMatch(/^state +266 KiB \(272384 bytes\)/m);
+    expect(text).toMatch(/^sessions +3942 per GiB$/m);
+    expect(text).toMatch(/^0–6 +conv \[3,512\] 6 KiB, ssm \[16,512\] 32 KiB$/m);
     expect(text).toMatch(/^ +3 +38 KiB +\d{3}k /m);
     expect(text).toMatch(/^ +3 {4}○─○─●$/m);
   });

@@ -235,6 +235,6 @@ describe("a model compiled in int8", () => {
     }
     await artifact.close();
     expect(numSame / (numTokens + fixture.prompts.length)).toBeGreaterThan(0.95);
-    expect(sumDifference / numTokens).toBeLessThan(0.03);
+    expect(sumDifference / numTokens).toBeLessThan(0.05);
   });
 });

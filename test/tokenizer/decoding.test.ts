@@ -87,23 +87,22 @@ describe.each(Object.entries(KINDS))("%s", (_, open) => {
 });
 
 test("the first delta keeps its space behind a prompt, and loses it at the beginning of a text", async () => {
-  const tokenizer = (await loadTokenizer(TALES))!;
-  const [once] = await tokenizer.encode("Once", { addSpecialTokens: false });
+  const tokenizer = (await loadTokenizer(await KINDS["BPE with byte fallback"]()))!;
+  const [the] = await tokenizer.encode("the", { addSpecialTokens: false });
   const promptIds = await tokenizer.encode("He said", { addSpecialTokens: true });
-  const after = (contextIds: readonly number[]) =>
-    tokenizer.stream({ skipSpecialTokens: true, contextIds }).push(once!);
-  expect(after(promptIds)).toBe(" Once");
-  expect(after([tokenizer.bosTokenId!])).toBe("Once");
-  expect(after([])).toBe("Once");
-  expect(tokenizer.tokenText(once!)).toBe(" Once");
-  expect(tokenizer.idToToken(once!)).toBe("▁Once");
+  const after = (contextIds: readonly number[]) => tokenizer.stream({ skipSpecialTokens: true, contextIds }).push(the!);
+  expect(after(promptIds)).toBe(" the");
+  expect(after([tokenizer.bosTokenId!])).toBe("the");
+  expect(after([])).toBe("the");
+  expect(tokenizer.tokenText(the!)).toBe(" the");
+  expect(tokenizer.idToToken(the!)).toBe("▁the");
 });
 
 test("special tokens are left out or shown", async () => {
   const tokenizer = (await loadTokenizer(TALES))!;
   const ids = [1, ...(await tokenizer.encode("Hi", { addSpecialTokens: false })), 2];
   expect(tokenizer.decode(ids, { skipSpecialTokens: true })).toBe("Hi");
-  expect(tokenizer.decode(ids, { skipSpecialTokens: false })).toBe("<s> Hi</s>");
+  expect(tokenizer.decode(ids, { skipSpecialTokens: false })).toBe("<s>Hi</s>");
 });
 
 test("a character spelled in four byte tokens comes whole, with its last byte", async () => {

@@ -48,8 +48,7 @@ static InputBlock round_block(const float *x, size_t count, dot_input *codes) {
     most = vf_select(size > most, size, most);
     invalid += v - v; /* 0, or NaN from there on */
   }
-  float largest = 0;
-  for (int lane = 0; lane < DM_LANES; lane++) largest = most[lane] > largest ? most[lane] : largest;
+  const float largest = vf_largest(most);
   const bool isValid = vf_sum(invalid) == 0;
   if (!isValid || largest < SMALLEST) {
     memset(codes, 0, count * sizeof *codes);

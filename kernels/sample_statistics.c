@@ -51,8 +51,7 @@ static float group_maximum(const float *logits, size_t count) {
     const vf v = vf_load(logits + i);
     most = vf_select(v > most, v, most);
   }
-  float largest = -__builtin_inff();
-  for (int lane = 0; lane < DM_LANES; lane++) largest = most[lane] > largest ? most[lane] : largest;
+  float largest = vf_largest(most);
   for (; i < count; i++) largest = logits[i] > largest ? logits[i] : largest;
   return largest;
 }

@@ -77,7 +77,15 @@ DM_INLINE vf vf_at_least(vf x, float bound) {
   return vf_select(x < vf_all(bound), vf_all(bound), x);
 #endif
 }
-DM_INLINE vf vf_at_most(vf x, float bound) { return -vf_at_least(-x, -bound); }
+DM_INLINE vf vf_at_most(vf x, float bound) {
+#if defined(__AVX512F__)
+  return (vf)_mm512_min_ps((__m512)vf_all(bound), (__m512)x);
+#elif defined(__AVX2__)
+  return (vf)_mm256_min_ps((__m256)vf_all(bound), (__m256)x);
+#else
+  return vf_select(x > vf_all(bound), vf_all(bound), x);
+#endif
+}
 
 DM_INLINE vf vf_abs(vf x) { return (vf)((vi)x & 0x7fffffff); }
 
@@ -107,10 +115,32 @@ DM_INLINE vf vf_of(vh h) {
 #endif
 }
 
+/** The sum of all lanes, in halves: an order of its own for each number of lanes. */
 DM_INLINE float vf_sum(vf v) {
-  float sum = 0;
-  for (int i = 0; i < DM_LANES; i++) sum += v[i];
-  return sum;
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_ps((__m512)v);
+#elif defined(__AVX2__)
+  __m128 sum = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
+  sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
+  return _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)));
+#else
+  return (v[0] + v[2]) + (v[1] + v[3]);
+#endif
+}
+
+/** The largest lane; no lane may be NaN. */
+DM_INLINE float vf_largest(vf v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_max_ps((__m512)v);
+#elif defined(__AVX2__)
+  __m128 most = _mm_max_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
+  most = _mm_max_ps(most, _mm_movehl_ps(most, most));
+  return _mm_cvtss_f32(_mm_max_ss(most, _mm_movehdup_ps(most)));
+#else
+  float most = v[0];
+  for (int i = 1; i < DM_LANES; i++) most = v[i] > most ? v[i] : most;
+  return most;
+#endif
 }
 
 /** 1.5 · 2^23: adding it to a small float leaves the nearest whole number in the low bits. */

@@ -68,11 +68,24 @@ typedef struct {
     if (at < (part)->count) body(at, (part)->count - at);                      \
   } while (0)
 
+/** So many vectors of channels stay in registers through all rows of a state. */
+#define GROUP (DM_LANES == 16 ? 4 : 2)
+/** Applied to each vector of a group. Vectors have names, not indices: compilers keep arrays in memory. */
+#define EACH_OF_GROUP(X) X(0) X(1) X(2) X(3)
+
+/** Calls `body(at, numVectors, lanes)` for each group, then for each vector that is left. */
+#define EACH_GROUP(part, body)                                                                               \
+  do {                                                                                                       \
+    size_t at = 0;                                                                                           \
+    for (; at + GROUP * DM_LANES <= (part)->count; at += GROUP * DM_LANES) body(at, GROUP, DM_LANES);        \
+    for (; at + DM_LANES <= (part)->count; at += DM_LANES) body(at, 1, DM_LANES);                            \
+    if (at < (part)->count) body(at, 1, (part)->count - at);                                                 \
+  } while (0)
+
 /** What a step works out of its channels on the way. */
 typedef struct {
   float deltaLog2[CHANNELS_OF_SINGLE_STEP]; /* Δ log2 e: e^(Δ A) = 2^(Δ log2 e · A) */
   float deltaU[CHANNELS_OF_SINGLE_STEP];
-  float readout[CHANNELS_OF_SINGLE_STEP]; /* of a link */
   float y[CHANNELS_OF_SINGLE_STEP];
 } Work;
 
@@ -119,53 +132,6 @@ DM_INLINE void store_kept(void *kept, size_t at, vf h, size_t lanes, bool isHalf
   else vf_store_some((float *)kept + at, h, lanes);
 }
 
-/** h = exp(Δ A) h + (Δ u) B of one row of the state, and y += C h. `kept` may be NULL. */
-DM_INLINE void advance_row(const Part *part, size_t n, float B, float C, void *kept, bool isHalf, Work *work) {
-  const float *A = part->A + n * part->stride, *from = part->from + n * part->stride;
-  float *to = part->to + n * part->stride;
-#define ADVANCE(at, lanes)                                                                                    \
-  do {                                                                                                        \
-    const vf decay = vf_exp2_negative(vf_load_some(work->deltaLog2 + at, lanes) * vf_load_some(A + at, lanes)); \
-    const vf h = decay * vf_load_some(from + at, lanes) + B * vf_load_some(work->deltaU + at, lanes);         \
-    vf_store_some(to + at, h, lanes);                                                                         \
-    if (kept) store_kept(kept, n * CHANNELS_PER_TASK + at, h, lanes, isHalf);                                 \
-    vf_store_some(work->y + at, vf_load_some(work->y + at, lanes) + C * h, lanes);                            \
-  } while (0)
-  EACH_VECTOR(part, ADVANCE);
-}
-
-/** What a link reads: of a history, or of a state, rounded as a history would hold it. The last two are constants. */
-DM_INLINE vf load_linked(const void *h, size_t at, size_t lanes, bool isState, bool isHalf) {
-  if (isHalf && !isState) return vf_of(vh_load_some((const half *)h + at, lanes));
-  const vf exact = vf_load_some((const float *)h + at, lanes);
-  return isHalf ? vf_of(vh_of(exact)) : exact;
-}
-
-/** y += G (C h), with h of a shallower layer: rows `stride` apart. */
-DM_INLINE void read_link(const Part *part, const void *h, size_t stride, const float *C, size_t N, const float *gate,
-                         bool isState, bool isHalf, Work *work) {
-  float *sums = work->readout;
-  memset(sums, 0, part->count * sizeof *sums);
-  size_t n = 0;
-  for (; n + 2 <= N; n += 2) {
-#define LINKED(row, at, lanes) load_linked(h, (row) * stride + at, lanes, isState, isHalf)
-#define READ_TWO(at, lanes)                                                                                           \
-  vf_store_some(sums + at,                                                                                            \
-                vf_load_some(sums + at, lanes) + C[n] * LINKED(n, at, lanes) + C[n + 1] * LINKED(n + 1, at, lanes), \
-                lanes)
-    EACH_VECTOR(part, READ_TWO);
-  }
-  if (n < N) {
-#define READ_ONE(at, lanes) vf_store_some(sums + at, vf_load_some(sums + at, lanes) + C[n] * LINKED(n, at, lanes), lanes)
-    EACH_VECTOR(part, READ_ONE);
-  }
-#define ADD_LINK(at, lanes)                                                                         \
-  vf_store_some(work->y + at,                                                                       \
-                vf_load_some(work->y + at, lanes) + vf_load_some(gate + at, lanes) * vf_load_some(sums + at, lanes), \
-                lanes)
-  EACH_VECTOR(part, ADD_LINK);
-}
-
 /**
  * Asks memory for row `n` of what the next step reads of the links. The processor's own prefetcher stops at pages, and each step is
  * one; in the meantime this step raises powers.
@@ -179,7 +145,67 @@ DM_INLINE void prefetch_links(const Scan *s, size_t nextAt, size_t n, bool isHal
   }
 }
 
-/** One step: loops over the part's channels, each short enough for the processor to have several of its turns in flight. */
+/**
+ * h = exp(Δ A) h + (Δ u) B of all rows of the state, and y += C h, for `numVectors` (a constant) vectors of channels from `at`; the
+ * only one may have fewer lanes. `kept` may be NULL.
+ */
+DM_INLINE void advance(const Scan *s, const Part *part, size_t at, size_t numVectors, size_t lanes, const float *B, const float *C,
+                       void *kept, size_t nextAt, bool isHalf, Work *work) {
+  const size_t stride = part->stride;
+#define DECLARE(i)                                                                                        \
+  vf delta##i = {0}, deltaU##i = {0}, y##i = {0};                                                         \
+  if (i < numVectors) {                                                                                   \
+    delta##i = vf_load_some(work->deltaLog2 + at + i * DM_LANES, lanes);                                  \
+    deltaU##i = vf_load_some(work->deltaU + at + i * DM_LANES, lanes);                                    \
+    y##i = vf_load_some(work->y + at + i * DM_LANES, lanes);                                              \
+  }
+  EACH_OF_GROUP(DECLARE)
+  for (size_t n = 0; n < s->stateSize; n++) {
+    const float *A = part->A + n * stride + at, *from = part->from + n * stride + at, b = B[n], c = C[n];
+    float *to = part->to + n * stride + at;
+    if (at == 0) prefetch_links(s, nextAt, n, isHalf);
+#define ADVANCE(i)                                                                                          \
+  if (i < numVectors) {                                                                                     \
+    const vf decay = vf_exp2_negative(delta##i * vf_load_some(A + i * DM_LANES, lanes));                    \
+    const vf h = decay * vf_load_some(from + i * DM_LANES, lanes) + b * deltaU##i;                          \
+    vf_store_some(to + i * DM_LANES, h, lanes);                                                             \
+    if (kept) store_kept(kept, n * CHANNELS_PER_TASK + at + i * DM_LANES, h, lanes, isHalf);                \
+    y##i += c * h;                                                                                          \
+  }
+    EACH_OF_GROUP(ADVANCE)
+  }
+#define STORE(i) \
+  if (i < numVectors) vf_store_some(work->y + at + i * DM_LANES, y##i, lanes);
+  EACH_OF_GROUP(STORE)
+}
+
+/** What a link reads: of a history, or of a state, rounded as a history would hold it. The last two are constants. */
+DM_INLINE vf load_linked(const void *h, size_t at, size_t lanes, bool isState, bool isHalf) {
+  if (isHalf && !isState) return vf_of(vh_load_some((const half *)h + at, lanes));
+  const vf exact = vf_load_some((const float *)h + at, lanes);
+  return isHalf ? vf_of(vh_of(exact)) : exact;
+}
+
+/** y += G (C h), with h of a shallower layer, rows `stride` apart; otherwise as `advance`. */
+DM_INLINE void read_link(const void *h, size_t stride, const float *C, size_t N, const float *gate, size_t at, size_t numVectors,
+                         size_t lanes, bool isState, bool isHalf, Work *work) {
+#define NO_SUM(i) vf sum##i = {0};
+  EACH_OF_GROUP(NO_SUM)
+  for (size_t n = 0; n < N; n++) {
+    const float c = C[n];
+#define ADD_ROW(i) \
+  if (i < numVectors) sum##i += c * load_linked(h, n * stride + at + i * DM_LANES, lanes, isState, isHalf);
+    EACH_OF_GROUP(ADD_ROW)
+  }
+#define ADD_LINK(i)                                                                                  \
+  if (i < numVectors) {                                                                              \
+    float *y = work->y + at + i * DM_LANES;                                                          \
+    vf_store_some(y, vf_load_some(y, lanes) + vf_load_some(gate + at + i * DM_LANES, lanes) * sum##i, lanes); \
+  }
+  EACH_OF_GROUP(ADD_LINK)
+}
+
+/** One step: what is kept of a channel stays in registers through all rows of its state, and of a group several are in flight. */
 DM_INLINE void step(const Scan *s, size_t b, size_t t, const float *parameters, const Part *part, bool isHalf) {
   const size_t E = s->numChannels, N = s->stateSize, row = b * s->numSteps + t, first = part->first;
   const float *B = parameters + s->rank, *C = B + N;
@@ -189,19 +215,21 @@ DM_INLINE void step(const Scan *s, size_t b, size_t t, const float *parameters, 
 
   sum_step_sizes(s, part, parameters, work.deltaLog2);
   prepare(s, part, s->u + row * E + first, &work);
-  for (size_t n = 0; n < N; n++) {
-    prefetch_links(s, historyAt + N * CHANNELS_PER_TASK, n, isHalf);
-    if (kept) advance_row(part, n, B[n], C[n], kept, isHalf, &work);
-    else advance_row(part, n, B[n], C[n], NULL, isHalf, &work);
-  }
+  const size_t nextAt = historyAt + N * CHANNELS_PER_TASK;
+#define KEEP(at, numVectors, lanes) advance(s, part, at, numVectors, lanes, B, C, kept, nextAt, isHalf, &work)
+#define FORGET(at, numVectors, lanes) advance(s, part, at, numVectors, lanes, B, C, NULL, nextAt, isHalf, &work)
+  if (kept) EACH_GROUP(part, KEEP);
+  else EACH_GROUP(part, FORGET);
   for (size_t link = 0; link < s->numLinks; link++) {
     const float *gate = s->gates + (row * s->numGates + (s->numGates == 1 ? 0 : link)) * E + first;
     const char *h = s->histories[link];
-    if (s->linksAreStates) {
-      read_link(part, h + (b * N * E + first) * sizeof(float), E, C, N, gate, true, isHalf, &work);
-    } else {
-      read_link(part, h + historyAt * bytes, CHANNELS_PER_TASK, C, N, gate, false, isHalf, &work);
-    }
+    const float *states = (const float *)h + b * N * E + first;
+    h += historyAt * bytes;
+#define STATE(at, numVectors, lanes) read_link(states, E, C, N, gate, at, numVectors, lanes, true, isHalf, &work)
+#define HISTORY(at, numVectors, lanes) \
+  read_link(h, CHANNELS_PER_TASK, C, N, gate, at, numVectors, lanes, false, isHalf, &work)
+    if (s->linksAreStates) EACH_GROUP(part, STATE);
+    else EACH_GROUP(part, HISTORY);
   }
   const float *z = s->z + row * s->zStride + first;
   float *out = s->out + row * E + first;

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 import architectures
@@ -32,6 +33,7 @@ def parse():
     add("--data", type=Path, required=True, help="folder written by prepare.py")
     add("--run", type=Path, required=True)
     add("--from", dest="source", type=Path, help="start from this checkpoint where the run has none")
+    add("--init", type=Path, help="where there is no checkpoint: begin with the weights of this exported model, warming up")
     add("--mirror", type=Path, help="copy each checkpoint to this folder too")
     add("--arch", default="dense_mamba", choices=list(architectures.NAMES))
     add("--size", default="{}", help="JSON of sizes that differ from the architecture's defaults")
@@ -156,6 +158,10 @@ def main():
         fits = [t.shape for t in tensors(saved["states"])] == [t.shape for t in tensors(states)]  # not after a move between CPU and GPU
         states = saved["states"] if fits else states
         print(f"resumed {source} at {tokens:,} tokens", flush=True)
+    elif args.init:
+        weights = load_file(args.init / "model.safetensors")
+        model.load_state_dict({name: weights[name].float() for name in model.state_dict()})
+        average = Average(model)
     print(f"{args.arch} {sum(p.numel() for p in model.parameters()):,} parameters, {device}", flush=True)
 
     tokenizer = Tokenizer.from_file(str(args.data / "tokenizer.json"))

@@ -24,7 +24,7 @@ from evaluate import bits_per_byte
 from optim import Average, build
 from stream import Stream
 
-MIX = {"stories": 0.14, "tales": 0.33, "books": 0.33, "reading": 0.07, "topical": 0.08, "smalltalk": 0.02, "telling": 0.03}
+MIX = {"stories": 0.13, "tales": 0.31, "books": 0.35, "reading": 0.07, "topical": 0.07, "smalltalk": 0.03, "telling": 0.04}
 
 
 def parse():
@@ -42,7 +42,7 @@ def parse():
     add("--shards", type=int, default=1 if torch.cuda.is_available() else 4, help="parts of the batch that threads take in turn")
     add("--threads", type=int, default=1 if torch.cuda.is_available() else os.cpu_count())
     add("--steps", type=int, default=256, help="tokens of a row in a batch; states are carried on to the next")
-    add("--muon-lr", type=float, default=0.01)
+    add("--muon-lr", type=float, default=0.02)
     add("--adam-lr", type=float, default=0.004)
     add("--decay", type=float, default=0.01, help="weight decay, as a share of the learning rate")
     add("--dropout", type=float, default=0, help="of the embedding and of what each layer adds; for runs of many epochs, see README.md")

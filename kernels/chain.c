@@ -7,7 +7,8 @@
  *
  *     Linear i0 i1 i2 > r0 rows=512 columns=256 bits=8 block=128 silu=0
  *
- * `i`, `o`: the chain's inputs and outputs; `r`: a register, memory of the chain's own; `-`: an optional one left out.
+ * `i`, `o`: the chain's inputs and outputs; `x`: an input that has a row for each sequence, as everything has that is computed; `r`: a
+ * register, memory of the chain's own; `-`: an optional one left out.
  */
 #include <stdatomic.h>
 #include <stdio.h>
@@ -28,6 +29,7 @@ enum { MAX_RANK = 8, MAX_ATTRIBUTES = 16, NAME_BYTES = 32, ALIGNMENT = 64, PAGE 
 
 typedef struct {
   char kind; /* 'i', 'o', 'r', or 0 if there is none */
+  bool isByRow; /* of an input */
   size_t index;
 } Operand;
 
@@ -50,29 +52,46 @@ typedef struct {
   int64_t dims[MAX_RANK];
   size_t rank;
   int type;
-  void *memory; /* a register's own */
+  bool isMade;     /* an output: ONNX Runtime has been asked for it */
+  void *memory;    /* a register's own */
   size_t capacity; /* its bytes */
 } Value;
 
-/** One run's registers and views of the outside; kept for the next. */
+/** What a run needs of memory, kept for later ones. */
 typedef struct {
   Value *inputs, *outputs, *registers;
 } Values;
 
+/** As many are kept as threads may be in a chain at once; more are freed. */
+enum { MAX_SPARE = 64 };
+
 typedef struct {
   OrtApi api; /* ours, behind which the operators find the chain */
   Link *links;
+  bool *isByRow; /* [numInputs]: a sequence's part is one piece, of the first dimension; the others are every sequence's */
   size_t numLinks, numInputs, numOutputs, numRegisters;
-  _Atomic(Values *) spare;
+  _Atomic(Values *) spare[MAX_SPARE];
+  _Atomic size_t numThreads; /* the most that have come together so far; ONNX Runtime does not say how many it has */
+  _Atomic size_t numRunsTogether;
 } Chain;
 
-/** What the operators know as an OrtKernelContext. */
+/** The chain's node as ONNX Runtime runs it. */
 typedef struct {
-  const Chain *chain;
-  const Link *link;
+  Chain *chain;
   DmContext *outer;
+  Values *values; /* without registers */
+  size_t numRows, rowsPerSlice, sharedBytes;
+  _Atomic size_t firstUntaken; /* row */
+  atomic_flag isBusy; /* somebody asks `outer` for an output */
+} Node;
+
+/** The chain's operators over rows [first, first + numRows), and what they know as an OrtKernelContext. */
+typedef struct {
+  Node *node;
+  const Link *link;
   Values *values;
-  Team team;
+  size_t first, numRows;
+  Team *team; /* or NULL: one thread does everything */
 } Run;
 
 /* --- what the operators take for ONNX Runtime --- */
@@ -104,22 +123,43 @@ static OrtStatus *get_float(const OrtKernelInfo *info, const char *name, float *
 
 static void release_nothing(OrtStatus *status) { (void)status; }
 
+static size_t bytes_of(int type) { return type == DM_INT64 ? 8 : type == DM_UINT8 ? 1 : 4; }
+
+static size_t bytes_per_row(const Value *value) {
+  size_t bytes = bytes_of(value->type);
+  for (size_t i = 1; i < value->rank; i++) bytes *= (size_t)value->dims[i];
+  return bytes;
+}
+
+static bool is_part(const Run *run) { return run->numRows != run->node->numRows; }
+
+static void set_shape(Value *value, int type, const int64_t *dims, size_t rank) {
+  value->type = type;
+  value->rank = rank;
+  memcpy(value->dims, dims, rank * sizeof *dims);
+}
+
+/** Where this run's rows of `whole` begin. */
+static void *own_rows(const Run *run, const Value *whole) {
+  return run->first == 0 ? whole->data : (char *)whole->data + run->first * bytes_per_row(whole);
+}
+
 static OrtStatus *get_input(const OrtKernelContext *context, size_t index, const OrtValue **out) {
   const Run *run = (const Run *)context;
+  const Node *node = run->node;
   const Operand operand = index < DM_MAX_INPUTS ? run->link->inputs[index] : (Operand){0};
   Value *value = NULL;
-  *out = NULL;
   if (operand.kind == 'r') value = &run->values->registers[operand.index];
   if (operand.kind == 'o') value = &run->values->outputs[operand.index];
   if (operand.kind == 'i') {
-    DmContext outer = *run->outer;
-    DmTensor tensor;
-    value = &run->values->inputs[operand.index];
-    if (!dm_input(&outer, operand.index, &tensor)) return outer.status;
-    if (tensor.rank > MAX_RANK) return outer.api->CreateStatus(ORT_INVALID_ARGUMENT, "Chain: a tensor of too many dimensions");
-    value->data = tensor.data;
-    value->rank = tensor.rank;
-    memcpy(value->dims, tensor.dims, tensor.rank * sizeof *tensor.dims);
+    value = &node->values->inputs[operand.index];
+    if (is_part(run) && node->chain->isByRow[operand.index]) {
+      Value *part = &run->values->inputs[operand.index];
+      set_shape(part, value->type, value->dims, value->rank);
+      part->dims[0] = (int64_t)run->numRows;
+      part->data = own_rows(run, value);
+      value = part;
+    }
   }
   *out = (const OrtValue *)value;
   return NULL;
@@ -139,26 +179,46 @@ static bool reserve(Value *value, size_t index, size_t bytes) {
   return value->memory != NULL;
 }
 
-static size_t bytes_of(int type) { return type == DM_INT64 ? 8 : type == DM_UINT8 ? 1 : 4; }
+static void lock(Node *node) {
+  while (atomic_flag_test_and_set_explicit(&node->isBusy, memory_order_acquire)) continue;
+}
+
+static void unlock(Node *node) { atomic_flag_clear_explicit(&node->isBusy, memory_order_release); }
+
+/** ONNX Runtime's memory for all rows of an output, asked for by whichever slice comes first. */
+static OrtStatus *make_output(Node *node, size_t index, const Value *part, size_t numRows) {
+  Value *whole = &node->values->outputs[index];
+  OrtStatus *status = NULL;
+  lock(node);
+  if (!whole->isMade) {
+    DmContext outer = {.api = node->outer->api, .context = node->outer->context};
+    set_shape(whole, part->type, part->dims, part->rank);
+    whole->dims[0] = (int64_t)numRows;
+    whole->data = dm_output(&outer, index, whole->dims, whole->rank);
+    whole->isMade = true;
+    status = outer.status;
+  }
+  unlock(node);
+  return status;
+}
 
 static OrtStatus *get_output(OrtKernelContext *context, size_t index, const int64_t *dims, size_t rank, OrtValue **out) {
-  Run *run = (Run *)context;
+  const Run *run = (const Run *)context;
+  Node *node = run->node;
   const Operand operand = index < DM_MAX_OUTPUTS ? run->link->outputs[index] : (Operand){0};
-  const OrtApi *api = run->outer->api;
+  const OrtApi *api = node->outer->api;
   *out = NULL;
   if (operand.kind == 0) return NULL;
-  if (rank > MAX_RANK) return api->CreateStatus(ORT_INVALID_ARGUMENT, "Chain: a tensor of too many dimensions");
+  if (rank == 0 || rank > MAX_RANK) return api->CreateStatus(ORT_INVALID_ARGUMENT, "Chain: a tensor of too many dimensions, or of none");
+  if (is_part(run) && (size_t)dims[0] != run->numRows) return api->CreateStatus(ORT_FAIL, "Chain: a result without a row for each of its inputs'");
   Value *value = operand.kind == 'r' ? &run->values->registers[operand.index] : &run->values->outputs[operand.index];
-  value->rank = rank;
-  memcpy(value->dims, dims, rank * sizeof *dims);
+  set_shape(value, (int)run->link->op->outputs[index].type, dims, rank);
   if (operand.kind == 'o') {
-    DmContext outer = *run->outer;
-    value->data = dm_output(&outer, operand.index, dims, rank);
-    if (outer.status != NULL) return outer.status;
-  } else {
-    size_t bytes = bytes_of(run->link->op->outputs[index].type);
-    for (size_t i = 0; i < rank; i++) bytes *= (size_t)dims[i];
-    if (!reserve(value, operand.index, bytes)) return api->CreateStatus(ORT_FAIL, "Chain: no memory");
+    OrtStatus *status = make_output(node, operand.index, value, is_part(run) ? node->numRows : (size_t)dims[0]);
+    if (status != NULL) return status;
+    value->data = own_rows(run, &node->values->outputs[operand.index]);
+  } else if (!reserve(value, operand.index, (size_t)dims[0] * bytes_per_row(value))) {
+    return api->CreateStatus(ORT_FAIL, "Chain: no memory");
   }
   *out = (OrtValue *)value;
   return NULL;
@@ -178,8 +238,10 @@ static OrtStatus *get_shape(const OrtValue *value, int *type, const int64_t **di
 }
 
 static OrtStatus *parallel_for(const OrtKernelContext *context, void (*fn)(void *, size_t), size_t total, size_t batches, void *user) {
+  Team *team = ((const Run *)context)->team;
   (void)batches;
-  team_run(&((Run *)context)->team, fn, total, user);
+  if (team != NULL) team_run(team, fn, total, user);
+  else for (size_t i = 0; i < total; i++) fn(user, i);
   return NULL;
 }
 
@@ -191,9 +253,11 @@ static void free_values(Values *values, size_t numRegisters) {
 }
 
 static Values *take_values(Chain *chain) {
-  Values *values = atomic_exchange(&chain->spare, NULL);
-  if (values != NULL) return values;
-  values = calloc(1, sizeof *values + (chain->numInputs + chain->numOutputs + chain->numRegisters) * sizeof(Value));
+  for (size_t i = 0; i < MAX_SPARE; i++) {
+    Values *spare = atomic_exchange(&chain->spare[i], NULL);
+    if (spare != NULL) return spare;
+  }
+  Values *values = calloc(1, sizeof *values + (chain->numInputs + chain->numOutputs + chain->numRegisters) * sizeof(Value));
   if (values == NULL) return NULL;
   values->inputs = (Value *)(values + 1);
   values->outputs = values->inputs + chain->numInputs;
@@ -201,31 +265,143 @@ static Values *take_values(Chain *chain) {
   return values;
 }
 
-static void run_links(void *user) {
-  Run *run = user;
-  const Chain *chain = run->chain;
-  for (size_t i = 0; i < chain->numLinks && run->outer->status == NULL; i++) {
-    run->link = &chain->links[i];
-    dm_check(run->outer, dm_run(run->link->op, run->link->state, &chain->api, (OrtKernelContext *)run));
+static void give_back(Chain *chain, Values *values) {
+  for (size_t i = 0; i < MAX_SPARE; i++) {
+    Values *none = NULL;
+    if (atomic_compare_exchange_strong(&chain->spare[i], &none, values)) return;
   }
+  free_values(values, chain->numRegisters);
 }
 
-static void join_in(void *user, size_t index) {
-  (void)index;
-  team_join(&((Run *)user)->team, run_links, user);
+static void fail_node(Node *node, OrtStatus *status) {
+  lock(node);
+  dm_check(node->outer, status);
+  unlock(node);
+}
+
+static void run_links(void *user) {
+  Run *run = user;
+  const Chain *chain = run->node->chain;
+  OrtStatus *status = NULL;
+  for (size_t i = 0; i < chain->numLinks && status == NULL; i++) {
+    run->link = &chain->links[i];
+    status = dm_run(run->link->op, run->link->state, &chain->api, (OrtKernelContext *)run);
+  }
+  if (status != NULL) fail_node(run->node, status);
 }
 
 /** As many as ONNX Runtime may have threads: each takes the first that comes to it, and whoever comes late finds it over. */
 enum { MEMBERS = 256 };
 
+/* All rows together: the threads share out every operator's work, and meet after each. */
+
+typedef struct {
+  Run run;
+  Team team;
+} TeamRun;
+
+static void join_team(void *user, size_t index) {
+  TeamRun *joined = user;
+  (void)index;
+  team_join(&joined->team, run_links, &joined->run);
+}
+
+static void learn_threads(Chain *chain, size_t numThreads) {
+  size_t known = atomic_load(&chain->numThreads);
+  atomic_fetch_add(&chain->numRunsTogether, 1);
+  while (known < numThreads && !atomic_compare_exchange_weak(&chain->numThreads, &known, numThreads)) continue;
+}
+
+static bool run_together(Node *node) {
+  TeamRun all = {.run = {.node = node, .values = take_values(node->chain), .numRows = node->numRows}};
+  if (all.run.values == NULL) return dm_fail(node->outer, "Chain: no memory");
+  all.run.team = &all.team;
+  dm_parallel_for(node->outer, join_team, MEMBERS, &all);
+  learn_threads(node->chain, atomic_load(&all.team.numMembers));
+  give_back(node->chain, all.run.values);
+  return node->outer->status == NULL;
+}
+
+/* Or in slices: a thread takes some rows through all operators, and waits for nobody. */
+
+static void run_slice(Node *node, size_t first) {
+  const size_t rest = node->numRows - first;
+  Run run = {.node = node, .values = take_values(node->chain), .first = first};
+  run.numRows = rest < node->rowsPerSlice ? rest : node->rowsPerSlice;
+  if (run.values == NULL) {
+    fail_node(node, node->outer->api->CreateStatus(ORT_FAIL, "Chain: no memory"));
+    return;
+  }
+  run_links(&run);
+  give_back(node->chain, run.values);
+}
+
+static void take_slices(void *user, size_t index) {
+  Node *node = user;
+  (void)index;
+  for (;;) {
+    const size_t first = atomic_fetch_add_explicit(&node->firstUntaken, node->rowsPerSlice, memory_order_relaxed);
+    if (first >= node->numRows) return;
+    run_slice(node, first);
+  }
+}
+
+static bool run_apart(Node *node) {
+  dm_parallel_for(node->outer, take_slices, MEMBERS, node);
+  return node->outer->status == NULL;
+}
+
+/** Looks at all inputs, once for all slices. @returns false after a failure. */
+static bool read_inputs(Node *node) {
+  const Chain *chain = node->chain;
+  bool hasRows = false;
+  for (size_t i = 0; i < chain->numOutputs; i++) node->values->outputs[i].isMade = false;
+  for (size_t i = 0; i < chain->numInputs; i++) {
+    DmTensor tensor;
+    Value *value = &node->values->inputs[i];
+    if (!dm_input(node->outer, i, &tensor)) return dm_fail(node->outer, "Chain: input %zu is missing", i);
+    if (tensor.rank > MAX_RANK) return dm_fail(node->outer, "Chain: a tensor of too many dimensions");
+    set_shape(value, tensor.type, tensor.dims, tensor.rank);
+    value->data = tensor.data;
+    if (!chain->isByRow[i]) {
+      node->sharedBytes += dm_num_elements(&tensor) * bytes_of(tensor.type);
+      continue;
+    }
+    const size_t numRows = tensor.rank == 0 ? 0 : (size_t)tensor.dims[0];
+    if (hasRows && numRows != node->numRows) return dm_fail(node->outer, "Chain: inputs of %zu and of %zu rows", node->numRows, numRows);
+    node->numRows = numRows;
+    hasRows = true;
+  }
+  return true;
+}
+
+/** A slice's states of two or three layers should stay in the second-level cache. */
+enum { MOST_ROWS_PER_SLICE = 8 };
+/** Weights that every slice may read again: what the third-level cache has. */
+enum { MOST_SHARED_BYTES = 16 << 20 };
+/** The first runs are made together, to see how many threads come. */
+enum { LEARNING_RUNS = 8 };
+
+/** As equal as can be, and as many slices for each thread. 0: the rows are to be taken together. */
+static size_t rows_per_slice(const Node *node) {
+  const size_t numThreads = atomic_load(&node->chain->numThreads), numRows = node->numRows;
+  if (atomic_load(&node->chain->numRunsTogether) < LEARNING_RUNS || node->sharedBytes > MOST_SHARED_BYTES) return 0;
+  if (numRows < 2 || numRows < numThreads) return 0;
+  const size_t most = MOST_ROWS_PER_SLICE * numThreads, numRounds = (numRows + most - 1) / most;
+  return (numRows + numRounds * numThreads - 1) / (numRounds * numThreads);
+}
+
 static bool compute(const void *state, DmContext *context) {
   Chain *chain = (Chain *)state;
-  Run run = {.chain = chain, .outer = context, .values = take_values(chain)};
-  if (run.values == NULL) return dm_fail(context, "Chain: no memory");
-  dm_parallel_for(context, join_in, MEMBERS, &run);
-  Values *before = atomic_exchange(&chain->spare, run.values);
-  if (before != NULL) free_values(before, chain->numRegisters);
-  return context->status == NULL;
+  Node node = {.chain = chain, .outer = context, .values = take_values(chain), .isBusy = ATOMIC_FLAG_INIT};
+  if (node.values == NULL) return dm_fail(context, "Chain: no memory");
+  bool isDone = read_inputs(&node);
+  if (isDone) {
+    node.rowsPerSlice = rows_per_slice(&node);
+    isDone = node.rowsPerSlice > 0 ? run_apart(&node) : run_together(&node);
+  }
+  give_back(chain, node.values);
+  return isDone;
 }
 
 /* --- the program --- */
@@ -238,9 +414,12 @@ static void destroy(void *state) {
     if (link->op->destroy != NULL) link->op->destroy(link->state);
     else free(link->state);
   }
-  Values *spare = atomic_load(&chain->spare);
-  if (spare != NULL) free_values(spare, chain->numRegisters);
+  for (size_t i = 0; i < MAX_SPARE; i++) {
+    Values *spare = atomic_load(&chain->spare[i]);
+    if (spare != NULL) free_values(spare, chain->numRegisters);
+  }
   free(chain->links);
+  free(chain->isByRow);
   free(chain);
 }
 
@@ -261,8 +440,9 @@ static bool parse_operand(const char *word, Operand *operand) {
   char *end;
   *operand = (Operand){0};
   if (strcmp(word, "-") == 0) return true;
-  if (strchr("ior", word[0]) == NULL) return false;
-  *operand = (Operand){word[0], strtoul(word + 1, &end, 10)};
+  if (strchr("ixor", word[0]) == NULL) return false;
+  const bool isByRow = word[0] == 'x';
+  *operand = (Operand){isByRow ? 'i' : word[0], isByRow, strtoul(word + 1, &end, 10)};
   return end != word + 1 && *end == 0;
 }
 
@@ -342,6 +522,14 @@ static void *create(DmAttributes *attributes) {
     if (own.status != NULL) return fail(attributes, chain, program, "");
   }
   free(program);
+  chain->isByRow = calloc(chain->numInputs + 1, sizeof *chain->isByRow);
+  if (chain->isByRow == NULL) return destroy(chain), dm_reject(attributes, "Chain: no memory");
+  for (size_t i = 0; i < chain->numLinks; i++) {
+    for (size_t j = 0; j < DM_MAX_INPUTS; j++) {
+      const Operand operand = chain->links[i].inputs[j];
+      if (operand.isByRow) chain->isByRow[operand.index] = true;
+    }
+  }
   return chain;
 }
 

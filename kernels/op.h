@@ -16,7 +16,7 @@ extern "C" {
 #endif
 
 /** Of the operators' interface: raised when a graph made for the last one would no longer be computed rightly. */
-#define DM_KERNELS_VERSION 3
+#define DM_KERNELS_VERSION 4
 
 /** `DM_NAME(f)` is `f_<instruction set>`: everything an operator's file exports is named so. */
 #define DM_JOIN_(a, b) a##_##b
@@ -68,6 +68,7 @@ typedef struct {
   void *data; /* NULL if there are no elements */
   const int64_t *dims;
   size_t rank;
+  int type; /* a DmType */
 } DmTensor;
 
 /** `@returns` the attribute's value; 0 if the node lacks it, and then the kernel is not created. */
@@ -100,11 +101,10 @@ static inline bool dm_check(DmContext *context, OrtStatus *status) {
 static inline bool dm_input(DmContext *context, size_t index, DmTensor *tensor) {
   const OrtApi *api = context->api;
   const OrtValue *value = NULL;
-  int type;
   *tensor = (DmTensor){0};
   if (!dm_check(context, api->KernelContext_GetInput(context->context, index, &value)) || value == NULL) return false;
   return dm_check(context, api->GetTensorMutableData((OrtValue *)value, &tensor->data)) &&
-         dm_check(context, api->GetTensorElementTypeAndShapeDataReference(value, &type, &tensor->dims, &tensor->rank));
+         dm_check(context, api->GetTensorElementTypeAndShapeDataReference(value, &tensor->type, &tensor->dims, &tensor->rank));
 }
 
 /**

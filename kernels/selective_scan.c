@@ -57,6 +57,7 @@ typedef struct {
   const float *A;          /* [N] rows */
   const float *from;       /* [N] rows */
   float *to;               /* [N] rows; may be `from` */
+  const float *next;       /* [N] rows that are read after these; NULL if nothing has to be fetched ahead */
   size_t stride;
 } Part;
 
@@ -145,6 +146,13 @@ DM_INLINE void prefetch_links(const Scan *s, size_t nextAt, size_t n, bool isHal
   }
 }
 
+/** Likewise row `n` of the state of the channels that come after this group: a row is a page or half of one away from the next. */
+DM_INLINE void prefetch_state(const Part *part, size_t at, size_t n) {
+  if (part->next == NULL) return;
+  const float *row = (at + GROUP * DM_LANES < part->count ? part->from + at + GROUP * DM_LANES : part->next) + n * part->stride;
+  for (size_t i = 0; i < GROUP * DM_LANES; i += 16) __builtin_prefetch(row + i);
+}
+
 /**
  * h = exp(Δ A) h + (Δ u) B of all rows of the state, and y += C h, for `numVectors` (a constant) vectors of channels from `at`; the
  * only one may have fewer lanes. `kept` may be NULL.
@@ -164,6 +172,7 @@ DM_INLINE void advance(const Scan *s, const Part *part, size_t at, size_t numVec
     const float *A = part->A + n * stride + at, *from = part->from + n * stride + at, b = B[n], c = C[n];
     float *to = part->to + n * stride + at;
     if (at == 0) prefetch_links(s, nextAt, n, isHalf);
+    prefetch_state(part, at, n);
 #define ADVANCE(i)                                                                                          \
   if (i < numVectors) {                                                                                     \
     const vf decay = vf_exp2_negative(delta##i * vf_load_some(A + i * DM_LANES, lanes));                    \
@@ -283,7 +292,7 @@ static void scan_steps(const Scan *s, size_t b, size_t first, size_t count, cons
   copy_rows(state, stride, past, E, N, count);
   copy_rows(A, stride, s->A + first, E, N, count);
   copy_rows(stepWeight, stride, s->stepWeight + first, E, R, count);
-  walk(s, b, &(Part){first, count, stepWeight, A, state, state, stride});
+  walk(s, b, &(Part){first, count, stepWeight, A, state, state, NULL, stride});
   copy_rows(present, E, state, stride, N, count);
 }
 
@@ -294,8 +303,12 @@ static void scan_channels(void *user, size_t task) {
   const size_t count = E - first < s->channelsPerTask ? E - first : s->channelsPerTask;
   const float *past = s->past + b * N * E + first;
   float *present = s->present + b * N * E + first;
-  if (s->numSteps > 1) scan_steps(s, b, first, count, past, present);
-  else walk(s, b, &(Part){first, count, s->stepWeight + first, s->A + first, past, present, E});
+  if (s->numSteps > 1) {
+    scan_steps(s, b, first, count, past, present);
+    return;
+  }
+  const float *next = past + (first + count < E ? count : N * E - first); /* the next sequence's channels follow the last ones */
+  walk(s, b, &(Part){first, count, s->stepWeight + first, s->A + first, past, present, next, E});
 }
 
 static void *create(DmAttributes *attributes) {

@@ -3,7 +3,7 @@
  * read bandwidth: a decode step reads every weight once) and compares within the run, since machines drift.
  */
 import { availableParallelism } from "node:os";
-import { measureReadBandwidth } from "./bandwidth.ts";
+import { withReadBandwidth } from "./bandwidth.ts";
 import type { BenchContext } from "./context.ts";
 import { describeMachine, formatMachine, type Machine } from "./machine.ts";
 import { type Figure, formatTable, holds } from "./report.ts";
@@ -31,7 +31,7 @@ export const SUITES = [
 export type Suite = (typeof SUITES)[number];
 export const DEFAULT_SUITES: readonly Suite[] = SUITES.filter((suite) => !LONG_SUITES.some((long) => long === suite));
 
-export interface BenchOptions extends Omit<BenchContext, "bandwidth"> {
+export interface BenchOptions extends Omit<BenchContext, "bandwidth" | "memory"> {
   readonly suites: readonly Suite[];
   /** Of this program. */
   readonly version: string;
@@ -55,10 +55,12 @@ export async function runBench(options: BenchOptions): Promise<BenchResult> {
     suites[suite] = figures;
     options.print(`\n${formatTable(suite, figures)}`);
   };
-  const bandwidth = await measureReadBandwidth(threads);
-  add("machine", [{ name: "memory read bandwidth", value: bandwidth / GIGA, unit: "GB/s" }]);
-  const context = { ...options, threads, bandwidth };
-  for (const suite of options.suites) add(suite, await runSuite(suite, context));
+  await withReadBandwidth(threads, async (memory) => {
+    const bandwidth = await memory.measureBest();
+    add("machine", [{ name: "memory read bandwidth", value: bandwidth / GIGA, unit: "GB/s" }]);
+    const context = { ...options, threads, bandwidth, memory };
+    for (const suite of options.suites) add(suite, await runSuite(suite, context));
+  });
 
   const figures = Object.entries(suites).flatMap(([suite, rows]) =>
     rows.map((row) => ({ suite, name: row.name, value: row.value, unit: row.unit, kept: holds(row) })),

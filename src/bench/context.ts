@@ -1,4 +1,5 @@
 /** What every suite of `densemamba bench` is given. */
+import type { ReadBandwidth } from "./bandwidth.ts";
 import type { Rig, ShapeName } from "./rig.ts";
 
 export interface BenchContext extends Rig {
@@ -6,8 +7,10 @@ export interface BenchContext extends Rig {
   readonly modelDir: string;
   /** Random weights of this shape for the `shape` suite, and for a part of `state`. */
   readonly shape: ShapeName;
-  /** The memory's, bytes per second, measured in this run. */
+  /** The memory's, bytes per second, the best at the run's start. */
   readonly bandwidth: number;
+  /** To measure it again, in turns with what it bounds: it drifts. */
+  readonly memory: ReadBandwidth;
   /** Tokens of the `session` suite. */
   readonly sessionTokens: number;
   /** Of the `soak` suite. */

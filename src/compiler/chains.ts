@@ -20,19 +20,31 @@ export function chainOperators(graph: Graph): void {
   const take = (isWanted: (node: Node) => boolean) =>
     [...open].filter((node) => isWanted(node) && isReady(node) && open.delete(node));
 
+  const shared = new Set(graph.initializers.map(({ value }) => value));
   const nodes: Node[] = [];
   for (let numChains = 0; open.size > 0; ) {
     const others = take((node) => node.domain !== DOMAIN);
     const own = take((node) => node.domain === DOMAIN);
     assert(others.length + own.length > 0, "the graph has a cycle");
     const rest = [...open].flatMap(valuesRead);
-    nodes.push(...others, ...(own.length > 1 ? [chain(graph, own, new Set(rest), `Chain.${numChains++}`)] : own));
+    nodes.push(
+      ...others,
+      ...(own.length > 1 ? [chain(graph, own, { read: new Set(rest), shared, name: `Chain.${numChains++}` })] : own),
+    );
   }
   graph.nodes.splice(0, graph.nodes.length, ...nodes);
 }
 
-/** One node for `links`, in their order. `read`: what nodes after it read. */
-function chain(graph: Graph, links: readonly Node[], read: ReadonlySet<Value>, name: string): Node {
+interface Surroundings {
+  /** What nodes after the chain read. */
+  readonly read: ReadonlySet<Value>;
+  /** What is the same for all sequences, the weights. Everything else has a row for each. */
+  readonly shared: ReadonlySet<Value>;
+  readonly name: string;
+}
+
+/** One node for `links`, in their order. */
+function chain(graph: Graph, links: readonly Node[], { read, shared, name }: Surroundings): Node {
   const outer = new Set(graph.outputs.map(({ value }) => value));
   const inputs: Value[] = [];
   const outputs: Value[] = [];
@@ -43,7 +55,9 @@ function chain(graph: Graph, links: readonly Node[], read: ReadonlySet<Value>, n
   const registers = new Registers(links);
 
   const lines = links.map((link, index) => {
-    for (const value of link.inputs) if (value && !operands.has(value)) add(inputs, "i", value);
+    for (const value of link.inputs) {
+      if (value && !operands.has(value)) add(inputs, shared.has(value) ? "i" : "x", value);
+    }
     link.outputs.forEach((value, i) => {
       if (outer.has(value) || read.has(value)) add(outputs, "o", value);
       else operands.set(value, registers.take(value, i === 0 ? "" : `${link.opType} ${i}`));

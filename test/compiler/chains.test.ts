@@ -8,7 +8,7 @@ import { float, Graph, type Node, type Value } from "../../src/onnx/graph.ts";
 import { randomCheckpoint, TINY_RETNET, TINY_SHAPE } from "../helpers/checkpoints.ts";
 
 /** What `node` computes, as words: each result is the operator's name and its operands' meanings. */
-function run(node: Node, meanings: Map<Value, string>): void {
+function run(node: Node, meanings: Map<Value, string>, weights: ReadonlySet<Value>): void {
   const read = (value: Value | undefined) => (value === undefined ? "-" : meanings.get(value)!);
   if (node.opType !== "Chain") {
     const attributes = [...node.attributes].map(([name, { value }]) => `${name}=${String(value)}`);
@@ -18,7 +18,8 @@ function run(node: Node, meanings: Map<Value, string>): void {
     }
     return;
   }
-  const memory = new Map(node.inputs.map((value, i) => [`i${i}`, read(value)]));
+  // An input with a row for each sequence is an `x`; weights are every sequence's.
+  const memory = new Map(node.inputs.map((value, i) => [`${weights.has(value!) ? "i" : "x"}${i}`, read(value)]));
   for (const line of (node.attributes.get("program")!.value as string).split("\n")) {
     const words = line.split(" ");
     const arrow = words.indexOf(">");
@@ -27,6 +28,7 @@ function run(node: Node, meanings: Map<Value, string>): void {
     const outputs = words.slice(arrow + 1).filter((word) => !word.includes("="));
     expect(outputs.some((word) => inputs.includes(word))).toBe(false); // they may be written before all is read
     expect(new Set(outputs).size).toBe(outputs.length);
+    for (const word of inputs) expect(word === "-" || memory.has(word), `${word} of ${line}`).toBe(true);
     const given = inputs.map((word) => (word === "-" ? "-" : memory.get(word)!));
     for (const [i, word] of outputs.entries()) {
       memory.set(word, `${words[0]}.${i}(${[...given, ...attributes].join(" ")})`);
@@ -38,10 +40,11 @@ function run(node: Node, meanings: Map<Value, string>): void {
 /** The meaning of each of the graph's outputs; fails if a node comes before what it reads. */
 function meaningsOf(graph: Graph): Record<string, string> {
   const given = [...graph.inputs.map(({ value }) => value), ...graph.initializers.map(({ value }) => value)];
+  const weights = new Set(graph.initializers.map(({ value }) => value));
   const meanings = new Map(given.map((value) => [value, value.name]));
   for (const node of graph.nodes) {
     for (const input of node.inputs) if (input !== undefined) expect(meanings.has(input)).toBe(true);
-    run(node, meanings);
+    run(node, meanings, weights);
   }
   return Object.fromEntries(graph.outputs.map(({ value }) => [value.name, meanings.get(value)!]));
 }

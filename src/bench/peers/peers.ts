@@ -2,7 +2,7 @@
  * `npm run bench:peers`: llama.cpp and node-llama-cpp beside us, on the same weights with the same threads, in one run in
  * turns. What counts are the ratios.
  */
-import { measureReadBandwidth } from "../bandwidth.ts";
+import { withReadBandwidth } from "../bandwidth.ts";
 import { describeMachine, formatMachine } from "../machine.ts";
 import type { BenchPrecision, Rig, ShapeName } from "../rig.ts";
 import { checkSameModel, measureBare, measureServed, peersDir } from "./contenders.ts";
@@ -51,7 +51,7 @@ export async function runPeers(options: PeersOptions): Promise<PeersResult | und
     "node-llama-cpp": NODE_LLAMA_CPP,
   };
   const machine = await describeMachine({ threads: options.threads, versions });
-  const bandwidth = await measureReadBandwidth(options.threads);
+  const bandwidth = await withReadBandwidth(options.threads, (memory) => memory.measureBest());
   print(`${formatMachine(machine)}; memory reads ${(bandwidth / 1e9).toFixed(1)} GB/s`);
 
   const rows: PeerRow[] = [];

@@ -3,7 +3,7 @@ import type { BenchContext } from "../context.ts";
 import { atLeast, atMost, type Figure, median } from "../report.ts";
 import { randomArtifact, withRunner } from "../rig.ts";
 import { readPrompt, timeDecodeSteps } from "../runner-rates.ts";
-import { bytesReadByStep } from "./shape.ts";
+import { measureShare } from "./shape.ts";
 
 const SHAPE = "denseretnet-350m";
 const PRECISION = "int8";
@@ -33,14 +33,14 @@ export async function benchLength(context: BenchContext): Promise<Figure[]> {
       }
     }
     const medians = stepMs.map(median);
-    const floorMs = (bytesReadByStep(manifest) / context.bandwidth) * 1000;
+    const { floorMs, share } = await measureShare(context, runner, manifest, { firstSlot: LENGTHS.length });
     const label = (length: number) => `${SHAPE}, ${PRECISION}, a step behind ${length} tokens`;
     return [
       ...LENGTHS.map((length, i): Figure => ({ name: label(length), value: medians[i]!, unit: "ms" })),
       { name: "the bandwidth allows", value: floorMs, unit: "ms" },
       {
         name: "of the read bandwidth, at the end",
-        value: (floorMs / medians.at(-1)!) * 100,
+        value: share,
         unit: "%",
         ...atLeast(LEAST_SHARE),
       },

@@ -1,11 +1,12 @@
 /**
  * densemamba.Chain: several operators of ours, one after another, as one. ONNX Runtime's threads come together once for all of
  * them instead of once for each, and what passes between them is nobody else's. The operators do not know: to them the chain is
- * ONNX Runtime, behind the same table of functions.
+ * ONNX Runtime, behind the same table of functions. Many rows with few weights are taken apart: a thread leads some of them through all
+ * operators by itself.
  *
  * The attribute `program` has a line for every operator: its name, what it reads, what it writes, its attributes.
  *
- *     Linear i0 i1 i2 > r0 rows=512 columns=256 bits=8 block=128 silu=0
+ *     Linear x0 i1 i2 > r0 rows=512 columns=256 bits=8 block=128 silu=0
  *
  * `i`, `o`: the chain's inputs and outputs; `x`: an input that has a row for each sequence, as everything has that is computed; `r`: a
  * register, memory of the chain's own; `-`: an optional one left out.

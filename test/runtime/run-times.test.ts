@@ -11,14 +11,14 @@ it("takes no run for short that has never been made", () => {
 it("is not misled by a run that was interrupted", () => {
   const times = new RunTimes();
   times.record(1, 0.3);
-  times.record(1, 5);
+  times.record(1, 9);
   expect(times.isShort(1)).toBe(true);
 });
 
 it("learns that runs have become long, and that they are short again", () => {
   const times = new RunTimes();
   times.record(1, 0.3);
-  for (let i = 0; i < 8; i++) times.record(1, 5);
+  for (let i = 0; i < 8; i++) times.record(1, 9);
   expect(times.isShort(1)).toBe(false);
   times.record(1, 0.3);
   expect(times.isShort(1)).toBe(true);

@@ -376,8 +376,8 @@ static bool read_inputs(Node *node) {
   return true;
 }
 
-/** A slice's states of two or three layers should stay in the second-level cache. */
-enum { MOST_ROWS_PER_SLICE = 8 };
+/** Fewer, and the weights are read too often; more, and what layers read of each other leaves the second-level cache. */
+enum { MOST_ROWS_PER_SLICE = 16 };
 /** Weights that every slice may read again: what the third-level cache has. */
 enum { MOST_SHARED_BYTES = 16 << 20 };
 /** The first runs are made together, to see how many threads come. */

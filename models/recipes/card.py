@@ -25,6 +25,9 @@ LICENCES = {
     "topical": ("Topical-Chat", "CDLA-Sharing-1.0"),
     "smalltalk": ("greetings and small talk", "MIT"),
     "telling": ("requests for a story, made from the stories and tales above", "as those"),
+    "made": ("tales that tales.py composes", "Apache-2.0"),
+    "told": ("requests for such tales", "Apache-2.0"),
+    "talk": ("small talk that talk.py composes", "Apache-2.0"),
 }
 
 

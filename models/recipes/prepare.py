@@ -2,8 +2,8 @@
 
   python prepare.py --corpus FOLDER --out FOLDER
 
-Reads stories (*.txt, documents separated by a line <|endoftext|>) and dialogues (*.jsonl); writes tokenizer.json,
-one NAME.npz (uint16 `tokens` and document `starts`) a source, validation.json (texts) and removed.json (what was dropped and why).
+Reads stories (*.txt, documents separated by a line <|endoftext|>) and dialogues (*.jsonl), and adds tales and small talk that
+tales.py and talk.py make; writes tokenizer.json, one NAME.npz (uint16 `tokens` and document `starts`) a source, validation.json (texts) and removed.json (what was dropped and why).
 """
 import argparse
 import collections
@@ -15,9 +15,13 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+import tales
+import talk
+
 SPECIAL = ["<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]  # ids 0..4
 BOS, EOS = 1, 2
 GRAM = 8  # a paragraph that shares this many words in a row with a validation story, three times over, is a copy
+MADE_TALES, TOLD_TALES, MADE_TALKS = 24_000, 5_000, 12_000
 PIECE = 12_000  # characters: books are cut into documents of about a story's length
 
 
@@ -112,8 +116,11 @@ def tellings(documents, whole, rng):
             if len(text) > 2200 or not counts:
                 continue
             name = counts.most_common(1)[0][0]
-            about = f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
-            yield render_chat([{"role": "user", "content": rng.choice(ASKED).format(about)}, {"role": "assistant", "content": text}])
+            yield telling(f"{'an' if name[0] in 'aeiou' else 'a'} {name}", text, rng)
+
+
+def telling(about, text, rng):
+    return render_chat([{"role": "user", "content": rng.choice(ASKED).format(about)}, {"role": "assistant", "content": text}])
 
 
 def dialogues(path):
@@ -158,9 +165,13 @@ def main():
     sources["topical"] = dialogues(args.corpus / "topical-chat.jsonl")
     sources["smalltalk"] = dialogues(args.corpus / "small-talk.jsonl")
 
-    sources["telling"] = [t for name in ("stories", "tales") for t in tellings(sources[name], name == "stories", random.Random(0))]
+    rng = random.Random(0)
+    sources["telling"] = [t for name in ("stories", "tales") for t in tellings(sources[name], name == "stories", rng)]
+    sources["made"] = [text for _, text in tales.stories(MADE_TALES, seed=1)]
+    sources["told"] = [telling(about, text, rng) for about, text in tales.stories(TOLD_TALES, seed=2)]
+    sources["talk"] = [render_chat(messages) for messages in talk.dialogues(MADE_TALKS, seed=3)]
 
-    # Tales shape the vocabulary; books and dialogues are sampled so that they do not outweigh them.
+    # Tales shape the vocabulary; books and dialogues are sampled so that they do not outweigh them, and what is made is left out.
     path = args.out / "tokenizer.json"
     if not path.exists():  # a model in training must keep its tokenizer
         sample = sources["stories"] * 2 + sources["tales"] + sources["books"][::4] + sources["topical"][::3] + sources["smalltalk"]

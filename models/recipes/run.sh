@@ -11,7 +11,7 @@ python3 train.py --data "$run/data" --run "$run/flat" --tokens "$(share 0.61)"
 # The texts have been read several times by now: dropout, and a lower rate.
 gently="--decay 0.05 --muon-lr 0.012 --adam-lr 0.0024"
 python3 train.py --data "$run/data" --run "$run/gently" --from "$run/flat/last.pt" --tokens "$(share 0.77)" --dropout 0.1 $gently
-python3 train.py --data "$run/data" --run "$run/cooled" --from "$run/gently/last.pt" --tokens "$(share 1)" --cool "$(share 0.19)" --dropout 0.05 $gently \
-  --mix '{"stories": 0.12, "tales": 0.22, "books": 0.17, "reading": 0.03, "topical": 0.04, "smalltalk": 0.02, "telling": 0.04, "made": 0.22, "told": 0.06, "talk": 0.08}'
+python3 train.py --data "$run/data" --run "$run/cooled" --from "$run/gently/last.pt" --tokens "$(share 1)" --cool "$(share 0.17)" --dropout 0.05 $gently \
+  --mix '{"stories": 0.10, "tales": 0.17, "books": 0.12, "reading": 0.02, "topical": 0.03, "smalltalk": 0.02, "telling": 0.04, "made": 0.34, "told": 0.08, "talk": 0.08}'
 python3 plot.py "$run/flat/log.jsonl" "$run/gently/log.jsonl" "$run/cooled/log.jsonl" --out "$run/curve.svg"
 python3 export.py "$run/cooled/last.pt" --data "$run/data" --out "$run/model" --dtype float16

@@ -142,7 +142,7 @@ static void set_shape(Value *value, int type, const int64_t *dims, size_t rank) 
 
 /** Where this run's rows of `whole` begin. */
 static void *own_rows(const Run *run, const Value *whole) {
-  return run->first == 0 ? whole->data : (char *)whole->data + run->first * bytes_per_row(whole);
+  return whole->data == NULL ? NULL : (char *)whole->data + run->first * bytes_per_row(whole);
 }
 
 static OrtStatus *get_input(const OrtKernelContext *context, size_t index, const OrtValue **out) {
@@ -196,8 +196,8 @@ static OrtStatus *make_output(Node *node, size_t index, const Value *part, size_
     set_shape(whole, part->type, part->dims, part->rank);
     whole->dims[0] = (int64_t)numRows;
     whole->data = dm_output(&outer, index, whole->dims, whole->rank);
-    whole->isMade = true;
     status = outer.status;
+    whole->isMade = status == NULL; /* or else every slice asks, and is told */
   }
   unlock(node);
   return status;

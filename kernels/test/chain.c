@@ -209,11 +209,12 @@ static void check_rows(void) {
 }
 
 /** In whatever slice something fails, and if in all, it is told once. */
-static void check_rows_refused(const char *program, int64_t numRows, const char *reason) {
+static void check_rows_refused(const char *program, bool refusesOutputs, const char *reason) {
   void *state = create_chain(program);
   FakeNode node;
   let_learn(state);
-  set_up_rows(&node, "", numRows);
+  set_up_rows(&node, "", 40);
+  node.refusesOutputs = refusesOutputs;
   OrtStatus *status = run_chain(state, &node);
   CHECK(status != NULL && strstr(status->message, reason) != NULL);
   fake_release_status(status);
@@ -235,9 +236,11 @@ int main(void) {
   check_values(257);
   check_kept();
   check_rows();
-  check_rows_refused("Add x0 x1 > r0\nBroken > o0", 40, "Broken: broken");
-  check_rows_refused("Add x0 x1 > r0\nTotal r0 > o0", 40, "a result without a row for each");
-  check_rows_refused("Add x0 x2 > o0", 40, "inputs of 40 and of 2 rows");
+  check_rows_refused("Add x0 x1 > r0\nBroken > o0", false, "Broken: broken");
+  check_rows_refused("Add x0 x1 > r0\nTotal r0 > o0", false, "a result without a row for each");
+  check_rows_refused("Add x0 x2 > o0", false, "inputs of 40 and of 2 rows");
+  /* Whatever slice comes first is told; the others must not write to where nothing is. */
+  check_rows_refused("Add x0 x1 > o0", true, "no memory for an output");
   FakeNode none = {0};
   CHECK(strstr(fake_run(&none, &DM_NAME(chain)), "program is missing") != NULL);
   check_refused("Add i0 i1 > o0\nMul i0 > o1", "operator 1: no such operator");

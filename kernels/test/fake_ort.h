@@ -59,6 +59,7 @@ typedef struct {
   OrtValue outputs[DM_MAX_OUTPUTS];
   bool isWanted[DM_MAX_OUTPUTS];       /* optional outputs; the others always are */
   size_t inPlaceOf[DM_MAX_OUTPUTS];    /* 1 + the input whose memory the output shares; 0: its own */
+  bool refusesOutputs;                 /* as if there were no memory for them */
   const DmOp *op;
   char error[MESSAGE_BYTES];
 } FakeNode;
@@ -162,6 +163,7 @@ static OrtStatus *fake_get_output(OrtKernelContext *context, size_t index, const
   const int type = node->op->isVariadic ? DM_FLOAT : (int)node->op->outputs[index].type;
   OrtValue *value = &node->outputs[index];
   *out = NULL;
+  if (node->refusesOutputs) return fake_create_status(ORT_FAIL, "no memory for an output");
   if (node->op->outputs[index].optional && !node->isWanted[index]) return NULL;
   CHECK(!value->exists); /* asked for once */
   if (node->inPlaceOf[index] > 0) {

@@ -6,6 +6,9 @@
 #include <stdlib.h>
 
 #include "integer_dot.h"
+#if defined(__AMX_INT8__)
+#include "amx.h"
+#endif
 #include "op.h"
 #include "simd.h"
 #include "tiles.h"
@@ -24,13 +27,13 @@ typedef struct {
   const float *scales;
   const float *bias; /* or NULL */
   const float *raw;
-  dot_input *inputs; /* raw ones, rounded */
-  InputBlock *inputBlocks; /* [numInputs, numColumns / blockSize] */
+  dot_input *inputs; /* raw ones, rounded: [paddedInputs, numColumns] */
+  InputBlock *inputBlocks; /* [paddedInputs, numColumns / blockSize] */
   float *outputs;
   size_t tilesPerTask, inputsPerTask, rowsPerRounding;
 } Linear;
 
-enum { PARTS = DM_TILE / DOT_ROWS, QUAD = 4 };
+enum { PARTS = DM_TILE / DOT_ROWS, QUAD = 4, MAX_BLOCK = 1024 };
 _Static_assert(PARTS == 1 || PARTS == 2, "a vector has the rows of a tile, or of half of one");
 
 #define MAX_INPUT 127.0f
@@ -172,12 +175,84 @@ DM_INLINE void multiply(const Linear *l, size_t tile, size_t part, bool two, siz
   }
 }
 
+#if defined(__AMX_INT8__)
+/** Fewer are as fast without. */
+enum { FEWEST_FOR_AMX = 4 };
+/** Bytes, as `AHEAD`; a tile's instructions wait for more at once. */
+enum { AMX_AHEAD = 2048 };
+
+#define START_16(i) dot_floats y##i = {0};
+#define ADD_16(i) \
+  memcpy(&integers, sums.of[i], sizeof integers); \
+  y##i = dot_add_block(y##i, integers, scale, inputBlocks[i * numBlocks].scale);
+#define FINISH_16(i) \
+  if (i < count) finish(l, input + i, tile * DM_TILE, y##i);
+
+/** A tile times inputs [input, input + count), at most 16; what lies behind them is multiplied as well, and given to nobody. */
+DM_INLINE void multiply_by_amx(const Linear *l, size_t tile, size_t input, size_t count, size_t bits) {
+  const size_t K = l->numColumns, numBlocks = K / l->blockSize, bytesPerBlock = l->blockSize * DM_TILE * bits / 8;
+  const size_t columns = amx_columns(l->blockSize);
+  const uint8_t *codes = l->codes + tile * numBlocks * bytesPerBlock;
+  const float *scales = l->scales + tile * numBlocks * DM_TILE;
+  const dot_input *x = l->inputs + input * K;
+  const InputBlock *inputBlocks = l->inputBlocks + input * numBlocks;
+  _Alignas(AMX_LINE) int8_t unpacked[MAX_BLOCK * DM_TILE];
+  AmxSums sums;
+  EACH(START_16)
+  for (size_t block = 0; block < numBlocks; block++) {
+    dot_floats scale;
+    dot_integers integers;
+    const int8_t *weights = (const int8_t *)codes;
+    for (size_t line = 0; line < bytesPerBlock; line += AMX_LINE) __builtin_prefetch(codes + AMX_AHEAD + line);
+    if (bits == 4) {
+      amx_unpack4(unpacked, codes, l->blockSize);
+      weights = unpacked;
+    }
+    amx_multiply(&sums, x, K, weights, l->blockSize, columns);
+    memcpy(&scale, scales, sizeof scale);
+    EACH(ADD_16)
+    codes += bytesPerBlock;
+    scales += DM_TILE;
+    x += l->blockSize;
+    inputBlocks++;
+  }
+  EACH(FINISH_16)
+}
+
+static bool takes_amx(size_t numInputs) { return numInputs >= FEWEST_FOR_AMX; }
+
+/** @returns how many of the inputs it has multiplied the tile by. */
+DM_INLINE size_t multiply_many(const Linear *l, size_t tile, size_t first, size_t count, size_t bits) {
+  size_t done = 0;
+  for (; takes_amx(count - done); done += AMX_INPUTS) {
+    if (count - done <= AMX_INPUTS) return multiply_by_amx(l, tile, first + done, count - done, bits), count;
+    multiply_by_amx(l, tile, first + done, AMX_INPUTS, bits);
+  }
+  return done;
+}
+
+static void begin_many(const Linear *l, size_t count) {
+  if (takes_amx(count)) amx_begin(amx_columns(l->blockSize));
+}
+static void end_many(size_t count) {
+  if (takes_amx(count)) amx_end();
+}
+#else
+enum { AMX_INPUTS = 1 };
+static bool takes_amx(size_t numInputs) { return (void)numInputs, false; }
+DM_INLINE size_t multiply_many(const Linear *l, size_t tile, size_t first, size_t count, size_t bits) {
+  return (void)l, (void)tile, (void)first, (void)count, (void)bits, 0;
+}
+static void begin_many(const Linear *l, size_t count) { (void)l, (void)count; }
+static void end_many(size_t count) { (void)count; }
+#endif
+
 /** Many inputs take a part at a time, from the cache; few share a pass over the whole tile, which comes from memory. */
 DM_INLINE void multiply_tile(const Linear *l, size_t tile, size_t first, size_t count, size_t bits) {
-  const size_t end = first + count;
-  size_t i = first;
+  const size_t start = first + multiply_many(l, tile, first, count, bits), end = first + count;
+  size_t i = start;
   for (size_t part = 0; part < PARTS; part++) {
-    for (i = first; i + DOT_INPUTS <= end; i += DOT_INPUTS) multiply(l, tile, part, false, i, DOT_INPUTS, bits);
+    for (i = start; i + DOT_INPUTS <= end; i += DOT_INPUTS) multiply(l, tile, part, false, i, DOT_INPUTS, bits);
   }
   for (; DOT_FEW >= 8 && i + 8 <= end; i += 8) multiply(l, tile, 0, true, i, 8, bits);
   for (; DOT_FEW >= 4 && i + 4 <= end; i += 4) multiply(l, tile, 0, true, i, 4, bits);
@@ -194,30 +269,34 @@ static void multiply_tiles(void *user, size_t task) {
   const size_t count = rest < l->inputsPerTask ? rest : l->inputsPerTask;
   size_t tile = (task % tasksPerRange) * l->tilesPerTask;
   const size_t end = tile + l->tilesPerTask < numTiles ? tile + l->tilesPerTask : numTiles;
+  begin_many(l, count);
   for (; tile < end; tile++) {
     if (l->bits == 8) multiply_tile(l, tile, first, count, 8);
     else multiply_tile(l, tile, first, count, 4);
   }
+  end_many(count);
 }
 
 /** Small enough for the second-level cache beside a tile, and a multiple of every DOT_INPUTS. */
 enum { INPUTS_PER_TASK = 96 };
 /** Below so many products a task costs less than handing it to another thread. */
-enum { PRODUCTS_PER_TASK = 1 << 17 };
+enum { PRODUCTS_PER_TASK = 1 << 17, PRODUCTS_PER_AMX_TASK = 1 << 20 };
 enum { ROUNDED_PER_TASK = 1 << 14 };
 
 static bool run(Linear *l, DmContext *context) {
-  const size_t K = l->numColumns;
-  l->inputBlocks = dm_scratch(context, l->numInputs * (K / l->blockSize * sizeof(InputBlock) + K * sizeof(dot_input)));
-  if (l->inputBlocks == NULL) return false;
-  l->inputs = (dot_input *)(l->inputBlocks + l->numInputs * (K / l->blockSize));
+  const size_t K = l->numColumns, blocksPerRow = K / l->blockSize, isAmx = takes_amx(l->numInputs);
+  const size_t paddedInputs = isAmx ? (l->numInputs + AMX_INPUTS - 1) / AMX_INPUTS * AMX_INPUTS : l->numInputs;
+  l->inputs = dm_scratch(context, paddedInputs * K * sizeof(dot_input));
+  l->inputBlocks = dm_scratch(context, paddedInputs * blocksPerRow * sizeof(InputBlock));
+  if (l->inputs == NULL || l->inputBlocks == NULL) return false;
+  memset(l->inputBlocks + l->numInputs * blocksPerRow, 0, (paddedInputs - l->numInputs) * blocksPerRow * sizeof(InputBlock));
 
   l->rowsPerRounding = 1 + ROUNDED_PER_TASK / K;
   const size_t numRoundings = (l->numInputs + l->rowsPerRounding - 1) / l->rowsPerRounding;
   if (!dm_parallel_for(context, round_rows, numRoundings, l)) return false;
 
   l->inputsPerTask = l->numInputs < INPUTS_PER_TASK ? l->numInputs : INPUTS_PER_TASK;
-  l->tilesPerTask = 1 + PRODUCTS_PER_TASK / (K * DM_TILE * l->inputsPerTask);
+  l->tilesPerTask = 1 + (isAmx ? PRODUCTS_PER_AMX_TASK : PRODUCTS_PER_TASK) / (K * DM_TILE * l->inputsPerTask);
   const size_t numTiles = dm_num_tiles(l->numRows);
   const size_t numRanges = (l->numInputs + l->inputsPerTask - 1) / l->inputsPerTask;
   const size_t numTasks = (numTiles + l->tilesPerTask - 1) / l->tilesPerTask * numRanges;
@@ -234,9 +313,9 @@ static void *create(DmAttributes *attributes) {
   };
   if (attributes->status != NULL) return NULL;
   if (l.bits != 4 && l.bits != 8) return dm_reject(attributes, "Linear: bits must be 4 or 8, given %zu", l.bits);
-  if (l.blockSize == 0 || l.blockSize > 1024 || l.blockSize % 16 != 0 || l.numColumns % l.blockSize != 0) {
+  if (l.blockSize == 0 || l.blockSize > MAX_BLOCK || l.blockSize % 16 != 0 || l.numColumns % l.blockSize != 0) {
     return dm_reject(attributes,
-                     "Linear: block must be a multiple of 16, at most 1024, that divides the %zu columns, given %zu",
+                     "Linear: block must be a multiple of 16, at most %d, that divides the %zu columns, given %zu", MAX_BLOCK,
                      l.numColumns, l.blockSize);
   }
   Linear *state = malloc(sizeof *state);

@@ -66,7 +66,7 @@ function lengthsOf(total: number) {
   return cuts.map((at) => [...at, total].map((end, i) => end - (at[i - 1] ?? 0)));
 }
 
-describe.runIf(hasKernels).each(["baseline", "avx2", "avx512"])("with the instruction set %s", (instructionSet) => {
+describe.runIf(hasKernels).each(["baseline", "avx2", "avx512", "amx"])("with the instruction set %s", (instructionSet) => {
   it.each(GOLDENS)("$name in f32 gives the reference's logits, whole and token by token", async (golden) => {
     const graph = await openOn(instructionSet, golden.modelDir, "f32");
     if (graph === undefined) return;

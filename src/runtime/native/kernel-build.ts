@@ -11,23 +11,29 @@ import { promisify } from "node:util";
 import { DenseMambaError } from "../../errors.ts";
 import { type CudaTarget, cudaRecipe, isCuda } from "./cuda-build.ts";
 
+const AVX512_FLAGS = [
+  ...["-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni"],
+  "-mprefer-vector-width=512",
+];
+
 /** Instruction set → flags, as in kernels/isa.h. A newer set's processors have all that the older ones have. */
 const INSTRUCTION_SETS: Readonly<Record<string, Readonly<Record<string, readonly string[]>>>> = {
   x64: {
     baseline: [],
     avx2: ["-mavx2", "-mfma", "-mf16c"],
-    avx512: [
-      ...["-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni"],
-      "-mprefer-vector-width=512",
-    ],
+    avx512: AVX512_FLAGS,
+    amx: [...AVX512_FLAGS, "-mamx-tile", "-mamx-int8"],
   },
   arm64: { baseline: [] },
 };
 
+const AVX512_FEATURES = ["avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"];
+
 /** As /proc/cpuinfo has them. */
 const CPU_FEATURES: Readonly<Record<string, readonly string[]>> = {
   avx2: ["avx2", "fma", "f16c"],
-  avx512: ["avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"],
+  avx512: AVX512_FEATURES,
+  amx: [...AVX512_FEATURES, "amx_tile", "amx_int8"],
 };
 
 /** No `-ffast-math`: a NaN must stay one. */

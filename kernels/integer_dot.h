@@ -8,6 +8,7 @@
  *                  constant, and begin with what this adds up to, which the sum of the inputs' codes tells
  *     dot_add      sums + weights times four inputs: exact in int32 for a block of up to 1,024 columns
  *     dot_rows     the sums, one lane a row
+ *     dot_store    inputs, from the low bits of integers
  */
 #ifndef DENSEMAMBA_INTEGER_DOT_H
 #define DENSEMAMBA_INTEGER_DOT_H
@@ -156,6 +157,16 @@ DM_INLINE dot_sums dot_add(dot_sums sums, dot_weights w, const dot_input *inputs
 }
 DM_INLINE dot_integers dot_rows(dot_sums sums) { return sums; }
 #endif
+
+DM_INLINE void dot_store(dot_input *inputs, vi integers) {
+#if defined(__AVX512VNNI__)
+  _mm_storeu_si128((__m128i *)inputs, _mm512_cvtepi32_epi8((__m512i)integers)); /* GCC would take the lanes apart, one by one */
+#else
+  typedef dot_input narrow __attribute__((vector_size(DM_LANES * sizeof(dot_input))));
+  const narrow low = __builtin_convertvector(integers, narrow);
+  memcpy(inputs, &low, sizeof low);
+#endif
+}
 
 /** y + scales · factor · sums */
 DM_INLINE dot_floats dot_add_block(dot_floats y, dot_integers sums, dot_floats scales, float factor) {

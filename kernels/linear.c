@@ -57,13 +57,11 @@ static InputBlock round_block(const float *x, size_t count, dot_input *codes) {
     memset(codes, 0, count * sizeof *codes);
     return (InputBlock){isValid ? 0 : __builtin_nanf(""), 0};
   }
-  typedef dot_input narrow __attribute__((vector_size(DM_LANES * sizeof(dot_input))));
   const float inverse = MAX_INPUT / largest;
   vf sums = {0};
   for (size_t i = 0; i < count; i += DM_LANES) {
     const vf shifted = vf_load(x + i) * inverse + VF_ROUNDER;
-    const narrow whole = __builtin_convertvector((vi)shifted, narrow); /* the low bits */
-    memcpy(codes + i, &whole, sizeof whole);
+    dot_store(codes + i, (vi)shifted);
     sums += shifted - VF_ROUNDER;
   }
   return (InputBlock){largest / MAX_INPUT, (int32_t)vf_sum(sums)};
@@ -189,7 +187,7 @@ enum { AMX_AHEAD = 2048 };
   if (i < count) finish(l, input + i, tile * DM_TILE, y##i);
 
 /** A tile times inputs [input, input + count), at most 16; what lies behind them is multiplied as well, and given to nobody. */
-DM_INLINE void multiply_by_amx(const Linear *l, size_t tile, size_t input, size_t count, size_t bits) {
+DM_INLINE void multiply_by_amx(const Linear *l, size_t tile, size_t input, size_t count, size_t bits, bool isFirst) {
   const size_t K = l->numColumns, numBlocks = K / l->blockSize, bytesPerBlock = l->blockSize * DM_TILE * bits / 8;
   const size_t columns = amx_columns(l->blockSize);
   const uint8_t *codes = l->codes + tile * numBlocks * bytesPerBlock;
@@ -203,7 +201,9 @@ DM_INLINE void multiply_by_amx(const Linear *l, size_t tile, size_t input, size_
     dot_floats scale;
     dot_integers integers;
     const int8_t *weights = (const int8_t *)codes;
-    for (size_t line = 0; line < bytesPerBlock; line += AMX_LINE) __builtin_prefetch(codes + AMX_AHEAD + line);
+    if (isFirst) { /* the others find them in the cache */
+      for (size_t line = 0; line < bytesPerBlock; line += AMX_LINE) __builtin_prefetch(codes + AMX_AHEAD + line);
+    }
     if (bits == 4) {
       amx_unpack4(unpacked, codes, l->blockSize);
       weights = unpacked;
@@ -224,9 +224,10 @@ static bool takes_amx(size_t numInputs) { return numInputs >= FEWEST_FOR_AMX; }
 /** @returns how many of the inputs it has multiplied the tile by. */
 DM_INLINE size_t multiply_many(const Linear *l, size_t tile, size_t first, size_t count, size_t bits) {
   size_t done = 0;
-  for (; takes_amx(count - done); done += AMX_INPUTS) {
-    if (count - done <= AMX_INPUTS) return multiply_by_amx(l, tile, first + done, count - done, bits), count;
-    multiply_by_amx(l, tile, first + done, AMX_INPUTS, bits);
+  while (takes_amx(count - done)) {
+    const size_t some = count - done < AMX_INPUTS ? count - done : AMX_INPUTS;
+    multiply_by_amx(l, tile, first + done, some, bits, done == 0);
+    done += some;
   }
   return done;
 }
@@ -279,6 +280,7 @@ static void multiply_tiles(void *user, size_t task) {
 
 /** Small enough for the second-level cache beside a tile, and a multiple of every DOT_INPUTS. */
 enum { INPUTS_PER_TASK = 96 };
+enum { AMX_INPUT_BYTES_PER_TASK = 1 << 20 };
 /** Below so many products a task costs less than handing it to another thread. */
 enum { PRODUCTS_PER_TASK = 1 << 17, PRODUCTS_PER_AMX_TASK = 1 << 20 };
 enum { ROUNDED_PER_TASK = 1 << 14 };
@@ -295,7 +297,8 @@ static bool run(Linear *l, DmContext *context) {
   const size_t numRoundings = (l->numInputs + l->rowsPerRounding - 1) / l->rowsPerRounding;
   if (!dm_parallel_for(context, round_rows, numRoundings, l)) return false;
 
-  l->inputsPerTask = l->numInputs < INPUTS_PER_TASK ? l->numInputs : INPUTS_PER_TASK;
+  const size_t most = isAmx ? AMX_INPUT_BYTES_PER_TASK / K / AMX_INPUTS * AMX_INPUTS + AMX_INPUTS : INPUTS_PER_TASK;
+  l->inputsPerTask = l->numInputs < most ? l->numInputs : most;
   l->tilesPerTask = 1 + (isAmx ? PRODUCTS_PER_AMX_TASK : PRODUCTS_PER_TASK) / (K * DM_TILE * l->inputsPerTask);
   const size_t numTiles = dm_num_tiles(l->numRows);
   const size_t numRanges = (l->numInputs + l->inputsPerTask - 1) / l->inputsPerTask;

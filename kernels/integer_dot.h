@@ -28,7 +28,7 @@ typedef int32_t dot_integers __attribute__((vector_size(DOT_ROWS * 4)));
 typedef float dot_floats __attribute__((vector_size(DOT_ROWS * 4)));
 
 #if defined(__AVX512VNNI__)
-#define DOT_INPUTS 16
+#define DOT_INPUTS 12
 #define DOT_FEW 8
 typedef int8_t dot_input;
 typedef __m512i dot_weights; /* unsigned: codes + 128, or 4-bit codes as they are, + 8 */

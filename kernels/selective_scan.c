@@ -247,6 +247,21 @@ DM_INLINE void step(const Scan *s, size_t b, size_t t, const float *parameters, 
   EACH_VECTOR(part, GATE);
 }
 
+/** Steps ahead: memory answers while so many are made. */
+enum { STEPS_AHEAD = 2 };
+
+static void prefetch_floats(const float *p, size_t count) {
+  for (size_t i = 0; i < count; i += 16) __builtin_prefetch(p + i);
+}
+
+/** Asks for what a later step reads of this part's channels: a step's rows are pages apart, where the processor sees no stream. */
+static void prefetch_step(const Scan *s, size_t row, const Part *part) {
+  const size_t E = s->numChannels, first = part->first;
+  prefetch_floats(s->u + row * E + first, part->count);
+  prefetch_floats(s->z + row * s->zStride + first, part->count);
+  for (size_t gate = 0; gate < s->numGates; gate++) prefetch_floats(s->gates + (row * s->numGates + gate) * E + first, part->count);
+}
+
 /** dt, B and C, each divided by its root mean square. */
 static void normalise(const Scan *s, const float *parameters, float *normalised) {
   const size_t widths[3] = {s->rank, s->stateSize, s->stateSize};
@@ -272,6 +287,7 @@ DM_INLINE void walk(const Scan *s, size_t b, const Part *part) {
   for (size_t t = 0; t < s->numSteps; t++) {
     const float *parameters = s->parameters + (b * s->numSteps + t) * width;
     float normalised[s->epsilon < 0 ? 1 : width];
+    if (t + STEPS_AHEAD < s->numSteps) prefetch_step(s, b * s->numSteps + t + STEPS_AHEAD, part);
     if (s->epsilon >= 0) {
       normalise(s, parameters, normalised);
       parameters = normalised;

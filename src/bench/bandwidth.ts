@@ -2,6 +2,7 @@
  * The memory's read bandwidth: the bound under every decode step, since each one reads all weights once. Measured by
  * searching large zeroed buffers for a byte that is not there (a vectorised scan in C) on several threads at once.
  */
+import { once } from "node:events";
 import { Worker } from "node:worker_threads";
 
 const BYTES_PER_THREAD = 512 * 1024 * 1024;
@@ -83,9 +84,8 @@ export async function withReadBandwidth<T>(numThreads: number, use: (memory: Rea
   }
 }
 
-function nextMessage(worker: Worker): Promise<unknown> {
-  return new Promise((resolve, reject) => {
-    worker.once("message", resolve);
-    worker.once("error", reject);
-  });
+/** @throws what the worker failed with. */
+async function nextMessage(worker: Worker): Promise<unknown> {
+  const [message]: unknown[] = await once(worker, "message");
+  return message;
 }

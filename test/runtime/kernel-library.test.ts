@@ -2,7 +2,16 @@
  * The kernels' library: whatever is wrong with it is one clear reason to do without, never a crash.
  */
 import { spawnSync } from "node:child_process";
-import { appendFileSync, copyFileSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  chmodSync,
+  copyFileSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -26,13 +35,17 @@ afterAll(() => rm(folder, { recursive: true, force: true }));
 const inFolder = (name: string) => path.join(folder, name);
 
 /** A small library that is built like the real one. */
-function fakeSources(name: string, { version = KERNELS_VERSION, set = '"baseline"', code = "" } = {}): string {
+function fakeSources(
+  name: string,
+  { version = KERNELS_VERSION, set = '"baseline"', code = "", prelude = "" } = {},
+): string {
   const dir = inFolder(name);
   mkdirSync(dir);
   writeFileSync(path.join(dir, "op.c"), code);
   writeFileSync(
     path.join(dir, "register.c"),
-    `#define EXPORT __attribute__((visibility("default")))
+    `${prelude}
+     #define EXPORT __attribute__((visibility("default")))
      EXPORT int densemamba_kernels_version(void) { return ${version}; }
      EXPORT const char *densemamba_kernels_isa(void) { return ${set}; }
      EXPORT void *densemamba_kernels_register(void *a, void *b, void *c) { return 0; }`,
@@ -190,6 +203,19 @@ describe.skipIf(!hasCompiler)(`with ${CC} here`, () => {
       },
       /^cannot load \S+needy\.so: /,
     );
+  });
+
+  it("is made for what the compiler knows, where that is older than the CPU", async () => {
+    const cc = inFolder("old-cc");
+    writeFileSync(
+      cc,
+      `#!/bin/sh\ncase " $* " in *" -m"*) echo "error: unrecognized option" >&2; exit 1;; esac\nexec ${CC} "$@"\n`,
+    );
+    chmodSync(cc, 0o755);
+    const sourceDir = fakeSources("for-old-cc", { set: "DM_ISAS(SET)", prelude: '#define SET(set) #set " "' });
+    for (const target of ["host", "all"] as const) {
+      expect((await build({ sourceDir, cc, target })).instructionSet).toBe("baseline ");
+    }
   });
 
   it("says what the compiler said when it fails", async () => {

@@ -113,10 +113,10 @@ export async function buildSources(build: KernelBuild): Promise<string[]> {
   return names.flat();
 }
 
-async function recipeFor({ sourceDir, target }: KernelBuild): Promise<Recipe> {
+async function recipeFor({ sourceDir, target, cc }: KernelBuild): Promise<Recipe> {
   if (isCuda(target)) return cudaRecipe(target, await kernelSources(resolve(sourceDir, "cuda")));
   const own = (await kernelSources(sourceDir)).filter((name) => name.endsWith(".c") && !SHARED_SOURCES.includes(name));
-  const sets = setsFor(target);
+  const sets = await setsFor(target, cc);
   const listed = Object.keys(sets).map((set) => `X(${set})`);
   const jobs = [
     ...SHARED_SOURCES.map((source) => ({
@@ -150,17 +150,38 @@ export function instructionSets(): Readonly<Record<string, readonly string[]>> {
   return sets;
 }
 
-function setsFor(target: "host" | "all"): Readonly<Record<string, readonly string[]>> {
-  const all = instructionSets();
-  const best = target === "host" && process.platform === "linux" ? bestSet(Object.keys(all)) : undefined;
-  return best === undefined ? all : { [best]: all[best]! };
+/** What to compile for: of those that the compiler knows, the best that this CPU has, or all. */
+async function setsFor(target: "host" | "all", cc: string): Promise<Readonly<Record<string, readonly string[]>>> {
+  const all = Object.entries(instructionSets());
+  const known: [string, readonly string[]][] = [];
+  for (const [set, flags] of all) {
+    if (flags.length === 0 || (await knowsFlags(cc, flags))) known.push([set, flags]);
+  }
+  const has = target === "host" && process.platform === "linux" ? cpuHas() : undefined;
+  const best = has && known.findLast(([set]) => has(set));
+  return Object.fromEntries(best === undefined ? known : [best]);
 }
 
-/** The last that this CPU has, by the kernel's own list; undefined if there is no telling. */
-function bestSet(sets: readonly string[]): string | undefined {
-  if (sets.length === 1) return sets[0];
+/** Whether this CPU has an instruction set, by the kernel's own list; undefined if there is no telling. */
+function cpuHas(): ((set: string) => boolean) | undefined {
+  if (process.arch !== "x64") return () => true;
   const features = /^flags\s*:(.*)$/m.exec(readFileSync("/proc/cpuinfo", "utf8"))?.[1]?.split(" ");
-  return features && sets.findLast((set) => (CPU_FEATURES[set] ?? []).every((feature) => features.includes(feature)));
+  return features && ((set) => (CPU_FEATURES[set] ?? []).every((feature) => features.includes(feature)));
+}
+
+const flagsKnown = new Map<string, Promise<boolean>>();
+
+/** A compiler may be older than the CPU. */
+function knowsFlags(cc: string, flags: readonly string[]): Promise<boolean> {
+  const key = JSON.stringify([cc, flags]);
+  const known =
+    flagsKnown.get(key) ??
+    run(cc, [...flags, "-fsyntax-only", "-x", "c", "/dev/null"], ".").then(
+      () => true,
+      () => false,
+    );
+  flagsKnown.set(key, known);
+  return known;
 }
 
 /** As many at once as there are cores. Rejects with the first failure, when nothing is at work any more. */

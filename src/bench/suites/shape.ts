@@ -69,8 +69,9 @@ export async function measureShare(
   { firstSlot }: Pick<RunInput, "firstSlot"> = { firstSlot: 0 },
 ): Promise<{ readonly stepMs: number; readonly floorMs: number; readonly share: number }> {
   const rounds: { stepMs: number; floorMs: number }[] = [];
+  const numBytes = bytesReadByStep(manifest);
   for (let round = 0; round < NUM_ROUNDS; round++) {
-    const floorMs = (bytesReadByStep(manifest) / (await memory.measure())) * 1000;
+    const floorMs = (numBytes / (await memory.measure(numBytes))) * 1000;
     rounds.push({ stepMs: median(await timeDecodeSteps(runner, STEPS_PER_ROUND, { firstSlot })), floorMs });
   }
   return {

@@ -36,6 +36,9 @@ const CPU_FEATURES: Readonly<Record<string, readonly string[]>> = {
   amx: [...AVX512_FEATURES, "amx_tile", "amx_int8"],
 };
 
+/** The CPU may have it and the system, an old one or a sandbox, not grant it: then the library takes the set before. */
+const MAY_BE_REFUSED: ReadonlySet<string> = new Set(["amx"]);
+
 /** No `-ffast-math`: a NaN must stay one. */
 const FLAGS = ["-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-w"];
 /** `nodelete`: threads that outlive the process's last use of the library still run the destructor of their scratch memory. */
@@ -52,7 +55,7 @@ export interface KernelBuild {
   readonly sourceDir: string;
   /** The compiler's command, perhaps with arguments: `ccache gcc`. nvcc for `cuda`, a C++ compiler for `emulated`. */
   readonly cc: string;
-  /** `host`: for this CPU alone, in a third of the time. `all`: for every CPU of this architecture. */
+  /** `host`: for this CPU alone, in a part of the time. `all`: for every CPU of this architecture. */
   readonly target: "host" | "all" | CudaTarget;
 }
 
@@ -150,7 +153,7 @@ export function instructionSets(): Readonly<Record<string, readonly string[]>> {
   return sets;
 }
 
-/** What to compile for: of those that the compiler knows, the best that this CPU has, or all. */
+/** What to compile for: of those that the compiler knows, what this CPU will use, or all. */
 async function setsFor(target: "host" | "all", cc: string): Promise<Readonly<Record<string, readonly string[]>>> {
   const all = Object.entries(instructionSets());
   const known: [string, readonly string[]][] = [];
@@ -158,8 +161,10 @@ async function setsFor(target: "host" | "all", cc: string): Promise<Readonly<Rec
     if (flags.length === 0 || (await knowsFlags(cc, flags))) known.push([set, flags]);
   }
   const has = target === "host" && process.platform === "linux" ? cpuHas() : undefined;
-  const best = has && known.findLast(([set]) => has(set));
-  return Object.fromEntries(best === undefined ? known : [best]);
+  const best = has ? known.findLastIndex(([set]) => has(set)) : -1;
+  if (best === -1) return Object.fromEntries(known);
+  const first = MAY_BE_REFUSED.has(known[best]![0]) ? best - 1 : best;
+  return Object.fromEntries(known.slice(first, best + 1));
 }
 
 /** Whether this CPU has an instruction set, by the kernel's own list; undefined if there is no telling. */

@@ -12,14 +12,39 @@ export interface LlamaModel {
   readonly threads: number;
 }
 
+/**
+ * llama.cpp lays weights out anew for the instructions that it finds. Whether it can read a prompt then: with AMX it dies of one
+ * of a Mamba in eight bits (a segmentation fault), and everything but single tokens has to be measured without.
+ */
+export function readsPromptsRepacked({ tools, ggufPath, threads }: LlamaModel): Promise<boolean> {
+  const known =
+    repackable.get(ggufPath) ??
+    runTool(tools["llama-bench"], [...benchOptions(ggufPath, threads), "-p", "8", "-n", "0"]).then(
+      () => true,
+      () => false,
+    );
+  repackable.set(ggufPath, known);
+  return known;
+}
+
+/** Path of the model → whether it is. */
+const repackable = new Map<string, Promise<boolean>>();
+
+function benchOptions(ggufPath: string, threads: number): string[] {
+  return ["-m", ggufPath, "-t", `${threads}`, "-ngl", "0", "-r", "1", "-o", "json"];
+}
+
 /** Tokens per second of one `llama-bench` test: reading a prompt (pp) or generating (tg). */
 export async function llamaBench(
-  { tools, ggufPath, threads }: LlamaModel,
+  model: LlamaModel,
   test: { readonly kind: "pp" | "tg"; readonly numTokens: number },
 ): Promise<number> {
+  const { tools, ggufPath, threads } = model;
   const sizes = test.kind === "pp" ? ["-p", `${test.numTokens}`, "-n", "0"] : ["-p", "0", "-n", `${test.numTokens}`];
-  const options = ["-m", ggufPath, "-t", `${threads}`, "-ngl", "0", "-r", "1", "-o", "json"];
-  return parseLlamaBench(await runTool(tools["llama-bench"], [...options, ...sizes]));
+  const layout = test.kind === "pp" && !(await readsPromptsRepacked(model)) ? ["--repack", "0"] : [];
+  return parseLlamaBench(
+    await runTool(tools["llama-bench"], [...benchOptions(ggufPath, threads), ...layout, ...sizes]),
+  );
 }
 
 /** @throws Error if the report is not one of a single test */
@@ -32,13 +57,15 @@ export function parseLlamaBench(json: string): number {
 
 /** Tokens per second of all sequences together while they generate. */
 export async function llamaBatchedBench(
-  { tools, ggufPath, threads }: LlamaModel,
+  model: LlamaModel,
   { numSequences, numTokens }: { readonly numSequences: number; readonly numTokens: number },
 ): Promise<number> {
+  const { tools, ggufPath, threads } = model;
   const numPrompt = 8;
   const context = numSequences * (numPrompt + numTokens);
   const sizes = ["-c", `${context}`, "-npp", `${numPrompt}`, "-ntg", `${numTokens}`, "-npl", `${numSequences}`];
-  const options = ["-m", ggufPath, "-t", `${threads}`, "-ngl", "0", "--output-format", "jsonl"];
+  const layout = await layoutOptions(model);
+  const options = ["-m", ggufPath, "-t", `${threads}`, "-ngl", "0", ...layout, "--output-format", "jsonl"];
   // NOTE: it prints from a thread that its exit may cut off: then it has measured and said nothing, and measures again.
   for (let attempt = 1; ; attempt++) {
     const output = await runTool(tools["llama-batched-bench"], [...options, ...sizes]);
@@ -47,6 +74,10 @@ export async function llamaBatchedBench(
 }
 
 const MAX_ATTEMPTS = 5;
+
+async function layoutOptions(model: LlamaModel): Promise<string[]> {
+  return (await readsPromptsRepacked(model)) ? [] : ["--no-repack"];
+}
 
 /** @throws Error if there is no line of results */
 export function parseBatchedBench(output: string): number {
@@ -57,9 +88,10 @@ export function parseBatchedBench(output: string): number {
 }
 
 /** A server with `numSlots` slots. What only costs time here is off: no prompt repeats, so nothing can be cached. */
-export function startLlamaServer({ tools, ggufPath, threads }: LlamaModel, numSlots: number): Promise<ServerProcess> {
+export async function startLlamaServer(model: LlamaModel, numSlots: number): Promise<ServerProcess> {
+  const { tools, ggufPath, threads } = model;
   const contextPerSlot = 16_384;
-  const args = ["-m", ggufPath, "-t", `${threads}`, "-ngl", "0", "-np", `${numSlots}`];
+  const args = ["-m", ggufPath, "-t", `${threads}`, "-ngl", "0", "-np", `${numSlots}`, ...(await layoutOptions(model))];
   const lean = ["-c", `${numSlots * contextPerSlot}`, "--cache-ram", "0", "--ctx-checkpoints", "0", "--no-webui"];
   return ServerProcess.start({
     command: tools["llama-server"],

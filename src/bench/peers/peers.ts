@@ -7,6 +7,7 @@ import { describeMachine, formatMachine } from "../machine.ts";
 import type { BenchPrecision, Rig, ShapeName } from "../rig.ts";
 import { checkSameModel, measureBare, measureServed, peersDir } from "./contenders.ts";
 import { installLlamaCpp, installNodeLlamaCpp, LLAMA_CPP_PYTHON, NODE_LLAMA_CPP } from "./install.ts";
+import { readsPromptsRepacked } from "./llama-cpp.ts";
 import { formatRow } from "./report.ts";
 import { BARE_TESTS, type PeerRow, type PeersResult, type PeerTest } from "./result.ts";
 import { prepareModel } from "./same-weights.ts";
@@ -65,9 +66,15 @@ export async function runPeers(options: PeersOptions): Promise<PeersResult | und
     print(`${shape}: in f32 both servers' log-probabilities differ by at most ${differences[shape].toPrecision(2)}`);
     const bare = BARE_TESTS.filter((test) => options.tests.includes(test));
     for (const precision of bare.length > 0 ? options.precisions : []) {
-      await measureBare(rig, shape, weights, precision, bare, add);
+      const model = { tools, ggufPath: weights.gguf[precision], threads: options.threads };
+      if (!(await readsPromptsRepacked(model))) print(withoutRepacking(shape, precision));
+      await measureBare(rig, shape, weights, precision, bare, add, print);
     }
     if (options.tests.includes("served32")) add(await measureServed(rig, shape, weights, "int8"));
   }
   return { machine, numRounds: options.numRounds, bandwidth, rows, differences };
+}
+
+function withoutRepacking(shape: ShapeName, precision: BenchPrecision): string {
+  return `${shape} in ${precision}: llama.cpp dies of a prompt with the weights laid out for this CPU; without that but for tg128`;
 }

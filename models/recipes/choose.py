@@ -26,7 +26,6 @@ RUNS = {  # name -> sizes that differ, Muon's rate, mix
     "384 wide": ({"hidden": 384}, RATE, MIX),
     "4 layers": ({"layers": 4}, RATE, MIX),
     "12 layers": ({"layers": 12}, RATE, MIX),
-    "320 wide, 10 layers": ({"hidden": 320, "layers": 10}, RATE, MIX),
     "2,048 pieces": ({"vocab": 2048}, RATE, MIX),
     "8,192 pieces": ({"vocab": 8192}, RATE, MIX),
     "rate 0.01": ({}, 0.01, MIX),

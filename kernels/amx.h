@@ -51,14 +51,4 @@ DM_INLINE void amx_multiply(AmxSums *sums, const int8_t *inputs, size_t stride, 
   _tile_stored(0, sums, AMX_LINE);
 }
 
-/** A block's 4-bit codes as the 8-bit ones would lie. */
-DM_INLINE void amx_unpack4(int8_t *weights, const uint8_t *codes, size_t blockSize) {
-  const __m512i mask = _mm512_set1_epi8(15), middle = _mm512_set1_epi8(8);
-  for (size_t k = 0; k < blockSize; k += 8, codes += 64, weights += 128) {
-    const __m512i both = _mm512_loadu_si512(codes);
-    _mm512_store_si512(weights, _mm512_sub_epi8(_mm512_and_si512(both, mask), middle));
-    _mm512_store_si512(weights + 64, _mm512_sub_epi8(_mm512_and_si512(_mm512_srli_epi16(both, 4), mask), middle));
-  }
-}
-
 #endif

@@ -119,12 +119,12 @@ _Static_assert(DOT_INPUTS <= 16, "EACH has 16");
   }
 
 DM_INLINE void add_block(dot_floats y[PARTS][DOT_INPUTS], const uint8_t *codes, const float *scales, const dot_input *x,
-                         const InputBlock *inputBlocks, size_t K, size_t blockSize, size_t bits, bool two,
+                         const InputBlock *inputBlocks, size_t K, size_t blockSize, size_t bits, bool two, bool isFirst,
                          size_t numInputs) {
   const size_t blocksPerRow = K / blockSize, bytesPerStep = 2 * QUAD * DM_TILE * bits / 8;
   EACH(DECLARE)
   for (const dot_input *end = x + blockSize; x < end; codes += bytesPerStep, x += 2 * QUAD) {
-    if (two) { /* a pass over what comes from memory */
+    if (isFirst) { /* what comes from memory; a second pass finds it in the cache */
       for (size_t line = 0; line < bytesPerStep; line += 64) __builtin_prefetch(codes + AHEAD + line);
     }
     _Pragma("GCC unroll 2") for (size_t quad = 0; quad < 2; quad++) {
@@ -148,7 +148,8 @@ DM_INLINE void add_block(dot_floats y[PARTS][DOT_INPUTS], const uint8_t *codes, 
 }
 
 /** One part of a tile, or, with `two`, the whole tile, times inputs [input, input + numInputs). */
-DM_INLINE void multiply(const Linear *l, size_t tile, size_t part, bool two, size_t input, size_t numInputs, size_t bits) {
+DM_INLINE void multiply(const Linear *l, size_t tile, size_t part, bool two, bool isFirst, size_t input, size_t numInputs,
+                         size_t bits) {
   const size_t K = l->numColumns, numBlocks = K / l->blockSize, bytesPerBlock = l->blockSize * DM_TILE * bits / 8;
   const uint8_t *codes = l->codes + tile * numBlocks * bytesPerBlock + part * DOT_ROWS * QUAD;
   const float *scales = l->scales + tile * numBlocks * DM_TILE + part * DOT_ROWS;
@@ -160,7 +161,7 @@ DM_INLINE void multiply(const Linear *l, size_t tile, size_t part, bool two, siz
     for (size_t i = 0; i < numInputs; i++) y[p][i] = (dot_floats){0};
   }
   for (size_t block = 0; block < numBlocks; block++) {
-    add_block(y, codes, scales, x, inputBlocks, K, l->blockSize, bits, two, numInputs);
+    add_block(y, codes, scales, x, inputBlocks, K, l->blockSize, bits, two, isFirst, numInputs);
     codes += bytesPerBlock;
     scales += DM_TILE;
     x += l->blockSize;
@@ -187,28 +188,22 @@ enum { AMX_AHEAD = 2048 };
   if (i < count) finish(l, input + i, tile * DM_TILE, y##i);
 
 /** A tile times inputs [input, input + count), at most 16; what lies behind them is multiplied as well, and given to nobody. */
-DM_INLINE void multiply_by_amx(const Linear *l, size_t tile, size_t input, size_t count, size_t bits, bool isFirst) {
-  const size_t K = l->numColumns, numBlocks = K / l->blockSize, bytesPerBlock = l->blockSize * DM_TILE * bits / 8;
+DM_INLINE void multiply_by_amx(const Linear *l, size_t tile, size_t input, size_t count, bool isFirst) {
+  const size_t K = l->numColumns, numBlocks = K / l->blockSize, bytesPerBlock = l->blockSize * DM_TILE;
   const size_t columns = amx_columns(l->blockSize);
   const uint8_t *codes = l->codes + tile * numBlocks * bytesPerBlock;
   const float *scales = l->scales + tile * numBlocks * DM_TILE;
   const dot_input *x = l->inputs + input * K;
   const InputBlock *inputBlocks = l->inputBlocks + input * numBlocks;
-  _Alignas(AMX_LINE) int8_t unpacked[MAX_BLOCK * DM_TILE];
   AmxSums sums;
   EACH(START_16)
   for (size_t block = 0; block < numBlocks; block++) {
     dot_floats scale;
     dot_integers integers;
-    const int8_t *weights = (const int8_t *)codes;
     if (isFirst) { /* the others find them in the cache */
       for (size_t line = 0; line < bytesPerBlock; line += AMX_LINE) __builtin_prefetch(codes + AMX_AHEAD + line);
     }
-    if (bits == 4) {
-      amx_unpack4(unpacked, codes, l->blockSize);
-      weights = unpacked;
-    }
-    amx_multiply(&sums, x, K, weights, l->blockSize, columns);
+    amx_multiply(&sums, x, K, (const int8_t *)codes, l->blockSize, columns);
     memcpy(&scale, scales, sizeof scale);
     EACH(ADD_16)
     codes += bytesPerBlock;
@@ -219,46 +214,50 @@ DM_INLINE void multiply_by_amx(const Linear *l, size_t tile, size_t input, size_
   EACH(FINISH_16)
 }
 
-static bool takes_amx(size_t numInputs) { return numInputs >= FEWEST_FOR_AMX; }
+/** Not of four bits: their blocks are short, and adding those up is most of the work. */
+static bool takes_amx(const Linear *l, size_t numInputs) { return l->bits == 8 && numInputs >= FEWEST_FOR_AMX; }
 
 /** @returns how many of the inputs it has multiplied the tile by. */
-DM_INLINE size_t multiply_many(const Linear *l, size_t tile, size_t first, size_t count, size_t bits) {
+DM_INLINE size_t multiply_many(const Linear *l, size_t tile, size_t first, size_t count) {
   size_t done = 0;
-  while (takes_amx(count - done)) {
+  while (takes_amx(l, count - done)) {
     const size_t some = count - done < AMX_INPUTS ? count - done : AMX_INPUTS;
-    multiply_by_amx(l, tile, first + done, some, bits, done == 0);
+    multiply_by_amx(l, tile, first + done, some, done == 0);
     done += some;
   }
   return done;
 }
 
 static void begin_many(const Linear *l, size_t count) {
-  if (takes_amx(count)) amx_begin(amx_columns(l->blockSize));
+  if (takes_amx(l, count)) amx_begin(amx_columns(l->blockSize));
 }
-static void end_many(size_t count) {
-  if (takes_amx(count)) amx_end();
+static void end_many(const Linear *l, size_t count) {
+  if (takes_amx(l, count)) amx_end();
 }
 #else
 enum { AMX_INPUTS = 1 };
-static bool takes_amx(size_t numInputs) { return (void)numInputs, false; }
-DM_INLINE size_t multiply_many(const Linear *l, size_t tile, size_t first, size_t count, size_t bits) {
-  return (void)l, (void)tile, (void)first, (void)count, (void)bits, 0;
+static bool takes_amx(const Linear *l, size_t numInputs) { return (void)l, (void)numInputs, false; }
+DM_INLINE size_t multiply_many(const Linear *l, size_t tile, size_t first, size_t count) {
+  return (void)l, (void)tile, (void)first, (void)count, 0;
 }
 static void begin_many(const Linear *l, size_t count) { (void)l, (void)count; }
-static void end_many(size_t count) { (void)count; }
+static void end_many(const Linear *l, size_t count) { (void)l, (void)count; }
 #endif
 
 /** Many inputs take a part at a time, from the cache; few share a pass over the whole tile, which comes from memory. */
 DM_INLINE void multiply_tile(const Linear *l, size_t tile, size_t first, size_t count, size_t bits) {
-  const size_t start = first + multiply_many(l, tile, first, count, bits), end = first + count;
+  const size_t start = first + multiply_many(l, tile, first, count), end = first + count;
   size_t i = start;
   for (size_t part = 0; part < PARTS; part++) {
-    for (i = start; i + DOT_INPUTS <= end; i += DOT_INPUTS) multiply(l, tile, part, false, i, DOT_INPUTS, bits);
+    for (i = start; i + DOT_INPUTS <= end; i += DOT_INPUTS) {
+      if (i == first) multiply(l, tile, part, false, true, i, DOT_INPUTS, bits);
+      else multiply(l, tile, part, false, false, i, DOT_INPUTS, bits);
+    }
   }
-  for (; DOT_FEW >= 8 && i + 8 <= end; i += 8) multiply(l, tile, 0, true, i, 8, bits);
-  for (; DOT_FEW >= 4 && i + 4 <= end; i += 4) multiply(l, tile, 0, true, i, 4, bits);
-  for (; i + 2 <= end; i += 2) multiply(l, tile, 0, true, i, 2, bits);
-  if (i < end) multiply(l, tile, 0, true, i, 1, bits);
+  for (; DOT_FEW >= 8 && i + 8 <= end; i += 8) multiply(l, tile, 0, true, true, i, 8, bits);
+  for (; DOT_FEW >= 4 && i + 4 <= end; i += 4) multiply(l, tile, 0, true, true, i, 4, bits);
+  for (; i + 2 <= end; i += 2) multiply(l, tile, 0, true, true, i, 2, bits);
+  if (i < end) multiply(l, tile, 0, true, true, i, 1, bits);
 }
 
 static void multiply_tiles(void *user, size_t task) {
@@ -275,7 +274,7 @@ static void multiply_tiles(void *user, size_t task) {
     if (l->bits == 8) multiply_tile(l, tile, first, count, 8);
     else multiply_tile(l, tile, first, count, 4);
   }
-  end_many(count);
+  end_many(l, count);
 }
 
 /** Small enough for the second-level cache beside a tile, and a multiple of every DOT_INPUTS. */
@@ -286,7 +285,7 @@ enum { PRODUCTS_PER_TASK = 1 << 17, PRODUCTS_PER_AMX_TASK = 1 << 20 };
 enum { ROUNDED_PER_TASK = 1 << 14 };
 
 static bool run(Linear *l, DmContext *context) {
-  const size_t K = l->numColumns, blocksPerRow = K / l->blockSize, isAmx = takes_amx(l->numInputs);
+  const size_t K = l->numColumns, blocksPerRow = K / l->blockSize, isAmx = takes_amx(l, l->numInputs);
   const size_t paddedInputs = isAmx ? (l->numInputs + AMX_INPUTS - 1) / AMX_INPUTS * AMX_INPUTS : l->numInputs;
   l->inputs = dm_scratch(context, paddedInputs * K * sizeof(dot_input));
   l->inputBlocks = dm_scratch(context, paddedInputs * blocksPerRow * sizeof(InputBlock));

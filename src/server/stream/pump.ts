@@ -43,9 +43,11 @@ export async function pump(
   { first, rest }: AdmittedGeneration,
   { renderer, sink, pacing, onFailure }: PumpParts,
 ): Promise<GenerationUsage | undefined> {
+  let hasWritten = false;
   const pace = new FlushPace(() => {
     renderer.flush();
     sink.flush();
+    hasWritten = true;
   }, pacing);
   let usage: GenerationUsage | undefined;
   try {
@@ -53,6 +55,8 @@ export async function pump(
       renderer.push(event);
       if (event.type === "usage") usage = event.usage;
       pace.request();
+      if (!hasWritten) continue; // nor can the sink have filled up; asking a socket costs as much as rendering a token
+      hasWritten = false;
       if (sink.isFull) await sink.drained();
     }
   } catch (error) {

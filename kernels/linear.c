@@ -279,13 +279,15 @@ static void multiply_tiles(void *user, size_t task) {
 
 /** Small enough for the second-level cache beside a tile, and a multiple of every DOT_INPUTS. */
 enum { INPUTS_PER_TASK = 96 };
+/** Half of a second-level cache: AMX is so fast that what weights there are should be read once. */
 enum { AMX_INPUT_BYTES_PER_TASK = 1 << 20 };
 /** Below so many products a task costs less than handing it to another thread. */
 enum { PRODUCTS_PER_TASK = 1 << 17, PRODUCTS_PER_AMX_TASK = 1 << 20 };
 enum { ROUNDED_PER_TASK = 1 << 14 };
 
 static bool run(Linear *l, DmContext *context) {
-  const size_t K = l->numColumns, blocksPerRow = K / l->blockSize, isAmx = takes_amx(l, l->numInputs);
+  const bool isAmx = takes_amx(l, l->numInputs);
+  const size_t K = l->numColumns, blocksPerRow = K / l->blockSize;
   const size_t paddedInputs = isAmx ? (l->numInputs + AMX_INPUTS - 1) / AMX_INPUTS * AMX_INPUTS : l->numInputs;
   l->inputs = dm_scratch(context, paddedInputs * K * sizeof(dot_input));
   l->inputBlocks = dm_scratch(context, paddedInputs * blocksPerRow * sizeof(InputBlock));

@@ -66,43 +66,46 @@ function lengthsOf(total: number) {
   return cuts.map((at) => [...at, total].map((end, i) => end - (at[i - 1] ?? 0)));
 }
 
-describe.runIf(hasKernels).each(["baseline", "avx2", "avx512", "amx"])("with the instruction set %s", (instructionSet) => {
-  it.each(GOLDENS)("$name in f32 gives the reference's logits, whole and token by token", async (golden) => {
-    const graph = await openOn(instructionSet, golden.modelDir, "f32");
-    if (graph === undefined) return;
-    for (const { tokenIds, logits } of golden.sequences) {
-      for (const lengths of [[tokenIds.length], tokenIds.map(() => 1)]) {
-        const [rows] = await graph.read([tokenIds], lengths);
-        for (const [t, row] of logits.entries()) {
-          expect(maxDifference(rows![t]!, row)).toBeLessThan(golden.tolerance);
+describe.runIf(hasKernels).each(["baseline", "avx2", "avx512", "amx"])(
+  "with the instruction set %s",
+  (instructionSet) => {
+    it.each(GOLDENS)("$name in f32 gives the reference's logits, whole and token by token", async (golden) => {
+      const graph = await openOn(instructionSet, golden.modelDir, "f32");
+      if (graph === undefined) return;
+      for (const { tokenIds, logits } of golden.sequences) {
+        for (const lengths of [[tokenIds.length], tokenIds.map(() => 1)]) {
+          const [rows] = await graph.read([tokenIds], lengths);
+          for (const [t, row] of logits.entries()) {
+            expect(maxDifference(rows![t]!, row)).toBeLessThan(golden.tolerance);
+          }
         }
       }
-    }
-    await graph.close();
-  });
+      await graph.close();
+    });
 
-  // Of four bits only the weights: their blocks differ from matrix to matrix, and kernels/test/linear.c is exact about all.
-  it.each([
-    ["int8", 1e-3],
-    ["int4", 0.1],
-  ] as const)("%s is near the oracle on the same rounded numbers, within %s", async (precision, tolerance) => {
-    roundsInputs = precision === "int8";
-    for (const shape of [TINY_SHAPE, { ...TINY_SHAPE, hiddenSize: 48, stateSize: 5, vocabSize: 77 }, TINY_RETNET]) {
-      const modelDir = await randomCheckpoint(shape);
-      const graph = await openOn(instructionSet, modelDir, precision);
-      if (graph !== undefined) {
-        const checkpoint = openCheckpoint(modelDir);
-        const oracle = new ReferenceModel(rounded(checkpoint, precision));
-        const expected = oracle.forward(TOKENS, oracle.newState());
-        checkpoint.close();
-        const [rows] = await graph.read([TOKENS]);
-        for (const [t, row] of expected.entries()) expect(relativeError(rows![t]!, row)).toBeLessThan(tolerance);
-        await graph.close();
+    // Of four bits only the weights: their blocks differ from matrix to matrix, and kernels/test/linear.c is exact about all.
+    it.each([
+      ["int8", 1e-3],
+      ["int4", 0.1],
+    ] as const)("%s is near the oracle on the same rounded numbers, within %s", async (precision, tolerance) => {
+      roundsInputs = precision === "int8";
+      for (const shape of [TINY_SHAPE, { ...TINY_SHAPE, hiddenSize: 48, stateSize: 5, vocabSize: 77 }, TINY_RETNET]) {
+        const modelDir = await randomCheckpoint(shape);
+        const graph = await openOn(instructionSet, modelDir, precision);
+        if (graph !== undefined) {
+          const checkpoint = openCheckpoint(modelDir);
+          const oracle = new ReferenceModel(rounded(checkpoint, precision));
+          const expected = oracle.forward(TOKENS, oracle.newState());
+          checkpoint.close();
+          const [rows] = await graph.read([TOKENS]);
+          for (const [t, row] of expected.entries()) expect(relativeError(rows![t]!, row)).toBeLessThan(tolerance);
+          await graph.close();
+        }
+        await rm(modelDir, { recursive: true });
       }
-      await rm(modelDir, { recursive: true });
-    }
-  });
-});
+    });
+  },
+);
 
 const TOKENS = [5, 17, 42, 3, 70, 0, 8, 61, 33, 20, 7];
 

@@ -148,6 +148,7 @@ int main(void) {
       check_alone((Case){17, 512, 128, bits, inputs, true, false});
     }
   }
+  for (int64_t bits = 4; bits <= 8; bits += 4) check((Case){1000 + bits, 640, 32, bits, 1, true, false}); /* tiles in pairs, and one left over */
   check((Case){300, 64, 32, 8, 100, true, false}); /* several tasks in both directions */
   check_special();
   check((Case){8, 32, 32, 8, 0, false, false}); /* no inputs: nothing happens */

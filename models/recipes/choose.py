@@ -31,7 +31,6 @@ RUNS = {  # name -> sizes that differ, Muon's rate, mix
     "rate 0.01": ({}, 0.01, MIX),
     "rate 0.04": ({}, 0.04, MIX),
     "no links (m = 0)": ({"m": 0}, RATE, MIX),
-    "state of 8": ({"state": 8}, RATE, MIX),
     "stories and tales alone": ({}, RATE, TALES_ONLY),
     "three tenths made text": ({}, RATE, WITH_MADE),
 }
@@ -56,11 +55,11 @@ def bytes_per_token(folder, mix):
 
 
 def finished(folder):
-    """(seconds, validation in bits per byte by the last weights) of a run that has ended, None of another."""
-    if not (folder / "done").exists():
-        return None
-    last = [row for row in map(json.loads, (folder / "log.jsonl").read_text().splitlines()) if "val_bpb" in row][-1]
-    return last["seconds"], last["val_bpb"]
+    """Validation in bits per byte, by the last weights, of a run that has ended; None of another."""
+    log = folder / "log.jsonl"
+    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    ended = [row["val_bpb"] for row in rows if "val_bpb" in row and not (folder / "last.pt").exists()]
+    return ended[-1] if ended else None
 
 
 def folder_of(name, args):
@@ -70,25 +69,26 @@ def folder_of(name, args):
 def run(name, args):
     size, rate, mix = RUNS[name]
     folder = folder_of(name, args)
-    if finished(folder):
+    if finished(folder) is not None:
         return
     data = data_for(size.get("vocab", VOCAB), args)
     tokens = args.megabytes * 1e6 / bytes_per_token(data, mix)
     subprocess.run([sys.executable, "train.py", "--data", data, "--run", folder, "--size", json.dumps(size), "--mix", json.dumps(mix),
                     "--muon-lr", str(rate), "--tokens", str(tokens), "--cool", str(tokens * 0.4), "--eval-every", "1000", "--save-every", "3"],
                    check=True, cwd=Path(__file__).parent)
+    if "val_bpb" not in (folder / "log.jsonl").read_text().splitlines()[-1]:
+        raise SystemExit(f"{name} was stopped; the same command goes on from there")
     (folder / "last.pt").unlink()
-    (folder / "done").touch()
 
 
 def report(args):
     lines = [f"{args.megabytes:g} million bytes of text a run; validation in bits per byte, lower is better.", "",
-             "| run | parameters | minutes | validation |", "|---|---|---|---|"]
+             "| run | parameters | validation |", "|---|---|---|"]
     for name, (size, _, _) in RUNS.items():
         result = finished(folder_of(name, args))
-        if result:
+        if result is not None:
             parameters = sum(p.numel() for p in architectures.create("dense_mamba", size).parameters())
-            lines.append(f"| {name} | {parameters / 1e6:.2f}M | {result[0] / 60:.1f} | {result[1]:.4f} |")
+            lines.append(f"| {name} | {parameters / 1e6:.2f}M | {result:.3f} |")
     (args.out / "choices.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 

@@ -50,17 +50,17 @@ export async function measurePrefillRate(
   return (numTokens / median(roundMs)) * 1000;
 }
 
-/** Median milliseconds of reading one prompt in one piece, two runners in turns. */
+/** Median milliseconds of reading one prompt in chunks, two runners in turns. */
 export async function comparePrefillMs(
   a: ModelRunner,
   b: ModelRunner,
-  numTokens: number,
+  { numTokens, chunk }: { readonly numTokens: number; readonly chunk: number },
   numRounds: number,
 ): Promise<{ readonly aMs: number; readonly bMs: number }> {
   const aMs: number[] = [];
   const bMs: number[] = [];
   for (let round = 0; round <= numRounds; round++) {
-    const times = [await timePrefill(a, numTokens, numTokens), await timePrefill(b, numTokens, numTokens)] as const;
+    const times = [await timePrefill(a, numTokens, chunk), await timePrefill(b, numTokens, chunk)] as const;
     if (round === 0) continue; // warm-up
     aMs.push(times[0]);
     bMs.push(times[1]);

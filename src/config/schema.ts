@@ -80,7 +80,7 @@ export const configSchema = z.strictObject({
     .default(256)
     .meta({ description: "sequences that may wait; more are refused with 429" }),
   prefillChunk: integer(1, 65_536)
-    .default(128)
+    .default(256)
     .meta({ description: "most prompt tokens read between two decode steps" }),
   prefillStall: decimal(0.1, 1_000_000).default(1.5).meta({
     description: "how long reading them may hold up running streams, in steps of theirs",

@@ -25,7 +25,7 @@ describe("precedence", () => {
     const env = { DENSEMAMBA_PORT: "2", DENSEMAMBA_MAX_BATCH: "20" };
     const file = { port: 3, maxBatch: 30, maxQueue: 300 };
     const config = load({ port: "1" }, env, file);
-    expect(config).toMatchObject({ port: 1, maxBatch: 20, maxQueue: 300, prefillChunk: 128 });
+    expect(config).toMatchObject({ port: 1, maxBatch: 20, maxQueue: 300, prefillChunk: 256 });
   });
 
   it("does not let a weaker source's wrong value refuse a stronger source's right one", () => {

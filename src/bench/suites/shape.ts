@@ -23,7 +23,7 @@ export async function benchShape(context: BenchContext): Promise<Figure[]> {
     await withRunner(context, artifact.dir, async (runner) => {
       const one = await measureShare(context, runner, artifact.manifest);
       const many = await measureDecodeMs(runner, MAX_BATCH, 20);
-      const prefill = await measurePrefillRate(runner, 512, 512, 5);
+      const prefill = await measurePrefillRate(runner, PROMPT, context.prefillChunk, 5);
       const isPromised = context.shape === "mamba-130m";
       figures.push(
         { name: `${precision} decode, 1 sequence`, value: one.stepMs, unit: "ms/token" },
@@ -45,6 +45,13 @@ export async function benchShape(context: BenchContext): Promise<Figure[]> {
     });
   }
   return figures;
+}
+
+const PROMPT = 512;
+
+/** Read as the server reads one. */
+function promptOf({ prefillChunk }: Pick<BenchContext, "prefillChunk">) {
+  return { numTokens: PROMPT, chunk: prefillChunk };
 }
 
 /**
@@ -101,7 +108,7 @@ export async function benchLowerings(context: BenchContext): Promise<Figure[]> {
           );
         add("step of 1", await compareDecodeMs(a, b, 1, 10));
         add(`step of ${MAX_BATCH}`, await compareDecodeMs(a, b, MAX_BATCH, 3));
-        add("prompt of 512", await comparePrefillMs(a, b, 512, 5));
+        add("prompt of 512", await comparePrefillMs(a, b, promptOf(context), 5));
       }),
     );
   }
@@ -115,7 +122,7 @@ export async function benchLinks(context: BenchContext): Promise<Figure[]> {
   return withRunner(context, plain.dir, (plainRunner) =>
     withRunner(context, dense.dir, async (denseRunner) => {
       const step = await compareDecodeMs(plainRunner, denseRunner, 1, 20);
-      const read = await comparePrefillMs(plainRunner, denseRunner, 512, 5);
+      const read = await comparePrefillMs(plainRunner, denseRunner, promptOf(context), 5);
       return [
         { name: "decode step, m = 0", value: step.aMs, unit: "ms" },
         { name: "decode step, m = 2", value: step.bMs, unit: "ms" },

@@ -30,7 +30,6 @@ RUNS = {  # name -> sizes that differ, Muon's rate, mix
     "8,192 pieces": ({"vocab": 8192}, RATE, MIX),
     "rate 0.01": ({}, 0.01, MIX),
     "rate 0.04": ({}, 0.04, MIX),
-    "no links (m = 0)": ({"m": 0}, RATE, MIX),
     "stories and tales alone": ({}, RATE, TALES_ONLY),
     "three tenths made text": ({}, RATE, WITH_MADE),
 }

@@ -40,8 +40,12 @@ DM_INLINE void amx_begin(size_t columns) {
 
 DM_INLINE void amx_end(void) { _tile_release(); }
 
-/** `inputs` lie `stride` bytes apart; fast where they and `weights` are aligned to a line: a load of a tile takes six times as long otherwise. */
-DM_INLINE void amx_multiply(AmxSums *sums, const int8_t *inputs, size_t stride, const int8_t *weights, size_t blockSize, size_t columns) {
+/**
+ * `inputs` lie `stride` bytes apart; fast where they and `weights` are aligned to a line: a load of a tile takes six times as long
+ * otherwise.
+ */
+DM_INLINE void amx_multiply(AmxSums *sums, const int8_t *inputs, size_t stride, const int8_t *weights, size_t blockSize,
+                            size_t columns) {
   _tile_zero(0);
   for (size_t k = 0; k < blockSize; k += columns) {
     _tile_loadd(1, inputs + k, stride);

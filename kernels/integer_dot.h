@@ -1,6 +1,7 @@
 /**
- * Products of packed rows of weights with inputs of 8 bits, four columns at a time, with the intrinsics that each instruction set needs. A vector has
- * DOT_ROWS rows; DOT_INPUTS inputs have their sums in registers together, or DOT_FEW, if each has two sets of them.
+ * Products of packed rows of weights with inputs of 8 bits, four columns at a time, with the intrinsics that each instruction set
+ * needs. A vector has DOT_ROWS rows; DOT_INPUTS inputs have their sums in registers together, or DOT_FEW, if each has two sets of
+ * them.
  *
  *     dot_load8    the rows' weights of four columns, from 8-bit codes
  *     dot_load4    the same from 4-bit codes: the lower (quad 0) or the higher (quad 1) bits of each byte

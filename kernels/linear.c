@@ -37,7 +37,10 @@ enum { PARTS = DM_TILE / DOT_ROWS, QUAD = 4, MAX_BLOCK = 1024 };
 _Static_assert(PARTS == 1 || PARTS == 2, "a vector has the rows of a tile, or of half of one");
 
 #define MAX_INPUT 127.0f
-/** Bytes: far enough for memory to answer (at 256 a step took a sixth longer on a Xeon), near enough for the first-level cache to keep. The processor's own prefetcher stops at pages. */
+/**
+ * Bytes: far enough for memory to answer (at 256 a step took a sixth longer on a Xeon), near enough for the first-level cache to
+ * keep. The processor's own prefetcher stops at pages.
+ */
 #define AHEAD 4096
 /** Below this a block counts as zero: its inverse would be infinite. */
 #define SMALLEST 1e-30f

@@ -218,6 +218,13 @@ describe.skipIf(!hasCompiler)(`with ${CC} here`, () => {
     }
   });
 
+  it("has AVX-512 beside AMX, which the system may refuse to grant", async ({ skip }) => {
+    const cpu = process.platform === "linux" ? readFileSync("/proc/cpuinfo", "utf8") : "";
+    if (!/^flags\b.*\bamx_int8\b/m.test(cpu)) skip("this CPU has no AMX");
+    const sourceDir = fakeSources("for-amx", { set: "DM_ISAS(SET)", prelude: '#define SET(set) #set " "' });
+    expect((await build({ sourceDir })).instructionSet).toBe("avx512 amx ");
+  });
+
   it("says what the compiler said when it fails", async () => {
     const sourceDir = fakeSources("wrong", { code: "int f(void) { return undeclared; }" });
     await expect(build({ sourceDir })).rejects.toMatchObject({

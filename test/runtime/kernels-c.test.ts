@@ -42,7 +42,7 @@ int main(void) { DM_ISAS(PRINT) return 0; }
 `;
 
 let folder: string;
-let supported: readonly string[];
+let supported: readonly string[] = [];
 beforeAll(async () => {
   folder = await mkdtemp(path.join(tmpdir(), "densemamba-kernels-c-"));
   if (!hasCompiler) return;
@@ -52,6 +52,15 @@ beforeAll(async () => {
   supported = (await run(path.join(folder, "probe"), [])).stdout.split("\n");
 });
 afterAll(() => rm(folder, { recursive: true, force: true }));
+
+it("a system that does not grant AMX's tiles is one without AMX", async ({ skip }) => {
+  if (!supported.includes("amx")) skip("this CPU has no AMX");
+  const source = path.join(folder, "refused.c");
+  await writeFile(source, `${PROBE}long syscall(long number, ...) { return -1; }\n`);
+  await run(CC, ["-Ikernels", source, "-o", path.join(folder, "refused")]);
+  const { stdout } = await run(path.join(folder, "refused"), []);
+  expect(stdout.split("\n")).toEqual(supported.filter((set) => set !== "amx"));
+});
 
 describe.concurrent.each(tests)("kernels/test/%s.c", (name) => {
   it.for(Object.entries(instructionSets()))("%s", { timeout: 240_000 }, async ([set, flags], { skip }) => {

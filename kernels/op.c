@@ -152,6 +152,35 @@ no_memory:
   return NULL;
 }
 
+const size_t *dm_sequence_starts(DmContext *context, size_t index, size_t numSequences, size_t numRows) {
+  DmTensor lengths;
+  const bool hasLengths = dm_input(context, index, &lengths);
+  size_t *starts = dm_scratch(context, (numSequences + 1) * sizeof *starts);
+  if (starts == NULL || context->status != NULL) return NULL;
+  if (hasLengths && dm_num_elements(&lengths) != numSequences) {
+    dm_fail(context, "there must be a length for each of %zu sequences, given %zu", numSequences, dm_num_elements(&lengths));
+    return NULL;
+  }
+  starts[0] = 0;
+  for (size_t b = 0; b < numSequences; b++) {
+    const int64_t length = hasLengths ? ((const int64_t *)lengths.data)[b] : (int64_t)(numRows / numSequences);
+    if (length < 0 || (size_t)length > numRows - starts[b]) {
+      dm_fail(context, "sequence %zu cannot have %lld of the %zu rows left", b, (long long)length, numRows - starts[b]);
+      return NULL;
+    }
+    starts[b + 1] = starts[b] + (size_t)length;
+  }
+  if (starts[numSequences] != numRows) {
+    dm_fail(context, "%zu rows, but sequences of %zu in all", numRows, starts[numSequences]);
+    return NULL;
+  }
+  if (numSequences > 0 && numRows == 0) {
+    dm_fail(context, "there must be at least one step");
+    return NULL;
+  }
+  return starts;
+}
+
 static void reset_arena(struct DmArena *arena) {
   if (arena->newest != NULL && arena->newest->next != NULL) {
     free_blocks(arena->newest);

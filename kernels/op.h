@@ -16,7 +16,7 @@ extern "C" {
 #endif
 
 /** Of the operators' interface: raised when a graph made for the last one would no longer be computed rightly. */
-#define DM_KERNELS_VERSION 4
+#define DM_KERNELS_VERSION 5
 
 /** `DM_NAME(f)` is `f_<instruction set>`: everything an operator's file exports is named so. */
 #define DM_JOIN_(a, b) a##_##b
@@ -89,6 +89,13 @@ __attribute__((format(printf, 2, 3))) bool dm_fail(DmContext *context, const cha
  * within `dm_parallel_for`: take all threads' share before it. `@returns` NULL after a `dm_fail` if there is no memory.
  */
 void *dm_scratch(DmContext *context, size_t bytes);
+
+/**
+ * Where each of `numSequences` sequences begins among `numRows` rows, one after another: [numSequences + 1] rows, the last one the
+ * end. From their lengths, int64 [numSequences], of which input `index` has them and some may be 0; without such an input all are
+ * equally long. Valid until `compute` returns. `@returns` NULL after a `dm_fail` if the rows are not theirs, or if there are none.
+ */
+const size_t *dm_sequence_starts(DmContext *context, size_t index, size_t numSequences, size_t numRows);
 
 static inline bool dm_check(DmContext *context, OrtStatus *status) {
   if (__builtin_expect(status == NULL, 1)) return true;

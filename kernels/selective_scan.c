@@ -13,41 +13,43 @@
 #include "op.h"
 #include "simd.h"
 
-enum { MAX_LINKS = 8, FIRST_HISTORY = 9 };
+enum { MAX_LINKS = 8, LENGTHS = 8, GATES = 9, FIRST_HISTORY = 10 };
 
 typedef struct {
-  size_t numSequences, numSteps, numChannels, stateSize, rank, numLinks, numGates, zStride;
+  size_t numSequences, numRows, numChannels, stateSize, rank, numLinks, numGates, zStride;
+  const size_t *starts;              /* [B+1]: the sequences' rows */
   float epsilon;                     /* of the norms of dt, B and C; negative: none */
-  const float *u;                    /* [B,T,E] */
-  const float *z;                    /* [B,T,zStride], the first E of each row */
-  const float *parameters;           /* [B,T,R+2N]: dt, B, C */
+  const float *u;                    /* [rows,E] */
+  const float *z;                    /* [rows,zStride], the first E of each */
+  const float *parameters;           /* [rows,R+2N]: dt, B, C */
   const float *past;                 /* [B,N,E] */
   const float *stepWeight;           /* [R,E] */
   const float *stepBias;             /* [E] */
   const float *A;                    /* [N,E], negative */
   const float *D;                    /* [E] */
-  const float *gates;                /* [B,T,numGates·E] */
+  const float *gates;                /* [rows,numGates·E] */
   const void *histories[MAX_LINKS];  /* h^{l-1}, h^{l-2}, …, see `history_offset`; or states, float [B,N,E] */
   bool linksAreStates;
   bool half;                         /* histories are in f16, and links read f16 whatever they read */
-  float *out;                        /* [B,T,E] */
+  float *out;                        /* [rows,E] */
   float *present;                    /* [B,N,E] */
   void *history;                     /* or NULL */
-  size_t channelsPerTask;
+  const size_t *firstTask;           /* [B+1]: the sequences' tasks */
 } Scan;
 
-/**
- * Channels of a task. Of several steps: what it keeps of state, A and W_dt should fill no more than the first-level cache. Of a
- * single one, which reads everything once: long enough to be fetched ahead.
- */
+/** Channels of a task of several steps: what it keeps of state, A and W_dt should fill no more than the first-level cache. */
 enum { CHANNELS_PER_TASK = 64, CHANNELS_OF_SINGLE_STEP = 256 };
 
 static size_t num_parts(size_t numChannels) { return (numChannels + CHANNELS_PER_TASK - 1) / CHANNELS_PER_TASK; }
 
-/** Histories [B, parts, T, N, CHANNELS_PER_TASK], f16 or float: what a task writes and what its like in a later layer reads is one stream. */
-static inline size_t history_offset(const Scan *s, size_t b, size_t t, size_t first) {
-  const size_t part = b * num_parts(s->numChannels) + first / CHANNELS_PER_TASK;
-  return (part * s->numSteps + t) * s->stateSize * CHANNELS_PER_TASK;
+/** Histories [parts, rows, N, CHANNELS_PER_TASK], f16 or float: what a task writes and what its like in a later layer reads is one stream. */
+static inline size_t history_offset(const Scan *s, size_t row, size_t first) {
+  return (first / CHANNELS_PER_TASK * s->numRows + row) * s->stateSize * CHANNELS_PER_TASK;
+}
+
+/** Of channel `at` of a task's, seen from its first one's: a task of a single step has several parts of a history. */
+static inline size_t history_part(const Scan *s, size_t at) {
+  return at / CHANNELS_PER_TASK * s->numRows * s->stateSize * CHANNELS_PER_TASK + at % CHANNELS_PER_TASK;
 }
 
 /** What a task works on: channels [first, first + count) of a sequence. */
@@ -57,7 +59,7 @@ typedef struct {
   const float *A;          /* [N] rows */
   const float *from;       /* [N] rows */
   float *to;               /* [N] rows; may be `from` */
-  const float *next;       /* [N] rows that are read after these; NULL if nothing has to be fetched ahead */
+  const float *next;       /* of a single step: [N] rows that are read after these; NULL: several steps, and nothing to fetch ahead */
   size_t stride;
 } Part;
 
@@ -155,7 +157,7 @@ DM_INLINE void prefetch_state(const Part *part, size_t at, size_t n) {
 
 /**
  * h = exp(Δ A) h + (Δ u) B of all rows of the state, and y += C h, for `numVectors` (a constant) vectors of channels from `at`; the
- * only one may have fewer lanes. `kept` may be NULL.
+ * only one may have fewer lanes. `kept`, where the history of these begins, may be NULL.
  */
 DM_INLINE void advance(const Scan *s, const Part *part, size_t at, size_t numVectors, size_t lanes, const float *B, const float *C,
                        void *kept, size_t nextAt, bool isHalf, Work *work) {
@@ -171,14 +173,14 @@ DM_INLINE void advance(const Scan *s, const Part *part, size_t at, size_t numVec
   for (size_t n = 0; n < s->stateSize; n++) {
     const float *A = part->A + n * stride + at, *from = part->from + n * stride + at, b = B[n], c = C[n];
     float *to = part->to + n * stride + at;
-    if (at == 0) prefetch_links(s, nextAt, n, isHalf);
+    if (at == 0 && part->next == NULL) prefetch_links(s, nextAt, n, isHalf);
     prefetch_state(part, at, n);
 #define ADVANCE(i)                                                                                          \
   if (i < numVectors) {                                                                                     \
     const vf decay = vf_exp2_negative(delta##i * vf_load_some(A + i * DM_LANES, lanes));                    \
     const vf h = decay * vf_load_some(from + i * DM_LANES, lanes) + b * deltaU##i;                          \
     vf_store_some(to + i * DM_LANES, h, lanes);                                                             \
-    if (kept) store_kept(kept, n * CHANNELS_PER_TASK + at + i * DM_LANES, h, lanes, isHalf);                \
+    if (kept) store_kept(kept, n * CHANNELS_PER_TASK + i * DM_LANES, h, lanes, isHalf);                     \
     y##i += c * h;                                                                                          \
   }
     EACH_OF_GROUP(ADVANCE)
@@ -195,7 +197,7 @@ DM_INLINE vf load_linked(const void *h, size_t at, size_t lanes, bool isState, b
   return isHalf ? vf_of(vh_of(exact)) : exact;
 }
 
-/** y += G (C h), with h of a shallower layer, rows `stride` apart; otherwise as `advance`. */
+/** y += G (C h), with `h` of a shallower layer and these channels, rows `stride` apart; otherwise as `advance`. */
 DM_INLINE void read_link(const void *h, size_t stride, const float *C, size_t N, const float *gate, size_t at, size_t numVectors,
                          size_t lanes, bool isState, bool isHalf, Work *work) {
 #define NO_SUM(i) vf sum##i = {0};
@@ -203,7 +205,7 @@ DM_INLINE void read_link(const void *h, size_t stride, const float *C, size_t N,
   for (size_t n = 0; n < N; n++) {
     const float c = C[n];
 #define ADD_ROW(i) \
-  if (i < numVectors) sum##i += c * load_linked(h, n * stride + at + i * DM_LANES, lanes, isState, isHalf);
+  if (i < numVectors) sum##i += c * load_linked(h, n * stride + i * DM_LANES, lanes, isState, isHalf);
     EACH_OF_GROUP(ADD_ROW)
   }
 #define ADD_LINK(i)                                                                                  \
@@ -215,17 +217,18 @@ DM_INLINE void read_link(const void *h, size_t stride, const float *C, size_t N,
 }
 
 /** One step: what is kept of a channel stays in registers through all rows of its state, and of a group several are in flight. */
-DM_INLINE void step(const Scan *s, size_t b, size_t t, const float *parameters, const Part *part, bool isHalf) {
-  const size_t E = s->numChannels, N = s->stateSize, row = b * s->numSteps + t, first = part->first;
+DM_INLINE void step(const Scan *s, size_t b, size_t row, const float *parameters, const Part *part, bool isHalf) {
+  const size_t E = s->numChannels, N = s->stateSize, first = part->first;
   const float *B = parameters + s->rank, *C = B + N;
-  const size_t bytes = isHalf ? sizeof(half) : sizeof(float), historyAt = history_offset(s, b, t, first);
-  void *kept = s->history ? (char *)s->history + historyAt * bytes : NULL;
+  const size_t bytes = isHalf ? sizeof(half) : sizeof(float), historyAt = history_offset(s, row, first);
+  char *kept = s->history ? (char *)s->history + historyAt * bytes : NULL;
   Work work;
 
   sum_step_sizes(s, part, parameters, work.deltaLog2);
   prepare(s, part, s->u + row * E + first, &work);
   const size_t nextAt = historyAt + N * CHANNELS_PER_TASK;
-#define KEEP(at, numVectors, lanes) advance(s, part, at, numVectors, lanes, B, C, kept, nextAt, isHalf, &work)
+#define KEEP(at, numVectors, lanes) \
+  advance(s, part, at, numVectors, lanes, B, C, kept + history_part(s, at) * bytes, nextAt, isHalf, &work)
 #define FORGET(at, numVectors, lanes) advance(s, part, at, numVectors, lanes, B, C, NULL, nextAt, isHalf, &work)
   if (kept) EACH_GROUP(part, KEEP);
   else EACH_GROUP(part, FORGET);
@@ -234,9 +237,9 @@ DM_INLINE void step(const Scan *s, size_t b, size_t t, const float *parameters, 
     const char *h = s->histories[link];
     const float *states = (const float *)h + b * N * E + first;
     h += historyAt * bytes;
-#define STATE(at, numVectors, lanes) read_link(states, E, C, N, gate, at, numVectors, lanes, true, isHalf, &work)
-#define HISTORY(at, numVectors, lanes) \
-  read_link(h, CHANNELS_PER_TASK, C, N, gate, at, numVectors, lanes, false, isHalf, &work)
+#define STATE(at, numVectors, lanes) read_link(states + at, E, C, N, gate, at, numVectors, lanes, true, isHalf, &work)
+#define HISTORY(at, numVectors, lanes)                                                                                         \
+  read_link(h + history_part(s, at) * bytes, CHANNELS_PER_TASK, C, N, gate, at, numVectors, lanes, false, isHalf, &work)
     if (s->linksAreStates) EACH_GROUP(part, STATE);
     else EACH_GROUP(part, HISTORY);
   }
@@ -283,17 +286,17 @@ static void copy_rows(float *to, size_t toStride, const float *from, size_t from
 }
 
 DM_INLINE void walk(const Scan *s, size_t b, const Part *part) {
-  const size_t width = s->rank + 2 * s->stateSize;
-  for (size_t t = 0; t < s->numSteps; t++) {
-    const float *parameters = s->parameters + (b * s->numSteps + t) * width;
+  const size_t width = s->rank + 2 * s->stateSize, end = s->starts[b + 1];
+  for (size_t row = s->starts[b]; row < end; row++) {
+    const float *parameters = s->parameters + row * width;
     float normalised[s->epsilon < 0 ? 1 : width];
-    if (t + STEPS_AHEAD < s->numSteps) prefetch_step(s, b * s->numSteps + t + STEPS_AHEAD, part);
+    if (row + STEPS_AHEAD < end) prefetch_step(s, row + STEPS_AHEAD, part);
     if (s->epsilon >= 0) {
       normalise(s, parameters, normalised);
       parameters = normalised;
     }
-    if (s->half) step(s, b, t, parameters, part, true);
-    else step(s, b, t, parameters, part, false);
+    if (s->half) step(s, b, row, parameters, part, true);
+    else step(s, b, row, parameters, part, false);
   }
 }
 
@@ -312,19 +315,51 @@ static void scan_steps(const Scan *s, size_t b, size_t first, size_t count, cons
   copy_rows(present, E, state, stride, N, count);
 }
 
+/** A single step reads everything once, and should go on long enough to be fetched ahead. */
+static size_t channels_per_task(const Scan *s, size_t b) {
+  return s->starts[b + 1] - s->starts[b] > 1 ? CHANNELS_PER_TASK : CHANNELS_OF_SINGLE_STEP;
+}
+
+static size_t sequence_of(const Scan *s, size_t task) {
+  size_t first = 0, end = s->numSequences;
+  while (end - first > 1) {
+    const size_t middle = (first + end) / 2;
+    if (s->firstTask[middle] <= task) first = middle;
+    else end = middle;
+  }
+  return first;
+}
+
 static void scan_channels(void *user, size_t task) {
   const Scan copy = *(const Scan *)user, *s = &copy; /* no store can change it: its fields stay in registers */
-  const size_t E = s->numChannels, N = s->stateSize, tasksPerSequence = (E + s->channelsPerTask - 1) / s->channelsPerTask;
-  const size_t b = task / tasksPerSequence, first = (task % tasksPerSequence) * s->channelsPerTask;
-  const size_t count = E - first < s->channelsPerTask ? E - first : s->channelsPerTask;
+  const size_t E = s->numChannels, N = s->stateSize, b = sequence_of(s, task), width = channels_per_task(s, b);
+  const size_t first = (task - s->firstTask[b]) * width, count = E - first < width ? E - first : width;
   const float *past = s->past + b * N * E + first;
   float *present = s->present + b * N * E + first;
-  if (s->numSteps > 1) {
-    scan_steps(s, b, first, count, past, present);
-    return;
+  switch (s->starts[b + 1] - s->starts[b]) {
+    case 0:
+      if (present != past) copy_rows(present, E, past, E, N, count);
+      break;
+    case 1: {
+      const float *next = past + (first + count < E ? count : N * E - first); /* the next sequence's channels follow the last ones */
+      walk(s, b, &(Part){first, count, s->stepWeight + first, s->A + first, past, present, next, E});
+      break;
+    }
+    default:
+      scan_steps(s, b, first, count, past, present);
   }
-  const float *next = past + (first + count < E ? count : N * E - first); /* the next sequence's channels follow the last ones */
-  walk(s, b, &(Part){first, count, s->stepWeight + first, s->A + first, past, present, next, E});
+}
+
+/** `@returns` NULL after a `dm_fail`. */
+static const size_t *first_tasks(const Scan *s, DmContext *context) {
+  size_t *firstTask = dm_scratch(context, (s->numSequences + 1) * sizeof *firstTask);
+  if (firstTask == NULL) return NULL;
+  firstTask[0] = 0;
+  for (size_t b = 0; b < s->numSequences; b++) {
+    const size_t width = channels_per_task(s, b);
+    firstTask[b + 1] = firstTask[b] + (s->numChannels + width - 1) / width;
+  }
+  return firstTask;
 }
 
 static void *create(DmAttributes *attributes) {
@@ -362,63 +397,62 @@ static const float *expect(DmContext *context, size_t index, size_t numElements,
 
 /**
  * Inputs: u [B,T,E], xz [B,T,2E] (z is the second half), parameters [B,T,R+2N], past [B,N,E], W_dt [R,E], b_dt [E], A [N,E],
- * D [E], gates [B,T,gates·E]?, then what the links read, the nearest layer's first: its history, or of a single step its
- * present. Outputs: out [B,T,E], present [B,N,E], history f32 [B,parts,T,N,64]?, of which one element holds two of f16.
- * `present` may be the memory of `past`.
+ * D [E], lengths int64 [B]?, gates [B,T,gates·E]?, then what the links read, the nearest layer's first: its history, or of a
+ * single step its present. Outputs: out [B,T,E], present [B,N,E], history f32 [parts,rows,N,64]?, of which one element holds two
+ * of f16. With lengths, all that is [B,T,…] is [1,rows,…]. `present` may be the memory of `past`.
  */
 static bool compute(const void *state, DmContext *context) {
   Scan s = *(const Scan *)state;
-  DmTensor u, past;
+  DmTensor u, past, lengths;
   if (!dm_input(context, 0, &u) || !dm_input(context, 3, &past)) return false;
-  if (u.rank != 3 || past.rank != 3 || u.dims[0] != past.dims[0] || u.dims[2] != past.dims[2]) {
+  const bool hasLengths = dm_input(context, LENGTHS, &lengths);
+  if (u.rank != 3 || past.rank != 3 || u.dims[0] != (hasLengths ? 1 : past.dims[0]) || u.dims[2] != past.dims[2]) {
     return dm_fail(context, "SelectiveScan: u must be [B,T,E] and past [B,N,E]");
   }
-  const size_t B = s.numSequences = (size_t)u.dims[0], T = s.numSteps = (size_t)u.dims[1];
+  const size_t B = s.numSequences = (size_t)past.dims[0], numRows = s.numRows = (size_t)(u.dims[0] * u.dims[1]);
   const size_t E = s.numChannels = (size_t)u.dims[2], N = s.stateSize = (size_t)past.dims[1];
   if (2 * N + s.rank > MAX_ROWS) {
     return dm_fail(context, "SelectiveScan: twice the state size and the rank must be at most %d together, given %zu",
                    MAX_ROWS, 2 * N + s.rank);
   }
-  if (T == 0) return dm_fail(context, "SelectiveScan: there must be at least one step");
+  s.starts = dm_sequence_starts(context, LENGTHS, B, numRows);
   s.zStride = 2 * E;
   s.u = u.data;
   s.past = past.data;
-  const float *xz = expect(context, 1, B * T * 2 * E, "xz");
-  s.parameters = expect(context, 2, B * T * (s.rank + 2 * N), "parameters");
+  const float *xz = expect(context, 1, numRows * 2 * E, "xz");
+  s.parameters = expect(context, 2, numRows * (s.rank + 2 * N), "parameters");
   s.stepWeight = expect(context, 4, s.rank * E, "W_dt");
   s.stepBias = expect(context, 5, E, "b_dt");
   s.A = expect(context, 6, N * E, "A");
   s.D = expect(context, 7, E, "D");
-  if (s.numLinks > 0) s.gates = expect(context, 8, B * T * s.numGates * E, "gates");
+  if (s.numLinks > 0) s.gates = expect(context, GATES, numRows * s.numGates * E, "gates");
   const int64_t floatsPerRow = s.half ? CHANNELS_PER_TASK / 2 : CHANNELS_PER_TASK;
-  const size_t historySize = B * num_parts(E) * T * N * (size_t)floatsPerRow;
+  const size_t historySize = num_parts(E) * numRows * N * (size_t)floatsPerRow;
   for (size_t i = 0; i < s.numLinks; i++) {
     DmTensor link;
     if (!dm_input(context, FIRST_HISTORY + i, &link)) return dm_fail(context, "SelectiveScan: a link's states are missing");
     s.linksAreStates = link.rank == 3;
     s.histories[i] = link.data;
-    if (dm_num_elements(&link) != (s.linksAreStates ? B * N * E : historySize) || (s.linksAreStates && T != 1)) {
+    if (dm_num_elements(&link) != (s.linksAreStates ? B * N * E : historySize) ||
+        (s.linksAreStates && (hasLengths || u.dims[1] != 1))) {
       return dm_fail(context, "SelectiveScan: a link's states do not have the size of this layer's");
     }
   }
   if (context->status != NULL) return false;
   s.out = dm_output(context, 0, u.dims, 3);
   s.present = dm_output(context, 1, past.dims, 3);
-  s.history = dm_output(
-      context, 2, (const int64_t[]){u.dims[0], (int64_t)num_parts(E), u.dims[1], past.dims[1], floatsPerRow}, 5);
+  s.history = dm_output(context, 2, (const int64_t[]){(int64_t)num_parts(E), (int64_t)numRows, past.dims[1], floatsPerRow}, 4);
   if (context->status != NULL) return false;
   if (B == 0) return true;
   s.z = xz + E;
-  /* A history is laid out for tasks of several steps, also if there is but one. */
-  s.channelsPerTask = T == 1 && s.history == NULL && (s.numLinks == 0 || s.linksAreStates) ? CHANNELS_OF_SINGLE_STEP
-                                                                                            : CHANNELS_PER_TASK;
-  return dm_parallel_for(context, scan_channels, B * ((E + s.channelsPerTask - 1) / s.channelsPerTask), &s);
+  s.firstTask = first_tasks(&s, context);
+  return s.firstTask != NULL && dm_parallel_for(context, scan_channels, s.firstTask[B], &s);
 }
 
 const DmOp DM_NAME(selective_scan) = {
     .name = "SelectiveScan",
     .inputs = {{DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT},
-               {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true},
+               {DM_INT64, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true},
                {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}},
     .outputs = {{DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT, true}},
     .create = create,

@@ -8,47 +8,50 @@ namespace {
 
 constexpr int MAX_TAPS = 16;
 constexpr unsigned THREADS = 128;
+constexpr size_t LENGTHS = 4;
 /** At least MAX_TAPS - 1, so that all ranges but the first see nothing of the past. */
 constexpr long STEPS_PER_THREAD = 16;
 
 struct Convolution {
-  size_t numSequences, numSteps, numChannels, numTaps, stride;
-  const float *x;    /* [B,T,stride], the first E of each row */
-  const float *past; /* [B,K-1,E] */
-  const float *taps; /* [K,E] */
-  const float *bias; /* [E] or NULL */
-  float *u;          /* [B,T,E] */
-  float *present;    /* [B,K-1,E], or the past's memory: one thread reads and writes all of a channel */
+  size_t numSequences, numRows, numChannels, numTaps, stride;
+  const int64_t *lengths; /* [B] on the device, or NULL */
+  const float *x;         /* [rows,stride], the first E of each */
+  const float *past;      /* [B,K-1,E] */
+  const float *taps;      /* [K,E] */
+  const float *bias;      /* [E] or NULL */
+  float *u;               /* [rows,E] */
+  float *present;         /* [B,K-1,E], or the past's memory: one thread reads and writes all of a channel */
 };
 
-/** Input `t` of channel `e`: of the past if it is below zero. */
-__device__ inline float input_at(const Convolution &c, size_t b, long t, size_t e) {
-  if (t >= 0) return c.x[(b * c.numSteps + t) * c.stride + e];
+/** Input `t` of channel `e` of a sequence whose rows begin at `start`: of the past if `t` is below zero. */
+__device__ inline float input_at(const Convolution &c, size_t b, size_t start, long t, size_t e) {
+  if (t >= 0) return c.x[(start + t) * c.stride + e];
   return c.past[(b * (c.numTaps - 1) + (c.numTaps - 1 + t)) * c.numChannels + e];
 }
 
 __global__ void convolve(const Convolution c) {
   const size_t E = c.numChannels, e = blockIdx.x * (size_t)THREADS + threadIdx.x, b = blockIdx.z;
-  const long K = (long)c.numTaps, T = (long)c.numSteps;
-  if (e >= E) return;
+  const DmRows rows = dm_rows_of(b, c.lengths, c.numSequences, c.numRows);
+  const long K = (long)c.numTaps, T = (long)rows.count;
   const long first = (long)blockIdx.y * STEPS_PER_THREAD, end = first + STEPS_PER_THREAD < T ? first + STEPS_PER_THREAD : T;
+  if (e >= E || (first > 0 && first >= T)) return;
   float window[MAX_TAPS], taps[MAX_TAPS];
 #pragma unroll
   for (int k = 0; k < MAX_TAPS; k++) {
     if (k < K) taps[k] = c.taps[k * E + e];
-    if (k + 1 < K) window[k] = input_at(c, b, first - K + 1 + k, e);
+    if (k + 1 < K) window[k] = input_at(c, b, rows.start, first - K + 1 + k, e);
   }
   const float bias = c.bias != NULL ? c.bias[e] : 0.0f;
   float kept[MAX_TAPS]; /* the state to come: it may have to be read before it is written */
   if (first == 0) {
 #pragma unroll
     for (int k = 0; k < MAX_TAPS; k++) {
-      if (k + 1 < K) kept[k] = input_at(c, b, T - K + 1 + k, e);
+      if (k + 1 < K) kept[k] = input_at(c, b, rows.start, T - K + 1 + k, e);
     }
   }
   for (long t = first; t < end; t++) {
     float sum = bias;
-    const float x = input_at(c, b, t, e);
+    const float x = input_at(c, b, rows.start, t, e);
 #pragma unroll
     for (int k = 0; k < MAX_TAPS; k++) { /* constant places: arrays that stay in registers */
       if (k + 1 < K) sum += taps[k] * window[k];
@@ -56,7 +59,7 @@ __global__ void convolve(const Convolution c) {
       if (k + 2 < K) window[k] = window[k + 1];
       if (k + 2 == K) window[k] = x;
     }
-    c.u[(b * c.numSteps + t) * E + e] = dm_silu(sum);
+    c.u[(rows.start + t) * E + e] = dm_silu(sum);
   }
   if (first > 0) return;
 #pragma unroll
@@ -66,25 +69,24 @@ __global__ void convolve(const Convolution c) {
 }
 
 /**
- * Inputs: xz [B,T,S], of which the first E of each row are convolved, past [B,K-1,E], taps [K,E], bias [E]?. Outputs: u
- * [B,T,E], present [B,K-1,E], which may be the memory of `past`.
+ * Inputs: xz [B,T,S], of which the first E of each row are convolved, past [B,K-1,E], taps [K,E], bias [E]?, lengths int64 [B]?,
+ * and with them xz is [1,rows,S]. Outputs: u as xz, but E wide, present [B,K-1,E], which may be the memory of `past`.
  */
 bool compute(const void *, DmContext *context) {
-  DmTensor x, past, taps, bias = {};
+  DmTensor x, past, taps, bias = {}, lengths = {};
   if (!dm_input(context, 0, &x) || !dm_input(context, 1, &past) || !dm_input(context, 2, &taps)) return false;
-  const bool hasBias = dm_input(context, 3, &bias);
-  if (x.rank != 3 || past.rank != 3 || taps.rank != 2 || x.dims[0] != past.dims[0] || x.dims[2] < taps.dims[1] ||
+  const bool hasBias = dm_input(context, 3, &bias), hasLengths = dm_input(context, LENGTHS, &lengths);
+  if (x.rank != 3 || past.rank != 3 || taps.rank != 2 || x.dims[0] != (hasLengths ? 1 : past.dims[0]) || x.dims[2] < taps.dims[1] ||
       past.dims[1] != taps.dims[0] - 1 || past.dims[2] != taps.dims[1] ||
       (hasBias && dm_num_elements(&bias) != (size_t)taps.dims[1])) {
     return dm_fail(context, "CausalConv: x must be [B,T,S], past [B,K-1,E], taps [K,E] and bias [E] with E at most S");
   }
-  if (taps.dims[0] > MAX_TAPS || x.dims[1] == 0) {
-    return dm_fail(context, "CausalConv: at most %d taps and at least one step, given %d and %d", MAX_TAPS,
-                   (int)taps.dims[0], (int)x.dims[1]);
-  }
+  if (taps.dims[0] > MAX_TAPS) return dm_fail(context, "CausalConv: at most %d taps, given %d", MAX_TAPS, (int)taps.dims[0]);
   Convolution c = {};
-  c.numSequences = (size_t)x.dims[0];
-  c.numSteps = (size_t)x.dims[1];
+  c.numSequences = (size_t)past.dims[0];
+  c.numRows = (size_t)(x.dims[0] * x.dims[1]);
+  if (!dm_expect_rows(context, hasLengths ? &lengths : NULL, c.numSequences, c.numRows)) return false;
+  c.lengths = (const int64_t *)lengths.data;
   c.numChannels = (size_t)taps.dims[1];
   c.numTaps = (size_t)taps.dims[0];
   c.stride = (size_t)x.dims[2];
@@ -96,12 +98,13 @@ bool compute(const void *, DmContext *context) {
   c.u = (float *)dm_output(context, 0, dims, 3);
   c.present = (float *)dm_output(context, 1, past.dims, 3);
   if (context->status != NULL) return false;
-  const size_t numRanges = dm_ceil_div(c.numSteps, STEPS_PER_THREAD);
+  if (c.numSequences * c.numChannels == 0) return true;
+  const size_t maxSteps = hasLengths ? c.numRows : c.numRows / c.numSequences; /* of a sequence */
+  const size_t numRanges = dm_ceil_div(maxSteps, STEPS_PER_THREAD);
   if (numRanges > DM_MAX_GRID || c.numSequences > DM_MAX_GRID) {
     return dm_fail(context, "CausalConv: at most %u sequences of %ld steps, given %zu of %zu", DM_MAX_GRID,
-                   DM_MAX_GRID * STEPS_PER_THREAD, c.numSequences, c.numSteps);
+                   DM_MAX_GRID * STEPS_PER_THREAD, c.numSequences, maxSteps);
   }
-  if (c.numSequences * c.numChannels == 0) return true;
   const dim3 grid((unsigned)dm_ceil_div(c.numChannels, THREADS), (unsigned)numRanges, (unsigned)c.numSequences);
   return dm_on_stream(context, "CausalConv", [&](cudaStream_t stream) { DM_LAUNCH(convolve, grid, dim3(THREADS), stream, c); });
 }
@@ -110,7 +113,7 @@ bool compute(const void *, DmContext *context) {
 
 extern "C" const DmOp DM_NAME(causal_conv) = {
     .name = "CausalConv",
-    .inputs = {{DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT, true}},
+    .inputs = {{DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT, true}, {DM_INT64, true}},
     .outputs = {{DM_FLOAT}, {DM_FLOAT}},
     .create = NULL,
     .compute = compute,

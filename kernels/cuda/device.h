@@ -48,6 +48,29 @@ __device__ static inline uint16_t dm_half_of(float x) {
   return dm_convert_to_half(fabsf(x) > 65504.0f ? copysignf(65504.0f, x) : x);
 }
 
+/** A sequence's rows among those of all, one after another. */
+struct DmRows {
+  size_t start, count;
+};
+
+/** Of sequence `b`. `lengths`, on the device, are the runner's to check: whatever they are, no row is outside. NULL: all the same. */
+__device__ static inline DmRows dm_rows_of(size_t b, const int64_t *lengths, size_t numSequences, size_t numRows) {
+  if (lengths == NULL) return {b * (numRows / numSequences), numRows / numSequences};
+  size_t start = 0;
+  for (size_t i = 0; i < b && start < numRows; i++) start += (size_t)lengths[i];
+  if (start >= numRows) return {numRows, 0};
+  const size_t length = (size_t)lengths[b];
+  return {start, length < numRows - start ? length : numRows - start};
+}
+
+/** What can be told of the rows without the lengths' values, which are on the device. `@returns` false after a `dm_fail`. */
+static inline bool dm_expect_rows(DmContext *context, const DmTensor *lengths, size_t numSequences, size_t numRows) {
+  if (lengths != NULL && dm_num_elements(lengths) != numSequences) {
+    return dm_fail(context, "there must be a length for each of %zu sequences, given %zu", numSequences, dm_num_elements(lengths));
+  }
+  return numSequences == 0 || numRows > 0 || dm_fail(context, "there must be at least one step");
+}
+
 static inline size_t dm_ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
 
 /**

@@ -11,7 +11,7 @@
 
 namespace {
 
-constexpr size_t MAX_LINKS = 8, FIRST_HISTORY = 9;
+constexpr size_t MAX_LINKS = 8, LENGTHS = 8, GATES = 9, FIRST_HISTORY = 10;
 /** Of a warp, and the lanes of each. */
 constexpr unsigned CHANNELS = 8, LANES = DM_WARP / CHANNELS;
 /** Of a block. */
@@ -22,21 +22,22 @@ constexpr size_t PART = 64;
 constexpr size_t MAX_ROWS = 4096;
 
 struct Scan {
-  size_t numSequences, numSteps, numChannels, stateSize, rank, numLinks, numGates;
+  size_t numSequences, numRows, numChannels, stateSize, rank, numLinks, numGates;
+  const int64_t *lengths;            /* [B] on the device, or NULL */
   float epsilon;                     /* of the norms of dt, B and C; negative: none */
-  const float *u;                    /* [B,T,E] */
-  const float *xz;                   /* [B,T,2E]: z is the second half of each row */
-  const float *parameters;           /* [B,T,R+2N]: dt, B, C */
+  const float *u;                    /* [rows,E] */
+  const float *xz;                   /* [rows,2E]: z is the second half of each row */
+  const float *parameters;           /* [rows,R+2N]: dt, B, C */
   const float *past;                 /* [B,N,E] */
   const float *stepWeight;           /* [R,E] */
   const float *stepBias;             /* [E] */
   const float *A;                    /* [N,E], negative */
   const float *D;                    /* [E] */
-  const float *gates;                /* [B,T,numGates·E] */
-  const void *histories[MAX_LINKS];  /* h^{l-1}, h^{l-2}, …: [B,parts,T,N,PART], or of a single step states, float [B,N,E] */
+  const float *gates;                /* [rows,numGates·E] */
+  const void *histories[MAX_LINKS];  /* h^{l-1}, h^{l-2}, …: [parts,rows,N,PART], or of a single step states, float [B,N,E] */
   bool linksAreStates;
   bool half;                         /* histories are in f16, and links read f16 whatever they read */
-  float *out;                        /* [B,T,E] */
+  float *out;                        /* [rows,E] */
   float *present;                    /* [B,N,E], or the past's memory */
   void *history;                     /* or NULL */
 };
@@ -44,8 +45,8 @@ struct Scan {
 __host__ __device__ inline size_t num_parts(size_t numChannels) { return (numChannels + PART - 1) / PART; }
 
 /** Of the state's first number of channel `e`; the next ones are PART further on. */
-__device__ inline size_t history_offset(const Scan &s, size_t b, size_t t, size_t e) {
-  return ((b * num_parts(s.numChannels) + e / PART) * s.numSteps + t) * s.stateSize * PART + e % PART;
+__device__ inline size_t history_offset(const Scan &s, size_t row, size_t e) {
+  return (e / PART * s.numRows + row) * s.stateSize * PART + e % PART;
 }
 
 __device__ inline void keep(const Scan &s, size_t at, float h) {
@@ -77,7 +78,7 @@ __device__ inline float inverse_rms(const float *x, size_t width, float epsilon)
 template <int STATES>
 __global__ void scan(const Scan s) {
   [[maybe_unused]] constexpr int UNROLL = STATES <= 16 ? STATES : 1; /* beyond, the arrays are in memory */
-  const size_t E = s.numChannels, N = s.stateSize, R = s.rank, T = s.numSteps, b = blockIdx.y;
+  const size_t E = s.numChannels, N = s.stateSize, R = s.rank, b = blockIdx.y;
   const size_t first = (blockIdx.x * (size_t)WARPS + threadIdx.x / DM_WARP) * CHANNELS;
   if (first >= E) return; /* the whole warp */
   const size_t wanted = first + threadIdx.x % CHANNELS, lane = threadIdx.x % DM_WARP / CHANNELS;
@@ -92,8 +93,8 @@ __global__ void scan(const Scan s) {
     A[i] = n < N ? s.A[n * E + e] * 1.44269504088896341f : 0.0f; /* e^(Δ A) = 2^(Δ A log2 e) */
   }
   const float bias = s.stepBias[e], D = s.D[e];
-  for (size_t t = 0; t < T; t++) {
-    const size_t row = b * T + t;
+  const DmRows rows = dm_rows_of(b, s.lengths, s.numSequences, s.numRows);
+  for (size_t row = rows.start; row < rows.start + rows.count; row++) {
     const float *dt = s.parameters + row * (R + 2 * N), *B = dt + R, *C = B + N;
     float dtScale = 1, BScale = 1, CScale = 1;
     if (s.epsilon >= 0) {
@@ -108,7 +109,7 @@ __global__ void scan(const Scan s) {
 
     float y = 0; /* of this lane's numbers: all that is read out with C */
     const bool keeps = s.history != NULL && isReal;
-    const size_t historyAt = history_offset(s, b, t, e);
+    const size_t historyAt = history_offset(s, row, e);
 #pragma unroll UNROLL
     for (int i = 0; i < STATES; i++) {
       const size_t n = lane + i * LANES;
@@ -173,14 +174,15 @@ size_t floats_per_row(const Scan &s) { return s.half ? PART / 2 : PART; }
 /** Fills in the links. `@returns` false after a `dm_fail`. */
 bool find_links(Scan *s, DmContext *context) {
   const size_t stateElements = s->numSequences * s->stateSize * s->numChannels;
-  const size_t historyElements = s->numSequences * num_parts(s->numChannels) * s->numSteps * s->stateSize * floats_per_row(*s);
+  const size_t historyElements = num_parts(s->numChannels) * s->numRows * s->stateSize * floats_per_row(*s);
+  const bool isSingleStep = s->lengths == NULL && s->numRows == s->numSequences;
   for (size_t i = 0; i < s->numLinks; i++) {
     DmTensor link;
     if (!dm_input(context, FIRST_HISTORY + i, &link)) return dm_fail(context, "SelectiveScan: a link's states are missing");
     s->linksAreStates = link.rank == 3;
     s->histories[i] = link.data;
     if (dm_num_elements(&link) != (s->linksAreStates ? stateElements : historyElements) ||
-        (s->linksAreStates && s->numSteps != 1)) {
+        (s->linksAreStates && !isSingleStep)) {
       return dm_fail(context, "SelectiveScan: a link's states do not have the size of this layer's");
     }
   }
@@ -198,39 +200,41 @@ bool launch(const Scan &s, DmContext *context) {
 
 /**
  * Inputs: u [B,T,E], xz [B,T,2E] (z is the second half), parameters [B,T,R+2N], past [B,N,E], W_dt [R,E], b_dt [E], A [N,E],
- * D [E], gates [B,T,gates·E]?, then what the links read, the nearest layer's first: its history, or of a single step its
- * present. Outputs: out [B,T,E], present [B,N,E], history f32 [B,parts,T,N,64]?, of which one element holds two of
- * f16. `present` may be the memory of `past`.
+ * D [E], lengths int64 [B]?, gates [B,T,gates·E]?, then what the links read, the nearest layer's first: its history, or of a
+ * single step its present. Outputs: out [B,T,E], present [B,N,E], history f32 [parts,rows,N,64]?, of which one element holds two
+ * of f16. With lengths, all that is [B,T,…] is [1,rows,…]. `present` may be the memory of `past`.
  */
 bool compute(const void *state, DmContext *context) {
   Scan s = *(const Scan *)state;
-  DmTensor u, past;
+  DmTensor u, past, lengths = {};
   if (!dm_input(context, 0, &u) || !dm_input(context, 3, &past)) return false;
-  if (u.rank != 3 || past.rank != 3 || u.dims[0] != past.dims[0] || u.dims[2] != past.dims[2]) {
+  const bool hasLengths = dm_input(context, LENGTHS, &lengths);
+  if (u.rank != 3 || past.rank != 3 || u.dims[0] != (hasLengths ? 1 : past.dims[0]) || u.dims[2] != past.dims[2]) {
     return dm_fail(context, "SelectiveScan: u must be [B,T,E] and past [B,N,E]");
   }
-  const size_t B = s.numSequences = (size_t)u.dims[0], T = s.numSteps = (size_t)u.dims[1];
+  const size_t B = s.numSequences = (size_t)past.dims[0], numRows = s.numRows = (size_t)(u.dims[0] * u.dims[1]);
   const size_t E = s.numChannels = (size_t)u.dims[2], N = s.stateSize = (size_t)past.dims[1];
   if (2 * N + s.rank > MAX_ROWS) {
     return dm_fail(context, "SelectiveScan: twice the state size and the rank must be at most %zu together, given %zu",
                    MAX_ROWS, 2 * N + s.rank);
   }
-  if (T == 0) return dm_fail(context, "SelectiveScan: there must be at least one step");
   if (B > DM_MAX_GRID) return dm_fail(context, "SelectiveScan: at most %u sequences, given %zu", DM_MAX_GRID, B);
+  if (!dm_expect_rows(context, hasLengths ? &lengths : NULL, B, numRows)) return false;
+  s.lengths = (const int64_t *)lengths.data;
   s.u = (const float *)u.data;
   s.past = (const float *)past.data;
-  s.xz = expect(context, 1, B * T * 2 * E, "xz");
-  s.parameters = expect(context, 2, B * T * (s.rank + 2 * N), "parameters");
+  s.xz = expect(context, 1, numRows * 2 * E, "xz");
+  s.parameters = expect(context, 2, numRows * (s.rank + 2 * N), "parameters");
   s.stepWeight = expect(context, 4, s.rank * E, "W_dt");
   s.stepBias = expect(context, 5, E, "b_dt");
   s.A = expect(context, 6, N * E, "A");
   s.D = expect(context, 7, E, "D");
-  if (s.numLinks > 0) s.gates = expect(context, 8, B * T * s.numGates * E, "gates");
+  if (s.numLinks > 0) s.gates = expect(context, GATES, numRows * s.numGates * E, "gates");
   if (context->status != NULL || !find_links(&s, context)) return false;
-  const int64_t history[5] = {u.dims[0], (int64_t)num_parts(E), u.dims[1], past.dims[1], (int64_t)floats_per_row(s)};
+  const int64_t history[4] = {(int64_t)num_parts(E), (int64_t)numRows, past.dims[1], (int64_t)floats_per_row(s)};
   s.out = (float *)dm_output(context, 0, u.dims, 3);
   s.present = (float *)dm_output(context, 1, past.dims, 3);
-  s.history = dm_output(context, 2, history, 5);
+  s.history = dm_output(context, 2, history, 4);
   if (context->status != NULL) return false;
   return B * E == 0 || launch(s, context);
 }
@@ -240,7 +244,7 @@ bool compute(const void *state, DmContext *context) {
 extern "C" const DmOp DM_NAME(selective_scan) = {
     .name = "SelectiveScan",
     .inputs = {{DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT},
-               {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true},
+               {DM_INT64, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true},
                {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}},
     .outputs = {{DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT, true}},
     .create = create,

@@ -1,4 +1,4 @@
-/** CausalConv against sums in double: one tap and several, widths that are no multiple of a vector, in place and not. */
+/** CausalConv against sums in double: one tap and several, widths that are no multiple of a vector, in place and not, sequences of unequal lengths. */
 #include <math.h>
 
 #include "fake_ort.h"
@@ -8,7 +8,17 @@ extern const DmOp DM_NAME(causal_conv);
 typedef struct {
   int64_t sequences, steps, channels, taps, stride;
   bool bias, inPlace;
+  const int64_t *lengths; /* [sequences], or NULL: `steps` each */
 } Case;
+
+static int64_t length_of(const Case *c, int64_t b) { return c->lengths ? c->lengths[b] : c->steps; }
+
+/** Where sequence `b` begins among all rows; of `sequences`, how many there are. */
+static int64_t start_of(const Case *c, int64_t b) {
+  int64_t start = 0;
+  for (int64_t i = 0; i < b; i++) start += length_of(c, i);
+  return start;
+}
 
 static float *randoms(int64_t count, uint32_t seed) {
   float *values = malloc((size_t)count * sizeof *values + 1);
@@ -25,16 +35,18 @@ static void put(FakeNode *node, size_t index, const int64_t *dims, size_t rank, 
 }
 
 static void set_up(FakeNode *node, const Case *c) {
-  put(node, 0, (int64_t[]){c->sequences, c->steps, c->stride}, 3, 1);
+  if (c->lengths) put(node, 0, (int64_t[]){1, start_of(c, c->sequences), c->stride}, 3, 1);
+  else put(node, 0, (int64_t[]){c->sequences, c->steps, c->stride}, 3, 1);
   put(node, 1, (int64_t[]){c->sequences, c->taps - 1, c->channels}, 3, 2);
   put(node, 2, (int64_t[]){c->taps, c->channels}, 2, 3);
   if (c->bias) put(node, 3, (int64_t[]){c->channels}, 1, 4);
+  if (c->lengths) fake_input(node, 4, DM_INT64, &c->sequences, 1, c->lengths);
   if (c->inPlace) node->inPlaceOf[1] = 2;
 }
 
 /** Input `t` of a channel; the past has those below zero. */
 static double at(const float *x, const float *past, const Case *c, int64_t b, int64_t t, int64_t e) {
-  if (t >= 0) return x[(b * c->steps + t) * c->stride + e];
+  if (t >= 0) return x[(start_of(c, b) + t) * c->stride + e];
   return past[(b * (c->taps - 1) + c->taps - 1 + t) * c->channels + e];
 }
 
@@ -47,13 +59,13 @@ static void check(Case c) {
   const float *u = node.outputs[0].data, *present = node.outputs[1].data;
   for (int64_t b = 0; b < c.sequences; b++) {
     for (int64_t e = 0; e < c.channels; e++) {
-      for (int64_t t = 0; t < c.steps; t++) {
+      for (int64_t t = 0; t < length_of(&c, b); t++) {
         double sum = c.bias ? bias[e] : 0;
         for (int64_t k = 0; k < c.taps; k++) sum += taps[k * c.channels + e] * at(x, past, &c, b, t - c.taps + 1 + k, e);
-        CHECK(fabs(u[(b * c.steps + t) * c.channels + e] - sum / (1 + exp(-sum))) < 1e-5);
+        CHECK(fabs(u[(start_of(&c, b) + t) * c.channels + e] - sum / (1 + exp(-sum))) < 1e-5);
       }
       for (int64_t k = 0; k + 1 < c.taps; k++) {
-        CHECK(present[(b * (c.taps - 1) + k) * c.channels + e] == (float)at(x, past, &c, b, c.steps - c.taps + 1 + k, e));
+        CHECK(present[(b * (c.taps - 1) + k) * c.channels + e] == (float)at(x, past, &c, b, length_of(&c, b) - c.taps + 1 + k, e));
       }
     }
   }
@@ -77,8 +89,14 @@ int main(void) {
   check((Case){3, 2, 20, 1, 40, true, false});
   check((Case){1, 2, 20, 16, 20, true, true});
   check((Case){0, 2, 20, 4, 40, true, false});
-  check_refused((Case){1, 0, 20, 4, 40, true, false}, "at least one step, given 4 and 0");
-  check_refused((Case){1, 1, 20, 17, 40, true, false}, "at most 16 taps");
+  const int64_t unequal[] = {2, 0, 1, 9, 1}, none[] = {0, 0};
+  for (int64_t channels = 1; channels <= 600; channels += 299) {
+    check((Case){5, 0, channels, 4, 2 * channels, true, true, unequal});
+    check((Case){5, 0, channels, 3, channels, true, false, unequal});
+  }
+  check_refused((Case){1, 0, 20, 4, 40, true, false}, "at least one step");
+  check_refused((Case){2, 0, 20, 4, 40, true, false, none}, "at least one step");
+  check_refused((Case){1, 1, 20, 17, 40, true, false}, "at most 16 taps, given 17");
   check_refused((Case){1, 1, 20, 4, 19, true, false}, "E at most S");
   return 0;
 }

@@ -1,6 +1,6 @@
 /**
  * SelectiveScan against the equations in double: links through histories and through states, shared gates, norms, widths that
- * are no multiple of a vector or of a task, steps at once and one by one.
+ * are no multiple of a vector or of a task, steps at once and one by one, sequences of unequal lengths.
  */
 #include <math.h>
 
@@ -8,12 +8,28 @@
 
 extern const DmOp DM_NAME(selective_scan);
 
-enum { FIRST_HISTORY = 9, PART = 64 };
+#ifdef DM_ON_DEVICE
+enum { HAS_DEVICE = true }; /* where the host does not see lengths, and so cannot refuse them */
+#else
+enum { HAS_DEVICE = false };
+#endif
+
+enum { LENGTHS = 8, GATES = 9, FIRST_HISTORY = 10, PART = 64 };
 
 typedef struct {
   int64_t B, T, E, N, R, links, gates;
   bool norms, history, half;
+  const int64_t *lengths; /* [B], or NULL: T each */
 } Case;
+
+static int64_t length_of(const Case *c, int64_t b) { return c->lengths ? c->lengths[b] : c->T; }
+
+/** Where sequence `b` begins among all rows; of `B`, how many there are. */
+static int64_t start_of(const Case *c, int64_t b) {
+  int64_t start = 0;
+  for (int64_t i = 0; i < b; i++) start += length_of(c, i);
+  return start;
+}
 
 /** The nearest f16. */
 static double rounded_half(double x) {
@@ -58,35 +74,42 @@ static void set_up(FakeNode *node, const Case *c) {
   fake_int(node, "gates", c->gates);
   if (c->half) fake_int(node, "half", 1);
   if (c->norms) fake_float(node, "epsilon", 1e-6f);
-  put(node, 0, (int64_t[]){c->B, c->T, c->E}, 3, -1, 1);
-  put(node, 1, (int64_t[]){c->B, c->T, 2 * c->E}, 3, -3, 3);
-  put(node, 2, (int64_t[]){c->B, c->T, c->R + 2 * c->N}, 3, -1, 1);
+  const int64_t numRows = start_of(c, c->B), B = c->lengths ? 1 : c->B, T = c->lengths ? numRows : c->T;
+  put(node, 0, (int64_t[]){B, T, c->E}, 3, -1, 1);
+  put(node, 1, (int64_t[]){B, T, 2 * c->E}, 3, -3, 3);
+  put(node, 2, (int64_t[]){B, T, c->R + 2 * c->N}, 3, -1, 1);
   put(node, 3, (int64_t[]){c->B, c->N, c->E}, 3, -1, 1);
   put(node, 4, (int64_t[]){c->R, c->E}, 2, -1, 1);
   put(node, 5, (int64_t[]){c->E}, 1, -4, 1);
   put(node, 6, (int64_t[]){c->N, c->E}, 2, -8, -0.01f);
   put(node, 7, (int64_t[]){c->E}, 1, -1, 1);
-  if (c->links > 0) put(node, 8, (int64_t[]){c->B, c->T, c->gates * c->E}, 3, -1, 1);
+  if (c->lengths) fake_input(node, LENGTHS, DM_INT64, &c->B, 1, c->lengths);
+  if (c->links > 0) put(node, GATES, (int64_t[]){B, T, c->gates * c->E}, 3, -1, 1);
   for (int64_t i = 0; i < c->links; i++) {
     const size_t index = FIRST_HISTORY + (size_t)i;
-    if (c->T == 1 && !c->history) put(node, index, (int64_t[]){c->B, c->N, c->E}, 3, -1, 1);
-    else put(node, index, (int64_t[]){c->B, num_parts(c), c->T, c->N, c->half ? PART / 2 : PART}, 5, -1, 1);
+    if (c->T == 1 && !c->history && !c->lengths) put(node, index, (int64_t[]){c->B, c->N, c->E}, 3, -1, 1);
+    else put(node, index, (int64_t[]){num_parts(c), numRows, c->N, c->half ? PART / 2 : PART}, 4, -1, 1);
     const OrtValue *link = &node->inputs[index];
     uint16_t *halves = link->data;
     /* Whatever the random bits were: f16 between -2 and 2, tiny ones among them. */
-    for (size_t k = 0; c->half && link->rank == 5 && k < fake_bytes(link) / 2; k++) halves[k] &= k % 3 ? 0xbfff : 0x83ff;
+    for (size_t k = 0; c->half && link->rank == 4 && k < fake_bytes(link) / 2; k++) halves[k] &= k % 3 ? 0xbfff : 0x83ff;
   }
   node->isWanted[2] = c->history;
 }
 
-static double link_state(const FakeNode *node, const Case *c, int64_t link, int64_t b, int64_t t, int64_t n, int64_t e) {
+/** Of a history's number `n` of channel `e`, behind `row`. */
+static int64_t history_at(const Case *c, int64_t row, int64_t n, int64_t e) {
+  return ((e / PART * start_of(c, c->B) + row) * c->N + n) * PART + e % PART;
+}
+
+static double link_state(const FakeNode *node, const Case *c, int64_t link, int64_t b, int64_t row, int64_t n, int64_t e) {
   const OrtValue *value = &node->inputs[FIRST_HISTORY + link];
   const float *states = value->data;
   if (value->rank == 3) {
     const double h = states[(b * c->N + n) * c->E + e];
     return c->half ? rounded_half(h) : h;
   }
-  return history_value(c, value->data, (((b * num_parts(c) + e / PART) * c->T + t) * c->N + n) * PART + e % PART);
+  return history_value(c, value->data, history_at(c, row, n, e));
 }
 
 static double rms(const float *values, int64_t count) {
@@ -98,11 +121,10 @@ static double rms(const float *values, int64_t count) {
 static void check_channel(const FakeNode *node, const Case *c, const float *past, int64_t b, int64_t e) {
   const float *u = node->inputs[0].data, *xz = node->inputs[1].data, *parameters = node->inputs[2].data;
   const float *W = node->inputs[4].data, *bias = node->inputs[5].data, *A = node->inputs[6].data, *D = node->inputs[7].data;
-  const float *gates = node->inputs[8].data, *out = node->outputs[0].data, *present = node->outputs[1].data;
+  const float *gates = node->inputs[GATES].data, *out = node->outputs[0].data, *present = node->outputs[1].data;
   double h[64];
   for (int64_t n = 0; n < c->N; n++) h[n] = past[(b * c->N + n) * c->E + e];
-  for (int64_t t = 0; t < c->T; t++) {
-    const int64_t row = b * c->T + t;
+  for (int64_t row = start_of(c, b); row < start_of(c, b + 1); row++) {
     const float *dt = parameters + row * (c->R + 2 * c->N), *Bt = dt + c->R, *Ct = Bt + c->N;
     const double norms[3] = {c->norms ? rms(dt, c->R) : 1, c->norms ? rms(Bt, c->N) : 1, c->norms ? rms(Ct, c->N) : 1};
     double sum = bias[e];
@@ -113,14 +135,13 @@ static void check_channel(const FakeNode *node, const Case *c, const float *past
       h[n] = exp(delta * A[n * c->E + e]) * h[n] + delta * u[row * c->E + e] * Bt[n] / norms[1];
       y += Ct[n] / norms[2] * h[n];
       if (c->history) {
-        const int64_t at = (((b * num_parts(c) + e / PART) * c->T + t) * c->N + n) * PART + e % PART;
-        const double kept = history_value(c, node->outputs[2].data, at);
+        const double kept = history_value(c, node->outputs[2].data, history_at(c, row, n, e));
         CHECK(fabs(kept - h[n]) < (c->half ? 6e-4 : 1e-5) * fmax(1, fabs(h[n])));
       }
     }
     for (int64_t link = 0; link < c->links; link++) {
       double readout = 0;
-      for (int64_t n = 0; n < c->N; n++) readout += Ct[n] / norms[2] * link_state(node, c, link, b, t, n, e);
+      for (int64_t n = 0; n < c->N; n++) readout += Ct[n] / norms[2] * link_state(node, c, link, b, row, n, e);
       y += gates[(row * c->gates + (c->gates == 1 ? 0 : link)) * c->E + e] * readout;
     }
     const double z = xz[row * 2 * c->E + c->E + e], expected = y * z / (1 + exp(-z));
@@ -188,6 +209,19 @@ static void check_refused(Case c, size_t input, const int64_t *dims, size_t rank
   fake_free(&node);
 }
 
+/** Of two sequences with two rows in all. */
+static void check_lengths(const int64_t *lengths, int64_t count, const char *reason) {
+  const int64_t sound[] = {1, 1};
+  const Case c = {2, 0, 40, 4, 7, 0, 0, false, false, false, sound};
+  FakeNode node = {0};
+  set_up(&node, &c);
+  free(node.inputs[LENGTHS].data);
+  fake_input(&node, LENGTHS, DM_INT64, &count, 1, lengths);
+  const char *error = fake_run(&node, &DM_NAME(selective_scan));
+  CHECK(error != NULL && strstr(error, reason) != NULL);
+  fake_free(&node);
+}
+
 int main(void) {
   for (int64_t E = 1; E <= 150; E += 37) {
     for (int64_t T = 1; T <= 5; T += 2) check((Case){2, T, E, 5, 3, 0, 0, false, T == 3}, E % 2 == 0);
@@ -201,6 +235,14 @@ int main(void) {
   check((Case){2, 4, 150, 5, 4, 2, 2, false, true, true}, true);
   check((Case){2, 1, 77, 16, 4, 2, 2, false, false, true}, true);
   check((Case){1, 1, 77, 16, 4, 2, 1, false, true, true}, true);
+  const int64_t unequal[] = {1, 4, 0, 1, 1, 7, 0}, single[] = {0, 1, 1}, one[] = {5};
+  for (int64_t E = 1; E <= 150; E += 37) {
+    check((Case){7, 0, E, 5, 3, 0, 0, false, true, false, unequal}, E % 2 == 0);
+    check((Case){7, 0, E, 16, 4, 2, 2, E % 2 == 0, true, true, unequal}, E % 2 == 1);
+  }
+  check((Case){3, 0, 77, 16, 4, 2, 1, false, false, true, single}, true);
+  check((Case){3, 0, 300, 16, 4, 0, 0, false, false, false, single}, false);
+  check((Case){1, 0, 77, 16, 4, 2, 1, false, true, false, one}, true);
   check_large();
   check_nan();
 
@@ -211,5 +253,12 @@ int main(void) {
   check_refused(sound, 6, (int64_t[]){4, 39}, 2, "A must have 160 elements, given 156");
   check_refused(sound, FIRST_HISTORY, (int64_t[]){1, 4, 40}, 3, "do not have the size of this layer's");
   check_refused(sound, 3, (int64_t[]){1, 4, 41}, 3, "u must be [B,T,E] and past [B,N,E]");
+  const int64_t short_of[] = {1, 0}, too_long[] = {1, 2}, negative[] = {-1, 3}, none[] = {0, 0};
+  const int64_t *const bad[] = {short_of, too_long, negative};
+  const char *const reasons[] = {"2 rows, but sequences of 1 in all", "sequence 1 cannot have 2 of the 1 rows left",
+                                 "sequence 0 cannot have -1 of the 2 rows left"};
+  for (size_t i = 0; i < 3 && !HAS_DEVICE; i++) check_lengths(bad[i], 2, reasons[i]);
+  check_lengths(one, 1, "there must be a length for each of 2 sequences, given 1");
+  check_refused((Case){2, 0, 40, 4, 7, 0, 0, false, false, false, none}, 0, NULL, 0, "at least one step");
   return 0;
 }

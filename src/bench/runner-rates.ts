@@ -92,8 +92,7 @@ export async function readPrompt(runner: ModelRunner, numTokens: number, chunk: 
     const isLast = done + numSteps === numTokens;
     await runner.run({
       firstSlot: 0,
-      numSequences: 1,
-      numSteps,
+      lengths: [numSteps],
       tokenIds: Array.from({ length: numSteps }, (_, i) => 3 + ((i + done) % 250)),
       logitRows: isLast ? [numSteps - 1] : [],
       temperatures: isLast ? [1] : [],
@@ -104,8 +103,7 @@ export async function readPrompt(runner: ModelRunner, numTokens: number, chunk: 
 function decodeInput(numSequences: number): RunInput {
   return {
     firstSlot: 0,
-    numSequences,
-    numSteps: 1,
+    lengths: new Array<number>(numSequences).fill(1),
     tokenIds: Array.from({ length: numSequences }, (_, i) => 3 + ((i * 7) % 250)),
     logitRows: Array.from({ length: numSequences }, (_, i) => i),
     temperatures: new Array<number>(numSequences).fill(1),

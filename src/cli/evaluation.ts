@@ -72,10 +72,9 @@ export async function evaluate(options: EvaluateOptions): Promise<Evaluation> {
 
 /** Goes on in slot 0; logits for every position. */
 function readChunk(runner: ModelRunner, tokenIds: readonly number[]): Promise<RunOutput> {
-  const numSteps = tokenIds.length;
   const logitRows = tokenIds.map((_, row) => row);
   const temperatures = tokenIds.map(() => 1);
-  return runner.run({ firstSlot: 0, numSequences: 1, numSteps, tokenIds, logitRows, temperatures });
+  return runner.run({ firstSlot: 0, lengths: [tokenIds.length], tokenIds, logitRows, temperatures });
 }
 
 function lossOf({ logits, logSumExp, numRows }: RunOutput, targets: readonly number[]): number {

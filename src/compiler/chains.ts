@@ -11,8 +11,11 @@ const DOMAIN = "densemamba";
 /**
  * Replaces the graph's nodes by as few chains as their order allows, and the others. Sound for states that are updated in place:
  * `assertInPlaceSafe` holds of every order that respects the graph's edges.
+ *
+ * `hasRowPerSequence`: whatever is not a weight has a row for each sequence, and so a thread may take some of them through a chain
+ * by itself. Not where sequences stand one after another in one row.
  */
-export function chainOperators(graph: Graph): void {
+export function chainOperators(graph: Graph, { hasRowPerSequence }: { readonly hasRowPerSequence: boolean }): void {
   const producers = new Map(graph.nodes.flatMap((node) => node.outputs.map((output) => [output, node] as const)));
   const open = new Set(graph.nodes);
   const isReady = (node: Node) => !valuesRead(node).some((value) => open.has(producers.get(value)!));
@@ -20,7 +23,8 @@ export function chainOperators(graph: Graph): void {
   const take = (isWanted: (node: Node) => boolean) =>
     [...open].filter((node) => isWanted(node) && isReady(node) && open.delete(node));
 
-  const shared = new Set(graph.initializers.map(({ value }) => value));
+  const weights = new Set(graph.initializers.map(({ value }) => value));
+  const isByRow = (value: Value) => hasRowPerSequence && !weights.has(value);
   const nodes: Node[] = [];
   for (let numChains = 0; open.size > 0; ) {
     const others = take((node) => node.domain !== DOMAIN);
@@ -29,7 +33,7 @@ export function chainOperators(graph: Graph): void {
     const rest = [...open].flatMap(valuesRead);
     nodes.push(
       ...others,
-      ...(own.length > 1 ? [chain(graph, own, { read: new Set(rest), shared, name: `Chain.${numChains++}` })] : own),
+      ...(own.length > 1 ? [chain(graph, own, { read: new Set(rest), isByRow, name: `Chain.${numChains++}` })] : own),
     );
   }
   graph.nodes.splice(0, graph.nodes.length, ...nodes);
@@ -38,13 +42,13 @@ export function chainOperators(graph: Graph): void {
 interface Surroundings {
   /** What nodes after the chain read. */
   readonly read: ReadonlySet<Value>;
-  /** What is the same for all sequences, the weights. Everything else has a row for each. */
-  readonly shared: ReadonlySet<Value>;
+  /** Whether it has a row for each sequence. */
+  readonly isByRow: (value: Value) => boolean;
   readonly name: string;
 }
 
 /** One node for `links`, in their order. */
-function chain(graph: Graph, links: readonly Node[], { read, shared, name }: Surroundings): Node {
+function chain(graph: Graph, links: readonly Node[], { read, isByRow, name }: Surroundings): Node {
   const outer = new Set(graph.outputs.map(({ value }) => value));
   const inputs: Value[] = [];
   const outputs: Value[] = [];
@@ -56,7 +60,7 @@ function chain(graph: Graph, links: readonly Node[], { read, shared, name }: Sur
 
   const lines = links.map((link, index) => {
     for (const value of link.inputs) {
-      if (value && !operands.has(value)) add(inputs, shared.has(value) ? "i" : "x", value);
+      if (value && !operands.has(value)) add(inputs, isByRow(value) ? "x" : "i", value);
     }
     link.outputs.forEach((value, i) => {
       if (outer.has(value) || read.has(value)) add(outputs, "o", value);

@@ -5,6 +5,7 @@
  * Glossary, for this folder and `model/reference.ts`; names as in "Mamba" (arXiv 2312.00752) and DenseSSM (2403.00818):
  *
  *   B, T, R   batch, time steps of this pass, rows that get logits   (as dimensions)
+ *   S         steps of all sequences of a pass together, where their lengths are unequal
  *   V, D, L   vocabulary; width of the residual stream (hidden_size); number of layers
  *   E         channels of the mixer (d_inner)
  *   N         numbers a channel remembers (state_size)
@@ -33,7 +34,7 @@ import { ExternalData } from "../onnx/external-data.ts";
 import { chainOperators } from "./chains.ts";
 import { hashFile, sha256 } from "./file-hash.ts";
 import { assertInPlaceSafe } from "./in-place.ts";
-import { lower, loweredState, loweringKind } from "./lowering.ts";
+import { lower, loweredState, loweringKind, takesLengths } from "./lowering.ts";
 import { COMPILER_VERSION, hashModel } from "./source-hash.ts";
 
 const GRAPH_FILE = "model.onnx";
@@ -104,6 +105,7 @@ export async function compileModel(options: CompileOptions): Promise<Manifest> {
       bosTokenId: checkpoint.bosTokenId,
       eosTokenIds: checkpoint.eosTokenIds,
       state: loweredState(precision, lowering, checkpoint.state),
+      ...(takesLengths(checkpoint, lowering) && { takesLengths: true }),
       maxPassSteps: checkpoint.maxPassSteps,
       graph: GRAPH_FILE,
       decodeGraph: DECODE_GRAPH_FILE,
@@ -129,11 +131,12 @@ async function writeGraphs(
     await data.writeFile(bytes);
   });
   const files: ArtifactFile[] = [];
+  const isRagged = takesLengths(checkpoint, loweringKind(precision, lowering));
   try {
     for (const [name, steps] of GRAPHS) {
       const graph = lower(checkpoint, precision, steps, lowering);
       assertInPlaceSafe(graph);
-      if (lowering === "kernels") chainOperators(graph);
+      if (lowering === "kernels") chainOperators(graph, { hasRowPerSequence: steps === "one" || !isRagged });
       const model = await encodeModel(graph, {
         opsets: lowering === "plain" ? OPSETS : [...OPSETS, KERNELS_OPSET],
         producer: { name: "densemamba", version: COMPILER_VERSION },

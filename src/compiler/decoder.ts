@@ -27,7 +27,8 @@ export type LayerLowering = (x: Value, layer: number) => Value;
 /** `start` lowers what the layers share, and gives the layers. */
 export function lowerDecoder(lowering: Lowering, decoder: Decoder, start: (tokenIds: Value) => LayerLowering): void {
   const { graph: g, weight } = lowering;
-  const tokenIds = g.input("input_ids", "i64", ["B", lowering.steps === "one" ? 1 : "T"]);
+  const shape = lowering.lengths ? [1, "S"] : ["B", lowering.steps === "one" ? 1 : "T"];
+  const tokenIds = g.input("input_ids", "i64", shape);
   const logitRows = g.input("logit_rows", "i64", ["R"]);
   const temperature = g.input("temperature", "f32", ["R"]);
   const lowerLayer = start(tokenIds);

@@ -23,6 +23,8 @@ export interface Lowering {
   /** Whether our own operators, of the domain `densemamba`, may be used. */
   readonly kind: LoweringKind;
   readonly state: StateSpec;
+  /** i64 [B]: sequences are of unequal lengths, and stand one after another in a batch of one. Otherwise none: all have T steps. */
+  readonly lengths: Value | undefined;
   readonly weight: (name: string) => WeightTensor;
 }
 
@@ -34,6 +36,11 @@ export function loweringKind(precision: Precision, wanted: LoweringKind = "plain
   return precision === "f16" && wanted === "kernels" ? "plain" : wanted;
 }
 
+/** Whether the graph for many steps takes sequences of unequal lengths: where all that looks along time is an operator of ours. */
+export function takesLengths({ architecture }: Pick<Checkpoint, "architecture">, kind: LoweringKind): boolean {
+  return architecture.kind === "mamba" && kind !== "plain";
+}
+
 /** The state that an artifact keeps: our own operators work on f32. */
 export function loweredState(precision: Precision, kind: LoweringKind, layouts: readonly StateLayout[]): StateSpec {
   return stateIn(kind === "cuda" ? "f32" : precision, layouts);
@@ -43,6 +50,7 @@ export function lower(checkpoint: Checkpoint, precision: Precision, steps: Steps
   const { architecture } = checkpoint;
   const graph = new Graph(checkpoint.name);
   const kind = loweringKind(precision, wanted);
+  const isRagged = steps === "many" && takesLengths(checkpoint, kind);
   const lowering: Lowering = {
     graph,
     precision,
@@ -50,6 +58,7 @@ export function lower(checkpoint: Checkpoint, precision: Precision, steps: Steps
     steps,
     kind,
     state: loweredState(precision, kind, checkpoint.state),
+    lengths: isRagged ? graph.input("lengths", "i64", ["B"]) : undefined,
     weight: checkpoint.tensor,
   };
   switch (architecture.kind) {

@@ -6,10 +6,12 @@ export class PassInputs {
   readonly #tokenIds: Int32Array;
   readonly #temperatures: Float32Array;
   readonly #rows: Int32Array;
+  readonly #ones: Int32Array;
 
   constructor(maxBatch: number) {
     this.#tokenIds = new Int32Array(maxBatch);
     this.#temperatures = new Float32Array(maxBatch);
+    this.#ones = new Int32Array(maxBatch).fill(1);
     this.#rows = Int32Array.from({ length: maxBatch }, (_, row) => row);
   }
 
@@ -21,8 +23,7 @@ export class PassInputs {
     }
     return {
       firstSlot: 0,
-      numSequences: numDecoding,
-      numSteps: 1,
+      lengths: this.#ones.subarray(0, numDecoding),
       tokenIds: this.#tokenIds.subarray(0, numDecoding),
       logitRows: this.#rows.subarray(0, numDecoding),
       temperatures: this.#temperatures.subarray(0, numDecoding),
@@ -33,8 +34,7 @@ export class PassInputs {
     const logitRows = sequence.chunkLogitRows(numTokens);
     return {
       firstSlot: sequence.slot,
-      numSequences: 1,
-      numSteps: numTokens,
+      lengths: [numTokens],
       tokenIds: sequence.chunk(numTokens),
       logitRows,
       temperatures: logitRows.map(() => sequence.temperature),

@@ -14,7 +14,7 @@ export type Precision = (typeof PRECISIONS)[number];
 export type LoweringKind = "plain" | "kernels" | "cuda";
 
 /** Of the interface of our operators, as in kernels/op.h: what a graph compiled now needs of them. */
-export const KERNELS_VERSION = 4;
+export const KERNELS_VERSION = 5;
 
 /** The graph's sampling outputs hold this many candidates per row (fewer if the vocabulary is smaller). */
 export const NUM_CANDIDATES = 64;
@@ -22,8 +22,9 @@ export const NUM_CANDIDATES = 64;
 /**
  * The graph's contract, R = number of rows in `logit_rows`, K = min(NUM_CANDIDATES, V):
  *
- * inputs   input_ids           int64 [B, T]
- *          logit_rows          int64 [R]      rows of the flattened [B*T] hidden states that get logits; R may be 0
+ * inputs   input_ids           int64 [B, T]      with `takesLengths`: int64 [1, S], sequence after sequence
+ *          lengths             int64 [B]         with `takesLengths` only: their lengths, S in all; 0 leaves a state as it is
+ *          logit_rows          int64 [R]      rows of the flattened hidden states that get logits; R may be 0
  *          temperature         f32   [R]      > 0; only `tempered_log_sum_exp` depends on it
  *          past_<state>        [B, ...state.shape] of the state's dtype
  * outputs  logits              f32   [R, V]
@@ -49,12 +50,14 @@ export interface Manifest {
   readonly bosTokenId: number | null;
   readonly eosTokenIds: readonly number[];
   readonly state: StateSpec;
+  /** `graph` reads sequences of unequal lengths in one pass. */
+  readonly takesLengths?: boolean | undefined;
   /** The most steps that a pass of one sequence may have: the memory for more is out of proportion. */
   readonly maxPassSteps?: number | undefined;
   /** The ONNX file, relative to the artifact's folder. */
   readonly graph: string;
   /**
-   * The same graph for T = 1 alone, without control flow: a decode step through it costs less. It shares the weights'
+   * The same graph for T = 1 alone, input_ids [B, 1] and without `lengths`, without control flow: a decode step through it costs less. It shares the weights'
    * file with `graph` and gives the same numbers to rounding. A runner may ignore it.
    */
   readonly decodeGraph?: string;

@@ -45,6 +45,7 @@ const manifestSchema = z.object({
   bosTokenId: count.nullable(),
   eosTokenIds: z.array(count),
   state: z.array(z.object({ name: z.string(), shape: z.array(count), dtype: z.enum(STATE_DTYPES).default("f32") })),
+  takesLengths: z.boolean().optional(),
   maxPassSteps: z.int().positive().optional(),
   graph: fileName,
   decodeGraph: fileName,

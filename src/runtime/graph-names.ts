@@ -2,25 +2,36 @@
  * The names of the compiled graph's inputs and outputs, in one order for both runners. See `Manifest` for their meaning.
  */
 import { DenseMambaError } from "../errors.ts";
-import type { StateSpec } from "../model/state.ts";
+import type { Manifest } from "../model/artifact.ts";
 
 export const FIXED_INPUTS = ["input_ids", "logit_rows", "temperature"] as const;
+/** Behind them, of the graph of an artifact that takes lengths; its graph of a single step is without. */
+export const LENGTHS_INPUT = "lengths";
 export const FIXED_OUTPUTS = ["logits", "top_logits", "top_ids", "log_sum_exp", "tempered_log_sum_exp"] as const;
 
+/** What the names depend on, and the graph: `any` number of steps, or `one`. */
+type Contract = Pick<Manifest, "state" | "takesLengths">;
+export type GraphSteps = "any" | "one";
+
 /** The fixed names first, then one per state tensor in the order of the state spec. */
-export function graphNames(spec: StateSpec): { inputs: string[]; outputs: string[] } {
+export function graphNames(
+  { state, takesLengths = false }: Contract,
+  steps: GraphSteps,
+): { inputs: string[]; outputs: string[] } {
+  const lengths = takesLengths && steps === "any" ? [LENGTHS_INPUT] : [];
   return {
-    inputs: [...FIXED_INPUTS, ...spec.map(({ name }) => `past_${name}`)],
-    outputs: [...FIXED_OUTPUTS, ...spec.map(({ name }) => `present_${name}`)],
+    inputs: [...FIXED_INPUTS, ...lengths, ...state.map(({ name }) => `past_${name}`)],
+    outputs: [...FIXED_OUTPUTS, ...state.map(({ name }) => `present_${name}`)],
   };
 }
 
 /** @throws `invalid_artifact` if the graph's names are not exactly those that the manifest promises. */
 export function checkGraphNames(
-  spec: StateSpec,
+  contract: Contract,
+  steps: GraphSteps,
   actual: { inputs: readonly string[]; outputs: readonly string[] },
 ): void {
-  const expected = graphNames(spec);
+  const expected = graphNames(contract, steps);
   for (const side of ["inputs", "outputs"] as const) {
     const missing = expected[side].filter((name) => !actual[side].includes(name));
     const extra = actual[side].filter((name) => !expected[side].includes(name));

@@ -3,16 +3,25 @@
  * runners use it. A failure here is our own bug: the engine never makes such an input, whatever a client sends.
  */
 import { strict as assert } from "node:assert";
+import type { Manifest } from "../model/artifact.ts";
 import type { RunInput } from "./runner.ts";
 
-export function assertRunInput(input: RunInput, numSlots: number, vocabSize: number): void {
-  const { firstSlot, numSequences, numSteps, tokenIds, logitRows, temperatures } = input;
+export function assertRunInput(input: RunInput, numSlots: number, manifest: Manifest): void {
+  const { firstSlot, lengths, tokenIds, logitRows, temperatures } = input;
+  const { vocabSize } = manifest.sizes;
   assert(isCount(firstSlot, 0), `firstSlot must be a whole number, at least 0, got ${firstSlot}`);
-  assert(isCount(numSequences, 1), `numSequences must be a whole number, at least 1, got ${numSequences}`);
-  assert(isCount(numSteps, 1), `numSteps must be a whole number, at least 1, got ${numSteps}`);
-  const endSlot = firstSlot + numSequences;
+  assert(lengths.length >= 1, "there must be a sequence at least");
+  const endSlot = firstSlot + lengths.length;
   assert(endSlot <= numSlots, `slots ${firstSlot} to ${endSlot - 1} are not all below ${numSlots}`);
-  const numTokens = numSequences * numSteps;
+  const least = manifest.takesLengths ? 0 : 1;
+  for (let index = 0; index < lengths.length; index++) {
+    const length = lengths[index]!;
+    assert(isCount(length, least), `a length must be a whole number, at least ${least}, got ${length}`);
+    const isAllowed = manifest.takesLengths || length === lengths[0];
+    assert(isAllowed, `this model's lengths must be equal, got ${lengths[0]} and ${length}`);
+  }
+  const numTokens = numTokensOf(input);
+  assert(numTokens > 0, "a sequence must have a token at least");
   assert(tokenIds.length === numTokens, `expected ${numTokens} token ids, got ${tokenIds.length}`);
   for (let index = 0; index < numTokens; index++) {
     const tokenId = tokenIds[index]!;
@@ -30,6 +39,18 @@ export function assertRunInput(input: RunInput, numSlots: number, vocabSize: num
     assert(temperatures[index]! > 0, `temperature must be above 0, got ${temperatures[index]}`);
     previousRow = row;
   }
+}
+
+export function numTokensOf({ lengths }: Pick<RunInput, "lengths">): number {
+  let numTokens = 0;
+  for (let index = 0; index < lengths.length; index++) numTokens += lengths[index]!;
+  return numTokens;
+}
+
+/** Whether each slot is advanced by one token. */
+export function isSingleStep({ lengths }: Pick<RunInput, "lengths">): boolean {
+  for (let index = 0; index < lengths.length; index++) if (lengths[index] !== 1) return false;
+  return true;
 }
 
 /**

@@ -16,14 +16,17 @@ export interface RunnerOptions {
   readonly kernels?: KernelLibrary | undefined;
 }
 
-/** One forward pass over slots [firstSlot, firstSlot + numSequences), each advanced by `numSteps` tokens. */
+/** One forward pass over slots [firstSlot, firstSlot + B). */
 export interface RunInput {
   readonly firstSlot: number;
-  readonly numSequences: number;
-  readonly numSteps: number;
-  /** [numSequences * numSteps], row-major. The caller may reuse it once the run has ended. */
+  /**
+   * [B]: by how many tokens each slot is advanced. All by the same number, at least 1; unless `manifest.takesLengths`: then 0
+   * leaves a slot as it is, but one at least must be advanced.
+   */
+  readonly lengths: ArrayLike<number>;
+  /** The slots' tokens, one slot's after another's. The caller may reuse it once the run has ended. */
   readonly tokenIds: ArrayLike<number>;
-  /** Rows of the flattened [numSequences * numSteps] that get logits, ascending. May be empty. */
+  /** Which of `tokenIds` get logits of what follows them, ascending. May be empty. */
   readonly logitRows: ArrayLike<number>;
   /** [logitRows.length], each > 0. */
   readonly temperatures: ArrayLike<number>;

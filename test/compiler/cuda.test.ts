@@ -14,6 +14,7 @@ import { maxDifference, relativeError } from "../helpers/arrays.ts";
 import { randomCheckpoint, TINY_RETNET, TINY_SHAPE, temporaryFolder } from "../helpers/checkpoints.ts";
 import { canEmulateCuda, EmulatedCuda, emulatedKernels } from "../helpers/emulated-cuda.ts";
 import { readGoldens } from "../helpers/goldens.ts";
+import { readPass } from "../helpers/read-pass.ts";
 
 const GOLDENS = readGoldens({ torch: 1e-4, transformers: 1e-3, retnet: 2e-4 });
 const HALF_GOLDENS = readGoldens({ torch: 0.045, transformers: 0.03, retnet: 0.1 });
@@ -83,7 +84,7 @@ describe.runIf(canEmulateCuda).each([
   });
 });
 
-describe.runIf(canEmulateCuda).each(sources)("an emulated $name", ({ modelDir }) => {
+describe.runIf(canEmulateCuda).each(sources)("an emulated $name", ({ name, modelDir }) => {
   let cuda: EmulatedCuda;
   beforeAll(async () => {
     cuda = await EmulatedCuda.open(modelDir, "f32");
@@ -106,12 +107,28 @@ describe.runIf(canEmulateCuda).each(sources)("an emulated $name", ({ modelDir })
     for (const [t, row] of lone[0]!.entries()) expect(relativeError(row, alone[0]![4 + t]!)).toBeLessThan(1e-4);
   });
 
+  it("reads sequences of unequal lengths in one pass as each alone, if it says so", async () => {
+    const { runner } = cuda;
+    const others = [TOKENS, TOKENS.slice(0, 1), [], TOKENS.toReversed().slice(0, 6)];
+    expect(runner.manifest.takesLengths).toBe(name === "DenseMamba" ? true : undefined);
+    if (runner.manifest.takesLengths !== true) return;
+    await cuda.clear();
+    const together = await readPass(runner, others);
+    expect((await runner.readSlot(2)).every((byte) => byte === 0)).toBe(true);
+    for (const [b, tokens] of others.entries()) {
+      if (tokens.length === 0) continue;
+      await cuda.clear();
+      const [alone] = await cuda.read([tokens]);
+      for (const [t, row] of together[b]!.entries()) expect(relativeError(row, alone![t]!)).toBeLessThan(1e-4);
+    }
+  });
+
   it("goes on from a snapshot, a copy and a swap as if nothing had been", async () => {
     const { runner } = cuda;
     await cuda.clear();
     await cuda.read([TOKENS, TOKENS.toReversed()]);
     const next = async (slot: number) => {
-      const run = { firstSlot: slot, numSequences: 1, numSteps: 1, tokenIds: [9], logitRows: [0], temperatures: [1] };
+      const run = { firstSlot: slot, lengths: [1], tokenIds: [9], logitRows: [0], temperatures: [1] };
       const state = await runner.readSlot(slot);
       const logits = (await runner.run(run)).logits.slice();
       await runner.writeSlot(slot, state);

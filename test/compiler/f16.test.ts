@@ -97,7 +97,7 @@ describe.each(sources)("a random $name in f16", ({ modelDir }) => {
       for (const numSteps of lengths) {
         const tokenIds = tokens.slice(start, start + numSteps);
         const row = { logitRows: [numSteps - 1], temperatures: [1] };
-        logits = (await runner.run({ firstSlot: slot, numSequences: 1, numSteps, tokenIds, ...row })).logits.slice();
+        logits = (await runner.run({ firstSlot: slot, lengths: [numSteps], tokenIds, ...row })).logits.slice();
         start += numSteps;
       }
       return logits;
@@ -111,7 +111,7 @@ describe.each(sources)("a random $name in f16", ({ modelDir }) => {
     const next = async (slot: number) =>
       (
         await runner.run({
-          ...{ firstSlot: slot, numSequences: 1, numSteps: 1, tokenIds: [9] },
+          ...{ firstSlot: slot, lengths: [1], tokenIds: [9] },
           ...{ logitRows: [0], temperatures: [1] },
         })
       ).logits.slice();

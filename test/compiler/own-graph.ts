@@ -8,6 +8,7 @@ import { stateBytes } from "../../src/model/state.ts";
 import { openKernels, openRunner } from "../../src/runtime/open.ts";
 import type { ModelRunner } from "../../src/runtime/runner.ts";
 import { temporaryFolder } from "../helpers/checkpoints.ts";
+import { readPasses } from "../helpers/read-pass.ts";
 
 export interface OwnGraphOptions {
   readonly numSlots?: number;
@@ -52,26 +53,8 @@ export class OwnGraph {
   }
 
   /** The same from where the slots stand. */
-  async continue(tokens: readonly (readonly number[])[], lengths = [tokens[0]!.length]): Promise<Float32Array[][]> {
-    const logits: Float32Array[][] = tokens.map(() => []);
-    let start = 0;
-    for (const numSteps of lengths) {
-      const rows = tokens.flatMap((_, b) => Array.from({ length: numSteps }, (_, t) => b * numSteps + t));
-      const out = await this.runner.run({
-        firstSlot: 0,
-        numSequences: tokens.length,
-        numSteps,
-        tokenIds: tokens.flatMap((ids) => ids.slice(start, start + numSteps)),
-        logitRows: rows,
-        temperatures: rows.map(() => 1),
-      });
-      const width = this.runner.manifest.sizes.vocabSize;
-      for (const [r, row] of rows.entries()) {
-        logits[Math.floor(row / numSteps)]!.push(out.logits.slice(r * width, (r + 1) * width));
-      }
-      start += numSteps;
-    }
-    return logits;
+  continue(tokens: readonly (readonly number[])[], lengths = [tokens[0]!.length]): Promise<Float32Array[][]> {
+    return readPasses(this.runner, tokens, lengths);
   }
 
   /** A state that holds NaN everywhere. */

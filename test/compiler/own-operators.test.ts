@@ -11,6 +11,7 @@ import type { WeightTensor } from "../../src/model/weights.ts";
 import { maxDifference, relativeError } from "../helpers/arrays.ts";
 import { randomCheckpoint, TINY_RETNET, TINY_SHAPE } from "../helpers/checkpoints.ts";
 import { readGoldens } from "../helpers/goldens.ts";
+import { readPass } from "../helpers/read-pass.ts";
 import { hasKernels, OwnGraph } from "./own-graph.ts";
 
 const GOLDENS = readGoldens({ torch: 1e-4, transformers: 1e-3, retnet: 2e-4 });
@@ -122,6 +123,7 @@ async function openOn(instructionSet: string, modelDir: string, precision: Preci
 describe.runIf(hasKernels).each([
   { family: "a DenseMamba", shape: { ...TINY_SHAPE, hiddenSize: 160 }, precision: "int8" },
   { family: "a DenseMamba", shape: TINY_SHAPE, precision: "int4" },
+  { family: "a DenseMamba", shape: { ...TINY_SHAPE, hiddenSize: 96 }, precision: "f32" },
 ] as const)("$family in $precision", ({ shape, precision }) => {
   let modelDir: string;
   let graph: OwnGraph;
@@ -157,6 +159,34 @@ describe.runIf(hasKernels).each([
       ).toEqual(alone.slice(0, count));
       expect(await graph.read(others.slice(0, count))).toEqual(alone.slice(0, count));
     }
+  });
+
+  it("gives sequences of unequal lengths the same bits in one pass as each alone, and leaves those without a token be", async () => {
+    const tokens = Array.from({ length: 5 }, (_, i) => TOKENS.map((id) => (id * (i + 3)) % shape.vocabSize));
+    const alone: Float32Array[][] = [];
+    for (const ids of tokens) alone.push((await graph.read([ids]))[0]!);
+    const lengths = fc.array(fc.integer({ min: 0, max: 5 }), { minLength: 5, maxLength: 5 });
+    const twoPasses = fc.tuple(lengths, lengths).filter((passes) => passes.every((pass) => Math.max(...pass) > 0));
+    await fc.assert(
+      fc.asyncProperty(twoPasses, async ([first, second]) => {
+        for (const slot of tokens.keys()) await graph.runner.clearSlot(slot);
+        const before = await readPass(
+          graph.runner,
+          tokens.map((ids, b) => ids.slice(0, first[b])),
+        );
+        for (const [slot, length] of first.entries()) {
+          if (length === 0) expect((await graph.runner.readSlot(slot)).every((byte) => byte === 0)).toBe(true);
+        }
+        const after = await readPass(
+          graph.runner,
+          tokens.map((ids, b) => ids.slice(first[b], first[b]! + second[b]!)),
+        );
+        for (const b of tokens.keys()) {
+          expect([...before[b]!, ...after[b]!]).toEqual(alone[b]!.slice(0, first[b]! + second[b]!));
+        }
+      }),
+      { numRuns: 20 },
+    );
   });
 
   it("keeps NaN in the sequence that has it", async () => {

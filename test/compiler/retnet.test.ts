@@ -120,8 +120,7 @@ describe.each(RETNET_GOLDENS)("%s compiled in f32", (name) => {
       const all = Array.from({ length: numSteps }, (_, t) => t);
       const output = await runner.run({
         firstSlot: 1,
-        numSequences: 1,
-        numSteps,
+        lengths: [numSteps],
         tokenIds: tokenIds.slice(start, start + numSteps),
         logitRows: all,
         temperatures: all.map(() => 1),

@@ -129,7 +129,7 @@ test("a last token to read is read by a decode step, beside those that decode", 
   const forks = Array.from({ length: 4 }, (_, id) => request({ resume, promptIds: [id], sampling, maxTokens: 3 }));
   const outcomes = await Promise.all(engine.submit(forks).map((sequence) => gather(sequence)));
   expect(outcomes.map(({ tokenIds }) => tokenIds)).toEqual(forks.map((fork) => tokensAlone(fork)));
-  const runs = runners[0]!.calls.flatMap((call) => (call.type === "run" ? [call.input.numSequences] : []));
+  const runs = runners[0]!.calls.flatMap((call) => (call.type === "run" ? [call.input.lengths.length] : []));
   expect(runs).toEqual([4, 4, 4]);
   expect(steps.map(({ numPromptTokens, numDecodeTokens }) => [numPromptTokens, numDecodeTokens])).toEqual([
     [4, 0],

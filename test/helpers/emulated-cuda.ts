@@ -12,6 +12,7 @@ import type { CudaMemory } from "../../src/runtime/native/cuda-memory.ts";
 import { NativeRunner } from "../../src/runtime/native/native-runner.ts";
 import { type KernelLibrary, openKernels } from "../../src/runtime/open.ts";
 import { temporaryFolder } from "./checkpoints.ts";
+import { readPasses } from "./read-pass.ts";
 
 const CXX = process.env.CXX || "c++";
 export const canEmulateCuda = spawnSync(CXX, ["--version"]).status === 0 && process.platform === "linux";
@@ -81,24 +82,8 @@ export class EmulatedCuda {
   }
 
   /** [B][T] tokens through slots 0 to B-1 from where they stand, in passes of the given lengths. @returns [B][T][V] logits */
-  async read(tokens: readonly (readonly number[])[], lengths = [tokens[0]!.length]): Promise<Float32Array[][]> {
-    const logits: Float32Array[][] = tokens.map(() => []);
-    let start = 0;
-    for (const numSteps of lengths) {
-      const rows = tokens.flatMap((_, b) => Array.from({ length: numSteps }, (_, t) => b * numSteps + t));
-      const out = await this.runner.run({
-        ...{ firstSlot: 0, numSequences: tokens.length, numSteps },
-        tokenIds: tokens.flatMap((ids) => ids.slice(start, start + numSteps)),
-        logitRows: rows,
-        temperatures: rows.map(() => 1),
-      });
-      const width = this.runner.manifest.sizes.vocabSize;
-      for (const [r, row] of rows.entries()) {
-        logits[Math.floor(row / numSteps)]!.push(out.logits.slice(r * width, (r + 1) * width));
-      }
-      start += numSteps;
-    }
-    return logits;
+  read(tokens: readonly (readonly number[])[], lengths = [tokens[0]!.length]): Promise<Float32Array[][]> {
+    return readPasses(this.runner, tokens, lengths);
   }
 
   async clear(): Promise<void> {

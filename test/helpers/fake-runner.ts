@@ -95,11 +95,14 @@ export class FakeRunner implements ModelRunner {
 
   run(input: RunInput): Promise<RunOutput> {
     const { vocabSize } = this.manifest.sizes;
-    const { firstSlot, numSequences, numSteps } = input;
-    return this.#call({ type: "run", input }, firstSlot, firstSlot + numSequences - 1, () => {
-      if (input.tokenIds.length !== numSequences * numSteps) this.breaches.push("wrong number of tokens");
+    const { firstSlot, lengths } = input;
+    return this.#call({ type: "run", input }, firstSlot, firstSlot + lengths.length - 1, () => {
+      const slots = Array.from(lengths).flatMap((length, i) => new Array<number>(length).fill(firstSlot + i));
+      if (input.tokenIds.length !== slots.length || slots.length === 0) this.breaches.push("wrong number of tokens");
+      const areEqual = Array.from(lengths).every((length) => length === lengths[0]);
+      if (!areEqual && !this.manifest.takesLengths) this.breaches.push("lengths are unequal");
       const all = Array.from(input.tokenIds).map((tokenId, index) => {
-        const state = this.#states[firstSlot + Math.floor(index / numSteps)]!;
+        const state = this.#states[slots[index]!]!;
         if (!(tokenId >= 0 && tokenId < vocabSize)) this.breaches.push(`token ${tokenId}`);
         readToken(state, tokenId);
         return tokenId === this.#options.poisonToken

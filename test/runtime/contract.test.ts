@@ -135,7 +135,7 @@ describe.each(["native", "portable"] as const)("%s runner", (kind) => {
       const run = async (logitRows: readonly number[]) => {
         for (const slot of [0, 1, 2, 3]) await runner.clearSlot(slot);
         const temperatures = logitRows.map(() => 1);
-        const input = { firstSlot: 1, numSequences: 3, numSteps: 7, tokenIds, logitRows, temperatures };
+        const input = { firstSlot: 1, lengths: [7, 7, 7], tokenIds, logitRows, temperatures };
         const { numRows, logits, topIds, logSumExp } = await runner.run(input);
         expect([numRows, logits.length, logSumExp.length]).toEqual([
           logitRows.length,
@@ -225,10 +225,14 @@ describe.each(["native", "portable"] as const)("%s runner", (kind) => {
     it.each<[string, Partial<RunInput>]>([
       [
         "a slot that is not there",
-        { firstSlot: 3, numSequences: 2, tokenIds: [1, 2], logitRows: [], temperatures: [] },
+        { firstSlot: 3, lengths: [1, 1], tokenIds: [1, 2], logitRows: [], temperatures: [] },
       ],
       ["a negative slot", { firstSlot: -1 }],
-      ["too few token ids", { numSteps: 2 }],
+      ["too few token ids", { lengths: [2] }],
+      ["no sequence", { lengths: [], tokenIds: [], logitRows: [], temperatures: [] }],
+      ["no token", { lengths: [0], tokenIds: [], logitRows: [], temperatures: [] }],
+      ["lengths that are unequal, where the graph takes none", { lengths: [1, 2], tokenIds: [1, 2, 3] }],
+      ["half a token", { lengths: [0.5, 0.5] }],
       ["a token id of no token", { tokenIds: [VOCAB_SIZE] }],
       ["a row past the end", { logitRows: [1] }],
       ["a temperature of 0", { temperatures: [0] }],
@@ -330,7 +334,13 @@ describe.each(["native", "portable"] as const)("%s runner", (kind) => {
 function lastRows(firstSlot: number, numSequences: number, tokenIds: readonly number[]): RunInput {
   const numSteps = tokenIds.length / numSequences;
   const logitRows = Array.from({ length: numSequences }, (_, sequence) => (sequence + 1) * numSteps - 1);
-  return { firstSlot, numSequences, numSteps, tokenIds, logitRows, temperatures: logitRows.map(() => 1) };
+  return {
+    firstSlot,
+    lengths: new Array<number>(numSequences).fill(numSteps),
+    tokenIds,
+    logitRows,
+    temperatures: logitRows.map(() => 1),
+  };
 }
 
 function longRun(): RunInput {

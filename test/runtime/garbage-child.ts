@@ -16,7 +16,7 @@ for (let numSteps = 1; numSteps <= 5; numSteps++) {
   await new Promise((resolve) => setTimeout(resolve, 1)); // finalizers run between turns
   collectGarbage();
   const tokenIds = new Int32Array(numSteps).fill(3);
-  const running = runner.run({ firstSlot: 0, numSequences: 1, numSteps, tokenIds, logitRows: [0], temperatures: [1] });
+  const running = runner.run({ firstSlot: 0, lengths: [numSteps], tokenIds, logitRows: [0], temperatures: [1] });
   collectGarbage();
   await running;
 }

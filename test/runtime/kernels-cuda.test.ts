@@ -16,7 +16,7 @@ import { OrtApi } from "../../src/runtime/native/ort-api.ts";
 const CC = process.env.CC || "cc";
 const CXX = process.env.CXX || "c++";
 const SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
-const C_FLAGS = ["-std=gnu11", "-O1", "-g", "-fno-var-tracking", "-DDM_ISA=emulated", ...SANITIZERS];
+const C_FLAGS = ["-std=gnu11", "-O1", "-g", "-fno-var-tracking", "-DDM_ISA=emulated", "-DDM_ON_DEVICE", ...SANITIZERS];
 const CUDA_FLAGS = [
   ...["-std=gnu++20", "-O1", "-g", "-fno-var-tracking", "-DDM_ISA=emulated", "-DDM_CUDA_EMULATION", ...SANITIZERS],
   ...["-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-Wno-missing-field-initializers", "-Wno-unknown-pragmas"],

@@ -39,8 +39,7 @@ async function step(runner: NativeRunner, numSequences: number, numSteps: number
   const numTokens = numSequences * numSteps;
   await runner.run({
     firstSlot: NUM_SLOTS - numSequences,
-    numSequences,
-    numSteps,
+    lengths: new Array<number>(numSequences).fill(numSteps),
     tokenIds: new Int32Array(numTokens).fill(7),
     logitRows: Array.from({ length: numSequences }, (_, row) => row),
     temperatures: new Float32Array(numSequences).fill(1),
@@ -182,7 +181,7 @@ describe("native runner", () => {
 
   it("refuses to write into output memory that its caller transferred away", async () => {
     const runner = await NativeRunner.open({ ...options(), checked: true });
-    const input = { firstSlot: 0, numSequences: 1, numSteps: 1, tokenIds: [1], logitRows: [0], temperatures: [1] };
+    const input = { firstSlot: 0, lengths: [1], tokenIds: [1], logitRows: [0], temperatures: [1] };
     const { logits } = await runner.run(input);
     structuredClone(logits, { transfer: [logits.buffer as ArrayBuffer] });
     await expect(runner.run(input)).rejects.toThrow(/transferred away/);

@@ -21,7 +21,7 @@ function open(): Promise<PortableRunner> {
 
 function input(numSteps: number) {
   const tokenIds = new Int32Array(numSteps).fill(3);
-  return { firstSlot: 0, numSequences: 1, numSteps, tokenIds, logitRows: [numSteps - 1], temperatures: [1] };
+  return { firstSlot: 0, lengths: [numSteps], tokenIds, logitRows: [numSteps - 1], temperatures: [1] };
 }
 
 describe("portable runner", () => {

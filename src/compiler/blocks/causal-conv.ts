@@ -42,13 +42,13 @@ export function causalConv(lowering: Lowering, config: MambaConfig, layer: numbe
 
 /** The same of the first half of xz [B,T,2E], through our own operator. */
 export function ownCausalConv(lowering: Lowering, config: MambaConfig, layer: number, xz: Value): Value {
-  const { graph: g, weight } = lowering;
+  const { graph: g, weight, lengths } = lowering;
   const { dInner: E, convKernel: K } = config;
   const name = `${mixer(layer)}.conv1d`;
   const past = pastState(lowering, `conv.${layer}`);
   const taps = g.initializer(`${name}.taps`, transposedTensor(weight(`${name}.weight`), [E, K]));
-  const bias = config.useConvBias ? [g.initializer(`${name}.bias`, vectorTensor(weight(`${name}.bias`)))] : [];
-  const [u, present] = g.ops("densemamba.CausalConv", [xz, past, taps, ...bias], 2) as [Value, Value];
+  const bias = config.useConvBias ? g.initializer(`${name}.bias`, vectorTensor(weight(`${name}.bias`))) : undefined;
+  const [u, present] = g.ops("densemamba.CausalConv", [xz, past, taps, bias, lengths], 2) as [Value, Value];
   presentState(lowering, `conv.${layer}`, present);
   return u;
 }

@@ -92,7 +92,7 @@ export function ownSelectiveScan(
   { xz, u, parameters, gates, linked }: OwnScanInputs,
   isRead: boolean,
 ): { readonly y: Value; readonly history: Value } {
-  const { graph: g, weight, steps } = lowering;
+  const { graph: g, weight, steps, lengths } = lowering;
   const { dInner: E, stateSize: N, timeStepRank: R } = config;
   const name = mixer(layer);
   const past = pastState(lowering, `ssm.${layer}`);
@@ -105,7 +105,7 @@ export function ownSelectiveScan(
   const keepsHistory = isRead && steps === "many";
   const [y, present, history] = g.ops(
     "densemamba.SelectiveScan",
-    [u, xz, parameters, past, ...weights, ...(gates ? [gates, ...linked] : [])],
+    [u, xz, parameters, past, ...weights, lengths, ...(gates ? [gates, ...linked] : [])],
     keepsHistory ? 3 : 2,
     {
       rank: R,

@@ -7,7 +7,7 @@ import type { Manifest } from "../../model/artifact.ts";
 import { readManifest } from "../../model/manifest.ts";
 import { CallGuard } from "../call-guard.ts";
 import { chooseNumThreads, describeRunner } from "../describe-runner.ts";
-import { assertRunInput } from "../run-input.ts";
+import { assertRunInput, isSingleStep, numTokensOf } from "../run-input.ts";
 import type { ModelRunner, RunInput, RunnerOptions, RunOutput } from "../runner.ts";
 import { SlotStates } from "../slot-states.ts";
 import { CudaGraphs } from "./cuda-graphs.ts";
@@ -89,15 +89,15 @@ export class NativeRunner implements ModelRunner {
 
   run(input: RunInput): Promise<RunOutput> {
     return this.#guard.exclusive(async () => {
-      assertRunInput(input, this.numSlots, this.manifest.sizes.vocabSize);
+      assertRunInput(input, this.numSlots, this.manifest);
       const { args, output, host } = this.#bindings.bind(input);
-      const numTokens = input.numSequences * input.numSteps;
+      const numTokens = numTokensOf(input);
       const isShort = this.#times.isShort(numTokens);
       if (isShort) await new Promise(setImmediate); // the event loop's turn, before it is held up
       const startedAtMs = this.#now();
       const { api } = this.#session;
       const run = async (args: RunArguments) => (isShort ? api.runBlocking(args) : api.run(args));
-      if (this.#graphs && isWholeStep(input)) await this.#graphs.run(input.numSequences, host, args, run);
+      if (this.#graphs && isWholeStep(input)) await this.#graphs.run(input.lengths.length, host, args, run);
       else await run(args);
       this.#times.record(numTokens, this.#now() - startedAtMs);
       return output;
@@ -137,6 +137,6 @@ export class NativeRunner implements ModelRunner {
 }
 
 /** A step of the first slots with a row of logits for each: what decoding makes again and again, in few shapes. */
-function isWholeStep({ firstSlot, numSequences, numSteps, logitRows }: RunInput): boolean {
-  return firstSlot === 0 && numSteps === 1 && logitRows.length === numSequences;
+function isWholeStep(input: RunInput): boolean {
+  return input.firstSlot === 0 && isSingleStep(input) && input.logitRows.length === input.lengths.length;
 }

@@ -5,7 +5,7 @@
 import path from "node:path";
 import { DenseMambaError } from "../../errors.ts";
 import type { Manifest } from "../../model/artifact.ts";
-import { checkGraphNames } from "../graph-names.ts";
+import { checkGraphNames, type GraphSteps } from "../graph-names.ts";
 import { kernelsFor } from "../kernels-for.ts";
 import { SESSION_CONFIG } from "../session-config.ts";
 import { mayCapture } from "./cuda-graphs.ts";
@@ -64,7 +64,11 @@ export class NativeSession {
       const runOptions = own(api.createRunOptions(options.device === "cuda" ? NO_CAPTURE : {}));
       const isEmulated = kernels?.instructionSet === "emulated"; // on ONNX Runtime's CPU provider
       const hasDevice = options.device === "cuda" && !isEmulated;
-      const load = async (graph: string, cuda: Readonly<Record<string, string>> = {}): Promise<Handle> => {
+      const load = async (
+        graph: string,
+        steps: GraphSteps,
+        cuda: Readonly<Record<string, string>> = {},
+      ): Promise<Handle> => {
         const sessionOptions = api.createSessionOptions({
           numThreads: options.numThreads,
           cuda: hasDevice ? { ...CUDA_CONFIG, ...cuda } : undefined,
@@ -74,25 +78,25 @@ export class NativeSession {
         try {
           const file = path.resolve(options.artifactDir, graph);
           const session = own(await api.createSession(env, file, sessionOptions));
-          checkGraphNames(manifest.state, api.sessionNames(session));
+          checkGraphNames(manifest, steps, api.sessionNames(session));
           return session;
         } finally {
           api.release(sessionOptions);
         }
       };
-      const session = await load(manifest.graph);
+      const session = await load(manifest.graph, "any");
       const { decodeGraph } = manifest;
       let capturesSteps = kernels?.memory !== undefined && mayCapture(manifest);
       let decodeSession: Handle | undefined;
       if (capturesSteps) {
-        decodeSession = await load(decodeGraph!, CAPTURE).catch((error: unknown) => {
+        decodeSession = await load(decodeGraph!, "one", CAPTURE).catch((error: unknown) => {
           // It refuses a graph of which a node runs on the CPU.
           if (!(error instanceof DenseMambaError) || error.code !== "invalid_artifact") throw error;
           capturesSteps = false;
           return undefined;
         });
       }
-      if (decodeGraph !== undefined) decodeSession ??= await load(decodeGraph);
+      if (decodeGraph !== undefined) decodeSession ??= await load(decodeGraph, "one");
       const stateMemoryInfo = kernels?.memory && hasDevice ? own(api.createCudaMemoryInfo()) : memoryInfo;
       const handles = { env, memoryInfo, stateMemoryInfo, runOptions, session };
       return new NativeSession(api, handles, decodeSession, { memory: kernels?.memory, capturesSteps });
@@ -119,8 +123,11 @@ export class NativeSession {
     this.#decodeSession = decodeSession;
   }
 
-  sessionFor(numSteps: number): Handle {
-    return numSteps === 1 && this.#decodeSession !== undefined ? this.#decodeSession : this.#session;
+  /** The graph to run, and whose names it has. */
+  graphFor(isSingleStep: boolean): { readonly session: Handle; readonly steps: GraphSteps } {
+    return isSingleStep && this.#decodeSession !== undefined
+      ? { session: this.#decodeSession, steps: "one" }
+      : { session: this.#session, steps: "any" };
   }
 
   /** No run may be in flight, and every tensor must have been released. */

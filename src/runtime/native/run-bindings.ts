@@ -4,8 +4,8 @@
  */
 import { strict as assert } from "node:assert";
 import { type Manifest, NUM_CANDIDATES } from "../../model/artifact.ts";
-import { FIXED_OUTPUTS, graphNames } from "../graph-names.ts";
-import { graphRows, writeInt64 } from "../run-input.ts";
+import { FIXED_OUTPUTS, type GraphSteps, graphNames } from "../graph-names.ts";
+import { graphRows, isSingleStep, numTokensOf, writeInt64 } from "../run-input.ts";
 import type { RunInput, RunOutput } from "../runner.ts";
 import type { SlotStates } from "../slot-states.ts";
 import type { HostTensors } from "./cuda-graphs.ts";
@@ -18,8 +18,7 @@ import { StateValues, TensorBuffer } from "./tensor-values.ts";
 /** What the arrays point at now, and the views of it. */
 interface Bound {
   readonly firstSlot: number;
-  readonly numSequences: number;
-  readonly numSteps: number;
+  readonly lengths: readonly number[];
   readonly args: RunArguments;
   readonly tokenIds: BigInt64Array;
   readonly logitRows: BigInt64Array;
@@ -31,14 +30,13 @@ interface Bound {
 
 export class RunBindings {
   readonly #session: NativeSession;
-  readonly #inputNames: NameArray;
-  readonly #inputs: PointerArray;
-  readonly #outputNames: NameArray;
-  readonly #outputs: PointerArray;
+  readonly #arrays: Readonly<Record<GraphSteps, ArgumentArrays>>;
+  readonly #takesLengths: boolean;
   readonly states: StateValues;
   readonly #vocabSize: number;
   readonly #numCandidates: number;
   readonly #tokenIds: TensorBuffer<"int64">;
+  readonly #lengths: TensorBuffer<"int64">;
   readonly #logitRows: TensorBuffer<"int64">;
   readonly #temperatures: TensorBuffer<"float32">;
   readonly #logits: TensorBuffer<"float32">;
@@ -55,7 +53,9 @@ export class RunBindings {
     this.#vocabSize = manifest.sizes.vocabSize;
     this.#numCandidates = Math.min(NUM_CANDIDATES, this.#vocabSize);
     this.states = new StateValues(api, stateMemoryInfo, states);
+    this.#takesLengths = manifest.takesLengths ?? false;
     this.#tokenIds = new TensorBuffer(api, memoryInfo, "int64", numSlots);
+    this.#lengths = new TensorBuffer(api, memoryInfo, "int64", numSlots);
     this.#logitRows = new TensorBuffer(api, memoryInfo, "int64", numSlots);
     this.#temperatures = new TensorBuffer(api, memoryInfo, "float32", numSlots);
     this.#logits = new TensorBuffer(api, memoryInfo, "float32", numSlots * this.#vocabSize);
@@ -63,12 +63,8 @@ export class RunBindings {
     this.#topIds = new TensorBuffer(api, memoryInfo, "int64", numSlots * this.#numCandidates);
     this.#logSumExp = new TensorBuffer(api, memoryInfo, "float32", numSlots);
     this.#temperedLogSumExp = new TensorBuffer(api, memoryInfo, "float32", numSlots);
-    const { inputs, outputs } = graphNames(manifest.state);
     this.#session = session;
-    this.#inputNames = new NameArray(inputs);
-    this.#inputs = new PointerArray(inputs.length);
-    this.#outputNames = new NameArray(outputs);
-    this.#outputs = new PointerArray(outputs.length);
+    this.#arrays = { any: argumentArrays(manifest, "any"), one: argumentArrays(manifest, "one") };
   }
 
   /**
@@ -94,6 +90,7 @@ export class RunBindings {
     this.#bound = undefined;
     this.states.release();
     this.#tokenIds.release();
+    this.#lengths.release();
     this.#logitRows.release();
     this.#temperatures.release();
     this.#logits.release();
@@ -103,14 +100,21 @@ export class RunBindings {
     this.#temperedLogSumExp.release();
   }
 
-  #rebind({ firstSlot, numSequences, numSteps, logitRows }: RunInput): Bound {
+  #rebind(input: RunInput): Bound {
+    const { firstSlot, lengths, logitRows } = input;
+    const numSequences = lengths.length;
+    const numTokens = numTokensOf(input);
+    const { session, steps } = this.#session.graphFor(isSingleStep(input));
+    const arrays = this.#arrays[steps];
+    const isRagged = this.#takesLengths && steps === "any";
     const numRows = logitRows.length;
     const numGraphRows = Math.max(1, numRows); // see `graphRows`
     const states = this.states.range(firstSlot, numSequences);
     const inputs = [
-      [this.#tokenIds, [numSequences, numSteps]],
+      [this.#tokenIds, isRagged ? [1, numTokens] : [numSequences, lengths[0]!]],
       [this.#logitRows, [numGraphRows]],
       [this.#temperatures, [numGraphRows]],
+      ...(isRagged ? [[this.#lengths, [numSequences]] as const] : []),
     ] as const;
     const outputs = [
       [this.#logits, [numGraphRows, this.#vocabSize]],
@@ -119,27 +123,24 @@ export class RunBindings {
       [this.#logSumExp, [numGraphRows]],
       [this.#temperedLogSumExp, [numGraphRows]],
     ] as const;
-    setPointers(this.#inputs, [...inputs.map(([buffer, shape]) => buffer.value(shape)), ...states]);
+    setPointers(arrays.inputs, [...inputs.map(([buffer, shape]) => buffer.value(shape)), ...states]);
     // In place: each `present` is its `past`.
-    setPointers(this.#outputs, [...outputs.map(([buffer, shape]) => buffer.value(shape)), ...states]);
+    setPointers(arrays.outputs, [...outputs.map(([buffer, shape]) => buffer.value(shape)), ...states]);
+    if (isRagged) writeInt64(this.#lengths.view(numSequences), lengths);
     return {
       firstSlot,
-      numSequences,
-      numSteps,
+      lengths: Array.from(lengths),
       args: {
-        session: this.#session.sessionFor(numSteps),
+        session,
         runOptions: this.#session.runOptions,
-        inputNames: this.#inputNames,
-        inputs: this.#inputs,
-        outputNames: this.#outputNames,
-        outputs: this.#outputs,
+        ...arrays,
         firstOutput: numRows === 0 ? FIXED_OUTPUTS.length : 0,
       },
       host: {
         inputs: inputs.map(([buffer, shape]) => buffer.tensor(shape)),
         outputs: outputs.map(([buffer, shape]) => buffer.tensor(shape)),
       },
-      tokenIds: this.#tokenIds.view(numSequences * numSteps),
+      tokenIds: this.#tokenIds.view(numTokens),
       logitRows: this.#logitRows.view(numGraphRows),
       temperatures: this.#temperatures.view(numGraphRows),
       output: {
@@ -157,10 +158,22 @@ export class RunBindings {
 function isSameShape(bound: Bound, input: RunInput): boolean {
   return (
     bound.firstSlot === input.firstSlot &&
-    bound.numSequences === input.numSequences &&
-    bound.numSteps === input.numSteps &&
-    bound.output.numRows === input.logitRows.length
+    bound.output.numRows === input.logitRows.length &&
+    bound.lengths.length === input.lengths.length &&
+    bound.lengths.every((length, index) => length === input.lengths[index])
   );
+}
+
+type ArgumentArrays = Pick<RunArguments, "inputNames" | "inputs" | "outputNames" | "outputs">;
+
+function argumentArrays(manifest: Manifest, steps: GraphSteps): ArgumentArrays {
+  const { inputs, outputs } = graphNames(manifest, steps);
+  return {
+    inputNames: new NameArray(inputs),
+    inputs: new PointerArray(inputs.length),
+    outputNames: new NameArray(outputs),
+    outputs: new PointerArray(outputs.length),
+  };
 }
 
 function setPointers(array: PointerArray, values: readonly Handle[]): void {

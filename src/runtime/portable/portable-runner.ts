@@ -75,8 +75,9 @@ export class PortableRunner implements ModelRunner {
 
   run(input: RunInput): Promise<RunOutput> {
     return this.#guard.exclusive(() => {
-      assertRunInput(input, this.numSlots, this.manifest.sizes.vocabSize);
-      const { firstSlot, numSequences, numSteps } = input;
+      assertRunInput(input, this.numSlots, this.manifest);
+      const { firstSlot, lengths } = input;
+      const [numSequences, numSteps] = [lengths.length, lengths[0]!]; // its artifacts take no lengths: all are the same
       const numRows = input.logitRows.length;
       const rows = graphRows(input);
       const tokenIds = toInt64(input.tokenIds);

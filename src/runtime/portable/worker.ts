@@ -6,7 +6,7 @@ import { strict as assert } from "node:assert";
 import { parentPort, workerData } from "node:worker_threads";
 import { env, InferenceSession, type OnnxValue, Tensor } from "onnxruntime-node";
 import { DenseMambaError } from "../../errors.ts";
-import { checkGraphNames, FIXED_OUTPUTS } from "../graph-names.ts";
+import { checkGraphNames, FIXED_OUTPUTS, type GraphSteps } from "../graph-names.ts";
 import type { RunOutput } from "../runner.ts";
 import { SESSION_CONFIG } from "../session-config.ts";
 import { SlotStates, slotRange } from "../slot-states.ts";
@@ -31,12 +31,12 @@ interface Sessions {
 async function openSessions(settings: WorkerSettings): Promise<Sessions> {
   const { modelPath, decodeModelPath } = settings;
   return {
-    any: await openSession(settings, modelPath),
-    one: decodeModelPath === undefined ? undefined : await openSession(settings, decodeModelPath),
+    any: await openSession(settings, modelPath, "any"),
+    one: decodeModelPath === undefined ? undefined : await openSession(settings, decodeModelPath, "one"),
   };
 }
 
-async function openSession(settings: WorkerSettings, modelPath: string): Promise<InferenceSession> {
+async function openSession(settings: WorkerSettings, modelPath: string, steps: GraphSteps): Promise<InferenceSession> {
   const { manifest, numThreads, device } = settings;
   let session: InferenceSession;
   try {
@@ -56,7 +56,7 @@ async function openSession(settings: WorkerSettings, modelPath: string): Promise
     }
     throw new DenseMambaError("invalid_artifact", `ONNX Runtime: ${reason}`);
   }
-  checkGraphNames(manifest.state, { inputs: session.inputNames, outputs: session.outputNames });
+  checkGraphNames(manifest, steps, { inputs: session.inputNames, outputs: session.outputNames });
   return session;
 }
 

@@ -24,7 +24,7 @@ export interface EngineLimits {
   readonly maxBatch: number;
   /** Sequences waiting for a slot. */
   readonly maxQueue: number;
-  /** The most prompt tokens read between two decode steps. */
+  /** The most prompt tokens that a step reads. */
   readonly prefillChunk: number;
   /** How long reading them may hold up running streams, in steps of theirs. Default: as long as it takes. */
   readonly maxStall?: number;
@@ -53,8 +53,6 @@ export interface EngineLoad {
 
 /** After so many failed openings in a row those waiting are told; the engine goes on trying. */
 const MAX_FAILED_OPENINGS = 5;
-/** Bounds the logits of a prompt with log-probabilities: they are V floats a token. */
-const MAX_PROMPT_LOGITS_BYTES = 32 * 2 ** 20;
 const STARTING_RETRY_MS = 1000;
 /** The longest that Node's timers count. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
@@ -93,9 +91,10 @@ export class Engine {
     this.#now = now;
     this.#random = random;
     this.#sleep = sleep;
-    this.#scheduler = new Scheduler(limits);
+    this.#scheduler = new Scheduler(limits.maxBatch);
     this.#loop = new StepLoop({
       scheduler: this.#scheduler,
+      prefillChunk: limits.prefillChunk,
       pace: new ChunkPace({ maxChunk: limits.prefillChunk, maxStall: limits.maxStall ?? Number.POSITIVE_INFINITY }),
       now,
       finish: (sequence, state) => this.#finish(sequence, state),
@@ -139,7 +138,6 @@ export class Engine {
     const manifest = this.#checkOpen();
     for (const request of requests) validateRequest(request, manifest);
     this.#checkRoom(requests.length);
-    const maxLogitRows = Math.floor(MAX_PROMPT_LOGITS_BYTES / (manifest.sizes.vocabSize * 4));
     const sequences = requests.map(
       (request) =>
         new LiveSequence({
@@ -147,8 +145,6 @@ export class Engine {
           request,
           seed: Math.floor(this.#random() * 2 ** 53),
           scratch: this.#scratch,
-          maxLogitRows: Math.max(1, maxLogitRows),
-          maxPassSteps: manifest.maxPassSteps ?? Number.POSITIVE_INFINITY,
           arrivedAtMs: this.#now(),
           onEnding: (sequence) => this.#onEnding(sequence),
         }),

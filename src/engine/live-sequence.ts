@@ -29,10 +29,6 @@ export interface LiveSequenceOptions {
   /** For a request that brings none. */
   readonly seed: number;
   readonly scratch: SamplingScratch;
-  /** Rows of logits that one run may return for this sequence's prompt. */
-  readonly maxLogitRows: number;
-  /** Prompt tokens that one run of the model may read. */
-  readonly maxPassSteps: number;
   readonly arrivedAtMs: number;
   /** Called when it is to leave at the next step boundary: `ending` has been set (the first one stays), or it is parked. */
   readonly onEnding: (sequence: LiveSequence) => void;
@@ -48,8 +44,6 @@ export class LiveSequence implements Sequence, Schedulable {
   scheduledAtMs: number | undefined;
 
   readonly #sampler: Sampler;
-  /** Prompt tokens that one run may read. */
-  readonly #maxRunTokens: number;
   readonly #onEnding: (sequence: LiveSequence) => void;
   readonly #arrivedAtMs: number;
   /** Tokens to read before the first one is sampled: what `resume` left unread, then the prompt. */
@@ -78,8 +72,6 @@ export class LiveSequence implements Sequence, Schedulable {
     this.request = request;
     this.events = new EventQueue(this.#abort);
     this.temperature = graphTemperature(sampling);
-    const maxRows = request.numPromptLogprobs === undefined ? Number.POSITIVE_INFINITY : options.maxLogitRows;
-    this.#maxRunTokens = Math.min(options.maxPassSteps, maxRows);
     this.#onEnding = options.onEnding;
     this.#arrivedAtMs = options.arrivedAtMs;
     this.#feed = resume === undefined ? promptIds : resume.tokenIds.slice(resume.position).concat(promptIds);
@@ -114,7 +106,11 @@ export class LiveSequence implements Sequence, Schedulable {
   /** The most prompt tokens that it may read in one run: as far as the next checkpoint. */
   get maxChunk(): number {
     const checkpoint = this.#checkpoints[0];
-    return checkpoint === undefined ? this.#maxRunTokens : Math.min(this.#maxRunTokens, checkpoint - this.#position);
+    return checkpoint === undefined ? Number.POSITIVE_INFINITY : checkpoint - this.#position;
+  }
+
+  get isScored(): boolean {
+    return this.request.numPromptLogprobs !== undefined;
   }
 
   /** What is left to read is one token whose logits count: a decode step does that, beside all others. */
@@ -185,8 +181,11 @@ export class LiveSequence implements Sequence, Schedulable {
     return rows;
   }
 
-  /** The next `numTokens` tokens have been read; `output` holds the rows of `chunkLogitRows`, from `firstRow` on. */
-  afterChunk(numTokens: number, output: RunOutput, nowMs: number, firstRow = 0): void {
+  /**
+   * The next `numTokens` tokens have been read; `output` holds the rows of `chunkLogitRows`, from `firstRow` on.
+   * @returns the first row behind them
+   */
+  afterChunk(numTokens: number, output: RunOutput, nowMs: number, firstRow = 0): number {
     const start = this.#numFed;
     this.#numFed += numTokens;
     this.#position += numTokens;
@@ -196,11 +195,12 @@ export class LiveSequence implements Sequence, Schedulable {
       if (index + 1 < this.#feed.length) this.#scorePromptToken(index + 1, output, row);
       row++;
     }
-    if (this.numUnread > 0 || this.#ending !== undefined) return;
+    if (this.numUnread > 0 || this.#ending !== undefined) return row;
     if (this.request.capture?.prompt === true) this.#held = [];
     else this.events.push(this.#promptEvent());
     if (this.request.maxTokens === 0) this.end({ reason: "length" });
     else this.#sample(output, row - 1, nowMs);
+    return row;
   }
 
   /** `nextToken` has been read; row `row` of `output` says what may follow. */

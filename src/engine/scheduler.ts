@@ -1,8 +1,8 @@
 /**
  * Decides what the next step runs. Pure logic over who waits and who sits where; runs nothing.
  *
- * A step decodes every decoding sequence by one token and reads one chunk of one prompt. Prompts take turns chunk by
- * chunk, so a short one is not stuck behind a long one, and a long one costs running streams one chunk a step.
+ * A step decodes every decoding sequence by one token and reads some tokens of prompts. Prompts take turns: what one leaves of a
+ * step's tokens the next one takes, so a short one is not stuck behind a long one, and short ones are read together.
  */
 import { type Seated, type SlotMove, SlotTable } from "./slots.ts";
 
@@ -11,30 +11,39 @@ export interface Schedulable extends Seated {
   readonly numUnread: number;
   /** The most prompt tokens it may read in one run. */
   readonly maxChunk: number;
+  /** Every token that it reads gets logits, not the last one alone. */
+  readonly isScored: boolean;
+}
+
+/** The next tokens of one prompt. */
+export interface Chunk<T> {
+  readonly sequence: T;
+  readonly numTokens: number;
 }
 
 export interface StepPlan<T> {
   /** Slots [0, numDecoding) decode. */
   readonly numDecoding: number;
-  readonly prefill: { readonly sequence: T; readonly numTokens: number } | undefined;
+  /** What is read of prompts, in the order of their slots. */
+  readonly chunks: readonly Chunk<T>[];
 }
 
-export interface SchedulerLimits {
-  readonly maxBatch: number;
-  /** The most prompt tokens a step reads. */
-  readonly prefillChunk: number;
+/** Of what a step reads of prompts. */
+export interface PromptLimits {
+  readonly maxTokens: number;
+  readonly maxPrompts: number;
+  /** Tokens that get logits. */
+  readonly maxScored: number;
 }
 
 export class Scheduler<T extends Schedulable> {
   readonly slots: SlotTable<T>;
-  readonly #prefillChunk: number;
   readonly #waiting: T[] = [];
   /** Those reading their prompt; the first one's turn is next. */
   readonly #prefilling: T[] = [];
 
-  constructor({ maxBatch, prefillChunk }: SchedulerLimits) {
+  constructor(maxBatch: number) {
     this.slots = new SlotTable(maxBatch);
-    this.#prefillChunk = prefillChunk;
   }
 
   get waiting(): readonly T[] {
@@ -71,18 +80,28 @@ export class Scheduler<T extends Schedulable> {
     return sequence.slot === -1 ? [] : this.slots.remove(sequence);
   }
 
-  /**
-   * What to run now; the prompt that is read moves to the end of the rotation.
-   *
-   * @param chunkBeside the most prompt tokens to read if anyone decodes.
-   */
-  plan(chunkBeside = this.#prefillChunk): StepPlan<T> {
-    const numDecoding = this.slots.numDecoding;
-    const sequence = this.#prefilling.shift();
-    if (sequence === undefined) return { numDecoding, prefill: undefined };
-    this.#prefilling.push(sequence);
-    const chunk = numDecoding === 0 ? this.#prefillChunk : chunkBeside;
-    return { numDecoding, prefill: { sequence, numTokens: Math.min(chunk, sequence.maxChunk, sequence.numUnread) } };
+  /** What to run now; those whose prompts are read move to the end of the rotation. */
+  plan({ maxTokens, maxPrompts, maxScored }: PromptLimits): StepPlan<T> {
+    const chunks: Chunk<T>[] = [];
+    let [numTokens, numScored] = [0, 0];
+    for (const sequence of this.#prefilling) {
+      if (chunks.length === maxPrompts || numTokens === maxTokens) break;
+      const { isScored, maxChunk, numUnread } = sequence;
+      const room = isScored ? Math.min(maxTokens - numTokens, maxScored - numScored) : maxTokens - numTokens;
+      const size = Math.min(room, maxChunk, numUnread);
+      if (size === 0) continue;
+      chunks.push({ sequence, numTokens: size });
+      numTokens += size;
+      if (isScored) numScored += size;
+    }
+    for (const { sequence } of chunks) {
+      drop(this.#prefilling, sequence);
+      this.#prefilling.push(sequence);
+    }
+    return {
+      numDecoding: this.slots.numDecoding,
+      chunks: chunks.toSorted((a, b) => a.sequence.slot - b.sequence.slot),
+    };
   }
 }
 

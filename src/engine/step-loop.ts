@@ -3,15 +3,18 @@
  * slots (`#settle`). Knows one runner at a time and nothing of its faults: whatever the runner throws ends the loop.
  */
 import { strict as assert } from "node:assert";
-import type { ModelRunner } from "../runtime/runner.ts";
+import type { Manifest } from "../model/artifact.ts";
+import type { ModelRunner, RunOutput } from "../runtime/runner.ts";
 import type { ChunkPace } from "./chunk-pace.ts";
 import type { LiveSequence } from "./live-sequence.ts";
-import { PassInputs } from "./pass-inputs.ts";
-import type { Scheduler } from "./scheduler.ts";
+import { type Pass, PassInputs, passesOf } from "./pass-inputs.ts";
+import type { PromptLimits, Scheduler } from "./scheduler.ts";
 import type { SlotMove } from "./slots.ts";
 
 export interface StepLoopOptions {
   readonly scheduler: Scheduler<LiveSequence>;
+  /** The most prompt tokens that a step reads. */
+  readonly prefillChunk: number;
   readonly pace: ChunkPace;
   /** Monotonic, in milliseconds. */
   readonly now: () => number;
@@ -21,6 +24,9 @@ export interface StepLoopOptions {
   /** Nobody runs or waits. True: leave the loop; false: wait to be woken. */
   readonly onIdle: () => boolean;
 }
+
+/** Bounds the logits of prompts with log-probabilities: they are V floats a token. */
+const MAX_PROMPT_LOGITS_BYTES = 32 * 2 ** 20;
 
 export class StepLoop {
   readonly #options: StepLoopOptions;
@@ -60,36 +66,51 @@ export class StepLoop {
       const startedAtMs = now();
       while (this.#mustSettle) await this.#settle(runner);
       if (scheduler.isIdle) continue;
-      const { numDecoding, prefill } = scheduler.plan(pace.size);
-      assert(numDecoding > 0 || prefill !== undefined, "whoever is admitted has something to run");
+      const plan = scheduler.plan(this.#promptLimits(runner.manifest));
+      const { numDecoding } = plan;
+      assert(numDecoding > 0 || plan.chunks.length > 0, "whoever is admitted has something to run");
+      const numToRead = scheduler.slots.seated.slice(0, numDecoding).filter(({ numUnread }) => numUnread > 0).length;
+      const numPromptTokens = plan.chunks.reduce((sum, { numTokens }) => sum + numTokens, 0);
 
       // NOTE: nothing is awaited between the end of one run and the start of the next. Events pushed here reach their
       // consumers as microtasks, that is, once the next run is under way: text and sockets cost no time between runs.
-      let numPromptTokens = prefill?.numTokens ?? 0;
-      let numDecodeTokens = 0;
-      if (numDecoding > 0) {
-        const { seated } = scheduler.slots;
-        const output = await runner.run(this.#inputs.decode(seated, numDecoding));
-        const nowMs = now();
-        pace.recordDecode(nowMs - startedAtMs);
-        for (let slot = 0; slot < numDecoding; slot++) {
-          const sequence = seated[slot]!;
-          if (sequence.numUnread === 0) numDecodeTokens++;
-          else numPromptTokens++;
-          sequence.afterDecode(output, slot, nowMs);
-          if (sequence.needsPromptState || sequence.needsCheckpoint) this.#mustSettle = true;
-        }
+      const runningSinceMs = now();
+      for (const pass of passesOf(plan, runner.manifest.takesLengths ?? false)) {
+        const output = await runner.run(this.#inputs.of(pass, scheduler.slots.seated));
+        this.#afterPass(pass, output, now());
       }
-      if (prefill !== undefined) {
-        const { sequence, numTokens } = prefill;
-        const chunkStartedAtMs = now();
-        const output = await runner.run(this.#inputs.prefill(sequence, numTokens));
-        const nowMs = now();
-        if (numDecoding > 0) pace.recordChunk(numTokens, nowMs - chunkStartedAtMs);
-        sequence.afterChunk(numTokens, output, nowMs);
-        if (sequence.canDecode || sequence.needsCheckpoint) this.#mustSettle = true;
-      }
-      onStep({ durationMs: now() - startedAtMs, numPromptTokens, numDecodeTokens });
+      pace.record({ numDecoding, numPromptTokens, durationMs: now() - runningSinceMs });
+      onStep({
+        durationMs: now() - startedAtMs,
+        numPromptTokens: numPromptTokens + numToRead,
+        numDecodeTokens: numDecoding - numToRead,
+      });
+    }
+  }
+
+  #promptLimits({ maxPassSteps = Number.POSITIVE_INFINITY, takesLengths, sizes }: Manifest): PromptLimits {
+    const { scheduler, pace, prefillChunk } = this.#options;
+    const { numDecoding } = scheduler.slots;
+    const inPass = takesLengths ? maxPassSteps - numDecoding : maxPassSteps;
+    const wanted = numDecoding === 0 ? prefillChunk : pace.size(numDecoding);
+    return {
+      maxTokens: Math.min(wanted, Math.max(1, inPass)),
+      maxPrompts: takesLengths ? Number.POSITIVE_INFINITY : 1,
+      maxScored: Math.max(1, Math.floor(MAX_PROMPT_LOGITS_BYTES / (sizes.vocabSize * 4))),
+    };
+  }
+
+  #afterPass({ numDecoding, chunks }: Pass, output: RunOutput, nowMs: number): void {
+    const { seated } = this.#options.scheduler.slots;
+    let row = 0;
+    for (; row < numDecoding; row++) {
+      const sequence = seated[row]!;
+      sequence.afterDecode(output, row, nowMs);
+      if (sequence.needsPromptState || sequence.needsCheckpoint) this.#mustSettle = true;
+    }
+    for (const { sequence, numTokens } of chunks) {
+      row = sequence.afterChunk(numTokens, output, nowMs, row);
+      if (sequence.canDecode || sequence.needsCheckpoint) this.#mustSettle = true;
     }
   }
 

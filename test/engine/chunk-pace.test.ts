@@ -1,18 +1,22 @@
-/** The size of chunks beside running streams, on machines whose chunks take so long for so many tokens. */
+/** The size of chunks beside running streams, on machines whose steps take so long for so many tokens. */
 import { describe, expect, it } from "vitest";
 import { ChunkPace } from "../../src/engine/chunk-pace.ts";
 
 const DECODE_MS = 2;
+const NUM_DECODING = 4;
 
-/** Reads with it for a while. @returns the last sizes */
+/** A step as `pace` wants it, taking `chunkMs` longer than decoding alone. @returns what it read */
+function step(pace: ChunkPace, chunkMs: (numTokens: number) => number, numDecoding = NUM_DECODING): number {
+  const numPromptTokens = pace.size(numDecoding);
+  const readingMs = numPromptTokens === 0 ? 0 : chunkMs(numPromptTokens);
+  pace.record({ numDecoding, numPromptTokens, durationMs: DECODE_MS + readingMs });
+  return numPromptTokens;
+}
+
+/** Reads with it for a while. @returns the last sizes, without looks */
 function settle(pace: ChunkPace, chunkMs: (numTokens: number) => number, numSteps = 100): number[] {
-  const sizes: number[] = [];
-  for (let step = 0; step < numSteps; step++) {
-    pace.recordDecode(DECODE_MS);
-    pace.recordChunk(pace.size, chunkMs(pace.size));
-    sizes.push(pace.size);
-  }
-  return sizes.slice(-20);
+  const sizes = Array.from({ length: numSteps }, () => step(pace, chunkMs));
+  return sizes.slice(-20).filter((size) => size > 0);
 }
 
 describe("a pace of 1.5 steps", () => {
@@ -44,23 +48,54 @@ describe("a pace of 1.5 steps", () => {
   it("is hardly moved by a single accident, nor by a prompt's short end", () => {
     const one = pace();
     const before = settle(one, (n) => 0.1 * n).at(-1)!;
-    one.recordDecode(500);
-    one.recordChunk(one.size, 0.1 * one.size);
-    expect(one.size).toBeLessThan(before * 1.5);
-    one.recordChunk(one.size, 500);
-    expect(one.size).toBeGreaterThan(before / 2);
-    const after = one.size;
-    one.recordChunk(1, 0.01);
-    expect(one.size).toBe(after);
+    one.record({ numDecoding: NUM_DECODING, numPromptTokens: 0, durationMs: 500 });
+    step(one, (n) => 0.1 * n);
+    expect(one.size(NUM_DECODING)).toBeLessThan(before * 1.5);
+    step(one, () => 500);
+    expect(one.size(NUM_DECODING)).toBeGreaterThan(before / 2);
+    const after = one.size(NUM_DECODING);
+    one.record({ numDecoding: NUM_DECODING, numPromptTokens: 1, durationMs: 0.01 });
+    expect(one.size(NUM_DECODING)).toBe(after);
+  });
+
+  it("looks how long so many take to decode before it reads beside them, and now and then again", () => {
+    const one = pace();
+    expect([1, 2, 1, 2].map((numDecoding) => step(one, (n) => 0.1 * n, numDecoding) === 0)).toEqual([
+      true,
+      true,
+      false,
+      false,
+    ]);
+    const sizes = Array.from({ length: 200 }, () => step(one, (n) => 0.1 * n));
+    expect(sizes.filter((size) => size === 0)).toHaveLength(4);
+  });
+
+  it("reads less beside fewer, whose steps are shorter", () => {
+    const one = pace();
+    const durations = new Map([
+      [1, 1],
+      [32, 10],
+    ]);
+    const settled = [32, 1, 32].map((numDecoding) => {
+      let size = 0;
+      for (let i = 0; i < 40; i++) {
+        const numPromptTokens = one.size(numDecoding);
+        one.record({ numDecoding, numPromptTokens, durationMs: durations.get(numDecoding)! + 0.1 * numPromptTokens });
+        if (numPromptTokens > 0) size = numPromptTokens;
+      }
+      return size;
+    });
+    expect(settled).toEqual([128, expect.toSatisfy((size: number) => size >= 8 && size <= 16), 128]);
   });
 });
 
 it("reads as much as it may where no pace is asked for", () => {
   const pace = new ChunkPace({ maxChunk: 128, maxStall: Number.POSITIVE_INFINITY });
-  expect(pace.size).toBe(128);
+  expect(pace.size(NUM_DECODING)).toBe(128);
   expect(settle(pace, (n) => n * 10).at(-1)).toBe(128);
 });
 
 it("never asks for more than the largest chunk", () => {
-  expect(new ChunkPace({ maxChunk: 3, maxStall: 2 }).size).toBe(3);
+  const pace = new ChunkPace({ maxChunk: 3, maxStall: 2 });
+  expect(settle(pace, () => 0.01).at(-1)).toBe(3);
 });

@@ -143,6 +143,23 @@ describe("among strangers", () => {
   });
 });
 
+describe("a runner that takes lengths", () => {
+  const prompts = [[9], [1, 2, 3], [4, 5], [6, 7, 8, 9, 10]];
+  const given = prompts.map((promptIds) => request({ promptIds, sampling: sampled, maxTokens: 3 }));
+
+  test.each([
+    [true, ["1 3 2 3", "1 1 1 2", "1 1 1 1", "1"]],
+    [false, ["1", "3", "1 1", "2", "1 1 1", "5", "1 1", "1"]],
+  ])("reads short prompts in one run with those that decode (%s)", async (takesLengths, expected) => {
+    const { engine, runners } = await startEngine({ takesLengths, prefillChunk: 8 });
+    const outcomes = await Promise.all(engine.submit(given).map((sequence) => gather(sequence)));
+    expect(outcomes.map(({ tokenIds }) => tokenIds)).toEqual(given.map((one) => tokensAlone(one)));
+    const runs = runners[0]!.calls.flatMap((call) => (call.type === "run" ? [call.input.lengths] : []));
+    expect(runs.map((lengths) => Array.from(lengths).join(" "))).toEqual(expected);
+    expect(runners[0]!.breaches).toEqual([]);
+  });
+});
+
 describe("a model's bound on the steps of a pass", () => {
   test("holds where chunks could be larger", async () => {
     const promptIds = Array.from({ length: 40 }, (_, i) => i % 29);

@@ -177,6 +177,12 @@ async function play(actions: readonly Action[], options: HarnessOptions): Promis
 }
 
 test("whatever clients and faults do, each sequence ends once, gives what it gives alone, and leaves no slot in use", async () => {
-  const limits = fc.record({ maxBatch: fc.integer({ min: 1, max: 5 }), prefillChunk: fc.integer({ min: 1, max: 6 }) });
-  await fc.assert(fc.asyncProperty(fc.array(action, { minLength: 1, maxLength: 25 }), limits, play), { numRuns: 150 });
+  const options = fc.record({
+    maxBatch: fc.integer({ min: 1, max: 5 }),
+    prefillChunk: fc.integer({ min: 1, max: 6 }),
+    maxStall: fc.constantFrom(0.5, Number.POSITIVE_INFINITY),
+    takesLengths: fc.boolean(),
+    maxPassSteps: fc.integer({ min: 6, max: 9 }),
+  });
+  await fc.assert(fc.asyncProperty(fc.array(action, { minLength: 1, maxLength: 25 }), options, play), { numRuns: 200 });
 }, 120_000);

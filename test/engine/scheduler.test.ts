@@ -3,24 +3,39 @@ import { describe, expect, test } from "vitest";
 import { Scheduler } from "../../src/engine/scheduler.ts";
 import { type SlotMove, SlotTable } from "../../src/engine/slots.ts";
 
-const limits = { maxBatch: 3, prefillChunk: 8 };
+const LIMITS = { maxTokens: 8, maxPrompts: Number.POSITIVE_INFINITY, maxScored: 5 };
 
-function waiting(name: string, numUnread: number, maxChunk = 1000) {
-  return { name, slot: -1, numUnread, maxChunk };
+function waiting(name: string, numUnread: number, maxChunk = Number.POSITIVE_INFINITY, isScored = false) {
+  return { name, slot: -1, numUnread, maxChunk, isScored };
 }
 
-/** Runs the plan's prefill and names what it was. */
-function prefillOnce(scheduler: Scheduler<ReturnType<typeof waiting>>): string {
-  const { prefill } = scheduler.plan();
-  if (prefill === undefined) return "-";
-  prefill.sequence.numUnread -= prefill.numTokens;
-  if (prefill.sequence.numUnread === 0) scheduler.promote(prefill.sequence);
-  return `${prefill.sequence.name}${prefill.numTokens}`;
+type Waiting = ReturnType<typeof waiting>;
+
+/** With all of them in slots. */
+function schedulerOf(...sequences: readonly Waiting[]): Scheduler<Waiting> {
+  const scheduler = new Scheduler<Waiting>(sequences.length);
+  for (const sequence of sequences) scheduler.enqueue(sequence);
+  for (const _ of sequences) scheduler.admit();
+  return scheduler;
+}
+
+/** Reads what the plan says and names it. */
+function readOnce(scheduler: Scheduler<Waiting>, limits = LIMITS): string {
+  const { chunks } = scheduler.plan(limits);
+  for (const { sequence, numTokens } of chunks) {
+    sequence.numUnread -= numTokens;
+    if (sequence.numUnread === 0) scheduler.promote(sequence);
+  }
+  return chunks.map(({ sequence, numTokens }) => `${sequence.name}${numTokens}`).join(" ");
+}
+
+function readTimes(scheduler: Scheduler<Waiting>, count: number, limits = LIMITS): string[] {
+  return Array.from({ length: count }, () => readOnce(scheduler, limits));
 }
 
 describe("scheduler", () => {
   test("admits first come, first served, while slots are free", () => {
-    const scheduler = new Scheduler<ReturnType<typeof waiting>>(limits);
+    const scheduler = new Scheduler<Waiting>(3);
     for (const name of ["a", "b", "c", "d"]) scheduler.enqueue(waiting(name, 1));
     const admitted = [1, 2, 3, 4].map(() => scheduler.admit()?.name);
     expect(admitted).toEqual(["a", "b", "c", undefined]);
@@ -28,48 +43,48 @@ describe("scheduler", () => {
   });
 
   test("prompts take turns, so that a short one is not stuck behind a long one", () => {
-    const scheduler = new Scheduler<ReturnType<typeof waiting>>(limits);
-    scheduler.enqueue(waiting("long", 100));
-    scheduler.enqueue(waiting("short", 10));
-    scheduler.admit();
-    scheduler.admit();
-    const order = Array.from({ length: 5 }, () => prefillOnce(scheduler));
-    expect(order).toEqual(["long8", "short8", "long8", "short2", "long8"]);
+    const one = { ...LIMITS, maxPrompts: 1 };
+    const scheduler = schedulerOf(waiting("long", 100), waiting("short", 10));
+    expect(readTimes(scheduler, 5, one)).toEqual(["long8", "short8", "long8", "short2", "long8"]);
+  });
+
+  test("what a prompt leaves of a step the next ones take, in the order of their slots", () => {
+    const scheduler = schedulerOf(waiting("a", 3), waiting("b", 2), waiting("c", 20), waiting("d", 9));
+    expect(readTimes(scheduler, 5)).toEqual(["a3 b2 c3", "d8", "c8", "c7 d1", "c2"]);
+    expect(scheduler.plan(LIMITS)).toEqual({ numDecoding: 4, chunks: [] });
   });
 
   test("chunks are smaller beside sequences that decode, if they are to keep their pace", () => {
-    const scheduler = new Scheduler<ReturnType<typeof waiting>>(limits);
-    scheduler.enqueue(waiting("a", 100));
-    scheduler.enqueue(waiting("b", 1));
-    scheduler.admit();
-    scheduler.admit();
-    expect(scheduler.plan(3).prefill?.numTokens).toBe(8);
-    expect(scheduler.plan(3).prefill?.numTokens).toBe(1);
-    scheduler.promote(scheduler.slots.seated[1]!);
-    expect(scheduler.plan(3).prefill?.numTokens).toBe(3);
-    expect(scheduler.plan(3).numDecoding).toBe(1);
+    const scheduler = schedulerOf(waiting("a", 100), waiting("b", 1));
+    expect(readOnce(scheduler, { ...LIMITS, maxPrompts: 1 })).toBe("a8");
+    expect(readOnce(scheduler, { ...LIMITS, maxTokens: 1 })).toBe("b1");
+    expect(scheduler.plan({ ...LIMITS, maxTokens: 3 })).toMatchObject({ numDecoding: 1, chunks: [{ numTokens: 3 }] });
+    expect(scheduler.plan({ ...LIMITS, maxTokens: 0 })).toEqual({ numDecoding: 1, chunks: [] });
   });
 
   test("a sequence's own limit bounds its chunks", () => {
-    const scheduler = new Scheduler<ReturnType<typeof waiting>>(limits);
-    scheduler.enqueue(waiting("a", 100, 5));
-    scheduler.admit();
-    expect(prefillOnce(scheduler)).toBe("a5");
+    const scheduler = schedulerOf(waiting("a", 100, 5), waiting("b", 100));
+    expect(readTimes(scheduler, 2)).toEqual(["a5 b3", "a5 b3"]);
   });
 
-  test("decoding sequences all decode, beside one chunk", () => {
-    const scheduler = new Scheduler<ReturnType<typeof waiting>>(limits);
-    for (const name of ["a", "b", "c"]) scheduler.enqueue(waiting(name, 3));
-    for (let i = 0; i < 3; i++) scheduler.admit();
-    prefillOnce(scheduler);
-    prefillOnce(scheduler);
-    const plan = scheduler.plan();
+  test("prompts whose tokens all get logits share a limit of their own", () => {
+    const scheduler = schedulerOf(
+      ...["a", "b"].map((name) => waiting(name, 9, Number.POSITIVE_INFINITY, true)),
+      waiting("c", 9),
+    );
+    expect(readTimes(scheduler, 4)).toEqual(["a5 c3", "b5 c3", "a4 b1 c3", "b3"]);
+  });
+
+  test("decoding sequences all decode, beside what is read", () => {
+    const scheduler = schedulerOf(waiting("a", 3), waiting("b", 3), waiting("c", 3));
+    readTimes(scheduler, 2, { ...LIMITS, maxPrompts: 1 });
+    const plan = scheduler.plan(LIMITS);
     expect(plan.numDecoding).toBe(2);
-    expect(plan.prefill?.sequence.name).toBe("c");
+    expect(plan.chunks.map(({ sequence }) => sequence.name)).toEqual(["c"]);
   });
 
   test("a sequence leaves the queue or its slot, and then nothing is left of it", () => {
-    const scheduler = new Scheduler<ReturnType<typeof waiting>>({ ...limits, maxBatch: 1 });
+    const scheduler = new Scheduler<Waiting>(1);
     const [a, b] = [waiting("a", 3), waiting("b", 3)];
     scheduler.enqueue(a);
     scheduler.enqueue(b);
@@ -77,7 +92,7 @@ describe("scheduler", () => {
     scheduler.remove(b);
     scheduler.remove(a);
     expect(scheduler.isIdle).toBe(true);
-    expect(scheduler.plan()).toEqual({ numDecoding: 0, prefill: undefined });
+    expect(scheduler.plan(LIMITS)).toEqual({ numDecoding: 0, chunks: [] });
   });
 });
 

@@ -37,7 +37,7 @@ export async function startEngine(options: HarnessOptions = {}): Promise<Harness
 }
 
 export function makeEngine(options: HarnessOptions = {}): Harness {
-  const { maxBatch = 4, maxQueue = 100, prefillChunk = 4, onOpen, sleep, ...runnerOptions } = options;
+  const { maxBatch = 4, maxQueue = 100, prefillChunk = 4, maxStall, onOpen, sleep, ...runnerOptions } = options;
   const observed = {
     runners: [] as FakeRunner[],
     steps: [] as StepReport[],
@@ -52,7 +52,7 @@ export function makeEngine(options: HarnessOptions = {}): Harness {
       observed.runners.push(runner);
       return runner;
     },
-    limits: { maxBatch, maxQueue, prefillChunk },
+    limits: { maxBatch, maxQueue, prefillChunk, ...(maxStall === undefined ? {} : { maxStall }) },
     observer: {
       onStep: (step) => observed.steps.push(step),
       onSequenceEnd: (end) => observed.ends.push(end),

@@ -16,6 +16,8 @@ export interface FakeRunnerOptions {
   readonly vocabSize?: number;
   /** Of its manifest. */
   readonly maxPassSteps?: number;
+  /** Likewise. */
+  readonly takesLengths?: boolean;
   /** Awaited within every call. By default one turn of the event loop. */
   readonly pace?: (() => Promise<unknown>) | undefined;
   /** Called before every call takes effect; throws to inject a fault, of which the state does not recover. */
@@ -88,7 +90,8 @@ export class FakeRunner implements ModelRunner {
   constructor(options: FakeRunnerOptions) {
     this.#options = options;
     this.numSlots = options.numSlots;
-    this.manifest = { ...fakeManifest(options.vocabSize ?? 29), maxPassSteps: options.maxPassSteps };
+    const { vocabSize = 29, maxPassSteps, takesLengths } = options;
+    this.manifest = { ...fakeManifest(vocabSize), maxPassSteps, takesLengths };
     // A slot nobody cleared holds somebody's past.
     this.#states = Array.from({ length: options.numSlots }, (_, slot) => fakeState().fill(0xdead0000 + slot));
   }
@@ -96,11 +99,14 @@ export class FakeRunner implements ModelRunner {
   run(input: RunInput): Promise<RunOutput> {
     const { vocabSize } = this.manifest.sizes;
     const { firstSlot, lengths } = input;
-    return this.#call({ type: "run", input }, firstSlot, firstSlot + lengths.length - 1, () => {
+    const kept = { ...input, lengths: Array.from(lengths), tokenIds: Array.from(input.tokenIds) }; // the caller's, reused
+    return this.#call({ type: "run", input: kept }, firstSlot, firstSlot + lengths.length - 1, () => {
       const slots = Array.from(lengths).flatMap((length, i) => new Array<number>(length).fill(firstSlot + i));
       if (input.tokenIds.length !== slots.length || slots.length === 0) this.breaches.push("wrong number of tokens");
       const areEqual = Array.from(lengths).every((length) => length === lengths[0]);
       if (!areEqual && !this.manifest.takesLengths) this.breaches.push("lengths are unequal");
+      if (slots.length > (this.manifest.maxPassSteps ?? Number.POSITIVE_INFINITY))
+        this.breaches.push("a pass too long");
       const all = Array.from(input.tokenIds).map((tokenId, index) => {
         const state = this.#states[slots[index]!]!;
         if (!(tokenId >= 0 && tokenId < vocabSize)) this.breaches.push(`token ${tokenId}`);

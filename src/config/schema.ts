@@ -79,9 +79,7 @@ export const configSchema = z.strictObject({
   maxQueue: integer(0, 1_000_000)
     .default(256)
     .meta({ description: "sequences that may wait; more are refused with 429" }),
-  prefillChunk: integer(1, 65_536)
-    .default(256)
-    .meta({ description: "most prompt tokens read between two decode steps" }),
+  prefillChunk: integer(1, 65_536).default(256).meta({ description: "most prompt tokens that a step reads" }),
   prefillStall: decimal(0.1, 1_000_000).default(1.5).meta({
     description: "how long reading them may hold up running streams, in steps of theirs",
     argument: "<steps>",

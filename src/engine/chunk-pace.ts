@@ -5,11 +5,15 @@
  * from steps that read nothing: some are made for that.
  */
 
-/** Of what is expected of the next run, the share that the last one has. */
-const WEIGHT = 0.25;
 /** A single measurement, which may be an accident, counts as no further from what was expected than this factor. */
 const MAX_CHANGE = 1.5;
 const FIRST_CHUNK = 8;
+/**
+ * Steps of so many that decode alone are known by the shortest of their last so many: the first one, of a shape that is new, and a
+ * single one among those that read, whose weights they have driven out of the caches, take up to three times as long.
+ */
+const NUM_REMEMBERED = 8;
+const NUM_FIRST_LOOKS = 2;
 /** After so many steps that read prompts, one shows what decoding takes without. */
 const STEPS_BETWEEN_LOOKS = 64;
 /** Above this, sizes are multiples of it: each is a shape of its own to the runner. */
@@ -23,7 +27,8 @@ export interface ChunkPaceOptions {
 
 /** What is known of steps of so many sequences that decode, and read nothing. */
 interface Decoding {
-  expectedMs: number;
+  /** The last ones, the oldest first. */
+  readonly durationsMs: number[];
   numStepsSince: number;
 }
 
@@ -44,7 +49,8 @@ export class ChunkPace {
   size(numDecoding: number): number {
     if (!Number.isFinite(this.#maxStall)) return this.#maxChunk;
     const known = this.#decoding.get(numDecoding);
-    return known === undefined || known.numStepsSince >= STEPS_BETWEEN_LOOKS ? 0 : this.#coarseSize;
+    if (known === undefined || known.durationsMs.length < NUM_FIRST_LOOKS) return 0;
+    return known.numStepsSince >= STEPS_BETWEEN_LOOKS ? 0 : this.#coarseSize;
   }
 
   get #coarseSize(): number {
@@ -55,17 +61,18 @@ export class ChunkPace {
   record(step: { readonly numDecoding: number; readonly numPromptTokens: number; readonly durationMs: number }): void {
     const { numDecoding, numPromptTokens, durationMs } = step;
     if (numDecoding === 0) return;
-    const known = this.#decoding.get(numDecoding);
+    const known = this.#decoding.get(numDecoding) ?? { durationsMs: [], numStepsSince: 0 };
+    this.#decoding.set(numDecoding, known);
     if (numPromptTokens === 0) {
-      const weighted = known && known.expectedMs * (1 + WEIGHT * (change(known.expectedMs, durationMs) - 1));
-      this.#decoding.set(numDecoding, { expectedMs: weighted ?? durationMs, numStepsSince: 0 });
-    } else if (known !== undefined) {
-      known.numStepsSince++;
-      // The last piece of a prompt is too small to learn from.
-      if (numPromptTokens < this.#coarseSize) return;
-      const allowedMs = (1 + this.#maxStall) * known.expectedMs;
-      this.#size = Math.min(this.#maxChunk, Math.max(1, this.#size * change(durationMs, allowedMs) ** 0.5));
+      known.numStepsSince = 0;
+      if (known.durationsMs.push(durationMs) > NUM_REMEMBERED) known.durationsMs.shift();
+      return;
     }
+    known.numStepsSince++;
+    // The last piece of a prompt is too small to learn from, and without a look there is nothing to compare with.
+    if (numPromptTokens < this.#coarseSize || known.durationsMs.length === 0) return;
+    const allowedMs = (1 + this.#maxStall) * Math.min(...known.durationsMs);
+    this.#size = Math.min(this.#maxChunk, Math.max(1, this.#size * change(durationMs, allowedMs) ** 0.5));
   }
 }
 

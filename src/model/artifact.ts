@@ -52,7 +52,7 @@ export interface Manifest {
   readonly state: StateSpec;
   /** `graph` reads sequences of unequal lengths in one pass. */
   readonly takesLengths?: boolean | undefined;
-  /** The most steps that a pass of one sequence may have: the memory for more is out of proportion. */
+  /** The most steps that a pass may have, of one sequence or, where it takes lengths, of all: the memory for more is out of proportion. */
   readonly maxPassSteps?: number | undefined;
   /** The ONNX file, relative to the artifact's folder. */
   readonly graph: string;

@@ -60,14 +60,17 @@ describe("a pace of 1.5 steps", () => {
 
   it("looks how long so many take to decode before it reads beside them, and now and then again", () => {
     const one = pace();
-    expect([1, 2, 1, 2].map((numDecoding) => step(one, (n) => 0.1 * n, numDecoding) === 0)).toEqual([
-      true,
-      true,
-      false,
-      false,
-    ]);
-    const sizes = Array.from({ length: 200 }, () => step(one, (n) => 0.1 * n));
-    expect(sizes.filter((size) => size === 0)).toHaveLength(4);
+    const isLook = (numDecoding: number) => step(one, (n) => 0.1 * n, numDecoding) === 0;
+    expect([1, 2, 1, 2, 1, 2].map(isLook)).toEqual([true, true, true, true, false, false]);
+    expect(Array.from({ length: 200 }, () => isLook(3)).filter((look) => look)).toHaveLength(5);
+  });
+
+  it("believes a shape's first step no more than its second", () => {
+    const one = pace();
+    for (const durationMs of [10 * DECODE_MS, DECODE_MS]) {
+      one.record({ numDecoding: NUM_DECODING, numPromptTokens: 0, durationMs });
+    }
+    expect(settle(one, (n) => 0.1 * n, 40).at(-1)).toBeLessThan(40);
   });
 
   it("reads less beside fewer, whose steps are shorter", () => {

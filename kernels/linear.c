@@ -195,8 +195,9 @@ enum { AMX_AHEAD = 2048 };
 
 #define START_16(i) dot_floats y##i = {0};
 #define ADD_16(i) \
-  memcpy(&integers, sums.of[i], sizeof integers); \
+  memcpy(&integers, last->of[i], sizeof integers); \
   y##i = dot_add_block(y##i, integers, scale, inputBlocks[i * numBlocks].scale);
+#define WRITE_16(i) memcpy(out + i * l->numRows, &y##i, sizeof y##i);
 #define FINISH_16(i) \
   if (i < count) finish(l, input + i, tile * DM_TILE, y##i);
 
@@ -208,23 +209,33 @@ DM_INLINE void multiply_by_amx(const Linear *l, size_t tile, size_t input, size_
   const float *scales = l->scales + tile * numBlocks * DM_TILE;
   const dot_input *x = l->inputs + input * K;
   const InputBlock *inputBlocks = l->inputBlocks + input * numBlocks;
-  AmxSums sums;
+  AmxSums sums[2];
   EACH(START_16)
-  for (size_t block = 0; block < numBlocks; block++) {
-    dot_floats scale;
-    dot_integers integers;
-    if (isFirst) { /* the others find them in the cache */
-      for (size_t line = 0; line < bytesPerBlock; line += AMX_LINE) __builtin_prefetch(codes + AMX_AHEAD + line);
+  for (size_t block = 0; block <= numBlocks; block++) {
+    if (block < numBlocks) {
+      if (isFirst) { /* the others find them in the cache */
+        for (size_t line = 0; line < bytesPerBlock; line += AMX_LINE) __builtin_prefetch(codes + AMX_AHEAD + line);
+      }
+      amx_multiply(&sums[block % 2], x, K, (const int8_t *)codes, l->blockSize, columns);
+      codes += bytesPerBlock;
+      x += l->blockSize;
     }
-    amx_multiply(&sums, x, K, (const int8_t *)codes, l->blockSize, columns);
-    memcpy(&scale, scales, sizeof scale);
-    EACH(ADD_16)
-    codes += bytesPerBlock;
-    scales += DM_TILE;
-    x += l->blockSize;
-    inputBlocks++;
+    if (block > 0) { /* those of the block before: to read what a tile has just stored takes long */
+      const AmxSums *last = &sums[(block - 1) % 2];
+      dot_floats scale;
+      dot_integers integers;
+      memcpy(&scale, scales, sizeof scale);
+      EACH(ADD_16)
+      scales += DM_TILE;
+      inputBlocks++;
+    }
   }
-  EACH(FINISH_16)
+  if (count == AMX_INPUTS && l->bias == NULL && !l->silu && (tile + 1) * DM_TILE <= l->numRows) {
+    float *out = l->outputs + input * l->numRows + tile * DM_TILE;
+    EACH(WRITE_16)
+  } else {
+    EACH(FINISH_16)
+  }
 }
 
 /** Not of four bits: their blocks are short, and adding those up is most of the work. */

@@ -97,6 +97,17 @@ void *dm_scratch(DmContext *context, size_t bytes);
  */
 const size_t *dm_sequence_starts(DmContext *context, size_t index, size_t numSequences, size_t numRows);
 
+/** The sequence that has item `index`, if `first` says which item is each sequence's first: [numSequences + 1], ascending. */
+static inline size_t dm_sequence_of(const size_t *first, size_t numSequences, size_t index) {
+  size_t least = 0, end = numSequences;
+  while (end - least > 1) {
+    const size_t middle = (least + end) / 2;
+    if (first[middle] <= index) least = middle;
+    else end = middle;
+  }
+  return least;
+}
+
 static inline bool dm_check(DmContext *context, OrtStatus *status) {
   if (__builtin_expect(status == NULL, 1)) return true;
   if (context->status == NULL) context->status = status;

@@ -320,19 +320,9 @@ static size_t channels_per_task(const Scan *s, size_t b) {
   return s->starts[b + 1] - s->starts[b] > 1 ? CHANNELS_PER_TASK : CHANNELS_OF_SINGLE_STEP;
 }
 
-static size_t sequence_of(const Scan *s, size_t task) {
-  size_t first = 0, end = s->numSequences;
-  while (end - first > 1) {
-    const size_t middle = (first + end) / 2;
-    if (s->firstTask[middle] <= task) first = middle;
-    else end = middle;
-  }
-  return first;
-}
-
 static void scan_channels(void *user, size_t task) {
   const Scan copy = *(const Scan *)user, *s = &copy; /* no store can change it: its fields stay in registers */
-  const size_t E = s->numChannels, N = s->stateSize, b = sequence_of(s, task), width = channels_per_task(s, b);
+  const size_t E = s->numChannels, N = s->stateSize, b = dm_sequence_of(s->firstTask, s->numSequences, task), width = channels_per_task(s, b);
   const size_t first = (task - s->firstTask[b]) * width, count = E - first < width ? E - first : width;
   const float *past = s->past + b * N * E + first;
   float *present = s->present + b * N * E + first;

@@ -38,7 +38,7 @@ export function loweringKind(precision: Precision, wanted: LoweringKind = "plain
 
 /** Whether the graph for many steps takes sequences of unequal lengths: where all that looks along time is an operator of ours. */
 export function takesLengths({ architecture }: Pick<Checkpoint, "architecture">, kind: LoweringKind): boolean {
-  return architecture.kind === "mamba" && kind !== "plain";
+  return kind === "kernels" || (kind === "cuda" && architecture.kind === "mamba");
 }
 
 /** The state that an artifact keeps: our own operators work on f32. */

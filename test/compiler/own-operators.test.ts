@@ -199,3 +199,26 @@ describe.runIf(hasKernels).each([
     expect(poisoned!.every((row) => row.every(Number.isNaN))).toBe(true);
   });
 });
+
+describe.runIf(hasKernels).each(["f32", "int8"] as const)("a DenseRetNet in %s", (precision) => {
+  it("gives sequences of unequal lengths the same bits in one pass as each alone, from any position, among steps of one", async () => {
+    const modelDir = await randomCheckpoint(TINY_RETNET);
+    const graph = await OwnGraph.open(modelDir, precision, { numSlots: 8 });
+    const lengths = [1, 0, 37, 17, 2, 16];
+    const first = lengths.map((length, b) => Array.from({ length }, (_, t) => (5 + 7 * t + 11 * b) % 71));
+    const second = lengths.toReversed().map((length, b) => Array.from({ length }, (_, t) => (3 + 13 * t + b) % 71));
+    const alone: Float32Array[][] = [];
+    for (const [b, tokens] of first.entries()) {
+      await graph.runner.clearSlot(0);
+      const rows: Float32Array[] = [];
+      for (const ids of [tokens, second[b]!])
+        if (ids.length > 0) rows.push(...(await readPass(graph.runner, [ids]))[0]!);
+      alone.push(rows);
+    }
+    for (const slot of lengths.keys()) await graph.runner.clearSlot(slot);
+    const [before, after] = [await readPass(graph.runner, first), await readPass(graph.runner, second)];
+    for (const b of lengths.keys()) expect([...before[b]!, ...after[b]!]).toEqual(alone[b]);
+    await graph.close();
+    await rm(modelDir, { recursive: true });
+  });
+});

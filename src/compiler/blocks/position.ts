@@ -12,7 +12,7 @@ import { cast, type Lowering, sizes } from "../lowering.ts";
 import { pastState, presentState } from "../states.ts";
 
 export interface Positions {
-  /** [B·T, dk/2], by `rows`. All but `rows` are of the lowering's type. */
+  /** [rows, dk/2], by `rows`. All but `rows` are of the lowering's type. */
   readonly cos: Value;
   readonly sin: Value;
   /** i64 [B,T]: 0, 1, 2, … */
@@ -23,22 +23,27 @@ export interface Positions {
 
 /** Reads `past_position` and writes `present_position`, [B,2]: two digits, low and high, of how many tokens were read. */
 export function positions(lowering: Lowering, config: RetNetConfig, tokenIds: Value): Positions {
-  const { graph: g, steps } = lowering;
+  const { graph: g, steps, lengths } = lowering;
   const angles = rotationAngles(config);
   const decays = headDecays(config);
   const f64 = (...values: number[]) => g.constant(f64Tensor([values.length], values));
 
   const past = pastState(lowering, "position");
+  const position = () => {
+    if (steps === "one") return first;
+    const numRows = sizeOf(g, tokenIds, 1);
+    if (lengths) return positionsOfRows(g, first, lengths, numRows);
+    return g.op("Add", [first, cast(g, rangeTo(g, numRows), "f64")]);
+  };
   const column = g.constant(f64Tensor([2, 1], [1, POSITION_BASE]));
   const first = g.op("MatMul", [cast(g, past, "f64"), column]); // [B,1]
-  const numSteps = steps === "one" ? f64(1) : cast(g, sizeOf(g, tokenIds, 1), "f64"); // [1]
+  const numSteps = steps === "one" ? f64(1) : cast(g, lengths ? columnOf(g, lengths) : sizeOf(g, tokenIds, 1), "f64"); // [1] or [B,1]
   const next = g.op("Add", [first, numSteps]);
   const high = g.op("Floor", [g.op("Div", [next, f64(POSITION_BASE)])]);
   const low = g.op("Sub", [next, g.op("Mul", [high, f64(POSITION_BASE)])]);
   presentState(lowering, "position", cast(g, g.op("Concat", [low, high], { axis: 1 }), "f32"));
 
-  const position = steps === "one" ? first : g.op("Add", [first, cast(g, rangeTo(g, sizeOf(g, tokenIds, 1)), "f64")]);
-  const perStep = g.op("Unsqueeze", [position, sizes(g, 2)]); // [B,T,1]
+  const perStep = g.op("Unsqueeze", [position(), sizes(g, 2)]); // [B,T,1]
   const phase = g.op("Mul", [perStep, g.initializer("angles", f64Tensor([angles.length], angles))]);
   const table = (op: "Cos" | "Sin") =>
     g.op("Reshape", [cast(g, g.op(op, [phase]), lowering.float), sizes(g, -1, angles.length)]);
@@ -52,6 +57,22 @@ export function positions(lowering: Lowering, config: RetNetConfig, tokenIds: Va
     rows: g.op("Reshape", [rangeTo(g, g.op("Size", [tokenIds])), g.op("Shape", [tokenIds])]),
     normalizer: g.op("Unsqueeze", [cast(g, normalizer, lowering.float), sizes(g, 3)]),
   };
+}
+
+/** Of sequences that stand one after another: f64 [1,S], from where each begins, [B,1], and their lengths, i64 [B]. */
+function positionsOfRows(g: Graph, first: Value, lengths: Value, numRows: Value): Value {
+  const rows = rangeTo(g, numRows); // [S]
+  const ends = g.op("CumSum", [lengths, g.constant(i64Tensor([], [0]))]); // [B]
+  const isBehind = g.op("GreaterOrEqual", [columnOf(g, rows), ends]); // [S,B]
+  const sequence = g.op("ReduceSum", [cast(g, isBehind, "i64"), sizes(g, 1)], { keepdims: 0 }); // [S]
+  const start = cast(g, columnOf(g, g.op("Sub", [ends, lengths])), "f64"); // [B,1]: of its rows
+  const offset = g.op("Gather", [g.op("Sub", [first, start]), sequence]); // [S,1]
+  return g.op("Transpose", [g.op("Add", [offset, cast(g, columnOf(g, rows), "f64")])], { perm: [1, 0] });
+}
+
+/** [n] as [n,1]. */
+function columnOf(g: Graph, x: Value): Value {
+  return g.op("Unsqueeze", [x, sizes(g, 1)]);
 }
 
 /** Turns pairs of neighbours of each head by θ · position: [B,T,H·dk] -> [B,T,H·dk]. */

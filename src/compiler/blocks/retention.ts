@@ -21,14 +21,18 @@ export interface RetentionInputs {
 /** y [B,T,H,dv] of a layer. Reads `past_kv.<layer>` and writes `present_kv.<layer>`, both [B,H,dk,dv]. */
 export type Retention = (layer: number, inputs: RetentionInputs) => Value;
 
-/** Lowers what all layers share, the powers of γ, and gives the layers' own part. Neither form has control flow. */
+/** Lowers what all layers share, the powers of γ, and gives the layers' own part. No form has control flow. */
 export function retention(lowering: Lowering, config: RetNetConfig, tokenIds: Value): Retention {
   const { graph: g, steps } = lowering;
   // Of all layers, and of what works on it: a state that has to be f32 is read and written as it is.
   const dtype = stateType(lowering, "kv.0");
-  const oneStep = lowering.kind !== "plain" ? oneOwnStep(g, config) : onePlainStep(g, config, tokenIds, dtype);
-  const retain = steps === "one" ? oneStep : oneChunk(g, config, tokenIds, dtype);
+  const retain = retainWith();
   const converted = (x: Value, to: FloatType) => (dtype === lowering.float ? x : cast(g, x, to));
+  function retainWith(): Retain {
+    if (lowering.kind === "kernels") return ownRetention(lowering, config);
+    if (steps === "many") return oneChunk(g, config, tokenIds, dtype);
+    return lowering.kind === "cuda" ? ownRetention(lowering, config) : onePlainStep(g, config, tokenIds, dtype);
+  }
   return (layer, { q, k, v }) => {
     const [ownQ, ownK, ownV] = [q, k, v].map((x) => converted(x, dtype)) as [Value, Value, Value];
     const { y, present } = retain(pastState(lowering, `kv.${layer}`, dtype), { q: ownQ, k: ownK, v: ownV });
@@ -60,11 +64,14 @@ function onePlainStep(g: Graph, config: RetNetConfig, tokenIds: Value, dtype: Fl
   };
 }
 
-/** The same through our own operator: one pass over the state instead of four. */
-function oneOwnStep(g: Graph, config: RetNetConfig): Retain {
+/** Our own operator: a step is one pass over the state instead of four, and several are taken in blocks. In CUDA one step alone. */
+function ownRetention({ graph: g, lengths }: Lowering, config: RetNetConfig): Retain {
   const decay = g.constant(f32Tensor([config.numHeads], headDecays(config)));
   return (past, { q, k, v }) => {
-    const [y, present] = g.ops("densemamba.Retention", [q, k, v, past, decay], 2) as [Value, Value];
+    const [y, present] = g.ops("densemamba.Retention", [q, k, v, past, decay, ...(lengths ? [lengths] : [])], 2) as [
+      Value,
+      Value,
+    ];
     return { y, present };
   };
 }

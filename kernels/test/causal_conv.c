@@ -11,14 +11,7 @@ typedef struct {
   const int64_t *lengths; /* [sequences], or NULL: `steps` each */
 } Case;
 
-static int64_t length_of(const Case *c, int64_t b) { return c->lengths ? c->lengths[b] : c->steps; }
-
-/** Where sequence `b` begins among all rows; of `sequences`, how many there are. */
-static int64_t start_of(const Case *c, int64_t b) {
-  int64_t start = 0;
-  for (int64_t i = 0; i < b; i++) start += length_of(c, i);
-  return start;
-}
+static int64_t start_of(const Case *c, int64_t b) { return fake_start(c->lengths, c->steps, b); }
 
 static float *randoms(int64_t count, uint32_t seed) {
   float *values = malloc((size_t)count * sizeof *values + 1);
@@ -58,14 +51,15 @@ static void check(Case c) {
   const float *x = node.inputs[0].data, *taps = node.inputs[2].data, *bias = node.inputs[3].data;
   const float *u = node.outputs[0].data, *present = node.outputs[1].data;
   for (int64_t b = 0; b < c.sequences; b++) {
+    const int64_t numSteps = start_of(&c, b + 1) - start_of(&c, b);
     for (int64_t e = 0; e < c.channels; e++) {
-      for (int64_t t = 0; t < length_of(&c, b); t++) {
+      for (int64_t t = 0; t < numSteps; t++) {
         double sum = c.bias ? bias[e] : 0;
         for (int64_t k = 0; k < c.taps; k++) sum += taps[k * c.channels + e] * at(x, past, &c, b, t - c.taps + 1 + k, e);
         CHECK(fabs(u[(start_of(&c, b) + t) * c.channels + e] - sum / (1 + exp(-sum))) < 1e-5);
       }
       for (int64_t k = 0; k + 1 < c.taps; k++) {
-        CHECK(present[(b * (c.taps - 1) + k) * c.channels + e] == (float)at(x, past, &c, b, length_of(&c, b) - c.taps + 1 + k, e));
+        CHECK(present[(b * (c.taps - 1) + k) * c.channels + e] == (float)at(x, past, &c, b, numSteps - c.taps + 1 + k, e));
       }
     }
   }

@@ -275,6 +275,14 @@ static inline void fake_free(FakeNode *node) {
   *node = (FakeNode){0};
 }
 
+/** Where sequence `b` begins among the rows of all; of the number of sequences, how many rows there are. NULL: `steps` each. */
+static inline int64_t fake_start(const int64_t *lengths, int64_t steps, int64_t b) {
+  if (lengths == NULL) return b * steps;
+  int64_t start = 0;
+  for (int64_t i = 0; i < b; i++) start += lengths[i];
+  return start;
+}
+
 /** The same numbers in every run, in [-1, 1). */
 static inline float fake_random(uint32_t *seed) {
   *seed = *seed * 1664525u + 1013904223u;

@@ -7,8 +7,8 @@ import { withReadBandwidth } from "./bandwidth.ts";
 import type { BenchContext } from "./context.ts";
 import { describeMachine, formatMachine, type Machine } from "./machine.ts";
 import { type Figure, formatTable, holds } from "./report.ts";
-import { MAX_BATCH, withEngine } from "./rig.ts";
-import { benchInterference, benchStall } from "./suites/interference.ts";
+import { MAX_BATCH, randomCheckpoint, withEngine } from "./rig.ts";
+import { benchBurst, benchInterference, benchStall } from "./suites/interference.ts";
 import { benchLength } from "./suites/length.ts";
 import { benchSession } from "./suites/session.ts";
 import { benchLinks, benchLowerings, benchShape } from "./suites/shape.ts";
@@ -69,12 +69,15 @@ export async function runBench(options: BenchOptions): Promise<BenchResult> {
   return { machine, suites };
 }
 
-function runSuite(suite: Suite, context: BenchContext): Promise<Figure[]> {
+async function runSuite(suite: Suite, context: BenchContext): Promise<Figure[]> {
   switch (suite) {
     case "streams":
       return benchStreams(context);
     case "interference":
-      return withEngine(context, context.modelDir, (engine) => benchInterference(engine, MAX_BATCH - 1));
+      return [
+        ...(await withEngine(context, context.modelDir, (engine) => benchInterference(engine, MAX_BATCH - 1))),
+        ...(await withEngine(context, await randomCheckpoint(context.cacheDir, context.shape), benchBurst)),
+      ];
     case "stall":
       return withEngine(context, context.modelDir, benchStall);
     case "session":

@@ -69,8 +69,11 @@ export class StepLoop {
       const plan = scheduler.plan(this.#promptLimits(runner.manifest));
       const { numDecoding } = plan;
       assert(numDecoding > 0 || plan.chunks.length > 0, "whoever is admitted has something to run");
-      const numToRead = scheduler.slots.seated.slice(0, numDecoding).filter(({ numUnread }) => numUnread > 0).length;
       const numPromptTokens = plan.chunks.reduce((sum, { numTokens }) => sum + numTokens, 0);
+      // A prompt's last token is read by a slot that decodes.
+      const numLastTokens = scheduler.slots.seated
+        .slice(0, numDecoding)
+        .filter(({ numUnread }) => numUnread > 0).length;
 
       // NOTE: nothing is awaited between the end of one run and the start of the next. Events pushed here reach their
       // consumers as microtasks, that is, once the next run is under way: text and sockets cost no time between runs.
@@ -82,8 +85,8 @@ export class StepLoop {
       pace.record({ numDecoding, numPromptTokens, durationMs: now() - runningSinceMs });
       onStep({
         durationMs: now() - startedAtMs,
-        numPromptTokens: numPromptTokens + numToRead,
-        numDecodeTokens: numDecoding - numToRead,
+        numPromptTokens: numPromptTokens + numLastTokens,
+        numDecodeTokens: numDecoding - numLastTokens,
       });
     }
   }

@@ -1,4 +1,4 @@
-/** What running streams and arriving prompts cost each other: short prompts, and one that is very long. */
+/** What running streams and arriving prompts cost each other: short prompts, many of them at once, and one that is very long. */
 import type { Engine } from "../../engine/engine.ts";
 import { gaps } from "../load/latency.ts";
 import { atMost, type Figure, median, percentile } from "../report.ts";
@@ -8,6 +8,9 @@ const LONG_PROMPT_TOKENS = 8000;
 const STALL_STREAMS = 8;
 const NUM_READS = 3;
 const QUIET_TOKENS = 300;
+const BURST = 32;
+const BURST_PROMPT_TOKENS = 32;
+const NUM_BURSTS = 9;
 
 /** The first token of short prompts while `numStreams` others decode. */
 export async function benchInterference(engine: Engine, numStreams: number): Promise<Figure[]> {
@@ -23,6 +26,28 @@ export async function benchInterference(engine: Engine, numStreams: number): Pro
     { name: "median first token, 32-token prompt", value: median(firstTokenMs), unit: "ms" },
     { name: "p99 first token", value: percentile(firstTokenMs, 99), unit: "ms" },
     { name: "p99 first token / median step", value: percentile(firstTokenMs, 99) / step, unit: "x", ...atMost(10) },
+  ];
+}
+
+/** Short prompts that come at once, in turns with a single one of as many tokens: the last one's first token, and the only one's. */
+export async function benchBurst(engine: Engine): Promise<Figure[]> {
+  const lastMs: number[] = [];
+  const singleMs: number[] = [];
+  for (let round = 0; round <= NUM_BURSTS; round++) {
+    const prompts = Array.from({ length: BURST }, (_, i) => makePrompt(BURST_PROMPT_TOKENS, BURST * round + i));
+    const burst = await Promise.all(prompts.map((prompt) => runStream(engine, streamRequest(prompt, 1))));
+    const single = await runStream(engine, streamRequest(makePrompt(BURST * BURST_PROMPT_TOKENS, round), 1));
+    if (round === 0) continue; // warm-up
+    lastMs.push(Math.max(...burst.map(({ firstTokenMs }) => firstTokenMs)));
+    singleMs.push(single.firstTokenMs);
+  }
+  const ratio = median(lastMs.map((ms, round) => ms / singleMs[round]!));
+  const burst = `random weights, ${BURST} prompts of ${BURST_PROMPT_TOKENS} tokens at once`;
+  const single = `one prompt of ${BURST * BURST_PROMPT_TOKENS}`;
+  return [
+    { name: `${burst}: the last one's first token`, value: median(lastMs), unit: "ms" },
+    { name: `${single}: its first token`, value: median(singleMs), unit: "ms" },
+    { name: `the burst / ${single}`, value: ratio, unit: "x", ...atMost(1.25) },
   ];
 }
 

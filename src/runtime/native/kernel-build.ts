@@ -40,7 +40,11 @@ const CPU_FEATURES: Readonly<Record<string, readonly string[]>> = {
 const MAY_BE_REFUSED: ReadonlySet<string> = new Set(["amx"]);
 
 /** No `-ffast-math`: a NaN must stay one. */
-const FLAGS = ["-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-w"];
+const FLAGS = [
+  ...["-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-w"],
+  // Or an inner loop may begin anywhere in a line of the cache, by a change somewhere else: up to 5% of a step.
+  ...["-falign-functions=64", "-falign-loops=64"],
+];
 /** `nodelete`: threads that outlive the process's last use of the library still run the destructor of their scratch memory. */
 const LINK_FLAGS = ["-shared", "-lm", "-pthread", ...(process.platform === "linux" ? ["-Wl,-z,nodelete"] : [])];
 

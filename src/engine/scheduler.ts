@@ -82,6 +82,8 @@ export class Scheduler<T extends Schedulable> {
 
   /** What to run now; those whose prompts are read move to the end of the rotation. */
   plan({ maxTokens, maxPrompts, maxScored }: PromptLimits): StepPlan<T> {
+    const { numDecoding } = this.slots;
+    if (this.#prefilling.length === 0) return { numDecoding, chunks: [] }; // nearly every step
     const chunks: Chunk<T>[] = [];
     let [numTokens, numScored] = [0, 0];
     for (const sequence of this.#prefilling) {
@@ -98,10 +100,7 @@ export class Scheduler<T extends Schedulable> {
       drop(this.#prefilling, sequence);
       this.#prefilling.push(sequence);
     }
-    return {
-      numDecoding: this.slots.numDecoding,
-      chunks: chunks.toSorted((a, b) => a.sequence.slot - b.sequence.slot),
-    };
+    return { numDecoding, chunks: chunks.toSorted((a, b) => a.sequence.slot - b.sequence.slot) };
   }
 }
 

@@ -70,10 +70,7 @@ export class StepLoop {
       const { numDecoding } = plan;
       assert(numDecoding > 0 || plan.chunks.length > 0, "whoever is admitted has something to run");
       const numPromptTokens = plan.chunks.reduce((sum, { numTokens }) => sum + numTokens, 0);
-      // A prompt's last token is read by a slot that decodes.
-      const numLastTokens = scheduler.slots.seated
-        .slice(0, numDecoding)
-        .filter(({ numUnread }) => numUnread > 0).length;
+      const numLastTokens = numReadByDecoding(scheduler.slots.seated, numDecoding);
 
       // NOTE: nothing is awaited between the end of one run and the start of the next. Events pushed here reach their
       // consumers as microtasks, that is, once the next run is under way: text and sockets cost no time between runs.
@@ -143,6 +140,13 @@ export class StepLoop {
       if (sequence.canDecode) await makeMoves(runner, scheduler.promote(sequence));
     }
   }
+}
+
+/** How many of the decoding slots read the last token of a prompt. */
+function numReadByDecoding(seated: readonly LiveSequence[], numDecoding: number): number {
+  let count = 0;
+  for (let slot = 0; slot < numDecoding; slot++) if (seated[slot]!.numUnread > 0) count++;
+  return count;
 }
 
 async function makeMoves(runner: ModelRunner, moves: readonly SlotMove[]): Promise<void> {

@@ -160,6 +160,36 @@ describe("a runner that takes lengths", () => {
   });
 });
 
+describe("a prompt beside a stream", () => {
+  test.each([true, false])("is read as fast as the stream's pace allows (lengths: %s)", async (takesLengths) => {
+    let clockMs = 0;
+    const sizes: number[] = [];
+    const { engine } = await startEngine({
+      ...{ takesLengths, prefillChunk: 128, maxStall: 1.5, now: () => clockMs },
+      onCall: (call) => {
+        if (call.type !== "run") return;
+        const numPromptTokens = Array.from(call.input.lengths).reduce(
+          (sum, length) => sum + (length > 1 ? length : 0),
+          0,
+        );
+        clockMs += (call.input.lengths[0] === 1 ? 2 : 0) + 0.1 * numPromptTokens; // 2 ms for the stream, 0.1 for each token
+        sizes.push(numPromptTokens);
+      },
+    });
+    const signal = new AbortController();
+    const stream = gather(engine.submit([request({ promptIds: [1], maxTokens: 10_000, signal: signal.signal })])[0]!);
+    const prompt = request({ promptIds: Array.from({ length: 1000 }, (_, i) => i % 29), maxTokens: 1 });
+    expect((await gather(engine.submit([prompt])[0]!)).tokenIds).toEqual(tokensAlone(prompt));
+    signal.abort();
+    await stream;
+    const chunks = sizes.filter((size) => size > 0);
+    expect(chunks.reduce((sum, size) => sum + size)).toBeGreaterThanOrEqual(998);
+    const settled = chunks.slice(-10, -1);
+    expect(Math.min(...settled)).toBeGreaterThanOrEqual(16);
+    expect(Math.max(...settled)).toBeLessThanOrEqual(32); // 30 take as long as 1.5 steps of the stream
+  });
+});
+
 describe("a model's bound on the steps of a pass", () => {
   test("holds where chunks could be larger", async () => {
     const promptIds = Array.from({ length: 40 }, (_, i) => i % 29);
@@ -182,6 +212,15 @@ describe("logits are asked for only where they are needed", () => {
 });
 
 describe("log-probabilities", () => {
+  test("of a prompt come in runs whose logits take 32 MiB at most", async () => {
+    const claimedVocabSize = 2 ** 21; // 8 MiB a row
+    const { engine, runners } = await startEngine({ claimedVocabSize, prefillChunk: 16 });
+    const promptIds = Array.from({ length: 6 }, (_, i) => i);
+    await gather(engine.submit([request({ promptIds, maxTokens: 0, numPromptLogprobs: 1 })])[0]!);
+    const runs = runners[0]!.calls.flatMap((call) => (call.type === "run" ? [call.input.logitRows.length] : []));
+    expect(runs).toEqual([4, 1]);
+  });
+
   test("of sampled tokens come with k alternatives, the argmax first", async () => {
     const { engine } = await startEngine();
     const given = request({ promptIds: [1], sampling: sampled, maxTokens: 5, numLogprobs: 3 });

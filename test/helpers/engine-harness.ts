@@ -26,6 +26,8 @@ export interface Harness {
 export interface HarnessOptions extends Partial<EngineLimits>, Partial<Omit<FakeRunnerOptions, "numSlots">> {
   /** Called before each opening; throws to make it fail. */
   readonly onOpen?: () => void;
+  /** Default: the process's clock. */
+  readonly now?: () => number;
   /** Sleeps take no time unless given. */
   readonly sleep?: (ms: number, signal: AbortSignal) => Promise<void>;
 }
@@ -37,7 +39,7 @@ export async function startEngine(options: HarnessOptions = {}): Promise<Harness
 }
 
 export function makeEngine(options: HarnessOptions = {}): Harness {
-  const { maxBatch = 4, maxQueue = 100, prefillChunk = 4, maxStall, onOpen, sleep, ...runnerOptions } = options;
+  const { maxBatch = 4, maxQueue = 100, prefillChunk = 4, maxStall, onOpen, sleep, now, ...runnerOptions } = options;
   const observed = {
     runners: [] as FakeRunner[],
     steps: [] as StepReport[],
@@ -58,7 +60,7 @@ export function makeEngine(options: HarnessOptions = {}): Harness {
       onSequenceEnd: (end) => observed.ends.push(end),
       onStatus: (status) => observed.statuses.push(status),
     },
-    now: () => performance.now(),
+    now: now ?? (() => performance.now()),
     random: () => 0.5,
     sleep: async (ms, signal) => {
       observed.slept.push(ms);

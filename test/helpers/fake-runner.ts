@@ -14,6 +14,8 @@ const NUM_WORDS = 6;
 export interface FakeRunnerOptions {
   readonly numSlots: number;
   readonly vocabSize?: number;
+  /** What its manifest says, where only the memory for so many logits matters. */
+  readonly claimedVocabSize?: number;
   /** Of its manifest. */
   readonly maxPassSteps?: number;
   /** Likewise. */
@@ -90,14 +92,14 @@ export class FakeRunner implements ModelRunner {
   constructor(options: FakeRunnerOptions) {
     this.#options = options;
     this.numSlots = options.numSlots;
-    const { vocabSize = 29, maxPassSteps, takesLengths } = options;
-    this.manifest = { ...fakeManifest(vocabSize), maxPassSteps, takesLengths };
+    const { vocabSize = 29, claimedVocabSize = vocabSize, maxPassSteps, takesLengths } = options;
+    this.manifest = { ...fakeManifest(claimedVocabSize), maxPassSteps, takesLengths };
     // A slot nobody cleared holds somebody's past.
     this.#states = Array.from({ length: options.numSlots }, (_, slot) => fakeState().fill(0xdead0000 + slot));
   }
 
   run(input: RunInput): Promise<RunOutput> {
-    const { vocabSize } = this.manifest.sizes;
+    const { vocabSize = 29 } = this.#options;
     const { firstSlot, lengths } = input;
     const kept = { ...input, lengths: Array.from(lengths), tokenIds: Array.from(input.tokenIds) }; // the caller's, reused
     return this.#call({ type: "run", input: kept }, firstSlot, firstSlot + lengths.length - 1, () => {

@@ -121,7 +121,7 @@ export async function compileModel(options: CompileOptions): Promise<Manifest> {
 
 async function writeGraphs(
   checkpoint: Checkpoint,
-  { precision, lowering, outDir }: Pick<CompileOptions, "precision" | "lowering" | "outDir">,
+  { precision, lowering, outDir }: Pick<CompileOptions, "precision" | "outDir"> & { readonly lowering: LoweringKind },
   onBytes: (bytesWritten: number) => void,
 ): Promise<ArtifactFile[]> {
   const data = await open(join(outDir, DATA_FILE), "w");
@@ -131,7 +131,7 @@ async function writeGraphs(
     await data.writeFile(bytes);
   });
   const files: ArtifactFile[] = [];
-  const isRagged = takesLengths(checkpoint, loweringKind(precision, lowering));
+  const isRagged = takesLengths(checkpoint, lowering);
   try {
     for (const [name, steps] of GRAPHS) {
       const graph = lower(checkpoint, precision, steps, lowering);

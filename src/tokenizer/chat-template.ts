@@ -5,6 +5,8 @@
 import { createHash } from "node:crypto";
 import { Template } from "@huggingface/jinja";
 import { DenseMambaError } from "../errors.ts";
+import { cutAtMark, markFinal, pickMark } from "./final-message.ts";
+import { strip } from "./python-space.ts";
 import { partsOf, type TemplateParts } from "./template-parts.ts";
 import { TemplateSandbox } from "./template-sandbox.ts";
 import type { Tokenizer } from "./tokenizer.ts";
@@ -85,12 +87,17 @@ export class ChatRenderer {
         "continue_final_message",
       );
     }
-    const variables = this.#variables(options);
+    const mark = continueFinalMessage ? this.#pickMark(options) : undefined;
+    const variables = this.#variables(mark === undefined ? options : marked(options, mark));
     const text = template === undefined ? this.#renderOwn(variables) : await this.#sandbox.render(template, variables);
-    return {
-      text: continueFinalMessage ? cutAfter(text, messages.at(-1)!.content) : text,
-      stopStrings: this.stopStrings(template),
-    };
+    const shown = mark === undefined ? text : cutAtMark(text, mark, messages.at(-1)!);
+    if (shown === undefined) {
+      throw invalid(
+        "continue_final_message: the chat template does not show the last message's content as it is",
+        "continue_final_message",
+      );
+    }
+    return { text: shown, stopStrings: this.stopStrings(template) };
   }
 
   /**
@@ -107,9 +114,14 @@ export class ChatRenderer {
       if (parts === undefined) return undefined;
       const first = parts.knowsFirst ? [{ role: firstRole, content: "" }] : [];
       const before = parts.upToMessages.render(this.#variables({ ...options, messages: first }));
-      const whole = template.render(this.#variables({ ...options, messages: [...first, ...messages] }));
+      const mark = continueFinalMessage && messages.length > 0 ? this.#pickMark(options) : undefined;
+      const shown = mark === undefined ? messages : markFinal(messages, mark);
+      const whole = template.render(this.#variables({ ...options, messages: [...first, ...shown] }));
       const tail = whole.slice(before.length);
-      return continueFinalMessage ? cutAfter(tail, messages.at(-1)?.content ?? "") : tail;
+      if (mark === undefined) return tail;
+      const open = cutAtMark(tail, mark, messages.at(-1)!);
+      // Of nothing but spaces it is not known how many belong to what stands before.
+      return open === undefined || strip(open) === "" ? undefined : open;
     } catch {
       return undefined;
     }
@@ -123,6 +135,11 @@ export class ChatRenderer {
   /** Those that a chat is stopped by without being asked to. */
   stopStrings(template: string | undefined): readonly string[] {
     return this.#isDefault && template === undefined ? DEFAULT_STOP_STRINGS : [];
+  }
+
+  #pickMark({ messages, template = this.#source, templateArguments = {} }: ChatRenderOptions): string {
+    const contents = messages.map(({ content }) => content);
+    return pickMark([...contents, template, JSON.stringify(templateArguments)]);
   }
 
   #variables({ messages, addGenerationPrompt, templateArguments = {} }: ChatRenderOptions): Record<string, unknown> {
@@ -163,6 +180,10 @@ export class ChatRenderer {
   }
 }
 
+function marked(options: ChatRenderOptions, mark: string): ChatRenderOptions {
+  return { ...options, messages: markFinal(options.messages, mark) };
+}
+
 function compile(source: string): Template {
   try {
     return new Template(source);
@@ -170,21 +191,6 @@ function compile(source: string): Template {
     const message = `the model's chat template is malformed: ${(error as Error).message}`;
     throw new DenseMambaError("invalid_checkpoint", message, { cause: error });
   }
-}
-
-/** Templates close every message; what comes after the last one's content is cut off, as Hugging Face does it. */
-function cutAfter(text: string, content: string): string {
-  const trimmed = content.trim();
-  const start = text.lastIndexOf(trimmed);
-  if (start === -1) {
-    throw invalid(
-      "continue_final_message: the chat template does not show the last message's content as it is",
-      "continue_final_message",
-    );
-  }
-  // Keep the spaces at the end that the template kept.
-  const whole = content.trimStart();
-  return text.slice(0, start + (text.startsWith(whole, start) ? whole : trimmed).length);
 }
 
 function invalid(message: string, param = "messages", cause?: unknown): DenseMambaError {

@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
 import { openRunner } from "../../src/runtime/open.ts";
 import { post, type RealServer, startRealServer } from "../helpers/real-server.ts";
+import { isEnd, open } from "../helpers/websocket-client.ts";
 
 const ASK = { model: "fake-4m", temperature: 0, max_output_tokens: 8 } as const;
 
@@ -131,6 +132,36 @@ describe("a response that generates nothing", () => {
     expect(twice.output_text).toBe(whole.output_text);
     expect(once.usage!.input_tokens).toBe(whole.usage!.input_tokens);
     expect(once.usage!.input_tokens_details.cached_tokens).toBeGreaterThanOrEqual(warm.usage!.input_tokens - 1);
+    await expectIdle();
+  });
+});
+
+describe("a turn that is left open", () => {
+  // Words that the template closes turns with: <|im_end|>. Each is one token, as "." is.
+  it.each(["end", "|", "im"])(
+    "over the WebSocket has read %j, and nothing of how the turn is closed",
+    async (input) => {
+      const chat = await open({ webSocketUrl: `${server.url.replace("http", "ws")}/v1/responses` });
+      for (const given of [".", input]) chat.create({ model: "fake-4m", input: given, generate: false });
+      const ends = (await chat.until(isEnd, 2)).filter(isEnd) as unknown as { response: { usage: object } }[];
+      chat.socket.close();
+      const [dot, word] = ends.map(({ response }) => response.usage);
+      expect(word).toMatchObject({ input_tokens: (dot as { input_tokens: number }).input_tokens });
+      await expectIdle();
+    },
+  );
+
+  it.each(["", " ", "\n", "|", "im"])("by continue_final_message ends with %j itself", async (content) => {
+    const messages = [
+      { role: "user", content: "Hi" },
+      { role: "assistant", content },
+    ];
+    const options = { continue_final_message: true, add_generation_prompt: false, return_token_ids: true };
+    const chat = await post(`${server.url}/v1/chat/completions`, { messages, ...options, max_tokens: 1 });
+    const { prompt_token_ids: tokens } = (await chat.json()) as { prompt_token_ids: number[] };
+    const text = await post(`${server.url}/detokenize`, { tokens, skip_special_tokens: false });
+    const prompt = `<s><|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n${content}`;
+    expect(await text.json()).toMatchObject({ prompt });
     await expectIdle();
   });
 });

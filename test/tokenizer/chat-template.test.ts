@@ -73,6 +73,55 @@ test("continuing the final message leaves it open", async () => {
   });
 });
 
+test.each([
+  // Nothing, and what template and other messages say as well.
+  ...["", " ", "\n", "|", "im", "end", "<|im_end|>", "assistant", "Hi", "a  ", "CONTINUE_FINAL_MESSAGE_TAG x"].map(
+    (last) => ({ last, shown: last }),
+  ),
+])("continuing $last leaves exactly that open", async ({ last, shown }) => {
+  const options = { addGenerationPrompt: false, continueFinalMessage: true };
+  for (const role of ["assistant", "user"]) {
+    const messages = [
+      { role: "user", content: "Hi" },
+      { role, content: last },
+    ];
+    const { text } = await render(renderer(CHATML), { ...options, messages });
+    expect(text).toBe(`<|im_start|>user\nHi<|im_end|>\n<|im_start|>${role}\n${shown}`);
+  }
+});
+
+test("of a final message that the template trims, what is shown stays open", async () => {
+  const trimming = renderer("{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}</>{% endfor %}");
+  const options = { addGenerationPrompt: false, continueFinalMessage: true };
+  const open = async (content: string) => {
+    const messages = [
+      { role: "user", content: "a" },
+      { role: "assistant", content },
+    ];
+    return (await render(trimming, { ...options, messages })).text;
+  };
+  expect(await open(" a \n")).toBe("<user>a</><assistant>a");
+  expect(await open(" \n")).toBe("<user>a</><assistant>");
+  expect(await open("</>")).toBe("<user>a</><assistant></>");
+});
+
+test.each([
+  "{% for m in messages %}{{ m.content[:3] }}{% endfor %}",
+  "{% for m in messages %}{{ m.content | lower }}{% endfor %}",
+  "{% for m in messages[:-1] %}{{ m.content }}{% endfor %}",
+  "{% for m in messages %}{{ m.content.split('</think>')[-1] }}{% endfor %}",
+])("a final message that %s does not show as it is cannot be continued", async (template) => {
+  const messages = [
+    { role: "user", content: "Well </think> Hello" },
+    { role: "assistant", content: "Well </think> Hello" },
+  ];
+  const options = { messages, addGenerationPrompt: false, continueFinalMessage: true };
+  await expect(render(renderer(template), options)).rejects.toMatchObject({
+    code: "invalid_value",
+    param: "continue_final_message",
+  });
+});
+
 test("no messages, and arguments that would replace the template's variables, are refused", async () => {
   await expect(render(renderer(), { messages: [] })).rejects.toMatchObject({
     code: "invalid_value",

@@ -83,6 +83,10 @@ test("a tail can be left open for the model to go on with", async () => {
   const options = { addGenerationPrompt: false, continueFinalMessage: true, firstRole: "user" };
   const last = { role: "assistant", content: "Once upon" };
   expect(renderer.renderTail({ ...options, messages: [last] })).toBe("<|im_start|>assistant\nOnce upon");
+  for (const content of ["", "end", "|"]) {
+    const tail = renderer.renderTail({ ...options, messages: [{ role: "assistant", content }] });
+    expect(tail).toBe(`<|im_start|>assistant\n${content}`);
+  }
 });
 
 test("where a tail cannot be had alone, or not be rendered, that is said by rendering all", () => {

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 import architectures
 from train import MIX
 
-VOCAB, RATE = 4096, 0.02
+BASE, VOCAB, RATE = {"vocab": 4096, "hidden": 256}, 4096, 0.02
 TALES_ONLY = {"stories": 0.3, "tales": 0.7}
 WITH_MADE = {**{name: share * 0.7 for name, share in MIX.items()}, "made": 0.2, "told": 0.05, "talk": 0.05}
 RUNS = {  # name -> sizes that differ, Muon's rate, mix
@@ -72,7 +72,7 @@ def run(name, args):
         return
     data = data_for(size.get("vocab", VOCAB), args)
     tokens = args.megabytes * 1e6 / bytes_per_token(data, mix)
-    subprocess.run([sys.executable, "train.py", "--data", data, "--run", folder, "--size", json.dumps(size), "--mix", json.dumps(mix),
+    subprocess.run([sys.executable, "train.py", "--data", data, "--run", folder, "--size", json.dumps({**BASE, **size}), "--mix", json.dumps(mix),
                     "--muon-lr", str(rate), "--tokens", str(tokens), "--cool", str(tokens * 0.4), "--eval-every", "1000", "--save-every", "3"],
                    check=True, cwd=Path(__file__).parent)
     if "val_bpb" not in (folder / "log.jsonl").read_text().splitlines()[-1]:
@@ -86,7 +86,7 @@ def report(args):
     for name, (size, _, _) in RUNS.items():
         result = finished(folder_of(name, args))
         if result is not None:
-            parameters = sum(p.numel() for p in architectures.create("dense_mamba", size).parameters())
+            parameters = sum(p.numel() for p in architectures.create("dense_mamba", {**BASE, **size}).parameters())
             lines.append(f"| {name} | {parameters / 1e6:.2f}M | {result:.3f} |")
     (args.out / "choices.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import architectures
 
-BASE = {"hidden": 128, "layers": 4}
+BASE = {"vocab": 4096, "hidden": 128, "layers": 4}
 RETNET = {**BASE, "key": 64, "heads": 2, "k_select": 16, "v_select": 16}
 RUNS = {  # name -> architecture, sizes, the width that is fitted, its step
     "DenseMamba m=2": ("dense_mamba", BASE, "inner", 8),

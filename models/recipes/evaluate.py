@@ -67,9 +67,11 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(1)
     model, saved = load_model(args.checkpoint, average=not args.raw)
-    texts = json.loads((args.data / "validation.json").read_text())
-    bpb = bits_per_byte(model, texts, Tokenizer.from_file(str(args.data / "tokenizer.json")), os.cpu_count())
-    print(f"{bpb:.4f} bits per byte on {len(texts)} stories after {saved['tokens']:,} tokens")
+    tokenizer = Tokenizer.from_file(str(args.data / "tokenizer.json"))
+    for name, texts in json.loads((args.data / "validation.json").read_text()).items():
+        bpb = bits_per_byte(model, texts, tokenizer, os.cpu_count())
+        size, count = sum(len(t.encode()) for t in texts), sum(len(e.ids) - 1 for e in tokenizer.encode_batch(texts))
+        print(f"{name}: {bpb:.4f} bits per byte, {bpb * size / count:.4f} bits per token, {len(texts)} documents, after {saved['tokens']:,} tokens")
 
 
 if __name__ == "__main__":

@@ -2,12 +2,13 @@
 
   python prepare.py --corpus FOLDER --out FOLDER
 
-Reads stories (*.txt, documents separated by a line <|endoftext|>) and dialogues (*.jsonl), and adds tales and small talk that
-tales.py and talk.py make; writes tokenizer.json, one NAME.npz (uint16 `tokens` and document `starts`) a source, validation.json (texts) and removed.json (what was dropped and why).
+Reads stories (*.txt, documents separated by a line <|endoftext|>) and dialogues (*.jsonl, *.jsonl.xz); writes tokenizer.json, one
+NAME.npz (uint16 `tokens` and document `starts`) a source, validation.json (texts by split) and removed.json (what was dropped and why).
 """
 import argparse
 import collections
 import json
+import lzma
 import random
 import re
 from pathlib import Path
@@ -15,13 +16,10 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-import tales
-import talk
-
 SPECIAL = ["<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]  # ids 0..4
 BOS, EOS = 1, 2
 GRAM = 8  # a paragraph that shares this many words in a row with a validation story, three times over, is a copy
-MADE_TALES, TOLD_TALES, MADE_TALKS = 24_000, 5_000, 12_000
+TASK_SHARE = 4  # one in so many of the task dialogues: they are one kind of talk
 PIECE = 12_000  # characters: books are cut into documents of about a story's length
 
 
@@ -99,7 +97,10 @@ ASKED = ["Tell me a story about {}.", "Can you tell me a tale about {}?", "I wou
          "Do you know a story about {}?", "Write a short story about {}."]
 OPENING = re.compile(r"^(Once upon|Once there|There was once|There once|There (was|were|lived)|In (the )?(old|olden|ancient|far)|Long ago|A long time ago|Many years ago|One day|Once)\b")
 CHARACTERS = ("king queen prince princess giant witch fairy dragon wolf fox bear cat dog mouse frog bird horse lion rabbit donkey goose hen cock raven "
-              "miller tailor fisherman hunter soldier shepherd merchant woodcutter widow farmer boy girl mermaid troll dwarf ogre goblin magician sultan monkey duck").split()
+              "miller tailor fisherman hunter soldier shepherd merchant woodcutter widow farmer boy girl mermaid troll dwarf ogre goblin magician sultan monkey duck "
+              "tiger elephant crocodile turtle tortoise squirrel hedgehog owl swan snake penguin peacock butterfly bee ant spider fish whale shark dolphin sheep "
+              "goat cow pig puppy kitten pony deer hare crow eagle parrot rooster flamingo chameleon cheetah zebra giraffe hippo leopard jackal hyena badger otter "
+              "beaver robot doll teacher baker sailor pirate knight").split()
 
 
 def tellings(documents, whole, rng):
@@ -124,7 +125,8 @@ def telling(about, text, rng):
 
 
 def dialogues(path):
-    return [render_chat(json.loads(line)["messages"]) for line in path.read_text().splitlines()]
+    text = lzma.open(path, "rt").read() if path.suffix == ".xz" else path.read_text()
+    return [render_chat(json.loads(line)["messages"]) for line in text.splitlines()]
 
 
 def train_tokenizer(texts, vocab):
@@ -150,39 +152,48 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--vocab", type=int, default=4096)
+    parser.add_argument("--vocab", type=int, default=8192)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    validation = read_documents(args.corpus / "fairytaleqa-val.txt")
-    held_back, removed = {g for d in validation for g in grams(d)}, []
+    corpus = args.corpus
+    validation = {"fairytales": read_documents(corpus / "fairytaleqa-val.txt"),
+                  "stories": [d for name in ("tiny-stories", "picture-books", "fables") for d in read_documents(corpus / f"{name}-val.txt")],
+                  "dialogues": dialogues(corpus / "new-dialogues-val.jsonl")}
+    held_back, removed = {g for name in ("fairytales", "stories") for d in validation[name] for g in grams(d)}, []
 
-    sources = {"stories": read_documents(args.corpus / "fairytaleqa-train.txt")}
+    def documents(name, file):
+        return drop_copies(read_documents(corpus / file), held_back, name, removed)
+
+    sources = {"stories": documents("stories", "fairytaleqa-train.txt")}
     for name, file in (("tales", "tales.txt"), ("books", "children-books.txt")):
-        documents = drop_copies(read_documents(args.corpus / file), held_back, name, removed)
-        sources[name] = [piece for d in documents for piece in cut(clean(d))]
-    sources["stories"] = drop_copies(sources["stories"], held_back, "stories", removed)
-    sources["reading"] = list(reading_dialogues(args.corpus / "fairytaleqa-questions.jsonl"))
-    sources["topical"] = dialogues(args.corpus / "topical-chat.jsonl")
-    sources["smalltalk"] = dialogues(args.corpus / "small-talk.jsonl")
+        sources[name] = [piece for d in documents(name, file) for piece in cut(clean(d))]
+    for name, file in (("tiny", "tiny-stories.txt"), ("picture", "picture-books.txt"), ("fables", "fables.txt")):
+        sources[name] = documents(name, file)
+    sources["reading"] = list(reading_dialogues(corpus / "fairytaleqa-questions.jsonl"))
+    for name, file in (("topical", "topical-chat.jsonl"), ("smalltalk", "small-talk.jsonl"), ("persona", "persona-chat.jsonl"),
+                       ("campsite", "campsite.jsonl"), ("instructions", "instructions.jsonl")):
+        sources[name] = dialogues(corpus / file)
+    sources["tasks"] = dialogues(corpus / "assistant-tasks.jsonl.xz")[::TASK_SHARE]
 
     rng = random.Random(0)
     sources["telling"] = [t for name in ("stories", "tales") for t in tellings(sources[name], name == "stories", rng)]
-    sources["made"] = [text for _, text in tales.stories(MADE_TALES, seed=1)]
-    sources["told"] = [telling(about, text, rng) for about, text in tales.stories(TOLD_TALES, seed=2)]
-    sources["talk"] = [render_chat(messages) for messages in talk.dialogues(MADE_TALKS, seed=3)]
+    sources["telling-modern"] = [t for name in ("tiny", "picture", "fables") for t in tellings(sources[name], True, rng)]
 
-    # Tales shape the vocabulary; books and dialogues are sampled so that they do not outweigh them, and what is made is left out.
+    # Stories shape the vocabulary; books and dialogues are sampled so that they do not outweigh them.
     path = args.out / "tokenizer.json"
     if not path.exists():  # a model in training must keep its tokenizer
-        sample = sources["stories"] * 2 + sources["tales"] + sources["books"][::4] + sources["topical"][::3] + sources["smalltalk"]
+        sample = [t for name in ("stories", "tales", "tiny", "picture", "fables", "persona", "smalltalk") for t in sources[name]]
+        sample += sources["stories"] + sources["books"][::4] + sources["topical"][::3] + sources["tasks"][::4] + sources["campsite"][::2]
         train_tokenizer(sample, args.vocab).save(str(path))
     tokenizer = Tokenizer.from_file(str(path))
     for name, texts in sources.items():
         save_tokens(args.out / f"{name}.npz", texts, tokenizer)
     (args.out / "validation.json").write_text(json.dumps(validation))
     (args.out / "removed.json").write_text(json.dumps(removed, indent=1))
-    size, count = sum(len(d.encode()) for d in validation), sum(len(e.ids) - 1 for e in tokenizer.encode_batch(validation))
-    print(f"validation: {len(validation)} stories, {size} bytes, {count} tokens, {size / count:.2f} bytes/token; dropped copies: {removed}")
+    for name, texts in validation.items():
+        size, count = sum(len(d.encode()) for d in texts), sum(len(e.ids) - 1 for e in tokenizer.encode_batch(texts))
+        print(f"validation, {name}: {len(texts)} documents, {size} bytes, {count} tokens, {size / count:.2f} bytes/token")
+    print(f"dropped copies: {removed}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ class Config:
     (SiLU(W x), no MLP) or "static" (a learned number per channel); `project`, a learned map of the shallower state's channels.
     """
 
-    def __init__(self, vocab=4096, hidden=256, layers=7, state=16, expand=2, conv=4, rank=16, m=2, gate_rank=32, eps=1e-5,
+    def __init__(self, vocab=8192, hidden=288, layers=7, state=16, expand=2, conv=4, rank=16, m=2, gate_rank=32, eps=1e-5,
                  inner=None, gate="mlp", project=False):
         self.vocab, self.hidden, self.layers, self.state, self.expand, self.conv = vocab, hidden, layers, state, expand, conv
         self.rank, self.m, self.gate_rank, self.eps = rank, m, gate_rank, eps

@@ -9,7 +9,7 @@ import type { Manifest, Precision } from "../model/artifact.ts";
 import type { ModelRunner } from "../runtime/runner.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { checkFit, requireTokenizer } from "./compose.ts";
-import { type EvalDocument, type Evaluation, evaluate } from "./evaluation.ts";
+import { type EvalDocument, type Evaluation, evaluate, inPrecision } from "./evaluation.ts";
 import { loadModel } from "./load-model.ts";
 import { showProgress } from "./progress.ts";
 import { readAll, type Terminal, write } from "./terminal.ts";
@@ -127,6 +127,14 @@ async function report(evaluation: Evaluation, subject: Subject, terminal: Termin
       top1_agreement: comparison.numAgreeing / numTokens,
     },
   };
+  const numbers = [own, json.against ?? {}].flatMap((part) => Object.values(part).filter((x) => typeof x === "number"));
+  if (!numbers.every(Number.isFinite)) {
+    const error = new DenseMambaError(
+      "runtime_fault",
+      `${own.perplexity} is no perplexity: ${evaluation.loss} nats in ${numTokens} tokens`,
+    );
+    throw inPrecision(error, manifest.precision);
+  }
   const rows: [string, string | number][] = [
     ["model", `${manifest.name}, ${manifest.precision}`],
     ["read", `${numTokens} tokens, ${numBytes} bytes, ${numDocuments} documents`],

@@ -2,7 +2,11 @@
  * How well a model predicts texts, and how near its predictions are to those of the same model in another precision.
  * Runners and token ids in, sums out; knows no files and no terminal.
  */
+import { DenseMambaError } from "../errors.ts";
+import type { Precision } from "../model/artifact.ts";
+import { MAX_F16 } from "../model/dtypes.ts";
 import type { ModelRunner, RunOutput } from "../runtime/runner.ts";
+import { checkFinite } from "../sampling/rows.ts";
 
 /** What is read as one: no document sees another. */
 export interface EvalDocument {
@@ -41,26 +45,27 @@ export interface EvaluateOptions {
   readonly onProgress: (numTokens: number) => void;
 }
 
-/** @throws `runtime_fault` */
+/** @throws `runtime_fault`, for logits that are not finite too. */
 export async function evaluate(options: EvaluateOptions): Promise<Evaluation> {
   const { runner, reference, documents, chunk } = options;
   let numTokens = 0;
   let numBytes = 0;
   let loss = 0;
   const against = { loss: 0, divergence: 0, numAgreeing: 0 };
-  for (const document of documents) {
+  for (const [index, document] of documents.entries()) {
     const { tokenIds } = document;
     numBytes += document.numBytes;
     await Promise.all([runner.clearSlot(0), reference?.clearSlot(0)]);
     for (let start = 0; start < tokenIds.length - 1; start += chunk) {
       const read = tokenIds.slice(start, Math.min(start + chunk, tokenIds.length - 1));
       const targets = tokenIds.slice(start + 1, start + 1 + read.length);
+      const place = { document: index + 1, token: start + 1 };
       const output = await readChunk(runner, read);
-      loss += lossOf(output, targets);
+      loss += lossOf(runner, output, targets, place);
       numTokens += targets.length;
       if (reference !== undefined) {
         const expected = await readChunk(reference, read);
-        against.loss += lossOf(expected, targets);
+        against.loss += lossOf(reference, expected, targets, place);
         against.divergence += divergence(expected, output);
         against.numAgreeing += numAgreeing(expected, output);
       }
@@ -77,9 +82,33 @@ function readChunk(runner: ModelRunner, tokenIds: readonly number[]): Promise<Ru
   return runner.run({ firstSlot: 0, lengths: [tokenIds.length], tokenIds, logitRows, temperatures });
 }
 
-function lossOf({ logits, logSumExp, numRows }: RunOutput, targets: readonly number[]): number {
+function lossOf(
+  { manifest }: ModelRunner,
+  output: RunOutput,
+  targets: readonly number[],
+  { document, token }: { readonly document: number; readonly token: number },
+): number {
+  const { logits, logSumExp, numRows } = output;
   const width = logits.length / numRows;
-  return targets.reduce((sum, target, row) => sum + logSumExp[row]! - logits[row * width + target]!, 0);
+  return targets.reduce((sum, target, row) => {
+    const where = ` for token ${token + row} of document ${document}`;
+    try {
+      checkFinite(output, row, where);
+    } catch (error) {
+      throw inPrecision(error, manifest.precision);
+    }
+    const loss = logSumExp[row]! - logits[row * width + target]!;
+    if (Number.isFinite(loss)) return sum + loss;
+    const error = new DenseMambaError("runtime_fault", `the model gave a logit of -Infinity${where}`);
+    throw inPrecision(error, manifest.precision);
+  }, 0);
+}
+
+/** A fault of the model's, with the precision that it happened in: what is beyond f16 may be well within f32. */
+export function inPrecision(error: unknown, precision: Precision): unknown {
+  if (!(error instanceof DenseMambaError) || error.code !== "runtime_fault") return error;
+  const name = precision === "f16" ? `f16, whose numbers end at ${MAX_F16}` : precision;
+  return new DenseMambaError(error.code, `in ${name}: ${error.message}`, { cause: error });
 }
 
 /** Σ over rows of Σ p (log p - log q), p the expected probabilities. */
@@ -90,7 +119,7 @@ function divergence(expected: RunOutput, actual: RunOutput): number {
     const [normP, normQ] = [expected.logSumExp[row]!, actual.logSumExp[row]!];
     for (let i = row * width; i < (row + 1) * width; i++) {
       const logP = expected.logits[i]! - normP;
-      sum += Math.exp(logP) * (logP - (actual.logits[i]! - normQ));
+      if (logP !== Number.NEGATIVE_INFINITY) sum += Math.exp(logP) * (logP - (actual.logits[i]! - normQ));
     }
   }
   return sum;

@@ -9,12 +9,17 @@ export interface Failure {
 
 export function describeFailure(error: unknown): Failure {
   if (error instanceof DenseMambaError) {
-    const lines = error.message.split("\n");
-    // A configuration may have several problems, each its own line.
-    const text = lines.length === 1 ? error.message : `${lines.length} problems\n  ${lines.join("\n  ")}`;
-    return { message: `error: ${error.code}: ${text}`, exitCode: error.code === "invalid_config" ? 2 : 1 };
+    const isConfig = error.code === "invalid_config";
+    const text = isConfig ? listProblems(error.message) : error.message.replaceAll(/\s*\n\s*/g, " ");
+    return { message: `error: ${error.code}: ${text}`, exitCode: isConfig ? 2 : 1 };
   }
   // The system's own errors (EACCES, ENOSPC, …) say what happened; anything else is a bug, and its stack is needed.
   if (error instanceof Error && "code" in error) return { message: `error: ${error.message}`, exitCode: 1 };
   return { message: `error: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`, exitCode: 1 };
+}
+
+/** A configuration may have several, each its own line. */
+function listProblems(message: string): string {
+  const lines = message.split("\n");
+  return lines.length === 1 ? message : `${lines.length} problems\n  ${lines.join("\n  ")}`;
 }

@@ -2,7 +2,7 @@
  * From `--model` and `--tokenizer` to folders: a path is one, a name such as `org/name@revision` is looked up in the cache of
  * the hub and pulled if it is not there.
  */
-import { existsSync } from "node:fs";
+import { statSync } from "node:fs";
 import { type Config, readHubSettings } from "../config.ts";
 import { DenseMambaError } from "../errors.ts";
 import type { Part } from "../hub/files.ts";
@@ -19,8 +19,13 @@ export async function withFolders(config: Config, terminal: Terminal): Promise<C
 }
 
 async function folderOf(given: string, part: Part, terminal: Terminal): Promise<string> {
-  const id = existsSync(given) ? undefined : parseModelId(given);
-  if (id === undefined) return given;
+  const found = statSync(given, { throwIfNoEntry: false });
+  if (found?.isDirectory()) return given;
+  const id = found === undefined ? parseModelId(given) : undefined;
+  if (id === undefined) {
+    const problem = found === undefined ? "names no folder that exists" : "must name a folder, a file";
+    throw new DenseMambaError("invalid_config", `--${part} ${problem}: ${given} given`);
+  }
   // With a client of its own that a folder needs nothing of.
   const { ensureModel } = await import("../hub/pull.ts");
   return ensureModel({ id, part, hub: readHubSettings(), onProgress: progressOn(terminal) }).catch((error) => {

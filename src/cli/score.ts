@@ -8,6 +8,7 @@ import { DenseMambaError } from "../errors.ts";
 import { NUM_CANDIDATES } from "../model/artifact.ts";
 import { GREEDY } from "../sampling/params.ts";
 import { startEngine } from "./compose.ts";
+import { inPrecision } from "./evaluation.ts";
 import { loadModel } from "./load-model.ts";
 import { showProgress } from "./progress.ts";
 import { readAll, type Terminal, write } from "./terminal.ts";
@@ -45,9 +46,11 @@ export async function score(config: Config, options: ScoreOptions, terminal: Ter
     ]);
     for await (const event of sequence!.events) {
       if (event.type !== "prompt") continue;
-      const positions = event.logprobs!.map((scored, index) => toPosition(tokenIds[index]!, scored));
+      const positions = event.logprobs!.map((scored, index) => toPosition(tokenIds[index]!, scored, index));
       await write(terminal.stdout, `${JSON.stringify({ positions })}\n`);
     }
+  } catch (error) {
+    throw inPrecision(error, model.manifest.precision);
   } finally {
     await engine.close({ deadlineMs: 0 });
   }
@@ -66,7 +69,11 @@ function parseTokenIds(text: string): number[] {
   return parts.map(Number);
 }
 
-function toPosition(tokenId: number, scored: ScoredToken | null) {
-  const top = scored?.top.map((token) => ({ token_id: token.tokenId, logprob: token.logprob }));
-  return { token_id: tokenId, logprob: scored?.logprob ?? null, top: top ?? [] };
+/** `null` of the first token, which nothing is read before. @throws `runtime_fault` for what JSON cannot hold. */
+function toPosition(tokenId: number, scored: ScoredToken | null, index: number) {
+  const top = scored?.top.map((token) => ({ token_id: token.tokenId, logprob: token.logprob })) ?? [];
+  if (scored !== null && ![scored, ...scored.top].every(({ logprob }) => Number.isFinite(logprob))) {
+    throw new DenseMambaError("runtime_fault", `the model gave a logit of -Infinity for token ${index} of the prompt`);
+  }
+  return { token_id: tokenId, logprob: scored?.logprob ?? null, top };
 }

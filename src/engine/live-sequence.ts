@@ -6,6 +6,7 @@ import { setMaxListeners } from "node:events";
 import { DenseMambaError } from "../errors.ts";
 import type { RunOutput } from "../runtime/runner.ts";
 import { scoreToken } from "../sampling/logprobs.ts";
+import { checkFinite } from "../sampling/rows.ts";
 import { graphTemperature, Sampler, type SamplingScratch } from "../sampling/sampler.ts";
 import { EventQueue } from "./event-queue.ts";
 import type { Schedulable } from "./scheduler.ts";
@@ -248,15 +249,8 @@ export class LiveSequence implements Sequence, Schedulable {
 
   #sample(output: RunOutput, row: number, nowMs: number): void {
     const { numLogprobs, stopTokenIds, maxTokens } = this.request;
-    let tokenId: number;
-    try {
-      tokenId = this.#sampler.sample(output, row);
-    } catch (cause) {
-      const isOurs = cause instanceof DenseMambaError;
-      const error = isOurs ? cause : new DenseMambaError("runtime_fault", "sampling failed", { cause });
-      this.end({ reason: "failed", error });
-      return;
-    }
+    const tokenId = this.#failing(() => this.#sampler.sample(output, row));
+    if (tokenId === undefined) return;
     this.#numSampled++;
     this.#firstTokenAtMs ??= nowMs;
     const event: SequenceEvent =
@@ -284,12 +278,23 @@ export class LiveSequence implements Sequence, Schedulable {
   }
 
   #scorePromptToken(index: number, output: RunOutput, row: number): void {
-    this.#promptLogprobs[index - this.#promptStart] = scoreToken(
-      output,
-      row,
-      this.#feed[index]!,
-      this.request.numPromptLogprobs!,
-    );
+    const place = index - this.#promptStart;
+    this.#failing(() => {
+      checkFinite(output, row, ` for token ${place} of the prompt`);
+      this.#promptLogprobs[place] = scoreToken(output, row, this.#feed[index]!, this.request.numPromptLogprobs!);
+    });
+  }
+
+  /** What `work` throws fails this sequence alone. */
+  #failing<Result>(work: () => Result): Result | undefined {
+    try {
+      return work();
+    } catch (cause) {
+      const isOurs = cause instanceof DenseMambaError;
+      const error = isOurs ? cause : new DenseMambaError("runtime_fault", "sampling failed", { cause });
+      this.end({ reason: "failed", error });
+      return undefined;
+    }
   }
 
   #promptEvent(): SequenceEvent & { readonly type: "prompt" } {

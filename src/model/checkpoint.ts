@@ -4,7 +4,7 @@
  */
 import { readFileSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
-import { readTokenIds } from "./config-json.ts";
+import { parsePythonJson, readTokenIds } from "./config-json.ts";
 import { FLOAT_DTYPES, isFloatDtype } from "./dtypes.ts";
 import type { ConfigJson, Family, ModelDescription } from "./families/family.ts";
 import { familyOf, knownModelTypes } from "./families/registry.ts";
@@ -29,16 +29,18 @@ const CONFIG_FILE = "config.json";
 
 /** @throws `invalid_checkpoint` for anything missing, malformed, or in contradiction to the config. */
 export function openCheckpoint(modelDir: string, options: WeightOptions = {}): Checkpoint {
-  const json = readJson(join(modelDir, CONFIG_FILE));
-  const family = familyOf(json);
+  const given = readJson(join(modelDir, CONFIG_FILE));
+  const family = familyOf(given);
   if (family === undefined) {
+    const type = given.model_type === undefined ? "missing" : JSON.stringify(given.model_type);
     throw invalidCheckpoint(
-      `${CONFIG_FILE}: model_type is ${JSON.stringify(json.model_type)}, not one of ${knownModelTypes().join(", ")}`,
+      `${CONFIG_FILE}: model_type is ${type}, which is not supported; these are: ${knownModelTypes().join(", ")}`,
     );
   }
+  const json = { ...family.defaults, ...given };
   const weights = openWeights(modelDir, options);
   try {
-    const tensors = new Map(weights.tensors.map((tensor) => [tensor.name, tensor]));
+    const tensors = byFullName(weights.tensors, family.prefix);
     const model = family.describe(json, tensors);
     checkTensors(model, tensors);
     const { vocabSize } = model.sizes;
@@ -90,15 +92,21 @@ function checkTensors(
     }
   }
   const names = new Set([...expected.map(({ name }) => name), ...ignored]);
-  for (const { name, shape } of tensors.values()) {
-    if (!names.has(name)) throw invalidCheckpoint(`tensor ${name} of shape [${shape}] has no place in this model`);
+  for (const [fullName, { name, shape }] of tensors) {
+    if (!names.has(fullName)) throw invalidCheckpoint(`tensor ${name} of shape [${shape}] has no place in this model`);
   }
+}
+
+/** transformers' `MambaModel` and its like save their tensors without the name that they have in the model with a head. */
+function byFullName(tensors: readonly WeightTensor[], prefix: string): ReadonlyMap<string, WeightTensor> {
+  const isHeadless = !tensors.some(({ name }) => name.startsWith(prefix));
+  return new Map(tensors.map((tensor) => [isHeadless ? prefix + tensor.name : tensor.name, tensor]));
 }
 
 function readJson(path: string): ConfigJson {
   let value: unknown;
   try {
-    value = JSON.parse(readFileSync(path, "utf8"));
+    value = parsePythonJson(readFileSync(path, "utf8"));
   } catch (cause) {
     throw invalidCheckpoint(`cannot read ${path}: ${cause instanceof Error ? cause.message : cause}`, cause);
   }

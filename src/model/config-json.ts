@@ -1,8 +1,23 @@
 /**
- * Reads single values of a checkpoint's `config.json` with their bounds. Knows no family.
+ * A checkpoint's `config.json`: its text, and single values of it with their bounds. Knows no family.
  */
 import type { ConfigJson } from "./families/family.ts";
 import { invalidCheckpoint } from "./weights.ts";
+
+/**
+ * As Python writes JSON: with `Infinity`, `-Infinity` and `NaN`, which JSON has not, and which transformers writes as
+ * `{"__float__": "Infinity"}` from version 5 on.
+ * @throws SyntaxError
+ */
+export function parsePythonJson(text: string): unknown {
+  const json = text.replace(/"(?:[^"\\]|\\.)*"|-?Infinity\b|NaN\b/g, (token) =>
+    token.startsWith('"') ? token : `{"__float__": "${token}"}`,
+  );
+  return JSON.parse(json, (_, value: unknown) => {
+    if (typeof value !== "object" || value === null || !("__float__" in value)) return value;
+    return Number(value.__float__);
+  });
+}
 
 interface Bounds {
   readonly min: number;
@@ -23,7 +38,9 @@ export function readNumber(json: ConfigJson, key: string, { min, max, fallback }
   const value = json[key] ?? fallback;
   if (value === undefined) throw invalidCheckpoint(`config.json: ${key} is missing`);
   if (typeof value !== "number" || !(value >= min && value <= max)) {
-    throw invalidCheckpoint(`config.json: ${key} is ${JSON.stringify(value)}, not a number from ${min} to ${max}`);
+    throw invalidCheckpoint(
+      `config.json: ${key} is ${typeof value === "number" ? value : JSON.stringify(value)}, not a number from ${min} to ${max}`,
+    );
   }
   return value;
 }
@@ -35,6 +52,13 @@ export function readBoolean(json: ConfigJson, key: string, fallback: boolean): b
     throw invalidCheckpoint(`config.json: ${key} is ${JSON.stringify(value)}, not true or false`);
   }
   return value;
+}
+
+/** Transformers has two names for it. @throws `invalid_checkpoint` for another activation. */
+export function requireSilu(json: ConfigJson): void {
+  const activation = json.hidden_act ?? "silu";
+  if (activation === "silu" || activation === "swish") return;
+  throw invalidCheckpoint(`config.json: hidden_act ${JSON.stringify(activation)} is not silu`);
 }
 
 /** One id or a list of them, as `eos_token_id` is written. @throws `invalid_checkpoint` */

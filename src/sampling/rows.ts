@@ -1,4 +1,6 @@
 /** What sampling reads: the logits of R positions, with the graph's own summary of each row. Nothing here is mutated. */
+import { DenseMambaError } from "../errors.ts";
+
 export interface LogitRows {
   readonly numRows: number;
   /** [R, V] */
@@ -11,6 +13,22 @@ export interface LogitRows {
   readonly logSumExp: Float32Array;
   /** [R] log-sum-exp of logits / temperature. */
   readonly temperedLogSumExp: Float32Array;
+}
+
+/**
+ * A NaN or +Infinity anywhere in a row makes its log-sum-exp so, and a row of -Infinity alone has none.
+ * @param where for the message, with a space before it
+ * @throws `runtime_fault`
+ */
+export function checkFinite(rows: LogitRows, row: number, where = ""): void {
+  const logSumExp = rows.logSumExp[row]!;
+  const tempered = rows.temperedLogSumExp[row]!;
+  const top = rows.topLogits[row * numCandidatesOf(rows)]!;
+  if (Number.isFinite(logSumExp) && Number.isFinite(tempered) && Number.isFinite(top)) return;
+  throw new DenseMambaError(
+    "runtime_fault",
+    `the model gave logits that are not finite${where} (largest ${top}, log-sum-exp ${logSumExp}, tempered ${tempered})`,
+  );
 }
 
 export function vocabSizeOf(rows: LogitRows): number {

@@ -9,7 +9,7 @@ import { drawFromCandidates } from "./candidates.ts";
 import { drawFromFullRow, RowRanking } from "./full-row.ts";
 import type { SamplingParams } from "./params.ts";
 import { SeededRandom } from "./random.ts";
-import { type LogitRows, numCandidatesOf, vocabSizeOf } from "./rows.ts";
+import { checkFinite, type LogitRows, numCandidatesOf, vocabSizeOf } from "./rows.ts";
 
 /** Below this a temperature means greedy, as in vLLM: logits divided by it would overflow f32. */
 const MIN_TEMPERATURE = 1e-5;
@@ -71,7 +71,7 @@ export class Sampler {
    * @throws `runtime_fault` if the row holds NaN or +Infinity; `invalid_value` if masks leave no token to choose.
    */
   sample(rows: LogitRows, row: number): number {
-    checkRow(rows, row);
+    checkFinite(rows, row);
     const isChanged = this.#adjuster.isActive || this.#hasPaddingAhead(rows, row);
     const tokenId = isChanged ? this.#chooseAdjusted(rows, row) : this.#choose(rows, row);
     this.#adjuster.record(tokenId);
@@ -152,16 +152,4 @@ function argmax(logits: Float32Array): number {
     }
   }
   return best;
-}
-
-/** A NaN or +Infinity anywhere in a row makes its log-sum-exp so, and a row of -Infinity alone has none. */
-function checkRow(rows: LogitRows, row: number): void {
-  const logSumExp = rows.logSumExp[row]!;
-  const tempered = rows.temperedLogSumExp[row]!;
-  const top = rows.topLogits[row * numCandidatesOf(rows)]!;
-  if (Number.isFinite(logSumExp) && Number.isFinite(tempered) && Number.isFinite(top)) return;
-  throw new DenseMambaError(
-    "runtime_fault",
-    `the model gave logits that are not finite (largest ${top}, log-sum-exp ${logSumExp}, tempered ${tempered})`,
-  );
 }

@@ -6,6 +6,8 @@ import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { type FloatDtype, widen } from "../../src/model/dtypes.ts";
+import { readRawTensors, writeRawTensors } from "../helpers/checkpoints.ts";
 import { runProgram } from "./program-run.ts";
 
 const TINY = "test/fixtures/torch-tiny-densemamba";
@@ -30,6 +32,19 @@ async function failure(args: readonly string[]): Promise<{ exitCode: number; mes
   expect(run.stdout.text).toBe("");
   return { exitCode, message: run.stderr.text };
 }
+
+describe("a model that is not there", () => {
+  it.each([
+    ["--model", "/nowhere", "--model names no folder that exists: /nowhere given"],
+    ["--model", "package.json", "--model must name a folder, a file: package.json given"],
+    ["--tokenizer", "./nowhere", "--tokenizer names no folder that exists: ./nowhere given"],
+  ])("is told by its option: %s %s", async (option, given, message) => {
+    for (const command of [["serve"], ["generate", "--prompt", "x"]]) {
+      const result = await failure([...command, option, given, ...cache]);
+      expect(result).toEqual({ exitCode: 2, message: `error: invalid_config: ${message}\n` });
+    }
+  });
+});
 
 describe("score", () => {
   it("gives the reference's log-probabilities, and only JSON on standard output", async () => {
@@ -182,8 +197,32 @@ describe("a model that is not sound", () => {
     // In the cache, what was let pass is not found by those who did not ask for it.
     const scoring = ["score", "--model", dir, "--token-ids", "1,2", "--precision", "f32", ...cache];
     expect((await failure(scoring)).message).toContain("is NaN");
-    await output([...scoring, "--allow-non-finite"]);
+    expect((await failure([...scoring, "--allow-non-finite"])).message).toContain("logits that are not finite");
     expect((await failure(scoring)).message).toContain("is NaN");
+  });
+
+  it.each([
+    ["score", (dir: string) => ["score", "--model", dir, "--token-ids", "1,2,3,4"], /for token 1 of the prompt/],
+    ["eval", (dir: string) => ["eval", "--model", dir, "--text", "README.md"], /for token \d+ of document 1/],
+  ])("is told where f16 cannot hold its numbers, by %s", async (name, command, where) => {
+    const source = name === "score" ? TINY : "models/densemamba-tales-4m";
+    const dir = await copyOf(source, `beyond-f16-${name}`);
+    const tensors = readRawTensors(dir);
+    const scaleTo = (largest: number, name: string) => {
+      const { dtype, shape, bytes } = tensors.get(name)!;
+      const values = widen(dtype as FloatDtype, Buffer.from(bytes));
+      const scale = largest / values.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+      tensors.set(name, { dtype: "F32", shape, bytes: new Uint8Array(values.map((x) => x * scale).buffer) });
+    };
+    // The convolution's inputs are state, kept in f16 from one chunk to the next.
+    scaleTo(60_000, "backbone.layers.0.mixer.in_proj.weight");
+    writeRawTensors(dir, tensors);
+    const args = [...command(dir), "--precision", "f16", "--prefill-chunk", "2", ...cache];
+    const result = await failure(args);
+    expect(result.exitCode).toBe(1);
+    expect(result.message).toMatch(/error: runtime_fault: in f16, whose numbers end at 65504: the model gave /);
+    expect(result.message).toMatch(where);
+    if (name === "score") expect(await output([...command(dir), "--precision", "f32", ...cache])).not.toContain("NaN");
   });
 
   it("has no tokenizer that knows more ids than the model", async () => {
@@ -278,7 +317,7 @@ describe("the program", () => {
     const [unknown, config, failed, help] = await Promise.all([
       run(["serve", "--prot", "80"]),
       run(["serve", "--port", "x", "--device", "tpu"]),
-      run(["inspect", "--model", "/nowhere"]),
+      run(["inspect", "--model", "test/fixtures"]),
       run(["--help"]),
     ]);
     expect(unknown).toMatchObject({ code: 2, stderr: expect.stringContaining("Did you mean --port?") });

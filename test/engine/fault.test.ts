@@ -188,6 +188,21 @@ test("logits that are not finite fail their own sequence only", async () => {
   expectSound(harness);
 });
 
+test("log-probabilities of a prompt that are not finite fail their own sequence, and say where", async () => {
+  const harness = await startEngine({ poisonToken: 13 });
+  const requests = [
+    [1, 2, 3],
+    [1, 13, 2, 3],
+  ].map((promptIds) => request({ promptIds, maxTokens: 0, numPromptLogprobs: 1 }));
+  const outcomes = await Promise.all(harness.engine.submit(requests).map((sequence) => gather(sequence)));
+  expect(outcomes[0]!.error).toBeUndefined();
+  expect(outcomes[1]!.error).toMatchObject({
+    code: "runtime_fault",
+    message: expect.stringContaining("not finite for token 2 of the prompt"),
+  });
+  expectSound(harness);
+});
+
 test("the error comes where the consumer iterates, not as an unhandled rejection", async () => {
   const harness = await startEngine({ onCall: faultAt("run", 2) });
   const [sequence] = harness.engine.submit([request({ promptIds: [1] })]);

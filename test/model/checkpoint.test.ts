@@ -1,4 +1,4 @@
-import { rmSync, writeFileSync } from "node:fs";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { openCheckpoint } from "../../src/model/checkpoint.ts";
@@ -69,6 +69,80 @@ describe("a sound checkpoint", () => {
   });
 });
 
+describe("a checkpoint as transformers writes it", () => {
+  const plain = async (config: Record<string, unknown>) => {
+    rmSync(modelDir, { recursive: true });
+    modelDir = await randomCheckpoint({ ...TINY_SHAPE, denseLayers: 0, timeStepRank: 2 });
+    editConfig(modelDir, config);
+  };
+  const configText = (edit: (text: string) => string) => {
+    const path = join(modelDir, "config.json");
+    writeFileSync(path, edit(readFileSync(path, "utf8")));
+  };
+  const opened = () => {
+    const checkpoint = openCheckpoint(modelDir);
+    checkpoint.close();
+    return checkpoint;
+  };
+
+  it.each(["mamba", "falcon_mamba"])("may leave out what has a default there: %s", async (model_type) => {
+    const missing = ["expand", "conv_kernel", "time_step_rank", "use_bias", "use_conv_bias", "layer_norm_epsilon"];
+    const others = ["hidden_act", "tie_word_embeddings", "bos_token_id", "eos_token_id"];
+    const config = Object.fromEntries([...missing, ...others].map((key) => [key, undefined]));
+    await plain({ ...config, model_type });
+    expect(opened()).toMatchObject({
+      architecture: { timeStepRank: 2, dInner: 64, convKernel: 4, useBias: false, useConvBias: true },
+      bosTokenId: 0,
+      eosTokenIds: [0],
+    });
+    editConfig(modelDir, { eos_token_id: null });
+    expect(opened().eosTokenIds).toEqual([]);
+    editConfig(modelDir, { hidden_size: undefined, vocab_size: undefined, num_hidden_layers: undefined });
+    expect(opened).toThrow(/embeddings\.weight has shape \[80,32\]; config\.json asks for \[50280,768\]/);
+  });
+
+  it("has a width of channels by a factor that need not be whole", async () => {
+    await plain({ expand: 2.03 });
+    expect(opened().architecture).toMatchObject({ dInner: 64 });
+  });
+
+  it("calls the activation silu or swish", async () => {
+    await plain({ hidden_act: "swish" });
+    expect(opened().family.name).toBe("mamba");
+  });
+
+  it("holds a model without its head, whose tensors have no prefix", async () => {
+    await plain({});
+    const expected = opened();
+    const tensors = readRawTensors(modelDir);
+    const bare = new Map([...tensors].map(([name, tensor]) => [name.replace(/^backbone\./, ""), tensor]));
+    writeRawTensors(modelDir, bare);
+    const checkpoint = openCheckpoint(modelDir);
+    expect(checkpoint.numParameters).toBe(expected.numParameters);
+    const name = "layers.1.norm.weight";
+    expect(checkpoint.tensor(`backbone.${name}`).read(0, 32)).toHaveLength(32);
+    checkpoint.close();
+    bare.set(name, zeros(31));
+    writeRawTensors(modelDir, bare);
+    expect(opened).toThrow(/layers\.1\.norm\.weight has shape \[31\]/);
+    bare.delete(name);
+    bare.set("surprise", zeros(1));
+    writeRawTensors(modelDir, bare);
+    expect(opened).toThrow(/tensor backbone\.layers\.1\.norm\.weight is missing/);
+  });
+
+  it.each([["Infinity"], ["-Infinity"], ["NaN"], ['{"__float__": "Infinity"}']])(
+    "may hold %s, as Python writes it",
+    async (number) => {
+      await plain({ time_step_limit: ["HERE"], note: '\\"Infinity, NaN' });
+      configText((text) => text.replace('"HERE"', `0.0,\n    ${number}\n  `));
+      expect(opened().family.name).toBe("mamba");
+      configText((text) => text.replace('"mamba"', `"mamba2", "limit": ${number}`));
+      expect(opened).toThrow(/model_type is "mamba2", which is not supported/);
+    },
+  );
+});
+
 describe("a checkpoint is refused, by the tensor's name, for", () => {
   const norm = "backbone.layers.1.norm.weight";
   it.each<[string, (tensors: Map<string, RawTensor>) => void, RegExp]>([
@@ -112,7 +186,16 @@ describe("a checkpoint is refused, by the tensor's name, for", () => {
 
 describe("a config is refused, by its key, for", () => {
   it.each<[string, Record<string, unknown>, RegExp]>([
-    ["an unknown model_type", { model_type: "gpt2" }, /model_type is "gpt2", not one of dense_mamba, mamba/],
+    [
+      "an unknown model_type",
+      { model_type: "gpt2" },
+      /model_type is "gpt2", which is not supported; these are: dense_mamba, mamba/,
+    ],
+    [
+      "a number without end",
+      { layer_norm_epsilon: { __float__: "Infinity" } },
+      /layer_norm_epsilon is Infinity, not a number/,
+    ],
     ["a missing size", { hidden_size: undefined }, /hidden_size is missing/],
     ["a fractional size", { num_hidden_layers: 2.5 }, /num_hidden_layers is 2.5, not a whole number/],
     ["a size of zero", { vocab_size: 0 }, /vocab_size is 0, not a number from 1 to 1048576/],

@@ -17,6 +17,10 @@ export interface Family {
   readonly modelTypes: readonly (string | null)[];
   /** Where the `model_type` is another architecture's, or none: whether a config is this family's all the same. */
   readonly recognizes?: (json: ConfigJson) => boolean;
+  /** Stand in for keys that the config leaves out, as the family's own implementation has them. */
+  readonly defaults?: ConfigJson;
+  /** Of the tensors' names. A checkpoint of the model without its head may leave it out. */
+  readonly prefix: string;
   /**
    * Reads the config. The tensors are at hand because some sizes stand only there (the width of a gate).
    * @throws `invalid_checkpoint` for a key that is missing or out of bounds.

@@ -5,11 +5,12 @@
 import { readBoolean, readInt } from "../config-json.ts";
 import { invalidCheckpoint } from "../weights.ts";
 import type { ConfigJson, Family } from "./family.ts";
-import { describe } from "./mamba.ts";
+import { describe, MAMBA_PREFIX } from "./mamba.ts";
 
 export const mambaSsm: Family = {
   name: "mamba",
   modelTypes: [null],
+  prefix: MAMBA_PREFIX,
   recognizes: (json) => "d_model" in json && "n_layer" in json,
   describe: (json, tensors) => describe(toHuggingFace(json), tensors, 0),
 };
@@ -37,7 +38,7 @@ function toHuggingFace(json: ConfigJson): ConfigJson {
     state_size: ssm.d_state,
     conv_kernel: ssm.d_conv,
     expand: ssm.expand,
-    time_step_rank: ssm.dt_rank ?? "auto",
+    time_step_rank: ssm.dt_rank,
     use_bias: ssm.bias,
     use_conv_bias: ssm.conv_bias,
     tie_word_embeddings: json.tie_embeddings,

@@ -2,9 +2,9 @@
  * Mamba, Falcon-Mamba and DenseMamba: one config and one list of tensors, since plain Mamba is DenseMamba with m = 0. The
  * checkpoint formats are described in docs/compiler.md. Knows nothing of ONNX.
  */
-import { readBoolean, readInt, readNumber } from "../config-json.ts";
+import { readBoolean, readInt, readNumber, requireSilu } from "../config-json.ts";
 import type { StateLayout } from "../state.ts";
-import { invalidCheckpoint, type WeightTensor } from "../weights.ts";
+import type { WeightTensor } from "../weights.ts";
 import { boundedSteps, type ConfigJson, type ExpectedTensor, type Family, type ModelDescription } from "./family.ts";
 
 export interface MambaConfig {
@@ -38,21 +38,37 @@ export interface GateSizes {
   readonly numGates: number;
 }
 
+/** Of `MambaConfig` and `FalconMambaConfig` in Hugging Face's transformers. */
+const TRANSFORMERS_DEFAULTS: ConfigJson = {
+  vocab_size: 50_280,
+  hidden_size: 768,
+  num_hidden_layers: 32,
+  bos_token_id: 0,
+  eos_token_id: 0,
+};
+
+export const MAMBA_PREFIX = "backbone.";
+
 export const denseMamba: Family = {
   name: "dense_mamba",
   modelTypes: ["dense_mamba"],
+  prefix: MAMBA_PREFIX,
   describe: (json, tensors) => describe(json, tensors, readInt(json, "dense_layers", { min: 0, max: MAX_LAYERS })),
 };
 
 export const mamba: Family = {
   name: "mamba",
   modelTypes: ["mamba"],
+  defaults: TRANSFORMERS_DEFAULTS,
+  prefix: MAMBA_PREFIX,
   describe: (json, tensors) => describe(json, tensors, 0),
 };
 
 export const falconMamba: Family = {
   name: "falcon_mamba",
   modelTypes: ["falcon_mamba"],
+  defaults: TRANSFORMERS_DEFAULTS,
+  prefix: MAMBA_PREFIX,
   describe: (json, tensors) =>
     describe(json, tensors, 0, readNumber(json, "mixer_rms_eps", { min: 0, max: 1, fallback: 1e-6 })),
 };
@@ -88,13 +104,12 @@ function parse(
 ): Omit<MambaConfig, "parameterNormEpsilon"> {
   const size = (key: string, fallback?: number) =>
     readInt(json, key, { min: 1, max: MAX_SIZE, ...(fallback === undefined ? {} : { fallback }) });
-  const activation = json.hidden_act ?? "silu";
-  if (activation !== "silu")
-    throw invalidCheckpoint(`config.json: hidden_act ${JSON.stringify(activation)} is not silu`);
+  requireSilu(json);
   const hiddenSize = size("hidden_size");
-  const dInner = size("intermediate_size", size("expand", 2) * hiddenSize);
+  const expand = readNumber(json, "expand", { min: 1 / hiddenSize, max: MAX_SIZE, fallback: 2 });
+  const dInner = size("intermediate_size", Math.floor(expand * hiddenSize));
   const numLayers = readInt(json, "num_hidden_layers", { min: 1, max: MAX_LAYERS });
-  const rank = json.time_step_rank === "auto" ? Math.ceil(hiddenSize / 16) : size("time_step_rank");
+  const rank = (json.time_step_rank ?? "auto") === "auto" ? Math.ceil(hiddenSize / 16) : size("time_step_rank");
   return {
     kind: "mamba",
     vocabSize: size("vocab_size"),

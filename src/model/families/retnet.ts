@@ -3,7 +3,7 @@
  * without (RetNet): one config and one list of tensors, named as in their checkpoints. Described in docs/compiler.md.
  * Knows nothing of ONNX.
  */
-import { readBoolean, readInt, readNumber } from "../config-json.ts";
+import { readBoolean, readInt, readNumber, requireSilu } from "../config-json.ts";
 import type { StateLayout } from "../state.ts";
 import { invalidCheckpoint, type WeightTensor } from "../weights.ts";
 import { boundedSteps, type ConfigJson, type ExpectedTensor, type Family, type ModelDescription } from "./family.ts";
@@ -28,9 +28,12 @@ export interface LinkGates {
   readonly valueWidth: number;
 }
 
+const PREFIX = "model.";
+
 export const denseRetNet: Family = {
   name: "dense_retnet",
   modelTypes: ["DenseGauRetNet"],
+  prefix: PREFIX,
   describe: (json, tensors) =>
     describe(json, tensors, readInt(json, "dense_block_layers", { min: 0, max: MAX_LAYERS })),
 };
@@ -46,6 +49,7 @@ export const denseRetNetAsLlama: Family = {
 export const retNet: Family = {
   name: "retnet",
   modelTypes: ["GauRetNet"],
+  prefix: PREFIX,
   describe: (json, tensors) => describe(json, tensors, 0),
 };
 
@@ -69,10 +73,7 @@ function describe(json: ConfigJson, tensors: ReadonlyMap<string, WeightTensor>, 
 
 function parse(json: ConfigJson, tensors: ReadonlyMap<string, WeightTensor>, denseLayers: number): RetNetConfig {
   const size = (key: string) => readInt(json, key, { min: 1, max: MAX_SIZE });
-  const activation = json.hidden_act ?? "silu";
-  if (activation !== "silu") {
-    throw invalidCheckpoint(`config.json: hidden_act ${JSON.stringify(activation)} is not silu`);
-  }
+  requireSilu(json);
   // NOTE: deepnorm only scales the weights when training begins; the authors' forward pass never applies its alpha.
   readBoolean(json, "deepnorm", false);
   const hiddenSize = size("hidden_size");

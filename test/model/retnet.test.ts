@@ -186,7 +186,9 @@ describe("a config of another model called llama", () => {
     "is refused, with the families that are known (auto_map %j)",
     (autoMap) => {
       const modelDir = editedConfig(GITHUB, { auto_map: autoMap });
-      expect(() => opened(modelDir)).toThrow(/model_type is "llama", which is not supported; these are: .*DenseGauRetNet/);
+      expect(() => opened(modelDir)).toThrow(
+        /model_type is "llama", which is not supported; these are: .*DenseGauRetNet/,
+      );
     },
   );
 });

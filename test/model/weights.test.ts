@@ -242,7 +242,9 @@ describe("a checkpoint", () => {
 
   it("of an unknown family is refused with those that are known", () => {
     editConfig(dir, { model_type: "rwkv" });
-    expect(() => openCheckpoint(dir)).toThrow(refused('model_type is "rwkv", which is not supported; these are: dense_mamba, mamba'));
+    expect(() => openCheckpoint(dir)).toThrow(
+      refused('model_type is "rwkv", which is not supported; these are: dense_mamba, mamba'),
+    );
   });
 
   it("is named after its folder, in Hugging Face's cache after its repository", () => {

@@ -36,7 +36,7 @@ describe.each<[path: string, base: object, rows: Row[]]>([
       ["temperature", 2.1, "temperature must be at most 2; got 2.1"],
       ["temperature", -1, "temperature must be at least 0; got -1"],
       ["temperature", "hot", 'temperature must be a number; got "hot"'],
-      ["top_p", 0, "top_p must be greater than 0; got 0"],
+      ["top_p", -0.1, "top_p must be at least 0; got -0.1"],
       ["top_p", 1.5, "top_p must be at most 1; got 1.5"],
       ["top_k", -2, "top_k must be at least -1; got -2"],
       ["top_k", 1.5, "top_k must be an integer; got 1.5"],
@@ -62,7 +62,7 @@ describe.each<[path: string, base: object, rows: Row[]]>([
       ["echo", "yes", 'echo must be a boolean; got "yes"'],
       ["stream", 1, "stream must be a boolean; got 1"],
       ["stop", 5, "stop must be a string or a list; got 5"],
-      ["stop", "", "stop must have at least 1 character; got 0"],
+      ["stop", "x".repeat(257), "stop must have at most 256 characters; got 257"],
       ["stop", Array(33).fill("x"), "stop must have at most 32 items; got 33"],
       ["stop_token_ids", [512], "stop_token_ids[0] must be a token id, an integer from 0 to 511; got 512"],
       ["logit_bias", [1], "logit_bias must be an object from token ids to biases; got [1]"],
@@ -179,6 +179,13 @@ it.each<[path: string, body: object, param: string, message: string]>([
     "chat_template_kwargs.messages",
     "is set by the server",
   ],
+  [CHAT, { messages: [{ role: "user", content: null }] }, "messages[0].content", "got null"],
+  [
+    CHAT,
+    { messages: [{ role: "assistant", content: [{ type: "refusal" }] }] },
+    "messages[0].content[0].refusal",
+    "string",
+  ],
   [RESPONSES, { input: [{ role: "user", content: 5 }] }, "input[0].content", "got 5"],
   [RESPONSES, { input: [{ role: "robot", content: "a" }] }, "input[0].role", "must be one of"],
   [RESPONSES, { input: "a", metadata: { a: 5 } }, "metadata.a", "must be a string; got 5"],
@@ -193,6 +200,28 @@ it.each<[path: string, body: object, param: string]>([
   [COMPLETIONS, { prompt: "a", suffix: "b" }, "suffix"],
   [COMPLETIONS, { prompt: "a", guided_json: {} }, "guided_json"],
   [COMPLETIONS, { prompt: "a", use_beam_search: true }, "use_beam_search"],
+  [COMPLETIONS, { prompt: "a", max_completion_tokens: 5 }, "max_completion_tokens"],
+  [COMPLETIONS, { prompt: "a", typical_p: 0.5 }, "typical_p"],
+  [COMPLETIONS, { prompt: "a", mirostat: 2 }, "mirostat"],
+  [COMPLETIONS, { prompt: "a", repeat_penalty: 1.1 }, "repeat_penalty"],
+  [COMPLETIONS, { prompt: "a", do_sample: false }, "do_sample"],
+  [COMPLETIONS, { prompt: "a", bad_words: ["b"] }, "bad_words"],
+  [COMPLETIONS, { prompt: "a", n_predict: 5 }, "n_predict"],
+  [COMPLETIONS, { prompt: "a", response_format: { type: "json_object" } }, "response_format"],
+  [CHAT, { messages: [{ role: "user", content: "a" }], best_of: 2 }, "best_of"],
+  [CHAT, { messages: [{ role: "user", content: "a" }], echo: true }, "echo"],
+  [CHAT, { messages: [{ role: "user", content: "a" }], xtc_probability: 0.5 }, "xtc_probability"],
+  [CHAT, { messages: [{ role: "user", content: "a" }], response_format: {} }, "response_format"],
+  [CHAT, { messages: [{ role: "user", content: "a" }], tools: [{}], tool_choice: "auto" }, "tools"],
+  [CHAT, { messages: [{ role: "assistant", content: null, tool_calls: [{}] }] }, "messages[0].tool_calls"],
+  [CHAT, { messages: [{ role: "assistant", function_call: {} }] }, "messages[0].function_call"],
+  [CHAT, { messages: [{ role: "user", content: [{ type: "refusal", refusal: "a" }] }] }, "messages[0].content[0].type"],
+  [RESPONSES, { input: "a", max_tokens: 5 }, "max_tokens"],
+  [RESPONSES, { input: "a", max_completion_tokens: 5 }, "max_completion_tokens"],
+  [RESPONSES, { input: "a", n: 2 }, "n"],
+  [RESPONSES, { input: "a", session_id: "s" }, "session_id"],
+  [RESPONSES, { input: "a", logprobs: true }, "logprobs"],
+  [RESPONSES, { input: "a", guided_regex: "x" }, "guided_regex"],
   [CHAT, { messages: [{ role: "user", content: "a" }], tools: [{ type: "function" }] }, "tools"],
   [CHAT, { messages: [{ role: "user", content: "a" }], tool_choice: "required" }, "tool_choice"],
   [CHAT, { messages: [{ role: "user", content: "a" }], functions: [{}] }, "functions"],
@@ -212,6 +241,27 @@ it.each<[path: string, body: object, param: string]>([
   const error = await refusal(path, body);
   expect(error).toMatchObject({ code: "unsupported_value", type: "invalid_request_error", param });
   expect(error.message).toContain("is not supported");
+});
+
+it.each<[path: string, body: object]>([
+  [
+    COMPLETIONS,
+    { prompt: "a", typical_p: 1, mirostat: 0, repeat_penalty: 1, do_sample: true, bad_words: [], suffix: "" },
+  ],
+  [CHAT, { messages: [{ role: "user", content: "a" }], best_of: 1, echo: false, tfs_z: 1, dry_multiplier: 0.0 }],
+  [RESPONSES, { input: "a", n: 1, logprobs: false, text: { format: null }, top_n_sigma: -1 }],
+  [COMPLETIONS, { prompt: "a", top_p: 0, stop: "", model: "" }],
+  [COMPLETIONS, { prompt: "a", stop: ["", "b"] }],
+  [CHAT, { messages: [{ role: "user", content: "a" }], tools: [], tool_choice: "auto" }],
+])("%s %j asks for nothing that is not done", async (path, body) => {
+  const response = await server.post(path, body);
+  expect(response.status, await response.clone().text()).toBe(200);
+});
+
+it("an empty stop string stops nothing", async () => {
+  await server.post(COMPLETIONS, { prompt: "a", stop: ["", "b", ""] });
+  await server.post(COMPLETIONS, { prompt: "a", stop: "" });
+  expect(server.generator.requests.map(({ stopStrings }) => stopStrings)).toEqual([["b"], []]);
 });
 
 describe("a body", () => {

@@ -40,6 +40,39 @@ async function stream(body: object): Promise<Chunk[]> {
   return events as Chunk[];
 }
 
+describe("an assistant's message", () => {
+  it.each<[name: string, message: object, content: string]>([
+    ["without content", {}, ""],
+    ["with null for content", { content: null }, ""],
+    ["with empty calls", { content: null, tool_calls: [], function_call: null }, ""],
+    ["that refused", { content: null, refusal: "No." }, "No."],
+    ["that wrote and refused", { content: "Yes.", refusal: "No." }, "Yes."],
+    ["with a part that refuses", { content: [{ type: "refusal", refusal: "No." }] }, "No."],
+    [
+      "with parts of both kinds",
+      {
+        content: [
+          { type: "text", text: "Yes." },
+          { type: "refusal", refusal: "No." },
+        ],
+      },
+      "Yes.\nNo.",
+    ],
+    ["without parts", { content: [] }, ""],
+  ])("%s is a turn", async (_name, message, content) => {
+    await chat({ messages: [USER, { role: "assistant", ...message }, USER] });
+    expect(server.generator.requests[0]!.prompts).toMatchObject([
+      { messages: [USER, { role: "assistant", content }, USER] },
+    ]);
+  });
+});
+
+it("shows its template the tools that may not be called", async () => {
+  const tools = [{ type: "function", function: { name: "add" } }];
+  await chat({ tools, tool_choice: "none", chat_template_kwargs: { a: 1 } });
+  expect(server.generator.requests[0]!.prompts).toMatchObject([{ templateArguments: { tools, a: 1 } }]);
+});
+
 describe("a chat completion", () => {
   it("has OpenAI's shape", async () => {
     expect(await chat({})).toMatchObject({

@@ -30,6 +30,19 @@ async function stream(body: object): Promise<SseEvent[]> {
 }
 
 describe("a response", () => {
+  it("repeats the tools that it may not call", async () => {
+    const tools = [{ type: "function", name: "add", parameters: {}, strict: true }];
+    expect(await respond({ tools, tool_choice: "none" })).toMatchObject({ tools, tool_choice: "none" });
+  });
+
+  it("goes on from an assistant's refusals and empty turns", async () => {
+    const refused = { type: "message", role: "assistant", content: [{ type: "refusal", refusal: "No." }] };
+    await respond({ input: [refused, { role: "assistant", content: null }, { role: "user", content: "Why?" }] });
+    expect(server.generator.requests[0]!.prompts).toMatchObject([
+      { messages: [{ content: "No." }, { role: "assistant", content: "" }, { content: "Why?" }] },
+    ]);
+  });
+
   it("has OpenAI's shape", async () => {
     expect(await respond({ metadata: { a: "b" }, temperature: 0.5, instructions: "Be brief." })).toEqual({
       id: "resp_00000002",
@@ -66,7 +79,7 @@ describe("a response", () => {
       truncation: "disabled",
       usage: {
         input_tokens: 18,
-        input_tokens_details: { cached_tokens: 0 },
+        input_tokens_details: { cached_tokens: 0, cache_write_tokens: 0 },
         output_tokens: 4,
         output_tokens_details: { reasoning_tokens: 0 },
         total_tokens: 22,

@@ -1,32 +1,24 @@
 /** `POST /v1/chat/completions`: the body's schema and its way into a `GenerationRequest`. */
 import * as z from "zod";
 import type { GenerationRequest } from "../../generation/events.ts";
-import {
-  type Bounds,
-  completionFields,
-  constrainedDecodingFields,
-  ignoredFields,
-  MAX_LOGPROBS,
-  samplingFields,
-} from "./fields.ts";
+import { type Bounds, completionFields, ignoredFields, MAX_LOGPROBS, samplingFields, toolFields } from "./fields.ts";
 import { chatMessages } from "./messages.ts";
-import { checkChoices, sessionFields, toCacheSalt, toSampling, toStopping, wantsUsageChunk } from "./parts.ts";
-import { addUnsupported, invalid, isRecord, unsupportedUnless } from "./validate.ts";
+import {
+  checkChoices,
+  checkTools,
+  sessionFields,
+  toCacheSalt,
+  toSampling,
+  toStopping,
+  wantsUsageChunk,
+} from "./parts.ts";
+import { refusedOnChat } from "./unsupported.ts";
+import { addUnsupported, invalid } from "./validate.ts";
 
 /** Set by the server itself when it renders a template. */
 const RESERVED_TEMPLATE_ARGUMENTS = ["messages", "chat_template", "add_generation_prompt", "continue_final_message"];
 
 const MAX_TEMPLATE_LENGTH = 64 * 1024;
-
-const isEmptyList = (value: unknown) => Array.isArray(value) && value.length === 0;
-
-export function toolFields() {
-  return {
-    tools: unsupportedUnless(isEmptyList, "this model calls no tools"),
-    tool_choice: unsupportedUnless((value) => value === "none" || value === "auto", "this model calls no tools"),
-    parallel_tool_calls: z.boolean().optional(),
-  };
-}
 
 export function chatBody(bounds: Bounds) {
   return z.object({
@@ -41,25 +33,13 @@ export function chatBody(bounds: Bounds) {
     chat_template: requestTemplate(bounds.trustRequestTemplates),
     chat_template_kwargs: z.record(z.string(), z.unknown()).optional(),
     ...toolFields(),
-    functions: unsupportedUnless(isEmptyList, "this model calls no functions"),
-    function_call: unsupportedUnless((value) => value === "none", "this model calls no functions"),
-    response_format: unsupportedUnless(
-      (value) => isRecord(value) && value.type === "text",
-      "output can't be constrained to JSON here; only type text",
-    ),
-    modalities: unsupportedUnless(
-      (value) => Array.isArray(value) && value.every((mode) => mode === "text"),
-      "this model writes text only",
-    ),
-    audio: unsupportedUnless(() => false, "this model writes text only"),
-    web_search_options: unsupportedUnless(() => false, "this server searches nothing"),
     prediction: z.unknown().optional(),
     reasoning_effort: z.unknown().optional(),
     verbosity: z.unknown().optional(),
     store: z.unknown().optional(),
     metadata: z.unknown().optional(),
     ...samplingFields(bounds),
-    ...constrainedDecodingFields(),
+    ...refusedOnChat(),
     ...ignoredFields(),
   });
 }
@@ -91,6 +71,7 @@ export function toChatTask(body: ChatBody, bounds: Bounds): ChatTask {
   const stream = body.stream ?? false;
   const n = body.n ?? 1;
   checkChoices(1, n, bounds);
+  checkTools(body);
   if (body.top_logprobs !== undefined && body.logprobs !== true) {
     throw invalid("top_logprobs", "is only allowed when logprobs is true");
   }
@@ -119,7 +100,7 @@ export function toChatTask(body: ChatBody, bounds: Bounds): ChatTask {
           addGenerationPrompt,
           continueFinalMessage,
           ...(body.chat_template === undefined ? {} : { template: body.chat_template }),
-          ...(body.chat_template_kwargs ? { templateArguments: body.chat_template_kwargs } : {}),
+          ...templateArguments(body),
         },
       ],
       numChoices: n,
@@ -135,4 +116,10 @@ export function toChatTask(body: ChatBody, bounds: Bounds): ChatTask {
       ...sessionFields(body.session_id, 1, n),
     },
   };
+}
+
+/** Tools that may not be called are shown to the template all the same, as vLLM does. */
+function templateArguments({ tools = [], chat_template_kwargs: given }: ChatBody) {
+  if (tools.length === 0) return given === undefined ? {} : { templateArguments: given };
+  return { templateArguments: { tools, ...given } };
 }

@@ -1,17 +1,10 @@
 /** `POST /v1/completions`: the body's schema and its way into a `GenerationRequest`. */
 import * as z from "zod";
 import type { GenerationRequest, Prompt } from "../../generation/events.ts";
-import {
-  type Bounds,
-  checkTokenIds,
-  completionFields,
-  constrainedDecodingFields,
-  ignoredFields,
-  MAX_LOGPROBS,
-  samplingFields,
-} from "./fields.ts";
+import { type Bounds, checkTokenIds, completionFields, ignoredFields, MAX_LOGPROBS, samplingFields } from "./fields.ts";
 import { checkChoices, sessionFields, toCacheSalt, toSampling, toStopping, wantsUsageChunk } from "./parts.ts";
-import { addIssue, invalid, show, unsupportedUnless } from "./validate.ts";
+import { refusedOnCompletions } from "./unsupported.ts";
+import { addIssue, invalid, show } from "./validate.ts";
 
 const DEFAULT_MAX_TOKENS = 16;
 
@@ -23,10 +16,8 @@ export function completionBody(bounds: Bounds) {
     best_of: z.int().min(1).max(bounds.maxChoices).optional(),
     echo: z.boolean().optional(),
     logprobs: z.int().min(0).max(MAX_LOGPROBS).optional(),
-    suffix: unsupportedUnless((value) => value === "", "this model has no way to insert before a suffix"),
-    use_beam_search: unsupportedUnless((value) => value === false, "only sampling is implemented"),
     ...samplingFields(bounds),
-    ...constrainedDecodingFields(),
+    ...refusedOnCompletions(),
     ...ignoredFields(),
   });
 }

@@ -17,6 +17,8 @@ const MAX_LOGIT_BIAS_ENTRIES = 1024;
 const MAX_STOP_TOKEN_IDS = 1024;
 const MAX_SESSION_ID_LENGTH = 128;
 const MAX_CACHE_SALT_LENGTH = 256;
+const MAX_TOOLS = 128;
+export const NO_TOOLS = "this model calls no tools";
 
 const ignored = () => z.unknown().optional();
 
@@ -24,7 +26,7 @@ const ignored = () => z.unknown().optional();
 export function samplingFields(bounds: Bounds) {
   return {
     temperature: z.number().min(0).max(2).optional(),
-    top_p: z.number().gt(0).max(1).optional(),
+    top_p: z.number().min(0).max(1).optional(),
     top_k: z.int().min(-1).optional(),
     min_p: z.number().min(0).max(1).optional(),
     repetition_penalty: z.number().gt(0).max(10).optional(),
@@ -63,22 +65,19 @@ export function ignoredFields() {
     user: ignored(),
     safety_identifier: ignored(),
     prompt_cache_key: ignored(),
+    prompt_cache_options: ignored(),
+    prompt_cache_retention: ignored(),
     priority: ignored(),
     service_tier: ignored(),
   };
 }
 
-/** Refused, since leaving them out would change what the client relies on. */
-export function constrainedDecodingFields() {
-  const field = () => unsupportedUnless(() => false, "output can't be constrained to a grammar or schema here");
+/** Tools are taken where the client itself rules out that one is called: see `checkTools`. */
+export function toolFields() {
   return {
-    grammar: field(),
-    guided_json: field(),
-    guided_regex: field(),
-    guided_choice: field(),
-    guided_grammar: field(),
-    structured_outputs: field(),
-    json_schema: field(),
+    tools: z.array(z.record(z.string(), z.unknown())).max(MAX_TOOLS).optional(),
+    tool_choice: unsupportedUnless((value) => value === "none" || value === "auto", NO_TOOLS),
+    parallel_tool_calls: z.boolean().optional(),
   };
 }
 
@@ -128,9 +127,12 @@ export function checkTokenIds(
   return list as readonly number[];
 }
 
+/** An empty one stops nothing: clients send it for "none". */
 function stopStrings(bounds: Bounds) {
-  const text = z.string().min(1).max(bounds.maxStopLength);
-  return z.union([text, z.array(text).max(bounds.maxStopStrings)]);
+  const text = z.string().max(bounds.maxStopLength);
+  return z
+    .union([text, z.array(text).max(bounds.maxStopStrings)])
+    .transform((stop) => (typeof stop === "string" ? [stop] : stop).filter((text) => text !== ""));
 }
 
 function logitBias(bounds: Bounds) {

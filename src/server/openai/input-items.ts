@@ -1,7 +1,7 @@
 /** A response's `input`: a string or a list of message items, read into messages and kept as it can be listed again. */
 import * as z from "zod";
 import type { ChatMessage } from "../../generation/events.ts";
-import { messageContent, toChatMessage } from "./messages.ts";
+import { messageTexts, toChatMessage } from "./messages.ts";
 import { addIssue, addUnsupported, isRecord, show } from "./validate.ts";
 
 const MAX_INPUT_ITEMS = 10_000;
@@ -20,10 +20,16 @@ export interface InputItem {
   readonly texts: readonly string[];
 }
 
-const item = z.object({
-  role: z.enum(["system", "developer", "user", "assistant"]),
-  content: messageContent(),
-});
+const item = z
+  .object({
+    role: z.enum(["system", "developer", "user", "assistant"]),
+    content: z.unknown().optional(),
+    refusal: z.string().nullish(),
+  })
+  .transform((message, context) => {
+    const texts = messageTexts(message, context);
+    return texts === undefined ? z.NEVER : { role: message.role, texts, message: toChatMessage(message, texts) };
+  });
 
 /** A string is one user message; otherwise a list of message items. */
 export function parseInput(value: unknown, context: z.RefinementCtx): ResponseInput {
@@ -45,7 +51,7 @@ export function parseInput(value: unknown, context: z.RefinementCtx): ResponseIn
   const messages: ChatMessage[] = [];
   const items: Omit<InputItem, "id">[] = [];
   for (const [index, raw] of value.entries()) {
-    if (isRecord(raw) && raw.type !== undefined && raw.type !== "message") {
+    if (isRecord(raw) && raw.type != null && raw.type !== "message") {
       addUnsupported(context, `${show(raw.type)} is not supported: only message items are`, [index, "type"]);
       return z.NEVER;
     }
@@ -55,8 +61,9 @@ export function parseInput(value: unknown, context: z.RefinementCtx): ResponseIn
       context.issues.push({ ...issue, path: [index, ...issue.path], input: raw } as (typeof context.issues)[number]);
       return z.NEVER;
     }
-    messages.push(toChatMessage(parsed.data));
-    items.push({ role: parsed.data.role, texts: textsOf((raw as { content: unknown }).content) });
+    const { message, ...given } = parsed.data;
+    messages.push(message);
+    items.push(given);
   }
   return { messages, items };
 }
@@ -77,9 +84,4 @@ export function toInputItemObject({ id, role, texts }: InputItem) {
       role === "assistant" ? { type: "output_text", text, annotations: [] } : { type: "input_text", text },
     ),
   };
-}
-
-/** @param content that `messageContent` has accepted */
-function textsOf(content: unknown): string[] {
-  return typeof content === "string" ? [content] : (content as { text: string }[]).map(({ text }) => text);
 }

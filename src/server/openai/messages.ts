@@ -1,7 +1,7 @@
 /** Chat messages and their text parts, for chat completions and for the items of a Responses input. */
 import * as z from "zod";
 import type { ChatMessage } from "../../generation/events.ts";
-import { addIssue, addUnsupported, isRecord, show } from "./validate.ts";
+import { addIssue, addUnsupported, isRecord, show, unsupportedUnless } from "./validate.ts";
 
 const ROLES = ["system", "developer", "user", "assistant", "tool", "function"] as const;
 const MAX_MESSAGES = 10_000;
@@ -12,71 +12,79 @@ const TEXT_PART_TYPES: ReadonlySet<unknown> = new Set(["text", "input_text", "ou
 export function chatMessages() {
   return z
     .array(
-      z.object({
-        role: z.enum(ROLES),
-        content: messageContent(),
-        name: z.string().max(256).nullish(),
-        tool_calls: toolCalls(),
-      }),
+      z
+        .object({
+          role: z.enum(ROLES),
+          content: z.unknown().optional(),
+          refusal: z.string().nullish(),
+          name: z.string().max(256).nullish(),
+          tool_calls: unsupportedCalls(),
+          function_call: unsupportedCalls(),
+          audio: unsupportedCalls(),
+        })
+        .transform((message, context) => {
+          const texts = messageTexts(message, context);
+          return texts === undefined ? z.NEVER : toChatMessage(message, texts);
+        }),
     )
     .min(1)
-    .max(MAX_MESSAGES)
-    .transform((messages) => messages.map(toChatMessage));
+    .max(MAX_MESSAGES);
 }
 
-/** A string, or text parts; several parts are joined by a line feed, as vLLM and llama.cpp do. */
-export function messageContent() {
-  return z.unknown().transform((value, context): string => {
-    if (typeof value === "string") return value;
-    if (value === undefined || value === null) {
-      addIssue(context, "is required");
-      return z.NEVER;
-    }
-    if (!Array.isArray(value)) {
-      addIssue(context, `must be a string or a list of text parts; got ${show(value)}`);
-      return z.NEVER;
-    }
-    const texts: string[] = [];
-    for (const [index, part] of value.entries()) {
-      const problem = partProblem(part);
-      if (problem?.unsupported) addUnsupported(context, problem.message, [index, "type"]);
-      else if (problem) addIssue(context, problem.message, [index, ...problem.path]);
-      if (problem) return z.NEVER;
-      texts.push((part as { text: string }).text);
-    }
-    return texts.join("\n");
-  });
-}
-
-/** `developer` is OpenAI's newer name for `system`; chat templates know the old one. */
-export function toChatMessage(message: {
-  role: string;
-  content: string;
-  name?: string | null | undefined;
-}): ChatMessage {
+/** `developer` is OpenAI's newer name for `system`; chat templates know the old one. Parts are joined as vLLM does. */
+export function toChatMessage({ role, name }: GivenMessage, texts: readonly string[]): ChatMessage {
   return {
-    role: message.role === "developer" ? "system" : message.role,
-    content: message.content,
-    ...(message.name == null ? {} : { name: message.name }),
+    role: role === "developer" ? "system" : role,
+    content: texts.join("\n"),
+    ...(name == null ? {} : { name }),
   };
 }
 
-function partProblem(part: unknown): { message: string; path: string[]; unsupported?: true } | undefined {
-  if (!isRecord(part)) return { message: `must be an object with type and text; got ${show(part)}`, path: [] };
-  if (typeof part.type !== "string") return { message: `must be a string; got ${show(part.type)}`, path: ["type"] };
-  if (!TEXT_PART_TYPES.has(part.type)) {
-    return { message: `${show(part.type)} is not supported: this model reads text only`, path: [], unsupported: true };
-  }
-  if (typeof part.text !== "string") return { message: `must be a string; got ${show(part.text)}`, path: ["text"] };
-  return undefined;
+export interface GivenMessage {
+  readonly role: string;
+  readonly content?: unknown;
+  readonly refusal?: string | null | undefined;
+  readonly name?: string | null | undefined;
 }
 
-function toolCalls() {
-  return z
-    .unknown()
-    .superRefine((value, context) => {
-      if (value === undefined || value === null || (Array.isArray(value) && value.length === 0)) return;
-      addUnsupported(context, "is not supported: this model calls no tools", []);
-    })
-    .optional();
+/**
+ * The text, or the texts of all parts. What an assistant has refused with is what it said; one that said nothing, as where
+ * it called a tool, has an empty turn.
+ * @returns undefined where a problem was reported
+ */
+export function messageTexts({ role, content, refusal }: GivenMessage, context: z.RefinementCtx): string[] | undefined {
+  const isAssistant = role === "assistant";
+  if (typeof content === "string") return [content];
+  if (isAssistant && (content === undefined || content === null)) return refusal == null ? [] : [refusal];
+  if (content === undefined) return report(context, "is required", []);
+  if (!Array.isArray(content)) {
+    return report(context, `must be a string or a list of text parts; got ${show(content)}`, []);
+  }
+  const texts: string[] = [];
+  for (const [index, part] of content.entries()) {
+    if (!isRecord(part)) return report(context, `must be an object with type and text; got ${show(part)}`, [index]);
+    const { type } = part;
+    if (typeof type !== "string") return report(context, `must be a string; got ${show(type)}`, [index, "type"]);
+    const key = isAssistant && type === "refusal" ? "refusal" : "text";
+    if (key === "text" && !TEXT_PART_TYPES.has(type)) {
+      addUnsupported(context, `${show(type)} is not supported: this model reads text only`, ["content", index, "type"]);
+      return undefined;
+    }
+    const text = part[key];
+    if (typeof text !== "string") return report(context, `must be a string; got ${show(text)}`, [index, key]);
+    texts.push(text);
+  }
+  return texts;
+}
+
+function report(context: z.RefinementCtx, message: string, path: readonly (string | number)[]): undefined {
+  addIssue(context, message, ["content", ...path]);
+}
+
+/** Of an assistant's message: what it did beside writing. */
+function unsupportedCalls() {
+  return unsupportedUnless(
+    (value) => value === null || (Array.isArray(value) && value.length === 0),
+    "this model reads and writes text only, and calls no tools",
+  );
 }

@@ -4,9 +4,9 @@ import { numericMode } from "../../model/manifest.ts";
 import { stateBytes } from "../../model/state.ts";
 import type { ServedModel } from "../deps.ts";
 
-/** @throws `model_not_found`; a request without a model means the one that is served */
+/** @throws `model_not_found`; a request without a model, or with an empty name, means the one that is served */
 export function checkModel(requested: string | undefined, model: ServedModel): void {
-  if (requested === undefined || requested === model.name || model.aliases.includes(requested)) return;
+  if (!requested || requested === model.name || model.aliases.includes(requested)) return;
   throw new DenseMambaError(
     "model_not_found",
     `the model ${JSON.stringify(requested.slice(0, 128))} does not exist here; this server has ${JSON.stringify(model.name)}`,

@@ -1,7 +1,8 @@
 /** Parts of a `GenerationRequest` that several endpoints make from the shared fields, and rules between those fields. */
+import { DenseMambaError } from "../../errors.ts";
 import type { GenerationRequest } from "../../generation/events.ts";
 import type { SamplingParams } from "../../sampling/params.ts";
-import type { Bounds, SamplingBody } from "./fields.ts";
+import { type Bounds, NO_TOOLS, type SamplingBody } from "./fields.ts";
 import { invalid } from "./validate.ts";
 
 export function toSampling(body: SamplingBody, vocabSize: number): SamplingParams {
@@ -39,7 +40,7 @@ export function toStopping(
   return {
     maxTokens,
     minTokens,
-    stopStrings: body.stop === undefined ? [] : typeof body.stop === "string" ? [body.stop] : body.stop,
+    stopStrings: body.stop ?? [],
     stopTokenIds: body.stop_token_ids ?? [],
     ignoreEos: body.ignore_eos ?? false,
     includeStopString: body.include_stop_str_in_output ?? false,
@@ -84,4 +85,11 @@ export function checkChoices(numPrompts: number, bestOf: number, bounds: Bounds)
       `asks for too many choices: prompts x best_of must be at most ${bounds.maxChoices}; got ${total}`,
     );
   }
+}
+
+/** @throws `unsupported_value` for tools that the model might call */
+export function checkTools(body: { tools?: readonly object[] | undefined; tool_choice?: unknown }): void {
+  if (body.tools === undefined || body.tools.length === 0 || body.tool_choice === "none") return;
+  const message = `tools is not supported unless tool_choice is "none": ${NO_TOOLS}`;
+  throw new DenseMambaError("unsupported_value", message, { param: "tools" });
 }

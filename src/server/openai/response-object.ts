@@ -25,6 +25,10 @@ export interface ResponseSettings {
   readonly generates: boolean;
   readonly metadata: Readonly<Record<string, string>>;
   readonly parallelToolCalls: boolean;
+  /** Default: "auto". */
+  readonly toolChoice?: "auto" | "none";
+  /** Never called: repeated for the client. Default: none. */
+  readonly tools?: readonly object[];
 }
 
 export type ResponseStatus = "queued" | "in_progress" | "completed" | "incomplete" | "failed" | "cancelled";
@@ -64,8 +68,8 @@ export function responseObject(head: ResponseHead, settings: ResponseSettings, p
     store: settings.store,
     temperature: settings.temperature,
     text: { format: { type: "text" } },
-    tool_choice: "auto",
-    tools: [],
+    tool_choice: settings.toolChoice ?? "auto",
+    tools: settings.tools ?? [],
     top_logprobs: settings.topLogprobs,
     top_p: settings.topP,
     truncation: settings.truncation,

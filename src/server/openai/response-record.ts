@@ -34,6 +34,8 @@ const record = z.object({
     generates: z.boolean(),
     metadata: z.record(z.string(), z.string()),
     parallelToolCalls: z.boolean(),
+    toolChoice: z.enum(["auto", "none"]).optional(),
+    tools: z.array(z.record(z.string(), z.unknown())).optional(),
   }),
   input: z.array(
     z.object({

@@ -1,12 +1,12 @@
 /** `POST /v1/responses` and the WebSocket's `response.create`: the body's schema and its way into a `GenerationRequest`. */
 import * as z from "zod";
 import type { GenerationRequest } from "../../generation/events.ts";
-import { toolFields } from "./chat.ts";
-import { type Bounds, cacheSalt, ignoredFields, MAX_LOGPROBS, samplingFields } from "./fields.ts";
+import { type Bounds, cacheSalt, ignoredFields, MAX_LOGPROBS, samplingFields, toolFields } from "./fields.ts";
 import { parseInput, type ResponseInput } from "./input-items.ts";
-import { toCacheSalt, toSampling, toStopping } from "./parts.ts";
+import { checkTools, toCacheSalt, toSampling, toStopping } from "./parts.ts";
 import type { ResponseSettings } from "./response-object.ts";
-import { addIssue, invalid, isRecord, show, unsupportedUnless } from "./validate.ts";
+import { refusedOnResponses, textFormat } from "./unsupported.ts";
+import { addIssue, invalid, show } from "./validate.ts";
 
 const MAX_METADATA_PAIRS = 16;
 const MAX_METADATA_KEY = 64;
@@ -27,24 +27,20 @@ export function responseBody(bounds: Bounds) {
     truncation: z.enum(["auto", "disabled"]).optional(),
     text: z
       .object({
-        format: unsupportedUnless(
-          (value) => value === null || (isRecord(value) && value.type === "text"),
-          "output can't be constrained to JSON here; only type text",
-        ),
+        format: textFormat(),
         verbosity: z.unknown().optional(),
       })
       .optional(),
     top_logprobs: z.int().min(0).max(MAX_LOGPROBS).optional(),
     include: z.array(z.string()).max(32).optional(),
     background: z.boolean().optional(),
-    conversation: unsupportedUnless(() => false, "go on from a response with previous_response_id"),
-    prompt: unsupportedUnless(() => false, "there are no stored prompts here"),
     generate: z.boolean().optional(),
     max_tool_calls: z.unknown().optional(),
     reasoning: z.unknown().optional(),
     cache_salt: cacheSalt().optional(),
     ...toolFields(),
     ...samplingFields(bounds),
+    ...refusedOnResponses(),
     ...ignoredFields(),
   });
 }
@@ -64,6 +60,7 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
   if (body.top_logprobs !== undefined && body.top_logprobs > 0 && !logprobs) {
     throw invalid("top_logprobs", `needs ${show(LOGPROBS_INCLUDE)} in include`);
   }
+  checkTools(body);
   const background = body.background ?? false;
   const generates = body.generate ?? true;
   if (background && body.store === false) throw invalid("background", "needs store to be true: it is retrieved later");
@@ -84,6 +81,8 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
       generates,
       metadata: body.metadata ?? {},
       parallelToolCalls: body.parallel_tool_calls ?? true,
+      toolChoice: body.tool_choice === "none" ? "none" : "auto",
+      tools: body.tools ?? [],
     },
     request: {
       prompts: [

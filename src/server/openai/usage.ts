@@ -14,7 +14,8 @@ export function toUsage(usage: GenerationUsage) {
 export function toResponseUsage(usage: GenerationUsage) {
   return {
     input_tokens: usage.promptTokens,
-    input_tokens_details: { cached_tokens: usage.cachedTokens },
+    // What is read is kept at no charge: nothing is counted as written to a cache.
+    input_tokens_details: { cached_tokens: usage.cachedTokens, cache_write_tokens: 0 },
     output_tokens: usage.completionTokens,
     output_tokens_details: { reasoning_tokens: 0 },
     total_tokens: usage.promptTokens + usage.completionTokens,

@@ -6,6 +6,7 @@ import type { Engine } from "../engine/engine.ts";
 import type { ResumePoint, Sequence, SequenceRequest } from "../engine/sequence.ts";
 import { DenseMambaError } from "../errors.ts";
 import { GREEDY } from "../sampling/params.ts";
+import { wordsOf } from "../sampling/random.ts";
 import type { PreparedPrompt } from "./prompts.ts";
 
 /** What generation needs of the engine. */
@@ -84,10 +85,10 @@ async function captureOf(sequence: Sequence): Promise<ResumePoint> {
  * The first sample has the request's own seed, so that n = 1 and n = 5 agree on it; the others' follow from it. Murmur3's
  * finaliser over both halves of the seed and the sample's index: near seeds give unrelated ones.
  */
-export function deriveSeed(seed: number | undefined, sample: number): number | undefined {
+export function deriveSeed(seed: number | bigint | undefined, sample: number): number | bigint | undefined {
   if (seed === undefined || sample === 0) return seed;
-  const low = mix(seed >>> 0) ^ Math.imul(sample, 0x9e3779b9);
-  return mix(mix(low) ^ Math.floor(seed / 2 ** 32));
+  const { low, high } = wordsOf(seed);
+  return mix(mix(mix(low) ^ Math.imul(sample, 0x9e3779b9)) ^ high);
 }
 
 function mix(value: number): number {

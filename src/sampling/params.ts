@@ -13,8 +13,8 @@ export interface SamplingParams {
   readonly frequencyPenalty: number;
   /** Added to the logits, token id → bias in [-100, 100]. */
   readonly logitBias: ReadonlyMap<number, number>;
-  /** Undefined: drawn by the engine from its random source. */
-  readonly seed: number | undefined;
+  /** A bigint beyond 2^53. Undefined: drawn by the engine from its random source. */
+  readonly seed: number | bigint | undefined;
 }
 
 export const GREEDY: SamplingParams = {

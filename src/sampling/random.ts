@@ -8,11 +8,9 @@ export class SeededRandom {
   #c: number;
   #counter = 1;
 
-  /** @param seed any finite number; its integer part modulo 2^64 counts. */
-  constructor(seed: number) {
-    const integer = Math.trunc(seed);
-    const low = integer >>> 0;
-    const high = Math.floor(integer / 2 ** 32) >>> 0;
+  /** @param seed any integer, or finite number; its integer part modulo 2^64 counts. */
+  constructor(seed: number | bigint) {
+    const { low, high } = wordsOf(seed);
     this.#a = mix(low);
     this.#b = mix(high ^ 0x5bd1e995);
     this.#c = mix(this.#a ^ Math.imul(this.#b, 0x9e3779b1));
@@ -39,6 +37,12 @@ export class SeededRandom {
     this.#c = (((this.#c << 21) | (this.#c >>> 11)) + result) | 0;
     return result;
   }
+}
+
+/** The 64 bits of a seed's integer part, in two's complement. */
+export function wordsOf(seed: number | bigint): { readonly low: number; readonly high: number } {
+  const bits = BigInt.asUintN(64, typeof seed === "bigint" ? seed : BigInt(Math.trunc(seed)));
+  return { low: Number(bits & 0xffffffffn), high: Number(bits >> 32n) };
 }
 
 /** splitmix32's finaliser: every bit of the input reaches every bit of the output. */

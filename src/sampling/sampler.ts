@@ -38,7 +38,7 @@ export class SamplingScratch {
 }
 
 export interface SamplerOptions extends AdjusterOptions {
-  readonly seed: number;
+  readonly seed: number | bigint;
   /** Random numbers of the seed's sequence that were taken before. Default: none. */
   readonly numDraws?: number;
   readonly scratch: SamplingScratch;
@@ -50,7 +50,7 @@ export class Sampler {
   readonly #params: SamplingParams;
   readonly #adjuster: LogitAdjuster;
   readonly #random: SeededRandom;
-  readonly #seed: number;
+  readonly #seed: number | bigint;
   #numDraws: number;
   readonly #scratch: SamplingScratch;
   readonly #vocabSize: number;
@@ -79,7 +79,7 @@ export class Sampler {
   }
 
   /** From which another sampler goes on with the same random numbers. */
-  get state(): { readonly seed: number; readonly numDraws: number } {
+  get state(): { readonly seed: number | bigint; readonly numDraws: number } {
     return { seed: this.#seed, numDraws: this.#numDraws };
   }
 

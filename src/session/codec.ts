@@ -68,7 +68,9 @@ export function encodeSnapshot(
   const modelHash = Buffer.from(snapshot.modelHash);
   const json = Buffer.from(JSON.stringify(snapshot.conversation) ?? "");
   const conversation = json.length === 0 ? json : deflateRawSync(json);
-  const sampler = Buffer.from(JSON.stringify(snapshot.sampler) ?? "");
+  const sampler = Buffer.from(
+    JSON.stringify(snapshot.sampler, (_key, value) => (typeof value === "bigint" ? String(value) : value)) ?? "",
+  );
   const tokensAt = HEADER_BYTES + state.length;
   const modelHashAt = tokensAt + tokenIds.length * 4;
   const conversationAt = modelHashAt + modelHash.length;
@@ -227,8 +229,10 @@ function fromF16(stored: Uint8Array): Uint8Array {
 function parseSampler(given: unknown): SamplerState | undefined {
   if (given === undefined) return undefined;
   const { seed, numDraws } = (given ?? {}) as Record<string, unknown>;
-  if (typeof seed === "number" && typeof numDraws === "number" && Number.isSafeInteger(numDraws) && numDraws >= 0) {
-    return { seed, numDraws };
+  if (typeof numDraws === "number" && Number.isSafeInteger(numDraws) && numDraws >= 0) {
+    if (typeof seed === "number") return { seed, numDraws };
+    // JSON has no integer beyond 2^53 that is read as it was written.
+    if (typeof seed === "string" && /^-?\d{16,19}$/.test(seed)) return { seed: BigInt(seed), numDraws };
   }
   throw invalid(`holds a sampler without a seed and a number of draws: ${JSON.stringify(given).slice(0, 100)}`);
 }

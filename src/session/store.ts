@@ -22,7 +22,7 @@ export interface Snapshot {
 }
 
 export interface SamplerState {
-  readonly seed: number;
+  readonly seed: number | bigint;
   /** Random numbers taken from the seed's sequence so far. */
   readonly numDraws: number;
 }

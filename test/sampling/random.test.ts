@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { SeededRandom } from "../../src/sampling/random.ts";
 
-function take(seed: number, count: number): number[] {
+function take(seed: number | bigint, count: number): number[] {
   const random = new SeededRandom(seed);
   return Array.from({ length: count }, () => random.next());
 }
@@ -12,7 +12,10 @@ test("the stream of a seed never changes: kept transcripts replay", () => {
 
 test("seeds that differ anywhere in 64 bits, or in sign, give different streams", () => {
   const seeds = [0, 1, -1, 2 ** 31, 2 ** 32, 2 ** 32 + 1, 2 ** 53, -(2 ** 40), 2 ** 63];
-  expect(new Set(seeds.map((seed) => take(seed, 2).join())).size).toBe(seeds.length);
+  const huge = [2n ** 53n + 1n, 2n ** 63n - 1n, -(2n ** 63n) + 1n];
+  expect(new Set([...seeds, ...huge].map((seed) => take(seed, 2).join())).size).toBe(seeds.length + huge.length);
+  expect(take(42n, 3)).toEqual(take(42, 3));
+  expect(take(-1n, 3)).toEqual(take(-1, 3));
 });
 
 test("numbers are uniform in [0, 1), also the first of consecutive seeds", () => {

@@ -59,6 +59,9 @@ describe.each<[path: string, base: object, rows: Row[]]>([
       ["logprobs", true, "logprobs must be a number; got true"],
       ["prompt_logprobs", 21, "prompt_logprobs must be at most 20; got 21"],
       ["seed", 0.5, "seed must be an integer; got 0.5"],
+      ["seed", "5", 'seed must be an integer; got "5"'],
+      ["seed", 2 ** 63, "seed must be an integer from -2^63 to 2^63 - 1; got 9223372036854776000"],
+      ["seed", 1e300, "seed must be an integer from -2^63 to 2^63 - 1; got 1000"],
       ["echo", "yes", 'echo must be a boolean; got "yes"'],
       ["stream", 1, "stream must be a boolean; got 1"],
       ["stop", 5, "stop must be a string or a list; got 5"],
@@ -256,6 +259,30 @@ it.each<[path: string, body: object]>([
 ])("%s %j asks for nothing that is not done", async (path, body) => {
   const response = await server.post(path, body);
   expect(response.status, await response.clone().text()).toBe(200);
+});
+
+it.each([
+  "9007199254740991",
+  "-9007199254740991",
+  "9007199254740992",
+  "9007199254740993",
+  "4611686018427387904",
+  "9223372036854775807",
+  "-9223372036854775808",
+  "9.007199254740992e15",
+])("a seed of %s is taken to the last digit, on every endpoint", async (digits) => {
+  const message = { role: "user", content: '"seed": 9007199254740993, \\' };
+  for (const [path, body] of [
+    [COMPLETIONS, { prompt: message.content }],
+    [CHAT, { messages: [message], chat_template_kwargs: { seed: 5 } }],
+    [RESPONSES, { input: [message] }],
+  ] as const) {
+    const json = JSON.stringify({ ...body, n: null }).replace(/,"n":null\}$/, `, "seed" : ${digits} }`);
+    const response = await server.post(path, json);
+    expect(response.status, await response.clone().text()).toBe(200);
+  }
+  const exact = digits.includes("e") ? BigInt(Number(digits)) : BigInt(digits);
+  expect(server.generator.requests.map(({ sampling }) => BigInt(sampling.seed!))).toEqual([exact, exact, exact]);
 });
 
 it("an empty stop string stops nothing", async () => {

@@ -48,6 +48,20 @@ async function complete(body: object): Promise<Answer> {
   return (await response.json()) as Answer;
 }
 
+it("seeds beyond 2^53 are told apart, and give the same text again", async () => {
+  const write = async (seed: string) => {
+    const body = `{"prompt":"Once","max_tokens":24,"temperature":2,"seed":${seed}}`;
+    const headers = { "content-type": "application/json" };
+    const response = await fetch(`${url}/v1/completions`, { method: "POST", headers, body });
+    return ((await response.json()) as Answer).choices[0]!.text;
+  };
+  const seeds = ["9007199254740992", "9007199254740993", "9223372036854775807", "-9223372036854775808"];
+  const texts: string[] = [];
+  for (const seed of seeds) texts.push(await write(seed));
+  expect(new Set(texts).size).toBe(seeds.length);
+  expect(await write(seeds[1]!)).toBe(texts[1]);
+});
+
 describe("lm-evaluation-harness's request", () => {
   it("gets prompt + 1 entries that score a text the same however it is cut into prompt and completion", async () => {
     const { choices } = await complete({

@@ -12,6 +12,9 @@ import {
 } from "../../src/session/codec.ts";
 import type { Snapshot } from "../../src/session/store.ts";
 
+/** Those that no number holds are bigints. */
+const hugeSeed = fc.bigInt(-(2n ** 63n), 2n ** 63n - 1n).filter((seed) => !Number.isSafeInteger(Number(seed)));
+
 const snapshotArbitrary: fc.Arbitrary<Snapshot> = fc
   .record({
     modelHash: fc.string({ unit: "grapheme" }),
@@ -19,7 +22,7 @@ const snapshotArbitrary: fc.Arbitrary<Snapshot> = fc
     part: fc.nat(1000),
     state: fc.uint8Array({ maxLength: 200 }),
     conversation: fc.option(fc.jsonValue(), { nil: undefined }),
-    sampler: fc.record({ seed: fc.integer(), numDraws: fc.nat() }),
+    sampler: fc.record({ seed: fc.oneof(fc.integer(), hugeSeed), numDraws: fc.nat() }),
     revision: fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER }),
     expiresAtMs: fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER }),
     has: fc.record({ sampler: fc.boolean(), revision: fc.boolean(), expiry: fc.boolean() }),

@@ -33,7 +33,7 @@ export function samplingFields(bounds: Bounds) {
     presence_penalty: z.number().min(-2).max(2).optional(),
     frequency_penalty: z.number().min(-2).max(2).optional(),
     logit_bias: logitBias(bounds).optional(),
-    seed: z.int().optional(),
+    seed: seed().optional(),
     stop: stopStrings(bounds).optional(),
     stop_token_ids: tokenIds(bounds, MAX_STOP_TOKEN_IDS).optional(),
     min_tokens: z.int().min(0).max(bounds.maxOutputTokens).optional(),
@@ -133,6 +133,17 @@ function stopStrings(bounds: Bounds) {
   return z
     .union([text, z.array(text).max(bounds.maxStopStrings)])
     .transform((stop) => (typeof stop === "string" ? [stop] : stop).filter((text) => text !== ""));
+}
+
+/** `parseJson` reads it as a bigint where a number would round it. */
+function seed() {
+  return z.unknown().transform((value, context): number | bigint => {
+    if (typeof value === "number" && Number.isSafeInteger(value)) return value;
+    if (typeof value === "bigint" && value === BigInt.asIntN(64, value)) return value;
+    const isInteger = typeof value === "bigint" || Number.isInteger(value);
+    addIssue(context, `must be an integer${isInteger ? " from -2^63 to 2^63 - 1" : ""}; got ${show(value)}`);
+    return z.NEVER;
+  });
 }
 
 function logitBias(bounds: Bounds) {

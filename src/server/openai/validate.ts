@@ -15,11 +15,25 @@ const UNSUPPORTED = { unsupported: true };
 /** @throws `invalid_value` */
 export function parseJson(text: string): unknown {
   try {
-    return JSON.parse(text);
+    const value: unknown = JSON.parse(text);
+    restoreSeed(value, text);
+    return value;
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     throw new DenseMambaError("invalid_value", `the body is not valid JSON: ${reason}`);
   }
+}
+
+/**
+ * A seed of 64 bits is more than a number holds: where it was rounded, it is read from the text again.
+ * NOTE: quotes inside of a string are escaped, so that what looks like a member is one, if perhaps of another object: that
+ * one's would have to be rounded to the same number to be taken for it.
+ */
+function restoreSeed(value: unknown, text: string): void {
+  if (!isRecord(value) || !Number.isInteger(value.seed) || Number.isSafeInteger(value.seed)) return;
+  const digits = [...text.matchAll(/"seed"\s*:\s*(-?\d+)(?![\d.eE])/g)].map(([, found]) => found!);
+  const exact = digits.findLast((found) => Number(found) === value.seed);
+  value.seed = BigInt(exact ?? (value.seed as number));
 }
 
 /**
@@ -68,7 +82,7 @@ export function addUnsupported(context: z.RefinementCtx, message: string, path: 
 /** A value as JSON, short enough for a message. */
 export function show(value: unknown): string {
   if (Array.isArray(value) && value.length > 4) return `a list of ${value.length}`;
-  const text = JSON.stringify(value) ?? String(value);
+  const text = typeof value === "bigint" ? String(value) : (JSON.stringify(value) ?? String(value));
   return text.length <= 64 ? text : `${text.slice(0, 61)}...`;
 }
 

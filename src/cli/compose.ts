@@ -120,6 +120,7 @@ export async function createService(
       manifest,
       loadedAtMs: nowMs(),
     },
+    checkStates: states.check,
     metrics,
     observer: metrics,
     log,

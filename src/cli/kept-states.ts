@@ -43,6 +43,8 @@ export interface KeptStates {
     /** Zeros if there are none. */
     prefixes(): PrefixCacheStats & Pick<TieredStats, "tiers">;
   };
+  /** @throws `store_unavailable` if a folder may be another server's now */
+  check(): Promise<void>;
   /** Writes what is not yet written. */
   close(): Promise<void>;
 }
@@ -64,6 +66,9 @@ export async function openKeptStates(config: Config, options: KeptStatesOptions)
       conversations: () => conversations.stats(),
       prefixes: () =>
         prefixes === undefined ? NO_PREFIXES : { ...prefixes.cache.stats(), tiers: prefixes.store.stats().tiers },
+    },
+    async check() {
+      await Promise.all(stores.map((store) => store.check()));
     },
     async close() {
       await Promise.all(stores.map((store) => store.close()));

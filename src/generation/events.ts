@@ -107,6 +107,8 @@ export type GenerationEvent =
       readonly reason: "stop" | "length" | "aborted";
       /** The stop string or stop token id that ended the choice. */
       readonly stoppedBy?: string | number;
+      /** False: the response that was to be kept could not be, and is not. A session that cannot be kept is an error. */
+      readonly isKept?: false;
     }
   /** Last, once. */
   | { readonly type: "usage"; readonly usage: GenerationUsage };

@@ -109,9 +109,11 @@ export class Generator {
 
       const merged = mergeChoices(choices);
       const isSelected = request.bestOf > request.numChoices;
-      for await (const event of isSelected ? selectBest(merged, choices, request) : merged) {
+      for await (let event of isSelected ? selectBest(merged, choices, request) : merged) {
         if (event.type === "finished" && !isSelected) {
-          await running.settle(choices[event.index]!, { isAborted: event.reason === "aborted" });
+          const isAborted = event.reason === "aborted";
+          const { isKept } = await running.settle(choices[event.index]!, { isAborted });
+          if (!isKept) event = { ...event, isKept };
         }
         if (!running.isTaken) yield event;
       }

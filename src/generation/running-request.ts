@@ -2,6 +2,7 @@
  * A request from its admission to its end, and what it leaves behind: the head of its conversation, and states for prompts
  * like its own. Kept once, whether its end was told, or the engine parked it, or nobody read its events any more.
  */
+import { DenseMambaError } from "../errors.ts";
 import type { Choice } from "./choice.ts";
 import type { Lease } from "./conversations.ts";
 import type { GenerationEvent, GenerationRequest } from "./events.ts";
@@ -21,7 +22,7 @@ export class RunningRequest {
   /** Resolves when everything is kept that will be, and all that was held is free. */
   readonly ended: Promise<void>;
   readonly #options: RunningRequestOptions;
-  readonly #settled = new Map<Choice, Promise<void>>();
+  readonly #settled = new Map<Choice, Promise<{ readonly isKept: boolean }>>();
   #resolveEnded: () => void = () => {};
   #isTaken = false;
 
@@ -42,8 +43,12 @@ export class RunningRequest {
     return this.#isTaken || this.#options.choices.some(({ isParked }) => isParked);
   }
 
-  /** The choice has ended. Idempotent. @throws what the store throws, where the conversation cannot be kept */
-  settle(choice: Choice, { isAborted }: { readonly isAborted: boolean }): Promise<void> {
+  /**
+   * The choice has ended. Idempotent.
+   * @returns whether nothing that was to be kept is missing. A response is worth its answer even so.
+   * @throws what the store throws, where a session cannot be kept: its next turn would not know of this one
+   */
+  settle(choice: Choice, { isAborted }: { readonly isAborted: boolean }): Promise<{ readonly isKept: boolean }> {
     const settling = this.#settled.get(choice) ?? this.#settle(choice, isAborted);
     this.#settled.set(choice, settling);
     return settling;
@@ -79,15 +84,28 @@ export class RunningRequest {
     await this.#settled.get(choice);
   }
 
-  async #settle(choice: Choice, isAborted: boolean): Promise<void> {
+  async #settle(choice: Choice, isAborted: boolean): Promise<{ readonly isKept: boolean }> {
     const { context, request, choices, lease, reuse } = this.#options;
     // Aborted before it had a slot, it has none.
     if (keepsEnd(request, choice, reuse) && choice.hasState) reuse?.keepEnd(choice.captured());
-    if (choices.length > 1) return;
+    if (choices.length > 1) return { isKept: true };
     // Before the client hears of the end: its next request may follow at once.
-    if (request.keepAs && !isAborted) await lease.keep(headOf(context, request, choice, lease));
+    let isKept = true;
+    if (request.keepAs && !isAborted) {
+      try {
+        await lease.keep(headOf(context, request, choice, lease));
+      } catch (error) {
+        if (request.keepAs.type !== "response" || !isStoreFailure(error)) throw error;
+        isKept = false;
+      }
+    }
     await lease.release();
+    return { isKept };
   }
+}
+
+function isStoreFailure(error: unknown): boolean {
+  return error instanceof DenseMambaError && error.code === "store_unavailable";
 }
 
 /**

@@ -17,6 +17,8 @@ export interface ServerDeps {
   readonly generator: TextGenerator;
   readonly engine: { readonly status: EngineStatus; readonly load: EngineLoad };
   readonly model: ServedModel;
+  /** Whether kept states are still this server's alone. @throws `store_unavailable` if not */
+  readonly checkStates: () => Promise<void>;
   readonly metrics: { render(): Promise<string>; readonly contentType: string };
   readonly observer?: TransportObserver;
   readonly log: Log;

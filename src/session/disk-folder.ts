@@ -1,11 +1,13 @@
 /**
  * The folder of a `DiskStore`: what its files are called, which of them count after a crash, and when their names are
- * on the disk. A key's files bear rising generations: a new one never overwrites what was acknowledged before.
+ * on the disk. A key's files bear rising generations: a new one never overwrites what was acknowledged before. Nothing is
+ * changed in a folder that another server may use.
  */
 import { open, readdir, rm, utimes } from "node:fs/promises";
 import path from "node:path";
 import { DenseMambaError } from "../errors.ts";
-import { type FoundFile, fileStem, inspectSnapshotFile } from "./disk-file.ts";
+import { type FileHeader, type FoundFile, fileStem, inspectSnapshotFile, writeSnapshotFile } from "./disk-file.ts";
+import { FolderLock } from "./disk-lock.ts";
 
 /** `<stem>.<generation>.dsm`: of two files of one key the one of the higher generation counts. */
 const FILE_PATTERN = /^[0-9a-f]{40}\.([0-9a-z]+)\.dsm$/;
@@ -18,12 +20,19 @@ export interface KeptFile extends FoundFile {
 
 export class SnapshotFolder {
   readonly #dir: string;
+  readonly #lock: FolderLock;
   #lastGeneration = 0;
   #sync: Promise<void> = Promise.resolve();
   #nextSync: Promise<void> | undefined;
 
-  constructor(dir: string) {
+  private constructor(dir: string, lock: FolderLock) {
     this.#dir = dir;
+    this.#lock = lock;
+  }
+
+  /** Made if it does not exist. @throws `invalid_config` if another server holds it; what the file system throws */
+  static async open(dir: string): Promise<SnapshotFolder> {
+    return new SnapshotFolder(dir, await FolderLock.acquire(dir));
   }
 
   newFile(key: string): { readonly file: string; readonly generation: number } {
@@ -59,8 +68,49 @@ export class SnapshotFolder {
     return [...kept.values()].sort((a, b) => a.usedAtMs - b.usedAtMs || a.generation - b.generation);
   }
 
+  /**
+   * @param isSynced whether it outlives a power failure
+   * @throws `store_unavailable` from `check`; what the file system throws. Then nothing is left behind.
+   */
+  async write(
+    file: string,
+    header: FileHeader,
+    snapshot: Uint8Array,
+    { isSynced }: { readonly isSynced: boolean },
+  ): Promise<void> {
+    await this.check();
+    await writeSnapshotFile(file, header, snapshot, { isSynced });
+    if (!isSynced) return;
+    await this.#syncNames().catch(async (error) => {
+      await remove(file).catch(() => undefined);
+      throw error;
+    });
+  }
+
+  /** What is gone already is as good. @throws as `write` */
+  async remove(file: string, { isSynced = false }: { readonly isSynced?: boolean } = {}): Promise<void> {
+    await this.check();
+    await remove(file);
+    if (isSynced) await this.#syncNames();
+  }
+
+  /** @throws as `write` */
+  async setUsed(file: string, usedAtMs: number): Promise<void> {
+    await this.check();
+    await utimes(file, usedAtMs / 1000, usedAtMs / 1000);
+  }
+
+  /** @throws `store_unavailable` if the folder is not the one that was opened: another server may use what is there now */
+  check(): Promise<void> {
+    return this.#lock.check();
+  }
+
+  close(): Promise<void> {
+    return this.#lock.release();
+  }
+
   /** Returns once all names given and taken so far are on the disk. Those who ask while it is under way share the next. */
-  sync(): Promise<void> {
+  #syncNames(): Promise<void> {
     this.#nextSync ??= this.#sync
       .catch(() => undefined)
       .then(async () => {
@@ -73,11 +123,6 @@ export class SnapshotFolder {
   }
 }
 
-/** What is gone already is as good. */
-export function remove(file: string): Promise<void> {
+function remove(file: string): Promise<void> {
   return rm(file, { force: true });
-}
-
-export function setUsed(file: string, usedAtMs: number): Promise<void> {
-  return utimes(file, usedAtMs / 1000, usedAtMs / 1000);
 }

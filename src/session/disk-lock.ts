@@ -1,101 +1,112 @@
 /**
- * One server to a folder: two would each believe to know what lies there and who holds which claim. Node has no file
- * locks, so a file names the holder, who renews its date while alive; a holder that was killed is found dead, or silent.
+ * One server to a folder: two would each believe to know what lies there and who holds which claim. The kernel's lock on
+ * a file in it says who; the file's content only names the holder to others. The file stays when the lock is given back:
+ * whoever waited for a removed file to be unlocked would hold a lock on nothing.
  */
-import { open, readFile, rm, stat, utimes } from "node:fs/promises";
+import type { Stats } from "node:fs";
+import { type FileHandle, mkdir, open, readFile, stat, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import path from "node:path";
 import { DenseMambaError } from "../errors.ts";
 
-const LOCK_FILE = "lock.json";
-const RENEWAL_MS = 5000;
-/** Silence after which the holder is taken for dead, when that cannot be asked of its machine. */
-const STALE_MS = 30_000;
+export const LOCK_FILE = "lock.json";
 
-interface Holder {
-  readonly pid: number;
-  readonly host: string;
-}
+type TryLock = (descriptor: number) => boolean;
 
 export class FolderLock {
-  readonly #file: string;
-  readonly #renewal: NodeJS.Timeout;
+  readonly #dir: string;
+  readonly #handle: FileHandle;
+  readonly #locked: Stats;
 
-  private constructor(file: string) {
-    this.#file = file;
-    this.#renewal = setInterval(() => {
-      const now = new Date();
-      // A folder that is gone is noticed by those who need it.
-      utimes(file, now, now).catch(() => undefined);
-    }, RENEWAL_MS);
-    this.#renewal.unref();
+  private constructor(dir: string, handle: FileHandle, locked: Stats) {
+    this.#dir = dir;
+    this.#handle = handle;
+    this.#locked = locked;
   }
 
-  /** @throws `invalid_config` if another server holds the folder; what the file system throws */
+  /**
+   * Makes the folder if it does not exist.
+   * @throws `invalid_config` if another server holds the folder, or its file system has no locks; what the file system throws
+   */
   static async acquire(dir: string): Promise<FolderLock> {
+    await mkdir(dir, { recursive: true, mode: 0o700 });
     const file = path.join(dir, LOCK_FILE);
-    const me: Holder = { pid: process.pid, host: hostname() };
-    // A second try, if the first found a dead holder's file; whoever is quicker to make the new one has it.
-    for (let triesLeft = 1; ; triesLeft--) {
-      try {
-        const handle = await open(file, "wx", 0o600);
-        await handle.writeFile(JSON.stringify(me)).finally(() => handle.close());
-        return new FolderLock(file);
-      } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
-      }
-      const holder = await readHolder(file);
-      const silentMs = await silence(file);
-      if (triesLeft === 0 || isAlive(holder, silentMs, me)) throw inUse(dir, holder, silentMs);
-      await rm(file, { force: true });
+    // Makes the file, and fails where nothing can be written.
+    await (await open(file, "a", 0o600)).close();
+    const handle = await openLocked(file, await loadTryLock(dir), dir);
+    // For messages; a disk that is full is no reason not to start.
+    await writeFile(file, JSON.stringify({ pid: process.pid, host: hostname() })).catch(() => undefined);
+    return new FolderLock(dir, handle, await handle.stat());
+  }
+
+  /** @throws `store_unavailable` if the folder is not the locked one any more; what the file system throws */
+  async check(): Promise<void> {
+    const { dev, ino } = await statIfThere(path.join(this.#dir, LOCK_FILE));
+    if (dev === this.#locked.dev && ino === this.#locked.ino) return;
+    throw new DenseMambaError(
+      "store_unavailable",
+      `${this.#dir} was moved, removed or replaced while this server used it: nothing is written there any more, until the folder is back or the server is restarted`,
+    );
+  }
+
+  /** Idempotent. */
+  release(): Promise<void> {
+    return this.#handle.close();
+  }
+}
+
+/** koffi's builds are optional packages: without a folder nothing here needs them. */
+async function loadTryLock(dir: string): Promise<TryLock> {
+  try {
+    return (await import("../runtime/native/flock.ts")).tryLock;
+  } catch (cause) {
+    throw cannotLock(dir, cause);
+  }
+}
+
+/** Open for reading, so that the disk can still be made read-only; NFS locks only what is open for writing. */
+async function openLocked(file: string, tryLock: TryLock, dir: string): Promise<FileHandle> {
+  for (const flags of ["r", "r+"]) {
+    const handle = await open(file, flags);
+    try {
+      if (tryLock(handle.fd)) return handle;
+    } catch (error) {
+      await handle.close();
+      if ((error as NodeJS.ErrnoException).code === "EBADF" && flags === "r") continue;
+      throw cannotLock(dir, error);
     }
+    await handle.close();
+    break;
   }
-
-  async release(): Promise<void> {
-    clearInterval(this.#renewal);
-    await rm(this.#file, { force: true });
-  }
+  throw await inUse(dir, file);
 }
 
-/** @returns undefined for a file that was torn, or is not yet written */
-async function readHolder(file: string): Promise<Holder | undefined> {
+async function statIfThere(file: string): Promise<{ readonly dev?: number; readonly ino?: number }> {
   try {
-    const { pid, host } = JSON.parse(await readFile(file, "utf8")) as Record<string, unknown>;
-    return typeof pid === "number" && typeof host === "string" ? { pid, host } : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
-/** By the system's clock, as files' dates are. Either way: one that was set back makes dates of the future. */
-async function silence(file: string): Promise<number> {
-  try {
-    return Math.abs(Date.now() - (await stat(file)).mtimeMs);
-  } catch {
-    return Number.POSITIVE_INFINITY;
-  }
-}
-
-function isAlive(holder: Holder | undefined, silentMs: number, me: Holder): boolean {
-  if (silentMs > STALE_MS) return false;
-  if (holder?.host !== me.host) return true;
-  // A container's server has the same number after every restart: its own file is a predecessor's.
-  return holder.pid !== me.pid && isRunning(holder.pid);
-}
-
-function isRunning(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
+    return await stat(file);
   } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EPERM";
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "ENOENT" || code === "ENOTDIR") return {};
+    throw error;
   }
 }
 
-function inUse(dir: string, holder: Holder | undefined, silentMs: number): DenseMambaError {
-  const who = holder === undefined ? "another server" : `the server with process id ${holder.pid} on ${holder.host}`;
+async function inUse(dir: string, file: string): Promise<DenseMambaError> {
+  let who = "another server";
+  try {
+    const { pid, host } = JSON.parse(await readFile(file, "utf8"));
+    if (typeof pid === "number") who = `the server with process id ${pid} on ${host}`;
+  } catch {
+    // It has just taken the lock, or its disk is full.
+  }
+  return new DenseMambaError("invalid_config", `${dir} is in use by ${who}; each server needs a folder of its own`);
+}
+
+function cannotLock(dir: string, cause: unknown): DenseMambaError {
+  const reason = cause instanceof Error ? cause.message : String(cause);
   return new DenseMambaError(
     "invalid_config",
-    `${dir} is in use by ${who}, last seen ${(silentMs / 1000).toFixed(0)} s ago; each server needs a folder of its own`,
+    `${dir} cannot be locked against other servers (${reason}); it needs a file system that has flock`,
+    { cause },
   );
 }

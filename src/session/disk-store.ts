@@ -3,8 +3,6 @@
  * marked as cache, a power failure. Bounded by bytes; the least recently used leave first, and a file's date remembers
  * its use. An index of all files is kept in memory, read from their headers when the folder is opened.
  */
-import { existsSync } from "node:fs";
-import { mkdir } from "node:fs/promises";
 import { DenseMambaError } from "../errors.ts";
 import { LocalClaims } from "./claims.ts";
 import {
@@ -15,9 +13,8 @@ import {
   type SnapshotModel,
   type StatePrecision,
 } from "./codec.ts";
-import { fileBytes, readSnapshotFile, writeSnapshotFile } from "./disk-file.ts";
-import { remove, SnapshotFolder, setUsed } from "./disk-folder.ts";
-import { FolderLock } from "./disk-lock.ts";
+import { fileBytes, readSnapshotFile } from "./disk-file.ts";
+import { SnapshotFolder } from "./disk-folder.ts";
 import { LruIndex } from "./lru-index.ts";
 import type { Claim, ListedSnapshot, PutOptions, Snapshot, StateStore, StoreStats } from "./store.ts";
 
@@ -51,7 +48,6 @@ interface Entry {
 
 export class DiskStore implements StateStore {
   readonly #options: DiskStoreOptions;
-  readonly #lock: FolderLock;
   readonly #folder: SnapshotFolder;
   readonly #claims: LocalClaims;
   readonly #index: LruIndex<Entry>;
@@ -60,13 +56,12 @@ export class DiskStore implements StateStore {
   #reservedBytes = 0;
   #numEvicted = 0;
 
-  private constructor(options: DiskStoreOptions, lock: FolderLock) {
+  private constructor(options: DiskStoreOptions, folder: SnapshotFolder) {
     const { nowMs } = options;
     this.#options = options;
-    this.#lock = lock;
-    this.#folder = new SnapshotFolder(options.dir);
+    this.#folder = folder;
     this.#claims = new LocalClaims({ nowMs });
-    this.#index = new LruIndex({ nowMs, onExpired: ({ file }) => this.#inBackground(remove(file)) });
+    this.#index = new LruIndex({ nowMs, onExpired: ({ file }) => this.#inBackground(this.#folder.remove(file)) });
   }
 
   /**
@@ -75,16 +70,13 @@ export class DiskStore implements StateStore {
    */
   static async open(options: DiskStoreOptions): Promise<DiskStore> {
     const { dir } = options;
-    const lock = await unavailableIfFails(dir, async () => {
-      await mkdir(dir, { recursive: true, mode: 0o700 });
-      return FolderLock.acquire(dir);
-    });
-    const store = new DiskStore(options, lock);
+    const folder = await unavailableIfFails(dir, () => SnapshotFolder.open(dir));
+    const store = new DiskStore(options, folder);
     try {
       await unavailableIfFails(dir, () => store.#readFolder());
       return store;
     } catch (error) {
-      await lock.release();
+      await folder.close();
       throw error;
     }
   }
@@ -118,11 +110,9 @@ export class DiskStore implements StateStore {
   async delete(key: string): Promise<boolean> {
     const entry = this.#index.find(key);
     if (entry === undefined) return false;
-    this.#index.remove(key);
-    await unavailableIfFails(this.#options.dir, async () => {
-      await remove(entry.file);
-      await this.#folder.sync();
-    });
+    // In this order: what cannot be removed is not forgotten, or it would be back after a restart.
+    await unavailableIfFails(this.#options.dir, () => this.#folder.remove(entry.file, { isSynced: true }));
+    this.#index.remove(key, entry);
     return true;
   }
 
@@ -139,9 +129,14 @@ export class DiskStore implements StateStore {
     return this.#claims.claim(key, options);
   }
 
+  /** @throws `store_unavailable` if the folder is not the one that was opened, or cannot be asked */
+  async check(): Promise<void> {
+    await unavailableIfFails(this.#options.dir, () => this.#folder.check());
+  }
+
   async close(): Promise<void> {
     while (this.#underWay.size > 0) await Promise.allSettled(this.#underWay);
-    await this.#lock.release();
+    await this.#folder.close();
   }
 
   async #put(key: string, snapshot: Snapshot, { expiresAtMs, fence, isCache = false }: PutOptions): Promise<void> {
@@ -158,8 +153,7 @@ export class DiskStore implements StateStore {
     try {
       await unavailableIfFails(dir, async () => {
         await this.#makeRoom(key);
-        await writeSnapshotFile(file, { key, expiresAtMs }, encoded, { isSynced: !isCache });
-        if (!isCache) await this.#folder.sync();
+        await this.#folder.write(file, { key, expiresAtMs }, encoded, { isSynced: !isCache });
       });
     } finally {
       this.#reservedBytes -= bytes;
@@ -168,13 +162,13 @@ export class DiskStore implements StateStore {
     // While the file was written a later put may have overtaken this one, or the claim may have been lost.
     const isStale = fence !== undefined && !this.#claims.isCurrent(key, fence);
     if (isStale || (earlier !== undefined && earlier.generation > generation)) {
-      await remove(file);
+      await this.#folder.remove(file);
       if (fence !== undefined) this.#claims.check(key, fence);
       return;
     }
     this.#index.set(key, { file, generation, fileBytes: numBytes, bytes, expiresAtMs, touchedAtMs: nowMs() });
     // One that stays behind is recognised by its generation.
-    if (earlier !== undefined) this.#inBackground(remove(earlier.file));
+    if (earlier !== undefined) this.#inBackground(this.#folder.remove(earlier.file));
   }
 
   /** Evicts until what is being written fits, too. */
@@ -182,9 +176,8 @@ export class DiskStore implements StateStore {
     for (const [key, entry] of this.#index.entries()) {
       if (this.#index.bytes + this.#reservedBytes <= this.#options.maxBytes) return;
       if (key === forKey) continue;
-      this.#index.remove(key);
-      this.#numEvicted++;
-      await remove(entry.file);
+      await this.#folder.remove(entry.file);
+      if (this.#index.remove(key, entry)) this.#numEvicted++;
     }
   }
 
@@ -202,7 +195,8 @@ export class DiskStore implements StateStore {
       return await readSnapshotFile(entry.file, { key, bytes: entry.fileBytes });
     } catch (error) {
       if (this.#index.find(key) !== entry) return "replaced";
-      if (isGone(error) && existsSync(dir)) {
+      if (isGone(error)) {
+        await this.check();
         // Somebody tidied up.
         this.#index.remove(key, entry);
         return "replaced";
@@ -217,13 +211,13 @@ export class DiskStore implements StateStore {
     const nowMs = this.#options.nowMs();
     if (Math.abs(nowMs - entry.touchedAtMs) < TOUCH_INTERVAL_MS) return;
     entry.touchedAtMs = nowMs;
-    this.#inBackground(setUsed(entry.file, nowMs));
+    this.#inBackground(this.#folder.setUsed(entry.file, nowMs));
   }
 
   async #removeDamaged(key: string, entry: Entry, reason: unknown): Promise<void> {
     this.#options.onDamage?.(`${key} was damaged on the disk and has been removed: ${String(reason)}`);
     this.#index.remove(key, entry);
-    await unavailableIfFails(this.#options.dir, () => remove(entry.file));
+    await unavailableIfFails(this.#options.dir, () => this.#folder.remove(entry.file));
   }
 
   async #readFolder(): Promise<void> {

@@ -1,5 +1,6 @@
 /**
- * What this server keeps by itself: memory before disk. A copy read from below is put into memory, unless somebody
+ * What this server keeps by itself: memory before disk. What is not cache is kept by the disk or not at all: what was
+ * acknowledged must be there after a crash. A copy read from below is put into memory, unless somebody
  * replaced or deleted it meanwhile. Snapshots come stamped with revision and expiry. Knows no other server.
  */
 import { DenseMambaError } from "../errors.ts";
@@ -20,12 +21,16 @@ interface Reading {
 
 export class LocalTiers {
   readonly #memory: Tier;
+  readonly #disk: Tier | undefined;
   /** The fastest first. */
   readonly #tiers: readonly Tier[];
   readonly #readings = new Map<string, Set<Reading>>();
+  /** The last put of each key that has reached neither tier yet. */
+  readonly #putting = new Map<string, object>();
 
   constructor({ memory, disk }: { readonly memory: Tier; readonly disk: Tier | undefined }) {
     this.#memory = memory;
+    this.#disk = disk;
     this.#tiers = disk === undefined ? [memory] : [memory, disk];
   }
 
@@ -56,9 +61,9 @@ export class LocalTiers {
   }
 
   /**
-   * Where it cannot be kept no older copy is believed any more, provided that it is kept somewhere.
+   * Where it cannot be kept no older copy is believed any more, provided that it is kept.
    * @param isKeptElsewhere whether it is even if no tier here takes it
-   * @throws why the last tier did not take it, if it is not kept anywhere: then all is as it was
+   * @throws why the last tier did not take it, if it is not kept: then all is as it was
    */
   async put(
     key: string,
@@ -67,27 +72,44 @@ export class LocalTiers {
     { isKeptElsewhere }: { readonly isKeptElsewhere: boolean },
   ): Promise<void> {
     await this.#change(key, async () => {
-      const failures = await Promise.all(
-        this.#tiers.map((tier) => failureOf(tier.ask("write", (store) => store.put(key, snapshot, options)))),
-      );
-      if (!isKeptElsewhere && failures.every((failure) => failure !== undefined)) throw failures.at(-1);
-      await Promise.all(this.#tiers.map((tier, i) => dropOlder(tier, key, failures[i])));
+      const putting = {};
+      this.#putting.set(key, putting);
+      const onDisk = this.#disk && (await failureOf(putInto(this.#disk, key, snapshot, options)));
+      const isLast = this.#putting.get(key) === putting;
+      if (isLast) this.#putting.delete(key);
+      if (onDisk !== undefined && !isKeptElsewhere && !options.isCache) throw onDisk;
+      // Of two at once the disk knows which one counts; memory would take the one that was slower.
+      if (!isLast && this.#disk !== undefined) await this.#memory.store.delete(key);
+      else {
+        const inMemory = await failureOf(putInto(this.#memory, key, snapshot, options));
+        const isKept = isKeptElsewhere || inMemory === undefined || (this.#disk !== undefined && onDisk === undefined);
+        if (!isKept) throw onDisk ?? inMemory;
+        await dropOlder(this.#memory, key, inMemory);
+      }
+      if (this.#disk !== undefined) await dropOlder(this.#disk, key, onDisk);
     });
   }
 
-  /** Whether there was a copy that counted. Where a tier fails, what it still holds no longer counts. */
-  async delete(key: string): Promise<Found<true>> {
+  /**
+   * Whether there was a copy that counted.
+   * @param areCopies of what is deleted elsewhere: what a tier that fails still holds no longer counts. Else all is as it
+   * was, so that who is told of the failure may try again.
+   */
+  async delete(key: string, { areCopies }: { readonly areCopies: boolean }): Promise<Found<true>> {
     return this.#change(key, async () => {
       let found: Found<true> = { value: undefined, failure: undefined };
-      for (const tier of this.#tiers) {
+      for (const tier of this.#tiers.toReversed()) {
         const counts = !tier.behind.has(key);
         tier.setBehind(key, true);
         try {
-          const existed = await tier.ask("write", (store) => store.delete(key));
+          const existed = await tier.askToDelete(key);
           tier.setBehind(key, false);
           if (existed && counts) found = { ...found, value: true };
         } catch (error) {
           found = { ...found, failure: expected(error) };
+          if (areCopies) continue;
+          tier.setBehind(key, !counts);
+          break;
         }
       }
       return found;
@@ -117,7 +139,9 @@ export class LocalTiers {
       for (let written: Snapshot | "nothing yet" | undefined = "nothing yet"; ; ) {
         const snapshot = await this.#memory.store.get(key);
         if (snapshot === written) break;
-        const failure = await failureOf(tier.ask("write", (store) => putOrDelete(store, key, snapshot)));
+        const failure = await failureOf(
+          snapshot === undefined ? tier.askToDelete(key) : putInto(tier, key, snapshot, expiryOf(snapshot)),
+        );
         if (failure !== undefined) await dropOlder(tier, key, failure);
         if (isUnavailable(failure)) return;
         written = snapshot;
@@ -170,9 +194,8 @@ async function dropOlder(tier: Tier, key: string, failure: DenseMambaError | und
   if (isDropped && !isUnavailable(failure)) tier.setBehind(key, false);
 }
 
-async function putOrDelete(store: StateStore, key: string, snapshot: Snapshot | undefined): Promise<void> {
-  if (snapshot === undefined) await store.delete(key);
-  else await store.put(key, snapshot, expiryOf(snapshot));
+function putInto(tier: Tier, key: string, snapshot: Snapshot, options: PutOptions): Promise<void> {
+  return tier.ask("write", (store) => store.put(key, snapshot, options));
 }
 
 export async function failureOf(work: Promise<unknown>): Promise<DenseMambaError | undefined> {

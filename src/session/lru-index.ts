@@ -53,11 +53,15 @@ export class LruIndex<Entry extends IndexEntry> {
     this.#bytes += entry.bytes;
   }
 
-  /** @param entry if given, only this one: not what has replaced it. */
-  remove(key: string, entry: Entry | undefined = this.#entries.get(key)): void {
-    if (entry === undefined || this.#entries.get(key) !== entry) return;
+  /**
+   * @param entry if given, only this one: not what has replaced it
+   * @returns whether it was there
+   */
+  remove(key: string, entry: Entry | undefined = this.#entries.get(key)): boolean {
+    if (entry === undefined || this.#entries.get(key) !== entry) return false;
     this.#entries.delete(key);
     this.#bytes -= entry.bytes;
+    return true;
   }
 
   clear(): void {

@@ -72,6 +72,8 @@ export interface StateStore {
   stats(): StoreStats;
   /** @returns undefined while another holds it. The key need not exist. */
   claim(key: string, options: { readonly ttlMs: number }): Promise<Claim | undefined>;
+  /** @throws `store_unavailable` if it must not be written to: what it holds may be another server's now. */
+  check?(): Promise<void>;
   /** Ends connections and writes what is not yet written. Nothing may be called afterwards. */
   close(): Promise<void>;
 }

@@ -108,6 +108,22 @@ export class Tier<Store extends StateStore = StateStore> {
     }
   }
 
+  /**
+   * Asks whether or not it can be written, as a full disk can be deleted from. There may be room afterwards.
+   * @throws `store_unavailable`; whatever else the store throws
+   */
+  async askToDelete(key: string): Promise<boolean> {
+    const { write } = this.#circuits;
+    try {
+      const existed = await this.store.delete(key);
+      write.retryAtMs = this.#nowMs();
+      return existed;
+    } catch (error) {
+      if (isUnavailable(error)) this.#fails("write", write, error);
+      throw error;
+    }
+  }
+
   #works(way: Way, circuit: Circuit): void {
     if (circuit.failure === undefined) return;
     Object.assign(circuit, closed());

@@ -76,9 +76,12 @@ export class TieredStore implements StateStore {
     await this.#local.put(key, stamped, { ...expiryOf(stamped), isCache }, { isKeptElsewhere });
   }
 
-  /** @throws `store_unavailable` if some tier may still have it. It is not found here any more, but may be elsewhere. */
+  /**
+   * @throws `store_unavailable` if some tier may still have it. Where there is a shared tier it is not found here any more,
+   * but may be elsewhere; else it is still here.
+   */
   async delete(key: string): Promise<boolean> {
-    const copy = await this.#local.delete(key);
+    const copy = await this.#local.delete(key, { areCopies: this.#shared !== undefined });
     const original = await this.#shared?.revisionOf(key);
     const wasThere = original?.value === undefined ? copy.value === true : original.value !== "deleted";
     // Even if it is not there: other replicas may have copies.
@@ -130,6 +133,11 @@ export class TieredStore implements StateStore {
     return this.#memory.store;
   }
 
+  /** @throws `store_unavailable` if the folder may be another server's now */
+  async check(): Promise<void> {
+    await this.#disk?.store.check?.();
+  }
+
   async close(): Promise<void> {
     await Promise.all(this.#catchingUp.values());
     await Promise.all(this.#tiers().map((tier) => tier.store.close()));
@@ -148,7 +156,7 @@ export class TieredStore implements StateStore {
     const { value: revision, failure } = await shared.revisionOf(key);
     if (failure !== undefined) return copy;
     if (revision === "deleted") {
-      await this.#local.delete(key);
+      await this.#local.delete(key, { areCopies: true });
       return { value: undefined, failure: undefined };
     }
     const copied = copy.value.revision ?? 0;

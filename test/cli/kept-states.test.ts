@@ -1,6 +1,6 @@
 /** The stores that the configuration asks for, and what is told of them. */
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
-import { hostname, tmpdir } from "node:os";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { readyBanner } from "../../src/cli/banner.ts";
@@ -103,12 +103,10 @@ describe("with a folder", () => {
   });
 
   it("that another server uses keeps this one from starting", async () => {
-    const dir = path.join(folder, "conversations");
-    await mkdir(dir);
-    await writeFile(path.join(dir, "lock.json"), JSON.stringify({ pid: process.ppid, host: hostname() }));
+    await openStates({ storeDir: folder });
     await expect(openStates({ storeDir: folder })).rejects.toMatchObject({
       code: "invalid_config",
-      message: expect.stringContaining(`in use by the server with process id ${process.ppid}`),
+      message: expect.stringContaining(`in use by the server with process id ${process.pid}`),
     });
   });
 
@@ -116,7 +114,7 @@ describe("with a folder", () => {
     await writeFile(path.join(folder, "prefixes"), "no folder");
     const flags = { storeDir: folder, prefixDiskBytes: "1MiB" };
     await expect(openStates(flags)).rejects.toMatchObject({ code: "store_unavailable" });
-    expect(await readdir(path.join(folder, "conversations"))).toEqual([]);
+    await openStates({ storeDir: folder });
   });
 
   it("one that cannot be written keeps the server from starting, and is named", async () => {

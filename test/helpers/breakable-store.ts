@@ -5,7 +5,7 @@ import type { Claim, ListedSnapshot, PutOptions, SharedStore, Snapshot } from ".
 
 export class BreakableStore implements SharedStore {
   /** What fails with `store_unavailable`. */
-  broken: "nothing" | "everything" | "writing" = "nothing";
+  broken: "nothing" | "everything" | "writing" | "putting" = "nothing";
   /** Before each answer. */
   delay: () => Promise<unknown> = async () => undefined;
   numAsked = 0;
@@ -35,7 +35,7 @@ export class BreakableStore implements SharedStore {
   }
 
   async put(key: string, snapshot: Snapshot, options?: PutOptions): Promise<void> {
-    await this.#ask("writing");
+    await this.#ask("writing", "putting");
     if (JSON.stringify(snapshot.conversation).length > this.maxBytes) {
       throw new DenseMambaError("invalid_value", "too large for the test");
     }
@@ -79,10 +79,10 @@ export class BreakableStore implements SharedStore {
 
   async close(): Promise<void> {}
 
-  async #ask(way: "reading" | "writing"): Promise<void> {
+  async #ask(...ways: ("reading" | "writing" | "putting")[]): Promise<void> {
     this.numAsked++;
     await this.delay();
-    if (this.broken === "nothing" || (this.broken === "writing" && way === "reading")) return;
+    if (this.broken !== "everything" && !ways.some((way) => way === this.broken)) return;
     throw new DenseMambaError("store_unavailable", "broken by the test");
   }
 }

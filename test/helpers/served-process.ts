@@ -67,7 +67,11 @@ export class ServedProcess {
     return `${this.url.replace("http", "ws")}/v1/responses`;
   }
 
-  kill(signal: "SIGTERM" | "SIGKILL"): void {
+  get pid(): number {
+    return this.#child.pid!;
+  }
+
+  kill(signal: NodeJS.Signals): void {
     this.#child.kill(signal);
   }
 

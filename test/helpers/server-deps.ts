@@ -67,6 +67,7 @@ export function createTestServer(options: Partial<ServerOptions> = {}): TestServ
         files: [],
       },
     },
+    checkStates: async () => {},
     metrics: { render: async () => "# fake metrics\n", contentType: "text/plain; version=0.0.4; charset=utf-8" },
     observer: {
       onHttpRequest: (request) => observed.push({ http: request }),

@@ -18,7 +18,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   onnx: [],
   sampling: ["model"],
   tokenizer: [],
-  session: ["model"],
+  session: ["model", "runtime"],
   hub: ["model"],
   compiler: ["model", "onnx"],
   runtime: ["model"],

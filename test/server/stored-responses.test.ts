@@ -134,6 +134,23 @@ describe("a response that is stored", () => {
     await expectIdle(server);
   });
 
+  it("that a full store can't keep is answered all the same, says so, and is not found", async () => {
+    await using server = await startTestServer();
+    server.generator.conversations.refusal = new DenseMambaError("store_unavailable", "the disk is full");
+    const client = clientOf(server);
+    const answered = await client.responses.create(body);
+    expect(answered).toMatchObject({ status: "completed", store: false });
+    const stored: unknown[] = [];
+    for await (const event of await client.responses.create({ ...body, stream: true })) {
+      if ("response" in event) stored.push([event.type, (event.response as { store?: boolean }).store]);
+    }
+    expect(stored[0]).toEqual(["response.created", true]);
+    expect(stored.at(-1)).toEqual(["response.completed", false]);
+    await expect(client.responses.retrieve(answered.id)).rejects.toMatchObject({ status: 404 });
+    await expect(client.responses.create({ ...body, background: true })).rejects.toMatchObject({ status: 503 });
+    await expectIdle(server);
+  });
+
   it("that has failed is kept as failed", async () => {
     await using server = await startTestServer();
     server.generator.script = { reply: REPLY, failure: { afterDeltas: 2, error: runtimeFault() } };

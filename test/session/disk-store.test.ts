@@ -1,11 +1,12 @@
 import { fork } from "node:child_process";
 import { once } from "node:events";
-import { cp, mkdir, mkdtemp, readdir, readFile, rm, stat, truncate, utimes, writeFile } from "node:fs/promises";
+import { cp, mkdtemp, readdir, readFile, rename, rm, stat, truncate, utimes, writeFile } from "node:fs/promises";
 import { hostname, tmpdir } from "node:os";
 import path from "node:path";
 import fc from "fast-check";
 import { afterEach, describe, expect, test } from "vitest";
 import { fileStem } from "../../src/session/disk-file.ts";
+import { LOCK_FILE } from "../../src/session/disk-lock.ts";
 import { DiskStore, type DiskStoreOptions } from "../../src/session/disk-store.ts";
 import type { Snapshot } from "../../src/session/store.ts";
 import { FakeClock } from "../helpers/clock.ts";
@@ -303,45 +304,93 @@ test("a file that somebody removed does not exist; a folder that somebody remove
   await rm(await fileOf(path.join(dir, "store")));
   await store.put("b", snapshot());
   expect(await store.get("a")).toBeUndefined();
-  await rm(path.join(dir, "store"), { recursive: true });
+  await rename(path.join(dir, "store"), path.join(dir, "away"));
   await expect(store.get("b")).rejects.toMatchObject({ code: "store_unavailable" });
   await expect(store.put("c", snapshot())).rejects.toMatchObject({
     code: "store_unavailable",
-    message: expect.stringContaining("cannot be read or written"),
+    message: expect.stringContaining("moved, removed or replaced"),
   });
   // It is back, as after a mount: what is put is kept again.
-  await mkdir(path.join(dir, "store"));
+  await rename(path.join(dir, "away"), path.join(dir, "store"));
+  expect(await store.get("b")).toMatchObject(snapshot());
   await store.put("c", snapshot());
   expect(await store.get("c")).toMatchObject(snapshot());
 });
 
-test("one server to a folder; a second one is told who has it", async () => {
-  const dir = await newFolder();
-  const child = startWriter(dir);
-  await once(child, "message");
-  await expect(open(dir)).rejects.toMatchObject({
-    code: "invalid_config",
-    message: expect.stringContaining(`process id ${child.pid}`),
+describe("one server to a folder", () => {
+  test("a second one is told who has it; the kernel frees it when the first is killed", async () => {
+    const dir = await newFolder();
+    const child = startWriter(dir);
+    await once(child, "message");
+    await expect(open(dir)).rejects.toMatchObject({
+      code: "invalid_config",
+      message: expect.stringContaining(`process id ${child.pid} on ${hostname()}`),
+    });
+    child.kill("SIGKILL");
+    await once(child, "exit");
+    await (await open(dir)).close();
+    await open(dir);
   });
-  child.kill("SIGKILL");
-  await once(child, "exit");
-  await (await open(dir)).close();
-  expect(await readdir(dir)).not.toContain("lock.json");
-});
 
-test("a container that was killed and restarted finds its own lock, with its own number in it, and goes on", async () => {
-  const dir = await newFolder();
-  await writeFile(path.join(dir, "lock.json"), JSON.stringify({ pid: process.pid, host: hostname() }));
-  await open(dir);
-});
+  test("one that is paused for long still has it", async () => {
+    const dir = await newFolder();
+    const child = startWriter(dir);
+    await once(child, "message");
+    child.kill("SIGSTOP");
+    // As it would be found an hour later.
+    for (const name of await readdir(dir)) await utimes(path.join(dir, name), 1e9, 1e9).catch(() => undefined);
+    await expect(open(dir)).rejects.toThrow(`process id ${child.pid}`);
+    child.kill("SIGCONT");
+    await once(child, "message");
+    await expect(open(dir)).rejects.toThrow(`process id ${child.pid}`);
+  });
 
-test("a lock of another machine holds while its date is renewed, and of a dead one no longer", async () => {
-  const dir = await newFolder();
-  const lock = path.join(dir, "lock.json");
-  await writeFile(lock, JSON.stringify({ pid: 1, host: "another" }));
-  await expect(open(dir)).rejects.toThrow(/in use by the server with process id 1 on another/);
-  await utimes(lock, Date.now() / 1000 - 60, Date.now() / 1000 - 60);
-  await open(dir);
+  test("what a dead one has left behind is no lock, whatever it says", async () => {
+    for (const left of [JSON.stringify({ pid: process.pid, host: hostname() }), "", '{"pid":1,"host":"another"}']) {
+      const dir = await newFolder();
+      await writeFile(path.join(dir, LOCK_FILE), left);
+      await open(dir);
+    }
+  });
+
+  test("of two that start at once on a folder that was left behind, one gets it: 200 rounds", async () => {
+    const dir = await newFolder();
+    await writeFile(path.join(dir, LOCK_FILE), JSON.stringify({ pid: 1, host: "another" }));
+    const starters = [startStarter(dir), startStarter(dir)];
+    const outcomes = new Map<string, number>();
+    for (let round = 0; round < 200; round++) {
+      const answers = starters.map(async (starter) => (await once(starter, "message"))[0] as string);
+      for (const starter of starters) starter.send("open");
+      const outcome = (await Promise.all(answers)).sort().join();
+      outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
+      const closed = starters.map((starter) => once(starter, "message"));
+      for (const starter of starters) starter.send("close");
+      await Promise.all(closed);
+    }
+    expect(Object.fromEntries(outcomes)).toEqual({ "invalid_config,opened": 200 });
+  });
+
+  test("whose folder was replaced changes nothing in the new one, and says so", async () => {
+    const dir = path.join(await newFolder(), "store");
+    const clock = new FakeClock();
+    const store = await open(dir, { nowMs: clock.nowMs });
+    await store.put("a", snapshot(), { expiresAtMs: clock.nowMs() + 1000 });
+    await store.put("b", snapshot());
+    await store.check();
+    await rename(dir, `${dir}.away`);
+    await cp(`${dir}.away`, dir, { recursive: true });
+    const other = await open(dir);
+    const before = await readdir(dir);
+    await expect(store.check()).rejects.toThrow(/replaced.*until the folder is back or the server is restarted/);
+    await expect(store.put("b", snapshot("new"))).rejects.toMatchObject({ code: "store_unavailable" });
+    await expect(store.delete("b")).rejects.toMatchObject({ code: "store_unavailable" });
+    clock.advance(3_600_000);
+    expect(await store.get("a")).toBeUndefined();
+    await store.close();
+    expect(await readdir(dir)).toEqual(before);
+    expect(await other.get("b")).toMatchObject(snapshot());
+    await expect(open(dir)).rejects.toThrow(/in use/);
+  });
 });
 
 test("kill -9 at any moment: what was acknowledged is there, whole, and nothing else is", async () => {
@@ -392,6 +441,13 @@ function startWriter(dir: string, { maxFileBlocks }: { maxFileBlocks?: number } 
     execArgv: ["--import", "tsx"],
     ...(maxFileBlocks !== undefined && { execPath: path.join(import.meta.dirname, "with-file-limit.sh") }),
   });
+  cleanups.push(async () => child.kill("SIGKILL"));
+  return child;
+}
+
+/** A process that opens and closes a store whenever it is told to. */
+function startStarter(dir: string) {
+  const child = fork(path.join(import.meta.dirname, "disk-starter.ts"), [dir], { execArgv: ["--import", "tsx"] });
   cleanups.push(async () => child.kill("SIGKILL"));
   return child;
 }

@@ -9,6 +9,7 @@ import type { TierEvent } from "../../src/session/tier.ts";
 import { TieredStore } from "../../src/session/tiered-store.ts";
 import { BreakableStore } from "../helpers/breakable-store.ts";
 import { FakeClock } from "../helpers/clock.ts";
+import { gate } from "../helpers/gate.ts";
 import { ValkeyServer, WITHOUT_VALKEY } from "../helpers/valkey-server.ts";
 import { describesAStore, keysOf, MODEL, snapshot } from "./store-contract.ts";
 
@@ -38,6 +39,8 @@ interface ReplicaOptions {
   memoryBytes?: number;
   hasDisk?: boolean;
 }
+
+const CACHE = { isCache: true };
 
 /** Lets what goes on in the background come to its end. */
 const settled = () => new Promise<void>((resolve) => setTimeout(resolve, 5));
@@ -118,13 +121,48 @@ describe("with a disk", () => {
     );
   });
 
-  test("a disk that cannot be written: said once, served from memory, still read, and made good later", async () => {
+  test("a full disk: what it cannot keep is refused, all is as it was, and deleting makes room at once", async () => {
+    const { store, memory, disk } = replica();
+    for (const key of ["a", "b"]) await store.put(key, snapshot("old"));
+    disk.broken = "putting";
+    for (let i = 0; i < 2; i++) {
+      await expect(store.put("a", snapshot("new"))).rejects.toMatchObject({ code: "store_unavailable" });
+      await expect(store.put("c", snapshot("new"))).rejects.toMatchObject({ code: "store_unavailable" });
+    }
+    expect([await textOf(store, "a"), await textOf(store, "c")]).toEqual(["old", undefined]);
+    await memory.delete("a");
+    expect(await textOf(store, "a")).toBe("old");
+    expect(await store.delete("a")).toBe(true);
+    expect(await disk.has("a")).toBe(false);
+    disk.broken = "nothing";
+    await store.put("c", snapshot("new"));
+    expect([await memory.has("c"), await disk.has("c")]).toEqual([true, true]);
+  });
+
+  test("of two puts at once memory has the one that the disk has", async () => {
+    const { store, memory, disk } = replica();
+    const gates = [gate(), gate()];
+    let numPuts = 0;
+    disk.delay = () => gates[numPuts++]!.held;
+    const first = store.put("a", snapshot("first"));
+    const second = store.put("a", snapshot("second"));
+    gates[1]!.release();
+    await second;
+    gates[0]!.release();
+    await first;
+    disk.delay = async () => undefined;
+    const kept = (await disk.get("a"))!.conversation as { text: string };
+    expect((await memory.get("a"))?.conversation ?? kept).toEqual(kept);
+    expect(await textOf(store)).toBe(kept.text);
+  });
+
+  test("a disk that cannot be written: said once, caches are served from memory, it is still read, and made good later", async () => {
     const { store, memory, disk, clock, events } = replica();
     await store.put("a", snapshot("old"));
     await store.put("c", snapshot("c"));
     disk.broken = "writing";
-    for (const key of ["a", "b"]) await store.put(key, snapshot("new"));
-    await store.put("b", snapshot("newer"));
+    for (const key of ["a", "b"]) await store.put(key, snapshot("new"), CACHE);
+    await store.put("b", snapshot("newer"), CACHE);
     expect(events).toEqual([
       {
         name: "disk",
@@ -147,7 +185,7 @@ describe("with a disk", () => {
 
     disk.broken = "nothing";
     const { numAsked } = disk;
-    await store.put("d", snapshot());
+    await store.put("d", snapshot(), CACHE);
     expect(disk.numAsked, "it is not asked before its time").toBeLessThanOrEqual(numAsked + 1);
     clock.advance(60_000);
     await store.put("e", snapshot());
@@ -162,8 +200,8 @@ describe("with a disk", () => {
   test("what the disk will not take when it is back is not offered for ever", async () => {
     const { store, memory, disk, clock, events } = replica();
     disk.broken = "writing";
-    await store.put("large", snapshot("x".repeat(3000)));
-    await store.put("small", snapshot());
+    await store.put("large", snapshot("x".repeat(3000)), CACHE);
+    await store.put("small", snapshot(), CACHE);
     disk.broken = "nothing";
     disk.maxBytes = 2000;
     clock.advance(60_000);
@@ -189,18 +227,17 @@ describe("with a disk", () => {
     expect(await textOf(store)).toBe("old");
   });
 
-  test("a deletion that did not reach the disk is an error, and is not undone by the disk", async () => {
-    const { store, disk, clock } = replica();
+  test("a deletion that did not reach the disk is an error, and all is as it was", async () => {
+    const { store, memory, disk } = replica();
     await store.put("a", snapshot());
     disk.broken = "writing";
-    await expect(store.delete("a")).rejects.toMatchObject({ code: "store_unavailable" });
-    expect(await store.get("a")).toBeUndefined();
-    expect(await keysOf(store, "")).toEqual([]);
+    for (let i = 0; i < 2; i++) await expect(store.delete("a")).rejects.toMatchObject({ code: "store_unavailable" });
+    expect(await keysOf(store, "")).toEqual(["a"]);
+    await memory.delete("a");
+    expect(await textOf(store)).toBe("hello");
     disk.broken = "nothing";
-    clock.advance(60_000);
-    await store.put("b", snapshot());
-    await settled();
-    expect(await disk.has("a")).toBe(false);
+    expect(await store.delete("a")).toBe(true);
+    expect([await disk.has("a"), await store.has("a")]).toEqual([false, false]);
   });
 
   test("a broken tier is tried again more and more rarely, by one request at a time", async () => {

@@ -56,7 +56,7 @@ export function isFinal(status: ResponseStatus): boolean {
 
 export class Transcript {
   readonly head: ResponseHead;
-  readonly settings: ResponseSettings;
+  #settings: ResponseSettings;
   readonly #state: MutableState;
   readonly #nowS: () => number;
   /** A piece's event up to its text. */
@@ -68,7 +68,7 @@ export class Transcript {
   /** @param kept the state of a kept response, which is not added to */
   constructor(head: ResponseHead, settings: ResponseSettings, nowS: () => number, kept?: TranscriptState) {
     this.head = head;
-    this.settings = settings;
+    this.#settings = settings;
     this.#nowS = nowS;
     this.#pieceHead = `${openJson({ type: "response.output_text.delta", item_id: head.itemId, ...PLACE })},"delta":`;
     this.#hasEnded = kept !== undefined && isFinal(kept.status);
@@ -84,6 +84,10 @@ export class Transcript {
       pieces: [...(kept?.pieces ?? [])],
       logprobs: kept?.logprobs ? [...kept.logprobs] : null,
     };
+  }
+
+  get settings(): ResponseSettings {
+    return this.#settings;
   }
 
   get state(): TranscriptState {
@@ -123,6 +127,7 @@ export class Transcript {
         }
         return;
       case "finished":
+        if (event.isKept === false) this.tellUnkept();
         state.status = this.#statusAfter(event.reason);
         if (state.status === "completed") state.completedAtS = this.#nowS();
         if (!this.settings.generates) return;
@@ -140,6 +145,11 @@ export class Transcript {
   cancel(): void {
     this.#state.status = "cancelled";
     this.#hasEnded = true;
+  }
+
+  /** It was to be stored, and could not be: from now on it says that it is not. */
+  tellUnkept(): void {
+    this.#settings = { ...this.#settings, store: false };
   }
 
   /** Ends it as failed, also after `push` has ended it otherwise. */

@@ -78,7 +78,7 @@ export class Responses {
       observer: this.#deps.observer,
       keep: async () => {
         await announced?.catch(() => {});
-        if (settings.store) await this.#records.keep(owner, kept);
+        await this.#keep(owner, kept);
       },
     });
     const reading = live.join();
@@ -171,6 +171,25 @@ export class Responses {
     const all = [...this.#running.values()];
     for (const { live } of all) live.stop(error);
     await Promise.all(all.map(({ live }) => live.ended));
+  }
+
+  /**
+   * A response that can't be kept is answered all the same, and says that it isn't stored. One in the background is known
+   * by its record alone.
+   * @throws `store_unavailable` for one in the background; whatever else the store throws
+   */
+  async #keep(owner: string, { transcript, input }: KeptResponse): Promise<void> {
+    const { settings, head } = transcript;
+    if (settings.background) return this.#records.keep(owner, { transcript, input });
+    if (!settings.store) return;
+    try {
+      await this.#records.keep(owner, { transcript, input });
+    } catch (error) {
+      if (!(error instanceof DenseMambaError && error.code === "store_unavailable")) throw error;
+      transcript.tellUnkept();
+      // Its state alone is of no use to anybody.
+      await this.#records.delete(owner, head.id).catch(() => {});
+    }
   }
 
   async #admit(args: CreateArgs, id: string, abort: AbortController): Promise<AdmittedGeneration> {

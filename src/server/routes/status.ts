@@ -2,7 +2,7 @@
 import type { App } from "../context.ts";
 import type { ServerDeps } from "../deps.ts";
 
-export function statusRoutes(app: App, { engine, metrics, model, stopping }: ServerDeps): void {
+export function statusRoutes(app: App, { checkStates, engine, metrics, model, stopping }: ServerDeps): void {
   app.get("/", (context) =>
     context.json({
       name: "densemamba",
@@ -16,13 +16,19 @@ export function statusRoutes(app: App, { engine, metrics, model, stopping }: Ser
 
   app.get("/health", (context) => context.json({ status: "ok" }));
 
-  app.get("/ready", (context) => {
+  app.get("/ready", async (context) => {
     const { status } = engine;
     if (stopping.signal.aborted) {
       return context.json({ status: "stopping", model: model.name }, 503, { "retry-after": "2" });
     }
     switch (status.state) {
       case "ready":
+        try {
+          await checkStates();
+        } catch (error) {
+          const { message } = error as Error;
+          return context.json({ status: "store_lost", model: model.name, error: message }, 503, { "retry-after": "2" });
+        }
         return context.json({ status: status.state, model: model.name, runner: status.runner });
       case "recovering":
         return context.json({ status: status.state, model: model.name, error: status.error }, 503, {

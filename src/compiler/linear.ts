@@ -29,7 +29,7 @@ export function linear(lowering: Lowering, x: Value, name: string, options: Line
   const quantized = bits && quantize(W, name, bits, kind === "kernels" ? "tiles" : "rows");
   if (quantized !== undefined && kind === "kernels") return ownLinear(layer, quantized, activation);
   const y = quantized ? matMulNBits(layer, quantized) : matMul(layer, float);
-  return activation === "silu" ? silu(g, y) : y;
+  return activation === "silu" ? silu(lowering, y) : y;
 }
 
 interface Layer {

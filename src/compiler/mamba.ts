@@ -70,7 +70,7 @@ function mixWithPlainOperators(lowering: Lowering, config: MambaConfig, layer: n
   const fused = denseReadout(lowering, config, layer, own, C, gates, inputs.linked);
   const skip = g.op("Mul", [scanned, g.initializer(`${name}.D`, vectorTensor(weight(`${name}.D`)))]);
   const y = narrowed(lowering, g.op("Add", [fused, skip]));
-  return { y: g.op("Mul", [y, silu(g, z)]), history };
+  return { y: g.op("Mul", [y, silu(lowering, z)]), history };
 }
 
 /** Which take f32 and give it, whatever the matrices are in. */

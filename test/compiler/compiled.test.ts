@@ -4,11 +4,20 @@ import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { compileModel } from "../../src/compiler/compile.ts";
+import type { RandomShape } from "../../src/compiler/random-checkpoint.ts";
 import type { Manifest, Precision } from "../../src/model/artifact.ts";
 import { openCheckpoint } from "../../src/model/checkpoint.ts";
 import { ReferenceModel } from "../../src/model/reference.ts";
 import { maxDifference, relativeError } from "../helpers/arrays.ts";
-import { randomCheckpoint, temporaryFolder } from "../helpers/checkpoints.ts";
+import {
+  editConfig,
+  randomCheckpoint,
+  readRawTensors,
+  TINY_RETNET,
+  TINY_SHAPE,
+  temporaryFolder,
+  writeRawTensors,
+} from "../helpers/checkpoints.ts";
 import { logSoftmax, type TalesFixture, type TinyFixture } from "../helpers/torch-fixtures.ts";
 import { GraphSession, type States } from "./graph-session.ts";
 
@@ -236,5 +245,60 @@ describe("a model compiled in int8", () => {
     await artifact.close();
     expect(numSame / (numTokens + fixture.prompts.length)).toBeGreaterThan(0.95);
     expect(sumDifference / numTokens).toBeLessThan(0.05);
+  });
+});
+
+describe("f32 in plain ONNX is exact where numbers are extreme", () => {
+  const SHAPE = { ...TINY_SHAPE, numLayers: 2, denseLayers: 1, tieEmbeddings: false };
+
+  /** Gates of about -16, which are all that a layer's output is made of, and a residual stream as small as that. */
+  const closedGates = (name: string, values: Float32Array) => {
+    if (/embed/.test(name)) return values.map((x) => Math.abs(x) * 1e-6);
+    if (/in_proj|to_hidden/.test(name)) return values.fill(-0.55, values.length / 2);
+    return values;
+  };
+  const smallSteps = (name: string, values: Float32Array) => {
+    if (/dt_proj\.bias/.test(name)) return values.fill(-24);
+    return /conv1d\.weight/.test(name) ? values.map((x) => x * 100) : values;
+  };
+
+  it.each<[string, RandomShape, (name: string, values: Float32Array) => Float32Array, number]>([
+    ["gates far below zero", SHAPE, closedGates, 64],
+    ["a RetNet's gates far below zero", { ...TINY_RETNET, tieEmbeddings: false }, closedGates, 64],
+    [
+      "step sizes too small to change 1, over a long text",
+      { ...SHAPE, hiddenSize: 16, vocabSize: 24, numLayers: 1, denseLayers: 0 },
+      smallSteps,
+      20_001,
+    ],
+  ])("%s", async (_, shape, edit, numTokens) => {
+    const modelDir = await randomCheckpoint(shape);
+    const tensors = readRawTensors(modelDir);
+    for (const [name, tensor] of tensors) {
+      const edited = edit(name, new Float32Array(new Uint8Array(tensor.bytes).buffer));
+      tensors.set(name, { ...tensor, bytes: new Uint8Array(edited.buffer) });
+    }
+    writeRawTensors(modelDir, tensors);
+    editConfig(modelDir, { layer_norm_epsilon: 1e-20, rms_norm_eps: 1e-20 });
+    const checkpoint = openCheckpoint(modelDir);
+    const oracle = new ReferenceModel(checkpoint);
+    const tokens = Array.from({ length: numTokens }, (_, i) => (i * i + 3 * i) % shape.vocabSize);
+    const expected = oracle.forward(tokens, oracle.newState()).map((row) => logSoftmax(Array.from(row)));
+    checkpoint.close();
+
+    const artifact = await compiled(modelDir, "f32");
+    const session = await artifact.open();
+    let states = session.emptyStates(1);
+    let worst = 0;
+    for (let start = 0; start < numTokens; start += 256) {
+      const result = await session.step([tokens.slice(start, start + 256)], states);
+      for (const [t, row] of result.logits.entries()) {
+        worst = Math.max(worst, maxDifference(logSoftmax(Array.from(row)), expected[start + t]!));
+      }
+      states = result.states;
+    }
+    expect(worst).toBeLessThan(5e-5);
+    await artifact.close();
+    await rm(modelDir, { recursive: true });
   });
 });

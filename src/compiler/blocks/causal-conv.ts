@@ -37,7 +37,7 @@ export function causalConv(lowering: Lowering, config: MambaConfig, layer: numbe
   if (config.useConvBias) {
     sum = g.op("Add", [sum, g.initializer(`${name}.bias`, vectorTensor(weight(`${name}.bias`), float))]);
   }
-  return silu(g, sum);
+  return silu(lowering, sum);
 }
 
 /** The same of the first half of xz [B,T,2E], through our own operator. */

@@ -40,15 +40,16 @@ function unweightedRmsNorm(g: Graph, x: Value, width: number, epsilon: number): 
 }
 
 /**
- * softplus(x) = log(1 + e^x), to f32's precision: with w = 1 + e^x rounded, log(w) · e^x / (w - 1) undoes the rounding.
- * The clip keeps w - 1 above zero and e^x finite; there softplus is below 1e-6 or x itself to the last bit.
+ * softplus(x) = log(1 + e^x), to f32's precision for every x: with w = 1 + e^x rounded, and what the rounding has taken, e^x - (w - 1),
+ * added again to first order, log(w) + (e^x - (w - 1)) / w. Where e^x is too small to change 1 that is e^x itself. The bound keeps
+ * e^x finite; beyond it softplus is x to the last bit.
  *
- * Seven operators, yet three times as fast as `Softplus` at batch 32, whose kernel is scalar (docs/compiler.md).
+ * Nine operators, yet three times as fast as `Softplus` at batch 32, whose kernel is scalar (docs/compiler.md).
  */
 function softplus(g: Graph, x: Value): Value {
   const scalar = (value: number) => g.constant(f32Tensor([], [value]));
-  const e = g.op("Exp", [g.op("Clip", [x, scalar(-15), scalar(80)])]);
+  const e = g.op("Exp", [g.op("Min", [x, scalar(80)])]);
   const w = g.op("Add", [e, scalar(1)]);
-  const correction = g.op("Div", [e, g.op("Sub", [w, scalar(1)])]);
-  return g.op("Max", [g.op("Mul", [g.op("Log", [w]), correction]), x]);
+  const lost = g.op("Sub", [e, g.op("Sub", [w, scalar(1)])]);
+  return g.op("Max", [g.op("Add", [g.op("Log", [w]), g.op("Div", [lost, w])]), x]);
 }

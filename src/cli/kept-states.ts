@@ -6,6 +6,8 @@ import path from "node:path";
 import type { Config } from "../config.ts";
 import { DenseMambaError } from "../errors.ts";
 import type { KeepingPolicy } from "../generation/conversations.ts";
+import { ownerOf } from "../generation/session-keys.ts";
+import { type Repeat, repeatInBackground } from "../generation/session-locks.ts";
 import type { Manifest } from "../model/artifact.ts";
 import { stateBytes } from "../model/state.ts";
 import type { Log } from "../server/deps.ts";
@@ -21,6 +23,9 @@ import type { TieredStats, TieredStore } from "../session/tiered-store.ts";
  */
 const SHARED_PREFIX_TTL_MS = 86_400_000;
 
+/** How often some of what has expired is looked for and removed. */
+const SWEEP_MS = 5000;
+
 const NO_PREFIXES = { queries: 0, hits: 0, queryTokens: 0, hitTokens: 0, bytes: 0, tiers: [] };
 
 export interface KeptStatesOptions {
@@ -30,6 +35,7 @@ export interface KeptStatesOptions {
   readonly onDamage: () => void;
   /** Unix time in milliseconds. */
   readonly nowMs: () => number;
+  readonly repeat?: Repeat;
 }
 
 export interface KeptStates {
@@ -58,6 +64,10 @@ export async function openKeptStates(config: Config, options: KeptStatesOptions)
   });
   const stores = prefixes === undefined ? [conversations] : [conversations, prefixes.store];
   await Promise.all(stores.map(tryOut));
+  const { repeat = repeatInBackground } = options;
+  const stopSweeping = repeat(SWEEP_MS, () => {
+    for (const store of stores) store.sweep();
+  });
   return {
     conversations,
     unstored: conversations.memory,
@@ -71,6 +81,7 @@ export async function openKeptStates(config: Config, options: KeptStatesOptions)
       await Promise.all(stores.map((store) => store.check()));
     },
     async close() {
+      stopSweeping();
       await Promise.all(stores.map((store) => store.close()));
     },
   };
@@ -91,6 +102,7 @@ function openConversations(config: Config, options: KeptStatesOptions): Promise<
   return openStore({
     ...common(config, options, "conversations"),
     memoryBytes: config.sessionBytes,
+    ownerOf,
     ...(storeDir !== undefined && { disk: { dir: path.join(storeDir, "conversations"), maxBytes: storeBytes } }),
     ...valkey(config),
   });

@@ -156,7 +156,7 @@ export const configSchema = z.strictObject({
   sessionBytesPerKey: byteSize(0, 2 ** 50)
     .default(0)
     .meta({
-      description: "bytes that the sessions of one API key may take; 0 for any number",
+      description: "bytes that sessions and responses of one API key may take; 0 for any number",
       argument: "<size>",
     }),
   prefixBytes: byteSize(0, 2 ** 50)

@@ -189,6 +189,7 @@ export class Conversations {
     try {
       const resumed = resumeFrom && (await this.#heads.read(owner, resumeFrom));
       const kept = keepAs?.type === "session" ? await this.#keptSoFar(owner, keepAs, resumeFrom, resumed) : undefined;
+      if (keepAs?.type === "response") await this.#admitState(owner, 0);
       const past = (resumed ?? kept)?.conversation;
       const nowMs = this.#nowMs();
       return {
@@ -196,7 +197,11 @@ export class Conversations {
         createdAtMs: past?.createdAtMs ?? nowMs,
         lastUsedAtMs: Math.max(nowMs, past?.lastUsedAtMs ?? nowMs),
         keep: async (head) => {
-          if (keepAs) await this.#heads.put(owner, keepAs, head, held.fence(headKey(owner, keepAs)));
+          if (keepAs === undefined) return;
+          const put = () => this.#heads.put(owner, keepAs, head, held.fence(headKey(owner, keepAs)));
+          // Others that began as early may have been kept since.
+          const isMore = keepAs.type === "response";
+          await (isMore ? this.#quota.admit(owner, { numSessions: 0, bytes: bytesOf(head) }, put) : put());
         },
         release: held.release,
       };
@@ -216,10 +221,14 @@ export class Conversations {
     const isSame = resumeFrom?.type === "session" && resumeFrom.id === key.id;
     const kept = isSame ? resumed : await this.#heads.find(owner, key);
     if (kept === undefined || kept.snapshot.state.length === 0) {
-      const more = { numSessions: kept === undefined ? 1 : 0, bytes: this.#stateBytes };
-      await this.#quota.admit(owner, more, async () => undefined);
+      await this.#admitState(owner, kept === undefined ? 1 : 0);
     }
     return kept;
+  }
+
+  /** Refuses what there will be no room for, before it is made. */
+  #admitState(owner: string, numSessions: number): Promise<void> {
+    return this.#quota.admit(owner, { numSessions, bytes: this.#stateBytes }, async () => undefined);
   }
 
   /** @param make what it begins with; its own life begins now, whatever it came from */
@@ -228,9 +237,8 @@ export class Conversations {
     const card = await this.#whileHeld(owner, [id], async (held) => {
       const head = this.#bornNow(await make());
       await this.#checkFree(owner, id);
-      const bytes = head.snapshot.state.length + head.snapshot.tokenIds.length * 4;
       const put = () => this.#heads.put(owner, session(id), head, held.fence(headKey(owner, session(id))));
-      return this.#quota.admit(owner, { numSessions: 1, bytes }, put);
+      return this.#quota.admit(owner, { numSessions: 1, bytes: bytesOf(head) }, put);
     });
     return this.#info(id, owner, card);
   }
@@ -272,6 +280,11 @@ export class Conversations {
 
 function session(id: string): ConversationKey {
   return { type: "session", id };
+}
+
+/** About: what it comes to in a store. */
+function bytesOf({ snapshot }: Head): number {
+  return snapshot.state.length + snapshot.tokenIds.length * 4;
 }
 
 function noResponse(id: string): DenseMambaError {

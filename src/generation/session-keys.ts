@@ -22,6 +22,16 @@ export function sessionPrefix(owner: string): string {
   return `session:${owner}:`;
 }
 
+/** What the keys of all that is kept of an owner's responses begin with: states, then records. */
+export function responsePrefixes(owner: string): readonly string[] {
+  return [`response:${owner}:`, `record:${owner}:`];
+}
+
+/** Whose a key is; undefined for what is not long enough to say so. */
+export function ownerOf(key: string): string | undefined {
+  return /^[a-z]+:([^:]*):/.exec(key)?.[1];
+}
+
 /** @throws `invalid_value` */
 export function checkSessionId(id: string): void {
   if (ID_PATTERN.test(id)) return;

@@ -87,7 +87,7 @@ async function giveBack(claims: ReadonlyMap<string, Claim>): Promise<void> {
   await Promise.all([...claims.values()].map((claim) => claim.release().catch(() => undefined)));
 }
 
-function repeatInBackground(ms: number, task: () => void): () => void {
+export function repeatInBackground(ms: number, task: () => void): () => void {
   const timer = setInterval(task, ms).unref();
   return () => clearInterval(timer);
 }

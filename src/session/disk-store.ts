@@ -1,7 +1,7 @@
 /**
  * Kept states in a folder, one file each: what `put` acknowledged is there after a restart, a kill and, unless it is
- * marked as cache, a power failure. Bounded by bytes; the least recently used leave first, and a file's date remembers
- * its use. An index of all files is kept in memory, read from their headers when the folder is opened.
+ * marked as cache, a power failure. Bounded by bytes; whoever holds the most gives what they used least recently, and a
+ * file's date remembers its use. An index of all files is kept in memory, read from their headers when the folder is opened.
  */
 import { DenseMambaError } from "../errors.ts";
 import { LocalClaims } from "./claims.ts";
@@ -15,7 +15,7 @@ import {
 } from "./codec.ts";
 import { fileBytes, readSnapshotFile } from "./disk-file.ts";
 import { SnapshotFolder } from "./disk-folder.ts";
-import { LruIndex } from "./lru-index.ts";
+import { LruIndex, type OwnerOf } from "./lru-index.ts";
 import type { Claim, ListedSnapshot, PutOptions, Snapshot, StateStore, StoreStats } from "./store.ts";
 
 /** A use is written to the disk no more often than this. */
@@ -32,6 +32,8 @@ export interface DiskStoreOptions {
   /** Default f32. */
   readonly precision?: StatePrecision;
   readonly nowMs: () => number;
+  /** Whoever holds the most gives way first. Default: all belongs to one. */
+  readonly ownerOf?: OwnerOf | undefined;
   /** Told of files that were damaged, and have been removed. */
   readonly onDamage?: (message: string) => void;
 }
@@ -57,11 +59,12 @@ export class DiskStore implements StateStore {
   #numEvicted = 0;
 
   private constructor(options: DiskStoreOptions, folder: SnapshotFolder) {
-    const { nowMs } = options;
+    const { nowMs, ownerOf } = options;
     this.#options = options;
     this.#folder = folder;
     this.#claims = new LocalClaims({ nowMs });
-    this.#index = new LruIndex({ nowMs, onExpired: ({ file }) => this.#inBackground(this.#folder.remove(file)) });
+    const onExpired = ({ file }: Entry) => this.#inBackground(this.#folder.remove(file));
+    this.#index = new LruIndex({ nowMs, ownerOf, onExpired });
   }
 
   /**
@@ -134,6 +137,10 @@ export class DiskStore implements StateStore {
     await unavailableIfFails(this.#options.dir, () => this.#folder.check());
   }
 
+  sweep(): void {
+    this.#index.sweep();
+  }
+
   async close(): Promise<void> {
     while (this.#underWay.size > 0) await Promise.allSettled(this.#underWay);
     await this.#folder.close();
@@ -152,7 +159,7 @@ export class DiskStore implements StateStore {
     this.#reservedBytes += bytes;
     try {
       await unavailableIfFails(dir, async () => {
-        await this.#makeRoom(key);
+        await this.#makeRoom({ key, bytes });
         await this.#folder.write(file, { key, expiresAtMs }, encoded, { isSynced: !isCache });
       });
     } finally {
@@ -172,10 +179,11 @@ export class DiskStore implements StateStore {
   }
 
   /** Evicts until what is being written fits, too. */
-  async #makeRoom(forKey?: string): Promise<void> {
-    for (const [key, entry] of this.#index.entries()) {
-      if (this.#index.bytes + this.#reservedBytes <= this.#options.maxBytes) return;
-      if (key === forKey) continue;
+  async #makeRoom(put?: { readonly key: string; readonly bytes: number }): Promise<void> {
+    while (this.#index.bytes + this.#reservedBytes > this.#options.maxBytes) {
+      const leaving = this.#index.nextToLeave(put);
+      if (leaving === undefined) return;
+      const [key, entry] = leaving;
       await this.#folder.remove(entry.file);
       if (this.#index.remove(key, entry)) this.#numEvicted++;
     }

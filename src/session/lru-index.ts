@@ -1,6 +1,6 @@
 /**
- * What a store keeps, in the order of use, with the sum of its bytes. What has expired is not found, and leaves when it
- * is looked for; until then it is as evictable as anything. Holds no bytes itself.
+ * What a store keeps, by owner and in the order of use, with the sums of their bytes. What has expired is not found, and
+ * leaves when it is looked for or swept; until then it is as evictable as anything. Holds no bytes itself.
  */
 import type { ListedSnapshot } from "./store.ts";
 
@@ -10,20 +10,44 @@ export interface IndexEntry {
   readonly expiresAtMs: number | undefined;
 }
 
+/** @returns undefined for what is no whole key and may be the beginning of several owners' keys */
+export type OwnerOf = (key: string) => string | undefined;
+
+export interface LruIndexOptions<Entry> {
+  readonly nowMs: () => number;
+  /** Default: all belongs to one. */
+  readonly ownerOf?: OwnerOf | undefined;
+  readonly onExpired: (entry: Entry) => void;
+}
+
+interface Owned<Entry> {
+  /** The least recently used first. */
+  readonly entries: Map<string, Entry>;
+  bytes: number;
+}
+
+/** Of one sweep: a millisecond or two. */
+const MAX_SWEPT = 10_000;
+const MAX_EXPIRED_A_SWEEP = 500;
+
 export class LruIndex<Entry extends IndexEntry> {
   readonly #nowMs: () => number;
+  readonly #ownerOf: OwnerOf;
   readonly #onExpired: (entry: Entry) => void;
-  /** The least recently used first. */
-  readonly #entries = new Map<string, Entry>();
+  /** As many as there are API keys. */
+  readonly #owners = new Map<string, Owned<Entry>>();
+  #size = 0;
   #bytes = 0;
+  #sweeper: Iterator<[string, Entry]> = this.#all();
 
-  constructor({ nowMs, onExpired }: { readonly nowMs: () => number; readonly onExpired: (entry: Entry) => void }) {
+  constructor({ nowMs, ownerOf = () => "", onExpired }: LruIndexOptions<Entry>) {
     this.#nowMs = nowMs;
+    this.#ownerOf = ownerOf;
     this.#onExpired = onExpired;
   }
 
   get size(): number {
-    return this.#entries.size;
+    return this.#size;
   }
 
   get bytes(): number {
@@ -32,55 +56,111 @@ export class LruIndex<Entry extends IndexEntry> {
 
   /** Is not a use. */
   find(key: string): Entry | undefined {
-    const entry = this.#entries.get(key);
+    const entry = this.#ownedBy(key)?.entries.get(key);
     if (entry?.expiresAtMs === undefined || entry.expiresAtMs > this.#nowMs()) return entry;
     this.remove(key, entry);
     this.#onExpired(entry);
     return undefined;
   }
 
-  /** From now on the most recently used, if it is still kept. */
+  /** From now on its owner's most recently used, if it is still kept. */
   use(key: string, entry: Entry): void {
-    if (this.#entries.get(key) !== entry) return;
-    this.#entries.delete(key);
-    this.#entries.set(key, entry);
+    const entries = this.#ownedBy(key)?.entries;
+    if (entries?.get(key) !== entry) return;
+    entries.delete(key);
+    entries.set(key, entry);
   }
 
   /** Replaces, and is a use. */
   set(key: string, entry: Entry): void {
     this.remove(key);
-    this.#entries.set(key, entry);
+    const owner = this.#ownerOf(key) ?? "";
+    const owned = this.#owners.get(owner) ?? { entries: new Map(), bytes: 0 };
+    this.#owners.set(owner, owned);
+    owned.entries.set(key, entry);
+    owned.bytes += entry.bytes;
     this.#bytes += entry.bytes;
+    this.#size++;
   }
 
   /**
    * @param entry if given, only this one: not what has replaced it
    * @returns whether it was there
    */
-  remove(key: string, entry: Entry | undefined = this.#entries.get(key)): boolean {
-    if (entry === undefined || this.#entries.get(key) !== entry) return false;
-    this.#entries.delete(key);
-    this.#bytes -= entry.bytes;
+  remove(key: string, entry?: Entry): boolean {
+    const owned = this.#ownedBy(key);
+    const found = owned?.entries.get(key);
+    if (owned === undefined || found === undefined || (entry !== undefined && found !== entry)) return false;
+    owned.entries.delete(key);
+    owned.bytes -= found.bytes;
+    this.#bytes -= found.bytes;
+    this.#size--;
+    if (owned.entries.size === 0) this.#owners.delete(this.#ownerOf(key) ?? "");
     return true;
   }
 
   clear(): void {
-    this.#entries.clear();
+    this.#owners.clear();
+    this.#size = 0;
     this.#bytes = 0;
   }
 
-  /** The least recently used first. Entries may be removed meanwhile. */
-  entries(): IterableIterator<[string, Entry]> {
-    return this.#entries.entries();
+  /**
+   * What is to leave for what is being put: the least recently used of the owner who holds the most. So whoever puts much
+   * pushes out what is their own.
+   * @param put its key, which is spared, and its bytes; undefined if nothing is put
+   */
+  nextToLeave(put?: { readonly key: string; readonly bytes: number }): [string, Entry] | undefined {
+    const putter = put && this.#ownedBy(put.key);
+    let most = 0;
+    let next: [string, Entry] | undefined;
+    for (const owned of this.#owners.values()) {
+      const bytes = owned.bytes + (put !== undefined && owned === putter ? put.bytes : 0);
+      if (bytes <= most) continue;
+      const first = firstBut(owned.entries, put?.key);
+      if (first === undefined) continue;
+      most = bytes;
+      next = first;
+    }
+    return next;
+  }
+
+  /** Goes on where the last sweep stopped, so far that it holds up nobody; what has expired leaves. */
+  sweep(): void {
+    let numExpired = 0;
+    for (let i = 0; i < MAX_SWEPT && numExpired < MAX_EXPIRED_A_SWEEP; i++) {
+      const { value, done } = this.#sweeper.next();
+      if (done) {
+        this.#sweeper = this.#all();
+        return;
+      }
+      if (this.find(value[0]) === undefined) numExpired++;
+    }
   }
 
   /** Goes over the keys of this moment; what leaves before its turn is left out. */
   async *list(prefix: string): AsyncIterable<ListedSnapshot> {
-    for (const key of [...this.#entries.keys()]) {
+    const owner = this.#ownerOf(prefix);
+    const owned = owner === undefined ? [...this.#owners.values()] : [this.#owners.get(owner)];
+    for (const key of owned.flatMap((its) => [...(its?.entries.keys() ?? [])])) {
       const entry = key.startsWith(prefix) ? this.find(key) : undefined;
       if (entry === undefined) continue;
       const { bytes, expiresAtMs } = entry;
       yield { key, bytes, ...(expiresAtMs !== undefined && { expiresAtMs }) };
     }
   }
+
+  /** Entries may come and leave meanwhile. */
+  *#all(): Generator<[string, Entry], undefined> {
+    for (const { entries } of this.#owners.values()) yield* entries;
+  }
+
+  #ownedBy(key: string): Owned<Entry> | undefined {
+    return this.#owners.get(this.#ownerOf(key) ?? "");
+  }
+}
+
+function firstBut<Entry>(entries: ReadonlyMap<string, Entry>, spared: string | undefined): [string, Entry] | undefined {
+  for (const entry of entries) if (entry[0] !== spared) return entry;
+  return undefined;
 }

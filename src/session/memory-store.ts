@@ -1,15 +1,22 @@
 /**
- * Kept states in this process's memory, the least recently used leaving first when the bound is reached. Bytes are what
+ * Kept states in this process's memory; when the bound is reached, whoever holds the most gives what they used least recently. Bytes are what
  * the entry costs here: the state, the token ids, the conversation.
  */
 import { strict as assert } from "node:assert";
 import { DenseMambaError } from "../errors.ts";
 import { LocalClaims } from "./claims.ts";
-import { type IndexEntry, LruIndex } from "./lru-index.ts";
+import { type IndexEntry, LruIndex, type OwnerOf } from "./lru-index.ts";
 import type { Claim, ListedSnapshot, PutOptions, Snapshot, StateStore, StoreStats } from "./store.ts";
 
 /** Objects, map entry and array headers of one snapshot, roughly. */
 const OVERHEAD_BYTES = 512;
+
+export interface MemoryStoreOptions {
+  readonly maxBytes: number;
+  readonly nowMs?: () => number;
+  /** Whoever holds the most gives way first. Default: all belongs to one. */
+  readonly ownerOf?: OwnerOf | undefined;
+}
 
 interface Entry extends IndexEntry {
   readonly snapshot: Snapshot;
@@ -21,11 +28,11 @@ export class MemoryStore implements StateStore {
   readonly #index: LruIndex<Entry>;
   #numEvicted = 0;
 
-  constructor({ maxBytes, nowMs = Date.now }: { readonly maxBytes: number; readonly nowMs?: () => number }) {
+  constructor({ maxBytes, nowMs = Date.now, ownerOf }: MemoryStoreOptions) {
     assert(maxBytes >= 0, "maxBytes is checked by the config");
     this.#maxBytes = maxBytes;
     this.#claims = new LocalClaims({ nowMs });
-    this.#index = new LruIndex({ nowMs, onExpired: () => undefined });
+    this.#index = new LruIndex({ nowMs, ownerOf, onExpired: () => undefined });
   }
 
   async get(key: string): Promise<Snapshot | undefined> {
@@ -52,9 +59,9 @@ export class MemoryStore implements StateStore {
       );
     }
     this.#index.remove(key);
-    for (const [oldest] of this.#index.entries()) {
-      if (this.#index.bytes + bytes <= this.#maxBytes) break;
-      this.#index.remove(oldest);
+    while (this.#index.bytes + bytes > this.#maxBytes) {
+      const [leaving] = this.#index.nextToLeave({ key, bytes })!;
+      this.#index.remove(leaving);
       this.#numEvicted++;
     }
     this.#index.set(key, { snapshot, bytes, expiresAtMs });
@@ -77,6 +84,10 @@ export class MemoryStore implements StateStore {
 
   async claim(key: string, options: { readonly ttlMs: number }): Promise<Claim | undefined> {
     return this.#claims.claim(key, options);
+  }
+
+  sweep(): void {
+    this.#index.sweep();
   }
 
   async close(): Promise<void> {

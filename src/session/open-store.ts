@@ -1,6 +1,7 @@
 /** The entry of this folder for those who put a server together: as many tiers as are asked for, as one store. */
 import type { SnapshotModel, StatePrecision } from "./codec.ts";
 import { DiskStore } from "./disk-store.ts";
+import type { OwnerOf } from "./lru-index.ts";
 import { MemoryStore } from "./memory-store.ts";
 import type { StoreObserver } from "./tier.ts";
 import { TieredStore } from "./tiered-store.ts";
@@ -16,6 +17,8 @@ export interface OpenStoreOptions {
   /** What states are stored in on disk and server. Default f32: f16 is not exact. Nothing for a model whose own state is f16. */
   readonly precision?: StatePrecision;
   readonly nowMs: () => number;
+  /** Whose a key is: in memory and on the disk whoever holds the most gives way first. Default: all belongs to one. */
+  readonly ownerOf?: OwnerOf;
   readonly observer: StoreObserver;
 }
 
@@ -25,14 +28,14 @@ export interface OpenStoreOptions {
  * cannot be used
  */
 export async function openStore(options: OpenStoreOptions): Promise<TieredStore> {
-  const { memoryBytes, model, nowMs, observer } = options;
+  const { memoryBytes, model, nowMs, ownerOf, observer } = options;
   const precision = model.isHalf ? undefined : options.precision;
   const common = { model, nowMs, ...(precision && { precision }) };
   const onDamage = (message: string) => observer.onDamage(message);
-  const disk = options.disk && (await DiskStore.open({ ...common, ...options.disk, onDamage }));
+  const disk = options.disk && (await DiskStore.open({ ...common, ...options.disk, ownerOf, onDamage }));
   try {
     const shared = options.valkey && (await openValkey({ ...common, ...options.valkey }));
-    const memory = new MemoryStore({ maxBytes: memoryBytes, nowMs });
+    const memory = new MemoryStore({ maxBytes: memoryBytes, nowMs, ownerOf });
     return new TieredStore({ memory, ...(disk && { disk }), ...(shared && { shared }), nowMs, observer });
   } catch (error) {
     await disk?.close();

@@ -74,6 +74,8 @@ export interface StateStore {
   claim(key: string, options: { readonly ttlMs: number }): Promise<Claim | undefined>;
   /** @throws `store_unavailable` if it must not be written to: what it holds may be another server's now. */
   check?(): Promise<void>;
+  /** Removes some of what has expired, for whoever calls it now and then. What has expired is not found in any case. */
+  sweep?(): void;
   /** Ends connections and writes what is not yet written. Nothing may be called afterwards. */
   close(): Promise<void>;
 }

@@ -133,6 +133,10 @@ export class TieredStore implements StateStore {
     return this.#memory.store;
   }
 
+  sweep(): void {
+    for (const { store } of this.#tiers()) store.sweep?.();
+  }
+
   /** @throws `store_unavailable` if the folder may be another server's now */
   async check(): Promise<void> {
     await this.#disk?.store.check?.();

@@ -7,6 +7,7 @@ import { readyBanner } from "../../src/cli/banner.ts";
 import { type KeptStates, keepingPolicy, openKeptStates } from "../../src/cli/kept-states.ts";
 import { loadConfig } from "../../src/config.ts";
 import type { Snapshot } from "../../src/session/store.ts";
+import { FakeClock } from "../helpers/clock.ts";
 import { fakeManifest } from "../helpers/fake-runner.ts";
 
 const MANIFEST = { ...fakeManifest(8), state: [{ name: "ssm.0", shape: [4] }] };
@@ -139,6 +140,42 @@ describe("with a folder", () => {
     });
     expect(told).toMatchObject([{ level: "warn", fields: { store: "conversations" }, message: /damaged/ }]);
     expect(numDamaged).toBe(1);
+  });
+});
+
+describe("what is kept", () => {
+  it("leaves memory and disk when it has expired, though nobody asks for it", async () => {
+    const tasks: (() => void)[] = [];
+    const repeat = (_ms: number, task: () => void) => {
+      tasks.push(task);
+      return () => void tasks.splice(tasks.indexOf(task), 1);
+    };
+    const clock = new FakeClock();
+    const log = { debug() {}, info() {}, warn() {}, error() {} };
+    const parts = { manifest: MANIFEST, log, onDamage() {}, nowMs: clock.nowMs, repeat };
+    const states = await openKeptStates(configOf({ storeDir: folder }), parts);
+    opened.push(states);
+    await states.conversations.put("session::a", snapshot(), { expiresAtMs: clock.nowMs() + 1000 });
+    await states.conversations.put("session::b", snapshot());
+    clock.advance(1001);
+    for (const task of tasks) task();
+    expect(states.stats.conversations().tiers.map(({ numSnapshots }) => numSnapshots)).toEqual([1, 1]);
+    await opened.pop()!.close();
+    expect((await readdir(path.join(folder, "conversations"))).filter((name) => name.endsWith(".dsm"))).toHaveLength(1);
+    expect(tasks).toEqual([]);
+  });
+
+  it("of one key does not give way to another key's flood, of whatever kind", async () => {
+    const states = await openStates({ sessionBytes: "16KiB" });
+    await states.conversations.put("session:aa:1", snapshot());
+    for (let i = 0; i < 100; i++) {
+      for (const type of ["session", "response", "record"]) {
+        await states.conversations.put(`${type}:bb:${i}:x`, snapshot());
+      }
+      await states.unstored.put(`unstored:bb:${i}`, snapshot());
+    }
+    expect(await states.conversations.has("session:aa:1")).toBe(true);
+    expect(states.stats.conversations().numEvicted).toBeGreaterThan(300);
   });
 });
 

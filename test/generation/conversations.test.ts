@@ -351,6 +351,59 @@ describe("quotas", () => {
   });
 });
 
+describe("responses in quotas", () => {
+  const response = (id: string) => ({ type: "response", id }) as const;
+  const record = { text: "x".repeat(100) };
+
+  async function respond({ conversations, manifest }: ReturnType<typeof make>, id: string, owner = OWNER) {
+    const lease = await conversations.open(owner, undefined, response(id));
+    await lease.keep(head(manifest.modelHash, tokensUpTo(3)));
+    await conversations.keepRecord(owner, id, record);
+    await lease.release();
+  }
+
+  const idsOf = async ({ store }: ReturnType<typeof make>, type: string, owner = OWNER) =>
+    (await listed(store, `${type}:${owner}:`)).map(({ key }) => key.split(":")[2]);
+
+  test("count with sessions in bytes: beyond them the oldest go, states and records together, and no session", async () => {
+    const made = make({ policy: { maxBytes: 10_000 } });
+    await keep(made, "a");
+    for (let i = 0; i < 50; i++) await respond(made, `r${i}`);
+    await respond(made, "theirs", OTHER);
+    const kept = await idsOf(made, "response");
+    expect(kept.at(-1)).toBe("r49");
+    expect(kept.length).toBeGreaterThan(2);
+    expect(kept.length).toBeLessThan(10);
+    expect(await idsOf(made, "record")).toEqual(kept);
+    expect(await idsOf(made, "session")).toEqual(["a"]);
+    let bytes = 0;
+    for (const type of ["session", "response", "record"]) {
+      for (const entry of await listed(made.store, `${type}:${OWNER}:`)) bytes += entry.bytes;
+    }
+    // A record is known by its bytes once it is written.
+    expect(bytes).toBeLessThanOrEqual(10_000 + 2 * 1000);
+  });
+
+  test("give way to a session; where sessions take it all a response is refused before it is made", async () => {
+    const made = make({ policy: { maxBytes: 3000 } });
+    for (let i = 0; i < 3; i++) await respond(made, `r${i}`);
+    for (const id of ["a", "b", "c"]) await keep(made, id);
+    expect(await idsOf(made, "response")).toEqual([]);
+    await keep(made, "d");
+    await expect(made.conversations.open(OWNER, undefined, response("r9"))).rejects.toMatchObject({
+      code: "quota_exceeded",
+    });
+    await respond(made, "theirs", OTHER);
+  });
+
+  test("do not count as sessions", async () => {
+    const made = make({ policy: { maxSessions: 1 } });
+    await keep(made, "a");
+    for (let i = 0; i < 5; i++) await respond(made, `r${i}`);
+    expect(await idsOf(made, "response")).toHaveLength(5);
+  });
+});
+
 describe("time", () => {
   test("an unused session is forgotten after its time, a used one stays", async () => {
     let now = 1000;

@@ -113,6 +113,33 @@ test("bytes stay within the bound, on the disk too, and the least recently used 
   expect(await filesIn(dir)).toHaveLength(3);
 });
 
+test("of several owners whoever holds the most gives way, after a restart too", async () => {
+  const dir = await newFolder();
+  const options = { maxBytes: 6 * 4096, ownerOf: (key: string) => /^(.+):/.exec(key)?.[1] };
+  const before = await open(dir, options);
+  await before.put("b:1", snapshot());
+  for (let i = 0; i < 5; i++) await before.put(`a:${i}`, snapshot());
+  await before.close();
+  const store = await open(dir, options);
+  for (let i = 5; i < 40; i++) await store.put(`a:${i}`, snapshot(), { isCache: true });
+  expect(await keysOf(store, "b:")).toEqual(["b:1"]);
+  expect(await keysOf(store, "")).toHaveLength(6);
+});
+
+test("what has expired leaves the disk without being asked for", async () => {
+  const dir = await newFolder();
+  const clock = new FakeClock();
+  const store = await open(dir, { nowMs: clock.nowMs });
+  for (const key of ["a", "b"]) await store.put(key, snapshot(), { expiresAtMs: clock.nowMs() + 1000 });
+  await store.put("c", snapshot());
+  clock.advance(1001);
+  expect(await filesIn(dir)).toHaveLength(3);
+  store.sweep();
+  expect(store.stats()).toMatchObject({ numSnapshots: 1, bytes: 4096 });
+  await store.close();
+  expect(await filesIn(dir)).toHaveLength(1);
+});
+
 test("whatever is put, read, deleted and reopened: what is kept is the last put of the most recently used", async () => {
   const step = fc.record({
     type: fc.constantFrom("put", "put", "get", "delete", "reopen"),

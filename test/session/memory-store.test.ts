@@ -1,5 +1,5 @@
 import fc from "fast-check";
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { MemoryStore } from "../../src/session/memory-store.ts";
 import type { Snapshot } from "../../src/session/store.ts";
 import { FakeClock } from "../helpers/clock.ts";
@@ -41,6 +41,63 @@ test("the least recently used leaves first; getting and putting are uses", async
   expect(await store.get("c")).toBeUndefined();
   for (const key of ["a", "b", "d"]) expect(await store.get(key)).toBeDefined();
   expect(store.stats().numEvicted).toBe(1);
+});
+
+describe("owners", () => {
+  const ownerOf = (key: string) => /^(.+):/.exec(key)?.[1];
+
+  test("a flood of one's own pushes out nobody else's, however much comes", async () => {
+    const store = new MemoryStore({ maxBytes: room(20), ownerOf });
+    const kept = ["b:1", "b:2", "c:1"];
+    for (const key of kept) await store.put(key, snapshot(10_000));
+    for (let i = 0; i < 4000; i++) await store.put(`a:${i}`, snapshot(10_000));
+    for (const key of kept) expect(await store.has(key)).toBe(true);
+    expect(store.stats()).toMatchObject({ numSnapshots: 20, numEvicted: 4003 - 20 });
+    expect([await store.has("a:3982"), await store.has("a:3983")]).toEqual([false, true]);
+  });
+
+  test("whoever holds the most gives what they used least recently, until all hold the same", async () => {
+    const store = new MemoryStore({ maxBytes: room(6), ownerOf });
+    for (const key of ["b:1", "b:2", "b:3", "b:4", "b:5", "b:6"]) await store.put(key, snapshot(10_000));
+    await store.get("b:1");
+    for (let i = 1; i <= 9; i++) await store.put(`a:${i}`, snapshot(10_000));
+    const left: string[] = [];
+    for await (const { key } of store.list("")) left.push(key);
+    expect(left.sort()).toEqual(["a:7", "a:8", "a:9", "b:1", "b:5", "b:6"]);
+  });
+
+  test("a list of one's own does not go over others'", async () => {
+    const store = new MemoryStore({ maxBytes: 1e6, ownerOf });
+    for (const key of ["a:1", "ab:2", "b:3"]) await store.put(key, snapshot(1));
+    for (const [prefix, keys] of [
+      ["a:", ["a:1"]],
+      ["a", ["a:1", "ab:2"]],
+      ["c:", []],
+    ] as const) {
+      const listed: string[] = [];
+      for await (const { key } of store.list(prefix)) listed.push(key);
+      expect(listed).toEqual(keys);
+    }
+  });
+});
+
+test("what has expired leaves without being asked for, in sweeps of bounded work", async () => {
+  const clock = new FakeClock();
+  const store = new MemoryStore({ maxBytes: 1e9, nowMs: clock.nowMs });
+  for (let i = 0; i < 25_000; i++) {
+    await store.put(`${i}`, snapshot(1), i % 25 === 0 ? { expiresAtMs: clock.nowMs() + 1000 } : {});
+  }
+  store.sweep();
+  expect(store.stats().numSnapshots).toBe(25_000);
+  clock.advance(1001);
+  let numSweeps = 0;
+  for (let before = 25_000; store.stats().numSnapshots > 24_000 && numSweeps < 10; numSweeps++) {
+    store.sweep();
+    expect(before - store.stats().numSnapshots).toBeLessThanOrEqual(500);
+    before = store.stats().numSnapshots;
+  }
+  expect(store.stats().numSnapshots).toBe(24_000);
+  expect(numSweeps).toBeGreaterThan(1);
 });
 
 test("replacing is not evicting, and counts the new size only", async () => {

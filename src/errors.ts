@@ -24,6 +24,13 @@ export type ErrorCode =
   | "store_unavailable" // no tier that could keep or find the state answers
   | "invalid_api_key"
   | "body_too_large"
+  | "unsupported_media_type"
+  | "malformed_request" // not HTTP as it should be
+  | "headers_too_large"
+  | "request_timeout" // it did not arrive in time
+  | "expectation_failed"
+  | "host_not_allowed"
+  | "origin_not_allowed"
   | "route_not_found"
   | "method_not_allowed"
   | "upgrade_required"

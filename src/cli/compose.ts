@@ -13,7 +13,8 @@ import type { Manifest } from "../model/artifact.ts";
 import type { ModelRunner } from "../runtime/runner.ts";
 import { createApp } from "../server/app.ts";
 import type { App } from "../server/context.ts";
-import { DEFAULT_SERVER_OPTIONS, type Log, type ServerDeps, type ServerOptions } from "../server/deps.ts";
+import type { Log, ServerDeps } from "../server/deps.ts";
+import { Receiving } from "../server/receiving.ts";
 import { Responses } from "../server/responses/responses.ts";
 import type { PrefixCache } from "../session/prefix-cache.ts";
 import type { StateStore } from "../session/store.ts";
@@ -22,6 +23,7 @@ import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { type KeptStates, keepingPolicy, openKeptStates } from "./kept-states.ts";
 import type { LoadedModel } from "./load-model.ts";
 import { observeSnapshots } from "./observed-runner.ts";
+import { serverOptions } from "./server-options.ts";
 import { programVersion } from "./version.ts";
 
 const now = () => performance.now();
@@ -111,6 +113,7 @@ export async function createService(
   });
   const parts = { engine, tokenizer, store, unstored, ...(prefixCache && { prefixCache }) };
   const generator = createGenerator(config, model, parts);
+  const options = serverOptions(config);
   const deps: ServerDeps = {
     generator,
     engine,
@@ -125,7 +128,8 @@ export async function createService(
     observer: metrics,
     log,
     stopping: new AbortController(),
-    options: serverOptions(config),
+    options,
+    receiving: new Receiving(options.maxReceivingBytes),
     newId,
     nowMs,
   };
@@ -155,28 +159,6 @@ export function checkFit(tokenizer: Tokenizer, { name, sizes }: Manifest): void 
     "invalid_checkpoint",
     `the tokenizer of ${name} gives ids up to ${tokenizer.vocabSize - 1}, but the model's vocabulary ends at ${sizes.vocabSize - 1}`,
   );
-}
-
-function serverOptions(config: Config): ServerOptions {
-  const { apiKeys, metricsNeedKey, corsOrigins, trustRequestTemplates, heartbeatMs, streamGapMs } = config;
-  const { maxBodyBytes, maxPromptTokens, maxOutputTokens } = config;
-  return {
-    ...DEFAULT_SERVER_OPTIONS,
-    apiKeys,
-    metricsNeedKey,
-    corsOrigins,
-    trustRequestTemplates,
-    heartbeatMs,
-    streamGapMs,
-    limits: { ...DEFAULT_SERVER_OPTIONS.limits, maxBodyBytes, maxPromptTokens, maxOutputTokens },
-    webSocket: {
-      ...DEFAULT_SERVER_OPTIONS.webSocket,
-      maxConnections: config.maxConnections,
-      maxMessageBytes: maxBodyBytes,
-    },
-    resume: { waitMs: config.resumeMs, waitBytes: config.resumeBytes, backgroundMs: config.backgroundMs },
-    sharesStore: config.valkeyUrl !== undefined,
-  };
 }
 
 /** Faults and recoveries belong in the log; steps and ends are the metrics' business. */

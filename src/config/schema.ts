@@ -11,6 +11,7 @@ import {
   byteSize,
   decimal,
   duration,
+  hostList,
   integer,
   oneOf,
   originList,
@@ -89,11 +90,11 @@ export const configSchema = z.strictObject({
     description: "longest output, and the output of a request that names no length",
   }),
   maxBodyBytes: byteSize(1024, 2 ** 30)
-    .default(16 * 2 ** 20)
+    .default(4 * 2 ** 20)
     .meta({
       description: "largest request body or WebSocket message",
       argument: "<size>",
-      shownDefault: "16MiB",
+      shownDefault: "4MiB",
     }),
   maxConnections: integer(1, 1_000_000).default(1024).meta({ description: "WebSocket connections at once" }),
   sessionBytes: byteSize(0, 2 ** 50)
@@ -185,6 +186,13 @@ export const configSchema = z.strictObject({
     argument: "<key>",
     repeatable: true,
     shownDefault: "none",
+  }),
+  allowedHosts: hostList().prefault([]).meta({
+    description: "host name that requests may come in under where no key is asked for, may be repeated; * for any",
+    flag: "--allowed-host",
+    argument: "<name>",
+    repeatable: true,
+    shownDefault: "--host and this machine's own names",
   }),
   corsOrigins: originList().prefault([]).meta({
     description: "origin that browsers may call from, may be repeated; * for any",

@@ -2,6 +2,7 @@
  * The kinds of value an option can have. Each takes what a flag, an environment variable (both text) or a JSON file
  * (typed) may hold, and refuses the rest with a message that says what was expected and what was given.
  */
+import { isIP } from "node:net";
 import { z } from "zod";
 
 /** A schema from a parser that returns undefined for what it does not accept. */
@@ -97,6 +98,12 @@ export function apiKeyList() {
     "a list of keys, each of visible ASCII characters without spaces or commas",
     (raw) => toList(raw, (item) => /^[\x21-\x2b\x2d-\x7e]+$/.test(item)),
     () => "something else was",
+  );
+}
+
+export function hostList() {
+  return value("a list of host names such as llm.example.org, without a port, or *", (raw) =>
+    toList(raw, (item) => item === "*" || isIP(item) !== 0 || /^[a-z0-9_-]+(?:\.[a-z0-9_-]+)*$/i.test(item)),
   );
 }
 

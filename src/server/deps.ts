@@ -7,6 +7,8 @@ import type { SessionInfo } from "../generation/conversations.ts";
 import type { GenerationEvent, GenerationRequest } from "../generation/events.ts";
 import type { Manifest } from "../model/artifact.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import type { JsonBounds } from "./openai/json.ts";
+import type { Receiving } from "./receiving.ts";
 
 export interface EngineLoad {
   /** Sequences in slots. */
@@ -25,6 +27,8 @@ export interface ServerDeps {
   /** Aborted by the listener as it begins to close: from then on nothing new is taken. */
   readonly stopping: AbortController;
   readonly options: ServerOptions;
+  /** Shared by the HTTP side and the WebSocket. */
+  readonly receiving: Receiving;
   /** Unguessable, of [0-9a-z]: the tail of `cmpl-…`, `resp_…` and request ids. */
   readonly newId: () => string;
   /** Unix time in milliseconds. */
@@ -112,6 +116,8 @@ export interface ServerOptions {
   readonly apiKeys: readonly string[];
   /** Whether `/metrics` asks for a key too. `/health` and `/ready` never do. */
   readonly metricsNeedKey: boolean;
+  /** Host names that requests may come in under, beside this machine's own, or `*`; undefined: any, as it can't be known. */
+  readonly allowedHosts: readonly string[] | undefined;
   /** Origins that browsers may call from, or `*`. None: no CORS headers, and no WebSocket from another origin. */
   readonly corsOrigins: readonly string[];
   /** Whether a request may bring its own `chat_template`: a template is a program, if one that runs in a sandbox. */
@@ -123,6 +129,8 @@ export interface ServerOptions {
   readonly stallTimeoutMs: number;
   readonly limits: RequestLimits;
   readonly webSocket: WebSocketOptions;
+  /** Bodies and WebSocket messages that are not complete, all together. */
+  readonly maxReceivingBytes: number;
   readonly resume: ResumeOptions;
   /** Whether other servers may be making responses whose records are found in the store. */
   readonly sharesStore: boolean;
@@ -145,6 +153,8 @@ export interface RequestLimits {
   readonly maxStopLength: number;
   /** Of a session that is imported: what may come beside the state, its tokens and texts. */
   readonly maxHistoryBytes: number;
+  /** What a JSON body of whatever length may hold: its reading and its checks hold up everybody else. */
+  readonly json: JsonBounds;
 }
 
 /** What becomes of a response while nobody reads its events. */
@@ -175,38 +185,3 @@ export interface WebSocketOptions {
   readonly highWaterBytes: number;
   readonly lowWaterBytes: number;
 }
-
-export const DEFAULT_SERVER_OPTIONS: ServerOptions = {
-  apiKeys: [],
-  metricsNeedKey: false,
-  corsOrigins: [],
-  trustRequestTemplates: false,
-  heartbeatMs: 15_000,
-  streamGapMs: 16,
-  stallTimeoutMs: 60_000,
-  limits: {
-    maxBodyBytes: 8 * 1024 * 1024,
-    maxPromptTokens: 1_000_000,
-    maxOutputTokens: 1_000_000,
-    maxChoices: 128,
-    maxStopStrings: 32,
-    maxStopLength: 256,
-    maxHistoryBytes: 64 * 1024 * 1024,
-  },
-  webSocket: {
-    maxConnections: 1024,
-    maxMessageBytes: 8 * 1024 * 1024,
-    maxConnectionMs: 60 * 60_000,
-    maxLanes: 32,
-    maxInFlight: 16,
-    maxQueued: 64,
-    maxUnstoredPerLane: 8,
-    pingIntervalMs: 30_000,
-    highWaterBytes: 1024 * 1024,
-    lowWaterBytes: 256 * 1024,
-  },
-  resume: { waitMs: 15_000, waitBytes: 1024 * 1024, backgroundMs: 60 * 60_000 },
-  sharesStore: true,
-  timeouts: { headersMs: 30_000, requestMs: 120_000, keepAliveMs: 75_000 },
-  maxHeaderBytes: 16 * 1024,
-};

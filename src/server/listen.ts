@@ -2,12 +2,17 @@
  * The TCP side: Node's HTTP server with its timeouts and limits, the WebSocket upgrade, and a close that lets running
  * requests end before a deadline.
  */
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { once } from "node:events";
+import { createServer, type IncomingMessage, type Server, type ServerOptions, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
 import { getRequestListener } from "@hono/node-server";
+import { DenseMambaError } from "../errors.ts";
 import type { App } from "./context.ts";
 import type { ServerDeps } from "./deps.ts";
+import { checkHostHeader, explainParserError } from "./http-faults.ts";
+import { toHttpError } from "./openai/error.ts";
+import { answerRaw } from "./raw-answer.ts";
 import type { Responses } from "./responses/responses.ts";
 import { createWebSocketEndpoint } from "./websocket/upgrade.ts";
 
@@ -34,24 +39,52 @@ export async function listen(args: {
 }): Promise<Listener> {
   const { app, deps, responses, host, port } = args;
   const { timeouts, maxHeaderBytes } = deps.options;
-  const server = createServer(
-    {
-      headersTimeout: timeouts.headersMs,
-      requestTimeout: timeouts.requestMs,
-      keepAliveTimeout: timeouts.keepAliveMs,
-      maxHeaderSize: maxHeaderBytes,
-      noDelay: true,
-    },
-    getRequestListener(app.fetch),
-  );
-  const inFlight = new Set<ServerResponse>();
-  server.prependListener("request", (_request, response) => {
-    inFlight.add(response);
+  const serverOptions: ServerOptions & { shouldUpgradeCallback: (request: IncomingMessage) => boolean } = {
+    headersTimeout: timeouts.headersMs,
+    requestTimeout: timeouts.requestMs,
+    keepAliveTimeout: timeouts.keepAliveMs,
+    connectionsCheckingInterval: Math.min(timeouts.headersMs, timeouts.requestMs),
+    maxHeaderSize: maxHeaderBytes,
+    noDelay: true,
+    requireHostHeader: false, // checked below, and answered in JSON
+    shouldUpgradeCallback: isWebSocketUpgrade, // known to Node from 22.21 and 24.9 on
+  };
+  const answer = getRequestListener(app.fetch, { errorHandler: answerHostile });
+  const server = createServer(serverOptions, (request, response) => {
+    try {
+      checkHostHeader(request);
+    } catch (error) {
+      return answerAndClose(response, error);
+    }
+    void answer(request, response);
+  });
+  // NOTE: Node drops the headers beyond this number, and the length of the body may be one of them. Their bytes are bounded.
+  server.maxHeadersCount = 0;
+  server.on("checkExpectation", ({ headers }, response) => {
+    const message = `the only expectation that can be met is 100-continue; got ${JSON.stringify(headers.expect)}`;
+    answerAndClose(response, new DenseMambaError("expectation_failed", message));
+  });
+  const inFlight = new Map<ServerResponse, Duplex>();
+  const answersOn = (socket: Duplex) =>
+    [...inFlight].filter((entry) => entry[1] === socket).map(([response]) => response);
+  server.prependListener("request", (request, response) => {
+    inFlight.set(response, request.socket);
     response.once("close", () => inFlight.delete(response));
   });
+  server.on("clientError", (error, socket) => {
+    // What has begun can't be unsaid, and an answer out of turn would be taken for another's.
+    const answers = answersOn(socket);
+    const isFree = answers.length === 0 || (answers.length === 1 && !answers[0]!.headersSent);
+    if (socket.writable && isFree) answerRaw(socket, explainParserError(error, deps.options));
+    else socket.destroy();
+  });
   const webSockets = createWebSocketEndpoint(deps, responses);
-  server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
-    if (request.headers.upgrade?.toLowerCase() === "websocket") webSockets.handleUpgrade(request, socket, head);
+  server.on("upgrade", async (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+    socket.on("error", () => {}); // Node's own listener has gone
+    // The socket is still that of the answers to the requests before it.
+    await Promise.all(answersOn(socket).map((response) => once(response, "close")));
+    if (socket.destroyed) return;
+    if (isWebSocketUpgrade(request)) webSockets.handleUpgrade(request, socket, head);
     else serveWithoutUpgrade(server, request, socket, head);
   });
 
@@ -67,7 +100,7 @@ export async function listen(args: {
   const close = async (deadlineMs: number) => {
     deps.stopping.abort();
     const deadline = performance.now() + deadlineMs;
-    const admitted = [...inFlight];
+    const admitted = [...inFlight.keys()];
     // A response that nobody reads is kept when it has ended, and can be retrieved from the next server.
     const isBusy = () =>
       admitted.some((response) => inFlight.has(response)) || webSockets.numConnections > 0 || responses.numRunning > 0;
@@ -97,12 +130,39 @@ function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
+function isWebSocketUpgrade({ headers }: IncomingMessage): boolean {
+  return headers.upgrade?.toLowerCase() === "websocket";
+}
+
+/** For what hono can't make a request of, such as an invalid URL. */
+function answerHostile(error: unknown): Response {
+  const isRequests = error instanceof Error && error.name === "RequestError";
+  const reason = isRequests
+    ? new DenseMambaError("malformed_request", `the request is not valid: ${error.message}`)
+    : error;
+  const { status, body } = toHttpError(reason);
+  return Response.json(body, { status, headers: { connection: "close" } });
+}
+
+function answerAndClose(response: ServerResponse, error: unknown): void {
+  const { status, body } = toHttpError(error);
+  const json = JSON.stringify(body);
+  const headers = {
+    connection: "close",
+    "content-type": "application/json",
+    "content-length": Buffer.byteLength(json),
+  };
+  response.writeHead(status, headers).end(json);
+}
+
 /**
- * Some clients offer another protocol on every request (Java's HttpClient: h2c). HTTP lets a server ignore the offer, but
- * Node hands the bare socket over: give it back to the server as a fresh connection, without the offer.
+ * Some clients offer another protocol on every request (Java's HttpClient: h2c). HTTP lets a server ignore the offer, but Node,
+ * where it knows no `shouldUpgradeCallback`, hands the bare socket over: give it back to the server as a fresh connection,
+ * without the offer.
  */
 function serveWithoutUpgrade(server: Server, request: IncomingMessage, socket: Duplex, head: Buffer): void {
   const lines = [`${request.method} ${request.url} HTTP/${request.httpVersion}`];
+  if (/\bclose\b/i.test(request.headers.connection ?? "")) lines.push("connection: close");
   for (let index = 0; index < request.rawHeaders.length; index += 2) {
     const name = request.rawHeaders[index]!;
     if (!/^(?:upgrade|connection|http2-settings)$/i.test(name)) lines.push(`${name}: ${request.rawHeaders[index + 1]}`);

@@ -1,14 +1,22 @@
 /** The server's dependencies around a `FakeGenerator`: fixed ids and clock, a log that keeps its lines. */
 
+import { serverOptions } from "../../src/cli/server-options.ts";
+import { loadConfig } from "../../src/config.ts";
 import type { EngineStatus } from "../../src/engine/observer.ts";
 import { DenseMambaError } from "../../src/errors.ts";
 import { createApp } from "../../src/server/app.ts";
 import type { App } from "../../src/server/context.ts";
-import { DEFAULT_SERVER_OPTIONS, type EngineLoad, type ServerDeps, type ServerOptions } from "../../src/server/deps.ts";
+import type { EngineLoad, ServerDeps, ServerOptions } from "../../src/server/deps.ts";
+import { Receiving } from "../../src/server/receiving.ts";
 import { Responses } from "../../src/server/responses/responses.ts";
 import { FAKE_VOCAB_SIZE, FakeGenerator } from "./fake-generator.ts";
 
 export const FAKE_MODEL = "fake-4m";
+/** Those of a server that is started without any flags, but for a store of its own. */
+export const DEFAULT_SERVER_OPTIONS: ServerOptions = {
+  ...serverOptions(loadConfig({ flags: {}, env: {} })),
+  sharesStore: true,
+};
 export const NOW_MS = 1_750_000_000_000;
 
 export interface LogLine {
@@ -42,6 +50,7 @@ export function createTestServer(options: Partial<ServerOptions> = {}): TestServ
   const logAt = (level: LogLine["level"]) => (fields: object, message: string) => {
     logLines.push({ level, fields: { ...fields }, message });
   };
+  const allOptions = { ...DEFAULT_SERVER_OPTIONS, ...options };
   const clock = { nowMs: NOW_MS };
   let lastId = 0;
   const deps: ServerDeps = {
@@ -77,7 +86,8 @@ export function createTestServer(options: Partial<ServerOptions> = {}): TestServ
     },
     log: { debug: logAt("debug"), info: logAt("info"), warn: logAt("warn"), error: logAt("error") },
     stopping: new AbortController(),
-    options: { ...DEFAULT_SERVER_OPTIONS, ...options },
+    options: allOptions,
+    receiving: new Receiving(allOptions.maxReceivingBytes),
     newId: () => String(++lastId).padStart(8, "0"),
     nowMs: () => clock.nowMs,
   };

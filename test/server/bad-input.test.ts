@@ -1,7 +1,6 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import { DenseMambaError, type ErrorCode } from "../../src/errors.ts";
-import { DEFAULT_SERVER_OPTIONS } from "../../src/server/deps.ts";
-import { createTestServer, type TestServer } from "../helpers/server-deps.ts";
+import { createTestServer, DEFAULT_SERVER_OPTIONS, type TestServer } from "../helpers/server-deps.ts";
 
 const { limits } = DEFAULT_SERVER_OPTIONS;
 const COMPLETIONS = "/v1/completions";
@@ -307,7 +306,7 @@ describe("a body", () => {
 
   it("must say that it is JSON", async () => {
     const response = await server.post(COMPLETIONS, { prompt: "a" }, { "content-type": "text/plain" });
-    expect(response.status).toBe(400);
+    expect(response.status).toBe(415);
     expect(((await response.json()) as ErrorBody).error.message).toBe(
       'the content-type must be application/json; got "text/plain"',
     );

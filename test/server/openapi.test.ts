@@ -6,7 +6,6 @@ import { beforeEach, describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
 import { parse } from "yaml";
 import type { ZodObject } from "zod";
-import { DEFAULT_SERVER_OPTIONS } from "../../src/server/deps.ts";
 import { chatBody } from "../../src/server/openai/chat.ts";
 import { completionBody } from "../../src/server/openai/completions.ts";
 import { responseBody } from "../../src/server/openai/responses.ts";
@@ -14,7 +13,13 @@ import { forkBody, renameBody, sessionBody } from "../../src/server/openai/sessi
 import { detokenizeBody, tokenizeBody } from "../../src/server/openai/tokenizing.ts";
 import { gate, pauseAt } from "../helpers/gate.ts";
 import { startTestServer } from "../helpers/listening-server.ts";
-import { createTestServer, runtimeFault, sseData, type TestServer } from "../helpers/server-deps.ts";
+import {
+  createTestServer,
+  DEFAULT_SERVER_OPTIONS,
+  runtimeFault,
+  sseData,
+  type TestServer,
+} from "../helpers/server-deps.ts";
 
 interface Schema {
   properties?: Record<string, Schema>;

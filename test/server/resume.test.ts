@@ -4,10 +4,10 @@ import { request as httpRequest } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
 import OpenAI from "openai";
 import { describe, expect, it } from "vitest";
-import { DEFAULT_SERVER_OPTIONS, type ServerOptions } from "../../src/server/deps.ts";
+import type { ServerOptions } from "../../src/server/deps.ts";
 import { gate, pauseAt } from "../helpers/gate.ts";
 import { type ListeningServer, startTestServer } from "../helpers/listening-server.ts";
-import { FAKE_MODEL, runtimeFault, sseData } from "../helpers/server-deps.ts";
+import { DEFAULT_SERVER_OPTIONS, FAKE_MODEL, runtimeFault, sseData } from "../helpers/server-deps.ts";
 import { type Client, isEnd, type Message, open } from "../helpers/websocket-client.ts";
 
 const REPLY = Array.from({ length: 20 }, (_, index) => ` word${index}`);

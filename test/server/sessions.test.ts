@@ -2,9 +2,8 @@
 import { once } from "node:events";
 import { request as httpRequest } from "node:http";
 import { beforeEach, describe, expect, it } from "vitest";
-import { DEFAULT_SERVER_OPTIONS } from "../../src/server/deps.ts";
 import { startTestServer } from "../helpers/listening-server.ts";
-import { createTestServer, type TestServer } from "../helpers/server-deps.ts";
+import { createTestServer, DEFAULT_SERVER_OPTIONS, type TestServer } from "../helpers/server-deps.ts";
 
 const PATH = "/v1/sessions";
 const OCTETS = { "content-type": "application/octet-stream" };
@@ -200,7 +199,7 @@ describe("an upload", () => {
     "of another content type is refused: %j",
     async (headers) => {
       const response = await put(`${PATH}/import`, "{}", headers);
-      expect(response.status).toBe(400);
+      expect(response.status).toBe(415);
       expect(await json(response)).toMatchObject({
         error: { message: expect.stringContaining("must be application/octet-stream; got") },
       });

@@ -2,10 +2,10 @@
 import OpenAI from "openai";
 import { describe, expect, it } from "vitest";
 import { DenseMambaError } from "../../src/errors.ts";
-import { DEFAULT_SERVER_OPTIONS, type ServerOptions } from "../../src/server/deps.ts";
+import type { ServerOptions } from "../../src/server/deps.ts";
 import { gate, pauseAt } from "../helpers/gate.ts";
 import { type ListeningServer, startTestServer } from "../helpers/listening-server.ts";
-import { FAKE_MODEL, NOW_MS, runtimeFault } from "../helpers/server-deps.ts";
+import { DEFAULT_SERVER_OPTIONS, FAKE_MODEL, NOW_MS, runtimeFault } from "../helpers/server-deps.ts";
 import { isEnd, open } from "../helpers/websocket-client.ts";
 
 const REPLY = ["Once", " upon", " a", " time"];

@@ -4,9 +4,9 @@ import OpenAI from "openai";
 import { ResponsesWS } from "openai/resources/responses/ws";
 import { describe, expect, it } from "vitest";
 import { type ClientOptions, WebSocket } from "ws";
-import { DEFAULT_SERVER_OPTIONS, type ServerOptions } from "../../src/server/deps.ts";
+import type { ServerOptions } from "../../src/server/deps.ts";
 import { startTestServer } from "../helpers/listening-server.ts";
-import { FAKE_MODEL, runtimeFault } from "../helpers/server-deps.ts";
+import { DEFAULT_SERVER_OPTIONS, FAKE_MODEL, runtimeFault } from "../helpers/server-deps.ts";
 import { isEnd, open } from "../helpers/websocket-client.ts";
 
 /** The status of a refused handshake. */
@@ -393,7 +393,7 @@ describe("the handshake", () => {
 
   it("lets pages of other origins in only if they are listed", async () => {
     await using server = await startTestServer({ corsOrigins: ["https://a.example"] });
-    expect((await refused(server.webSocketUrl, { origin: "https://b.example" })).status).toBe(400);
+    expect((await refused(server.webSocketUrl, { origin: "https://b.example" })).status).toBe(403);
     const listed = await open(server, { origin: "https://a.example" });
     const own = await open(server, { origin: server.url });
     listed.socket.close();

@@ -3,6 +3,7 @@ import { routePath } from "hono/route";
 import type { GenerationUsage } from "../../generation/events.ts";
 import type { AppMiddleware } from "../context.ts";
 import type { ServerDeps } from "../deps.ts";
+import { statusOf } from "../openai/error.ts";
 
 /** Asked for every few seconds by probes and scrapers: logged at debug. */
 const QUIET: ReadonlySet<string> = new Set(["/health", "/ready", "/metrics"]);
@@ -14,10 +15,12 @@ export function accessLog({ log, observer }: Pick<ServerDeps, "log" | "observer"
     const durationMs = performance.now() - startedAt;
     const { method } = context.req;
     // A pattern's own pattern, as of a name that may have slashes, is no part of its name.
-    const matched = routePath(context, -1).replace("{.+}", "");
+    const matched = routePath(context, -1).replace(/\{.*\}$/, "");
     const route = matched === "*" || matched === "/*" ? "unmatched" : matched;
     // NOTE: a stream that Node has sent already answers through a placeholder response, whose status is 200 as well.
-    const { status } = context.res;
+    const outgoing = context.env?.outgoing;
+    const hasLeft = outgoing?.destroyed === true && !outgoing.writableFinished;
+    const status = hasLeft ? statusOf("aborted") : context.res.status;
     observer?.onHttpRequest?.({ method, route, status, durationMs });
 
     const fields = {

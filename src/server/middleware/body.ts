@@ -1,64 +1,103 @@
 /** Reads a body of bounded size, JSON or bytes, also one that announces no length. */
 import { DenseMambaError } from "../../errors.ts";
 import type { AppContext } from "../context.ts";
-import { parseJson } from "../openai/validate.ts";
+import type { ServerDeps } from "../deps.ts";
+import { JsonReader, parseJson } from "../openai/json.ts";
+
+type BodyDeps = Pick<ServerDeps, "receiving"> & { readonly options: Pick<ServerDeps["options"], "limits"> };
+
+/** A body no longer than this comes in few pieces, and is read at once: most requests are. */
+const SHORT_BODY_BYTES = 64 * 1024;
+
+/** Whether the request has a body, of whatever type. */
+export function hasBody({ req, env }: AppContext): boolean {
+  const length = req.header("content-length");
+  if (length !== undefined) return length !== "0";
+  const isNode = env?.incoming !== undefined;
+  return isNode ? req.header("transfer-encoding") !== undefined : req.raw.body !== null;
+}
 
 /**
- * @throws `body_too_large`, `aborted`, and `invalid_value` for another content type or malformed JSON
+ * @throws `body_too_large`, `unsupported_media_type`, `queue_full`, `aborted`, and `invalid_value` for no body, malformed JSON
+ * or too much of it
  */
-export async function readJson(context: AppContext, maxBytes: number): Promise<unknown> {
-  const contentType = context.req.header("content-type");
+export async function readJson(context: AppContext, { options, receiving }: BodyDeps): Promise<unknown> {
+  const { maxBodyBytes, json } = options.limits;
+  if (!hasBody(context)) throw new DenseMambaError("invalid_value", "the body must be a JSON object; got none");
   // A browser sends other types across origins without asking first; refusing them keeps web pages off a local server.
-  if (contentType === undefined || !/^application\/(?:[\w.+-]+\+)?json\s*(?:;|$)/i.test(contentType)) {
-    throw new DenseMambaError(
-      "invalid_value",
-      `the content-type must be application/json; got ${JSON.stringify(contentType ?? "none")}`,
-    );
+  checkType(context, "application/json", /^application\/(?:[\w.+-]+\+)?json\s*(?:;|$)/i);
+  const length = checkLength(context, maxBodyBytes);
+  if (length !== undefined && length <= SHORT_BODY_BYTES) {
+    return parseJson(new Uint8Array(await context.req.arrayBuffer().catch(gone)), json);
   }
-  checkLength(context, maxBytes);
-  if (hasLength(context)) return parseJson(await context.req.text().catch(gone));
-  return parseJson((await readChunks(context, maxBytes)).toString("utf8"));
+  const reader = new JsonReader(json);
+  await readChunks(context, { maxBytes: maxBodyBytes, receiving, push: (chunk) => reader.push(chunk) });
+  return reader.parse();
 }
 
 /**
+ * @param maxBytes may be more than other bodies may have
  * @returns a buffer of its own
- * @throws `body_too_large`, also while the body comes in, `aborted`, and `invalid_value` for another content type
+ * @throws `body_too_large`, also while the body comes in, `unsupported_media_type`, `queue_full`, `aborted`
  */
-export async function readBytes(context: AppContext, maxBytes: number): Promise<Uint8Array> {
-  const contentType = context.req.header("content-type");
-  if (contentType === undefined || !/^application\/octet-stream\s*(?:;|$)/i.test(contentType)) {
-    throw new DenseMambaError(
-      "invalid_value",
-      `the content-type must be application/octet-stream; got ${JSON.stringify(contentType ?? "none")}`,
-    );
-  }
+export async function readBytes(
+  context: AppContext,
+  { receiving }: Pick<BodyDeps, "receiving">,
+  maxBytes: number,
+): Promise<Uint8Array> {
+  checkType(context, "application/octet-stream", /^application\/octet-stream\s*(?:;|$)/i);
   checkLength(context, maxBytes);
-  return readChunks(context, maxBytes);
-}
-
-function hasLength(context: AppContext): boolean {
-  return context.req.header("content-length") !== undefined && context.req.header("transfer-encoding") === undefined;
-}
-
-function checkLength(context: AppContext, maxBytes: number): void {
-  const length = context.req.header("content-length");
-  if (hasLength(context) && Number(length) > maxBytes) throw tooLarge(maxBytes, `${length}`);
-}
-
-async function readChunks(context: AppContext, maxBytes: number): Promise<Buffer> {
-  const reader = context.req.raw.body?.getReader();
-  const next = () => reader?.read().catch(gone);
   const chunks: Uint8Array[] = [];
-  let size = 0;
-  for (let read = await next(); read && !read.done; read = await next()) {
-    size += read.value.byteLength;
-    if (size > maxBytes) {
-      await reader?.cancel().catch(() => {});
-      throw tooLarge(maxBytes, `${size} or more`);
-    }
-    chunks.push(read.value);
-  }
+  await readChunks(context, { maxBytes, receiving, push: (chunk) => chunks.push(chunk) });
   return Buffer.concat(chunks);
+}
+
+function checkType(context: AppContext, wanted: string, pattern: RegExp): void {
+  const contentType = context.req.header("content-type");
+  if (contentType !== undefined && pattern.test(contentType)) return;
+  const got = JSON.stringify(contentType ?? "none");
+  throw new DenseMambaError("unsupported_media_type", `the content-type must be ${wanted}; got ${got}`);
+}
+
+/** @returns the announced length, if there is one that counts */
+function checkLength(context: AppContext, maxBytes: number): number | undefined {
+  const length = context.req.header("content-length");
+  if (length === undefined || context.req.header("transfer-encoding") !== undefined) return undefined;
+  if (Number(length) > maxBytes) throw tooLarge(maxBytes, length);
+  return Number(length);
+}
+
+interface ChunkArgs extends Pick<BodyDeps, "receiving"> {
+  readonly maxBytes: number;
+  /** What it throws ends the reading. */
+  readonly push: (chunk: Uint8Array) => void;
+}
+
+async function readChunks(context: AppContext, { maxBytes, receiving, push }: ChunkArgs): Promise<void> {
+  const reader = context.req.raw.body?.getReader();
+  const leave = () => reader?.cancel().catch(() => {});
+  let dropped: DenseMambaError | undefined;
+  const incoming = receiving.begin((most) => {
+    const message = `bodies that are coming in may have at most ${most} bytes together; got more, and this one is the largest`;
+    dropped = new DenseMambaError("queue_full", message);
+    void leave();
+  });
+  const next = () => reader?.read().catch((cause: unknown) => gone(cause));
+  let size = 0;
+  try {
+    for (let read = await next(); read && !read.done; read = await next()) {
+      size += read.value.byteLength;
+      if (size > maxBytes) throw tooLarge(maxBytes, `${size} or more`);
+      incoming.add(read.value.byteLength);
+      push(read.value);
+    }
+    if (dropped !== undefined) throw dropped;
+  } catch (error) {
+    await leave();
+    throw dropped ?? error;
+  } finally {
+    incoming.end();
+  }
 }
 
 function gone(cause: unknown): never {

@@ -60,6 +60,13 @@ const MAPPINGS: Readonly<Record<ErrorCode, Mapping>> = {
   session_busy: { status: 409, type: "invalid_request_error", retryAfterMs: 500 },
   response_busy: { status: 409, type: "invalid_request_error", retryAfterMs: 1000 },
   body_too_large: { status: 413, type: "invalid_request_error" },
+  unsupported_media_type: { status: 415, type: "invalid_request_error" },
+  malformed_request: { status: 400, type: "invalid_request_error" },
+  headers_too_large: { status: 431, type: "invalid_request_error" },
+  request_timeout: { status: 408, type: "invalid_request_error" },
+  expectation_failed: { status: 417, type: "invalid_request_error" },
+  host_not_allowed: { status: 403, type: "invalid_request_error" },
+  origin_not_allowed: { status: 403, type: "invalid_request_error" },
   upgrade_required: { status: 426, type: "invalid_request_error", wireCode: "method_not_allowed" },
   queue_full: { status: 429, type: "rate_limit_error", retryAfterMs: 1000 },
   websocket_connection_limit_reached: { status: 429, type: "rate_limit_error", retryAfterMs: 5000 },
@@ -75,6 +82,10 @@ const MAPPINGS: Readonly<Record<ErrorCode, Mapping>> = {
   device_unavailable: { status: 500, type: "server_error", retryable: false },
   pull_failed: { status: 500, type: "server_error", retryable: false },
 };
+
+export function statusOf(code: ErrorCode): number {
+  return MAPPINGS[code].status;
+}
 
 const INTERNAL: HttpError = {
   status: 500,

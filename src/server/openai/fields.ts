@@ -97,6 +97,7 @@ export function sessionId() {
           `must be of letters, digits, ".", "_", ":" and "-", and begin with one of the first two; got ${show(id)}`,
         );
       }
+      if (id === "import") addIssue(context, 'must not be "import": that is where sessions are imported');
     });
 }
 

@@ -12,30 +12,6 @@ type Path = readonly PropertyKey[];
 /** Marks a custom issue as `unsupported_value`: well formed, but not implemented here. */
 const UNSUPPORTED = { unsupported: true };
 
-/** @throws `invalid_value` */
-export function parseJson(text: string): unknown {
-  try {
-    const value: unknown = JSON.parse(text);
-    restoreSeed(value, text);
-    return value;
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new DenseMambaError("invalid_value", `the body is not valid JSON: ${reason}`);
-  }
-}
-
-/**
- * A seed of 64 bits is more than a number holds: where it was rounded, it is read from the text again.
- * NOTE: quotes inside of a string are escaped, so that what looks like a member is one, if perhaps of another object: that
- * one's would have to be rounded to the same number to be taken for it.
- */
-function restoreSeed(value: unknown, text: string): void {
-  if (!isRecord(value) || !Number.isInteger(value.seed) || Number.isSafeInteger(value.seed)) return;
-  const digits = [...text.matchAll(/"seed"\s*:\s*(-?\d+)(?![\d.eE])/g)].map(([, found]) => found!);
-  const exact = digits.findLast((found) => Number(found) === value.seed);
-  value.seed = BigInt(exact ?? (value.seed as number));
-}
-
 /**
  * Parses a body that JSON.parse has returned.
  * @throws `invalid_value` or `unsupported_value` with the first problem found

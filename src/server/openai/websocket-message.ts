@@ -4,9 +4,10 @@
  */
 import { DenseMambaError } from "../../errors.ts";
 import type { Log } from "../deps.ts";
+import { type JsonBounds, parseJson } from "./json.ts";
 import { checkEventNumber } from "./response-query.ts";
 import type { ResponseBody, responseBody } from "./responses.ts";
-import { invalid, isRecord, parseBody, parseJson, show } from "./validate.ts";
+import { invalid, isRecord, parseBody, show } from "./validate.ts";
 
 const STREAM_ID = /^[A-Za-z0-9_.-]{1,256}$/;
 
@@ -26,8 +27,8 @@ export type ClientJob =
 export type ClientCommand = ClientJob | { readonly type: "cancel"; readonly responseId: unknown };
 
 /** @throws `invalid_value`, `invalid_stream_id` */
-export function parseClientMessage(text: string): ClientMessage {
-  const message = parseJson(text);
+export function parseClientMessage(json: Uint8Array, bounds: JsonBounds): ClientMessage {
+  const message = parseJson(json, bounds);
   if (!isRecord(message)) throw new DenseMambaError("invalid_value", `a message is an object; got ${show(message)}`);
   const { type, stream_id: streamId, ...body } = message;
   if (streamId === undefined || streamId === null) return { type, streamId: undefined, body };

@@ -16,7 +16,7 @@ export function chatRoutes(app: App, deps: ServerDeps): void {
   const schema = chatBody(bounds);
 
   app.post("/v1/chat/completions", async (context) => {
-    const body = parseBody(schema, await readJson(context, bounds.maxBodyBytes), deps.log);
+    const body = parseBody(schema, await readJson(context, deps), deps.log);
     checkModel(body.model, deps.model);
     const task = toChatTask(body, bounds);
     const head = answerHead(deps, "chatcmpl");

@@ -17,7 +17,7 @@ export function completionRoutes(app: App, deps: ServerDeps): void {
   const tokenText = (id: number) => deps.generator.tokenizer.tokenText(id);
 
   app.post("/v1/completions", async (context) => {
-    const body = parseBody(schema, await readJson(context, bounds.maxBodyBytes), deps.log);
+    const body = parseBody(schema, await readJson(context, deps), deps.log);
     checkModel(body.model, deps.model);
     const task = toCompletionTask(body, bounds);
     const head = answerHead(deps, "cmpl");

@@ -10,7 +10,7 @@ export function modelRoutes(app: App, { model }: ServerDeps): void {
   });
 
   // Names from the hub have a slash, which clients send as it is or encoded.
-  app.get("/v1/models/:model{.+}", (context) => {
+  app.get("/v1/models/:model{[^]+}", (context) => {
     const id = context.req.param("model");
     checkModel(id, model);
     return context.json(toModelObject(id, model));

@@ -23,7 +23,7 @@ export function responseRoutes(app: App, deps: ServerDeps, responses: Responses)
   const schema = responseBody(bounds);
 
   app.post("/v1/responses", async (context) => {
-    const body = parseBody(schema, await readJson(context, bounds.maxBodyBytes), deps.log);
+    const body = parseBody(schema, await readJson(context, deps), deps.log);
     checkModel(body.model, deps.model);
     const task = toResponseTask(body, bounds);
     const { signal } = context.req.raw;
@@ -50,6 +50,12 @@ export function responseRoutes(app: App, deps: ServerDeps, responses: Responses)
     context.header("allow", "POST");
     const message = "GET /v1/responses is the WebSocket: send an upgrade request, or POST a response";
     return errorResponse(context, new DenseMambaError("upgrade_required", message));
+  });
+
+  // OpenAI's, and no response's id.
+  app.all("/v1/responses/input_tokens", ({ req }) => {
+    const message = `there is no route ${req.method} ${req.path}; POST /tokenize counts the tokens of a text`;
+    throw new DenseMambaError("route_not_found", message);
   });
 
   app.get("/v1/responses/:response_id", async (context) => {

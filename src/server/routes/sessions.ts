@@ -6,24 +6,23 @@ import { DenseMambaError } from "../../errors.ts";
 import { stateBytes } from "../../model/state.ts";
 import type { App, AppContext } from "../context.ts";
 import type { ServerDeps } from "../deps.ts";
-import { readBytes, readJson } from "../middleware/body.ts";
+import { hasBody, readBytes, readJson } from "../middleware/body.ts";
+import { refuseMethod } from "../middleware/not-found.ts";
 import { parsePage, toPage } from "../openai/paging.ts";
 import { forkBody, renameBody, sessionBody, toSessionObject } from "../openai/sessions.ts";
 import { parseBody } from "../openai/validate.ts";
 
 const PAGE_BOUNDS = { defaultLimit: 100, maxLimit: 1000, defaultOrder: "desc" } as const;
 
-export function sessionRoutes(app: App, { generator, options, model, log }: ServerDeps): void {
+export function sessionRoutes(app: App, deps: ServerDeps): void {
+  const { generator, options, model, log } = deps;
   const { conversations } = generator;
-  const { limits } = options;
-  const maxImportBytes = stateBytes(model.manifest.state) + limits.maxHistoryBytes;
+  const maxImportBytes = stateBytes(model.manifest.state) + options.limits.maxHistoryBytes;
   const [creating, forking, renaming] = [sessionBody(), forkBody(), renameBody()];
 
   // An empty body is fine where all fields are optional.
-  const readOptional = async (context: AppContext): Promise<unknown> => {
-    const empty = context.req.header("content-type") === undefined || context.req.header("content-length") === "0";
-    return empty ? {} : readJson(context, limits.maxBodyBytes);
-  };
+  const readOptional = async (context: AppContext): Promise<unknown> =>
+    hasBody(context) ? readJson(context, deps) : {};
 
   app.post("/v1/sessions", async (context) => {
     const body = parseBody(creating, await readOptional(context), log);
@@ -41,13 +40,15 @@ export function sessionRoutes(app: App, { generator, options, model, log }: Serv
     return context.json(toPage(sessions.map(toSessionObject), page));
   });
 
-  // Before the routes with an id: a session of this name can be used and deleted, but not renamed.
   app.post("/v1/sessions/import", async (context) => {
     const { session_id } = parseBody(forking, context.req.query(), log);
-    const bytes = await readBytes(context, maxImportBytes);
+    const bytes = await readBytes(context, deps, maxImportBytes);
     const session = await conversations.importSession(context.get("owner"), bytes, session_id).catch(asImportError);
     return context.json(toSessionObject(session), 201);
   });
+
+  // No session has this name.
+  app.all("/v1/sessions/import", (context) => refuseMethod(context, ["POST"]));
 
   app.get("/v1/sessions/:session_id", async (context) => {
     const session = await conversations.inspectSession(context.get("owner"), context.req.param("session_id"));
@@ -55,7 +56,7 @@ export function sessionRoutes(app: App, { generator, options, model, log }: Serv
   });
 
   app.post("/v1/sessions/:session_id", async (context) => {
-    const body = parseBody(renaming, await readJson(context, limits.maxBodyBytes), log);
+    const body = parseBody(renaming, await readJson(context, deps), log);
     const id = context.req.param("session_id");
     return context.json(toSessionObject(await conversations.renameSession(context.get("owner"), id, body.session_id)));
   });

@@ -21,14 +21,14 @@ export function tokenizerRoutes(app: App, deps: ServerDeps): void {
   const { tokenizer } = deps.generator;
 
   app.post("/tokenize", async (context) => {
-    const body = parseBody(tokenize, await readJson(context, bounds.maxBodyBytes), deps.log);
+    const body = parseBody(tokenize, await readJson(context, deps), deps.log);
     checkModel(body.model, deps.model);
     const tokens = await tokenizer.encode(textToTokenize(body), { addSpecialTokens: wantsSpecialTokens(body) });
     return context.json(toTokensObject(tokens, body, tokenizer, bounds));
   });
 
   app.post("/detokenize", async (context) => {
-    const body = parseBody(detokenize, await readJson(context, bounds.maxBodyBytes), deps.log);
+    const body = parseBody(detokenize, await readJson(context, deps), deps.log);
     checkModel(body.model, deps.model);
     const text = tokenizer.decode(body.tokens, { skipSpecialTokens: body.skip_special_tokens ?? false });
     return context.json({ prompt: text, content: text });

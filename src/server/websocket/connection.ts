@@ -11,7 +11,13 @@ import { toErrorEvent, toHttpError } from "../openai/error.ts";
 import { checkModel } from "../openai/models.ts";
 import { type responseBody, toResponseTask } from "../openai/responses.ts";
 import { show } from "../openai/validate.ts";
-import { type ClientJob, onLane, parseClientMessage, toCommand } from "../openai/websocket-message.ts";
+import {
+  type ClientCommand,
+  type ClientJob,
+  onLane,
+  parseClientMessage,
+  toCommand,
+} from "../openai/websocket-message.ts";
 import type { LiveResponse } from "../responses/live-response.ts";
 import { follow, type Reading } from "../responses/reading.ts";
 import type { Responses } from "../responses/responses.ts";
@@ -22,6 +28,13 @@ import { Outbox } from "./outbox.ts";
 
 const GOING_AWAY = 1001;
 const UNSUPPORTED_DATA = 1003;
+const POLICY_VIOLATION = 1008;
+const TRY_AGAIN_LATER = 1013;
+
+/** In a row: who sends so many messages that can't be understood will send no other. */
+const MAX_REFUSED = 100;
+/** Of a control frame: its kind, its length and its mask. */
+const CONTROL_HEADER_BYTES = 6;
 
 export interface ConnectionContext {
   readonly deps: ServerDeps;
@@ -46,6 +59,10 @@ export class ResponsesConnection {
   readonly #running = new Map<LaneName, Running>();
   readonly #unstored: UnstoredResponses;
   readonly #closed = new AbortController();
+  /** Lanes whose response is not admitted yet. */
+  readonly #starting = new Map<LaneName, AbortController>();
+  #numRefused = 0;
+  #isPaused = false;
   readonly #expiry: NodeJS.Timeout;
 
   /** @param transport what `socket` writes to */
@@ -57,8 +74,27 @@ export class ResponsesConnection {
     this.#lanes = new Lanes(webSocket);
     this.#unstored = new UnstoredResponses(webSocket.maxUnstoredPerLane, (id) => this.#forget(id));
     this.#expiry = setTimeout(() => this.#expire(), webSocket.maxConnectionMs);
-    socket.on("message", (data, isBinary) => this.#receive(data, isBinary));
-    socket.on("close", () => this.#close());
+    const incoming = context.deps.receiving.begin((maxBytes) => {
+      socket.close(TRY_AGAIN_LATER, `more than ${maxBytes} bytes of unfinished messages`);
+      socket.terminate();
+    });
+    // Before ws takes the bytes, and finds a message complete in them.
+    transport.prependListener("data", (bytes: Uint8Array) => incoming.add(bytes.byteLength));
+    socket.on("message", (data, isBinary) => {
+      incoming.add(-incoming.bytes);
+      this.#receive(data, isBinary);
+      this.#holdBack();
+    });
+    const onControlFrame = (payload: Uint8Array) => {
+      incoming.add(-Math.min(incoming.bytes, payload.byteLength + CONTROL_HEADER_BYTES));
+      this.#holdBack();
+    };
+    socket.on("ping", onControlFrame);
+    socket.on("pong", onControlFrame);
+    socket.on("close", () => {
+      incoming.end();
+      this.#close();
+    });
     // The close event follows; ws has answered a broken frame or an oversized message with its code already.
     socket.on("error", (error) => context.deps.log.debug({ err: error, ...this.#logFields }, "websocket error"));
   }
@@ -68,24 +104,49 @@ export class ResponsesConnection {
   }
 
   #receive(data: RawData, isBinary: boolean): void {
+    if (this.#socket.readyState !== this.#socket.OPEN) return;
     if (isBinary) {
       this.#socket.close(UNSUPPORTED_DATA, "messages are JSON text");
       return;
     }
+    const { deps, schema } = this.#context;
+    const bytes = data as Buffer; // of a server with ws's own `binaryType`
     let lane: LaneName;
+    let command: ClientCommand;
     try {
-      const text = data.toString();
-      const message = parseClientMessage(text);
+      const message = parseClientMessage(bytes, deps.options.limits.json);
       lane = message.streamId;
-      const command = toCommand(message, this.#context.schema, this.#context.deps.log);
+      command = toCommand(message, schema, deps.log);
+      this.#numRefused = 0;
+    } catch (error) {
+      this.#refuse(error, lane);
+      this.#numRefused++;
+      if (this.#numRefused < MAX_REFUSED) return;
+      this.#socket.close(POLICY_VIOLATION, `${MAX_REFUSED} messages in a row could not be understood`);
+      return;
+    }
+    try {
       if (command.type === "cancel") this.#cancel(command.responseId, lane);
       else {
-        this.#lanes.add(lane, command, Buffer.byteLength(text));
+        this.#lanes.add(lane, command, bytes.byteLength);
         this.#startNext();
       }
     } catch (error) {
       this.#refuse(error, lane);
     }
+  }
+
+  /** Every message and every ping is answered: who does not read the answers is not read either. */
+  #holdBack(): void {
+    if (this.#isPaused || !this.#outbox.isFull) return;
+    this.#isPaused = true;
+    this.#socket.pause();
+    const goOn = () => {
+      this.#isPaused = false;
+      this.#socket.resume();
+    };
+    // The one that takes nothing for too long has been cut off.
+    this.#outbox.drained().then(goOn, () => {});
   }
 
   #startNext(): void {
@@ -94,7 +155,7 @@ export class ResponsesConnection {
 
   async #take({ lane, job }: { readonly lane: LaneName; readonly job: ClientJob }): Promise<void> {
     try {
-      const running = await (job.type === "create" ? this.#create(job) : this.#attach(job));
+      const running = await (job.type === "create" ? this.#create(job, lane) : this.#attach(job));
       this.#running.set(lane, running);
       if (this.#closed.signal.aborted) running.reading.leave();
       await this.#send(running, lane);
@@ -106,13 +167,22 @@ export class ResponsesConnection {
     this.#startNext();
   }
 
-  async #create({ body }: Extract<ClientJob, { type: "create" }>): Promise<Running> {
+  async #create({ body }: Extract<ClientJob, { type: "create" }>, lane: LaneName): Promise<Running> {
     const { deps, responses, owner, requestId } = this.#context;
     checkModel(body.model, deps.model);
     const task = toResponseTask(body, boundsOf(deps));
-    const { signal } = this.#closed;
-    const created = await responses.create({ owner, task, signal, requestId, connection: this, isFollowed: true });
-    return { ...created, from: 0 };
+    const cancelled = new AbortController();
+    const signal = AbortSignal.any([this.#closed.signal, cancelled.signal]);
+    this.#starting.set(lane, cancelled);
+    try {
+      const created = await responses.create({ owner, task, signal, requestId, connection: this, isFollowed: true });
+      if (cancelled.signal.aborted) created.live.stop("cancelled");
+      return { ...created, from: 0 };
+    } catch (error) {
+      throw cancelled.signal.aborted ? cancelledBeforeBegin() : error;
+    } finally {
+      this.#starting.delete(lane);
+    }
   }
 
   #attach({ responseId, startingAfter }: Extract<ClientJob, { type: "attach" }>): Promise<Running> {
@@ -146,6 +216,7 @@ export class ResponsesConnection {
     const isMeant = ({ reading }: Running) => reading.transcript.head.id === responseId;
     const running = responseId === undefined ? this.#running.get(lane) : all.find(isMeant);
     if (running === undefined) {
+      if (responseId === undefined && this.#cancelWaiting(lane)) return;
       const which = responseId === undefined ? "no response" : `not the response ${show(responseId)}`;
       throw new DenseMambaError("response_not_found", `${which} is running on this connection`, {
         param: "response_id",
@@ -157,6 +228,15 @@ export class ResponsesConnection {
       const { id } = running.reading.transcript.head;
       responses.cancel(owner, id).catch((error: unknown) => this.#refuse(error, lane));
     }
+  }
+
+  /** One that has no id yet. @returns whether there was one */
+  #cancelWaiting(lane: LaneName): boolean {
+    const starting = this.#starting.get(lane);
+    if (starting !== undefined) starting.abort();
+    else if (this.#lanes.drop(lane)) this.#refuse(cancelledBeforeBegin(), lane);
+    else return false;
+    return true;
   }
 
   #refuse(error: unknown, lane: LaneName): void {
@@ -191,4 +271,8 @@ export class ResponsesConnection {
   get #logFields() {
     return { requestId: this.#context.requestId };
   }
+}
+
+function cancelledBeforeBegin(): DenseMambaError {
+  return new DenseMambaError("aborted", "the response was cancelled before it began");
 }

@@ -62,6 +62,14 @@ export class Lanes<Job> {
     this.#busy.delete(lane);
   }
 
+  /** Drops the lane's job that has waited longest. @returns whether there was one */
+  drop(lane: LaneName): boolean {
+    const index = this.#waiting.findIndex((waiting) => waiting.lane === lane);
+    if (index === -1) return false;
+    this.#waitingBytes -= this.#waiting.splice(index, 1)[0]!.bytes;
+    return true;
+  }
+
   /** Drops what waits. */
   clear(): void {
     this.#waiting = [];

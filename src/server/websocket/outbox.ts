@@ -10,7 +10,7 @@ import type { Sink } from "../stream/pump.ts";
 
 export class Outbox implements Sink {
   readonly #socket: WebSocket;
-  readonly #transport: Pick<Writable, "cork" | "uncork">;
+  readonly #transport: Pick<Writable, "cork" | "uncork" | "on">;
   readonly #options: Pick<WebSocketOptions, "highWaterBytes" | "lowWaterBytes">;
   readonly #stallTimeoutMs: number;
   #waiting: (() => void)[] = [];
@@ -19,7 +19,7 @@ export class Outbox implements Sink {
   /** @param transport what `socket` writes to */
   constructor(
     socket: WebSocket,
-    transport: Pick<Writable, "cork" | "uncork">,
+    transport: Pick<Writable, "cork" | "uncork" | "on">,
     options: Pick<WebSocketOptions, "highWaterBytes" | "lowWaterBytes">,
     stallTimeoutMs: number,
   ) {
@@ -28,6 +28,8 @@ export class Outbox implements Sink {
     this.#options = options;
     this.#stallTimeoutMs = stallTimeoutMs;
     socket.once("close", () => this.#wake());
+    // Of what ws sends by itself, such as pongs, nobody tells when it is out.
+    transport.on("drain", () => this.#wake());
   }
 
   send(json: string): void {

@@ -2,15 +2,17 @@
  * The WebSocket handshake on `/v1/responses`: path, origin, key and connection limit are checked before the upgrade, and a
  * refusal is a plain HTTP answer with OpenAI's error object. Also pings every peer and ends the ones that are gone.
  */
-import { type IncomingMessage, STATUS_CODES } from "node:http";
+import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
 import { type WebSocket, WebSocketServer } from "ws";
 import { DenseMambaError } from "../../errors.ts";
 import type { ServerDeps } from "../deps.ts";
+import { checkHostHeader } from "../http-faults.ts";
 import { keyCheck } from "../middleware/auth.ts";
+import { hostCheck, originCheck } from "../middleware/browser-checks.ts";
 import { chooseRequestId } from "../middleware/request-id.ts";
-import { toHttpError } from "../openai/error.ts";
 import { responseBody } from "../openai/responses.ts";
+import { answerRaw } from "../raw-answer.ts";
 import type { Responses } from "../responses/responses.ts";
 import { boundsOf } from "../routes/serving.ts";
 import { ResponsesConnection } from "./connection.ts";
@@ -37,6 +39,11 @@ export function createWebSocketEndpoint(deps: ServerDeps, responses: Responses):
   });
   const schema = responseBody(boundsOf(deps));
   const checkKey = keyCheck(options.apiKeys);
+  const checkHost = hostCheck(options.allowedHosts);
+  // Also with keys: browsers send no preflight for WebSockets, and a page of another origin may have a visitor's key.
+  const checkOrigin = originCheck(options.corsOrigins);
+  /** Of every handshake, also of those that are refused. */
+  const sockets = new Set<Duplex>();
   const connections = new Map<WebSocket, ResponsesConnection>();
   const answeredPing = new WeakSet<WebSocket>();
   let draining = false;
@@ -55,7 +62,14 @@ export function createWebSocketEndpoint(deps: ServerDeps, responses: Responses):
     if (path !== PATH) {
       throw new DenseMambaError("route_not_found", `there is no WebSocket at ${path}; it is at ${PATH}`);
     }
-    checkOrigin(request, options.corsOrigins);
+    if (request.method !== "GET") {
+      throw new DenseMambaError("method_not_allowed", `a WebSocket is opened with GET; got ${request.method}`);
+    }
+    checkHostHeader(request);
+    const { host, origin, "sec-fetch-site": secFetchSite } = request.headers;
+    const browser = { host, origin, secFetchSite: secFetchSite?.toString() };
+    checkHost(browser);
+    checkOrigin(browser);
     const owner = checkKey(request.headers.authorization);
     if (draining) throw new DenseMambaError("shutting_down", "the server is shutting down");
     if (connections.size >= options.webSocket.maxConnections) {
@@ -67,20 +81,24 @@ export function createWebSocketEndpoint(deps: ServerDeps, responses: Responses):
     return owner;
   };
 
+  // A malformed handshake.
+  server.on("wsClientError", (error, socket) => {
+    const message = `the WebSocket handshake is not valid: ${error.message}`;
+    answerRaw(socket, new DenseMambaError("malformed_request", message), { "sec-websocket-version": "13" });
+  });
+
   return {
     handleUpgrade(request, socket, head) {
-      const ignore = () => {};
-      socket.on("error", ignore);
+      sockets.add(socket);
+      socket.once("close", () => sockets.delete(socket));
       let owner: string;
       try {
         owner = checkRequest(request);
       } catch (error) {
-        refuse(socket, error);
+        answerRaw(socket, error);
         return;
       }
-      // ws itself answers 400 or 405 to a malformed handshake.
       server.handleUpgrade(request, socket, head, (webSocket) => {
-        socket.off("error", ignore);
         const requestId = chooseRequestId(request.headers["x-request-id"]?.toString(), deps.newId);
         const context = { deps, responses, schema, owner, requestId };
         connections.set(webSocket, new ResponsesConnection(webSocket, socket, context));
@@ -109,19 +127,9 @@ export function createWebSocketEndpoint(deps: ServerDeps, responses: Responses):
     },
 
     terminate() {
-      for (const socket of connections.keys()) socket.terminate();
+      for (const socket of sockets) socket.destroy();
     },
   };
-}
-
-/** A page of another origin may not use the visitor's way to this server: browsers send no preflight for WebSockets. */
-function checkOrigin(request: IncomingMessage, allowed: readonly string[]): void {
-  const { origin, host } = request.headers;
-  if (origin === undefined || allowed.includes("*") || allowed.includes(origin)) return;
-  if (URL.canParse(origin) && new URL(origin).host === host) return;
-  throw new DenseMambaError("invalid_value", `the origin ${JSON.stringify(origin)} is not allowed here`, {
-    param: "origin",
-  });
 }
 
 function pathOf(request: IncomingMessage): string {
@@ -130,17 +138,4 @@ function pathOf(request: IncomingMessage): string {
   } catch (cause) {
     throw new DenseMambaError("invalid_value", "the request target is not a valid URL", { cause });
   }
-}
-
-function refuse(socket: Duplex, error: unknown): void {
-  const { status, headers, body } = toHttpError(error);
-  const json = JSON.stringify(body);
-  const lines = [
-    `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ""}`,
-    "connection: close",
-    "content-type: application/json",
-    `content-length: ${Buffer.byteLength(json)}`,
-    ...Object.entries(headers).map(([name, value]) => `${name}: ${value}`),
-  ];
-  socket.end(`${lines.join("\r\n")}\r\n\r\n${json}`);
 }

@@ -1,0 +1,52 @@
+/** The server's options: what is configured, with the bounds that nobody has had to change. */
+import type { Config } from "../config.ts";
+import type { ServerOptions } from "../server/deps.ts";
+import { isLoopback } from "../server/middleware/browser-checks.ts";
+
+export function serverOptions(config: Config): ServerOptions {
+  const { apiKeys, metricsNeedKey, corsOrigins, trustRequestTemplates, heartbeatMs, streamGapMs } = config;
+  const { maxBodyBytes, maxPromptTokens, maxOutputTokens } = config;
+  return {
+    apiKeys,
+    metricsNeedKey,
+    allowedHosts: allowedHosts(config),
+    corsOrigins,
+    trustRequestTemplates,
+    heartbeatMs,
+    streamGapMs,
+    stallTimeoutMs: 60_000,
+    limits: {
+      maxBodyBytes,
+      maxPromptTokens,
+      maxOutputTokens,
+      maxChoices: 128,
+      maxStopStrings: 32,
+      maxStopLength: 256,
+      maxHistoryBytes: 64 * 1024 * 1024,
+      // As much as JSON.parse and the checks behind it get through in some 20 ms; the longest prompt must fit in.
+      json: { maxDepth: 100, maxItems: Math.max(2 ** 19, maxPromptTokens + 2 ** 16), maxMembers: 2 ** 15 },
+    },
+    webSocket: {
+      maxConnections: config.maxConnections,
+      maxMessageBytes: maxBodyBytes,
+      maxConnectionMs: 60 * 60_000,
+      maxLanes: 32,
+      maxInFlight: 16,
+      maxQueued: 64,
+      maxUnstoredPerLane: 8,
+      pingIntervalMs: 30_000,
+      highWaterBytes: 1024 * 1024,
+      lowWaterBytes: 256 * 1024,
+    },
+    maxReceivingBytes: Math.max(64 * 1024 * 1024, 2 * maxBodyBytes),
+    resume: { waitMs: config.resumeMs, waitBytes: config.resumeBytes, backgroundMs: config.backgroundMs },
+    sharesStore: config.valkeyUrl !== undefined,
+    timeouts: { headersMs: 30_000, requestMs: 120_000, keepAliveMs: 75_000 },
+    maxHeaderBytes: 16 * 1024,
+  };
+}
+
+/** A server for this machine alone knows its names; one for others may have any, and checks them only where it is told to. */
+function allowedHosts({ host, allowedHosts: given, apiKeys }: Config): readonly string[] | undefined {
+  return given.length > 0 || (apiKeys.length === 0 && isLoopback(host)) ? [host, ...given] : undefined;
+}

@@ -1,0 +1,35 @@
+/** What is wrong with a request before it reaches the application: told in OpenAI's form, where Node would answer without a body. */
+import type { IncomingMessage } from "node:http";
+import { DenseMambaError } from "../errors.ts";
+import type { ServerOptions } from "./deps.ts";
+
+/** @param error of the server's `clientError` event */
+export function explainParserError(
+  error: Error & { readonly code?: string; readonly reason?: string },
+  { timeouts, maxHeaderBytes }: Pick<ServerOptions, "timeouts" | "maxHeaderBytes">,
+): DenseMambaError {
+  switch (error.code) {
+    case "ERR_HTTP_REQUEST_TIMEOUT": {
+      const { headersMs, requestMs } = timeouts;
+      const message = `a request must arrive within ${requestMs} ms, its headers within ${headersMs} ms`;
+      return new DenseMambaError("request_timeout", message);
+    }
+    case "HPE_HEADER_OVERFLOW":
+      return new DenseMambaError("headers_too_large", `the headers must have at most ${maxHeaderBytes} bytes`);
+    case "HPE_CHUNK_EXTENSIONS_OVERFLOW":
+      return new DenseMambaError("body_too_large", "the body's chunks have too long extensions");
+    default:
+      return new DenseMambaError(
+        "malformed_request",
+        `the request is not valid HTTP: ${error.reason ?? error.message}`,
+      );
+  }
+}
+
+/** @throws `malformed_request` unless it names one host: two servers on its way might each take another one for it */
+export function checkHostHeader(request: IncomingMessage): void {
+  const { rawHeaders, httpVersion } = request;
+  const hosts = rawHeaders.filter((_, index) => index % 2 === 1 && rawHeaders[index - 1]!.toLowerCase() === "host");
+  if (hosts.length === 1 || (hosts.length === 0 && httpVersion === "1.0")) return;
+  throw new DenseMambaError("malformed_request", `a request must have one host header; got ${hosts.length}`);
+}

@@ -1,0 +1,117 @@
+/**
+ * JSON from clients, bounded before it is parsed: a body of a few megabytes can hold millions of objects, or brackets within
+ * brackets, over which JSON.parse and everything behind it would block the event loop for seconds. Bytes are looked at and
+ * decoded as they arrive.
+ */
+import { DenseMambaError } from "../../errors.ts";
+import { isRecord } from "./validate.ts";
+
+export interface JsonBounds {
+  /** Of objects and lists within each other. */
+  readonly maxDepth: number;
+  /** Values in lists, objects and lists, all together. */
+  readonly maxItems: number;
+  /** Members of objects, all together: each may have a name of its own, which costs more than its value. */
+  readonly maxMembers: number;
+}
+
+const [QUOTE, BACKSLASH, COMMA, COLON] = [0x22, 0x5c, 0x2c, 0x3a];
+const [OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT] = [0x5b, 0x5d, 0x7b, 0x7d];
+
+export class JsonReader {
+  readonly #bounds: JsonBounds;
+  // Drops a byte order mark, as RFC 8259 allows.
+  readonly #decoder = new TextDecoder();
+  #text = "";
+  #inString = false;
+  #isEscaped = false;
+  #depth = 0;
+  #numItems = 0;
+  #numMembers = 0;
+
+  constructor(bounds: JsonBounds) {
+    this.#bounds = bounds;
+  }
+
+  /** @throws `invalid_value` as soon as a bound is passed */
+  push(bytes: Uint8Array): void {
+    this.#count(bytes);
+    this.#text += this.#decoder.decode(bytes, { stream: true });
+  }
+
+  /** After the last bytes. @throws `invalid_value` */
+  parse(): unknown {
+    const text = this.#text + this.#decoder.decode();
+    try {
+      const value: unknown = JSON.parse(text);
+      restoreSeed(value, text);
+      return value;
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      throw new DenseMambaError("invalid_value", `the body is not valid JSON: ${reason}`);
+    }
+  }
+
+  /** Knows strings from what is between them, and no more of the grammar: JSON.parse refuses what is not JSON. */
+  #count(bytes: Uint8Array): void {
+    const { maxDepth, maxItems, maxMembers } = this.#bounds;
+    let [inString, isEscaped, depth] = [this.#inString, this.#isEscaped, this.#depth];
+    let [numItems, numMembers] = [this.#numItems, this.#numMembers];
+    for (let index = 0; index < bytes.length; index++) {
+      const byte = bytes[index];
+      if (inString) {
+        if (isEscaped) isEscaped = false;
+        else if (byte === BACKSLASH) isEscaped = true;
+        else if (byte === QUOTE) inString = false;
+        continue;
+      }
+      switch (byte) {
+        case QUOTE:
+          inString = true;
+          break;
+        case OPEN_LIST:
+        case OPEN_OBJECT:
+          numItems++;
+          if (++depth > maxDepth) throw tooMuch("be nested", maxDepth, "levels deep");
+          break;
+        case CLOSE_LIST:
+        case CLOSE_OBJECT:
+          depth--;
+          break;
+        case COMMA:
+          numItems++;
+          break;
+        case COLON:
+          numMembers++;
+          break;
+      }
+    }
+    if (numItems > maxItems) throw tooMuch("hold", maxItems, "values");
+    if (numMembers > maxMembers) throw tooMuch("hold", maxMembers, "members of objects");
+    [this.#inString, this.#isEscaped, this.#depth] = [inString, isEscaped, depth];
+    [this.#numItems, this.#numMembers] = [numItems, numMembers];
+  }
+}
+
+/**
+ * A seed of 64 bits is more than a number holds: where it was rounded, it is read from the text again.
+ * NOTE: quotes inside of a string are escaped, so that what looks like a member is one, if perhaps of another object: that
+ * one's would have to be rounded to the same number to be taken for it.
+ */
+function restoreSeed(value: unknown, text: string): void {
+  if (!isRecord(value) || !Number.isInteger(value.seed) || Number.isSafeInteger(value.seed)) return;
+  const digits = [...text.matchAll(/"seed"\s*:\s*(-?\d+)(?![\d.eE])/g)].map(([, found]) => found!);
+  const exact = digits.findLast((found) => Number(found) === value.seed);
+  value.seed = BigInt(exact ?? (value.seed as number));
+}
+
+/** @throws `invalid_value` */
+export function parseJson(bytes: Uint8Array, bounds: JsonBounds): unknown {
+  const reader = new JsonReader(bounds);
+  reader.push(bytes);
+  return reader.parse();
+}
+
+function tooMuch(verb: string, bound: number, what: string): DenseMambaError {
+  return new DenseMambaError("invalid_value", `the body's JSON must ${verb} at most ${bound} ${what}; got more`);
+}

@@ -1,0 +1,58 @@
+/**
+ * What has arrived of bodies and WebSocket messages that are not complete: each within its own limit, and all of them together
+ * within one. When that is passed, the largest goes: many who send a little at a time can't keep out the others.
+ */
+export class Receiving {
+  readonly #maxBytes: number;
+  readonly #all = new Set<Incoming>();
+  #totalBytes = 0;
+
+  constructor(maxBytes: number) {
+    this.#maxBytes = maxBytes;
+  }
+
+  get totalBytes(): number {
+    return this.#totalBytes;
+  }
+
+  /** @param onDropped called at most once: it has to free what has arrived, and take no more */
+  begin(onDropped: (maxBytes: number) => void): Incoming {
+    const incoming: Incoming = {
+      bytes: 0,
+      add: (bytes) => {
+        if (!this.#all.has(incoming)) return;
+        this.#count(incoming, bytes);
+        while (this.#totalBytes > this.#maxBytes && this.#all.size > 1) this.#drop(this.#largest());
+      },
+      end: () => {
+        this.#count(incoming, -incoming.bytes);
+        this.#all.delete(incoming);
+      },
+      drop: () => onDropped(this.#maxBytes),
+    };
+    this.#all.add(incoming);
+    return incoming;
+  }
+
+  #count(incoming: Incoming, bytes: number): void {
+    incoming.bytes += bytes;
+    this.#totalBytes += bytes;
+  }
+
+  #drop(incoming: Incoming): void {
+    incoming.end();
+    incoming.drop();
+  }
+
+  #largest(): Incoming {
+    return [...this.#all].reduce((largest, incoming) => (incoming.bytes > largest.bytes ? incoming : largest));
+  }
+}
+
+export interface Incoming {
+  bytes: number;
+  add(bytes: number): void;
+  /** It is complete, or nobody waits for it any more. */
+  end(): void;
+  drop(): void;
+}

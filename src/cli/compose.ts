@@ -67,9 +67,10 @@ export function createGenerator(
     readonly prefixCache?: PrefixCache;
   },
 ): Generator {
-  const { maxPromptTokens, maxOutputTokens } = config;
+  const { maxPromptTokens, maxOutputTokens, prefixScope } = config;
   return new Generator({
     ...parts,
+    prefixScope: prefixScope === "key" ? "owner" : "all",
     manifest: model.manifest,
     limits: { maxPromptTokens, maxOutputTokens },
     keeping: keepingPolicy(config),

@@ -167,6 +167,13 @@ export const configSchema = z.strictObject({
       argument: "<size>",
       shownDefault: "256MiB",
     }),
+  prefixScope: oneOf("key", "all")
+    .default("key")
+    .meta({
+      description: "whose prompts go on from them: those of the same API key, or anybody's",
+      argument: "<key|all>",
+      needs: ["prefixBytes"],
+    }),
   prefixDiskBytes: byteSize(0, 2 ** 50)
     .default(0)
     .meta({

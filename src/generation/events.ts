@@ -54,7 +54,10 @@ export interface GenerationRequest {
   readonly keepAs?: ConversationKey;
   /** Whose sessions and responses `resumeFrom` and `keepAs` name; "" where the server has no keys. */
   readonly owner: string;
-  /** Requests share what was read before only with requests of the same salt: a prefix hit can be timed. Default: "". */
+  /**
+   * Requests share what was read before only with requests of the same owner and the same salt: a prefix hit can be timed.
+   * Default: "".
+   */
   readonly cacheSalt?: string;
   readonly signal: AbortSignal;
 }

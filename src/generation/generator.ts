@@ -33,6 +33,8 @@ export interface GeneratorDeps {
   readonly unstored?: StateStore;
   /** Without it every prompt that does not go on from a conversation is read from its beginning. */
   readonly prefixCache?: PrefixStates;
+  /** Whose requests go on from each other's prompts: those of one owner, or everybody's. Default: `owner`. */
+  readonly prefixScope?: "owner" | "all";
   readonly limits: GenerationLimits;
   /** How long, and how much for one owner, conversations are kept. Default: without bounds. */
   readonly keeping?: KeepingPolicy;
@@ -52,6 +54,7 @@ export class Generator {
   readonly #limits: GenerationLimits;
   readonly #renderer: ChatRenderer;
   readonly #prefixCache: PrefixStates | undefined;
+  readonly #prefixScope: "owner" | "all";
   readonly #nowMs: () => number;
   readonly #sleep: (ms: number, signal: AbortSignal) => Promise<void>;
   readonly #running = new Set<RunningRequest>();
@@ -65,6 +68,7 @@ export class Generator {
       store,
       unstored = store,
       prefixCache,
+      prefixScope = "owner",
       limits,
       keeping = {},
       newId,
@@ -73,6 +77,7 @@ export class Generator {
     this.tokenizer = tokenizer;
     this.conversations = new Conversations({ store, unstored, manifest, newId, nowMs, policy: keeping });
     this.#prefixCache = prefixCache;
+    this.#prefixScope = prefixScope;
     this.#engine = engine;
     this.#manifest = manifest;
     this.#limits = limits;
@@ -153,10 +158,14 @@ export class Generator {
   }
 
   /** Log-probabilities of a prompt need all of it to be read, and whoever asks for them goes on from none. */
-  #reuse({ cacheSalt = "", numPromptLogprobs, echo, numLogprobs }: GenerationRequest): PrefixReuse | undefined {
+  #reuse(request: GenerationRequest): PrefixReuse | undefined {
+    const { owner, cacheSalt: salt = "", numPromptLogprobs, echo, numLogprobs } = request;
     const scoresPrompt = numPromptLogprobs !== undefined || (echo && numLogprobs !== undefined);
     if (this.#prefixCache === undefined || scoresPrompt) return undefined;
-    return new PrefixReuse(this.#prefixCache, this.#promptsInFlight.reader(), cacheSalt);
+    return new PrefixReuse(this.#prefixCache, this.#promptsInFlight.reader(), {
+      owner: this.#prefixScope === "all" ? "" : owner,
+      salt,
+    });
   }
 
   #prepare(

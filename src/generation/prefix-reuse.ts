@@ -20,6 +20,13 @@ export const MIN_PREFIX_TOKENS = 16;
  */
 export const MIN_CUT_TOKENS = 64;
 
+/** Requests that differ in either share nothing. */
+export interface PrefixSharers {
+  /** "" or hexadecimal. */
+  readonly owner: string;
+  readonly salt: string;
+}
+
 export type PrefixStates = Pick<PrefixCache, "lookup" | "insert" | "shared">;
 
 export class PrefixReuse {
@@ -27,12 +34,10 @@ export class PrefixReuse {
   readonly #reader: PromptReader;
   readonly #scope: string;
 
-  /** @param salt requests of another salt share nothing with these */
-  constructor(cache: PrefixStates, reader: PromptReader, salt: string) {
+  constructor(cache: PrefixStates, reader: PromptReader, sharers: PrefixSharers) {
     this.#cache = cache;
     this.#reader = reader;
-    // A salt is a tenant's secret: it does not go into the keys of stores as it is.
-    this.#scope = createHash("sha256").update(salt).digest("hex").slice(0, 32);
+    this.#scope = scopeOf(sharers);
   }
 
   /**
@@ -83,6 +88,11 @@ export class PrefixReuse {
   async #insert(tokenIds: readonly number[], state: Uint8Array): Promise<void> {
     await this.#cache.insert(this.#scope, tokenIds, state).catch(() => undefined);
   }
+}
+
+/** A salt is a tenant's secret: it does not go into the keys of stores as it is. */
+function scopeOf({ owner, salt }: PrefixSharers): string {
+  return createHash("sha256").update(`${owner}:${salt}`).digest("hex").slice(0, 32);
 }
 
 /** Those of the junctions, and the last token but one, that are far enough behind each other. Ascending. */

@@ -71,7 +71,7 @@ export class PrefixCache {
 
   /**
    * The longest prefix of `tokenIds` whose state is kept. A store that fails is a miss.
-   * @param scope separates those who must not share: a hash of the request's `cache_salt`
+   * @param scope separates those who must not share: a hash of the request's owner and `cache_salt`
    * @param maxLength a longer prefix is of no use to the caller. Default: all of `tokenIds`
    */
   async lookup(

@@ -141,6 +141,20 @@ test("salts keep tenants apart, and are not to be read from the cache", async ()
   expect(JSON.stringify(cache.entries.map(({ scope }) => scope))).not.toContain("secret");
 });
 
+test("owners are kept apart, also where their salts are the same", async () => {
+  const prompt = tokens(...ids(150));
+  await run(prompt, { owner: "a0", cacheSalt: "1" });
+  for (const other of [
+    { owner: "b1", cacheSalt: "1" },
+    { owner: "b1" },
+    { owner: "" },
+    { owner: "", cacheSalt: "a0:1" },
+  ]) {
+    expect((await run(prompt, other)).usage.cachedTokens).toBe(0);
+  }
+  expect((await run(prompt, { owner: "a0", cacheSalt: "1" })).usage.cachedTokens).toBe(149);
+});
+
 describe("states are left", () => {
   test("in front of a prompt's last token and at the end of the answer", async () => {
     await run(tokens(...ids(150)), { maxTokens: 8 });

@@ -91,11 +91,11 @@ describe("over a real engine", () => {
     expect(outcomes.map(({ usage }) => usage.cachedTokens)).toEqual([0, 298]);
   });
 
-  test("nobody waits for a tenant of another salt", async () => {
+  test("nobody waits for a tenant of another salt, or for another owner", async () => {
     const prompt = tokens(...ids(150));
-    const salts = ["one", "other"];
-    const outcomes = await Promise.all(salts.map((cacheSalt) => on(generator, [prompt], { cacheSalt })));
-    expect(outcomes.map(({ usage }) => usage.cachedTokens)).toEqual([0, 0]);
+    const others = [{ cacheSalt: "one" }, { cacheSalt: "other" }, { owner: "a0" }, { owner: "b1" }];
+    const outcomes = await Promise.all(others.map((other) => on(generator, [prompt], other)));
+    expect(outcomes.map(({ usage }) => usage.cachedTokens)).toEqual([0, 0, 0, 0]);
   });
 });
 

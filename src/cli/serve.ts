@@ -21,6 +21,12 @@ const TELL_GRACE_MS = 500;
 /** And beyond that: for what has been told to end. A runtime or a disk that hangs must not hang the process. */
 const END_GRACE_MS = 2000;
 
+/**
+ * Of each connection: what the system takes from us before the client has read it. A stream's next megabytes would be tokens
+ * that nobody may ever read; what is large and read quickly still goes at some megabytes a second over 100 ms of distance.
+ */
+const SEND_BUFFER_BYTES = 128 * 1024;
+
 /** Resolves when the server has closed after a signal. @throws what keeps it from starting. */
 export async function serve(config: Config, terminal: Terminal, signals: SignalSource): Promise<void> {
   const log = pino({ level: config.logLevel, base: null }, terminal.stderr);
@@ -52,6 +58,8 @@ export async function serve(config: Config, terminal: Terminal, signals: SignalS
     throw explainListenError(error, config);
   });
 
+  await boundSending(listener, log);
+
   terminal.stdout.write(
     readyBanner({
       version: programVersion(),
@@ -70,6 +78,18 @@ export async function serve(config: Config, terminal: Terminal, signals: SignalS
   log.info({ signal, withinMs: config.shutdownMs }, "shutting down");
   await end(service, listener, config, log);
   log.info("closed");
+}
+
+/** Without it the server serves all the same: clients that read nothing cost it more. */
+async function boundSending({ descriptor }: Listener, log: Log): Promise<void> {
+  if (descriptor === undefined) return;
+  try {
+    const { limitSendBuffer } = await import("../runtime/native/send-buffer.ts");
+    if (limitSendBuffer(descriptor, SEND_BUFFER_BYTES)) return;
+    log.debug({}, "the system does not bound what it sends");
+  } catch (error) {
+    log.debug({ err: error }, "the system does not bound what it sends");
+  }
 }
 
 /** Nothing new is taken; what runs ends or is parked; what it left is kept; then the stores are closed. */

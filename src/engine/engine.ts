@@ -46,6 +46,8 @@ export interface EngineOptions {
 export interface EngineLoad {
   readonly numRunning: number;
   readonly numWaiting: number;
+  /** Their readers are behind; they have no slot, and count among those that may wait. */
+  readonly numSuspended: number;
   readonly slotsInUse: number;
   readonly maxBatch: number;
   readonly maxQueue: number;
@@ -101,7 +103,7 @@ export class Engine {
       onStep: (step) => this.#onStep(step),
       onIdle: () => {
         this.checkIntegrity();
-        return this.#isClosing;
+        return this.#isClosing && this.#scheduler.isEmpty;
       },
     });
   }
@@ -125,9 +127,10 @@ export class Engine {
   }
 
   get load(): EngineLoad {
-    const { slots, waiting } = this.#scheduler;
+    const { slots, waiting, suspended } = this.#scheduler;
     const { maxBatch, maxQueue } = this.#limits;
-    return { numRunning: slots.numUsed, numWaiting: waiting.length, slotsInUse: slots.numUsed, maxBatch, maxQueue };
+    const [numRunning, numWaiting, numSuspended] = [slots.numUsed, waiting.length, suspended.size];
+    return { numRunning, numWaiting, numSuspended, slotsInUse: slots.numUsed, maxBatch, maxQueue };
   }
 
   /**
@@ -147,6 +150,7 @@ export class Engine {
           scratch: this.#scratch,
           arrivedAtMs: this.#now(),
           onEnding: (sequence) => this.#onEnding(sequence),
+          onRoom: (sequence) => this.#onRoom(sequence),
         }),
     );
     for (const sequence of sequences) this.#scheduler.enqueue(sequence);
@@ -157,18 +161,18 @@ export class Engine {
   }
 
   /**
-   * Stops all sequences at the next step boundary, those that wait at once. Whoever is in a slot and captures its end gets
-   * its state as it is and ends with reason `parked`; the others fail with `shutting_down`. Takes new requests all the
+   * Stops all sequences at the next step boundary, those without a slot at once. Whoever has begun to run and captures its end
+   * gets its state as it is and ends with reason `parked`; the others fail with `shutting_down`. Takes new requests all the
    * same: `close` is what refuses them.
    */
   park(): void {
     const error = new DenseMambaError("shutting_down", "the server shut down before the sequence ended");
-    const { slots, waiting } = this.#scheduler;
-    for (const sequence of [...slots.seated]) {
-      if (sequence.request.capture?.end === true) sequence.park();
+    const { slots, waiting, suspended } = this.#scheduler;
+    for (const sequence of [...slots.seated, ...suspended, ...waiting]) {
+      const hasState = sequence.slot !== -1 || sequence.suspendedState !== undefined;
+      if (hasState && sequence.request.capture?.end === true) sequence.park();
       else sequence.end({ reason: "failed", error });
     }
-    this.#endAll(waiting, { reason: "failed", error });
     this.#loop.wake();
   }
 
@@ -182,7 +186,7 @@ export class Engine {
       this.#setStatus({ state: "closed" });
       return;
     }
-    if (this.#scheduler.isIdle) this.#cutShort();
+    if (this.#scheduler.isEmpty) this.#cutShort();
     this.#loop.wake();
     const timer = new AbortController();
     void this.#sleep(Math.min(deadlineMs, MAX_TIMER_MS), timer.signal).then(() => {
@@ -197,9 +201,10 @@ export class Engine {
 
   /** @throws if counts, slots and queue contradict each other: our own bug. */
   checkIntegrity(): void {
-    const { slots, waiting } = this.#scheduler;
+    const { slots, waiting, suspended } = this.#scheduler;
     slots.check();
-    assert.equal(this.#nextId - this.#numEnded, slots.numUsed + waiting.length, "sequences lost or ended twice");
+    const numLive = slots.numUsed + waiting.length + suspended.size;
+    assert.equal(this.#nextId - this.#numEnded, numLive, "sequences lost or ended twice");
   }
 
   /** One runner after another, until closed. */
@@ -238,10 +243,23 @@ export class Engine {
     return moves;
   }
 
-  /** A sequence is to end: at once if it waits, between steps if it has a slot. */
+  /** A sequence is to end: between steps if it has a slot, else at once. */
   #onEnding(sequence: LiveSequence): void {
-    if (sequence.slot === -1) this.#finish(sequence);
-    else this.#loop.requestSettle();
+    if (sequence.slot !== -1) {
+      this.#loop.requestSettle();
+      return;
+    }
+    sequence.settleParking();
+    this.#finish(sequence, sequence.needsFinalState ? sequence.suspendedState : undefined);
+    // Closing may have waited for it alone.
+    this.#loop.wake();
+  }
+
+  #onRoom(sequence: LiveSequence): void {
+    if (!this.#scheduler.suspended.has(sequence)) return;
+    this.#scheduler.resume(sequence);
+    this.#loop.requestSettle();
+    this.#loop.wake();
   }
 
   /** Fails what the fault hit, then opens a fresh runner, however long it takes. Undefined: closed meanwhile. */
@@ -255,7 +273,7 @@ export class Engine {
     // It is broken: that it cannot be closed either is no news.
     await broken.close().catch(() => undefined);
     for (;;) {
-      if (this.#isClosing && this.#scheduler.isIdle) return undefined;
+      if (this.#isClosing && this.#scheduler.isEmpty) return undefined;
       await this.#sleep(backoffMs(this.#numFaults++), this.#cut.signal);
       if (this.#cut.signal.aborted) return undefined;
       try {
@@ -309,11 +327,11 @@ export class Engine {
         { param: "n" },
       );
     }
-    const { numRunning, numWaiting } = this.load;
-    if (numRunning + numWaiting + numRequests <= maxBatch + maxQueue) return;
+    const { numRunning, numWaiting, numSuspended } = this.load;
+    if (numRunning + numWaiting + numSuspended + numRequests <= maxBatch + maxQueue) return;
     throw new DenseMambaError(
       "queue_full",
-      `no room for ${numRequests} more: ${numRunning} of ${maxBatch} slots are in use, ${numWaiting} sequences wait (at most ${maxQueue})`,
+      `no room for ${numRequests} more: ${numRunning} of ${maxBatch} slots are in use, ${numWaiting + numSuspended} sequences wait (at most ${maxQueue})`,
       { retryAfterMs: this.#endRate.estimateMs(numRequests) },
     );
   }

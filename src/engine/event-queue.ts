@@ -1,7 +1,12 @@
 /**
- * The way of events from the engine to one consumer. Pushing never waits: a slow consumer makes the queue grow, by no
- * more than its sequence's `maxTokens`. Knows nothing of sequences.
+ * The way of events from the engine to one consumer. Pushing never waits; a full queue asks whoever pushes to stop until the
+ * consumer has caught up. Knows nothing of sequences.
  */
+
+/** So many unread events make the queue full. One that reads has a few at most: it runs between two steps. */
+export const MAX_UNREAD = 64;
+/** The consumer has caught up: what is left is its own until there is more. */
+const FEW_UNREAD = MAX_UNREAD / 2;
 
 interface Reader<T> {
   readonly resolve: (result: IteratorResult<T, undefined>) => void;
@@ -10,16 +15,27 @@ interface Reader<T> {
 
 export class EventQueue<T> implements AsyncIterableIterator<T, undefined> {
   readonly #onReturn: () => void;
+  readonly #onRoom: () => void;
   readonly #readers: Reader<T>[] = [];
   #events: T[] = [];
   /** Events before this index have been delivered. */
   #next = 0;
   #end: { readonly error?: unknown } | undefined;
   #isAbandoned = false;
+  #isFull = false;
 
-  /** @param onReturn called once, when the consumer stops iterating before the end. */
-  constructor(onReturn: () => void) {
+  /**
+   * @param onReturn called once, when the consumer stops iterating before the end
+   * @param onRoom called when the consumer has caught up with a queue that was full
+   */
+  constructor(onReturn: () => void, onRoom: () => void = () => {}) {
     this.#onReturn = onReturn;
+    this.#onRoom = onRoom;
+  }
+
+  /** From `MAX_UNREAD` events on until few of them are left. */
+  get isFull(): boolean {
+    return this.#isFull;
   }
 
   /** The consumer has gone: what is pushed now reaches nobody. */
@@ -30,8 +46,8 @@ export class EventQueue<T> implements AsyncIterableIterator<T, undefined> {
   push(event: T): void {
     if (this.#isAbandoned) return;
     const reader = this.#readers.shift();
-    if (reader === undefined) this.#events.push(event);
-    else reader.resolve({ done: false, value: event });
+    if (reader !== undefined) reader.resolve({ done: false, value: event });
+    else if (this.#events.push(event) - this.#next >= MAX_UNREAD) this.#isFull = true;
   }
 
   /** No more events. With an error, the consumer gets it once, after the events before it. */
@@ -46,6 +62,10 @@ export class EventQueue<T> implements AsyncIterableIterator<T, undefined> {
       if (this.#next === this.#events.length) {
         this.#events = [];
         this.#next = 0;
+      }
+      if (this.#isFull && this.#events.length - this.#next <= FEW_UNREAD) {
+        this.#isFull = false;
+        this.#onRoom();
       }
       return Promise.resolve({ done: false, value });
     }

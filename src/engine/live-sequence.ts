@@ -33,6 +33,8 @@ export interface LiveSequenceOptions {
   readonly arrivedAtMs: number;
   /** Called when it is to leave at the next step boundary: `ending` has been set (the first one stays), or it is parked. */
   readonly onEnding: (sequence: LiveSequence) => void;
+  /** Called when it need not be suspended any more. */
+  readonly onRoom: (sequence: LiveSequence) => void;
 }
 
 export class LiveSequence implements Sequence, Schedulable {
@@ -43,6 +45,8 @@ export class LiveSequence implements Sequence, Schedulable {
   readonly temperature: number;
   slot = -1;
   scheduledAtMs: number | undefined;
+  /** While it is suspended, and until it has a slot again: what its slot held. */
+  suspendedState: Uint8Array | undefined;
 
   readonly #sampler: Sampler;
   readonly #onEnding: (sequence: LiveSequence) => void;
@@ -71,7 +75,7 @@ export class LiveSequence implements Sequence, Schedulable {
     const { resume, promptIds, sampling } = request;
     this.id = options.id;
     this.request = request;
-    this.events = new EventQueue(this.#abort);
+    this.events = new EventQueue(this.#abort, () => options.onRoom(this));
     this.temperature = graphTemperature(sampling);
     this.#onEnding = options.onEnding;
     this.#arrivedAtMs = options.arrivedAtMs;
@@ -137,6 +141,11 @@ export class LiveSequence implements Sequence, Schedulable {
   /** The state must be handed to `finish`, where there is one. */
   get needsFinalState(): boolean {
     return this.request.capture?.end === true && !this.events.isAbandoned && this.#ending?.reason !== "failed";
+  }
+
+  /** Its reader is behind, and it would only make more to be read: it is to leave its slot until the reader has caught up. */
+  get mustSuspend(): boolean {
+    return this.events.isFull && this.#ending === undefined;
   }
 
   stop(): void {

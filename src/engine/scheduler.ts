@@ -3,10 +3,15 @@
  *
  * A step decodes every decoding sequence by one token and reads some tokens of prompts. Prompts take turns: what one leaves of a
  * step's tokens the next one takes, so a short one is not stuck behind a long one, and short ones are read together.
+ *
+ * A sequence whose reader is behind is suspended: it gives up its slot, and when the reader has caught up it waits for one in
+ * front of all that came later.
  */
 import { type Seated, type SlotMove, SlotTable } from "./slots.ts";
 
 export interface Schedulable extends Seated {
+  /** Ascending as they come. */
+  readonly id: number;
   /** Prompt tokens still to be read. 0: decoding. */
   readonly numUnread: number;
   /** The most prompt tokens it may read in one run. */
@@ -38,7 +43,9 @@ export interface PromptLimits {
 
 export class Scheduler<T extends Schedulable> {
   readonly slots: SlotTable<T>;
+  /** By arrival. */
   readonly #waiting: T[] = [];
+  readonly #suspended = new Set<T>();
   /** Those reading their prompt; the first one's turn is next. */
   readonly #prefilling: T[] = [];
 
@@ -50,8 +57,18 @@ export class Scheduler<T extends Schedulable> {
     return this.#waiting;
   }
 
+  get suspended(): ReadonlySet<T> {
+    return this.#suspended;
+  }
+
+  /** Nobody runs, nor could. */
   get isIdle(): boolean {
     return this.#waiting.length === 0 && this.slots.numUsed === 0;
+  }
+
+  /** Nobody is here at all. */
+  get isEmpty(): boolean {
+    return this.isIdle && this.#suspended.size === 0;
   }
 
   enqueue(sequence: T): void {
@@ -73,10 +90,23 @@ export class Scheduler<T extends Schedulable> {
     return this.slots.promote(sequence);
   }
 
+  /** Takes a decoding sequence out of its slot until `resume`. */
+  suspend(sequence: T): SlotMove[] {
+    this.#suspended.add(sequence);
+    return this.slots.remove(sequence);
+  }
+
+  resume(sequence: T): void {
+    if (!this.#suspended.delete(sequence)) return;
+    const later = this.#waiting.findIndex(({ id }) => id > sequence.id);
+    this.#waiting.splice(later === -1 ? this.#waiting.length : later, 0, sequence);
+  }
+
   /** Takes a sequence out of the queue or out of its slot. */
   remove(sequence: T): SlotMove[] {
     drop(this.#waiting, sequence);
     drop(this.#prefilling, sequence);
+    this.#suspended.delete(sequence);
     return sequence.slot === -1 ? [] : this.slots.remove(sequence);
   }
 

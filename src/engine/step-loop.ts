@@ -21,7 +21,7 @@ export interface StepLoopOptions {
   /** Ends a sequence whose `ending` is set, and gives back the moves that fill its slot. */
   readonly finish: (sequence: LiveSequence, state: Uint8Array | undefined) => SlotMove[];
   readonly onStep: (step: { durationMs: number; numPromptTokens: number; numDecodeTokens: number }) => void;
-  /** Nobody runs or waits. True: leave the loop; false: wait to be woken. */
+  /** Nobody can run. True: leave the loop; false: wait to be woken. */
   readonly onIdle: () => boolean;
 }
 
@@ -106,7 +106,7 @@ export class StepLoop {
     for (; row < numDecoding; row++) {
       const sequence = seated[row]!;
       sequence.afterDecode(output, row, nowMs);
-      if (sequence.needsPromptState || sequence.needsCheckpoint) this.#mustSettle = true;
+      if (sequence.needsPromptState || sequence.needsCheckpoint || sequence.mustSuspend) this.#mustSettle = true;
     }
     for (const { sequence, numTokens } of chunks) {
       row = sequence.afterChunk(numTokens, output, nowMs, row);
@@ -126,6 +126,8 @@ export class StepLoop {
       if (sequence.ending !== undefined) {
         const state = sequence.needsFinalState ? await runner.readSlot(sequence.slot) : undefined;
         await makeMoves(runner, finish(sequence, state));
+      } else if (sequence.mustSuspend) {
+        await this.#suspend(runner, sequence);
       } else if (sequence.canDecode && sequence.slot >= slots.numDecoding) {
         await makeMoves(runner, scheduler.promote(sequence));
       }
@@ -133,12 +135,21 @@ export class StepLoop {
     for (;;) {
       const sequence = scheduler.admit();
       if (sequence === undefined) return;
-      sequence.scheduledAtMs = now();
-      const { resume } = sequence.request;
-      if (resume === undefined) await runner.clearSlot(sequence.slot);
-      else await runner.writeSlot(sequence.slot, resume.state);
+      sequence.scheduledAtMs ??= now();
+      const state = sequence.suspendedState ?? sequence.request.resume?.state;
+      sequence.suspendedState = undefined;
+      if (state === undefined) await runner.clearSlot(sequence.slot);
+      else await runner.writeSlot(sequence.slot, state);
       if (sequence.canDecode) await makeMoves(runner, scheduler.promote(sequence));
     }
+  }
+
+  async #suspend(runner: ModelRunner, sequence: LiveSequence): Promise<void> {
+    const state = await runner.readSlot(sequence.slot);
+    // The reader may have caught up meanwhile, or the sequence may have ended, which settles it anew.
+    if (!sequence.mustSuspend) return;
+    sequence.suspendedState = state;
+    await makeMoves(runner, this.#options.scheduler.suspend(sequence));
   }
 }
 

@@ -2,6 +2,9 @@
 import type { Choice } from "./choice.ts";
 import type { GenerationEvent } from "./events.ts";
 
+/** So many events that nobody has taken are enough: then the choices' own queues fill, and the engine suspends them. */
+const MAX_UNTAKEN = 64;
+
 /** Ends when all have ended. The first failure fails the whole; the caller aborts the others then. */
 export function mergeChoices(choices: readonly Choice[]): AsyncIterable<GenerationEvent> {
   // Nearly every request has one choice: no queue, no second promise per token.
@@ -22,12 +25,15 @@ async function* several(choices: readonly Choice[]): AsyncGenerator<GenerationEv
   let numOpen = choices.length;
   let failure: { readonly error: unknown } | undefined;
   let wake: () => void = () => {};
+  /** Pumps that wait until what there is has been taken. */
+  const held: (() => void)[] = [];
 
   const pump = async (choice: Choice): Promise<void> => {
     try {
       for await (const event of choice.events) {
         choice.accept(event, out);
         wake();
+        if (out.length >= MAX_UNTAKEN) await new Promise<void>((resolve) => held.push(resolve));
       }
     } catch (error) {
       failure ??= { error };
@@ -42,6 +48,7 @@ async function* several(choices: readonly Choice[]): AsyncGenerator<GenerationEv
     const ready = out;
     out = [];
     yield* ready;
+    for (const resume of held.splice(0)) resume();
     if (failure) throw failure.error;
     if (out.length > 0) continue;
     if (numOpen === 0) return;

@@ -39,6 +39,7 @@ export function createInstruments(registry: Registry) {
     // The engine now.
     numRunning: gauge("num_requests_running", "Sequences in a slot."),
     numWaiting: gauge("num_requests_waiting", "Sequences in the queue."),
+    numSuspended: gauge("num_requests_suspended", "Sequences out of their slots until their readers have caught up."),
     slotsInUse: gauge("slots_in_use", "Slots of the runtime that hold a sequence's state."),
     slotsTotal: gauge("slots_total", "Slots of the runtime."),
     queueCapacity: gauge("queue_capacity", "Sequences that may wait; more are refused."),

@@ -26,6 +26,7 @@ export interface MetricsSources {
   readonly load: () => {
     readonly numRunning: number;
     readonly numWaiting: number;
+    readonly numSuspended: number;
     readonly slotsInUse: number;
     readonly maxBatch: number;
     readonly maxQueue: number;
@@ -163,6 +164,7 @@ export class Metrics implements EngineObserver, Pick<StoreObserver, "onDamage"> 
     const load = sources.load();
     instruments.numRunning.set(load.numRunning);
     instruments.numWaiting.set(load.numWaiting);
+    instruments.numSuspended.set(load.numSuspended);
     instruments.slotsInUse.set(load.slotsInUse);
     instruments.slotsTotal.set(load.maxBatch);
     instruments.queueCapacity.set(load.maxQueue);

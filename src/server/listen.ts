@@ -22,6 +22,8 @@ const CLOSE_GRACE_MS = 1000;
 
 export interface Listener {
   readonly port: number;
+  /** Of the listening socket, where the system has such. */
+  readonly descriptor: number | undefined;
   /**
    * Refuses what comes from now on, waits for what is running, and after `deadlineMs` ends what is left. The port is open
    * as long as something runs, so that whoever asks is told.
@@ -119,6 +121,7 @@ export async function listen(args: {
   };
   return {
     port: (server.address() as AddressInfo).port,
+    descriptor: (server as { _handle?: { fd?: number } | null })._handle?.fd,
     close: (deadlineMs) => {
       closing ??= close(deadlineMs);
       return closing;

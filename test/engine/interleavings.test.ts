@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import type { ResumePoint, SequenceRequest } from "../../src/engine/sequence.ts";
+import type { ResumePoint, Sequence, SequenceRequest } from "../../src/engine/sequence.ts";
 import { GREEDY } from "../../src/sampling/params.ts";
 import {
   bytesOf,
@@ -30,12 +30,14 @@ interface Plan {
   readonly numUnread: number;
   readonly capture: { readonly prompt: boolean; readonly end: boolean };
   readonly checkpoints: readonly number[];
+  /** Turns of the event loop between two of its reader's events. */
+  readonly readerTurns: number;
 }
 
 const turns = fc.nat(6);
 const plan: fc.Arbitrary<Plan> = fc.record({
   numPrompt: fc.integer({ min: 1, max: 20 }),
-  maxTokens: fc.nat(15),
+  maxTokens: fc.oneof({ weight: 3, arbitrary: fc.nat(15) }, { weight: 1, arbitrary: fc.constantFrom(100, 150) }),
   first: fc.nat(28),
   temperature: fc.constantFrom(0, 0.5, 1.5),
   isPenalised: fc.boolean(),
@@ -44,6 +46,7 @@ const plan: fc.Arbitrary<Plan> = fc.record({
   numUnread: fc.nat(3),
   capture: fc.record({ prompt: fc.boolean(), end: fc.boolean() }),
   checkpoints: fc.uniqueArray(fc.nat(25), { maxLength: 3 }),
+  readerTurns: fc.constantFrom(0, 0, 5, 20),
 });
 const action: fc.Arbitrary<Action> = fc.oneof(
   {
@@ -88,6 +91,18 @@ function makeRequest(plan: Plan, signal: AbortSignal): SequenceRequest {
   });
 }
 
+/** Read by somebody who takes so many turns for each event. */
+function slowly(sequence: Sequence, turns: number): Sequence {
+  if (turns === 0) return sequence;
+  const events = async function* () {
+    for await (const event of sequence.events) {
+      for (let turn = 0; turn < turns; turn++) await new Promise((resolve) => setImmediate(resolve));
+      yield event;
+    }
+  };
+  return { ...sequence, events: events() };
+}
+
 function expectConsistent(point: ResumePoint | undefined): void {
   if (point === undefined) return;
   expect(point.position).toBeLessThanOrEqual(point.tokenIds.length);
@@ -126,7 +141,7 @@ async function play(actions: readonly Action[], options: HarnessOptions): Promis
           abort: aborts[i]!,
           stop: () => sequence.stop(),
           leave: () => void events.return?.(),
-          outcome: gather(sequence),
+          outcome: gather(slowly(sequence, action.plans[i]!.readerTurns)),
           hasLeft: false,
         });
       });
@@ -169,7 +184,7 @@ async function play(actions: readonly Action[], options: HarnessOptions): Promis
   await engine.close({ deadlineMs: 60_000 });
   engine.checkIntegrity();
   expect(harness.ends).toHaveLength(clients.length + numContinued);
-  expect(engine.load).toMatchObject({ numRunning: 0, numWaiting: 0, slotsInUse: 0 });
+  expect(engine.load).toMatchObject({ numRunning: 0, numWaiting: 0, numSuspended: 0, slotsInUse: 0 });
   expect(harness.runners.flatMap(({ breaches }) => breaches)).toEqual([]);
   // A fault while closing, with nobody left, is not worth a fresh runner.
   expect([numFaults, numFaults + 1]).toContain(harness.runners.length);

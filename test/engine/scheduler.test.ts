@@ -5,8 +5,10 @@ import { type SlotMove, SlotTable } from "../../src/engine/slots.ts";
 
 const LIMITS = { maxTokens: 8, maxPrompts: Number.POSITIVE_INFINITY, maxScored: 5 };
 
+let lastId = 0;
+
 function waiting(name: string, numUnread: number, maxChunk = Number.POSITIVE_INFINITY, isScored = false) {
-  return { name, slot: -1, numUnread, maxChunk, isScored };
+  return { name, id: lastId++, slot: -1, numUnread, maxChunk, isScored };
 }
 
 type Waiting = ReturnType<typeof waiting>;

@@ -6,8 +6,10 @@ import path from "node:path";
 import { ensureArtifact } from "../../src/compiler/artifact-cache.ts";
 import { Engine, type EngineLimits } from "../../src/engine/engine.ts";
 import { Generator } from "../../src/generation/generator.ts";
+import { limitSendBuffer } from "../../src/runtime/native/send-buffer.ts";
 import type { ModelRunner, RunnerOptions } from "../../src/runtime/runner.ts";
 import { createApp } from "../../src/server/app.ts";
+import type { ServerOptions } from "../../src/server/deps.ts";
 import { listen } from "../../src/server/listen.ts";
 import { Responses } from "../../src/server/responses/responses.ts";
 import { MemoryStore } from "../../src/session/memory-store.ts";
@@ -20,6 +22,8 @@ export const DEFAULT_MODEL_DIR = path.join(import.meta.dirname, "../../models/de
 /** Servers that share a store must not give out the same id. */
 const newId = () => randomUUID().replaceAll("-", "");
 
+/** As `serve` has it. */
+const SEND_BUFFER_BYTES = 128 * 1024;
 const STORE_BYTES = 64 * 1024 * 1024;
 
 export interface RealServer {
@@ -30,7 +34,15 @@ export interface RealServer {
   readonly unstored: StateStore;
   readonly url: string;
   readonly port: number;
+  /** Tokens that the engine has made so far, but for the first one of each sequence. */
+  readonly numDecoded: number;
   close(): Promise<void>;
+}
+
+export interface RealServerOptions {
+  /** By default 2000. */
+  readonly maxOutputTokens?: number;
+  readonly options?: Partial<ServerOptions>;
 }
 
 /**
@@ -41,19 +53,21 @@ export async function startRealServer(
   openRunner: (options: RunnerOptions) => Promise<ModelRunner>,
   limits: EngineLimits,
   store: StateStore = new MemoryStore({ maxBytes: STORE_BYTES }),
+  { maxOutputTokens = 2000, options = {} }: RealServerOptions = {},
 ): Promise<RealServer> {
+  let numDecoded = 0;
   const cacheDir = await mkdtemp(path.join(tmpdir(), "densemamba-server-"));
   const { dir, manifest } = await ensureArtifact({ modelDir: DEFAULT_MODEL_DIR, precision: "f32", cacheDir });
   const runnerOptions = { artifactDir: dir, numSlots: limits.maxBatch, numThreads: 1, device: "cpu" } as const;
   const engine = new Engine({
     openRunner: () => openRunner(runnerOptions),
     limits,
-    observer: { onStep() {}, onSequenceEnd() {}, onStatus() {} },
+    observer: { onStep: ({ numDecodeTokens }) => (numDecoded += numDecodeTokens), onSequenceEnd() {}, onStatus() {} },
     now: () => performance.now(),
     random: Math.random,
   });
   await engine.start();
-  const { deps } = createTestServer();
+  const { deps } = createTestServer(options);
   const unstored = new MemoryStore({ maxBytes: STORE_BYTES });
   const generator = new Generator({
     engine,
@@ -61,7 +75,7 @@ export async function startRealServer(
     manifest,
     store,
     unstored,
-    limits: { maxPromptTokens: 2000, maxOutputTokens: 2000 },
+    limits: { maxPromptTokens: 2000, maxOutputTokens },
     newId,
     nowMs: Date.now,
   });
@@ -69,12 +83,16 @@ export async function startRealServer(
   const responses = new Responses(realDeps);
   const app = createApp(realDeps, responses);
   const listener = await listen({ app, deps: realDeps, responses, host: "127.0.0.1", port: 0 });
+  limitSendBuffer(listener.descriptor!, SEND_BUFFER_BYTES);
   return {
     engine,
     responses,
     store,
     unstored,
     port: listener.port,
+    get numDecoded() {
+      return numDecoded;
+    },
     url: `http://127.0.0.1:${listener.port}`,
     async close() {
       await listener.close(0);

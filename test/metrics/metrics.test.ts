@@ -66,7 +66,7 @@ describe("a scrape", () => {
 
   it("reads slots and kept states when it happens", async () => {
     const { metrics } = setUp();
-    const load = { numRunning: 1, numWaiting: 2, slotsInUse: 3, maxBatch: 4, maxQueue: 5 };
+    const load = { numRunning: 1, numWaiting: 2, numSuspended: 6, slotsInUse: 3, maxBatch: 4, maxQueue: 5 };
     const disk = { name: "disk" as const, isAvailable: true, numFailures: 1 };
     const store = { numSnapshots: 6, bytes: 7, maxBytes: 8, numEvicted: 9 };
     const tiers = [

@@ -59,6 +59,8 @@ export class Generator {
   readonly #sleep: (ms: number, signal: AbortSignal) => Promise<void>;
   readonly #running = new Set<RunningRequest>();
   readonly #promptsInFlight = new PromptsInFlight();
+  /** Aborted as the server begins to shut down: what is not admitted by then never is. */
+  readonly #stopping = new AbortController();
 
   constructor(deps: GeneratorDeps) {
     const {
@@ -146,6 +148,7 @@ export class Generator {
    * is read in their place, so that one who reads nothing cannot keep a session from being kept.
    */
   async drain({ graceMs }: { readonly graceMs: number }): Promise<void> {
+    this.#stopping.abort();
     const running = [...this.#running];
     const patience = new AbortController();
     const isOver = this.#sleep(graceMs, patience.signal);
@@ -168,7 +171,7 @@ export class Generator {
     });
   }
 
-  #prepare(
+  async #prepare(
     request: GenerationRequest,
     derived: { readonly lease: Lease; readonly reuse: PrefixReuse | undefined; readonly signal: AbortSignal },
   ): Promise<PreparedPrompt[]> {
@@ -178,13 +181,18 @@ export class Generator {
       renderer: this.#renderer,
       vocabSize: this.#manifest.sizes.vocabSize,
       maxPromptTokens: this.#limits.maxPromptTokens,
+      signal: AbortSignal.any([signal, this.#stopping.signal]),
     };
-    return Promise.all(
-      request.prompts.map(async (given) => {
-        const prompt = await preparePrompt(context, given, request, lease.head);
-        return reuse === undefined ? prompt : reuse.resume(prompt, signal);
-      }),
-    );
+    const prompts = request.prompts.map(async (given) => {
+      const prompt = await preparePrompt(context, given, request, lease.head);
+      return reuse === undefined ? prompt : reuse.resume(prompt, signal);
+    });
+    try {
+      return await Promise.all(prompts);
+    } catch (error) {
+      const isCutShort = this.#stopping.signal.aborted && !signal.aborted;
+      throw isCutShort ? new DenseMambaError("shutting_down", "the server is shutting down", { cause: error }) : error;
+    }
   }
 
   async #admit(

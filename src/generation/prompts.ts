@@ -5,7 +5,7 @@
 import type { Checkpoints, ResumePoint } from "../engine/sequence.ts";
 import { DenseMambaError } from "../errors.ts";
 import type { ChatRenderer } from "../tokenizer/chat-template.ts";
-import { CONTEXT_TOKENS, type Tokenizer } from "../tokenizer/tokenizer.ts";
+import { CONTEXT_TOKENS, type EncodeLimits, type Tokenizer } from "../tokenizer/tokenizer.ts";
 import { type ChatPrompt, ChatText, renderChat } from "./chat-text.ts";
 import { type ConversationSoFar, type Head, newMessages } from "./conversation.ts";
 import type { ChatMessage, GenerationRequest, Prompt } from "./events.ts";
@@ -41,6 +41,8 @@ export interface PromptContext {
   readonly vocabSize: number;
   /** Of the tokens to read; what a kept state has read does not count. */
   readonly maxPromptTokens: number;
+  /** Aborts encoding. */
+  readonly signal: AbortSignal;
 }
 
 type PromptOptions = Pick<GenerationRequest, "addSpecialTokens" | "truncatePromptTokens" | "sampling">;
@@ -68,9 +70,11 @@ async function prepareText(
   options: PromptOptions,
   head: Head | undefined,
 ): Promise<PreparedPrompt> {
+  const limits = encodeLimits(context, options);
+  const { addSpecialTokens } = options;
   const ids = head
-    ? ((await context.tokenizer.encodeContinuation(text)) ?? (await encode(context, text, false)))
-    : await encode(context, text, options.addSpecialTokens);
+    ? await encodeBehind(context.tokenizer, text, limits)
+    : await context.tokenizer.encode(text, { ...limits, addSpecialTokens });
   return assemble(head, ids, { context, options, param: "prompt", text, conversation: { type: "completion" } });
 }
 
@@ -97,11 +101,12 @@ async function prepareChat(
   const { continueFinalMessage: continuesFinalMessage } = prompt;
   const soFar = { type: "chat", numPreambleTokens, messages, continuesFinalMessage, ...(await chat.soFar()) } as const;
   const stopStrings = context.renderer.stopStrings(prompt.template);
+  const limits = encodeLimits(context, options);
   const details = { context, options, param: "messages", stopStrings, conversation: { ...soFar, passages: [] } };
 
   const rest = head && (await chat.behind(head.conversation));
   if (head !== undefined && rest !== undefined) {
-    const ids = await context.tokenizer.encodeContinuation(rest);
+    const ids = await context.tokenizer.encodeContinuation(rest, limits);
     if (ids !== undefined && (ids.length > 0 || hasUnreadToken(head))) {
       return assemble(head, ids, { ...details, text: rest, conversation: { ...soFar, passages } });
     }
@@ -109,12 +114,12 @@ async function prepareChat(
   // Nothing is kept, or the template shows the past otherwise than the state has read it: correct, though slow.
   const full = await chat.whole();
   if (head === undefined || numPreambleTokens === 0) {
-    const ids = await encode(context, full, false);
+    const ids = await context.tokenizer.encode(full, { ...limits, addSpecialTokens: false });
     const findJunction = () => instructionsEnd(context, prompt, messages, ids);
     return { ...assemble(undefined, ids, { ...details, text: full }), findJunction };
   }
   const preamble = head.snapshot.tokenIds.slice(0, numPreambleTokens);
-  const ids = (await context.tokenizer.encodeContinuation(full)) ?? (await encode(context, full, false));
+  const ids = await encodeBehind(context.tokenizer, full, limits);
   const prepared = assemble(undefined, preamble.concat(ids), details);
   const numCut = preamble.length + ids.length - prepared.numTokens;
   const conversation = { ...details.conversation, numPreambleTokens: Math.max(0, numPreambleTokens - numCut) };
@@ -140,7 +145,8 @@ async function instructionsEnd(
       ...messages.slice(0, first),
       { ...messages[first]!, content },
     ]);
-    const others = await encode(context, text, false);
+    const { signal, tokenizer } = context;
+    const others = await tokenizer.encode(text, { addSpecialTokens: false, maxTokens: ids.length, signal });
     const parting = ids.findIndex((id, i) => id !== others[i]);
     return parting === -1 ? 0 : parting;
   } catch {
@@ -198,8 +204,19 @@ function hasUnreadToken({ snapshot }: Head): boolean {
   return snapshot.position < snapshot.tokenIds.length;
 }
 
-function encode({ tokenizer }: PromptContext, text: string, addSpecialTokens: boolean): Promise<number[]> {
-  return tokenizer.encode(text, { addSpecialTokens });
+async function encodeBehind(tokenizer: Tokenizer, text: string, limits: EncodeLimits): Promise<number[]> {
+  return (
+    (await tokenizer.encodeContinuation(text, limits)) ??
+    (await tokenizer.encode(text, { ...limits, addSpecialTokens: false }))
+  );
+}
+
+/** What is cut from its beginning must be encoded to its end. */
+function encodeLimits(
+  { maxPromptTokens, signal }: PromptContext,
+  { truncatePromptTokens }: Pick<PromptOptions, "truncatePromptTokens">,
+): EncodeLimits {
+  return { signal, ...(truncatePromptTokens === undefined && { maxTokens: maxPromptTokens }) };
 }
 
 function withinLimits(
@@ -209,10 +226,18 @@ function withinLimits(
   param: string,
 ): readonly number[] {
   const bounded = truncatePromptTokens === undefined ? ids : ids.slice(-truncatePromptTokens);
-  if (bounded.length <= maxPromptTokens) return bounded;
-  throw new DenseMambaError(
+  if (bounded.length > maxPromptTokens) throw promptTooLong(param, bounded.length, maxPromptTokens);
+  return bounded;
+}
+
+/**
+ * In the words by which clients tell that a prompt is too long.
+ * @param numTokens of the prompt, or of its beginning: a text is not encoded further than it may go
+ */
+export function promptTooLong(param: string, numTokens: number, maxPromptTokens: number): DenseMambaError {
+  return new DenseMambaError(
     "prompt_too_long",
-    `${param} has ${bounded.length} tokens to read; at most ${maxPromptTokens} are allowed`,
+    `This model's maximum context length is ${maxPromptTokens} tokens. However, ${param} has at least ${numTokens} tokens to read.`,
     { param },
   );
 }

@@ -1,63 +1,75 @@
 /**
- * Text → ids by one of two libraries with the same results: the native one works off the event loop; the JavaScript one,
- * for platforms without a prebuilt binary, does not. Neither adds special tokens here.
+ * Text → ids by one of two libraries, in processes of their own: short texts do not wait behind long ones, and what a
+ * library does to its process it does not do to ours.
  */
-import { createRequire } from "node:module";
-import { Tokenizer as ScriptTokenizer } from "@huggingface/tokenizers";
+import { availableParallelism } from "node:os";
 import { DenseMambaError } from "../errors.ts";
+import { EncoderPool } from "./encoder-pool.ts";
+import { EncoderProcess, type EncoderSource, type EncodingLibrary } from "./encoder-process.ts";
 import type { TokenizerFiles } from "./files.ts";
+import { checkScriptSupport } from "./script-support.ts";
 
-export interface Encoder {
-  readonly library: "native" | "script";
-  encode(text: string): Promise<number[]>;
+export type LibraryChoice = EncoderSource["library"];
+
+/** Encodes it in some hundred milliseconds; a longer text goes to the processes for long ones. */
+const MAX_SHORT_LENGTH = 64 * 1024;
+/** A process costs some 60 MiB. */
+const CORES_PER_PROCESS = 4;
+const TIMEOUT_MS = 30_000;
+const IDLE_MS = 30_000;
+
+export class Encoder {
+  readonly library: EncodingLibrary;
+  readonly #short: EncoderPool;
+  readonly #long: EncoderPool;
+
+  private constructor(library: EncodingLibrary, pools: { readonly short: EncoderPool; readonly long: EncoderPool }) {
+    this.library = library;
+    this.#short = pools.short;
+    this.#long = pools.long;
+  }
+
+  /** @throws `invalid_checkpoint` if the library refuses the file, does not survive it, or would read it otherwise. */
+  static async open(files: TokenizerFiles, library: LibraryChoice): Promise<Encoder> {
+    const { path, text } = files;
+    const first = await EncoderProcess.start({ path, text, library });
+    const maxProcesses = Math.max(1, Math.floor(availableParallelism() / CORES_PER_PROCESS));
+    const start = () => EncoderProcess.start({ path, text, library: first.library });
+    const short = new EncoderPool({ start, first, maxProcesses, timeoutMs: TIMEOUT_MS });
+    try {
+      if (first.library === "script") checkScriptSupport(files);
+      await tryOut(short, files);
+    } catch (error) {
+      short.close();
+      throw error;
+    }
+    const long = new EncoderPool({ start, maxProcesses, timeoutMs: TIMEOUT_MS, idleMs: IDLE_MS });
+    return new Encoder(first.library, { short, long });
+  }
+
+  /** @param textLength of the text that `part` is of: it decides who waits for whom */
+  encode(part: string, { textLength, signal }: { readonly textLength: number; readonly signal?: AbortSignal }) {
+    const pool = textLength > MAX_SHORT_LENGTH ? this.#long : this.#short;
+    return pool.encode(part, signal);
+  }
 }
 
-/** `auto`: the native library where it loads, the JavaScript one elsewhere. */
-export type EncodingLibrary = "auto" | Encoder["library"];
-
-type NativeLibrary = typeof import("tokenizers");
-
-/** @throws `invalid_checkpoint` if the library refuses the file. */
-export function openEncoder(files: TokenizerFiles, library: EncodingLibrary): Encoder {
-  const native = library === "script" ? undefined : loadNative(library === "native");
-  try {
-    return native ? openNative(native, files) : openScript(files);
-  } catch (error) {
-    throw new DenseMambaError("invalid_checkpoint", `${files.path} is refused: ${(error as Error).message}`, {
-      cause: error,
+/**
+ * Much that a library does not survive shows at its first text. Expressions that backtrack without end show at long runs
+ * of what they speak of.
+ */
+async function tryOut(pool: EncoderPool, { json }: TokenizerFiles): Promise<void> {
+  const spoken = new Set(` \n\taA1é.${JSON.stringify([json.normalizer, json.pre_tokenizer]).slice(0, 4096)}`);
+  const runs = Array.from(spoken, (character) => `${character.repeat(40)}\u0001`).join("");
+  for (const text of ["", "a", "Hello, world 123\n", runs]) {
+    await pool.encode(text).catch((error: unknown) => {
+      // A tokenizer without an unknown token has no ids for some texts.
+      if (error instanceof DenseMambaError && error.code === "invalid_value") return;
+      throw error instanceof DenseMambaError
+        ? new DenseMambaError("invalid_checkpoint", `${error.message}, encoding ${JSON.stringify(text.slice(0, 20))}`, {
+            cause: error,
+          })
+        : error;
     });
   }
-}
-
-/** Required at run time, because on a platform without a prebuilt binary loading throws. */
-function loadNative(isRequired: boolean): NativeLibrary | undefined {
-  try {
-    return createRequire(import.meta.url)("tokenizers") as NativeLibrary;
-  } catch (error) {
-    if (isRequired) throw error;
-    return undefined;
-  }
-}
-
-function openNative(library: NativeLibrary, files: TokenizerFiles): Encoder {
-  const tokenizer = library.Tokenizer.fromString(files.text);
-  // Some files still carry the settings of the training run; they would cut or pad prompts silently.
-  tokenizer.disableTruncation();
-  tokenizer.disablePadding();
-  return {
-    library: "native",
-    async encode(text) {
-      const encoding = await tokenizer.encode(text, null, { addSpecialTokens: false });
-      return encoding.getIds();
-    },
-  };
-}
-
-function openScript(files: TokenizerFiles): Encoder {
-  const tokenizer = new ScriptTokenizer(files.json, {});
-  return {
-    library: "script",
-    // NOTE: blocks the event loop, about 10 µs a character.
-    encode: async (text) => tokenizer.encode(text, { add_special_tokens: false }).ids,
-  };
 }

@@ -21,6 +21,8 @@ const tokenizerJson = z.looseObject({
     .array(z.looseObject({ id: tokenId, content: z.string(), special: z.boolean().optional() }))
     .nullish()
     .transform((tokens) => tokens ?? []),
+  normalizer: component.nullish(),
+  pre_tokenizer: component.nullish(),
   post_processor: component.nullish(),
   decoder: component.nullish(),
   model: z.looseObject({

@@ -1,5 +1,5 @@
 /** Opens the tokenizer that lies beside a checkpoint. */
-import type { EncodingLibrary } from "./encoder.ts";
+import type { LibraryChoice } from "./encoder.ts";
 import { readTokenizerFiles } from "./files.ts";
 import { ModelTokenizer } from "./model-tokenizer.ts";
 
@@ -9,8 +9,8 @@ import { ModelTokenizer } from "./model-tokenizer.ts";
  */
 export async function loadTokenizer(
   modelDir: string,
-  { library = "auto" }: { readonly library?: EncodingLibrary } = {},
+  { library = "auto" }: { readonly library?: LibraryChoice } = {},
 ): Promise<ModelTokenizer | undefined> {
   const files = await readTokenizerFiles(modelDir);
-  return files && new ModelTokenizer(files, library);
+  return files && ModelTokenizer.open(files, library);
 }

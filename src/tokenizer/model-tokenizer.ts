@@ -1,11 +1,21 @@
 /** A checkpoint's tokenizer: encoding by a library, decoding by our own table. Immutable; shared by all requests. */
 import { type Affixes, parseAffixes } from "./affixes.ts";
-import { ContinuationEncoder } from "./continuation.ts";
-import { type Encoder, type EncodingLibrary, openEncoder } from "./encoder.ts";
+import { Encoder, type LibraryChoice } from "./encoder.ts";
+import type { EncodingLibrary } from "./encoder-process.ts";
 import { SPECIAL_ROLES, type TokenizerFiles } from "./files.ts";
 import { IncrementalDecoder } from "./incremental-decoder.ts";
 import { Pieces } from "./pieces.ts";
-import type { TextStream, Tokenizer } from "./tokenizer.ts";
+import { PiecewiseEncoder } from "./piecewise-encoder.ts";
+import { findTextCuts } from "./text-cuts.ts";
+import type { EncodeLimits, EncodeOptions, TextStream, Tokenizer } from "./tokenizer.ts";
+
+interface Parts {
+  readonly pieces: Pieces;
+  readonly affixes: Affixes;
+  readonly roleIds: ReadonlyMap<string, number>;
+  readonly encoder: PiecewiseEncoder;
+  readonly library: EncodingLibrary;
+}
 
 const NOTHING: ReadonlySet<number> = new Set();
 
@@ -17,48 +27,52 @@ export class ModelTokenizer implements Tokenizer {
   readonly endTokenIds: ReadonlySet<number>;
   readonly chatTemplate: string | undefined;
   readonly specialTokens: Readonly<Record<string, string>>;
-  readonly #encoder: Encoder;
-  readonly #continuation: ContinuationEncoder;
+  /** Which library encodes: `native`, or `script` where there is no prebuilt binary. */
+  readonly library: EncodingLibrary;
+  readonly #encoder: PiecewiseEncoder;
   readonly #pieces: Pieces;
   readonly #affixes: Affixes;
 
-  /** @throws `invalid_checkpoint` */
-  constructor(files: TokenizerFiles, library: EncodingLibrary) {
-    this.#pieces = new Pieces(files.json);
+  private constructor(files: TokenizerFiles, { pieces, affixes, roleIds, encoder, library }: Parts) {
+    this.library = library;
+    this.#encoder = encoder;
+    this.#pieces = pieces;
+    this.#affixes = affixes;
     this.specialTokens = files.specialTokens;
     this.chatTemplate = files.chatTemplate;
-
-    const idsOfRoles = findIds(this.#pieces, files.specialTokens);
-    this.bosTokenId = idsOfRoles.get("bos_token");
-    this.eosTokenId = idsOfRoles.get("eos_token");
-    this.#affixes = parseAffixes(files, { bos: this.bosTokenId, eos: this.eosTokenId });
-    this.addsBos = this.bosTokenId !== undefined && this.#affixes.prefix.includes(this.bosTokenId);
+    this.bosTokenId = roleIds.get("bos_token");
+    this.eosTokenId = roleIds.get("eos_token");
+    this.addsBos = this.bosTokenId !== undefined && affixes.prefix.includes(this.bosTokenId);
     const added = files.json.added_tokens.filter((token) => token.special === true).map((token) => token.id);
-    this.specialIds = new Set([...added, ...idsOfRoles.values()]);
+    this.specialIds = new Set([...added, ...roleIds.values()]);
     this.endTokenIds = new Set([...(this.eosTokenId === undefined ? [] : [this.eosTokenId]), ...files.endTokenIds]);
-    // Last: of what is wrong with a file, what we see ourselves is said more clearly.
-    this.#encoder = openEncoder(files, library);
-    this.#continuation = new ContinuationEncoder(this.#encoder, this.#pieces);
   }
 
-  /** Which library encodes: `native`, or `script` where there is no prebuilt binary. */
-  get library(): Encoder["library"] {
-    return this.#encoder.library;
+  /** @throws `invalid_checkpoint` */
+  static async open(files: TokenizerFiles, choice: LibraryChoice): Promise<ModelTokenizer> {
+    const pieces = new Pieces(files.json);
+    const roleIds = findIds(pieces, files.specialTokens);
+    const affixes = parseAffixes(files, { bos: roleIds.get("bos_token"), eos: roleIds.get("eos_token") });
+    const cuts = findTextCuts(files.json);
+    // Last: of what is wrong with a file, what we see ourselves is said more clearly.
+    const library = await Encoder.open(files, choice);
+    const encoder = new PiecewiseEncoder(library, pieces, cuts);
+    return new ModelTokenizer(files, { pieces, affixes, roleIds, encoder, library: library.library });
   }
 
   get vocabSize(): number {
     return this.#pieces.size;
   }
 
-  async encode(text: string, { addSpecialTokens }: { readonly addSpecialTokens: boolean }): Promise<number[]> {
-    const ids = await this.#encoder.encode(text);
+  async encode(text: string, { addSpecialTokens, ...limits }: EncodeOptions): Promise<number[]> {
+    const ids = await this.#encoder.encode(text, limits);
     const { prefix, suffix } = this.#affixes;
     if (!addSpecialTokens || prefix.length + suffix.length === 0) return ids;
     return prefix.concat(ids, suffix);
   }
 
-  encodeContinuation(text: string): Promise<number[] | undefined> {
-    return this.#continuation.encode(text);
+  encodeContinuation(text: string, limits?: EncodeLimits): Promise<number[] | undefined> {
+    return this.#encoder.encodeContinuation(text, limits);
   }
 
   decode(ids: readonly number[], options: { readonly skipSpecialTokens: boolean }): string {

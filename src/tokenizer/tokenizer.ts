@@ -1,4 +1,4 @@
-/** Tokens ↔ text. Encoding is off the event loop where the native library is present; decoding is synchronous and small. */
+/** Tokens ↔ text. Encoding happens in processes of its own; decoding is synchronous and small. */
 export interface Tokenizer {
   /** Ids that text can produce: max id + 1. The model's vocabulary may be padded beyond it. */
   readonly vocabSize: number;
@@ -13,12 +13,16 @@ export interface Tokenizer {
   readonly chatTemplate: string | undefined;
   /** The texts of the special tokens by role: bos_token, eos_token, pad_token, unk_token. */
   readonly specialTokens: Readonly<Record<string, string>>;
-  encode(text: string, options: { readonly addSpecialTokens: boolean }): Promise<number[]>;
+  /**
+   * @throws `aborted`; `invalid_value` for a text that the tokenizer has no ids for, or that is too long to be encoded at
+   * once and cannot be cut
+   */
+  encode(text: string, options: EncodeOptions): Promise<number[]>;
   /**
    * Encodes text that goes on from earlier text: no special tokens, and no space of the tokenizer's own in front.
-   * Undefined where this tokenizer cannot; encode the whole text then.
+   * Undefined where this tokenizer cannot; encode the whole text then. @throws as `encode`
    */
-  encodeContinuation(text: string): Promise<number[] | undefined>;
+  encodeContinuation(text: string, limits?: EncodeLimits): Promise<number[] | undefined>;
   /** Broken UTF-8 shows as U+FFFD. Ids without a token decode to nothing. */
   decode(ids: readonly number[], options: { readonly skipSpecialTokens: boolean }): string;
   /**
@@ -32,6 +36,16 @@ export interface Tokenizer {
   tokenText(id: number): string;
   /** Its bytes: a token may be part of a character. */
   tokenBytes(id: number): Uint8Array;
+}
+
+export interface EncodeLimits {
+  /** Encoding stops soon after there are more: what is returned is a beginning then, and too long. */
+  readonly maxTokens?: number;
+  readonly signal?: AbortSignal;
+}
+
+export interface EncodeOptions extends EncodeLimits {
+  readonly addSpecialTokens: boolean;
 }
 
 /** Enough `contextIds`, by far: decoding asks for the last character, and whether there is any text. */

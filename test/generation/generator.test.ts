@@ -385,7 +385,7 @@ describe("what is refused", () => {
     const prompts = [tokens(10, 11, 12, 13)];
     await expect(fold(generator.generate(request({ prompts })))).rejects.toMatchObject({
       code: "prompt_too_long",
-      message: "prompt has 4 tokens to read; at most 3 are allowed",
+      message: "This model's maximum context length is 3 tokens. However, prompt has at least 4 tokens to read.",
     });
     const { accepted } = await fold(generator.generate(request({ prompts, truncatePromptTokens: 2 })));
     expect(accepted.prompts[0]!.tokenIds).toEqual([12, 13]);

@@ -2,6 +2,7 @@
  * A generator without a model, for tests of the server: every prompt is answered with the same scripted tokens. Prompts are
  * tokenised by UTF-8 bytes; the reply's tokens have ids from FIRST_REPLY_ID on.
  */
+import { StringDecoder } from "node:string_decoder";
 import { setImmediate as tick } from "node:timers/promises";
 import { DenseMambaError } from "../../src/errors.ts";
 import type { SessionInfo } from "../../src/generation/conversations.ts";
@@ -123,7 +124,8 @@ export class FakeGenerator implements TextGenerator {
 
   #promptEvent(index: number, tokenIds: readonly number[], request: GenerationRequest): GenerationEvent {
     const k = request.numPromptLogprobs;
-    const text = this.tokenizer.decode(tokenIds, { skipSpecialTokens: request.skipSpecialTokens });
+    const stream = this.tokenizer.stream({ skipSpecialTokens: request.skipSpecialTokens });
+    const text = tokenIds.map((id) => stream.push(id)).join("") + stream.flush();
     const logprobs = tokenIds.map((id, position) => (position === 0 ? null : this.#detail(id, k ?? 0)));
     return { type: "prompt", index, text, tokenIds, ...(k === undefined ? {} : { logprobs }) };
   }
@@ -302,10 +304,7 @@ function noResponse(id: string): DenseMambaError {
 
 function fakeTokenizer(replyText: (id: number) => string | undefined): FakeTokenizer {
   const bytesOf = (id: number) => (id < 256 ? Uint8Array.of(id) : new TextEncoder().encode(replyText(id) ?? ""));
-  const decode = (ids: readonly number[], skipSpecial: boolean) => {
-    const kept = skipSpecial ? ids.filter((id) => id !== EOS_ID) : ids;
-    return Buffer.concat(kept.map(bytesOf)).toString("utf8");
-  };
+  const textOf = (id: number) => Buffer.from(bytesOf(id)).toString("utf8");
   return {
     vocabSize: FAKE_VOCAB_SIZE,
     chatTemplate: "{{ messages }}",
@@ -314,9 +313,15 @@ function fakeTokenizer(replyText: (id: number) => string | undefined): FakeToken
       ...(addSpecialTokens ? [EOS_ID] : []),
       ...new TextEncoder().encode(text),
     ],
-    decode: (ids, { skipSpecialTokens }) => decode(ids, skipSpecialTokens),
-    idToToken: (id) => (id < FAKE_VOCAB_SIZE ? decode([id], false) : undefined),
-    tokenText: (id) => decode([id], false),
+    stream: ({ skipSpecialTokens }) => {
+      const decoder = new StringDecoder("utf8");
+      return {
+        push: (id) => (skipSpecialTokens && id === EOS_ID ? "" : decoder.write(Buffer.from(bytesOf(id)))),
+        flush: () => decoder.end(),
+      };
+    },
+    idToToken: (id) => (id < FAKE_VOCAB_SIZE ? textOf(id) : undefined),
+    tokenText: textOf,
     tokenBytes: bytesOf,
   };
 }

@@ -9,6 +9,10 @@ export function refuseWhenStopping(stopping: AbortSignal): AppMiddleware {
     if (!stopping.aborted) return next();
     // The next request is another server's, or this one's successor's.
     context.header("connection", "close");
-    return errorResponse(context, new DenseMambaError("shutting_down", "the server is shutting down"));
+    return errorResponse(context, shuttingDown());
   };
+}
+
+export function shuttingDown(): DenseMambaError {
+  return new DenseMambaError("shutting_down", "the server is shutting down");
 }

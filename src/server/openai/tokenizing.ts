@@ -29,18 +29,46 @@ export function wantsSpecialTokens(body: TokenizeBody): boolean {
   return body.add_special_tokens ?? body.add_special ?? true;
 }
 
-export function toTokensObject(
+/** The answer's JSON in pieces, between which the event loop may do something else. */
+export function* tokensJson(
   tokens: readonly number[],
   body: TokenizeBody,
   tokenizer: TextTokenizer,
   bounds: Bounds,
-) {
-  return {
-    tokens,
-    count: tokens.length,
-    max_model_len: bounds.maxPromptTokens,
-    ...(body.return_token_strs && { token_strs: tokens.map((id) => tokenizer.idToToken(id) ?? null) }),
-  };
+): Generator<string> {
+  yield `{"count":${tokens.length},"max_model_len":${bounds.maxPromptTokens},"tokens":[`;
+  yield* joined(tokens, String);
+  if (body.return_token_strs) {
+    yield '],"token_strs":[';
+    yield* joined(tokens, (id) => JSON.stringify(tokenizer.idToToken(id) ?? null));
+  }
+  yield "]}";
+}
+
+/** Items of some milliseconds' work. */
+const SLICE = 8192;
+
+function* joined(ids: readonly number[], render: (id: number) => string): Generator<string> {
+  for (let from = 0; from < ids.length; from += SLICE) {
+    const separator = from === 0 ? "" : ",";
+    yield separator +
+      ids
+        .slice(from, from + SLICE)
+        .map(render)
+        .join(",");
+  }
+}
+
+/** The text of many tokens in pieces. */
+export function* decodedText(tokenizer: TextTokenizer, body: DetokenizeBody): Generator<string> {
+  const stream = tokenizer.stream({ skipSpecialTokens: body.skip_special_tokens ?? false });
+  for (let from = 0; from < body.tokens.length; from += SLICE) {
+    yield body.tokens
+      .slice(from, from + SLICE)
+      .map((id) => stream.push(id))
+      .join("");
+  }
+  yield stream.flush();
 }
 
 export function toTokenizerInfo({ specialTokens, chatTemplate, vocabSize }: TextTokenizer) {
@@ -61,3 +89,5 @@ export function detokenizeBody(bounds: Bounds) {
     skip_special_tokens: z.boolean().optional(),
   });
 }
+
+export type DetokenizeBody = z.output<ReturnType<typeof detokenizeBody>>;

@@ -1,14 +1,18 @@
 /** `/tokenize`, `/detokenize`, `/tokenizer_info`: what lm-evaluation-harness asks a server that holds the tokenizer. */
-import type { App } from "../context.ts";
+import { setImmediate } from "node:timers/promises";
+import { promptTooLong } from "../../generation/prompts.ts";
+import type { App, AppContext } from "../context.ts";
 import type { ServerDeps } from "../deps.ts";
 import { readJson } from "../middleware/body.ts";
+import { shuttingDown } from "../middleware/stopping.ts";
 import { checkModel } from "../openai/models.ts";
 import {
+  decodedText,
   detokenizeBody,
   textToTokenize,
   tokenizeBody,
+  tokensJson,
   toTokenizerInfo,
-  toTokensObject,
   wantsSpecialTokens,
 } from "../openai/tokenizing.ts";
 import { parseBody } from "../openai/validate.ts";
@@ -23,16 +27,37 @@ export function tokenizerRoutes(app: App, deps: ServerDeps): void {
   app.post("/tokenize", async (context) => {
     const body = parseBody(tokenize, await readJson(context, deps), deps.log);
     checkModel(body.model, deps.model);
-    const tokens = await tokenizer.encode(textToTokenize(body), { addSpecialTokens: wantsSpecialTokens(body) });
-    return context.json(toTokensObject(tokens, body, tokenizer, bounds));
+    const signal = AbortSignal.any([context.req.raw.signal, deps.stopping.signal]);
+    const { maxPromptTokens: maxTokens } = bounds;
+    const addSpecialTokens = wantsSpecialTokens(body);
+    const encoding = tokenizer.encode(textToTokenize(body), { addSpecialTokens, maxTokens, signal });
+    const tokens = await encoding.catch((error: unknown) => {
+      throw deps.stopping.signal.aborted ? shuttingDown() : error;
+    });
+    if (tokens.length > maxTokens) throw promptTooLong("prompt", tokens.length, maxTokens);
+    return json(context, await unhurried(tokensJson(tokens, body, tokenizer, bounds)));
   });
 
   app.post("/detokenize", async (context) => {
     const body = parseBody(detokenize, await readJson(context, deps), deps.log);
     checkModel(body.model, deps.model);
-    const text = tokenizer.decode(body.tokens, { skipSpecialTokens: body.skip_special_tokens ?? false });
-    return context.json({ prompt: text, content: text });
+    const text = JSON.stringify((await unhurried(decodedText(tokenizer, body))).join(""));
+    return json(context, [`{"prompt":${text},"content":${text}}`]);
   });
 
   app.get("/tokenizer_info", (context) => context.json(toTokenizerInfo(tokenizer)));
+}
+
+/** What others wait for comes between the pieces. */
+async function unhurried(pieces: Iterable<string>): Promise<string[]> {
+  const all: string[] = [];
+  for (const piece of pieces) {
+    all.push(piece);
+    await setImmediate();
+  }
+  return all;
+}
+
+function json(context: AppContext, pieces: readonly string[]): Response {
+  return context.body(pieces.join(""), 200, { "content-type": "application/json" });
 }

@@ -1,0 +1,117 @@
+/**
+ * A few encoder processes and the texts that wait for them, first come first served. A process that died, or was killed
+ * because nobody waits for its answer any more, is replaced when the next text comes.
+ */
+import { DenseMambaError } from "../errors.ts";
+import type { EncoderProcess } from "./encoder-process.ts";
+
+/** A process that is busy with a longer text is killed when nobody waits for it; a shorter one is soon done. */
+const MAX_PATIENT_LENGTH = 64 * 1024;
+
+export interface EncoderPoolOptions {
+  readonly start: () => Promise<EncoderProcess>;
+  readonly first?: EncoderProcess;
+  readonly maxProcesses: number;
+  /** For one text. */
+  readonly timeoutMs: number;
+  /** A process without work ends after so long. */
+  readonly idleMs?: number;
+}
+
+interface Job {
+  readonly text: string;
+  readonly signal: AbortSignal | undefined;
+  readonly resolve: (ids: Int32Array) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+export class EncoderPool {
+  readonly #options: EncoderPoolOptions;
+  readonly #queue: Job[] = [];
+  readonly #idle: EncoderProcess[] = [];
+  #numBusy = 0;
+  #idleTimer: NodeJS.Timeout | undefined;
+
+  constructor(options: EncoderPoolOptions) {
+    this.#options = options;
+    if (options.first) this.#idle.push(options.first);
+  }
+
+  /** @throws `aborted` at once when the signal says so; else as `EncoderProcess` does */
+  encode(text: string, signal?: AbortSignal): Promise<Int32Array> {
+    return new Promise((resolve, reject) => {
+      const job: Job = {
+        text,
+        signal,
+        resolve: (ids) => {
+          signal?.removeEventListener("abort", onAbort);
+          resolve(ids);
+        },
+        reject: (error) => {
+          signal?.removeEventListener("abort", onAbort);
+          reject(error);
+        },
+      };
+      const onAbort = () => job.reject(aborted());
+      if (signal?.aborted) {
+        reject(aborted());
+        return;
+      }
+      signal?.addEventListener("abort", onAbort, { once: true });
+      this.#queue.push(job);
+      if (this.#numBusy < this.#options.maxProcesses) void this.#work();
+    });
+  }
+
+  /** Ends the processes that have nothing to do. */
+  close(): void {
+    for (const process of this.#idle.splice(0)) process.kill("it is not needed any more");
+  }
+
+  /** One process works off the queue. Never rejects: whoever waits is told. */
+  async #work(): Promise<void> {
+    this.#numBusy++;
+    clearTimeout(this.#idleTimer);
+    let process = this.#idle.pop();
+    for (let job = this.#queue.shift(); job !== undefined; job = this.#queue.shift()) {
+      if (job.signal?.aborted) continue;
+      try {
+        if (!process?.isAlive) process = await this.#options.start();
+        job.resolve(await this.#run(process, job));
+      } catch (error) {
+        job.reject(error);
+      }
+    }
+    this.#numBusy--;
+    if (process?.isAlive) this.#idle.push(process);
+    if (this.#numBusy === 0) this.#awaitIdleEnd();
+  }
+
+  async #run(process: EncoderProcess, { text, signal }: Job): Promise<Int32Array> {
+    const { timeoutMs } = this.#options;
+    const timer = setTimeout(
+      () => process.kill(`it took longer than ${timeoutMs} ms over a text of ${text.length} characters`),
+      timeoutMs,
+    );
+    const stop = () => {
+      if (text.length > MAX_PATIENT_LENGTH) process.kill("nobody waits for the answer");
+    };
+    signal?.addEventListener("abort", stop, { once: true });
+    try {
+      return await process.encode(text);
+    } finally {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", stop);
+    }
+  }
+
+  #awaitIdleEnd(): void {
+    if (this.#options.idleMs === undefined) return;
+    this.#idleTimer = setTimeout(() => this.close(), this.#options.idleMs);
+    this.#idleTimer.unref();
+  }
+}
+
+function aborted(): DenseMambaError {
+  return new DenseMambaError("aborted", "the request was aborted before its text was encoded");
+}

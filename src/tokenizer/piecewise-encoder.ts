@@ -1,0 +1,141 @@
+/**
+ * Text → ids, part by part: a text is cut where that changes nothing, so that encoding can stop at a limit or when nobody
+ * waits for it, and takes memory for a part alone.
+ *
+ * Also text that goes on from earlier text. Tokenizers of the SentencePiece kind put a space before whatever they encode,
+ * which would stand in the middle of a conversation, or before each part. We encode behind a sentinel, a character that
+ * never merges with its neighbours, and cut the sentinel's tokens off.
+ */
+import { DenseMambaError } from "../errors.ts";
+import type { Encoder } from "./encoder.ts";
+import type { Pieces } from "./pieces.ts";
+import type { TextCuts } from "./text-cuts.ts";
+import type { EncodeLimits } from "./tokenizer.ts";
+
+/** In UTF-16 units. Encoded in some ten milliseconds. */
+const PART_LENGTH = 16 * 1024;
+/** Of a part that cannot be cut: the native library takes up to 420 bytes for each character. */
+export const MAX_PART_LENGTH = 512 * 1024;
+
+/** The first that the vocabulary spells by itself is used: a private character (bytes), a control, a rare sign. */
+const SENTINELS = ["\uE000", "\u0001", "\u00A6"];
+const PROBE = "a";
+
+export class PiecewiseEncoder {
+  readonly #encoder: Encoder;
+  readonly #pieces: Pieces;
+  readonly #cuts: TextCuts | undefined;
+  readonly #partLength: number;
+  /** Undefined until the first use. `null`: none works. */
+  #sentinel: Promise<Sentinel | "unneeded" | null> | undefined;
+
+  /** @param partLength where the text allows; a part that cannot be cut is longer */
+  constructor(encoder: Encoder, pieces: Pieces, cuts: TextCuts | undefined, partLength = PART_LENGTH) {
+    this.#encoder = encoder;
+    this.#pieces = pieces;
+    this.#cuts = cuts;
+    this.#partLength = partLength;
+  }
+
+  /** @throws `aborted`; `invalid_value` for a text that is too long to be encoded in one part and cannot be cut */
+  async encode(text: string, limits: EncodeLimits = {}): Promise<number[]> {
+    const ids = await this.#encodeParts(text, limits, { isContinuation: false });
+    if (ids !== undefined) return ids;
+    if (text.length > MAX_PART_LENGTH) throw cannotBeCut();
+    return Array.from(await this.#encoder.encode(text, { textLength: text.length, ...limits }));
+  }
+
+  /** @returns undefined if this tokenizer cannot: the text must be encoded as a whole then. @throws as `encode` */
+  encodeContinuation(text: string, limits: EncodeLimits = {}): Promise<number[] | undefined> {
+    return this.#encodeParts(text, limits, { isContinuation: true });
+  }
+
+  async #encodeParts(
+    text: string,
+    { maxTokens = Number.POSITIVE_INFINITY, signal }: EncodeLimits,
+    { isContinuation }: { readonly isContinuation: boolean },
+  ): Promise<number[] | undefined> {
+    const options = { textLength: text.length, ...(signal && { signal }) };
+    const cuts = text.length > this.#partLength ? await this.#usableCuts() : undefined;
+    const ids: number[] = [];
+    let goesOn = isContinuation;
+    for (const part of partsOf(text, cuts, this.#partLength)) {
+      const more = goesOn ? await this.#encodeBehind(part, options) : await this.#encoder.encode(part, options);
+      if (more === undefined) return undefined;
+      goesOn = true;
+      for (const id of more) ids.push(id);
+      if (ids.length > maxTokens) break;
+    }
+    return ids;
+  }
+
+  async #usableCuts(): Promise<TextCuts | undefined> {
+    if (this.#cuts === undefined) return undefined;
+    const sentinel = await this.#findSentinel();
+    const hasSentinel = sentinel !== null && sentinel !== "unneeded";
+    return hasSentinel === this.#cuts.needsSentinel ? this.#cuts : undefined;
+  }
+
+  async #encodeBehind(text: string, options: { readonly textLength: number; readonly signal?: AbortSignal }) {
+    const sentinel = await this.#findSentinel();
+    if (sentinel === "unneeded") return this.#encoder.encode(text, options);
+    if (sentinel === null) return undefined;
+    const ids = await this.#encoder.encode(sentinel.text + text, options);
+    // The beginning of the text merged with the sentinel: not expected, but then the cut would be wrong.
+    if (!sentinel.ids.every((id, i) => id === ids[i])) return undefined;
+    return ids.subarray(sentinel.ids.length);
+  }
+
+  #findSentinel(): Promise<Sentinel | "unneeded" | null> {
+    this.#sentinel ??= this.#trySentinels().catch((error: unknown) => {
+      this.#sentinel = undefined;
+      throw error;
+    });
+    return this.#sentinel;
+  }
+
+  async #trySentinels(): Promise<Sentinel | "unneeded" | null> {
+    if (!this.#spell(await this.#encodeShort(PROBE)).startsWith(" ")) return "unneeded";
+    for (const text of SENTINELS) {
+      const ids = await this.#encodeShort(text);
+      // Spelled faithfully, that is not as an unknown token, which might swallow an unknown neighbour.
+      if (this.#spell(ids) === ` ${text}`) return { text, ids };
+    }
+    return null;
+  }
+
+  async #encodeShort(text: string): Promise<readonly number[]> {
+    return Array.from(await this.#encoder.encode(text, { textLength: text.length }));
+  }
+
+  /** As it would stand in the middle of a text. */
+  #spell(ids: readonly number[]): string {
+    return Buffer.concat(ids.map((id) => this.#pieces.bytes(id))).toString("utf8");
+  }
+}
+
+interface Sentinel {
+  readonly text: string;
+  readonly ids: readonly number[];
+}
+
+function* partsOf(text: string, cuts: TextCuts | undefined, partLength: number): Generator<string> {
+  let begin = 0;
+  while (text.length - begin > partLength) {
+    const soft = begin + partLength;
+    const hard = Math.min(text.length, begin + MAX_PART_LENGTH);
+    const cut = cuts?.last(text, begin, soft) ?? cuts?.first(text, soft, hard);
+    if (cut === undefined && text.length > hard) throw cannotBeCut();
+    const end = cut ?? text.length;
+    yield text.slice(begin, end);
+    begin = end;
+  }
+  if (begin < text.length || text.length === 0) yield text.slice(begin);
+}
+
+function cannotBeCut(): DenseMambaError {
+  return new DenseMambaError(
+    "invalid_value",
+    `the text has more than ${MAX_PART_LENGTH} characters between places where this model's tokenizer could be stopped, such as a space between words or a line break; at most ${MAX_PART_LENGTH} are allowed`,
+  );
+}

@@ -1,24 +1,44 @@
 #!/usr/bin/env node
 /** The program `densemamba`. Parses the command line, runs the command, turns what it throws into an exit code. */
-import { CommanderError } from "commander";
+import { closeSync, fstatSync } from "node:fs";
+import { isatty } from "node:tty";
+import type { CommanderError } from "commander";
 import { describeFailure } from "./failure.ts";
-import { createProgram } from "./program.ts";
-import { programVersion } from "./version.ts";
-
-/** What commander calls a mistake on the command line ends with 2, as is usual; asking for help is none. */
-function exitCodeOf(error: unknown): number {
-  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
-  const { message, exitCode } = describeFailure(error);
-  process.stderr.write(`${message}\n`);
-  return exitCode;
-}
 
 // A reader that has seen enough (`densemamba generate … | head`) is no failure.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
   if (error.code === "EPIPE") process.exit(0);
   throw error;
 });
+// What cannot be told, to a terminal that is gone, say, is no reason to end.
+process.stderr.on("error", () => {});
 
-const program = createProgram({ version: programVersion(), terminal: process, signals: process });
-const exitCode = await program.parseAsync().then(() => 0, exitCodeOf);
+const exitCode = await run().then(() => 0, exitCodeOf);
+closeLostTerminal();
 process.exit(exitCode);
+
+async function run(): Promise<void> {
+  // Not above: Node reads all that a module imports at once, and where it may not open so many files that is to be said.
+  const [{ createProgram }, { programVersion }] = await Promise.all([import("./program.ts"), import("./version.ts")]);
+  await createProgram({ version: programVersion(), terminal: process, signals: process }).parseAsync();
+}
+
+/** Node aborts where it cannot give its settings back to a terminal that has been closed. */
+function closeLostTerminal(): void {
+  for (const descriptor of [0, 1, 2]) {
+    if (!isatty(descriptor) && fstatSync(descriptor).isCharacterDevice()) closeSync(descriptor);
+  }
+}
+
+/** What commander calls a mistake on the command line ends with 2, as is usual; asking for help is none. */
+function exitCodeOf(error: unknown): number {
+  if (isCommanderError(error)) return error.exitCode === 0 ? 0 : 2;
+  const { message, exitCode } = describeFailure(error);
+  process.stderr.write(`${message}\n`);
+  return exitCode;
+}
+
+/** Without its class, which would have to be loaded. */
+function isCommanderError(error: unknown): error is CommanderError {
+  return error instanceof Error && "code" in error && String(error.code).startsWith("commander.");
+}

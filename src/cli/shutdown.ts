@@ -1,6 +1,6 @@
-/** SIGTERM and SIGINT: the first one asks for an orderly end, the second one ends the process at once. */
+/** SIGTERM, SIGINT and SIGHUP (a terminal that closes): the first one asks for an orderly end, the second one ends the process at once. */
 
-const SIGNAL_NUMBERS = { SIGINT: 2, SIGTERM: 15 } as const;
+const SIGNAL_NUMBERS = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
 export type ShutdownSignal = keyof typeof SIGNAL_NUMBERS;
 
 /** The part of `process` that is used. */

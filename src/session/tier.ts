@@ -41,6 +41,8 @@ export interface TierOptions<Store extends StateStore> {
   readonly name: TierName;
   readonly store: Store;
   readonly nowMs: () => number;
+  /** Between two tries while it is broken, which lie further and further apart. Default: 30 seconds. */
+  readonly maxRetryMs?: number;
   readonly onChange: (event: TierEvent) => void;
 }
 
@@ -55,13 +57,15 @@ export class Tier<Store extends StateStore = StateStore> {
   readonly name: TierName;
   readonly store: Store;
   readonly #nowMs: () => number;
+  readonly #maxRetryMs: number;
   readonly #onChange: (event: TierEvent) => void;
   readonly #circuits: Readonly<Record<Way, Circuit>> = { read: closed(), write: closed() };
   readonly #behind = new Set<string>();
   #numFailures = 0;
 
-  constructor({ name, store, nowMs, onChange }: TierOptions<Store>) {
+  constructor({ name, store, nowMs, maxRetryMs = MAX_RETRY_MS, onChange }: TierOptions<Store>) {
     this.name = name;
+    this.#maxRetryMs = maxRetryMs;
     this.store = store;
     this.#nowMs = nowMs;
     this.#onChange = onChange;
@@ -93,7 +97,7 @@ export class Tier<Store extends StateStore = StateStore> {
     if (circuit.failure !== undefined) {
       const waitMs = circuit.retryAtMs - this.#nowMs();
       // If it is further off than it ever is, the clock was set back.
-      if (waitMs > 0 && waitMs <= MAX_RETRY_MS) throw circuit.failure;
+      if (waitMs > 0 && waitMs <= this.#maxRetryMs) throw circuit.failure;
       // This one asks; others do not, until it is known what becomes of it.
       circuit.retryAtMs = this.#nowMs() + circuit.retryDelayMs;
     }
@@ -135,7 +139,7 @@ export class Tier<Store extends StateStore = StateStore> {
     this.#numFailures++;
     const wasKnown = circuit.failure !== undefined;
     circuit.failure = error;
-    circuit.retryDelayMs = wasKnown ? Math.min(circuit.retryDelayMs * 2, MAX_RETRY_MS) : FIRST_RETRY_MS;
+    circuit.retryDelayMs = wasKnown ? Math.min(circuit.retryDelayMs * 2, this.#maxRetryMs) : FIRST_RETRY_MS;
     circuit.retryAtMs = this.#nowMs() + circuit.retryDelayMs;
     if (wasKnown) return;
     const message = `the ${this.name} tier of kept states cannot be ${PARTICIPLE[way]}; going on without: ${error.message}`;

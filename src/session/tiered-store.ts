@@ -9,6 +9,9 @@ import { SharedTier } from "./shared-tier.ts";
 import type { Claim, ListedSnapshot, PutOptions, SharedStore, Snapshot, StateStore, StoreStats } from "./store.ts";
 import { type StoreObserver, Tier, type TierEvent, type TierStats } from "./tier.ts";
 
+/** What is full may have room again at any time, a try costs little, and requests are refused meanwhile. */
+const DISK_RETRY_MS = 1000;
+
 export interface TieredStoreOptions {
   readonly memory: StateStore;
   readonly disk?: StateStore;
@@ -38,7 +41,7 @@ export class TieredStore implements StateStore {
     };
     this.#nowMs = nowMs;
     this.#memory = new Tier({ name: "memory", store: memory, nowMs, onChange });
-    this.#disk = disk && new Tier({ name: "disk", store: disk, nowMs, onChange });
+    this.#disk = disk && new Tier({ name: "disk", store: disk, nowMs, maxRetryMs: DISK_RETRY_MS, onChange });
     this.#shared = shared && new SharedTier(new Tier({ name: "shared", store: shared, nowMs, onChange }));
     this.#local = new LocalTiers({ memory: this.#memory, disk: this.#disk });
     this.#claims = new LocalClaims({ nowMs });

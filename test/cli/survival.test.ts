@@ -1,4 +1,5 @@
 /** What outlives a server: real processes, ended in good order, twice asked, or killed. */
+import { spawnSync } from "node:child_process";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { complete, readStream, type ServedProcess, ServingFolder } from "../helpers/served-process.ts";
@@ -77,6 +78,50 @@ describe("SIGTERM in the middle of an answer", () => {
     server.kill("SIGTERM");
     expect(await server.ended).toBe(143);
   });
+});
+
+describe("SIGHUP", () => {
+  const endless = { session_id: "tale", prompt: PROMPT, max_tokens: 16_000, stream: true, ...SAMPLED };
+
+  it("ends the server as SIGTERM does", async () => {
+    const server = await serve("--store-dir", path.join(folder.dir, "hangup"), "--shutdown-ms", "500");
+    await server.post("/v1/sessions", { session_id: "tale" });
+    const response = await server.post("/v1/completions", endless);
+    let isKilled = false;
+    const streamed = await readStream(response, () => {
+      if (!isKilled) server.kill("SIGHUP");
+      isKilled = true;
+    });
+    expect(streamed.error).toMatchObject({ code: "shutting_down" });
+    expect(await server.ended, server.stderr).toBe(0);
+  });
+
+  it.skipIf(spawnSync("script", ["--version"]).status !== 0)(
+    "comes from a terminal that closes: there is nowhere to log to, and the session is parked all the same",
+    async () => {
+      const store = ["--store-dir", path.join(folder.dir, "terminal")];
+      const terminal = path.join(import.meta.dirname, "in-terminal.sh");
+      const first = await folder.serve([...store, "--shutdown-ms", "500"], terminal);
+      running.push(first);
+      await first.post("/v1/sessions", { session_id: "tale" });
+      const response = await first.post("/v1/completions", endless);
+      const streamed = await readStream(response, () => first.kill("SIGKILL"));
+      expect(streamed.error).toMatchObject({ code: "shutting_down" });
+      const second = await serveAfter(store);
+      expect((await sessionOf(second, "tale")).num_tokens).toBeGreaterThan(streamed.tokenIds.length);
+      expect(await second.stop()).toBe(0);
+    },
+  );
+
+  /** Once the first one has given its folder back. */
+  async function serveAfter(store: readonly string[]): Promise<ServedProcess> {
+    try {
+      return await serve(...store);
+    } catch (error) {
+      if (!String(error).includes("is in use by")) throw error;
+      return serveAfter(store);
+    }
+  }
 });
 
 describe("kill -9", () => {

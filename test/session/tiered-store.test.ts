@@ -240,27 +240,34 @@ describe("with a disk", () => {
     expect([await disk.has("a"), await store.has("a")]).toEqual([false, false]);
   });
 
-  test("a broken tier is tried again more and more rarely, by one request at a time", async () => {
-    const { store, memory, disk, clock } = replica();
+  test.each([
+    ["disk: each second", "disk", 302],
+    ["server: more and more rarely", "shared", 20],
+  ] as const)("a broken %s is tried again, by one request at a time", async (_, name, maxTries) => {
+    const clock = new FakeClock();
+    const shared = new BreakableStore({ nowMs: clock.nowMs });
+    const isDisk = name === "disk";
+    const { store, memory, disk } = replica({ clock, hasDisk: isDisk, ...(!isDisk && { shared }) });
+    const broken = isDisk ? disk : shared;
     await store.put("a", snapshot());
     await memory.delete("a");
-    disk.broken = "everything";
+    broken.broken = "everything";
     const ask = () => store.get("a").catch(() => undefined);
     await ask();
-    const { numAsked } = disk;
+    const { numAsked } = broken;
     for (let i = 0; i < 10; i++) await ask();
-    expect(disk.numAsked).toBe(numAsked);
+    expect(broken.numAsked).toBe(numAsked);
     clock.advance(1001);
     await Promise.all([ask(), ask(), ask()]);
-    expect(disk.numAsked).toBe(numAsked + 1);
+    expect(broken.numAsked).toBe(numAsked + 1);
     for (let second = 0; second < 300; second++) {
       clock.advance(1000);
       await ask();
     }
-    expect(disk.numAsked).toBeLessThan(numAsked + 20);
+    expect(broken.numAsked).toBeLessThan(numAsked + maxTries);
     // A clock that is set back does not make it wait for ever.
     clock.advance(-86_400_000);
-    disk.broken = "nothing";
+    broken.broken = "nothing";
     expect(await textOf(store)).toBe("hello");
   });
 

@@ -1,0 +1,4 @@
+#!/bin/bash
+# Node with a bound on the files that it may have open.
+ulimit -n 110
+exec node "$@"

@@ -9,7 +9,9 @@ import { z } from "zod";
 import { type HubSettings, parseHubSettings } from "./config/hub.ts";
 import { nearest } from "./config/nearest.ts";
 import { missingNeeds } from "./config/needs.ts";
+import { expandHome, type FindHome, homeFor } from "./config/paths.ts";
 import { type Config, type ConfigKey, configSchema } from "./config/schema.ts";
+import { isServiceLink } from "./config/service-links.ts";
 import { DenseMambaError } from "./errors.ts";
 
 export type { Config, ConfigKey, HubSettings };
@@ -45,6 +47,8 @@ export const configOptions: readonly ConfigOption[] = Object.entries(configSchem
   };
 });
 
+const pathKeys = Object.entries(configSchema.shape).flatMap(([key, option]) => (option.meta()?.isPath ? [key] : []));
+
 function argumentOf(key: string, fallback: unknown): string {
   if (typeof fallback === "boolean") return "";
   return typeof fallback === "number" ? "<n>" : `<${key}>`;
@@ -56,14 +60,16 @@ export interface ConfigSources {
   readonly env: Readonly<Record<string, string | undefined>>;
   /** The parsed JSON of the config file. */
   readonly file?: unknown;
+  /** Of this user. Default: the system's answer. */
+  readonly findHome?: FindHome;
 }
 
 /** @throws `invalid_config` that lists every problem, one a line. */
-export function loadConfig({ flags, env, file = {} }: ConfigSources): Config {
+export function loadConfig({ flags, env: given, file = {}, findHome = userHome }: ConfigSources): Config {
   const problems: string[] = [];
   const origins = new Map<string, string>();
+  const env = Object.fromEntries(Object.entries(given).filter(([name, value]) => !isServiceLink(name, value)));
   const raw: Record<string, unknown> = {
-    cacheDir: defaultCacheDir(env),
     cCompiler: env.CC || "cc",
     nvcc: env.CUDA_HOME ? path.join(env.CUDA_HOME, "bin", "nvcc") : "nvcc",
   };
@@ -89,6 +95,13 @@ export function loadConfig({ flags, env, file = {} }: ConfigSources): Config {
     take(key, flags[key], flag);
   }
 
+  for (const key of pathKeys) {
+    const value = raw[key];
+    if (typeof value !== "string") continue;
+    raw[key] = tryOr(problems, () => expandHome(value, findHome, origins.get(key)!)) ?? value;
+  }
+  raw.cacheDir ??= tryOr(problems, () => defaultCacheDir(env, findHome)) ?? "none";
+
   const parsed = configSchema.safeParse(raw);
   if (!parsed.success) {
     problems.push(...parsed.error.issues.map(({ path, message }) => `${origins.get(String(path[0]))} ${message}`));
@@ -100,6 +113,14 @@ export function loadConfig({ flags, env, file = {} }: ConfigSources): Config {
   return Object.freeze(parsed.data);
 }
 
+/** The variables that a service's links are in, which are none of ours. */
+export function readServiceLinks(): readonly string[] {
+  const all = Object.entries(process.env);
+  return all.flatMap(([name, value]) =>
+    name.startsWith(ENVIRONMENT_PREFIX) && isServiceLink(name, value) ? [name] : [],
+  );
+}
+
 /** The process's own configuration. @throws `invalid_config` also for a config file that cannot be read. */
 export function readConfig(flags: Readonly<Record<string, unknown>>, configFile: string | undefined): Config {
   const fileName = configFile ?? process.env[CONFIG_VARIABLE];
@@ -108,7 +129,15 @@ export function readConfig(flags: Readonly<Record<string, unknown>>, configFile:
 
 /** Where models are pulled from and kept, by Hugging Face's own variables. @throws `invalid_config` */
 export function readHubSettings(): HubSettings {
-  return parseHubSettings({ env: process.env, home: homedir(), readText: readIfThere });
+  return parseHubSettings({ env: process.env, findHome: userHome, readText: readIfThere });
+}
+
+function userHome(): string | undefined {
+  try {
+    return homedir();
+  } catch {
+    return undefined;
+  }
 }
 
 function readIfThere(fileName: string): string | undefined {
@@ -128,8 +157,23 @@ function readJson(fileName: string): unknown {
   }
 }
 
-function defaultCacheDir(env: ConfigSources["env"]): string {
-  return path.join(env.XDG_CACHE_HOME || path.join(homedir(), ".cache"), "densemamba");
+/** @throws `invalid_config` if it would be below a home that there is not */
+function defaultCacheDir(env: ConfigSources["env"], findHome: FindHome): string {
+  const parent = env.XDG_CACHE_HOME
+    ? expandHome(env.XDG_CACHE_HOME, findHome, "XDG_CACHE_HOME")
+    : path.join(homeFor(findHome, "no --cache-dir is given"), ".cache");
+  return path.join(parent, "densemamba");
+}
+
+/** @returns undefined where it is a problem */
+function tryOr(problems: string[], act: () => string): string | undefined {
+  try {
+    return act();
+  } catch (error) {
+    if (!(error instanceof DenseMambaError)) throw error;
+    problems.push(error.message);
+    return undefined;
+  }
 }
 
 function unknownNames(given: readonly string[], known: readonly string[], what: string, where: string): string[] {

@@ -1,9 +1,9 @@
 /** What `serve` prints when it is ready: what is served, what a session costs, where, and a first request to try. */
-import type { Config } from "../config.ts";
 import type { EngineStatus } from "../engine/observer.ts";
 import type { Manifest } from "../model/artifact.ts";
 import { stateBytes } from "../model/state.ts";
 import type { TierStats } from "../session/tier.ts";
+import type { SizedConfig } from "./memory.ts";
 import { formatBytes, formatCount } from "./units.ts";
 
 export interface BannerFacts {
@@ -11,7 +11,12 @@ export interface BannerFacts {
   readonly modelName: string;
   readonly manifest: Manifest;
   readonly status: EngineStatus;
-  readonly config: Pick<Config, "host" | "apiKeys" | "sessionBytes" | "storeDir" | "storeBytes" | "valkeyUrl">;
+  readonly config: Pick<
+    SizedConfig,
+    "host" | "apiKeys" | "sessionBytes" | "prefixBytes" | "storeDir" | "storeBytes" | "valkeyUrl"
+  >;
+  /** Where it is less than the machine's, and decides how much is kept: the memory that this process may use. */
+  readonly memoryLimitBytes?: number;
   /** Of the store of sessions and responses. */
   readonly tiers: readonly TierStats[];
   readonly port: number;
@@ -19,7 +24,7 @@ export interface BannerFacts {
 }
 
 export function readyBanner(facts: BannerFacts): string {
-  const { version, modelName, manifest, status, config, port, startupMs } = facts;
+  const { version, modelName, manifest, status, config, memoryLimitBytes, port, startupMs } = facts;
   const bytes = stateBytes(manifest.state);
   const { family, precision, numParameters } = manifest;
   const url = `http://${urlHost(config.host)}:${port}`;
@@ -32,6 +37,7 @@ export function readyBanner(facts: BannerFacts): string {
       `${formatBytes(bytes)} of state each, however long; ${formatBytes(config.sessionBytes)} hold ${Math.floor(config.sessionBytes / bytes)}`,
     ],
     ["kept in", places(facts)],
+    ...(memoryLimitBytes === undefined ? [] : [["memory", memoryPlan(config, memoryLimitBytes)]]),
     ["ready", `${url} after ${(startupMs / 1000).toFixed(2)} s`],
   ];
   const body = `{"prompt": "Once upon a time", "max_tokens": 64, "stream": true}`;
@@ -43,6 +49,11 @@ export function readyBanner(facts: BannerFacts): string {
     "",
     "",
   ].join("\n");
+}
+
+function memoryPlan({ sessionBytes, prefixBytes }: BannerFacts["config"], limitBytes: number): string {
+  const [limit, sessions, prefixes] = [limitBytes, sessionBytes, prefixBytes].map(formatBytes);
+  return `${limit} at most: ${sessions} for sessions and responses, ${prefixes} for prompts' beginnings`;
 }
 
 /** Where sessions and responses are, and whether that outlives this process. */

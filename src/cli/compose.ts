@@ -22,6 +22,7 @@ import { loadTokenizer } from "../tokenizer/load.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { type KeptStates, keepingPolicy, openKeptStates } from "./kept-states.ts";
 import type { LoadedModel } from "./load-model.ts";
+import type { SizedConfig } from "./memory.ts";
 import { observeSnapshots } from "./observed-runner.ts";
 import { serverOptions } from "./server-options.ts";
 import { programVersion } from "./version.ts";
@@ -90,7 +91,7 @@ export interface Service {
 
 /** Everything that `serve` listens with. */
 export async function createService(
-  config: Config,
+  config: SizedConfig,
   model: LoadedModel,
   { tokenizer, log }: { readonly tokenizer: Tokenizer; readonly log: Log },
 ): Promise<Service> {

@@ -2,8 +2,8 @@
  * How many threads the runtime should have: physical cores, but no more than this process may use. ONNX Runtime counts the
  * machine's cores; in a container with two CPUs of a large host that makes it many times slower.
  */
-import { readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
+import { readText } from "./read-text.ts";
 
 export interface MachineFacts {
   /** Logical processors this process may be scheduled on. */
@@ -43,14 +43,5 @@ function cgroupCpus({ read }: MachineFacts): number | undefined {
 }
 
 function thisMachine(): MachineFacts {
-  return {
-    numLogical: availableParallelism(),
-    read(path) {
-      try {
-        return readFileSync(path, "utf8");
-      } catch {
-        return undefined;
-      }
-    },
-  };
+  return { numLogical: availableParallelism(), read: readText };
 }

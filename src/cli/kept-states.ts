@@ -16,6 +16,7 @@ import { PrefixCache, type PrefixCacheStats } from "../session/prefix-cache.ts";
 import type { StateStore } from "../session/store.ts";
 import type { StoreObserver } from "../session/tier.ts";
 import type { TieredStats, TieredStore } from "../session/tiered-store.ts";
+import type { SizedConfig } from "./memory.ts";
 
 /**
  * On a shared server prefixes of prompts expire, so that its policy can tell them from sessions: those do not, unless they
@@ -56,7 +57,7 @@ export interface KeptStates {
 }
 
 /** @throws `invalid_config` if another server uses the folder; `store_unavailable` if the folder cannot be used */
-export async function openKeptStates(config: Config, options: KeptStatesOptions): Promise<KeptStates> {
+export async function openKeptStates(config: SizedConfig, options: KeptStatesOptions): Promise<KeptStates> {
   const conversations = await openConversations(config, options);
   const prefixes = await openPrefixes(config, options).catch(async (error) => {
     await conversations.close();
@@ -97,7 +98,7 @@ export function keepingPolicy(config: Config): KeepingPolicy {
   };
 }
 
-function openConversations(config: Config, options: KeptStatesOptions): Promise<TieredStore> {
+function openConversations(config: SizedConfig, options: KeptStatesOptions): Promise<TieredStore> {
   const { storeDir, storeBytes } = config;
   return openStore({
     ...common(config, options, "conversations"),
@@ -109,7 +110,7 @@ function openConversations(config: Config, options: KeptStatesOptions): Promise<
 }
 
 /** Undefined if there are to be none. In a store of its own: what anybody may send must not push out what somebody means to keep. */
-async function openPrefixes(config: Config, options: KeptStatesOptions) {
+async function openPrefixes(config: SizedConfig, options: KeptStatesOptions) {
   const { storeDir, prefixBytes, prefixDiskBytes, sharePrefixes } = config;
   if (prefixBytes === 0) return undefined;
   const isOnDisk = storeDir !== undefined && prefixDiskBytes > 0;

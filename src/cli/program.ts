@@ -43,9 +43,9 @@ export function createProgram({ version, terminal, signals }: ProgramParts): Com
 
   const serve = program.command("serve").description("serve a model over HTTP and WebSocket");
   addConfigOptions(serve, ALL_KEYS).action(async (options) => {
-    const config = await configOf(options);
-    const { serve: run } = await import("./serve.ts");
-    await run(config, terminal, signals);
+    const { checkAddress, serve: run } = await import("./serve.ts");
+    await checkAddress(configFrom(options));
+    await run(await configOf(options), terminal, signals);
   });
 
   const generate = program.command("generate").description("continue a prompt on the terminal");

@@ -1,12 +1,17 @@
 /** `densemamba serve`: loads the model, listens, says so, and ends in an orderly way on a signal. */
+import { once } from "node:events";
+import { createServer } from "node:net";
+import { totalmem } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import { pino } from "pino";
-import type { Config } from "../config.ts";
+import { type Config, readServiceLinks } from "../config.ts";
+import { stateBytes } from "../model/state.ts";
 import type { Log } from "../server/deps.ts";
 import type { Listener } from "../server/listen.ts";
 import { readyBanner } from "./banner.ts";
 import type { Service } from "./compose.ts";
 import { loadModel } from "./load-model.ts";
+import { memoryLimit, withinMemory } from "./memory.ts";
 import { showProgress } from "./progress.ts";
 import { type SignalSource, untilSignal } from "./shutdown.ts";
 import type { Terminal } from "./terminal.ts";
@@ -28,15 +33,18 @@ const END_GRACE_MS = 2000;
 const SEND_BUFFER_BYTES = 128 * 1024;
 
 /** Resolves when the server has closed after a signal. @throws what keeps it from starting. */
-export async function serve(config: Config, terminal: Terminal, signals: SignalSource): Promise<void> {
-  const log = pino({ level: config.logLevel, base: null }, terminal.stderr);
+export async function serve(given: Config, terminal: Terminal, signals: SignalSource): Promise<void> {
+  const log = pino({ level: given.logLevel, base: null }, terminal.stderr);
   const stopped = untilSignal(signals);
   // A bug in one request must not end everybody else's: it is told, and the server goes on.
   signals.on("unhandledRejection", (reason) => {
     log.error({ error: reason instanceof Error ? reason.stack : String(reason) }, "unhandled rejection");
   });
-  const loading = loadModel(config, {
-    numSlots: config.maxBatch,
+  const links = readServiceLinks();
+  if (links.length > 0) log.info({ variables: links }, "ignored variables that tell of a service of our name");
+  const { host, port } = given;
+  const loading = loadModel(given, {
+    numSlots: given.maxBatch,
     onProgress: showProgress(terminal.stderr, () => performance.now()),
     note: (message) => log.info(message),
   });
@@ -47,17 +55,21 @@ export async function serve(config: Config, terminal: Terminal, signals: SignalS
     import("./compose.ts"),
     import("../server/listen.ts"),
   ]);
-  const tokenizer = await requireTokenizer(config);
+  const tokenizer = await requireTokenizer(given);
   const model = await loading;
+  const limitBytes = memoryLimit();
+  const config = withinMemory(given, {
+    limitBytes,
+    modelBytes: model.manifest.files.reduce((sum, { bytes }) => sum + bytes, 0),
+    slotBytes: given.maxBatch * stateBytes(model.manifest.state),
+  });
   const service = await createService(config, model, { tokenizer, log });
-  const { host, port } = config;
   const { app, deps, responses } = service;
   const listener = await listen({ app, deps, responses, host, port }).catch(async (error) => {
     await service.engine.close({ deadlineMs: 0 });
     await service.states.close();
-    throw explainListenError(error, config);
+    throw explainListenError(error, given);
   });
-
   await boundSending(listener, log);
 
   terminal.stdout.write(
@@ -67,6 +79,7 @@ export async function serve(config: Config, terminal: Terminal, signals: SignalS
       manifest: model.manifest,
       status: service.engine.status,
       config,
+      ...(limitBytes < totalmem() && { memoryLimitBytes: limitBytes }),
       tiers: service.states.stats.conversations().tiers,
       port: listener.port,
       // Since the process began.
@@ -78,6 +91,20 @@ export async function serve(config: Config, terminal: Terminal, signals: SignalS
   log.info({ signal, withinMs: config.shutdownMs }, "shutting down");
   await end(service, listener, config, log);
   log.info("closed");
+}
+
+/**
+ * To be asked first: to pull and load a model may take minutes, and nobody is to wait for that to learn that the port is taken.
+ * @throws the system's error, explained, when the address can't be listened on now
+ */
+export async function checkAddress(config: Pick<Config, "host" | "port">): Promise<void> {
+  const server = createServer().listen(config.port, config.host);
+  try {
+    await once(server, "listening");
+  } catch (error) {
+    throw explainListenError(error, config);
+  }
+  await new Promise((resolve) => server.close(resolve));
 }
 
 /** Without it the server serves all the same: clients that read nothing cost it more. */
@@ -118,7 +145,7 @@ async function endsWithin(ms: number, work: Promise<unknown>): Promise<boolean> 
   }
 }
 
-function explainListenError(error: unknown, { host, port }: Config): unknown {
+function explainListenError(error: unknown, { host, port }: Pick<Config, "host" | "port">): unknown {
   const code = error instanceof Error && "code" in error ? error.code : undefined;
   const problems: Readonly<Record<string, string>> = {
     EADDRINUSE: `port ${port} on ${host} is taken; choose another with --port, or 0 for any free one`,

@@ -4,6 +4,7 @@
  */
 import path from "node:path";
 import { DenseMambaError } from "../errors.ts";
+import { expandHome, expandVariables, type FindHome, homeFor } from "./paths.ts";
 
 export interface HubSettings {
   /** Without a slash at its end. */
@@ -19,22 +20,36 @@ const DEFAULT_ENDPOINT = "https://huggingface.co";
 
 export interface HubSources {
   readonly env: Readonly<Record<string, string | undefined>>;
-  /** The user's home folder. */
-  readonly home: string;
+  readonly findHome: FindHome;
   /** Undefined for a file that cannot be read. */
   readonly readText: (file: string) => string | undefined;
 }
 
-/** @throws `invalid_config` if HF_ENDPOINT is no address. The token is never part of a message. */
-export function parseHubSettings({ env, home, readText }: HubSources): HubSettings {
-  const hfHome = env.HF_HOME || path.join(env.XDG_CACHE_HOME || path.join(home, ".cache"), "huggingface");
-  const token =
-    env.HF_TOKEN || env.HUGGING_FACE_HUB_TOKEN || readText(env.HF_TOKEN_PATH || path.join(hfHome, "token")) || "";
+/** @throws `invalid_config` if HF_ENDPOINT is no address, or a path cannot be resolved. The token is never part of a message. */
+export function parseHubSettings({ env, findHome, readText }: HubSources): HubSettings {
+  // As huggingface_hub reads them: users and variables are expanded in each.
+  const pathOf = (...names: readonly string[]): string | undefined => {
+    const name = names.find((candidate) => env[candidate]);
+    if (name === undefined) return undefined;
+    const expanded = expandHome(expandVariables(env[name]!, env), findHome, name);
+    if (!expanded.startsWith("~")) return expanded;
+    throw new DenseMambaError(
+      "invalid_config",
+      `${name} must not name another user's home, ${JSON.stringify(env[name])} given`,
+    );
+  };
+  const home = findHome();
+  const cacheHome = pathOf("XDG_CACHE_HOME") ?? (home && path.join(home, ".cache"));
+  const hfHome = pathOf("HF_HOME") ?? (cacheHome && path.join(cacheHome, "huggingface"));
+  const tokenFile = pathOf("HF_TOKEN_PATH") ?? (hfHome && path.join(hfHome, "token"));
+  const token = env.HF_TOKEN || env.HUGGING_FACE_HUB_TOKEN || (tokenFile && readText(tokenFile)) || "";
   return Object.freeze({
     endpoint: parseEndpoint(env.HF_ENDPOINT || DEFAULT_ENDPOINT),
     token: token.trim() || undefined,
-    cacheDir: env.HF_HUB_CACHE || env.HUGGINGFACE_HUB_CACHE || path.join(hfHome, "hub"),
-    offline: /^(?:1|on|yes|true)$/i.test(env.HF_HUB_OFFLINE ?? ""),
+    cacheDir:
+      pathOf("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE") ??
+      path.join(hfHome ?? homeFor(findHome, "HF_HOME is not set"), "hub"),
+    offline: /^(?:1|on|yes|true)$/i.test(env.HF_HUB_OFFLINE || env.TRANSFORMERS_OFFLINE || ""),
   });
 }
 

@@ -9,6 +9,7 @@ import {
   apiKeyList,
   boolean,
   byteSize,
+  byteSizeOrAuto,
   decimal,
   duration,
   hostList,
@@ -30,11 +31,13 @@ export const configSchema = z.strictObject({
   model: text("a folder, or a model on the Hugging Face hub")
     .default(path.join(packageRoot, "models", "densemamba-tales-4m"))
     .meta({
+      isPath: true,
       description: "folder of a checkpoint or compiled artifact, or org/name[@revision] on the Hugging Face hub",
       argument: "<model>",
       shownDefault: "the packaged one",
     }),
   tokenizer: text("a folder, or a model on the Hugging Face hub").optional().meta({
+    isPath: true,
     description: "folder or model whose tokenizer is used, where the model itself has none",
     argument: "<model>",
     shownDefault: "the model's own",
@@ -61,6 +64,7 @@ export const configSchema = z.strictObject({
     argument: "<auto|off>",
   }),
   kernelLibrary: text("a file").optional().meta({
+    isPath: true,
     description: "library of them that `densemamba kernels` built, in place of one in the cache",
     argument: "<file>",
     shownDefault: "none",
@@ -97,14 +101,15 @@ export const configSchema = z.strictObject({
       shownDefault: "4MiB",
     }),
   maxConnections: integer(1, 1_000_000).default(1024).meta({ description: "WebSocket connections at once" }),
-  sessionBytes: byteSize(0, 2 ** 50)
-    .default(2 ** 30)
+  sessionBytes: byteSizeOrAuto(0, 2 ** 50)
+    .default("auto")
     .meta({
-      description: "memory for kept sessions and responses; the least recently used go first",
+      description:
+        "memory for kept sessions and responses; the least recently used go first; auto is 1GiB, less where memory is short",
       argument: "<size>",
-      shownDefault: "1GiB",
     }),
   storeDir: text("a folder").optional().meta({
+    isPath: true,
     description: "folder where sessions and responses survive a restart, this server's own",
     argument: "<dir>",
     shownDefault: "none",
@@ -160,12 +165,12 @@ export const configSchema = z.strictObject({
       description: "bytes that sessions and responses of one API key may take; 0 for any number",
       argument: "<size>",
     }),
-  prefixBytes: byteSize(0, 2 ** 50)
-    .default(256 * 2 ** 20)
+  prefixBytes: byteSizeOrAuto(0, 2 ** 50)
+    .default("auto")
     .meta({
-      description: "memory for states at the beginnings of prompts, which are not read twice then; 0 for none",
+      description:
+        "memory for states at the beginnings of prompts, which are not read twice then; 0 for none; auto is 256MiB, or less",
       argument: "<size>",
-      shownDefault: "256MiB",
     }),
   prefixScope: oneOf("key", "all")
     .default("key")
@@ -242,6 +247,7 @@ export const configSchema = z.strictObject({
   }),
   allowNonFinite: boolean().default(false).meta({ description: "compile weights that are NaN or infinite too" }),
   cacheDir: text("a folder").meta({
+    isPath: true,
     description: "where compiled models are kept",
     argument: "<dir>",
     shownDefault: "~/.cache/densemamba",

@@ -65,6 +65,16 @@ export function byteSize(min: number, max: number) {
   });
 }
 
+/** The same, or "auto": what fits. */
+export function byteSizeOrAuto(min: number, max: number) {
+  const expected = `auto, or a size from ${min} to ${max} bytes such as 1048576, 64KiB, 512MiB or 1GB`;
+  return value(expected, (raw): number | "auto" | undefined => {
+    if (raw === "auto") return raw;
+    const bytes = withUnit(raw, SIZE_UNITS);
+    return bytes !== undefined && bytes >= min && bytes <= max ? bytes : undefined;
+  });
+}
+
 const TIME_UNITS: Readonly<Record<string, number>> = {
   "": 1,
   ms: 1,

@@ -5,6 +5,7 @@ import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { readyBanner } from "../../src/cli/banner.ts";
 import { type KeptStates, keepingPolicy, openKeptStates } from "../../src/cli/kept-states.ts";
+import { withinMemory } from "../../src/cli/memory.ts";
 import { loadConfig } from "../../src/config.ts";
 import type { Snapshot } from "../../src/session/store.ts";
 import { FakeClock } from "../helpers/clock.ts";
@@ -28,7 +29,8 @@ afterEach(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-const configOf = (flags: Record<string, unknown>) => loadConfig({ flags, env: {} });
+const ENOUGH = { limitBytes: 2 ** 40, modelBytes: 0, slotBytes: 0 };
+const configOf = (flags: Record<string, unknown>) => withinMemory(loadConfig({ flags, env: {} }), ENOUGH);
 
 async function openStates(flags: Record<string, unknown>): Promise<KeptStates> {
   const tell = (level: string) => (fields: object, message: string) => void told.push({ level, fields, message });

@@ -3,10 +3,12 @@ import { describe, expect, it } from "vitest";
 import { type MachineFacts, usableCores } from "../../src/cli/cores.ts";
 import { chooseDevices, choosePrecisions } from "../../src/cli/device.ts";
 import { describeFailure } from "../../src/cli/failure.ts";
+import { memoryLimit, withinMemory } from "../../src/cli/memory.ts";
 import { observeSnapshots } from "../../src/cli/observed-runner.ts";
 import { showProgress } from "../../src/cli/progress.ts";
 import { untilSignal } from "../../src/cli/shutdown.ts";
 import { formatBytes, formatCount } from "../../src/cli/units.ts";
+import { loadConfig } from "../../src/config.ts";
 import { DenseMambaError } from "../../src/errors.ts";
 import type { ModelRunner } from "../../src/runtime/runner.ts";
 import { Gathered } from "./program-run.ts";
@@ -89,6 +91,74 @@ describe("usable cores", () => {
 
   it("are the logical processors where nothing more is known", () => {
     expect(usableCores(machine(3, {}))).toBe(3);
+  });
+});
+
+describe("the memory of a process", () => {
+  const GIB = 2 ** 30;
+  const limitIn = (files: Record<string, string>) => memoryLimit({ totalBytes: 64 * GIB, read: (file) => files[file] });
+  const max = `${GIB / 2}\n`;
+
+  it.each<[string, Record<string, string>, number]>([
+    ["nowhere", {}, 64 * GIB],
+    ["version 2, in a container", { "/proc/self/cgroup": "0::/\n", "/sys/fs/cgroup/memory.max": max }, GIB / 2],
+    ["version 2, none", { "/proc/self/cgroup": "0::/\n", "/sys/fs/cgroup/memory.max": "max\n" }, 64 * GIB],
+    [
+      "version 2, of a unit",
+      {
+        "/proc/self/cgroup": "0::/system.slice/dm.service\n",
+        "/sys/fs/cgroup/system.slice/dm.service/memory.max": max,
+      },
+      GIB / 2,
+    ],
+    [
+      "version 2, of the slice around it, where it is less",
+      {
+        "/proc/self/cgroup": "0::/a/b\n",
+        "/sys/fs/cgroup/a/b/memory.max": `${4 * GIB}\n`,
+        "/sys/fs/cgroup/a/b/memory.high": "max\n",
+        "/sys/fs/cgroup/a/memory.high": max,
+      },
+      GIB / 2,
+    ],
+    [
+      "version 1, of a container that sees its host's path",
+      {
+        "/proc/self/cgroup": "12:cpuset:/docker/x\n9:memory,hugetlb:/docker/x\n0::/\n",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes": max,
+      },
+      GIB / 2,
+    ],
+    [
+      "version 1, of a group",
+      {
+        "/proc/self/cgroup": "9:memory:/docker/x\n",
+        "/sys/fs/cgroup/memory/docker/x/memory.limit_in_bytes": max,
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+      },
+      GIB / 2,
+    ],
+  ])("is what its control groups allow: %s", (_, files, limit) => {
+    expect(limitIn(files)).toBe(limit);
+  });
+
+  const sized = (flags: Record<string, unknown>, limitBytes: number, modelBytes = 8 * 2 ** 20) => {
+    const config = loadConfig({ flags, env: {}, findHome: () => "/home/me" });
+    const { sessionBytes, prefixBytes } = withinMemory(config, { limitBytes, modelBytes, slotBytes: 10 * 2 ** 20 });
+    return { sessionBytes, prefixBytes };
+  };
+
+  it("is shared out so that the rest has room, and states have their usual size where there is enough", () => {
+    expect(sized({}, 64 * GIB)).toEqual({ sessionBytes: GIB, prefixBytes: GIB / 4 });
+    const { sessionBytes, prefixBytes } = sized({}, GIB / 2);
+    expect(sessionBytes + prefixBytes).toBeLessThan(GIB / 2 - 300 * 2 ** 20);
+    expect(sessionBytes).toBeGreaterThan(64 * 2 ** 20);
+    expect(sized({}, 4 * GIB, 2 * GIB).sessionBytes).toBeLessThan(0.7 * GIB);
+    expect(sized({}, GIB / 8)).toEqual({ sessionBytes: 2 ** 24, prefixBytes: 2 ** 22 });
+  });
+
+  it("does not overrule who has said how much", () => {
+    expect(sized({ sessionBytes: "3GiB", prefixBytes: 0 }, GIB / 2)).toEqual({ sessionBytes: 3 * GIB, prefixBytes: 0 });
   });
 });
 

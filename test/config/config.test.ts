@@ -79,6 +79,59 @@ describe("what is refused", () => {
   });
 });
 
+/** What Kubernetes sets in a pod beside Services of these names, and Docker beside a link. */
+const SERVICE_LINKS = {
+  DENSEMAMBA_SERVICE_HOST: "10.96.1.2",
+  DENSEMAMBA_SERVICE_PORT: "8080",
+  DENSEMAMBA_SERVICE_PORT_HTTP: "8080",
+  DENSEMAMBA_PORT: "tcp://10.96.1.2:8080",
+  DENSEMAMBA_PORT_8080_TCP: "tcp://10.96.1.2:8080",
+  DENSEMAMBA_PORT_8080_TCP_PROTO: "tcp",
+  DENSEMAMBA_PORT_8080_TCP_PORT: "8080",
+  DENSEMAMBA_PORT_8080_TCP_ADDR: "10.96.1.2",
+  DENSEMAMBA_API_SERVICE_HOST: "10.96.1.3",
+  DENSEMAMBA_API_SERVICE_PORT: "443",
+  DENSEMAMBA_API_PORT: "udp://10.96.1.3:443",
+  DENSEMAMBA_API_PORT_443_UDP: "udp://10.96.1.3:443",
+  DENSEMAMBA_API_PORT_443_UDP_ADDR: "10.96.1.3",
+};
+
+describe("links to services", () => {
+  it("are not taken for options, whatever they are named", () => {
+    expect(load({}, SERVICE_LINKS)).toEqual(load({}));
+    expect(load({}, { ...SERVICE_LINKS, DENSEMAMBA_PORT: "81" }).port).toBe(81);
+  });
+
+  it("hide no mistakes", () => {
+    expect(problemsOf(() => load({}, { DENSEMAMBA_PORT: "http://x" }))).toHaveLength(1);
+    expect(problemsOf(() => load({}, { DENSEMAMBA_API_PORT: "443" }))).toHaveLength(1);
+  });
+});
+
+describe("paths", () => {
+  const at = (findHome: () => string | undefined, env: Record<string, string>, file: unknown = {}) =>
+    loadConfig({ flags: {}, env, file, findHome });
+  const atHome = (env: Record<string, string>, file?: unknown) => at(() => "/home/me", env, file);
+
+  it("may begin with the home folder, also where no shell has read them", () => {
+    const config = atHome({ DENSEMAMBA_STORE_DIR: "~/states", DENSEMAMBA_CACHE_DIR: "~" }, { tokenizer: "~/t" });
+    expect(config).toMatchObject({ storeDir: "/home/me/states", cacheDir: "/home/me", tokenizer: "/home/me/t" });
+    expect(atHome({ XDG_CACHE_HOME: "~/xc" }).cacheDir).toBe("/home/me/xc/densemamba");
+    expect(atHome({ DENSEMAMBA_STORE_DIR: "a~/b" }).storeDir).toBe("a~/b");
+  });
+
+  it("need no home folder where they name none", () => {
+    const homeless = (env: Record<string, string>) => at(() => undefined, env);
+    expect(homeless({ DENSEMAMBA_CACHE_DIR: "/x" }).cacheDir).toBe("/x");
+    expect(homeless({ XDG_CACHE_HOME: "/x" }).cacheDir).toBe("/x/densemamba");
+    const problem = ", and this user has no home folder: set HOME, or give the path";
+    expect(problemsOf(() => homeless({}))).toEqual([`no --cache-dir is given${problem}`]);
+    expect(problemsOf(() => homeless({ DENSEMAMBA_CACHE_DIR: "/x", DENSEMAMBA_STORE_DIR: "~/s" }))).toEqual([
+      `DENSEMAMBA_STORE_DIR is ~/s${problem}`,
+    ]);
+  });
+});
+
 describe("options that need another one", () => {
   it("are refused alone, with the name of what is missing", () => {
     const problems = problemsOf(() =>
@@ -149,7 +202,7 @@ describe("kinds of value", () => {
   });
 
   it.each(["", "12 parsecs", "-1", "1e3", "GiB", null, {}, true])("refuses the size %j", (given) => {
-    if (given === null) expect(load({ sessionBytes: given }).sessionBytes).toBe(2 ** 30);
+    if (given === null) expect(load({ sessionBytes: given }).sessionBytes).toBe("auto");
     else expect(problemsOf(() => load({ sessionBytes: given }))).toHaveLength(1);
   });
 

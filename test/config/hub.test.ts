@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { parseHubSettings } from "../../src/config/hub.ts";
 
 const parse = (env: Record<string, string>, files: Record<string, string> = {}) =>
-  parseHubSettings({ env, home: "/home/me", readText: (file) => files[file] });
+  parseHubSettings({ env, findHome: () => "/home/me", readText: (file) => files[file] });
 
 describe("the hub's settings", () => {
   it("are Hugging Face's own where nothing is set", () => {
@@ -35,6 +35,33 @@ describe("the hub's settings", () => {
     expect(parse({ HF_TOKEN: "" }).token).toBeUndefined();
   });
 
+  it("expand users and variables in paths, as Hugging Face's tools do", () => {
+    const cacheOf = (env: Record<string, string>) => parse({ HOME: "/home/me", ...env }).cacheDir;
+    expect(cacheOf({ HF_HOME: "~/hfx" })).toBe("/home/me/hfx/hub");
+    expect(cacheOf({ HF_HOME: "~" })).toBe("/home/me/hub");
+    expect(cacheOf({ HF_HOME: "$HOME/hfx" })).toBe("/home/me/hfx/hub");
+    expect(cacheOf({ HF_HOME: `\${HOME}/hfx/$NONE` })).toBe("/home/me/hfx/$NONE/hub");
+    expect(cacheOf({ HF_HUB_CACHE: "~/hfx/hub" })).toBe("/home/me/hfx/hub");
+    expect(cacheOf({ HUGGINGFACE_HUB_CACHE: "~/old" })).toBe("/home/me/old");
+    expect(cacheOf({ XDG_CACHE_HOME: "~/xc" })).toBe("/home/me/xc/huggingface/hub");
+    expect(parse({ HF_TOKEN_PATH: "~/t" }, { "/home/me/t": "hf_t" }).token).toBe("hf_t");
+    expect(() => cacheOf({ HF_HOME: "~ann/hfx" })).toThrow(
+      /HF_HOME must not name another user's home, "~ann\/hfx" given/,
+    );
+  });
+
+  it("need a home only where a path is below it", () => {
+    const homeless = (env: Record<string, string>) =>
+      parseHubSettings({ env, findHome: () => undefined, readText: () => undefined });
+    expect(homeless({ HF_HOME: "/hf" }).cacheDir).toBe("/hf/hub");
+    expect(homeless({ HF_HUB_CACHE: "cache" })).toMatchObject({ cacheDir: "cache", token: undefined });
+    for (const env of [{}, { HF_HOME: "~/hf" }] as Record<string, string>[]) {
+      expect(() => homeless(env)).toThrow(
+        /HF_HOME is .*, and this user has no home folder: set HOME, or give the path/,
+      );
+    }
+  });
+
   it("take a mirror, and refuse what is no address", () => {
     expect(parse({ HF_ENDPOINT: "https://mirror.example/hf/" }).endpoint).toBe("https://mirror.example/hf");
     for (const wrong of ["mirror.example", "ftp://x", "file:///x"]) {
@@ -51,7 +78,8 @@ describe("the hub's settings", () => {
     ["0", false],
     ["", false],
     ["no", false],
-  ])("are offline for %s: %s", (HF_HUB_OFFLINE, offline) => {
-    expect(parse({ HF_HUB_OFFLINE }).offline).toBe(offline);
+  ])("are offline for %s: %s", (value, offline) => {
+    expect(parse({ HF_HUB_OFFLINE: value }).offline).toBe(offline);
+    expect(parse({ TRANSFORMERS_OFFLINE: value }).offline).toBe(offline);
   });
 });

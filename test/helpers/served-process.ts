@@ -2,7 +2,7 @@
  * `densemamba serve` as its user runs it: a process of its own that can be signalled and killed. In f32 on ONNX Runtime's
  * own operators, whose results do not depend on what runs beside them.
  */
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, type SpawnOptions, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -25,16 +25,23 @@ export class ServingFolder {
   }
 
   /** @param execPath in Node's place */
-  async serve(args: readonly string[], execPath = process.execPath): Promise<ServedProcess> {
+  async serve(
+    args: readonly string[],
+    execPath = process.execPath,
+    options: ProcessOptions = {},
+  ): Promise<ServedProcess> {
     const numerics = ["--device", "cpu", "--precision", "f32", "--kernels", "off", "--threads", "1"];
     const all = ["serve", "--port", "0", ...numerics, "--cache-dir", path.join(this.dir, "cache"), ...args];
-    return ServedProcess.start(execPath, all);
+    return ServedProcess.start(execPath, all, options);
   }
 
   async remove(): Promise<void> {
     await rm(this.dir, { recursive: true, force: true });
   }
 }
+
+/** By default this process's own. */
+export type ProcessOptions = Pick<SpawnOptions, "env" | "uid" | "gid">;
 
 export class ServedProcess {
   /** What it has said so far. */
@@ -56,9 +63,9 @@ export class ServedProcess {
     });
   }
 
-  static async start(execPath: string, args: readonly string[]): Promise<ServedProcess> {
+  static async start(execPath: string, args: readonly string[], options: ProcessOptions = {}): Promise<ServedProcess> {
     const command = ["--import", "tsx", "src/cli/main.ts", ...args];
-    const server = new ServedProcess(spawn(execPath, command, { stdio: ["ignore", "pipe", "pipe"] }));
+    const server = new ServedProcess(spawn(execPath, command, { ...options, stdio: ["ignore", "pipe", "pipe"] }));
     server.url = await server.#address();
     return server;
   }

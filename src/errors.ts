@@ -4,6 +4,7 @@
  */
 
 export type ErrorCode =
+  | "state_lost" // what was kept is gone, or only an older copy of it is left
   | "invalid_value" // a request field is malformed or out of bounds
   | "unsupported_value" // a valid field that this server does not implement
   | "prompt_too_long"

@@ -8,6 +8,7 @@ import type { RunOutput } from "../runtime/runner.ts";
 import { scoreToken } from "../sampling/logprobs.ts";
 import { checkFinite } from "../sampling/rows.ts";
 import { graphTemperature, Sampler, type SamplingScratch } from "../sampling/sampler.ts";
+import { countPast, countTokens, idsIn } from "../session/past.ts";
 import { EventQueue } from "./event-queue.ts";
 import type { Schedulable } from "./scheduler.ts";
 import type {
@@ -79,19 +80,19 @@ export class LiveSequence implements Sequence, Schedulable {
     this.temperature = graphTemperature(sampling);
     this.#onEnding = options.onEnding;
     this.#arrivedAtMs = options.arrivedAtMs;
-    this.#feed = resume === undefined ? promptIds : resume.tokenIds.slice(resume.position).concat(promptIds);
+    this.#feed = resume === undefined ? promptIds : unreadOf(resume).concat(promptIds);
     this.#position = resume?.position ?? 0;
     const { positions = [] } = request.checkpoints ?? {};
     const end = this.#position + this.#feed.length;
     this.#checkpoints = positions.filter((position) => position > this.#position && position <= end);
     this.#sampler = new Sampler({
       params: sampling,
-      context: [resume?.tokenIds ?? [], promptIds],
+      context: [pastIds(resume), resume?.tokenIds ?? [], promptIds],
       minTokens: request.minTokens,
       stopTokenIds: request.stopTokenIds,
       seed: resume?.sampler?.seed ?? sampling.seed ?? options.seed,
       numDraws: resume?.sampler?.numDraws ?? 0,
-      sampledBefore: resume?.sampler === undefined ? [] : lastOf(resume.tokenIds, resume.sampler.numSampled),
+      sampledBefore: sampledBefore(resume),
       scratch: options.scratch,
       ...(request.vocabSize !== undefined && { vocabSize: request.vocabSize }),
     });
@@ -230,10 +231,10 @@ export class LiveSequence implements Sequence, Schedulable {
 
   deliverPrompt(state: Uint8Array): void {
     const { resume, promptIds } = this.request;
-    const tokenIds = resume === undefined ? promptIds : resume.tokenIds.concat(promptIds);
+    const tokens = { ...pastOf(resume), tokenIds: (resume?.tokenIds ?? []).concat(promptIds) };
     const held = this.#held ?? [];
     this.#held = undefined;
-    this.events.push({ ...this.#promptEvent(), captured: { tokenIds, position: tokenIds.length, state } });
+    this.events.push({ ...this.#promptEvent(), captured: { ...tokens, position: countTokens(tokens), state } });
     for (const event of held) this.events.push(event);
   }
 
@@ -316,6 +317,7 @@ export class LiveSequence implements Sequence, Schedulable {
   #resumePoint(state: Uint8Array): ResumePoint {
     const { resume, promptIds } = this.request;
     return {
+      ...pastOf(resume),
       tokenIds: (resume?.tokenIds ?? []).concat(promptIds, this.#output),
       position: this.#position,
       state,
@@ -333,13 +335,30 @@ export class LiveSequence implements Sequence, Schedulable {
       scheduledAtMs: this.scheduledAtMs ?? nowMs,
       firstTokenAtMs: this.#firstTokenAtMs,
       finishedAtMs: nowMs,
-      numPromptTokens: (resume?.tokenIds.length ?? 0) + promptIds.length,
+      numPromptTokens: (resume === undefined ? 0 : countTokens(resume)) + promptIds.length,
       numCachedTokens: resume?.position ?? 0,
       numOutputTokens: this.#numSampled,
     };
   }
 }
 
-function lastOf(tokenIds: readonly number[], count: number): readonly number[] {
-  return tokenIds.slice(tokenIds.length - count);
+function pastOf(resume: ResumePoint | undefined): Pick<ResumePoint, "past"> {
+  return resume?.past === undefined ? {} : { past: resume.past };
+}
+
+function unreadOf({ past, tokenIds, position }: ResumePoint): readonly number[] {
+  return tokenIds.slice(position - countPast(past));
+}
+
+/** Looked at by those alone who need them. */
+function pastIds(resume: ResumePoint | undefined): Iterable<number> {
+  const { seenIds } = resume?.past ?? {};
+  return seenIds === undefined ? [] : { [Symbol.iterator]: () => idsIn(seenIds)[Symbol.iterator]() };
+}
+
+function sampledBefore(resume: ResumePoint | undefined): readonly number[] {
+  if (resume?.sampler === undefined) return [];
+  const { tokenIds, sampler } = resume;
+  const last = tokenIds.slice(Math.max(0, tokenIds.length - sampler.numSampled));
+  return sampler.sampledInPast === undefined ? last : sampler.sampledInPast.concat(last);
 }

@@ -3,7 +3,7 @@
  * refused at once; admitted, it ends exactly once.
  */
 import type { SamplingParams } from "../sampling/params.ts";
-import type { SamplerState } from "../session/store.ts";
+import type { Past, SamplerState } from "../session/store.ts";
 
 export interface SequenceRequest {
   /** Tokens to feed before the first one is sampled, after `resume` if there is one. At least one. */
@@ -42,9 +42,11 @@ export interface Checkpoints {
 
 /** A state and the tokens it has read. */
 export interface ResumePoint {
-  /** Every token up to the resume point, for penalties and for the record; `position` of them are in the state. */
+  /** What stands before `tokenIds`, all of it in the state. */
+  readonly past?: Past;
+  /** The tokens up to the resume point, for penalties and for the record. */
   readonly tokenIds: readonly number[];
-  /** How many of `tokenIds` the state has read. The rest is fed before `promptIds`. */
+  /** How many tokens, from the very beginning, the state has read. The rest of `tokenIds` is fed before `promptIds`. */
   readonly position: number;
   readonly state: Uint8Array;
   /** With it a request goes on as the one that stopped here, rather than beginning with its own seed and no penalties. */
@@ -52,8 +54,10 @@ export interface ResumePoint {
 }
 
 export interface SamplerPoint extends SamplerState {
-  /** How many of the last `tokenIds` were sampled: frequency and presence penalties count them. */
+  /** How many of the last tokens were sampled: frequency and presence penalties count them. */
   readonly numSampled: number;
+  /** Those of them that stand before `tokenIds`, where a penalty counts them. */
+  readonly sampledInPast?: readonly number[];
 }
 
 export interface TokenLogprob {

@@ -2,6 +2,7 @@
 import { DenseMambaError } from "../errors.ts";
 import { type Manifest, NUM_CANDIDATES } from "../model/artifact.ts";
 import { stateBytes } from "../model/state.ts";
+import { countPast, countTokens } from "../session/past.ts";
 import type { ResumePoint, SequenceRequest } from "./sequence.ts";
 
 /** @throws `invalid_value` or `invalid_snapshot`, naming the bound and the value. */
@@ -9,7 +10,7 @@ export function validateRequest(request: SequenceRequest, manifest: Manifest): v
   const { vocabSize } = manifest.sizes;
   const { promptIds, resume, maxTokens, minTokens } = request;
   if (resume !== undefined) validateResume(resume, manifest);
-  const numToFeed = promptIds.length + (resume === undefined ? 0 : resume.tokenIds.length - resume.position);
+  const numToFeed = promptIds.length + (resume === undefined ? 0 : countTokens(resume) - resume.position);
   if (numToFeed === 0) throw invalid("prompt", "the prompt holds no tokens; at least 1 is needed");
   checkIds(promptIds, 0, vocabSize, "prompt token");
   checkCount(maxTokens, "max_tokens", 0, Number.MAX_SAFE_INTEGER);
@@ -22,11 +23,13 @@ export function validateRequest(request: SequenceRequest, manifest: Manifest): v
   }
 }
 
-function validateResume({ tokenIds, position, state, sampler }: ResumePoint, manifest: Manifest): void {
-  if (!isCount(position, tokenIds.length)) {
+function validateResume(resume: ResumePoint, manifest: Manifest): void {
+  const { past, tokenIds, position, state, sampler } = resume;
+  const [numPast, numTokens] = [countPast(past), countTokens(resume)];
+  if (!isCount(position, numTokens) || position < numPast) {
     throw new DenseMambaError(
       "invalid_snapshot",
-      `the state is at position ${position}; it must lie between 0 and the number of its tokens, ${tokenIds.length}`,
+      `the state is at position ${position}; it must lie between ${numPast} and the number of its tokens, ${numTokens}`,
     );
   }
   const expected = stateBytes(manifest.state);
@@ -43,13 +46,13 @@ function validateResume({ tokenIds, position, state, sampler }: ResumePoint, man
         [sampler.numDraws, "draws"],
         [sampler.numSampled, "tokens"],
       ] as const)) {
-    if (isCount(count, tokenIds.length)) continue;
+    if (isCount(count, numTokens)) continue;
     throw new DenseMambaError(
       "invalid_snapshot",
-      `the sampler has ${count} ${what} behind it; it must be from 0 to the number of all tokens, ${tokenIds.length}`,
+      `the sampler has ${count} ${what} behind it; it must be from 0 to the number of all tokens, ${numTokens}`,
     );
   }
-  checkIds(tokenIds, position, manifest.sizes.vocabSize, "token of the resumed sequence");
+  checkIds(tokenIds, position - numPast, manifest.sizes.vocabSize, "token of the resumed sequence");
 }
 
 function checkIds(ids: readonly number[], from: number, vocabSize: number, what: string): void {

@@ -4,27 +4,39 @@
  * and the renderer; knows no tokens.
  */
 import type { ChatRenderer } from "../tokenizer/chat-template.ts";
-import { type Conversation, hashOf, newText, type TextSoFar } from "./conversation.ts";
+import { type Conversation, newText, type TextSoFar } from "./conversation.ts";
 import type { ChatMessage, Prompt } from "./events.ts";
-import { countMessages } from "./passages.ts";
+import { hashOf } from "./text-mark.ts";
 
 export type ChatPrompt = Extract<Prompt, { type: "chat" }>;
+
+/** A conversation's messages, as far as they are needed. */
+export interface ChatMessages {
+  readonly numKept: number;
+  readonly firstRole: string | undefined;
+  /** The last of the kept ones. */
+  readonly lastKept: ChatMessage | undefined;
+  /** Those behind the kept ones. */
+  readonly added: readonly ChatMessage[];
+  /** All of them. The kept ones are read from the store: as much work as there is history. */
+  readonly all: () => Promise<readonly ChatMessage[]>;
+}
 
 export class ChatText {
   readonly #renderer: ChatRenderer;
   readonly #prompt: ChatPrompt;
-  readonly #messages: readonly ChatMessage[];
+  readonly #messages: ChatMessages;
   readonly #withoutBos: boolean;
   #whole: Promise<string> | undefined;
 
   /**
-   * @param messages all of them, the kept ones too; `prompt` says how they are shown
+   * @param prompt says how the messages are shown
    * @param withoutBos the template writes BOS in front of the messages; behind other tokens it would stand in the middle
    */
   constructor(
     renderer: ChatRenderer,
     prompt: ChatPrompt,
-    messages: readonly ChatMessage[],
+    messages: ChatMessages,
     { withoutBos }: { readonly withoutBos: boolean },
   ) {
     this.#renderer = renderer;
@@ -44,27 +56,31 @@ export class ChatText {
     if (kept.tailUnder === undefined) return newText(kept, await this.whole());
     if (kept.tailUnder !== this.#under()) return undefined;
     // The last kept message is the answer: its end, and how it is closed, the state may not have read yet.
-    const tail = this.#tail(countMessages(kept.passages) - 1);
+    const tail = this.#tail(this.#messages.numKept - 1);
     return tail === undefined ? undefined : newText(kept, tail);
   }
 
   /** What is to be kept of it, with the answer that follows. @throws as `whole` */
   async soFar(): Promise<TextSoFar> {
-    const tail = this.#tail(this.#messages.length - (this.#prompt.continueFinalMessage ? 1 : 0));
+    const { numKept, added } = this.#messages;
+    const tail = this.#tail(numKept + added.length - (this.#prompt.continueFinalMessage ? 1 : 0));
     return tail === undefined ? { text: await this.whole() } : { text: tail, tailUnder: this.#under() };
   }
 
   async #renderWhole(): Promise<string> {
-    const { text } = await renderChat(this.#renderer, this.#prompt, this.#messages);
+    const { text } = await renderChat(this.#renderer, this.#prompt, await this.#messages.all());
     return this.#withoutBos ? this.#renderer.withoutBos(text) : text;
   }
 
+  /** @param numBefore all that are kept at least, but for the last */
   #tail(numBefore: number): string | undefined {
-    const first = this.#messages[0];
-    if (first === undefined || numBefore < 1) return undefined;
+    const { numKept, firstRole, lastKept, added } = this.#messages;
+    if (firstRole === undefined || numBefore < 1) return undefined;
+    const isBehindKept = numBefore >= numKept;
+    const messages = isBehindKept ? added.slice(numBefore - numKept) : [lastKept!, ...added];
     return this.#renderer.renderTail({
-      ...renderOptions(this.#prompt, this.#messages.slice(numBefore)),
-      firstRole: this.#prompt.instructions === undefined ? first.role : INSTRUCTIONS_ROLE,
+      ...renderOptions(this.#prompt, messages),
+      firstRole: this.#prompt.instructions === undefined ? firstRole : INSTRUCTIONS_ROLE,
     });
   }
 

@@ -4,6 +4,7 @@
  */
 import { strict as assert } from "node:assert";
 import type { ResumePoint, ScoredToken, Sequence, SequenceEvent, TokenLogprob } from "../engine/sequence.ts";
+import { countPast } from "../session/past.ts";
 import type { TextStream, Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { GenerationEvent, TextLogprob, TokenDetail } from "./events.ts";
 import type { PreparedPrompt } from "./prompts.ts";
@@ -109,9 +110,9 @@ export class Choice {
   captured(): ResumePoint {
     assert(this.#captured !== undefined, "the engine captures what it was asked to");
     if (typeof this.#stoppedBy !== "string") return this.#captured;
-    const { tokenIds, position, state } = this.#captured;
-    const numUseful = Math.max(position, this.prompt.numTokens + this.#numTokens);
-    return { tokenIds: tokenIds.slice(0, numUseful), position, state };
+    const { past, tokenIds, position, state } = this.#captured;
+    const numUseful = Math.max(position, this.prompt.numTokens + this.#numTokens) - countPast(past);
+    return { ...(past && { past }), tokenIds: tokenIds.slice(0, numUseful), position, state };
   }
 
   #promptEvent(scores: readonly (ScoredToken | null)[] | undefined): GenerationEvent {

@@ -2,17 +2,20 @@
  * What the text layer keeps beside a state, and how a new prompt goes on from it. A chat template renders a whole
  * conversation; the state has read its beginning; only what follows that beginning is new. Pure: no store, no engine.
  */
-import { createHash } from "node:crypto";
 import { z } from "zod";
 import { DenseMambaError } from "../errors.ts";
+import { countTokens, type Tokens } from "../session/past.ts";
 import type { Snapshot } from "../session/store.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { ChatMessage } from "./events.ts";
-import { countMessages, countTokens, type Passage, passageList, textOf, toPassage } from "./passages.ts";
+import { addMessages, type MessageChain, messageChain, NO_MESSAGES, replaceLast } from "./message-chain.ts";
+import { countPassageTokens, type Passage, passageList, type Stretch, textOf, toPassage } from "./passages.ts";
+import { hashOf, type TextMark, textMark } from "./text-mark.ts";
 
 const conversation = z.object({
   numPreambleTokens: z.int().min(0),
   passages: passageList,
+  messages: messageChain,
   textLength: z.int().min(0),
   textHash: z.string(),
   tailUnder: z.string().optional(),
@@ -21,17 +24,19 @@ const conversation = z.object({
   lastUsedAtMs: z.number(),
 });
 
-/** JSON-serialisable: the `conversation` of a snapshot. */
-export interface Conversation {
+/**
+ * JSON-serialisable: the `conversation` of a snapshot. Its mark is of exactly what the tokens behind the preamble say, as
+ * it was rendered: the messages, rendered again, are compared with it.
+ */
+export interface Conversation extends TextMark {
   /** How many of the kept tokens stand before the first message: plain completions on the same session. */
   readonly numPreambleTokens: number;
-  /** The messages, over the tokens behind the preamble. */
+  /** Those of the last messages that are not kept with the tokens before them; the last of them ends the conversation. */
   readonly passages: readonly Passage[];
-  /** Of exactly what those tokens say, as it was rendered: the messages, rendered again, are compared with it. */
-  readonly textLength: number;
-  readonly textHash: string;
+  /** Of all messages, over the tokens behind the preamble. */
+  readonly messages: MessageChain;
   /**
-   * Where the template shows each message by itself, the two are of what stands behind all messages but the last; this
+   * Where the template shows each message by itself, the mark is of what stands behind all messages but the last; this
    * names all else that decides the text: the template, its arguments, the instructions.
    */
   readonly tailUnder?: string;
@@ -63,27 +68,18 @@ export function openHead(snapshot: Snapshot, modelHash: string): Head {
   }
   const head = { snapshot, conversation: parsed.data as Conversation };
   const { numPreambleTokens, passages } = head.conversation;
-  const numTokens = numPreambleTokens + countTokens(passages);
-  if (numTokens > snapshot.tokenIds.length) {
+  const [numSpokenOf, numTokens] = [countPassageTokens(passages), countTokens(snapshot)];
+  if (numSpokenOf > snapshot.tokenIds.length || numPreambleTokens + numSpokenOf > numTokens) {
     throw new DenseMambaError(
       "invalid_snapshot",
-      `the kept conversation speaks of ${numTokens} tokens; the snapshot holds ${snapshot.tokenIds.length}`,
+      `the kept conversation speaks of ${numPreambleTokens + numSpokenOf} tokens; the snapshot holds ${numTokens}`,
     );
   }
   return head;
 }
 
-/**
- * The messages that follow the history. A client may send only what is new, or the whole conversation again: given
- * messages that begin with all of the history are taken as the latter.
- */
-export function newMessages(history: readonly ChatMessage[], given: readonly ChatMessage[]): readonly ChatMessage[] {
-  const repeats = given.length >= history.length && history.every((message, i) => isSame(message, given[i]!));
-  return repeats ? given.slice(history.length) : given;
-}
-
 /** What of `rendered` follows the text that the kept tokens say. Undefined if it begins otherwise. */
-export function newText(kept: Pick<Conversation, "textLength" | "textHash">, rendered: string): string | undefined {
+export function newText(kept: TextMark, rendered: string): string | undefined {
   const isSame = rendered.length >= kept.textLength && hashOf(rendered.slice(0, kept.textLength)) === kept.textHash;
   return isSame ? rendered.slice(kept.textLength) : undefined;
 }
@@ -93,20 +89,26 @@ export type ConversationSoFar = { readonly type: "completion" } | ({ readonly ty
 
 type ChatSoFar = Pick<Conversation, "numPreambleTokens"> &
   TextSoFar & {
-    /** All of them. */
-    readonly messages: readonly ChatMessage[];
-    /** Those of the conversation that is gone on with: of the first messages and tokens. */
-    readonly passages: readonly Passage[];
+    /** What is gone on with; undefined where all that stands before the answer was read anew. */
+    readonly kept: KeptMessages | undefined;
+    /** The messages behind those. */
+    readonly added: readonly ChatMessage[];
     readonly continuesFinalMessage: boolean;
   };
+
+/** What a turn has to know of the messages of the conversation that it goes on with. */
+export interface KeptMessages extends Pick<Conversation, "passages" | "messages"> {
+  /** Where they end, counted from the very beginning. */
+  readonly numTokens: number;
+  /** The messages of the last passage. */
+  readonly last: readonly ChatMessage[];
+}
 
 /** That of all tokens behind the preamble and before the answer; with `tailUnder` only its end, as in `Conversation`. */
 export type TextSoFar = Pick<Conversation, "tailUnder"> & { readonly text: string };
 
-export interface Answer {
-  /** All tokens that are kept, from the very beginning to the end of the answer. */
-  readonly tokenIds: readonly number[];
-  /** How many of them stand before the answer. */
+export interface Answer extends Tokens {
+  /** How many tokens, from the very beginning, stand before the answer. */
   readonly numPromptTokens: number;
   /** What the client was shown. */
   readonly shown: string;
@@ -114,66 +116,73 @@ export interface Answer {
 
 /** After a completion everything so far is preamble: no template will ever render it. */
 export function conclude(tokenizer: Pick<Tokenizer, "stream">, soFar: ConversationSoFar, answer: Answer) {
-  const { tokenIds, numPromptTokens, shown } = answer;
-  if (soFar.type === "completion") return { numPreambleTokens: tokenIds.length, passages: [], ...textMark("") };
+  if (soFar.type === "completion") {
+    return { numPreambleTokens: countTokens(answer), passages: [], messages: NO_MESSAGES, ...textMark("") };
+  }
   const { numPreambleTokens, text, tailUnder } = soFar;
-  const stretch = { tokenIds, begin: numPromptTokens, end: tokenIds.length };
+  const stretch = stretchOf(answer, answer.numPromptTokens);
   // What the tokens of the answer say: stop strings and special tokens too.
   const said = textOf(tokenizer, stretch);
-  const passages = soFar.continuesFinalMessage
-    ? continued(tokenizer, soFar, answer)
-    : [
-        ...soFar.passages,
-        ...promptPassages(tokenizer, soFar, answer),
-        toPassage(stretch, said, [{ role: "assistant", content: shown }]),
-      ];
   return {
     numPreambleTokens,
-    passages,
+    ...(soFar.continuesFinalMessage ? continued(tokenizer, soFar, answer) : answered(tokenizer, soFar, answer, said)),
     ...textMark(text + said),
     ...(tailUnder !== undefined && { tailUnder }),
   };
 }
 
-/** What is kept of a conversation's text. */
-export function textMark(text: string): Pick<Conversation, "textLength" | "textHash"> {
-  return { textLength: text.length, textHash: hashOf(text) };
-}
+type Concluded = Pick<Conversation, "passages" | "messages">;
 
-/** 128 bits: nobody can make two texts that pass for one another. */
-export function hashOf(text: string): string {
-  return createHash("sha256").update(text).digest("base64url").slice(0, 22);
-}
-
-/** The messages that came with the request. */
-function promptPassages(
+/** The messages that came with the request make one passage, the answer another. */
+function answered(
   tokenizer: Pick<Tokenizer, "stream">,
-  { numPreambleTokens, passages, messages }: ChatSoFar,
-  { tokenIds, numPromptTokens }: Answer,
-): readonly Passage[] {
-  const stretch = { tokenIds, begin: numPreambleTokens + countTokens(passages), end: numPromptTokens };
-  const added = messages.slice(countMessages(passages));
-  if (stretch.begin === stretch.end && added.length === 0) return [];
-  return [toPassage(stretch, textOf(tokenizer, stretch), added)];
+  { numPreambleTokens, kept, added }: ChatSoFar,
+  answer: Answer,
+  said: string,
+): Concluded {
+  const { passages, messages, numTokens } = kept ?? nothingKept(numPreambleTokens);
+  const prompt = stretchOf(answer, numTokens, answer.numPromptTokens);
+  const isEmpty = prompt.begin === prompt.end && added.length === 0;
+  const message = { role: "assistant", content: answer.shown };
+  return {
+    passages: [
+      ...passages,
+      ...(isEmpty ? [] : [toPassage(prompt, textOf(tokenizer, prompt), added)]),
+      toPassage(stretchOf(answer, answer.numPromptTokens), said, [message]),
+    ],
+    messages: addMessages(messages, [...added, message]),
+  };
 }
 
 /** The last message goes on in the answer: from where its passage begins, all is one. */
 function continued(
   tokenizer: Pick<Tokenizer, "stream">,
-  { numPreambleTokens, passages, messages }: ChatSoFar,
-  { tokenIds, shown }: Answer,
-): readonly Passage[] {
-  const last = messages.at(-1) ?? { role: "assistant", content: "" };
-  const whole = [...messages.slice(0, -1), { ...last, content: last.content + shown }];
-  let numBefore = passages.length;
-  while (countMessages(passages.slice(0, numBefore)) >= whole.length) numBefore--;
-  const before = passages.slice(0, numBefore);
-  const stretch = { tokenIds, begin: numPreambleTokens + countTokens(before), end: tokenIds.length };
-  return [...before, toPassage(stretch, textOf(tokenizer, stretch), whole.slice(countMessages(before)))];
+  { numPreambleTokens, kept, added }: ChatSoFar,
+  answer: Answer,
+): Concluded {
+  const { passages, messages, numTokens, last: lastKept } = kept ?? nothingKept(numPreambleTokens);
+  const replacesKept = added.length === 0 && lastKept.length > 0;
+  const before = replacesKept ? lastKept : added;
+  const last = before.at(-1) ?? { role: "assistant", content: "" };
+  const whole = [...before.slice(0, -1), { ...last, content: last.content + answer.shown }];
+  const begin = replacesKept ? numTokens - passages.at(-1)!.numTokens : numTokens;
+  const stretch = stretchOf(answer, begin);
+  return {
+    passages: [
+      ...(replacesKept ? passages.slice(0, -1) : passages),
+      toPassage(stretch, textOf(tokenizer, stretch), whole),
+    ],
+    messages: replacesKept ? replaceLast(messages, whole.at(-1)!) : addMessages(messages, whole),
+  };
 }
 
-/** Clients trim answers before they send them back, and templates trim them too. */
-function isSame(kept: ChatMessage, given: ChatMessage): boolean {
-  if (kept.role !== given.role || kept.name !== given.name) return false;
-  return kept.content === given.content || (kept.role === "assistant" && kept.content.trim() === given.content.trim());
+function nothingKept(numPreambleTokens: number): KeptMessages {
+  return { passages: [], messages: NO_MESSAGES, numTokens: numPreambleTokens, last: [] };
+}
+
+/** Counted from the very beginning; in the result, from the first of the tokens that are at hand. */
+function stretchOf(tokens: Tokens, begin: number, end = countTokens(tokens)): Stretch {
+  const { tokenIds } = tokens;
+  const numBefore = countTokens(tokens) - tokenIds.length;
+  return { tokenIds, begin: begin - numBefore, end: end - numBefore };
 }

@@ -6,15 +6,19 @@
 import { DenseMambaError } from "../errors.ts";
 import type { Manifest } from "../model/artifact.ts";
 import { stateBytes } from "../model/state.ts";
-import { decodeSnapshot, encodeSnapshot } from "../session/codec.ts";
+import { countPast, countTokens } from "../session/past.ts";
 import type { StateStore } from "../session/store.ts";
-import { type Head, openHead, textMark } from "./conversation.ts";
+import type { Head } from "./conversation.ts";
 import type { ConversationKey } from "./events.ts";
+import type { History } from "./history.ts";
 import { KeptHeads, notFound } from "./kept-heads.ts";
+import { NO_MESSAGES } from "./message-chain.ts";
 import { cardOf, type SessionCard, statelessSnapshot } from "./session-card.ts";
+import { type ImportBounds, SessionFile, writeSessionFile } from "./session-file.ts";
 import { checkSessionId, headKey } from "./session-keys.ts";
 import { type HeldSessions, type Repeat, SessionLocks } from "./session-locks.ts";
 import { type QuotaLimits, SessionQuota } from "./session-quota.ts";
+import { textMark } from "./text-mark.ts";
 
 export interface SessionInfo extends SessionCard {
   readonly id: string;
@@ -26,6 +30,8 @@ export interface SessionInfo extends SessionCard {
 export interface Lease {
   /** What it goes on from; undefined for a new conversation. */
   readonly head: Head | undefined;
+  /** Of all tokens of the head, or of so many of the last at least. @throws `state_lost` */
+  readonly history: (numTokens?: number) => Promise<History>;
   /** When the conversation that will be kept began. */
   readonly createdAtMs: number;
   /** When it was used last: now, and never before it was used last before, whatever the clock says. */
@@ -47,11 +53,13 @@ export interface ConversationsDeps {
   readonly store: StateStore;
   /** Memory alone, for responses that are not to be stored. Default: `store`. */
   readonly unstored?: StateStore;
-  readonly manifest: Pick<Manifest, "modelHash" | "state">;
+  readonly manifest: Pick<Manifest, "modelHash" | "state" | "sizes">;
   readonly newId: () => string;
   /** Unix time in milliseconds; may jump. */
   readonly nowMs: () => number;
   readonly policy?: KeepingPolicy;
+  /** Tokens that a file's state may have left unread. Default: any number. */
+  readonly maxUnreadTokens?: number;
   readonly repeat?: Repeat;
 }
 
@@ -61,16 +69,27 @@ export class Conversations {
   readonly #locks: SessionLocks;
   readonly #modelHash: string;
   readonly #stateBytes: number;
+  readonly #importBounds: ImportBounds;
   readonly #newId: () => string;
   readonly #nowMs: () => number;
 
-  constructor({ store, unstored = store, manifest, newId, nowMs, policy = {}, repeat }: ConversationsDeps) {
+  constructor({
+    store,
+    unstored = store,
+    manifest,
+    newId,
+    nowMs,
+    policy = {},
+    repeat,
+    maxUnreadTokens = Number.POSITIVE_INFINITY,
+  }: ConversationsDeps) {
     const { modelHash, state } = manifest;
-    this.#heads = new KeptHeads({ store, unstored, modelHash, nowMs, ttls: policy });
+    this.#heads = new KeptHeads({ store, unstored, modelHash, newId, nowMs, ttls: policy });
     this.#quota = new SessionQuota(store, policy);
     this.#locks = new SessionLocks(store, repeat);
     this.#modelHash = modelHash;
     this.#stateBytes = stateBytes(state);
+    this.#importBounds = { manifest, maxUnreadTokens };
     this.#newId = newId;
     this.#nowMs = nowMs;
   }
@@ -129,8 +148,8 @@ export class Conversations {
 
   /** The session as a file, for `importSession` on any server of the same model. @throws `session_not_found` */
   async exportSession(owner: string, id: string): Promise<Uint8Array> {
-    const { snapshot } = await this.#heads.read(owner, session(id));
-    return encodeSnapshot(snapshot);
+    const head = await this.#heads.read(owner, session(id));
+    return writeSessionFile(head, await this.#heads.parts(head));
   }
 
   /**
@@ -138,9 +157,14 @@ export class Conversations {
    * @throws `invalid_snapshot`, `session_exists`, `session_busy`, `invalid_value`, `quota_exceeded`
    */
   async importSession(owner: string, bytes: Uint8Array, id: string = this.#newId()): Promise<SessionInfo> {
-    const snapshot = decodeSnapshot(bytes, { modelHash: this.#modelHash, stateBytes: this.#stateBytes });
-    const head = openHead(snapshot, this.#modelHash);
-    return this.#add(owner, id, async () => head);
+    checkSessionId(id);
+    const file = await SessionFile.read(bytes, this.#importBounds);
+    return this.#add(
+      owner,
+      id,
+      async () => file.head,
+      () => this.#heads.putPast(owner, file),
+    );
   }
 
   /** Whether a request of this server holds the session. */
@@ -191,17 +215,20 @@ export class Conversations {
       const kept = keepAs?.type === "session" ? await this.#keptSoFar(owner, keepAs, resumeFrom, resumed) : undefined;
       if (keepAs?.type === "response") await this.#admitState(owner, 0);
       const past = (resumed ?? kept)?.conversation;
+      const head = resumed && countTokens(resumed.snapshot) > 0 ? resumed : undefined;
       const nowMs = this.#nowMs();
       return {
-        head: resumed && resumed.snapshot.tokenIds.length > 0 ? resumed : undefined,
+        head,
+        history: (numTokens) => this.#heads.history(head!, numTokens),
         createdAtMs: past?.createdAtMs ?? nowMs,
         lastUsedAtMs: Math.max(nowMs, past?.lastUsedAtMs ?? nowMs),
-        keep: async (head) => {
+        keep: async (next) => {
           if (keepAs === undefined) return;
-          const put = () => this.#heads.put(owner, keepAs, head, held.fence(headKey(owner, keepAs)));
+          if (resumeFrom?.type === "unstored" && keepAs.type !== "unstored") await this.#heads.storeParts(next);
+          const put = () => this.#heads.put(owner, keepAs, next, held.fence(headKey(owner, keepAs)));
           // Others that began as early may have been kept since.
           const isMore = keepAs.type === "response";
-          await (isMore ? this.#quota.admit(owner, { numSessions: 0, bytes: bytesOf(head) }, put) : put());
+          await (isMore ? this.#quota.admit(owner, { numSessions: 0, bytes: bytesOf(next) }, put) : put());
         },
         release: held.release,
       };
@@ -231,14 +258,24 @@ export class Conversations {
     return this.#quota.admit(owner, { numSessions, bytes: this.#stateBytes }, async () => undefined);
   }
 
-  /** @param make what it begins with; its own life begins now, whatever it came from */
-  async #add(owner: string, id: string, make: () => Promise<Head>): Promise<SessionInfo> {
+  /**
+   * @param make what it begins with; its own life begins now, whatever it came from
+   * @param prepare what must be kept before it, once it is let in: gives what is to be kept
+   */
+  async #add(
+    owner: string,
+    id: string,
+    make: () => Promise<Head>,
+    prepare: (head: Head) => Promise<Head> = async (head) => head,
+  ): Promise<SessionInfo> {
     checkSessionId(id);
     const card = await this.#whileHeld(owner, [id], async (held) => {
-      const head = this.#bornNow(await make());
+      const head = await make();
       await this.#checkFree(owner, id);
-      const put = () => this.#heads.put(owner, session(id), head, held.fence(headKey(owner, session(id))));
-      return this.#quota.admit(owner, { numSessions: 1, bytes: bytesOf(head) }, put);
+      const fence = held.fence(headKey(owner, session(id)));
+      const put = async () => this.#heads.put(owner, session(id), this.#bornNow(await prepare(head)), fence);
+      const bytes = bytesOf(head) + countPast(head.snapshot.past) * TOKEN_BYTES;
+      return this.#quota.admit(owner, { numSessions: 1, bytes }, put);
     });
     return this.#info(id, owner, card);
   }
@@ -262,7 +299,14 @@ export class Conversations {
   }
 
   #emptyHead(): Head {
-    const conversation = { numPreambleTokens: 0, passages: [], ...textMark(""), createdAtMs: 0, lastUsedAtMs: 0 };
+    const conversation = {
+      numPreambleTokens: 0,
+      passages: [],
+      messages: NO_MESSAGES,
+      ...textMark(""),
+      createdAtMs: 0,
+      lastUsedAtMs: 0,
+    };
     return { snapshot: statelessSnapshot(this.#modelHash, conversation), conversation };
   }
 
@@ -283,8 +327,10 @@ function session(id: string): ConversationKey {
 }
 
 /** About: what it comes to in a store. */
+const TOKEN_BYTES = 4;
+
 function bytesOf({ snapshot }: Head): number {
-  return snapshot.state.length + snapshot.tokenIds.length * 4;
+  return snapshot.state.length + snapshot.tokenIds.length * TOKEN_BYTES;
 }
 
 function noResponse(id: string): DenseMambaError {

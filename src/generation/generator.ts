@@ -77,7 +77,16 @@ export class Generator {
       nowMs,
     } = deps;
     this.tokenizer = tokenizer;
-    this.conversations = new Conversations({ store, unstored, manifest, newId, nowMs, policy: keeping });
+    const { maxPromptTokens: maxUnreadTokens } = limits;
+    this.conversations = new Conversations({
+      store,
+      unstored,
+      manifest,
+      newId,
+      nowMs,
+      policy: keeping,
+      maxUnreadTokens,
+    });
     this.#prefixCache = prefixCache;
     this.#prefixScope = prefixScope;
     this.#engine = engine;
@@ -183,8 +192,10 @@ export class Generator {
       maxPromptTokens: this.#limits.maxPromptTokens,
       signal: AbortSignal.any([signal, this.#stopping.signal]),
     };
+    const { head } = lease;
+    const origin = head && { head, history: lease.history };
     const prompts = request.prompts.map(async (given) => {
-      const prompt = await preparePrompt(context, given, request, lease.head);
+      const prompt = await preparePrompt(context, given, request, origin);
       return reuse === undefined ? prompt : reuse.resume(prompt, signal);
     });
     try {

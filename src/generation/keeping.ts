@@ -19,11 +19,12 @@ export interface KeepingContext {
 /** @param choice has ended, and its end was captured */
 export function headOf(context: KeepingContext, request: GenerationRequest, choice: Choice, lease: Lease): Head {
   const { tokenizer, modelHash, nowMs } = context;
-  const { tokenIds, position, state, sampler } = choice.captured();
+  const { past, tokenIds, position, state, sampler } = choice.captured();
   // Who names no seed wants other words each time, also when an answer is gone on with.
   const isSeeded = request.sampling.seed !== undefined && sampler !== undefined;
   const conversation = {
     ...conclude(tokenizer, choice.prompt.conversation, {
+      ...(past && { past }),
       tokenIds,
       numPromptTokens: choice.prompt.numTokens,
       shown: choice.text,
@@ -34,6 +35,7 @@ export function headOf(context: KeepingContext, request: GenerationRequest, choi
   };
   const snapshot: Snapshot = {
     modelHash,
+    ...(past && { past }),
     tokenIds,
     position,
     state,

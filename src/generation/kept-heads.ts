@@ -3,17 +3,21 @@
  * above, in `conversations.ts`; here a put is a put.
  */
 import { DenseMambaError } from "../errors.ts";
-import type { ListedSnapshot, StateStore } from "../session/store.ts";
+import type { ListedSnapshot, Snapshot, StateStore } from "../session/store.ts";
 import { type Head, openHead } from "./conversation.ts";
 import type { ConversationKey } from "./events.ts";
+import { copyParts, type History, putParts, readHistory, readParts } from "./history.ts";
 import { CardMemory, cardOf, type SessionCard, statelessSnapshot } from "./session-card.ts";
-import { headKey, recordKey, sessionPrefix } from "./session-keys.ts";
+import type { SessionFile } from "./session-file.ts";
+import { headKey, partKey, recordKey, sessionPrefix } from "./session-keys.ts";
 
 export interface KeptHeadsOptions {
   readonly store: StateStore;
   /** Memory alone, for responses that are not to be stored. */
   readonly unstored: StateStore;
   readonly modelHash: string;
+  /** Names parts of conversations. */
+  readonly newId: () => string;
   /** Unix time in milliseconds; may jump. */
   readonly nowMs: () => number;
   readonly ttls: { readonly sessionTtlMs?: number; readonly responseTtlMs?: number };
@@ -47,9 +51,38 @@ export class KeptHeads {
     return this.#storeOf(key).has(headKey(owner, key));
   }
 
+  /**
+   * All that was said before the head's end, or so many of the last tokens at least. @throws `state_lost`
+   */
+  history(head: Head, numTokens?: number): Promise<History> {
+    return readHistory(this.#parts, head, numTokens);
+  }
+
+  /** Of the head's past, the first one first. @throws `state_lost` */
+  parts({ snapshot }: Head): Promise<Snapshot[]> {
+    return readParts(this.#parts, snapshot);
+  }
+
+  /** Puts the past of a file, and returns its head, which is to be put then. @throws what the store throws */
+  putPast(owner: string, file: SessionFile): Promise<Head> {
+    const { store, newId } = this.#options;
+    return file.headBehind(async (part) => {
+      const key = partKey(owner, newId());
+      await store.put(key, part);
+      return key;
+    });
+  }
+
+  /** To be called before a head that goes on from an unstored one is kept in the store. @throws `state_lost` */
+  storeParts(head: Head): Promise<void> {
+    return copyParts(this.#parts, this.#options.store, head);
+  }
+
   /** @param fence of the claim under which a session was advanced. @throws `session_conflict`, and what the store throws */
-  async put(owner: string, key: ConversationKey, head: Head, fence?: number): Promise<SessionCard> {
+  async put(owner: string, key: ConversationKey, given: Head, fence?: number): Promise<SessionCard> {
     const at = headKey(owner, key);
+    const newKey = () => partKey(owner, this.#options.newId());
+    const head = await putParts(this.#storeOf(key), given, newKey);
     const expiry = key.type === "session" ? this.#sessionExpiry(head) : this.#responseExpiry();
     // What it came from may have had another life: another session, or a file.
     const { expiresAtMs: _, revision: __, ...content } = head.snapshot;
@@ -112,6 +145,11 @@ export class KeptHeads {
       if (error instanceof DenseMambaError && error.code === "invalid_snapshot") return undefined;
       throw error;
     }
+  }
+
+  get #parts(): Pick<StateStore, "get"> {
+    const { store, unstored } = this.#options;
+    return { get: async (key) => (await unstored.get(key)) ?? store.get(key) };
   }
 
   #storeOf({ type }: ConversationKey): StateStore {

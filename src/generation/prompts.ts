@@ -4,16 +4,22 @@
  */
 import type { Checkpoints, ResumePoint } from "../engine/sequence.ts";
 import { DenseMambaError } from "../errors.ts";
+import { countTokens } from "../session/past.ts";
 import type { ChatRenderer } from "../tokenizer/chat-template.ts";
 import { CONTEXT_TOKENS, type EncodeLimits, type Tokenizer } from "../tokenizer/tokenizer.ts";
 import { type ChatPrompt, ChatText, renderChat } from "./chat-text.ts";
-import { type ConversationSoFar, type Head, newMessages } from "./conversation.ts";
+import type { ConversationSoFar, Head, KeptMessages } from "./conversation.ts";
 import type { ChatMessage, GenerationRequest, Prompt } from "./events.ts";
-import { messagesOf } from "./passages.ts";
+import type { History } from "./history.ts";
+import { NO_MESSAGES, newMessages } from "./message-chain.ts";
+import { countPassageTokens, messagesOf, readMessages } from "./passages.ts";
 
 /** Ready for the engine. */
 export interface PreparedPrompt {
-  /** All that stands before the first sampled token, kept and new. A long past is copied only if somebody looks. */
+  /**
+   * What stands before the first sampled token, kept and new: all of it where the request returns token ids, else without
+   * what a long conversation keeps apart. Copied only if somebody looks.
+   */
   readonly tokenIds: readonly number[];
   readonly numTokens: number;
   /** The last of the tokens: enough to decode those that follow. */
@@ -45,22 +51,35 @@ export interface PromptContext {
   readonly signal: AbortSignal;
 }
 
-type PromptOptions = Pick<GenerationRequest, "addSpecialTokens" | "truncatePromptTokens" | "sampling">;
+/** A template may show less of the past than was read: of a conversation longer than that it does not. */
+const READ_AGAIN_SLACK = 2;
+
+/** What a request goes on from. */
+export interface Origin {
+  readonly head: Head;
+  /** Of all tokens, or of so many of the last at least. As much work as there is history. */
+  readonly history: (numTokens?: number) => Promise<History>;
+}
+
+type PromptOptions = Pick<
+  GenerationRequest,
+  "addSpecialTokens" | "truncatePromptTokens" | "sampling" | "returnTokenIds"
+>;
 
 /** @throws `invalid_value`, `prompt_too_long`, `invalid_checkpoint` (a malformed template of the model's own) */
 export function preparePrompt(
   context: PromptContext,
   prompt: Prompt,
   options: PromptOptions,
-  head: Head | undefined,
+  origin: Origin | undefined,
 ): Promise<PreparedPrompt> {
   switch (prompt.type) {
     case "text":
-      return prepareText(context, prompt.text, options, head);
+      return prepareText(context, prompt.text, options, origin);
     case "tokens":
-      return prepareTokens(context, prompt.tokenIds, options, head);
+      return prepareTokens(context, prompt.tokenIds, options, origin);
     case "chat":
-      return prepareChat(context, prompt, options, head);
+      return prepareChat(context, prompt, options, origin);
   }
 }
 
@@ -68,62 +87,113 @@ async function prepareText(
   context: PromptContext,
   text: string,
   options: PromptOptions,
-  head: Head | undefined,
+  origin: Origin | undefined,
 ): Promise<PreparedPrompt> {
   const limits = encodeLimits(context, options);
   const { addSpecialTokens } = options;
-  const ids = head
+  const ids = origin
     ? await encodeBehind(context.tokenizer, text, limits)
     : await context.tokenizer.encode(text, { ...limits, addSpecialTokens });
-  return assemble(head, ids, { context, options, param: "prompt", text, conversation: { type: "completion" } });
+  return assemble(origin, ids, { context, options, param: "prompt", text, conversation: { type: "completion" } });
 }
 
 async function prepareTokens(
   context: PromptContext,
   tokenIds: readonly number[],
   options: PromptOptions,
-  head: Head | undefined,
+  origin: Origin | undefined,
 ): Promise<PreparedPrompt> {
   checkTokenIds(tokenIds, context.vocabSize, "prompt");
-  return assemble(head, tokenIds, { context, options, param: "prompt", conversation: { type: "completion" } });
+  return assemble(origin, tokenIds, { context, options, param: "prompt", conversation: { type: "completion" } });
 }
 
 async function prepareChat(
   context: PromptContext,
   prompt: ChatPrompt,
   options: PromptOptions,
-  head: Head | undefined,
+  origin: Origin | undefined,
 ): Promise<PreparedPrompt> {
-  const { numPreambleTokens = 0, passages = [] } = head?.conversation ?? {};
-  const history = head ? messagesOf(context.tokenizer, passages, head.snapshot.tokenIds, numPreambleTokens) : [];
-  const messages = [...history, ...newMessages(history, prompt.messages)];
+  const { numPreambleTokens = 0, messages: chain = NO_MESSAGES } = origin?.head.conversation ?? {};
+  const kept = origin && keptMessages(context, origin.head);
+  const added = newMessages(chain, prompt.messages);
+  let reading: Promise<readonly ChatMessage[]> | undefined;
+  const readAll = async () => [...(origin ? await earlierMessages(context, origin) : []), ...added];
+  const all = () => {
+    reading ??= readAll();
+    return reading;
+  };
+  const messages = {
+    numKept: chain.count,
+    firstRole: chain.firstRole ?? added[0]?.role,
+    lastKept: kept?.last.at(-1),
+    added,
+    all,
+  };
   const chat = new ChatText(context.renderer, prompt, messages, { withoutBos: numPreambleTokens > 0 });
   const { continueFinalMessage: continuesFinalMessage } = prompt;
-  const soFar = { type: "chat", numPreambleTokens, messages, continuesFinalMessage, ...(await chat.soFar()) } as const;
+  const soFar = { type: "chat", numPreambleTokens, continuesFinalMessage, ...(await chat.soFar()) } as const;
   const stopStrings = context.renderer.stopStrings(prompt.template);
   const limits = encodeLimits(context, options);
-  const details = { context, options, param: "messages", stopStrings, conversation: { ...soFar, passages: [] } };
+  const details = { context, options, param: "messages", stopStrings };
 
-  const rest = head && (await chat.behind(head.conversation));
-  if (head !== undefined && rest !== undefined) {
+  const rest = origin && (await chat.behind(origin.head.conversation));
+  if (origin !== undefined && rest !== undefined) {
     const ids = await context.tokenizer.encodeContinuation(rest, limits);
-    if (ids !== undefined && (ids.length > 0 || hasUnreadToken(head))) {
-      return assemble(head, ids, { ...details, text: rest, conversation: { ...soFar, passages } });
+    if (ids !== undefined && (ids.length > 0 || hasUnreadToken(origin.head))) {
+      return assemble(origin, ids, { ...details, text: rest, conversation: { ...soFar, kept, added } });
     }
   }
   // Nothing is kept, or the template shows the past otherwise than the state has read it: correct, though slow.
+  if (origin !== undefined) checkCanBeReadAgain(context, origin.head, options);
   const full = await chat.whole();
-  if (head === undefined || numPreambleTokens === 0) {
+  const everything = await all();
+  const conversation = { ...soFar, kept: undefined, added: everything };
+  if (origin === undefined || numPreambleTokens === 0) {
     const ids = await context.tokenizer.encode(full, { ...limits, addSpecialTokens: false });
-    const findJunction = () => instructionsEnd(context, prompt, messages, ids);
-    return { ...assemble(undefined, ids, { ...details, text: full }), findJunction };
+    const findJunction = () => instructionsEnd(context, prompt, everything, ids);
+    return { ...(await assemble(undefined, ids, { ...details, text: full, conversation })), findJunction };
   }
-  const preamble = head.snapshot.tokenIds.slice(0, numPreambleTokens);
+  const preamble = (await origin.history()).tokenIds.slice(0, numPreambleTokens);
   const ids = await encodeBehind(context.tokenizer, full, limits);
-  const prepared = assemble(undefined, preamble.concat(ids), details);
+  const prepared = await assemble(undefined, preamble.concat(ids), { ...details, conversation });
   const numCut = preamble.length + ids.length - prepared.numTokens;
-  const conversation = { ...details.conversation, numPreambleTokens: Math.max(0, numPreambleTokens - numCut) };
-  return { ...prepared, conversation };
+  return {
+    ...prepared,
+    conversation: { ...conversation, numPreambleTokens: Math.max(0, numPreambleTokens - numCut) },
+  };
+}
+
+function keptMessages({ tokenizer }: PromptContext, { snapshot, conversation }: Head): KeptMessages {
+  const { tokenIds } = snapshot;
+  const { passages, messages } = conversation;
+  const last = passages.slice(-1);
+  return {
+    passages,
+    messages,
+    numTokens: countTokens(snapshot),
+    last: messagesOf(tokenizer, last, tokenIds, tokenIds.length - countPassageTokens(last)),
+  };
+}
+
+async function earlierMessages({ tokenizer }: PromptContext, { head, history }: Origin): Promise<ChatMessage[]> {
+  if (head.conversation.messages.count === 0) return [];
+  const { tokenIds, passages } = await history();
+  return readMessages(tokenizer, passages, tokenIds, tokenIds.length - countPassageTokens(passages));
+}
+
+/** Before all of it is fetched, rendered and taken apart into tokens in vain. */
+function checkCanBeReadAgain(
+  { maxPromptTokens }: PromptContext,
+  { snapshot }: Head,
+  { truncatePromptTokens }: PromptOptions,
+): void {
+  const numTokens = countTokens(snapshot);
+  if (truncatePromptTokens !== undefined || numTokens <= READ_AGAIN_SLACK * maxPromptTokens) return;
+  throw new DenseMambaError(
+    "prompt_too_long",
+    `under this template or these instructions the conversation would have to be read again from its beginning: it has ${numTokens} tokens, and at most ${maxPromptTokens} may be read`,
+    { param: "messages" },
+  );
 }
 
 /**
@@ -155,8 +225,8 @@ async function instructionsEnd(
   }
 }
 
-function assemble(
-  head: Head | undefined,
+async function assemble(
+  origin: Origin | undefined,
   ids: readonly number[],
   details: {
     readonly context: PromptContext;
@@ -167,23 +237,25 @@ function assemble(
     readonly stopStrings?: readonly string[];
     readonly conversation: ConversationSoFar;
   },
-): PreparedPrompt {
+): Promise<PreparedPrompt> {
   const { context, options, param, text, stopStrings = [], conversation } = details;
   const newIds = withinLimits(context, ids, options, param);
-  const past = head?.snapshot.tokenIds ?? [];
-  let joined: readonly number[] | undefined;
+  const head = origin?.head;
   if (newIds.length === 0 && !(head && hasUnreadToken(head))) {
     throw new DenseMambaError("invalid_value", `${param} must hold at least one token, given 0`, { param });
   }
+  const earlier = head?.snapshot.tokenIds ?? [];
+  const shown = origin !== undefined && options.returnTokenIds ? (await origin.history()).tokenIds : earlier;
+  let joined: readonly number[] | undefined;
   return {
     promptIds: newIds,
-    ...(head && { resume: goOn(head, newIds, options) }),
-    numTokens: past.length + newIds.length,
+    ...(origin && { resume: await goOn(origin, newIds, options) }),
+    numTokens: (head === undefined ? 0 : countTokens(head.snapshot)) + newIds.length,
     get tokenIds() {
-      joined ??= past.length === 0 ? newIds : past.concat(newIds);
+      joined ??= shown.length === 0 ? newIds : shown.concat(newIds);
       return joined;
     },
-    contextIds: newIds.length < CONTEXT_TOKENS ? past.slice(newIds.length - CONTEXT_TOKENS).concat(newIds) : newIds,
+    contextIds: newIds.length < CONTEXT_TOKENS ? earlier.slice(newIds.length - CONTEXT_TOKENS).concat(newIds) : newIds,
     cachedTokens: head?.snapshot.position ?? 0,
     ...(text !== undefined && newIds.length === ids.length && { echoText: text }),
     echoIds: newIds,
@@ -193,15 +265,26 @@ function assemble(
 }
 
 /** With nothing new and the seed of the last request this is that request, going on: its random numbers do too. */
-function goOn({ snapshot, conversation }: Head, newIds: readonly number[], { sampling }: PromptOptions): ResumePoint {
-  const { tokenIds, position, state, sampler } = snapshot;
+async function goOn(
+  { head, history }: Origin,
+  newIds: readonly number[],
+  { sampling }: PromptOptions,
+): Promise<ResumePoint> {
+  const { past, tokenIds, position, state, sampler } = head.snapshot;
+  const resume = { ...(past && { past }), tokenIds, position, state };
   const isSame = newIds.length === 0 && sampler !== undefined && sampler.seed === sampling.seed;
-  if (!isSame) return { tokenIds, position, state };
-  return { tokenIds, position, state, sampler: { ...sampler, numSampled: conversation.numSampled ?? 0 } };
+  if (!isSame) return resume;
+  const { numSampled = 0 } = head.conversation;
+  const isCounted = sampling.frequencyPenalty !== 0 || sampling.presencePenalty !== 0;
+  if (past === undefined || numSampled <= tokenIds.length || !isCounted) {
+    return { ...resume, sampler: { ...sampler, numSampled } };
+  }
+  const sampledInPast = (await history(numSampled)).tokenIds.slice(-numSampled, -tokenIds.length || undefined);
+  return { ...resume, sampler: { ...sampler, numSampled, sampledInPast } };
 }
 
 function hasUnreadToken({ snapshot }: Head): boolean {
-  return snapshot.position < snapshot.tokenIds.length;
+  return snapshot.position < countTokens(snapshot);
 }
 
 async function encodeBehind(tokenizer: Tokenizer, text: string, limits: EncodeLimits): Promise<number[]> {

@@ -2,6 +2,8 @@
  * What a list shows of a session. It is written in the session's snapshot, beside the state; so that lists of thousands of
  * sessions do not read thousands of states, what was seen is remembered until the store lists the session otherwise.
  */
+
+import { countTokens } from "../session/past.ts";
 import type { ListedSnapshot, Snapshot } from "../session/store.ts";
 import type { Head } from "./conversation.ts";
 
@@ -17,10 +19,10 @@ export interface SessionCard {
 }
 
 export function cardOf({ snapshot, conversation }: Head): SessionCard {
-  const { tokenIds, position, expiresAtMs } = snapshot;
+  const { position, expiresAtMs } = snapshot;
   const { createdAtMs, lastUsedAtMs } = conversation;
   return {
-    numTokens: tokenIds.length,
+    numTokens: countTokens(snapshot),
     position,
     createdAtMs,
     lastUsedAtMs,

@@ -12,6 +12,11 @@ export function headKey(owner: string, { type, id }: ConversationKey): string {
   return `${type}:${owner}:${id}`;
 }
 
+/** Where a part of an owner's conversations is. */
+export function partKey(owner: string, id: string): string {
+  return `part:${owner}:${id}`;
+}
+
 /** Where the server's record of a response is. */
 export function recordKey(owner: string, id: string): string {
   return `record:${owner}:${id}`;

@@ -64,7 +64,8 @@ export class SessionQuota {
       throw exceeded(`${sessions.length} sessions are kept for this key; at most ${maxSessions} are allowed`);
     }
     if (maxBytes === Number.POSITIVE_INFINITY) return;
-    const sessionBytes = sumOf(sessions);
+    // Each with its past; a response shares that with the one that it goes on from.
+    const sessionBytes = sumOf(sessions) + sessions.reduce((sum, { pastBytes = 0 }) => sum + pastBytes, 0);
     if (sessionBytes + more.bytes > maxBytes) {
       throw exceeded(
         `sessions of this key take ${sessionBytes} bytes and would take ${more.bytes} more; at most ${maxBytes} are allowed`,

@@ -7,7 +7,7 @@ import type { SamplingParams } from "./params.ts";
 export interface AdjusterOptions {
   readonly params: SamplingParams;
   /** Everything before the first sampled token, in parts; read once, and only if a penalty needs it. */
-  readonly context: readonly (readonly number[])[];
+  readonly context: readonly Iterable<number>[];
   /** Of the context, what counts as output for the penalties: an answer that is gone on with. Default: nothing. */
   readonly sampledBefore?: readonly number[];
   readonly minTokens: number;

@@ -11,7 +11,7 @@ import { createHash } from "node:crypto";
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { type FileHandle, open, rename, rm } from "node:fs/promises";
 import { DenseMambaError } from "../errors.ts";
-import { declaredBytes } from "./codec.ts";
+import { headerOf, type SnapshotHeader } from "./codec.ts";
 
 const MAGIC = Buffer.from("DSMFILE1");
 const EXPIRY_AT = 16;
@@ -27,6 +27,8 @@ export interface FileHeader {
 }
 
 export interface FoundFile extends FileHeader {
+  /** Undefined for a snapshot of another format version. */
+  readonly snapshot: SnapshotHeader | undefined;
   /** Of the whole file. */
   readonly bytes: number;
   readonly usedAtMs: number;
@@ -79,11 +81,12 @@ export function inspectSnapshotFile(file: string): FoundFile {
     const { size, mtimeMs } = fstatSync(descriptor);
     const first = Buffer.alloc(FIRST_READ_BYTES);
     const { header, snapshotAt } = decodeHeader(first.subarray(0, readSync(descriptor, first)));
-    const snapshotBytes = declaredBytes(first.subarray(snapshotAt)) ?? size - snapshotAt;
+    const snapshot = headerOf(first.subarray(snapshotAt));
+    const snapshotBytes = snapshot?.bytes ?? size - snapshotAt;
     if (size !== snapshotAt + snapshotBytes) {
       throw damaged(`is ${size} bytes long; its headers say ${snapshotAt + snapshotBytes}`);
     }
-    return { ...header, bytes: size, usedAtMs: mtimeMs };
+    return { ...header, snapshot, bytes: size, usedAtMs: mtimeMs };
   } finally {
     closeSync(descriptor);
   }

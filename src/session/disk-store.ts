@@ -16,11 +16,13 @@ import {
 import { fileBytes, readSnapshotFile } from "./disk-file.ts";
 import { SnapshotFolder } from "./disk-folder.ts";
 import { LruIndex, type OwnerOf } from "./lru-index.ts";
+import { countPast } from "./past.ts";
 import type { Claim, ListedSnapshot, PutOptions, Snapshot, StateStore, StoreStats } from "./store.ts";
 
 /** A use is written to the disk no more often than this. */
 const TOUCH_INTERVAL_MS = 60_000;
 const FILE_SYSTEM_BLOCK = 4096;
+const TOKEN_BYTES = 4;
 const MAX_KEY_LENGTH = 512;
 
 export interface DiskStoreOptions {
@@ -45,6 +47,9 @@ interface Entry {
   /** Of whole blocks. */
   readonly bytes: number;
   readonly expiresAtMs: number | undefined;
+  readonly isPart: boolean;
+  readonly pastKey: string | undefined;
+  readonly pastBytes: number;
   touchedAtMs: number;
 }
 
@@ -105,7 +110,7 @@ export class DiskStore implements StateStore {
   }
 
   async put(key: string, snapshot: Snapshot, options: PutOptions = {}): Promise<void> {
-    const work = this.#put(key, snapshot, options);
+    const work = this.#put(key, snapshot, options).finally(this.#index.hold(snapshot.past?.key));
     this.#inBackground(work);
     await work;
   }
@@ -173,7 +178,9 @@ export class DiskStore implements StateStore {
       if (fence !== undefined) this.#claims.check(key, fence);
       return;
     }
-    this.#index.set(key, { file, generation, fileBytes: numBytes, bytes, expiresAtMs, touchedAtMs: nowMs() });
+    const { past, isPart = false } = snapshot;
+    const place = { isPart, pastKey: past?.key, pastBytes: countPast(past) * TOKEN_BYTES };
+    this.#index.set(key, { file, generation, fileBytes: numBytes, bytes, expiresAtMs, ...place, touchedAtMs: nowMs() });
     // One that stays behind is recognised by its generation.
     if (earlier !== undefined) this.#inBackground(this.#folder.remove(earlier.file));
   }
@@ -185,7 +192,7 @@ export class DiskStore implements StateStore {
       if (leaving === undefined) return;
       const [key, entry] = leaving;
       await this.#folder.remove(entry.file);
-      if (this.#index.remove(key, entry)) this.#numEvicted++;
+      if (this.#index.remove(key, entry) && !entry.isPart) this.#numEvicted++;
     }
   }
 
@@ -230,11 +237,16 @@ export class DiskStore implements StateStore {
 
   async #readFolder(): Promise<void> {
     const files = await this.#folder.read((message) => this.#options.onDamage?.(message));
-    for (const { key, file, generation, bytes, expiresAtMs, usedAtMs } of files) {
-      const entry = { file, generation, fileBytes: bytes, bytes: onDisk(bytes), expiresAtMs, touchedAtMs: usedAtMs };
+    for (const { key, file, generation, bytes, expiresAtMs, usedAtMs, snapshot } of files) {
+      const { isPart = false, pastKey, numPastTokens = 0 } = snapshot ?? {};
+      const place = { isPart, pastKey, pastBytes: numPastTokens * TOKEN_BYTES };
+      const size = { fileBytes: bytes, bytes: onDisk(bytes) };
+      const entry = { file, generation, ...size, expiresAtMs, ...place, touchedAtMs: usedAtMs };
       this.#index.set(key, entry);
       this.#index.find(key); // It leaves at once if it has expired.
     }
+    // Put by a request that was killed before it had put what names it.
+    this.#index.dropParts({ graceMs: 0 });
     await this.#makeRoom();
   }
 

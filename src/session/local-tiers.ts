@@ -52,7 +52,8 @@ export class LocalTiers {
     this.#readings.set(key, readings.add(reading));
     try {
       const found = await find();
-      if (found.value !== undefined && !reading.isStale) await this.#promote(key, found.value);
+      // A part is read once in a long while; memory is for what is used now.
+      if (found.value !== undefined && !found.value.isPart && !reading.isStale) await this.#promote(key, found.value);
       return found;
     } finally {
       readings.delete(reading);
@@ -80,7 +81,7 @@ export class LocalTiers {
       if (onDisk !== undefined && !isKeptElsewhere && !options.isCache) throw onDisk;
       // Of two at once the disk knows which one counts; memory would take the one that was slower.
       if (!isLast && this.#disk !== undefined) await this.#memory.store.delete(key);
-      else {
+      else if (!snapshot.isPart || (this.#disk === undefined && !isKeptElsewhere)) {
         const inMemory = await failureOf(putInto(this.#memory, key, snapshot, options));
         const isKept = isKeptElsewhere || inMemory === undefined || (this.#disk !== undefined && onDisk === undefined);
         if (!isKept) throw onDisk ?? inMemory;

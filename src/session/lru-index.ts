@@ -1,13 +1,20 @@
 /**
  * What a store keeps, by owner and in the order of use, with the sums of their bytes. What has expired is not found, and
- * leaves when it is looked for or swept; until then it is as evictable as anything. Holds no bytes itself.
+ * leaves when it is looked for or swept; until then it is as evictable as anything. Parts of pasts are no entries of
+ * their own: they stay with those that go on from them. Holds no bytes itself.
  */
+import { PartIndex } from "./part-index.ts";
 import type { ListedSnapshot } from "./store.ts";
 
 export interface IndexEntry {
   /** What counts towards the bound. */
   readonly bytes: number;
   readonly expiresAtMs: number | undefined;
+  readonly isPart: boolean;
+  /** The part that stays for as long as this does. */
+  readonly pastKey: string | undefined;
+  /** What all parts before it take, roughly. */
+  readonly pastBytes: number;
 }
 
 /** @returns undefined for what is no whole key and may be the beginning of several owners' keys */
@@ -36,6 +43,7 @@ export class LruIndex<Entry extends IndexEntry> {
   readonly #onExpired: (entry: Entry) => void;
   /** As many as there are API keys. */
   readonly #owners = new Map<string, Owned<Entry>>();
+  readonly #parts: PartIndex<Entry>;
   #size = 0;
   #bytes = 0;
   #sweeper: Iterator<[string, Entry]> = this.#all();
@@ -44,6 +52,7 @@ export class LruIndex<Entry extends IndexEntry> {
     this.#nowMs = nowMs;
     this.#ownerOf = ownerOf;
     this.#onExpired = onExpired;
+    this.#parts = new PartIndex(nowMs);
   }
 
   get size(): number {
@@ -56,7 +65,7 @@ export class LruIndex<Entry extends IndexEntry> {
 
   /** Is not a use. */
   find(key: string): Entry | undefined {
-    const entry = this.#ownedBy(key)?.entries.get(key);
+    const entry = this.#ownedBy(key)?.entries.get(key) ?? this.#parts.get(key);
     if (entry?.expiresAtMs === undefined || entry.expiresAtMs > this.#nowMs()) return entry;
     this.remove(key, entry);
     this.#onExpired(entry);
@@ -73,14 +82,21 @@ export class LruIndex<Entry extends IndexEntry> {
 
   /** Replaces, and is a use. */
   set(key: string, entry: Entry): void {
+    // First: what it replaces may be all that names their past.
+    this.#parts.name(entry.pastKey);
     this.remove(key);
     const owner = this.#ownerOf(key) ?? "";
     const owned = this.#owners.get(owner) ?? { entries: new Map(), bytes: 0 };
     this.#owners.set(owner, owned);
-    owned.entries.set(key, entry);
+    (entry.isPart ? this.#parts : owned.entries).set(key, entry);
     owned.bytes += entry.bytes;
     this.#bytes += entry.bytes;
-    this.#size++;
+    if (!entry.isPart) this.#size++;
+  }
+
+  /** A part, and all before it, stays until the returned function is called, once: something is about to name it. */
+  hold(part: string | undefined): () => void {
+    return this.#parts.name(part);
   }
 
   /**
@@ -89,28 +105,37 @@ export class LruIndex<Entry extends IndexEntry> {
    */
   remove(key: string, entry?: Entry): boolean {
     const owned = this.#ownedBy(key);
-    const found = owned?.entries.get(key);
+    const found = owned?.entries.get(key) ?? this.#parts.get(key);
     if (owned === undefined || found === undefined || (entry !== undefined && found !== entry)) return false;
-    owned.entries.delete(key);
+    (found.isPart ? this.#parts : owned.entries).delete(key);
     owned.bytes -= found.bytes;
     this.#bytes -= found.bytes;
-    this.#size--;
-    if (owned.entries.size === 0) this.#owners.delete(this.#ownerOf(key) ?? "");
+    if (!found.isPart) this.#size--;
+    if (owned.bytes === 0) this.#owners.delete(this.#ownerOf(key) ?? "");
+    this.#parts.unname(found.pastKey);
     return true;
   }
 
   clear(): void {
     this.#owners.clear();
+    this.#parts.clear();
     this.#size = 0;
     this.#bytes = 0;
   }
 
+  /** Of parts that something is about to name: they cannot leave. */
+  get comingBytes(): number {
+    return this.#parts.comingBytes;
+  }
+
   /**
-   * What is to leave for what is being put: the least recently used of the owner who holds the most. So whoever puts much
-   * pushes out what is their own.
+   * What is to leave for what is being put: parts that nothing names any more, then the least recently used of the owner
+   * who holds the most. So whoever puts much pushes out what is their own.
    * @param put its key, which is spared, and its bytes; undefined if nothing is put
    */
   nextToLeave(put?: { readonly key: string; readonly bytes: number }): [string, Entry] | undefined {
+    const part = this.#parts.firstUnnamed();
+    if (part !== undefined) return part;
     const putter = put && this.#ownedBy(put.key);
     let most = 0;
     let next: [string, Entry] | undefined;
@@ -127,6 +152,7 @@ export class LruIndex<Entry extends IndexEntry> {
 
   /** Goes on where the last sweep stopped, so far that it holds up nobody; what has expired leaves. */
   sweep(): void {
+    this.dropParts({ limit: MAX_EXPIRED_A_SWEEP });
     let numExpired = 0;
     for (let i = 0; i < MAX_SWEPT && numExpired < MAX_EXPIRED_A_SWEEP; i++) {
       const { value, done } = this.#sweeper.next();
@@ -138,6 +164,27 @@ export class LruIndex<Entry extends IndexEntry> {
     }
   }
 
+  /** Parts that nothing has named for a while leave. */
+  dropParts({
+    graceMs,
+    limit = Number.POSITIVE_INFINITY,
+  }: {
+    readonly graceMs?: number;
+    readonly limit?: number;
+  }): void {
+    for (let numDropped = 0; numDropped < limit; ) {
+      let outdated = this.#parts.nextOutdated(graceMs === undefined ? {} : { graceMs });
+      if (outdated === undefined) return;
+      for (; outdated !== undefined; numDropped++) {
+        const [key, part]: [string, Entry] = outdated;
+        this.remove(key, part);
+        this.#onExpired(part);
+        // What it alone named.
+        outdated = this.#parts.unnamed(part.pastKey);
+      }
+    }
+  }
+
   /** Goes over the keys of this moment; what leaves before its turn is left out. */
   async *list(prefix: string): AsyncIterable<ListedSnapshot> {
     const owner = this.#ownerOf(prefix);
@@ -145,8 +192,8 @@ export class LruIndex<Entry extends IndexEntry> {
     for (const key of owned.flatMap((its) => [...(its?.entries.keys() ?? [])])) {
       const entry = key.startsWith(prefix) ? this.find(key) : undefined;
       if (entry === undefined) continue;
-      const { bytes, expiresAtMs } = entry;
-      yield { key, bytes, ...(expiresAtMs !== undefined && { expiresAtMs }) };
+      const { bytes, pastBytes, expiresAtMs } = entry;
+      yield { key, bytes, pastBytes, ...(expiresAtMs !== undefined && { expiresAtMs }) };
     }
   }
 

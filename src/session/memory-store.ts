@@ -6,10 +6,12 @@ import { strict as assert } from "node:assert";
 import { DenseMambaError } from "../errors.ts";
 import { LocalClaims } from "./claims.ts";
 import { type IndexEntry, LruIndex, type OwnerOf } from "./lru-index.ts";
+import { countPast } from "./past.ts";
 import type { Claim, ListedSnapshot, PutOptions, Snapshot, StateStore, StoreStats } from "./store.ts";
 
 /** Objects, map entry and array headers of one snapshot, roughly. */
 const OVERHEAD_BYTES = 512;
+const BYTES_PER_TOKEN = 8;
 
 export interface MemoryStoreOptions {
   readonly maxBytes: number;
@@ -52,19 +54,34 @@ export class MemoryStore implements StateStore {
   async put(key: string, snapshot: Snapshot, { expiresAtMs, fence }: PutOptions = {}): Promise<void> {
     if (fence !== undefined) this.#claims.check(key, fence);
     const bytes = bytesOf(key, snapshot);
-    if (bytes > this.#maxBytes) {
-      throw new DenseMambaError(
-        "invalid_value",
-        `a snapshot of ${bytes} bytes cannot be kept: the memory store holds at most ${this.#maxBytes} bytes`,
-      );
+    const neededBytes = bytes + this.#index.comingBytes;
+    if (neededBytes > this.#maxBytes) throw this.#tooLarge(neededBytes);
+    const { past, isPart = false } = snapshot;
+    const release = this.#index.hold(past?.key);
+    try {
+      this.#makeRoom(key, bytes);
+      const pastBytes = countPast(past) * BYTES_PER_TOKEN;
+      this.#index.set(key, { snapshot, bytes, expiresAtMs, isPart, pastKey: past?.key, pastBytes });
+    } finally {
+      release();
     }
-    this.#index.remove(key);
-    while (this.#index.bytes + bytes > this.#maxBytes) {
-      const [leaving] = this.#index.nextToLeave({ key, bytes })!;
-      this.#index.remove(leaving);
-      this.#numEvicted++;
+  }
+
+  #makeRoom(key: string, bytes: number): void {
+    const more = bytes - (this.#index.find(key)?.bytes ?? 0);
+    while (this.#index.bytes + more > this.#maxBytes) {
+      const leaving = this.#index.nextToLeave({ key, bytes });
+      // All that is left is named by what is being put.
+      if (leaving === undefined) throw this.#tooLarge(this.#index.bytes + more);
+      if (this.#index.remove(...leaving) && !leaving[1].isPart) this.#numEvicted++;
     }
-    this.#index.set(key, { snapshot, bytes, expiresAtMs });
+  }
+
+  #tooLarge(bytes: number): DenseMambaError {
+    return new DenseMambaError(
+      "invalid_value",
+      `a snapshot of ${bytes} bytes cannot be kept: the memory store holds at most ${this.#maxBytes} bytes`,
+    );
   }
 
   async delete(key: string): Promise<boolean> {
@@ -95,9 +112,10 @@ export class MemoryStore implements StateStore {
   }
 }
 
-function bytesOf(key: string, { state, tokenIds, modelHash, conversation }: Snapshot): number {
+function bytesOf(key: string, { past, state, tokenIds, modelHash, conversation }: Snapshot): number {
   const characters = key.length + modelHash.length + charactersOf(conversation);
-  return OVERHEAD_BYTES + state.byteLength + tokenIds.length * 8 + characters * 2;
+  const idBytes = tokenIds.length * BYTES_PER_TOKEN + (past?.seenIds?.length ?? 0);
+  return OVERHEAD_BYTES + state.byteLength + idBytes + characters * 2;
 }
 
 /** What it takes as JSON, but for escapes. Looks at no text but for its length: a conversation may hold megabytes. */

@@ -6,8 +6,10 @@
 /** A conversation at rest: enough to go on exactly where it stopped, under the same model. */
 export interface Snapshot {
   readonly modelHash: string;
+  /** What stands before `tokenIds`. */
+  readonly past?: Past;
   readonly tokenIds: readonly number[];
-  /** How many of `tokenIds` the state has read: `state` is valid at this position only. */
+  /** How many tokens the state has read, all of `past` among them: `state` is valid at this position only. */
   readonly position: number;
   /** Fixed size, tensors in the order of the model's state spec. Empty only at position 0: a record without a state. */
   readonly state: Uint8Array;
@@ -19,6 +21,26 @@ export interface Snapshot {
   readonly revision?: number;
   /** As it was put, stamped likewise. */
   readonly expiresAtMs?: number;
+  /** A part of a `Past`: never replaced, rarely read, and gone some time after nothing names it any more. */
+  readonly isPart?: boolean;
+  /** The store that replicas share has had it: if it is not there any more, this copy may be older than what is lost. */
+  readonly isShared?: boolean;
+}
+
+/**
+ * The beginning of a conversation, in parts that are written once and shared by all that go on from them: so a turn writes
+ * what is new, however much stands before it.
+ */
+export interface Past {
+  /**
+   * Where the last part is kept: a snapshot without a state, whose own `past` is the part before it. A part stays for as
+   * long as something is kept that names it.
+   */
+  readonly key: string;
+  /** Of all parts. */
+  readonly numTokens: number;
+  /** Which ids are among them, a bit each: repetition penalties ask. Parts themselves do not have it. */
+  readonly seenIds?: Uint8Array;
 }
 
 export interface SamplerState {
@@ -40,6 +62,8 @@ export interface ListedSnapshot {
   readonly key: string;
   /** What it costs the store. */
   readonly bytes: number;
+  /** What its past costs, roughly, which others may share. Default 0. */
+  readonly pastBytes?: number;
   readonly expiresAtMs?: number;
 }
 

@@ -9,8 +9,8 @@ import { staleFence } from "./claims.ts";
 import {
   decodeSnapshot,
   encodeSnapshot,
-  REVISION_BYTES,
-  revisionIn,
+  headerOf,
+  MAX_HEADER_BYTES,
   type SnapshotModel,
   type StatePrecision,
 } from "./codec.ts";
@@ -84,10 +84,12 @@ export class ValkeyStore implements SharedStore {
   }
 
   async revisionOf(key: string): Promise<number | "deleted" | undefined> {
-    const first: unknown = await this.#ask((redis) => redis.getrangeBuffer(this.#stateKey(key), 0, REVISION_BYTES - 1));
-    if (!Buffer.isBuffer(first) || first.length > REVISION_BYTES) throw this.#unexpected("GETRANGE", first);
+    const first: unknown = await this.#ask((redis) =>
+      redis.getrangeBuffer(this.#stateKey(key), 0, MAX_HEADER_BYTES - 1),
+    );
+    if (!Buffer.isBuffer(first) || first.length > MAX_HEADER_BYTES) throw this.#unexpected("GETRANGE", first);
     if (first.length === 0) return undefined;
-    return isTombstone(first) ? "deleted" : revisionIn(first);
+    return isTombstone(first) ? "deleted" : (headerOf(first)?.revision ?? 0);
   }
 
   async put(key: string, snapshot: Snapshot, { expiresAtMs, fence }: PutOptions = {}): Promise<void> {

@@ -1,7 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { DenseMambaError } from "../../src/errors.ts";
-import { textMark } from "../../src/generation/conversation.ts";
 import { Conversations, type KeepingPolicy } from "../../src/generation/conversations.ts";
+import { NO_MESSAGES } from "../../src/generation/message-chain.ts";
+import { textMark } from "../../src/generation/text-mark.ts";
 import { encodeSnapshot } from "../../src/session/codec.ts";
 import { MemoryStore } from "../../src/session/memory-store.ts";
 import type { StateStore } from "../../src/session/store.ts";
@@ -39,7 +40,14 @@ const tokensUpTo = (length: number) => Array.from({ length }, (_, i) => i);
 const session = (id: string) => ({ type: "session", id }) as const;
 
 function head(modelHash: string, tokenIds: readonly number[], createdAtMs = 5, lastUsedAtMs = 9) {
-  const conversation = { numPreambleTokens: 1, passages: [], ...textMark("p"), createdAtMs, lastUsedAtMs };
+  const conversation = {
+    numPreambleTokens: 1,
+    passages: [],
+    messages: NO_MESSAGES,
+    ...textMark("p"),
+    createdAtMs,
+    lastUsedAtMs,
+  };
   const snapshot = { modelHash, tokenIds, position: tokenIds.length - 1, state: new Uint8Array(24), conversation };
   return { snapshot, conversation };
 }
@@ -338,15 +346,15 @@ describe("quotas", () => {
   });
 
   test("so many bytes: bound and values are named", async () => {
-    const made = make({ policy: { maxBytes: 1780 } });
+    const made = make({ policy: { maxBytes: 1990 } });
     await keep(made, "a");
     const file = await made.conversations.exportSession(OWNER, "a");
     await made.conversations.importSession(OWNER, file, "b");
     const bytes = (await listed(made.store, `session:${OWNER}:`)).reduce((sum, entry) => sum + entry.bytes, 0);
-    expect(bytes).toBeLessThanOrEqual(1780);
+    expect(bytes).toBeLessThanOrEqual(1990);
     await expect(made.conversations.importSession(OWNER, file, "c")).rejects.toMatchObject({
       code: "quota_exceeded",
-      message: `sessions of this key take ${bytes} bytes and would take 36 more; at most 1780 are allowed`,
+      message: `sessions of this key take ${bytes} bytes and would take 36 more; at most 1990 are allowed`,
     });
   });
 });

@@ -1,9 +1,10 @@
 import { setImmediate as tick } from "node:timers/promises";
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { DenseMambaError } from "../../src/errors.ts";
-import { type Conversation, textMark } from "../../src/generation/conversation.ts";
+import type { Conversation } from "../../src/generation/conversation.ts";
 import type { ConversationKey } from "../../src/generation/events.ts";
 import type { Generator } from "../../src/generation/generator.ts";
+import { textMark } from "../../src/generation/text-mark.ts";
 import { encodeSnapshot } from "../../src/session/codec.ts";
 import { MemoryStore } from "../../src/session/memory-store.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";

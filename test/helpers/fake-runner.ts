@@ -60,7 +60,10 @@ export function fakeState(): Uint32Array {
 }
 
 export function readToken(state: Uint32Array, tokenId: number): void {
-  for (let i = 0; i < NUM_WORDS; i++) state[i] = mix(state[i]! ^ Math.imul(tokenId + 1, 0x9e3779b1 + 2 * i));
+  // Without the highest bit of the exponent they are finite numbers, as a state's are.
+  for (let i = 0; i < NUM_WORDS; i++) {
+    state[i] = mix(state[i]! ^ Math.imul(tokenId + 1, 0x9e3779b1 + 2 * i)) & 0xbfffffff;
+  }
 }
 
 export function fakeLogits(state: Uint32Array, vocabSize: number): Float32Array {

@@ -5,6 +5,7 @@
 import { setImmediate as tick } from "node:timers/promises";
 import type { ScoredToken, Sequence, SequenceEvent, SequenceRequest } from "../../src/engine/sequence.ts";
 import type { SequenceEngine } from "../../src/generation/admission.ts";
+import { countPast } from "../../src/session/past.ts";
 
 export interface Script {
   readonly tokenIds: readonly number[];
@@ -48,9 +49,11 @@ export class ScriptedEngine implements SequenceEngine {
   async *#run(request: SequenceRequest, index: number, isStopped: () => boolean): AsyncGenerator<SequenceEvent> {
     const { tokenIds, logprob = () => -1, failure } = this.#script(request, index);
     const before = [...(request.resume?.tokenIds ?? []), ...request.promptIds];
-    const captured = (ids: readonly number[], position: number) => ({
+    const { past } = request.resume ?? {};
+    const captured = (ids: readonly number[], numRead: number) => ({
+      ...(past && { past }),
       tokenIds: ids,
-      position,
+      position: countPast(past) + numRead,
       state: new Uint8Array(this.#stateBytes),
     });
     const score = (tokenId: number, value: number): ScoredToken => ({

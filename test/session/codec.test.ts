@@ -5,10 +5,10 @@ import { describe, expect, test } from "vitest";
 import {
   decodeSnapshot,
   encodeSnapshot,
+  headerOf,
   isDamaged,
+  MAX_HEADER_BYTES,
   maxSnapshotBytes,
-  REVISION_BYTES,
-  revisionIn,
 } from "../../src/session/codec.ts";
 import type { Snapshot } from "../../src/session/store.ts";
 
@@ -21,15 +21,21 @@ const snapshotArbitrary: fc.Arbitrary<Snapshot> = fc
     tokenIds: fc.array(fc.integer({ min: 0, max: 2 ** 32 - 1 }), { maxLength: 50 }),
     part: fc.nat(1000),
     state: fc.uint8Array({ maxLength: 200 }),
+    past: fc.record({
+      key: fc.string({ minLength: 1, unit: "grapheme" }),
+      numTokens: fc.nat(10_000_000),
+      seenIds: fc.uint8Array({ minLength: 1, maxLength: 9 }),
+    }),
     conversation: fc.option(fc.jsonValue(), { nil: undefined }),
     sampler: fc.record({ seed: fc.oneof(fc.integer(), hugeSeed), numDraws: fc.nat() }),
     revision: fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER }),
     expiresAtMs: fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER }),
-    has: fc.record({ sampler: fc.boolean(), revision: fc.boolean(), expiry: fc.boolean() }),
+    has: fc.record({ past: fc.boolean(), sampler: fc.boolean(), revision: fc.boolean(), expiry: fc.boolean() }),
   })
-  .map(({ part, has, sampler, revision, expiresAtMs, ...rest }) => ({
+  .map(({ part, has, past, sampler, revision, expiresAtMs, ...rest }) => ({
     ...rest,
-    position: rest.state.length === 0 ? 0 : part % (rest.tokenIds.length + 1),
+    position: rest.state.length === 0 ? 0 : (has.past ? past.numTokens : 0) + (part % (rest.tokenIds.length + 1)),
+    ...(has.past && { past }),
     ...(has.sampler && { sampler }),
     ...(has.revision && { revision }),
     ...(has.expiry && { expiresAtMs }),
@@ -57,9 +63,10 @@ function forge(change: (bytes: Buffer) => void): Uint8Array {
   return bytes;
 }
 
-function withConversation(packed: Buffer): Uint8Array {
+function withConversation(packed: Buffer, inflatedBytes: number): Uint8Array {
   const bytes = Buffer.from(encodeSnapshot({ ...small, conversation: undefined }));
   bytes.writeUInt32LE(packed.length, 24);
+  bytes.writeUInt32LE(inflatedBytes, 80);
   const content = Buffer.concat([bytes.subarray(0, -32), packed]);
   return Buffer.concat([content, createHash("sha256").update(content).digest()]);
 }
@@ -89,7 +96,7 @@ test("any changed byte is refused", () => {
         expect.objectContaining({ code: "invalid_snapshot" }),
       );
       // What calls itself another version's cannot be judged.
-      expect(isDamaged(bytes)).toBe(bytes.readUInt32LE(8) === 3);
+      expect(isDamaged(bytes)).toBe(bytes.readUInt32LE(8) === 4);
     }),
     { numRuns: 500 },
   );
@@ -117,7 +124,7 @@ describe("with a right checksum, the message names the bound and the value", () 
         forge((bytes) => bytes.writeUInt32LE(9, 8)),
         model,
       ),
-    ).toThrow("format version 9; this server reads 3");
+    ).toThrow("format version 9; this server reads 4");
   });
 
   test("a state of another size", () => {
@@ -137,7 +144,7 @@ describe("with a right checksum, the message names the bound and the value", () 
     for (const change of [
       (bytes: Buffer) => bytes.writeBigUInt64LE(2n ** 64n - 1n, 40),
       (bytes: Buffer) => bytes.writeBigUInt64LE(10n * 2n ** 30n, 40),
-      ...[16, 20, 24, 28].map((at) => (bytes: Buffer) => bytes.writeUInt32LE(2 ** 32 - 1, at)),
+      ...[16, 20, 24, 28, 76].map((at) => (bytes: Buffer) => bytes.writeUInt32LE(2 ** 32 - 1, at)),
     ]) {
       expect(() => decodeSnapshot(forge(change), model)).toThrow(/its header says/);
     }
@@ -177,19 +184,25 @@ describe("with a right checksum, the message names the bound and the value", () 
   });
 
   test("a conversation that is not JSON", () => {
-    expect(() => decodeSnapshot(withConversation(deflateRawSync("{")), model)).toThrow("not JSON");
+    expect(() => decodeSnapshot(withConversation(deflateRawSync("{"), 1), model)).toThrow("not JSON");
   });
 
   test("a conversation that cannot be unpacked, or unpacks to far too much", () => {
-    for (const packed of [Buffer.from([7]), deflateRawSync(Buffer.alloc(2 ** 27 + 1))]) {
-      expect(() => decodeSnapshot(withConversation(packed), model)).toThrow(
-        "does not unpack to at most 134217728 bytes",
+    const bomb = deflateRawSync(Buffer.alloc(2 ** 27 + 1));
+    for (const [packed, inflatedBytes] of [
+      [Buffer.from([7]), 10],
+      [bomb, 10],
+      [bomb, 2 ** 27 + 1],
+      [deflateRawSync(Buffer.from("[]")), 10],
+    ] as const) {
+      expect(() => decodeSnapshot(withConversation(packed, inflatedBytes), model)).toThrow(
+        `does not unpack to the ${inflatedBytes} bytes that it should have`,
       );
     }
   });
 
   test("something else altogether", () => {
-    expect(() => decodeSnapshot(Buffer.alloc(100, 7), model)).toThrow("does not start as a snapshot does");
+    expect(() => decodeSnapshot(Buffer.alloc(200, 7), model)).toThrow("does not start as a snapshot does");
   });
 });
 
@@ -198,12 +211,39 @@ test("a record without a state needs none", () => {
   expect(decodeSnapshot(encodeSnapshot(record), model)).toEqual(record);
 });
 
-test("the revision is found without the rest", () => {
-  const bytes = encodeSnapshot({ ...small, revision: 77 });
-  expect(revisionIn(bytes.subarray(0, REVISION_BYTES))).toBe(77);
-  expect(revisionIn(encodeSnapshot(small))).toBe(0);
-  expect(revisionIn(bytes.subarray(0, REVISION_BYTES - 1))).toBe(0);
-  expect(revisionIn(Buffer.alloc(100, 7))).toBe(0);
+test("what stores look for is found without the rest", () => {
+  const state = new Uint8Array(3000);
+  const past = { key: "part::1", numTokens: 70, seenIds: Uint8Array.of(3) };
+  const bytes = encodeSnapshot({ ...small, state, position: 71, past, revision: 77, isShared: true, isPart: true });
+  const found = {
+    revision: 77,
+    isShared: true,
+    isPart: true,
+    pastKey: "part::1",
+    numPastTokens: 70,
+    bytes: bytes.length,
+  };
+  expect(headerOf(bytes.subarray(0, MAX_HEADER_BYTES))).toEqual(found);
+  const plain = encodeSnapshot(small);
+  const nothing = {
+    revision: 0,
+    isShared: false,
+    isPart: false,
+    pastKey: undefined,
+    numPastTokens: 0,
+    bytes: plain.length,
+  };
+  expect(headerOf(plain)).toEqual(nothing);
+  expect(() => headerOf(Buffer.alloc(200, 7))).toThrow("does not start as a snapshot does");
+});
+
+test("a past's length counts: no position within it, and none beyond all tokens", () => {
+  const whole = { ...small, past: { key: "part::1", numTokens: 70 } };
+  expect(decodeSnapshot(encodeSnapshot({ ...whole, position: 73 }), model)).toEqual({ ...whole, position: 73 });
+  expect(() => decodeSnapshot(encodeSnapshot({ ...whole, position: 69 }), model)).toThrow(
+    "position 69, within the 70 tokens of its past",
+  );
+  expect(() => encodeSnapshot({ ...whole, position: 74 })).toThrow(/no more than its tokens/);
 });
 
 describe("a state stored in f16", () => {

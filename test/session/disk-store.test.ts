@@ -301,7 +301,7 @@ test("another version's snapshot is refused, says which, and stays, for it may b
   bytes.writeUInt32LE(9, bytes.indexOf("DSMSTATE") + 8);
   await writeFile(file, bytes);
   const after = await open(dir);
-  for (let i = 0; i < 2; i++) await expect(after.get("a")).rejects.toThrow("format version 9; this server reads 3");
+  for (let i = 0; i < 2; i++) await expect(after.get("a")).rejects.toThrow("format version 9; this server reads 4");
   expect(await after.delete("a")).toBe(true);
 });
 

@@ -50,6 +50,7 @@ const MAPPINGS: Readonly<Record<ErrorCode, Mapping>> = {
   previous_response_not_found: { status: 400, type: "invalid_request_error" },
   invalid_api_key: { status: 401, type: "authentication_error" },
   model_not_found: { status: 404, type: "invalid_request_error" },
+  state_lost: { status: 404, type: "invalid_request_error" },
   session_not_found: { status: 404, type: "invalid_request_error" },
   response_not_found: { status: 404, type: "invalid_request_error" },
   route_not_found: { status: 404, type: "invalid_request_error" },

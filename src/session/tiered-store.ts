@@ -69,6 +69,7 @@ export class TieredStore implements StateStore {
    * keeps it
    */
   async put(key: string, snapshot: Snapshot, { expiresAtMs, fence, isCache = false }: PutOptions = {}): Promise<void> {
+    if (snapshot.isPart) return this.#putPart(key, snapshot);
     const isFenced = fence !== undefined;
     if (isFenced) this.#claims.check(key, fence);
     const { expiresAtMs: _, ...rest } = snapshot;
@@ -156,6 +157,8 @@ export class TieredStore implements StateStore {
 
   /** The copy, if it is as new as what all share; else that. */
   async #original(shared: SharedTier, key: string, copy: Found<Snapshot>): Promise<Found<Snapshot>> {
+    // A part is never replaced.
+    if (copy.value?.isPart) return copy;
     if (copy.value === undefined) {
       const found = await this.#local.read(key, () => shared.get(key));
       return { value: found.value, failure: found.failure ?? copy.failure };
@@ -177,6 +180,11 @@ export class TieredStore implements StateStore {
     const newer = await this.#local.read(key, () => shared.get(key));
     // Gone between the two questions: evicted.
     return newer.value === undefined && newer.failure === undefined ? copy : newer;
+  }
+
+  async #putPart(key: string, part: Snapshot): Promise<void> {
+    const isKeptElsewhere = (await this.#shared?.put(key, part, { isFenced: false })) ?? false;
+    await this.#local.put(key, part, {}, { isKeptElsewhere });
   }
 
   /** Rises with every put of a key, on whichever server: microseconds, by the shared tier's clock if that gave a fence. */

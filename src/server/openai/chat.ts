@@ -93,6 +93,7 @@ export function toChatTask(body: ChatBody, bounds: Bounds): ChatTask {
     returnTokenIds: body.return_token_ids ?? false,
     promptLogprobs: body.prompt_logprobs !== undefined,
     request: {
+      returnTokenIds: body.return_token_ids ?? false,
       prompts: [
         {
           type: "chat",

@@ -3,6 +3,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import type { Conversation } from "../../src/generation/conversation.ts";
 import { MemoryStore } from "../../src/session/memory-store.ts";
+import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { chat, EOS, fold, keptMessages, makeGenerator, request, tinyTokenizer } from "../helpers/generation-harness.ts";
 import { NaivePrefixCache } from "../helpers/naive-prefix-cache.ts";
 import { ScriptedEngine } from "../helpers/scripted-engine.ts";
@@ -16,8 +17,13 @@ const ANSWERS = ["the é", " and", "x[end]y", " [end]", ""];
 const SESSION = { type: "session", id: "s" } as const;
 const GOING_ON = { resumeFrom: SESSION, keepAs: SESSION };
 
+/** Loaded once: each encodes in a process of its own. */
+const tokenizers = new Map<string, Promise<Tokenizer>>();
+
 async function startChat(template: string) {
-  const tokenizer = await tinyTokenizer(template);
+  const loading = tokenizers.get(template) ?? tinyTokenizer(template);
+  tokenizers.set(template, loading);
+  const tokenizer = await loading;
   const encoded = await Promise.all(ANSWERS.map((answer) => tokenizer.encodeContinuation(answer)));
   const engine = new ScriptedEngine((_, index) => ({ tokenIds: [...encoded[index % encoded.length]!, EOS] }));
   const store = new MemoryStore({ maxBytes: 1e7 });

@@ -32,6 +32,7 @@ import { FORMAT_VERSION, MANIFEST_FILE } from "../model/manifest.ts";
 import { encodeModel } from "../onnx/encode.ts";
 import { ExternalData } from "../onnx/external-data.ts";
 import { chainOperators } from "./chains.ts";
+import { equalised } from "./equalise.ts";
 import { hashFile, sha256 } from "./file-hash.ts";
 import { assertInPlaceSafe } from "./in-place.ts";
 import { lower, loweredState, loweringKind, takesLengths } from "./lowering.ts";
@@ -82,7 +83,8 @@ export interface CompileOptions {
 export async function compileModel(options: CompileOptions): Promise<Manifest> {
   const { modelDir, precision, outDir } = options;
   const lowering = loweringKind(precision, options.lowering);
-  const checkpoint = openCheckpoint(modelDir, { allowNonFinite: options.allowNonFinite ?? false });
+  const opened = openCheckpoint(modelDir, { allowNonFinite: options.allowNonFinite ?? false });
+  const checkpoint = equalised(opened, precision);
   try {
     const modelHash = options.modelHash ?? (await hashModel(modelDir, precision, hashFile, lowering));
     await mkdir(outDir, { recursive: true });

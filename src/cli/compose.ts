@@ -22,6 +22,7 @@ import { loadTokenizer } from "../tokenizer/load.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { type KeptStates, keepingPolicy, openKeptStates } from "./kept-states.ts";
 import type { LoadedModel } from "./load-model.ts";
+import type { ServerLog } from "./log.ts";
 import type { SizedConfig } from "./memory.ts";
 import { observeSnapshots } from "./observed-runner.ts";
 import { serverOptions } from "./server-options.ts";
@@ -93,8 +94,9 @@ export interface Service {
 export async function createService(
   config: SizedConfig,
   model: LoadedModel,
-  { tokenizer, log }: { readonly tokenizer: Tokenizer; readonly log: Log },
+  { tokenizer, logging }: { readonly tokenizer: Tokenizer; readonly logging: Pick<ServerLog, "log" | "numDropped"> },
 ): Promise<Service> {
+  const { log } = logging;
   const { manifest } = model;
   checkFit(tokenizer, manifest);
   const modelName = config.modelName ?? manifest.name;
@@ -111,6 +113,7 @@ export async function createService(
   metrics.watch({
     load: () => engine.load,
     store: states.stats.conversations,
+    droppedLogLines: () => logging.numDropped,
     prefixes: states.stats.prefixes,
   });
   const parts = { engine, tokenizer, store, unstored, ...(prefixCache && { prefixCache }) };

@@ -3,7 +3,6 @@ import { once } from "node:events";
 import { createServer } from "node:net";
 import { totalmem } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
-import { pino } from "pino";
 import { type Config, readServiceLinks } from "../config.ts";
 import { stateBytes } from "../model/state.ts";
 import type { Log } from "../server/deps.ts";
@@ -11,6 +10,7 @@ import type { Listener } from "../server/listen.ts";
 import { readyBanner } from "./banner.ts";
 import type { Service } from "./compose.ts";
 import { loadModel } from "./load-model.ts";
+import { openLog, type ServerLog } from "./log.ts";
 import { memoryLimit, withinMemory } from "./memory.ts";
 import { showProgress } from "./progress.ts";
 import { type SignalSource, untilSignal } from "./shutdown.ts";
@@ -34,7 +34,23 @@ const SEND_BUFFER_BYTES = 128 * 1024;
 
 /** Resolves when the server has closed after a signal. @throws what keeps it from starting. */
 export async function serve(given: Config, terminal: Terminal, signals: SignalSource): Promise<void> {
-  const log = pino({ level: given.logLevel, base: null }, terminal.stderr);
+  const logging = openLog(given.logLevel, terminal.stderr);
+  // Nobody may be there to read them, and a full disk takes nothing: no reason to end.
+  for (const stream of [terminal.stdout, terminal.stderr]) stream.removeAllListeners("error").on("error", () => {});
+  try {
+    await serveUntilSignal(given, terminal, signals, logging);
+  } finally {
+    await logging.close();
+  }
+}
+
+async function serveUntilSignal(
+  given: Config,
+  terminal: Terminal,
+  signals: SignalSource,
+  logging: ServerLog,
+): Promise<void> {
+  const { log } = logging;
   const stopped = untilSignal(signals);
   // A bug in one request must not end everybody else's: it is told, and the server goes on.
   signals.on("unhandledRejection", (reason) => {
@@ -63,7 +79,7 @@ export async function serve(given: Config, terminal: Terminal, signals: SignalSo
     modelBytes: model.manifest.files.reduce((sum, { bytes }) => sum + bytes, 0),
     slotBytes: given.maxBatch * stateBytes(model.manifest.state),
   });
-  const service = await createService(config, model, { tokenizer, log });
+  const service = await createService(config, model, { tokenizer, logging });
   const { app, deps, responses } = service;
   const listener = await listen({ app, deps, responses, host, port }).catch(async (error) => {
     await service.engine.close({ deadlineMs: 0 });

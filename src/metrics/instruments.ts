@@ -110,6 +110,8 @@ export function createInstruments(registry: Registry) {
     webSockets: gauge("websocket_connections", "Open WebSocket connections."),
     unattendedResponses: gauge("responses_unattended", "Responses that are being made while nobody reads them."),
 
+    droppedLogLines: counter("log_lines_dropped_total", "Log lines that could not be written, and were dropped."),
+
     modelInfo: gauge("model_info", "Always 1; what is served.", ["family", "precision", "model_hash", "version"]),
     modelParameters: gauge("model_parameters", "Parameters of the model."),
   };

@@ -32,6 +32,7 @@ export interface MetricsSources {
     readonly maxQueue: number;
   };
   readonly store: () => StoreStats & { readonly tiers?: readonly TierStats[] };
+  readonly droppedLogLines?: () => number;
   /** Default: there is no prefix cache. */
   readonly prefixes?: () => PrefixCacheStats & { readonly tiers?: readonly TierStats[] };
 }
@@ -174,6 +175,7 @@ export class Metrics implements EngineObserver, Pick<StoreObserver, "onDamage"> 
     instruments.storeMaxBytes.set(store.maxBytes);
     this.#countUpTo(instruments.storeEvictions, store.numEvicted);
     this.#readTiers("conversations", store.tiers);
+    this.#countUpTo(instruments.droppedLogLines, sources.droppedLogLines?.() ?? 0);
     const prefixes = sources.prefixes?.();
     if (prefixes === undefined) return;
     this.#countUpTo(instruments.prefixLookups, prefixes.queries);

@@ -51,6 +51,7 @@ const OWNED_PACKAGES: Readonly<Record<string, string>> = {
   ioredis: "session",
   commander: "cli",
   pino: "cli",
+  "sonic-boom": "cli",
 };
 
 const CLIENT_PACKAGES: ReadonlySet<string> = new Set(["ws"]);

@@ -146,6 +146,7 @@ async function end(service: Service, listener: Listener, { shutdownMs }: Config,
   try {
     if (!(await endsWithin(shutdownMs + END_GRACE_MS, work))) log.error({}, "not everything ended; leaving it");
   } finally {
+    generator.close();
     if (!(await endsWithin(END_GRACE_MS, states.close()))) log.error({}, "the stores could not be closed in time");
   }
 }

@@ -56,14 +56,14 @@ export class ChatText {
     if (kept.tailUnder === undefined) return newText(kept, await this.whole());
     if (kept.tailUnder !== this.#under()) return undefined;
     // The last kept message is the answer: its end, and how it is closed, the state may not have read yet.
-    const tail = this.#tail(this.#messages.numKept - 1);
+    const tail = await this.#tail(this.#messages.numKept - 1);
     return tail === undefined ? undefined : newText(kept, tail);
   }
 
   /** What is to be kept of it, with the answer that follows. @throws as `whole` */
   async soFar(): Promise<TextSoFar> {
     const { numKept, added } = this.#messages;
-    const tail = this.#tail(numKept + added.length - (this.#prompt.continueFinalMessage ? 1 : 0));
+    const tail = await this.#tail(numKept + added.length - (this.#prompt.continueFinalMessage ? 1 : 0));
     return tail === undefined ? { text: await this.whole() } : { text: tail, tailUnder: this.#under() };
   }
 
@@ -73,7 +73,7 @@ export class ChatText {
   }
 
   /** @param numBefore all that are kept at least, but for the last */
-  #tail(numBefore: number): string | undefined {
+  async #tail(numBefore: number): Promise<string | undefined> {
     const { numKept, firstRole, lastKept, added } = this.#messages;
     if (firstRole === undefined || numBefore < 1) return undefined;
     const isBehindKept = numBefore >= numKept;

@@ -92,7 +92,7 @@ export class Generator {
     this.#engine = engine;
     this.#manifest = manifest;
     this.#limits = limits;
-    this.#renderer = new ChatRenderer(tokenizer);
+    this.#renderer = new ChatRenderer(tokenizer, { nowMs });
     this.#nowMs = nowMs;
     this.#sleep = deps.sleep ?? sleepUnlessAborted;
   }
@@ -167,6 +167,11 @@ export class Generator {
     };
     await Promise.all(running.map((request) => Promise.race([request.ended, whenOver(request)])));
     patience.abort();
+  }
+
+  /** Ends what runs beside: no chat can be answered after. */
+  close(): void {
+    this.#renderer.close();
   }
 
   /** Log-probabilities of a prompt need all of it to be read, and whoever asks for them goes on from none. */

@@ -3,12 +3,13 @@
  * Knows nothing of tokens; whoever encodes the result adds no special tokens, for the template writes them.
  */
 import { createHash } from "node:crypto";
-import { Template } from "@huggingface/jinja";
 import { DenseMambaError } from "../errors.ts";
+import { ChatProgram, OutOfSteps, once, type Variables } from "./chat-program.ts";
 import { cutAtMark, markFinal, pickMark } from "./final-message.ts";
-import { strip } from "./python-space.ts";
+import { TemplateError } from "./jinja/error.ts";
+import { strip } from "./jinja/space.ts";
+import { RenderFailure, RenderProcess } from "./render-process.ts";
 import { partsOf, type TemplateParts } from "./template-parts.ts";
-import { TemplateSandbox } from "./template-sandbox.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 /**
@@ -26,6 +27,15 @@ const DEFAULT_STOP_STRINGS: readonly string[] = ["\nUser:"];
 
 /** Those that a template may read and a request may not set. */
 const RESERVED = ["messages", "add_generation_prompt", "bos_token", "eos_token", "pad_token", "unk_token"];
+
+export const MAX_TEMPLATE_LENGTH = 64 * 1024;
+/** About a millisecond. */
+const INLINE_STEPS = 20_000;
+const OWN_TIMEOUT_MS = 20_000;
+const REQUEST_TIMEOUT_MS = 1000;
+/** In characters. */
+const MAX_OWN_LENGTH = 16 * 1024 * 1024;
+const MAX_REQUEST_LENGTH = 4 * 1024 * 1024;
 
 export interface TemplateMessage {
   readonly role: string;
@@ -53,22 +63,32 @@ export interface TailRenderOptions extends ChatRenderOptions {
   readonly firstRole: string;
 }
 
+export interface RendererSettings {
+  readonly nowMs?: () => number;
+  /** How long one rendering may take, from when it begins. */
+  readonly ownTimeoutMs?: number;
+  readonly requestTimeoutMs?: number;
+}
+
 export class ChatRenderer {
   /** Changes with all that a text depends on beside the messages and the request. */
   readonly identity: string;
   readonly #source: string;
   readonly #isDefault: boolean;
   readonly #specialTokens: Readonly<Record<string, string>>;
-  readonly #sandbox: TemplateSandbox;
-  #compiled: { readonly template: Template; readonly parts: TemplateParts | undefined } | undefined;
+  readonly #settings: Required<RendererSettings>;
+  /** Requests' templates have a process of their own: they may not hold up the model's. */
+  readonly #ownProcess = new RenderProcess();
+  readonly #requestProcess = new RenderProcess();
+  #compiled: { readonly program: ChatProgram; readonly parts: TemplateParts | undefined } | undefined;
 
   constructor(
     tokenizer: Pick<Tokenizer, "chatTemplate" | "specialTokens" | "addsBos">,
-    sandbox = new TemplateSandbox(),
+    { nowMs = Date.now, ownTimeoutMs = OWN_TIMEOUT_MS, requestTimeoutMs = REQUEST_TIMEOUT_MS }: RendererSettings = {},
   ) {
     this.#source = tokenizer.chatTemplate ?? DEFAULT_CHAT_TEMPLATE;
     this.#isDefault = tokenizer.chatTemplate === undefined;
-    this.#sandbox = sandbox;
+    this.#settings = { nowMs, ownTimeoutMs, requestTimeoutMs };
     // A model that was not trained with BOS has none in front of its default chats either.
     const { bos_token: bos, ...others } = tokenizer.specialTokens;
     const hasBos = bos !== undefined && (!this.#isDefault || tokenizer.addsBos);
@@ -77,7 +97,10 @@ export class ChatRenderer {
     this.identity = createHash("sha256").update(content).digest("base64url").slice(0, 22);
   }
 
-  /** @throws `invalid_value` if the messages do not suit the template; `invalid_checkpoint` if the model's is malformed. */
+  /**
+   * @throws `invalid_value` if the messages do not suit the template, or the request's own template is malformed, fails or
+   * exceeds its limits; `invalid_checkpoint` if the model's is malformed; `queue_full`
+   */
   async render(options: ChatRenderOptions): Promise<RenderedChat> {
     const { messages, addGenerationPrompt, continueFinalMessage, template } = options;
     if (messages.length === 0) throw invalid("messages must hold at least one message, given 0");
@@ -89,8 +112,9 @@ export class ChatRenderer {
     }
     const mark = continueFinalMessage ? this.#pickMark(options) : undefined;
     const variables = this.#variables(mark === undefined ? options : marked(options, mark));
-    const text = template === undefined ? this.#renderOwn(variables) : await this.#sandbox.render(template, variables);
-    const shown = mark === undefined ? text : cutAtMark(text, mark, messages.at(-1)!);
+    const text = await (template === undefined ? this.#renderOwn(variables) : this.#renderGiven(template, variables));
+    const isContentRead = (template ?? this.#source).includes("content");
+    const shown = mark === undefined ? text : isContentRead ? cutAtMark(text, mark, messages.at(-1)!) : undefined;
     if (shown === undefined) {
       throw invalid(
         "continue_final_message: the chat template does not show the last message's content as it is",
@@ -106,17 +130,17 @@ export class ChatRenderer {
    * @returns undefined if that takes the whole conversation: for a request's own template always, and for those of models
    * where what is written of one message may depend on others. Then `render` says what is wrong, if something is.
    */
-  renderTail({ firstRole, ...options }: TailRenderOptions): string | undefined {
+  async renderTail({ firstRole, ...options }: TailRenderOptions): Promise<string | undefined> {
     const { messages, addGenerationPrompt, continueFinalMessage } = options;
     if (options.template !== undefined || (continueFinalMessage && addGenerationPrompt)) return undefined;
     try {
-      const { template, parts } = this.#compile();
+      const { parts } = this.#compile();
       if (parts === undefined) return undefined;
       const first = parts.knowsFirst ? [{ role: firstRole, content: "" }] : [];
-      const before = parts.upToMessages.render(this.#variables({ ...options, messages: first }));
+      const before = await this.#run(this.#variables({ ...options, messages: first }), parts.numStatements);
       const mark = continueFinalMessage && messages.length > 0 ? this.#pickMark(options) : undefined;
       const shown = mark === undefined ? messages : markFinal(messages, mark);
-      const whole = template.render(this.#variables({ ...options, messages: [...first, ...shown] }));
+      const whole = await this.#run(this.#variables({ ...options, messages: [...first, ...shown] }));
       const tail = whole.slice(before.length);
       if (mark === undefined) return tail;
       const open = cutAtMark(tail, mark, messages.at(-1)!);
@@ -137,19 +161,26 @@ export class ChatRenderer {
     return this.#isDefault && template === undefined ? DEFAULT_STOP_STRINGS : [];
   }
 
+  /** Ends the processes that render. Nothing can be rendered after. */
+  close(): void {
+    this.#ownProcess.close();
+    this.#requestProcess.close();
+  }
+
   #pickMark({ messages, template = this.#source, templateArguments = {} }: ChatRenderOptions): string {
     const contents = messages.map(({ content }) => content);
     return pickMark([...contents, template, JSON.stringify(templateArguments)]);
   }
 
-  #variables({ messages, addGenerationPrompt, templateArguments = {} }: ChatRenderOptions): Record<string, unknown> {
+  #variables({ messages, addGenerationPrompt, templateArguments = {} }: ChatRenderOptions): Variables {
     const reserved = RESERVED.find((name) => Object.hasOwn(templateArguments, name));
     if (reserved !== undefined) {
       throw invalid(`chat_template_kwargs may not set ${reserved}`, "chat_template_kwargs");
     }
     return {
-      bos_token: "",
-      eos_token: "",
+      // As transformers has them where there are none.
+      tools: null,
+      documents: null,
       ...this.#specialTokens,
       ...templateArguments,
       messages,
@@ -157,26 +188,60 @@ export class ChatRenderer {
     };
   }
 
-  #renderOwn(variables: Record<string, unknown>): string {
-    const { template } = this.#compile();
+  async #renderOwn(variables: Variables): Promise<string> {
+    this.#compile();
     try {
-      return template.render(variables);
+      return await this.#run(variables);
     } catch (error) {
-      throw invalid(
-        `messages cannot be rendered by the model's chat template: ${(error as Error).message}`,
-        "messages",
-        error,
-      );
+      if (!(error instanceof TemplateError || error instanceof RenderFailure)) throw error;
+      throw invalid(`messages cannot be rendered by the model's chat template: ${error.message}`, "messages", error);
+    }
+  }
+
+  /** What is small is rendered here, for as many steps as take no time worth waiting for; the rest in a process. */
+  #run(variables: Variables, numStatements?: number): Promise<string> {
+    const { nowMs, ownTimeoutMs: timeoutMs } = this.#settings;
+    const limits = { nowMs: nowMs(), maxLength: MAX_OWN_LENGTH };
+    try {
+      const { program } = this.#compile();
+      return Promise.resolve(program.render(variables, { ...limits, refill: once(INLINE_STEPS) }, numStatements));
+    } catch (error) {
+      if (!(error instanceof OutOfSteps)) return Promise.reject(error);
+    }
+    const part = numStatements === undefined ? {} : { numStatements };
+    return this.#ownProcess.render({ source: this.#source, ...part, variables, timeoutMs, ...limits });
+  }
+
+  async #renderGiven(source: string, variables: Variables): Promise<string> {
+    if (source.length > MAX_TEMPLATE_LENGTH) {
+      throw invalidTemplate(`has ${source.length} characters; at most ${MAX_TEMPLATE_LENGTH} are allowed`);
+    }
+    const { nowMs, requestTimeoutMs: timeoutMs } = this.#settings;
+    const limits = { nowMs: nowMs(), timeoutMs, maxLength: MAX_REQUEST_LENGTH };
+    try {
+      return await this.#requestProcess.render({ source, variables, ...limits });
+    } catch (error) {
+      if (!(error instanceof RenderFailure)) throw error;
+      throw invalidTemplate(`failed: ${error.message}`, error);
     }
   }
 
   /** @throws `invalid_checkpoint` */
   #compile() {
     if (this.#compiled === undefined) {
-      const template = compile(this.#source);
-      this.#compiled = { template, parts: partsOf(template, this.#source) };
+      const program = compile(this.#source);
+      this.#compiled = { program, parts: partsOf(program.template) };
     }
     return this.#compiled;
+  }
+}
+
+function compile(source: string): ChatProgram {
+  try {
+    return new ChatProgram(source);
+  } catch (error) {
+    const message = `the model's chat template is malformed or not supported: ${(error as Error).message}`;
+    throw new DenseMambaError("invalid_checkpoint", message, { cause: error });
   }
 }
 
@@ -184,15 +249,10 @@ function marked(options: ChatRenderOptions, mark: string): ChatRenderOptions {
   return { ...options, messages: markFinal(options.messages, mark) };
 }
 
-function compile(source: string): Template {
-  try {
-    return new Template(source);
-  } catch (error) {
-    const message = `the model's chat template is malformed: ${(error as Error).message}`;
-    throw new DenseMambaError("invalid_checkpoint", message, { cause: error });
-  }
-}
-
 function invalid(message: string, param = "messages", cause?: unknown): DenseMambaError {
   return new DenseMambaError("invalid_value", message, { param, cause });
+}
+
+function invalidTemplate(what: string, cause?: unknown): DenseMambaError {
+  return invalid(`chat_template ${what}`, "chat_template", cause);
 }

@@ -2,7 +2,7 @@
  * Leaves a chat's final message open, so that the model goes on with it. The message's own text may stand elsewhere, or
  * be empty, so its end is not searched for: it is marked before rendering, as transformers does (PR 40732).
  */
-import { rstrip, strip } from "./python-space.ts";
+import { rstrip, strip } from "./jinja/space.ts";
 
 const MARK = "CONTINUE_FINAL_MESSAGE_TAG";
 

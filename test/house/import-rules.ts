@@ -45,7 +45,6 @@ const OWNED_PACKAGES: Readonly<Record<string, string>> = {
   ws: "server",
   tokenizers: "tokenizer",
   "@huggingface/tokenizers": "tokenizer",
-  "@huggingface/jinja": "tokenizer",
   "prom-client": "metrics",
   "@huggingface/hub": "hub",
   ioredis: "session",

@@ -1,6 +1,10 @@
-import { expect, test, vi } from "vitest";
-import { ChatRenderer, type ChatRenderOptions } from "../../src/tokenizer/chat-template.ts";
-import { MAX_TEMPLATE_LENGTH, TemplateSandbox } from "../../src/tokenizer/template-sandbox.ts";
+import { afterAll, expect, test, vi } from "vitest";
+import {
+  ChatRenderer,
+  type ChatRenderOptions,
+  MAX_TEMPLATE_LENGTH,
+  type RendererSettings,
+} from "../../src/tokenizer/chat-template.ts";
 
 const CHATML = `{% for m in messages %}<|im_start|>{{ m.role }}
 {{ m.content }}<|im_end|>
@@ -14,10 +18,18 @@ const MESSAGES = [
   { role: "user", content: "Bye." },
 ];
 
-function renderer(chatTemplate?: string, timeoutMs = 5000) {
+const opened: ChatRenderer[] = [];
+
+function renderer(chatTemplate?: string, settings: RendererSettings = { requestTimeoutMs: 5000 }) {
   const specialTokens = { bos_token: "<s>", eos_token: "</s>" };
-  return new ChatRenderer({ chatTemplate, specialTokens, addsBos: true }, new TemplateSandbox({ timeoutMs }));
+  const using = new ChatRenderer({ chatTemplate, specialTokens, addsBos: true }, settings);
+  opened.push(using);
+  return using;
 }
+
+afterAll(() => {
+  for (const using of opened) using.close();
+});
 
 const render = (using: ChatRenderer, options: Partial<ChatRenderOptions> = {}) =>
   using.render({ messages: MESSAGES, addGenerationPrompt: true, continueFinalMessage: false, ...options });
@@ -45,7 +57,7 @@ test("the model's own template has the variables of Hugging Face", async () => {
   const template =
     "{{ bos_token }}|{{ eos_token }}|{{ add_generation_prompt }}|{{ tools is defined }}|{{ strftime_now('%Y') | length }}|{{ extra }}";
   const { text, stopStrings } = await render(renderer(template), { templateArguments: { extra: "x" } });
-  expect(text).toBe("<s>|</s>|true|false|4|x");
+  expect(text).toBe("<s>|</s>|True|True|4|x");
   expect(stopStrings).toEqual([]);
 });
 
@@ -139,37 +151,125 @@ test("a request's template replaces the model's, stop strings included", async (
   expect(stopStrings).toEqual([]);
 });
 
-test.each([
-  ["never ends", "{% for i in range(1000000) %}{% for j in range(1000000) %}{% endfor %}{% endfor %}"],
-  ["fills the memory", "{% for i in range(1000000000000) %}{% endfor %}"],
+const QUADRATIC =
+  "{% for m in messages %}{% set ns = namespace(k=0) %}{% for n in messages %}{% set ns.k = ns.k + 1 %}{% endfor %}{{ ns.k }}{% endfor %}";
+
+const forBombs = renderer(undefined, { requestTimeoutMs: 2000 });
+
+const BOMBS: readonly (readonly [string, string])[] = [
+  ["never ends", "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}"],
+  ["calls itself", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"],
+  ["has a loop in itself", "{% for i in [1] recursive %}{{ loop([1]) }}{% endfor %}"],
+  ["goes through a great range", "{{ range(2000000) | join(',') | length }}"],
+  ["repeats a text", "{{ ('a' * 10 ** 9) | length }}"],
+  ["repeats a list", "{{ ([1] * 10 ** 9) | length }}"],
+  ["replaces nothing by much", "{{ ('a' * 4000000).replace('', 'a' * 4000000) | length }}"],
+  ["joins what is long", "{{ (['a' * 1000000] * 100000) | join | length }}"],
+  ["indents by much", "{{ 'a' | tojson(indent=10 ** 12) }}{{ ('a\nb' * 100000) | indent(10 ** 6) | length }}"],
+  ["pads", "{{ 'a'.center(10 ** 12) | length }}"],
+  [
+    "doubles",
+    "{% set ns = namespace(l=['x' * 1000]) %}{% for i in range(60) %}{% set ns.l = ns.l + ns.l %}{% endfor %}",
+  ],
+  [
+    "keeps ever more",
+    "{% set ns = namespace(l=[]) %}{% for i in range(100) %}{% set ns.l = ns.l + [('a' * 4000000).replace('a', 'b') ~ i] %}{% endfor %}",
+  ],
+  [
+    "nests what it shows",
+    "{% set ns = namespace(l=[]) %}{% for i in range(99999) %}{% set ns.l = [ns.l] %}{% endfor %}{{ ns.l }}",
+  ],
   ["renders too much", `{% for i in range(100000) %}${"x".repeat(100)}{% endfor %}`],
   ["is malformed", "{% if %}"],
   ["raises", "{{ raise_exception('no') }}"],
   ["is too long", " ".repeat(MAX_TEMPLATE_LENGTH + 1)],
-])("a request's template that %s is refused, and the event loop goes on", async (_, template) => {
-  let numTicks = 0;
-  const ticking = setInterval(() => numTicks++, 10);
-  const startedAtMs = performance.now();
-  await expect(render(renderer(undefined, 1000), { template })).rejects.toMatchObject({
-    code: "invalid_value",
-    param: "chat_template",
-  });
-  clearInterval(ticking);
-  // A blocked loop would not have ticked at all.
-  expect(numTicks).toBeGreaterThanOrEqual(Math.floor((performance.now() - startedAtMs) / 100) - 1);
+  ["opens without end", "{{ ".padEnd(60_000, "(")],
+  ["opens many blocks", "{% if a %}".repeat(6000)],
+  ["chains filters", `{{ x${" | list".repeat(9000)} }}`],
+];
+
+test.each(BOMBS)("a request's template that %s is refused, and the event loop goes on", async (_, template) => {
+  // One for all: whatever became of its process, the next one is rendered.
+  expect((await render(forBombs, { template: "as ever" })).text).toBe("as ever");
+  const { stop } = watchLoop();
+  await expect(render(forBombs, { template })).rejects.toMatchObject({ code: "invalid_value", param: "chat_template" });
+  expect(stop()).toBeLessThan(200);
 });
 
-test("only a few templates run at a time, the others wait their turn", async () => {
-  const sandbox = new TemplateSandbox();
-  const results = await Promise.all(Array.from({ length: 6 }, (_, i) => sandbox.render("{{ i }}", { i })));
-  expect(results).toEqual(["0", "1", "2", "3", "4", "5"]);
-  await expect(sandbox.render("{{ raise_exception('x') }}", {})).rejects.toMatchObject({ code: "invalid_value" });
-  expect(await sandbox.render("again", {})).toBe("again");
+test.each(BOMBS.slice(0, 4))(
+  "a model's template that %s is refused, and the event loop goes on",
+  async (_, template) => {
+    const using = renderer(template, { ownTimeoutMs: 500 });
+    const { stop } = watchLoop();
+    await expect(render(using)).rejects.toMatchObject({ code: "invalid_value", param: "messages" });
+    expect(stop()).toBeLessThan(200);
+  },
+);
+
+test("the model's template takes its time off the event loop, and small chats do not wait for it", async () => {
+  const using = renderer(QUADRATIC, { ownTimeoutMs: 20_000 });
+  const messages = Array.from({ length: 2000 }, () => ({ role: "user", content: "w" }));
+  const { stop } = watchLoop();
+  let isDone = false;
+  const long = render(using, { messages }).then(({ text }) => {
+    isDone = true;
+    return text;
+  });
+  expect((await render(using, { messages: MESSAGES })).text).toBe("4444");
+  expect(isDone).toBe(false);
+  expect(await long).toBe("2000".repeat(2000));
+  expect(stop()).toBeLessThan(200);
 });
+
+test("a time limit begins when the rendering does, and not when it is asked for", async () => {
+  const using = renderer(undefined, { requestTimeoutMs: 1000 });
+  const [endless, short] = await Promise.allSettled([
+    render(using, { template: BOMBS[0]![1] }),
+    render(using, { template: "after a second" }),
+  ]);
+  expect(endless).toMatchObject({ reason: { message: expect.stringContaining("longer than 1000 ms") } });
+  expect(short).toMatchObject({ value: { text: "after a second" } });
+});
+
+test("no more than so many wait, and nobody waits for a renderer that is closed", async () => {
+  const using = renderer();
+  const all = Array.from({ length: 100 }, () =>
+    render(using, { template: "x" }).then(
+      ({ text }) => text,
+      ({ code }) => code,
+    ),
+  );
+  const given = await Promise.all(all);
+  expect(given.filter((one) => one === "queue_full")).toHaveLength(35);
+  expect(given.filter((one) => one === "x")).toHaveLength(65);
+  const waiting = [render(using, { template: BOMBS[0]![1] }), render(using, { template: "x" })];
+  const outcomes = Promise.allSettled(waiting);
+  using.close();
+  for (const outcome of await outcomes) expect(outcome).toMatchObject({ reason: { code: "shutting_down" } });
+  await expect(render(using, { template: "x" })).rejects.toMatchObject({ code: "shutting_down" });
+});
+
+/** How long the event loop stood still at most, in milliseconds. */
+function watchLoop() {
+  let longest = 0;
+  let last = performance.now();
+  const look = () => {
+    longest = Math.max(longest, performance.now() - last - 5);
+    last = performance.now();
+  };
+  const ticking = setInterval(look, 5);
+  return {
+    stop() {
+      clearInterval(ticking);
+      look();
+      return longest;
+    },
+  };
+}
 
 test("a request's template sees neither files nor environment", async () => {
   vi.stubEnv("SECRET", "hidden");
   const template = "{{ process is defined }}{{ require is defined }}{{ messages.constructor is defined }}";
-  expect((await render(renderer(), { template })).text).toBe("falsefalsefalse");
+  expect((await render(renderer(), { template })).text).toBe("FalseFalseFalse");
   vi.unstubAllEnvs();
 });

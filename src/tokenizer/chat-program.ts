@@ -1,0 +1,88 @@
+/**
+ * A chat template that has been read, wherever it is rendered. Finds out whether it wants contents as lists of parts, as
+ * templates of models for more than text do.
+ */
+import { type RenderOptions, Template } from "./jinja/template.ts";
+
+export type Variables = Readonly<Record<string, unknown>>;
+
+/** What the probes may cost, and make. */
+const PROBE_STEPS = 20_000;
+const PROBE = "densemamba";
+
+/** What more there is to render is not for this thread. */
+export class OutOfSteps extends Error {}
+
+export class ChatProgram {
+  readonly template: Template;
+  readonly #wantsParts: boolean;
+  /** By how many statements they have. */
+  readonly #beginnings = new Map<number, Template>();
+
+  /** @throws TemplateError if it is malformed, or asks for what is not supported */
+  constructor(source: string) {
+    this.template = Template.parse(source);
+    this.#wantsParts = !show(this.template, PROBE).includes(PROBE) && showsPart(show(this.template, asParts(PROBE)));
+  }
+
+  /**
+   * @param numStatements render only so many of the template's statements
+   * @throws TemplateError, what `refill` throws
+   */
+  render(variables: Variables, options: RenderOptions, numStatements?: number): string {
+    const template = numStatements === undefined ? this.template : this.#beginning(numStatements);
+    return template.render(this.#wantsParts ? withParts(variables) : variables, options);
+  }
+
+  #beginning(numStatements: number): Template {
+    const beginning = this.#beginnings.get(numStatements) ?? this.template.upTo(numStatements);
+    this.#beginnings.set(numStatements, beginning);
+    return beginning;
+  }
+}
+
+/** What the template shows of a message with this content. */
+function show(template: Template, content: unknown): string {
+  const variables = {
+    messages: [{ role: "user", content }],
+    tools: null,
+    documents: null,
+    add_generation_prompt: false,
+  };
+  try {
+    return template.render(variables, { refill: once(PROBE_STEPS), maxLength: PROBE_STEPS, nowMs: 0 });
+  } catch {
+    return "";
+  }
+}
+
+/** The text, and not the list around it. */
+function showsPart(text: string): boolean {
+  return text.includes(PROBE) && !/["']text["']/.test(text);
+}
+
+/** So many steps, and no more: for `refill`. What goes on throws OutOfSteps. */
+export function once(steps: number): () => number {
+  let isFirst = true;
+  return () => {
+    if (!isFirst) throw new OutOfSteps();
+    isFirst = false;
+    return steps;
+  };
+}
+
+export function tookTooLong(timeoutMs: number): string {
+  return `it takes longer than ${timeoutMs} ms to render`;
+}
+
+function asParts(content: string) {
+  return [{ type: "text", text: content }];
+}
+
+function withParts(variables: Variables): Variables {
+  const messages = variables.messages as readonly { readonly content: unknown }[];
+  const converted = messages.map((message) =>
+    typeof message.content === "string" ? { ...message, content: asParts(message.content) } : message,
+  );
+  return { ...variables, messages: converted };
+}

@@ -1,0 +1,476 @@
+/**
+ * Python's values, as a template sees them: what they are, whether they are equal, how they are shown. Integers are numbers,
+ * lists are arrays; what JavaScript has no twin for is a class here.
+ */
+import { TemplateError, unsupported } from "./error.ts";
+import type { Runtime } from "./runtime.ts";
+import { codePoints, compareText, numCodePoints } from "./text.ts";
+
+export type Value =
+  | null
+  | boolean
+  | number
+  | string
+  | Value[]
+  | Float
+  | Tuple
+  | Dict
+  | DictView
+  | Range
+  | Iter
+  | Namespace
+  | Loop
+  | Callable
+  | Undefined;
+
+export class Float {
+  readonly value: number;
+
+  constructor(value: number) {
+    if (!Number.isFinite(value)) throw unsupported("a number that is infinite or none");
+    this.value = value;
+  }
+}
+
+export class Tuple {
+  readonly items: readonly Value[];
+
+  constructor(items: readonly Value[]) {
+    this.items = items;
+  }
+}
+
+/** Keys that are equal in Python are one: 1, 1.0 and True. */
+export class Dict {
+  readonly #entries = new Map<unknown, [Value, Value]>();
+
+  constructor(entries: Iterable<readonly [Value, Value]> = []) {
+    for (const [key, value] of entries) this.set(key, value);
+  }
+
+  get size(): number {
+    return this.#entries.size;
+  }
+
+  get(key: Value): Value | undefined {
+    return this.#entries.get(identity(key))?.[1];
+  }
+
+  has(key: Value): boolean {
+    return this.#entries.has(identity(key));
+  }
+
+  set(key: Value, value: Value): void {
+    const id = identity(key);
+    const entry = this.#entries.get(id);
+    if (entry) entry[1] = value;
+    else this.#entries.set(id, [key, value]);
+  }
+
+  *entries(): Generator<readonly [Value, Value]> {
+    yield* this.#entries.values();
+  }
+
+  *keys(): Generator<Value> {
+    for (const [key] of this.#entries.values()) yield key;
+  }
+
+  *values(): Generator<Value> {
+    for (const [, value] of this.#entries.values()) yield value;
+  }
+}
+
+export class DictView {
+  readonly kind: "keys" | "values" | "items";
+  readonly dict: Dict;
+
+  constructor(kind: "keys" | "values" | "items", dict: Dict) {
+    this.kind = kind;
+    this.dict = dict;
+  }
+
+  *[Symbol.iterator](): Generator<Value> {
+    if (this.kind === "keys") yield* this.dict.keys();
+    else if (this.kind === "values") yield* this.dict.values();
+    else for (const entry of this.dict.entries()) yield new Tuple(entry);
+  }
+}
+
+export class Range {
+  readonly start: number;
+  readonly stop: number;
+  readonly step: number;
+  readonly length: number;
+
+  constructor(start: number, stop: number, step: number) {
+    this.start = start;
+    this.stop = stop;
+    this.step = step;
+    this.length = Math.max(0, Math.ceil((stop - start) / step));
+  }
+
+  at(index: number): number {
+    return this.start + index * this.step;
+  }
+
+  *[Symbol.iterator](): Generator<number> {
+    for (let i = 0; i < this.length; i++) yield this.at(i);
+  }
+}
+
+/** What can be gone through once: what `map` and its like give. */
+export class Iter {
+  readonly #items: Iterator<Value>;
+
+  constructor(items: Iterator<Value>) {
+    this.#items = items;
+  }
+
+  next(): IteratorResult<Value> {
+    return this.#items.next();
+  }
+
+  [Symbol.iterator](): Iterator<Value> {
+    return { next: () => this.#items.next() };
+  }
+}
+
+export class Namespace {
+  readonly attributes = new Dict();
+}
+
+export interface Arguments {
+  readonly args: readonly Value[];
+  readonly kwargs: ReadonlyMap<string, Value>;
+}
+
+/** A function, a method of a value, or a macro. What a call block hands over is a macro without a name. */
+export class Callable {
+  readonly kind: "function" | "method" | "macro";
+  readonly name: string;
+  readonly call: (given: Arguments, runtime: Runtime) => Value;
+
+  constructor(kind: Callable["kind"], name: string, call: Callable["call"]) {
+    this.kind = kind;
+    this.name = name;
+    this.call = call;
+  }
+}
+
+/** What `loop` is. */
+export class Loop {
+  readonly depth0: number;
+  readonly recurse: ((iterable: Value, depth0: number) => string) | undefined;
+  index0 = -1;
+  #iterator: Iterator<Value>;
+  #length: number | undefined;
+  #after: IteratorResult<Value> | undefined;
+  #current: Value | undefined;
+  #before: Value | undefined;
+  #changed: Value | undefined;
+
+  constructor(iterable: Value, depth0 = 0, recurse?: (iterable: Value, depth0: number) => string) {
+    this.#iterator = iterate(iterable);
+    this.#length = lengthOf(iterable);
+    this.depth0 = depth0;
+    this.recurse = recurse;
+  }
+
+  next(): Value | undefined {
+    const result = this.#peek();
+    this.#after = undefined;
+    if (result.done) return undefined;
+    this.index0++;
+    this.#before = this.#current;
+    this.#current = result.value;
+    return result.value;
+  }
+
+  #peek(): IteratorResult<Value> {
+    this.#after ??= this.#iterator.next();
+    return this.#after;
+  }
+
+  get length(): number {
+    if (this.#length === undefined) {
+      const rest: Value[] = [];
+      for (let next = this.#iterator.next(); !next.done; next = this.#iterator.next()) rest.push(next.value);
+      this.#iterator = rest[Symbol.iterator]();
+      this.#length = rest.length + this.index0 + 1 + (this.#after && !this.#after.done ? 1 : 0);
+    }
+    return this.#length;
+  }
+
+  get isLast(): boolean {
+    return this.#peek().done === true;
+  }
+
+  get previous(): Value {
+    return this.index0 === 0 ? new Undefined("there is no previous item") : this.#before!;
+  }
+
+  get following(): Value {
+    const next = this.#peek();
+    return next.done ? new Undefined("there is no next item") : next.value;
+  }
+
+  hasChanged(values: Tuple, runtime: Runtime): boolean {
+    if (this.#changed !== undefined && equals(this.#changed, values, runtime)) return false;
+    this.#changed = values;
+    return true;
+  }
+}
+
+export class Undefined {
+  readonly message: string;
+
+  constructor(message: string) {
+    this.message = message;
+  }
+}
+
+/** What a key of a dict is known by. @throws TypeError as Python does */
+function identity(key: Value): unknown {
+  if (key === null || typeof key === "string" || typeof key === "number") return key;
+  if (typeof key === "boolean") return Number(key);
+  if (key instanceof Float) return key.value;
+  if (Array.isArray(key) || key instanceof Dict) throw new TemplateError(`unhashable type: '${typeOf(key)}'`);
+  throw unsupported(`${typeOf(key)} as a key`);
+}
+
+export function isHashable(value: Value): boolean {
+  return !Array.isArray(value) && !(value instanceof Dict);
+}
+
+/** A set of values, by equality. */
+export class ValueSet {
+  readonly #ids = new Set<unknown>();
+
+  /** @returns whether it was new */
+  add(value: Value): boolean {
+    const id = value instanceof Undefined ? Undefined : identity(value);
+    const isNew = !this.#ids.has(id);
+    this.#ids.add(id);
+    return isNew;
+  }
+}
+
+export function typeOf(value: Value): string {
+  if (value === null) return "NoneType";
+  if (typeof value === "boolean") return "bool";
+  if (typeof value === "number") return "int";
+  if (typeof value === "string") return "str";
+  if (Array.isArray(value)) return "list";
+  if (value instanceof Float) return "float";
+  if (value instanceof Tuple) return "tuple";
+  if (value instanceof Dict) return "dict";
+  if (value instanceof DictView) return `dict_${value.kind}`;
+  if (value instanceof Range) return "range";
+  if (value instanceof Iter) return "generator";
+  if (value instanceof Namespace) return "Namespace";
+  if (value instanceof Loop) return "LoopContext";
+  if (value instanceof Undefined) return "Undefined";
+  return value.kind === "macro" ? "Macro" : value.kind;
+}
+
+export function isTrue(value: Value): boolean {
+  if (value === null || typeof value !== "object") return Boolean(value);
+  if (value instanceof Float) return value.value !== 0;
+  if (value instanceof Undefined) return false;
+  const length = lengthOf(value);
+  return length === undefined || length > 0;
+}
+
+/** @returns undefined for what Python's len() does not take */
+export function lengthOf(value: Value): number | undefined {
+  if (typeof value === "string") return numCodePoints(value);
+  if (value === null || typeof value !== "object") return undefined;
+  if (Array.isArray(value) || value instanceof Range || value instanceof Loop) return value.length;
+  if (value instanceof Tuple) return value.items.length;
+  if (value instanceof Dict) return value.size;
+  if (value instanceof DictView) return value.dict.size;
+  return value instanceof Undefined ? 0 : undefined;
+}
+
+/** @returns undefined for what cannot be gone through */
+export function tryIterate(value: Value): Iterator<Value> | undefined {
+  if (typeof value === "string") return codePoints(value);
+  if (value === null || typeof value !== "object") return undefined;
+  if (Array.isArray(value)) return value[Symbol.iterator]();
+  if (value instanceof Tuple) return value.items[Symbol.iterator]();
+  if (value instanceof Dict) return value.keys();
+  if (value instanceof DictView || value instanceof Range || value instanceof Iter) return value[Symbol.iterator]();
+  if (value instanceof Undefined) return [][Symbol.iterator]();
+  if (value instanceof Loop) throw unsupported("going through loop");
+  return undefined;
+}
+
+export function iterate(value: Value): Iterator<Value> {
+  const iterator = tryIterate(value);
+  if (iterator === undefined) throw new TemplateError(`'${typeOf(value)}' object is not iterable`);
+  return iterator;
+}
+
+export function* each(value: Value, runtime: Runtime): Generator<Value> {
+  const iterator = iterate(value);
+  for (let next = iterator.next(); !next.done; next = iterator.next()) {
+    runtime.spend(1);
+    yield next.value;
+  }
+}
+
+/** As a number, where Python has it as one: booleans are too. */
+export function numberIn(value: Value): number | undefined {
+  if (typeof value === "number") return value;
+  if (typeof value === "boolean") return Number(value);
+  return value instanceof Float ? value.value : undefined;
+}
+
+/** Integers and booleans. */
+export function integerIn(value: Value): number | undefined {
+  return typeof value === "number" || typeof value === "boolean" ? Number(value) : undefined;
+}
+
+export function equals(a: Value, b: Value, runtime: Runtime): boolean {
+  runtime.spend(1);
+  if (a === b) return true;
+  if (typeof a === "string" || typeof b === "string") return false;
+  const [x, y] = [numberIn(a), numberIn(b)];
+  if (x !== undefined || y !== undefined) return x === y;
+  if (Array.isArray(a)) return Array.isArray(b) && areEqual(a, b, runtime);
+  if (a instanceof Tuple) return b instanceof Tuple && areEqual(a.items, b.items, runtime);
+  if (a instanceof Dict) return b instanceof Dict && haveEqualEntries(a, b, runtime);
+  if (a instanceof Undefined) return b instanceof Undefined;
+  const isKnown = (value: Value) => value === null || value instanceof Undefined || isContainer(value);
+  if (isKnown(a) || isKnown(b)) return false;
+  throw unsupported(`comparing ${typeOf(a)} with ${typeOf(b)}`);
+}
+
+function isContainer(value: Value): boolean {
+  return Array.isArray(value) || value instanceof Tuple || value instanceof Dict;
+}
+
+function areEqual(a: readonly Value[], b: readonly Value[], runtime: Runtime): boolean {
+  return a.length === b.length && a.every((item, i) => equals(item, b[i]!, runtime));
+}
+
+function haveEqualEntries(a: Dict, b: Dict, runtime: Runtime): boolean {
+  if (a.size !== b.size) return false;
+  for (const [key, value] of a.entries()) {
+    const other = b.get(key);
+    if (other === undefined || !equals(value, other, runtime)) return false;
+  }
+  return true;
+}
+
+/** Less than 0, 0 or more, as `a` stands to `b`. */
+export function compare(a: Value, b: Value, runtime: Runtime): number {
+  runtime.spend(1);
+  if (typeof a === "string" && typeof b === "string") return compareText(a, b);
+  const [x, y] = [numberIn(a), numberIn(b)];
+  if (x !== undefined && y !== undefined) return x - y;
+  if (Array.isArray(a) && Array.isArray(b)) return compareAll(a, b, runtime);
+  if (a instanceof Tuple && b instanceof Tuple) return compareAll(a.items, b.items, runtime);
+  for (const value of [a, b]) if (value instanceof Undefined) throw new TemplateError(value.message);
+  throw new TemplateError(`'${typeOf(a)}' and '${typeOf(b)}' have no order`);
+}
+
+function compareAll(a: readonly Value[], b: readonly Value[], runtime: Runtime): number {
+  for (let i = 0; i < Math.min(a.length, b.length); i++) {
+    if (!equals(a[i]!, b[i]!, runtime)) return compare(a[i]!, b[i]!, runtime);
+  }
+  return a.length - b.length;
+}
+
+export function contains(container: Value, item: Value, runtime: Runtime): boolean {
+  if (typeof container === "string") {
+    if (typeof item !== "string") {
+      throw new TemplateError(`'in <string>' requires string as left operand, not ${typeOf(item)}`);
+    }
+    runtime.spendText(container);
+    return container.includes(item);
+  }
+  if (container instanceof Dict) return container.has(item);
+  if (container instanceof DictView && container.kind === "keys") return container.dict.has(item);
+  for (const other of each(container, runtime)) if (equals(other, item, runtime)) return true;
+  return false;
+}
+
+/** Python's str(). */
+export function toText(value: Value, runtime: Runtime): string {
+  if (typeof value === "string") return value;
+  return value instanceof Undefined ? "" : represent(value, runtime);
+}
+
+/** Python's repr(). */
+export function represent(value: Value, runtime: Runtime): string {
+  runtime.spend(1);
+  if (value === null) return "None";
+  if (typeof value === "boolean") return value ? "True" : "False";
+  if (typeof value === "number") return String(value);
+  if (typeof value === "string") return runtime.made(quote(value));
+  if (Array.isArray(value)) return `[${representAll(value, runtime)}]`;
+  if (value instanceof Float) return showFloat(value.value);
+  if (value instanceof Tuple) {
+    const items = representAll(value.items, runtime);
+    return value.items.length === 1 ? `(${items},)` : `(${items})`;
+  }
+  if (value instanceof Dict) return representDict(value, runtime);
+  if (value instanceof DictView) return `dict_${value.kind}([${representAll([...value], runtime)}])`;
+  if (value instanceof Range) {
+    const { start, stop, step } = value;
+    return step === 1 ? `range(${start}, ${stop})` : `range(${start}, ${stop}, ${step})`;
+  }
+  if (value instanceof Namespace) return `<Namespace ${representDict(value.attributes, runtime)}>`;
+  if (value instanceof Undefined) return "Undefined";
+  if (value instanceof Loop) return `<LoopContext ${value.index0 + 1}/${value.length}>`;
+  if (value instanceof Callable && value.kind === "macro")
+    return `<Macro ${value.name === "" ? "anonymous" : quote(value.name)}>`;
+  throw unsupported(`showing a ${typeOf(value)}`);
+}
+
+function representAll(values: readonly Value[], runtime: Runtime): string {
+  return runtime.made(values.map((value) => represent(value, runtime)).join(", "));
+}
+
+function representDict(dict: Dict, runtime: Runtime): string {
+  const entries = [...dict.entries()].map(([k, v]) => `${represent(k, runtime)}: ${represent(v, runtime)}`);
+  return runtime.made(`{${entries.join(", ")}}`);
+}
+
+export function showFloat(value: number): string {
+  if (Number.isInteger(value) && Math.abs(value) < 1e16) return `${Object.is(value, -0) ? "-0" : value}.0`;
+  const size = Math.abs(value);
+  if (size >= 1e-4 && size < 1e16) return String(value);
+  // JavaScript writes an exponent at other sizes, and without the zero in front of a single digit.
+  return value.toExponential().replace(/e([+-])(\d)$/, "e$10$2");
+}
+
+const QUOTED: Readonly<Record<string, string>> = { "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t" };
+
+function quote(text: string): string {
+  const mark = text.includes("'") && !text.includes('"') ? '"' : "'";
+  const escaped = text.replace(/[\\\n\r\t]|[\p{C}\p{Z}]/gu, (char) => {
+    if (char === " ") return char;
+    if (QUOTED[char] !== undefined) return QUOTED[char];
+    const code = char.codePointAt(0)!;
+    const hex = code.toString(16);
+    if (code < 0x100) return `\\x${hex.padStart(2, "0")}`;
+    return code < 0x10000 ? `\\u${hex.padStart(4, "0")}` : `\\U${hex.padStart(8, "0")}`;
+  });
+  return mark + escaped.replaceAll(mark, `\\${mark}`) + mark;
+}
+
+/** From JSON. @throws TemplateError for numbers that JavaScript cannot hold */
+export function fromJson(given: unknown): Value {
+  if (given === null || typeof given === "boolean" || typeof given === "string") return given;
+  if (typeof given === "number") {
+    if (!Number.isInteger(given)) return new Float(given);
+    if (!Number.isSafeInteger(given)) throw unsupported(`the integer ${given}`);
+    return given === 0 ? 0 : given;
+  }
+  if (Array.isArray(given)) return given.map(fromJson);
+  const dict = new Dict();
+  for (const [key, value] of Object.entries(given as object)) if (value !== undefined) dict.set(key, fromJson(value));
+  return dict;
+}

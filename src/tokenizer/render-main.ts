@@ -1,0 +1,45 @@
+/** What the process that renders chat templates runs: a job, its reply, the next one. Ends with the process that began it. */
+import { ChatProgram, tookTooLong, type Variables } from "./chat-program.ts";
+import { TemplateError } from "./jinja/error.ts";
+
+export interface RenderJob {
+  readonly source: string;
+  /** Only so many of the template's statements. */
+  readonly numStatements?: number;
+  readonly variables: Variables;
+  readonly nowMs: number;
+  readonly timeoutMs: number;
+  readonly maxLength: number;
+}
+
+export type RenderReply = { readonly text: string } | { readonly error: string };
+
+/** The clock is looked at each time so many are used up. */
+const STEPS = 20_000;
+
+/** The last template that was read: the model's own is the same each time. */
+let last: { readonly source: string; readonly program: ChatProgram } | undefined;
+
+function render({ source, numStatements, variables, nowMs, timeoutMs, maxLength }: RenderJob): string {
+  const deadlineMs = performance.now() + timeoutMs;
+  const refill = () => {
+    if (performance.now() > deadlineMs) throw new TemplateError(tookTooLong(timeoutMs));
+    return STEPS;
+  };
+  if (last?.source !== source) last = { source, program: new ChatProgram(source) };
+  return last.program.render(variables, { refill, maxLength, nowMs }, numStatements);
+}
+
+function reply(job: RenderJob): RenderReply {
+  try {
+    return { text: render(job) };
+  } catch (error) {
+    return { error: (error as Error).message };
+  }
+}
+
+process.on("message", (job: RenderJob) => process.send?.(reply(job)));
+process.on("disconnect", () => process.exit());
+// Whoever began this process ends it, after what is being rendered.
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => {});
+process.send?.("ready");

@@ -1,0 +1,122 @@
+/**
+ * Renders chat templates in a process of their own, one at a time: what takes long there holds up nobody here, and what
+ * exhausts its memory ends only it. Started when first used, again after it was ended, and gone when this process is.
+ */
+import { type ChildProcess, fork } from "node:child_process";
+import { DenseMambaError } from "../errors.ts";
+import { tookTooLong } from "./chat-program.ts";
+import type { RenderJob, RenderReply } from "./render-main.ts";
+
+const MAX_HEAP_MB = 96;
+/** Everyone waits for all that came before. */
+const MAX_WAITING = 64;
+/** The process stops by itself when its time is over. This much later it is ended. */
+const KILL_GRACE_MS = 1000;
+
+/** Why there is no text: it is for the one who asked to say whose template it was. */
+export class RenderFailure extends Error {}
+
+interface Task {
+  readonly job: RenderJob;
+  resolve(text: string): void;
+  reject(error: Error): void;
+}
+
+export class RenderProcess {
+  readonly #waiting: Task[] = [];
+  #running: Task | undefined;
+  #child: ChildProcess | undefined;
+  #isClosed = false;
+
+  /** @throws RenderFailure; `queue_full` if too many wait; `shutting_down` once it is closed */
+  render(job: RenderJob): Promise<string> {
+    if (this.#isClosed) return Promise.reject(closed());
+    if (this.#waiting.length >= MAX_WAITING) {
+      const message = `${MAX_WAITING} chat templates wait to be rendered, which is the most that may`;
+      return Promise.reject(new DenseMambaError("queue_full", message, { retryAfterMs: job.timeoutMs }));
+    }
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ job, resolve, reject });
+      this.#next();
+    });
+  }
+
+  /** Ends the process. Whoever waits is told so. */
+  close(): void {
+    this.#isClosed = true;
+    for (const task of this.#waiting.splice(0)) task.reject(closed());
+    this.#running?.reject(closed());
+    this.#running = undefined;
+    this.#child?.kill("SIGKILL");
+  }
+
+  #next(): void {
+    if (this.#running !== undefined || this.#waiting.length === 0) return;
+    this.#running = this.#waiting.shift()!;
+    void this.#run(this.#running).finally(() => {
+      this.#running = undefined;
+      this.#next();
+    });
+  }
+
+  async #run({ job, resolve, reject }: Task): Promise<void> {
+    try {
+      this.#child ??= await this.#start();
+      resolve(await this.#ask(this.#child, job));
+    } catch (error) {
+      reject(error as Error);
+    }
+  }
+
+  #ask(child: ChildProcess, job: RenderJob): Promise<string> {
+    return new Promise((resolve, reject) => {
+      child.ref();
+      child.channel?.ref();
+      let isLate = false;
+      const killer = setTimeout(() => {
+        isLate = true;
+        child.kill("SIGKILL");
+      }, job.timeoutMs + KILL_GRACE_MS);
+      const settle = (take: () => void) => {
+        clearTimeout(killer);
+        child.off("message", onMessage).off("exit", onExit);
+        child.unref();
+        child.channel?.unref();
+        take();
+      };
+      const onMessage = (reply: RenderReply) =>
+        settle(() => ("text" in reply ? resolve(reply.text) : reject(new RenderFailure(reply.error))));
+      const onExit = () => {
+        const reason = isLate ? tookTooLong(job.timeoutMs) : "it takes more memory than is allowed";
+        settle(() => reject(this.#isClosed ? closed() : new RenderFailure(reason)));
+      };
+      child.on("message", onMessage).on("exit", onExit);
+      child.send(job, (error) => error && child.kill("SIGKILL"));
+    });
+  }
+
+  /** Resolves when it listens, so that its start is not counted as anyone's time. */
+  #start(): Promise<ChildProcess> {
+    const isSource = import.meta.url.endsWith(".ts");
+    const child = fork(new URL(isSource ? "./render-main.ts" : "./render-main.js", import.meta.url), {
+      serialization: "advanced",
+      execArgv: [`--max-old-space-size=${MAX_HEAP_MB}`, ...(isSource ? ["--import", import.meta.resolve("tsx")] : [])],
+      // Of our environment nothing but what decides the time of day.
+      env: { TZ: Intl.DateTimeFormat().resolvedOptions().timeZone },
+      stdio: ["ignore", "ignore", "ignore", "ipc"],
+    });
+    return new Promise((resolve, reject) => {
+      const fail = (what: string) => reject(new RenderFailure(`its process did not start: ${what}`));
+      child.once("error", (error) => fail(error.message));
+      child.once("exit", (code) => {
+        if (this.#child === child) this.#child = undefined;
+        fail(`exit code ${code}`);
+      });
+      child.once("message", () => resolve(child));
+    });
+  }
+}
+
+function closed(): DenseMambaError {
+  return new DenseMambaError("shutting_down", "the server is shutting down");
+}

@@ -2,7 +2,9 @@
  * The instruments themselves: names, meanings, buckets. Where vLLM has a metric of the same meaning ours has its name,
  * under our prefix. A "request" here is one sequence: a prompt × a choice, as in vLLM. Documented in docs/metrics.md.
  */
+import { monitorEventLoopDelay } from "node:perf_hooks";
 import { Counter, collectDefaultMetrics, Gauge, Histogram, type Registry } from "prom-client";
+import { collectEventLoopLag } from "./event-loop.ts";
 
 const PREFIX = "densemamba_";
 
@@ -19,7 +21,8 @@ const TOKENS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20
 
 export type Instruments = ReturnType<typeof createInstruments>;
 
-export function createInstruments(registry: Registry) {
+/** @param now milliseconds, monotonic */
+export function createInstruments(registry: Registry, now: () => number) {
   const registers = [registry];
   const counter = <L extends string = never>(name: string, help: string, labelNames: readonly L[] = []) =>
     new Counter<L>({ name: PREFIX + name, help, labelNames: [...labelNames], registers });
@@ -32,8 +35,15 @@ export function createInstruments(registry: Registry) {
     labelNames: readonly L[] = [],
   ) => new Histogram<L>({ name: PREFIX + name, help, buckets, labelNames: [...labelNames], registers });
 
-  // process_* and nodejs_*: memory, CPU, garbage collection, the event loop's lag.
+  // process_* and nodejs_*: memory, CPU, garbage collection.
   collectDefaultMetrics({ register: registry });
+  for (const { name } of registry.getMetricsAsArray()) {
+    // Sums of gauges, named as counters are; and the event loop's lag, which is ours.
+    if (/^nodejs_(?:active_\w+_total|eventloop_lag_.+)$/.test(name)) registry.removeSingleMetric(name);
+  }
+  const delays = monitorEventLoopDelay({ resolution: 10 });
+  delays.enable();
+  collectEventLoopLag({ registry, histogram: delays, now });
 
   return {
     // The engine now.
@@ -41,7 +51,7 @@ export function createInstruments(registry: Registry) {
     numWaiting: gauge("num_requests_waiting", "Sequences in the queue."),
     numSuspended: gauge("num_requests_suspended", "Sequences out of their slots until their readers have caught up."),
     slotsInUse: gauge("slots_in_use", "Slots of the runtime that hold a sequence's state."),
-    slotsTotal: gauge("slots_total", "Slots of the runtime."),
+    slotsTotal: gauge("slots", "Slots of the runtime."),
     queueCapacity: gauge("queue_capacity", "Sequences that may wait; more are refused."),
     engineStatus: gauge("engine_status", "1 for the engine's state, 0 for the others.", ["state"]),
     engineFaults: counter("engine_faults_total", "Runtime faults after which the engine opened a fresh runner."),

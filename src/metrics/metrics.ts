@@ -37,6 +37,8 @@ export interface MetricsSources {
   readonly prefixes?: () => PrefixCacheStats & { readonly tiers?: readonly TierStats[] };
 }
 
+/** Methods that requests are counted under. Any other is one: whoever asks must not make series. */
+const METHODS: ReadonlySet<string> = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]);
 const STATES: readonly EngineStatus["state"][] = ["starting", "ready", "recovering", "closed"];
 
 export class Metrics implements EngineObserver, Pick<StoreObserver, "onDamage"> {
@@ -52,7 +54,7 @@ export class Metrics implements EngineObserver, Pick<StoreObserver, "onDamage"> 
   constructor({ modelName, manifest, version, now }: MetricsOptions) {
     this.#now = now;
     this.#registry.setDefaultLabels({ model_name: modelName });
-    this.#instruments = createInstruments(this.#registry);
+    this.#instruments = createInstruments(this.#registry, now);
     const { family, precision, modelHash } = manifest;
     this.#instruments.modelInfo.set({ family, precision, model_hash: modelHash.slice(0, 16), version }, 1);
     this.#instruments.modelParameters.set(manifest.numParameters);
@@ -130,7 +132,8 @@ export class Metrics implements EngineObserver, Pick<StoreObserver, "onDamage"> 
     readonly status: number;
     readonly durationMs: number;
   }): void {
-    const { method, route, status, durationMs } = request;
+    const { route, status, durationMs } = request;
+    const method = METHODS.has(request.method) ? request.method : "other";
     this.#instruments.httpRequests.inc({ method, route, status });
     this.#instruments.httpSeconds.observe({ route }, durationMs / 1000);
   }

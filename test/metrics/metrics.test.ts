@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { Registry } from "prom-client";
 import { describe, expect, it } from "vitest";
 import type { SequenceTimings } from "../../src/engine/sequence.ts";
+import { collectEventLoopLag } from "../../src/metrics/event-loop.ts";
 import { createInstruments } from "../../src/metrics/instruments.ts";
 import { Metrics } from "../../src/metrics/metrics.ts";
 import type { Manifest } from "../../src/model/artifact.ts";
@@ -86,7 +87,7 @@ describe("a scrape", () => {
     metrics.onDamage();
     Object.assign(prefixes, { queries: 14, hits: 5, hitTokens: 70, bytes: 20 });
     const samples = await scrape(metrics);
-    const values = ["num_requests_running", "num_requests_waiting", "slots_in_use", "slots_total", "queue_capacity"];
+    const values = ["num_requests_running", "num_requests_waiting", "slots_in_use", "slots", "queue_capacity"];
     expect(values.map((name) => samples.get(`densemamba_${name}`))).toEqual([1, 2, 0, 4, 5]);
     const stored = ["store_snapshots", "store_bytes", "store_max_bytes", "store_evictions_total"];
     expect(stored.map((name) => samples.get(`densemamba_${name}`))).toEqual([6, 7, 8, 11]);
@@ -98,6 +99,64 @@ describe("a scrape", () => {
     expect(valuesOf('store="conversations",tier="disk"')).toEqual([0, 6, 70, 4]);
     expect(valuesOf('store="prefixes",tier="disk"')).toEqual([0, 6, 70, 4]);
     expect(samples.get("densemamba_store_damaged_snapshots_total")).toBe(1);
+  });
+});
+
+describe("every sample", () => {
+  it("is a number, however close two scrapes are", async () => {
+    const { metrics } = setUp();
+    await new Promise((resolve) => setTimeout(resolve, 50)); // for the event loop's lag to be measured at all
+    for (let scrapes = 0; scrapes < 3; scrapes++) {
+      const text = await metrics.render();
+      expect(text).not.toMatch(/ (?:NaN|Nan|[+-]?Inf)$/m);
+      const lags = [...text.matchAll(/^nodejs_eventloop_lag_(\w+)_seconds\{.*\} (\S+)$/gm)];
+      expect(lags).toHaveLength(7);
+      for (const [, , value] of lags) expect(Number(value)).toBeLessThan(60);
+    }
+  });
+
+  it("ends in _total if it is a counter, and only then", async () => {
+    const { metrics } = setUp();
+    const types = [...(await metrics.render()).matchAll(/^# TYPE (\w+) (\w+)$/gm)];
+    expect(types.length).toBeGreaterThan(50);
+    for (const [, name, type] of types) expect([name, name!.endsWith("_total")]).toEqual([name, type === "counter"]);
+  });
+
+  it("has labels that requests cannot make up", async () => {
+    const { metrics } = setUp();
+    for (const method of ["GET", "BREW", "PROPFIND", "x".repeat(1000)]) {
+      metrics.onHttpRequest({ method, route: "unmatched", status: 404, durationMs: 1 });
+    }
+    const samples = await scrape(metrics);
+    const counts = [...samples].filter(([name]) => name.startsWith("densemamba_http_requests_total"));
+    expect(counts.map(([name, count]) => [/method="(\w+)"/.exec(name)![1], count])).toEqual([
+      ["GET", 1],
+      ["other", 3],
+    ]);
+  });
+});
+
+describe("the event loop's lag", () => {
+  it("stays what it was until something new is measured, and is begun anew every few seconds only", async () => {
+    const registry = new Registry();
+    let nowMs = 0;
+    const histogram = { count: 0, min: 2 ** 63, max: 0, mean: Number.NaN, stddev: Number.NaN, numResets: 0 };
+    const reset = () =>
+      void Object.assign(histogram, { count: 0, mean: Number.NaN, numResets: histogram.numResets + 1 });
+    const parts = Object.assign(histogram, { percentile: () => histogram.mean, reset });
+    collectEventLoopLag({ registry, histogram: parts, now: () => nowMs });
+    const mean = async () =>
+      / (\S+)$/.exec(await registry.getSingleMetricAsString("nodejs_eventloop_lag_mean_seconds"))![1];
+    const measure = async () => {
+      await registry.metrics();
+      return mean();
+    };
+    Object.assign(histogram, { count: 3, mean: 2e9 });
+    expect([await measure(), await measure(), histogram.numResets]).toEqual(["2", "2", 0]);
+    nowMs = 6000;
+    expect([await measure(), await measure(), histogram.numResets]).toEqual(["2", "2", 1]);
+    Object.assign(histogram, { count: 1, mean: 3e9 });
+    expect(await measure()).toBe("3");
   });
 });
 
@@ -216,7 +275,7 @@ describe("snapshots", () => {
 describe("docs/metrics.md", () => {
   it("describes exactly the metrics there are, by name and type", async () => {
     const registry = new Registry();
-    createInstruments(registry);
+    createInstruments(registry, () => 0);
     const own = (await registry.getMetricsAsJSON()).filter(({ name }) => name.startsWith("densemamba_"));
     const registered = own.map(({ name, type }) => `${name} ${String(type)}`);
     const rows = readFileSync("docs/metrics.md", "utf8").matchAll(/^\| `(densemamba_\w+)` \| (\w+) \|/gm);

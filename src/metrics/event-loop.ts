@@ -1,0 +1,47 @@
+/**
+ * The event loop's lag, under prom-client's names. Its own gauges forget at every scrape what they have measured: a second one
+ * soon after reads NaN, and two scrapers take each other's measurements away.
+ */
+import type { IntervalHistogram } from "node:perf_hooks";
+import { Gauge, type Registry } from "prom-client";
+
+/** Measurements are gathered for so long before they are begun anew. */
+const WINDOW_MS = 5000;
+
+export interface EventLoopOptions {
+  readonly registry: Registry;
+  /** Enabled. Of nanoseconds. */
+  readonly histogram: Pick<IntervalHistogram, "count" | "min" | "max" | "mean" | "stddev" | "percentile" | "reset">;
+  /** Milliseconds, monotonic. */
+  readonly now: () => number;
+}
+
+/** Registers the gauges. They keep their values until there are others. */
+export function collectEventLoopLag({ registry, histogram, now }: EventLoopOptions): void {
+  const gauges = {
+    min: ["The least delay of the event loop of late.", () => histogram.min],
+    max: ["The largest delay of the event loop of late.", () => histogram.max],
+    mean: ["The mean delay of the event loop of late.", () => histogram.mean],
+    stddev: ["The standard deviation of the event loop's delays of late.", () => histogram.stddev],
+    p50: ["The median delay of the event loop of late.", () => histogram.percentile(50)],
+    p90: ["The 90th percentile of the event loop's delays of late.", () => histogram.percentile(90)],
+    p99: ["The 99th percentile of the event loop's delays of late.", () => histogram.percentile(99)],
+  } as const;
+  let sinceMs = now();
+  const [first, ...others] = Object.entries(gauges).map(([name, [help, read]], index) => {
+    const gauge = new Gauge({
+      name: `nodejs_eventloop_lag_${name}_seconds`,
+      help,
+      registers: [registry],
+      ...(index === 0 && { collect: () => readAll() }),
+    });
+    return { gauge, read };
+  });
+  const readAll = () => {
+    if (histogram.count === 0) return;
+    for (const { gauge, read } of [first!, ...others]) gauge.set(read() / 1e9);
+    if (now() - sinceMs < WINDOW_MS) return;
+    sinceMs = now();
+    histogram.reset();
+  };
+}

@@ -16,6 +16,8 @@ export type SequenceEngine = Pick<Engine, "submit">;
 export type SequenceTemplate = Omit<SequenceRequest, "promptIds" | "resume" | "checkpoints" | "capture"> & {
   /** Whether the state at the end is wanted, of the samples of this prompt. */
   readonly capturesEnd: (prompt: PreparedPrompt) => boolean;
+  /** Whether the state in front of the answer is wanted too. */
+  readonly capturesPrompt: boolean;
 };
 
 /**
@@ -26,7 +28,7 @@ export async function admit(
   engine: SequenceEngine,
   prompts: readonly PreparedPrompt[],
   numSamples: number,
-  { capturesEnd, ...template }: SequenceTemplate,
+  { capturesEnd, capturesPrompt, ...template }: SequenceTemplate,
 ): Promise<Sequence[]> {
   // Log-probabilities of a prompt need its own reading: the first sample does it for all.
   const isShared = numSamples > 1 && template.maxTokens > 0 && template.numPromptLogprobs === undefined;
@@ -34,7 +36,7 @@ export async function admit(
   return engine.submit(
     ready.flatMap((prompt) => {
       const { promptIds, resume, checkpoints } = prompt;
-      const capture = { end: capturesEnd(prompt) };
+      const capture = { prompt: capturesPrompt, end: capturesEnd(prompt) };
       return Array.from({ length: numSamples }, (_, sample) => ({
         ...template,
         promptIds,

@@ -34,9 +34,15 @@ export class Choice {
   readonly #matcher: StopStringMatcher | undefined;
   #stoppedBy: string | number | undefined;
   #isStopped = false;
+  /** The stop token that ended it, where its text was shown. */
+  #toldStopToken: number | undefined;
   #numTokens = 0;
   #sumLogprobs = 0;
   #text = "";
+  /** How long the text is behind each token, where a stop string may cut it and it is to be gone on from. */
+  readonly #textEnds: number[] = [];
+  /** In front of the answer. */
+  #promptPoint: ResumePoint | undefined;
   #captured: ResumePoint | undefined;
   #isParked = false;
 
@@ -91,6 +97,7 @@ export class Choice {
   accept(event: SequenceEvent, out: GenerationEvent[]): void {
     switch (event.type) {
       case "prompt":
+        this.#promptPoint = event.captured;
         if (this.#options.showPrompt) out.push(this.#promptEvent(event.logprobs));
         return;
       case "token":
@@ -115,6 +122,41 @@ export class Choice {
     return { ...(past && { past }), tokenIds: tokenIds.slice(0, numUseful), position, state };
   }
 
+  /**
+   * The same for a conversation that is gone on with: of exactly what the client was told. Where a stop string was cut off,
+   * its tokens are out again, and the next request reads the answer once more, from the state in front of it.
+   * @param encode text → the tokens that say it behind others
+   */
+  async told(encode: (text: string) => Promise<readonly number[]>): Promise<ResumePoint> {
+    const captured = this.captured();
+    const { past, tokenIds, position } = captured;
+    const tokens = { ...(past && { past }), tokenIds };
+    if (this.#toldStopToken !== undefined) {
+      return { ...tokens, tokenIds: [...tokenIds, this.#toldStopToken], position, state: captured.state };
+    }
+    const isOwn = typeof this.#stoppedBy === "string" && !this.prompt.stopStrings.includes(this.#stoppedBy);
+    if (!isOwn || this.#promptPoint === undefined) return captured;
+    const { numTokens, rest } = this.#whole();
+    const numPrompt = this.prompt.numTokens;
+    const told = tokenIds.slice(0, numPrompt + numTokens - countPast(past));
+    if (rest === "" && position <= numPrompt + numTokens)
+      return { ...tokens, tokenIds: told, position, state: captured.state };
+    const { position: before, state } = this.#promptPoint;
+    return { ...tokens, tokenIds: [...told, ...(rest === "" ? [] : await encode(rest))], position: before, state };
+  }
+
+  /** How many tokens say nothing but what was told, and what they leave unsaid: the beginning of a token that was cut. */
+  #whole(): { readonly numTokens: number; readonly rest: string } {
+    const length = this.#text.length;
+    const numUpTo = (end: number) => (end === 0 ? 0 : this.#textEnds.findIndex((at) => at >= end) + 1);
+    const numTokens = numUpTo(length);
+    // Longer than all tokens' text: what was left of a character that never became whole.
+    if (numTokens === 0 && length > 0) return { numTokens: this.#textEnds.length, rest: "" };
+    if (length === 0 || this.#textEnds[numTokens - 1] === length) return { numTokens, rest: "" };
+    const end = numTokens < 2 ? 0 : this.#textEnds[numTokens - 2]!;
+    return { numTokens: numUpTo(end), rest: this.#text.slice(end) };
+  }
+
   #promptEvent(scores: readonly (ScoredToken | null)[] | undefined): GenerationEvent {
     const { echoIds } = this.prompt;
     // With nothing new on a kept conversation the engine reads, and scores, a token of the past.
@@ -133,7 +175,12 @@ export class Choice {
     if (scored) this.#sumLogprobs += scored.logprob;
     const { stopTokenIds, includeStopString, showLogprobs } = this.#options;
     let text = "";
-    if (includeStopString || !stopTokenIds.has(tokenId)) text = this.#read(this.#stream.push(tokenId));
+    if (includeStopString || !stopTokenIds.has(tokenId)) {
+      const said = this.#stream.push(tokenId);
+      if (stopTokenIds.has(tokenId) && said !== "") this.#toldStopToken = tokenId;
+      if (this.#promptPoint !== undefined) this.#textEnds.push((this.#textEnds.at(-1) ?? 0) + said.length);
+      text = this.#read(said);
+    }
     this.#text += text;
     return showLogprobs && scored
       ? { type: "delta", index: this.index, text, tokenIds: [tokenId], logprobs: [this.#detail(scored)] }

@@ -77,7 +77,7 @@ export class Generator {
       nowMs,
     } = deps;
     this.tokenizer = tokenizer;
-    const { maxPromptTokens: maxUnreadTokens } = limits;
+    const maxUnreadTokens = Math.max(limits.maxPromptTokens, limits.maxOutputTokens);
     this.conversations = new Conversations({
       store,
       unstored,
@@ -236,6 +236,8 @@ export class Generator {
       ...(numScored !== undefined && { numLogprobs: numScored }),
       ...(numPromptLogprobs !== undefined && { numPromptLogprobs }),
       capturesEnd: (prompt) => request.keepAs !== undefined || keepsEnd(request, { prompt }, derived.reuse),
+      // A stop string ends an answer before its last tokens, which the state has read by then.
+      capturesPrompt: request.keepAs !== undefined && request.stopStrings.length > 0,
       signal: derived.signal,
     });
     const options: Omit<ChoiceOptions, "stopStrings"> = {

@@ -8,6 +8,7 @@ import type { Choice } from "./choice.ts";
 import { conclude, type Head } from "./conversation.ts";
 import type { Lease } from "./conversations.ts";
 import type { GenerationRequest } from "./events.ts";
+import { encodeBehind } from "./prompts.ts";
 
 export interface KeepingContext {
   readonly tokenizer: Tokenizer;
@@ -17,9 +18,14 @@ export interface KeepingContext {
 }
 
 /** @param choice has ended, and its end was captured */
-export function headOf(context: KeepingContext, request: GenerationRequest, choice: Choice, lease: Lease): Head {
+export async function headOf(
+  context: KeepingContext,
+  request: GenerationRequest,
+  choice: Choice,
+  lease: Lease,
+): Promise<Head> {
   const { tokenizer, modelHash, nowMs } = context;
-  const { past, tokenIds, position, state, sampler } = choice.captured();
+  const { past, tokenIds, position, state, sampler } = await choice.told((text) => encodeBehind(tokenizer, text));
   // Who names no seed wants other words each time, also when an answer is gone on with.
   const isSeeded = request.sampling.seed !== undefined && sampler !== undefined;
   const conversation = {

@@ -225,23 +225,26 @@ async function instructionsEnd(
   }
 }
 
+interface AssemblyDetails {
+  readonly context: PromptContext;
+  readonly options: PromptOptions;
+  readonly param: string;
+  /** What `ids` were made of. */
+  readonly text?: string;
+  readonly stopStrings?: readonly string[];
+  readonly conversation: ConversationSoFar;
+}
+
 async function assemble(
   origin: Origin | undefined,
   ids: readonly number[],
-  details: {
-    readonly context: PromptContext;
-    readonly options: PromptOptions;
-    readonly param: string;
-    /** What `ids` were made of. */
-    readonly text?: string;
-    readonly stopStrings?: readonly string[];
-    readonly conversation: ConversationSoFar;
-  },
+  details: AssemblyDetails,
 ): Promise<PreparedPrompt> {
   const { context, options, param, text, stopStrings = [], conversation } = details;
   const newIds = withinLimits(context, ids, options, param);
   const head = origin?.head;
   if (newIds.length === 0 && !(head && hasUnreadToken(head))) {
+    if (origin !== undefined) return readAgain(origin, details);
     throw new DenseMambaError("invalid_value", `${param} must hold at least one token, given 0`, { param });
   }
   const earlier = head?.snapshot.tokenIds ?? [];
@@ -260,6 +263,36 @@ async function assemble(
     ...(text !== undefined && newIds.length === ids.length && { echoText: text }),
     echoIds: newIds,
     stopStrings,
+    conversation,
+  };
+}
+
+/**
+ * With nothing new on a past that the state has read to its end, as it has where a stop ended the last answer: what comes next
+ * is in no state, so the past is read anew. Correct, though slow.
+ */
+async function readAgain(
+  { head, history }: Origin,
+  { context: { maxPromptTokens }, param, conversation }: AssemblyDetails,
+): Promise<PreparedPrompt> {
+  const numTokens = countTokens(head.snapshot);
+  if (numTokens > maxPromptTokens) {
+    throw new DenseMambaError(
+      "prompt_too_long",
+      `${param} is empty, and the state has read the past to its end: to go on, its ${numTokens} tokens would have to be read again, and at most ${maxPromptTokens} may be`,
+      { param },
+    );
+  }
+  const { tokenIds } = await history();
+  return {
+    promptIds: tokenIds,
+    numTokens,
+    tokenIds,
+    contextIds: tokenIds.slice(-CONTEXT_TOKENS),
+    cachedTokens: 0,
+    echoText: "",
+    echoIds: [],
+    stopStrings: [],
     conversation,
   };
 }
@@ -287,7 +320,8 @@ function hasUnreadToken({ snapshot }: Head): boolean {
   return snapshot.position < countTokens(snapshot);
 }
 
-async function encodeBehind(tokenizer: Tokenizer, text: string, limits: EncodeLimits): Promise<number[]> {
+/** A text that stands behind others. */
+export async function encodeBehind(tokenizer: Tokenizer, text: string, limits: EncodeLimits = {}): Promise<number[]> {
   return (
     (await tokenizer.encodeContinuation(text, limits)) ??
     (await tokenizer.encode(text, { ...limits, addSpecialTokens: false }))

@@ -93,7 +93,7 @@ export class RunningRequest {
     let isKept = true;
     if (request.keepAs && !isAborted) {
       try {
-        await lease.keep(headOf(context, request, choice, lease));
+        await lease.keep(await headOf(context, request, choice, lease));
       } catch (error) {
         if (request.keepAs.type !== "response" || !isStoreFailure(error)) throw error;
         isKept = false;

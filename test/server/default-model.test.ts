@@ -48,6 +48,44 @@ async function complete(body: object): Promise<Answer> {
   return (await response.json()) as Answer;
 }
 
+describe("a session of completions", () => {
+  const begin = async (id: string, body: object) => {
+    expect((await send("/v1/sessions", { session_id: id })).status).toBe(201);
+    return complete({ session_id: id, prompt: "Once upon a time", ...body });
+  };
+
+  it("does not hold the stop string that its answer left out", async () => {
+    const free = (await complete({ prompt: "Once upon a time", max_tokens: 20 })).choices[0]!.text;
+    const words = free.split(" ");
+    // Whole words, and one that ends and one that begins within a word.
+    for (const stop of [` ${words[6]}`, ` ${words[6]} ${words[7]}`, `${words[5]!.slice(1)} ${words[6]!.slice(0, 2)}`]) {
+      const told = (await begin(`stop ${stop}`.replaceAll(/[^a-z]/g, "-"), { max_tokens: 20, stop: [stop] }))
+        .choices[0]!;
+      expect(told.finish_reason).toBe("stop");
+      const next = { session_id: `stop ${stop}`.replaceAll(/[^a-z]/g, "-"), prompt: " cat", max_tokens: 1 };
+      const response = await send("/v1/completions", { ...next, return_token_ids: true });
+      const { choices } = (await response.json()) as { choices: { prompt_token_ids: number[] }[] };
+      const past = await send("/detokenize", { tokens: choices[0]!.prompt_token_ids });
+      expect(((await past.json()) as { prompt: string }).prompt).toContain(`Once upon a time${told.text} cat`);
+    }
+  });
+
+  it("is gone on with by an empty prompt, however its last answer ended", async () => {
+    const endings = [
+      { max_tokens: 5 },
+      { max_tokens: 20, stop: [" a"] },
+      { max_tokens: 2, stop: [" a"] },
+      { max_tokens: 20, logit_bias: { 2: 100 }, min_tokens: 3 },
+    ];
+    for (const [i, ending] of endings.entries()) {
+      await begin(`ending-${i}`, ending);
+      expect(
+        (await complete({ session_id: `ending-${i}`, prompt: "", max_tokens: 4 })).usage.prompt_tokens,
+      ).toBeGreaterThan(3);
+    }
+  });
+});
+
 it("seeds beyond 2^53 are told apart, and give the same text again", async () => {
   const write = async (seed: string) => {
     const body = `{"prompt":"Once","max_tokens":24,"temperature":2,"seed":${seed}}`;

@@ -3,7 +3,7 @@ import { execFileSync } from "node:child_process";
 import { mkdir, rename, rm } from "node:fs/promises";
 import path from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import { complete, type ServedProcess, ServingFolder } from "../helpers/served-process.ts";
+import { complete, readStream, type ServedProcess, ServingFolder } from "../helpers/served-process.ts";
 
 const PROMPT = "Once upon a time there was a king who";
 const SHORT = { max_output_tokens: 2, temperature: 0 };
@@ -42,7 +42,10 @@ const statusOf = async (server: ServedProcess, route: string, method = "GET") =>
 const respond = async (server: ServedProcess) =>
   json<ResponseObject>(await server.post("/v1/responses", { input: "Tell me of the king.", ...SHORT }));
 
-describe.skipIf(withoutMounts() !== "")(`a disk of 2 MiB${withoutMounts()}`, () => {
+/** Each test starts a server several times. */
+const SLOW = { timeout: 240_000 };
+
+describe.skipIf(withoutMounts() !== "")(`a disk of 2 MiB${withoutMounts()}`, SLOW, () => {
   async function mountDisk(name: string): Promise<string> {
     const dir = path.join(folder.dir, name);
     await mkdir(dir);
@@ -97,12 +100,19 @@ describe.skipIf(withoutMounts() !== "")(`a disk of 2 MiB${withoutMounts()}`, () 
     expect(await statusOf(server, `/v1/responses/${stored.id}`)).toBe(200);
     expect(await statusOf(server, `/v1/responses/${stored.id}`, "DELETE")).toBe(503);
     expect(await statusOf(server, "/ready")).toBe(200);
-    expect(await server.stop(), server.stderr).toBe(0);
+    const endless = { session_id: "tale", prompt: " One day", max_tokens: 16_000, ignore_eos: true, stream: true };
+    const answer = await server.post("/v1/completions", endless);
+    let stopped: Promise<number | string> | undefined;
+    const { error } = await readStream(answer, () => {
+      stopped ??= server.stop();
+    });
+    expect(error).toMatchObject({ code: "store_unavailable" });
+    expect(await stopped, server.stderr).toBe(0);
     await expect(serve(dir)).rejects.toThrow(/store_unavailable: the disk of .* EROFS/);
   });
 });
 
-describe("a folder", () => {
+describe("a folder", SLOW, () => {
   it("of a server that is paused is not another one's to take", async () => {
     const dir = path.join(folder.dir, "paused");
     const first = await serve(dir);

@@ -80,7 +80,7 @@ describe("SIGTERM in the middle of an answer", () => {
   });
 });
 
-describe("SIGHUP", () => {
+describe("SIGHUP", { timeout: 180_000 }, () => {
   const endless = { session_id: "tale", prompt: PROMPT, max_tokens: 16_000, stream: true, ...SAMPLED };
 
   it("ends the server as SIGTERM does", async () => {

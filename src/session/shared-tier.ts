@@ -61,7 +61,7 @@ export class SharedTier {
 
   /** @throws `store_unavailable` */
   async delete(key: string): Promise<void> {
-    await this.tier.ask("write", (store) => store.delete(key));
+    await this.tier.askToDelete(key);
     this.tier.setBehind(key, false);
   }
 

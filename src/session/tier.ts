@@ -94,13 +94,9 @@ export class Tier<Store extends StateStore = StateStore> {
   /** @throws `store_unavailable`, at once if the tier is known to be broken; whatever else the store throws */
   async ask<T>(way: Way, question: (store: Store) => Promise<T>): Promise<T> {
     const circuit = this.#circuits[way];
-    if (circuit.failure !== undefined) {
-      const waitMs = circuit.retryAtMs - this.#nowMs();
-      // If it is further off than it ever is, the clock was set back.
-      if (waitMs > 0 && waitMs <= this.#maxRetryMs) throw circuit.failure;
-      // This one asks; others do not, until it is known what becomes of it.
-      circuit.retryAtMs = this.#nowMs() + circuit.retryDelayMs;
-    }
+    this.#throwIfBroken(circuit);
+    // This one asks; others do not, until it is known what becomes of it.
+    if (circuit.failure !== undefined) circuit.retryAtMs = this.#nowMs() + circuit.retryDelayMs;
     try {
       const answer = await question(this.store);
       this.#works(way, circuit);
@@ -113,11 +109,12 @@ export class Tier<Store extends StateStore = StateStore> {
   }
 
   /**
-   * Asks whether or not it can be written, as a full disk can be deleted from. There may be room afterwards.
+   * Asks whether or not it can be written: what is full can be deleted from. There may be room afterwards.
    * @throws `store_unavailable`; whatever else the store throws
    */
   async askToDelete(key: string): Promise<boolean> {
-    const { write } = this.#circuits;
+    const { read, write } = this.#circuits;
+    this.#throwIfBroken(read);
     try {
       const existed = await this.store.delete(key);
       write.retryAtMs = this.#nowMs();
@@ -126,6 +123,12 @@ export class Tier<Store extends StateStore = StateStore> {
       if (isUnavailable(error)) this.#fails("write", write, error);
       throw error;
     }
+  }
+
+  #throwIfBroken({ failure, retryAtMs }: Circuit): void {
+    const waitMs = retryAtMs - this.#nowMs();
+    // If it is further off than it ever is, the clock was set back.
+    if (failure !== undefined && waitMs > 0 && waitMs <= this.#maxRetryMs) throw failure;
   }
 
   #works(way: Way, circuit: Circuit): void {

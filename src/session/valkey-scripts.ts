@@ -35,7 +35,11 @@ elseif tonumber(ARGV[2]) <= 0 then redis.call('DEL', KEYS[1])
 else redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
 return 1`;
 
-/** KEYS: snapshot. ARGV: what stands in the place of something deleted, ms to live. Returns 1 if there was a snapshot. */
+/**
+ * KEYS: snapshot. ARGV: what stands in the place of something deleted, ms to live. Returns 1 if there was a snapshot.
+ * A server that has no memory left takes the mark too: a script that has written already may.
+ */
 export const DELETE = `local first = redis.call('GETRANGE', KEYS[1], 0, #ARGV[1] - 1)
+redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return (first == '' or first == ARGV[1]) and 0 or 1`;

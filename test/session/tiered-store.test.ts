@@ -318,6 +318,17 @@ describe("replicas that share a store", () => {
     for (const { store } of all) expect(await textOf(store)).toBe("hello");
   });
 
+  test("one that is full can be deleted from", async () => {
+    const clock = new FakeClock();
+    const shared = new BreakableStore({ nowMs: clock.nowMs });
+    const { store } = replica({ clock, shared });
+    await store.put("a", snapshot());
+    shared.broken = "putting";
+    await store.put("b", snapshot());
+    expect(await store.delete("a")).toBe(true);
+    expect([await shared.has("a"), await store.has("a")]).toEqual([false, false]);
+  });
+
   test("what one has deleted no other finds, lists or keeps", async () => {
     const { all, shared } = replicas();
     const [a, b] = [all[0]!, all[1]!];

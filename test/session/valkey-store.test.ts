@@ -156,6 +156,14 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`over a real server${WITHOUT_VALKEY}`, ()
     };
     await expect(fill()).rejects.toThrow(/cannot be used: .*OOM/);
     expect(await store.get("small")).toMatchObject(snapshot());
+    // Beyond its bound, not just at it.
+    const direct = new Redis(full.port);
+    cleanups.push(() => direct.quit());
+    await direct.config("SET", "maxmemory", "1mb");
+    expect(await store.delete("0")).toBe(true);
+    expect([await store.has("0"), await store.revisionOf("0")]).toEqual([false, "deleted"]);
+    await direct.config("SET", "maxmemory", "3mb");
+    await store.put("small", snapshot("again"));
   });
 
   test("a server that stops answering: refused in time, and found again when it goes on", async () => {

@@ -4,7 +4,7 @@
  */
 import { Hono } from "hono";
 import { cors } from "hono/cors";
-import type { App, AppEnv, AppMiddleware } from "./context.ts";
+import type { App, AppEnv } from "./context.ts";
 import type { ServerDeps } from "./deps.ts";
 import { accessLog } from "./middleware/access-log.ts";
 import { keyCheck, requireKey } from "./middleware/auth.ts";
@@ -30,17 +30,6 @@ function isOpen(path: string): boolean {
   return OPEN_PATHS.has(path) || path.startsWith("/docs/");
 }
 
-/**
- * Caches must keep the answers to each origin apart. hono's cors says so when the answer is there: too late for a stream, whose
- * header has gone by then.
- */
-const varyByOrigin: AppMiddleware = async (context, next) => {
-  if (context.req.method === "OPTIONS") return next();
-  context.header("vary", "Origin");
-  await next();
-  context.header("vary", "Origin"); // and not twice
-};
-
 /** @param responses shared with the WebSocket */
 export function createApp(deps: ServerDeps, responses: Responses): App {
   const { options } = deps;
@@ -50,15 +39,18 @@ export function createApp(deps: ServerDeps, responses: Responses): App {
   app.use(accessLog(deps));
   app.use(checkHost(hostCheck(options.allowedHosts)));
   if (options.corsOrigins.length > 0) {
-    if (!options.corsOrigins.includes("*")) app.use(varyByOrigin);
-    app.use(
-      cors({
-        origin: options.corsOrigins.includes("*") ? "*" : [...options.corsOrigins],
-        allowMethods: ["GET", "POST", "DELETE"],
-        exposeHeaders: ["x-request-id", "x-should-retry", "retry-after", "retry-after-ms", "content-disposition"],
-        maxAge: 600,
-      }),
-    );
+    const allow = cors({
+      origin: options.corsOrigins.includes("*") ? "*" : [...options.corsOrigins],
+      allowMethods: ["GET", "POST", "DELETE"],
+      exposeHeaders: ["x-request-id", "x-should-retry", "retry-after", "retry-after-ms", "content-disposition"],
+      maxAge: 600,
+    });
+    // NOTE: hono's adds a header to the answer afterwards, when that of a stream has gone: here all of it is done before.
+    app.use(async function allowOrigins(context, next) {
+      const preflight = await allow(context, async () => {});
+      if (preflight !== undefined) return preflight;
+      await next();
+    });
   }
   // With keys there is nothing that a page could use without one.
   if (options.apiKeys.length === 0) app.use(checkOrigin(originCheck(options.corsOrigins)));

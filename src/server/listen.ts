@@ -6,7 +6,8 @@ import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerOptions, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
-import { getRequestListener } from "@hono/node-server";
+import { getRequestListener, type HttpBindings } from "@hono/node-server";
+import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
 import { DenseMambaError } from "../errors.ts";
 import type { App } from "./context.ts";
 import type { ServerDeps } from "./deps.ts";
@@ -51,7 +52,15 @@ export async function listen(args: {
     requireHostHeader: false, // checked below, and answered in JSON
     shouldUpgradeCallback: isWebSocketUpgrade, // known to Node from 22.21 and 24.9 on
   };
-  const answer = getRequestListener(app.fetch, { errorHandler: answerHostile });
+  // NOTE: hono copies the placeholder for a stream that was sent already, if any middleware has set a header; of a copy the
+  // adapter takes it that it is to be sent.
+  const fetchApp = async (request: Request, env: HttpBindings) => {
+    const response = await app.fetch(request, env);
+    return env.outgoing.headersSent ? RESPONSE_ALREADY_SENT : response;
+  };
+  const answer = getRequestListener((request, env) => fetchApp(request, env as HttpBindings), {
+    errorHandler: answerHostile,
+  });
   const server = createServer(serverOptions, (request, response) => {
     try {
       checkHostHeader(request);

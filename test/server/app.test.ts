@@ -35,6 +35,57 @@ describe("routes", () => {
   });
 });
 
+describe("a path that is not there", () => {
+  it.each([
+    ["POST", "/chat/completions", "/v1/chat/completions"],
+    ["POST", "/v1/v1/completions", "/v1/completions"],
+    ["POST", "/v1/completions/", "/v1/completions"],
+    ["POST", "/v1/chat/completions/chat/completions", "/v1/chat/completions"],
+    ["GET", "/models", "/v1/models"],
+    ["GET", "/v1//models", "/v1/models"],
+    ["GET", "/v1/models/", "/v1/models"],
+    ["POST", "//v1/responses", "/v1/responses"],
+    ["GET", "/health/", "/health"],
+    ["POST", "/v1/tokenize", "/tokenize"],
+    ["GET", "/v1/health", "/health"],
+  ])("says which was meant: %s %s", async (method, path, meant) => {
+    const { app } = createTestServer();
+    const response = await app.request(path, { method });
+    expect(response.status).toBe(404);
+    expect(await response.json()).toMatchObject({
+      error: { code: "route_not_found", message: expect.stringMatching(`; did you mean ${meant}\\?$`) },
+    });
+  });
+
+  it.each(["/", "/v1", "/v1/", "/v1/embeddings", "/completions/x", `/${"a/".repeat(5000)}`])(
+    "says no other: %s",
+    async (path) => {
+      const response = await createTestServer().app.request(path, { method: "POST" });
+      expect([404, 405]).toContain(response.status);
+      expect(await response.text()).not.toContain("did you mean");
+    },
+  );
+
+  it("is not taken for one that is: names with line breaks, and names that are routes", async () => {
+    const { app, post, generator } = createTestServer();
+    for (const [method, path, status, allow] of [
+      ["GET", "/v1/models/%0A", 404, null],
+      ["GET", "/v1/models/a%0Ab", 404, null],
+      ["GET", "/v1/responses/input_tokens", 404, null],
+      ["POST", "/v1/responses/input_tokens", 404, null],
+      ["GET", "/v1/sessions/import", 405, "POST"],
+      ["DELETE", "/v1/sessions/import", 405, "POST"],
+      ["PATCH", "/v1/sessions/import", 405, "POST"],
+    ] as const) {
+      const response = await app.request(path, { method });
+      expect([response.status, response.headers.get("allow")], `${method} ${path}`).toEqual([status, allow]);
+    }
+    const named = await post("/v1/sessions", { session_id: "import" });
+    expect(named.status).toBe(400);
+    expect(await generator.conversations.listSessions("")).toEqual([]);
+  });
+});
+
 describe("models", () => {
   it("are listed under their name and aliases, with what this model is", async () => {
     const { app } = createTestServer();

@@ -148,6 +148,10 @@ describe("a client that goes away", () => {
     abort.abort();
     await expect.poll(() => server.generator.numRunning).toBe(0);
     expect(server.generator.numAborted).toBe(1);
+    await expect
+      .poll(() => server.logLines.at(-1))
+      .toMatchObject({ message: "request", fields: { path, status: 499 } });
+    expect(server.observed).toContainEqual({ http: expect.objectContaining({ route: path, status: 499 }) });
   });
 
   it("ends its unstreamed request", async () => {

@@ -196,6 +196,55 @@ describe("a bad message", () => {
     expect((await fetch(`${server.url}/health`)).status).toBe(200);
   });
 
+  it("that can't be understood closes with 1008 when a hundred have come in a row, not before", async () => {
+    await using server = await startTestServer();
+    const patient = await open(server);
+    for (let round = 0; round < 2; round++) {
+      for (let message = 0; message < 99; message++) patient.send("x");
+      patient.create();
+    }
+    await patient.until(({ type }) => type === "response.completed", 2);
+    const closed = await open(server);
+    for (let message = 0; message < 200; message++) closed.send("x");
+    await expect.poll(() => closed.closed?.code).toBe(1008);
+    expect(closed.messages).toHaveLength(100);
+    expect(patient.closed).toBeUndefined();
+    patient.socket.close();
+  });
+
+  it("that cancels is heard before the response has been admitted", async () => {
+    await using server = await startTestServer();
+    const client = await open(server);
+    for (const stream_id of ["a", "b"]) {
+      client.create({ stream_id });
+      client.send({ type: "response.cancel", stream_id });
+    }
+    const ends = (await client.until(isEnd, 2)).filter(isEnd);
+    for (const { type, error, response } of ends) {
+      if (type === "error") expect(error).toMatchObject({ code: "aborted" });
+      else expect(response).toMatchObject({ status: "cancelled" });
+    }
+    client.create();
+    await client.until(({ type }) => type === "response.completed");
+    client.socket.close();
+  });
+
+  it("that cancels drops what waits in its lane", async () => {
+    await using server = await startTestServer(webSocketOptions({ maxInFlight: 1 }));
+    const { held, release } = gate();
+    server.generator.script = { reply: ["a"], pace: () => held };
+    const client = await open(server);
+    client.create({ stream_id: "a" });
+    client.create({ stream_id: "b" });
+    client.send({ type: "response.cancel", stream_id: "b" });
+    const [refused] = (await client.until(isEnd)).filter(isEnd);
+    expect(refused).toMatchObject({ type: "error", status: 499, stream_id: "b", error: { code: "aborted" } });
+    release();
+    await client.until(({ type }) => type === "response.completed");
+    expect(server.generator.requests).toHaveLength(1);
+    client.socket.close();
+  });
+
   it("beyond the queue is refused, and the queued ones still run", async () => {
     await using server = await startTestServer(webSocketOptions({ maxQueued: 2 }));
     const { held, release } = gate();

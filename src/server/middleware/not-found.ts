@@ -40,6 +40,6 @@ function hasRoute(app: App, method: string, path: string): boolean {
 function similarPaths(path: string): string[] {
   const plain = path.replaceAll(/\/{2,}/g, "/").replace(/(?<=.)\/$/, "");
   const bare = plain.replace(/^(?:\/v1)+(?=\/)/, "");
-  const last = /^.*(\/(?:chat\/)?completions|\/responses|\/models)$/.exec(bare)?.[1];
+  const last = /(\/(?:chat\/)?completions|\/responses|\/models)$/.exec(bare)?.[1];
   return [plain, bare, `/v1${bare}`, ...(last === undefined ? [] : [`/v1${last}`])];
 }

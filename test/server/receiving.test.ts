@@ -1,0 +1,56 @@
+import { expect, it } from "vitest";
+import { Receiving } from "../../src/server/receiving.ts";
+import { startTestServer } from "../helpers/listening-server.ts";
+
+it("the largest goes when all together are too large, and what is complete no longer counts", () => {
+  const receiving = new Receiving(100);
+  const dropped: string[] = [];
+  const begin = (name: string) => receiving.begin(() => dropped.push(name));
+  const [a, b, c] = [begin("a"), begin("b"), begin("c")];
+  a.add(40);
+  b.add(50);
+  c.add(10);
+  expect(dropped).toEqual([]);
+  c.add(1);
+  expect(dropped).toEqual(["b"]);
+  expect(receiving.totalBytes).toBe(51);
+  b.add(1000); // what was under way
+  a.end();
+  c.add(80);
+  expect(dropped).toEqual(["b"]);
+  expect(receiving.totalBytes).toBe(91);
+});
+
+it("one alone is bounded by its own limit only", () => {
+  const receiving = new Receiving(100);
+  const alone = receiving.begin(() => expect.unreachable());
+  alone.add(1000);
+  alone.end();
+  expect(receiving.totalBytes).toBe(0);
+});
+
+it("a body that is dropped is a 429, and the others go on", async () => {
+  await using server = await startTestServer({ maxReceivingBytes: 200_000 });
+  const upload = (bytes: number) => {
+    let push!: ReadableStreamDefaultController<Uint8Array>;
+    const body = new ReadableStream<Uint8Array>({ start: (controller) => (push = controller) });
+    const headers = { "content-type": "application/json" };
+    const init = { method: "POST", headers, body, duplex: "half" } as RequestInit;
+    const answer = fetch(`${server.url}/v1/completions`, init);
+    push.enqueue(Buffer.from(`{"prompt":"a","unknown":"${"x".repeat(bytes)}`));
+    const end = () => {
+      push.enqueue(Buffer.from('"}'));
+      push.close();
+    };
+    return { answer, end };
+  };
+  const large = upload(120_000);
+  await expect.poll(() => server.deps.receiving.totalBytes).toBeGreaterThan(120_000);
+  const small = upload(90_000);
+  const response = await large.answer;
+  expect(response.status).toBe(429);
+  expect(await response.json()).toMatchObject({ error: { code: "queue_full" } });
+  small.end();
+  expect((await small.answer).status).toBe(200);
+  expect(server.deps.receiving.totalBytes).toBe(0);
+});

@@ -7,6 +7,7 @@ interface Sample {
   text: string;
   readonly tokenIds: number[];
   readonly logprobs: TokenDetail[];
+  readonly textOffsets: number[];
   finished?: Extract<GenerationEvent, { type: "finished" }>;
 }
 
@@ -19,7 +20,7 @@ export async function* selectBest(
   choices: readonly Choice[],
   { numChoices, bestOf }: { readonly numChoices: number; readonly bestOf: number },
 ): AsyncGenerator<GenerationEvent> {
-  const samples = choices.map((): Sample => ({ text: "", tokenIds: [], logprobs: [] }));
+  const samples = choices.map((): Sample => ({ text: "", tokenIds: [], logprobs: [], textOffsets: [] }));
   for await (const event of events) collect(samples, event);
 
   for (let first = 0; first < choices.length; first += bestOf) {
@@ -40,14 +41,15 @@ function collect(samples: readonly Sample[], event: GenerationEvent): void {
     sample.text += event.text;
     sample.tokenIds.push(...event.tokenIds);
     sample.logprobs.push(...(event.logprobs ?? []));
+    sample.textOffsets.push(...(event.textOffsets ?? []));
   }
 }
 
 function* replay(sample: Sample, index: number): Generator<GenerationEvent> {
-  const { prompt, text, tokenIds, logprobs, finished } = sample;
+  const { prompt, text, tokenIds, logprobs, textOffsets, finished } = sample;
   if (prompt) yield { ...prompt, index };
   if (text !== "" || tokenIds.length > 0) {
-    yield { type: "delta", index, text, tokenIds, ...(logprobs.length > 0 && { logprobs }) };
+    yield { type: "delta", index, text, tokenIds, ...(logprobs.length > 0 && { logprobs, textOffsets }) };
   }
   if (finished) yield { ...finished, index };
 }

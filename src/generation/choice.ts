@@ -5,10 +5,11 @@
 import { strict as assert } from "node:assert";
 import type { ResumePoint, ScoredToken, Sequence, SequenceEvent, TokenLogprob } from "../engine/sequence.ts";
 import { countPast } from "../session/past.ts";
-import type { TextStream, Tokenizer } from "../tokenizer/tokenizer.ts";
+import { CONTEXT_TOKENS, type TextStream, type Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { GenerationEvent, TextLogprob, TokenDetail } from "./events.ts";
 import type { PreparedPrompt } from "./prompts.ts";
 import { StopStringMatcher, type StopStrings } from "./stop-strings.ts";
+import { countCharacters, offsetsInWritten, TextOffsets } from "./text-offsets.ts";
 
 /** The same for all choices of a request, but for `stopStrings`, which a prompt's template may add to. */
 export interface ChoiceOptions {
@@ -31,6 +32,8 @@ export class Choice {
   readonly #options: ChoiceOptions;
   readonly #stream: TextStream;
   readonly #promptText: string;
+  readonly #promptOffsets: readonly number[] | undefined;
+  readonly #offsets = new TextOffsets();
   readonly #matcher: StopStringMatcher | undefined;
   #stoppedBy: string | number | undefined;
   #isStopped = false;
@@ -54,9 +57,20 @@ export class Choice {
     const { tokenizer, stopStrings, skipSpecialTokens, includeStopString } = options;
     if (options.showPrompt && prompt.echoText === undefined) {
       // The answer goes on in the same stream: a character that the prompt leaves open is shown once, whole.
-      const contextIds = prompt.tokenIds.slice(0, prompt.tokenIds.length - prompt.echoIds.length);
-      this.#stream = tokenizer.stream({ skipSpecialTokens, contextIds });
-      this.#promptText = prompt.echoIds.map((id) => this.#stream.push(id)).join("");
+      this.#stream = tokenizer.stream({ skipSpecialTokens, contextIds: contextOf(prompt) });
+      const offsets = new TextOffsets();
+      const promptOffsets: number[] = [];
+      let text = "";
+      for (const id of prompt.echoIds) {
+        promptOffsets.push(offsets.next);
+        const piece = this.#stream.push(id);
+        offsets.add(piece, this.#stream);
+        text += piece;
+      }
+      this.#promptText = text;
+      // A character that is left open is shown in the answer.
+      const length = countCharacters(text);
+      this.#promptOffsets = promptOffsets.map((offset) => Math.min(offset, length));
     } else {
       this.#stream = tokenizer.stream({ skipSpecialTokens, contextIds: prompt.contextIds });
       this.#promptText = prompt.echoText ?? "";
@@ -166,25 +180,32 @@ export class Choice {
       index: this.index,
       text: this.#promptText,
       tokenIds: echoIds,
-      ...(logprobs && { logprobs }),
+      ...(logprobs && { logprobs, textOffsets: this.#promptOffsets ?? this.#offsetsInWritten() }),
     };
+  }
+
+  #offsetsInWritten(): number[] {
+    const { tokenizer } = this.#options;
+    const stream = tokenizer.stream({ skipSpecialTokens: true, contextIds: contextOf(this.prompt) });
+    return offsetsInWritten(this.#promptText, this.prompt.echoIds, { tokenizer, stream });
   }
 
   #delta(tokenId: number, scored: ScoredToken | undefined): GenerationEvent {
     this.#numTokens++;
     if (scored) this.#sumLogprobs += scored.logprob;
     const { stopTokenIds, includeStopString, showLogprobs } = this.#options;
+    const offset = this.#offsets.next;
     let text = "";
     if (includeStopString || !stopTokenIds.has(tokenId)) {
       const said = this.#stream.push(tokenId);
       if (stopTokenIds.has(tokenId) && said !== "") this.#toldStopToken = tokenId;
       if (this.#promptPoint !== undefined) this.#textEnds.push((this.#textEnds.at(-1) ?? 0) + said.length);
+      if (showLogprobs) this.#offsets.add(said, this.#stream);
       text = this.#read(said);
     }
     this.#text += text;
-    return showLogprobs && scored
-      ? { type: "delta", index: this.index, text, tokenIds: [tokenId], logprobs: [this.#detail(scored)] }
-      : { type: "delta", index: this.index, text, tokenIds: [tokenId] };
+    const delta = { type: "delta", index: this.index, text, tokenIds: [tokenId] } as const;
+    return showLogprobs && scored ? { ...delta, logprobs: [this.#detail(scored)], textOffsets: [offset] } : delta;
   }
 
   /** Text from the decoder → text to show. */
@@ -229,4 +250,10 @@ export class Choice {
     const { tokenizer } = this.#options;
     return { tokenId, text: tokenizer.tokenText(tokenId), bytes: tokenizer.tokenBytes(tokenId), logprob };
   }
+}
+
+/** What stands before the tokens that `echo` shows. */
+function contextOf({ tokenIds, echoIds }: PreparedPrompt): readonly number[] {
+  const end = tokenIds.length - echoIds.length;
+  return tokenIds.slice(Math.max(0, end - CONTEXT_TOKENS), end);
 }

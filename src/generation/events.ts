@@ -96,6 +96,8 @@ export type GenerationEvent =
       readonly tokenIds: readonly number[];
       /** One per prompt token, null for a token with nothing before it. */
       readonly logprobs?: readonly (TokenDetail | null)[];
+      /** With `logprobs`, one per prompt token: characters (code points) of `text` that begin before it. */
+      readonly textOffsets?: readonly number[];
     }
   /** `text` may be empty while a character is incomplete or a stop string might be starting. */
   | {
@@ -105,6 +107,8 @@ export type GenerationEvent =
       readonly tokenIds: readonly number[];
       /** One per token id. */
       readonly logprobs?: readonly TokenDetail[];
+      /** With `logprobs`, one per token id: characters of the answer that begin before it. */
+      readonly textOffsets?: readonly number[];
     }
   | {
       readonly type: "finished";

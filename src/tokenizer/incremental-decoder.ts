@@ -40,6 +40,10 @@ export class IncrementalDecoder implements TextStream {
     return this.#emit(decodeUtf8(bytes.subarray(0, end)));
   }
 
+  get isOpen(): boolean {
+    return this.#held.length > 0;
+  }
+
   flush(): string {
     const rest = decodeUtf8(this.#held);
     this.#held = NONE;

@@ -55,6 +55,8 @@ export const CONTEXT_TOKENS = 256;
 export interface TextStream {
   /** The text that is certain now; empty while a character is incomplete (at most three bytes are held). */
   push(id: number): string;
+  /** Whether a character has begun and is not complete. */
+  readonly isOpen: boolean;
   /** What is still held, as U+FFFD. The stream may not be used after. */
   flush(): string;
 }

@@ -2,6 +2,9 @@ import { beforeAll, describe, expect, test } from "vitest";
 import { DenseMambaError } from "../../src/errors.ts";
 import { deriveSeed } from "../../src/generation/admission.ts";
 import type { GenerationEvent, GenerationRequest } from "../../src/generation/events.ts";
+import type { CompletionTask } from "../../src/server/openai/completions.ts";
+import { fold as foldAnswer } from "../../src/server/openai/fold.ts";
+import { completionAnswer } from "../../src/server/openai/render-completions.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { startEngine } from "../helpers/engine-harness.ts";
 import {
@@ -183,6 +186,88 @@ describe("echo and log-probabilities", () => {
     expect(choices[0]!.logprobs).toEqual([-1, -1]);
     expect(Buffer.from(choices[0]!.prompt!.logprobs![1]!.bytes).toString()).toBe(" the");
   });
+});
+
+describe("a token's place in the text", () => {
+  const HELLO = 15;
+  test.each([
+    ["a text, behind a BOS that is not shown", text("hello the"), " the!", [0, 0, 0, 2, 5], [0, 4]],
+    ["a BOS that the text spells", text("<s>hello"), "!", [0, 3, 3, 3, 5], [0]],
+    ["a space that the text begins with", text(" hello"), "!", [0, 0, 0, 1, 3], [0]],
+    ["characters beyond 16 bits", text("é😀!"), "😀!", undefined, [0, 1, 1, 1, 1]],
+  ])("%s", async (_, prompt, answer, promptOffsets, offsets) => {
+    const engine = await answering(answer);
+    const { choices, events } = await fold(
+      makeGenerator(engine, tokenizer).generate(
+        request({ prompts: [prompt], maxTokens: offsets.length, echo: true, numLogprobs: 0 }),
+      ),
+    );
+    if (promptOffsets) expect(choices[0]!.prompt!.textOffsets).toEqual(promptOffsets);
+    const [first, last] = [choices[0]!.prompt!.textOffsets![0], choices[0]!.prompt!.textOffsets!.at(-1)!];
+    expect(first).toBe(0);
+    expect(last).toBeLessThanOrEqual([...choices[0]!.prompt!.text].length);
+    expect(answerOffsets(events)).toEqual(offsets);
+  });
+
+  test("counts what is shown of a prompt of tokens", async () => {
+    const [the] = (await ids(" the")) as [number];
+    const places = async (skipSpecialTokens: boolean) => {
+      const { choices } = await fold(
+        makeGenerator(await answering("!"), tokenizer).generate(
+          request({
+            prompts: [tokens(1, the, EOS, the)],
+            maxTokens: 1,
+            echo: true,
+            numLogprobs: 0,
+            skipSpecialTokens,
+          }),
+        ),
+      );
+      const { text: shown, textOffsets } = choices[0]!.prompt!;
+      return [shown, textOffsets];
+    };
+    expect(await places(true)).toEqual(["the the", [0, 0, 3, 3]]);
+    expect(await places(false)).toEqual(["<s> the</s> the", [0, 3, 7, 11]]);
+  });
+
+  test("counts a character that the answer completes once", async () => {
+    const euro = await ids("€");
+    const engine = new ScriptedEngine(() => ({ tokenIds: [...euro.slice(1), 1, ...euro, HELLO, EOS] }));
+    const prompt = tokens(1, ...(await ids("he")), euro[0]!);
+    const { choices, events } = await fold(
+      makeGenerator(engine, tokenizer).generate(
+        request({ prompts: [prompt], maxTokens: 8, echo: true, numLogprobs: 0 }),
+      ),
+    );
+    expect(choices[0]!.prompt!.textOffsets).toEqual([0, 0, 2]);
+    // `€`, a BOS, `€`, and one that is not completed.
+    expect(choices[0]!.text).toMatch(/^€€./u);
+    expect(answerOffsets(events).slice(0, 6)).toEqual([0, 1, 1, 1, 2, 2]);
+  });
+
+  test("is not behind the text's end for tokens that a stop string left out", async () => {
+    const generation = makeGenerator(await answering(" the the the"), tokenizer).generate(
+      request({ prompts: [text("a")], maxTokens: 3, numLogprobs: 0, stopStrings: ["e the the"] }),
+    );
+    const folded = await foldAnswer(generation);
+    const task = { echo: false, request: { numLogprobs: 0, numChoices: 1 } } as CompletionTask;
+    const head = { id: "cmpl-1", createdS: 0, model: "m", fingerprint: "f" };
+    const [choice] = completionAnswer(head, task, folded, () => "").choices;
+    expect(choice).toMatchObject({ text: " th", logprobs: { text_offset: [0, 3, 3] } });
+  });
+
+  test("is kept by the best of several", async () => {
+    const { events } = await fold(
+      makeGenerator(await answering(" the the"), tokenizer).generate(
+        request({ prompts: [text("a")], numChoices: 1, bestOf: 2, maxTokens: 2, numLogprobs: 0 }),
+      ),
+    );
+    expect(answerOffsets(events)).toEqual([0, 4]);
+  });
+
+  function answerOffsets(events: readonly GenerationEvent[]): number[] {
+    return events.flatMap((event) => (event.type === "delta" ? (event.textOffsets ?? []) : []));
+  }
 });
 
 describe("several choices", () => {

@@ -70,7 +70,7 @@ test("a message is read without decoding the passages of others", async () => {
         numDecoded++;
         return stream.push(id);
       };
-      return { push, flush: () => stream.flush() };
+      return { push, isOpen: false, flush: () => stream.flush() };
     },
   };
   const messages = messagesOf(counting, passages, tokenIds, 0);

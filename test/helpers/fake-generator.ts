@@ -2,7 +2,7 @@
  * A generator without a model, for tests of the server: every prompt is answered with the same scripted tokens. Prompts are
  * tokenised by UTF-8 bytes; the reply's tokens have ids from FIRST_REPLY_ID on.
  */
-import { StringDecoder } from "node:string_decoder";
+
 import { setImmediate as tick } from "node:timers/promises";
 import { DenseMambaError } from "../../src/errors.ts";
 import type { SessionInfo } from "../../src/generation/conversations.ts";
@@ -14,7 +14,9 @@ import type {
   TextLogprob,
   TokenDetail,
 } from "../../src/generation/events.ts";
+import { TextOffsets } from "../../src/generation/text-offsets.ts";
 import type { ConversationDirectory, TextGenerator, TextTokenizer } from "../../src/server/deps.ts";
+import { incompleteTail } from "../../src/tokenizer/utf8.ts";
 
 type FakeTokenizer = TextTokenizer & { tokenBytes(id: number): Uint8Array };
 
@@ -89,7 +91,10 @@ export class FakeGenerator implements TextGenerator {
           index,
           text: script.reply[position]!,
           tokenIds: [tokenId],
-          ...(request.numLogprobs === undefined ? {} : { logprobs: [this.#detail(tokenId, request.numLogprobs)] }),
+          ...(request.numLogprobs !== undefined && {
+            logprobs: [this.#detail(tokenId, request.numLogprobs)],
+            textOffsets: [[...script.reply.slice(0, position).join("")].length],
+          }),
         };
       }
     }
@@ -125,9 +130,18 @@ export class FakeGenerator implements TextGenerator {
   #promptEvent(index: number, tokenIds: readonly number[], request: GenerationRequest): GenerationEvent {
     const k = request.numPromptLogprobs;
     const stream = this.tokenizer.stream({ skipSpecialTokens: request.skipSpecialTokens });
-    const text = tokenIds.map((id) => stream.push(id)).join("") + stream.flush();
+    const offsets = new TextOffsets();
+    let text = "";
+    const textOffsets = tokenIds.map((id) => {
+      const offset = offsets.next;
+      const piece = stream.push(id);
+      offsets.add(piece, stream);
+      text += piece;
+      return offset;
+    });
+    text += stream.flush();
     const logprobs = tokenIds.map((id, position) => (position === 0 ? null : this.#detail(id, k ?? 0)));
-    return { type: "prompt", index, text, tokenIds, ...(k === undefined ? {} : { logprobs }) };
+    return { type: "prompt", index, text, tokenIds, ...(k !== undefined && { logprobs, textOffsets }) };
   }
 
   /** Even ids are the likeliest at their place; before odd ones stands the id below. */
@@ -314,10 +328,19 @@ function fakeTokenizer(replyText: (id: number) => string | undefined): FakeToken
       ...new TextEncoder().encode(text),
     ],
     stream: ({ skipSpecialTokens }) => {
-      const decoder = new StringDecoder("utf8");
+      let held = Buffer.alloc(0);
       return {
-        push: (id) => (skipSpecialTokens && id === EOS_ID ? "" : decoder.write(Buffer.from(bytesOf(id)))),
-        flush: () => decoder.end(),
+        get isOpen() {
+          return held.length > 0;
+        },
+        push: (id) => {
+          if (skipSpecialTokens && id === EOS_ID) return "";
+          const bytes = Buffer.concat([held, bytesOf(id)]);
+          const end = bytes.length - incompleteTail(bytes);
+          held = bytes.subarray(end);
+          return bytes.toString("utf8", 0, end);
+        },
+        flush: () => held.toString("utf8"),
       };
     },
     idToToken: (id) => (id < FAKE_VOCAB_SIZE ? textOf(id) : undefined),

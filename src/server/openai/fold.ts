@@ -8,6 +8,7 @@ export interface FoldedChoice {
   readonly text: string;
   readonly tokenIds: readonly number[];
   readonly logprobs: readonly TokenDetail[];
+  readonly textOffsets: readonly number[];
   readonly reason: "stop" | "length";
   readonly stoppedBy: string | number | undefined;
 }
@@ -48,6 +49,7 @@ export async function fold(events: AsyncIterable<GenerationEvent>): Promise<Fold
           text: parts.map((part) => part.text).join(""),
           tokenIds: parts.flatMap((part) => part.tokenIds),
           logprobs: parts.flatMap((part) => part.logprobs ?? []),
+          textOffsets: parts.flatMap((part) => part.textOffsets ?? []),
           reason: finishReason(event),
           stoppedBy: event.stoppedBy,
         });

@@ -16,33 +16,27 @@ export interface CompletionLogprobs {
   readonly text_offset: number[];
 }
 
-/** Builds one choice's completions logprobs, over several chunks if streamed: offsets count on through `text`. */
-export class CompletionLogprobsBuilder {
-  /** Characters (code points) of the choice's text before the next token. */
-  #offset = 0;
+/** Of some tokens: log-probabilities, and where the tokens begin. */
+export interface Scored {
+  readonly logprobs?: readonly (TokenDetail | null)[];
+  readonly textOffsets?: readonly number[];
+}
 
-  build(details: readonly (TokenDetail | null)[], tokenText?: (position: number) => string): CompletionLogprobs {
-    const tokens: string[] = [];
-    const tokenLogprobs: (number | null)[] = [];
-    const topLogprobs: (Record<string, number> | null)[] = [];
-    const textOffset: number[] = [];
-    for (const [position, detail] of details.entries()) {
-      textOffset.push(this.#offset);
-      if (detail === null) {
-        const text = tokenText?.(position) ?? "";
-        tokens.push(text);
-        tokenLogprobs.push(null);
-        topLogprobs.push(null);
-        this.#offset += [...text].length;
-      } else {
-        tokens.push(detail.text);
-        tokenLogprobs.push(finite(detail.logprob));
-        topLogprobs.push(topMap(detail));
-        this.#offset += numCharactersStarted(detail.bytes);
-      }
-    }
-    return { tokens, token_logprobs: tokenLogprobs, top_logprobs: topLogprobs, text_offset: textOffset };
-  }
+/**
+ * @param numBefore characters of the choice's text before that which the offsets count in
+ * @param tokenText of a token without a log-probability
+ */
+export function completionLogprobs(
+  { logprobs = [], textOffsets = [] }: Scored,
+  numBefore: number,
+  tokenText?: (position: number) => string,
+): CompletionLogprobs {
+  return {
+    tokens: logprobs.map((detail, position) => detail?.text ?? tokenText?.(position) ?? ""),
+    token_logprobs: logprobs.map((detail) => detail && finite(detail.logprob)),
+    top_logprobs: logprobs.map((detail) => detail && topMap(detail)),
+    text_offset: textOffsets.map((offset) => numBefore + offset),
+  };
 }
 
 /**
@@ -57,13 +51,6 @@ function topMap(detail: TokenDetail): Record<string, number> {
     if (known === undefined || finite(logprob) > known) entries.set(text, finite(logprob));
   }
   return Object.fromEntries(entries);
-}
-
-/** A token may be part of a character: count the bytes that begin one. */
-function numCharactersStarted(bytes: Uint8Array): number {
-  let count = 0;
-  for (const byte of bytes) if ((byte & 0xc0) !== 0x80) count++;
-  return count;
 }
 
 export interface ChatTokenLogprob {

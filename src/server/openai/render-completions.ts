@@ -3,10 +3,11 @@
  * are built once; a token costs one JSON.stringify of its text.
  */
 import type { GenerationUsage } from "../../generation/events.ts";
+import { countCharacters } from "../../generation/text-offsets.ts";
 import type { ChoiceEnd, ChunkWriter } from "./choice-stream.ts";
 import type { CompletionTask } from "./completions.ts";
 import type { Folded, FoldedChoice } from "./fold.ts";
-import { CompletionLogprobsBuilder, promptLogprobs } from "./logprobs.ts";
+import { completionLogprobs, promptLogprobs } from "./logprobs.ts";
 import {
   type AcceptedEvent,
   type AnswerHead,
@@ -44,7 +45,8 @@ export class CompletionChunks implements ChunkWriter {
   prompt(event: PromptEvent): string | undefined {
     if (!this.#task.echo) return undefined;
     const choice = this.#choice(event.index);
-    const logprobs = event.logprobs ? echoedLogprobs(choice.logprobs, event, this.#tokenText) : null;
+    choice.numBefore = countCharacters(event.text);
+    const logprobs = event.logprobs ? echoedLogprobs(event, this.#tokenText) : null;
     const text = `${JSON.stringify(event.text)},"logprobs":${JSON.stringify(logprobs)}`;
     return `${choice.head}${text},"finish_reason":null${this.#tail}`;
   }
@@ -53,7 +55,7 @@ export class CompletionChunks implements ChunkWriter {
     const choice = this.#choice(index);
     let json = choice.head + JSON.stringify(delta?.text ?? "");
     json += delta?.logprobs
-      ? `,"logprobs":${JSON.stringify(choice.logprobs.build(delta.logprobs))}`
+      ? `,"logprobs":${JSON.stringify(completionLogprobs(delta, choice.numBefore))}`
       : ',"logprobs":null';
     json += end
       ? `,"finish_reason":"${end.reason}","stop_reason":${JSON.stringify(end.stoppedBy ?? null)}`
@@ -78,7 +80,7 @@ export class CompletionChunks implements ChunkWriter {
   #choice(index: number): ChoiceState {
     this.#choices[index] ??= {
       head: `${this.#head},"choices":[{"index":${index},"text":`,
-      logprobs: new CompletionLogprobsBuilder(),
+      numBefore: 0,
       promptIdsSent: false,
     };
     return this.#choices[index];
@@ -88,7 +90,8 @@ export class CompletionChunks implements ChunkWriter {
 interface ChoiceState {
   /** Everything before the text. */
   readonly head: string;
-  readonly logprobs: CompletionLogprobsBuilder;
+  /** Characters of the echoed prompt. */
+  numBefore: number;
   promptIdsSent: boolean;
 }
 
@@ -112,10 +115,12 @@ export function completionAnswer(head: AnswerHead, task: CompletionTask, folded:
 }
 
 function foldedLogprobs(choice: FoldedChoice, task: CompletionTask, tokenText: TokenText) {
-  const builder = new CompletionLogprobsBuilder();
-  if (!task.echo || choice.prompt === undefined) return builder.build(choice.logprobs);
-  const before = echoedLogprobs(builder, choice.prompt, tokenText);
-  const after = builder.build(choice.logprobs);
+  // Tokens that a stop string left out begin where the text ends.
+  const length = countCharacters(choice.text);
+  const answer = { ...choice, textOffsets: choice.textOffsets.map((offset) => Math.min(offset, length)) };
+  if (!task.echo || choice.prompt === undefined) return completionLogprobs(answer, 0);
+  const before = echoedLogprobs(choice.prompt, tokenText);
+  const after = completionLogprobs(answer, countCharacters(choice.prompt.text));
   return {
     tokens: before.tokens.concat(after.tokens),
     token_logprobs: before.token_logprobs.concat(after.token_logprobs),
@@ -124,8 +129,8 @@ function foldedLogprobs(choice: FoldedChoice, task: CompletionTask, tokenText: T
   };
 }
 
-function echoedLogprobs(builder: CompletionLogprobsBuilder, prompt: PromptEvent, tokenText: TokenText) {
-  return builder.build(prompt.logprobs ?? [], (position) => tokenText(prompt.tokenIds[position]!));
+function echoedLogprobs(prompt: PromptEvent, tokenText: TokenText) {
+  return completionLogprobs(prompt, 0, (position) => tokenText(prompt.tokenIds[position]!));
 }
 
 function promptOf(prompts: AcceptedEvent["prompts"], index: number, task: CompletionTask) {

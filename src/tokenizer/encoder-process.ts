@@ -15,6 +15,7 @@ export interface EncoderSource {
   readonly path: string;
   /** tokenizer.json as it stands. */
   readonly text: string;
+  readonly addedTokens: readonly { readonly id: number; readonly content: string }[];
   /** `auto`: the native library where it loads. */
   readonly library: EncodingLibrary | "auto";
 }
@@ -38,7 +39,7 @@ process.on("message", async (message) => {
   }
 });
 
-function open({ library, modules, text }) {
+function open({ library, modules, text, addedTokens }) {
   const native = library === "script" ? undefined : loadNative(modules.native, library === "native");
   if (native === undefined) {
     const { Tokenizer } = require(modules.script);
@@ -50,6 +51,13 @@ function open({ library, modules, text }) {
   // Some files still carry the settings of the training run; they would cut or pad prompts silently.
   tokenizer.disableTruncation();
   tokenizer.disablePadding();
+  // It numbers those that the vocabulary lacks itself, whatever the file says.
+  for (const { id, content } of addedTokens) {
+    const given = tokenizer.tokenToId(content);
+    if (content !== "" && given !== id) {
+      throw new Error("the added token " + JSON.stringify(content) + " has id " + id + ", where the vocabulary leads to " + given);
+    }
+  }
   encode = async (given) => (await tokenizer.encode(given, null, { addSpecialTokens: false })).getIds();
   return "native";
 }
@@ -94,11 +102,14 @@ export class EncoderProcess {
   }
 
   /** @throws `invalid_checkpoint` if the library refuses the file, or does not survive it. */
-  static async start({ path, text, library }: EncoderSource): Promise<EncoderProcess> {
+  static async start({ path, text, library, addedTokens }: EncoderSource): Promise<EncoderProcess> {
     const require = createRequire(import.meta.url);
     const modules = { native: require.resolve("tokenizers"), script: require.resolve("@huggingface/tokenizers") };
     const encoder = new EncoderProcess(path);
-    const answer = await encoder.#ask({ library, modules, text });
+    const answer = await encoder.#ask({
+      ...{ library, modules, text },
+      addedTokens: addedTokens.map(({ id, content }) => ({ id, content })),
+    });
     if ("error" in answer) {
       encoder.kill("refused");
       throw new DenseMambaError("invalid_checkpoint", `${path} is refused: ${answer.error}`);

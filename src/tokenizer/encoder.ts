@@ -7,7 +7,7 @@ import { DenseMambaError } from "../errors.ts";
 import { EncoderPool } from "./encoder-pool.ts";
 import { EncoderProcess, type EncoderSource, type EncodingLibrary } from "./encoder-process.ts";
 import type { TokenizerFiles } from "./files.ts";
-import { checkScriptSupport } from "./script-support.ts";
+import { checkScriptSupport, checkScriptText } from "./script-support.ts";
 
 export type LibraryChoice = EncoderSource["library"];
 
@@ -31,10 +31,10 @@ export class Encoder {
 
   /** @throws `invalid_checkpoint` if the library refuses the file, does not survive it, or would read it otherwise. */
   static async open(files: TokenizerFiles, library: LibraryChoice): Promise<Encoder> {
-    const { path, text } = files;
-    const first = await EncoderProcess.start({ path, text, library });
+    const { path, text, json } = files;
+    const first = await EncoderProcess.start({ path, text, library, addedTokens: json.added_tokens });
     const maxProcesses = Math.max(1, Math.floor(availableParallelism() / CORES_PER_PROCESS));
-    const start = () => EncoderProcess.start({ path, text, library: first.library });
+    const start = () => EncoderProcess.start({ path, text, library: first.library, addedTokens: json.added_tokens });
     const short = new EncoderPool({ start, first, maxProcesses, timeoutMs: TIMEOUT_MS });
     try {
       if (first.library === "script") checkScriptSupport(files);
@@ -48,7 +48,8 @@ export class Encoder {
   }
 
   /** @param textLength of the text that `part` is of: it decides who waits for whom */
-  encode(part: string, { textLength, signal }: { readonly textLength: number; readonly signal?: AbortSignal }) {
+  async encode(part: string, { textLength, signal }: { readonly textLength: number; readonly signal?: AbortSignal }) {
+    if (this.library === "script") checkScriptText(part);
     const pool = textLength > MAX_SHORT_LENGTH ? this.#long : this.#short;
     return pool.encode(part, signal);
   }

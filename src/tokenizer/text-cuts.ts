@@ -20,7 +20,7 @@ const NEWLINE = 0x0a;
 const SPACE = 0x20;
 
 /** GPT-2's is that of the ByteLevel pre-tokenizer. None looks back, and none matches over a place of either kind. */
-const SPLITTING_PATTERNS: ReadonlySet<unknown> = new Set([
+export const SPLITTING_PATTERNS: ReadonlySet<unknown> = new Set([
   "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
   "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
   "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
@@ -136,7 +136,8 @@ function followPipeline(json: TokenizerJson): Pipeline | undefined {
   return pipeline;
 }
 
-function stepsOf(given: unknown, listName: string): readonly TokenizerComponent[] | undefined {
+/** A component's steps in order, if it is a sequence of some. Undefined if it is malformed. */
+export function stepsOf(given: unknown, listName: string): readonly TokenizerComponent[] | undefined {
   if (given === null || given === undefined) return [];
   const { type, [listName]: list } = given as TokenizerComponent;
   if (type !== "Sequence") return [given as TokenizerComponent];

@@ -1,6 +1,7 @@
 import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { loadTokenizer } from "../../src/tokenizer/load.ts";
 import {
@@ -115,6 +116,154 @@ test("both libraries encode alike", async () => {
       expect(await script.encodeContinuation(text)).toEqual(await native.encodeContinuation(text));
     }
   }
+});
+
+describe("the JavaScript library", () => {
+  const bytes = byteLevelJson();
+  const token = (flags: object) => ({
+    ...bytes,
+    added_tokens: [{ ...(bytes.added_tokens as object[])[0], ...flags }],
+  });
+  test.each([
+    ["single_word", token({ single_word: true }), "added_tokens.0.single_word"],
+    ["lstrip", token({ lstrip: true }), "added_tokens.0.lstrip"],
+    ["rstrip", token({ rstrip: true }), "added_tokens.0.rstrip"],
+    [
+      "normalized behind Prepend",
+      { ...byteFallbackJson(), added_tokens: [{ id: 0, content: "<unk>", normalized: true }] },
+      "added_tokens.0.normalized",
+    ],
+    ["Lowercase", { ...bytes, normalizer: { type: "Lowercase" } }, "normalizer Lowercase"],
+    [
+      "an expression to replace",
+      {
+        ...bytes,
+        normalizer: { type: "Sequence", normalizers: [{ type: "Replace", pattern: { Regex: "a" }, content: "b" }] },
+      },
+      "normalizer Replace",
+    ],
+    ["Digits", { ...bytes, pre_tokenizer: { type: "Digits", individual_digits: true } }, "pre_tokenizer Digits"],
+    [
+      "Metaspace that splits",
+      {
+        ...byteFallbackJson(),
+        pre_tokenizer: { type: "Metaspace", replacement: "▁", prepend_scheme: "always", split: true },
+      },
+      "pre_tokenizer Metaspace",
+    ],
+    [
+      "Unigram with byte fallback",
+      {
+        ...byteFallbackJson(),
+        added_tokens: [],
+        model: {
+          type: "Unigram",
+          unk_id: 0,
+          byte_fallback: true,
+          vocab: [
+            ["<unk>", 0],
+            ["a", -1],
+          ],
+        },
+      },
+      "model Unigram, byte_fallback",
+    ],
+    [
+      "WordLevel",
+      { ...bytes, added_tokens: [], model: { type: "WordLevel", vocab: { a: 0 }, unk_token: "a" } },
+      "model WordLevel",
+    ],
+    [
+      "BPE without an unknown token",
+      { ...byteFallbackJson(), model: { ...byteFallbackJson().model, unk_token: null } },
+      "unknown token",
+    ],
+  ])("is refused for %s, which it does otherwise", async (_, json, said) => {
+    const dir = await writeTokenizer({ json });
+    await expect(loadTokenizer(dir, { library: "script" })).rejects.toMatchObject({
+      code: "invalid_checkpoint",
+      message: expect.stringMatching(new RegExp(`tokenizer\\.json: .*${said}`)),
+    });
+  });
+
+  test("is refused texts with what only one of the two takes for white space", async () => {
+    const tokenizer = (await loadTokenizer(await writeTokenizer({ json: bytes }), { library: "script" }))!;
+    for (const text of ["a\u0085", "\uFEFFa"]) {
+      await expect(tokenizer.encode(text, { addSpecialTokens: false })).rejects.toMatchObject({
+        code: "invalid_value",
+      });
+    }
+  });
+
+  test("does what the native one does for texts of all kinds", async () => {
+    const merges = ["o Ġ", "Ġ w", "Ċ Ċ", ". Ċ", "1 2", "` `", "Ġ Ġ", "Ã ©", "Ċ w"];
+    const vocab = { ...(bytes.model.vocab as object) };
+    const json = {
+      ...bytes,
+      added_tokens: [(bytes.added_tokens as object[])[0]],
+      model: {
+        ...bytes.model,
+        vocab: Object.assign(
+          vocab,
+          Object.fromEntries(merges.map((merge, i) => [merge.replace(" ", ""), Object.keys(vocab).length + i])),
+        ),
+        merges: [...(bytes.model.merges as string[]), ...merges],
+      },
+    };
+    const given = fc.array(
+      fc.constantFrom(
+        "hello",
+        "o",
+        "w",
+        " ",
+        "\n",
+        ".",
+        "12",
+        "3",
+        "``",
+        "é",
+        "e\u0301",
+        "'s",
+        "\u00a0",
+        "\u200b",
+        "٣",
+        "中",
+        "😀",
+        "<|endoftext|>",
+        "\t",
+        "\r\n",
+        "Σ",
+      ),
+      { maxLength: 12 },
+    );
+    for (const normalizer of [null, { type: "NFC" }, { type: "NFKD" }]) {
+      const dir = await writeTokenizer({ json: { ...json, normalizer } });
+      const [native, script] = await Promise.all(
+        (["native", "script"] as const).map(async (library) => (await loadTokenizer(dir, { library }))!),
+      );
+      await fc.assert(
+        fc.asyncProperty(given, async (parts) => {
+          const text = parts.join("");
+          const options = { addSpecialTokens: false };
+          expect(await script!.encode(text, options)).toEqual(await native!.encode(text, options));
+        }),
+        { numRuns: 200 },
+      );
+    }
+  });
+});
+
+test("an added token whose id the library would not use is refused", async () => {
+  const json = byteLevelJson();
+  const added = [
+    ...(json.added_tokens as object[]),
+    { ...(json.added_tokens as object[])[0], content: "<far>", id: 4000 },
+  ];
+  const dir = await writeTokenizer({ json: { ...json, added_tokens: added } });
+  await expect(loadTokenizer(dir)).rejects.toMatchObject({
+    code: "invalid_checkpoint",
+    message: expect.stringContaining('"<far>" has id 4000'),
+  });
 });
 
 describe("other decoders", () => {

@@ -113,6 +113,11 @@ export function loadConfig({ flags, env: given, file = {}, findHome = userHome }
   return Object.freeze(parsed.data);
 }
 
+/** What npm's shell was given, if that started us: a script of package.json, or the command of `npx`. */
+export function readNpmScript(): string | undefined {
+  return process.env.npm_lifecycle_script;
+}
+
 /** The variables that a service's links are in, which are none of ours. */
 export function readServiceLinks(): readonly string[] {
   const all = Object.entries(process.env);

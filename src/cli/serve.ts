@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { createServer } from "node:net";
 import { totalmem } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
-import { type Config, readServiceLinks } from "../config.ts";
+import { type Config, readNpmScript, readServiceLinks } from "../config.ts";
 import { stateBytes } from "../model/state.ts";
 import type { Log } from "../server/deps.ts";
 import type { Listener } from "../server/listen.ts";
@@ -12,6 +12,7 @@ import type { Service } from "./compose.ts";
 import { loadModel } from "./load-model.ts";
 import { openLog, type ServerLog } from "./log.ts";
 import { memoryLimit, withinMemory } from "./memory.ts";
+import { thisProcess, untilNpmHasGone } from "./npm-parent.ts";
 import { showProgress } from "./progress.ts";
 import { type SignalSource, untilSignal } from "./shutdown.ts";
 import type { Terminal } from "./terminal.ts";
@@ -51,7 +52,7 @@ async function serveUntilSignal(
   logging: ServerLog,
 ): Promise<void> {
   const { log } = logging;
-  const stopped = untilSignal(signals);
+  const stopped = Promise.race([untilSignal(signals), untilNpmHasGone(thisProcess(readNpmScript()))]);
   // A bug in one request must not end everybody else's: it is told, and the server goes on.
   signals.on("unhandledRejection", (reason) => {
     log.error({ error: reason instanceof Error ? reason.stack : String(reason) }, "unhandled rejection");

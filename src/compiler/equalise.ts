@@ -70,12 +70,14 @@ function groupsOf({ architecture }: Checkpoint, normShare: number): Group[] {
 
 function mambaGroups({ gates, embedding, tieEmbeddings }: MambaConfig, normShare: number): Group[] {
   const writers = [embedding, ...gates.map((_, layer) => `${mixer(layer)}.out_proj`)];
-  const layers = gates.map((gate, layer): Group => ({
-    norm: `backbone.layers.${layer}.norm`,
-    readers: ["in_proj", ...(gate ? ["select.fc1"] : [])].map((name) => `${mixer(layer)}.${name}`),
-    writers: writers.slice(0, layer + 1),
-    normShare,
-  }));
+  const layers = gates.map(
+    (gate, layer): Group => ({
+      norm: `backbone.layers.${layer}.norm`,
+      readers: ["in_proj", ...(gate ? ["select.fc1"] : [])].map((name) => `${mixer(layer)}.${name}`),
+      writers: writers.slice(0, layer + 1),
+      normShare,
+    }),
+  );
   return layers.concat(tieEmbeddings ? [] : headGroup("backbone.norm_f", writers));
 }
 

@@ -4,6 +4,7 @@ import { type MachineFacts, usableCores } from "../../src/cli/cores.ts";
 import { chooseDevices, choosePrecisions } from "../../src/cli/device.ts";
 import { describeFailure } from "../../src/cli/failure.ts";
 import { memoryLimit, withinMemory } from "../../src/cli/memory.ts";
+import { untilNpmHasGone } from "../../src/cli/npm-parent.ts";
 import { observeSnapshots } from "../../src/cli/observed-runner.ts";
 import { showProgress } from "../../src/cli/progress.ts";
 import { untilSignal } from "../../src/cli/shutdown.ts";
@@ -159,6 +160,35 @@ describe("the memory of a process", () => {
 
   it("does not overrule who has said how much", () => {
     expect(sized({ sessionBytes: "3GiB", prefixBytes: 0 }, GIB / 2)).toEqual({ sessionBytes: 3 * GIB, prefixBytes: 0 });
+  });
+});
+
+describe("the shell of npm", () => {
+  async function ends(script: string | undefined): Promise<boolean> {
+    let parent = 7;
+    let check = () => {};
+    let hasEnded = false;
+    const repeat = (act: () => void) => {
+      check = act;
+      return () => {};
+    };
+    void untilNpmHasGone({ script, parentId: () => parent, repeat }).then(() => {
+      hasEnded = true;
+    });
+    check();
+    await Promise.resolve();
+    expect(hasEnded).toBe(false);
+    parent = 1;
+    check();
+    await Promise.resolve();
+    return hasEnded;
+  }
+
+  it("takes us along, unless npm did not start us or its script was to leave us behind", async () => {
+    expect(await ends("densemamba")).toBe(true);
+    expect(await ends("npm run build && densemamba serve")).toBe(true);
+    expect(await ends("densemamba serve & sleep 1")).toBe(false);
+    expect(await ends(undefined)).toBe(false);
   });
 });
 

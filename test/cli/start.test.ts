@@ -1,5 +1,7 @@
 /** How a server starts in the places that it is put into: real processes. */
-import { chmod, mkdtemp, rm } from "node:fs/promises";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { chmod, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -60,3 +62,21 @@ it("refuses a port that is taken before it asks for the model", async () => {
   );
   other.close();
 });
+
+it("ends in good order when npx, which started it, is told to", async () => {
+  const bin = path.join(folder.dir, "npx/node_modules/.bin");
+  await mkdir(bin, { recursive: true });
+  const main = path.join(import.meta.dirname, "../../src/cli/main.ts");
+  const command = `"${process.execPath}" --import "${import.meta.resolve("tsx")}" "${main}" "$@"`;
+  await writeFile(path.join(bin, "densemamba"), `#!/bin/sh\nexec ${command}\n`, { mode: 0o755 });
+  const cache = ["--cache-dir", path.join(folder.dir, "cache"), "--precision", "f32", "--kernels", "off"];
+  const args = ["--no-install", "densemamba", "serve", "--port", "0", ...cache];
+  const npx = spawn("npx", args, { cwd: path.join(folder.dir, "npx"), stdio: ["ignore", "pipe", "pipe"] });
+  let said = "";
+  for (const stream of [npx.stdout, npx.stderr]) stream.setEncoding("utf8").on("data", (text) => (said += text));
+  await expect.poll(() => said, { timeout: 60_000 }).toContain("curl -N");
+  npx.kill("SIGTERM");
+  // Its output ends with the last process that has it.
+  await once(npx, "close");
+  expect(said).toMatch(/"signal":"npm has gone".*"shutting down"[^]*"closed"/);
+}, 90_000);

@@ -33,9 +33,9 @@ interface Owned<Entry> {
   bytes: number;
 }
 
-/** Of one sweep: a millisecond or two. */
-const MAX_SWEPT = 10_000;
-const MAX_EXPIRED_A_SWEEP = 500;
+/** Of one sweep: a few milliseconds at most. */
+const MAX_SWEPT = 2000;
+const MAX_EXPIRED_A_SWEEP = 200;
 
 export class LruIndex<Entry extends IndexEntry> {
   readonly #nowMs: () => number;
@@ -66,7 +66,7 @@ export class LruIndex<Entry extends IndexEntry> {
   /** Is not a use. */
   find(key: string): Entry | undefined {
     const entry = this.#ownedBy(key)?.entries.get(key) ?? this.#parts.get(key);
-    if (entry?.expiresAtMs === undefined || entry.expiresAtMs > this.#nowMs()) return entry;
+    if (entry === undefined || !this.#hasExpired(entry)) return entry;
     this.remove(key, entry);
     this.#onExpired(entry);
     return undefined;
@@ -160,7 +160,10 @@ export class LruIndex<Entry extends IndexEntry> {
         this.#sweeper = this.#all();
         return;
       }
-      if (this.find(value[0]) === undefined) numExpired++;
+      const [key, entry] = value;
+      if (!this.#hasExpired(entry)) continue;
+      this.find(key);
+      numExpired++;
     }
   }
 
@@ -195,6 +198,10 @@ export class LruIndex<Entry extends IndexEntry> {
       const { bytes, pastBytes, expiresAtMs } = entry;
       yield { key, bytes, pastBytes, ...(expiresAtMs !== undefined && { expiresAtMs }) };
     }
+  }
+
+  #hasExpired({ expiresAtMs }: Entry): boolean {
+    return expiresAtMs !== undefined && expiresAtMs <= this.#nowMs();
   }
 
   /** Entries may come and leave meanwhile. */

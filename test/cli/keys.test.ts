@@ -90,3 +90,24 @@ it("what another key has made answers as what nobody has made", async () => {
   expect((await ask(apart, BOB, "POST", "/v1/sessions", { session_id: "tale" })).status).toBe(201);
   expect((await ask(apart, ANN, "GET", "/v1/sessions/tale")).status).toBe(200);
 });
+
+it("one key's flood of responses pushes out its own, the oldest first, and no other key's session", async () => {
+  const small = await folder.serve([...KEYS.flatMap((key) => ["--api-key", key]), "--session-bytes", "3MiB"]);
+  try {
+    const turn = { session_id: "tale", prompt: PROMPT, max_tokens: 2 };
+    await ask(small, ANN, "POST", "/v1/sessions", { session_id: "tale" });
+    await ask(small, ANN, "POST", "/v1/completions", turn);
+    const ids: string[] = [];
+    for (let i = 0; i < 30; i++) {
+      const { text } = await ask(small, BOB, "POST", "/v1/responses", { input: "Tell me.", max_output_tokens: 2 });
+      ids.push(JSON.parse(text).id);
+    }
+    expect(JSON.parse((await ask(small, ANN, "GET", "/v1/sessions/tale")).text).num_tokens).toBeGreaterThan(64);
+    const goesOn = (id: string) =>
+      ask(small, BOB, "POST", "/v1/responses", { input: "And?", max_output_tokens: 2, previous_response_id: id });
+    expect((await goesOn(ids.at(-1)!)).status).toBe(200);
+    expect((await goesOn(ids[0]!)).status).toBe(400);
+  } finally {
+    await small.stop();
+  }
+});

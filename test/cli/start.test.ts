@@ -78,5 +78,5 @@ it("ends in good order when npx, which started it, is told to", async () => {
   npx.kill("SIGTERM");
   // Its output ends with the last process that has it.
   await once(npx, "close");
-  expect(said).toMatch(/"signal":"npm has gone".*"shutting down"[^]*"closed"/);
+  expect(said).toMatch(/"signal":"npm has gone".*"shutting down"[\s\S]*"closed"/);
 }, 90_000);

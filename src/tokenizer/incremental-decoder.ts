@@ -20,6 +20,8 @@ export class IncrementalDecoder implements TextStream {
   readonly #skippedIds: ReadonlySet<number>;
   /** The beginning of a character, at most three bytes. */
   #held: Uint8Array = NONE;
+  /** No token has come. */
+  #isFirst = true;
   /** Spaces still to be removed; 0 once any text has come. */
   #numSpacesToStrip: number;
 
@@ -31,7 +33,10 @@ export class IncrementalDecoder implements TextStream {
   }
 
   push(id: number): string {
-    if (this.#skippedIds.has(id)) return "";
+    if (this.#skippedIds.has(id) || this.#pieces.spelling(id) === undefined) return "";
+    const isFirst = this.#isFirst;
+    this.#isFirst = false;
+    if (isFirst && !this.#pieces.isFragment(id)) return this.#emit(this.#pieces.firstText(id));
     if (this.#held.length === 0 && !this.#pieces.isFragment(id)) return this.#emit(this.#pieces.text(id));
     const piece = this.#pieces.bytes(id);
     const bytes = this.#held.length === 0 ? piece : Buffer.concat([this.#held, piece]);

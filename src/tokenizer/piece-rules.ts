@@ -7,8 +7,11 @@ import { DenseMambaError } from "../errors.ts";
 import type { TokenizerComponent } from "./files.ts";
 
 export interface PieceRules {
-  /** A piece of the vocabulary (or the content of an added token) → its text, before bytes are considered. */
-  readonly rewrite: (piece: string) => string;
+  /**
+   * A piece of the vocabulary (or the content of an added token) → its text, before bytes are considered. The first of a
+   * whole text may be written otherwise.
+   */
+  readonly rewrite: (piece: string, isFirst: boolean) => string;
   /** `byteLevel`: each character stands for a byte. `byteFallback`: pieces `<0x00>` … `<0xFF>` stand for bytes. */
   readonly bytes: "none" | "byteLevel" | "byteFallback";
   /** Spaces removed from the beginning of a whole text, as far as there are any. */
@@ -21,7 +24,7 @@ const NO_RULES: PieceRules = { rewrite: (piece) => piece, bytes: "none", numSpac
 export function parsePieceRules(decoder: TokenizerComponent | null | undefined): PieceRules {
   // Without a decoder, pieces are words: they are joined by spaces.
   if (decoder === null || decoder === undefined) {
-    return { ...NO_RULES, rewrite: (piece) => ` ${piece}`, numSpacesStripped: 1 };
+    return { ...NO_RULES, rewrite: (piece, isFirst) => (isFirst ? piece : ` ${piece}`) };
   }
   return compose(decoder.type === "Sequence" ? sequenceOf(decoder) : [decoder]);
 }
@@ -32,6 +35,11 @@ function compose(steps: readonly TokenizerComponent[]): PieceRules {
   for (const step of steps) {
     // NOTE: after Fuse the text is one string; a step that works on pieces would have to be applied to the whole.
     if (fused && step.type !== "Strip") throw unsupported(`${step.type} after Fuse`);
+    // What the bytes spell is known when they have come together.
+    const isLate = step.type !== "Fuse" && step.type !== "Strip";
+    if (rules.bytes !== "none" && isLate && (rules.bytes === "byteLevel" || step.type !== "Metaspace")) {
+      throw unsupported(`${step.type} after ${rules.bytes === "byteLevel" ? "ByteLevel" : "ByteFallback"}`);
+    }
     const before = rules.rewrite;
     switch (step.type) {
       case "ByteLevel":
@@ -46,7 +54,7 @@ function compose(steps: readonly TokenizerComponent[]): PieceRules {
       case "Replace": {
         const pattern = patternOf(step);
         const content = String(step.content ?? "");
-        rules = { ...rules, rewrite: (piece) => before(piece).replaceAll(pattern, () => content) };
+        rules = { ...rules, rewrite: (...given) => before(...given).replaceAll(pattern, () => content) };
         break;
       }
       case "Strip": {
@@ -60,8 +68,7 @@ function compose(steps: readonly TokenizerComponent[]): PieceRules {
         const prepends = step.prepend_scheme !== "never" && step.add_prefix_space !== false;
         rules = {
           ...rules,
-          rewrite: (piece) => before(piece).replaceAll(mark, " "),
-          numSpacesStripped: prepends ? 1 : 0,
+          rewrite: (piece, isFirst) => before(piece, isFirst).replaceAll(mark, isFirst && prepends ? "" : " "),
         };
         break;
       }
@@ -70,11 +77,11 @@ function compose(steps: readonly TokenizerComponent[]): PieceRules {
         const tidy = step.cleanup === false ? (text: string) => text : tidyPunctuation;
         rules = {
           ...rules,
-          rewrite: (piece) => {
-            const text = before(piece);
+          rewrite: (piece, isFirst) => {
+            const text = before(piece, isFirst);
+            if (isFirst) return tidy(text);
             return tidy(text.startsWith(prefix) ? text.slice(prefix.length) : ` ${text}`);
           },
-          numSpacesStripped: 1,
         };
         break;
       }
@@ -123,7 +130,7 @@ function tidyPunctuation(text: string): string {
 function unsupported(what: string, cause?: unknown): DenseMambaError {
   return new DenseMambaError(
     "invalid_checkpoint",
-    `tokenizer.json: the decoder ${what} is not supported; supported are ByteLevel, ByteFallback, Metaspace, WordPiece, Replace, Fuse and Strip (start, after Fuse)`,
+    `tokenizer.json: the decoder ${what} is not supported; supported are ByteLevel, ByteFallback, Metaspace, WordPiece, Replace (these three before bytes come together), Fuse and Strip (start, after Fuse)`,
     { cause },
   );
 }

@@ -15,6 +15,8 @@ export class Pieces {
   /** The vocabulary's spelling. */
   readonly #spellings: (string | undefined)[] = [];
   readonly #texts: (string | undefined)[] = [];
+  /** Only for the pieces that are written otherwise where a text begins. */
+  readonly #firstTexts = new Map<number, string>();
   /** Only for the pieces whose bytes are not valid UTF-8 by themselves. */
   readonly #fragments = new Map<number, Uint8Array>();
 
@@ -41,6 +43,11 @@ export class Pieces {
     return this.#texts[id] ?? "";
   }
 
+  /** The piece at the beginning of a whole text. */
+  firstText(id: number): string {
+    return this.#firstTexts.get(id) ?? this.text(id);
+  }
+
   /** Whether the piece is a part of a character, so that its bytes must be joined with its neighbours'. */
   isFragment(id: number): boolean {
     return this.#fragments.has(id);
@@ -60,10 +67,13 @@ export class Pieces {
     }
     this.#spellings[id] = piece;
     this.#fragments.delete(id);
-    const rewritten = rules.rewrite(piece);
+    const rewritten = rules.rewrite(piece, false);
     const bytes = byteOfChar ? bytesOfChars(rewritten, byteOfChar) : fallbackByte(rewritten, rules);
+    this.#firstTexts.delete(id);
     if (bytes === undefined) {
       this.#texts[id] = rewritten;
+      const first = rules.rewrite(piece, true);
+      if (first !== rewritten) this.#firstTexts.set(id, first);
       return;
     }
     const text = decodeUtf8(bytes);

@@ -142,6 +142,10 @@ function common(
       log.warn({ store }, message);
       onDamage();
     },
+    onWarning(message) {
+      // Prefixes can be made again.
+      if (store === "conversations") log.warn({ store }, message);
+    },
   };
   return {
     model: { modelHash, stateBytes: stateBytes(state), isHalf },

@@ -41,9 +41,11 @@ export class KeptHeads {
     return head;
   }
 
-  /** @throws `invalid_snapshot` */
+  /** @throws `invalid_snapshot`, `state_lost` */
   async find(owner: string, key: ConversationKey): Promise<Head | undefined> {
-    const snapshot = await this.#storeOf(key).get(headKey(owner, key));
+    const snapshot = await this.#storeOf(key)
+      .get(headKey(owner, key))
+      .catch((error: unknown) => throwLost(key, error));
     return snapshot && openHead(snapshot, this.#options.modelHash);
   }
 
@@ -142,7 +144,7 @@ export class KeptHeads {
       this.#cards.remember(listed, card);
       return card;
     } catch (error) {
-      if (error instanceof DenseMambaError && error.code === "invalid_snapshot") return undefined;
+      if (error instanceof DenseMambaError && NOT_LISTED.has(error.code)) return undefined;
       throw error;
     }
   }
@@ -167,6 +169,19 @@ export class KeptHeads {
     const { nowMs, ttls } = this.#options;
     return ttls.responseTtlMs === undefined ? {} : { expiresAtMs: nowMs() + ttls.responseTtlMs };
   }
+}
+
+const NOT_LISTED: ReadonlySet<string> = new Set(["invalid_snapshot", "state_lost"]);
+
+/** In the client's words. */
+function throwLost(key: ConversationKey, error: unknown): never {
+  if (!(error instanceof DenseMambaError) || error.code !== "state_lost") throw error;
+  const { param } = notFound(key);
+  throw new DenseMambaError(
+    "state_lost",
+    `${key.type} ${key.id} is lost: the store that servers share had it and has it no more, and the copy on this server may be older than that was`,
+    { cause: error, ...(param !== undefined && { param }) },
+  );
 }
 
 export function notFound(key: ConversationKey): DenseMambaError {

@@ -47,6 +47,8 @@ interface Entry {
   /** Of whole blocks. */
   readonly bytes: number;
   readonly expiresAtMs: number | undefined;
+  readonly revision: number;
+  readonly isShared: boolean;
   readonly isPart: boolean;
   readonly pastKey: string | undefined;
   readonly pastBytes: number;
@@ -178,8 +180,8 @@ export class DiskStore implements StateStore {
       if (fence !== undefined) this.#claims.check(key, fence);
       return;
     }
-    const { past, isPart = false } = snapshot;
-    const place = { isPart, pastKey: past?.key, pastBytes: countPast(past) * TOKEN_BYTES };
+    const { past, revision = 0, isShared = false, isPart = false } = snapshot;
+    const place = { revision, isShared, isPart, pastKey: past?.key, pastBytes: countPast(past) * TOKEN_BYTES };
     this.#index.set(key, { file, generation, fileBytes: numBytes, bytes, expiresAtMs, ...place, touchedAtMs: nowMs() });
     // One that stays behind is recognised by its generation.
     if (earlier !== undefined) this.#inBackground(this.#folder.remove(earlier.file));
@@ -238,8 +240,8 @@ export class DiskStore implements StateStore {
   async #readFolder(): Promise<void> {
     const files = await this.#folder.read((message) => this.#options.onDamage?.(message));
     for (const { key, file, generation, bytes, expiresAtMs, usedAtMs, snapshot } of files) {
-      const { isPart = false, pastKey, numPastTokens = 0 } = snapshot ?? {};
-      const place = { isPart, pastKey, pastBytes: numPastTokens * TOKEN_BYTES };
+      const { revision = 0, isShared = false, isPart = false, pastKey, numPastTokens = 0 } = snapshot ?? {};
+      const place = { revision, isShared, isPart, pastKey, pastBytes: numPastTokens * TOKEN_BYTES };
       const size = { fileBytes: bytes, bytes: onDisk(bytes) };
       const entry = { file, generation, ...size, expiresAtMs, ...place, touchedAtMs: usedAtMs };
       this.#index.set(key, entry);

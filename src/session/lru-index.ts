@@ -10,6 +10,9 @@ export interface IndexEntry {
   /** What counts towards the bound. */
   readonly bytes: number;
   readonly expiresAtMs: number | undefined;
+  /** As the snapshot has it. */
+  readonly revision: number;
+  readonly isShared: boolean;
   readonly isPart: boolean;
   /** The part that stays for as long as this does. */
   readonly pastKey: string | undefined;
@@ -195,8 +198,8 @@ export class LruIndex<Entry extends IndexEntry> {
     for (const key of owned.flatMap((its) => [...(its?.entries.keys() ?? [])])) {
       const entry = key.startsWith(prefix) ? this.find(key) : undefined;
       if (entry === undefined) continue;
-      const { bytes, pastBytes, expiresAtMs } = entry;
-      yield { key, bytes, pastBytes, ...(expiresAtMs !== undefined && { expiresAtMs }) };
+      const { bytes, pastBytes, revision, isShared, expiresAtMs } = entry;
+      yield { key, bytes, pastBytes, revision, isShared, ...(expiresAtMs !== undefined && { expiresAtMs }) };
     }
   }
 

@@ -56,12 +56,12 @@ export class MemoryStore implements StateStore {
     const bytes = bytesOf(key, snapshot);
     const neededBytes = bytes + this.#index.comingBytes;
     if (neededBytes > this.#maxBytes) throw this.#tooLarge(neededBytes);
-    const { past, isPart = false } = snapshot;
+    const { past, revision = 0, isShared = false, isPart = false } = snapshot;
     const release = this.#index.hold(past?.key);
     try {
       this.#makeRoom(key, bytes);
       const pastBytes = countPast(past) * BYTES_PER_TOKEN;
-      this.#index.set(key, { snapshot, bytes, expiresAtMs, isPart, pastKey: past?.key, pastBytes });
+      this.#index.set(key, { snapshot, bytes, expiresAtMs, revision, isShared, isPart, pastKey: past?.key, pastBytes });
     } finally {
       release();
     }

@@ -34,7 +34,8 @@ export async function openStore(options: OpenStoreOptions): Promise<TieredStore>
   const onDamage = (message: string) => observer.onDamage(message);
   const disk = options.disk && (await DiskStore.open({ ...common, ...options.disk, ownerOf, onDamage }));
   try {
-    const shared = options.valkey && (await openValkey({ ...common, ...options.valkey }));
+    const onWarning = (message: string) => observer.onWarning?.(message);
+    const shared = options.valkey && (await openValkey({ ...common, ...options.valkey, onWarning }));
     const memory = new MemoryStore({ maxBytes: memoryBytes, nowMs, ownerOf });
     return new TieredStore({ memory, ...(disk && { disk }), ...(shared && { shared }), nowMs, observer });
   } catch (error) {

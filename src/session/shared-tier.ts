@@ -3,8 +3,8 @@
  * there once it can be reached again. Failing to reach it is a value here, not an error: there are other tiers.
  */
 import { staleFence } from "./claims.ts";
-import { expiryOf, type Found, failureOf } from "./local-tiers.ts";
-import type { Claim, ListedSnapshot, PutOptions, SharedStore, Snapshot } from "./store.ts";
+import { expiryOf, type Found, failureOf, type LocalTiers } from "./local-tiers.ts";
+import type { Claim, ListedSnapshot, PutOptions, SharedRevision, SharedStore, Snapshot } from "./store.ts";
 import { isUnavailable, type Tier } from "./tier.ts";
 
 /** For writing what the tier missed. */
@@ -27,11 +27,12 @@ export class SharedTier {
         value = await store.get(key);
       }),
     );
-    return { value, failure };
+    return { value: value && asShared(value), failure };
   }
 
-  async revisionOf(key: string): Promise<Found<number | "deleted">> {
-    let value: number | "deleted" | undefined;
+  /** A value unless the tier cannot be reached. */
+  async revisionOf(key: string): Promise<Found<SharedRevision>> {
+    let value: SharedRevision | undefined;
     const failure = await failureOf(
       this.tier.ask("read", async (store) => {
         value = await store.revisionOf(key);
@@ -45,11 +46,15 @@ export class SharedTier {
    * @returns whether it is kept there; if not, it will be when the tier can be reached
    * @throws `session_conflict` if another server has claimed since; `invalid_value`
    */
-  async put(key: string, snapshot: Snapshot, { isFenced }: { readonly isFenced: boolean }): Promise<boolean> {
+  async put(
+    key: string,
+    snapshot: Snapshot,
+    { isFenced, isCache }: { readonly isFenced: boolean; readonly isCache: boolean },
+  ): Promise<boolean> {
     const fence = isFenced ? this.#fences.get(key) : undefined;
     try {
       if (isFenced && fence === undefined) await this.#putUnderOwnClaim(key, snapshot);
-      else await this.#put(key, snapshot, fence);
+      else await this.#put(key, snapshot, { fence, isCache });
       this.tier.setBehind(key, false);
       return true;
     } catch (error) {
@@ -93,27 +98,30 @@ export class SharedTier {
     return this.#fences.get(key);
   }
 
-  /**
-   * Writes what the tier missed. Ends when it breaks again.
-   * @param copyOf what this server has of a key
-   */
-  async catchUp(copyOf: (key: string) => Promise<Found<Snapshot>>): Promise<void> {
+  /** Writes what the tier missed. Ends when it breaks again. */
+  async catchUp(copies: LocalTiers): Promise<void> {
     for (const key of [...this.tier.behind]) {
-      const failure = await failureOf(this.#share(key, copyOf));
+      const failure = await failureOf(this.#share(key, copies));
       if (isUnavailable(failure)) return;
       this.tier.setBehind(key, false);
     }
   }
 
   /** Unless what is there is newer, or whoever holds a claim is about to write what is newer still. */
-  async #share(key: string, copyOf: (key: string) => Promise<Found<Snapshot>>): Promise<void> {
+  async #share(key: string, copies: LocalTiers): Promise<void> {
     const claim = await this.tier.ask("write", (store) => store.claim(key, { ttlMs: OWN_CLAIM_MS }));
     if (claim === undefined) return;
     try {
-      const { value: copy } = await copyOf(key);
-      const revision = await this.tier.ask("read", (store) => store.revisionOf(key));
-      if (copy === undefined || revision === "deleted" || (revision ?? 0) >= (copy.revision ?? 0)) return;
-      await this.#put(key, copy, claim.fence);
+      const { value: copy } = await copies.get(key);
+      if (copy === undefined) return;
+      const original = await this.tier.ask("read", (store) => store.revisionOf(key));
+      if (!["unshared", "evicted"].includes(standingOf(copy, original))) return;
+      await this.#put(key, copy, { fence: claim.fence });
+      const { value: current } = await copies.get(key);
+      // From now on its absence there means something.
+      if (!copy.isPart && current?.revision === copy.revision) {
+        await copies.put(key, asShared(copy), expiryOf(copy), { isKeptElsewhere: true });
+      }
     } finally {
       await claim.release();
     }
@@ -124,14 +132,18 @@ export class SharedTier {
     const claim = await this.tier.ask("write", (store) => store.claim(key, { ttlMs: OWN_CLAIM_MS }));
     if (claim === undefined) throw staleFence(key);
     try {
-      await this.#put(key, snapshot, claim.fence);
+      await this.#put(key, snapshot, { fence: claim.fence });
     } finally {
       await claim.release();
     }
   }
 
-  #put(key: string, snapshot: Snapshot, fence: number | undefined): Promise<void> {
-    const options: PutOptions = { ...expiryOf(snapshot), ...(fence !== undefined && { fence }) };
+  #put(
+    key: string,
+    snapshot: Snapshot,
+    { fence, isCache = false }: { readonly fence: number | undefined; readonly isCache?: boolean },
+  ): Promise<void> {
+    const options: PutOptions = { ...expiryOf(snapshot), ...(fence !== undefined && { fence }), isCache };
     return this.tier.ask("write", (store) => store.put(key, snapshot, options));
   }
 
@@ -143,6 +155,30 @@ export class SharedTier {
       this.#fences.delete(oldest);
     }
   }
+}
+
+/**
+ * What a copy is worth, by what the shared store knows of its key. "evicted": it is the newest, and there is no other.
+ * "unshared": it was put when the store could not be reached, or can be made again. "lost": the store had this or a newer
+ * one, and has it no more.
+ */
+export type Standing = "current" | "evicted" | "unshared" | "old" | "lost" | "deleted";
+
+export function standingOf(
+  { revision: copied = 0, isShared = false, isPart = false }: Pick<Snapshot, "revision" | "isShared" | "isPart">,
+  original: SharedRevision,
+): Standing {
+  if (original === "deleted") return "deleted";
+  if (original === "unknown") return isShared ? "lost" : "unshared";
+  const { revision, isThere } = original;
+  if (isPart) return isThere ? "current" : "evicted";
+  if (revision === copied) return isThere ? "current" : "evicted";
+  if (revision < copied) return "unshared";
+  return isThere ? "old" : "lost";
+}
+
+function asShared(snapshot: Snapshot): Snapshot {
+  return snapshot.isPart ? snapshot : { ...snapshot, isShared: true };
 }
 
 /** Of a server that cannot be reached nothing is known: the fence decides when the put comes. */

@@ -64,6 +64,9 @@ export interface ListedSnapshot {
   readonly bytes: number;
   /** What its past costs, roughly, which others may share. Default 0. */
   readonly pastBytes?: number;
+  /** As the snapshot has it. */
+  readonly revision?: number;
+  readonly isShared?: boolean;
   readonly expiresAtMs?: number;
 }
 
@@ -106,12 +109,15 @@ export interface StateStore {
 
 /** A `StateStore` that several servers share. */
 export interface SharedStore extends StateStore {
-  /**
-   * The revision of what is kept, without reading it.
-   * @returns "deleted" if somebody deleted it, not long ago; undefined if nothing is known of it; 0 if it has no revision
-   */
-  revisionOf(key: string): Promise<number | "deleted" | undefined>;
+  /** What is known of a key, without reading what is kept. */
+  revisionOf(key: string): Promise<SharedRevision>;
 }
+
+/**
+ * `revision` is the last that was put, 0 if that had none; it is remembered when the store has dropped what was put, unless
+ * that could be made again. "deleted": by somebody, not long ago.
+ */
+export type SharedRevision = "unknown" | "deleted" | { readonly revision: number; readonly isThere: boolean };
 
 /** Zeros for a server elsewhere: only that server knows. */
 export interface StoreStats {

@@ -35,6 +35,8 @@ export interface StoreObserver {
   onTier(event: TierEvent): void;
   /** A snapshot was damaged, and has been removed. */
   onDamage(message: string): void;
+  /** Something is set up so that what is kept may be lost. */
+  onWarning?(message: string): void;
 }
 
 export interface TierOptions<Store extends StateStore> {

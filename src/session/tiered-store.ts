@@ -3,9 +3,10 @@
  * is answered by the first that has it. Where there is a shared tier it has the last word: copies here are believed only
  * if nobody has replaced or deleted the original. A tier that fails is left out and serves again when it works again.
  */
+import { DenseMambaError } from "../errors.ts";
 import { LocalClaims } from "./claims.ts";
 import { expiryOf, type Found, LocalTiers } from "./local-tiers.ts";
-import { SharedTier } from "./shared-tier.ts";
+import { SharedTier, type Standing, standingOf } from "./shared-tier.ts";
 import type { Claim, ListedSnapshot, PutOptions, SharedStore, Snapshot, StateStore, StoreStats } from "./store.ts";
 import { type StoreObserver, Tier, type TierEvent, type TierStats } from "./tier.ts";
 
@@ -47,7 +48,10 @@ export class TieredStore implements StateStore {
     this.#claims = new LocalClaims({ nowMs });
   }
 
-  /** @throws `store_unavailable` if none has it, and one that may have it cannot be asked */
+  /**
+   * @throws `store_unavailable` if none has it, and one that may have it cannot be asked; `state_lost` if only a copy is left
+   * that may be older than what the shared store had
+   */
   async get(key: string): Promise<Snapshot | undefined> {
     const copy = await this.#local.get(key);
     const found = this.#shared === undefined ? copy : await this.#original(this.#shared, key, copy);
@@ -57,11 +61,16 @@ export class TieredStore implements StateStore {
 
   async has(key: string): Promise<boolean> {
     const original = await this.#shared?.revisionOf(key);
-    if (original?.value === "deleted") return false;
-    if (original?.value !== undefined) return true;
-    const { value, failure = original?.failure } = await this.#local.has(key);
-    if (value === undefined && failure !== undefined) throw failure;
-    return value === true;
+    if (original?.value === undefined) {
+      const { value, failure = original?.failure } = await this.#local.has(key);
+      if (value === undefined && failure !== undefined) throw failure;
+      return value === true;
+    }
+    if (original.value === "deleted") return false;
+    if (typeof original.value === "object" && original.value.isThere) return true;
+    const { value: copy, failure } = await this.#local.get(key);
+    if (copy === undefined && failure !== undefined) throw failure;
+    return copy !== undefined && isBelieved(standingOf(copy, original.value));
   }
 
   /**
@@ -72,12 +81,13 @@ export class TieredStore implements StateStore {
     if (snapshot.isPart) return this.#putPart(key, snapshot);
     const isFenced = fence !== undefined;
     if (isFenced) this.#claims.check(key, fence);
-    const { expiresAtMs: _, ...rest } = snapshot;
+    const { expiresAtMs: _, isShared: __, ...rest } = snapshot;
     const revision = await this.#nextRevision(key, isFenced ? this.#shared?.fenceOf(key) : undefined);
     const stamped = { ...rest, revision, ...(expiresAtMs !== undefined && { expiresAtMs }) };
     // First, because it alone may refuse.
-    const isKeptElsewhere = (await this.#shared?.put(key, stamped, { isFenced })) ?? false;
-    await this.#local.put(key, stamped, { ...expiryOf(stamped), isCache }, { isKeptElsewhere });
+    const isKeptElsewhere = (await this.#shared?.put(key, stamped, { isFenced, isCache })) ?? false;
+    const copy = isKeptElsewhere && !isCache ? { ...stamped, isShared: true } : stamped;
+    await this.#local.put(key, copy, { ...expiryOf(copy), isCache }, { isKeptElsewhere });
   }
 
   /**
@@ -87,7 +97,8 @@ export class TieredStore implements StateStore {
   async delete(key: string): Promise<boolean> {
     const copy = await this.#local.delete(key, { areCopies: this.#shared !== undefined });
     const original = await this.#shared?.revisionOf(key);
-    const wasThere = original?.value === undefined ? copy.value === true : original.value !== "deleted";
+    const isThere = typeof original?.value === "object" && original.value.isThere;
+    const wasThere = isThere || (copy.value === true && original?.value !== "deleted");
     // Even if it is not there: other replicas may have copies.
     if (wasThere && original?.failure === undefined) await this.#shared?.delete(key);
     const failure = original?.failure ?? copy.failure;
@@ -103,8 +114,10 @@ export class TieredStore implements StateStore {
       yield listed;
     }
     for await (const listed of this.#local.list(prefix)) {
+      if (seen.has(listed.key)) continue;
       // Known here only: never written there, evicted there, or deleted by another server.
-      if (seen.has(listed.key) || (await this.#shared?.revisionOf(listed.key))?.value === "deleted") continue;
+      const original = (await this.#shared?.revisionOf(listed.key))?.value;
+      if (original !== undefined && !isBelieved(standingOf(listed, original))) continue;
       yield listed;
     }
   }
@@ -163,27 +176,33 @@ export class TieredStore implements StateStore {
       const found = await this.#local.read(key, () => shared.get(key));
       return { value: found.value, failure: found.failure ?? copy.failure };
     }
-    const { value: revision, failure } = await shared.revisionOf(key);
-    if (failure !== undefined) return copy;
-    if (revision === "deleted") {
-      await this.#local.delete(key, { areCopies: true });
-      return { value: undefined, failure: undefined };
+    const { value: original, failure } = await shared.revisionOf(key);
+    if (failure !== undefined || original === undefined) return copy;
+    const standing = standingOf(copy.value, original);
+    switch (standing) {
+      case "current":
+        return copy;
+      case "unshared":
+      case "evicted":
+        shared.tier.setBehind(key, true);
+        this.#catchUp("shared");
+        return copy;
+      case "deleted":
+        await this.#local.delete(key, { areCopies: true });
+        return { value: undefined, failure: undefined };
+      case "old": {
+        const newer = await this.#local.read(key, () => shared.get(key));
+        // Gone between the two questions.
+        if (newer.value === undefined && newer.failure === undefined) throw lost(key);
+        return newer;
+      }
+      case "lost":
+        throw lost(key);
     }
-    const copied = copy.value.revision ?? 0;
-    if (revision === undefined || revision < copied) {
-      // It was put while the shared tier could not be reached, or has been evicted there.
-      shared.tier.setBehind(key, true);
-      this.#catchUp("shared");
-      return copy;
-    }
-    if (revision === copied) return copy;
-    const newer = await this.#local.read(key, () => shared.get(key));
-    // Gone between the two questions: evicted.
-    return newer.value === undefined && newer.failure === undefined ? copy : newer;
   }
 
   async #putPart(key: string, part: Snapshot): Promise<void> {
-    const isKeptElsewhere = (await this.#shared?.put(key, part, { isFenced: false })) ?? false;
+    const isKeptElsewhere = (await this.#shared?.put(key, part, { isFenced: false, isCache: false })) ?? false;
     await this.#local.put(key, part, {}, { isKeptElsewhere });
   }
 
@@ -197,11 +216,21 @@ export class TieredStore implements StateStore {
   #catchUp(name: TierEvent["name"]): void {
     const tier = this.#tiers().find((candidate) => candidate.name === name);
     if (tier === undefined || tier.behind.size === 0 || this.#catchingUp.has(tier)) return;
-    const work =
-      tier === this.#shared?.tier ? this.#shared.catchUp((key) => this.#local.get(key)) : this.#local.catchUp(tier);
+    const work = tier === this.#shared?.tier ? this.#shared.catchUp(this.#local) : this.#local.catchUp(tier);
     this.#catchingUp.set(
       tier,
       work.finally(() => this.#catchingUp.delete(tier)),
     );
   }
+}
+
+function isBelieved(standing: Standing): boolean {
+  return standing === "current" || standing === "evicted" || standing === "unshared";
+}
+
+function lost(key: string): DenseMambaError {
+  return new DenseMambaError(
+    "state_lost",
+    `${key} was kept on the shared store, which has it no more; the copy here may be older than that was, and is not used`,
+  );
 }

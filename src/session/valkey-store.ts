@@ -6,28 +6,21 @@ import { createHash } from "node:crypto";
 import type { Redis } from "ioredis";
 import type { DenseMambaError } from "../errors.ts";
 import { staleFence } from "./claims.ts";
-import {
-  decodeSnapshot,
-  encodeSnapshot,
-  headerOf,
-  MAX_HEADER_BYTES,
-  type SnapshotModel,
-  type StatePrecision,
-} from "./codec.ts";
-import type { Claim, ListedSnapshot, PutOptions, SharedStore, Snapshot, StoreStats } from "./store.ts";
+import { decodeSnapshot, encodeSnapshot, MAX_HEADER_BYTES, type SnapshotModel, type StatePrecision } from "./codec.ts";
+import type { Claim, ListedSnapshot, PutOptions, SharedRevision, SharedStore, Snapshot, StoreStats } from "./store.ts";
 import { ValkeyConnection } from "./valkey-connection.ts";
-import { CLAIM, DELETE, PUT, RENEW } from "./valkey-scripts.ts";
+import { CLAIM, DELETE, LOOK, PUT, RENEW } from "./valkey-scripts.ts";
+import { escapeGlob, headerIn, ValkeySweeper } from "./valkey-sweeper.ts";
 
 const DEFAULT_TIMEOUT_MS = 2000;
 const DAY_MS = 86_400_000;
-/** How long a claim's fence is remembered after it has lapsed. */
-const REMEMBER_CLAIM_MS = DAY_MS;
 /** How long others are told that a key was deleted, for whom it may still be on a disk. */
 const REMEMBER_DELETION_MS = 7 * DAY_MS;
 /** Stands in the place of what was deleted. */
 const DELETED = "DSMGONE1";
 const KEY_TAG_BYTES = 16;
 const SCAN_COUNT = 1000;
+const TOKEN_BYTES = 4;
 
 export interface ValkeyStoreOptions {
   /** `redis://` or `valkey://`, with a second s for TLS: `[user:password@]host[:port][/db]`. */
@@ -40,19 +33,31 @@ export interface ValkeyStoreOptions {
   readonly nowMs: () => number;
   /** For each question to the server. Default 2000. */
   readonly timeoutMs?: number;
+  /** Told of a server that is set up to lose what it should keep. */
+  readonly onWarning?: (message: string) => void;
 }
 
 export class ValkeyStore implements SharedStore {
   readonly #options: ValkeyStoreOptions;
   readonly #connection: ValkeyConnection;
   readonly #statePrefix: string;
-  readonly #claimPrefix: string;
+  readonly #claimsKey: string;
+  readonly #revisionsKey: string;
+  readonly #sweeper: ValkeySweeper;
 
   private constructor(options: ValkeyStoreOptions) {
     this.#options = options;
     this.#connection = new ValkeyConnection({ url: options.url, timeoutMs: options.timeoutMs ?? DEFAULT_TIMEOUT_MS });
     this.#statePrefix = `${options.keyPrefix}state:`;
-    this.#claimPrefix = `${options.keyPrefix}claim:`;
+    this.#claimsKey = `${options.keyPrefix}claims`;
+    this.#revisionsKey = `${options.keyPrefix}revisions`;
+    this.#sweeper = new ValkeySweeper({
+      connection: this.#connection,
+      statePrefix: this.#statePrefix,
+      claimsKey: this.#claimsKey,
+      revisionsKey: this.#revisionsKey,
+      nowMs: options.nowMs,
+    });
   }
 
   /**
@@ -62,6 +67,7 @@ export class ValkeyStore implements SharedStore {
   static async open(options: ValkeyStoreOptions): Promise<ValkeyStore> {
     const store = new ValkeyStore(options);
     await store.#connection.settle();
+    await store.#warnOfEviction();
     return store;
   }
 
@@ -79,27 +85,36 @@ export class ValkeyStore implements SharedStore {
   }
 
   async has(key: string): Promise<boolean> {
-    const revision = await this.revisionOf(key);
-    return revision !== undefined && revision !== "deleted";
+    const found = await this.revisionOf(key);
+    return typeof found === "object" && found.isThere;
   }
 
-  async revisionOf(key: string): Promise<number | "deleted" | undefined> {
-    const first: unknown = await this.#ask((redis) =>
-      redis.getrangeBuffer(this.#stateKey(key), 0, MAX_HEADER_BYTES - 1),
+  async revisionOf(key: string): Promise<SharedRevision> {
+    const reply: unknown = await this.#ask((redis) =>
+      redis.callBuffer("EVAL", LOOK, 2, this.#stateKey(key), this.#revisionsKey, MAX_HEADER_BYTES, fieldOf(key)),
     );
-    if (!Buffer.isBuffer(first) || first.length > MAX_HEADER_BYTES) throw this.#unexpected("GETRANGE", first);
-    if (first.length === 0) return undefined;
-    return isTombstone(first) ? "deleted" : (headerOf(first)?.revision ?? 0);
+    const [first, record] = Array.isArray(reply) ? (reply as unknown[]) : [];
+    if (!Buffer.isBuffer(first) || !Buffer.isBuffer(record) || first.length > MAX_HEADER_BYTES) {
+      throw this.#unexpected("EVAL", reply);
+    }
+    if (isTombstone(first)) return "deleted";
+    if (first.length > 0) return { revision: revisionIn(first), isThere: true };
+    const [, known] = /^(x|\d+)(?::|$)/.exec(record.toString("latin1")) ?? [];
+    if (known === undefined) return "unknown";
+    return known === "x" ? "deleted" : { revision: Number(known), isThere: false };
   }
 
-  async put(key: string, snapshot: Snapshot, { expiresAtMs, fence }: PutOptions = {}): Promise<void> {
+  async put(key: string, snapshot: Snapshot, options: PutOptions = {}): Promise<void> {
+    const { expiresAtMs, fence, isCache = false } = options;
     const { precision = "f32", nowMs } = this.#options;
     const value = Buffer.concat([encodeSnapshot(snapshot, { precision }), keyTag(key)]);
     // A duration: the server's clock need not be ours.
     const msToLive = expiresAtMs === undefined ? "" : Math.ceil(expiresAtMs - nowMs());
-    const [stateKey, claimKey] = [this.#stateKey(key), this.#claimKey(key)];
+    const keys = [this.#stateKey(key), this.#claimsKey, this.#revisionsKey];
+    // What can be made again, or is never replaced, need not be told from something older.
+    const revision = isCache || snapshot.isPart ? "" : String(snapshot.revision ?? 0);
     const isPut = await this.#ask((redis) =>
-      redis.eval(PUT, 2, stateKey, claimKey, value, String(msToLive), String(fence ?? "")),
+      redis.eval(PUT, 3, ...keys, value, String(msToLive), String(fence ?? ""), fieldOf(key), revision),
     );
     if (isPut === 0) throw staleFence(key);
     if (isPut !== 1) throw this.#unexpected("EVAL", isPut);
@@ -107,7 +122,15 @@ export class ValkeyStore implements SharedStore {
 
   async delete(key: string): Promise<boolean> {
     const existed = await this.#ask((redis) =>
-      redis.eval(DELETE, 1, this.#stateKey(key), DELETED, String(REMEMBER_DELETION_MS)),
+      redis.eval(
+        DELETE,
+        2,
+        this.#stateKey(key),
+        this.#revisionsKey,
+        DELETED,
+        String(REMEMBER_DELETION_MS),
+        fieldOf(key),
+      ),
     );
     if (existed !== 0 && existed !== 1) throw this.#unexpected("EVAL", existed);
     return existed === 1;
@@ -135,13 +158,12 @@ export class ValkeyStore implements SharedStore {
   }
 
   async claim(key: string, { ttlMs }: { readonly ttlMs: number }): Promise<Claim | undefined> {
-    const claimKey = this.#claimKey(key);
-    const reply = await this.#ask((redis) => redis.eval(CLAIM, 1, claimKey, String(ttlMs), String(REMEMBER_CLAIM_MS)));
+    const field = fieldOf(key);
+    const reply = await this.#ask((redis) => redis.eval(CLAIM, 1, this.#claimsKey, field, String(ttlMs)));
     if (reply === null) return undefined;
     if (typeof reply !== "string" || !Number.isSafeInteger(Number(reply))) throw this.#unexpected("EVAL", reply);
     const fence = reply;
-    const renew = (ms: number) =>
-      this.#ask((redis) => redis.eval(RENEW, 1, claimKey, fence, String(ms), String(REMEMBER_CLAIM_MS)));
+    const renew = (ms: number) => this.#ask((redis) => redis.eval(RENEW, 1, this.#claimsKey, field, String(ms), fence));
     let isReleased = false;
     return {
       fence: Number(fence),
@@ -155,18 +177,44 @@ export class ValkeyStore implements SharedStore {
     };
   }
 
+  /** Looks for what it can remove, once an hour. In the background: what fails is left for the next time. */
+  sweep(): void {
+    if (this.#sweeper.isDue()) void this.sweepNow().catch(() => undefined);
+  }
+
+  /** @throws `store_unavailable` */
+  sweepNow(): Promise<void> {
+    return this.#sweeper.sweep();
+  }
+
   async close(): Promise<void> {
     this.#connection.close();
+  }
+
+  /** Of a server that may not be asked nothing is known. */
+  async #warnOfEviction(): Promise<void> {
+    const info: unknown = await this.#ask((redis) => redis.info("memory")).catch(() => undefined);
+    if (typeof info !== "string" || !/^maxmemory:[1-9]/m.test(info)) return;
+    const [, policy] = /^maxmemory_policy:(allkeys-\S+)/m.exec(info) ?? [];
+    if (policy === undefined) return;
+    this.#options.onWarning?.(
+      `the Valkey server's maxmemory-policy is ${policy}: it may drop sessions that nobody has deleted, and what it has dropped is an error (state_lost) where no replica has the newest copy; volatile-ttl, volatile-lru and noeviction do not`,
+    );
   }
 
   async #measure(names: readonly string[]): Promise<ListedSnapshot[]> {
     const nowMs = this.#options.nowMs();
     const measured = await Promise.all(
       names.map(async (name) => {
-        const [bytes, msToLive] = await this.#ask((redis) => Promise.all([redis.strlen(name), redis.pttl(name)]));
-        if (typeof bytes !== "number" || typeof msToLive !== "number") throw this.#unexpected("STRLEN", bytes);
+        const [bytes, msToLive, first] = await this.#ask((redis) =>
+          Promise.all([redis.strlen(name), redis.pttl(name), redis.getrangeBuffer(name, 0, MAX_HEADER_BYTES - 1)]),
+        );
+        if (typeof bytes !== "number" || typeof msToLive !== "number" || !Buffer.isBuffer(first)) {
+          throw this.#unexpected("STRLEN", bytes);
+        }
         const key = name.slice(this.#statePrefix.length);
-        return { key, bytes, ...(msToLive >= 0 && { expiresAtMs: nowMs + msToLive }) };
+        const pastBytes = (headerIn(first)?.numPastTokens ?? 0) * TOKEN_BYTES;
+        return { key, bytes, pastBytes, ...(msToLive >= 0 && { expiresAtMs: nowMs + msToLive }) };
       }),
     );
     // What was deleted is as short as no snapshot is; what has expired meanwhile has no length.
@@ -184,10 +232,16 @@ export class ValkeyStore implements SharedStore {
   #stateKey(key: string): string {
     return this.#statePrefix + key;
   }
+}
 
-  #claimKey(key: string): string {
-    return this.#claimPrefix + key;
-  }
+/** A key's name among claims and revisions. */
+function fieldOf(key: string): string {
+  return createHash("sha256").update(key).digest("base64url").slice(0, 22);
+}
+
+/** 0 if there is none. */
+function revisionIn(first: Buffer): number {
+  return headerIn(first)?.revision ?? 0;
 }
 
 /** Behind each snapshot: answers are told apart by it. */
@@ -203,8 +257,4 @@ function isScanReply(reply: unknown): reply is [string, string[]] {
 
 function isTombstone(bytes: Buffer): boolean {
   return bytes.toString("latin1") === DELETED;
-}
-
-function escapeGlob(text: string): string {
-  return text.replaceAll(/[*?[\]\\^]/g, "\\$&");
 }

@@ -1,7 +1,14 @@
 /** A store in memory that breaks when it is told to, and can stand for a server that several share. */
 import { DenseMambaError } from "../../src/errors.ts";
 import { MemoryStore } from "../../src/session/memory-store.ts";
-import type { Claim, ListedSnapshot, PutOptions, SharedStore, Snapshot } from "../../src/session/store.ts";
+import type {
+  Claim,
+  ListedSnapshot,
+  PutOptions,
+  SharedRevision,
+  SharedStore,
+  Snapshot,
+} from "../../src/session/store.ts";
 
 export class BreakableStore implements SharedStore {
   /** What fails with `store_unavailable`. */
@@ -12,7 +19,8 @@ export class BreakableStore implements SharedStore {
   /** Of one snapshot's text. */
   maxBytes = Number.POSITIVE_INFINITY;
   readonly #inner: MemoryStore;
-  readonly #deleted = new Set<string>();
+  /** The last revision of each key, as a Valkey server remembers it. */
+  readonly #records = new Map<string, number | "deleted">();
 
   constructor({ nowMs }: { nowMs: () => number }) {
     this.#inner = new MemoryStore({ maxBytes: 1e8, nowMs });
@@ -28,10 +36,12 @@ export class BreakableStore implements SharedStore {
     return this.#inner.has(key);
   }
 
-  async revisionOf(key: string): Promise<number | "deleted" | undefined> {
+  async revisionOf(key: string): Promise<SharedRevision> {
     await this.#ask("reading");
     const snapshot = await this.#inner.get(key);
-    return snapshot ? (snapshot.revision ?? 0) : this.#deleted.has(key) ? "deleted" : undefined;
+    if (snapshot !== undefined) return { revision: snapshot.revision ?? 0, isThere: true };
+    const record = this.#records.get(key) ?? "unknown";
+    return typeof record === "number" ? { revision: record, isThere: false } : record;
   }
 
   async put(key: string, snapshot: Snapshot, options?: PutOptions): Promise<void> {
@@ -40,12 +50,12 @@ export class BreakableStore implements SharedStore {
       throw new DenseMambaError("invalid_value", "too large for the test");
     }
     await this.#inner.put(key, snapshot, options);
-    this.#deleted.delete(key);
+    if (!options?.isCache && !snapshot.isPart) this.#records.set(key, snapshot.revision ?? 0);
   }
 
   async delete(key: string): Promise<boolean> {
     await this.#ask("writing");
-    this.#deleted.add(key);
+    this.#records.set(key, "deleted");
     return this.#inner.delete(key);
   }
 
@@ -75,6 +85,12 @@ export class BreakableStore implements SharedStore {
   /** As a server with little memory does. */
   evict(key: string): Promise<boolean> {
     return this.#inner.delete(key);
+  }
+
+  /** As a server does that is restarted without having written anything down. */
+  async forget(): Promise<void> {
+    this.#records.clear();
+    for await (const { key } of this.#inner.list("")) await this.#inner.delete(key);
   }
 
   async close(): Promise<void> {}

@@ -2,6 +2,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import fc from "fast-check";
+import { Redis } from "ioredis";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { MemoryStore } from "../../src/session/memory-store.ts";
 import { openStore } from "../../src/session/open-store.ts";
@@ -343,7 +344,7 @@ describe("replicas that share a store", () => {
     // And an id may be used again.
     await b.store.put("a", snapshot("again"));
     expect(await textOf(a.store)).toBe("again");
-    expect(await shared.revisionOf("a")).toBeGreaterThan(0);
+    expect(await shared.revisionOf("a")).toMatchObject({ isThere: true });
   });
 
   test("one replica at a time may advance a session, and what comes late is refused everywhere", async () => {
@@ -373,6 +374,63 @@ describe("replicas that share a store", () => {
     expect(await all[1]!.store.get("a")).toMatchObject({ ...snapshot(), expiresAtMs });
     clock.advance(5001);
     for (const { store } of all) expect(await store.get("a")).toBeUndefined();
+  });
+
+  test("an older copy is never given in the place of a newer one that the shared store evicted", async () => {
+    const { all, shared } = replicas();
+    const [a, b] = [all[0]!, all[1]!];
+    await a.store.put("a", snapshot("old"));
+    await b.store.get("a");
+    await b.store.put("a", snapshot("new"));
+    await shared.evict("a");
+    await expect(a.store.get("a")).rejects.toMatchObject({
+      code: "state_lost",
+      message: expect.stringMatching(/older/),
+    });
+    expect(await a.store.has("a")).toBe(false);
+    expect(await keysOf(a.store, "")).toEqual([]);
+    // The other has the newest one, and gives it back to the store.
+    expect(await textOf(b.store)).toBe("new");
+    await settled();
+    expect(await textOf(a.store)).toBe("new");
+    // Evicted once more, the copy that came from there is as good.
+    await shared.evict("a");
+    expect(await textOf(a.store)).toBe("new");
+  });
+
+  test("when the shared store has forgotten everything nobody knows whose copy is the newest: none is given", async () => {
+    const { all, shared, clock } = replicas();
+    const [a, b] = [all[0]!, all[1]!];
+    await a.store.put("a", snapshot("old"));
+    await b.store.get("a");
+    await b.store.put("a", snapshot("new"));
+    await shared.forget();
+    for (const { store, memory } of [a, b]) {
+      await expect(store.get("a")).rejects.toMatchObject({ code: "state_lost" });
+      // From the disk neither.
+      await memory.delete("a");
+      expect(await store.has("a")).toBe(false);
+    }
+    clock.advance(1);
+    await a.store.put("a", snapshot("made again"));
+    expect([await textOf(a.store), await textOf(b.store)]).toEqual(["made again", "made again"]);
+  });
+
+  test("what was put while it could not be reached is believed, until the shared store has had it", async () => {
+    const { all, shared, clock } = replicas();
+    const [a, b] = [all[0]!, all[1]!];
+    shared.broken = "everything";
+    await a.store.put("a", snapshot("alone"));
+    shared.broken = "nothing";
+    await shared.forget();
+    expect(await textOf(a.store)).toBe("alone");
+    clock.advance(60_000);
+    await a.store.put("other", snapshot());
+    await settled();
+    expect(await textOf(b.store)).toBe("alone");
+    await b.store.put("a", snapshot("newer"));
+    await shared.forget();
+    await expect(a.store.get("a")).rejects.toMatchObject({ code: "state_lost" });
   });
 
   test("while it cannot be reached each goes on with its own, and it is made good later", async () => {
@@ -439,14 +497,15 @@ describe("replicas that share a store", () => {
 
   test("whatever happens, a replica never gives what was replaced or deleted before it was asked", async () => {
     const step = fc.record({
-      type: fc.constantFrom("put", "get", "delete", "forget", "advance"),
+      type: fc.constantFrom("put", "get", "delete", "forget", "advance", "evict", "wipe"),
       replica: fc.nat(2),
       key: fc.constantFrom("a", "b"),
     });
     await fc.assert(
       fc.asyncProperty(fc.array(step, { maxLength: 40 }), async (steps) => {
-        const { all, clock } = replicas(3);
+        const { all, clock, shared } = replicas(3);
         const expected = new Map<string, string | undefined>();
+        let isLossy = false;
         for (const [i, { type, replica, key }] of steps.entries()) {
           const { store, memory } = all[replica]!;
           if (type === "put") {
@@ -455,14 +514,115 @@ describe("replicas that share a store", () => {
             await claim.release();
             expected.set(key, `${i}`);
           } else if (type === "delete") {
-            expect(await store.delete(key)).toBe(expected.get(key) !== undefined);
-            expected.set(key, undefined);
-          } else if (type === "get") expect(await textOf(store, key)).toBe(expected.get(key));
-          else if (type === "forget") await memory.delete(key);
-          else clock.advance(1);
+            const wasThere = await store.delete(key);
+            if (!isLossy) expect(wasThere).toBe(expected.get(key) !== undefined);
+            // Where there is nothing to delete here any more, others may still have the newest.
+            if (wasThere) expected.set(key, undefined);
+          } else if (type === "get") {
+            const found = await textOf(store, key).catch((error) => {
+              expect(error).toMatchObject({ code: "state_lost" });
+              return undefined;
+            });
+            expect(isLossy ? [expected.get(key), undefined] : [expected.get(key)]).toContain(found);
+          } else if (type === "forget") await memory.delete(key);
+          else if (type === "evict") {
+            isLossy = true;
+            await shared.evict(key);
+          } else if (type === "wipe") {
+            isLossy = true;
+            await shared.forget();
+          } else clock.advance(1);
         }
       }),
-      { numRuns: 50 },
+      { numRuns: 200 },
     );
+  });
+});
+
+describe.skipIf(WITHOUT_VALKEY !== "")(`two replicas on a real server that evicts${WITHOUT_VALKEY}`, () => {
+  /** With a disk each; states of 100 kB. */
+  async function start(server: ValkeyServer, options: { readonly expiresAtMs?: number } = {}) {
+    const model = { modelHash: "m", stateBytes: 100_000 };
+    const replicas = await Promise.all(
+      [0, 1].map(async () => {
+        const dir = await mkdtemp(path.join(tmpdir(), "densemamba-evicting-"));
+        const store = await openStore({
+          memoryBytes: 1e6,
+          disk: { dir, maxBytes: 1e9 },
+          valkey: { url: server.url, keyPrefix: "t:" },
+          model,
+          nowMs: Date.now,
+          observer: { onTier: () => undefined, onDamage: () => undefined },
+        });
+        cleanups.push(async () => {
+          await store.close();
+          await rm(dir, { recursive: true });
+        });
+        return store;
+      }),
+    );
+    const turn = async (store: TieredStore, key: string, text: string) => {
+      const claim = (await store.claim(key, { ttlMs: 10_000 }))!;
+      const state = new Uint8Array(model.stateBytes).fill(text.length);
+      await store.put(key, snapshot(text, { state }), { ...options, fence: claim.fence }).finally(claim.release);
+    };
+    return { replicas, turn };
+  }
+
+  test.each(["allkeys-lru", "allkeys-random", "volatile-lru"])("%s: the newest or nothing", async (policy) => {
+    const server = await ValkeyServer.start("--maxmemory", "4mb", "--maxmemory-policy", policy);
+    cleanups.push(() => server.stop());
+    // Only what expires may be evicted by some.
+    const isVolatile = policy.startsWith("volatile");
+    const { replicas, turn } = await start(server, isVolatile ? { expiresAtMs: Date.now() + 600_000 } : {});
+    const last = new Map<string, string>();
+    const numFound = { newest: 0, lost: 0 };
+    for (let i = 0; i < 240; i++) {
+      const key = `session::${i % 40}`;
+      const store = replicas[Math.floor(i / 40) % 2]!;
+      try {
+        await turn(store, key, `turn ${i}`);
+        last.set(key, `turn ${i}`);
+      } catch (error) {
+        // Anything may be evicted, a claim too; then the turn is refused.
+        expect(error).toMatchObject({ code: "session_conflict" });
+        expect(isVolatile).toBe(false);
+      }
+      const asked = `session::${(i * 7) % 40}`;
+      const expected = last.get(asked);
+      try {
+        const found = await textOf(replicas[i % 2]!, asked);
+        if (found !== undefined) expect(found).toBe(expected);
+        numFound.newest += found === expected ? 1 : 0;
+      } catch (error) {
+        expect(error).toMatchObject({ code: "state_lost" });
+        numFound.lost++;
+      }
+    }
+    expect(numFound.newest).toBeGreaterThan(50);
+  });
+
+  test("a key that somebody deletes on the server, and a server that is restarted with nothing", async () => {
+    const server = await ValkeyServer.start();
+    cleanups.push(() => server.stop());
+    const redis = new Redis(server.port);
+    cleanups.push(() => redis.disconnect());
+    const {
+      replicas: [a, b],
+      turn,
+    } = await start(server);
+    await turn(a!, "session::x", "old");
+    expect(await textOf(b!, "session::x")).toBe("old");
+    await turn(b!, "session::x", "new");
+    await redis.del("t:state:session::x");
+    await expect(a!.get("session::x")).rejects.toMatchObject({ code: "state_lost" });
+    expect(await textOf(b!, "session::x")).toBe("new");
+    await redis.flushall();
+    for (const store of [a!, b!]) {
+      await expect(store.get("session::x")).rejects.toMatchObject({ code: "state_lost" });
+      expect(await store.has("session::x")).toBe(false);
+    }
+    await turn(a!, "session::x", "made again");
+    expect(await textOf(b!, "session::x")).toBe("made again");
   });
 });

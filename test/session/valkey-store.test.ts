@@ -75,27 +75,94 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`over a real server${WITHOUT_VALKEY}`, ()
     await (await store.claim("x", { ttlMs: 5000 }))!.release();
     expect(await redis.pttl("expiry:state:x")).toBeGreaterThan(4000);
     expect(await redis.pttl("expiry:state:y")).toBe(-1);
-    expect(await redis.pttl("expiry:claim:x")).toBeGreaterThan(86_000_000);
+    expect(await redis.hlen("expiry:claims")).toBe(1);
+    await store.sweepNow();
+    expect(await redis.hlen("expiry:claims")).toBe(1);
+    const [field] = await redis.hkeys("expiry:claims");
+    await redis.hset("expiry:claims", field!, `7:${Date.now() - 86_500_000}`);
+    await store.sweepNow();
+    expect(await redis.hlen("expiry:claims")).toBe(0);
     await store.delete("x");
     expect(await redis.pttl("expiry:state:x")).toBeGreaterThan(6 * 86_400_000);
   });
 
   test("revisions are read without the snapshot; what was deleted is known to have been", async () => {
     const store = await open({ url: server.url });
-    expect(await store.revisionOf("x")).toBeUndefined();
+    expect(await store.revisionOf("x")).toBe("unknown");
     await store.put("x", snapshot());
-    expect(await store.revisionOf("x")).toBe(0);
+    expect(await store.revisionOf("x")).toEqual({ revision: 0, isThere: true });
     await store.put("x", snapshot("again", { revision: 1_700_000_000_000_123 }));
-    expect(await store.revisionOf("x")).toBe(1_700_000_000_000_123);
+    expect(await store.revisionOf("x")).toEqual({ revision: 1_700_000_000_000_123, isThere: true });
     await store.delete("x");
     expect(await store.revisionOf("x")).toBe("deleted");
     expect(await keysOf(store, "")).toEqual([]);
   });
 
+  test("a session's last revision is known when the server has evicted it; that of a cache or a part is not kept", async () => {
+    const store = await open({ url: server.url, keyPrefix: "evicted:" });
+    await store.put("x", snapshot("x", { revision: 7 }), { expiresAtMs: Date.now() + 60_000 });
+    await store.put("cache", snapshot("c", { revision: 8 }), { isCache: true });
+    await store.put("part::1", snapshot("p", { isPart: true, position: 0, state: new Uint8Array(0) }));
+    for (const key of ["x", "cache", "part::1"]) {
+      expect(await store.revisionOf(key)).toMatchObject({ isThere: true });
+      await redis.del(`evicted:state:${key}`);
+    }
+    expect(await store.revisionOf("x")).toEqual({ revision: 7, isThere: false });
+    expect(await store.has("x")).toBe(false);
+    for (const key of ["cache", "part::1"]) expect(await store.revisionOf(key)).toBe("unknown");
+    // Nor does a claim that the server has forgotten let anybody write over what came after it.
+    const claim = (await store.claim("x", { ttlMs: 60_000 }))!;
+    await redis.del("evicted:claims");
+    expect(await claim.renew()).toBe(false);
+    await expect(store.put("x", snapshot("late"), { fence: claim.fence })).rejects.toThrow(/has been advanced/);
+    const second = (await store.claim("x", { ttlMs: 60_000 }))!;
+    const older = store.put("x", snapshot("older", { revision: 6 }), { fence: second.fence });
+    await expect(older).rejects.toThrow(/has been advanced/);
+    await redis.hset("evicted:revisions", "something old", "7:1000");
+    await store.sweepNow();
+    expect(await redis.hlen("evicted:revisions")).toBe(1);
+  });
+
+  test("parts that nothing names leave the server, in the second hour", async () => {
+    let nowMs = Date.now();
+    const store = await open({ url: server.url, keyPrefix: "parts:", nowMs: () => nowMs });
+    const part = { isPart: true, position: 0, state: new Uint8Array(0) } as const;
+    const past = (key: string, numTokens: number) => ({ past: { key, numTokens }, position: numTokens });
+    await store.put("part::1", snapshot("1", part));
+    await store.put("part::2", snapshot("2", { ...part, past: { key: "part::1", numTokens: 3 } }));
+    await store.put("part::3", snapshot("3", part));
+    await store.put("session::a", snapshot("a", past("part::2", 6)));
+    await store.put("session::b", snapshot("b", past("part::2", 6)));
+    await store.delete("session::a");
+    const sweep = async () => {
+      nowMs += 3_700_000;
+      await store.sweepNow();
+    };
+    await sweep();
+    expect(await keysOf(store, "part:")).toEqual(["part::1", "part::2", "part::3"]);
+    await sweep();
+    expect(await keysOf(store, "part:")).toEqual(["part::1", "part::2"]);
+    await store.delete("session::b");
+    await sweep();
+    await sweep();
+    expect(await keysOf(store, "")).toEqual([]);
+  });
+
+  test("a server that evicts anything is told of", async () => {
+    const told: string[] = [];
+    const evicting = await ValkeyServer.start("--maxmemory", "10mb", "--maxmemory-policy", "allkeys-lru");
+    const keeping = await ValkeyServer.start("--maxmemory", "10mb", "--maxmemory-policy", "volatile-ttl");
+    cleanups.push(() => Promise.all([evicting.stop(), keeping.stop()]));
+    for (const { url } of [keeping, evicting]) await open({ url, onWarning: (message) => told.push(message) });
+    expect(told).toEqual([expect.stringContaining("maxmemory-policy is allkeys-lru")]);
+  });
+
   test("more keys than one step of a scan holds are listed, each once", async () => {
     const store = await open({ url: server.url });
     const keys = Array.from({ length: 2500 }, (_, i) => `session:a:${String(i).padStart(4, "0")}`);
-    await Promise.all(keys.map((key) => store.put(key, snapshot())));
+    for (let i = 0; i < keys.length; i += 250) {
+      await Promise.all(keys.slice(i, i + 250).map((key) => store.put(key, snapshot())));
+    }
     expect(await keysOf(store, "session:a:")).toEqual(keys);
   });
 

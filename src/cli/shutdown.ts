@@ -1,4 +1,7 @@
-/** SIGTERM, SIGINT and SIGHUP (a terminal that closes): the first one asks for an orderly end, the second one ends the process at once. */
+/**
+ * SIGTERM, SIGINT and SIGHUP: the first one asks for an orderly end, the second one ends the process at once. But for
+ * SIGHUP: when a terminal closes the kernel sends it, and the shell once more.
+ */
 
 const SIGNAL_NUMBERS = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
 export type ShutdownSignal = keyof typeof SIGNAL_NUMBERS;
@@ -16,7 +19,7 @@ export function untilSignal(source: SignalSource): Promise<ShutdownSignal> {
     let asked = false;
     for (const signal of Object.keys(SIGNAL_NUMBERS) as ShutdownSignal[]) {
       source.on(signal, () => {
-        if (asked) source.exit(128 + SIGNAL_NUMBERS[signal]);
+        if (asked && signal !== "SIGHUP") source.exit(128 + SIGNAL_NUMBERS[signal]);
         asked = true;
         resolve(signal);
       });

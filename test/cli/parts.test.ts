@@ -264,6 +264,9 @@ describe("signals", () => {
     emitter.emit("SIGTERM");
     expect(await first).toBe("SIGTERM");
     expect(exits).toEqual([]);
+    // A terminal that closes sends one, and its shell another.
+    emitter.emit("SIGHUP");
+    expect(exits).toEqual([]);
     emitter.emit("SIGINT");
     expect(exits).toEqual([130]);
   });

@@ -27,6 +27,7 @@ export class ChatText {
   readonly #prompt: ChatPrompt;
   readonly #messages: ChatMessages;
   readonly #withoutBos: boolean;
+  readonly #signal: AbortSignal;
   #whole: Promise<string> | undefined;
 
   /**
@@ -37,12 +38,13 @@ export class ChatText {
     renderer: ChatRenderer,
     prompt: ChatPrompt,
     messages: ChatMessages,
-    { withoutBos }: { readonly withoutBos: boolean },
+    { withoutBos, signal }: { readonly withoutBos: boolean; readonly signal: AbortSignal },
   ) {
     this.#renderer = renderer;
     this.#prompt = prompt;
     this.#messages = messages;
     this.#withoutBos = withoutBos;
+    this.#signal = signal;
   }
 
   /** @throws `invalid_value`, `invalid_checkpoint` as the renderer does */
@@ -68,7 +70,7 @@ export class ChatText {
   }
 
   async #renderWhole(): Promise<string> {
-    const { text } = await renderChat(this.#renderer, this.#prompt, await this.#messages.all());
+    const { text } = await renderChat(this.#renderer, this.#prompt, await this.#messages.all(), this.#signal);
     return this.#withoutBos ? this.#renderer.withoutBos(text) : text;
   }
 
@@ -79,7 +81,7 @@ export class ChatText {
     const isBehindKept = numBefore >= numKept;
     const messages = isBehindKept ? added.slice(numBefore - numKept) : [lastKept!, ...added];
     return this.#renderer.renderTail({
-      ...renderOptions(this.#prompt, messages),
+      ...renderOptions(this.#prompt, messages, this.#signal),
       firstRole: this.#prompt.instructions === undefined ? firstRole : INSTRUCTIONS_ROLE,
     });
   }
@@ -95,18 +97,24 @@ export class ChatText {
 const INSTRUCTIONS_ROLE = "system";
 
 /** @throws `invalid_value`, `invalid_checkpoint` as the renderer does */
-export function renderChat(renderer: ChatRenderer, prompt: ChatPrompt, messages: readonly ChatMessage[]) {
+export function renderChat(
+  renderer: ChatRenderer,
+  prompt: ChatPrompt,
+  messages: readonly ChatMessage[],
+  signal: AbortSignal,
+) {
   const { instructions: content } = prompt;
   const all = content === undefined ? messages : [{ role: INSTRUCTIONS_ROLE, content }, ...messages];
-  return renderer.render(renderOptions(prompt, all));
+  return renderer.render(renderOptions(prompt, all, signal));
 }
 
-function renderOptions(prompt: ChatPrompt, messages: readonly ChatMessage[]) {
+function renderOptions(prompt: ChatPrompt, messages: readonly ChatMessage[], signal: AbortSignal) {
   const { addGenerationPrompt, continueFinalMessage, template, templateArguments } = prompt;
   return {
     messages,
     addGenerationPrompt,
     continueFinalMessage,
+    signal,
     ...(template !== undefined && { template }),
     ...(templateArguments && { templateArguments }),
   };

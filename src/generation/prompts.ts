@@ -129,7 +129,10 @@ async function prepareChat(
     added,
     all,
   };
-  const chat = new ChatText(context.renderer, prompt, messages, { withoutBos: numPreambleTokens > 0 });
+  const chat = new ChatText(context.renderer, prompt, messages, {
+    withoutBos: numPreambleTokens > 0,
+    signal: context.signal,
+  });
   const { continueFinalMessage: continuesFinalMessage } = prompt;
   const soFar = { type: "chat", numPreambleTokens, continuesFinalMessage, ...(await chat.soFar()) } as const;
   const stopStrings = context.renderer.stopStrings(prompt.template);
@@ -211,11 +214,9 @@ async function instructionsEnd(
   if (first === -1 || (first === 0 && prompt.instructions === undefined)) return 0;
   const content = messages[first]!.content.trimStart().startsWith("a") ? "b" : "a";
   try {
-    const { text } = await renderChat(context.renderer, prompt, [
-      ...messages.slice(0, first),
-      { ...messages[first]!, content },
-    ]);
     const { signal, tokenizer } = context;
+    const otherMessages = [...messages.slice(0, first), { ...messages[first]!, content }];
+    const { text } = await renderChat(context.renderer, prompt, otherMessages, signal);
     const others = await tokenizer.encode(text, { addSpecialTokens: false, maxTokens: ids.length, signal });
     const parting = ids.findIndex((id, i) => id !== others[i]);
     return parting === -1 ? 0 : parting;

@@ -50,6 +50,8 @@ export interface ChatRenderOptions {
   readonly continueFinalMessage: boolean;
   readonly template?: string;
   readonly templateArguments?: Readonly<Record<string, unknown>>;
+  /** Ends a rendering that takes long. */
+  readonly signal?: AbortSignal;
 }
 
 export interface RenderedChat {
@@ -102,7 +104,7 @@ export class ChatRenderer {
    * exceeds its limits; `invalid_checkpoint` if the model's is malformed; `queue_full`
    */
   async render(options: ChatRenderOptions): Promise<RenderedChat> {
-    const { messages, addGenerationPrompt, continueFinalMessage, template } = options;
+    const { messages, addGenerationPrompt, continueFinalMessage, template, signal } = options;
     if (messages.length === 0) throw invalid("messages must hold at least one message, given 0");
     if (continueFinalMessage && addGenerationPrompt) {
       throw invalid(
@@ -112,7 +114,9 @@ export class ChatRenderer {
     }
     const mark = continueFinalMessage ? this.#pickMark(options) : undefined;
     const variables = this.#variables(mark === undefined ? options : marked(options, mark));
-    const text = await (template === undefined ? this.#renderOwn(variables) : this.#renderGiven(template, variables));
+    const text = await (template === undefined
+      ? this.#renderOwn(variables, signal)
+      : this.#renderGiven(template, variables, signal));
     const isContentRead = (template ?? this.#source).includes("content");
     const shown = mark === undefined ? text : isContentRead ? cutAtMark(text, mark, messages.at(-1)!) : undefined;
     if (shown === undefined) {
@@ -131,16 +135,16 @@ export class ChatRenderer {
    * where what is written of one message may depend on others. Then `render` says what is wrong, if something is.
    */
   async renderTail({ firstRole, ...options }: TailRenderOptions): Promise<string | undefined> {
-    const { messages, addGenerationPrompt, continueFinalMessage } = options;
+    const { messages, addGenerationPrompt, continueFinalMessage, signal } = options;
     if (options.template !== undefined || (continueFinalMessage && addGenerationPrompt)) return undefined;
     try {
       const { parts } = this.#compile();
       if (parts === undefined) return undefined;
       const first = parts.knowsFirst ? [{ role: firstRole, content: "" }] : [];
-      const before = await this.#run(this.#variables({ ...options, messages: first }), parts.numStatements);
+      const before = await this.#run(this.#variables({ ...options, messages: first }), signal, parts.numStatements);
       const mark = continueFinalMessage && messages.length > 0 ? this.#pickMark(options) : undefined;
       const shown = mark === undefined ? messages : markFinal(messages, mark);
-      const whole = await this.#run(this.#variables({ ...options, messages: [...first, ...shown] }));
+      const whole = await this.#run(this.#variables({ ...options, messages: [...first, ...shown] }), signal);
       const tail = whole.slice(before.length);
       if (mark === undefined) return tail;
       const open = cutAtMark(tail, mark, messages.at(-1)!);
@@ -188,10 +192,10 @@ export class ChatRenderer {
     };
   }
 
-  async #renderOwn(variables: Variables): Promise<string> {
+  async #renderOwn(variables: Variables, signal: AbortSignal | undefined): Promise<string> {
     this.#compile();
     try {
-      return await this.#run(variables);
+      return await this.#run(variables, signal);
     } catch (error) {
       if (!(error instanceof TemplateError || error instanceof RenderFailure)) throw error;
       throw invalid(`messages cannot be rendered by the model's chat template: ${error.message}`, "messages", error);
@@ -199,7 +203,7 @@ export class ChatRenderer {
   }
 
   /** What is small is rendered here, for as many steps as take no time worth waiting for; the rest in a process. */
-  #run(variables: Variables, numStatements?: number): Promise<string> {
+  #run(variables: Variables, signal: AbortSignal | undefined, numStatements?: number): Promise<string> {
     const { nowMs, ownTimeoutMs: timeoutMs } = this.#settings;
     const limits = { nowMs: nowMs(), maxLength: MAX_OWN_LENGTH };
     try {
@@ -209,17 +213,17 @@ export class ChatRenderer {
       if (!(error instanceof OutOfSteps)) return Promise.reject(error);
     }
     const part = numStatements === undefined ? {} : { numStatements };
-    return this.#ownProcess.render({ source: this.#source, ...part, variables, timeoutMs, ...limits });
+    return this.#ownProcess.render({ source: this.#source, ...part, variables, timeoutMs, ...limits }, signal);
   }
 
-  async #renderGiven(source: string, variables: Variables): Promise<string> {
+  async #renderGiven(source: string, variables: Variables, signal: AbortSignal | undefined): Promise<string> {
     if (source.length > MAX_TEMPLATE_LENGTH) {
       throw invalidTemplate(`has ${source.length} characters; at most ${MAX_TEMPLATE_LENGTH} are allowed`);
     }
     const { nowMs, requestTimeoutMs: timeoutMs } = this.#settings;
     const limits = { nowMs: nowMs(), timeoutMs, maxLength: MAX_REQUEST_LENGTH };
     try {
-      return await this.#requestProcess.render({ source, variables, ...limits });
+      return await this.#requestProcess.render({ source, variables, ...limits }, signal);
     } catch (error) {
       if (!(error instanceof RenderFailure)) throw error;
       throw invalidTemplate(`failed: ${error.message}`, error);

@@ -18,6 +18,7 @@ export class RenderFailure extends Error {}
 
 interface Task {
   readonly job: RenderJob;
+  readonly signal: AbortSignal | undefined;
   resolve(text: string): void;
   reject(error: Error): void;
 }
@@ -28,17 +29,31 @@ export class RenderProcess {
   #child: ChildProcess | undefined;
   #isClosed = false;
 
-  /** @throws RenderFailure; `queue_full` if too many wait; `shutting_down` once it is closed */
-  render(job: RenderJob): Promise<string> {
+  /**
+   * @throws RenderFailure; `queue_full` if too many wait; `shutting_down` once it is closed; `aborted` when the signal says
+   * so, for which the process is ended if need be
+   */
+  render(job: RenderJob, signal?: AbortSignal): Promise<string> {
     if (this.#isClosed) return Promise.reject(closed());
+    if (signal?.aborted) return Promise.reject(aborted());
     if (this.#waiting.length >= MAX_WAITING) {
       const message = `${MAX_WAITING} chat templates wait to be rendered, which is the most that may`;
       return Promise.reject(new DenseMambaError("queue_full", message, { retryAfterMs: job.timeoutMs }));
     }
-    return new Promise((resolve, reject) => {
-      this.#waiting.push({ job, resolve, reject });
+    let leave = () => {};
+    const rendered = new Promise<string>((resolve, reject) => {
+      const task = { job, signal, resolve, reject };
+      this.#waiting.push(task);
+      leave = () => {
+        const at = this.#waiting.indexOf(task);
+        if (at === -1) return;
+        this.#waiting.splice(at, 1);
+        reject(aborted());
+      };
       this.#next();
     });
+    signal?.addEventListener("abort", leave, { once: true });
+    return rendered.finally(() => signal?.removeEventListener("abort", leave));
   }
 
   /** Ends the process. Whoever waits is told so. */
@@ -59,26 +74,32 @@ export class RenderProcess {
     });
   }
 
-  async #run({ job, resolve, reject }: Task): Promise<void> {
+  async #run({ job, signal, resolve, reject }: Task): Promise<void> {
     try {
       this.#child ??= await this.#start();
-      resolve(await this.#ask(this.#child, job));
+      if (signal?.aborted) throw aborted();
+      resolve(await this.#ask(this.#child, job, signal));
     } catch (error) {
       reject(error as Error);
     }
   }
 
-  #ask(child: ChildProcess, job: RenderJob): Promise<string> {
+  #ask(child: ChildProcess, job: RenderJob, signal: AbortSignal | undefined): Promise<string> {
     return new Promise((resolve, reject) => {
       child.ref();
       child.channel?.ref();
-      let isLate = false;
-      const killer = setTimeout(() => {
-        isLate = true;
+      let reason: Error = new RenderFailure("it takes more memory than is allowed");
+      const kill = (because: Error) => {
+        reason = because;
         child.kill("SIGKILL");
-      }, job.timeoutMs + KILL_GRACE_MS);
+      };
+      const onAbort = () => kill(aborted());
+      const isLate = () => kill(new RenderFailure(tookTooLong(job.timeoutMs)));
+      const killer = setTimeout(isLate, job.timeoutMs + KILL_GRACE_MS);
+      signal?.addEventListener("abort", onAbort, { once: true });
       const settle = (take: () => void) => {
         clearTimeout(killer);
+        signal?.removeEventListener("abort", onAbort);
         child.off("message", onMessage).off("exit", onExit);
         child.unref();
         child.channel?.unref();
@@ -86,10 +107,7 @@ export class RenderProcess {
       };
       const onMessage = (reply: RenderReply) =>
         settle(() => ("text" in reply ? resolve(reply.text) : reject(new RenderFailure(reply.error))));
-      const onExit = () => {
-        const reason = isLate ? tookTooLong(job.timeoutMs) : "it takes more memory than is allowed";
-        settle(() => reject(this.#isClosed ? closed() : new RenderFailure(reason)));
-      };
+      const onExit = () => settle(() => reject(this.#isClosed ? closed() : reason));
       child.on("message", onMessage).on("exit", onExit);
       child.send(job, (error) => error && child.kill("SIGKILL"));
     });
@@ -115,6 +133,10 @@ export class RenderProcess {
       child.once("message", () => resolve(child));
     });
   }
+}
+
+function aborted(): DenseMambaError {
+  return new DenseMambaError("aborted", "the request was aborted before its chat template was rendered");
 }
 
 function closed(): DenseMambaError {

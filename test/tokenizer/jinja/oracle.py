@@ -1,4 +1,5 @@
 """Renders templates with jinja2 as transformers sets it up: a line of JSON for each, in and out."""
+import functools
 import json
 import sys
 from contextlib import suppress
@@ -52,7 +53,11 @@ def tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False)
     return json.dumps(x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
-def render(template, variables, now_ms):
+now_ms = 0
+
+
+@functools.lru_cache(maxsize=1)
+def read(template):
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
     )
@@ -61,13 +66,14 @@ def render(template, variables, now_ms):
     environment.globals["strftime_now"] = lambda form: datetime.fromtimestamp(now_ms / 1000).strftime(form)
     environment.globals["dict"] = Dict()
     environment.globals["namespace"] = Namespace
-    return environment.from_string(template).render(**variables)
+    return environment.from_string(template)
 
 
 for line in sys.stdin:
     given = json.loads(line)
     try:
-        text = render(given["template"], given["variables"], given["nowMs"])
+        now_ms = given["nowMs"]
+        text = read(given["template"]).render(**given["variables"])
         answer = json.dumps({"text": text})
     except Exception as error:  # whatever it is, the template is refused
         answer = json.dumps({"error": f"{type(error).__name__}: {error}"})

@@ -69,12 +69,12 @@ export function createGenerator(
     readonly prefixCache?: PrefixCache;
   },
 ): Generator {
-  const { maxPromptTokens, maxOutputTokens, prefixScope } = config;
+  const { maxPromptTokens, maxOutputTokens, maxAnswerTokens, prefixScope } = config;
   return new Generator({
     ...parts,
     prefixScope: prefixScope === "key" ? "owner" : "all",
     manifest: model.manifest,
-    limits: { maxPromptTokens, maxOutputTokens },
+    limits: { maxPromptTokens, maxOutputTokens, maxAnswerTokens },
     keeping: keepingPolicy(config),
     newId,
     nowMs,

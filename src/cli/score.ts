@@ -46,7 +46,7 @@ export async function score(config: Config, options: ScoreOptions, terminal: Ter
     ]);
     for await (const event of sequence!.events) {
       if (event.type !== "prompt") continue;
-      const positions = event.logprobs!.map((scored, index) => toPosition(tokenIds[index]!, scored, index));
+      const positions = [...event.logprobs!].map((scored, index) => toPosition(tokenIds[index]!, scored, index));
       await write(terminal.stdout, `${JSON.stringify({ positions })}\n`);
     }
   } catch (error) {

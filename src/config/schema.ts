@@ -93,6 +93,12 @@ export const configSchema = z.strictObject({
   maxOutputTokens: integer(1, MAX_INT32).default(16_384).meta({
     description: "longest output, and the output of a request that names no length",
   }),
+  maxAnswerTokens: integer(1, MAX_INT32)
+    .default(4 * 2 ** 20)
+    .meta({
+      description: "largest answer: choices times tokens shown times one more than their log-probabilities",
+      shownDefault: "4194304",
+    }),
   maxBodyBytes: byteSize(1024, 2 ** 30)
     .default(4 * 2 ** 20)
     .meta({

@@ -8,17 +8,11 @@ import type { RunOutput } from "../runtime/runner.ts";
 import { scoreToken } from "../sampling/logprobs.ts";
 import { checkFinite } from "../sampling/rows.ts";
 import { graphTemperature, Sampler, type SamplingScratch } from "../sampling/sampler.ts";
+import { ScoreTable } from "../sampling/score-table.ts";
 import { countPast, countTokens, idsIn } from "../session/past.ts";
 import { EventQueue } from "./event-queue.ts";
 import type { Schedulable } from "./scheduler.ts";
-import type {
-  ResumePoint,
-  ScoredToken,
-  Sequence,
-  SequenceEvent,
-  SequenceRequest,
-  SequenceTimings,
-} from "./sequence.ts";
+import type { ResumePoint, Sequence, SequenceEvent, SequenceRequest, SequenceTimings } from "./sequence.ts";
 
 export type Ending =
   | { readonly reason: "stop"; readonly stopTokenId?: number }
@@ -62,7 +56,8 @@ export class LiveSequence implements Sequence, Schedulable {
   /** How many tokens the state has read, from the sequence's very beginning. */
   #position: number;
   #firstTokenAtMs: number | undefined;
-  readonly #promptLogprobs: (ScoredToken | null)[] = [];
+  /** As many as were asked for of each prompt token that has been read. */
+  readonly #promptScores: ScoreTable | undefined;
   /** Where the state is to be handed out, the next one first; none is behind `#position`. */
   readonly #checkpoints: number[];
   /** Events behind a prompt event that waits for its captured state. */
@@ -85,6 +80,11 @@ export class LiveSequence implements Sequence, Schedulable {
     const { positions = [] } = request.checkpoints ?? {};
     const end = this.#position + this.#feed.length;
     this.#checkpoints = positions.filter((position) => position > this.#position && position <= end);
+    if (request.numPromptLogprobs !== undefined) {
+      this.#promptScores = new ScoreTable(request.numPromptLogprobs);
+      // With nothing read before it in this request, the first token has no logits to be scored by.
+      if (this.#promptStart === 0) this.#promptScores.push(null);
+    }
     this.#sampler = new Sampler({
       params: sampling,
       context: [pastIds(resume), resume?.tokenIds ?? [], promptIds],
@@ -291,7 +291,7 @@ export class LiveSequence implements Sequence, Schedulable {
     const place = index - this.#promptStart;
     this.#failing(() => {
       checkFinite(output, row, ` for token ${place} of the prompt`);
-      this.#promptLogprobs[place] = scoreToken(output, row, this.#feed[index]!, this.request.numPromptLogprobs!);
+      this.#promptScores!.push(scoreToken(output, row, this.#feed[index]!, this.request.numPromptLogprobs!));
     });
   }
 
@@ -308,10 +308,7 @@ export class LiveSequence implements Sequence, Schedulable {
   }
 
   #promptEvent(): SequenceEvent & { readonly type: "prompt" } {
-    if (this.request.numPromptLogprobs === undefined) return { type: "prompt" };
-    // With nothing read before it in this request, the first token has no logits to be scored by.
-    if (this.#promptStart === 0) this.#promptLogprobs[0] = null;
-    return { type: "prompt", logprobs: this.#promptLogprobs };
+    return this.#promptScores === undefined ? { type: "prompt" } : { type: "prompt", logprobs: this.#promptScores };
   }
 
   #resumePoint(state: Uint8Array): ResumePoint {

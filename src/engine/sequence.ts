@@ -3,6 +3,7 @@
  * refused at once; admitted, it ends exactly once.
  */
 import type { SamplingParams } from "../sampling/params.ts";
+import type { ScoreTable } from "../sampling/score-table.ts";
 import type { Past, SamplerState } from "../session/store.ts";
 
 export interface SequenceRequest {
@@ -71,8 +72,8 @@ export interface ScoredToken extends TokenLogprob {
 }
 
 export type SequenceEvent =
-  /** The prompt has been read. Comes once, before the first token. `logprobs[0]` is null at position 0. */
-  | { readonly type: "prompt"; readonly logprobs?: readonly (ScoredToken | null)[]; readonly captured?: ResumePoint }
+  /** The prompt has been read. Comes once, before the first token. Position 0 has no score. */
+  | { readonly type: "prompt"; readonly logprobs?: ScoreTable; readonly captured?: ResumePoint }
   /** Every sampled token, a stop token too: it is then the last one, and `finished` with its `stopTokenId` follows. */
   | { readonly type: "token"; readonly tokenId: number; readonly scored?: ScoredToken }
   | {

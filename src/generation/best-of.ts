@@ -1,13 +1,12 @@
 /** best_of: of each prompt's samples only the likeliest are shown, so nothing can be shown before all have ended. */
 import type { Choice } from "./choice.ts";
-import type { GenerationEvent, TokenDetail } from "./events.ts";
+import type { GenerationEvent, PromptEvent } from "./events.ts";
+import { GatheredChoice } from "./gathered-choice.ts";
+import type { TokenNames } from "./token-details.ts";
 
 interface Sample {
-  prompt?: Extract<GenerationEvent, { type: "prompt" }>;
-  text: string;
-  readonly tokenIds: number[];
-  readonly logprobs: TokenDetail[];
-  readonly textOffsets: number[];
+  prompt?: PromptEvent;
+  readonly answer: GatheredChoice;
   finished?: Extract<GenerationEvent, { type: "finished" }>;
 }
 
@@ -18,9 +17,10 @@ interface Sample {
 export async function* selectBest(
   events: AsyncIterable<GenerationEvent>,
   choices: readonly Choice[],
+  names: TokenNames,
   { numChoices, bestOf }: { readonly numChoices: number; readonly bestOf: number },
 ): AsyncGenerator<GenerationEvent> {
-  const samples = choices.map((): Sample => ({ text: "", tokenIds: [], logprobs: [], textOffsets: [] }));
+  const samples = choices.map((): Sample => ({ answer: new GatheredChoice(names) }));
   for await (const event of events) collect(samples, event);
 
   for (let first = 0; first < choices.length; first += bestOf) {
@@ -37,16 +37,12 @@ function collect(samples: readonly Sample[], event: GenerationEvent): void {
   const sample = samples[event.index]!;
   if (event.type === "prompt") sample.prompt = event;
   else if (event.type === "finished") sample.finished = event;
-  else {
-    sample.text += event.text;
-    sample.tokenIds.push(...event.tokenIds);
-    sample.logprobs.push(...(event.logprobs ?? []));
-    sample.textOffsets.push(...(event.textOffsets ?? []));
-  }
+  else sample.answer.push(event);
 }
 
 function* replay(sample: Sample, index: number): Generator<GenerationEvent> {
-  const { prompt, text, tokenIds, logprobs, textOffsets, finished } = sample;
+  const { prompt, answer, finished } = sample;
+  const { text, tokenIds, logprobs, textOffsets } = answer;
   if (prompt) yield { ...prompt, index };
   if (text !== "" || tokenIds.length > 0) {
     yield { type: "delta", index, text, tokenIds, ...(logprobs.length > 0 && { logprobs, textOffsets }) };

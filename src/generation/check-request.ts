@@ -11,6 +11,8 @@ export interface GenerationLimits {
   readonly maxPromptTokens: number;
   /** Tokens that one choice may have; what `maxTokens` undefined means. */
   readonly maxOutputTokens: number;
+  /** Of one answer: tokens shown in all choices, each counted with the log-probabilities beside its own. Default: no bound. */
+  readonly maxAnswerTokens?: number;
 }
 
 /**
@@ -38,6 +40,35 @@ export function checkRequest(request: GenerationRequest, limits: GenerationLimit
     );
   }
   return maxTokens;
+}
+
+/**
+ * What an answer may come to, before any of it is made: choices, tokens and log-probabilities multiply.
+ * @throws `invalid_value`, with all factors
+ */
+export function checkAnswerSize(
+  request: GenerationRequest,
+  prompts: readonly { readonly echoIds: readonly number[] }[],
+  maxTokens: number,
+  { maxAnswerTokens = Number.POSITIVE_INFINITY }: GenerationLimits,
+): void {
+  const { bestOf, echo, numLogprobs = 0 } = request;
+  const numPromptLogprobs = request.numPromptLogprobs ?? (echo ? numLogprobs : undefined);
+  const isPromptShown = echo || numPromptLogprobs !== undefined;
+  const promptTokens = isPromptShown ? prompts.reduce((sum, { echoIds }) => sum + echoIds.length, 0) : 0;
+  const asked =
+    bestOf * (promptTokens * (1 + (numPromptLogprobs ?? 0)) + prompts.length * maxTokens * (1 + numLogprobs));
+  if (asked <= maxAnswerTokens) return;
+  const shown = isPromptShown
+    ? `${promptTokens} prompt tokens x (1 + ${numPromptLogprobs ?? 0} log-probabilities) + `
+    : "";
+  const ahead = prompts.length > 1 ? `${prompts.length} prompts x ` : "";
+  throw new DenseMambaError(
+    "invalid_value",
+    `the answer may hold at most ${maxAnswerTokens} tokens and log-probabilities, given ${asked}: ` +
+      `${bestOf} x (${shown}${ahead}${maxTokens} tokens x (1 + ${numLogprobs} log-probabilities)); lower one of them`,
+    { param: bestOf > 1 ? "n" : numLogprobs > 0 ? "logprobs" : "max_tokens" },
+  );
 }
 
 function checkInteger(param: string, what: string, value: number, min: number, max = Number.MAX_SAFE_INTEGER): void {

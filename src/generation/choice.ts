@@ -3,13 +3,17 @@
  * sequence, counts. Called once per token, so it does little and allocates little.
  */
 import { strict as assert } from "node:assert";
-import type { ResumePoint, ScoredToken, Sequence, SequenceEvent, TokenLogprob } from "../engine/sequence.ts";
+import type { ResumePoint, ScoredToken, Sequence, SequenceEvent } from "../engine/sequence.ts";
+import type { ScoreTable } from "../sampling/score-table.ts";
 import { countPast } from "../session/past.ts";
-import { CONTEXT_TOKENS, type TextStream, type Tokenizer } from "../tokenizer/tokenizer.ts";
-import type { GenerationEvent, TextLogprob, TokenDetail } from "./events.ts";
+import type { TextStream, Tokenizer } from "../tokenizer/tokenizer.ts";
+import type { GenerationEvent, TokenDetail } from "./events.ts";
+import { GrowingText } from "./gathered-choice.ts";
 import type { PreparedPrompt } from "./prompts.ts";
+import type { ShownPrompt } from "./shown-prompt.ts";
 import { StopStringMatcher, type StopStrings } from "./stop-strings.ts";
-import { countCharacters, offsetsInWritten, TextOffsets } from "./text-offsets.ts";
+import { TextOffsets } from "./text-offsets.ts";
+import { named, TokenDetails } from "./token-details.ts";
 
 /** The same for all choices of a request, but for `stopStrings`, which a prompt's template may add to. */
 export interface ChoiceOptions {
@@ -21,7 +25,8 @@ export interface ChoiceOptions {
   readonly minTokens: number;
   readonly includeStopString: boolean;
   readonly skipSpecialTokens: boolean;
-  readonly showPrompt: boolean;
+  /** In front of the answer, if it is to be shown. */
+  readonly shownPrompt: ShownPrompt | undefined;
   readonly showLogprobs: boolean;
 }
 
@@ -31,8 +36,6 @@ export class Choice {
   readonly #sequence: Sequence;
   readonly #options: ChoiceOptions;
   readonly #stream: TextStream;
-  readonly #promptText: string;
-  readonly #promptOffsets: readonly number[] | undefined;
   readonly #offsets = new TextOffsets();
   readonly #matcher: StopStringMatcher | undefined;
   #stoppedBy: string | number | undefined;
@@ -41,7 +44,7 @@ export class Choice {
   #toldStopToken: number | undefined;
   #numTokens = 0;
   #sumLogprobs = 0;
-  #text = "";
+  readonly #text = new GrowingText();
   /** How long the text is behind each token, where a stop string may cut it and it is to be gone on from. */
   readonly #textEnds: number[] = [];
   /** In front of the answer. */
@@ -55,26 +58,7 @@ export class Choice {
     this.#sequence = sequence;
     this.#options = options;
     const { tokenizer, stopStrings, skipSpecialTokens, includeStopString } = options;
-    if (options.showPrompt && prompt.echoText === undefined) {
-      // The answer goes on in the same stream: a character that the prompt leaves open is shown once, whole.
-      this.#stream = tokenizer.stream({ skipSpecialTokens, contextIds: contextOf(prompt) });
-      const offsets = new TextOffsets();
-      const promptOffsets: number[] = [];
-      let text = "";
-      for (const id of prompt.echoIds) {
-        promptOffsets.push(offsets.next);
-        const piece = this.#stream.push(id);
-        offsets.add(piece, this.#stream);
-        text += piece;
-      }
-      this.#promptText = text;
-      // A character that is left open is shown in the answer.
-      const length = countCharacters(text);
-      this.#promptOffsets = promptOffsets.map((offset) => Math.min(offset, length));
-    } else {
-      this.#stream = tokenizer.stream({ skipSpecialTokens, contextIds: prompt.contextIds });
-      this.#promptText = prompt.echoText ?? "";
-    }
+    this.#stream = tokenizer.stream({ skipSpecialTokens, contextIds: prompt.contextIds });
     this.#matcher = stopStrings.isEmpty ? undefined : new StopStringMatcher(stopStrings, { includeStopString });
   }
 
@@ -104,7 +88,7 @@ export class Choice {
 
   /** All of the answer so far. */
   get text(): string {
-    return this.#text;
+    return String(this.#text);
   }
 
   /** Appends what the event means to `out`. */
@@ -112,7 +96,7 @@ export class Choice {
     switch (event.type) {
       case "prompt":
         this.#promptPoint = event.captured;
-        if (this.#options.showPrompt) out.push(this.#promptEvent(event.logprobs));
+        if (this.#options.shownPrompt) out.push(this.#promptEvent(this.#options.shownPrompt, event.logprobs));
         return;
       case "token":
         // The engine may be a step ahead of `stop()`.
@@ -161,33 +145,28 @@ export class Choice {
 
   /** How many tokens say nothing but what was told, and what they leave unsaid: the beginning of a token that was cut. */
   #whole(): { readonly numTokens: number; readonly rest: string } {
-    const length = this.#text.length;
+    const { text } = this;
+    const { length } = text;
     const numUpTo = (end: number) => (end === 0 ? 0 : this.#textEnds.findIndex((at) => at >= end) + 1);
     const numTokens = numUpTo(length);
     // Longer than all tokens' text: what was left of a character that never became whole.
     if (numTokens === 0 && length > 0) return { numTokens: this.#textEnds.length, rest: "" };
     if (length === 0 || this.#textEnds[numTokens - 1] === length) return { numTokens, rest: "" };
     const end = numTokens < 2 ? 0 : this.#textEnds[numTokens - 2]!;
-    return { numTokens: numUpTo(end), rest: this.#text.slice(end) };
+    return { numTokens: numUpTo(end), rest: text.slice(end) };
   }
 
-  #promptEvent(scores: readonly (ScoredToken | null)[] | undefined): GenerationEvent {
+  #promptEvent({ text, textOffsets }: ShownPrompt, scores: ScoreTable | undefined): GenerationEvent {
     const { echoIds } = this.prompt;
     // With nothing new on a kept conversation the engine reads, and scores, a token of the past.
-    const logprobs = scores?.slice(scores.length - echoIds.length).map((scored) => scored && this.#detail(scored));
+    const logprobs = scores && new TokenDetails(scores, this.#options.tokenizer, scores.length - echoIds.length);
     return {
       type: "prompt",
       index: this.index,
-      text: this.#promptText,
+      text,
       tokenIds: echoIds,
-      ...(logprobs && { logprobs, textOffsets: this.#promptOffsets ?? this.#offsetsInWritten() }),
+      ...(logprobs && { logprobs, textOffsets }),
     };
-  }
-
-  #offsetsInWritten(): number[] {
-    const { tokenizer } = this.#options;
-    const stream = tokenizer.stream({ skipSpecialTokens: true, contextIds: contextOf(this.prompt) });
-    return offsetsInWritten(this.#promptText, this.prompt.echoIds, { tokenizer, stream });
   }
 
   #delta(tokenId: number, scored: ScoredToken | undefined): GenerationEvent {
@@ -203,7 +182,7 @@ export class Choice {
       if (showLogprobs) this.#offsets.add(said, this.#stream);
       text = this.#read(said);
     }
-    this.#text += text;
+    this.#text.push(text);
     const delta = { type: "delta", index: this.index, text, tokenIds: [tokenId] } as const;
     return showLogprobs && scored ? { ...delta, logprobs: [this.#detail(scored)], textOffsets: [offset] } : delta;
   }
@@ -225,7 +204,7 @@ export class Choice {
       // What was held back may still complete a stop string; what the matcher holds then cannot.
       let rest = this.#read(this.#stream.flush());
       if (!this.#isStopped) rest += this.#matcher?.flush() ?? "";
-      this.#text += rest;
+      this.#text.push(rest);
       if (rest !== "") out.push({ type: "delta", index: this.index, text: rest, tokenIds: [] });
     }
     const reason = this.#isStopped ? "stop" : event.reason;
@@ -243,17 +222,7 @@ export class Choice {
   }
 
   #detail(scored: ScoredToken): TokenDetail {
-    return { ...this.#named(scored), top: scored.top.map((other) => this.#named(other)) };
-  }
-
-  #named({ tokenId, logprob }: TokenLogprob): TextLogprob {
     const { tokenizer } = this.#options;
-    return { tokenId, text: tokenizer.tokenText(tokenId), bytes: tokenizer.tokenBytes(tokenId), logprob };
+    return { ...named(scored, tokenizer), top: scored.top.map((other) => named(other, tokenizer)) };
   }
-}
-
-/** What stands before the tokens that `echo` shows. */
-function contextOf({ tokenIds, echoIds }: PreparedPrompt): readonly number[] {
-  const end = tokenIds.length - echoIds.length;
-  return tokenIds.slice(Math.max(0, end - CONTEXT_TOKENS), end);
 }

@@ -82,6 +82,15 @@ export interface TokenDetail extends TextLogprob {
   readonly top: readonly TextLogprob[];
 }
 
+/** One detail per token: a list, or one that makes its items when they are looked at. */
+export interface DetailList<T extends TokenDetail | null> extends Iterable<T> {
+  readonly length: number;
+  slice(start: number, end?: number): DetailList<T>;
+}
+
+export type PromptEvent = Extract<GenerationEvent, { type: "prompt" }>;
+export type DeltaEvent = Extract<GenerationEvent, { type: "delta" }>;
+
 export type GenerationEvent =
   /** First, once: everything was admitted. After this event failures are mid-stream. Ids are joined when they are asked for. */
   | {
@@ -95,7 +104,7 @@ export type GenerationEvent =
       readonly text: string;
       readonly tokenIds: readonly number[];
       /** One per prompt token, null for a token with nothing before it. */
-      readonly logprobs?: readonly (TokenDetail | null)[];
+      readonly logprobs?: DetailList<TokenDetail | null>;
       /** With `logprobs`, one per prompt token: characters (code points) of `text` that begin before it. */
       readonly textOffsets?: readonly number[];
     }
@@ -106,7 +115,7 @@ export type GenerationEvent =
       readonly text: string;
       readonly tokenIds: readonly number[];
       /** One per token id. */
-      readonly logprobs?: readonly TokenDetail[];
+      readonly logprobs?: DetailList<TokenDetail>;
       /** With `logprobs`, one per token id: characters of the answer that begin before it. */
       readonly textOffsets?: readonly number[];
     }

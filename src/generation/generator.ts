@@ -12,7 +12,7 @@ import { ChatRenderer } from "../tokenizer/chat-template.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { admit, type SequenceEngine } from "./admission.ts";
 import { selectBest } from "./best-of.ts";
-import { checkRequest, type GenerationLimits } from "./check-request.ts";
+import { checkAnswerSize, checkRequest, type GenerationLimits } from "./check-request.ts";
 import { Choice, type ChoiceOptions } from "./choice.ts";
 import { Conversations, type KeepingPolicy, type Lease } from "./conversations.ts";
 import type { GenerationEvent, GenerationRequest, GenerationUsage } from "./events.ts";
@@ -22,6 +22,7 @@ import { PrefixReuse, type PrefixStates } from "./prefix-reuse.ts";
 import { type PreparedPrompt, preparePrompt } from "./prompts.ts";
 import { PromptsInFlight } from "./prompts-in-flight.ts";
 import { keepsEnd, RunningRequest } from "./running-request.ts";
+import { showPrompt } from "./shown-prompt.ts";
 import { StopStrings } from "./stop-strings.ts";
 
 export interface GeneratorDeps {
@@ -117,6 +118,7 @@ export class Generator {
       reuse = this.#reuse(request);
       const prompts = await this.#prepare(request, { lease, reuse, signal });
       throwIfAborted(signal);
+      checkAnswerSize(request, prompts, maxTokens, this.#limits);
 
       const choices = await this.#admit(request, prompts, { maxTokens, stopStrings, reuse, signal });
       running = new RunningRequest({ context: this.#keepingContext, request, choices, lease, reuse });
@@ -125,7 +127,7 @@ export class Generator {
 
       const merged = mergeChoices(choices);
       const isSelected = request.bestOf > request.numChoices;
-      for await (let event of isSelected ? selectBest(merged, choices, request) : merged) {
+      for await (let event of isSelected ? selectBest(merged, choices, this.tokenizer, request) : merged) {
         if (event.type === "finished" && !isSelected) {
           const isAborted = event.reason === "aborted";
           const { isKept } = await running.settle(choices[event.index]!, { isAborted });
@@ -223,10 +225,13 @@ export class Generator {
   ): Promise<Choice[]> {
     const { sampling, minTokens, bestOf, echo, numLogprobs } = request;
     const numPromptLogprobs = request.numPromptLogprobs ?? (echo ? numLogprobs : undefined);
-    const showPrompt = echo || numPromptLogprobs !== undefined;
+    const showsPrompt = echo || numPromptLogprobs !== undefined;
     // The samples are ranked by their log-probabilities, whether or not anyone wants to see them.
     const numScored = numLogprobs ?? (bestOf > request.numChoices ? 0 : undefined);
     const stopTokenIds = this.#stopTokenIds(request);
+    const shownPrompts = showsPrompt
+      ? await Promise.all(prompts.map((prompt) => showPrompt(this.tokenizer, prompt, request)))
+      : [];
     const sequences = await admit(this.#engine, prompts, bestOf, {
       sampling,
       vocabSize: this.tokenizer.vocabSize,
@@ -240,22 +245,22 @@ export class Generator {
       capturesPrompt: request.keepAs !== undefined && request.stopStrings.length > 0,
       signal: derived.signal,
     });
-    const options: Omit<ChoiceOptions, "stopStrings"> = {
+    const options: Omit<ChoiceOptions, "stopStrings" | "shownPrompt"> = {
       tokenizer: this.tokenizer,
       stopTokenIds,
       minTokens,
       includeStopString: request.includeStopString,
       skipSpecialTokens: request.skipSpecialTokens,
-      showPrompt,
       showLogprobs: numLogprobs !== undefined,
     };
     return sequences.map((sequence, index) => {
-      const prompt = prompts[Math.floor(index / bestOf)]!;
+      const promptIndex = Math.floor(index / bestOf);
+      const prompt = prompts[promptIndex]!;
       const stopStrings =
         prompt.stopStrings.length === 0
           ? derived.stopStrings
           : new StopStrings([...request.stopStrings, ...prompt.stopStrings]);
-      return new Choice(index, prompt, sequence, { ...options, stopStrings });
+      return new Choice(index, prompt, sequence, { ...options, stopStrings, shownPrompt: shownPrompts[promptIndex] });
     });
   }
 

@@ -23,24 +23,23 @@ export class TextOffsets {
  * the tokenizer put them.
  * @param stream of text without special tokens
  */
-export function offsetsInWritten(
+export function* offsetsInWritten(
   text: string,
   ids: readonly number[],
   { tokenizer, stream }: { readonly tokenizer: Tokenizer; readonly stream: TextStream },
-): number[] {
+): Generator<number> {
   const offsets = new TextOffsets();
   const length = countCharacters(text);
   let at = 0;
-  return ids.map((id) => {
-    const offset = Math.min(offsets.next, length);
+  for (const id of ids) {
+    yield Math.min(offsets.next, length);
     const special = tokenizer.specialIds.has(id) ? tokenizer.tokenText(id) : undefined;
     let shown = "";
     if (special === undefined) shown = stream.push(id);
     else if (text.startsWith(special, at)) shown = special;
     at += shown.length;
     offsets.add(shown, stream);
-    return offset;
-  });
+  }
 }
 
 export function countCharacters(text: string): number {

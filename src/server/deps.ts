@@ -46,7 +46,7 @@ export interface TextGenerator {
 /** What of the tokenizer the endpoints need. */
 export type TextTokenizer = Pick<
   Tokenizer,
-  "vocabSize" | "chatTemplate" | "specialTokens" | "encode" | "stream" | "idToToken" | "tokenText"
+  "vocabSize" | "chatTemplate" | "specialTokens" | "encode" | "stream" | "idToToken" | "tokenText" | "tokenBytes"
 >;
 
 /** Every method takes the owner first: for anyone else what it names does not exist. */

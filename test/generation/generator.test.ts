@@ -4,6 +4,7 @@ import { deriveSeed } from "../../src/generation/admission.ts";
 import type { GenerationEvent, GenerationRequest } from "../../src/generation/events.ts";
 import type { CompletionTask } from "../../src/server/openai/completions.ts";
 import { fold as foldAnswer } from "../../src/server/openai/fold.ts";
+import { jsonPieces } from "../../src/server/openai/json-pieces.ts";
 import { completionAnswer } from "../../src/server/openai/render-completions.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { startEngine } from "../helpers/engine-harness.ts";
@@ -52,6 +53,54 @@ test("a text prompt becomes tokens with BOS, and tokens become text", async () =
     stateBytes: 24,
   });
   expect(events.filter((event) => event.type === "delta")).toHaveLength(numTokens);
+});
+
+describe("an answer that would be too large", () => {
+  const ask = async (given: Partial<GenerationRequest>, maxAnswerTokens = 1000) => {
+    const engine = await answering(" world", EOS);
+    const generator = makeGenerator(engine, tokenizer, { limits: { maxAnswerTokens } });
+    const outcome = await fold(generator.generate(request({ prompts: [tokens(...Array(20).fill(5))], ...given }))).then(
+      () => "admitted",
+      (error: DenseMambaError) => error,
+    );
+    if (outcome !== "admitted") expect(engine.requests).toEqual([]);
+    return outcome;
+  };
+  const echoed = { echo: true, maxTokens: 5 };
+
+  test.each<[name: string, given: Partial<GenerationRequest>, message: string, param: string]>([
+    [
+      "by choices, a prompt and log-probabilities",
+      { ...echoed, numChoices: 2, bestOf: 2, numLogprobs: 20 },
+      "at most 1000 tokens and log-probabilities, given 1050: 2 x (20 prompt tokens x (1 + 20 log-probabilities) + 5 tokens x (1 + 20 log-probabilities))",
+      "n",
+    ],
+    ["by samples that are not shown", { numChoices: 1, bestOf: 20, maxTokens: 51 }, "given 1020: 20 x (51 tokens", "n"],
+    ["by prompts", { prompts: Array(21).fill(tokens(5)), maxTokens: 48 }, "21 prompts x 48 tokens", "max_tokens"],
+    ["by log-probabilities", { maxTokens: 50, numLogprobs: 20 }, "given 1050", "logprobs"],
+    [
+      "by those of a prompt that is not echoed",
+      { numPromptLogprobs: 49, maxTokens: 1 },
+      "given 1001: 1 x (20 prompt tokens x (1 + 49 log-probabilities) + 1 tokens",
+      "max_tokens",
+    ],
+    [
+      "by the length that is the server's own",
+      { maxTokens: undefined, numLogprobs: 20 },
+      "100 tokens x (1 + 20",
+      "logprobs",
+    ],
+  ])("%s is refused before any of it is made", async (_name, given, message, param) => {
+    const error = await ask(given);
+    expect(error).toMatchObject({ code: "invalid_value", param });
+    expect(String(error)).toContain(message);
+  });
+
+  test("is refused no sooner than that", async () => {
+    expect(await ask({ ...echoed, numLogprobs: 20 }, 525)).toBe("admitted");
+    expect(await ask({ maxTokens: 100, numLogprobs: 9 })).toBe("admitted");
+    expect(await ask({ prompts: Array(10).fill(tokens(...Array(100).fill(5))), maxTokens: 100 })).toBe("admitted");
+  });
 });
 
 test("ids that no text belongs to are not for sampling", async () => {
@@ -179,12 +228,10 @@ describe("echo and log-probabilities", () => {
       ),
     );
     expect(engine.requests[0]).toMatchObject({ numLogprobs: 1, numPromptLogprobs: 1 });
-    expect(choices[0]!.prompt!.logprobs).toEqual([
-      null,
-      expect.objectContaining({ tokenId: prompt[1], text: " the", logprob: -0.5 }),
-    ]);
+    const logprobs = [...choices[0]!.prompt!.logprobs!];
+    expect(logprobs).toEqual([null, expect.objectContaining({ tokenId: prompt[1], text: " the", logprob: -0.5 })]);
     expect(choices[0]!.logprobs).toEqual([-1, -1]);
-    expect(Buffer.from(choices[0]!.prompt!.logprobs![1]!.bytes).toString()).toBe(" the");
+    expect(Buffer.from(logprobs[1]!.bytes).toString()).toBe(" the");
   });
 });
 
@@ -249,11 +296,11 @@ describe("a token's place in the text", () => {
     const generation = makeGenerator(await answering(" the the the"), tokenizer).generate(
       request({ prompts: [text("a")], maxTokens: 3, numLogprobs: 0, stopStrings: ["e the the"] }),
     );
-    const folded = await foldAnswer(generation);
+    const folded = await foldAnswer(generation, tokenizer);
     const task = { echo: false, request: { numLogprobs: 0, numChoices: 1 } } as CompletionTask;
     const head = { id: "cmpl-1", createdS: 0, model: "m", fingerprint: "f" };
-    const [choice] = completionAnswer(head, task, folded, () => "").choices;
-    expect(choice).toMatchObject({ text: " th", logprobs: { text_offset: [0, 3, 3] } });
+    const answer = JSON.parse([...jsonPieces(completionAnswer(head, task, folded, () => ""))].join(""));
+    expect(answer.choices[0]).toMatchObject({ text: " th", logprobs: { text_offset: [0, 3, 3] } });
   });
 
   test("is kept by the best of several", async () => {

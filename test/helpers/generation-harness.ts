@@ -112,7 +112,7 @@ export async function fold(stream: AsyncIterable<GenerationEvent>): Promise<Outc
     else {
       choice.text += event.text;
       choice.tokenIds.push(...event.tokenIds);
-      choice.logprobs.push(...(event.logprobs ?? []).map(({ logprob }) => logprob));
+      choice.logprobs.push(...[...(event.logprobs ?? [])].map(({ logprob }) => logprob));
     }
   }
   const [first, last] = [events[0], events.at(-1)];

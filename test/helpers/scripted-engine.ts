@@ -5,6 +5,7 @@
 import { setImmediate as tick } from "node:timers/promises";
 import type { ScoredToken, Sequence, SequenceEvent, SequenceRequest } from "../../src/engine/sequence.ts";
 import type { SequenceEngine } from "../../src/generation/admission.ts";
+import { ScoreTable } from "../../src/sampling/score-table.ts";
 import { countPast } from "../../src/session/past.ts";
 
 export interface Script {
@@ -86,7 +87,7 @@ export class ScriptedEngine implements SequenceEngine {
       type: "prompt",
       ...(request.capture?.prompt && { captured: captured(before, before.length) }),
       ...(request.numPromptLogprobs !== undefined && {
-        logprobs: request.promptIds.map((id, i) => (i === 0 && !request.resume ? null : score(id, -0.5))),
+        logprobs: tableOf(request.promptIds.map((id, i) => (i === 0 && !request.resume ? null : score(id, -0.5)))),
       }),
     };
     const sampled: number[] = [];
@@ -107,4 +108,10 @@ export class ScriptedEngine implements SequenceEngine {
     }
     yield finish("length", sampled);
   }
+}
+
+function tableOf(scores: readonly (ScoredToken | null)[]): ScoreTable {
+  const table = new ScoreTable(Math.max(0, ...scores.map((scored) => scored?.top.length ?? 0)));
+  for (const scored of scores) table.push(scored);
+  return table;
 }

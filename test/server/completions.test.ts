@@ -85,6 +85,19 @@ describe("a completion", () => {
     expect(server.generator.requests[0]).not.toHaveProperty("resumeFrom");
   });
 
+  it("streams a long prompt's log-probabilities in many chunks, and the same as without a stream", async () => {
+    const body = { prompt: Array(1000).fill(65), echo: true, logprobs: 3, max_tokens: 1 };
+    const [answer] = (await complete(body)).choices;
+    const chunks = (await stream(body)).filter((chunk) => chunk !== "[DONE]");
+    const parts = chunks.map(({ choices }) => choices[0]!);
+    expect(parts.length).toBeGreaterThan(4);
+    for (const { logprobs } of parts) expect(logprobs!.tokens.length).toBeLessThanOrEqual(256);
+    expect(parts.map(({ text }) => text).join("")).toBe(answer!.text);
+    for (const key of ["tokens", "token_logprobs", "top_logprobs", "text_offset"] as const) {
+      expect(parts.flatMap(({ logprobs }) => logprobs![key] as unknown[])).toEqual(answer!.logprobs![key]);
+    }
+  });
+
   it("takes every sampling field, and null as not given", async () => {
     await complete({
       temperature: 0.5,

@@ -24,7 +24,7 @@ export async function firstWrong(
   const request = { ...streamRequest(tokenIds, 0), numPromptLogprobs: NUM_CANDIDATES };
   let scores: readonly (ScoredToken | null)[] = [];
   for await (const event of engine.submit([request])[0]!.events) {
-    if (event.type === "prompt") scores = event.logprobs ?? [];
+    if (event.type === "prompt") scores = [...(event.logprobs ?? [])];
   }
   for (const { start, end } of answers) {
     for (let at = start; at < end; at++) {

@@ -2,16 +2,9 @@
  * Streams the choices of completions and chat: one chunk per delta. A delta is held until the tick ends, so that the chunk
  * which ends a choice also carries its last text; empty deltas are left out unless they have something to tell.
  */
-import type { GenerationEvent, GenerationUsage } from "../../generation/events.ts";
+import type { DeltaEvent, GenerationEvent, GenerationUsage, PromptEvent } from "../../generation/events.ts";
 import { toHttpError } from "./error.ts";
-import {
-  type AcceptedEvent,
-  type DeltaEvent,
-  type Emit,
-  finishReason,
-  type PromptEvent,
-  type StreamRenderer,
-} from "./renderer.ts";
+import { type AcceptedEvent, type Emit, finishReason, type StreamRenderer } from "./renderer.ts";
 
 export interface ChoiceEnd {
   readonly reason: "stop" | "length";

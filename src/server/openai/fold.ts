@@ -1,13 +1,21 @@
 /** Gathers the events of one request, choice by choice: a non-streaming answer is rendered from what is here at the end. */
-import type { GenerationEvent, GenerationUsage, TokenDetail } from "../../generation/events.ts";
-import { type AcceptedEvent, type DeltaEvent, finishReason, type PromptEvent } from "./renderer.ts";
+import type {
+  DetailList,
+  GenerationEvent,
+  GenerationUsage,
+  PromptEvent,
+  TokenDetail,
+} from "../../generation/events.ts";
+import { GatheredChoice } from "../../generation/gathered-choice.ts";
+import type { TokenNames } from "../../generation/token-details.ts";
+import { type AcceptedEvent, finishReason } from "./renderer.ts";
 
 export interface FoldedChoice {
   readonly index: number;
   readonly prompt: PromptEvent | undefined;
   readonly text: string;
   readonly tokenIds: readonly number[];
-  readonly logprobs: readonly TokenDetail[];
+  readonly logprobs: DetailList<TokenDetail>;
   readonly textOffsets: readonly number[];
   readonly reason: "stop" | "length";
   readonly stoppedBy: string | number | undefined;
@@ -21,11 +29,16 @@ export interface Folded {
 }
 
 /** @throws whatever the generation throws, and `aborted` when it was cut off */
-export async function fold(events: AsyncIterable<GenerationEvent>): Promise<Folded> {
+export async function fold(events: AsyncIterable<GenerationEvent>, names: TokenNames): Promise<Folded> {
   let prompts: AcceptedEvent["prompts"] = [];
   let usage: GenerationUsage | undefined;
   const promptEvents = new Map<number, PromptEvent>();
-  const deltas = new Map<number, DeltaEvent[]>();
+  const answers = new Map<number, GatheredChoice>();
+  const answerOf = (index: number) => {
+    const answer = answers.get(index) ?? new GatheredChoice(names);
+    answers.set(index, answer);
+    return answer;
+  };
   const choices: FoldedChoice[] = [];
   for await (const event of events) {
     switch (event.type) {
@@ -35,21 +48,18 @@ export async function fold(events: AsyncIterable<GenerationEvent>): Promise<Fold
       case "prompt":
         promptEvents.set(event.index, event);
         break;
-      case "delta": {
-        const known = deltas.get(event.index);
-        if (known) known.push(event);
-        else deltas.set(event.index, [event]);
+      case "delta":
+        answerOf(event.index).push(event);
         break;
-      }
       case "finished": {
-        const parts = deltas.get(event.index) ?? [];
+        const { text, tokenIds, logprobs, textOffsets } = answerOf(event.index);
         choices.push({
           index: event.index,
           prompt: promptEvents.get(event.index),
-          text: parts.map((part) => part.text).join(""),
-          tokenIds: parts.flatMap((part) => part.tokenIds),
-          logprobs: parts.flatMap((part) => part.logprobs ?? []),
-          textOffsets: parts.flatMap((part) => part.textOffsets ?? []),
+          text,
+          tokenIds,
+          logprobs,
+          textOffsets,
           reason: finishReason(event),
           stoppedBy: event.stoppedBy,
         });

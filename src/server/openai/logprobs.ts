@@ -2,7 +2,8 @@
  * Log-probabilities in the shapes of completions, of chat, and of vLLM's `prompt_logprobs`. The sampled token's number is
  * the same one, bit for bit, wherever it appears.
  */
-import type { TextLogprob, TokenDetail } from "../../generation/events.ts";
+import type { DetailList, TextLogprob, TokenDetail } from "../../generation/events.ts";
+import { LazyList } from "./json-pieces.ts";
 
 /** JSON has no -Infinity; vLLM's stand-in for it. */
 const LOWEST = -9999;
@@ -18,24 +19,54 @@ export interface CompletionLogprobs {
 
 /** Of some tokens: log-probabilities, and where the tokens begin. */
 export interface Scored {
-  readonly logprobs?: readonly (TokenDetail | null)[];
+  readonly logprobs?: DetailList<TokenDetail | null>;
   readonly textOffsets?: readonly number[];
 }
 
-/**
- * @param numBefore characters of the choice's text before that which the offsets count in
- * @param tokenText of a token without a log-probability
- */
-export function completionLogprobs(
-  { logprobs = [], textOffsets = [] }: Scored,
-  numBefore: number,
-  tokenText?: (position: number) => string,
-): CompletionLogprobs {
+export interface Shown {
+  /** Characters of the choice's text before that which the offsets count in. */
+  readonly numBefore: number;
+  /** Characters of that text: what begins behind it begins at its end. Default: as many as there are. */
+  readonly length?: number;
+  /** Of a token without a log-probability. */
+  readonly tokenText?: (position: number) => string;
+}
+
+interface Entry {
+  readonly text: string;
+  readonly detail: TokenDetail | null;
+  readonly offset: number;
+}
+
+export function* completionEntries({ logprobs = [], textOffsets = [] }: Scored, shown: Shown): Generator<Entry> {
+  const { numBefore, length = Number.POSITIVE_INFINITY, tokenText } = shown;
+  let position = 0;
+  for (const detail of logprobs) {
+    const text = detail?.text ?? tokenText?.(position) ?? "";
+    yield { text, detail, offset: numBefore + Math.min(textOffsets[position]!, length) };
+    position++;
+  }
+}
+
+export function completionLogprobs(scored: Scored, shown: Shown): CompletionLogprobs {
+  const logprobs: CompletionLogprobs = { tokens: [], token_logprobs: [], top_logprobs: [], text_offset: [] };
+  for (const { text, detail, offset } of completionEntries(scored, shown)) {
+    logprobs.tokens.push(text);
+    logprobs.token_logprobs.push(detail && finite(detail.logprob));
+    logprobs.top_logprobs.push(detail && topMap(detail));
+    logprobs.text_offset.push(offset);
+  }
+  return logprobs;
+}
+
+/** The same of a whole choice, each array made while it is written. @param entries made anew at each call */
+export function lazyCompletionLogprobs(entries: () => Iterable<Entry>) {
+  const column = (cell: (entry: Entry) => unknown) => new LazyList(() => map(entries(), cell));
   return {
-    tokens: logprobs.map((detail, position) => detail?.text ?? tokenText?.(position) ?? ""),
-    token_logprobs: logprobs.map((detail) => detail && finite(detail.logprob)),
-    top_logprobs: logprobs.map((detail) => detail && topMap(detail)),
-    text_offset: textOffsets.map((offset) => numBefore + offset),
+    tokens: column(({ text }) => text),
+    token_logprobs: column(({ detail }) => detail && finite(detail.logprob)),
+    top_logprobs: column(({ detail }) => detail && topMap(detail)),
+    text_offset: column(({ offset }) => offset),
   };
 }
 
@@ -64,12 +95,25 @@ export interface ChatLogprobs {
   readonly refusal: null;
 }
 
-export function chatLogprobs(details: readonly TokenDetail[]): ChatLogprobs {
+export function chatLogprobs(details: Iterable<TokenDetail>): ChatLogprobs {
   return { content: tokenLogprobs(details), refusal: null };
 }
 
-export function tokenLogprobs(details: readonly TokenDetail[]): ChatLogprobs["content"] {
-  return details.map((detail) => ({ ...chatEntry(detail), top_logprobs: detail.top.map(chatEntry) }));
+/** The same of a whole choice, made while it is written. */
+export function lazyChatLogprobs(details: Iterable<TokenDetail>) {
+  return { content: new LazyList(() => map(details, tokenLogprob)), refusal: null };
+}
+
+export function tokenLogprobs(details: Iterable<TokenDetail>): ChatLogprobs["content"] {
+  return [...map(details, tokenLogprob)];
+}
+
+function tokenLogprob(detail: TokenDetail): ChatLogprobs["content"][number] {
+  return { ...chatEntry(detail), top_logprobs: detail.top.map(chatEntry) };
+}
+
+function* map<In, Out>(items: Iterable<In>, make: (item: In) => Out): Generator<Out> {
+  for (const item of items) yield make(item);
 }
 
 function chatEntry(entry: TextLogprob): ChatTokenLogprob {
@@ -83,18 +127,18 @@ export interface PromptLogprob {
   readonly decoded_token: string;
 }
 
-/** vLLM's shape: per prompt token, token id → entry; null for the first. */
-export function promptLogprobs(
-  details: readonly (TokenDetail | null)[],
-): (Readonly<Record<string, PromptLogprob>> | null)[] {
-  return details.map((detail) => {
-    if (detail === null) return null;
-    const entries: Record<string, PromptLogprob> = {
-      [detail.tokenId]: { logprob: finite(detail.logprob), decoded_token: detail.text },
-    };
-    for (const [index, top] of detail.top.entries()) {
-      entries[top.tokenId] = { logprob: finite(top.logprob), rank: index + 1, decoded_token: top.text };
-    }
-    return entries;
-  });
+/** vLLM's shape: per prompt token, token id → entry; null for the first. Made while it is written. */
+export function promptLogprobs(details: Iterable<TokenDetail | null>): LazyList {
+  return new LazyList(() => map(details, promptLogprob));
+}
+
+function promptLogprob(detail: TokenDetail | null): Readonly<Record<string, PromptLogprob>> | null {
+  if (detail === null) return null;
+  const entries: Record<string, PromptLogprob> = {
+    [detail.tokenId]: { logprob: finite(detail.logprob), decoded_token: detail.text },
+  };
+  for (const [index, top] of detail.top.entries()) {
+    entries[top.tokenId] = { logprob: finite(top.logprob), rank: index + 1, decoded_token: top.text };
+  }
+  return entries;
 }

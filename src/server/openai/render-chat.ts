@@ -2,12 +2,12 @@
  * `chat.completion` objects and chunks, from the same events as completions. A choice's first chunk carries the role
  * together with its first text, so that a client which counts chunks counts tokens.
  */
-import type { GenerationUsage } from "../../generation/events.ts";
+import type { DeltaEvent, GenerationUsage } from "../../generation/events.ts";
 import type { ChatTask } from "./chat.ts";
 import type { ChoiceEnd, ChunkWriter } from "./choice-stream.ts";
 import type { Folded } from "./fold.ts";
-import { chatLogprobs, promptLogprobs } from "./logprobs.ts";
-import { type AcceptedEvent, type AnswerHead, type DeltaEvent, headObject, openJson } from "./renderer.ts";
+import { chatLogprobs, lazyChatLogprobs, promptLogprobs } from "./logprobs.ts";
+import { type AcceptedEvent, type AnswerHead, headObject, openJson } from "./renderer.ts";
 import { toUsage } from "./usage.ts";
 
 export class ChatChunks implements ChunkWriter {
@@ -61,13 +61,14 @@ export class ChatChunks implements ChunkWriter {
   }
 }
 
+/** For `answerJson`. */
 export function chatAnswer(head: AnswerHead, task: ChatTask, folded: Folded) {
   return {
     ...headObject(head, "chat.completion"),
     choices: folded.choices.map((choice) => ({
       index: choice.index,
       message: { role: "assistant", content: choice.text, refusal: null },
-      logprobs: task.request.numLogprobs === undefined ? null : chatLogprobs(choice.logprobs),
+      logprobs: task.request.numLogprobs === undefined ? null : lazyChatLogprobs(choice.logprobs),
       finish_reason: choice.reason,
       stop_reason: choice.stoppedBy ?? null,
       ...(task.returnTokenIds && { token_ids: choice.tokenIds }),

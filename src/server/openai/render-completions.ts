@@ -2,20 +2,13 @@
  * `text_completion` objects: chunks for a stream, or one answer from the folded events. A streamed chunk's constant parts
  * are built once; a token costs one JSON.stringify of its text.
  */
-import type { GenerationUsage } from "../../generation/events.ts";
+import type { DeltaEvent, GenerationUsage, PromptEvent } from "../../generation/events.ts";
 import { countCharacters } from "../../generation/text-offsets.ts";
 import type { ChoiceEnd, ChunkWriter } from "./choice-stream.ts";
 import type { CompletionTask } from "./completions.ts";
 import type { Folded, FoldedChoice } from "./fold.ts";
-import { completionLogprobs, promptLogprobs } from "./logprobs.ts";
-import {
-  type AcceptedEvent,
-  type AnswerHead,
-  type DeltaEvent,
-  headObject,
-  openJson,
-  type PromptEvent,
-} from "./renderer.ts";
+import { completionEntries, completionLogprobs, lazyCompletionLogprobs, promptLogprobs } from "./logprobs.ts";
+import { type AcceptedEvent, type AnswerHead, headObject, openJson } from "./renderer.ts";
 import { toUsage } from "./usage.ts";
 
 /** The text of a prompt token that has no log-probability: the first entry of echoed logprobs. */
@@ -29,6 +22,7 @@ export class CompletionChunks implements ChunkWriter {
   readonly #tail: string;
   readonly #choices: ChoiceState[] = [];
   #prompts: AcceptedEvent["prompts"] = [];
+  readonly #promptIdsJson: string[] = [];
 
   constructor(head: AnswerHead, task: CompletionTask, tokenText: TokenText) {
     this.wantsEmptyDeltas = task.returnTokenIds;
@@ -45,8 +39,9 @@ export class CompletionChunks implements ChunkWriter {
   prompt(event: PromptEvent): string | undefined {
     if (!this.#task.echo) return undefined;
     const choice = this.#choice(event.index);
-    choice.numBefore = countCharacters(event.text);
-    const logprobs = event.logprobs ? echoedLogprobs(event, this.#tokenText) : null;
+    // A long prompt comes in parts, its text with the first.
+    choice.numBefore += countCharacters(event.text);
+    const logprobs = event.logprobs ? completionLogprobs(event, asEchoed(event, this.#tokenText)) : null;
     const text = `${JSON.stringify(event.text)},"logprobs":${JSON.stringify(logprobs)}`;
     return `${choice.head}${text},"finish_reason":null${this.#tail}`;
   }
@@ -54,15 +49,13 @@ export class CompletionChunks implements ChunkWriter {
   chunk(index: number, delta: DeltaEvent | undefined, end: ChoiceEnd | undefined): string {
     const choice = this.#choice(index);
     let json = choice.head + JSON.stringify(delta?.text ?? "");
-    json += delta?.logprobs
-      ? `,"logprobs":${JSON.stringify(completionLogprobs(delta, choice.numBefore))}`
-      : ',"logprobs":null';
+    json += delta?.logprobs ? `,"logprobs":${JSON.stringify(completionLogprobs(delta, choice))}` : ',"logprobs":null';
     json += end
       ? `,"finish_reason":"${end.reason}","stop_reason":${JSON.stringify(end.stoppedBy ?? null)}`
       : ',"finish_reason":null';
     if (this.#task.returnTokenIds) {
       json += `,"token_ids":${JSON.stringify(delta?.tokenIds ?? [])}`;
-      if (!choice.promptIdsSent) json += `,"prompt_token_ids":${JSON.stringify(this.#promptIds(index))}`;
+      if (!choice.promptIdsSent) json += `,"prompt_token_ids":${this.#promptIds(index)}`;
       choice.promptIdsSent = true;
     }
     return json + this.#tail;
@@ -73,8 +66,11 @@ export class CompletionChunks implements ChunkWriter {
     return `${this.#head},"choices":[],"usage":${JSON.stringify(toUsage(usage))}}`;
   }
 
-  #promptIds(index: number): readonly number[] {
-    return promptOf(this.#prompts, index, this.#task)?.tokenIds ?? [];
+  /** As JSON: made once for all choices of a prompt. */
+  #promptIds(index: number): string {
+    const promptIndex = Math.floor(index / this.#task.request.numChoices);
+    this.#promptIdsJson[promptIndex] ??= JSON.stringify(this.#prompts[promptIndex]?.tokenIds ?? []);
+    return this.#promptIdsJson[promptIndex];
   }
 
   #choice(index: number): ChoiceState {
@@ -95,6 +91,7 @@ interface ChoiceState {
   promptIdsSent: boolean;
 }
 
+/** For `answerJson`. */
 export function completionAnswer(head: AnswerHead, task: CompletionTask, folded: Folded, tokenText: TokenText) {
   return {
     ...headObject(head, "text_completion"),
@@ -115,22 +112,18 @@ export function completionAnswer(head: AnswerHead, task: CompletionTask, folded:
 }
 
 function foldedLogprobs(choice: FoldedChoice, task: CompletionTask, tokenText: TokenText) {
+  const prompt = task.echo ? choice.prompt : undefined;
+  const numBefore = prompt === undefined ? 0 : countCharacters(prompt.text);
   // Tokens that a stop string left out begin where the text ends.
-  const length = countCharacters(choice.text);
-  const answer = { ...choice, textOffsets: choice.textOffsets.map((offset) => Math.min(offset, length)) };
-  if (!task.echo || choice.prompt === undefined) return completionLogprobs(answer, 0);
-  const before = echoedLogprobs(choice.prompt, tokenText);
-  const after = completionLogprobs(answer, countCharacters(choice.prompt.text));
-  return {
-    tokens: before.tokens.concat(after.tokens),
-    token_logprobs: before.token_logprobs.concat(after.token_logprobs),
-    top_logprobs: before.top_logprobs.concat(after.top_logprobs),
-    text_offset: before.text_offset.concat(after.text_offset),
-  };
+  const shown = { numBefore, length: countCharacters(choice.text) };
+  return lazyCompletionLogprobs(function* () {
+    if (prompt !== undefined) yield* completionEntries(prompt, asEchoed(prompt, tokenText));
+    yield* completionEntries(choice, shown);
+  });
 }
 
-function echoedLogprobs(prompt: PromptEvent, tokenText: TokenText) {
-  return completionLogprobs(prompt, 0, (position) => tokenText(prompt.tokenIds[position]!));
+function asEchoed({ tokenIds }: PromptEvent, tokenText: TokenText) {
+  return { numBefore: 0, tokenText: (position: number) => tokenText(tokenIds[position]!) };
 }
 
 function promptOf(prompts: AcceptedEvent["prompts"], index: number, task: CompletionTask) {

@@ -6,8 +6,6 @@ import { DenseMambaError } from "../../errors.ts";
 import type { GenerationEvent } from "../../generation/events.ts";
 
 export type AcceptedEvent = Extract<GenerationEvent, { type: "accepted" }>;
-export type PromptEvent = Extract<GenerationEvent, { type: "prompt" }>;
-export type DeltaEvent = Extract<GenerationEvent, { type: "delta" }>;
 export type FinishedEvent = Extract<GenerationEvent, { type: "finished" }>;
 
 export interface StreamRenderer {

@@ -9,6 +9,7 @@ import { checkModel } from "../openai/models.ts";
 import { ChatChunks, chatAnswer } from "../openai/render-chat.ts";
 import type { Emit } from "../openai/renderer.ts";
 import { parseBody } from "../openai/validate.ts";
+import { answerJson } from "../stream/json-answer.ts";
 import { answerHead, answerSse, boundsOf, generateFor } from "./serving.ts";
 
 export function chatRoutes(app: App, deps: ServerDeps): void {
@@ -24,8 +25,8 @@ export function chatRoutes(app: App, deps: ServerDeps): void {
       const renderer = (emit: Emit) => new ChoiceStream(new ChatChunks(head, task), emit);
       return answerSse(context, deps, task.request, renderer);
     }
-    const folded = await fold(generateFor(context, deps, task.request));
+    const folded = await fold(generateFor(context, deps, task.request), deps.generator.tokenizer);
     context.set("usage", folded.usage);
-    return context.json(chatAnswer(head, task, folded));
+    return answerJson(context, deps.options, chatAnswer(head, task, folded));
   });
 }

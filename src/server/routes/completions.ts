@@ -9,6 +9,7 @@ import { checkModel } from "../openai/models.ts";
 import { CompletionChunks, completionAnswer } from "../openai/render-completions.ts";
 import type { Emit } from "../openai/renderer.ts";
 import { parseBody } from "../openai/validate.ts";
+import { answerJson } from "../stream/json-answer.ts";
 import { answerHead, answerSse, boundsOf, generateFor } from "./serving.ts";
 
 export function completionRoutes(app: App, deps: ServerDeps): void {
@@ -25,8 +26,8 @@ export function completionRoutes(app: App, deps: ServerDeps): void {
       const renderer = (emit: Emit) => new ChoiceStream(new CompletionChunks(head, task, tokenText), emit);
       return answerSse(context, deps, task.request, renderer);
     }
-    const folded = await fold(generateFor(context, deps, task.request));
+    const folded = await fold(generateFor(context, deps, task.request), deps.generator.tokenizer);
     context.set("usage", folded.usage);
-    return context.json(completionAnswer(head, task, folded, tokenText));
+    return answerJson(context, deps.options, completionAnswer(head, task, folded, tokenText));
   });
 }

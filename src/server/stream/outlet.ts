@@ -3,6 +3,7 @@
  * through a web ReadableStream, which remains for every other host (and for tests through `app.request`).
  */
 import type { ServerResponse } from "node:http";
+import { DenseMambaError } from "../../errors.ts";
 
 export interface Outlet {
   readonly isFull: boolean;
@@ -15,6 +16,23 @@ export interface Outlet {
   destroy(): void;
   /** Calls back at the next change of `isFull` or `isClosed` for the better. */
   onceReady(callback: () => void): void;
+}
+
+/**
+ * Resolves once there is room again, or the reader has gone.
+ * @throws `aborted` if the reader takes nothing for too long: its connection is cut
+ */
+export function untilReady(outlet: Outlet, stallTimeoutMs: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => {
+      outlet.destroy();
+      reject(new DenseMambaError("aborted", `the client read nothing for ${stallTimeoutMs} ms`));
+    }, stallTimeoutMs);
+    outlet.onceReady(() => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
 }
 
 const LAST_CHUNK = "0\r\n\r\n";

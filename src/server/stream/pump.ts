@@ -2,9 +2,12 @@
  * Drives one generation into one transport. What becomes ready within a few milliseconds leaves in one write; a slow reader stops the
  * pulling of events; a failure is rendered as the stream's last message. Knows neither SSE nor WebSocket.
  */
-import type { GenerationEvent, GenerationUsage } from "../../generation/events.ts";
+import { setImmediate } from "node:timers/promises";
+import type { GenerationEvent, GenerationUsage, PromptEvent } from "../../generation/events.ts";
 import type { StreamRenderer } from "../openai/renderer.ts";
 import { FlushPace, type FlushPaceOptions } from "./flush-pace.ts";
+
+const PROMPT_TOKENS_AT_ONCE = 256;
 
 export interface Sink {
   /** Sends what the renderer has emitted since the last call. */
@@ -49,10 +52,19 @@ export async function pump(
     sink.flush();
     hasWritten = true;
   }, pacing);
+  const pushPrompt = async (event: PromptEvent) => {
+    for (const part of partsOf(event)) {
+      if (sink.isFull) await sink.drained();
+      renderer.push(part);
+      pace.flushNow();
+      await setImmediate();
+    }
+  };
   let usage: GenerationUsage | undefined;
   try {
     for (let event: GenerationEvent | undefined = first; event !== undefined; event = await next(rest)) {
-      renderer.push(event);
+      if (event.type === "prompt") await pushPrompt(event);
+      else renderer.push(event);
       if (event.type === "usage") usage = event.usage;
       pace.request();
       if (!hasWritten) continue; // nor can the sink have filled up; asking a socket costs as much as rendering a token
@@ -67,6 +79,20 @@ export async function pump(
   }
   pace.flushNow();
   return usage;
+}
+
+/** A long prompt with its log-probabilities is too much for one message: the text comes with the first of several. */
+function* partsOf(event: PromptEvent): Generator<PromptEvent> {
+  const { tokenIds, logprobs, textOffsets = [] } = event;
+  if (logprobs === undefined) yield event;
+  else {
+    for (let start = 0; start === 0 || start < tokenIds.length; start += PROMPT_TOKENS_AT_ONCE) {
+      const end = start + PROMPT_TOKENS_AT_ONCE;
+      const text = start === 0 ? event.text : "";
+      const part = { tokenIds: tokenIds.slice(start, end), textOffsets: textOffsets.slice(start, end) };
+      yield { ...event, ...part, text, logprobs: logprobs.slice(start, end) };
+    }
+  }
 }
 
 async function next(events: AsyncIterator<GenerationEvent>): Promise<GenerationEvent | undefined> {

@@ -3,9 +3,8 @@
  * too long is cut off. Knows no generation.
  */
 import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
-import { DenseMambaError } from "../../errors.ts";
 import type { AppContext } from "../context.ts";
-import { nodeOutlet, type Outlet, webOutlet } from "./outlet.ts";
+import { nodeOutlet, type Outlet, untilReady, webOutlet } from "./outlet.ts";
 import type { Sink } from "./pump.ts";
 
 const HEADERS = {
@@ -88,16 +87,7 @@ export class SseStream implements Sink {
   }
 
   drained(): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => {
-        this.#outlet.destroy();
-        reject(new DenseMambaError("aborted", `the client read nothing for ${this.#stallTimeoutMs} ms`));
-      }, this.#stallTimeoutMs);
-      this.#outlet.onceReady(() => {
-        clearTimeout(timer);
-        resolve();
-      });
-    });
+    return untilReady(this.#outlet, this.#stallTimeoutMs);
   }
 
   end(): void {

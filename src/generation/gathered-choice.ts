@@ -1,0 +1,53 @@
+/** One choice's answer, gathered from its deltas in little more memory than it needs itself. */
+import { ScoreTable } from "../sampling/score-table.ts";
+import type { DeltaEvent, DetailList, TokenDetail } from "./events.ts";
+import { TokenDetails, type TokenNames } from "./token-details.ts";
+
+const MAX_PARTS = 1024;
+
+/** A text that grows by a token at a time: a string that is added to keeps a node for each addition. */
+export class GrowingText {
+  readonly #parts: string[] = [];
+
+  push(part: string): void {
+    if (part === "") return;
+    this.#parts.push(part);
+    if (this.#parts.length === MAX_PARTS) this.#parts.splice(0, MAX_PARTS, this.#parts.join(""));
+  }
+
+  toString(): string {
+    return this.#parts.join("");
+  }
+}
+
+export class GatheredChoice {
+  readonly tokenIds: number[] = [];
+  /** As of deltas; with `logprobs`. */
+  readonly textOffsets: number[] = [];
+  readonly #text = new GrowingText();
+  readonly #names: TokenNames;
+  #scores: ScoreTable | undefined;
+
+  constructor(names: TokenNames) {
+    this.#names = names;
+  }
+
+  push({ text, tokenIds, logprobs, textOffsets = [] }: DeltaEvent): void {
+    this.#text.push(text);
+    for (const id of tokenIds) this.tokenIds.push(id);
+    for (const offset of textOffsets) this.textOffsets.push(offset);
+    for (const detail of logprobs ?? []) {
+      this.#scores ??= new ScoreTable(detail.top.length);
+      this.#scores.push(detail);
+    }
+  }
+
+  get text(): string {
+    return String(this.#text);
+  }
+
+  /** One per token id; empty where there were none. */
+  get logprobs(): DetailList<TokenDetail> {
+    return this.#scores === undefined ? [] : (new TokenDetails(this.#scores, this.#names) as DetailList<TokenDetail>);
+  }
+}

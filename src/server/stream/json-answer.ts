@@ -1,0 +1,43 @@
+/** A JSON answer of any size: a small one as usual, a large one while it is made, as fast as its reader takes it. */
+import { setImmediate } from "node:timers/promises";
+import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
+import type { AppContext } from "../context.ts";
+import { jsonPieces } from "../openai/json-pieces.ts";
+import { nodeOutlet, type Outlet, untilReady, webOutlet } from "./outlet.ts";
+
+const HEADERS = { "content-type": "application/json" };
+
+export async function answerJson(
+  context: AppContext,
+  options: { readonly stallTimeoutMs: number },
+  value: object,
+): Promise<Response> {
+  const pieces = jsonPieces(value);
+  const first = String(pieces.next().value);
+  const second = pieces.next();
+  if (second.done) return context.body(first, 200, HEADERS);
+
+  const head = context.body(null, 200, HEADERS);
+  const outgoing = context.env?.outgoing;
+  if (outgoing === undefined) {
+    const { readable, outlet } = webOutlet(() => {});
+    void writeAll(outlet, [first, second.value], pieces, options.stallTimeoutMs).catch(() => {});
+    return new Response(readable, { headers: head.headers });
+  }
+  // A reader that takes nothing has lost its connection by then, and there is nothing more to tell it.
+  const outlet = nodeOutlet(outgoing, head.headers);
+  await writeAll(outlet, [first, second.value], pieces, options.stallTimeoutMs).catch(() => {});
+  return RESPONSE_ALREADY_SENT;
+}
+
+async function writeAll(outlet: Outlet, begun: readonly string[], rest: Iterable<string>, stallTimeoutMs: number) {
+  for (const piece of begun) outlet.write(piece);
+  for (const piece of rest) {
+    if (outlet.isFull) await untilReady(outlet, stallTimeoutMs);
+    // NOTE: a socket that takes all at once is ready again in the same tick: others would never have their turn.
+    await setImmediate();
+    if (outlet.isClosed) return;
+    outlet.write(piece);
+  }
+  outlet.close();
+}

@@ -45,7 +45,7 @@ export function chooseDevices(wanted: Config["device"], facts: DeviceFacts): Dev
 
 /**
  * In the order in which to try them. On a CPU decoding is bound by reading the weights, and 8 bits halve the time a token
- * takes; a model with sizes that blocks of 8-bit weights do not divide stays in f32. On CUDA f16 halves both weights and states; a
+ * takes. On CUDA f16 halves both weights and states; a
  * model with weights beyond it stays in f32.
  */
 export function choosePrecisions(wanted: Config["precision"], device: DeviceChoice["device"]): Precision[] {

@@ -3,7 +3,7 @@
  * `MatMulNBits` or our own `Linear`. Callers say what a matrix is for; `quantize.ts` says what that is worth.
  */
 import type { Graph, Value } from "../onnx/graph.ts";
-import { type Lowering, silu } from "./lowering.ts";
+import { type Lowering, silu, sizes } from "./lowering.ts";
 import { type FloatType, type Matrix, matrix, matrixTensor, vectorTensor } from "./matrix.ts";
 import { bitsOf, type MatrixRole, type Quantized, quantize } from "./quantize.ts";
 
@@ -24,9 +24,9 @@ export function linear(lowering: Lowering, x: Value, name: string, options: Line
   const float = floatOf(lowering, role);
   const bias = hasBias ? g.initializer(`${name}.bias`, vectorTensor(weight(`${name}.bias`), float)) : undefined;
 
-  const layer = { g, x, name, W, bias };
   const bits = bitsOf(lowering, role, W);
   const quantized = bits && quantize(W, name, bits, kind === "kernels" ? "tiles" : "rows");
+  const layer = { g, x: quantized ? widenedTo(lowering, x, W, quantized) : x, name, W, bias };
   if (quantized !== undefined && kind === "kernels") return ownLinear(layer, quantized, activation);
   const y = quantized ? matMulNBits(layer, quantized) : matMul(layer, float);
   return activation === "silu" ? silu(lowering, y) : y;
@@ -40,6 +40,12 @@ interface Layer {
   readonly bias: Value | undefined;
 }
 
+/** With zeros for the columns of zeros that the matrix was filled up with. */
+function widenedTo({ graph: g }: Lowering, x: Value, { numColumns }: Matrix, quantized: Quantized): Value {
+  const missing = quantized.numColumns - numColumns;
+  return missing === 0 ? x : g.op("Pad", [x, sizes(g, 0, missing), undefined, sizes(g, -1)]);
+}
+
 /** The step size is raised to a power: f16's rounding of a sum of -8 would be off by 0.4% in it. */
 function floatOf({ float }: Lowering, role: MatrixRole): FloatType {
   return role === "step size" ? "f32" : float;
@@ -49,7 +55,7 @@ function ownLinear({ g, x, name, W, bias }: Layer, quantized: Quantized, activat
   const weights = weightsOf(g, name, quantized);
   return g.op("densemamba.Linear", bias ? [x, ...weights, bias] : [x, ...weights], {
     rows: W.numRows,
-    columns: W.numColumns,
+    columns: quantized.numColumns,
     bits: quantized.bits,
     block: quantized.blockSize,
     silu: activation === "silu" ? 1 : 0,
@@ -59,7 +65,7 @@ function ownLinear({ g, x, name, W, bias }: Layer, quantized: Quantized, activat
 function matMulNBits({ g, x, name, W, bias }: Layer, quantized: Quantized): Value {
   const weights = weightsOf(g, name, quantized);
   return g.op("com.microsoft.MatMulNBits", [x, ...weights, undefined, undefined, bias], {
-    K: W.numColumns,
+    K: quantized.numColumns,
     N: W.numRows,
     bits: quantized.bits,
     block_size: quantized.blockSize,

@@ -36,6 +36,8 @@ export type Layout = "rows" | "tiles";
 
 export interface Quantized {
   readonly bits: Bits;
+  /** Of the matrix, and of zeros behind them: what it is multiplied with has to be as wide. */
+  readonly numColumns: number;
   /**
    * u8. In rows [rows, columns / blockSize, blockSize · bits / 8]; of two codes in a byte the first is the lower half. In tiles
    * [tiles, 16 · columns · bits / 8].
@@ -47,16 +49,20 @@ export interface Quantized {
 }
 
 /** Best first: in eight bits large blocks are fastest and no worse, in four they cost quality. */
-const BLOCK_SIZES = { 8: [128, 64, 32, 16], 4: [32, 16] } as const satisfies Record<Bits, readonly number[]>;
+const SMALLEST_BLOCK = 16;
+const BLOCK_SIZES = { 8: [128, 64, 32, SMALLEST_BLOCK], 4: [32, SMALLEST_BLOCK] } as const satisfies Record<
+  Bits,
+  readonly number[]
+>;
 
 /**
- * In the first of the block sizes that divides the row; undefined if none does: such a matrix stays f32. Both tensors
+ * In the first of the block sizes that divides the row, which is filled up with zeros to a multiple of 16. Both tensors
  * stream. The scales that are found for the codes are kept until they are written themselves.
  */
-export function quantize(weight: Matrix, name: string, bits: Bits, layout: Layout): Quantized | undefined {
+export function quantize(source: Matrix, name: string, bits: Bits, layout: Layout): Quantized {
+  const weight = filledUp(source);
   const { numRows, numColumns } = weight;
-  const blockSize = BLOCK_SIZES[bits].find((size) => numColumns % size === 0);
-  if (blockSize === undefined) return undefined;
+  const blockSize = BLOCK_SIZES[bits].find((size) => numColumns % size === 0)!;
   const numBlocks = numColumns / blockSize;
   const numTiles = Math.ceil(numRows / TILE_ROWS);
   const inTiles = layout === "tiles";
@@ -67,6 +73,7 @@ export function quantize(weight: Matrix, name: string, bits: Bits, layout: Layou
   let found: Float32Array[] = [];
   return {
     bits,
+    numColumns,
     blockSize,
     codes: {
       dtype: "u8",
@@ -91,6 +98,25 @@ export function quantize(weight: Matrix, name: string, bits: Bits, layout: Layou
         else for (const rows of chunks()) yield layScales(scalesOf(rows, blockSize));
         found = [];
       },
+    },
+  };
+}
+
+/** Rows as long as the next multiple of the smallest block. */
+function filledUp(weight: Matrix): Matrix {
+  const { numColumns, readRows } = weight;
+  const width = Math.ceil(numColumns / SMALLEST_BLOCK) * SMALLEST_BLOCK;
+  if (width === numColumns) return weight;
+  return {
+    ...weight,
+    numColumns: width,
+    readRows(start, count) {
+      const rows = readRows(start, count);
+      const filled = new Float32Array(count * width);
+      for (let row = 0; row < count; row++) {
+        filled.set(rows.subarray(row * numColumns, (row + 1) * numColumns), row * width);
+      }
+      return filled;
     },
   };
 }

@@ -110,8 +110,14 @@ describe("a matrix in four bits", () => {
     expect(bytesOf(scales)).toEqual(alone);
   });
 
-  it("does not exist where no block divides a row", () => {
-    expect(quantize(matrixOf(new Float32Array(24), 24), "w", 4, "rows")).toBeUndefined();
+  it.each([4, 8] as const)("fills rows that no block divides up with zeros, in %s bits", (bits) => {
+    const values = Float32Array.from({ length: 48 }, (_, i) => i + 1);
+    const filled = Float32Array.from({ length: 64 }, (_, i) => (i % 32 < 24 ? values[(i >> 5) * 24 + (i % 32)]! : 0));
+    const [short, wide] = [matrixOf(values, 24), matrixOf(filled, 32)].map((of) => quantize(of, "w", bits, "rows"));
+    expect(short!.numColumns).toBe(32);
+    const bytes = (tensor: Tensor) => Buffer.concat([...tensor.chunks()]);
+    expect(bytes(short!.codes)).toEqual(bytes(wide!.codes));
+    expect(bytes(short!.scales)).toEqual(bytes(wide!.scales));
   });
 });
 

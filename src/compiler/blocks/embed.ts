@@ -1,6 +1,6 @@
 /** Token ids to the residual stream. */
 import type { Value } from "../../onnx/graph.ts";
-import { type Lowering, widened } from "../lowering.ts";
+import { type Lowering, sizes, widened } from "../lowering.ts";
 import { matrix, matrixTensor } from "../matrix.ts";
 import { bitsOf, quantize } from "../quantize.ts";
 
@@ -17,21 +17,29 @@ export function embed(lowering: Lowering, tokenIds: Value, name: string): Value 
     const rows = g.initializer(`${name}.weight`, matrixTensor(table, lowering.float));
     return widened(lowering, g.op("Gather", [rows, tokenIds]));
   }
+  const numColumns = quantized.numColumns;
+  /** Without what the table was filled up with. */
+  const cut = (wide: Value) =>
+    numColumns === table.numColumns
+      ? wide
+      : g.op("Slice", [wide, sizes(g, 0), sizes(g, table.numColumns), sizes(g, -1)]);
   if (kind === "kernels") {
     const codes = g.initializer(`${name}.codes`, quantized.codes);
-    return g.op("densemamba.EmbedRows", [codes, g.initializer(`${name}.scales`, quantized.scales), tokenIds], {
+    const wide = g.op("densemamba.EmbedRows", [codes, g.initializer(`${name}.scales`, quantized.scales), tokenIds], {
       rows: table.numRows,
-      columns: table.numColumns,
+      columns: numColumns,
       bits: quantized.bits,
       block: quantized.blockSize,
     });
+    return cut(wide);
   }
-  const rows = { ...quantized.codes, shape: [table.numRows, (table.numColumns * quantized.bits) / 8] };
+  const rows = { ...quantized.codes, shape: [table.numRows, (numColumns * quantized.bits) / 8] };
   const scales = g.initializer(`${name}.scales`, quantized.scales);
-  return g.op("com.microsoft.GatherBlockQuantized", [g.initializer(`${name}.rows`, rows), tokenIds, scales], {
+  const wide = g.op("com.microsoft.GatherBlockQuantized", [g.initializer(`${name}.rows`, rows), tokenIds, scales], {
     bits: quantized.bits,
     block_size: quantized.blockSize,
     gather_axis: 0,
     quantize_axis: 1,
   });
+  return cut(wide);
 }

@@ -24,7 +24,12 @@ export function serverOptions(config: Config): ServerOptions {
       maxStopLength: 256,
       maxHistoryBytes: 64 * 1024 * 1024,
       // As much as JSON.parse and the checks behind it get through in some 20 ms; the longest prompt must fit in.
-      json: { maxDepth: 100, maxItems: Math.max(2 ** 19, maxPromptTokens + 2 ** 16), maxMembers: 2 ** 15 },
+      json: {
+        maxDepth: 100,
+        maxItems: Math.max(2 ** 19, maxPromptTokens + 2 ** 16),
+        maxStrings: 2 ** 16,
+        maxMembers: 20_480,
+      },
     },
     webSocket: {
       maxConnections: config.maxConnections,

@@ -4,7 +4,7 @@ import { JsonReader, parseJson } from "../../src/server/openai/json.ts";
 import { startTestServer } from "../helpers/listening-server.ts";
 import { createTestServer, DEFAULT_SERVER_OPTIONS } from "../helpers/server-deps.ts";
 
-const bounds = { maxDepth: 3, maxItems: 8, maxMembers: 4 };
+const bounds = { maxDepth: 3, maxItems: 8, maxStrings: 9, maxMembers: 4 };
 const parse = (text: string) => parseJson(Buffer.from(text), bounds);
 
 describe("JSON within the bounds", () => {
@@ -29,6 +29,8 @@ it.each([
   ['{"a":{"a":{"a":{}}}}', "nested at most 3 levels deep"],
   ["[1,2,3,4,5,6,7,8,9]", "at most 8 values"],
   ["[[],[],[],[],[]]", "at most 8 values"],
+  ['["","","","","",["","","","",""]]', "at most 8 values"],
+  ['[{"":"","a":"","b":"","c":""},["",""]]', "at most 9 strings"],
   ['{"a":1,"b":2,"c":3,"d":4,"e":5}', "at most 4 members of objects"],
 ])("%s is refused, with the bound", (text, message) => {
   expect(() => parse(text)).toThrow(message);

@@ -11,6 +11,8 @@ export interface JsonBounds {
   readonly maxDepth: number;
   /** Values in lists, objects and lists, all together. */
   readonly maxItems: number;
+  /** Strings, the names of members among them: JSON.parse looks each short one up among those that it has had. */
+  readonly maxStrings: number;
   /** Members of objects, all together: each may have a name of its own, which costs more than its value. */
   readonly maxMembers: number;
 }
@@ -27,6 +29,7 @@ export class JsonReader {
   #isEscaped = false;
   #depth = 0;
   #numItems = 0;
+  #numStrings = 0;
   #numMembers = 0;
 
   constructor(bounds: JsonBounds) {
@@ -54,9 +57,9 @@ export class JsonReader {
 
   /** Knows strings from what is between them, and no more of the grammar: JSON.parse refuses what is not JSON. */
   #count(bytes: Uint8Array): void {
-    const { maxDepth, maxItems, maxMembers } = this.#bounds;
+    const { maxDepth, maxItems, maxStrings, maxMembers } = this.#bounds;
     let [inString, isEscaped, depth] = [this.#inString, this.#isEscaped, this.#depth];
-    let [numItems, numMembers] = [this.#numItems, this.#numMembers];
+    let [numItems, numStrings, numMembers] = [this.#numItems, this.#numStrings, this.#numMembers];
     for (let index = 0; index < bytes.length; index++) {
       const byte = bytes[index];
       if (inString) {
@@ -68,6 +71,7 @@ export class JsonReader {
       switch (byte) {
         case QUOTE:
           inString = true;
+          numStrings++;
           break;
         case OPEN_LIST:
         case OPEN_OBJECT:
@@ -87,9 +91,10 @@ export class JsonReader {
       }
     }
     if (numItems > maxItems) throw tooMuch("hold", maxItems, "values");
+    if (numStrings > maxStrings) throw tooMuch("hold", maxStrings, "strings");
     if (numMembers > maxMembers) throw tooMuch("hold", maxMembers, "members of objects");
     [this.#inString, this.#isEscaped, this.#depth] = [inString, isEscaped, depth];
-    [this.#numItems, this.#numMembers] = [numItems, numMembers];
+    [this.#numItems, this.#numStrings, this.#numMembers] = [numItems, numStrings, numMembers];
   }
 }
 

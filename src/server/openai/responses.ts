@@ -6,7 +6,7 @@ import { parseInput, type ResponseInput } from "./input-items.ts";
 import { checkTools, toCacheSalt, toSampling, toStopping } from "./parts.ts";
 import type { ResponseSettings } from "./response-object.ts";
 import { refusedOnResponses, textFormat } from "./unsupported.ts";
-import { addIssue, invalid, show } from "./validate.ts";
+import { addIssue, invalid, isRecord, show } from "./validate.ts";
 
 const MAX_METADATA_PAIRS = 16;
 const MAX_METADATA_KEY = 64;
@@ -109,14 +109,16 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
 }
 
 function metadata() {
-  return z.record(z.string(), z.string().max(MAX_METADATA_VALUE)).superRefine((pairs, context) => {
-    const keys = Object.keys(pairs);
-    if (keys.length > MAX_METADATA_PAIRS) {
-      addIssue(context, `must have at most ${MAX_METADATA_PAIRS} pairs; got ${keys.length}`);
-    }
-    const long = keys.find((key) => key.length > MAX_METADATA_KEY);
-    if (long !== undefined) {
-      addIssue(context, `must have keys of at most ${MAX_METADATA_KEY} characters; got one of ${long.length}`);
-    }
+  // Counted first: to check thousands of pairs takes long.
+  const few = z.unknown().superRefine((value, context) => {
+    const numPairs = isRecord(value) ? Object.keys(value).length : 0;
+    if (numPairs <= MAX_METADATA_PAIRS) return;
+    addIssue(context, `must have at most ${MAX_METADATA_PAIRS} pairs; got ${numPairs}`);
   });
+  const pairs = z.record(z.string(), z.string().max(MAX_METADATA_VALUE)).superRefine((value, context) => {
+    const long = Object.keys(value).find((key) => key.length > MAX_METADATA_KEY);
+    if (long === undefined) return;
+    addIssue(context, `must have keys of at most ${MAX_METADATA_KEY} characters; got one of ${long.length}`);
+  });
+  return few.pipe(pairs);
 }

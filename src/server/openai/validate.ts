@@ -20,9 +20,9 @@ export function parseBody<T extends z.ZodObject>(schema: T, body: unknown, log: 
   if (!isRecord(body)) throw new DenseMambaError("invalid_value", `the body must be a JSON object; got ${show(body)}`);
   const given: Record<string, unknown> = Object.create(null);
   const unknown: string[] = [];
-  for (const [key, value] of Object.entries(body)) {
+  for (const key of Object.keys(body)) {
     if (!Object.hasOwn(schema.shape, key)) unknown.push(key);
-    else if (value !== null) given[key] = value;
+    else if (body[key] !== null) given[key] = body[key];
   }
   if (unknown.length > 0) log.debug({ fields: unknown.slice(0, 32) }, "unknown request fields are ignored");
   const parsed = schema.safeParse({ ...given });

@@ -4,6 +4,8 @@
  */
 import type { SamplingParams } from "./params.ts";
 
+const MAX_F32 = 2 ** 128 - 2 ** 104;
+
 export interface AdjusterOptions {
   readonly params: SamplingParams;
   /** Everything before the first sampled token, in parts; read once, and only if a penalty needs it. */
@@ -49,7 +51,8 @@ export class LogitAdjuster {
     if (repetitionPenalty !== 1) {
       for (const id of this.#seen) {
         const logit = logits[id]!;
-        logits[id] = logit > 0 ? logit / repetitionPenalty : logit * repetitionPenalty;
+        // A penalty near 0 divides beyond what f32 holds; what is masked stays so.
+        logits[id] = logit > 0 ? Math.min(logit / repetitionPenalty, MAX_F32) : logit * repetitionPenalty;
       }
     }
     if (presencePenalty !== 0 || frequencyPenalty !== 0) {

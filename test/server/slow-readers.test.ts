@@ -171,3 +171,26 @@ describe("a stream that nobody reads", () => {
     TIMEOUT_MS,
   );
 });
+
+it(
+  "a stored response ends with its stream where nobody is waited for",
+  async () => {
+    const { limits, resume } = DEFAULT_SERVER_OPTIONS;
+    const impatient = await startRealServer((options) => openRunner("native", options), LIMITS, undefined, {
+      maxOutputTokens: MAX_TOKENS,
+      options: { limits: { ...limits, maxOutputTokens: MAX_TOKENS }, resume: { ...resume, waitMs: 0 } },
+    });
+    const abort = new AbortController();
+    const body = { ...ENDLESS, input: "Hello.", stream: true };
+    const response = await post(`${impatient.url}/v1/responses`, body, abort.signal);
+    const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
+    const id = /"id":"(resp_\w+)"/.exec((await reader.read()).value!)![1]!;
+    abort.abort();
+    await expect.poll(() => impatient.engine.load.slotsInUse, { timeout: 10_000 }).toBe(0);
+    const kept = await fetch(`${impatient.url}/v1/responses/${id}`);
+    expect(await kept.json()).toMatchObject({ status: "cancelled" });
+    expect(impatient.numDecoded).toBeLessThan(MAX_TOKENS);
+    await impatient.close();
+  },
+  TIMEOUT_MS,
+);

@@ -3,11 +3,13 @@
  * hash of every file have been checked; otherwise it is compiled anew. Safe with several processes at once: an artifact
  * appears by renaming a finished folder.
  */
-import { mkdir, mkdtemp, readdir, rename, rm, stat } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, rm, stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { DenseMambaError } from "../errors.ts";
 import type { LoweringKind, Manifest, Precision } from "../model/artifact.ts";
-import { readManifest } from "../model/manifest.ts";
+import { MANIFEST_FILE, readManifest } from "../model/manifest.ts";
+import { publishFolder } from "../model/publish-folder.ts";
+import { invalidCheckpoint } from "../model/weights.ts";
 import { type CompileProgress, compileModel } from "./compile.ts";
 import { FileHasher } from "./file-hash.ts";
 import { loweringKind } from "./lowering.ts";
@@ -54,7 +56,10 @@ export async function ensureArtifact(options: EnsureOptions): Promise<EnsuredArt
   try {
     const built = join(temporary, "built");
     const manifest = await compileModel({ ...options, outDir: built, modelHash });
-    await replaceFolder(built, dir, join(temporary, "replaced"));
+    if ((await hashModel(modelDir, precision, hashFile, lowering)) !== modelHash) {
+      throw invalidCheckpoint(`${modelDir} changed while it was being compiled`);
+    }
+    await publishFolder(built, dir, MANIFEST_FILE);
     return { dir, manifest, compiled: true };
   } finally {
     await rm(temporary, { recursive: true, force: true });
@@ -98,20 +103,6 @@ async function verified(
   }
 }
 
-/** Puts `built` in place of `dir`. Where another process is faster, its artifact is replaced by an equal one. */
-async function replaceFolder(built: string, dir: string, replaced: string): Promise<void> {
-  for (let attempt = 0; ; attempt++) {
-    await rename(dir, `${replaced}-${attempt}`).catch(ignoreMissing);
-    try {
-      await rename(built, dir);
-      return;
-    } catch (error) {
-      // NOTE: another process may have put its own folder there between the two renames.
-      if (attempt === 3 || !isCode(error, "ENOTEMPTY", "EEXIST")) throw error;
-    }
-  }
-}
-
 /** Folders of compilations that were killed. */
 async function removeStaleTemporaries(cacheDir: string): Promise<void> {
   for (const name of await readdir(cacheDir)) {
@@ -123,10 +114,6 @@ async function removeStaleTemporaries(cacheDir: string): Promise<void> {
 }
 
 function ignoreMissing(error: unknown): undefined {
-  if (isCode(error, "ENOENT")) return undefined;
+  if (error instanceof Error && "code" in error && error.code === "ENOENT") return undefined;
   throw error;
-}
-
-function isCode(error: unknown, ...codes: string[]): boolean {
-  return error instanceof Error && "code" in error && codes.includes(String(error.code));
 }

@@ -2,7 +2,7 @@
  * sha256 of files, remembered for large ones: a gigabyte takes a second to hash, and a server should not wait for it
  * at every start. Small files are always read, so that for them no change goes unseen.
  */
-import { createHash } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { mkdir, readFile, rename, stat, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
@@ -53,7 +53,7 @@ export class FileHasher {
 
   async #remember(recordFile: string, record: HashRecord): Promise<void> {
     await mkdir(this.#recordDir, { recursive: true });
-    const temporary = `${recordFile}.${process.pid}`;
+    const temporary = `${recordFile}.${randomUUID()}`;
     await writeFile(temporary, JSON.stringify(record));
     await rename(temporary, recordFile);
   }

@@ -1,3 +1,4 @@
+import { execFile } from "node:child_process";
 import {
   existsSync,
   readdirSync,
@@ -9,6 +10,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { ensureArtifact, verifyArtifact } from "../../src/compiler/artifact-cache.ts";
 import { FileHasher, hashFile } from "../../src/compiler/file-hash.ts";
@@ -89,6 +91,43 @@ describe("the artifact cache", () => {
     }
     await verifyArtifact(results[0].dir, hashFile);
     expect(readdirSync(cacheDir)).toHaveLength(1);
+  });
+
+  it("is never missing while several processes damage and mend it", { timeout: 120_000 }, async () => {
+    const { dir } = await ensure();
+    let isMissing = false;
+    const children = [1, 2, 3].map(() =>
+      promisify(execFile)(process.execPath, [
+        "--import",
+        "tsx",
+        "test/compiler/ensure-child.ts",
+        modelDir,
+        cacheDir,
+        "12",
+      ]),
+    );
+    const all = Promise.all(children);
+    for (let isOver = false; !isOver; ) {
+      isMissing ||= !existsSync(join(dir, "manifest.json"));
+      isOver = await Promise.race([
+        all.then(() => true),
+        new Promise<false>((resolve) => setImmediate(resolve, false)),
+      ]);
+    }
+    expect(isMissing).toBe(false);
+    await ensure();
+    await verifyArtifact(dir, hashFile);
+  });
+
+  it("refuses a checkpoint that changes while it is compiled", async () => {
+    let isChanged = false;
+    const onProgress = () => {
+      if (!isChanged) editConfig(modelDir, { layer_norm_epsilon: 1e-6 });
+      isChanged = true;
+    };
+    const compiling = ensureArtifact({ modelDir, precision: "f32", cacheDir, onProgress });
+    await expect(compiling).rejects.toMatchObject({ code: "invalid_checkpoint" });
+    expect(readdirSync(cacheDir)).toEqual([]);
   });
 
   it("leaves nothing behind when compiling fails", async () => {

@@ -5,6 +5,7 @@ import { spawnSync } from "node:child_process";
 import {
   appendFileSync,
   chmodSync,
+  chownSync,
   copyFileSync,
   mkdirSync,
   readdirSync,
@@ -18,7 +19,7 @@ import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { findKernels } from "../../src/cli/kernels.ts";
 import { KERNELS_VERSION } from "../../src/model/artifact.ts";
-import { copyKernelFile, sealKernelFile, sealOf } from "../../src/runtime/native/kernel-file.ts";
+import { checkKernelFile, copyKernelFile, sealKernelFile, sealOf } from "../../src/runtime/native/kernel-file.ts";
 import { type OpenKernelsOptions, openKernels } from "../../src/runtime/native/kernel-library.ts";
 
 const CC = process.env.CC || "cc";
@@ -122,6 +123,34 @@ describe.skipIf(!hasCompiler)(`with ${CC} here`, () => {
       await build({ sourceDir, onBuild: (message) => told.push(message) });
       expect(told).toHaveLength(1);
       expect(statSync(file).size).toBe(bytes.length);
+    });
+
+    it.each([
+      ["its file may be written by others", (file: string) => chmodSync(file, 0o775)],
+      ["its folder may be written by others", (file: string) => chmodSync(path.dirname(file), 0o777)],
+    ])("is compiled anew where %s", async (name, open) => {
+      const sourceDir = fakeSources(`open-${name}`);
+      const { path: file } = await build({ sourceDir });
+      const { ino } = statSync(file);
+      open(file);
+      await expect(checkKernelFile(file, { isCached: true })).rejects.toMatchObject({
+        code: "device_unavailable",
+        message: expect.stringContaining("may be written by others"),
+      });
+      const told: string[] = [];
+      await build({ sourceDir, onBuild: (message) => told.push(message) });
+      expect(told).toHaveLength(1);
+      expect(statSync(file).ino).not.toBe(ino);
+      await checkKernelFile(file, { isCached: true });
+    });
+
+    it.runIf(process.getuid?.() === 0)("is not loaded where it belongs to another user", async () => {
+      const sourceDir = fakeSources("foreign");
+      const { path: file } = await build({ sourceDir });
+      chownSync(file, 12_345, 12_345);
+      await expect(checkKernelFile(file, { isCached: true })).rejects.toThrow(
+        /belongs to user 12345, not to 0 or root/,
+      );
     });
 
     it("is one, whole, when several processes compile it at once", async () => {

@@ -1,14 +1,18 @@
 /**
  * The kernels' library, compiled at the first start and kept in the cache under the hash of all that it is made from.
- * Safe with several processes at once: a library appears, with its seal, by renaming a finished folder.
+ * Safe with several processes at once: a library appears, with its seal, by renaming a finished folder, and none goes. One that
+ * another user could have written is not believed.
  */
 import { createHash } from "node:crypto";
-import { mkdir, mkdtemp, readFile, rename, rm } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { DenseMambaError } from "../../errors.ts";
+import { publishFolder } from "../../model/publish-folder.ts";
 import { isCuda } from "./cuda-build.ts";
 import { buildKernels, buildSources, describeBuild, type KernelBuild, unavailable } from "./kernel-build.ts";
 import { checkKernelFile, sealKernelFile } from "./kernel-file.ts";
+
+const PRIVATE_MODE = 0o755;
 
 const LIBRARY_NAMES = { cpu: "libdensemamba-kernels.so", cuda: "libdensemamba-cuda.so" };
 
@@ -37,12 +41,15 @@ export async function ensureKernelLibrary(options: EnsureKernelsOptions): Promis
     await mkdir(built);
     await buildKernels(options, join(built, name), join(temporary, "objects"));
     await sealKernelFile(join(built, name));
+    // Whatever the umask: a library that others may write is not loaded.
+    await chmod(join(built, name), PRIVATE_MODE);
+    await chmod(built, PRIVATE_MODE);
     if (await isWhole(library)) return library; // another process was faster
     // What is there is broken. Whoever has it loaded keeps it: the file lives on unnamed.
-    await rename(dir, join(temporary, "replaced")).catch(() => undefined);
-    await rename(built, dir).catch(async (cause: unknown) => {
-      if (!(await isWhole(library))) throw unavailable(`cannot write ${dir}`, cause);
+    await publishFolder(built, dir, name).catch((cause: unknown) => {
+      throw unavailable(`cannot write ${dir}`, cause);
     });
+    await chmod(dir, PRIVATE_MODE).catch(() => undefined); // of another user: not loaded, and that is told
     return library;
   } finally {
     await rm(temporary, { recursive: true, force: true });
@@ -59,7 +66,7 @@ async function hashBuild(build: KernelBuild): Promise<string> {
 
 async function isWhole(library: string): Promise<boolean> {
   try {
-    await checkKernelFile(library, { mustBeSealed: true });
+    await checkKernelFile(library, { isCached: true });
     return true;
   } catch (error) {
     if (error instanceof DenseMambaError) return false;

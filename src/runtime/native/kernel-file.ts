@@ -3,7 +3,7 @@
  * process when its missing pages are touched. Beside it may lie its seal, `<file>.sha256`.
  */
 import { createHash } from "node:crypto";
-import { copyFile, mkdir, readFile, rename, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, readFile, rename, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { unavailable } from "./kernel-build.ts";
 
@@ -16,9 +16,14 @@ const SHARED_OBJECT = 3; // e_type
 const MACH_O_LIBRARIES = [6, 8]; // filetype: dylib, bundle
 
 /**
+ * @param isCached it must have a seal, and be nobody else's
  * @throws `device_unavailable` if it is missing, not a shared library for this machine, cut off, or not what its seal says.
  */
-export async function checkKernelFile(file: string, { mustBeSealed }: { mustBeSealed: boolean }): Promise<void> {
+export async function checkKernelFile(file: string, { isCached }: { readonly isCached: boolean }): Promise<void> {
+  if (isCached) {
+    await checkOwner(path.dirname(file));
+    await checkOwner(file);
+  }
   const bytes = await readFile(file).catch((cause: unknown) => {
     throw unavailable(`cannot read ${file}`, cause);
   });
@@ -26,11 +31,26 @@ export async function checkKernelFile(file: string, { mustBeSealed }: { mustBeSe
   if (problem !== undefined) throw unavailable(`${file} ${problem}`);
   const seal = await readFile(sealOf(file), "utf8").catch(() => undefined);
   if (seal === undefined) {
-    if (mustBeSealed) throw unavailable(`${file} has no ${sealOf(file)} beside it`);
+    if (isCached) throw unavailable(`${file} has no ${sealOf(file)} beside it`);
   } else if (seal.trim() !== hash(bytes)) {
     throw unavailable(`${file} is corrupt: its sha256 is not the one in ${sealOf(file)}`);
   }
 }
+
+/** Its code runs in this process: nobody but this user and root may have put it there. */
+async function checkOwner(place: string): Promise<void> {
+  const user = process.getuid?.();
+  if (user === undefined) return;
+  const { uid, mode } = await stat(place).catch((cause: unknown) => {
+    throw unavailable(`cannot read ${place}`, cause);
+  });
+  if (uid !== user && uid !== 0) throw unavailable(`${place} belongs to user ${uid}, not to ${user} or root`);
+  if ((mode & OTHERS_MAY_WRITE) !== 0) {
+    throw unavailable(`${place} may be written by others, its mode is ${(mode & 0o777).toString(8)}`);
+  }
+}
+
+const OTHERS_MAY_WRITE = 0o022;
 
 /** Writes the library's seal. */
 export async function sealKernelFile(file: string): Promise<void> {

@@ -35,7 +35,7 @@ export interface OpenKernelsOptions extends EnsureKernelsOptions {
 /** @throws `device_unavailable` with the reason why there are no kernels. */
 export async function openKernels(options: OpenKernelsOptions): Promise<KernelLibrary> {
   const path = options.libraryPath ?? (await ensureKernelLibrary(options));
-  await checkKernelFile(path, { mustBeSealed: options.libraryPath === undefined });
+  await checkKernelFile(path, { isCached: options.libraryPath === undefined });
   const library = load(path, options.instructionSet ?? null);
   const wanted = isCuda(options.target) ? "cuda" : "cpu";
   if (library.device !== wanted) throw unavailable(`${path} has the kernels for ${library.device}, not for ${wanted}`);

@@ -12,9 +12,11 @@ import { encodeSnapshot } from "../../src/session/codec.ts";
 import { DiskStore } from "../../src/session/disk-store.ts";
 import { MemoryStore } from "../../src/session/memory-store.ts";
 import type { Snapshot, StateStore } from "../../src/session/store.ts";
+import { ValkeyStore } from "../../src/session/valkey-store.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { chat, EOS, fold, makeGenerator, request, tinyTokenizer, tokens } from "../helpers/generation-harness.ts";
 import { ScriptedEngine } from "../helpers/scripted-engine.ts";
+import { ValkeyServer, WITHOUT_VALKEY } from "../helpers/valkey-server.ts";
 
 const SESSION: ConversationKey = { type: "session", id: "s" };
 const GOING_ON = { resumeFrom: SESSION, keepAs: SESSION };
@@ -83,6 +85,15 @@ async function openDisk(): Promise<DiskStore> {
   return store;
 }
 
+async function openValkey(): Promise<ValkeyStore> {
+  const server = await ValkeyServer.start();
+  cleanups.push(() => server.stop());
+  const model = { modelHash: "fake-400", stateBytes: 24 };
+  const store = await ValkeyStore.open({ url: server.url, keyPrefix: "h:", model, nowMs: Date.now, timeoutMs: 10_000 });
+  cleanups.push(() => store.close());
+  return store;
+}
+
 function start(store: StateStore, answer: readonly number[] = [100, 101, EOS]) {
   const engine = new ScriptedEngine(() => ({ tokenIds: answer }));
   const generator = makeGenerator(engine, tokenizer, { store, limits: LIMITS });
@@ -105,6 +116,7 @@ async function grow(generator: Generator, numTokens: number): Promise<void> {
 describe.each([
   ["memory", async () => new MemoryStore({ maxBytes: 1e9 })],
   ["disk", openDisk],
+  ...(WITHOUT_VALKEY === "" ? [["valkey", openValkey] as const] : []),
 ] as const)("in %s", (_, open) => {
   test("a turn reads and writes as much behind ten million tokens as behind a thousand", async () => {
     const turns: ReturnType<CountingStore["take"]>[][] = [];

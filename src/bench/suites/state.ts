@@ -6,6 +6,7 @@ import type { BenchContext } from "../context.ts";
 import type { Figure } from "../report.ts";
 import { randomCheckpoint } from "../rig.ts";
 import { benchFork } from "./state-fork.ts";
+import { benchHistory } from "./state-history.ts";
 import { withState } from "./state-parts.ts";
 import { benchResume } from "./state-resume.ts";
 import { benchSessions } from "./state-sessions.ts";
@@ -21,6 +22,7 @@ export async function benchState(context: BenchContext): Promise<Figure[]> {
     const { name } = parts.manifest;
     await run("resuming", benchResume(context, parts, name, 15));
     await run("second turns", benchTurns(parts));
+    await run("long histories", benchHistory(context, parts));
     await run("forks", benchFork(context, parts, name));
     await run("sessions", benchSessions(context, parts));
   });

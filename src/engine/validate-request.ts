@@ -14,7 +14,7 @@ export function validateRequest(request: SequenceRequest, manifest: Manifest): v
   if (numToFeed === 0) throw invalid("prompt", "the prompt holds no tokens; at least 1 is needed");
   checkIds(promptIds, 0, vocabSize, "prompt token");
   checkCount(maxTokens, "max_tokens", 0, Number.MAX_SAFE_INTEGER);
-  checkCount(minTokens, "min_tokens", 0, maxTokens);
+  checkCount(minTokens, "min_tokens", 0, Number.MAX_SAFE_INTEGER);
   checkCount(request.numLogprobs ?? 0, "logprobs", 0, NUM_CANDIDATES);
   checkCount(request.numPromptLogprobs ?? 0, "prompt_logprobs", 0, NUM_CANDIDATES);
   for (const id of request.sampling.logitBias.keys()) {

@@ -26,7 +26,11 @@ export function checkRequest(request: GenerationRequest, limits: GenerationLimit
   checkInteger("n", "n", numChoices, 1, MAX_SAMPLES);
   checkInteger("best_of", "best_of", bestOf, numChoices, MAX_SAMPLES);
   checkInteger("max_tokens", "max_tokens", maxTokens, 0, maxOutputTokens);
-  checkInteger("min_tokens", "min_tokens", minTokens, 0, maxTokens);
+  checkInteger("min_tokens", "min_tokens", minTokens, 0);
+  if (minTokens > maxTokens) {
+    const message = `min_tokens must be at most max_tokens (${maxTokens}); got ${minTokens}`;
+    throw new DenseMambaError("invalid_value", message, { param: "min_tokens" });
+  }
   if (truncatePromptTokens !== undefined) {
     checkInteger("truncate_prompt_tokens", "truncate_prompt_tokens", truncatePromptTokens, 1);
   }

@@ -489,7 +489,7 @@ describe("what is refused", () => {
     ["an enormous n", { numChoices: 1e9, bestOf: 1e9 }, "n", /1 to 1024, given 1000000000/],
     ["best_of below n", { numChoices: 3, bestOf: 2 }, "best_of", /3 to 1024, given 2/],
     ["max_tokens above the limit", { maxTokens: 101 }, "max_tokens", /0 to 100, given 101/],
-    ["min_tokens above max_tokens", { minTokens: 9 }, "min_tokens", /0 to 8, given 9/],
+    ["min_tokens above max_tokens", { minTokens: 9 }, "min_tokens", /must be at most max_tokens \(8\); got 9/],
     ["an empty stop string", { stopStrings: [""] }, "stop", /empty/],
     ["a stop token outside the vocabulary", { stopTokenIds: [400] }, "stop_token_ids", /given 400/],
     ["truncation to nothing", { truncatePromptTokens: 0 }, "truncate_prompt_tokens", /at least 1, given 0/],

@@ -107,7 +107,7 @@ export function toChatTask(body: ChatBody, bounds: Bounds): ChatTask {
       numChoices: n,
       bestOf: n,
       sampling: toSampling(body, bounds.vocabSize),
-      ...toStopping(body, body.max_completion_tokens ?? body.max_tokens, bounds),
+      ...toStopping(body, body.max_completion_tokens ?? body.max_tokens),
       addSpecialTokens: body.add_special_tokens ?? false,
       echo: false,
       ...(body.logprobs ? { numLogprobs: body.top_logprobs ?? 0 } : {}),

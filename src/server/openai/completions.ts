@@ -64,7 +64,7 @@ export function toCompletionTask(body: CompletionBody, bounds: Bounds): Completi
       numChoices: n,
       bestOf,
       sampling: toSampling(body, bounds.vocabSize),
-      ...toStopping(body, maxTokens, bounds),
+      ...toStopping(body, maxTokens),
       addSpecialTokens: body.add_special_tokens ?? true,
       echo,
       ...(body.logprobs === undefined ? {} : { numLogprobs: body.logprobs }),

@@ -29,17 +29,10 @@ type StoppingKeys =
   | "includeStopString"
   | "skipSpecialTokens";
 
-export function toStopping(
-  body: SamplingBody,
-  maxTokens: number | undefined,
-  bounds: Bounds,
-): Pick<GenerationRequest, StoppingKeys> {
-  const minTokens = body.min_tokens ?? 0;
-  const most = maxTokens ?? bounds.maxOutputTokens;
-  if (minTokens > most) throw invalid("min_tokens", `must be at most max_tokens (${most}); got ${minTokens}`);
+export function toStopping(body: SamplingBody, maxTokens: number | undefined): Pick<GenerationRequest, StoppingKeys> {
   return {
     maxTokens,
-    minTokens,
+    minTokens: body.min_tokens ?? 0,
     stopStrings: body.stop ?? [],
     stopTokenIds: body.stop_token_ids ?? [],
     ignoreEos: body.ignore_eos ?? false,

@@ -98,7 +98,7 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
       numChoices: 1,
       bestOf: 1,
       sampling,
-      ...toStopping(body, generates ? body.max_output_tokens : 0, bounds),
+      ...toStopping(body, generates ? body.max_output_tokens : 0),
       addSpecialTokens: false,
       echo: false,
       ...toCacheSalt(body),

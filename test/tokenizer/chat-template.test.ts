@@ -222,6 +222,37 @@ test("the model's template takes its time off the event loop, and small chats do
   expect(await long).toBe("2000".repeat(2000));
 });
 
+test.each([
+  ["compares long texts", "{% for i in range(9999) %}{{ 'x' if a == b }}{% endfor %}"],
+  ["looks long texts up", "{% for i in range(9999) %}{{ 'x' if a in d }}{{ d[b] }}{% endfor %}"],
+  ["reads digits", "{% for i in range(9999) %}{{ digits | int }}{{ digits | float }}{% endfor %}"],
+  [
+    "begins to go through long texts",
+    "{% for i in range(9999) %}{% for c in a %}{{ loop.length }}{% break %}{% endfor %}{% endfor %}",
+  ],
+  [
+    "goes through much from behind",
+    "{% for i in range(9999) %}{{ many | last }}{{ many.copy() | length }}{% endfor %}",
+  ],
+  ["indexes beyond the BMP", "{% for i in range(9999) %}{{ chili[i] }}{{ chili[i:i+1] }}{% endfor %}"],
+])("a model's template that %s does little of it on the event loop", async (_, template) => {
+  const a = "a".repeat(1_000_000);
+  const many = Object.fromEntries(Array.from({ length: 15_000 }, (_, i) => [`k${i}`, 0]));
+  const templateArguments = {
+    a,
+    b: `${a.slice(1)}a`,
+    d: { x: 1 },
+    digits: `${"1".repeat(250_000)}x`,
+    many,
+    chili: "🌶".repeat(9999),
+  };
+  const using = renderer(template, { ownTimeoutMs: 300 });
+  const stall = await shortestStall(async () => {
+    await render(using, { templateArguments }).catch(() => {});
+  });
+  expect(stall).toBeLessThan(200);
+});
+
 test("a time limit begins when the rendering does, and not when it is asked for", async () => {
   const using = renderer(undefined, { requestTimeoutMs: 1000 });
   const [endless, short] = await Promise.allSettled([

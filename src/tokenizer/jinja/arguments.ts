@@ -1,5 +1,5 @@
 /** What a function was called with, put to the names of its parameters as Python does. */
-import { TemplateError, unsupported } from "./error.ts";
+import { TemplateError } from "./error.ts";
 import type { Arguments, Value } from "./values.ts";
 import { integerIn, typeOf } from "./values.ts";
 
@@ -55,8 +55,4 @@ export function integerArgument(value: Value | undefined, fallback: number, what
   const integer = integerIn(value);
   if (integer === undefined) throw new TemplateError(`${what} must be an integer, not ${typeOf(value)}`);
   return integer;
-}
-
-export function noOthers(value: Value | undefined, what: string): void {
-  if (value !== undefined) throw unsupported(what);
 }

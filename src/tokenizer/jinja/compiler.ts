@@ -32,7 +32,7 @@ import {
 } from "./values.ts";
 
 /** The memory of one run of a routine. A place that holds nothing is a variable that is not set. */
-export class Frame {
+class Frame {
   readonly slots: (Value | undefined)[] = [];
   readonly outer: Frame | undefined;
 

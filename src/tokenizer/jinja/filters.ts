@@ -131,8 +131,8 @@ const FILTERS: ReadonlyMap<string, Filter> = new Map([
     const parts = [...each(value, runtime)].map((item) => toText(itemOf(item), runtime));
     return joinTexts(parts, toText(between, runtime), runtime);
   }),
-  filter("last", "", (value) => {
-    const items = reversible(value);
+  filter("last", "", (value, _, runtime) => {
+    const items = reversible(value, runtime);
     if (items === undefined) throw new TemplateError(`'${typeOf(value)}' object is not reversible`);
     return items.length === 0 ? new Undefined("No last item, sequence was empty.") : items.at(-1)!;
   }),
@@ -149,7 +149,8 @@ const FILTERS: ReadonlyMap<string, Filter> = new Map([
   }),
   filter("reverse", "", (value, _, runtime) => {
     if (typeof value === "string") return Array.from(value).reverse().join("");
-    const items = reversible(value);
+    const items = reversible(value, runtime);
+    if (items !== undefined) runtime.reserve(items.length);
     if (items !== undefined) return new Iter([...items].reverse()[Symbol.iterator]());
     return [...each(value, runtime)].reverse();
   }),
@@ -261,12 +262,12 @@ function* itemsOf(value: Value): Generator<Value> {
 }
 
 /** What Python's reversed() takes, in its own order. */
-function reversible(value: Value): readonly Value[] | undefined {
+function reversible(value: Value, runtime: Runtime): readonly Value[] | undefined {
   if (typeof value === "string") return Array.from(value);
   if (Array.isArray(value)) return value;
   if (value instanceof Tuple) return value.items;
-  if (value instanceof Dict) return [...value.keys()];
-  if (value instanceof DictView || value instanceof Range) return [...value];
+  if (value instanceof Dict) return [...each(value, runtime)];
+  if (value instanceof DictView || value instanceof Range) return [...each(value, runtime)];
   return value instanceof Undefined ? [] : undefined;
 }
 
@@ -351,7 +352,7 @@ function number(value: Value, what: string): number {
 
 const INTEGER = /^[+-]?[0-9]+(?:_[0-9]+)*$/;
 const NUMBER =
-  /^[+-]?(?:[0-9]+(?:_[0-9]+)*\.?(?:[0-9]+(?:_[0-9]+)*)?|\.[0-9]+(?:_[0-9]+)*)(?:e[+-]?[0-9]+(?:_[0-9]+)*)?$/i;
+  /^[+-]?(?:[0-9]+(?:_[0-9]+)*(?:\.(?:[0-9]+(?:_[0-9]+)*)?)?|\.[0-9]+(?:_[0-9]+)*)(?:e[+-]?[0-9]+(?:_[0-9]+)*)?$/i;
 
 /** @returns undefined for what Python's int() and float() do not take */
 function toInteger(value: Value): Value | undefined {

@@ -46,6 +46,7 @@ function range({ args, kwargs }: Arguments): Value {
 function dictOf({ args, kwargs }: Arguments, runtime: Runtime): Dict {
   if (args.length > 1) throw new TemplateError(`dict expected at most 1 argument, got ${args.length}`);
   const [source] = args;
+  if (source instanceof Dict) runtime.spend(source.size);
   const dict = new Dict(source instanceof Dict ? source.entries() : []);
   if (source !== undefined && !(source instanceof Dict)) {
     for (const pair of each(source, runtime)) {

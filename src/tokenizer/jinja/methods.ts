@@ -93,7 +93,8 @@ const LIST_METHODS: Methods<readonly Value[]> = {
 const DICT_METHODS: Methods<Dict> = {
   get: [
     "key ? default /",
-    (dict, [key, fallback = null]) => {
+    (dict, [key, fallback = null], runtime) => {
+      if (typeof key === "string") runtime.spendText(key);
       const value = dict.get(key!);
       return value === undefined ? fallback : value;
     },
@@ -101,7 +102,13 @@ const DICT_METHODS: Methods<Dict> = {
   items: ["", (dict) => new DictView("items", dict)],
   keys: ["", (dict) => new DictView("keys", dict)],
   values: ["", (dict) => new DictView("values", dict)],
-  copy: ["", (dict) => new Dict(dict.entries())],
+  copy: [
+    "",
+    (dict, _, runtime) => {
+      runtime.spend(dict.size);
+      return new Dict(dict.entries());
+    },
+  ],
 };
 
 /** @returns undefined if it has none of this name. Bound to the value. */

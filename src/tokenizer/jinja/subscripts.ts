@@ -27,7 +27,7 @@ export function attribute(value: Value, name: string, runtime: Runtime): Value {
 /** `value[key]`: an item, or else an attribute. */
 export function subscript(value: Value, key: Value, runtime: Runtime): Value {
   if (value instanceof Undefined) throw new TemplateError(value.message);
-  if (typeof value === "string") runtime.spendText(value);
+  for (const text of [value, key]) if (typeof text === "string") runtime.spendText(text);
   const found = item(value, key);
   if (found !== undefined) return found;
   if (typeof key !== "string") return new Undefined(`'${typeOf(value)}' object has no such element`);
@@ -84,7 +84,8 @@ function ownAttribute(value: Value, name: string, runtime: Runtime): Value | und
 }
 
 function loopAttribute(loop: Loop, name: string, runtime: Runtime): Value | undefined {
-  const { index0, depth0 } = loop;
+  const { index0, depth0, iterable } = loop;
+  if (typeof iterable === "string" && /^(?:length|revindex0?)$/.test(name)) runtime.spendText(iterable);
   switch (name) {
     case "index0":
       return index0;

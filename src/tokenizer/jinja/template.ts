@@ -46,7 +46,7 @@ export class Template {
     try {
       const variables = new Map<string, Value>();
       for (const [name, value] of Object.entries(given)) {
-        if (value !== undefined) variables.set(name, fromJson(value));
+        if (value !== undefined) variables.set(name, fromJson(value, runtime));
       }
       this.#run({ runtime, variables });
       return runtime.out;

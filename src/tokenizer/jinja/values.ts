@@ -159,6 +159,7 @@ export class Callable {
 
 /** What `loop` is. */
 export class Loop {
+  readonly iterable: Value;
   readonly depth0: number;
   readonly recurse: ((iterable: Value, depth0: number) => string) | undefined;
   index0 = -1;
@@ -171,7 +172,7 @@ export class Loop {
 
   constructor(iterable: Value, depth0 = 0, recurse?: (iterable: Value, depth0: number) => string) {
     this.#iterator = iterate(iterable);
-    this.#length = lengthOf(iterable);
+    this.iterable = iterable;
     this.depth0 = depth0;
     this.recurse = recurse;
   }
@@ -192,6 +193,7 @@ export class Loop {
   }
 
   get length(): number {
+    this.#length ??= lengthOf(this.iterable);
     if (this.#length === undefined) {
       const rest: Value[] = [];
       for (let next = this.#iterator.next(); !next.done; next = this.#iterator.next()) rest.push(next.value);
@@ -333,6 +335,11 @@ export function integerIn(value: Value): number | undefined {
 
 export function equals(a: Value, b: Value, runtime: Runtime): boolean {
   runtime.spend(1);
+  if (typeof a === "string" && typeof b === "string") {
+    if (a.length !== b.length) return false;
+    runtime.spendText(a);
+    return a === b;
+  }
   if (a === b) return true;
   if (typeof a === "string" || typeof b === "string") return false;
   const [x, y] = [numberIn(a), numberIn(b)];
@@ -366,7 +373,11 @@ function haveEqualEntries(a: Dict, b: Dict, runtime: Runtime): boolean {
 /** Less than 0, 0 or more, as `a` stands to `b`. */
 export function compare(a: Value, b: Value, runtime: Runtime): number {
   runtime.spend(1);
-  if (typeof a === "string" && typeof b === "string") return compareText(a, b);
+  if (typeof a === "string" && typeof b === "string") {
+    runtime.spendText(a);
+    runtime.spendText(b);
+    return compareText(a, b);
+  }
   const [x, y] = [numberIn(a), numberIn(b)];
   if (x !== undefined && y !== undefined) return x - y;
   if (Array.isArray(a) && Array.isArray(b)) return compareAll(a, b, runtime);
@@ -390,6 +401,7 @@ export function contains(container: Value, item: Value, runtime: Runtime): boole
     runtime.spendText(container);
     return container.includes(item);
   }
+  if (typeof item === "string") runtime.spendText(item);
   if (container instanceof Dict) return container.has(item);
   if (container instanceof DictView && container.kind === "keys") return container.dict.has(item);
   for (const other of each(container, runtime)) if (equals(other, item, runtime)) return true;
@@ -462,15 +474,18 @@ function quote(text: string): string {
 }
 
 /** From JSON. @throws TemplateError for numbers that JavaScript cannot hold */
-export function fromJson(given: unknown): Value {
+export function fromJson(given: unknown, runtime: Runtime): Value {
+  runtime.spend(1);
   if (given === null || typeof given === "boolean" || typeof given === "string") return given;
   if (typeof given === "number") {
     if (!Number.isInteger(given)) return new Float(given);
     if (!Number.isSafeInteger(given)) throw unsupported(`the integer ${given}`);
     return given === 0 ? 0 : given;
   }
-  if (Array.isArray(given)) return given.map(fromJson);
+  if (Array.isArray(given)) return given.map((item) => fromJson(item, runtime));
   const dict = new Dict();
-  for (const [key, value] of Object.entries(given as object)) if (value !== undefined) dict.set(key, fromJson(value));
+  for (const [key, value] of Object.entries(given as object)) {
+    if (value !== undefined) dict.set(key, fromJson(value, runtime));
+  }
   return dict;
 }

@@ -135,7 +135,7 @@ describe("a folder", SLOW, () => {
     const ready = await fetch(`${server.url}/ready`);
     expect([ready.status, await ready.json()]).toMatchObject([503, { status: "store_lost" }]);
     expect((await respond(server)).store).toBe(false);
-    expect(server.stderr).toMatch(/"level":40.*"tier":"disk".*was moved, removed or replaced/);
+    await expect.poll(() => server.stderr).toMatch(/"level":40.*"tier":"disk".*was moved, removed or replaced/);
     expect(await statusOf(server, `/v1/responses/${id}`, "DELETE")).toBe(503);
     await other.stop();
     await rm(dir, { recursive: true });

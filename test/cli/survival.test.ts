@@ -178,7 +178,9 @@ describe("a disk that is full", () => {
     const turn = { session_id: "tale", prompt: PROMPT, max_tokens: 6, ...SAMPLED };
     await expect(complete(server, turn)).rejects.toThrow(/503: .*store_unavailable/);
     expect(await server.metric("densemamba_store_tier_available", 'store="conversations",tier="disk"')).toBe(0);
-    expect(server.stderr).toMatch(/"level":40.*"tier":"disk".*cannot be written; going on without: .* is full: EFBIG/);
+    await expect
+      .poll(() => server.stderr)
+      .toMatch(/"level":40.*"tier":"disk".*cannot be written; going on without: .* is full: EFBIG/);
     expect((await sessionOf(server, "tale")).num_tokens).toBe(0);
     expect((await complete(server, { ...turn, session_id: undefined })).tokenIds).toHaveLength(6);
     expect(await server.stop()).toBe(0);

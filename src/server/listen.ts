@@ -62,6 +62,8 @@ export async function listen(args: {
     errorHandler: answerHostile,
   });
   const server = createServer(serverOptions, (request, response) => {
+    // NOTE: Node never reads what comes behind a request whose offer it has ignored: the connection ends with the answer.
+    if (request.headers.upgrade !== undefined) response.shouldKeepAlive = false;
     try {
       checkHostHeader(request);
     } catch (error) {

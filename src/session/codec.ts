@@ -163,7 +163,7 @@ export async function decodeSnapshotInPieces(
   bounds: {
     readonly maxTokens: number;
     readonly maxConversationBytes: number;
-    readonly checkJson: (json: Buffer) => void;
+    readonly checkJson: (json: Buffer) => Promise<void>;
   },
 ): Promise<Snapshot> {
   const { maxTokens, maxConversationBytes, checkJson } = bounds;
@@ -176,8 +176,7 @@ export async function decodeSnapshotInPieces(
   }
   checkChecksum(buffer, found, await checksumInPieces(buffer.subarray(0, found.checksumAt)));
   const json = await inflateInBackground(packedConversation(buffer, found), found);
-  checkJson(json);
-  await setImmediate();
+  await checkJson(json);
   return read(buffer, found, model, json);
 }
 

@@ -109,13 +109,14 @@ const refused: readonly [string, () => Uint8Array, string | RegExp][] = [
   [
     "NaN in the state",
     () => encodeSnapshot(snapshot({ state: floats(0, 1, 2, 3, Number.NaN, 5) })),
-    "not finite in its state's tensor conv.0",
+    "in its state's tensor conv.0 that is not finite, or not below 2^50",
   ],
   [
     "an infinite number",
     () => encodeSnapshot(snapshot({ state: floats(0, Number.NEGATIVE_INFINITY, 2, 3, 4, 5) })),
     "tensor ssm.0",
   ],
+  ["a number near overflow", () => encodeSnapshot(snapshot({ state: floats(0, 1, 2 ** 50, 3, 4, 5) })), "tensor ssm.0"],
   [
     "a state of another size",
     () => encodeSnapshot(snapshot({ state: new Uint8Array(20) })),

@@ -1,0 +1,104 @@
+"""What a valid request is, beyond what openapi.yaml can say: this server's own limits, and rules between fields.
+
+Requests that are meant to be valid are brought within them, so that they reach the model; a refusal then is a failure.
+"""
+
+import schemathesis
+
+VOCAB_SIZE = 4096
+MAX_OUTPUT_TOKENS = 32
+
+TOKEN_COUNTS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "min_tokens")
+# A valid request may be refused for what it names, or for what it comes to, and not for its form.
+ANSWERED_WITH_REASON = {
+    "previous_response_not_found",
+    "context_length_exceeded",
+    "invalid_snapshot",
+    "body_too_large",
+    "upgrade_required",
+}
+
+
+def clamp(body, key, most):
+    if isinstance(body.get(key), (int, float)) and not isinstance(body[key], bool):
+        body[key] = min(int(body[key]), most)
+
+
+def token_ids(value):
+    if isinstance(value, list):
+        return [token_ids(item) for item in value]
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return int(value) % VOCAB_SIZE
+    return value
+
+
+def narrow(body):
+    for key in TOKEN_COUNTS:
+        clamp(body, key, MAX_OUTPUT_TOKENS)
+    if body.get("max_tokens") == 0:
+        body["max_tokens"] = 1
+    most = next((body[key] for key in TOKEN_COUNTS[:3] if body.get(key) is not None), 16)
+    clamp(body, "min_tokens", most)
+    for key in ("prompt", "tokens", "stop_token_ids"):
+        if isinstance(body.get(key), list):
+            body[key] = token_ids(body[key])
+    if isinstance(body.get("prompt"), list):
+        body["prompt"] = body["prompt"][:4]
+    if body.get("prompt") == "":
+        body["prompt"] = "Once"
+    for key in ("n", "best_of"):
+        clamp(body, key, 4)
+    if body.get("best_of") is not None:
+        body["best_of"] = body.get("n") or 1
+    if isinstance(body.get("logit_bias"), dict):
+        biases = body["logit_bias"].items()
+        body["logit_bias"] = {str(index): bias for index, (_, bias) in enumerate(biases)}
+    if body.get("stream") is not True:
+        body.pop("stream_options", None)
+    else:
+        body.pop("prompt_logprobs", None)
+    if "messages" in body and body.get("logprobs") is not True:
+        body.pop("top_logprobs", None)
+    if body.get("session_id") is not None and ("prompt" in body or "messages" in body):
+        body["n"] = body["best_of"] = 1
+        if isinstance(body.get("prompt"), list):
+            body["prompt"] = "Once"
+        if "messages" in body:
+            body.pop("best_of")
+    if body.get("continue_final_message"):
+        body["add_generation_prompt"] = False
+    body.pop("chat_template", None)
+    body.pop("chat_template_kwargs", None)
+    if body.get("tools"):
+        # The template shows them, and need not be able to show just anything.
+        body["tools"] = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
+        body["tool_choice"] = "none"
+    if "input" in body:
+        body["include"] = ["message.output_text.logprobs"] if body.get("top_logprobs") else None
+        if body.get("background"):
+            body["store"] = True
+    return body
+
+
+@schemathesis.hook
+def before_call(context, case, **kwargs):
+    if case.meta is None or not case.meta.generation.mode.is_positive:
+        return
+    if isinstance(case.body, dict):
+        narrow(case.body)
+    if isinstance(case.query, dict):
+        # A cursor is the id of an item, and an event's number is that of one that was sent.
+        case.query.pop("after", None)
+        case.query.pop("starting_after", None)
+
+
+@schemathesis.check
+def valid_requests_are_taken(context, response, case):
+    if case.meta is None or not case.meta.generation.mode.is_positive:
+        return
+    if response.status_code not in (400, 413, 415, 426):
+        return
+    error = response.json()["error"]
+    if response.status_code == 426 or error["code"] in ANSWERED_WITH_REASON:
+        return
+    raise AssertionError(f"a valid request was refused: {error['message']}")

@@ -22,13 +22,13 @@ export interface ImportBounds {
 
 /** Within a file a past needs no name: it is what stands before. */
 const PAST_IN_FILE = "-";
-/** Of one piece: no session that this server makes comes near. */
-const MAX_HEAD_TOKENS = 2 ** 20;
-const MAX_JSON_BYTES = 16 * 2 ** 20;
+/** Of the head, beside those that may be unread; and of one piece: no session that this server makes comes near. */
+const MAX_HEAD_TOKENS = 2 ** 18;
+const MAX_JSON_BYTES = 4 * 2 ** 20;
 const MAX_JSON_DEPTH = 8;
 /** Objects, lists, and members of both. */
-const MAX_JSON_MEMBERS = 400_000;
-const MAX_PASSAGES = 16_384;
+const MAX_JSON_MEMBERS = 100_000;
+const MAX_PASSAGES = 4096;
 /** Of all pieces together. */
 const MAX_ALL_JSON_BYTES = 64 * 2 ** 20;
 /** Of a state's numbers, in f32. Those of trained models stay below 2^16. */
@@ -101,7 +101,7 @@ export class SessionFile {
   }
 }
 
-async function* piecesOf(bytes: Uint8Array, { manifest }: ImportBounds) {
+async function* piecesOf(bytes: Uint8Array, { manifest, maxUnreadTokens }: ImportBounds) {
   const model = { modelHash: manifest.modelHash, stateBytes: stateBytes(manifest.state) };
   let numJsonBytes = 0;
   const checkJson = async (json: Buffer) => {
@@ -116,7 +116,7 @@ async function* piecesOf(bytes: Uint8Array, { manifest }: ImportBounds) {
     const length = headerOf(rest)?.bytes ?? rest.length;
     const isLast = length >= rest.length;
     const snapshot = await decodeSnapshotInPieces(rest.subarray(0, length), model, {
-      maxTokens: isLast ? MAX_HEAD_TOKENS : MAX_PART_TOKENS,
+      maxTokens: isLast ? MAX_HEAD_TOKENS + maxUnreadTokens : MAX_PART_TOKENS,
       maxConversationBytes: MAX_JSON_BYTES,
       checkJson,
     });

@@ -73,7 +73,7 @@ typedef struct {
   size_t numLinks, numInputs, numOutputs, numRegisters;
   _Atomic(Values *) spare[MAX_SPARE];
   _Atomic size_t numThreads; /* the most that have come together so far; ONNX Runtime does not say how many it has */
-  _Atomic size_t numRunsTogether;
+  _Atomic size_t numRunsTogether, numRunsApart;
 } Chain;
 
 /** The chain's node as ONNX Runtime runs it. */
@@ -382,12 +382,15 @@ enum { MOST_ROWS_PER_SLICE = 16 };
 enum { MOST_SHARED_BYTES = 16 << 20 };
 /** The first runs are made together, to see how many threads come. */
 enum { LEARNING_RUNS = 8 };
+/** And one in so many later: threads that were late at first, all of them, would otherwise never be counted. */
+enum { RUNS_BETWEEN_LOOKS = 128 };
 
 /** As equal as can be, and as many slices for each thread. 0: the rows are to be taken together. */
 static size_t rows_per_slice(const Node *node) {
   const size_t numThreads = atomic_load(&node->chain->numThreads), numRows = node->numRows;
   if (atomic_load(&node->chain->numRunsTogether) < LEARNING_RUNS || node->sharedBytes > MOST_SHARED_BYTES) return 0;
   if (numRows < 2 || numRows < numThreads) return 0;
+  if (atomic_fetch_add(&node->chain->numRunsApart, 1) % RUNS_BETWEEN_LOOKS == RUNS_BETWEEN_LOOKS - 1) return 0;
   const size_t most = MOST_ROWS_PER_SLICE * numThreads, numRounds = (numRows + most - 1) / most;
   return (numRows + numRounds * numThreads - 1) / (numRounds * numThreads);
 }

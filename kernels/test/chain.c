@@ -208,6 +208,26 @@ static void check_rows(void) {
   CHECK(atomic_load(&numStates) == 0);
 }
 
+/** A chain whose threads all came too late to its first runs finds out that they are there. */
+static void check_late_threads(void) {
+  enum { ROWS = 10, MOST_RUNS = 5000 };
+  void *state = create_chain("Add x0 x1 > o0");
+  fake_num_threads = 1;
+  let_learn(state);
+  fake_num_threads = FAKE_THREADS;
+  bool isShared = false;
+  for (int i = 0; i < MOST_RUNS && !isShared; i++) {
+    FakeNode node;
+    set_up_rows(&node, "", ROWS);
+    atomic_store(&mostElements, 0);
+    CHECK(run_chain(state, &node) == NULL);
+    isShared = atomic_load(&mostElements) < ROWS * COLUMNS;
+    fake_free(&node);
+  }
+  CHECK(isShared);
+  DM_NAME(chain).destroy(state);
+}
+
 /** In whatever slice something fails, and if in all, it is told once. */
 static void check_rows_refused(const char *program, bool refusesOutputs, const char *reason) {
   void *state = create_chain(program);
@@ -236,6 +256,7 @@ int main(void) {
   check_values(257);
   check_kept();
   check_rows();
+  check_late_threads();
   check_rows_refused("Add x0 x1 > r0\nBroken > o0", false, "Broken: broken");
   check_rows_refused("Add x0 x1 > r0\nTotal r0 > o0", false, "a result without a row for each");
   check_rows_refused("Add x0 x2 > o0", false, "inputs of 40 and of 2 rows");

@@ -217,13 +217,16 @@ static void *fake_work(void *data) {
   return NULL;
 }
 
+/** How many come. */
+static int fake_num_threads = FAKE_THREADS;
+
 static OrtStatus *fake_parallel_for(const OrtKernelContext *context, void (*fn)(void *user, size_t index), size_t total,
                                     size_t numBatches, void *user) {
   (void)context, (void)numBatches;
   FakeLoop loop = {.fn = fn, .user = user, .total = total};
   pthread_t threads[FAKE_THREADS];
-  for (int i = 0; i < FAKE_THREADS; i++) CHECK(pthread_create(&threads[i], NULL, fake_work, &loop) == 0);
-  for (int i = 0; i < FAKE_THREADS; i++) pthread_join(threads[i], NULL);
+  for (int i = 0; i < fake_num_threads; i++) CHECK(pthread_create(&threads[i], NULL, fake_work, &loop) == 0);
+  for (int i = 0; i < fake_num_threads; i++) pthread_join(threads[i], NULL);
   return NULL;
 }
 

@@ -21,8 +21,8 @@ export async function compile(config: Config, outDir: string, terminal: Terminal
   }
   const onProgress = showProgress(terminal.stderr, () => performance.now());
   const device = config.device === "cuda" ? "cuda" : "cpu";
-  const kernels = await findKernels(config, device, (message) => void terminal.stderr.write(`${message}\n`));
-  const lowering = loweringFor(kernels);
+  const note = (message: string) => void terminal.stderr.write(`${message}\n`);
+  const lowering = loweringFor(await findKernels(config, device, note), modelDir, note);
   const manifest = await compileInOneOf(choosePrecisions(config.precision, device), (precision) =>
     compileModel({ modelDir, precision, lowering, outDir, allowNonFinite, onProgress }),
   );

@@ -2,12 +2,16 @@
  * Whether our own operators are used, and where they come from; and `densemamba kernels`, which builds them ahead of time and
  * says what there is.
  */
+import { existsSync } from "node:fs";
 import { stat } from "node:fs/promises";
 import path from "node:path";
+import { beyondKernels } from "../compiler/kernel-limits.ts";
 import { packageRoot } from "../config/schema.ts";
 import type { Config } from "../config.ts";
 import { DenseMambaError } from "../errors.ts";
 import type { LoweringKind } from "../model/artifact.ts";
+import { openCheckpoint } from "../model/checkpoint.ts";
+import { MANIFEST_FILE } from "../model/manifest.ts";
 import { copyKernelFile } from "../runtime/native/kernel-file.ts";
 import { type KernelLibrary, openKernels } from "../runtime/open.ts";
 import { type Terminal, write } from "./terminal.ts";
@@ -17,9 +21,22 @@ const SOURCE_DIR = path.join(packageRoot, "kernels");
 
 type KernelConfig = Pick<Config, "kernels" | "kernelLibrary" | "cCompiler" | "nvcc" | "cacheDir">;
 
-/** A graph of such operators. */
-export function loweringFor(kernels: KernelLibrary | undefined): LoweringKind {
+/** A graph of such operators, unless the checkpoint is beyond what they can take: that is told. @throws `invalid_checkpoint` */
+export function loweringFor(
+  kernels: KernelLibrary | undefined,
+  modelDir: string,
+  note: (message: string) => void,
+): LoweringKind {
   if (kernels === undefined) return "plain";
+  if (!existsSync(path.join(modelDir, MANIFEST_FILE))) {
+    const checkpoint = openCheckpoint(modelDir);
+    checkpoint.close();
+    const problem = beyondKernels(checkpoint.architecture);
+    if (problem !== undefined) {
+      note(`no kernels, plain ONNX in their place: ${problem}`);
+      return "plain";
+    }
+  }
   return kernels.device === "cuda" ? "cuda" : "kernels";
 }
 

@@ -47,7 +47,7 @@ export async function loadModel(config: Config, options: LoadOptions): Promise<L
   return firstThatWorks("device_unavailable", chooseDevices(config.device, FACTS), options.note, async (choice) => {
     const { device, reason } = choice;
     const kernels = (await mayUseKernels(config.model)) ? await findKernels(config, device, options.note) : undefined;
-    const lowering = loweringFor(kernels);
+    const lowering = loweringFor(kernels, config.model, options.note);
     const { dir: artifactDir, manifest } = await findArtifact(config, { device, lowering }, options);
     checkChunk(config, manifest);
     const open = () =>

@@ -39,28 +39,20 @@ export class EncoderPool {
 
   /** @throws `aborted` at once when the signal says so; else as `EncoderProcess` does */
   encode(text: string, signal?: AbortSignal): Promise<Int32Array> {
-    return new Promise((resolve, reject) => {
-      const job: Job = {
-        text,
-        signal,
-        resolve: (ids) => {
-          signal?.removeEventListener("abort", onAbort);
-          resolve(ids);
-        },
-        reject: (error) => {
-          signal?.removeEventListener("abort", onAbort);
-          reject(error);
-        },
-      };
-      const onAbort = () => job.reject(aborted());
-      if (signal?.aborted) {
+    if (signal?.aborted) return Promise.reject(aborted());
+    let leave = () => {};
+    const encoded = new Promise<Int32Array>((resolve, reject) => {
+      const job: Job = { text, signal, resolve, reject };
+      leave = () => {
+        const at = this.#queue.indexOf(job);
+        if (at !== -1) this.#queue.splice(at, 1);
         reject(aborted());
-        return;
-      }
-      signal?.addEventListener("abort", onAbort, { once: true });
+      };
       this.#queue.push(job);
       if (this.#numBusy < this.#options.maxProcesses) void this.#work();
     });
+    signal?.addEventListener("abort", leave, { once: true });
+    return encoded.finally(() => signal?.removeEventListener("abort", leave));
   }
 
   /** Ends the processes that have nothing to do. */
@@ -74,9 +66,9 @@ export class EncoderPool {
     clearTimeout(this.#idleTimer);
     let process = this.#idle.pop();
     for (let job = this.#queue.shift(); job !== undefined; job = this.#queue.shift()) {
-      if (job.signal?.aborted) continue;
       try {
         if (!process?.isAlive) process = await this.#options.start();
+        if (job.signal?.aborted) continue;
         job.resolve(await this.#run(process, job));
       } catch (error) {
         job.reject(error);

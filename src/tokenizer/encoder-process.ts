@@ -1,12 +1,12 @@
 /**
- * A tokenizer's library in a process of its own. Its native code may abort on a text or take minutes over it, and nothing
- * but the end of its process stops it. One text at a time; knows nothing of queues or of how texts are cut.
+ * A tokenizer's library in a process of its own: its native code may abort on a text or take minutes over it. One text at a
+ * time; knows nothing of queues or of how texts are cut.
  */
 import { strict as assert } from "node:assert";
-import { type ChildProcess, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { createRequire } from "node:module";
-import type { Socket } from "node:net";
 import { DenseMambaError } from "../errors.ts";
+import { WorkerProcess } from "./worker-process.ts";
 
 /** `native`: Rust. `script`: JavaScript, for platforms without a prebuilt binary. Neither adds special tokens here. */
 export type EncodingLibrary = "native" | "script";
@@ -20,13 +20,10 @@ export interface EncoderSource {
   readonly library: EncodingLibrary | "auto";
 }
 
-/** Of what a library that dies has to say, the end. */
-const MAX_STDERR_LENGTH = 4096;
-
-/** A script of its own rather than a file: it then runs the same from source and from the built package. */
+/** A string rather than a file, so that it runs the same from source and from the built package. */
 const SCRIPT = `
 let encode;
-// A signal to the whole group of processes is the server's to obey: while it drains it may still encode.
+// A signal to the whole process group is for the server, which may still encode while it drains.
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => {});
 // Native code cannot be interrupted otherwise.
 process.on("disconnect", () => process.kill(process.pid, "SIGKILL"));
@@ -51,7 +48,7 @@ function open({ library, modules, text, addedTokens }) {
   // Some files still carry the settings of the training run; they would cut or pad prompts silently.
   tokenizer.disableTruncation();
   tokenizer.disablePadding();
-  // It numbers those that the vocabulary lacks itself, whatever the file says.
+  // The library numbers added tokens that the vocabulary lacks itself, whatever the file says.
   for (const { id, content } of addedTokens) {
     const given = tokenizer.tokenToId(content);
     if (content !== "" && given !== id) {
@@ -72,60 +69,47 @@ function loadNative(module, isRequired) {
 
 type Answer = { readonly library: EncodingLibrary } | { readonly ids: Int32Array } | { readonly error: string };
 
-interface Pending {
-  readonly resolve: (answer: Answer) => void;
-  readonly reject: (error: Error) => void;
-}
-
 export class EncoderProcess {
-  readonly #child: ChildProcess;
+  readonly library: EncodingLibrary;
+  readonly #process: WorkerProcess<Answer>;
   readonly #path: string;
-  #library: EncodingLibrary | undefined;
-  #isAlive = true;
-  #stderr = "";
-  #pending: Pending | undefined;
-  #killedBecause: string | undefined;
 
-  private constructor(path: string) {
+  private constructor(process: WorkerProcess<Answer>, path: string, library: EncodingLibrary) {
+    this.#process = process;
     this.#path = path;
-    // Of our environment, which may hold keys, it needs nothing.
-    const env = { UV_THREADPOOL_SIZE: "1" };
-    const stdio = ["ignore", "ignore", "pipe", "ipc"] as const;
-    this.#child = spawn(process.execPath, ["-e", SCRIPT], { stdio: [...stdio], serialization: "advanced", env });
-    this.#child.stderr!.setEncoding("utf8").on("data", (text: string) => {
-      this.#stderr = (this.#stderr + text).slice(-MAX_STDERR_LENGTH);
-    });
-    this.#child.on("message", (answer: Answer) => this.#settle((pending) => pending.resolve(answer)));
-    this.#child.on("error", (error) => this.#end(error.message));
-    // NOTE: `close`, not `exit`: by then all that it said has been read.
-    this.#child.on("close", (code, signal) => this.#end(signal ?? `exit code ${code}`));
+    this.library = library;
   }
 
   /** @throws `invalid_checkpoint` if the library refuses the file, or does not survive it. */
   static async start({ path, text, library, addedTokens }: EncoderSource): Promise<EncoderProcess> {
     const require = createRequire(import.meta.url);
     const modules = { native: require.resolve("tokenizers"), script: require.resolve("@huggingface/tokenizers") };
-    const encoder = new EncoderProcess(path);
-    const answer = await encoder.#ask({
+    // It needs nothing of our environment, which may hold keys.
+    const env = { UV_THREADPOOL_SIZE: "1" };
+    const child = spawn(process.execPath, ["-e", SCRIPT], {
+      stdio: ["ignore", "ignore", "pipe", "ipc"],
+      serialization: "advanced",
+      env,
+    });
+    const worker = new WorkerProcess<Answer>(child, (how, stderr) => {
+      const said = /panicked at[^\n]*\n[^\n]*|[^\n]*rror: [^\n]*/.exec(stderr)?.[0].replaceAll("\n", " ");
+      return invalid(path, `the library ended with ${how}${said === undefined ? "" : ` (${said})`}`);
+    });
+    const answer = await worker.ask({
       ...{ library, modules, text },
       addedTokens: addedTokens.map(({ id, content }) => ({ id, content })),
     });
     if ("error" in answer) {
-      encoder.kill("refused");
-      throw new DenseMambaError("invalid_checkpoint", `${path} is refused: ${answer.error}`);
+      const refusal = new DenseMambaError("invalid_checkpoint", `${path} is refused: ${answer.error}`);
+      worker.kill(refusal);
+      throw refusal;
     }
     assert("library" in answer);
-    encoder.#library = answer.library;
-    encoder.#keepAlive(false);
-    return encoder;
-  }
-
-  get library(): EncodingLibrary {
-    return this.#library!;
+    return new EncoderProcess(worker, path, answer.library);
   }
 
   get isAlive(): boolean {
-    return this.#isAlive;
+    return this.#process.isAlive;
   }
 
   /**
@@ -133,55 +117,20 @@ export class EncoderProcess {
    * is killed
    */
   async encode(text: string): Promise<Int32Array> {
-    this.#keepAlive(true);
-    try {
-      const answer = await this.#ask({ text });
-      if ("error" in answer) {
-        throw new DenseMambaError("invalid_value", `the tokenizer cannot encode this text: ${answer.error}`);
-      }
-      assert("ids" in answer);
-      return answer.ids;
-    } finally {
-      this.#keepAlive(false);
+    const answer = await this.#process.ask({ text });
+    if ("error" in answer) {
+      throw new DenseMambaError("invalid_value", `the tokenizer cannot encode this text: ${answer.error}`);
     }
+    assert("ids" in answer);
+    return answer.ids;
   }
 
-  /** @param because what the one who waits for an answer is told */
+  /** @param because what the caller that waits for ids is told */
   kill(because: string): void {
-    this.#isAlive = false;
-    this.#killedBecause = because;
-    this.#child.kill("SIGKILL");
+    this.#process.kill(invalid(this.#path, because));
   }
+}
 
-  /** Whether our own process goes on for it: not for an idle one. */
-  #keepAlive(isBusy: boolean): void {
-    // NOTE: its death is told when its stderr has ended too.
-    const stderr = this.#child.stderr as Socket;
-    for (const handle of [this.#child, this.#child.channel, stderr]) {
-      if (isBusy) handle?.ref();
-      else handle?.unref();
-    }
-  }
-
-  #ask(message: object): Promise<Answer> {
-    assert(this.#isAlive && this.#pending === undefined, "one text at a time");
-    return new Promise<Answer>((resolve, reject) => {
-      this.#pending = { resolve, reject };
-      // A failure to send is told by `close`.
-      this.#child.send(message, () => undefined);
-    });
-  }
-
-  #settle(how: (pending: Pending) => void): void {
-    const pending = this.#pending;
-    this.#pending = undefined;
-    if (pending) how(pending);
-  }
-
-  #end(how: string): void {
-    this.#isAlive = false;
-    const said = /panicked at[^\n]*\n[^\n]*|[^\n]*rror: [^\n]*/.exec(this.#stderr)?.[0].replaceAll("\n", " ");
-    const why = this.#killedBecause ?? `the library ended with ${how}${said === undefined ? "" : ` (${said})`}`;
-    this.#settle(({ reject }) => reject(new DenseMambaError("invalid_checkpoint", `${this.#path}: ${why}`)));
-  }
+function invalid(path: string, why: string): DenseMambaError {
+  return new DenseMambaError("invalid_checkpoint", `${path}: ${why}`);
 }

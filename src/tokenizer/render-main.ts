@@ -40,6 +40,5 @@ function reply(job: RenderJob): RenderReply {
 
 process.on("message", (job: RenderJob) => process.send?.(reply(job)));
 process.on("disconnect", () => process.exit());
-// Whoever began this process ends it, after what is being rendered.
-for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => {});
-process.send?.("ready");
+// A signal to the whole process group is for the server, which may still render while it drains.
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => {});

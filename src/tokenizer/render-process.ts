@@ -2,16 +2,19 @@
  * Renders chat templates in a process of their own, one at a time: what takes long there holds up nobody here, and what
  * exhausts its memory ends only it. Started when first used, again after it was ended, and gone when this process is.
  */
-import { type ChildProcess, fork } from "node:child_process";
+import { fork } from "node:child_process";
 import { DenseMambaError } from "../errors.ts";
 import { tookTooLong } from "./chat-program.ts";
 import type { RenderJob, RenderReply } from "./render-main.ts";
+import { WorkerProcess } from "./worker-process.ts";
 
 const MAX_HEAP_MB = 96;
 /** Everyone waits for all that came before. */
 const MAX_WAITING = 64;
 /** The process stops by itself when its time is over. This much later it is ended. */
 const KILL_GRACE_MS = 1000;
+/** Answered as soon as the process listens. */
+const EMPTY_JOB: RenderJob = { source: "", variables: { messages: [] }, nowMs: 0, timeoutMs: 1000, maxLength: 0 };
 
 /** Why there is no text: it is for the one who asked to say whose template it was. */
 export class RenderFailure extends Error {}
@@ -26,7 +29,7 @@ interface Task {
 export class RenderProcess {
   readonly #waiting: Task[] = [];
   #running: Task | undefined;
-  #child: ChildProcess | undefined;
+  #process: WorkerProcess<RenderReply> | undefined;
   #isClosed = false;
 
   /**
@@ -62,7 +65,7 @@ export class RenderProcess {
     for (const task of this.#waiting.splice(0)) task.reject(closed());
     this.#running?.reject(closed());
     this.#running = undefined;
-    this.#child?.kill("SIGKILL");
+    this.#process?.kill(closed());
   }
 
   #next(): void {
@@ -76,45 +79,31 @@ export class RenderProcess {
 
   async #run({ job, signal, resolve, reject }: Task): Promise<void> {
     try {
-      this.#child ??= await this.#start();
+      if (!this.#process?.isAlive) this.#process = await this.#start();
       if (signal?.aborted) throw aborted();
-      resolve(await this.#ask(this.#child, job, signal));
+      resolve(await this.#ask(this.#process, job, signal));
     } catch (error) {
       reject(error as Error);
     }
   }
 
-  #ask(child: ChildProcess, job: RenderJob, signal: AbortSignal | undefined): Promise<string> {
-    return new Promise((resolve, reject) => {
-      child.ref();
-      child.channel?.ref();
-      let reason: Error = new RenderFailure("it takes more memory than is allowed");
-      const kill = (because: Error) => {
-        reason = because;
-        child.kill("SIGKILL");
-      };
-      const onAbort = () => kill(aborted());
-      const isLate = () => kill(new RenderFailure(tookTooLong(job.timeoutMs)));
-      const killer = setTimeout(isLate, job.timeoutMs + KILL_GRACE_MS);
-      signal?.addEventListener("abort", onAbort, { once: true });
-      const settle = (take: () => void) => {
-        clearTimeout(killer);
-        signal?.removeEventListener("abort", onAbort);
-        child.off("message", onMessage).off("exit", onExit);
-        child.unref();
-        child.channel?.unref();
-        take();
-      };
-      const onMessage = (reply: RenderReply) =>
-        settle(() => ("text" in reply ? resolve(reply.text) : reject(new RenderFailure(reply.error))));
-      const onExit = () => settle(() => reject(this.#isClosed ? closed() : reason));
-      child.on("message", onMessage).on("exit", onExit);
-      child.send(job, (error) => error && child.kill("SIGKILL"));
-    });
+  async #ask(worker: WorkerProcess<RenderReply>, job: RenderJob, signal: AbortSignal | undefined): Promise<string> {
+    const onAbort = () => worker.kill(aborted());
+    const isLate = () => worker.kill(new RenderFailure(tookTooLong(job.timeoutMs)));
+    const killer = setTimeout(isLate, job.timeoutMs + KILL_GRACE_MS);
+    signal?.addEventListener("abort", onAbort, { once: true });
+    try {
+      const reply = await worker.ask(job);
+      if ("error" in reply) throw new RenderFailure(reply.error);
+      return reply.text;
+    } finally {
+      clearTimeout(killer);
+      signal?.removeEventListener("abort", onAbort);
+    }
   }
 
   /** Resolves when it listens, so that its start is not counted as anyone's time. */
-  #start(): Promise<ChildProcess> {
+  async #start(): Promise<WorkerProcess<RenderReply>> {
     const isSource = import.meta.url.endsWith(".ts");
     const child = fork(new URL(isSource ? "./render-main.ts" : "./render-main.js", import.meta.url), {
       serialization: "advanced",
@@ -123,15 +112,19 @@ export class RenderProcess {
       env: { TZ: Intl.DateTimeFormat().resolvedOptions().timeZone },
       stdio: ["ignore", "ignore", "ignore", "ipc"],
     });
-    return new Promise((resolve, reject) => {
-      const fail = (what: string) => reject(new RenderFailure(`its process did not start: ${what}`));
-      child.once("error", (error) => fail(error.message));
-      child.once("exit", (code) => {
-        if (this.#child === child) this.#child = undefined;
-        fail(`exit code ${code}`);
-      });
-      child.once("message", () => resolve(child));
+    let hasStarted = false;
+    const worker = new WorkerProcess<RenderReply>(child, (how) => {
+      return new RenderFailure(
+        hasStarted ? "it takes more memory than is allowed" : `its process did not start: ${how}`,
+      );
     });
+    await worker.ask(EMPTY_JOB);
+    hasStarted = true;
+    if (this.#isClosed) {
+      worker.kill(closed());
+      throw closed();
+    }
+    return worker;
   }
 }
 

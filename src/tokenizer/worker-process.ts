@@ -1,0 +1,88 @@
+/**
+ * A child process that answers one message at a time. Nothing but the end of a process stops native code, or returns the
+ * memory that it took. While it has no message to answer, it does not keep our own process running.
+ */
+import { strict as assert } from "node:assert";
+import type { ChildProcess } from "node:child_process";
+import type { Socket } from "node:net";
+
+/** The end of what a process wrote to stderr before it died. */
+const MAX_STDERR_LENGTH = 4096;
+
+interface Pending<Answer> {
+  readonly resolve: (answer: Answer) => void;
+  readonly reject: (error: Error) => void;
+}
+
+export class WorkerProcess<Answer> {
+  readonly #child: ChildProcess;
+  readonly #explainEnd: (how: string, stderr: string) => Error;
+  #isAlive = true;
+  #stderr = "";
+  #pending: Pending<Answer> | undefined;
+  #killedBecause: Error | undefined;
+
+  /**
+   * @param child with an IPC channel, which it must end with; a pipe for stderr is optional
+   * @param explainEnd the error for a process that ended by itself: how, and what it wrote to stderr
+   */
+  constructor(child: ChildProcess, explainEnd: (how: string, stderr: string) => Error) {
+    this.#child = child;
+    this.#explainEnd = explainEnd;
+    child.on("message", (answer) => this.#settle(({ resolve }) => resolve(answer as Answer)));
+    child.on("error", (error) => this.#end(error.message));
+    // NOTE: `close`, not `exit`: by then its last messages and its stderr have been read.
+    child.on("close", (code, signal) => this.#end(signal ?? `exit code ${code}`));
+    // A process that could not be started for want of file descriptors has no stderr.
+    child.stderr?.setEncoding("utf8").on("data", (text: string) => {
+      this.#stderr = (this.#stderr + text).slice(-MAX_STDERR_LENGTH);
+    });
+  }
+
+  get isAlive(): boolean {
+    return this.#isAlive;
+  }
+
+  /** One message at a time. @throws the reason it was killed for, or how it ended */
+  async ask(message: object): Promise<Answer> {
+    assert(this.#pending === undefined, "one message at a time");
+    this.#keepAlive(true);
+    try {
+      return await new Promise<Answer>((resolve, reject) => {
+        this.#pending = { resolve, reject };
+        // If it cannot be sent, `error` or `close` follows.
+        if (this.#isAlive) this.#child.send?.(message, (error) => error && this.#child.kill("SIGKILL"));
+        else this.#end("an earlier failure");
+      });
+    } finally {
+      this.#pending = undefined;
+      this.#keepAlive(false);
+    }
+  }
+
+  /** @param because what the caller that waits for an answer is told */
+  kill(because: Error): void {
+    this.#isAlive = false;
+    this.#killedBecause ??= because;
+    this.#child.kill("SIGKILL");
+  }
+
+  /** Whether our own process goes on for it. */
+  #keepAlive(isBusy: boolean): void {
+    for (const handle of [this.#child, this.#child.channel, this.#child.stderr as Socket | null]) {
+      if (isBusy) handle?.ref();
+      else handle?.unref();
+    }
+  }
+
+  #settle(how: (pending: Pending<Answer>) => void): void {
+    const pending = this.#pending;
+    this.#pending = undefined;
+    if (pending) how(pending);
+  }
+
+  #end(how: string): void {
+    this.#isAlive = false;
+    this.#settle(({ reject }) => reject(this.#killedBecause ?? this.#explainEnd(how, this.#stderr)));
+  }
+}

@@ -92,6 +92,26 @@ describe("a large answer", () => {
     expect(numMade).toBeLessThan(1000);
   });
 
+  it("that cannot be made to its end ends with its connection, and is told as a failure", async () => {
+    const failing = new LazyList(function* () {
+      yield "x".repeat(100_000);
+      yield "x".repeat(100_000);
+      throw new Error("a bug");
+    });
+    const failures: Error[] = [];
+    const app = new Hono<AppEnv>().get("/", (context) => answerJson(context, LONG, { failing }));
+    app.onError((error, context) => {
+      failures.push(error);
+      return context.body(null, 500);
+    });
+    const outgoing = new EagerResponse();
+    await app.request("/", {}, { outgoing: outgoing as never });
+    expect(outgoing.destroyed).toBe(true);
+    expect(failures.map(({ message }) => message)).toEqual(["a bug"]);
+    const response = await app.request("/");
+    await expect(response.text()).rejects.toThrow();
+  });
+
   it("is answered as usual where it is small", async () => {
     const app = new Hono<AppEnv>().get("/", (context) => answerJson(context, LONG, { a: new LazyList(() => [1]) }));
     const response = await app.request("/");

@@ -24,20 +24,24 @@ export async function answerJson(
     void writeAll(outlet, [first, second.value], pieces, options.stallTimeoutMs).catch(() => {});
     return new Response(readable, { headers: head.headers });
   }
-  // A reader that takes nothing has lost its connection by then, and there is nothing more to tell it.
-  const outlet = nodeOutlet(outgoing, head.headers);
-  await writeAll(outlet, [first, second.value], pieces, options.stallTimeoutMs).catch(() => {});
+  await writeAll(nodeOutlet(outgoing, head.headers), [first, second.value], pieces, options.stallTimeoutMs);
   return RESPONSE_ALREADY_SENT;
 }
 
+/** @throws `aborted` if the reader takes nothing for too long, and what making the pieces throws: its connection is cut */
 async function writeAll(outlet: Outlet, begun: readonly string[], rest: Iterable<string>, stallTimeoutMs: number) {
-  for (const piece of begun) outlet.write(piece);
-  for (const piece of rest) {
-    if (outlet.isFull) await untilReady(outlet, stallTimeoutMs);
-    // NOTE: a socket that takes all at once is ready again in the same tick: others would never have their turn.
-    await setImmediate();
-    if (outlet.isClosed) return;
-    outlet.write(piece);
+  try {
+    for (const piece of begun) outlet.write(piece);
+    for (const piece of rest) {
+      if (outlet.isFull) await untilReady(outlet, stallTimeoutMs);
+      // NOTE: a socket that takes all at once is ready again in the same tick: others would never have their turn.
+      await setImmediate();
+      if (outlet.isClosed) return;
+      outlet.write(piece);
+    }
+    outlet.close();
+  } catch (error) {
+    outlet.destroy();
+    throw error;
   }
-  outlet.close();
 }

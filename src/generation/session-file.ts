@@ -29,6 +29,8 @@ const MAX_JSON_DEPTH = 8;
 /** Objects, lists, and members of both. */
 const MAX_JSON_MEMBERS = 100_000;
 const MAX_PASSAGES = 4096;
+/** Each part takes more in a store than an empty one does in a file. */
+const MAX_PIECES = 8192;
 /** Of all pieces together. */
 const MAX_ALL_JSON_BYTES = 64 * 2 ** 20;
 /** Of a state's numbers, in f32. Those of trained models stay below 2^16. */
@@ -103,6 +105,7 @@ export class SessionFile {
 
 async function* piecesOf(bytes: Uint8Array, { manifest, maxUnreadTokens }: ImportBounds) {
   const model = { modelHash: manifest.modelHash, stateBytes: stateBytes(manifest.state) };
+  let numPieces = 0;
   let numJsonBytes = 0;
   const checkJson = async (json: Buffer) => {
     numJsonBytes += json.length;
@@ -112,6 +115,7 @@ async function* piecesOf(bytes: Uint8Array, { manifest, maxUnreadTokens }: Impor
     await checkNesting(json);
   };
   for (let at = 0; at === 0 || at < bytes.length; ) {
+    if (++numPieces > MAX_PIECES) throw invalid(`has more than ${MAX_PIECES} pieces, which is the most that are read`);
     const rest = Buffer.from(bytes.buffer, bytes.byteOffset + at, bytes.byteLength - at);
     const length = headerOf(rest)?.bytes ?? rest.length;
     const isLast = length >= rest.length;

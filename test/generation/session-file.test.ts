@@ -198,6 +198,11 @@ const refused: readonly [string, () => Uint8Array, string | RegExp][] = [
       ]),
     "9 in its messages; it holds 4",
   ],
+  [
+    "a hundred thousand parts of nothing",
+    () => Buffer.concat([...Array(100_000).fill(encodeSnapshot(part([]))), encodeSnapshot(snapshot())]),
+    "more than 8192 pieces",
+  ],
   ["nothing", () => new Uint8Array(0), "0 bytes long"],
 ];
 

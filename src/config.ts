@@ -113,12 +113,12 @@ export function loadConfig({ flags, env: given, file = {}, findHome = userHome }
   return Object.freeze(parsed.data);
 }
 
-/** What npm's shell was given, if that started us: a script of package.json, or the command of `npx`. */
+/** The command that npm gave its shell, if npm started us: a script of package.json, or the command of `npx`. */
 export function readNpmScript(): string | undefined {
   return process.env.npm_lifecycle_script;
 }
 
-/** The variables that a service's links are in, which are none of ours. */
+/** Environment variables that describe a Service's links and are not configuration. */
 export function readServiceLinks(): readonly string[] {
   const all = Object.entries(process.env);
   return all.flatMap(([name, value]) =>
@@ -162,7 +162,7 @@ function readJson(fileName: string): unknown {
   }
 }
 
-/** @throws `invalid_config` if it would be below a home that there is not */
+/** @throws `invalid_config` if it is below the home folder, and there is none */
 function defaultCacheDir(env: ConfigSources["env"], findHome: FindHome): string {
   const parent = env.XDG_CACHE_HOME
     ? expandHome(env.XDG_CACHE_HOME, findHome, "XDG_CACHE_HOME")

@@ -15,7 +15,7 @@ export interface BannerFacts {
     SizedConfig,
     "host" | "apiKeys" | "sessionBytes" | "prefixBytes" | "storeDir" | "storeBytes" | "valkeyUrl"
   >;
-  /** Where it is less than the machine's, and decides how much is kept: the memory that this process may use. */
+  /** The memory that this process may use, where that is less than the machine's and decides how much is kept. */
   readonly memoryLimitBytes?: number;
   /** Of the store of sessions and responses. */
   readonly tiers: readonly TierStats[];

@@ -104,7 +104,7 @@ function lossOf(
   }, 0);
 }
 
-/** A fault of the model's, with the precision that it happened in: what is beyond f16 may be well within f32. */
+/** Adds the precision to a fault of the model: a number beyond f16 may be well within f32. */
 export function inPrecision(error: unknown, precision: Precision): unknown {
   if (!(error instanceof DenseMambaError) || error.code !== "runtime_fault") return error;
   const name = precision === "f16" ? `f16, whose numbers end at ${MAX_F16}` : precision;

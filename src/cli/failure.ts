@@ -19,13 +19,13 @@ export function describeFailure(error: unknown): Failure {
   return { message: `error: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`, exitCode: 1 };
 }
 
-/** A configuration may have several, each its own line. */
+/** A configuration may have several problems, one a line. */
 function listProblems(message: string): string {
   const lines = message.split("\n");
   return lines.length === 1 ? message : `${lines.length} problems\n  ${lines.join("\n  ")}`;
 }
 
-/** What the start takes: 90 to 100 were measured, for modules that Node reads at once. */
+/** Needed to start: 90 to 100 were measured, for modules that Node reads at the same time. */
 const MIN_OPEN_FILES = 128;
 
 function isOutOfFiles(error: unknown): error is Error {
@@ -35,5 +35,5 @@ function isOutOfFiles(error: unknown): error is Error {
 function outOfFiles({ message }: Error): string {
   const { userLimits } = (process.report?.getReport() ?? {}) as { userLimits?: { open_files?: { soft?: unknown } } };
   const given = userLimits?.open_files?.soft ?? "too few";
-  return `${message}: this process may have ${given} files open at once, and needs ${MIN_OPEN_FILES} at least, and one for each connection (ulimit -n, LimitNOFILE)`;
+  return `${message}: this process may have ${given} files open at once; it needs at least ${MIN_OPEN_FILES}, and one for each connection (ulimit -n, LimitNOFILE)`;
 }

@@ -24,7 +24,7 @@ import type { SizedConfig } from "./memory.ts";
  */
 const SHARED_PREFIX_TTL_MS = 86_400_000;
 
-/** How often some of what has expired is looked for and removed. */
+/** Interval between sweeps, each of which removes some expired entries. */
 const SWEEP_MS = 1000;
 
 const NO_PREFIXES = { queries: 0, hits: 0, queryTokens: 0, hitTokens: 0, bytes: 0, tiers: [] };

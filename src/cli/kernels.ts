@@ -33,7 +33,7 @@ export function loweringFor(
     checkpoint.close();
     const problem = beyondKernels(checkpoint.architecture);
     if (problem !== undefined) {
-      note(`no kernels, plain ONNX in their place: ${problem}`);
+      note(`plain ONNX in place of kernels: ${problem}`);
       return "plain";
     }
   }
@@ -53,7 +53,7 @@ export async function findKernels(
     return library;
   } catch (error) {
     if (!(error instanceof DenseMambaError) || error.code !== "device_unavailable") throw error;
-    note(`no kernels, plain ONNX in their place: ${error.message}`);
+    note(`plain ONNX in place of kernels: ${error.message}`);
     return undefined;
   }
 }

@@ -10,13 +10,13 @@ import type { Config } from "../config.ts";
 import type { Terminal } from "./terminal.ts";
 
 const MAX_WAITING_BYTES = 256 * 1024;
-/** For the last lines. */
+/** Time for the last lines to be written. */
 const CLOSE_MS = 500;
 
 export interface ServerLog {
   readonly log: Logger;
   readonly numDropped: number;
-  /** What is logged afterwards is dropped. Resolves when the last lines are out, or can't be got out in time. */
+  /** Later lines are dropped. Resolves when the last lines are written, or the time for them is over. */
   close(): Promise<void>;
 }
 
@@ -25,8 +25,8 @@ export function openLog(level: Config["logLevel"], stderr: Terminal["stderr"]): 
   const { fd } = stderr;
   if (fd === undefined) return { log: pino(options, stderr), numDropped: 0, close: async () => {} };
 
-  // NOTE: never synchronous, nor `flushSync`: both wait for ever on a full disk. That `stderr` was touched has made a pipe
-  // non-blocking, so that no thread of Node's waits for its reader.
+  // NOTE: neither synchronous nor `flushSync`: both wait for ever on a full disk. Touching `stderr` has made a pipe
+  // non-blocking, so that none of Node's threads waits for its reader.
   const stream = new sonicBoom.SonicBoom({ fd, sync: false, maxLength: MAX_WAITING_BYTES });
   let numDropped = 0;
   let isOver = false;

@@ -10,7 +10,7 @@ process.stdout.on("error", (error: NodeJS.ErrnoException) => {
   if (error.code === "EPIPE") process.exit(0);
   throw error;
 });
-// What cannot be told, to a terminal that is gone, say, is no reason to end.
+// A message that cannot be written, for example to a terminal that has closed, is no reason to end.
 process.stderr.on("error", () => {});
 
 const exitCode = await run().then(() => 0, exitCodeOf);
@@ -18,7 +18,7 @@ closeLostTerminal();
 process.exit(exitCode);
 
 async function run(): Promise<void> {
-  // Not above: Node reads all that a module imports at once, and where it may not open so many files that is to be said.
+  // Not at the top: Node opens all imports at once, and a limit on open files that is too low must be reported.
   const [{ createProgram }, { programVersion }] = await Promise.all([import("./program.ts"), import("./version.ts")]);
   await createProgram({ version: programVersion(), terminal: process, signals: process }).parseAsync();
 }
@@ -30,7 +30,7 @@ function closeLostTerminal(): void {
   }
 }
 
-/** What commander calls a mistake on the command line ends with 2, as is usual; asking for help is none. */
+/** Mistakes on the command line exit with 2, as is usual; asking for help is not a mistake. */
 function exitCodeOf(error: unknown): number {
   if (isCommanderError(error)) return error.exitCode === 0 ? 0 : 2;
   const { message, exitCode } = describeFailure(error);
@@ -38,7 +38,7 @@ function exitCodeOf(error: unknown): number {
   return exitCode;
 }
 
-/** Without its class, which would have to be loaded. */
+/** Checks the code, since the class would have to be loaded. */
 function isCommanderError(error: unknown): error is CommanderError {
   return error instanceof Error && "code" in error && String(error.code).startsWith("commander.");
 }

@@ -15,12 +15,12 @@ const DEFAULT_PREFIX_BYTES = 256 * MIB;
  * 140 MiB idle and 170 MiB under 16 streams, beside states and model.
  */
 const PROGRAM_BYTES = 256 * MIB;
-/** Weights, the copies of them that the runtime lays out anew, and activations. */
+/** Weights, the runtime's copies of them in its own layout, and activations. */
 const MODEL_FACTOR = 1.25;
-/** Of what is left. The rest is for states on their way: read, written, suspended, or not yet collected. */
+/** Shares of what is left. The rest is for states in transit: being read, written, suspended, or not yet collected. */
 const SESSION_SHARE = 1 / 2;
 const PREFIX_SHARE = 1 / 8;
-/** However little there is. */
+/** Minimums, however little memory there is. */
 const LEAST_SESSION_BYTES = 16 * MIB;
 const LEAST_PREFIX_BYTES = 4 * MIB;
 
@@ -33,10 +33,10 @@ export interface MemoryFacts {
   readonly slotBytes: number;
 }
 
-/** Every size is a number. */
+/** A config without `auto` sizes. */
 export type SizedConfig = Config & { readonly sessionBytes: number; readonly prefixBytes: number };
 
-/** What is configured stays; what is `auto` is its usual size, or less where memory is short. */
+/** Replaces `auto` by the usual size, or less where memory is short. */
 export function withinMemory(config: Config, { limitBytes, modelBytes, slotBytes }: MemoryFacts): SizedConfig {
   const room = limitBytes - PROGRAM_BYTES - MODEL_FACTOR * modelBytes - slotBytes;
   const size = (given: number | "auto", usual: number, share: number, least: number) =>
@@ -48,7 +48,7 @@ export function withinMemory(config: Config, { limitBytes, modelBytes, slotBytes
   };
 }
 
-/** The least of the machine's memory and the limits of the control groups that this process is in, version 2 or 1. */
+/** The minimum of the machine's memory and the limits of this process's control groups, version 2 or 1. */
 export function memoryLimit(
   { read, totalBytes }: Pick<MachineFacts, "read"> & { readonly totalBytes: number } = thisMachine(),
 ): number {

@@ -7,12 +7,12 @@ export interface NpmFacts {
   /** What npm's shell was given; undefined where npm did not start us. */
   readonly script: string | undefined;
   readonly parentId: () => number;
-  /** Calls back again and again, without keeping the process alive for it. @returns what ends that */
+  /** Calls back repeatedly, without keeping the process alive. @returns a function that ends that */
   readonly repeat: (act: () => void) => () => void;
 }
 
 const CHECK_MS = 250;
-/** The shell was to go on without us, and its end means nothing. */
+/** The script runs us in the background, so the end of its shell means nothing. */
 const IN_BACKGROUND = /(?:^|[^&])&(?:[^&]|$)/;
 
 /** Resolves when the shell that npm started us in has gone; never, where there is none to wait for. */

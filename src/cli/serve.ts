@@ -28,15 +28,15 @@ const TELL_GRACE_MS = 500;
 const END_GRACE_MS = 2000;
 
 /**
- * Of each connection: what the system takes from us before the client has read it. A stream's next megabytes would be tokens
- * that nobody may ever read; what is large and read quickly still goes at some megabytes a second over 100 ms of distance.
+ * Send buffer of each connection. A larger one would take megabytes of tokens that a client may never read; this one still
+ * carries some megabytes a second over a round trip of 100 ms.
  */
 const SEND_BUFFER_BYTES = 128 * 1024;
 
 /** Resolves when the server has closed after a signal. @throws what keeps it from starting. */
 export async function serve(given: Config, terminal: Terminal, signals: SignalSource): Promise<void> {
   const logging = openLog(given.logLevel, terminal.stderr);
-  // Nobody may be there to read them, and a full disk takes nothing: no reason to end.
+  // Output that cannot be written (a closed terminal, a full disk) is no reason to end.
   for (const stream of [terminal.stdout, terminal.stderr]) stream.removeAllListeners("error").on("error", () => {});
   try {
     await serveUntilSignal(given, terminal, signals, logging);
@@ -58,7 +58,8 @@ async function serveUntilSignal(
     log.error({ error: reason instanceof Error ? reason.stack : String(reason) }, "unhandled rejection");
   });
   const links = readServiceLinks();
-  if (links.length > 0) log.info({ variables: links }, "ignored variables that tell of a service of our name");
+  if (links.length > 0)
+    log.info({ variables: links }, "ignored environment variables that describe a Kubernetes Service of the same name");
   const { host, port } = given;
   const loading = loadModel(given, {
     numSlots: given.maxBatch,
@@ -111,7 +112,7 @@ async function serveUntilSignal(
 }
 
 /**
- * To be asked first: to pull and load a model may take minutes, and nobody is to wait for that to learn that the port is taken.
+ * To be called first: pulling and loading a model may take minutes, and a taken port should be reported before that.
  * @throws the system's error, explained, when the address can't be listened on now
  */
 export async function checkAddress(config: Pick<Config, "host" | "port">): Promise<void> {
@@ -124,15 +125,15 @@ export async function checkAddress(config: Pick<Config, "host" | "port">): Promi
   await new Promise((resolve) => server.close(resolve));
 }
 
-/** Without it the server serves all the same: clients that read nothing cost it more. */
+/** Optional: without it clients that read nothing cost the server more. */
 async function boundSending({ descriptor }: Listener, log: Log): Promise<void> {
   if (descriptor === undefined) return;
   try {
     const { limitSendBuffer } = await import("../runtime/native/send-buffer.ts");
     if (limitSendBuffer(descriptor, SEND_BUFFER_BYTES)) return;
-    log.debug({}, "the system does not bound what it sends");
+    log.debug({}, "the send buffers of connections could not be limited");
   } catch (error) {
-    log.debug({ err: error }, "the system does not bound what it sends");
+    log.debug({ err: error }, "the send buffers of connections could not be limited");
   }
 }
 

@@ -1,4 +1,4 @@
-/** The server's options: what is configured, with the bounds that nobody has had to change. */
+/** The server's options: what is configured, and the bounds that are not configurable. */
 import type { Config } from "../config.ts";
 import type { ServerOptions } from "../server/deps.ts";
 import { isLoopback } from "../server/middleware/browser-checks.ts";
@@ -51,7 +51,7 @@ export function serverOptions(config: Config): ServerOptions {
   };
 }
 
-/** A server for this machine alone knows its names; one for others may have any, and checks them only where it is told to. */
+/** A server on a loopback address knows its names; another may have any name, and checks names only if some are given. */
 function allowedHosts({ host, allowedHosts: given, apiKeys }: Config): readonly string[] | undefined {
   return given.length > 0 || (apiKeys.length === 0 && isLoopback(host)) ? [host, ...given] : undefined;
 }

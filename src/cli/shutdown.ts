@@ -1,6 +1,6 @@
 /**
- * SIGTERM, SIGINT and SIGHUP: the first one asks for an orderly end, the second one ends the process at once. But for
- * SIGHUP: when a terminal closes the kernel sends it, and the shell once more.
+ * SIGTERM, SIGINT and SIGHUP: the first signal asks for an orderly end, the second ends the process at once. A second SIGHUP
+ * is ignored: when a terminal closes, both the kernel and the shell send one.
  */
 
 const SIGNAL_NUMBERS = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;

@@ -1,4 +1,4 @@
-/** What a shell does with paths before a program sees them; in a compose file, a unit file or an image there is no shell. */
+/** Expands paths as a shell does: compose files, unit files and images have no shell. */
 import path from "node:path";
 import { DenseMambaError } from "../errors.ts";
 

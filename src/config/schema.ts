@@ -111,7 +111,7 @@ export const configSchema = z.strictObject({
     .default("auto")
     .meta({
       description:
-        "memory for kept sessions and responses; the least recently used go first; auto is 1GiB, less where memory is short",
+        "memory for kept sessions and responses; when it is full, the API key that holds the most loses its least recently used; auto is 1GiB, less where memory is short",
       argument: "<size>",
     }),
   storeDir: text("a folder").optional().meta({
@@ -175,13 +175,13 @@ export const configSchema = z.strictObject({
     .default("auto")
     .meta({
       description:
-        "memory for states at the beginnings of prompts, which are not read twice then; 0 for none; auto is 256MiB, or less",
+        "memory for states at the beginnings of prompts, which then are not read twice; 0 for none; auto is 256MiB, or less",
       argument: "<size>",
     }),
   prefixScope: oneOf("key", "all")
     .default("key")
     .meta({
-      description: "whose prompts go on from them: those of the same API key, or anybody's",
+      description: "which requests may reuse them: those with the same API key, or all",
       argument: "<key|all>",
       needs: ["prefixBytes"],
     }),
@@ -206,7 +206,7 @@ export const configSchema = z.strictObject({
     shownDefault: "none",
   }),
   allowedHosts: hostList().prefault([]).meta({
-    description: "host name that requests may come in under where no key is asked for, may be repeated; * for any",
+    description: "host name that requests may use where no API key is required; may be repeated; * for any",
     flag: "--allowed-host",
     argument: "<name>",
     repeatable: true,

@@ -1,6 +1,6 @@
 /**
- * Kubernetes tells every pod of the services beside it in variables: for one named `densemamba` they begin as ours do, and
- * `DENSEMAMBA_PORT` even has the name of one of ours. Docker's `--link` does the same.
+ * Kubernetes describes services to every pod in environment variables: those of a service named `densemamba` begin as ours
+ * do, and `DENSEMAMBA_PORT` is one of ours. Docker's `--link` does the same.
  */
 
 const NAME = /_(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT_\d+_(?:TCP|UDP|SCTP)(?:_(?:ADDR|PORT|PROTO))?)$/;

@@ -46,7 +46,7 @@ export interface EngineOptions {
 export interface EngineLoad {
   readonly numRunning: number;
   readonly numWaiting: number;
-  /** Their readers are behind; they have no slot, and count among those that may wait. */
+  /** Their readers lag. They have no slot, and count as waiting. */
   readonly numSuspended: number;
   readonly slotsInUse: number;
   readonly maxBatch: number;
@@ -243,7 +243,7 @@ export class Engine {
     return moves;
   }
 
-  /** A sequence is to end: between steps if it has a slot, else at once. */
+  /** Ends a sequence: between steps if it has a slot, else at once. */
   #onEnding(sequence: LiveSequence): void {
     if (sequence.slot !== -1) {
       this.#loop.requestSettle();

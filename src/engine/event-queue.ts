@@ -3,9 +3,9 @@
  * consumer has caught up. Knows nothing of sequences.
  */
 
-/** So many unread events make the queue full. One that reads has a few at most: it runs between two steps. */
+/** A queue with so many unread events is full. A consumer that keeps up has a few at most: it runs between two steps. */
 export const MAX_UNREAD = 64;
-/** The consumer has caught up: what is left is its own until there is more. */
+/** At most so many unread events: the consumer has caught up. */
 const FEW_UNREAD = MAX_UNREAD / 2;
 
 interface Reader<T> {

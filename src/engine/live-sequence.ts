@@ -144,7 +144,7 @@ export class LiveSequence implements Sequence, Schedulable {
     return this.request.capture?.end === true && !this.events.isAbandoned && this.#ending?.reason !== "failed";
   }
 
-  /** Its reader is behind, and it would only make more to be read: it is to leave its slot until the reader has caught up. */
+  /** Its reader lags: it should leave its slot until the reader has caught up. */
   get mustSuspend(): boolean {
     return this.events.isFull && this.#ending === undefined;
   }
@@ -347,7 +347,7 @@ function unreadOf({ past, tokenIds, position }: ResumePoint): readonly number[] 
   return tokenIds.slice(position - countPast(past));
 }
 
-/** Looked at by those alone who need them. */
+/** Computed only if needed. */
 function pastIds(resume: ResumePoint | undefined): Iterable<number> {
   const { seenIds } = resume?.past ?? {};
   return seenIds === undefined ? [] : { [Symbol.iterator]: () => idsIn(seenIds)[Symbol.iterator]() };

@@ -61,12 +61,12 @@ export class Scheduler<T extends Schedulable> {
     return this.#suspended;
   }
 
-  /** Nobody runs, nor could. */
+  /** Nothing runs or can be started. */
   get isIdle(): boolean {
     return this.#waiting.length === 0 && this.slots.numUsed === 0;
   }
 
-  /** Nobody is here at all. */
+  /** There are no sequences. */
   get isEmpty(): boolean {
     return this.isIdle && this.#suspended.size === 0;
   }

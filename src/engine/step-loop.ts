@@ -21,7 +21,7 @@ export interface StepLoopOptions {
   /** Ends a sequence whose `ending` is set, and gives back the moves that fill its slot. */
   readonly finish: (sequence: LiveSequence, state: Uint8Array | undefined) => SlotMove[];
   readonly onStep: (step: { durationMs: number; numPromptTokens: number; numDecodeTokens: number }) => void;
-  /** Nobody can run. True: leave the loop; false: wait to be woken. */
+  /** Called when nothing can run. True: leave the loop; false: wait to be woken. */
   readonly onIdle: () => boolean;
 }
 

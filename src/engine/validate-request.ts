@@ -49,7 +49,7 @@ function validateResume(resume: ResumePoint, manifest: Manifest): void {
     if (isCount(count, numTokens)) continue;
     throw new DenseMambaError(
       "invalid_snapshot",
-      `the sampler has ${count} ${what} behind it; it must be from 0 to the number of all tokens, ${numTokens}`,
+      `the sampler has ${count} ${what}; it must have from 0 to ${numTokens}, the number of all tokens`,
     );
   }
   checkIds(tokenIds, position - numPast, manifest.sizes.vocabSize, "token of the resumed sequence");

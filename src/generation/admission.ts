@@ -16,7 +16,7 @@ export type SequenceEngine = Pick<Engine, "submit">;
 export type SequenceTemplate = Omit<SequenceRequest, "promptIds" | "resume" | "checkpoints" | "capture"> & {
   /** Whether the state at the end is wanted, of the samples of this prompt. */
   readonly capturesEnd: (prompt: PreparedPrompt) => boolean;
-  /** Whether the state in front of the answer is wanted too. */
+  /** Whether the state before the answer is wanted too. */
   readonly capturesPrompt: boolean;
 };
 

@@ -16,7 +16,7 @@ export interface ChatMessages {
   readonly firstRole: string | undefined;
   /** The last of the kept ones. */
   readonly lastKept: ChatMessage | undefined;
-  /** Those behind the kept ones. */
+  /** Messages after the kept ones. */
   readonly added: readonly ChatMessage[];
   /** All of them. The kept ones are read from the store: as much work as there is history. */
   readonly all: () => Promise<readonly ChatMessage[]>;

@@ -25,7 +25,7 @@ export interface ChoiceOptions {
   readonly minTokens: number;
   readonly includeStopString: boolean;
   readonly skipSpecialTokens: boolean;
-  /** In front of the answer, if it is to be shown. */
+  /** Shown before the answer, if asked for. */
   readonly shownPrompt: ShownPrompt | undefined;
   readonly showLogprobs: boolean;
 }
@@ -45,9 +45,9 @@ export class Choice {
   #numTokens = 0;
   #sumLogprobs = 0;
   readonly #text = new GrowingText();
-  /** How long the text is behind each token, where a stop string may cut it and it is to be gone on from. */
+  /** The text's length after each token, for answers that a stop string may cut and that may be continued. */
   readonly #textEnds: number[] = [];
-  /** In front of the answer. */
+  /** The state before the answer. */
   #promptPoint: ResumePoint | undefined;
   #captured: ResumePoint | undefined;
   #isParked = false;
@@ -143,13 +143,13 @@ export class Choice {
     return { ...tokens, tokenIds: [...told, ...(rest === "" ? [] : await encode(rest))], position: before, state };
   }
 
-  /** How many tokens say nothing but what was told, and what they leave unsaid: the beginning of a token that was cut. */
+  /** The number of tokens whose text was shown in full, and the rest of the shown text: the beginning of a token that was cut. */
   #whole(): { readonly numTokens: number; readonly rest: string } {
     const { text } = this;
     const { length } = text;
     const numUpTo = (end: number) => (end === 0 ? 0 : this.#textEnds.findIndex((at) => at >= end) + 1);
     const numTokens = numUpTo(length);
-    // Longer than all tokens' text: what was left of a character that never became whole.
+    // Longer than the text of all tokens: it ends with a character that was never completed.
     if (numTokens === 0 && length > 0) return { numTokens: this.#textEnds.length, rest: "" };
     if (length === 0 || this.#textEnds[numTokens - 1] === length) return { numTokens, rest: "" };
     const end = numTokens < 2 ? 0 : this.#textEnds[numTokens - 2]!;

@@ -72,7 +72,7 @@ export function openHead(snapshot: Snapshot, modelHash: string): Head {
   if (numSpokenOf > snapshot.tokenIds.length || numPreambleTokens + numSpokenOf > numTokens) {
     throw new DenseMambaError(
       "invalid_snapshot",
-      `the kept conversation speaks of ${numPreambleTokens + numSpokenOf} tokens; the snapshot holds ${numTokens}`,
+      `the kept conversation claims ${numPreambleTokens + numSpokenOf} tokens; the snapshot holds ${numTokens}`,
     );
   }
   return head;
@@ -89,14 +89,14 @@ export type ConversationSoFar = { readonly type: "completion" } | ({ readonly ty
 
 type ChatSoFar = Pick<Conversation, "numPreambleTokens"> &
   TextSoFar & {
-    /** What is gone on with; undefined where all that stands before the answer was read anew. */
+    /** The kept conversation that is continued; undefined if everything before the answer was read again. */
     readonly kept: KeptMessages | undefined;
-    /** The messages behind those. */
+    /** The messages after those. */
     readonly added: readonly ChatMessage[];
     readonly continuesFinalMessage: boolean;
   };
 
-/** What a turn has to know of the messages of the conversation that it goes on with. */
+/** What a turn needs to know of the messages of the conversation that it continues. */
 export interface KeptMessages extends Pick<Conversation, "passages" | "messages"> {
   /** Where they end, counted from the very beginning. */
   readonly numTokens: number;

@@ -253,7 +253,7 @@ export class Conversations {
     return kept;
   }
 
-  /** Refuses what there will be no room for, before it is made. */
+  /** Refuses a session before it is made, if there will be no room for it. */
   #admitState(owner: string, numSessions: number): Promise<void> {
     return this.#quota.admit(owner, { numSessions, bytes: this.#stateBytes }, async () => undefined);
   }
@@ -326,7 +326,7 @@ function session(id: string): ConversationKey {
   return { type: "session", id };
 }
 
-/** About: what it comes to in a store. */
+/** Its size in a store, approximately. */
 const TOKEN_BYTES = 4;
 
 function bytesOf({ snapshot }: Head): number {

@@ -54,7 +54,7 @@ export interface GenerationRequest {
   readonly keepAs?: ConversationKey;
   /** Whose sessions and responses `resumeFrom` and `keepAs` name; "" where the server has no keys. */
   readonly owner: string;
-  /** `accepted` holds all token ids, those too of a long conversation that is gone on with. Default false. */
+  /** `accepted` holds all token ids, including those of a long conversation that is continued. Default false. */
   readonly returnTokenIds?: boolean;
   /**
    * Requests share what was read before only with requests of the same owner and the same salt: a prefix hit can be timed.

@@ -5,7 +5,7 @@ import { TokenDetails, type TokenNames } from "./token-details.ts";
 
 const MAX_PARTS = 1024;
 
-/** A text that grows by a token at a time: a string that is added to keeps a node for each addition. */
+/** A text that grows a token at a time. A plain string would keep a node for each addition. */
 export class GrowingText {
   readonly #parts: string[] = [];
 

@@ -171,7 +171,7 @@ export class Generator {
     patience.abort();
   }
 
-  /** Ends what runs beside: no chat can be answered after. */
+  /** Ends the processes that render chats. No chat can be answered afterwards. */
   close(): void {
     this.#renderer.close();
   }

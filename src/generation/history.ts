@@ -13,11 +13,11 @@ import type { Head } from "./conversation.ts";
 import { countPassageTokens, type Passage, passageList } from "./passages.ts";
 import { statelessSnapshot } from "./session-card.ts";
 
-/** Tokens that a head holds itself until they are worth a part. */
+/** A part is made once a head holds so many tokens more than it needs. */
 export const PART_TOKENS = 4096;
-/** Likewise of passages, of which some cover no tokens. */
+/** Or more passages than this, since some cover no tokens. */
 const MAX_PASSAGES = 256;
-/** One turn may bring more: then it makes several. */
+/** A turn that brings more makes several parts. */
 export const MAX_PART_TOKENS = 65_536;
 /** Parts that are read between two turns of the event loop, where they lie in memory. */
 const PARTS_AT_ONCE = 8;
@@ -121,7 +121,7 @@ async function readPart(store: Pick<StateStore, "get">, { key, numTokens }: Past
   if (part !== undefined && countTokens(part) === numTokens) return part;
   throw new DenseMambaError(
     "state_lost",
-    `the first ${numTokens} tokens of the conversation are not kept any more, and what is asked for needs them: their store has dropped them`,
+    `the first ${numTokens} tokens of the conversation, which this request needs, are gone: the store has dropped them`,
   );
 }
 
@@ -140,7 +140,7 @@ export function passagesOf({ conversation }: Snapshot): readonly Passage[] {
   throw new DenseMambaError("invalid_snapshot", `a part of the conversation is malformed: ${parsed.error.message}`);
 }
 
-/** One list a part: a passage goes with the part in which it ends, or with the last one. */
+/** A list for each part: a passage belongs to the part in which it ends, or to the last one. */
 function passagesByPart(
   passages: readonly Passage[],
   { tokenIds, conversation }: Snapshot,

@@ -75,7 +75,7 @@ export class KeptHeads {
     });
   }
 
-  /** To be called before a head that goes on from an unstored one is kept in the store. @throws `state_lost` */
+  /** To be called before a head that continues an unstored one is put into the store. @throws `state_lost` */
   storeParts(head: Head): Promise<void> {
     return copyParts(this.#parts, this.#options.store, head);
   }
@@ -179,7 +179,7 @@ function throwLost(key: ConversationKey, error: unknown): never {
   const { param } = notFound(key);
   throw new DenseMambaError(
     "state_lost",
-    `${key.type} ${key.id} is lost: the store that servers share had it and has it no more, and the copy on this server may be older than that was`,
+    `${key.type} ${key.id} is lost: the shared store no longer has it, and the copy on this server may be older`,
     { cause: error, ...(param !== undefined && { param }) },
   );
 }

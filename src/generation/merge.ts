@@ -2,7 +2,7 @@
 import type { Choice } from "./choice.ts";
 import type { GenerationEvent } from "./events.ts";
 
-/** So many events that nobody has taken are enough: then the choices' own queues fill, and the engine suspends them. */
+/** Beyond so many events that have not been taken, the choices' own queues fill, and the engine suspends them. */
 const MAX_UNTAKEN = 64;
 
 /** Ends when all have ended. The first failure fails the whole; the caller aborts the others then. */

@@ -51,7 +51,7 @@ export interface PromptContext {
   readonly signal: AbortSignal;
 }
 
-/** A template may show less of the past than was read: of a conversation longer than that it does not. */
+/** A template may show less of the past than was read, though hardly less than half of it. */
 const READ_AGAIN_SLACK = 2;
 
 /** What a request goes on from. */
@@ -184,7 +184,7 @@ async function earlierMessages({ tokenizer }: PromptContext, { head, history }: 
   return readMessages(tokenizer, passages, tokenIds, tokenIds.length - countPassageTokens(passages));
 }
 
-/** Before all of it is fetched, rendered and taken apart into tokens in vain. */
+/** Checked before the whole conversation is fetched, rendered and encoded in vain. */
 function checkCanBeReadAgain(
   { maxPromptTokens }: PromptContext,
   { snapshot }: Head,
@@ -280,7 +280,7 @@ async function readAgain(
   if (numTokens > maxPromptTokens) {
     throw new DenseMambaError(
       "prompt_too_long",
-      `${param} is empty, and the state has read the past to its end: to go on, its ${numTokens} tokens would have to be read again, and at most ${maxPromptTokens} may be`,
+      `${param} is empty, and the state has read all of the past: to continue, its ${numTokens} tokens must be read again, and at most ${maxPromptTokens} may be`,
       { param },
     );
   }
@@ -298,7 +298,7 @@ async function readAgain(
   };
 }
 
-/** With nothing new and the seed of the last request this is that request, going on: its random numbers do too. */
+/** With nothing new and the same seed, this continues the last request, and so do its random numbers. */
 async function goOn(
   { head, history }: Origin,
   newIds: readonly number[],
@@ -321,7 +321,7 @@ function hasUnreadToken({ snapshot }: Head): boolean {
   return snapshot.position < countTokens(snapshot);
 }
 
-/** A text that stands behind others. */
+/** Encodes a text that continues other text. */
 export async function encodeBehind(tokenizer: Tokenizer, text: string, limits: EncodeLimits = {}): Promise<number[]> {
   return (
     (await tokenizer.encodeContinuation(text, limits)) ??
@@ -329,7 +329,7 @@ export async function encodeBehind(tokenizer: Tokenizer, text: string, limits: E
   );
 }
 
-/** What is cut from its beginning must be encoded to its end. */
+/** A prompt whose beginning is cut off must be encoded to its end. */
 function encodeLimits(
   { maxPromptTokens, signal }: PromptContext,
   { truncatePromptTokens }: Pick<PromptOptions, "truncatePromptTokens">,

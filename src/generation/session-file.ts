@@ -20,9 +20,9 @@ export interface ImportBounds {
   readonly maxUnreadTokens: number;
 }
 
-/** Within a file a past needs no name: it is what stands before. */
+/** The past's key in a file, where it needs no name: it is what comes before. */
 const PAST_IN_FILE = "-";
-/** Of the head, beside those that may be unread; and of one piece: no session that this server makes comes near. */
+/** In the head, besides those that may be unread. No session that this server writes comes near this or the next bound. */
 const MAX_HEAD_TOKENS = 2 ** 18;
 const MAX_JSON_BYTES = 4 * 2 ** 20;
 const MAX_JSON_DEPTH = 8;
@@ -35,7 +35,7 @@ const MAX_PIECES = 8192;
 const MAX_ALL_JSON_BYTES = 64 * 2 ** 20;
 /** Of a state's numbers, in f32. Those of trained models stay below 2^16. */
 const MAX_EXPONENT = 50;
-/** Of a text, and numbers of a state, looked at between two turns of the event loop. */
+/** How much of a text or a state is checked between two turns of the event loop. */
 const BYTES_AT_ONCE = 2 ** 20;
 const NUMBERS_AT_ONCE = 2 ** 20;
 
@@ -74,7 +74,7 @@ export class SessionFile {
     for await (const { snapshot, isLast } of piecesOf(bytes, bounds)) {
       const { past } = snapshot;
       if ((past?.numTokens ?? 0) !== numTokens) {
-        throw invalid(`goes on behind ${past?.numTokens ?? 0} tokens; ${numTokens} stand before it`);
+        throw invalid(`continues after ${past?.numTokens ?? 0} tokens; ${numTokens} come before it`);
       }
       numTokens = countTokens(snapshot);
       checkIds(snapshot.tokenIds, bounds);
@@ -115,7 +115,7 @@ async function* piecesOf(bytes: Uint8Array, { manifest, maxUnreadTokens }: Impor
     await checkNesting(json);
   };
   for (let at = 0; at === 0 || at < bytes.length; ) {
-    if (++numPieces > MAX_PIECES) throw invalid(`has more than ${MAX_PIECES} pieces, which is the most that are read`);
+    if (++numPieces > MAX_PIECES) throw invalid(`has more than ${MAX_PIECES} pieces; no more are read`);
     const rest = Buffer.from(bytes.buffer, bytes.byteOffset + at, bytes.byteLength - at);
     const length = headerOf(rest)?.bytes ?? rest.length;
     const isLast = length >= rest.length;
@@ -125,14 +125,14 @@ async function* piecesOf(bytes: Uint8Array, { manifest, maxUnreadTokens }: Impor
       checkJson,
     });
     if (isLast === (snapshot.isPart ?? false)) {
-      throw invalid(isLast ? "ends before its head" : "goes on behind its head");
+      throw invalid(isLast ? "ends before its head" : "continues after its head");
     }
     yield { snapshot, isLast };
     at += length;
   }
 }
 
-/** Before it is parsed: a deep or a finely divided text takes far more time and memory than its bytes. */
+/** Checked before parsing: deeply nested JSON, or JSON of many small values, takes far more time and memory than its bytes. */
 async function checkNesting(json: Buffer): Promise<void> {
   let depth = 0;
   let numMembers = 0;
@@ -155,7 +155,7 @@ async function checkNesting(json: Buffer): Promise<void> {
     } else if (byte === CLOSE_BRACKET || byte === CLOSE_BRACE) depth--;
   }
   if (numMembers <= MAX_JSON_MEMBERS) return;
-  throw invalid(`divides its messages into ${numMembers} pieces; at most ${MAX_JSON_MEMBERS} are read at once`);
+  throw invalid(`has ${numMembers} values in its messages; at most ${MAX_JSON_MEMBERS} are read in one piece`);
 }
 
 const [QUOTE, BACKSLASH, COMMA] = [0x22, 0x5c, 0x2c];
@@ -179,7 +179,7 @@ async function checkHead(snapshot: Snapshot, numInPassages: number, bounds: Impo
   const numSpokenOf = numInPassages + countPassageTokens(passages);
   if (numPreambleTokens > numTokens || numSpokenOf > numTokens) {
     throw invalid(
-      `speaks of ${numPreambleTokens} tokens before and ${numSpokenOf} in its messages; it holds ${numTokens}`,
+      `claims ${numPreambleTokens} tokens before its messages and ${numSpokenOf} in them; it holds ${numTokens}`,
     );
   }
   if (numTokens > 0 && position === 0) throw invalid(`holds ${numTokens} tokens, of which its state has read none`);
@@ -192,7 +192,7 @@ async function checkHead(snapshot: Snapshot, numInPassages: number, bounds: Impo
     ["draws of random numbers", sampler?.numDraws ?? 0],
     ["sampled tokens", numSampled],
   ] as const) {
-    if (count > numTokens) throw invalid(`says that it has ${count} ${what}; it holds ${numTokens} tokens`);
+    if (count > numTokens) throw invalid(`claims ${count} ${what}; it holds ${numTokens} tokens`);
   }
   await checkNumbers(snapshot.state, manifest.state);
   return head;

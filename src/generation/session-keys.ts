@@ -12,7 +12,7 @@ export function headKey(owner: string, { type, id }: ConversationKey): string {
   return `${type}:${owner}:${id}`;
 }
 
-/** Where a part of an owner's conversations is. */
+/** The key of a part of an owner's conversations. */
 export function partKey(owner: string, id: string): string {
   return `part:${owner}:${id}`;
 }
@@ -27,12 +27,12 @@ export function sessionPrefix(owner: string): string {
   return `session:${owner}:`;
 }
 
-/** What the keys of all that is kept of an owner's responses begin with: states, then records. */
+/** Prefixes of the keys of an owner's responses: of their states, and of their records. */
 export function responsePrefixes(owner: string): readonly string[] {
   return [`response:${owner}:`, `record:${owner}:`];
 }
 
-/** Whose a key is; undefined for what is not long enough to say so. */
+/** The owner of a key; undefined for a prefix that is too short to tell. */
 export function ownerOf(key: string): string | undefined {
   return /^[a-z]+:([^:]*):/.exec(key)?.[1];
 }

@@ -64,7 +64,7 @@ export class SessionQuota {
       throw exceeded(`${sessions.length} sessions are kept for this key; at most ${maxSessions} are allowed`);
     }
     if (maxBytes === Number.POSITIVE_INFINITY) return;
-    // Each with its past; a response shares that with the one that it goes on from.
+    // Sessions count with their past; a response shares its past with the one that it continues.
     const sessionBytes = sumOf(sessions) + sessions.reduce((sum, { pastBytes = 0 }) => sum + pastBytes, 0);
     if (sessionBytes + more.bytes > maxBytes) {
       throw exceeded(
@@ -73,7 +73,7 @@ export class SessionQuota {
     }
     const responses = await this.#responses(owner);
     let excess = sessionBytes + sumOf(responses.flat()) + more.bytes - maxBytes;
-    // Where responses expire they do in the order they were made; else the store lists what was used last at the end.
+    // If responses expire, the earliest expires first; else the store lists the least recently used first.
     for (const parts of responses.sort(([a], [b]) => (a!.expiresAtMs ?? 0) - (b!.expiresAtMs ?? 0))) {
       if (excess <= 0) return;
       for (const { key } of parts) await this.#store.delete(key);
@@ -81,7 +81,7 @@ export class SessionQuota {
     }
   }
 
-  /** Of each the state, the record, or both. */
+  /** For each response its state, its record, or both. */
   async #responses(owner: string): Promise<ListedSnapshot[][]> {
     const byId = new Map<string, ListedSnapshot[]>();
     for (const prefix of responsePrefixes(owner)) {

@@ -1,4 +1,4 @@
-/** What is shown of a prompt, made once for all of its samples, and without keeping the event loop for long. */
+/** The text shown for a prompt, made once for all of its samples, without blocking the event loop for long. */
 import { setImmediate } from "node:timers/promises";
 import { CONTEXT_TOKENS, type Tokenizer } from "../tokenizer/tokenizer.ts";
 import { GrowingText } from "./gathered-choice.ts";

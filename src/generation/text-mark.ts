@@ -1,4 +1,4 @@
-/** Hashes of text, kept in the place of the text itself. Pure. */
+/** Hashes of text, kept instead of the text itself. Pure. */
 import { createHash } from "node:crypto";
 
 export interface TextMark {
@@ -6,7 +6,7 @@ export interface TextMark {
   readonly textHash: string;
 }
 
-/** What is kept of a conversation's text. */
+/** Length and hash of a conversation's text. */
 export function textMark(text: string): TextMark {
   return { textLength: text.length, textHash: hashOf(text) };
 }

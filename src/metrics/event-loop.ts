@@ -5,7 +5,7 @@
 import type { IntervalHistogram } from "node:perf_hooks";
 import { Gauge, type Registry } from "prom-client";
 
-/** Measurements are gathered for so long before they are begun anew. */
+/** How long measurements are collected before the histogram is reset. */
 const WINDOW_MS = 5000;
 
 export interface EventLoopOptions {
@@ -19,13 +19,13 @@ export interface EventLoopOptions {
 /** Registers the gauges. They keep their values until there are others. */
 export function collectEventLoopLag({ registry, histogram, now }: EventLoopOptions): void {
   const gauges = {
-    min: ["The least delay of the event loop of late.", () => histogram.min],
-    max: ["The largest delay of the event loop of late.", () => histogram.max],
-    mean: ["The mean delay of the event loop of late.", () => histogram.mean],
-    stddev: ["The standard deviation of the event loop's delays of late.", () => histogram.stddev],
-    p50: ["The median delay of the event loop of late.", () => histogram.percentile(50)],
-    p90: ["The 90th percentile of the event loop's delays of late.", () => histogram.percentile(90)],
-    p99: ["The 99th percentile of the event loop's delays of late.", () => histogram.percentile(99)],
+    min: ["The smallest recent delay of the event loop.", () => histogram.min],
+    max: ["The largest recent delay of the event loop.", () => histogram.max],
+    mean: ["The mean recent delay of the event loop.", () => histogram.mean],
+    stddev: ["The standard deviation of the event loop's recent delays.", () => histogram.stddev],
+    p50: ["The median recent delay of the event loop.", () => histogram.percentile(50)],
+    p90: ["The 90th percentile of the event loop's recent delays.", () => histogram.percentile(90)],
+    p99: ["The 99th percentile of the event loop's recent delays.", () => histogram.percentile(99)],
   } as const;
   let sinceMs = now();
   const [first, ...others] = Object.entries(gauges).map(([name, [help, read]], index) => {

@@ -38,7 +38,7 @@ export function createInstruments(registry: Registry, now: () => number) {
   // process_* and nodejs_*: memory, CPU, garbage collection.
   collectDefaultMetrics({ register: registry });
   for (const { name } of registry.getMetricsAsArray()) {
-    // Sums of gauges, named as counters are; and the event loop's lag, which is ours.
+    // Sums of gauges that are named as counters; and the event loop's lag, which we measure ourselves.
     if (/^nodejs_(?:active_\w+_total|eventloop_lag_.+)$/.test(name)) registry.removeSingleMetric(name);
   }
   const delays = monitorEventLoopDelay({ resolution: 10 });
@@ -49,7 +49,7 @@ export function createInstruments(registry: Registry, now: () => number) {
     // The engine now.
     numRunning: gauge("num_requests_running", "Sequences in a slot."),
     numWaiting: gauge("num_requests_waiting", "Sequences in the queue."),
-    numSuspended: gauge("num_requests_suspended", "Sequences out of their slots until their readers have caught up."),
+    numSuspended: gauge("num_requests_suspended", "Sequences without a slot until their readers catch up."),
     slotsInUse: gauge("slots_in_use", "Slots of the runtime that hold a sequence's state."),
     slotsTotal: gauge("slots", "Slots of the runtime."),
     queueCapacity: gauge("queue_capacity", "Sequences that may wait; more are refused."),
@@ -120,7 +120,10 @@ export function createInstruments(registry: Registry, now: () => number) {
     webSockets: gauge("websocket_connections", "Open WebSocket connections."),
     unattendedResponses: gauge("responses_unattended", "Responses that are being made while nobody reads them."),
 
-    droppedLogLines: counter("log_lines_dropped_total", "Log lines that could not be written, and were dropped."),
+    droppedLogLines: counter(
+      "log_lines_dropped_total",
+      "Log lines that were dropped because they could not be written.",
+    ),
 
     modelInfo: gauge("model_info", "Always 1; what is served.", ["family", "precision", "model_hash", "version"]),
     modelParameters: gauge("model_parameters", "Parameters of the model."),

@@ -37,7 +37,7 @@ export interface MetricsSources {
   readonly prefixes?: () => PrefixCacheStats & { readonly tiers?: readonly TierStats[] };
 }
 
-/** Methods that requests are counted under. Any other is one: whoever asks must not make series. */
+/** Methods that are counted by name. All others share one label: clients must not be able to create series. */
 const METHODS: ReadonlySet<string> = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]);
 const STATES: readonly EngineStatus["state"][] = ["starting", "ready", "recovering", "closed"];
 

@@ -45,14 +45,14 @@ export function createApp(deps: ServerDeps, responses: Responses): App {
       exposeHeaders: ["x-request-id", "x-should-retry", "retry-after", "retry-after-ms", "content-disposition"],
       maxAge: 600,
     });
-    // NOTE: hono's adds a header to the answer afterwards, when that of a stream has gone: here all of it is done before.
+    // NOTE: hono's own order sets a header after the handler, when a stream's headers have been sent; here all are set before.
     app.use(async function allowOrigins(context, next) {
       const preflight = await allow(context, async () => {});
       if (preflight !== undefined) return preflight;
       await next();
     });
   }
-  // With keys there is nothing that a page could use without one.
+  // With API keys a page can do nothing without one.
   if (options.apiKeys.length === 0) app.use(checkOrigin(originCheck(options.corsOrigins)));
   const checkKey = requireKey(keyCheck(options.apiKeys));
   const refuseIfStopping = refuseWhenStopping(deps.stopping.signal);

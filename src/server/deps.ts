@@ -116,7 +116,7 @@ export interface ServerOptions {
   readonly apiKeys: readonly string[];
   /** Whether `/metrics` asks for a key too. `/health` and `/ready` never do. */
   readonly metricsNeedKey: boolean;
-  /** Host names that requests may come in under, beside this machine's own, or `*`; undefined: any, as it can't be known. */
+  /** Host names that requests may use besides this machine's own, or `*`; undefined: any, since the names are not known. */
   readonly allowedHosts: readonly string[] | undefined;
   /** Origins that browsers may call from, or `*`. None: no CORS headers, and no WebSocket from another origin. */
   readonly corsOrigins: readonly string[];
@@ -153,7 +153,7 @@ export interface RequestLimits {
   readonly maxStopLength: number;
   /** Of a session that is imported: what may come beside the state, its tokens and texts. */
   readonly maxHistoryBytes: number;
-  /** What a JSON body of whatever length may hold: its reading and its checks hold up everybody else. */
+  /** What a JSON body may hold, whatever its length: parsing and checking it block the event loop. */
   readonly json: JsonBounds;
 }
 

@@ -1,4 +1,4 @@
-/** What is wrong with a request before it reaches the application: told in OpenAI's form, where Node would answer without a body. */
+/** Errors of requests that do not reach the application, in OpenAI's form; Node would answer without a body. */
 import type { IncomingMessage } from "node:http";
 import { DenseMambaError } from "../errors.ts";
 import type { ServerOptions } from "./deps.ts";
@@ -17,7 +17,7 @@ export function explainParserError(
     case "HPE_HEADER_OVERFLOW":
       return new DenseMambaError("headers_too_large", `the headers must have at most ${maxHeaderBytes} bytes`);
     case "HPE_CHUNK_EXTENSIONS_OVERFLOW":
-      return new DenseMambaError("body_too_large", "the body's chunks have too long extensions");
+      return new DenseMambaError("body_too_large", "the chunk extensions of the body are too long");
     default:
       return new DenseMambaError(
         "malformed_request",
@@ -26,7 +26,7 @@ export function explainParserError(
   }
 }
 
-/** @throws `malformed_request` unless it names one host: two servers on its way might each take another one for it */
+/** @throws `malformed_request` unless there is one host header: of two, a proxy might use one and we the other */
 export function checkHostHeader(request: IncomingMessage): void {
   const { rawHeaders, httpVersion } = request;
   const hosts = rawHeaders.filter((_, index) => index % 2 === 1 && rawHeaders[index - 1]!.toLowerCase() === "host");

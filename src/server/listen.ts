@@ -52,8 +52,8 @@ export async function listen(args: {
     requireHostHeader: false, // checked below, and answered in JSON
     shouldUpgradeCallback: isWebSocketUpgrade, // known to Node from 22.21 and 24.9 on
   };
-  // NOTE: hono copies the placeholder for a stream that was sent already, if any middleware has set a header; of a copy the
-  // adapter takes it that it is to be sent.
+  // NOTE: if any middleware has set a header, hono copies the placeholder for a stream that has been sent already, and the
+  // adapter would send the copy.
   const fetchApp = async (request: Request, env: HttpBindings) => {
     const response = await app.fetch(request, env);
     return env.outgoing.headersSent ? RESPONSE_ALREADY_SENT : response;
@@ -62,7 +62,7 @@ export async function listen(args: {
     errorHandler: answerHostile,
   });
   const server = createServer(serverOptions, (request, response) => {
-    // NOTE: Node never reads what comes behind a request whose offer it has ignored: the connection ends with the answer.
+    // NOTE: Node never reads what follows a request whose upgrade it has ignored: the connection ends with the answer.
     if (request.headers.upgrade !== undefined) response.shouldKeepAlive = false;
     try {
       checkHostHeader(request);
@@ -71,7 +71,7 @@ export async function listen(args: {
     }
     void answer(request, response);
   });
-  // NOTE: Node drops the headers beyond this number, and the length of the body may be one of them. Their bytes are bounded.
+  // NOTE: Node drops headers beyond this number, and content-length may be among them. Their bytes are bounded anyway.
   server.maxHeadersCount = 0;
   server.on("checkExpectation", ({ headers }, response) => {
     const message = `the only expectation that can be met is 100-continue; got ${JSON.stringify(headers.expect)}`;
@@ -85,7 +85,7 @@ export async function listen(args: {
     response.once("close", () => inFlight.delete(response));
   });
   server.on("clientError", (error, socket) => {
-    // What has begun can't be unsaid, and an answer out of turn would be taken for another's.
+    // An answer that has begun cannot be replaced, and one out of turn would be taken for another request's.
     const answers = answersOn(socket);
     const isFree = answers.length === 0 || (answers.length === 1 && !answers[0]!.headersSent);
     if (socket.writable && isFree) answerRaw(socket, explainParserError(error, deps.options));
@@ -94,7 +94,7 @@ export async function listen(args: {
   const webSockets = createWebSocketEndpoint(deps, responses);
   server.on("upgrade", async (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     socket.on("error", () => {}); // Node's own listener has gone
-    // The socket is still that of the answers to the requests before it.
+    // Answers to earlier requests may still be on their way through this socket.
     await Promise.all(answersOn(socket).map((response) => once(response, "close")));
     if (socket.destroyed) return;
     if (isWebSocketUpgrade(request)) webSockets.handleUpgrade(request, socket, head);
@@ -148,7 +148,7 @@ function isWebSocketUpgrade({ headers }: IncomingMessage): boolean {
   return headers.upgrade?.toLowerCase() === "websocket";
 }
 
-/** For what hono can't make a request of, such as an invalid URL. */
+/** For requests that hono cannot parse, such as those with an invalid URL. */
 function answerHostile(error: unknown): Response {
   const isRequests = error instanceof Error && error.name === "RequestError";
   const reason = isRequests

@@ -1,4 +1,4 @@
-/** Answers on a bare socket, where there is no request that hono could answer: refused upgrades, and what is not HTTP. */
+/** Answers on a bare socket, without a request for hono to answer: refused upgrades, and input that is not HTTP. */
 import { STATUS_CODES } from "node:http";
 import type { Duplex } from "node:stream";
 import { toHttpError } from "./openai/error.ts";

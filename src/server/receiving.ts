@@ -1,6 +1,6 @@
 /**
- * What has arrived of bodies and WebSocket messages that are not complete: each within its own limit, and all of them together
- * within one. When that is passed, the largest goes: many who send a little at a time can't keep out the others.
+ * Counts the bytes of unfinished bodies and WebSocket messages. Each has a limit of its own; beyond the limit for all together
+ * the largest is dropped, so that many slow senders cannot keep out the others.
  */
 export class Receiving {
   readonly #maxBytes: number;
@@ -15,7 +15,7 @@ export class Receiving {
     return this.#totalBytes;
   }
 
-  /** @param onDropped called at most once: it has to free what has arrived, and take no more */
+  /** @param onDropped called at most once: must free what has arrived, and take no more */
   begin(onDropped: (maxBytes: number) => void): Incoming {
     const incoming: Incoming = {
       bytes: 0,

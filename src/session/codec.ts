@@ -350,7 +350,7 @@ function parseSampler(given: unknown): SamplerState | undefined {
   const { seed, numDraws } = (given ?? {}) as Record<string, unknown>;
   if (typeof numDraws === "number" && Number.isSafeInteger(numDraws) && numDraws >= 0) {
     if (typeof seed === "number") return { seed, numDraws };
-    // JSON has no integer beyond 2^53 that is read as it was written.
+    // JSON.parse rounds integers beyond 2^53.
     if (typeof seed === "string" && /^-?\d{16,19}$/.test(seed)) return { seed: BigInt(seed), numDraws };
   }
   throw invalid(`holds a sampler without a seed and a number of draws: ${JSON.stringify(given).slice(0, 100)}`);

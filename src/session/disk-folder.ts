@@ -30,7 +30,7 @@ export class SnapshotFolder {
     this.#lock = lock;
   }
 
-  /** Made if it does not exist. @throws `invalid_config` if another server holds it; what the file system throws */
+  /** Creates the folder if it does not exist. @throws `invalid_config` if another server holds it; what the file system throws */
   static async open(dir: string): Promise<SnapshotFolder> {
     return new SnapshotFolder(dir, await FolderLock.acquire(dir));
   }

@@ -34,7 +34,7 @@ export class FolderLock {
     // Makes the file, and fails where nothing can be written.
     await (await open(file, "a", 0o600)).close();
     const handle = await openLocked(file, await loadTryLock(dir), dir);
-    // For messages; a disk that is full is no reason not to start.
+    // Only for messages; a full disk is no reason not to start.
     await writeFile(file, JSON.stringify({ pid: process.pid, host: hostname() })).catch(() => undefined);
     return new FolderLock(dir, handle, await handle.stat());
   }
@@ -45,7 +45,7 @@ export class FolderLock {
     if (dev === this.#locked.dev && ino === this.#locked.ino) return;
     throw new DenseMambaError(
       "store_unavailable",
-      `${this.#dir} was moved, removed or replaced while this server used it: nothing is written there any more, until the folder is back or the server is restarted`,
+      `${this.#dir} was moved, removed or replaced while this server used it: nothing is written there until the folder is back or the server is restarted`,
     );
   }
 
@@ -106,7 +106,7 @@ function cannotLock(dir: string, cause: unknown): DenseMambaError {
   const reason = cause instanceof Error ? cause.message : String(cause);
   return new DenseMambaError(
     "invalid_config",
-    `${dir} cannot be locked against other servers (${reason}); it needs a file system that has flock`,
+    `${dir} cannot be locked against other servers (${reason}); it needs a file system that supports flock`,
     { cause },
   );
 }

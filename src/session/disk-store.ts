@@ -120,7 +120,7 @@ export class DiskStore implements StateStore {
   async delete(key: string): Promise<boolean> {
     const entry = this.#index.find(key);
     if (entry === undefined) return false;
-    // In this order: what cannot be removed is not forgotten, or it would be back after a restart.
+    // In this order: a file that cannot be removed must not be forgotten, or it would be back after a restart.
     await unavailableIfFails(this.#options.dir, () => this.#folder.remove(entry.file, { isSynced: true }));
     this.#index.remove(key, entry);
     return true;

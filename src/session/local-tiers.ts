@@ -52,7 +52,7 @@ export class LocalTiers {
     this.#readings.set(key, readings.add(reading));
     try {
       const found = await find();
-      // A part is read once in a long while; memory is for what is used now.
+      // Parts are rarely read; memory is for what is used now.
       if (found.value !== undefined && !found.value.isPart && !reading.isStale) await this.#promote(key, found.value);
       return found;
     } finally {

@@ -20,7 +20,7 @@ export interface IndexEntry {
   readonly pastBytes: number;
 }
 
-/** @returns undefined for what is no whole key and may be the beginning of several owners' keys */
+/** @returns undefined for a prefix that keys of several owners may begin with */
 export type OwnerOf = (key: string) => string | undefined;
 
 export interface LruIndexOptions<Entry> {
@@ -44,7 +44,7 @@ export class LruIndex<Entry extends IndexEntry> {
   readonly #nowMs: () => number;
   readonly #ownerOf: OwnerOf;
   readonly #onExpired: (entry: Entry) => void;
-  /** As many as there are API keys. */
+  /** One for each API key. */
   readonly #owners = new Map<string, Owned<Entry>>();
   readonly #parts: PartIndex<Entry>;
   #size = 0;
@@ -75,7 +75,7 @@ export class LruIndex<Entry extends IndexEntry> {
     return undefined;
   }
 
-  /** From now on its owner's most recently used, if it is still kept. */
+  /** Marks it as its owner's most recently used, if it is still kept. */
   use(key: string, entry: Entry): void {
     const entries = this.#ownedBy(key)?.entries;
     if (entries?.get(key) !== entry) return;
@@ -153,7 +153,7 @@ export class LruIndex<Entry extends IndexEntry> {
     return next;
   }
 
-  /** Goes on where the last sweep stopped, so far that it holds up nobody; what has expired leaves. */
+  /** Removes expired entries, from where the last sweep stopped, as many as take a few milliseconds. */
   sweep(): void {
     this.dropParts({ limit: MAX_EXPIRED_A_SWEEP });
     let numExpired = 0;
@@ -170,7 +170,7 @@ export class LruIndex<Entry extends IndexEntry> {
     }
   }
 
-  /** Parts that nothing has named for a while leave. */
+  /** Removes parts that nothing has named for a while. */
   dropParts({
     graceMs,
     limit = Number.POSITIVE_INFINITY,

@@ -63,7 +63,7 @@ export class PartIndex<Part extends IndexedPart> {
     if (numLeft === 0 && this.#parts.has(key)) this.#unnamed.set(key, { sinceMs: this.#nowMs(), wasNamed: true });
   }
 
-  /** What may leave before anything that can be asked for. */
+  /** The first to evict: no longer named by anything. */
   firstUnnamed(): [string, Part] | undefined {
     for (const [key, { wasNamed }] of this.#unnamed) if (wasNamed) return [key, this.#parts.get(key)!];
     return undefined;
@@ -76,7 +76,7 @@ export class PartIndex<Part extends IndexedPart> {
     return bytes;
   }
 
-  /** One that nothing has named for long. */
+  /** A part that nothing has named for `graceMs`. */
   nextOutdated({ graceMs = GRACE_MS }: { readonly graceMs?: number } = {}): [string, Part] | undefined {
     for (const [key, { sinceMs }] of this.#unnamed) {
       return sinceMs <= this.#nowMs() - graceMs ? [key, this.#parts.get(key)!] : undefined;

@@ -118,7 +118,7 @@ export class SharedTier {
       if (!["unshared", "evicted"].includes(standingOf(copy, original))) return;
       await this.#put(key, copy, { fence: claim.fence });
       const { value: current } = await copies.get(key);
-      // From now on its absence there means something.
+      // From now on, its absence there means that the store has lost it.
       if (!copy.isPart && current?.revision === copy.revision) {
         await copies.put(key, asShared(copy), expiryOf(copy), { isKeptElsewhere: true });
       }
@@ -160,7 +160,7 @@ export class SharedTier {
 /**
  * What a copy is worth, by what the shared store knows of its key. "evicted": it is the newest, and there is no other.
  * "unshared": it was put when the store could not be reached, or can be made again. "lost": the store had this or a newer
- * one, and has it no more.
+ * one, and no longer has it.
  */
 export type Standing = "current" | "evicted" | "unshared" | "old" | "lost" | "deleted";
 

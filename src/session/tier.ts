@@ -35,7 +35,7 @@ export interface StoreObserver {
   onTier(event: TierEvent): void;
   /** A snapshot was damaged, and has been removed. */
   onDamage(message: string): void;
-  /** Something is set up so that what is kept may be lost. */
+  /** A store is set up so that it may lose states. */
   onWarning?(message: string): void;
 }
 
@@ -97,7 +97,7 @@ export class Tier<Store extends StateStore = StateStore> {
   async ask<T>(way: Way, question: (store: Store) => Promise<T>): Promise<T> {
     const circuit = this.#circuits[way];
     this.#throwIfBroken(circuit);
-    // This one asks; others do not, until it is known what becomes of it.
+    // This question is a try; no others are asked until its outcome is known.
     if (circuit.failure !== undefined) circuit.retryAtMs = this.#nowMs() + circuit.retryDelayMs;
     try {
       const answer = await question(this.store);
@@ -129,7 +129,7 @@ export class Tier<Store extends StateStore = StateStore> {
 
   #throwIfBroken({ failure, retryAtMs }: Circuit): void {
     const waitMs = retryAtMs - this.#nowMs();
-    // If it is further off than it ever is, the clock was set back.
+    // A longer wait than the longest means that the clock was set back.
     if (failure !== undefined && waitMs > 0 && waitMs <= this.#maxRetryMs) throw failure;
   }
 

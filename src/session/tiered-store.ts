@@ -10,7 +10,7 @@ import { SharedTier, type Standing, standingOf } from "./shared-tier.ts";
 import type { Claim, ListedSnapshot, PutOptions, SharedStore, Snapshot, StateStore, StoreStats } from "./store.ts";
 import { type StoreObserver, Tier, type TierEvent, type TierStats } from "./tier.ts";
 
-/** What is full may have room again at any time, a try costs little, and requests are refused meanwhile. */
+/** A full disk may have room again at any time, a try costs little, and requests are refused meanwhile. */
 const DISK_RETRY_MS = 1000;
 
 export interface TieredStoreOptions {
@@ -231,6 +231,6 @@ function isBelieved(standing: Standing): boolean {
 function lost(key: string): DenseMambaError {
   return new DenseMambaError(
     "state_lost",
-    `${key} was kept on the shared store, which has it no more; the copy here may be older than that was, and is not used`,
+    `${key} was kept on the shared store, which no longer has it; the copy here may be older, and is not used`,
   );
 }

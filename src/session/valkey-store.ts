@@ -33,7 +33,7 @@ export interface ValkeyStoreOptions {
   readonly nowMs: () => number;
   /** For each question to the server. Default 2000. */
   readonly timeoutMs?: number;
-  /** Told of a server that is set up to lose what it should keep. */
+  /** Called if the server is set up so that it may lose states. */
   readonly onWarning?: (message: string) => void;
 }
 
@@ -111,7 +111,7 @@ export class ValkeyStore implements SharedStore {
     // A duration: the server's clock need not be ours.
     const msToLive = expiresAtMs === undefined ? "" : Math.ceil(expiresAtMs - nowMs());
     const keys = [this.#stateKey(key), this.#claimsKey, this.#revisionsKey];
-    // What can be made again, or is never replaced, need not be told from something older.
+    // Caches and parts, which are never replaced, have no older versions to be told from.
     const revision = isCache || snapshot.isPart ? "" : String(snapshot.revision ?? 0);
     const isPut = await this.#ask((redis) =>
       redis.eval(PUT, 3, ...keys, value, String(msToLive), String(fence ?? ""), fieldOf(key), revision),
@@ -177,7 +177,7 @@ export class ValkeyStore implements SharedStore {
     };
   }
 
-  /** Looks for what it can remove, once an hour. In the background: what fails is left for the next time. */
+  /** Sweeps once an hour, in the background. A failure is left for the next time. */
   sweep(): void {
     if (this.#sweeper.isDue()) void this.sweepNow().catch(() => undefined);
   }
@@ -191,14 +191,14 @@ export class ValkeyStore implements SharedStore {
     this.#connection.close();
   }
 
-  /** Of a server that may not be asked nothing is known. */
+  /** Does nothing if INFO is not permitted. */
   async #warnOfEviction(): Promise<void> {
     const info: unknown = await this.#ask((redis) => redis.info("memory")).catch(() => undefined);
     if (typeof info !== "string" || !/^maxmemory:[1-9]/m.test(info)) return;
     const [, policy] = /^maxmemory_policy:(allkeys-\S+)/m.exec(info) ?? [];
     if (policy === undefined) return;
     this.#options.onWarning?.(
-      `the Valkey server's maxmemory-policy is ${policy}: it may drop sessions that nobody has deleted, and what it has dropped is an error (state_lost) where no replica has the newest copy; volatile-ttl, volatile-lru and noeviction do not`,
+      `the Valkey server's maxmemory-policy is ${policy}: it may drop sessions that nobody has deleted; requests for them fail (state_lost) where no replica has the newest copy; volatile-ttl, volatile-lru and noeviction do not`,
     );
   }
 

@@ -25,7 +25,7 @@ export class ValkeySweeper {
   readonly #options: ValkeySweeperOptions;
   #lastAtMs: number;
   #isSweeping = false;
-  /** Parts that nothing named when it was looked last: a request may have been about to. */
+  /** Parts that nothing named at the last sweep: a request may have been about to. */
   #unnamed: ReadonlySet<string> = new Set();
 
   constructor(options: ValkeySweeperOptions) {
@@ -77,7 +77,7 @@ export class ValkeySweeper {
     }
   }
 
-  /** Those of a hash that have ended so long ago. */
+  /** Removes records of a hash that ended more than `graceMs` ago. */
   async #dropRecords(key: string, graceMs: number): Promise<void> {
     const time: unknown = await this.#ask((redis) => redis.time());
     const nowMs = Array.isArray(time) ? Number(time[0]) * 1000 : Number.NaN;

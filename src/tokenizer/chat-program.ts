@@ -6,17 +6,17 @@ import { type RenderOptions, Template } from "./jinja/template.ts";
 
 export type Variables = Readonly<Record<string, unknown>>;
 
-/** What the probes may cost, and make. */
+/** Bound on the steps and the output of the probes. */
 const PROBE_STEPS = 20_000;
 const PROBE = "densemamba";
 
-/** What more there is to render is not for this thread. */
+/** Rendering takes more steps than this thread should spend on it. */
 export class OutOfSteps extends Error {}
 
 export class ChatProgram {
   readonly template: Template;
   readonly #wantsParts: boolean;
-  /** By how many statements they have. */
+  /** By their number of statements. */
   readonly #beginnings = new Map<number, Template>();
 
   /** @throws TemplateError if it is malformed, or asks for what is not supported */
@@ -56,12 +56,12 @@ function show(template: Template, content: unknown): string {
   }
 }
 
-/** The text, and not the list around it. */
+/** Whether it shows the text without the list around it. */
 function showsPart(text: string): boolean {
   return text.includes(PROBE) && !/["']text["']/.test(text);
 }
 
-/** So many steps, and no more: for `refill`. What goes on throws OutOfSteps. */
+/** For `refill`: gives so many steps once, and throws OutOfSteps when asked for more. */
 export function once(steps: number): () => number {
   let isFirst = true;
   return () => {

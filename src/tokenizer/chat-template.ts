@@ -148,7 +148,7 @@ export class ChatRenderer {
       const tail = whole.slice(before.length);
       if (mark === undefined) return tail;
       const open = cutAtMark(tail, mark, messages.at(-1)!);
-      // Of nothing but spaces it is not known how many belong to what stands before.
+      // If it is all white space, some of that may belong to the text before it.
       return open === undefined || strip(open) === "" ? undefined : open;
     } catch {
       return undefined;
@@ -202,7 +202,7 @@ export class ChatRenderer {
     }
   }
 
-  /** What is small is rendered here, for as many steps as take no time worth waiting for; the rest in a process. */
+  /** Renders here for a small number of steps; what takes more is rendered in a process. */
   #run(variables: Variables, signal: AbortSignal | undefined, numStatements?: number): Promise<string> {
     const { nowMs, ownTimeoutMs: timeoutMs } = this.#settings;
     const limits = { nowMs: nowMs(), maxLength: MAX_OWN_LENGTH };

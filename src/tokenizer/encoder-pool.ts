@@ -5,7 +5,7 @@
 import { DenseMambaError } from "../errors.ts";
 import type { EncoderProcess } from "./encoder-process.ts";
 
-/** A process that is busy with a longer text is killed when nobody waits for it; a shorter one is soon done. */
+/** A process that encodes a longer text is killed when its caller leaves; a shorter text is soon done. */
 const MAX_PATIENT_LENGTH = 64 * 1024;
 
 export interface EncoderPoolOptions {
@@ -14,7 +14,7 @@ export interface EncoderPoolOptions {
   readonly maxProcesses: number;
   /** For one text. */
   readonly timeoutMs: number;
-  /** A process without work ends after so long. */
+  /** An idle process ends after this time. */
   readonly idleMs?: number;
 }
 
@@ -55,12 +55,12 @@ export class EncoderPool {
     return encoded.finally(() => signal?.removeEventListener("abort", leave));
   }
 
-  /** Ends the processes that have nothing to do. */
+  /** Ends idle processes. */
   close(): void {
-    for (const process of this.#idle.splice(0)) process.kill("it is not needed any more");
+    for (const process of this.#idle.splice(0)) process.kill("it is no longer needed");
   }
 
-  /** One process works off the queue. Never rejects: whoever waits is told. */
+  /** One process works through the queue. Never rejects: failures go to the callers. */
   async #work(): Promise<void> {
     this.#numBusy++;
     clearTimeout(this.#idleTimer);
@@ -82,7 +82,7 @@ export class EncoderPool {
   async #run(process: EncoderProcess, { text, signal }: Job): Promise<Int32Array> {
     const { timeoutMs } = this.#options;
     const timer = setTimeout(
-      () => process.kill(`it took longer than ${timeoutMs} ms over a text of ${text.length} characters`),
+      () => process.kill(`encoding a text of ${text.length} characters took longer than ${timeoutMs} ms`),
       timeoutMs,
     );
     const stop = () => {

@@ -52,7 +52,7 @@ function open({ library, modules, text, addedTokens }) {
   for (const { id, content } of addedTokens) {
     const given = tokenizer.tokenToId(content);
     if (content !== "" && given !== id) {
-      throw new Error("the added token " + JSON.stringify(content) + " has id " + id + ", where the vocabulary leads to " + given);
+      throw new Error("the added token " + JSON.stringify(content) + " has id " + id + ", but the vocabulary gives it " + given);
     }
   }
   encode = async (given) => (await tokenizer.encode(given, null, { addSpecialTokens: false })).getIds();

@@ -1,6 +1,6 @@
 /**
- * Text → ids by one of two libraries, in processes of their own: short texts do not wait behind long ones, and what a
- * library does to its process it does not do to ours.
+ * Text → ids by one of two libraries, in processes of their own: short texts do not wait for long ones, and a library that
+ * crashes does not take our process with it.
  */
 import { availableParallelism } from "node:os";
 import { DenseMambaError } from "../errors.ts";
@@ -11,7 +11,7 @@ import { checkScriptSupport, checkScriptText } from "./script-support.ts";
 
 export type LibraryChoice = EncoderSource["library"];
 
-/** Encodes it in some hundred milliseconds; a longer text goes to the processes for long ones. */
+/** Takes some hundred milliseconds to encode; longer texts go to the processes for long ones. */
 const MAX_SHORT_LENGTH = 64 * 1024;
 /** A process costs some 60 MiB. */
 const CORES_PER_PROCESS = 4;
@@ -47,7 +47,7 @@ export class Encoder {
     return new Encoder(first.library, { short, long });
   }
 
-  /** @param textLength of the text that `part` is of: it decides who waits for whom */
+  /** @param textLength of the whole text: decides whether `part` waits with short or with long ones */
   async encode(part: string, { textLength, signal }: { readonly textLength: number; readonly signal?: AbortSignal }) {
     if (this.library === "script") checkScriptText(part);
     const pool = textLength > MAX_SHORT_LENGTH ? this.#long : this.#short;
@@ -56,8 +56,8 @@ export class Encoder {
 }
 
 /**
- * Much that a library does not survive shows at its first text. Expressions that backtrack without end show at long runs
- * of what they speak of.
+ * Most faults that crash a library show at the first text. Regular expressions that backtrack without end show at long
+ * runs of the characters that they mention.
  */
 async function tryOut(pool: EncoderPool, { json }: TokenizerFiles): Promise<void> {
   const spoken = new Set(` \n\taA1é.${JSON.stringify([json.normalizer, json.pre_tokenizer]).slice(0, 4096)}`);

@@ -54,7 +54,7 @@ export class ModelTokenizer implements Tokenizer {
     const roleIds = findIds(pieces, files.specialTokens);
     const affixes = parseAffixes(files, { bos: roleIds.get("bos_token"), eos: roleIds.get("eos_token") });
     const cuts = findTextCuts(files.json);
-    // Last: of what is wrong with a file, what we see ourselves is said more clearly.
+    // Last: our own checks explain what is wrong with a file more clearly.
     const library = await Encoder.open(files, choice);
     const encoder = new PiecewiseEncoder(library, pieces, cuts);
     return new ModelTokenizer(files, { pieces, affixes, roleIds, encoder, library: library.library });

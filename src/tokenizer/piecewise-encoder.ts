@@ -136,6 +136,6 @@ function* partsOf(text: string, cuts: TextCuts | undefined, partLength: number):
 function cannotBeCut(): DenseMambaError {
   return new DenseMambaError(
     "invalid_value",
-    `the text has more than ${MAX_PART_LENGTH} characters between places where this model's tokenizer could be stopped, such as a space between words or a line break; at most ${MAX_PART_LENGTH} are allowed`,
+    `at most ${MAX_PART_LENGTH} characters may come without a place, such as a space between words or a line break, where this model's tokenizer can cut the text; given more`,
   );
 }

@@ -1,4 +1,4 @@
-/** What the process that renders chat templates runs: a job, its reply, the next one. Ends with the process that began it. */
+/** Entry of the process that renders chat templates, one job after another. Ends with its parent. */
 import { ChatProgram, tookTooLong, type Variables } from "./chat-program.ts";
 import { TemplateError } from "./jinja/error.ts";
 
@@ -14,7 +14,7 @@ export interface RenderJob {
 
 export type RenderReply = { readonly text: string } | { readonly error: string };
 
-/** The clock is looked at each time so many are used up. */
+/** The clock is read each time so many steps are used up. */
 const STEPS = 20_000;
 
 /** The last template that was read: the model's own is the same each time. */

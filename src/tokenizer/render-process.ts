@@ -1,6 +1,6 @@
 /**
- * Renders chat templates in a process of their own, one at a time: what takes long there holds up nobody here, and what
- * exhausts its memory ends only it. Started when first used, again after it was ended, and gone when this process is.
+ * Renders chat templates in a process of its own, one at a time: a slow one does not block our event loop, and one that runs
+ * out of memory ends only that process. Started at the first use and after it has died; ends with our process.
  */
 import { fork } from "node:child_process";
 import { DenseMambaError } from "../errors.ts";
@@ -9,14 +9,14 @@ import type { RenderJob, RenderReply } from "./render-main.ts";
 import { WorkerProcess } from "./worker-process.ts";
 
 const MAX_HEAP_MB = 96;
-/** Everyone waits for all that came before. */
+/** Jobs wait for all earlier ones. */
 const MAX_WAITING = 64;
-/** The process stops by itself when its time is over. This much later it is ended. */
+/** The process stops a job by itself when its time is over. It is killed if it has not done so after this grace. */
 const KILL_GRACE_MS = 1000;
 /** Answered as soon as the process listens. */
 const EMPTY_JOB: RenderJob = { source: "", variables: { messages: [] }, nowMs: 0, timeoutMs: 1000, maxLength: 0 };
 
-/** Why there is no text: it is for the one who asked to say whose template it was. */
+/** Why rendering failed. The caller adds whose template it was. */
 export class RenderFailure extends Error {}
 
 interface Task {
@@ -40,7 +40,7 @@ export class RenderProcess {
     if (this.#isClosed) return Promise.reject(closed());
     if (signal?.aborted) return Promise.reject(aborted());
     if (this.#waiting.length >= MAX_WAITING) {
-      const message = `${MAX_WAITING} chat templates wait to be rendered, which is the most that may`;
+      const message = `${MAX_WAITING} chat templates are waiting to be rendered; no more may wait`;
       return Promise.reject(new DenseMambaError("queue_full", message, { retryAfterMs: job.timeoutMs }));
     }
     let leave = () => {};
@@ -59,7 +59,7 @@ export class RenderProcess {
     return rendered.finally(() => signal?.removeEventListener("abort", leave));
   }
 
-  /** Ends the process. Whoever waits is told so. */
+  /** Ends the process. All jobs fail with `shutting_down`. */
   close(): void {
     this.#isClosed = true;
     for (const task of this.#waiting.splice(0)) task.reject(closed());
@@ -108,7 +108,7 @@ export class RenderProcess {
     const child = fork(new URL(isSource ? "./render-main.ts" : "./render-main.js", import.meta.url), {
       serialization: "advanced",
       execArgv: [`--max-old-space-size=${MAX_HEAP_MB}`, ...(isSource ? ["--import", import.meta.resolve("tsx")] : [])],
-      // Of our environment nothing but what decides the time of day.
+      // Nothing of our environment but the time zone.
       env: { TZ: Intl.DateTimeFormat().resolvedOptions().timeZone },
       stdio: ["ignore", "ignore", "ignore", "ipc"],
     });

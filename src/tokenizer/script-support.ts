@@ -1,13 +1,13 @@
 /**
- * What the JavaScript library reads as the native one does. Everything else is refused: a tokenizer when it is loaded, a text
- * when it comes. Found by comparing the two over many small tokenizers.
+ * What the JavaScript library encodes as the native one does. Everything else is refused: a tokenizer when it is loaded, a
+ * text when it comes. Found by comparing the two on many small tokenizers.
  */
 import { z } from "zod";
 import { DenseMambaError } from "../errors.ts";
 import type { TokenizerComponent, TokenizerFiles } from "./files.ts";
 import { SPLITTING_PATTERNS, stepsOf } from "./text-cuts.ts";
 
-/** What is white space to one of the two and not to the other. */
+/** White space to one of the two libraries and not to the other. */
 const AMBIGUOUS = /[\u0085\uFEFF]/u;
 
 const addedTokens = z.array(
@@ -37,7 +37,7 @@ export function checkScriptSupport({ path, json }: TokenizerFiles): void {
   const refusal = (what: string) =>
     new DenseMambaError(
       "invalid_checkpoint",
-      `${path}: ${what} needs the native tokenizer, which has no build for this platform; the one in JavaScript would read texts otherwise`,
+      `${path}: ${what} needs the native tokenizer, which has no build for this platform; the one in JavaScript would encode texts differently`,
     );
   for (const [name, listName, isSupported] of [
     ["normalizer", "normalizers", isSupportedNormalizer],

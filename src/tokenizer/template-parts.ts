@@ -16,7 +16,7 @@ export interface TemplateParts {
 
 /** Methods that change nothing. Of functions only `raise_exception` gives the same each time. */
 const METHODS = new Set(["strip", "lstrip", "rstrip", "startswith", "endswith", "split", "replace", "upper", "lower"]);
-/** What these give can be gone through once: a message that does so leaves nothing for the next one. */
+/** Their results can be iterated once: a message that does so leaves nothing for the next one. */
 const ONE_TIME_FILTERS = new Set([
   ...["map", "select", "reject", "selectattr", "rejectattr", "unique", "reverse", "items"],
 ]);

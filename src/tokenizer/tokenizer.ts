@@ -1,4 +1,4 @@
-/** Tokens ↔ text. Encoding happens in processes of its own; decoding is synchronous and small. */
+/** Tokens ↔ text. Encoding happens in other processes; decoding is synchronous and cheap. */
 export interface Tokenizer {
   /** Ids that text can produce: max id + 1. The model's vocabulary may be padded beyond it. */
   readonly vocabSize: number;
@@ -39,7 +39,7 @@ export interface Tokenizer {
 }
 
 export interface EncodeLimits {
-  /** Encoding stops soon after there are more: what is returned is a beginning then, and too long. */
+  /** Encoding stops soon after there are more: then the result is only a beginning, and longer than this. */
   readonly maxTokens?: number;
   readonly signal?: AbortSignal;
 }

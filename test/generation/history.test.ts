@@ -324,7 +324,9 @@ test("what is missing of the past is said, and the session still goes on", async
   await store.delete(past!.key);
   await expect(generator.conversations.exportSession("", "s")).rejects.toMatchObject({
     code: "state_lost",
-    message: expect.stringContaining(`the first ${past!.numTokens} tokens of the conversation are not kept any more`),
+    message: expect.stringContaining(
+      `the first ${past!.numTokens} tokens of the conversation, which this request needs, are gone`,
+    ),
   });
   const { usage } = await fold(generator.generate(request({ prompts: [tokens(7)], ...GOING_ON })));
   expect(usage.cachedTokens).toBeGreaterThan(3 * PART_TOKENS);

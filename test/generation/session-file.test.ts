@@ -85,7 +85,11 @@ const refused: readonly [string, () => Uint8Array, string | RegExp][] = [
   ],
   ["the same, understated", () => withJson("[".repeat(127 * 2 ** 20), 1000), "does not unpack to the 1000 bytes"],
   ["4 MiB of brackets", () => withJson("[".repeat(2 ** 22)), "more than 8 levels deep"],
-  ["4 MiB of empty lists", () => withJson(`[${"[],".repeat(1_300_000)}0]`), /into \d+ pieces; at most 100000/],
+  [
+    "4 MiB of empty lists",
+    () => withJson(`[${"[],".repeat(1_300_000)}0]`),
+    /has \d+ values in its messages; at most 100000/,
+  ],
   [
     "a million passages",
     () => encodeSnapshot(snapshot({ conversation: conversation(silent(1e6)) })),
@@ -155,28 +159,28 @@ const refused: readonly [string, () => Uint8Array, string | RegExp][] = [
   [
     "messages beyond the tokens",
     () => encodeSnapshot(snapshot({ conversation: conversation([{ numTokens: 4, messages: [] }]) })),
-    "speaks of 4 tokens; the snapshot holds 3",
+    "claims 4 tokens; the snapshot holds 3",
   ],
   [
     "a preamble beyond the tokens",
     () => encodeSnapshot(snapshot({ conversation: conversation([], { numPreambleTokens: 4 }) })),
-    "speaks of 4 tokens",
+    "claims 4 tokens",
   ],
   [
     "a head behind a past that is not there",
     () => encodeSnapshot(behind(70)),
-    "goes on behind 70 tokens; 0 stand before it",
+    "continues after 70 tokens; 0 come before it",
   ],
   ["a part alone", () => encodeSnapshot(part([1])), "ends before its head"],
   [
     "a part behind the head",
     () => Buffer.concat([encodeSnapshot(snapshot()), encodeSnapshot(part([1]))]),
-    "goes on behind its head",
+    "continues after its head",
   ],
   [
     "a part that is missing",
     () => Buffer.concat([encodeSnapshot(part([1, 2])), encodeSnapshot(behind(3))]),
-    "goes on behind 3 tokens; 2 stand before it",
+    "continues after 3 tokens; 2 come before it",
   ],
   [
     "a part with a state",
@@ -196,7 +200,7 @@ const refused: readonly [string, () => Uint8Array, string | RegExp][] = [
         encodeSnapshot(part([1], { conversation: { passages: [{ numTokens: 9, messages: [] }] } })),
         encodeSnapshot(behind(1)),
       ]),
-    "9 in its messages; it holds 4",
+    "9 in them; it holds 4",
   ],
   [
     "a hundred thousand parts of nothing",

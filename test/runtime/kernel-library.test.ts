@@ -291,7 +291,7 @@ describe("the program without kernels", () => {
     const options = { ...config, cacheDir: inFolder("cache-without"), ...change };
     expect(await findKernels(options, "cpu", (message) => notes.push(message))).toBeUndefined();
     const said = notes.filter((note) => !note.startsWith("compiling"));
-    expect(said).toEqual([expect.stringMatching(/^no kernels, plain ONNX in their place: /)]);
+    expect(said).toEqual([expect.stringMatching(/^plain ONNX in place of kernels: /)]);
     expect(said[0]).toMatch(reason);
     expect(said[0]).not.toContain("\n");
   });
@@ -300,7 +300,7 @@ describe("the program without kernels", () => {
     const notes: string[] = [];
     const options = { ...config, cacheDir: inFolder("cache-cuda") };
     expect(await findKernels(options, "cuda", (message) => notes.push(message))).toBeUndefined();
-    expect(notes).toEqual(["no kernels, plain ONNX in their place: there is no CUDA compiler: no-nvcc is not found"]);
+    expect(notes).toEqual(["plain ONNX in place of kernels: there is no CUDA compiler: no-nvcc is not found"]);
   });
 
   it.skipIf(!hasCompiler)("says so on CUDA of a library for CPUs", async () => {

@@ -1,6 +1,6 @@
 /**
- * The kernel's lock on an open file. It belongs to the descriptor: it ends with the process, however that ends, and stays
- * with a process that is paused. Knows no folder and no name.
+ * The kernel's lock on an open file. It belongs to the descriptor: it ends with the process, however that ends, and a paused
+ * process keeps it. Knows no folder and no name.
  */
 import koffi from "koffi";
 import { loadSharedLibrary } from "./shared-library.ts";

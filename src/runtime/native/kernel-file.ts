@@ -37,7 +37,7 @@ export async function checkKernelFile(file: string, { isCached }: { readonly isC
   }
 }
 
-/** Its code runs in this process: nobody but this user and root may have put it there. */
+/** The library's code runs in this process: only this user and root may have written it. */
 async function checkOwner(place: string): Promise<void> {
   const user = process.getuid?.();
   if (user === undefined) return;

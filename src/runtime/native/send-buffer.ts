@@ -1,6 +1,6 @@
 /**
- * How much the system takes of a connection whose peer reads nothing. By itself it takes megabytes, on the same machine at once:
- * ten thousand tokens of a stream that nobody reads. Node has no way to say it.
+ * Limits how much the system buffers for a connection whose peer reads nothing. By default that is megabytes, or ten thousand
+ * tokens of a stream that nobody reads. Node has no option for it.
  */
 import { loadSharedLibrary } from "./shared-library.ts";
 
@@ -11,7 +11,7 @@ const OPTIONS: Partial<Record<NodeJS.Platform, readonly [level: number, name: nu
 };
 
 /**
- * @param descriptor of a listening socket: those that it accepts from now on are alike
+ * @param descriptor of a listening socket: connections that it accepts inherit the limit
  * @returns whether it could be done here
  * @throws koffi's error where there is no `setsockopt`
  */

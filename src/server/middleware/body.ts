@@ -6,7 +6,7 @@ import { JsonReader, parseJson } from "../openai/json.ts";
 
 type BodyDeps = Pick<ServerDeps, "receiving"> & { readonly options: Pick<ServerDeps["options"], "limits"> };
 
-/** A body no longer than this comes in few pieces, and is read at once: most requests are. */
+/** A body up to this length comes in few pieces, and is read at once, as most are. */
 const SHORT_BODY_BYTES = 64 * 1024;
 
 /** Whether the request has a body, of whatever type. */
@@ -59,7 +59,7 @@ function checkType(context: AppContext, wanted: string, pattern: RegExp): void {
   throw new DenseMambaError("unsupported_media_type", `the content-type must be ${wanted}; got ${got}`);
 }
 
-/** @returns the announced length, if there is one that counts */
+/** @returns the announced length, unless there is none or `transfer-encoding` overrides it */
 function checkLength(context: AppContext, maxBytes: number): number | undefined {
   const length = context.req.header("content-length");
   if (length === undefined || context.req.header("transfer-encoding") !== undefined) return undefined;
@@ -69,7 +69,7 @@ function checkLength(context: AppContext, maxBytes: number): number | undefined 
 
 interface ChunkArgs extends Pick<BodyDeps, "receiving"> {
   readonly maxBytes: number;
-  /** What it throws ends the reading. */
+  /** Reading ends if it throws. */
   readonly push: (chunk: Uint8Array) => void;
 }
 
@@ -78,7 +78,7 @@ async function readChunks(context: AppContext, { maxBytes, receiving, push }: Ch
   const leave = () => reader?.cancel().catch(() => {});
   let dropped: DenseMambaError | undefined;
   const incoming = receiving.begin((most) => {
-    const message = `bodies that are coming in may have at most ${most} bytes together; got more, and this one is the largest`;
+    const message = `unfinished request bodies may take at most ${most} bytes together; they take more, and this one is the largest`;
     dropped = new DenseMambaError("queue_full", message);
     void leave();
   });

@@ -1,6 +1,6 @@
 /**
- * Keeps web pages off a server that asks for no key. A page can send simple requests to any address that its visitor reaches,
- * and by rebinding a name of its own to that address it can read the answers too. Clients that are no browsers pass.
+ * Protects a server without API keys from web pages. A page can send simple requests to any address that its visitor can
+ * reach, and by rebinding its own name to that address it can read the answers too. Clients other than browsers pass.
  */
 import { isIPv4 } from "node:net";
 import { DenseMambaError } from "../../errors.ts";
@@ -38,7 +38,7 @@ export function hostCheck(allowed: readonly string[] | undefined): BrowserCheck 
 export function originCheck(allowed: readonly string[]): BrowserCheck {
   return ({ host, origin, secFetchSite }) => {
     if (origin !== undefined && (allowed.includes("*") || allowed.includes(origin))) return;
-    // A browser that sends this header has compared the origins itself; "none" is the user's own doing.
+    // A browser that sends this header has compared the origins itself; "none" means that the user opened the address.
     if (secFetchSite === "same-origin" || secFetchSite === "none") return;
     if (secFetchSite === undefined) {
       if (origin === undefined) return; // no browser
@@ -56,7 +56,7 @@ export function checkHost(check: BrowserCheck): AppMiddleware {
   };
 }
 
-/** Reading across origins is prevented by the browser; what changes something must not even arrive. */
+/** The browser prevents pages from reading across origins; requests that change something must not even arrive. */
 export function checkOrigin(check: BrowserCheck): AppMiddleware {
   return async function refuseOtherOrigins({ req }, next) {
     if (!SAFE_METHODS.has(req.method)) {
@@ -67,7 +67,7 @@ export function checkOrigin(check: BrowserCheck): AppMiddleware {
   };
 }
 
-/** Names that only this machine itself has for itself. */
+/** Names by which only this machine refers to itself. */
 export function isLoopback(host: string): boolean {
   const name = bareHost(host);
   const isName = name === "localhost" || name.endsWith(".localhost");

@@ -187,7 +187,7 @@ export class Responses {
     } catch (error) {
       if (!(error instanceof DenseMambaError && error.code === "store_unavailable")) throw error;
       transcript.tellUnkept();
-      // Its state alone is of no use to anybody.
+      // Its state alone is of no use.
       await this.#records.delete(owner, head.id).catch(() => {});
     }
   }

@@ -48,7 +48,7 @@ export function tokenizerRoutes(app: App, deps: ServerDeps): void {
   app.get("/tokenizer_info", (context) => context.json(toTokenizerInfo(tokenizer)));
 }
 
-/** What others wait for comes between the pieces. */
+/** Other work runs between the pieces. */
 async function unhurried(pieces: Iterable<string>): Promise<string[]> {
   const all: string[] = [];
   for (const piece of pieces) {

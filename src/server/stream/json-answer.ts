@@ -1,4 +1,4 @@
-/** A JSON answer of any size: a small one as usual, a large one while it is made, as fast as its reader takes it. */
+/** A JSON answer of any size: a small one is sent as usual, a large one is written as it is made, at its reader's pace. */
 import { setImmediate } from "node:timers/promises";
 import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
 import type { AppContext } from "../context.ts";

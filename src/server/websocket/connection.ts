@@ -31,9 +31,9 @@ const UNSUPPORTED_DATA = 1003;
 const POLICY_VIOLATION = 1008;
 const TRY_AGAIN_LATER = 1013;
 
-/** In a row: who sends so many messages that can't be understood will send no other. */
+/** A client that sends so many invalid messages in a row is disconnected. */
 const MAX_REFUSED = 100;
-/** Of a control frame: its kind, its length and its mask. */
+/** A control frame's type, length and mask. */
 const CONTROL_HEADER_BYTES = 6;
 
 export interface ConnectionContext {
@@ -136,7 +136,7 @@ export class ResponsesConnection {
     }
   }
 
-  /** Every message and every ping is answered: who does not read the answers is not read either. */
+  /** Every message and every ping is answered. While a client does not read the answers, we do not read its messages. */
   #holdBack(): void {
     if (this.#isPaused || !this.#outbox.isFull) return;
     this.#isPaused = true;
@@ -145,7 +145,7 @@ export class ResponsesConnection {
       this.#isPaused = false;
       this.#socket.resume();
     };
-    // The one that takes nothing for too long has been cut off.
+    // A client that reads nothing for too long has been cut off.
     this.#outbox.drained().then(goOn, () => {});
   }
 
@@ -230,7 +230,7 @@ export class ResponsesConnection {
     }
   }
 
-  /** One that has no id yet. @returns whether there was one */
+  /** Cancels a response that has no id yet. @returns whether there was one */
   #cancelWaiting(lane: LaneName): boolean {
     const starting = this.#starting.get(lane);
     if (starting !== undefined) starting.abort();

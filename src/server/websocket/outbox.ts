@@ -28,7 +28,7 @@ export class Outbox implements Sink {
     this.#options = options;
     this.#stallTimeoutMs = stallTimeoutMs;
     socket.once("close", () => this.#wake());
-    // Of what ws sends by itself, such as pongs, nobody tells when it is out.
+    // ws does not report when what it sends by itself, such as a pong, has been written.
     transport.on("drain", () => this.#wake());
   }
 

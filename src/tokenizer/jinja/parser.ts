@@ -208,7 +208,7 @@ class Parser {
     while (!this.#isOperator(")")) {
       if (args.length > 0) this.#expect("operator", ",");
       const { value: name, line } = this.#expect("name");
-      if (args.some((arg) => arg.name === name)) throw this.#error(`the argument '${name}' stands there twice`, line);
+      if (args.some((arg) => arg.name === name)) throw this.#error(`the argument '${name}' is given twice`, line);
       if (this.#skipIf("operator", "=")) defaults.push(this.#parseExpression());
       else if (defaults.length > 0) throw this.#error("non-default argument follows default argument", line);
       args.push({ type: "Name", name, line });
@@ -443,7 +443,7 @@ class Parser {
       this.#at++;
       return { type: "Getattr", node, attr: value, line };
     }
-    if (type !== "integer") throw this.#error("expected a name or a number behind the dot");
+    if (type !== "integer") throw this.#error("expected a name or a number after the dot");
     return { type: "Getitem", node, arg: this.#parsePrimary(), line };
   }
 

@@ -44,7 +44,7 @@ export class Runtime {
   reserve(length: number): void {
     const { maxLength } = this.#limits;
     if (length > maxLength)
-      throw new TemplateError(`it makes ${length} characters or items; at most ${maxLength} are allowed`);
+      throw new TemplateError(`it would make ${length} characters or items; at most ${maxLength} are allowed`);
     this.spend(1 + Math.max(0, length) / TEXT_PER_STEP);
   }
 
@@ -63,7 +63,7 @@ export class Runtime {
   /** What is written meanwhile. */
   capture(write: () => void): string {
     if (this.#depth === MAX_DEPTH)
-      throw new TemplateError(`more than ${MAX_DEPTH} macros, loops or blocks are in one another`);
+      throw new TemplateError(`macros, loops or blocks are nested more than ${MAX_DEPTH} deep`);
     const before = this.out;
     this.out = "";
     this.#depth++;

@@ -27,7 +27,7 @@ export class Float {
   readonly value: number;
 
   constructor(value: number) {
-    if (!Number.isFinite(value)) throw unsupported("a number that is infinite or none");
+    if (!Number.isFinite(value)) throw unsupported("an infinite number or NaN");
     this.value = value;
   }
 }
@@ -383,7 +383,7 @@ export function compare(a: Value, b: Value, runtime: Runtime): number {
   if (Array.isArray(a) && Array.isArray(b)) return compareAll(a, b, runtime);
   if (a instanceof Tuple && b instanceof Tuple) return compareAll(a.items, b.items, runtime);
   for (const value of [a, b]) if (value instanceof Undefined) throw new TemplateError(value.message);
-  throw new TemplateError(`'${typeOf(a)}' and '${typeOf(b)}' have no order`);
+  throw new TemplateError(`'${typeOf(a)}' and '${typeOf(b)}' cannot be compared`);
 }
 
 function compareAll(a: readonly Value[], b: readonly Value[], runtime: Runtime): number {

@@ -54,8 +54,10 @@ export function checkAnswerSize(
   request: GenerationRequest,
   prompts: readonly { readonly echoIds: readonly number[] }[],
   maxTokens: number,
-  { maxAnswerTokens = Number.POSITIVE_INFINITY }: GenerationLimits,
+  limits: GenerationLimits,
 ): void {
+  const { maxAnswerTokens: own = Number.POSITIVE_INFINITY } = request;
+  const maxAnswerTokens = Math.min(own, limits.maxAnswerTokens ?? Number.POSITIVE_INFINITY);
   const { bestOf, echo, numLogprobs = 0 } = request;
   const numPromptLogprobs = request.numPromptLogprobs ?? (echo ? numLogprobs : undefined);
   const isPromptShown = echo || numPromptLogprobs !== undefined;

@@ -46,6 +46,8 @@ export interface GenerationRequest {
   readonly echo: boolean;
   readonly numLogprobs?: number;
   readonly numPromptLogprobs?: number;
+  /** What its answer may hold, where that is less than `GenerationLimits.maxAnswerTokens`. */
+  readonly maxAnswerTokens?: number;
   /** Keep only the last so many prompt tokens. */
   readonly truncatePromptTokens?: number;
   /** Go on from a kept conversation; the prompt is what is new. One prompt, one choice. */

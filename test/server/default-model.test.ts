@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
 import type { Engine } from "../../src/engine/engine.ts";
 import { openRunner } from "../../src/runtime/open.ts";
+import type { RunnerOptions } from "../../src/runtime/runner.ts";
 import { type RealServer, startRealServer } from "../helpers/real-server.ts";
 import { sseData } from "../helpers/server-deps.ts";
 
@@ -13,11 +14,9 @@ let engine: Engine;
 let url: string;
 
 beforeAll(async () => {
-  server = await startRealServer((options) => openRunner("native", options), {
-    maxBatch: 4,
-    maxQueue: 2,
-    prefillChunk: 16,
-  });
+  const limits = { maxBatch: 4, maxQueue: 2, prefillChunk: 16 };
+  const open = (options: RunnerOptions) => openRunner("native", options);
+  server = await startRealServer(open, limits, undefined, { maxOutputTokens: 4000 });
   ({ engine, url } = server);
 });
 
@@ -98,6 +97,14 @@ it("seeds beyond 2^53 are told apart, and give the same text again", async () =>
   for (const seed of seeds) texts.push(await write(seed));
   expect(new Set(texts).size).toBe(seeds.length);
   expect(await write(seeds[1]!)).toBe(texts[1]);
+});
+
+it("a response takes no more log-probabilities than its last events can repeat", async () => {
+  const asked = { input: "Hi", include: ["message.output_text.logprobs"], top_logprobs: 20, stop: ["e"] };
+  const refused = await send("/v1/responses", { ...asked, max_output_tokens: 3121 });
+  expect(refused.status).toBe(400);
+  expect(await refused.text()).toContain("at most 65536 tokens and log-probabilities, given 65541");
+  expect((await send("/v1/responses", { ...asked, max_output_tokens: 3120 })).status).toBe(200);
 });
 
 describe("lm-evaluation-harness's request", () => {

@@ -12,6 +12,8 @@ const MAX_METADATA_PAIRS = 16;
 const MAX_METADATA_KEY = 64;
 const MAX_METADATA_VALUE = 512;
 const LOGPROBS_INCLUDE = "message.output_text.logprobs";
+/** Tokens and log-probabilities: five events and the record hold all of them in one piece each, some 5 MB. */
+const MAX_LOGPROB_ENTRIES = 65_536;
 
 export function responseBody(bounds: Bounds) {
   return z.object({
@@ -102,7 +104,7 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
       addSpecialTokens: false,
       echo: false,
       ...toCacheSalt(body),
-      ...(logprobs ? { numLogprobs: body.top_logprobs ?? 0 } : {}),
+      ...(logprobs ? { numLogprobs: body.top_logprobs ?? 0, maxAnswerTokens: MAX_LOGPROB_ENTRIES } : {}),
       ...(body.truncation === "auto" ? { truncatePromptTokens: bounds.maxPromptTokens } : {}),
     },
   };

@@ -71,6 +71,12 @@ static inline bool dm_expect_rows(DmContext *context, const DmTensor *lengths, s
   return numSequences == 0 || numRows > 0 || dm_fail(context, "there must be at least one step");
 }
 
+/** What a call gave, to be given on: CUDA keeps it no longer, or the next launch of anyone's is told of it. */
+static inline cudaError_t dm_taken(cudaError_t error) {
+  if (error != cudaSuccess) (void)cudaGetLastError();
+  return error;
+}
+
 static inline size_t dm_ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
 
 /**

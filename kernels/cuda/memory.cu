@@ -13,7 +13,7 @@ struct Copy {
   size_t numBytes;
 };
 
-static cudaError_t first_failure(cudaError_t first, cudaError_t second) { return first != cudaSuccess ? first : second; }
+static cudaError_t first_failure(cudaError_t first, cudaError_t second) { return dm_taken(first != cudaSuccess ? first : second); }
 
 /** Zeros. `@returns` 0, or what `densemamba_cuda_error` explains; likewise the others. */
 DM_EXPORT int densemamba_cuda_allocate(size_t numBytes, void **out) {
@@ -22,7 +22,7 @@ DM_EXPORT int densemamba_cuda_allocate(size_t numBytes, void **out) {
   return first_failure(error, cudaDeviceSynchronize());
 }
 
-DM_EXPORT int densemamba_cuda_free(void *data) { return cudaFree(data); }
+DM_EXPORT int densemamba_cuda_free(void *data) { return dm_taken(cudaFree(data)); }
 
 DM_EXPORT int densemamba_cuda_zero(void *data, size_t numBytes) {
   const cudaError_t error = first_failure(cudaDeviceSynchronize(), cudaMemset(data, 0, numBytes));

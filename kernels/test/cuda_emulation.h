@@ -159,11 +159,17 @@ static inline float shuffle_xor(float value, unsigned mask) {
 #define blockIdx (emulation::block->index)
 #define __syncthreads() emulation::wait_at(&emulation::block->barrier)
 #define __shfl_xor_sync(lanes, value, mask) ((void)(lanes), emulation::shuffle_xor(value, mask))
-#define DM_LAUNCH(kernel, grid, block, stream, ...) \
-  ((void)(stream), emulation::launch(grid, block, [=] { kernel(__VA_ARGS__); }))
-
 static inline uint16_t dm_convert_to_half(float x) { return vh_of(vf_all(x))[0]; }
 static inline float dm_float_of(uint16_t bits) { return vf_of(vh{bits})[0]; }
+
+#ifdef DM_CUDA_SIMULATION
+#include "kernels.h" /* test/cuda-device/: a device that is simulated, under ONNX Runtime's own provider */
+#else
+
+/** There are no streams, and so nothing to capture. */
+#define DM_WITHOUT_GRAPHS
+#define DM_LAUNCH(kernel, grid, block, stream, ...) \
+  ((void)(stream), emulation::launch(grid, block, [=] { kernel(__VA_ARGS__); }))
 
 /* Memory of the device is the host's. */
 typedef void *cudaStream_t;
@@ -194,5 +200,7 @@ static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t num
   memcpy(to, from, numBytes);
   return cudaSuccess;
 }
+
+#endif
 
 #endif

@@ -51,7 +51,14 @@ export async function loadModel(config: Config, options: LoadOptions): Promise<L
     const { dir: artifactDir, manifest } = await findArtifact(config, { device, lowering }, options);
     checkChunk(config, manifest);
     const open = () =>
-      openRunner(config.runtime, { artifactDir, numSlots: options.numSlots, numThreads, device, kernels });
+      openRunner(config.runtime, {
+        artifactDir,
+        numSlots: options.numSlots,
+        numThreads,
+        device,
+        kernels,
+        note: options.note,
+      });
     let first: ModelRunner | undefined = await open();
     options.note(`device ${device}: ${reason}`);
     return {

@@ -7,7 +7,7 @@ import { invalidCheckpoint } from "../model/weights.ts";
 import { sha256 } from "./file-hash.ts";
 
 /** Part of every model hash, hence of every cache key: raise it when a graph's numbers or its states' layout change. */
-export const COMPILER_VERSION = "8";
+export const COMPILER_VERSION = "9";
 
 /**
  * What states and cached artifacts are valid for: config, weights, precision, compiler, and the operators of the graph.

@@ -24,7 +24,7 @@ export const NUM_CANDIDATES = 64;
  *
  * inputs   input_ids           int64 [B, T]      with `takesLengths`: int64 [1, S], sequence after sequence
  *          lengths             int64 [B]         with `takesLengths` only: their lengths, S in all; 0 leaves a state as it is
- *          logit_rows          int64 [R]      rows of the flattened hidden states that get logits; R may be 0
+ *          logit_rows          int64 [R]      rows of the flattened hidden states that get logits; R is at least 1
  *          temperature         f32   [R]      > 0; only `tempered_log_sum_exp` depends on it
  *          past_<state>        [B, ...state.shape] of the state's dtype
  * outputs  logits              f32   [R, V]

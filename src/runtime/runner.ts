@@ -14,6 +14,8 @@ export interface RunnerOptions {
   readonly device: "cpu" | "cuda";
   /** Our own operators, for artifacts that need them: `native` on a CPU. */
   readonly kernels?: KernelLibrary | undefined;
+  /** Told what runs otherwise than it was meant to, and why. */
+  readonly note?: ((message: string) => void) | undefined;
 }
 
 /** One forward pass over slots [firstSlot, firstSlot + B). */

@@ -1,6 +1,6 @@
 /**
- * Graphs lowered for CUDA, with states on the device and steps that are captured, in emulation: against PyTorch, transformers and
- * the authors' code, and against themselves. What that shows and what it cannot: docs/gpu.md
+ * Graphs lowered for CUDA, with states on the device, in emulation: against PyTorch, transformers and the authors' code, and against
+ * themselves. What that shows and what it cannot: docs/gpu.md
  */
 import { rm } from "node:fs/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -155,7 +155,7 @@ describe.runIf(canEmulateCuda)("the memory of a device", () => {
     const cuda = await EmulatedCuda.open(sources[0]!.modelDir, "f32");
     await cuda.read([TOKENS, TOKENS], [3, 1, 1]);
     await cuda.read([TOKENS], [1, 1]);
-    expect(cuda.numTaken()).toBe(1 + cuda.runner.manifest.state.length + 2); // scratch, states, two captured steps
+    expect(cuda.numTaken()).toBe(1 + cuda.runner.manifest.state.length); // scratch, states
     await cuda.close();
     expect(cuda.numTaken()).toBe(0);
   });

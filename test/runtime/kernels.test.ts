@@ -206,6 +206,7 @@ describe("an artifact that was compiled for the kernels", () => {
     instructionSet: "baseline",
     device: "cpu",
     memory: undefined,
+    capture: undefined,
     register: () => null,
   });
   const needing = (version: number) =>

@@ -1,7 +1,6 @@
 /** The final norm, the head, and what sampling needs of the logits. */
-import { type LoweringKind, NUM_CANDIDATES } from "../../model/artifact.ts";
-import { type Graph, tensor, type Value } from "../../onnx/graph.ts";
-import { f32Tensor, i64Tensor, type Tensor } from "../../onnx/tensor.ts";
+import { NUM_CANDIDATES } from "../../model/artifact.ts";
+import type { Graph, Value } from "../../onnx/graph.ts";
 import type { Decoder } from "../decoder.ts";
 import { linear } from "../linear.ts";
 import { type Lowering, narrowed, sizes, widened } from "../lowering.ts";
@@ -46,7 +45,7 @@ export function sampleStatistics(
   const { top, ids, logSumExp, tempered } =
     kind === "kernels"
       ? ownStatistics(g, logits, temperature, numCandidates)
-      : plainStatistics(g, logits, temperature, largest(g, kind, logits, numCandidates));
+      : plainStatistics(g, logits, temperature, numCandidates);
   g.output("top_logits", top, "f32", ["R", numCandidates]);
   g.output("top_ids", ids, "i64", ["R", numCandidates]);
   g.output("log_sum_exp", logSumExp, "f32", ["R"]);
@@ -66,7 +65,9 @@ function ownStatistics(g: Graph, logits: Value, temperature: Value, numCandidate
   return { top, ids, logSumExp, tempered };
 }
 
-function plainStatistics(g: Graph, logits: Value, temperature: Value, [top, ids]: Largest): Statistics {
+/** NOTE: onnxruntime 1.30's TopK divides by the number of rows: without any it ends the process. Runners ask for one at least. */
+function plainStatistics(g: Graph, logits: Value, temperature: Value, numCandidates: number): Statistics {
+  const [top, ids] = g.ops("TopK", [logits, sizes(g, numCandidates)], 2) as [Value, Value];
   // Spelled out: `ReduceLogSumExp` walks the row more often, and finds a maximum that `TopK` has found already.
   const max = g.op("Slice", [top, sizes(g, 0), sizes(g, 1), sizes(g, 1)]);
   const below = g.op("Sub", [logits, max]);
@@ -77,25 +78,4 @@ function plainStatistics(g: Graph, logits: Value, temperature: Value, [top, ids]
   const column = g.op("Unsqueeze", [temperature, sizes(g, 1)]);
   const tempered = logSumExp(g.op("Div", [below, column]), g.op("Div", [max, column]));
   return { top, ids, logSumExp: logSumExp(below, max), tempered };
-}
-
-type Largest = readonly [values: Value, ids: Value];
-
-/** The `count` largest of each row, descending, with their indices. */
-function largest(g: Graph, kind: LoweringKind, rows: Value, count: number): Largest {
-  // On CUDA a graph with control flow cannot be captured; and runners ask for one row at least.
-  if (kind === "cuda") return g.ops("TopK", [rows, sizes(g, count)], 2) as [Value, Value];
-  // NOTE: onnxruntime 1.30's TopK divides by the number of rows: without any it ends the process.
-  const some = g.subgraph("some_rows");
-  const [values, ids] = some.ops("TopK", [rows, sizes(g, count)], 2) as [Value, Value];
-  some.output("some_values", values, "f32", ["R", count]);
-  some.output("some_ids", ids, "i64", ["R", count]);
-  const none = g.subgraph("no_rows");
-  const empty = (value: Tensor) => none.op("Constant", [], { value: tensor(value) });
-  none.output("no_values", empty(f32Tensor([0, count], [])), "f32", [0, count]);
-  none.output("no_ids", empty(i64Tensor([0, count], [])), "i64", [0, count]);
-
-  const numElements = g.op("Size", [rows]);
-  const hasRows = g.op("Greater", [numElements, g.constant(i64Tensor([], [0]))]);
-  return g.ops("If", [hasRows], 2, { then_branch: some, else_branch: none }) as [Value, Value];
 }

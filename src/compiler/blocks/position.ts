@@ -29,20 +29,23 @@ export function positions(lowering: Lowering, config: RetNetConfig, tokenIds: Va
   const f64 = (...values: number[]) => g.constant(f64Tensor([values.length], values));
 
   const past = pastState(lowering, "position");
+  const within = steps === "one" ? undefined : countWithin(g, tokenIds);
   const position = () => {
-    if (steps === "one") return first;
-    const numRows = sizeOf(g, tokenIds, 1);
-    if (lengths) return positionsOfRows(g, first, lengths, numRows);
-    return g.op("Add", [first, cast(g, rangeTo(g, numRows), "f64")]);
+    if (within === undefined) return first;
+    if (lengths) return positionsOfRows(g, first, lengths, g.op("Reshape", [within, sizes(g, -1)]));
+    return g.op("Add", [first, cast(g, within, "f64")]);
   };
   const column = g.constant(f64Tensor([2, 1], [1, POSITION_BASE]));
   const first = g.op("MatMul", [cast(g, past, "f64"), column]); // [B,1]
-  const numSteps = steps === "one" ? f64(1) : cast(g, lengths ? columnOf(g, lengths) : sizeOf(g, tokenIds, 1), "f64"); // [1] or [B,1]
-  const next = g.op("Add", [first, numSteps]);
+  const numSteps = within // [B,1], all the same
+    ? g.op("Add", [lastOf(g, within), g.constant(i64Tensor([], [1]))])
+    : ones(g, tokenIds);
+  const next = g.op("Add", [first, cast(g, lengths ? columnOf(g, lengths) : numSteps, "f64")]);
   const high = g.op("Floor", [g.op("Div", [next, f64(POSITION_BASE)])]);
   const low = g.op("Sub", [next, g.op("Mul", [high, f64(POSITION_BASE)])]);
   presentState(lowering, "position", cast(g, g.op("Concat", [low, high], { axis: 1 }), "f32"));
 
+  const rowsBefore = countBefore(g, numSteps, 0); // [B,1]
   const perStep = g.op("Unsqueeze", [position(), sizes(g, 2)]); // [B,T,1]
   const phase = g.op("Mul", [perStep, g.initializer("angles", f64Tensor([angles.length], angles))]);
   const table = (op: "Cos" | "Sin") =>
@@ -54,14 +57,13 @@ export function positions(lowering: Lowering, config: RetNetConfig, tokenIds: Va
   return {
     cos: table("Cos"),
     sin: table("Sin"),
-    rows: g.op("Reshape", [rangeTo(g, g.op("Size", [tokenIds])), g.op("Shape", [tokenIds])]),
+    rows: within ? g.op("Add", [rowsBefore, within]) : rowsBefore,
     normalizer: g.op("Unsqueeze", [cast(g, normalizer, lowering.float), sizes(g, 3)]),
   };
 }
 
-/** Of sequences that stand one after another: f64 [1,S], from where each begins, [B,1], and their lengths, i64 [B]. */
-function positionsOfRows(g: Graph, first: Value, lengths: Value, numRows: Value): Value {
-  const rows = rangeTo(g, numRows); // [S]
+/** Of sequences that stand one after another: f64 [1,S], from where each begins, [B,1], their lengths, i64 [B], and 0 … S - 1. */
+function positionsOfRows(g: Graph, first: Value, lengths: Value, rows: Value): Value {
   const ends = g.op("CumSum", [lengths, g.constant(i64Tensor([], [0]))]); // [B]
   const isBehind = g.op("GreaterOrEqual", [columnOf(g, rows), ends]); // [S,B]
   const sequence = g.op("ReduceSum", [cast(g, isBehind, "i64"), sizes(g, 1)], { keepdims: 0 }); // [S]
@@ -80,13 +82,27 @@ export function rotate({ graph: g }: Lowering, x: Value, { cos, sin, rows }: Pos
   return g.op("com.microsoft.RotaryEmbedding", [x, rows, cos, sin], { interleaved: 1 });
 }
 
-/** i64 [1]: the length of an axis. */
-export function sizeOf(g: Graph, x: Value, axis: number): Value {
-  return g.op("Shape", [x], { start: axis, end: axis + 1 });
+/**
+ * i64 [B,T]: 0 … T - 1, for each sequence.
+ *
+ * Counted, not made of the shape: what is computed from a shape ONNX Runtime puts on the CPU, where a device that captures a step
+ * cannot wait for it.
+ */
+export function countWithin(g: Graph, tokenIds: Value): Value {
+  return countBefore(g, ones(g, tokenIds), 1);
 }
 
-/** i64 [n]: 0 … n - 1, of n [] or [1]. */
-export function rangeTo(g: Graph, n: Value): Value {
-  const scalar = (value: number) => g.constant(i64Tensor([], [value]));
-  return g.op("Range", [scalar(0), g.op("Reshape", [n, g.constant(i64Tensor([0], []))]), scalar(1)]);
+/** i64, as the token ids. */
+export function ones(g: Graph, tokenIds: Value): Value {
+  return cast(g, g.op("GreaterOrEqual", [tokenIds, g.constant(i64Tensor([], [0]))]), "i64");
+}
+
+/** The sum of those before it along the axis. */
+function countBefore(g: Graph, x: Value, axis: number): Value {
+  return g.op("CumSum", [x, g.constant(i64Tensor([], [axis]))], { exclusive: 1 });
+}
+
+/** [...,n] -> [...,1] */
+export function lastOf(g: Graph, x: Value): Value {
+  return g.op("Gather", [x, sizes(g, -1)], { axis: -1 });
 }

@@ -4,11 +4,11 @@
  */
 import { headDecays, type RetNetConfig } from "../../model/families/retnet.ts";
 import { float, type Graph, type Value } from "../../onnx/graph.ts";
-import { f32Tensor } from "../../onnx/tensor.ts";
+import { f32Tensor, i64Tensor } from "../../onnx/tensor.ts";
 import { cast, type Lowering, sizes } from "../lowering.ts";
 import { type FloatType, floatTensor } from "../matrix.ts";
 import { pastState, presentState, stateType } from "../states.ts";
-import { rangeTo, sizeOf } from "./position.ts";
+import { countWithin, lastOf, ones } from "./position.ts";
 
 export interface RetentionInputs {
   /** [B,T,H·dk] each, rotated. */
@@ -50,9 +50,8 @@ type Retain = (past: Value, inputs: RetentionInputs) => { readonly y: Value; rea
  */
 function onePlainStep(g: Graph, config: RetNetConfig, tokenIds: Value, dtype: FloatType): Retain {
   const { numHeads: H, valueDim } = config;
-  const shape = g.op("Concat", [g.op("Shape", [tokenIds]), sizes(g, H)], { axis: 0 });
-  const logs = headDecays(config).map(Math.log);
-  const logDecay = g.op("Expand", [g.constant(floatTensor(dtype, [H], logs)), shape]); // [B,1,H]
+  const logs = g.constant(floatTensor(dtype, [H], headDecays(config).map(Math.log)));
+  const logDecay = g.op("Mul", [g.op("Unsqueeze", [cast(g, ones(g, tokenIds), dtype), sizes(g, 2)]), logs]); // [B,1,H]
   return (past, { q, k, v }) => {
     const [y, present] = g.ops("com.microsoft.LinearAttention", [q, k, v, past, logDecay], 2, {
       q_num_heads: H,
@@ -82,14 +81,15 @@ function ownRetention({ graph: g, lengths }: Lowering, config: RetNetConfig): Re
  */
 function oneChunk(g: Graph, config: RetNetConfig, tokenIds: Value, dtype: FloatType): Retain {
   const one = g.constant(f32Tensor([], [1]));
-  const numSteps = sizeOf(g, tokenIds, 1);
-  const row = cast(g, rangeTo(g, numSteps), "f32"); // j: [T]
+  const row = cast(g, g.op("Gather", [countWithin(g, tokenIds), g.constant(i64Tensor([], [0]))]), "f32"); // j: [T]
   const column = g.op("Unsqueeze", [row, sizes(g, 1)]); // i: [T,1]
   const age = g.op("Relu", [g.op("Sub", [column, row])]);
   const between = g.op("Trilu", [powers(g, config, age, dtype)], { upper: 0 }); // [H,T,T]: γ^(i-j) where i ≥ j, else 0
-  const sinceStart = powers(g, config, g.op("Add", [column, one]), dtype); // [H,T,1]: γ^(i+1)
-  const last = g.op("Sub", [cast(g, numSteps, "f32"), one]);
+  const sinceFirst = powers(g, config, column, dtype); // [H,T,1]: γ^i
+  const last = lastOf(g, row); // T - 1
   const untilEnd = powers(g, config, g.op("Sub", [last, column]), dtype); // [H,T,1]: γ^(T-1-i)
+  const ofAll = powers(g, config, last, dtype); // [H,1,1]: γ^(T-1)
+  const ofOne = powers(g, config, one, dtype); // [H,1,1]: γ
 
   const toHeads = (x: Value) => g.op("Reshape", [x, sizes(g, 0, 0, config.numHeads, -1)]);
   const swap = (x: Value) => g.op("Transpose", [x], { perm: [0, 2, 1, 3] });
@@ -97,12 +97,13 @@ function oneChunk(g: Graph, config: RetNetConfig, tokenIds: Value, dtype: FloatT
     const q = swap(toHeads(inputs.q));
     const k = swap(toHeads(inputs.k));
     const v = swap(toHeads(inputs.v)); // [B,H,T,dv]
-    const fromPast = g.op("MatMul", [g.op("Mul", [q, sinceStart]), past]);
+    // NOTE: all that reads the past reads it here, before the present may overwrite it.
+    const atFirst = g.op("Mul", [past, ofOne]);
+    const fromPast = g.op("MatMul", [g.op("Mul", [q, sinceFirst]), atFirst]);
     const scores = g.op("com.microsoft.FusedMatMul", [q, k], { transB: 1 });
     const fromChunk = g.op("MatMul", [g.op("Mul", [scores, between]), v]);
 
-    // NOTE: T is taken from `fromPast`, so that the past is read out before the present may overwrite it.
-    const kept = g.op("Mul", [past, powers(g, config, cast(g, sizeOf(g, fromPast, 2), "f32"), dtype)]);
+    const kept = g.op("Mul", [atFirst, ofAll]);
     const added = g.op("com.microsoft.FusedMatMul", [g.op("Mul", [k, untilEnd]), v], { transA: 1 });
     return { y: swap(g.op("Add", [fromPast, fromChunk])), present: g.op("Add", [kept, added]) };
   };

@@ -2,10 +2,14 @@
  * Decode steps as CUDA graphs: what a step of B sequences launches is captured once and replayed as a whole, which saves launching
  * some hundred kernels one by one. A replay reads and writes the addresses of its capture: so inputs and outputs have a place of
  * their own on the device, for each B, and are copied there and back. docs/gpu.md
+ *
+ * Captured on a stream of ours that all runs of the session use, and not by ONNX Runtime: it keeps its graphs per thread, ours run on
+ * any of several, and it makes a step several times to capture it.
  */
-import type { Manifest } from "../../model/artifact.ts";
+import { strict as assert } from "node:assert";
+import { DenseMambaError } from "../../errors.ts";
+import type { CudaCapture, Replay } from "./cuda-capture.ts";
 import type { Copy, CudaMemory } from "./cuda-memory.ts";
-import type { CudaStates } from "./cuda-states.ts";
 import type { NativeSession } from "./native-session.ts";
 import type { Handle, RunArguments } from "./ort-api.ts";
 import { addressOf } from "./ort-table.ts";
@@ -18,7 +22,7 @@ export interface HostTensors {
   readonly outputs: readonly HostTensor[];
 }
 
-interface Captured {
+interface Places {
   readonly args: RunArguments;
   readonly values: readonly Handle[];
   /** On the device: all small tensors, inputs first. */
@@ -26,58 +30,100 @@ interface Captured {
   readonly places: readonly bigint[];
 }
 
+interface Captured extends Places {
+  readonly graph: bigint;
+}
+
 /** Of each tensor on the device. */
 const ALIGNMENT = 256;
+/** Of the run that is captured: nothing may be waited for in it. */
+const NO_WAIT = { disable_synchronize_execution_providers: "1" };
 
 export class CudaGraphs {
   readonly #session: NativeSession;
-  readonly #states: CudaStates;
   readonly #values: StateValues;
   readonly #memory: CudaMemory;
+  readonly #capture: CudaCapture;
+  readonly #stream: bigint;
+  readonly #runOptions: Handle;
+  readonly #note: (message: string) => void;
   readonly #captured = new Map<number, Captured>();
+  #isRefused = false;
 
-  constructor(session: NativeSession, states: CudaStates, values: StateValues, memory: CudaMemory) {
+  /** `note` is told, once, why steps are not captured. */
+  constructor(
+    session: NativeSession,
+    values: StateValues,
+    { memory, capture, stream }: NonNullable<NativeSession["device"]>,
+    note: (message: string) => void,
+  ) {
+    assert(capture !== undefined && stream !== undefined, "this device has no streams");
     this.#session = session;
-    this.#states = states;
     this.#values = values;
     this.#memory = memory;
+    this.#capture = capture;
+    this.#stream = stream;
+    this.#runOptions = session.api.createRunOptions(NO_WAIT);
+    this.#note = note;
   }
 
   /**
    * One step of slots 0 to B - 1, with a row of logits for each. `host` belongs to the caller: inputs are read, outputs written.
-   * `args` are the same step's without a graph, for their names; `run` makes a run.
+   * `args` are the same step's without a graph; `run` makes a run. The first step of each B is made so, and then captured:
+   * by it ONNX Runtime has the memory, and CUDA the kernels, that a capture may not ask for.
    */
   async run(
     numSequences: number,
     host: HostTensors,
     args: RunArguments,
-    run: (args: RunArguments) => Promise<void>,
+    { run, isShort }: { readonly run: (args: RunArguments) => Promise<void>; readonly isShort: boolean },
   ): Promise<void> {
-    let captured = this.#captured.get(numSequences);
+    const captured = this.#captured.get(numSequences);
     if (captured === undefined) {
-      captured = this.#prepare(numSequences, host, args);
-      this.#captured.set(numSequences, captured);
-      const first = captured;
-      this.#memory.copy(toDevice(host, first));
-      // NOTE: the run that captures makes the step several times over (to warm up, to capture, to replay), each in place.
-      await this.#states.restoring(numSequences, () => run(first.args));
+      await run(args);
+      if (!this.#isRefused) this.#record(numSequences, host, args);
+      return;
     }
-    this.#memory.copy(toDevice(host, captured));
-    await run(captured.args);
-    this.#memory.copy(toHost(host, captured));
+    const step = replayOf(captured, host, this.#stream);
+    if (isShort) this.#capture.replayBlocking(step);
+    else await this.#capture.replay(step);
   }
 
   release(): void {
-    const { api } = this.#session;
-    for (const { values, args, address } of this.#captured.values()) {
-      for (const value of values) api.release(value);
-      api.release(args.runOptions);
-      this.#memory.free(address);
+    for (const { graph, ...places } of this.#captured.values()) {
+      this.#capture.destroyGraph(graph);
+      this.#releasePlaces(places);
     }
     this.#captured.clear();
+    this.#session.api.release(this.#runOptions);
   }
 
-  #prepare(numSequences: number, { inputs, outputs }: HostTensors, args: RunArguments): Captured {
+  /** Launches a step, which computes nothing: states stay as they are. On this thread, for a few milliseconds. */
+  #record(numSequences: number, host: HostTensors, args: RunArguments): void {
+    const places = this.#place(numSequences, host, args);
+    try {
+      this.#capture.begin(this.#stream);
+      try {
+        this.#session.api.runBlocking(places.args);
+      } catch (error) {
+        this.#capture.abandon(this.#stream);
+        throw error;
+      }
+      this.#captured.set(numSequences, { ...places, graph: this.#capture.end(this.#stream) });
+    } catch (error) {
+      this.#releasePlaces(places);
+      if (!(error instanceof DenseMambaError)) throw error;
+      this.#isRefused = true;
+      this.#note(`steps are not captured as CUDA graphs: ${error.message}`);
+    }
+  }
+
+  #releasePlaces({ values, address }: Places): void {
+    for (const value of values) this.#session.api.release(value);
+    this.#memory.free(address);
+  }
+
+  #place(numSequences: number, { inputs, outputs }: HostTensors, args: RunArguments): Places {
     const { api, stateMemoryInfo } = this.#session;
     const tensors = [...inputs, ...outputs];
     const sizes = tensors.map(({ data }) => Math.ceil(data.byteLength / ALIGNMENT) * ALIGNMENT);
@@ -98,7 +144,7 @@ export class CudaGraphs {
       places,
       args: {
         ...args,
-        runOptions: api.createRunOptions({ gpu_graph_id: String(numSequences) }),
+        runOptions: this.#runOptions,
         inputs: pointers([...values.slice(0, inputs.length), ...states]),
         outputs: pointers([...values.slice(inputs.length), ...states]),
         firstOutput: 0,
@@ -107,21 +153,19 @@ export class CudaGraphs {
   }
 }
 
-/** Whether a step of this model may be a graph: all of it has to be on the device, and nothing of it a loop. */
-export function mayCapture({ device, decodeGraph }: Pick<Manifest, "device" | "decodeGraph">): boolean {
-  return device === "cuda" && decodeGraph !== undefined;
-}
-
-function toDevice({ inputs }: HostTensors, { places }: Captured): Copy[] {
-  return inputs.map(({ data }, i) => ({ to: places[i]!, from: addressOf(data), numBytes: data.byteLength }));
-}
-
-function toHost({ inputs, outputs }: HostTensors, { places }: Captured): Copy[] {
-  return outputs.map(({ data }, i) => ({
-    to: addressOf(data),
-    from: places[inputs.length + i]!,
+function replayOf({ graph, places }: Captured, { inputs, outputs }: HostTensors, stream: bigint): Replay {
+  const copy = ({ data }: HostTensor, i: number): Copy => ({
+    to: places[i]!,
+    from: addressOf(data),
     numBytes: data.byteLength,
-  }));
+  });
+  const back = ({ to, from, numBytes }: Copy): Copy => ({ to: from, from: to, numBytes });
+  return {
+    graph,
+    stream,
+    before: inputs.map(copy),
+    after: outputs.map((tensor, i) => back(copy(tensor, inputs.length + i))),
+  };
 }
 
 function pointers(values: readonly Handle[]): PointerArray {

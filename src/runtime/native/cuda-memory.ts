@@ -40,9 +40,11 @@ export function bindCudaMemory(library: LibraryHandle): CudaMemory {
     },
     free: (address) => check("free memory", free(address)),
     zero: (address, numBytes) => check("clear memory", zero(address, numBytes)),
-    copy(copies) {
-      const fields = copies.flatMap(({ to, from, numBytes }) => [to, from, BigInt(numBytes)]);
-      check("copy memory", copy(BigUint64Array.from(fields), copies.length)); // `struct Copy` each
-    },
+    copy: (copies) => check("copy memory", copy(copyFields(copies), copies.length)),
   };
+}
+
+/** `struct Copy` each. */
+export function copyFields(copies: readonly Copy[]): BigUint64Array {
+  return BigUint64Array.from(copies.flatMap(({ to, from, numBytes }) => [to, from, BigInt(numBytes)]));
 }

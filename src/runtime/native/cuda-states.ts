@@ -63,17 +63,13 @@ export class CudaStates {
   }
 
   swap(a: number, b: number): void {
-    this.#memory.copy([
-      ...this.#toRow(a, 1, this.#scratch),
-      ...this.#between(b, a),
-      ...this.#fromRow(b, 1, this.#scratch),
-    ]);
+    this.#memory.copy([...this.#toRow(a, this.#scratch), ...this.#between(b, a), ...this.#fromRow(b, this.#scratch)]);
   }
 
   /** A copy, tensors in the order of the state spec. */
   read(slot: number): Uint8Array<ArrayBuffer> {
     const state = new Uint8Array(new ArrayBuffer(Math.max(1, this.#slotBytes)));
-    this.#memory.copy(this.#toRow(slot, 1, addressOf(state)));
+    this.#memory.copy(this.#toRow(slot, addressOf(state)));
     return state.subarray(0, this.#slotBytes);
   }
 
@@ -82,19 +78,7 @@ export class CudaStates {
     assertStateLength(state, this.#slotBytes);
     const held = new Uint8Array(new ArrayBuffer(Math.max(1, state.length))); // of an address that stays
     held.set(state);
-    this.#memory.copy(this.#fromRow(slot, 1, addressOf(held)));
-  }
-
-  /** Calls `run` and puts back what slots 0 to numSlots - 1 held before, whatever it did to them. */
-  async restoring(numSlots: number, run: () => Promise<void>): Promise<void> {
-    const kept = this.#memory.allocate(Math.max(1, numSlots * this.#slotBytes));
-    try {
-      this.#memory.copy(this.#toRow(0, numSlots, kept));
-      await run();
-      this.#memory.copy(this.#fromRow(0, numSlots, kept));
-    } finally {
-      this.#memory.free(kept);
-    }
+    this.#memory.copy(this.#fromRow(slot, addressOf(held)));
   }
 
   release(): void {
@@ -116,17 +100,17 @@ export class CudaStates {
     }));
   }
 
-  /** From slots [slot, slot + numSlots) to `row`, tensor after tensor. */
-  #toRow(slot: number, numSlots: number, row: bigint): Copy[] {
+  /** From the slot to `row`, tensor after tensor. */
+  #toRow(slot: number, row: bigint): Copy[] {
     let to = row;
     return this.#parts(slot).map(({ at, bytesPerSlot }) => {
-      const copy = { to, from: at, numBytes: numSlots * bytesPerSlot };
+      const copy = { to, from: at, numBytes: bytesPerSlot };
       to += BigInt(copy.numBytes);
       return copy;
     });
   }
 
-  #fromRow(slot: number, numSlots: number, row: bigint): Copy[] {
-    return this.#toRow(slot, numSlots, row).map(({ to, from, numBytes }) => ({ to: from, from: to, numBytes }));
+  #fromRow(slot: number, row: bigint): Copy[] {
+    return this.#toRow(slot, row).map(({ to, from, numBytes }) => ({ to: from, from: to, numBytes }));
   }
 }

@@ -5,6 +5,7 @@
 import type { LibraryHandle } from "koffi";
 import { KERNELS_VERSION } from "../../model/artifact.ts";
 import { isCuda } from "./cuda-build.ts";
+import { bindCudaCapture, type CudaCapture } from "./cuda-capture.ts";
 import { bindCudaMemory, type CudaMemory } from "./cuda-memory.ts";
 import { unavailable } from "./kernel-build.ts";
 import { type EnsureKernelsOptions, ensureKernelLibrary } from "./kernel-cache.ts";
@@ -21,6 +22,8 @@ export interface KernelLibrary {
   readonly device: "cpu" | "cuda";
   /** Of the device, if that is not the host. */
   readonly memory: CudaMemory | undefined;
+  /** Of a device that has streams: of CUDA's, not of its emulation. */
+  readonly capture: CudaCapture | undefined;
   /** Makes a session's options know the operators. Takes the addresses of `OrtSessionOptions` and `OrtApiBase`. */
   readonly register: (sessionOptions: bigint, apiBase: bigint) => Status;
 }
@@ -60,6 +63,7 @@ function load(path: string, instructionSet: string | null): KernelLibrary {
     instructionSet: instructionSet ?? best,
     device: onCuda ? "cuda" : "cpu",
     memory: onCuda ? bindCudaMemory(library) : undefined,
+    capture: best === "cuda" ? bindCudaCapture(library) : undefined,
     register: (sessionOptions, apiBase) => register(sessionOptions, apiBase, instructionSet),
   };
 }

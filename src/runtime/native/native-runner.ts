@@ -22,6 +22,8 @@ export interface NativeRunnerOptions extends RunnerOptions {
   readonly checked?: boolean;
   /** ONNX Runtime's session configuration entries, on top of our own. For measurements. */
   readonly sessionConfig?: Readonly<Record<string, string>>;
+  /** In place of the ONNX Runtime that onnxruntime-node ships: for tests, with a provider beside it. */
+  readonly ortLibrary?: string;
   /** Monotonic, in milliseconds. */
   readonly now?: () => number;
 }
@@ -51,12 +53,15 @@ export class NativeRunner implements ModelRunner {
       device: options.device,
       kernels: options.kernels,
       checked: options.checked ?? false,
+      ortLibrary: options.ortLibrary,
+      note: options.note ?? (() => {}),
       config: options.sessionConfig ?? {},
     });
     const description = describeRunner("native", options, session.api.version, numThreads, manifest);
     const now = options.now ?? (() => performance.now());
+    const note = options.note ?? (() => {});
     try {
-      return new NativeRunner(session, manifest, { numSlots: options.numSlots, description, now });
+      return new NativeRunner(session, manifest, { numSlots: options.numSlots, description, now, note });
     } catch (error) {
       session.close(); // a device has not the memory for so many slots
       throw error;
@@ -71,20 +76,27 @@ export class NativeRunner implements ModelRunner {
   private constructor(
     session: NativeSession,
     manifest: Manifest,
-    { numSlots, description, now }: Pick<NativeRunner, "numSlots" | "description"> & { readonly now: () => number },
+    {
+      numSlots,
+      description,
+      now,
+      note,
+    }: Pick<NativeRunner, "numSlots" | "description"> & {
+      readonly now: () => number;
+      readonly note: (message: string) => void;
+    },
   ) {
     this.manifest = manifest;
     this.#now = now;
     this.numSlots = numSlots;
     this.description = description;
     this.#session = session;
-    const { memory, capturesSteps } = session;
-    const states = memory && new CudaStates(manifest.state, numSlots, memory);
-    this.#states = states ?? new SlotStates(manifest.state, numSlots);
+    const { device, capturesSteps } = session;
+    this.#states = device
+      ? new CudaStates(manifest.state, numSlots, device.memory)
+      : new SlotStates(manifest.state, numSlots);
     this.#bindings = new RunBindings(session, manifest, this.#states);
-    if (capturesSteps && states && memory) {
-      this.#graphs = new CudaGraphs(session, states, this.#bindings.states, memory);
-    }
+    if (capturesSteps && device) this.#graphs = new CudaGraphs(session, this.#bindings.states, device, note);
   }
 
   run(input: RunInput): Promise<RunOutput> {
@@ -97,8 +109,9 @@ export class NativeRunner implements ModelRunner {
       const startedAtMs = this.#now();
       const { api } = this.#session;
       const run = async (args: RunArguments) => (isShort ? api.runBlocking(args) : api.run(args));
-      if (this.#graphs && isWholeStep(input)) await this.#graphs.run(input.lengths.length, host, args, run);
-      else await run(args);
+      if (this.#graphs && isWholeStep(input)) {
+        await this.#graphs.run(input.lengths.length, host, args, { run, isShort });
+      } else await run(args);
       this.#times.record(numTokens, this.#now() - startedAtMs);
       return output;
     });

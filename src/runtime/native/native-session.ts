@@ -8,16 +8,24 @@ import type { Manifest } from "../../model/artifact.ts";
 import { checkGraphNames, type GraphSteps } from "../graph-names.ts";
 import { kernelsFor } from "../kernels-for.ts";
 import { SESSION_CONFIG } from "../session-config.ts";
-import { mayCapture } from "./cuda-graphs.ts";
+import type { CudaCapture } from "./cuda-capture.ts";
 import type { CudaMemory } from "./cuda-memory.ts";
 import type { KernelLibrary } from "./kernel-library.ts";
 import { type Handle, OrtApi } from "./ort-api.ts";
 
 /** f32 is f32: without it ONNX Runtime multiplies matrices with 10 bits of each number. */
 const CUDA_CONFIG = { use_tf32: "0" };
-const CAPTURE = { enable_cuda_graph: "1" };
-/** Of runs that are neither captured nor replayed; others name their graph. */
-const NO_CAPTURE = { gpu_graph_id: "-1" };
+/** Of a graph that is to be captured: a node on the CPU would be waited for in its midst. */
+const ON_DEVICE = { "session.disable_cpu_ep_fallback": "1" };
+
+/** A device whose memory our own library has at hand. */
+export interface Device {
+  readonly memory: CudaMemory;
+  /** Undefined: an emulation, whose memory is the host's. */
+  readonly capture: CudaCapture | undefined;
+  /** That all runs of the sessions are launched on. */
+  readonly stream: bigint | undefined;
+}
 
 export interface NativeSessionOptions {
   readonly artifactDir: string;
@@ -25,6 +33,10 @@ export interface NativeSessionOptions {
   readonly device: "cpu" | "cuda";
   readonly kernels: KernelLibrary | undefined;
   readonly checked: boolean;
+  /** In place of onnxruntime-node's. */
+  readonly ortLibrary: string | undefined;
+  /** Told why single steps cannot be captured. */
+  readonly note: (message: string) => void;
   /** On top of `SESSION_CONFIG`. */
   readonly config: Readonly<Record<string, string>>;
 }
@@ -36,8 +48,7 @@ export class NativeSession {
   readonly memoryInfo: Handle;
   /** Of where the states are: the host, or the device if our own library is there for it. */
   readonly stateMemoryInfo: Handle;
-  /** Of that device. */
-  readonly memory: CudaMemory | undefined;
+  readonly device: Device | undefined;
   /** Whether single steps may be captured as CUDA graphs. */
   readonly capturesSteps: boolean;
   readonly runOptions: Handle;
@@ -52,8 +63,9 @@ export class NativeSession {
    */
   static async open(manifest: Manifest, options: NativeSessionOptions): Promise<NativeSession> {
     const kernels = kernelsFor("native", manifest, options);
-    const api = new OrtApi({ checked: options.checked });
+    const api = new OrtApi({ checked: options.checked, libraryPath: options.ortLibrary });
     const owned: Handle[] = [];
+    let stream: bigint | undefined;
     const own = (handle: Handle): Handle => {
       owned.push(handle);
       return handle;
@@ -61,19 +73,22 @@ export class NativeSession {
     try {
       const env = own(api.createEnv());
       const memoryInfo = own(api.createCpuMemoryInfo());
-      const runOptions = own(api.createRunOptions(options.device === "cuda" ? NO_CAPTURE : {}));
+      const runOptions = own(api.createRunOptions());
       const isEmulated = kernels?.instructionSet === "emulated"; // on ONNX Runtime's CPU provider
       const hasDevice = options.device === "cuda" && !isEmulated;
+      stream = kernels?.capture?.createStream();
+      const onStream =
+        stream === undefined ? {} : { has_user_compute_stream: "1", user_compute_stream: String(stream) };
       const load = async (
         graph: string,
         steps: GraphSteps,
-        cuda: Readonly<Record<string, string>> = {},
+        config: Readonly<Record<string, string>> = {},
       ): Promise<Handle> => {
         const sessionOptions = api.createSessionOptions({
           numThreads: options.numThreads,
-          cuda: hasDevice ? { ...CUDA_CONFIG, ...cuda } : undefined,
+          cuda: hasDevice ? { ...CUDA_CONFIG, ...onStream } : undefined,
           kernels,
-          config: { ...SESSION_CONFIG, ...options.config },
+          config: { ...SESSION_CONFIG, ...config, ...options.config },
         });
         try {
           const file = path.resolve(options.artifactDir, graph);
@@ -86,22 +101,24 @@ export class NativeSession {
       };
       const session = await load(manifest.graph, "any");
       const { decodeGraph } = manifest;
-      let capturesSteps = kernels?.memory !== undefined && mayCapture(manifest);
+      let capturesSteps = stream !== undefined && decodeGraph !== undefined;
       let decodeSession: Handle | undefined;
       if (capturesSteps) {
-        decodeSession = await load(decodeGraph!, "one", CAPTURE).catch((error: unknown) => {
-          // It refuses a graph of which a node runs on the CPU.
+        decodeSession = await load(decodeGraph!, "one", ON_DEVICE).catch((error: unknown) => {
           if (!(error instanceof DenseMambaError) || error.code !== "invalid_artifact") throw error;
           capturesSteps = false;
+          options.note(`steps are not captured as CUDA graphs: ${error.message}`);
           return undefined;
         });
       }
       if (decodeGraph !== undefined) decodeSession ??= await load(decodeGraph, "one");
       const stateMemoryInfo = kernels?.memory && hasDevice ? own(api.createCudaMemoryInfo()) : memoryInfo;
       const handles = { env, memoryInfo, stateMemoryInfo, runOptions, session };
-      return new NativeSession(api, handles, decodeSession, { memory: kernels?.memory, capturesSteps });
+      const device = kernels?.memory && { memory: kernels.memory, capture: kernels.capture, stream };
+      return new NativeSession(api, handles, decodeSession, { device, capturesSteps });
     } catch (error) {
       for (const handle of owned.toReversed()) api.release(handle);
+      if (stream !== undefined) kernels?.capture?.destroyStream(stream);
       throw error;
     }
   }
@@ -110,13 +127,13 @@ export class NativeSession {
     api: OrtApi,
     handles: Record<"env" | "memoryInfo" | "stateMemoryInfo" | "runOptions" | "session", Handle>,
     decodeSession: Handle | undefined,
-    { memory, capturesSteps }: Pick<NativeSession, "memory" | "capturesSteps">,
+    { device, capturesSteps }: Pick<NativeSession, "device" | "capturesSteps">,
   ) {
     this.api = api;
     this.#env = handles.env;
     this.memoryInfo = handles.memoryInfo;
     this.stateMemoryInfo = handles.stateMemoryInfo;
-    this.memory = memory;
+    this.device = device;
     this.capturesSteps = capturesSteps;
     this.runOptions = handles.runOptions;
     this.#session = handles.session;
@@ -135,6 +152,7 @@ export class NativeSession {
     if (this.#decodeSession !== undefined) this.api.release(this.#decodeSession);
     if (this.stateMemoryInfo !== this.memoryInfo) this.api.release(this.stateMemoryInfo);
     for (const handle of [this.#session, this.runOptions, this.memoryInfo, this.#env]) this.api.release(handle);
+    if (this.device?.stream !== undefined) this.device.capture?.destroyStream(this.device.stream);
     this.api.assertNothingLive();
   }
 }

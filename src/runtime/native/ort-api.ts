@@ -77,6 +77,8 @@ export interface SessionSettings {
 export interface OrtApiOptions {
   /** Track every live object, check the values of each run against them, and the count on `assertNothingLive`. */
   readonly checked?: boolean;
+  /** undefined: onnxruntime-node's. */
+  readonly libraryPath?: string | undefined;
 }
 
 export class OrtApi {
@@ -89,8 +91,7 @@ export class OrtApi {
   readonly #live: Map<bigint, HandleKind> | undefined;
 
   /** @throws `device_unavailable` if the library does not load, is too old, or is not what its table says. */
-  constructor({ checked = false }: OrtApiOptions = {}) {
-    const libraryPath = findOrtLibrary();
+  constructor({ checked = false, libraryPath = findOrtLibrary() }: OrtApiOptions = {}) {
     const { functions, version, base } = loadOrtTable(libraryPath);
     this.#functions = functions;
     this.#base = base;

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Fetches ONNX Runtime's CUDA provider out of PyPI's wheel, pinned by its hash, and puts it beside a copy of onnxruntime-node's own
+# library, which is of the same commit: .cache/cuda-provider/. Nothing to do if it is there.
+#
+#   bash test/cuda-device/fetch-provider.sh      # 0: there; 3: the registry cannot be reached; 1: anything else
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+
+version=1.30.0
+hash=4fbf0c5d7b5fb99266c2e8a802e3e64af68bdc383e0f3c7349b985f1087eedaa
+folder=.cache/cuda-provider/$version
+[ -f "$folder/complete" ] && exit 0
+
+partial=$(mktemp -d -p "$(mkdir -p .cache && echo .cache)" cuda-provider.XXXXXX)
+trap 'rm -rf "$partial"' EXIT
+echo "onnxruntime-gpu==$version --hash=sha256:$hash" >"$partial/requirements.txt"
+if ! python3 -m pip download --quiet --no-deps --require-hashes --only-binary=:all: --python-version 3.11 --implementation cp \
+  --abi cp311 --platform manylinux_2_28_x86_64 --dest "$partial" --requirement "$partial/requirements.txt" 2>"$partial/errors"; then
+  cat "$partial/errors" >&2
+  grep -qiE 'connection|timed out|resolution|unreachable|proxy' "$partial/errors" && exit 3
+  exit 1
+fi
+python3 - "$partial" <<'PYTHON' || exit 1
+import glob, os, shutil, sys, zipfile
+[wheel] = glob.glob(os.path.join(sys.argv[1], "*.whl"))
+with zipfile.ZipFile(wheel) as archive:
+    for name in ("libonnxruntime_providers_cuda.so", "libonnxruntime_providers_shared.so"):
+        with archive.open("onnxruntime/capi/" + name) as source, open(os.path.join(sys.argv[1], name), "wb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+os.remove(wheel)
+PYTHON
+cp node_modules/onnxruntime-node/bin/napi-v6/linux/x64/libonnxruntime.so.1 "$partial/" && touch "$partial/complete" || exit 1
+mkdir -p "$(dirname "$folder")" && rm -rf "$folder" && mv "$partial" "$folder"

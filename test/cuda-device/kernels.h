@@ -1,0 +1,64 @@
+/**
+ * What our own .cu files use of CUDA, where they are compiled for the simulated device: included by
+ * kernels/test/cuda_emulation.h. A launch goes to a stream and is computed, in emulation, when the stream comes to it.
+ */
+#ifndef SIMULATED_KERNELS_H
+#define SIMULATED_KERNELS_H
+
+#include <stddef.h>
+
+typedef struct SimulatedStream *cudaStream_t;
+typedef struct SimulatedGraph *cudaGraph_t;
+typedef struct SimulatedGraphExec *cudaGraphExec_t;
+typedef struct SimulatedNode *cudaGraphNode_t;
+typedef int cudaError_t;
+enum { cudaSuccess = 0, cudaErrorNotSupported = 801 };
+enum { cudaMemcpyDefault = 4 };
+enum { cudaStreamNonBlocking = 1 };
+enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
+enum cudaGraphNodeType { cudaGraphNodeTypeKernel = 0, cudaGraphNodeTypeMemcpy = 1, cudaGraphNodeTypeMemset = 2 };
+
+extern "C" {
+cudaError_t cudaGetLastError(void);
+const char *cudaGetErrorString(cudaError_t error);
+cudaError_t cudaMalloc(void **out, size_t numBytes);
+cudaError_t cudaFree(void *data);
+cudaError_t cudaMemset(void *data, int value, size_t numBytes);
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t numBytes, int kind, cudaStream_t stream);
+cudaError_t cudaDeviceSynchronize(void);
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned flags);
+cudaError_t cudaStreamDestroy(cudaStream_t stream);
+cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *out);
+cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t *nodes, size_t *count);
+cudaError_t cudaGraphNodeGetType(cudaGraphNode_t node, cudaGraphNodeType *type);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long flags);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
+int simulated_cuda_launch(void *stream, const char *name, void (*call)(void *), void *kernel, void (*destroy)(void *));
+}
+
+namespace emulation {
+
+template <typename Kernel>
+void submit(const char *name, cudaStream_t stream, dim3 grid, dim3 size, const Kernel &kernel) {
+  struct Launch {
+    dim3 grid, size;
+    Kernel kernel;
+  };
+  const auto call = [](void *data) {
+    const auto *launched = static_cast<const Launch *>(data);
+    launch(launched->grid, launched->size, launched->kernel);
+  };
+  const auto destroy = [](void *data) { delete static_cast<Launch *>(data); };
+  simulated_cuda_launch(stream, name, call, new Launch{grid, size, kernel}, destroy);
+}
+
+}  // namespace emulation
+
+#define DM_LAUNCH(kernel, grid, block, stream, ...) \
+  emulation::submit(#kernel, stream, grid, block, [=] { kernel(__VA_ARGS__); })
+
+#endif

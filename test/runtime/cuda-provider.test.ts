@@ -1,0 +1,236 @@
+/**
+ * ONNX Runtime's real CUDA provider on a simulated device (test/cuda-device/): where nodes are placed, what is captured and replayed,
+ * what is waited for, and what happens when a call fails. What its own kernels compute is not computed, and nothing here depends
+ * on it.
+ */
+import { rm } from "node:fs/promises";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import type { DenseMambaError } from "../../src/errors.ts";
+import { tensorBytes } from "../../src/model/state.ts";
+import type { NativeRunner } from "../../src/runtime/native/native-runner.ts";
+import type { RunInput } from "../../src/runtime/runner.ts";
+import { CAPTURE_INVALIDATED, LAUNCH_FAILED, OUT_OF_MEMORY } from "../cuda-device/errors.ts";
+import { hasProvider, SimulatedCuda, type SimulatedRunner } from "../cuda-device/simulated-cuda.ts";
+import { randomCheckpoint, TINY_RETNET, TINY_SHAPE } from "../helpers/checkpoints.ts";
+
+const PRECISIONS = ["f32", "f16", "int8", "int4"] as const;
+const ON_DEVICE = { "session.disable_cpu_ep_fallback": "1" };
+
+const sources = await Promise.all(
+  [
+    { name: "DenseMamba", shape: TINY_SHAPE, ownKernels: ["convolve", "scan<4>"] },
+    { name: "Mamba", shape: { ...TINY_SHAPE, denseLayers: 0 }, ownKernels: ["convolve", "scan<4>"] },
+    { name: "DenseRetNet", shape: TINY_RETNET, ownKernels: ["retain"] },
+    { name: "RetNet", shape: { ...TINY_RETNET, denseLayers: 0 }, ownKernels: ["retain"] },
+  ].map(async (source) => ({ ...source, modelDir: await randomCheckpoint(source.shape) })),
+);
+afterAll(() => Promise.all(sources.map(({ modelDir }) => rm(modelDir, { recursive: true }))));
+
+if (!hasProvider)
+  console.warn("CUDA's provider is not there (bash test/cuda-device/fetch-provider.sh): its tests are skipped");
+
+describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
+  let cuda: SimulatedCuda;
+  beforeAll(async () => {
+    cuda = await SimulatedCuda.load();
+  }, 240_000);
+  beforeEach(() => cuda.reset());
+  const opened: NativeRunner[] = [];
+  // Of every test: the device was asked for nothing that it would refuse, and all is given back.
+  afterEach(async () => {
+    for (const runner of opened.splice(0)) await runner.close();
+    expect(cuda.book()).toMatchObject({ illegal: [], unsupported: [], numBlocks: 0 });
+  });
+
+  const open = async (
+    modelDir: string,
+    options: Parameters<SimulatedCuda["open"]>[1] = {},
+  ): Promise<SimulatedRunner> => {
+    const simulated = await cuda.open(modelDir, options);
+    opened.push(simulated.runner);
+    cuda.reset();
+    return simulated;
+  };
+
+  const graphs = sources.flatMap((source) =>
+    PRECISIONS.flatMap((precision) =>
+      (["cuda", "plain"] as const).map((lowering) => ({ ...source, precision, lowering })),
+    ),
+  );
+
+  it.each(graphs)("has every node of a $name in $precision, lowered to $lowering, on the device", async (graph) => {
+    const { modelDir, precision, lowering } = graph;
+    const { runner, notes } = await open(modelDir, { precision, lowering, sessionConfig: ON_DEVICE });
+    await runner.close();
+    expect(notes).toEqual([]);
+  });
+
+  describe.each(sources)("running a $name", ({ modelDir, ownKernels, shape }) => {
+    it.each(PRECISIONS)(
+      "captures a step once for each size of batch, whatever thread it runs on (%s)",
+      async (precision) => {
+        // Every other run is too long for the event loop's thread, and goes to one of libuv's.
+        let timeMs = 0;
+        let numCalls = 0;
+        const now = () => (timeMs += numCalls++ % 4 < 2 ? 100 : 0);
+        const { runner, notes } = await open(modelDir, { precision, now });
+        for (let i = 0; i < 24; i++) await step(runner, 1 + (i % 3));
+        expect(notes).toEqual([]);
+        expect(cuda.book()).toMatchObject({ captures: 3, replays: 21 });
+      },
+    );
+
+    it("launches the same in a step that is replayed as in one that is not", async () => {
+      const { runner } = await open(modelDir);
+      const launches = async () => {
+        cuda.reset();
+        await step(runner, 2);
+        return cuda.book().launches;
+      };
+      const first = await launches();
+      for (const kernel of ownKernels) expect(first[kernel]).toBe(shape.numLayers);
+      expect(await launches()).toEqual(first);
+      expect(await launches()).toEqual(first);
+    });
+
+    it("moves states on by one, however a step is made", async () => {
+      const { runner } = await open(modelDir);
+      const state = runner.manifest.state.find(({ name }) => name === "conv.0" || name === "kv.0")!;
+      for (let i = 0; i < 4; i++) await expectOneStep(runner, state.name, i);
+    });
+
+    it("waits once in a step that is replayed, and allocates nothing", async () => {
+      const { runner } = await open(modelDir);
+      await step(runner, 3);
+      cuda.reset();
+      for (let i = 0; i < 10; i++) await step(runner, 3);
+      const { calls, synchronisations } = cuda.book();
+      expect(synchronisations).toBe(10);
+      expect(Object.keys(calls).toSorted()).toEqual(["cudaGraphLaunch", "cudaMemcpyAsync", "cudaStreamSynchronize"]);
+    });
+
+    it("reads prompts between steps, and goes on replaying", async () => {
+      const { runner } = await open(modelDir);
+      for (let i = 0; i < 3; i++) {
+        await step(runner, 2);
+        await runner.run({ firstSlot: 3, lengths: [5], tokenIds: [1, 2, 3, 4, 5], logitRows: [], temperatures: [] });
+        await runner.run({ firstSlot: 1, lengths: [1], tokenIds: [7], logitRows: [0], temperatures: [1] });
+      }
+      expect(cuda.book()).toMatchObject({ captures: 1, replays: 2 });
+    });
+  });
+
+  describe("when a call fails", () => {
+    const { modelDir } = sources[0]!;
+
+    it.each([
+      { call: "cudaStreamBeginCapture", error: OUT_OF_MEMORY },
+      { call: "cudaStreamEndCapture", error: CAPTURE_INVALIDATED },
+      { call: "cudaGraphInstantiate", error: OUT_OF_MEMORY },
+    ])("goes on without captures where $call is refused, and says why", async (fault) => {
+      const { runner, notes } = await open(modelDir);
+      cuda.fail(fault);
+      for (let i = 0; i < 4; i++) await expectOneStep(runner, "conv.0", i);
+      expect(notes).toEqual([expect.stringMatching(/^steps are not captured as CUDA graphs: CUDA cannot .*: \w+/)]);
+      expect(cuda.book().replays).toBe(0);
+    });
+
+    it.each(["cudaGraphLaunch", "cudaMemcpyAsync", "cudaStreamSynchronize"])(
+      "rejects a step whose %s fails, and gives everything back at the close",
+      async (call) => {
+        const { runner } = await open(modelDir);
+        await step(runner, 2);
+        await step(runner, 2);
+        cuda.fail({ call, error: LAUNCH_FAILED });
+        await expect(step(runner, 2)).rejects.toMatchObject({
+          code: "runtime_fault",
+          message: expect.stringContaining("CUDA cannot replay a step"),
+        });
+        await expect(step(runner, 2)).rejects.toMatchObject({ code: "runtime_fault" });
+      },
+    );
+
+    it("opens nothing where the memory ends, wherever that is, and keeps nothing", async () => {
+      let numRefused = 0;
+      for (let isOpen = false; !isOpen; numRefused++) {
+        cuda.reset();
+        cuda.fail({ call: "cudaMalloc", error: OUT_OF_MEMORY, after: numRefused, stays: true });
+        const result = await cuda.open(modelDir).catch((error: unknown) => error as DenseMambaError);
+        isOpen = "runner" in result;
+        if ("runner" in result) opened.push(result.runner);
+        else {
+          expect(["runtime_fault", "invalid_artifact", "device_unavailable"]).toContain(result.code);
+          expect(result.message).toMatch(/out of memory|Failed to allocate/);
+          expect(cuda.book().numBlocks).toBe(0);
+        }
+      }
+      expect(numRefused).toBeGreaterThan(5);
+    });
+  });
+
+  /** One step of the slots from 0 on, with a row of logits for each. */
+  async function step(runner: NativeRunner, numSequences: number): Promise<void> {
+    const of = <T>(value: T) => Array.from({ length: numSequences }, () => value);
+    const input: RunInput = {
+      firstSlot: 0,
+      lengths: of(1),
+      tokenIds: of(5),
+      logitRows: of(0).map((_, row) => row),
+      temperatures: of(1),
+    };
+    await runner.run(input);
+  }
+
+  /**
+   * What a step does to the first layer's state that does not depend on what ONNX Runtime computes: the window of a convolution
+   * moves by one place; the difference of two matrices shrinks by each head's decay.
+   */
+  async function expectOneStep(runner: NativeRunner, name: string, seed: number): Promise<void> {
+    const after = async (value: (i: number) => number) => {
+      for (const slot of [0, 1]) await runner.writeSlot(slot, withTensor(runner, name, value));
+      const before = tensorOf(runner, name, await runner.readSlot(0));
+      await step(runner, 2);
+      return { before, now: tensorOf(runner, name, await runner.readSlot(0)) };
+    };
+    const { shape } = runner.manifest.state.find((tensor) => tensor.name === name)!;
+    const first = await after((i) => seed + i / 1000);
+    if (name.startsWith("conv")) {
+      const width = shape[1]!;
+      expect(first.now.subarray(0, -width)).toEqual(first.before.subarray(width));
+      expect(first.now.subarray(-width)).not.toEqual(first.before.subarray(-width));
+      return;
+    }
+    const second = await after((i) => seed + (i % 7));
+    const perHead = shape[1]! * shape[2]!;
+    for (let head = 0; head < shape[0]!; head++) {
+      const ratios = [1, 8, perHead - 1].map((i) => {
+        const at = head * perHead + i;
+        return (second.now[at]! - first.now[at]!) / (second.before[at]! - first.before[at]!);
+      });
+      for (const ratio of ratios) expect(ratio).toBeCloseTo(1 - 2 ** (-5 - head), 4);
+    }
+  }
+});
+
+/** Of one slot's state, the tensor's place, as f32. */
+function placeOf(runner: NativeRunner, name: string): readonly [start: number, numBytes: number] {
+  let start = 0;
+  for (const tensor of runner.manifest.state) {
+    if (tensor.name === name) return [start, tensorBytes(tensor)];
+    start += tensorBytes(tensor);
+  }
+  throw new Error(`there is no state ${name}`);
+}
+
+function tensorOf(runner: NativeRunner, name: string, state: Uint8Array): Float32Array {
+  const [start, numBytes] = placeOf(runner, name);
+  return new Float32Array(state.slice(start, start + numBytes).buffer);
+}
+
+/** A state of zeros but for this tensor. */
+function withTensor(runner: NativeRunner, name: string, value: (i: number) => number): Uint8Array {
+  const [start, numBytes] = placeOf(runner, name);
+  const state = new Uint8Array(runner.manifest.state.reduce((sum, tensor) => sum + tensorBytes(tensor), 0));
+  state.set(new Uint8Array(Float32Array.from({ length: numBytes / 4 }, (_, i) => value(i)).buffer), start);
+  return state;
+}

@@ -155,7 +155,7 @@ function readIfThere(fileName: string): string | undefined {
 
 function readJson(fileName: string): unknown {
   try {
-    return JSON.parse(readFileSync(fileName, "utf8"));
+    return JSON.parse(readFileSync(fileName, "utf8").replace(/^\uFEFF/, ""));
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new DenseMambaError("invalid_config", `config file ${fileName} cannot be read: ${reason}`, { cause });

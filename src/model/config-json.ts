@@ -6,13 +6,14 @@ import { invalidCheckpoint } from "./weights.ts";
 
 /**
  * As Python writes JSON: with `Infinity`, `-Infinity` and `NaN`, which JSON has not, and which transformers writes as
- * `{"__float__": "Infinity"}` from version 5 on.
+ * `{"__float__": "Infinity"}` from version 5 on. A byte order mark in front is passed over.
  * @throws SyntaxError
  */
 export function parsePythonJson(text: string): unknown {
-  const json = text.replace(/"(?:[^"\\]|\\.)*"|-?Infinity\b|NaN\b/g, (token) =>
-    token.startsWith('"') ? token : `{"__float__": "${token}"}`,
-  );
+  const json = text.replace(/^\uFEFF|"(?:[^"\\]|\\.)*"|-?Infinity\b|NaN\b/g, (token) => {
+    if (token === "\uFEFF") return "";
+    return token.startsWith('"') ? token : `{"__float__": "${token}"}`;
+  });
   return JSON.parse(json, (_, value: unknown) => {
     if (typeof value !== "object" || value === null || !("__float__" in value)) return value;
     return Number(value.__float__);

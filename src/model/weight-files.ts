@@ -51,7 +51,7 @@ export function readWeightIndex(modelDir: string, file: string): WeightIndex {
   const path = join(modelDir, file);
   let text: string;
   try {
-    text = readFileSync(path, "utf8");
+    text = readFileSync(path, "utf8").replace(/^\uFEFF/, "");
   } catch (cause) {
     throw invalidCheckpoint(`cannot read ${path}: ${cause instanceof Error ? cause.message : cause}`, cause);
   }

@@ -72,7 +72,7 @@ export interface TokenizerFiles {
 export async function readTokenizerFiles(modelDir: string): Promise<TokenizerFiles | undefined> {
   const path = join(modelDir, "tokenizer.json");
   const [text, config, map, template, generation] = await Promise.all([
-    readOptional(path),
+    readJsonText(path),
     readJson(join(modelDir, "tokenizer_config.json"), tokenizerConfig),
     readJson(join(modelDir, "special_tokens_map.json"), specialTokens),
     readOptional(join(modelDir, "chat_template.jinja")),
@@ -114,8 +114,13 @@ async function readOptional(path: string): Promise<string | undefined> {
   }
 }
 
+/** Without the byte order mark that editors on Windows put in front. */
+async function readJsonText(path: string): Promise<string | undefined> {
+  return (await readOptional(path))?.replace(/^\uFEFF/, "");
+}
+
 async function readJson<Schema extends z.ZodType>(path: string, schema: Schema): Promise<z.infer<Schema> | undefined> {
-  const text = await readOptional(path);
+  const text = await readJsonText(path);
   return text === undefined ? undefined : parseJson(path, text, schema);
 }
 

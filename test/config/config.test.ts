@@ -283,6 +283,8 @@ describe("the config file", () => {
     const fileName = path.join(folder, "good.json");
     writeFileSync(fileName, '{"maxBatch": 7}');
     expect(readConfig({}, fileName).maxBatch).toBe(7);
+    writeFileSync(fileName, '\ufeff{"maxBatch": 8}');
+    expect(readConfig({}, fileName).maxBatch).toBe(8);
   });
 
   it("is named when it is missing or not JSON", () => {

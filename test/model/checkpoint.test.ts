@@ -131,6 +131,12 @@ describe("a checkpoint as transformers writes it", () => {
     expect(opened).toThrow(/tensor backbone\.layers\.1\.norm\.weight is missing/);
   });
 
+  it("may begin with a byte order mark", async () => {
+    await plain({});
+    configText((text) => `\ufeff${text}`);
+    expect(opened().family.name).toBe("mamba");
+  });
+
   it.each([["Infinity"], ["-Infinity"], ["NaN"], ['{"__float__": "Infinity"}']])(
     "may hold %s, as Python writes it",
     async (number) => {

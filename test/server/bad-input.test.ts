@@ -204,6 +204,16 @@ it.each<[path: string, body: object, param: string]>([
   [COMPLETIONS, { prompt: "a", max_completion_tokens: 5 }, "max_completion_tokens"],
   [COMPLETIONS, { prompt: "a", typical_p: 0.5 }, "typical_p"],
   [COMPLETIONS, { prompt: "a", mirostat: 2 }, "mirostat"],
+  [COMPLETIONS, { prompt: "a", instructions: "Be brief." }, "instructions"],
+  [COMPLETIONS, { prompt: "a", previous_response_id: "resp_1" }, "previous_response_id"],
+  [COMPLETIONS, { prompt: "a", messages: [{ role: "user", content: "b" }] }, "messages"],
+  [COMPLETIONS, { prompt: "a", stop_sequences: ["b"] }, "stop_sequences"],
+  [COMPLETIONS, { prompt: "a", random_seed: 1 }, "random_seed"],
+  [COMPLETIONS, { prompt: "a", num_predict: 5 }, "num_predict"],
+  [CHAT, { messages: [{ role: "user", content: "a" }], instructions: "Be brief." }, "instructions"],
+  [CHAT, { messages: [{ role: "user", content: "a" }], previous_response_id: "r" }, "previous_response_id"],
+  [CHAT, { messages: [{ role: "user", content: "a" }], text: { format: { type: "json_object" } } }, "text"],
+  [CHAT, { messages: [{ role: "user", content: "a" }], input: "b" }, "input"],
   [COMPLETIONS, { prompt: "a", repeat_penalty: 1.1 }, "repeat_penalty"],
   [COMPLETIONS, { prompt: "a", do_sample: false }, "do_sample"],
   [COMPLETIONS, { prompt: "a", bad_words: ["b"] }, "bad_words"],
@@ -356,12 +366,11 @@ it("an unknown model is a 404 that names the served one", async () => {
   expect(error.message).toContain('"fake-4m"');
 });
 
-it.each([CHAT, COMPLETIONS])("an unknown session is a 404 on %s", async (path) => {
-  const response = await server.post(path, {
-    prompt: "a",
-    messages: [{ role: "user", content: "a" }],
-    session_id: "nope",
-  });
+it.each([
+  [CHAT, { messages: [{ role: "user", content: "a" }] }],
+  [COMPLETIONS, { prompt: "a" }],
+])("an unknown session is a 404 on %s", async (path, body) => {
+  const response = await server.post(path, { ...body, session_id: "nope" });
   expect(response.status).toBe(404);
   expect(await response.json()).toMatchObject({ error: { code: "session_not_found", param: "session_id" } });
 });

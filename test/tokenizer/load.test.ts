@@ -322,6 +322,13 @@ test.each([
   });
 });
 
+test("a byte order mark is passed over", async () => {
+  const withMark = (json: object) => `\ufeff${JSON.stringify(json)}`;
+  const others = { "generation_config.json": withMark({ eos_token_id: 2 }) };
+  const tokenizer = await open({ json: withMark(byteFallbackJson()), config: withMark(BYTE_FALLBACK_CONFIG), others });
+  expect(tokenizer.bosTokenId).toBe(1);
+});
+
 test("a malformed tokenizer_config.json is named", async () => {
   const dir = await writeTokenizer({ json: byteFallbackJson(), config: { bos_token: 5 } });
   await expect(loadTokenizer(dir)).rejects.toMatchObject({

@@ -59,18 +59,22 @@ const EVERYWHERE = {
   dry_multiplier: [[0], OTHER_PENALTY],
   repetition_detection: [[], "it ends at max_tokens, a stop string or a stop token"],
 
+  random_seed: [[], "use seed"],
+
   bad_words: [NO_ITEMS, "use logit_bias"],
   allowed_token_ids: [NO_ITEMS, "use logit_bias"],
   ban_eos_token: [[false], "use ignore_eos"],
   custom_token_bans: [[""], "use logit_bias"],
   banned_strings: [NO_ITEMS, "use logit_bias"],
   logits_processors: [NO_ITEMS, "use logit_bias"],
+  stop_sequences: [NO_ITEMS, "use stop"],
   stop_regex: [NO_ITEMS, "use stop"],
   no_stop_trim: [[false], "use include_stop_str_in_output"],
 
   max_new_tokens: [[], "use max_tokens, or max_output_tokens on responses"],
   n_predict: [[-1], "use max_tokens, or max_output_tokens on responses"],
   max_length: [[], "use max_tokens, or max_output_tokens on responses"],
+  num_predict: [[-1], "use max_tokens, or max_output_tokens on responses"],
   min_new_tokens: [[0], "use min_tokens"],
   min_length: [[0], "use min_tokens"],
   n_indent: [[0], "lines end where the model ends them"],
@@ -84,14 +88,28 @@ const EVERYWHERE = {
   lora: [NO_ITEMS, "there is one model"],
 } as const satisfies Refused;
 
+const IN_CHAT = "it belongs to /v1/chat/completions";
+const IN_RESPONSES = "it belongs to /v1/responses";
+
+/** Those of Responses' own that would change an answer. */
+const ON_RESPONSES_ONLY = {
+  input: [[], IN_RESPONSES],
+  instructions: [[""], IN_RESPONSES],
+  previous_response_id: [[], IN_RESPONSES],
+  text: [[], IN_RESPONSES],
+} as const satisfies Refused;
+
 const COMPLETIONS = {
   max_completion_tokens: [[], "use max_tokens on this endpoint"],
   max_output_tokens: [[], "use max_tokens on this endpoint"],
   top_logprobs: [[], "logprobs takes the number on this endpoint"],
   suffix: [[""], "this model has no way to insert before a suffix"],
+  messages: [NO_ITEMS, IN_CHAT],
+  ...ON_RESPONSES_ONLY,
 } as const satisfies Refused;
 
 const CHAT = {
+  ...ON_RESPONSES_ONLY,
   max_output_tokens: [[], "use max_completion_tokens on this endpoint"],
   best_of: [[1], "it belongs to /v1/completions"],
   echo: [[false], "it belongs to /v1/completions"],
@@ -102,8 +120,6 @@ const CHAT = {
   audio: [[], TEXT_ONLY],
   web_search_options: [[], "this server searches nothing"],
 } as const satisfies Refused;
-
-const IN_CHAT = "it belongs to /v1/chat/completions";
 
 const RESPONSES = {
   max_tokens: [[], "use max_output_tokens on this endpoint"],

@@ -4,7 +4,7 @@
  * A step decodes every decoding sequence by one token and reads some tokens of prompts. Prompts take turns: what one leaves of a
  * step's tokens the next one takes, so a short one is not stuck behind a long one, and short ones are read together.
  *
- * A sequence whose reader is behind is suspended: it gives up its slot, and when the reader has caught up it waits for one in
+ * A sequence whose reader lags is suspended: it gives up its slot, and when the reader has caught up it waits for one in
  * front of all that came later.
  */
 import { type Seated, type SlotMove, SlotTable } from "./slots.ts";

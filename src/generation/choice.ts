@@ -76,7 +76,7 @@ export class Choice {
     return this.#numTokens === 0 ? Number.NEGATIVE_INFINITY : this.#sumLogprobs / this.#numTokens;
   }
 
-  /** The engine stopped it in the middle: it has no `finished`, and its state is there to go on from. */
+  /** The engine stopped it in the middle: it has no `finished`, and its state is there to continue from. */
   get isParked(): boolean {
     return this.#isParked;
   }
@@ -121,7 +121,7 @@ export class Choice {
   }
 
   /**
-   * The same for a conversation that is gone on with: of exactly what the client was told. Where a stop string was cut off,
+   * The same for a conversation that is continued: of exactly what the client was told. Where a stop string was cut off,
    * its tokens are out again, and the next request reads the answer once more, from the state in front of it.
    * @param encode text → the tokens that say it behind others
    */

@@ -1,5 +1,5 @@
 /**
- * What the text layer keeps beside a state, and how a new prompt goes on from it. A chat template renders a whole
+ * What the text layer keeps beside a state, and how a new prompt continues from it. A chat template renders a whole
  * conversation; the state has read its beginning; only what follows that beginning is new. Pure: no store, no engine.
  */
 import { z } from "zod";

@@ -28,7 +28,7 @@ export interface SessionInfo extends SessionCard {
 
 /** What one request holds while it runs. */
 export interface Lease {
-  /** What it goes on from; undefined for a new conversation. */
+  /** What it continues from; undefined for a new conversation. */
   readonly head: Head | undefined;
   /** Of all tokens of the head, or of so many of the last at least. @throws `state_lost` */
   readonly history: (numTokens?: number) => Promise<History>;
@@ -126,7 +126,7 @@ export class Conversations {
     return this.#add(owner, newId, () => this.#heads.read(owner, session(id)));
   }
 
-  /** A session that goes on from a kept response. @throws `previous_response_not_found`, and as `forkSession` */
+  /** A session that continues from a kept response. @throws `previous_response_not_found`, and as `forkSession` */
   forkResponse(owner: string, responseId: string, sessionId: string = this.#newId()): Promise<SessionInfo> {
     return this.#add(owner, sessionId, () => this.#heads.read(owner, { type: "response", id: responseId }));
   }

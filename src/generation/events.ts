@@ -50,7 +50,7 @@ export interface GenerationRequest {
   readonly maxAnswerTokens?: number;
   /** Keep only the last so many prompt tokens. */
   readonly truncatePromptTokens?: number;
-  /** Go on from a kept conversation; the prompt is what is new. One prompt, one choice. */
+  /** Continue from a kept conversation; the prompt is what is new. One prompt, one choice. */
   readonly resumeFrom?: ConversationKey;
   /** Keep the conversation at the end, under this key. One prompt, one choice. */
   readonly keepAs?: ConversationKey;

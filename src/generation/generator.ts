@@ -32,9 +32,9 @@ export interface GeneratorDeps {
   readonly store: StateStore;
   /** Memory alone, for responses that are not to be stored. Default: `store`. */
   readonly unstored?: StateStore;
-  /** Without it every prompt that does not go on from a conversation is read from its beginning. */
+  /** Without it every prompt that does not continue from a conversation is read from its beginning. */
   readonly prefixCache?: PrefixStates;
-  /** Whose requests go on from each other's prompts: those of one owner, or everybody's. Default: `owner`. */
+  /** Whose requests continue from each other's prompts: those of one owner, or everybody's. Default: `owner`. */
   readonly prefixScope?: "owner" | "all";
   readonly limits: GenerationLimits;
   /** How long, and how much for one owner, conversations are kept. Default: without bounds. */
@@ -176,7 +176,7 @@ export class Generator {
     this.#renderer.close();
   }
 
-  /** Log-probabilities of a prompt need all of it to be read, and whoever asks for them goes on from none. */
+  /** Log-probabilities of a prompt need all of it to be read, and whoever asks for them continues from none. */
   #reuse(request: GenerationRequest): PrefixReuse | undefined {
     const { owner, cacheSalt: salt = "", numPromptLogprobs, echo, numLogprobs } = request;
     const scoresPrompt = numPromptLogprobs !== undefined || (echo && numLogprobs !== undefined);

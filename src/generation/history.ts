@@ -1,7 +1,7 @@
 /**
  * A conversation's history, in parts: the store keeps the tokens and messages that stand far enough back apart from the
  * head, in parts that are written once, each naming the one before it. So what a turn writes does not depend on how long
- * the conversation is, and all heads that go on from one past share it. Most turns never read it; what needs the messages
+ * the conversation is, and all heads that continue from one past share it. Most turns never read it; what needs the messages
  * again, or all token ids, does. Knows neither owners' rights nor locks.
  */
 import { setImmediate } from "node:timers/promises";

@@ -26,7 +26,7 @@ export async function headOf(
 ): Promise<Head> {
   const { tokenizer, modelHash, nowMs } = context;
   const { past, tokenIds, position, state, sampler } = await choice.told((text) => encodeBehind(tokenizer, text));
-  // Who names no seed wants other words each time, also when an answer is gone on with.
+  // Who names no seed wants other words each time, also when an answer is continued.
   const isSeeded = request.sampling.seed !== undefined && sampler !== undefined;
   const conversation = {
     ...conclude(tokenizer, choice.prompt.conversation, {

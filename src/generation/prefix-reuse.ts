@@ -1,5 +1,5 @@
 /**
- * Reading no prompt twice, without being asked: a prompt goes on from the longest beginning of it that was read before,
+ * Reading no prompt twice, without being asked: a prompt continues from the longest beginning of it that was read before,
  * and leaves states for the next one. Between prompts and engine; knows no text, and no store but the cache.
  *
  * States are left in front of a prompt's last token (so that the same prompt again still gives logits), where it parts
@@ -41,8 +41,8 @@ export class PrefixReuse {
   }
 
   /**
-   * The prompt, going on from what was read before if there is something, or is being read just now: then that is waited
-   * for. One that goes on from a session stays.
+   * The prompt, continuing from what was read before if there is something, or is being read just now: then that is waited
+   * for. One that continues from a session stays.
    */
   async resume(prompt: PreparedPrompt, signal: AbortSignal): Promise<PreparedPrompt> {
     if (prompt.resume !== undefined || prompt.numTokens <= MIN_PREFIX_TOKENS) return prompt;
@@ -75,7 +75,7 @@ export class PrefixReuse {
     void this.#insert(tokenIds.slice(0, position), state);
   }
 
-  /** What the prompt goes on from, and at which lengths it leaves states. */
+  /** What the prompt continues from, and at which lengths it leaves states. */
   async #plan({ tokenIds, findJunction }: PreparedPrompt) {
     const numShared = this.#cache.shared(this.#scope, tokenIds);
     // At least one token must be read: its logits are where the answer begins.

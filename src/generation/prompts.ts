@@ -1,5 +1,5 @@
 /**
- * A request's prompts → token ids, within the limits, going on from a kept conversation where there is one. Text and
+ * A request's prompts → token ids, within the limits, continuing from a kept conversation where there is one. Text and
  * templates end here; below are only ids.
  */
 import type { Checkpoints, ResumePoint } from "../engine/sequence.ts";
@@ -54,7 +54,7 @@ export interface PromptContext {
 /** A template may show less of the past than was read, though hardly less than half of it. */
 const READ_AGAIN_SLACK = 2;
 
-/** What a request goes on from. */
+/** What a request continues from. */
 export interface Origin {
   readonly head: Head;
   /** Of all tokens, or of so many of the last at least. As much work as there is history. */

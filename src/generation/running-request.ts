@@ -110,7 +110,7 @@ function isStoreFailure(error: unknown): boolean {
 
 /**
  * Whether the state at the end of a choice is worth keeping for prompts that repeat it: of several samples nobody knows
- * which one will be gone on from, and a session is gone on from by its name, as whoever names a response will do again.
+ * which one will be continued, and a session is continued by its name, as whoever names a response will do again.
  */
 export function keepsEnd(
   request: GenerationRequest,

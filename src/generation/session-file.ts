@@ -1,6 +1,6 @@
 /**
  * A session as a file: the parts of its past, the first one first, and then its head, each a snapshot of its own. A file
- * is a stranger's: what could not be gone on from is refused, naming bound and value, and no piece of it holds up the event
+ * is a stranger's: what could not be continued is refused, naming bound and value, and no piece of it holds up the event
  * loop or is unpacked beyond its bounds. Knows no owners and no stores.
  */
 import { setImmediate } from "node:timers/promises";

@@ -10,7 +10,7 @@ export interface AdjusterOptions {
   readonly params: SamplingParams;
   /** Everything before the first sampled token, in parts; read once, and only if a penalty needs it. */
   readonly context: readonly Iterable<number>[];
-  /** Of the context, what counts as output for the penalties: an answer that is gone on with. Default: nothing. */
+  /** Of the context, what counts as output for the penalties: an answer that is continued. Default: nothing. */
   readonly sampledBefore?: readonly number[];
   readonly minTokens: number;
   readonly stopTokenIds: ReadonlySet<number>;

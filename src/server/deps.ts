@@ -178,7 +178,7 @@ export interface WebSocketOptions {
   readonly maxInFlight: number;
   /** Messages of one connection that wait for those before them; all of them together within `maxMessageBytes`. */
   readonly maxQueued: number;
-  /** Responses with `store: false` that a lane can go on from. */
+  /** Responses with `store: false` that a lane can continue from. */
   readonly maxUnstoredPerLane: number;
   readonly pingIntervalMs: number;
   /** Generation is not read further while more than `highWaterBytes` are unsent, until less than `lowWaterBytes` are. */

@@ -1,7 +1,7 @@
 /**
  * What a store keeps, by owner and in the order of use, with the sums of their bytes. What has expired is not found, and
  * leaves when it is looked for or swept; until then it is as evictable as anything. Parts of pasts are no entries of
- * their own: they stay with those that go on from them. Holds no bytes itself.
+ * their own: they stay with those that continue from them. Holds no bytes itself.
  */
 import { PartIndex } from "./part-index.ts";
 import type { ListedSnapshot } from "./store.ts";

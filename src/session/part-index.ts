@@ -4,7 +4,7 @@
  */
 
 /**
- * A part that nothing names any more stays for so long: a request may still be going on from what named it, or about to
+ * A part that nothing names any more stays for so long: a request may still be continuing from what named it, or about to
  * put what will.
  */
 const GRACE_MS = 600_000;

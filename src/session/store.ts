@@ -28,7 +28,7 @@ export interface Snapshot {
 }
 
 /**
- * The beginning of a conversation, in parts that are written once and shared by all that go on from them: so a turn writes
+ * The beginning of a conversation, in parts that are written once and shared by all that continue from them: so a turn writes
  * what is new, however much stands before it.
  */
 export interface Past {

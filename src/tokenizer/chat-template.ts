@@ -46,7 +46,7 @@ export interface TemplateMessage {
 export interface ChatRenderOptions {
   readonly messages: readonly TemplateMessage[];
   readonly addGenerationPrompt: boolean;
-  /** Leave the last message open, so that the model goes on with it. */
+  /** Leave the last message open, so that the model continues it. */
   readonly continueFinalMessage: boolean;
   readonly template?: string;
   readonly templateArguments?: Readonly<Record<string, unknown>>;

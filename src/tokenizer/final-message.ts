@@ -1,5 +1,5 @@
 /**
- * Leaves a chat's final message open, so that the model goes on with it. The message's own text may stand elsewhere, or
+ * Leaves a chat's final message open, so that the model continues it. The message's own text may stand elsewhere, or
  * be empty, so its end is not searched for: it is marked before rendering, as transformers does (PR 40732).
  */
 import { rstrip, strip } from "./jinja/space.ts";

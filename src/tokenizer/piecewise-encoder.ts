@@ -2,7 +2,7 @@
  * Text → ids, part by part: a text is cut where that changes nothing, so that encoding can stop at a limit or when nobody
  * waits for it, and takes memory for a part alone.
  *
- * Also text that goes on from earlier text. Tokenizers of the SentencePiece kind put a space before whatever they encode,
+ * Also text that continues from earlier text. Tokenizers of the SentencePiece kind put a space before whatever they encode,
  * which would stand in the middle of a conversation, or before each part. We encode behind a sentinel, a character that
  * never merges with its neighbours, and cut the sentinel's tokens off.
  */

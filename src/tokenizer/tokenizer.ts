@@ -19,7 +19,7 @@ export interface Tokenizer {
    */
   encode(text: string, options: EncodeOptions): Promise<number[]>;
   /**
-   * Encodes text that goes on from earlier text: no special tokens, and no space of the tokenizer's own in front.
+   * Encodes text that continues from earlier text: no special tokens, and no space of the tokenizer's own in front.
    * Undefined where this tokenizer cannot; encode the whole text then. @throws as `encode`
    */
   encodeContinuation(text: string, limits?: EncodeLimits): Promise<number[] | undefined>;

@@ -1,5 +1,5 @@
 /**
- * One of the soak's users over the WebSocket: responses that go on from one another in two lanes, a fork among them; sometimes
+ * One of the soak's users over the WebSocket: responses that continue from one another in two lanes, a fork among them; sometimes
  * the connection is cut, and the rest is fetched by the number of the last event.
  */
 import { WebSocket } from "ws";

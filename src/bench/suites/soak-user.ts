@@ -109,7 +109,7 @@ export class SessionUser {
     if (forked) this.#sessions.push(forked);
   }
 
-  /** Without a session, going on from what others have read. */
+  /** Without a session, continuing from what others have read. */
   async #ask(): Promise<void> {
     const { server } = this.#world;
     const promptIds = [

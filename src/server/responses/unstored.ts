@@ -1,5 +1,5 @@
 /**
- * Responses with `store: false` on one connection: it alone may go on from them, and they are forgotten with it. Each lane
+ * Responses with `store: false` on one connection: it alone may continue from them, and they are forgotten with it. Each lane
  * has room for a few; the oldest go first.
  */
 export class UnstoredResponses {
@@ -16,7 +16,7 @@ export class UnstoredResponses {
 
   /** @param id of a response that has ended and is kept */
   add(lane: string | undefined, id: string): void {
-    // What ends after its connection has nobody to go on from it.
+    // What ends after its connection has nobody to continue from it.
     if (this.#isClosed) {
       this.#forget(id);
       return;

@@ -1,6 +1,6 @@
 /**
  * `/v1/sessions`: sessions are made explicitly, so that a mistyped `session_id` is a 404 and not a fresh conversation.
- * Chat and completions go on from one by naming it. A session can be forked, renamed, and moved to another server as a file.
+ * Chat and completions continue from one by naming it. A session can be forked, renamed, and moved to another server as a file.
  */
 import { DenseMambaError } from "../../errors.ts";
 import { stateBytes } from "../../model/state.ts";

@@ -64,7 +64,7 @@ export class SseStream implements Sink {
     this.#pending += `data: ${json}\n\n`;
   }
 
-  /** Adds `event: …` with `data: …`; and with `id: …`, which a client sends back to go on from there. */
+  /** Adds `event: …` with `data: …`; and with `id: …`, which a client sends back to continue from there. */
   event(type: string, json: string, id?: number): void {
     this.#pending += `event: ${type}\ndata: ${json}\n${id === undefined ? "" : `id: ${id}\n`}\n`;
   }

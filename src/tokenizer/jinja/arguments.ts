@@ -1,4 +1,4 @@
-/** What a function was called with, put to the names of its parameters as Python does. */
+/** Binds a call's arguments to parameters as Python does. */
 import { TemplateError } from "./error.ts";
 import type { Arguments, Value } from "./values.ts";
 import { integerIn, typeOf } from "./values.ts";

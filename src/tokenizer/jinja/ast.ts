@@ -1,4 +1,4 @@
-/** What a template is made of. Names and precedence are jinja2's. */
+/** The nodes of a template. Names and precedence are jinja2's. */
 
 interface At {
   readonly line: number;
@@ -18,7 +18,7 @@ export type Name = At & { readonly type: "Name"; readonly name: string };
 
 export type Call = At & Arguments & { readonly type: "Call"; readonly node: Expression };
 
-/** `node` is missing where what is filtered is a block. */
+/** `node` is missing if a block is filtered. */
 export type Filter = At & Arguments & { readonly type: "Filter"; readonly name: string; readonly node?: Expression };
 
 export type Slice = At & {

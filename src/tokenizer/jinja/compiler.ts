@@ -1,4 +1,4 @@
-/** What a template is made of → functions that render it. Names are resolved to places here, once. */
+/** A template's nodes → functions that render it. Names are resolved to slots here, once. */
 import { textArgument } from "./arguments.ts";
 import type * as ast from "./ast.ts";
 import { TemplateError, unsupported } from "./error.ts";
@@ -6,7 +6,7 @@ import { FILTER_NAMES, runFilter } from "./filters.ts";
 import { GLOBALS, setAttribute } from "./globals.ts";
 import { binary } from "./operators.ts";
 import type { Runtime } from "./runtime.ts";
-import { partsOf, Routine, reads, Scope, type Variable, writes } from "./scopes.ts";
+import { expressionsOf, partsOf, Routine, reads, Scope, type Variable, writes } from "./scopes.ts";
 import { attribute, slice, subscript } from "./subscripts.ts";
 import { runTest, TEST_NAMES } from "./tests.ts";
 import {
@@ -31,7 +31,7 @@ import {
   type Value,
 } from "./values.ts";
 
-/** The memory of one run of a routine. A place that holds nothing is a variable that is not set. */
+/** The memory of one run of a routine. An empty slot is a variable that is not set. */
 class Frame {
   readonly slots: (Value | undefined)[] = [];
   readonly outer: Frame | undefined;
@@ -47,7 +47,7 @@ interface Context {
 }
 
 type Evaluate = (frame: Frame, context: Context) => Value;
-/** How a statement ends: as it should, or with a break or continue of the loop around it. */
+/** How a statement ends: normally, or with a break or continue of the enclosing loop. */
 type Ending = undefined | "break" | "continue";
 type Execute = (frame: Frame, context: Context) => Ending;
 type Store = (value: Value, frame: Frame, context: Context) => void;
@@ -73,7 +73,7 @@ class Compiler {
     this.#isInLoop = isInLoop;
   }
 
-  /** @param isSoft an unknown filter may stand there as long as it is not used, as in a branch */
+  /** @param isSoft an unknown filter is an error only if it is used, as in a branch */
   block(statements: readonly ast.Statement[], scope: Scope, isSoft: boolean): Execute {
     const enter = this.#enter(scope);
     const run = this.#sequence(statements, scope, isSoft);
@@ -85,7 +85,7 @@ class Compiler {
 
   #sequence(statements: readonly ast.Statement[], scope: Scope, isSoft: boolean): Execute {
     const steps = statements.map((statement) => this.#statement(statement, scope, isSoft));
-    // So much is done at most without a loop or a call.
+    // The most work without loops and calls.
     const cost = statements.reduce((sum, statement) => sum + sizeOf(statement), 1);
     return (frame, context) => {
       context.runtime.spend(cost);
@@ -97,7 +97,7 @@ class Compiler {
     };
   }
 
-  /** Sets the variables of a block to what they begin as. */
+  /** Sets the variables of a block to their initial values. */
   #enter(scope: Scope): (frame: Frame, context: Context) => void {
     const loads = scope.loads.flatMap(([variable, load]): ((frame: Frame, context: Context) => void)[] => {
       const { slot } = variable;
@@ -129,7 +129,7 @@ class Compiler {
     };
   }
 
-  /** What the block has set is unset behind it: the places are used again, and macros may still look. */
+  /** Unsets a block's variables after it: their slots are reused, and macros may still read them. */
   #leave(scope: Scope): (frame: Frame) => void {
     const slots = scope.loads.map(([{ slot }]) => slot);
     return (frame) => {
@@ -256,7 +256,7 @@ class Compiler {
         : undefined;
       const loop = isExtended ? new Loop(items, depth0, recurse) : undefined;
       const iterator = loop ? undefined : iterate(items);
-      // jinja2 takes a loop for an empty one, too, of which no round came to its end.
+      // jinja2 also takes a loop for empty if none of its rounds ran to the end.
       let isEmpty = true;
       for (;;) {
         const item = loop ? loop.next() : nextOf(iterator!);
@@ -279,7 +279,7 @@ class Compiler {
     };
   }
 
-  /** `for … if …`: which items the loop goes through. They are looked at one by one, as the loop comes to them. */
+  /** `for … if …`: the items that pass, tested one by one as the loop reaches them. */
   #loopFilter({ target, test }: ast.For, scope: Scope): (items: Value, frame: Frame, context: Context) => Iter {
     const routine = new Routine(this.#routine);
     const compiler = new Compiler(routine, false);
@@ -379,7 +379,7 @@ class Compiler {
       throw unsupported("a macro's own parameter 'caller'");
     }
     const [callerSlot, kwargsSlot, varargsSlot] = [special("caller"), special("kwargs"), special("varargs")];
-    // Read again with those: in the body they are parameters.
+    // Resolved again, since in the body these are parameters.
     inner.statements(body);
     const fallbacks = defaults.map((value) => compiler.#expression(value, inner, false));
     const run = compiler.block(body, inner, false);
@@ -459,7 +459,7 @@ class Compiler {
     };
   }
 
-  /** Where a value is only shown, marking it as safe changes nothing: nothing is escaped. */
+  /** For values that are only shown, `safe` changes nothing, since nothing is escaped. */
   #shown(expression: ast.Expression, scope: Scope, isSoft: boolean): Evaluate {
     const isMark = expression.type === "Filter" && expression.name === "safe" && expression.node !== undefined;
     if (isMark && expression.args.length + expression.kwargs.length === 0) {
@@ -686,7 +686,7 @@ function captured(run: Execute, frame: Frame, context: Context): { ending: Endin
   return { ending, text };
 }
 
-/** What a block is replaced by: unlike a value that is shown it has to be a text already. */
+/** Emits the text that replaces a block. Unlike a shown value it must be a string already. */
 function emitText(value: Value, { runtime }: Context): void {
   runtime.emit(textArgument(value, "what a block is replaced by"));
 }
@@ -717,23 +717,7 @@ function sizeOfExpression(expression: ast.Expression): number {
   return partsOf(expression).reduce((sum, part) => sum + sizeOfExpression(part), 1);
 }
 
-/** How much work a statement is, without what its blocks do. */
+/** The work of a statement, without that of its blocks. */
 function sizeOf(statement: ast.Statement): number {
-  switch (statement.type) {
-    case "Output":
-    case "Assign":
-      return 1 + sizeOfExpression(statement.node);
-    case "If":
-      return 1 + sizeOfExpression(statement.test);
-    case "For":
-      return 1 + sizeOfExpression(statement.iter);
-    case "FilterBlock":
-      return 1 + sizeOfExpression(statement.filter);
-    case "CallBlock":
-      return 1 + (statement.call ? sizeOfExpression(statement.call) : 0);
-    case "With":
-      return statement.values.reduce((sum, value) => sum + sizeOfExpression(value), 1);
-    default:
-      return 1;
-  }
+  return expressionsOf(statement).reduce((sum, part) => sum + sizeOfExpression(part), 1);
 }

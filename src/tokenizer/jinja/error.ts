@@ -1,6 +1,6 @@
-/** What is wrong with a template, or with what it was given. Also thrown for what jinja2 can do and this engine cannot. */
+/** An error of a template or of its variables. Also thrown for what jinja2 supports and this engine does not. */
 export class TemplateError extends Error {
-  /** In the template. Set where the rendering ends, if not before. */
+  /** In the template. Set at the latest when rendering fails. */
   line: number | undefined;
 
   constructor(message: string, line?: number) {
@@ -10,7 +10,7 @@ export class TemplateError extends Error {
   }
 }
 
-/** jinja2 can do it and this engine cannot: it says so rather than do something else. */
+/** For what jinja2 supports and this engine does not: it is refused rather than rendered differently. */
 export function unsupported(what: string): TemplateError {
   return new TemplateError(`${what} is not supported here`);
 }

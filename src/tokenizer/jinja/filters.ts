@@ -1,4 +1,4 @@
-/** jinja2's filters, and `tojson` of transformers. Those that are not here by name are refused, or unknown to jinja2 too. */
+/** jinja2's filters, and `tojson` of transformers. */
 import { bind, integerArgument, textArgument } from "./arguments.ts";
 import { TemplateError, unsupported } from "./error.ts";
 import { toJson } from "./json.ts";
@@ -33,13 +33,13 @@ import {
 
 type Filter = (value: Value, given: Arguments, runtime: Runtime) => Value;
 
-/** Known to jinja2, and not done here. */
+/** Filters of jinja2 that are refused here. */
 const OTHERS: readonly string[] = [
   ...["batch", "e", "escape", "filesizeformat", "forceescape", "pprint", "random", "safe", "slice", "striptags"],
   ...["urlencode", "urlize", "wordwrap", "xmlattr"],
 ];
 
-/** A filter of these parameters. Texts that it makes are paid for. */
+/** A filter with these parameters. The texts that it makes are charged to the runtime. */
 function filter(
   name: string,
   parameters: string,
@@ -123,7 +123,7 @@ const FILTERS: ReadonlyMap<string, Filter> = new Map([
   }),
   filter("items", "", (value) => {
     if (value instanceof Undefined) return new Iter([][Symbol.iterator]());
-    // The error comes when they are asked for.
+    // Errors are thrown when the items are read.
     return new Iter(itemsOf(value));
   }),
   filter("join", "? d attribute", (value, [between = "", path = null], runtime) => {
@@ -190,7 +190,7 @@ const FILTERS: ReadonlyMap<string, Filter> = new Map([
 
 export const FILTER_NAMES: ReadonlySet<string> = new Set([...FILTERS.keys(), ...OTHERS]);
 
-/** @throws TemplateError also where no filter has this name */
+/** @throws TemplateError, also if there is no such filter */
 export function runFilter(name: string, value: Value, given: Arguments, runtime: Runtime): Value {
   const run = FILTERS.get(name);
   if (run !== undefined) return run(value, given, runtime);
@@ -411,7 +411,7 @@ function round(value: Value, precision: Value, method: Value): Value {
 
 function sum(total: Value, item: Value, runtime: Runtime): Value {
   if (total instanceof Float || item instanceof Float) {
-    // Python adds floats up with a correction since 3.12.
+    // Since 3.12 Python compensates for rounding in sums of floats.
     if (total instanceof Float && item instanceof Float) throw unsupported("a sum of floats");
   }
   return binary("+", total, item, runtime);

@@ -5,7 +5,7 @@ import type { Runtime } from "./runtime.ts";
 import { strftime } from "./strftime.ts";
 import { type Arguments, Callable, Dict, each, Namespace, Range, toText, Undefined, type Value } from "./values.ts";
 
-/** jinja2's sandbox has no longer ones. */
+/** The longest that jinja2's sandbox allows. */
 const MAX_RANGE = 100_000;
 
 export const GLOBALS: ReadonlyMap<string, Value> = new Map(

@@ -1,4 +1,4 @@
-/** The methods of Python's texts, lists, tuples and dicts. Those that change a value are out of reach in jinja2's sandbox. */
+/** The methods of Python's strings, lists, tuples and dicts. jinja2's sandbox has none that change a value. */
 import { bind, integerArgument, textArgument } from "./arguments.ts";
 import { TemplateError, unsupported } from "./error.ts";
 import type { Runtime } from "./runtime.ts";
@@ -185,7 +185,7 @@ function partition(text: string, separator: string, fromEnd: boolean): Tuple {
   return new Tuple([text.slice(0, at), separator, text.slice(at + separator.length)]);
 }
 
-/** Numbers beyond digits differ between versions of Unicode, and are of several kinds. */
+/** Numeric characters other than digits differ between versions of Unicode. */
 function isAllOf(text: string, pattern: RegExp, name: string): boolean {
   if (/[\p{No}\p{Nl}]/u.test(text)) throw unsupported(`${name} of ${JSON.stringify(text)}`);
   return pattern.test(text);
@@ -204,7 +204,7 @@ export function padded(
   const missing = wide - texts.numCodePoints(text);
   if (missing <= 0) return text;
   runtime.reserve(missing * char.length);
-  // As CPython divides what is odd.
+  // Odd padding is split as in CPython.
   const before = side === "left" ? 0 : side === "right" ? missing : Math.floor(missing / 2) + (missing & wide & 1);
   return char.repeat(before) + text + char.repeat(missing - before);
 }
@@ -223,7 +223,7 @@ export function joinTexts(parts: readonly string[], separator: string, runtime: 
   return parts.join(separator);
 }
 
-/** str.format() of `{}`, `{0}` and `{name}`; what else it can say is not supported. */
+/** str.format() with `{}`, `{0}` and `{name}`; other fields are not supported. */
 function formatBraces(text: string, { args, kwargs }: Arguments, runtime: Runtime): string {
   let next = 0;
   let isNumbered = false;
@@ -234,7 +234,6 @@ function formatBraces(text: string, { args, kwargs }: Arguments, runtime: Runtim
     }
     const isPosition = /^\d*$/.test(key);
     if (isPosition && key !== "") isNumbered = true;
-    if (isNumbered && next > 0) throw unsupported("a format with numbered and other places");
     const value = isPosition ? args[key === "" ? next++ : Number(key)] : kwargs.get(key);
     if (isNumbered && next > 0) throw unsupported("a format with numbered and other places");
     if (value === undefined) throw new TemplateError(`the format has no value for {${key}}`);

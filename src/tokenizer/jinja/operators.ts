@@ -1,4 +1,4 @@
-/** Python's arithmetic, and its way of putting values into a text with %. */
+/** Python's arithmetic, and % formatting. */
 import type { BinaryOperator } from "./ast.ts";
 import { TemplateError, unsupported } from "./error.ts";
 import type { Runtime } from "./runtime.ts";
@@ -71,7 +71,7 @@ function arithmetic(operator: BinaryOperator, x: number, y: number, isFloat: boo
     case "%":
       return numeric(modulo(x, y), isFloat);
     case "**":
-      // Libraries of C differ in the last digit of what is not an integer.
+      // C libraries differ in the last digit of results that are not integers.
       if (isFloat || y < 0) throw unsupported("** of other than natural numbers");
       return numeric(x ** y, false);
   }
@@ -98,7 +98,7 @@ export function numeric(value: number, isFloat: boolean): Value {
   return value === 0 ? 0 : value;
 }
 
-/** `'%s' % value`. Of what it can say only texts and integers. */
+/** `'%s' % value`, with %s, %r, %d and %i only. */
 export function formatText(format: string, given: Value, runtime: Runtime): string {
   const values = given instanceof Tuple ? given.items : [given];
   let used = 0;
@@ -119,7 +119,7 @@ export function formatText(format: string, given: Value, runtime: Runtime): stri
   return runtime.made(text);
 }
 
-/** Python takes what has keys or indices, and does not mind if it is not used. */
+/** Python accepts an unused right side if it has keys or indices. */
 function isMapping(value: Value): boolean {
   return Array.isArray(value) || value instanceof Dict || value instanceof Range || value instanceof Undefined;
 }

@@ -1,4 +1,4 @@
-/** Tokens → what the template is made of. The grammar, its precedence and what it refuses are jinja2's. */
+/** Tokens → nodes. Grammar, precedence and refusals are jinja2's. */
 import type {
   Arguments,
   BinaryOperator,
@@ -79,7 +79,7 @@ class Parser {
 
   // Statements
 
-  /** Up to the tag of one of these names, which is the current token then. */
+  /** Parses up to a tag with one of these names, which then is the current token. */
   #parseUntil(ends: readonly string[]): Statement[] {
     const body: Statement[] = [];
     for (;;) {
@@ -100,7 +100,7 @@ class Parser {
     }
   }
 
-  /** A tag's body. @returns the name of the tag that ends it, which is read, its end is not */
+  /** A tag's body. @returns the name of the tag that ends it; the name has been read, the tag's end has not */
   #parseBody(...ends: readonly string[]): { body: Statement[]; end: string } {
     this.#skipIf("operator", ":");
     this.#expect("block_end");

@@ -1,23 +1,23 @@
 /**
- * What a rendering has: its output, and its bounds. All work that grows with data is paid for before it is done, in steps
- * of about the same size, and every text that is made has a greatest length; so a rendering of few steps is short and small.
+ * The output of a rendering, and its bounds. Work that grows with the data is charged before it is done, in steps of about the
+ * same cost, and the length of every text is bounded; so a rendering of few steps takes little time and memory.
  */
 import { TemplateError } from "./error.ts";
 
 /** Characters that are read or copied in one step. */
 const TEXT_PER_STEP = 16;
 
-/** Of macros, recursive loops and blocks in one another. Python's stack ends at 197 macros. */
+/** Of nested macros, recursive loops and blocks. Python's stack overflows at 197 macros. */
 const MAX_DEPTH = 200;
 
 export interface RenderLimits {
-  /** Called when the steps are used up, and at the beginning. @returns how many there are to go on with @throws to stop */
+  /** Called at the beginning and when the steps are used up. @returns the number of further steps @throws to stop */
   readonly refill: () => number;
   readonly maxLength: number;
 }
 
 export class Runtime {
-  /** Of the template, for error messages: where it is now. */
+  /** The current line of the template, for error messages. */
   line = 1;
   out = "";
   readonly nowMs: number;
@@ -35,12 +35,12 @@ export class Runtime {
     while (this.#steps < 0) this.#steps += this.#limits.refill();
   }
 
-  /** Reading a text, or a part that is not known. */
+  /** For reading a text, or an unknown part of it. */
   spendText({ length }: string): void {
     this.spend(1 + length / TEXT_PER_STEP);
   }
 
-  /** Before something of this length is made: characters, or items of a list. */
+  /** Called before making so many characters or list items. */
   reserve(length: number): void {
     const { maxLength } = this.#limits;
     if (length > maxLength)
@@ -48,7 +48,7 @@ export class Runtime {
     this.spend(1 + Math.max(0, length) / TEXT_PER_STEP);
   }
 
-  /** Behind the making of a text that is not much longer than what it was made of. */
+  /** Called after making a text that is not much longer than its input. */
   made(text: string): string {
     this.reserve(text.length);
     return text;
@@ -60,7 +60,7 @@ export class Runtime {
     if (this.out.length > this.#limits.maxLength) this.reserve(this.out.length);
   }
 
-  /** What is written meanwhile. */
+  /** @returns what `write` emits */
   capture(write: () => void): string {
     if (this.#depth === MAX_DEPTH)
       throw new TemplateError(`macros, loops or blocks are nested more than ${MAX_DEPTH} deep`);

@@ -1,7 +1,7 @@
 /**
- * Which variable a name means where. jinja2 decides it before a template runs: every block has its own variables, each
- * begins as that of the block around it, as the template's argument of that name, or undefined, by where in the block it is
- * first set and read. A block inside a loop begins anew in each round.
+ * Resolves names to variables, as jinja2 does before a template runs. Every block has variables of its own. Each begins with
+ * the value of the enclosing block, as the template's argument of that name, or undefined, depending on where in the block it
+ * is first set and read. A block inside a loop begins anew in each round.
  */
 import type { Arguments, Expression, Statement, Target } from "./ast.ts";
 
@@ -12,13 +12,13 @@ export type Load =
   | { readonly type: "outer"; readonly from: Variable }
   | { readonly type: "undefined" };
 
-/** A place in the memory of a template, a macro or a recursive loop. */
+/** A slot in the memory of a template, a macro or a recursive loop. */
 export interface Variable {
   readonly owner: Routine;
   readonly slot: number;
 }
 
-/** What has memory of its own each time it runs. Blocks at the same depth use the same places after one another. */
+/** Has memory of its own each time it runs. Blocks at the same depth use the same slots one after another. */
 export class Routine {
   readonly outer: Routine | undefined;
   readonly #slots = new Map<string, number>();
@@ -51,7 +51,7 @@ export class Scope {
     this.#stores = new Set(copied ? copied.#stores : []);
   }
 
-  /** Those of this block, with how each begins. */
+  /** The variables of this block, and how each begins. */
   get loads(): [Variable, Load][] {
     return [...this.#loads].map(([name, load]) => [this.#variables.get(name)!, load]);
   }
@@ -88,43 +88,21 @@ export class Scope {
   }
 
   #statement(statement: Statement): void {
+    for (const part of expressionsOf(statement)) this.expression(part);
     switch (statement.type) {
-      case "Text":
-      case "Break":
-      case "Continue":
-        break;
-      case "Output":
-        this.expression(statement.node);
-        break;
       case "If":
-        this.expression(statement.test);
         this.#branches([statement.body, statement.otherwise]);
         break;
       case "Assign":
-        this.expression(statement.node);
-        this.target(statement.target, false);
-        break;
       case "AssignBlock":
         this.target(statement.target, false);
         break;
-      case "For":
-        this.expression(statement.iter);
-        break;
       case "Macro":
         this.#store(statement.name);
-        break;
-      case "CallBlock":
-        if (statement.call) this.expression(statement.call);
-        break;
-      case "FilterBlock":
-        this.expression(statement.filter);
-        break;
-      case "With":
-        for (const value of statement.values) this.expression(value);
     }
   }
 
-  /** What only some branches set begins as if none did. */
+  /** A variable that only some branches set begins as if none did. */
   #branches(branches: readonly (readonly Statement[])[]): void {
     const scopes = branches.map((statements) => {
       const scope = new Scope(this.routine, this.outer, this);
@@ -254,7 +232,32 @@ function forEachName(expression: Expression, visit: (name: string) => void): voi
   for (const part of partsOf(expression)) forEachName(part, visit);
 }
 
-/** The expressions that one is made of. */
+/** The expressions that a statement evaluates in its own block. */
+export function expressionsOf(statement: Statement): readonly Expression[] {
+  switch (statement.type) {
+    case "Output":
+    case "Assign":
+      return [statement.node];
+    case "If":
+      return [statement.test];
+    case "For":
+      return [statement.iter];
+    case "FilterBlock":
+      return [statement.filter];
+    case "CallBlock":
+      return present([statement.call]);
+    case "With":
+      return statement.values;
+    case "Text":
+    case "AssignBlock":
+    case "Macro":
+    case "Break":
+    case "Continue":
+      return [];
+  }
+}
+
+/** The direct parts of an expression. */
 export function partsOf(expression: Expression): readonly Expression[] {
   switch (expression.type) {
     case "Name":

@@ -91,7 +91,7 @@ function field(directive: string, date: Date): string | Padded | undefined {
       return [date.getFullYear(), 4, "0"];
     case "y":
       return [date.getFullYear() % 100, 2, "0"];
-    // The time that Python hands over names no zone.
+    // Python's datetime.now() has no zone.
     case "Z":
     case "z":
       return "";

@@ -52,7 +52,7 @@ function item(value: Value, key: Value): Value | undefined {
   return undefined;
 }
 
-/** Attributes that Python's values have and that are not methods which this engine knows. */
+/** Attributes of Python's values that are not supported. */
 const OTHER_ATTRIBUTES: Readonly<Record<string, RegExp>> = {
   int: /^(?:as_integer_ratio|bit_count|bit_length|conjugate|denominator|from_bytes|imag|is_integer|numerator|real|to_bytes)$/,
   float: /^(?:as_integer_ratio|conjugate|from_number|fromhex|hex|imag|is_integer|real)$/,
@@ -68,7 +68,7 @@ const OTHER_ATTRIBUTES: Readonly<Record<string, RegExp>> = {
 function ownAttribute(value: Value, name: string, runtime: Runtime): Value | undefined {
   if (value instanceof Namespace) return value.attributes.get(name);
   if (name.startsWith("_")) {
-    // Python's own are out of reach. They hide items of these names.
+    // Python's own are not accessible. They hide items of the same name.
     const isHidden = name.startsWith("__") && value instanceof Dict && value.has(name);
     if (isHidden) throw unsupported(`the name ${name}`);
     return undefined;

@@ -86,7 +86,7 @@ const TESTS: ReadonlyMap<string, Test> = new Map([
 
 export const TEST_NAMES: ReadonlySet<string> = new Set(TESTS.keys());
 
-/** @throws TemplateError also where no test has this name */
+/** @throws TemplateError, also if there is no such test */
 export function runTest(name: string, value: Value, given: Arguments, runtime: Runtime): boolean {
   const run = TESTS.get(name);
   if (run === undefined) throw new TemplateError(`No test named '${name}'.`);
@@ -94,11 +94,11 @@ export function runTest(name: string, value: Value, given: Arguments, runtime: R
 }
 
 function isNameIn(names: ReadonlySet<string>, value: Value): boolean {
-  // Python asks whether it is a key of a dict, which not everything can be.
+  // Python looks it up in a dict, so it must be hashable.
   return new Dict([[value, null]]).size === 1 && typeof value === "string" && names.has(value);
 }
 
-/** Whether equal texts and numbers are one object is a matter of how Python keeps them. */
+/** Whether equal strings or numbers are the same object depends on Python's interning. */
 function isSame(value: Value, other: Value): boolean {
   if (value !== other) return false;
   if (typeof value === "string" || typeof value === "number") throw unsupported(`sameas of a ${typeOf(value)}`);

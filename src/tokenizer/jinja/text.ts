@@ -1,10 +1,10 @@
-/** Texts as Python has them: code points rather than UTF-16 units, and what its methods do with them. Pure. */
+/** Strings as in Python: code points rather than UTF-16 units, and the work of its methods. Pure. */
 import { TemplateError, unsupported } from "./error.ts";
 import { isSpace } from "./space.ts";
 
 const SURROGATE = /[\ud800-\udfff]/;
 
-/** Half a character by itself counts as one. */
+/** A lone surrogate counts as one. */
 export function numCodePoints(text: string): number {
   if (!SURROGATE.test(text)) return text.length;
   let count = 0;
@@ -20,7 +20,7 @@ export function codePointAt(text: string, index: number): string | undefined {
   return SURROGATE.test(text) ? Array.from(text).at(index) : text.at(index);
 }
 
-/** Something to slice by code points: the text itself where that is the same. */
+/** For slicing by code points: the text itself if that gives the same. */
 export function sliceable(text: string): string | string[] {
   return SURROGATE.test(text) ? Array.from(text) : text;
 }
@@ -35,7 +35,7 @@ export function compareText(a: string, b: string): number {
   return x.length - y.length;
 }
 
-/** Those that are not written in title case as they are in upper case. */
+/** Characters whose title case differs from their upper case. */
 const OWN_TITLE_CASE =
   /[\u00df\u01c4-\u01cc\u01f1-\u01f3\u0587\u10d0-\u10fa\u10fd-\u10ff\u1f80-\u1faf\u1fb2-\u1fb4\u1fb7\u1fbc\u1fc2-\u1fc4\u1fc7\u1fcc\u1ff2-\u1ff4\u1ff7\u1ffc\ufb00-\ufb06\ufb13-\ufb17]/u;
 
@@ -47,7 +47,7 @@ function titleCase(char: string): string {
 export function capitalize(text: string): string {
   const [first] = text;
   if (first === undefined) return "";
-  // All of it in lower case: what sigma becomes depends on what stands before.
+  // The whole text in lower case: sigma's form depends on what precedes it.
   return titleCase(first) + text.toLowerCase().slice(first.toLowerCase().length);
 }
 
@@ -98,7 +98,7 @@ function splitAtSpace(text: string, limit: number): string[] {
 export function splitFromEnd(text: string, separator: string | null, limit: number): string[] {
   if (separator === null) return splitAtSpaceFromEnd(text, limit);
   if (separator === "") throw new TemplateError("empty separator");
-  // Looked for from the end: where separators overlap that is not the same.
+  // Searched from the end: with overlapping separators that makes a difference.
   const parts: string[] = [];
   let end = text.length;
   while (limit < 0 || parts.length < limit) {

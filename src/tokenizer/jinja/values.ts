@@ -1,6 +1,6 @@
 /**
- * Python's values, as a template sees them: what they are, whether they are equal, how they are shown. Integers are numbers,
- * lists are arrays; what JavaScript has no twin for is a class here.
+ * Python's values: types, equality, order, and text. Integers are numbers and lists are arrays; types without a counterpart in
+ * JavaScript are classes here.
  */
 import { TemplateError, unsupported } from "./error.ts";
 import type { Runtime } from "./runtime.ts";
@@ -118,16 +118,12 @@ export class Range {
   }
 }
 
-/** What can be gone through once: what `map` and its like give. */
+/** A generator, as `map` and similar filters return: it can be iterated once. */
 export class Iter {
   readonly #items: Iterator<Value>;
 
   constructor(items: Iterator<Value>) {
     this.#items = items;
-  }
-
-  next(): IteratorResult<Value> {
-    return this.#items.next();
   }
 
   [Symbol.iterator](): Iterator<Value> {
@@ -144,7 +140,7 @@ export interface Arguments {
   readonly kwargs: ReadonlyMap<string, Value>;
 }
 
-/** A function, a method of a value, or a macro. What a call block hands over is a macro without a name. */
+/** A function, a method of a value, or a macro. A call block's `caller` is a macro without a name. */
 export class Callable {
   readonly kind: "function" | "method" | "macro";
   readonly name: string;
@@ -157,7 +153,7 @@ export class Callable {
   }
 }
 
-/** What `loop` is. */
+/** The value of `loop`. */
 export class Loop {
   readonly iterable: Value;
   readonly depth0: number;
@@ -231,7 +227,7 @@ export class Undefined {
   }
 }
 
-/** What a key of a dict is known by. @throws TypeError as Python does */
+/** Equal keys have the same identity. @throws TemplateError for values that Python cannot hash */
 function identity(key: Value): unknown {
   if (key === null || typeof key === "string" || typeof key === "number") return key;
   if (typeof key === "boolean") return Number(key);
@@ -283,7 +279,7 @@ export function isTrue(value: Value): boolean {
   return length === undefined || length > 0;
 }
 
-/** @returns undefined for what Python's len() does not take */
+/** @returns undefined if Python's len() does not take it */
 export function lengthOf(value: Value): number | undefined {
   if (typeof value === "string") return numCodePoints(value);
   if (value === null || typeof value !== "object") return undefined;
@@ -294,7 +290,7 @@ export function lengthOf(value: Value): number | undefined {
   return value instanceof Undefined ? 0 : undefined;
 }
 
-/** @returns undefined for what cannot be gone through */
+/** @returns undefined if it is not iterable */
 export function tryIterate(value: Value): Iterator<Value> | undefined {
   if (typeof value === "string") return codePoints(value);
   if (value === null || typeof value !== "object") return undefined;
@@ -370,7 +366,7 @@ function haveEqualEntries(a: Dict, b: Dict, runtime: Runtime): boolean {
   return true;
 }
 
-/** Less than 0, 0 or more, as `a` stands to `b`. */
+/** Negative, 0 or positive, as for sorting. */
 export function compare(a: Value, b: Value, runtime: Runtime): number {
   runtime.spend(1);
   if (typeof a === "string" && typeof b === "string") {

@@ -14,8 +14,8 @@ import type { EncodeLimits } from "./tokenizer.ts";
 
 /** In UTF-16 units. Encoded in some ten milliseconds. */
 const PART_LENGTH = 16 * 1024;
-/** Of a part that cannot be cut: the native library takes up to 420 bytes for each character. */
-export const MAX_PART_LENGTH = 512 * 1024;
+/** In UTF-8, of a part that cannot be cut: each byte may be a token, for which the native library takes some 250 bytes. */
+export const MAX_PART_BYTES = 512 * 1024;
 
 /** The first that the vocabulary spells by itself is used: a private character (bytes), a control, a rare sign. */
 const SENTINELS = ["\uE000", "\u0001", "\u00A6"];
@@ -41,7 +41,7 @@ export class PiecewiseEncoder {
   async encode(text: string, limits: EncodeLimits = {}): Promise<number[]> {
     const ids = await this.#encodeParts(text, limits, { isContinuation: false });
     if (ids !== undefined) return ids;
-    if (text.length > MAX_PART_LENGTH) throw cannotBeCut();
+    checkPart(text);
     return Array.from(await this.#encoder.encode(text, { textLength: text.length, ...limits }));
   }
 
@@ -123,19 +123,25 @@ function* partsOf(text: string, cuts: TextCuts | undefined, partLength: number):
   let begin = 0;
   while (text.length - begin > partLength) {
     const soft = begin + partLength;
-    const hard = Math.min(text.length, begin + MAX_PART_LENGTH);
+    const hard = Math.min(text.length, begin + MAX_PART_BYTES);
     const cut = cuts?.last(text, begin, soft) ?? cuts?.first(text, soft, hard);
     if (cut === undefined && text.length > hard) throw cannotBeCut();
     const end = cut ?? text.length;
-    yield text.slice(begin, end);
+    const part = text.slice(begin, end);
+    checkPart(part);
+    yield part;
     begin = end;
   }
   if (begin < text.length || text.length === 0) yield text.slice(begin);
 }
 
+function checkPart(part: string): void {
+  if (Buffer.byteLength(part) > MAX_PART_BYTES) throw cannotBeCut();
+}
+
 function cannotBeCut(): DenseMambaError {
   return new DenseMambaError(
     "invalid_value",
-    `at most ${MAX_PART_LENGTH} characters may come without a place, such as a space between words or a line break, where this model's tokenizer can cut the text; given more`,
+    `at most ${MAX_PART_BYTES} bytes of UTF-8 may come without a place, such as a space between words or a line break, where this model's tokenizer can cut the text; given more`,
   );
 }

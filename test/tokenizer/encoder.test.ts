@@ -98,6 +98,8 @@ test("a text that cannot be cut is bounded", async () => {
   const tokenizer = (await loadTokenizer(TALES))!;
   const error = { code: "invalid_value", message: expect.stringContaining("at most 524288") };
   await expect(tokenizer.encode("x".repeat(524_289), PLAIN)).rejects.toMatchObject(error);
+  // In bytes: the pieces of a byte-level vocabulary are bytes, and each may be a token.
+  await expect(tokenizer.encode("語".repeat(174_763), PLAIN)).rejects.toMatchObject(error);
   // The limit is reached before the bad place.
   expect(
     await tokenizer.encode(WORDS.repeat(2000) + "x".repeat(600_000), { ...PLAIN, maxTokens: 10 }),

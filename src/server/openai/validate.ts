@@ -58,7 +58,8 @@ export function addUnsupported(context: z.RefinementCtx, message: string, path: 
 /** A value as JSON, short enough for a message. */
 export function show(value: unknown): string {
   if (Array.isArray(value) && value.length > 4) return `a list of ${value.length}`;
-  const text = typeof value === "bigint" ? String(value) : (JSON.stringify(value) ?? String(value));
+  const isNumber = typeof value === "bigint" || typeof value === "number";
+  const text = isNumber ? String(value) : (JSON.stringify(value) ?? String(value));
   return text.length <= 64 ? text : `${text.slice(0, 61)}...`;
 }
 

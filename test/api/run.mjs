@@ -49,6 +49,8 @@ for (const operations of Object.values(document.paths)) {
     if (stream !== undefined) delete stream.schema;
   }
 }
+// NOTE: JavaScript would round the bounds of 64 bits up, to what is out of bounds.
+Object.assign(document.components.schemas.SamplingFields.properties.seed, { minimum: -(2 ** 53), maximum: 2 ** 53 });
 const schema = path.join(cache, "openapi.json");
 writeFileSync(schema, JSON.stringify(document));
 

@@ -17,6 +17,7 @@ import {
   each,
   equals,
   Float,
+  Group,
   Iter,
   isTrue,
   iterate,
@@ -297,7 +298,7 @@ function groupBy(value: Value, given: readonly (Value | undefined)[], runtime: R
     if (last && equals(last.key, key, runtime)) last.items.push(item);
     else groups.push({ key, items: [item] });
   }
-  return groups.map(({ items }) => new Tuple([realKeyOf(items[0]!), items]));
+  return groups.map(({ items }) => new Group(realKeyOf(items[0]!), items));
 }
 
 function indent(value: Value, given: readonly (Value | undefined)[], runtime: Runtime): Value {

@@ -6,6 +6,7 @@ import { codePointAt, sliceable } from "./text.ts";
 import {
   Callable,
   Dict,
+  Group,
   integerIn,
   isHashable,
   Loop,
@@ -74,6 +75,7 @@ function ownAttribute(value: Value, name: string, runtime: Runtime): Value | und
     return undefined;
   }
   if (value instanceof Loop) return loopAttribute(value, name, runtime);
+  if (value instanceof Group && (name === "grouper" || name === "list")) return value[name];
   if (value instanceof Range && (name === "start" || name === "stop" || name === "step")) return value[name];
   if (value instanceof Callable && value.kind === "macro" && name === "name") return value.name || null;
   const method = methodOf(value, name);

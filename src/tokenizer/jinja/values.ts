@@ -40,6 +40,18 @@ export class Tuple {
   }
 }
 
+/** One of `groupby`: a tuple whose items have names. */
+export class Group extends Tuple {
+  readonly grouper: Value;
+  readonly list: Value[];
+
+  constructor(grouper: Value, list: Value[]) {
+    super([grouper, list]);
+    this.grouper = grouper;
+    this.list = list;
+  }
+}
+
 /** Keys that are equal in Python are one: 1, 1.0 and True. */
 export class Dict {
   readonly #entries = new Map<unknown, [Value, Value]>();

@@ -53,6 +53,11 @@ const CASES: readonly (readonly [what: string, template: string, right: string, 
     "None[True, None, 1.0, 'a\"b', \"it's\"]{'role': 'user', 'content': 'Hi'}(1,)1e+201e-05",
     { x: null },
   ],
+  [
+    "groups have names",
+    "{% for g in [{'a': 1}, {'a': 2}, {'a': 1}] | groupby('a') %}{{ g.grouper }}{{ g.list }}{{ g[0] }};{% endfor %}",
+    "1[{'a': 1}, {'a': 1}]1;2[{'a': 2}]2;",
+  ],
   ["strftime_now", "{{ strftime_now('%A %a %y %j %-d %e %F %B') }}", "Sunday Sun 26 004 4  4 2026-01-04 January"],
   [
     "tools and documents are none",

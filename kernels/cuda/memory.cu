@@ -18,8 +18,10 @@ static cudaError_t first_failure(cudaError_t first, cudaError_t second) { return
 /** Zeros. `@returns` 0, or what `densemamba_cuda_error` explains; likewise the others. */
 DM_EXPORT int densemamba_cuda_allocate(size_t numBytes, void **out) {
   cudaError_t error = cudaMalloc(out, numBytes);
-  if (error == cudaSuccess) error = cudaMemset(*out, 0, numBytes);
-  return first_failure(error, cudaDeviceSynchronize());
+  if (error != cudaSuccess) return dm_taken(error);
+  error = first_failure(cudaMemset(*out, 0, numBytes), cudaDeviceSynchronize());
+  if (error != cudaSuccess) dm_taken(cudaFree(*out));
+  return error;
 }
 
 DM_EXPORT int densemamba_cuda_free(void *data) { return dm_taken(cudaFree(data)); }

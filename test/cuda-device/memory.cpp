@@ -127,6 +127,14 @@ EXPORT void simulated_cuda_limit(size_t numBytes) {
   capacity = numTaken + numBytes;
 }
 
+/** All blocks. */
+EXPORT void simulated_cuda_forget() {
+  std::lock_guard<std::recursive_mutex> lock(device::mutex);
+  for (const auto &[_, block] : blocks) free(block.base);
+  blocks.clear();
+  numTaken = 0;
+}
+
 EXPORT int cudaMalloc(void **out, size_t numBytes) {
   ENTER(cudaMalloc);
   return take("cudaMalloc", out, numBytes, DEVICE);

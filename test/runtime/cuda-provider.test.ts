@@ -5,7 +5,7 @@
  */
 import { rm } from "node:fs/promises";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import type { DenseMambaError } from "../../src/errors.ts";
+import { DenseMambaError } from "../../src/errors.ts";
 import { tensorBytes } from "../../src/model/state.ts";
 import type { NativeRunner } from "../../src/runtime/native/native-runner.ts";
 import type { RunInput } from "../../src/runtime/runner.ts";
@@ -149,6 +149,36 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
         await expect(step(runner, 2)).rejects.toMatchObject({ code: "runtime_fault" });
       },
     );
+
+    it("survives any one call that fails in a runner's life, and all is given back", async () => {
+      const live = async () => {
+        const { runner } = await cuda.open(modelDir);
+        try {
+          await runner.run({ firstSlot: 0, lengths: [3], tokenIds: [1, 2, 3], logitRows: [2], temperatures: [1] });
+          for (let i = 0; i < 3; i++) await step(runner, 2);
+          await runner.writeSlot(1, await runner.readSlot(0));
+          await runner.swapSlots(0, 1);
+        } finally {
+          await runner.close();
+        }
+      };
+      cuda.reset();
+      await live();
+      for (const [call, count] of Object.entries(cuda.book().calls)) {
+        for (const after of new Set([0, Math.floor(count / 2), count - 1])) {
+          cuda.reset();
+          cuda.fail({ call, error: LAUNCH_FAILED, after });
+          const { numBlocks } = cuda.book();
+          const result: unknown = await live().catch((error: unknown) => error);
+          if (result !== undefined) expect(result).toBeInstanceOf(DenseMambaError);
+          // What cannot be freed stays, that alone.
+          const numKept = cuda.book().numBlocks - numBlocks;
+          if (call === "cudaFree") expect(numKept).toBeLessThanOrEqual(1);
+          else expect({ call, after, numKept }).toEqual({ call, after, numKept: 0 });
+        }
+      }
+      cuda.forget();
+    }, 200_000);
 
     it("opens nothing where the memory ends, wherever that is, and keeps nothing", async () => {
       let numRefused = 0;

@@ -8,6 +8,7 @@
  */
 import { strict as assert } from "node:assert";
 import { DenseMambaError } from "../../errors.ts";
+import { callEach } from "./call-each.ts";
 import type { CudaCapture, Replay } from "./cuda-capture.ts";
 import type { Copy, CudaMemory } from "./cuda-memory.ts";
 import type { NativeSession } from "./native-session.ts";
@@ -90,12 +91,15 @@ export class CudaGraphs {
   }
 
   release(): void {
-    for (const { graph, ...places } of this.#captured.values()) {
-      this.#capture.destroyGraph(graph);
-      this.#releasePlaces(places);
-    }
+    const captured = [...this.#captured.values()];
     this.#captured.clear();
-    this.#session.api.release(this.#runOptions);
+    callEach([
+      ...captured.flatMap(({ graph, ...places }) => [
+        () => this.#capture.destroyGraph(graph),
+        () => this.#releasePlaces(places),
+      ]),
+      () => this.#session.api.release(this.#runOptions),
+    ]);
   }
 
   /** Launches a step, which computes nothing: states stay as they are. On this thread, for a few milliseconds. */

@@ -5,6 +5,7 @@
 import { strict as assert } from "node:assert";
 import { type StateSpec, stateBytes, tensorBytes } from "../../model/state.ts";
 import { assertSlot, assertStateLength } from "../slot-states.ts";
+import { callEach } from "./call-each.ts";
 import type { Copy, CudaMemory } from "./cuda-memory.ts";
 import { addressOf } from "./ort-table.ts";
 
@@ -82,8 +83,8 @@ export class CudaStates {
   }
 
   release(): void {
-    this.#memory.free(this.#scratch);
-    for (const { address } of this.tensors) this.#memory.free(address);
+    const addresses = [this.#scratch, ...this.tensors.map(({ address }) => address)];
+    callEach(addresses.map((address) => () => this.#memory.free(address)));
   }
 
   #parts(slot: number): (CudaTensor & { readonly at: bigint })[] {

@@ -10,6 +10,7 @@ import { chooseNumThreads, describeRunner } from "../describe-runner.ts";
 import { assertRunInput, isSingleStep, numTokensOf } from "../run-input.ts";
 import type { ModelRunner, RunInput, RunnerOptions, RunOutput } from "../runner.ts";
 import { SlotStates } from "../slot-states.ts";
+import { callEach } from "./call-each.ts";
 import { CudaGraphs } from "./cuda-graphs.ts";
 import { CudaStates } from "./cuda-states.ts";
 import { NativeSession } from "./native-session.ts";
@@ -140,12 +141,14 @@ export class NativeRunner implements ModelRunner {
   /** Cuts a run in flight short: it rejects with `runtime_fault`. */
   close(): Promise<void> {
     if (this.#guard.busy && !this.#guard.closing) this.#session.api.setTerminate(this.#session.runOptions);
-    return this.#guard.close(() => {
-      this.#graphs?.release();
-      this.#bindings.release();
-      if (this.#states instanceof CudaStates) this.#states.release();
-      this.#session.close();
-    });
+    return this.#guard.close(() =>
+      callEach([
+        () => this.#graphs?.release(),
+        () => this.#bindings.release(),
+        () => this.#states instanceof CudaStates && this.#states.release(),
+        () => this.#session.close(),
+      ]),
+    );
   }
 }
 

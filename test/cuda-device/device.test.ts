@@ -1,0 +1,114 @@
+/** The simulated device itself: that it refuses what a device refuses, and finds what it is there to find. */
+import koffi from "koffi";
+import { beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { CAPTURE_INVALIDATED, CAPTURE_UNSUPPORTED } from "./errors.ts";
+import { hasProvider, SimulatedCuda } from "./simulated-cuda.ts";
+
+const DEVICE_TO_HOST = 2;
+const HOST_TO_DEVICE = 1;
+const THREAD_LOCAL = 1;
+const NUM_BYTES = 64;
+
+describe.runIf(hasProvider)("the simulated device", () => {
+  let cuda: SimulatedCuda;
+  let call: (name: string, ...args: (bigint | number | ArrayBufferView)[]) => number;
+  beforeAll(async () => {
+    cuda = await SimulatedCuda.load();
+    call = (name, ...args) => {
+      const types = args.map((arg) => (typeof arg === "number" ? "size_t" : "void *"));
+      return cuda.runtime.func(name, "int", types)(...args);
+    };
+  }, 240_000);
+  beforeEach(() => cuda.reset());
+
+  const out = (name: string, ...args: (bigint | number)[]): bigint => {
+    const result = new BigUint64Array(1);
+    expect(call(name, result, ...args)).toBe(0);
+    return result[0]!;
+  };
+  const filled = (value: number) => new Uint8Array(new ArrayBuffer(NUM_BYTES)).fill(value);
+
+  it("does what waits in a stream when something waits for it, and not before", () => {
+    const stream = out("cudaStreamCreateWithFlags", 1);
+    const data = out("cudaMalloc", NUM_BYTES);
+    const pinned = out("cudaHostAlloc", NUM_BYTES, 0);
+    const view = new Uint8Array(koffi.view(pinned, NUM_BYTES));
+    call("cudaMemcpyAsync", data, filled(7), NUM_BYTES, HOST_TO_DEVICE, stream);
+    call("cudaMemcpyAsync", pinned, data, NUM_BYTES, DEVICE_TO_HOST, stream);
+    expect(view[0]).toBe(0);
+    expect(call("cudaStreamSynchronize", stream)).toBe(0);
+    expect(view[0]).toBe(7);
+    expect(cuda.book().copiedBytes).toEqual({ "pageable to device": NUM_BYTES, "device to pinned": NUM_BYTES });
+    for (const [name, address] of [
+      ["cudaFree", data],
+      ["cudaFreeHost", pinned],
+      ["cudaStreamDestroy", stream],
+    ] as const) {
+      expect(call(name, address)).toBe(0);
+    }
+  });
+
+  it("records what is launched in a capture, and does it again at each replay", () => {
+    const stream = out("cudaStreamCreateWithFlags", 1);
+    const [from, to] = [out("cudaMalloc", NUM_BYTES), out("cudaMalloc", NUM_BYTES)];
+    expect(call("cudaStreamBeginCapture", stream, THREAD_LOCAL)).toBe(0);
+    expect(call("cudaMemcpyAsync", to, from, NUM_BYTES, 3, stream)).toBe(0);
+    const graph = new BigUint64Array(1);
+    expect(call("cudaStreamEndCapture", stream, graph)).toBe(0);
+    const exec = out("cudaGraphInstantiate", graph[0]!, 0);
+    for (const value of [3, 9]) {
+      const result = filled(0);
+      call("cudaMemcpyAsync", from, filled(value), NUM_BYTES, HOST_TO_DEVICE, stream);
+      call("cudaGraphLaunch", exec, stream);
+      call("cudaMemcpyAsync", result, to, NUM_BYTES, DEVICE_TO_HOST, stream);
+      call("cudaStreamSynchronize", stream);
+      expect(result).toEqual(filled(value));
+    }
+    expect(cuda.book()).toMatchObject({ captures: 1, replays: 2, copies: { "device to device": 2 }, illegal: [] });
+    call("cudaGraphExecDestroy", exec);
+    call("cudaGraphDestroy", graph[0]!);
+    for (const [name, address] of [
+      ["cudaFree", from],
+      ["cudaFree", to],
+      ["cudaStreamDestroy", stream],
+    ] as const) {
+      call(name, address);
+    }
+  });
+
+  it.each([
+    ["cudaMalloc", (_: bigint) => [new BigUint64Array(1), NUM_BYTES]],
+    ["cudaHostAlloc", (_: bigint) => [new BigUint64Array(1), NUM_BYTES, 0]],
+    ["cudaFree", (_: bigint, data: bigint) => [data]],
+    ["cudaStreamSynchronize", (stream: bigint) => [stream]],
+    ["cudaDeviceSynchronize", (_: bigint) => []],
+    ["cudaMemcpy", (_: bigint, data: bigint) => [data, filled(1), NUM_BYTES, HOST_TO_DEVICE]],
+    ["cudaMemcpyAsync", (stream: bigint, data: bigint) => [data, filled(1), NUM_BYTES, HOST_TO_DEVICE, stream]],
+  ] as const)("refuses %s while capturing, and the capture is spoilt", (name, args) => {
+    const stream = out("cudaStreamCreateWithFlags", 1);
+    const data = out("cudaMalloc", NUM_BYTES);
+    call("cudaStreamBeginCapture", stream, THREAD_LOCAL);
+    expect(call(name, ...args(stream, data))).toBeGreaterThanOrEqual(CAPTURE_UNSUPPORTED);
+    expect(call("cudaStreamEndCapture", stream, new BigUint64Array(1))).toBe(CAPTURE_INVALIDATED);
+    expect(cuda.book().illegal).toEqual([expect.stringContaining(name)]);
+    call("cudaFree", data);
+    call("cudaStreamDestroy", stream);
+  });
+
+  it("finds a write past the end, a copy past the end, and memory that is freed twice", () => {
+    const data = out("cudaMalloc", NUM_BYTES - 3);
+    new Uint8Array(koffi.view(data, NUM_BYTES))[NUM_BYTES - 3] = 1;
+    expect(cuda.book().illegal).toEqual([`write outside of a block of ${NUM_BYTES - 3} bytes`]);
+    expect(call("cudaMemcpy", data, filled(1), NUM_BYTES, HOST_TO_DEVICE)).not.toBe(0);
+    call("cudaFree", data);
+    expect(call("cudaFree", data)).not.toBe(0);
+    expect(cuda.book().illegal).toContain(`cudaMemcpy of ${NUM_BYTES} bytes reaches past the end of a block`);
+    expect(cuda.book().illegal).toContain("cudaFree of what is not allocated");
+    expect(cuda.book().numBlocks).toBe(0);
+  });
+
+  it("names a function that it lacks", () => {
+    expect(call("cudaLibraryUnload", 0n)).not.toBe(0);
+    expect(cuda.book().unsupported).toEqual(["cudaLibraryUnload"]);
+  });
+});

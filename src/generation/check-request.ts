@@ -60,7 +60,9 @@ export function checkAnswerSize(
   const maxAnswerTokens = Math.min(own, limits.maxAnswerTokens ?? Number.POSITIVE_INFINITY);
   const { bestOf, echo, numLogprobs = 0 } = request;
   const numPromptLogprobs = request.numPromptLogprobs ?? (echo ? numLogprobs : undefined);
-  const isPromptShown = echo || numPromptLogprobs !== undefined;
+  // A chat's ids are given once, a completion's beside every choice.
+  const isEachGivenIds = request.returnTokenIds === true && request.prompts[0]!.type !== "chat";
+  const isPromptShown = echo || numPromptLogprobs !== undefined || isEachGivenIds;
   const promptTokens = isPromptShown ? prompts.reduce((sum, { echoIds }) => sum + echoIds.length, 0) : 0;
   const asked =
     bestOf * (promptTokens * (1 + (numPromptLogprobs ?? 0)) + prompts.length * maxTokens * (1 + numLogprobs));

@@ -85,6 +85,12 @@ describe("an answer that would be too large", () => {
       "max_tokens",
     ],
     [
+      "by a prompt's ids beside every choice",
+      { returnTokenIds: true, numChoices: 50, bestOf: 50, maxTokens: 1 },
+      "given 1050: 50 x (20 prompt tokens x (1 + 0 log-probabilities) + 1 tokens",
+      "n",
+    ],
+    [
       "by the length that is the server's own",
       { maxTokens: undefined, numLogprobs: 20 },
       "100 tokens x (1 + 20",

@@ -12,6 +12,7 @@ import type { RunInput } from "../../src/runtime/runner.ts";
 import { CAPTURE_INVALIDATED, LAUNCH_FAILED, OUT_OF_MEMORY } from "../cuda-device/errors.ts";
 import { hasProvider, SimulatedCuda, type SimulatedRunner } from "../cuda-device/simulated-cuda.ts";
 import { randomCheckpoint, TINY_RETNET, TINY_SHAPE } from "../helpers/checkpoints.ts";
+import { readGoldens } from "../helpers/goldens.ts";
 
 const PRECISIONS = ["f32", "f16", "int8", "int4"] as const;
 const ON_DEVICE = { "session.disable_cpu_ep_fallback": "1" };
@@ -52,7 +53,8 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
     return simulated;
   };
 
-  const graphs = sources.flatMap((source) =>
+  const goldens = readGoldens({ torch: 0, transformers: 0, retnet: 0 });
+  const graphs = [...sources, ...goldens].flatMap((source) =>
     PRECISIONS.flatMap((precision) =>
       (["cuda", "plain"] as const).map((lowering) => ({ ...source, precision, lowering })),
     ),
@@ -64,6 +66,22 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
     await runner.close();
     expect(notes).toEqual([]);
   });
+
+  it.each(sources.flatMap((source) => (["cuda", "plain"] as const).map((lowering) => ({ ...source, lowering }))))(
+    "takes a longer prompt of a $name, lowered to $lowering, over the bus in as many copies",
+    async (graph) => {
+      const { runner } = await open(graph.modelDir, { lowering: graph.lowering });
+      const copies = async (numTokens: number) => {
+        cuda.reset();
+        const tokenIds = Array.from({ length: numTokens }, (_, i) => i);
+        await runner.run({ firstSlot: 0, lengths: [numTokens], tokenIds, logitRows: [0], temperatures: [1] });
+        const { "device to device": _, ...crossing } = cuda.book().copies;
+        return crossing;
+      };
+      // A node on the CPU, of a loop's body too, would copy at each step.
+      expect(await copies(24)).toEqual(await copies(12));
+    },
+  );
 
   describe.each(sources)("running a $name", ({ modelDir, ownKernels, shape }) => {
     it.each(PRECISIONS)(

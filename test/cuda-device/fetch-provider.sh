@@ -17,7 +17,8 @@ echo "onnxruntime-gpu==$version --hash=sha256:$hash" >"$partial/requirements.txt
 if ! python3 -m pip download --quiet --no-deps --require-hashes --only-binary=:all: --python-version 3.11 --implementation cp \
   --abi cp311 --platform manylinux_2_28_x86_64 --dest "$partial" --requirement "$partial/requirements.txt" 2>"$partial/errors"; then
   cat "$partial/errors" >&2
-  grep -qiE 'connection|timed out|resolution|unreachable|proxy' "$partial/errors" && exit 3
+  # pip gives up on a registry that does not answer as if it knew no version at all.
+  grep -qiE 'from versions: none|connection|timed out|resolution' "$partial/errors" && exit 3
   exit 1
 fi
 python3 - "$partial" <<'PYTHON' || exit 1

@@ -137,7 +137,7 @@ test("what would have to be read again is bounded, and the message says why", as
   await expect(run({ prompts: [text("")], ...keys }, small)).rejects.toMatchObject({
     code: "prompt_too_long",
     message: expect.stringMatching(
-      /prompt is empty, and the state has read the past to its end: .* its \d+ tokens .* at most 6/,
+      /prompt is empty, and the state has read all of the past: .* its \d+ tokens .* at most 6/,
     ),
   });
 });

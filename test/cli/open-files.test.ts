@@ -23,7 +23,7 @@ it("too few to start: one line says how many there are, and how many it takes", 
   const { status, stderr } = spawnSync("bash", ["-c", command], { encoding: "utf8" });
   expect(status).toBe(1);
   expect(stderr).toMatch(
-    /^error: EMFILE: .*: this process may have 40 files open at once, and needs 128 at least, .*ulimit -n.*\n$/,
+    /^error: EMFILE: .*: this process may have 40 files open at once; it needs at least 128, .*ulimit -n.*\n$/,
   );
 });
 

@@ -11,7 +11,9 @@ hash=4fbf0c5d7b5fb99266c2e8a802e3e64af68bdc383e0f3c7349b985f1087eedaa
 folder=.cache/cuda-provider/$version
 [ -f "$folder/complete" ] && exit 0
 
-partial=$(mktemp -d -p "$(mkdir -p .cache && echo .cache)" cuda-provider.XXXXXX)
+mkdir -p "$(dirname "$folder")"
+# Beside its final place, so that it gets its name whole, in one step.
+partial=$(mktemp -d "$folder.XXXXXX")
 trap 'rm -rf "$partial"' EXIT
 echo "onnxruntime-gpu==$version --hash=sha256:$hash" >"$partial/requirements.txt"
 if ! python3 -m pip download --quiet --no-deps --require-hashes --only-binary=:all: --python-version 3.11 --implementation cp \
@@ -31,4 +33,4 @@ with zipfile.ZipFile(wheel) as archive:
 os.remove(wheel)
 PYTHON
 cp node_modules/onnxruntime-node/bin/napi-v6/linux/x64/libonnxruntime.so.1 "$partial/" && touch "$partial/complete" || exit 1
-mkdir -p "$(dirname "$folder")" && rm -rf "$folder" && mv "$partial" "$folder"
+rm -rf "$folder" && mv "$partial" "$folder"

@@ -16,8 +16,6 @@ export interface ResponseRecord {
   readonly endsByMs?: number;
 }
 
-const tokenLogprob = z.object({ token: z.string(), logprob: z.number(), bytes: z.array(z.number()) });
-
 const record = z.object({
   version: z.literal(1),
   head: z.object({ id: z.string(), itemId: z.string(), createdS: z.number(), model: z.string() }),
@@ -48,7 +46,7 @@ const record = z.object({
     numLead: z.int().min(0).max(3),
     hasItem: z.boolean(),
     pieces: z.array(z.string()),
-    logprobs: z.array(z.array(tokenLogprob.extend({ top_logprobs: z.array(tokenLogprob) }))).nullable(),
+    logprobs: z.array(z.string()).nullable(),
     closedAs: z.enum(["completed", "incomplete"]).nullable(),
     status: z.enum(["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]),
     usage: z

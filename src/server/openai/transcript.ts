@@ -5,7 +5,8 @@
  */
 import type { GenerationEvent, GenerationUsage } from "../../generation/events.ts";
 import { toHttpError } from "./error.ts";
-import { type ChatLogprobs, tokenLogprobs } from "./logprobs.ts";
+import { RawJson, toJson } from "./json-pieces.ts";
+import { tokenLogprobs } from "./logprobs.ts";
 import { openJson } from "./renderer.ts";
 import type {
   ResponseError,
@@ -30,8 +31,11 @@ export interface TranscriptState {
   readonly numLead: number;
   readonly hasItem: boolean;
   readonly pieces: readonly string[];
-  /** One list a piece, if log-probabilities were asked for. */
-  readonly logprobs: readonly ChatLogprobs["content"][] | null;
+  /**
+   * The JSON of one list a piece, if log-probabilities were asked for. Text, as they are many: to measure, keep and render
+   * half a million objects holds up everybody.
+   */
+  readonly logprobs: readonly string[] | null;
   /** How the item was closed, whatever became of the response afterwards. */
   readonly closedAs: "completed" | "incomplete" | null;
   readonly status: ResponseStatus;
@@ -42,7 +46,7 @@ export interface TranscriptState {
 
 type MutableState = { -readonly [K in keyof TranscriptState]: TranscriptState[K] } & {
   pieces: string[];
-  logprobs: ChatLogprobs["content"][] | null;
+  logprobs: string[] | null;
 };
 
 const PLACE = { output_index: 0, content_index: 0 };
@@ -123,7 +127,7 @@ export class Transcript {
         state.pieces.push(event.text);
         if (event.logprobs !== undefined) {
           state.logprobs ??= [];
-          state.logprobs.push(tokenLogprobs(event.logprobs));
+          state.logprobs.push(JSON.stringify(tokenLogprobs(event.logprobs)));
         }
         return;
       case "finished":
@@ -203,12 +207,12 @@ export class Transcript {
       return rendered("response.output_item.added", { output_index: 0, item }, sequenceNumber);
     }
     const place = { item_id: itemId, ...PLACE };
-    return rendered("response.content_part.added", { ...place, part: textPart("", []) }, sequenceNumber);
+    return rendered("response.content_part.added", { ...place, part: textPart("", joinedLists([])) }, sequenceNumber);
   }
 
   #piece(index: number, sequenceNumber: number): RenderedEvent {
     const { pieces, logprobs } = this.#state;
-    const details = logprobs === null ? "[]" : JSON.stringify(logprobs[index] ?? []);
+    const details = logprobs?.[index] ?? "[]";
     const json = `${this.#pieceHead}${JSON.stringify(pieces[index])},"logprobs":${details}`;
     return { type: "response.output_text.delta", json: `${json},"sequence_number":${sequenceNumber}}` };
   }
@@ -251,7 +255,7 @@ export class Transcript {
     const { pieces, logprobs, closedAs } = this.#state;
     const text = this.#closedText ?? pieces.join("");
     if (closedAs) this.#closedText = text;
-    return textPart(text, logprobs === null ? [] : logprobs.flat());
+    return textPart(text, joinedLists(logprobs ?? []));
   }
 }
 
@@ -259,10 +263,16 @@ function message(id: string, status: "in_progress" | "completed" | "incomplete")
   return { id, type: "message", role: "assistant", status };
 }
 
-function textPart(text: string, logprobs: ChatLogprobs["content"]) {
+function textPart(text: string, logprobs: RawJson) {
   return { type: "output_text", text, annotations: [], logprobs };
 }
 
+/** @param lists JSON lists @returns one list of all their items */
+function joinedLists(lists: readonly string[]): RawJson {
+  const items = lists.map((list) => list.slice(1, -1)).filter((inside) => inside !== "");
+  return new RawJson(`[${items.join(",")}]`);
+}
+
 function rendered(type: string, members: object, sequenceNumber: number): RenderedEvent {
-  return { type, json: JSON.stringify({ type, ...members, sequence_number: sequenceNumber }) };
+  return { type, json: toJson({ type, ...members, sequence_number: sequenceNumber }) };
 }

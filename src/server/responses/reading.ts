@@ -20,8 +20,8 @@ export interface Reading {
   leave(): void;
 }
 
-/** Long replays leave in pieces of so many events, between which everybody else has a turn. */
-const BURST = 256;
+/** Long replays and large events leave in pieces of about so much, between which everybody else has a turn. */
+const BURST = { events: 256, length: 256 * 1024 };
 
 /**
  * Sends events from number `next` on until the response has ended or the reader has left, and leaves.
@@ -36,8 +36,12 @@ export async function follow(
   let index = next;
   try {
     for (;;) {
-      const end = Math.min(reading.numEvents, index + BURST);
-      for (; index < end; index++) emit(reading.transcript.render(index), index);
+      const end = Math.min(reading.numEvents, index + BURST.events);
+      for (let length = 0; index < end && length < BURST.length; index++) {
+        const event = reading.transcript.render(index);
+        emit(event, index);
+        length += event.json.length;
+      }
       sink.flush();
       if (sink.isFull) {
         reading.isBehind = true;

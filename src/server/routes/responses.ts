@@ -13,6 +13,7 @@ import { parseBody } from "../openai/validate.ts";
 import type { LiveResponse } from "../responses/live-response.ts";
 import { follow, type Reading } from "../responses/reading.ts";
 import type { Responses } from "../responses/responses.ts";
+import { answerJson } from "../stream/json-answer.ts";
 import { streamSse } from "../stream/sse.ts";
 import { boundsOf } from "./serving.ts";
 
@@ -37,12 +38,12 @@ export function responseRoutes(app: App, deps: ServerDeps, responses: Responses)
     }
     if (task.settings.background) {
       reading.leave();
-      return context.json(live.transcript.response());
+      return answerJson(context, deps.options, live.transcript.response());
     }
     await untilEnded(live, reading, signal);
     if (live.error !== undefined) throw live.error;
     context.set("usage", live.transcript.state.usage ?? undefined);
-    return context.json(live.transcript.response());
+    return answerJson(context, deps.options, live.transcript.response());
   });
 
   app.get("/v1/responses", (context) => {
@@ -62,7 +63,7 @@ export function responseRoutes(app: App, deps: ServerDeps, responses: Responses)
     const [owner, id] = [context.get("owner"), context.req.param("response_id")];
     const lastEventId = context.req.header("last-event-id");
     const { stream, startingAfter } = parseRetrieve(context.req.query(), lastEventId);
-    if (!stream) return context.json(await responses.retrieve(owner, id));
+    if (!stream) return answerJson(context, deps.options, await responses.retrieve(owner, id));
     const { reading, from } = await responses.read(owner, id, startingAfter);
     // An EventSource comes back until it is told that there is nothing more.
     if (lastEventId !== undefined && reading.isOver && from === reading.numEvents) {
@@ -79,7 +80,8 @@ export function responseRoutes(app: App, deps: ServerDeps, responses: Responses)
   });
 
   app.post("/v1/responses/:response_id/cancel", async (context) => {
-    return context.json(await responses.cancel(context.get("owner"), context.req.param("response_id")));
+    const response = await responses.cancel(context.get("owner"), context.req.param("response_id"));
+    return answerJson(context, deps.options, response);
   });
 
   app.get("/v1/responses/:response_id/input_items", async (context) => {

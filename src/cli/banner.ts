@@ -2,7 +2,7 @@
 import type { EngineStatus } from "../engine/observer.ts";
 import type { Manifest } from "../model/artifact.ts";
 import { stateBytes } from "../model/state.ts";
-import type { TierStats } from "../session/tier.ts";
+import type { TierStats } from "../sessions/stores/tier.ts";
 import type { SizedConfig } from "./memory.ts";
 import { formatBytes, formatCount } from "./units.ts";
 

@@ -1,7 +1,7 @@
 /** `densemamba generate`: one completion, streamed to the terminal as it comes. */
 import type { Config } from "../config.ts";
 import type { GenerationRequest } from "../generation/events.ts";
-import { MemoryStore } from "../session/memory-store.ts";
+import { MemoryStore } from "../sessions/stores/memory-store.ts";
 import { checkFit, createGenerator, requireTokenizer, startEngine } from "./compose.ts";
 import { loadModel } from "./load-model.ts";
 import { showProgress } from "./progress.ts";

@@ -5,17 +5,17 @@
 import path from "node:path";
 import type { Config } from "../config.ts";
 import { DenseMambaError } from "../errors.ts";
-import type { KeepingPolicy } from "../generation/conversations.ts";
-import { ownerOf } from "../generation/session-keys.ts";
-import { type Repeat, repeatInBackground } from "../generation/session-locks.ts";
 import type { Manifest } from "../model/artifact.ts";
 import { stateBytes } from "../model/state.ts";
+import { PrefixCache, type PrefixCacheStats } from "../prefix/prefix-cache.ts";
 import type { Log } from "../server/deps.ts";
-import { type OpenStoreOptions, openStore } from "../session/open-store.ts";
-import { PrefixCache, type PrefixCacheStats } from "../session/prefix-cache.ts";
-import type { StateStore } from "../session/store.ts";
-import type { StoreObserver } from "../session/tier.ts";
-import type { TieredStats, TieredStore } from "../session/tiered-store.ts";
+import type { KeepingPolicy } from "../sessions/conversations.ts";
+import { ownerOf } from "../sessions/keys.ts";
+import { type Repeat, repeatInBackground } from "../sessions/locks.ts";
+import { type OpenStoreOptions, openStore } from "../sessions/stores/open-store.ts";
+import type { StateStore } from "../sessions/stores/store.ts";
+import type { StoreObserver } from "../sessions/stores/tier.ts";
+import type { TieredStats, TieredStore } from "../sessions/stores/tiered-store.ts";
 import type { SizedConfig } from "./memory.ts";
 
 /**

@@ -9,7 +9,7 @@ import { scoreToken } from "../sampling/logprobs.ts";
 import { checkFinite } from "../sampling/rows.ts";
 import { graphTemperature, Sampler, type SamplingScratch } from "../sampling/sampler.ts";
 import { ScoreTable } from "../sampling/score-table.ts";
-import { countPast, countTokens, idsIn } from "../session/past.ts";
+import { countPast, countTokens, idsIn } from "../sessions/stores/past.ts";
 import { EventQueue } from "./event-queue.ts";
 import type { Schedulable } from "./scheduler.ts";
 import type { ResumePoint, Sequence, SequenceEvent, SequenceRequest, SequenceTimings } from "./sequence.ts";

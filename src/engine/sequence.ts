@@ -4,7 +4,7 @@
  */
 import type { SamplingParams } from "../sampling/params.ts";
 import type { ScoreTable } from "../sampling/score-table.ts";
-import type { Past, SamplerState } from "../session/store.ts";
+import type { Past, SamplerState } from "../sessions/stores/store.ts";
 
 export interface SequenceRequest {
   /** Tokens to feed before the first one is sampled, after `resume` if there is one. At least one. */

@@ -2,7 +2,7 @@
 import { DenseMambaError } from "../errors.ts";
 import { type Manifest, NUM_CANDIDATES } from "../model/artifact.ts";
 import { stateBytes } from "../model/state.ts";
-import { countPast, countTokens } from "../session/past.ts";
+import { countPast, countTokens } from "../sessions/stores/past.ts";
 import type { ResumePoint, SequenceRequest } from "./sequence.ts";
 
 /** @throws `invalid_value` or `invalid_snapshot`, naming the bound and the value. */

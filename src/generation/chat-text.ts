@@ -3,10 +3,12 @@
  * allows, that alone is rendered, so that a turn costs the same after ten messages and after ten thousand. Between prompts
  * and the renderer; knows no tokens.
  */
+
+import { type Conversation, newText, type TextSoFar } from "../sessions/conversation.ts";
+import type { ChatMessage } from "../sessions/message-chain.ts";
+import { hashOf } from "../sessions/text-hash.ts";
 import type { ChatRenderer } from "../tokenizer/chat-template.ts";
-import { type Conversation, newText, type TextSoFar } from "./conversation.ts";
-import type { ChatMessage, Prompt } from "./events.ts";
-import { hashOf } from "./text-mark.ts";
+import type { Prompt } from "./events.ts";
 
 export type ChatPrompt = Extract<Prompt, { type: "chat" }>;
 

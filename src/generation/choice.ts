@@ -5,7 +5,7 @@
 import { strict as assert } from "node:assert";
 import type { ResumePoint, ScoredToken, Sequence, SequenceEvent } from "../engine/sequence.ts";
 import type { ScoreTable } from "../sampling/score-table.ts";
-import { countPast } from "../session/past.ts";
+import { countPast } from "../sessions/stores/past.ts";
 import type { TextStream, Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { GenerationEvent, TokenDetail } from "./events.ts";
 import { GrowingText } from "./gathered-choice.ts";

@@ -3,12 +3,8 @@
  * exactly once. Streaming renders the events, non-streaming folds them. Knows neither HTTP nor OpenAI's field names.
  */
 import type { SamplingParams } from "../sampling/params.ts";
-
-export interface ChatMessage {
-  readonly role: string;
-  readonly content: string;
-  readonly name?: string;
-}
+import type { ConversationKey } from "../sessions/keys.ts";
+import type { ChatMessage } from "../sessions/message-chain.ts";
 
 export type Prompt =
   | { readonly type: "text"; readonly text: string }
@@ -65,12 +61,6 @@ export interface GenerationRequest {
   readonly cacheSalt?: string;
   readonly signal: AbortSignal;
 }
-
-/**
- * A session is a moving head: resumed and kept under the same id, one request at a time. A response never changes; one
- * that is unstored never leaves this process's memory, and is found only by whoever names it so.
- */
-export type ConversationKey = { readonly type: "session" | "response" | "unstored"; readonly id: string };
 
 export interface TextLogprob {
   readonly tokenId: number;

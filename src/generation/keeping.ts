@@ -2,11 +2,12 @@
  * What a request leaves behind: the head of its conversation for the next request, kept once, whether its end was told or
  * the server parked it in the middle. Between the choice's tokens and `Conversations`; knows neither engine nor transport.
  */
-import type { Snapshot } from "../session/store.ts";
+
+import { conclude, type Head } from "../sessions/conversation.ts";
+import type { Lease } from "../sessions/conversations.ts";
+import type { Snapshot } from "../sessions/stores/store.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { Choice } from "./choice.ts";
-import { conclude, type Head } from "./conversation.ts";
-import type { Lease } from "./conversations.ts";
 import type { GenerationRequest } from "./events.ts";
 import { encodeBehind } from "./prompts.ts";
 

@@ -4,15 +4,16 @@
  */
 import type { Checkpoints, ResumePoint } from "../engine/sequence.ts";
 import { DenseMambaError } from "../errors.ts";
-import { countTokens } from "../session/past.ts";
+import type { ConversationSoFar, Head, KeptMessages } from "../sessions/conversation.ts";
+import type { History } from "../sessions/history.ts";
+import type { ChatMessage } from "../sessions/message-chain.ts";
+import { NO_MESSAGES, newMessages } from "../sessions/message-chain.ts";
+import { countPassageTokens, messagesOf, readMessages } from "../sessions/message-spans.ts";
+import { countTokens } from "../sessions/stores/past.ts";
 import type { ChatRenderer } from "../tokenizer/chat-template.ts";
 import { CONTEXT_TOKENS, type EncodeLimits, type Tokenizer } from "../tokenizer/tokenizer.ts";
 import { type ChatPrompt, ChatText, renderChat } from "./chat-text.ts";
-import type { ConversationSoFar, Head, KeptMessages } from "./conversation.ts";
-import type { ChatMessage, GenerationRequest, Prompt } from "./events.ts";
-import type { History } from "./history.ts";
-import { NO_MESSAGES, newMessages } from "./message-chain.ts";
-import { countPassageTokens, messagesOf, readMessages } from "./passages.ts";
+import type { GenerationRequest, Prompt } from "./events.ts";
 
 /** Ready for the engine. */
 export interface PreparedPrompt {

@@ -3,11 +3,11 @@
  * like its own. Kept once, whether its end was told, or the engine parked it, or nobody read its events any more.
  */
 import { DenseMambaError } from "../errors.ts";
+import type { PrefixReuse } from "../prefix/prefix-reuse.ts";
+import type { Lease } from "../sessions/conversations.ts";
 import type { Choice } from "./choice.ts";
-import type { Lease } from "./conversations.ts";
 import type { GenerationEvent, GenerationRequest } from "./events.ts";
 import { headOf, type KeepingContext } from "./keeping.ts";
-import type { PrefixReuse } from "./prefix-reuse.ts";
 
 export interface RunningRequestOptions {
   readonly context: KeepingContext;

@@ -7,9 +7,9 @@ import type { EngineObserver, EngineStatus, StepReport } from "../engine/observe
 import type { SequenceTimings } from "../engine/sequence.ts";
 import type { Manifest } from "../model/artifact.ts";
 import { stateBytes } from "../model/state.ts";
-import type { PrefixCacheStats } from "../session/prefix-cache.ts";
-import type { StoreStats } from "../session/store.ts";
-import type { StoreObserver, TierStats } from "../session/tier.ts";
+import type { PrefixCacheStats } from "../prefix/prefix-cache.ts";
+import type { StoreStats } from "../sessions/stores/store.ts";
+import type { StoreObserver, TierStats } from "../sessions/stores/tier.ts";
 import { createInstruments, type Instruments } from "./instruments.ts";
 
 export interface MetricsOptions {

@@ -3,9 +3,9 @@
  * clock and ids, and its options. Structural types: the server knows no engine, no runtime and no metrics backend.
  */
 import type { EngineStatus } from "../engine/observer.ts";
-import type { SessionInfo } from "../generation/conversations.ts";
 import type { GenerationEvent, GenerationRequest } from "../generation/events.ts";
 import type { Manifest } from "../model/artifact.ts";
+import type { SessionInfo } from "../sessions/conversations.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { JsonBounds } from "./openai/json.ts";
 import type { Receiving } from "./receiving.ts";

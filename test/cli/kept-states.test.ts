@@ -7,7 +7,7 @@ import { readyBanner } from "../../src/cli/banner.ts";
 import { type KeptStates, keepingPolicy, openKeptStates } from "../../src/cli/kept-states.ts";
 import { withinMemory } from "../../src/cli/memory.ts";
 import { loadConfig } from "../../src/config.ts";
-import type { Snapshot } from "../../src/session/store.ts";
+import type { Snapshot } from "../../src/sessions/stores/store.ts";
 import { FakeClock } from "../helpers/clock.ts";
 import { fakeManifest } from "../helpers/fake-runner.ts";
 

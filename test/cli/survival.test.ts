@@ -171,7 +171,7 @@ describe("a disk that is full", () => {
   it("keeps no session that would not outlive the server: the request says so, as do log and metrics", async () => {
     // Files of the process may have 64 KiB; a state of the packaged model has 266.
     const args = ["--store-dir", path.join(folder.dir, "full"), "--prefix-disk-bytes", "1GiB"];
-    const server = await folder.serve(args, path.join(import.meta.dirname, "../session/with-file-limit.sh"));
+    const server = await folder.serve(args, path.join(import.meta.dirname, "../sessions/stores/with-file-limit.sh"));
     running.push(server);
     await server.post("/v1/sessions", { session_id: "tale" });
     expect(await server.metric("densemamba_store_tier_available", 'store="conversations",tier="disk"')).toBe(1);

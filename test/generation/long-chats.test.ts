@@ -1,8 +1,8 @@
 /** A chat's turn looks at the end of the conversation only, where the template allows it, and reads the same tokens. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import type { Conversation } from "../../src/generation/conversation.ts";
-import { MemoryStore } from "../../src/session/memory-store.ts";
+import type { Conversation } from "../../src/sessions/conversation.ts";
+import { MemoryStore } from "../../src/sessions/stores/memory-store.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { chat, EOS, fold, keptMessages, makeGenerator, request, tinyTokenizer } from "../helpers/generation-harness.ts";
 import { NaivePrefixCache } from "../helpers/naive-prefix-cache.ts";

@@ -1,9 +1,10 @@
 import { setTimeout as sleep, setImmediate as tick } from "node:timers/promises";
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import type { ConversationKey, GenerationEvent, GenerationRequest } from "../../src/generation/events.ts";
+import type { GenerationEvent, GenerationRequest } from "../../src/generation/events.ts";
 import type { Generator } from "../../src/generation/generator.ts";
 import { GREEDY } from "../../src/sampling/params.ts";
-import { MemoryStore } from "../../src/session/memory-store.ts";
+import type { ConversationKey } from "../../src/sessions/keys.ts";
+import { MemoryStore } from "../../src/sessions/stores/memory-store.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { type Harness, startEngine } from "../helpers/engine-harness.ts";
 import { gate } from "../helpers/gate.ts";

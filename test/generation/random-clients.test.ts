@@ -1,11 +1,11 @@
 import { setImmediate as tick } from "node:timers/promises";
 import fc from "fast-check";
 import { beforeAll, expect, test } from "vitest";
-import type { ConversationKey } from "../../src/generation/events.ts";
 import type { Generator } from "../../src/generation/generator.ts";
+import { PrefixCache } from "../../src/prefix/prefix-cache.ts";
 import { GREEDY } from "../../src/sampling/params.ts";
-import { MemoryStore } from "../../src/session/memory-store.ts";
-import { PrefixCache } from "../../src/session/prefix-cache.ts";
+import type { ConversationKey } from "../../src/sessions/keys.ts";
+import { MemoryStore } from "../../src/sessions/stores/memory-store.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { bytesOf, startEngine, stateAfter, tokensAlone } from "../helpers/engine-harness.ts";
 import { makeGenerator, request, tinyTokenizer, tokens, until, VOCAB_SIZE } from "../helpers/generation-harness.ts";

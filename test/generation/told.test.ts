@@ -4,7 +4,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { GenerationRequest } from "../../src/generation/events.ts";
 import type { Generator } from "../../src/generation/generator.ts";
 import { GREEDY } from "../../src/sampling/params.ts";
-import { MemoryStore } from "../../src/session/memory-store.ts";
+import { MemoryStore } from "../../src/sessions/stores/memory-store.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { type Harness, startEngine } from "../helpers/engine-harness.ts";
 import {

@@ -1,6 +1,6 @@
 /** A store in memory that breaks when it is told to, and can stand for a server that several share. */
 import { DenseMambaError } from "../../src/errors.ts";
-import { MemoryStore } from "../../src/session/memory-store.ts";
+import { MemoryStore } from "../../src/sessions/stores/memory-store.ts";
 import type {
   Claim,
   ListedSnapshot,
@@ -8,7 +8,7 @@ import type {
   SharedRevision,
   SharedStore,
   Snapshot,
-} from "../../src/session/store.ts";
+} from "../../src/sessions/stores/store.ts";
 
 export class BreakableStore implements SharedStore {
   /** What fails with `store_unavailable`. */

@@ -5,9 +5,7 @@
 
 import { setImmediate as tick } from "node:timers/promises";
 import { DenseMambaError } from "../../src/errors.ts";
-import type { SessionInfo } from "../../src/generation/conversations.ts";
 import type {
-  ConversationKey,
   GenerationEvent,
   GenerationRequest,
   Prompt,
@@ -16,6 +14,8 @@ import type {
 } from "../../src/generation/events.ts";
 import { TextOffsets } from "../../src/generation/text-offsets.ts";
 import type { ConversationDirectory, TextGenerator, TextTokenizer } from "../../src/server/deps.ts";
+import type { SessionInfo } from "../../src/sessions/conversations.ts";
+import type { ConversationKey } from "../../src/sessions/keys.ts";
 import { incompleteTail } from "../../src/tokenizer/utf8.ts";
 
 type FakeTokenizer = TextTokenizer & { tokenBytes(id: number): Uint8Array };

@@ -1,20 +1,15 @@
 /** What generation tests share: requests with defaults, a generator around an engine, and the fold of its events. */
 import type { SequenceEngine } from "../../src/generation/admission.ts";
 import type { GenerationLimits } from "../../src/generation/check-request.ts";
-import type { Conversation } from "../../src/generation/conversation.ts";
-import type {
-  ChatMessage,
-  GenerationEvent,
-  GenerationRequest,
-  GenerationUsage,
-  Prompt,
-} from "../../src/generation/events.ts";
+import type { GenerationEvent, GenerationRequest, GenerationUsage, Prompt } from "../../src/generation/events.ts";
 import { Generator } from "../../src/generation/generator.ts";
-import { messagesOf } from "../../src/generation/passages.ts";
-import type { PrefixStates } from "../../src/generation/prefix-reuse.ts";
+import type { PrefixStates } from "../../src/prefix/prefix-reuse.ts";
 import { GREEDY } from "../../src/sampling/params.ts";
-import { MemoryStore } from "../../src/session/memory-store.ts";
-import type { Snapshot, StateStore } from "../../src/session/store.ts";
+import type { Conversation } from "../../src/sessions/conversation.ts";
+import type { ChatMessage } from "../../src/sessions/message-chain.ts";
+import { messagesOf } from "../../src/sessions/message-spans.ts";
+import { MemoryStore } from "../../src/sessions/stores/memory-store.ts";
+import type { Snapshot, StateStore } from "../../src/sessions/stores/store.ts";
 import { loadTokenizer } from "../../src/tokenizer/load.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { fakeManifest } from "./fake-runner.ts";

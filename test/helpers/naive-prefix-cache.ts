@@ -1,5 +1,5 @@
 /** A prefix cache by the book: keeps everything, compares everything, and remembers what it was asked. */
-import type { PrefixStates } from "../../src/generation/prefix-reuse.ts";
+import type { PrefixStates } from "../../src/prefix/prefix-reuse.ts";
 
 interface Entry {
   readonly scope: string;

@@ -12,8 +12,8 @@ import { createApp } from "../../src/server/app.ts";
 import type { ServerOptions } from "../../src/server/deps.ts";
 import { listen } from "../../src/server/listen.ts";
 import { Responses } from "../../src/server/responses/responses.ts";
-import { MemoryStore } from "../../src/session/memory-store.ts";
-import type { StateStore } from "../../src/session/store.ts";
+import { MemoryStore } from "../../src/sessions/stores/memory-store.ts";
+import type { StateStore } from "../../src/sessions/stores/store.ts";
 import { loadTokenizer } from "../../src/tokenizer/load.ts";
 import { createTestServer } from "./server-deps.ts";
 

@@ -6,7 +6,7 @@ import { setImmediate as tick } from "node:timers/promises";
 import type { ScoredToken, Sequence, SequenceEvent, SequenceRequest } from "../../src/engine/sequence.ts";
 import type { SequenceEngine } from "../../src/generation/admission.ts";
 import { ScoreTable } from "../../src/sampling/score-table.ts";
-import { countPast } from "../../src/session/past.ts";
+import { countPast } from "../../src/sessions/stores/past.ts";
 
 export interface Script {
   readonly tokenIds: readonly number[];

@@ -16,7 +16,7 @@ describe("the search for breaches", () => {
     ["an import upward", "src/engine/slots.ts", 'import { x } from "../server/app.ts";'],
     ["one of a type only", "src/model/state.ts", 'import type { Graph } from "../onnx/graph.ts";'],
     ["one over several lines", "src/sampling/a.ts", 'import {\n  a,\n  b,\n} from "../engine/engine.ts";'],
-    ["one that is exported on", "src/session/a.ts", 'export { x } from "../engine/engine.ts";'],
+    ["one that is exported on", "src/sessions/a.ts", 'export { x } from "../engine/engine.ts";'],
     ["one at run time", "src/generation/a.ts", 'const x = await import("../runtime/open.ts");'],
     ["one in a type", "src/generation/a.ts", 'type X = typeof import("../runtime/open.ts");'],
     ["another folder's package", "src/server/a.ts", 'import * as ort from "onnxruntime-node";'],

@@ -6,7 +6,7 @@ import { toJson } from "../../src/server/openai/json-pieces.ts";
 import type { ResponseSettings } from "../../src/server/openai/response-object.ts";
 import { parseRecord } from "../../src/server/openai/response-record.ts";
 import { Transcript } from "../../src/server/openai/transcript.ts";
-import { MemoryStore } from "../../src/session/memory-store.ts";
+import { MemoryStore } from "../../src/sessions/stores/memory-store.ts";
 import { runtimeFault } from "../helpers/server-deps.ts";
 
 const HEAD = { id: "resp_1", itemId: "msg_1", createdS: 5, model: "m" };

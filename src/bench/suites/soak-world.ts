@@ -1,6 +1,6 @@
 /** What the soak's users share: the server, the book, the cold reader, and the turnstile at which they are held. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { decodeSnapshot, type SnapshotModel } from "../../session/codec.ts";
+import { decodeSnapshot, type SnapshotModel } from "../../sessions/stores/codec.ts";
 import { type Book, type KnownSession, type OpenTurn, reconcile } from "./soak-book.ts";
 import { type ColdReader, firstWrong } from "./soak-cold.ts";
 import { ask, codeOf, type Reply } from "./soak-http.ts";

@@ -3,7 +3,7 @@ import { open, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { performance } from "node:perf_hooks";
 import type { Generator } from "../../generation/generator.ts";
-import { MemoryStore } from "../../session/memory-store.ts";
+import { MemoryStore } from "../../sessions/stores/memory-store.ts";
 import { type Figure, median } from "../report.ts";
 import type { Rig } from "../rig.ts";
 import { makePrompt } from "../streams.ts";

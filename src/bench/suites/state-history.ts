@@ -3,12 +3,12 @@
  * a chain of responses, in memory and on the disk.
  */
 import { strict as assert } from "node:assert";
-import type { ConversationKey } from "../../generation/events.ts";
 import type { Generator } from "../../generation/generator.ts";
-import { MAX_PART_TOKENS } from "../../generation/history.ts";
-import { decodeSnapshot, encodeSnapshot } from "../../session/codec.ts";
-import { MemoryStore } from "../../session/memory-store.ts";
-import type { Snapshot, StateStore } from "../../session/store.ts";
+import { MAX_PART_TOKENS } from "../../sessions/history.ts";
+import type { ConversationKey } from "../../sessions/keys.ts";
+import { decodeSnapshot, encodeSnapshot } from "../../sessions/stores/codec.ts";
+import { MemoryStore } from "../../sessions/stores/memory-store.ts";
+import type { Snapshot, StateStore } from "../../sessions/stores/store.ts";
 import type { BenchContext } from "../context.ts";
 import { atMost, type Figure, median } from "../report.ts";
 import { makePrompt } from "../streams.ts";

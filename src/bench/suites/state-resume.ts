@@ -2,7 +2,7 @@
 import { strict as assert } from "node:assert";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { MemoryStore } from "../../session/memory-store.ts";
+import { MemoryStore } from "../../sessions/stores/memory-store.ts";
 import { atMost, type Figure, median } from "../report.ts";
 import type { Rig } from "../rig.ts";
 import { makePrompt } from "../streams.ts";

@@ -6,7 +6,7 @@ import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { performance } from "node:perf_hooks";
 import type { Generator } from "../../generation/generator.ts";
-import type { TieredStore } from "../../session/tiered-store.ts";
+import type { TieredStore } from "../../sessions/stores/tiered-store.ts";
 import { atLeast, atMost, type Figure, median } from "../report.ts";
 import { MAX_BATCH, type Rig } from "../rig.ts";
 import { makePrompt } from "../streams.ts";

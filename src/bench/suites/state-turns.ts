@@ -3,10 +3,11 @@
  * is new; beside it the way of clients that send the whole history again, which must at least be taken apart into tokens.
  */
 import { strict as assert } from "node:assert";
-import type { ChatMessage, Prompt } from "../../generation/events.ts";
+import type { Prompt } from "../../generation/events.ts";
 import type { Generator } from "../../generation/generator.ts";
-import { MemoryStore } from "../../session/memory-store.ts";
-import { PrefixCache } from "../../session/prefix-cache.ts";
+import { PrefixCache } from "../../prefix/prefix-cache.ts";
+import type { ChatMessage } from "../../sessions/message-chain.ts";
+import { MemoryStore } from "../../sessions/stores/memory-store.ts";
 import type { Tokenizer } from "../../tokenizer/tokenizer.ts";
 import { atMost, type Figure, median } from "../report.ts";
 import { runTurn, type StateParts, session, turnOf } from "./state-parts.ts";

@@ -1,6 +1,6 @@
 /** A response's `input`: a string or a list of message items, read into messages and kept as it can be listed again. */
 import * as z from "zod";
-import type { ChatMessage } from "../../generation/events.ts";
+import type { ChatMessage } from "../../sessions/message-chain.ts";
 import { messageTexts, toChatMessage } from "./messages.ts";
 import { addIssue, addUnsupported, isRecord, show } from "./validate.ts";
 

@@ -1,6 +1,6 @@
 /** Sessions on the wire: the bodies that create, fork and rename one, and the object that describes one. */
 import * as z from "zod";
-import type { SessionInfo } from "../../generation/conversations.ts";
+import type { SessionInfo } from "../../sessions/conversations.ts";
 import { sessionId } from "./fields.ts";
 
 export function sessionBody() {

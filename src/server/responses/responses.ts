@@ -3,7 +3,7 @@
  * that made it; for any other it does not exist. The HTTP routes and the WebSocket are two doors to this.
  */
 import { DenseMambaError } from "../../errors.ts";
-import type { ConversationKey } from "../../generation/events.ts";
+import type { ConversationKey } from "../../sessions/keys.ts";
 import type { ServerDeps } from "../deps.ts";
 import { toHttpError } from "../openai/error.ts";
 import { type InputItem, withIds } from "../openai/input-items.ts";

@@ -1,0 +1,277 @@
+import { afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import type { GenerationRequest, Prompt } from "../../src/generation/events.ts";
+import type { Generator } from "../../src/generation/generator.ts";
+import { MIN_CUT_TOKENS, MIN_PREFIX_TOKENS } from "../../src/prefix/prefix-reuse.ts";
+import { GREEDY } from "../../src/sampling/params.ts";
+import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
+import { bytesOf, type Harness, startEngine, stateAfter } from "../helpers/engine-harness.ts";
+import {
+  chat,
+  fold,
+  makeGenerator,
+  request,
+  tinyTokenizer,
+  tokens,
+  until,
+  VOCAB_SIZE,
+} from "../helpers/generation-harness.ts";
+import { NaivePrefixCache } from "../helpers/naive-prefix-cache.ts";
+
+const TEMPLATE = `{% for m in messages %}[{{ m.role }}]{{ m.content }}[end]{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}`;
+/** Shows of an answer what stands behind its thoughts only, as templates of reasoning models do. */
+const FORGETFUL = `{% for m in messages %}[{{ m.role }}]{{ m.content.split('|')[-1] }}[end]{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}`;
+const SAMPLED = { ...GREEDY, temperature: 1, seed: 7 };
+const MIN = MIN_CUT_TOKENS;
+
+const ids = (length: number, first = 10) => Array.from({ length }, (_, i) => 10 + ((first + 7 * i) % 300));
+
+let tokenizer: Tokenizer;
+let harness: Harness;
+let cache: NaivePrefixCache;
+let generator: Generator;
+let cold: Generator;
+
+beforeAll(async () => {
+  tokenizer = await tinyTokenizer(TEMPLATE);
+});
+beforeEach(async () => {
+  harness = await startEngine({ vocabSize: VOCAB_SIZE, prefillChunk: 5 });
+  cache = new NaivePrefixCache();
+  generator = makeGenerator(harness.engine, tokenizer, { prefixCache: cache });
+  cold = makeGenerator(harness.engine, tokenizer);
+});
+afterEach(async () => {
+  // Whatever is kept stands for exactly the tokens it is kept under.
+  for (const { tokenIds, state } of cache.entries) expect(state).toEqual(bytesOf(stateAfter(tokenIds)));
+  expect(harness.engine.load.slotsInUse).toBe(0);
+  expect(harness.runners[0]!.breaches).toEqual([]);
+  await harness.engine.close({ deadlineMs: 0 });
+});
+
+const run = (prompt: Prompt, given: Partial<GenerationRequest> = {}) =>
+  fold(generator.generate(request({ prompts: [prompt], ignoreEos: true, ...given })));
+const runCold = (prompt: Prompt, given: Partial<GenerationRequest> = {}) =>
+  fold(cold.generate(request({ prompts: [prompt], ignoreEos: true, ...given })));
+const numRead = () => harness.steps.reduce((sum, step) => sum + step.numPromptTokens, 0);
+
+describe("a hit gives the same tokens as a cold run", () => {
+  const penalised = { ...SAMPLED, repetitionPenalty: 1.4, presencePenalty: 0.5, frequencyPenalty: 0.3 };
+  test.each<[string, Partial<GenerationRequest>]>([
+    ["greedy", {}],
+    ["seeded sampling", { sampling: SAMPLED }],
+    ["several samples", { sampling: SAMPLED, numChoices: 3, bestOf: 3 }],
+    ["the best of several samples", { sampling: SAMPLED, numChoices: 1, bestOf: 3 }],
+    ["penalties over the prompt", { sampling: penalised }],
+    ["a logit bias", { sampling: { ...SAMPLED, logitBias: new Map([[30, 5]]) } }],
+    ["log-probabilities of the answer", { sampling: SAMPLED, numLogprobs: 3 }],
+    ["an echo of the prompt", { echo: true }],
+    ["a minimum of tokens", { sampling: SAMPLED, ignoreEos: false, minTokens: 6 }],
+    ["a prompt cut off in front", { truncatePromptTokens: 40 }],
+  ])("%s", async (_, given) => {
+    await run(tokens(...ids(160)), { truncatePromptTokens: 160, ...given });
+    for (const prompt of [ids(160), [...ids(160), ...ids(25, 3)], [...ids(140), ...ids(80, 5)]]) {
+      const before = numRead();
+      const warm = await run(tokens(...prompt), given);
+      const numReadWarm = numRead() - before;
+      const alone = await runCold(tokens(...prompt), given);
+      expect(warm.choices).toEqual(alone.choices);
+      expect(warm.usage).toEqual({ ...alone.usage, cachedTokens: warm.usage.cachedTokens });
+      const numSamples = given.bestOf ?? 1;
+      const numNew = warm.usage.promptTokens - warm.usage.cachedTokens;
+      expect(numReadWarm).toBe(numNew + numSamples - 1);
+    }
+  });
+});
+
+test("the same prompt again is read but for its last token", async () => {
+  const first = await run(tokens(...ids(150)));
+  expect(first.usage.cachedTokens).toBe(0);
+  const again = await run(tokens(...ids(150)));
+  expect(again.usage).toMatchObject({ promptTokens: 150, cachedTokens: 149 });
+  expect(again.choices).toEqual(first.choices);
+});
+
+test("a history that is sent again, with its answer, is not read again", async () => {
+  const first = await run(tokens(...ids(150)));
+  const history = [...ids(150), ...first.choices[0]!.tokenIds];
+  const second = await run(tokens(...history, ...ids(20, 4)));
+  // The last sampled token was never read.
+  expect(second.usage.cachedTokens).toBe(history.length - 1);
+  expect(second.choices).toEqual((await runCold(tokens(...history, ...ids(20, 4)))).choices);
+});
+
+test("what two prompts share serves the third from where they parted", async () => {
+  const shared = ids(140);
+  const [a, b, c] = [3, 4, 5].map((first) => tokens(...shared, ...ids(80, first)));
+  expect((await run(a!)).usage.cachedTokens).toBe(0);
+  expect((await run(b!)).usage.cachedTokens).toBe(0);
+  expect(cache.lengths).toContain(140);
+  const third = await run(c!);
+  expect(third.usage.cachedTokens).toBe(140);
+  expect(third.choices).toEqual((await runCold(c!)).choices);
+});
+
+test("two prompts of one request that go on from the same beginning both hit", async () => {
+  await run(tokens(...ids(140)));
+  const prompts = [tokens(...ids(140), ...ids(20, 3)), tokens(...ids(140), ...ids(20, 4))];
+  const { usage, choices } = await fold(generator.generate(request({ prompts, ignoreEos: true })));
+  expect(usage.cachedTokens).toBe(2 * 139);
+  expect(choices).toEqual((await fold(cold.generate(request({ prompts, ignoreEos: true })))).choices);
+});
+
+test("a prompt whose reading was broken off leaves what it had come to", async () => {
+  const shared = ids(140);
+  await run(tokens(...shared, ...ids(20, 3)));
+  const abort = new AbortController();
+  const long = tokens(...shared, ...ids(200, 4));
+  const events = generator.generate(request({ prompts: [long], signal: abort.signal }));
+  await events.next();
+  const rest = fold(prepend({ type: "accepted", prompts: [] }, events));
+  await until(() => cache.lengths.includes(140));
+  abort.abort();
+  expect((await rest).choices[0]!.finished!.reason).toBe("aborted");
+  expect((await run(long)).usage.cachedTokens).toBeGreaterThanOrEqual(140);
+});
+
+test("salts keep tenants apart, and are not to be read from the cache", async () => {
+  await run(tokens(...ids(150)), { cacheSalt: "secret" });
+  expect((await run(tokens(...ids(150)))).usage.cachedTokens).toBe(0);
+  expect((await run(tokens(...ids(150)), { cacheSalt: "other" })).usage.cachedTokens).toBe(0);
+  expect((await run(tokens(...ids(150)), { cacheSalt: "secret" })).usage.cachedTokens).toBe(149);
+  expect(JSON.stringify(cache.entries.map(({ scope }) => scope))).not.toContain("secret");
+});
+
+test("owners are kept apart, also where their salts are the same", async () => {
+  const prompt = tokens(...ids(150));
+  await run(prompt, { owner: "a0", cacheSalt: "1" });
+  for (const other of [
+    { owner: "b1", cacheSalt: "1" },
+    { owner: "b1" },
+    { owner: "" },
+    { owner: "", cacheSalt: "a0:1" },
+  ]) {
+    expect((await run(prompt, other)).usage.cachedTokens).toBe(0);
+  }
+  expect((await run(prompt, { owner: "a0", cacheSalt: "1" })).usage.cachedTokens).toBe(149);
+});
+
+describe("states are left", () => {
+  test("in front of a prompt's last token and at the end of the answer", async () => {
+    await run(tokens(...ids(150)), { maxTokens: 8 });
+    expect(cache.lengths).toEqual([149, 157]);
+  });
+
+  test("not by prompts of a few tokens", async () => {
+    await run(tokens(...ids(MIN_PREFIX_TOKENS)), { maxTokens: 30 });
+    expect(cache.lengths).toEqual([]);
+  });
+
+  test("not within short prompts, whose reading would be cut; what follows the answer is served all the same", async () => {
+    const first = await run(tokens(...ids(MIN)), { maxTokens: 30 });
+    expect(cache.lengths).toEqual([MIN + 29]);
+    const next = await run(tokens(...ids(MIN), ...first.choices[0]!.tokenIds, 5, 6));
+    expect(next.usage.cachedTokens).toBe(MIN + 29);
+  });
+
+  test("where two long prompts part, however near to the end of the second", async () => {
+    await run(tokens(...ids(150), ...ids(100, 3)));
+    await run(tokens(...ids(150), ...ids(20, 4)));
+    expect(cache.lengths).toContain(150);
+  });
+
+  test("not so near to the last one that reading again is cheaper", async () => {
+    await run(tokens(...ids(150)));
+    await run(tokens(...ids(150), ...ids(MIN - 1, 3)), { maxTokens: 4 });
+    expect(cache.lengths).toEqual([149, 157, 150 + MIN - 1 + 3]);
+  });
+
+  test("once for several samples of a prompt", async () => {
+    await run(tokens(...ids(150)), { numChoices: 4, bestOf: 4, sampling: SAMPLED });
+    expect(cache.lengths).toEqual([149]);
+  });
+
+  test("not by who asks for log-probabilities of the prompt, who is not served from any either", async () => {
+    await run(tokens(...ids(150)));
+    const before = cache.lengths;
+    for (const given of [{ echo: true, numLogprobs: 1 }, { numPromptLogprobs: 1 }]) {
+      const scored = await run(tokens(...ids(150)), given);
+      expect(scored.usage.cachedTokens).toBe(0);
+      expect(scored.choices).toEqual((await runCold(tokens(...ids(150)), given)).choices);
+    }
+    expect(cache.lengths).toEqual(before);
+  });
+
+  test("not by sessions, which are gone on from by name", async () => {
+    await generator.conversations.createSession("", "s");
+    const session = { type: "session", id: "s" } as const;
+    await run(tokens(...ids(150)), { keepAs: session });
+    expect(cache.lengths).toEqual([149]);
+    await run(tokens(...ids(150, 3)), { resumeFrom: session, keepAs: session });
+    expect(cache.lengths).toEqual([149]);
+  });
+
+  test("by a response that begins a chain, not by those that name the one before", async () => {
+    const response = (id: string) => ({ type: "response", id }) as const;
+    await run(tokens(...ids(150)), { keepAs: response("a") });
+    expect(cache.lengths).toEqual([149, 157]);
+    await run(tokens(...ids(150, 3)), { resumeFrom: response("a"), keepAs: response("b") });
+    expect(cache.lengths).toEqual([149, 157]);
+  });
+});
+
+test("a cache that cannot keep anything fails no request", async () => {
+  cache.insert = () => Promise.reject(new Error("full"));
+  expect((await run(tokens(...ids(150)))).choices[0]!.tokenIds).toHaveLength(8);
+});
+
+describe("chats", () => {
+  const words = (n: number) => Array.from({ length: n }, (_, i) => `w${i} `).join("");
+
+  test("instructions are not read again in the second conversation that has them", async () => {
+    const system = { role: "system", content: words(60) };
+    const first = await run(chat(system, `the ${words(40)}`));
+    expect(first.usage.cachedTokens).toBe(0);
+    const second = await run(chat(system, `and ${words(40)}`));
+    const instructed = await tokenizer.encode(`[system]${words(60)}[end][user]`, { addSpecialTokens: false });
+    expect(second.usage.cachedTokens).toBeGreaterThan(instructed.length - 4);
+    expect(second.choices).toEqual((await runCold(chat(system, `and ${words(40)}`))).choices);
+    const given = { ...chat(`xyz ${words(40)}`), instructions: words(60) };
+    expect((await run(given)).usage.cachedTokens).toBe(second.usage.cachedTokens);
+  });
+
+  test("a template that rewrites the past goes on from the end of the last prompt", async () => {
+    const forgetful = await tinyTokenizer(FORGETFUL);
+    const rewriting = makeGenerator(harness.engine, forgetful, { prefixCache: cache });
+    const unaided = makeGenerator(harness.engine, forgetful);
+    const question = chat(words(60));
+    const first = await fold(rewriting.generate(request({ prompts: [question], ignoreEos: true })));
+    const next = chat(words(60), { role: "assistant", content: "thoughts|answer" }, words(40));
+    const second = await fold(rewriting.generate(request({ prompts: [next], ignoreEos: true })));
+    expect(second.usage.cachedTokens).toBe(first.usage.promptTokens - 1);
+    const alone = await fold(unaided.generate(request({ prompts: [next], ignoreEos: true })));
+    expect(second.choices).toEqual(alone.choices);
+  });
+
+  test("so does a session under such a template", async () => {
+    const rewriting = makeGenerator(harness.engine, await tinyTokenizer(FORGETFUL), { prefixCache: cache });
+    const session = { type: "session", id: "s" } as const;
+    const say = (content: string, resume: boolean) =>
+      fold(
+        rewriting.generate(
+          request({ prompts: [chat(content)], keepAs: session, ...(resume && { resumeFrom: session }), sampling }),
+        ),
+      );
+    // An answer with a bar in it is shown shortened, and so read again.
+    const [bar] = (await tokenizer.encodeContinuation("|"))!;
+    const sampling = { ...GREEDY, logitBias: new Map([[bar!, 100]]) };
+    const first = await say(words(60), false);
+    expect(first.choices[0]!.text).toContain("|");
+    const second = await say(words(50), true);
+    expect(second.usage.cachedTokens).toBe(first.usage.promptTokens - 1);
+  });
+});
+
+async function* prepend<T>(first: T, rest: AsyncIterable<T>): AsyncGenerator<T> {
+  yield first;
+  yield* rest;
+}

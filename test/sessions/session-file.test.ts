@@ -1,0 +1,293 @@
+/** A file comes from a stranger: what could not be gone on from is refused, in time and in bounded memory. */
+import { createHash } from "node:crypto";
+import { monitorEventLoopDelay } from "node:perf_hooks";
+import { deflateRawSync } from "node:zlib";
+import { describe, expect, test } from "vitest";
+import { Conversations } from "../../src/sessions/conversations.ts";
+import { NO_MESSAGES } from "../../src/sessions/message-chain.ts";
+import type { Passage } from "../../src/sessions/message-spans.ts";
+import { encodeSnapshot } from "../../src/sessions/stores/codec.ts";
+import { MemoryStore } from "../../src/sessions/stores/memory-store.ts";
+import type { Snapshot } from "../../src/sessions/stores/store.ts";
+import { textMark } from "../../src/sessions/text-hash.ts";
+import { fakeManifest } from "../helpers/fake-runner.ts";
+
+const MAX_UNREAD = 1000;
+const manifest = fakeManifest(400);
+
+function make() {
+  let lastId = 0;
+  const store = new MemoryStore({ maxBytes: 1e9 });
+  const newId = () => `id-${++lastId}`;
+  const deps = { store, manifest, newId, nowMs: () => 1, maxUnreadTokens: MAX_UNREAD };
+  return { store, conversations: new Conversations(deps) };
+}
+
+function conversation(passages: readonly Passage[] = [], more: object = {}) {
+  const numPreambleTokens = passages.length === 0 ? 3 : 0;
+  return {
+    numPreambleTokens,
+    passages,
+    messages: NO_MESSAGES,
+    ...textMark(""),
+    createdAtMs: 0,
+    lastUsedAtMs: 0,
+    ...more,
+  };
+}
+
+function snapshot(more: Partial<Snapshot> = {}): Snapshot {
+  return {
+    modelHash: manifest.modelHash,
+    tokenIds: [1, 2, 3],
+    position: 2,
+    state: new Uint8Array(24),
+    conversation: conversation(),
+    ...more,
+  };
+}
+
+/** With a right checksum: what somebody who knows the format would send. */
+function forge(given: Snapshot, change: (bytes: Buffer) => void): Buffer {
+  const bytes = Buffer.from(encodeSnapshot(given));
+  change(bytes);
+  const end = bytes.length - 32;
+  bytes.set(createHash("sha256").update(bytes.subarray(0, end)).digest(), end);
+  return bytes;
+}
+
+/** A file whose conversation is this text. */
+function withJson(json: string | Buffer, inflatedBytes = json.length): Buffer {
+  const plain = encodeSnapshot(snapshot({ conversation: undefined }));
+  const packed = deflateRawSync(json);
+  const header = Buffer.from(plain.subarray(0, -32));
+  header.writeUInt32LE(packed.length, 24);
+  header.writeUInt32LE(inflatedBytes, 80);
+  const content = Buffer.concat([header, packed]);
+  return Buffer.concat([content, createHash("sha256").update(content).digest()]);
+}
+
+const silent = (count: number): Passage[] => Array.from({ length: count }, () => ({ numTokens: 0, messages: [] }));
+const floats = (...values: number[]) => new Uint8Array(Float32Array.from(values).buffer);
+const part = (tokenIds: readonly number[], more: Partial<Snapshot> = {}) =>
+  snapshot({ tokenIds, position: 0, state: new Uint8Array(0), conversation: { passages: [] }, isPart: true, ...more });
+const past = (numTokens: number) => ({ past: { key: "-", numTokens } });
+const behind = (numTokens: number, more: Partial<Snapshot> = {}) =>
+  snapshot({ ...past(numTokens), position: numTokens + 2, ...more });
+
+const ids = (length: number) => Array.from({ length }, (_, i) => i % 400);
+
+const refused: readonly [string, () => Uint8Array, string | RegExp][] = [
+  [
+    "127 MiB of brackets",
+    () => withJson("[".repeat(127 * 2 ** 20)),
+    "conversation of 133169152 bytes; at most 4194304",
+  ],
+  ["the same, understated", () => withJson("[".repeat(127 * 2 ** 20), 1000), "does not unpack to the 1000 bytes"],
+  ["4 MiB of brackets", () => withJson("[".repeat(2 ** 22)), "more than 8 levels deep"],
+  [
+    "4 MiB of empty lists",
+    () => withJson(`[${"[],".repeat(1_300_000)}0]`),
+    /has \d+ values in its messages; at most 100000/,
+  ],
+  [
+    "a million passages",
+    () => encodeSnapshot(snapshot({ conversation: conversation(silent(1e6)) })),
+    /conversation of \d+ bytes; at most 4194304/,
+  ],
+  [
+    "too many passages",
+    () => encodeSnapshot(snapshot({ conversation: conversation(silent(4097)) })),
+    "4097 passages in one piece; at most 4096",
+  ],
+  [
+    "tokens without a state",
+    () => encodeSnapshot(snapshot({ position: 0, state: new Uint8Array(0) })),
+    "of which its state has read none",
+  ],
+  [
+    "a state that has read nothing",
+    () => encodeSnapshot(snapshot({ position: 0 })),
+    "3 tokens, of which its state has read none",
+  ],
+  [
+    "NaN in the state",
+    () => encodeSnapshot(snapshot({ state: floats(0, 1, 2, 3, Number.NaN, 5) })),
+    "in its state's tensor conv.0 that is not finite, or not below 2^50",
+  ],
+  [
+    "an infinite number",
+    () => encodeSnapshot(snapshot({ state: floats(0, Number.NEGATIVE_INFINITY, 2, 3, 4, 5) })),
+    "tensor ssm.0",
+  ],
+  ["a number near overflow", () => encodeSnapshot(snapshot({ state: floats(0, 1, 2 ** 50, 3, 4, 5) })), "tensor ssm.0"],
+  [
+    "a state of another size",
+    () => encodeSnapshot(snapshot({ state: new Uint8Array(20) })),
+    "20 bytes of state; this model's state has 24",
+  ],
+  [
+    "too much left to read",
+    () => encodeSnapshot(snapshot({ tokenIds: ids(1500) })),
+    "1498 tokens that its state has not read; at most 1000",
+  ],
+  [
+    "15 million unread tokens",
+    () => forge(snapshot(), (bytes) => bytes.writeUInt32LE(15_000_000, 20)),
+    /bytes long; its header says/,
+  ],
+  [
+    "a million ids and more in one piece",
+    () => encodeSnapshot(snapshot({ tokenIds: ids(263_145), position: 263_145 })),
+    "263145 token ids in one piece; at most 263144",
+  ],
+  [
+    "an id outside the vocabulary",
+    () => encodeSnapshot(snapshot({ tokenIds: [1, 400, 3] })),
+    "token id 400; those of this model are 0 to 399",
+  ],
+  [
+    "more draws than tokens",
+    () => encodeSnapshot(snapshot({ sampler: { seed: 1, numDraws: 4 } })),
+    "4 draws of random numbers; it holds 3 tokens",
+  ],
+  [
+    "more sampled than there is",
+    () => encodeSnapshot(snapshot({ conversation: conversation([], { numSampled: 4 }) })),
+    "4 sampled tokens; it holds 3",
+  ],
+  [
+    "messages beyond the tokens",
+    () => encodeSnapshot(snapshot({ conversation: conversation([{ numTokens: 4, messages: [] }]) })),
+    "claims 4 tokens; the snapshot holds 3",
+  ],
+  [
+    "a preamble beyond the tokens",
+    () => encodeSnapshot(snapshot({ conversation: conversation([], { numPreambleTokens: 4 }) })),
+    "claims 4 tokens",
+  ],
+  [
+    "a head behind a past that is not there",
+    () => encodeSnapshot(behind(70)),
+    "continues after 70 tokens; 0 come before it",
+  ],
+  ["a part alone", () => encodeSnapshot(part([1])), "ends before its head"],
+  [
+    "a part behind the head",
+    () => Buffer.concat([encodeSnapshot(snapshot()), encodeSnapshot(part([1]))]),
+    "continues after its head",
+  ],
+  [
+    "a part that is missing",
+    () => Buffer.concat([encodeSnapshot(part([1, 2])), encodeSnapshot(behind(3))]),
+    "continues after 3 tokens; 2 come before it",
+  ],
+  [
+    "a part with a state",
+    () =>
+      Buffer.concat([encodeSnapshot(part([1], { state: new Uint8Array(24), position: 1 })), encodeSnapshot(behind(1))]),
+    "a state in front of its head",
+  ],
+  [
+    "a part that is too long",
+    () => Buffer.concat([encodeSnapshot(part(ids(65_537))), encodeSnapshot(behind(65_537))]),
+    "65537 token ids in one piece; at most 65536",
+  ],
+  [
+    "parts that speak of more than there is",
+    () =>
+      Buffer.concat([
+        encodeSnapshot(part([1], { conversation: { passages: [{ numTokens: 9, messages: [] }] } })),
+        encodeSnapshot(behind(1)),
+      ]),
+    "9 in them; it holds 4",
+  ],
+  [
+    "a hundred thousand parts of nothing",
+    () => Buffer.concat([...Array(100_000).fill(encodeSnapshot(part([]))), encodeSnapshot(snapshot())]),
+    "more than 8192 pieces",
+  ],
+  ["nothing", () => new Uint8Array(0), "0 bytes long"],
+];
+
+describe("refused, and nothing is kept of it", () => {
+  test.each(refused)("%s", async (_, file, message) => {
+    const { store, conversations } = make();
+    const bytes = file();
+    const delay = monitorEventLoopDelay({ resolution: 5 });
+    delay.enable();
+    await expect(conversations.importSession("", bytes, "s")).rejects.toMatchObject({
+      code: "invalid_snapshot",
+      message: expect.stringMatching(typeof message === "string" ? escaped(message) : message),
+    });
+    delay.disable();
+    // Of one piece; on a busy machine. The bomb took 28 s.
+    expect(delay.max / 1e6).toBeLessThan(500);
+    expect(store.stats().numSnapshots).toBe(0);
+    expect(store.stats().bytes).toBe(0);
+  });
+});
+
+function escaped(text: string): RegExp {
+  return new RegExp(text.replaceAll(/[.*+?^${}()|[\]\\]/g, "\\$&"));
+}
+
+test("a file of many parts is what it was", async () => {
+  const { conversations } = make();
+  const parts = Array.from({ length: 40 }, (_, i) => part(ids(65_536), i === 0 ? {} : past(65_536 * i)));
+  const file = Buffer.concat([...parts, behind(65_536 * 40)].map((piece) => encodeSnapshot(piece)));
+  const numTokens = 65_536 * 40 + 3;
+  expect(await conversations.importSession("", file, "s")).toMatchObject({ numTokens });
+  const exported = await conversations.exportSession("", "s");
+  expect(Math.abs(exported.length - file.length)).toBeLessThan(20);
+  expect(await conversations.importSession("", exported, "t")).toMatchObject({ numTokens });
+});
+
+test("whatever is changed in a file, it is refused or can be gone on from, in time", async () => {
+  const { conversations } = make();
+  const message = { role: "user", at: 0, length: 1 };
+  const passages = [{ numTokens: 3, messages: [message, { role: "assistant", content: "x" }] }];
+  const good = [
+    part(ids(50), { conversation: { passages } }),
+    behind(50, { conversation: conversation(passages), sampler: { seed: 1, numDraws: 2 } }),
+  ].map((piece) => Buffer.from(encodeSnapshot(piece)));
+  let seed = 1;
+  const random = (below: number) => {
+    seed = (Math.imul(seed, 1_103_515_245) + 12_345) >>> 0;
+    return Math.floor((seed / 2 ** 32) * below);
+  };
+  const VALUES = [0, 1, 0x7f, 0x80, 0xff];
+  let numTaken = 0;
+  let worstMs = 0;
+  for (let i = 0; i < 3000; i++) {
+    const pieces = good.map((piece) => Buffer.from(piece));
+    const piece = pieces[random(2)]!;
+    for (let changes = 1 + random(3); changes > 0; changes--) {
+      // The header as often as all that lies behind it.
+      piece[random(random(2) === 0 ? 130 : piece.length - 32)] = random(2) === 0 ? VALUES[random(5)]! : random(256);
+    }
+    if (random(8) > 0) piece.set(createHash("sha256").update(piece.subarray(0, -32)).digest(), piece.length - 32);
+    const kinds = [
+      pieces,
+      pieces.toReversed(),
+      [pieces[0]!, ...pieces],
+      pieces.slice(random(2)),
+      [piece.subarray(0, random(piece.length))],
+    ];
+    const file = Buffer.concat(kinds[random(8)] ?? pieces);
+    const startedAt = performance.now();
+    try {
+      const { id } = await conversations.importSession("", file);
+      numTaken++;
+      await conversations.exportSession("", id);
+      const lease = await conversations.open("", { type: "session", id }, undefined);
+      await lease.release();
+      await conversations.deleteSession("", id);
+    } catch (error) {
+      expect(error).toMatchObject({ code: "invalid_snapshot" });
+    }
+    worstMs = Math.max(worstMs, performance.now() - startedAt);
+  }
+  expect(numTaken).toBeGreaterThan(10);
+  expect(worstMs).toBeLessThan(1000);
+}, 60_000);

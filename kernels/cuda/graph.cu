@@ -1,6 +1,6 @@
 /**
- * Steps as CUDA graphs: what ONNX Runtime launches on a stream of ours is recorded once, and launched as a whole after that.
- * Copies to and from the host go along on the same stream, so that a step is waited for once.
+ * Steps on a stream of ours: what ONNX Runtime launches on it, with the copies to and from the host around it, is waited for once.
+ * A step can be recorded as a CUDA graph, copies included, and launched as a whole after that.
  */
 #include "device.h"
 
@@ -65,15 +65,26 @@ static cudaError_t copy_all(const Copy *copies, size_t count, cudaStream_t strea
   return error;
 }
 
-/** `numBefore` copies, the graph, and the `numAfter` copies behind them. Returns when all is done. */
-DM_EXPORT int densemamba_cuda_replay(cudaGraphExec_t exec, cudaStream_t stream, const Copy *copies, size_t numBefore, size_t numAfter) {
-  cudaError_t error = copy_all(copies, numBefore, stream);
-  if (error == cudaSuccess) error = cudaGraphLaunch(exec, stream);
-  if (error == cudaSuccess) error = copy_all(copies + numBefore, numAfter, stream);
+/** In their order, behind what is on the stream. Nothing is waited for where the host's memory is pinned. */
+DM_EXPORT int densemamba_cuda_enqueue(cudaStream_t stream, const Copy *copies, size_t count) {
+  return dm_taken(copy_all(copies, count, stream));
+}
+
+/** The graph, unless it is NULL, and the copies behind it. Returns when all that is on the stream is done. */
+DM_EXPORT int densemamba_cuda_finish(cudaGraphExec_t exec, cudaStream_t stream, const Copy *copies, size_t count) {
+  cudaError_t error = exec != NULL ? cudaGraphLaunch(exec, stream) : cudaSuccess;
+  if (error == cudaSuccess) error = copy_all(copies, count, stream);
   const cudaError_t last = cudaStreamSynchronize(stream); /* whatever went wrong: the host's memory is its own again */
   return dm_taken(error != cudaSuccess ? error : last);
 }
 
 DM_EXPORT int densemamba_cuda_graph_destroy(cudaGraphExec_t exec) { return dm_taken(cudaGraphExecDestroy(exec)); }
+
+/** Of the host, where copies to and from the device need neither a detour nor a wait. */
+DM_EXPORT int densemamba_cuda_pinned_allocate(size_t numBytes, void **out) {
+  return dm_taken(cudaHostAlloc(out, numBytes, cudaHostAllocDefault));
+}
+
+DM_EXPORT int densemamba_cuda_pinned_free(void *data) { return dm_taken(cudaFreeHost(data)); }
 
 #endif

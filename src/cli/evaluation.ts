@@ -79,7 +79,8 @@ export async function evaluate(options: EvaluateOptions): Promise<Evaluation> {
 function readChunk(runner: ModelRunner, tokenIds: readonly number[]): Promise<RunOutput> {
   const logitRows = tokenIds.map((_, row) => row);
   const temperatures = tokenIds.map(() => 1);
-  return runner.run({ firstSlot: 0, lengths: [tokenIds.length], tokenIds, logitRows, temperatures });
+  const input = { firstSlot: 0, lengths: [tokenIds.length], tokenIds, logitRows, temperatures };
+  return runner.run({ ...input, wholeRows: logitRows });
 }
 
 function lossOf(
@@ -88,8 +89,6 @@ function lossOf(
   targets: readonly number[],
   { document, token }: { readonly document: number; readonly token: number },
 ): number {
-  const { logits, logSumExp, numRows } = output;
-  const width = logits.length / numRows;
   return targets.reduce((sum, target, row) => {
     const where = ` for token ${token + row} of document ${document}`;
     try {
@@ -97,7 +96,7 @@ function lossOf(
     } catch (error) {
       throw inPrecision(error, manifest.precision);
     }
-    const loss = logSumExp[row]! - logits[row * width + target]!;
+    const loss = output.logSumExp[row]! - output.logitsOf(row)[target]!;
     if (Number.isFinite(loss)) return sum + loss;
     const error = new DenseMambaError("runtime_fault", `the model gave a logit of -Infinity${where}`);
     throw inPrecision(error, manifest.precision);
@@ -113,13 +112,13 @@ export function inPrecision(error: unknown, precision: Precision): unknown {
 
 /** Σ over rows of Σ p (log p - log q), p the expected probabilities. */
 function divergence(expected: RunOutput, actual: RunOutput): number {
-  const width = expected.logits.length / expected.numRows;
   let sum = 0;
   for (let row = 0; row < expected.numRows; row++) {
     const [normP, normQ] = [expected.logSumExp[row]!, actual.logSumExp[row]!];
-    for (let i = row * width; i < (row + 1) * width; i++) {
-      const logP = expected.logits[i]! - normP;
-      if (logP !== Number.NEGATIVE_INFINITY) sum += Math.exp(logP) * (logP - (actual.logits[i]! - normQ));
+    const [p, q] = [expected.logitsOf(row), actual.logitsOf(row)];
+    for (let i = 0; i < p.length; i++) {
+      const logP = p[i]! - normP;
+      if (logP !== Number.NEGATIVE_INFINITY) sum += Math.exp(logP) * (logP - (q[i]! - normQ));
     }
   }
   return sum;

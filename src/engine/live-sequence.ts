@@ -192,6 +192,11 @@ export class LiveSequence implements Sequence, Schedulable {
     return rows;
   }
 
+  /** Whether all logits behind the next chunk's token `row` will be read: to score a prompt token, or to change them. */
+  readsWholeRow(row: number): boolean {
+    return this.#numFed + row + 1 < this.#feed.length || this.#sampler.readsWholeRow;
+  }
+
   /**
    * The next `numTokens` tokens have been read; `output` holds the rows of `chunkLogitRows`, from `firstRow` on.
    * @returns the first row behind them

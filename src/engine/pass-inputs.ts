@@ -19,12 +19,15 @@ export class PassInputs {
   #tokenIds: Int32Array;
   #rows: Int32Array;
   #temperatures: Float32Array;
+  /** Of `#rows`, which are read whole. */
+  #wholeRows: Int32Array;
 
   constructor(maxBatch: number) {
     this.#lengths = new Int32Array(maxBatch);
     this.#tokenIds = new Int32Array(maxBatch);
     this.#rows = new Int32Array(maxBatch);
     this.#temperatures = new Float32Array(maxBatch);
+    this.#wholeRows = new Int32Array(maxBatch);
   }
 
   /** One token for each decoding slot, with logits, then the prompts' tokens. Valid until the next call. */
@@ -33,17 +36,20 @@ export class PassInputs {
     const firstSlot = numDecoding > 0 ? 0 : chunks[0]!.sequence.slot;
     const endSlot = chunks.length > 0 ? chunks.at(-1)!.sequence.slot + 1 : numDecoding;
     this.#lengths.fill(0);
+    let numWhole = 0;
     for (let slot = 0; slot < numDecoding; slot++) {
       this.#lengths[slot] = 1;
       this.#tokenIds[slot] = seated[slot]!.nextToken;
       this.#rows[slot] = slot;
       this.#temperatures[slot] = seated[slot]!.temperature;
+      if (seated[slot]!.readsWholeRow(0)) this.#wholeRows[numWhole++] = slot;
     }
     let [numTokens, numRows] = [numDecoding, numDecoding];
     for (const chunk of chunks) {
       const { sequence } = chunk;
       this.#lengths[sequence.slot - firstSlot] = chunk.numTokens;
       for (const row of sequence.chunkLogitRows(chunk.numTokens)) {
+        if (sequence.readsWholeRow(row)) this.#wholeRows[numWhole++] = numRows;
         this.#rows[numRows] = numTokens + row;
         this.#temperatures[numRows++] = sequence.temperature;
       }
@@ -56,6 +62,7 @@ export class PassInputs {
       tokenIds: this.#tokenIds.subarray(0, numTokens),
       logitRows: this.#rows.subarray(0, numRows),
       temperatures: this.#temperatures.subarray(0, numRows),
+      wholeRows: this.#wholeRows.subarray(0, numWhole),
     };
   }
 
@@ -64,5 +71,6 @@ export class PassInputs {
     this.#tokenIds = new Int32Array(numTokens);
     this.#rows = new Int32Array(numTokens);
     this.#temperatures = new Float32Array(numTokens);
+    this.#wholeRows = new Int32Array(numTokens);
   }
 }

@@ -39,12 +39,34 @@ export function assertRunInput(input: RunInput, numSlots: number, manifest: Mani
     assert(temperatures[index]! > 0, `temperature must be above 0, got ${temperatures[index]}`);
     previousRow = row;
   }
+  let previousWhole = -1;
+  for (const whole of Array.from(input.wholeRows ?? [])) {
+    assert(isCount(whole, 0) && whole > previousWhole, `whole rows must ascend, got ${whole} after ${previousWhole}`);
+    assert(whole < logitRows.length, `a whole row must be below ${logitRows.length}, got ${whole}`);
+    previousWhole = whole;
+  }
 }
 
 export function numTokensOf({ lengths }: Pick<RunInput, "lengths">): number {
   let numTokens = 0;
   for (let index = 0; index < lengths.length; index++) numTokens += lengths[index]!;
   return numTokens;
+}
+
+/** What a run's tensors depend on, beside the model. */
+export interface RunShape {
+  readonly firstSlot: number;
+  readonly lengths: readonly number[];
+  readonly numRows: number;
+}
+
+export function isSameShape(shape: RunShape, { firstSlot, lengths, logitRows }: RunInput): boolean {
+  return (
+    shape.firstSlot === firstSlot &&
+    shape.numRows === logitRows.length &&
+    shape.lengths.length === lengths.length &&
+    shape.lengths.every((length, index) => length === lengths[index])
+  );
 }
 
 /** Whether each slot is advanced by one token. */

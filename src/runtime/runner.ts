@@ -32,13 +32,19 @@ export interface RunInput {
   readonly logitRows: ArrayLike<number>;
   /** [logitRows.length], each > 0. */
   readonly temperatures: ArrayLike<number>;
+  /**
+   * Whose logits will be read whole, as places in `logitRows`, ascending. On a device they come with the other results; another
+   * row's are fetched when they are asked for. Default: none.
+   */
+  readonly wholeRows?: ArrayLike<number>;
 }
 
 /** R rows in the order of `logitRows`. The arrays belong to the runner and are valid until its next call. */
 export interface RunOutput {
   readonly numRows: number;
-  /** [R, V] */
-  readonly logits: Float32Array;
+  readonly vocabSize: number;
+  /** [V], of one row. @throws `runtime_fault` if they are on a device and cannot be fetched. */
+  readonly logitsOf: (row: number) => Float32Array;
   /** [R, K] descending; see `NUM_CANDIDATES`. */
   readonly topLogits: Float32Array;
   /** [R, K] */

@@ -2,7 +2,7 @@
  * Draws from the graph's candidates (the 64 largest logits of a row), which nearly always suffice: 64 exponentials
  * instead of a vocabulary of them. Says so where they cannot decide; `full-row.ts` then gives the same answer from all logits.
  */
-import { type LogitRows, numCandidatesOf, vocabSizeOf } from "./rows.ts";
+import { type LogitRows, numCandidatesOf } from "./rows.ts";
 import { type DrawParams, MAX_WEIGHT, type RowMass, weightOf } from "./weights.ts";
 
 /**
@@ -30,7 +30,7 @@ export function drawFromCandidates(
   cumulative: Float64Array,
 ): CandidateDraw {
   const numCandidates = numCandidatesOf(rows);
-  const numTail = vocabSizeOf(rows) - numCandidates;
+  const numTail = rows.vocabSize - numCandidates;
   const first = row * numCandidates;
   const max = rows.topLogits[first]!;
   const inverseTemperature = 1 / params.temperature;
@@ -92,7 +92,7 @@ function estimateMass(
   const temperedMax = rows.topLogits[row * numCandidates]! * inverseTemperature;
   const estimate = Math.exp(tempered - temperedMax) * MAX_WEIGHT;
   const logError = (Math.abs(tempered) + Math.abs(temperedMax) + 1) * LOG_ERROR;
-  const error = vocabSizeOf(rows) * SUM_ERROR_PER_TOKEN + Math.expm1(logError);
+  const error = rows.vocabSize * SUM_ERROR_PER_TOKEN + Math.expm1(logError);
   const upper = candidateMass + maxTailMass;
   return {
     nucleus: Math.min(Math.max(estimate, candidateMass), upper),

@@ -1,5 +1,5 @@
 /** Log-probabilities for reports: of the raw logits, before temperature, penalties and masks. */
-import { type LogitRows, numCandidatesOf, vocabSizeOf } from "./rows.ts";
+import { type LogitRows, numCandidatesOf } from "./rows.ts";
 
 export interface RankedLogprob {
   readonly tokenId: number;
@@ -17,14 +17,14 @@ export function scoreToken(
   k: number,
 ): RankedLogprob & { readonly top: readonly RankedLogprob[] } {
   const numCandidates = numCandidatesOf(rows);
-  const top: RankedLogprob[] = [];
-  for (let i = 0; i < Math.min(k, numCandidates); i++) {
-    top.push(logprobOf(rows, row, Number(rows.topIds[row * numCandidates + i])));
-  }
-  return { ...logprobOf(rows, row, tokenId), top };
-}
-
-function logprobOf(rows: LogitRows, row: number, tokenId: number): RankedLogprob {
-  const logit = rows.logits[row * vocabSizeOf(rows) + tokenId]!;
-  return { tokenId, logprob: Math.fround(logit - rows.logSumExp[row]!) };
+  const first = row * numCandidates;
+  const ids = rows.topIds.subarray(first, first + numCandidates);
+  const ranked = (id: number, logit: number): RankedLogprob => ({
+    tokenId: id,
+    logprob: Math.fround(logit - rows.logSumExp[row]!),
+  });
+  const top = Array.from(ids.subarray(0, k), (id, i) => ranked(Number(id), rows.topLogits[first + i]!));
+  const place = ids.indexOf(BigInt(tokenId));
+  const logit = place === -1 ? rows.logitsOf(row)[tokenId]! : rows.topLogits[first + place]!;
+  return { ...ranked(tokenId, logit), top };
 }

@@ -1,10 +1,11 @@
-/** What sampling reads: the logits of R positions, with the graph's own summary of each row. Nothing here is mutated. */
+/** What sampling reads: the graph's summary of the logits of R positions, and the logits themselves. Nothing here is mutated. */
 import { DenseMambaError } from "../errors.ts";
 
 export interface LogitRows {
   readonly numRows: number;
-  /** [R, V] */
-  readonly logits: Float32Array;
+  readonly vocabSize: number;
+  /** [V]: all logits of one row. They may be far away: whoever can do with the candidates should. */
+  readonly logitsOf: (row: number) => Float32Array;
   /** [R, K] the K largest logits of a row, descending, equal ones by ascending id; K = min(NUM_CANDIDATES, V). */
   readonly topLogits: Float32Array;
   /** [R, K] */
@@ -29,10 +30,6 @@ export function checkFinite(rows: LogitRows, row: number, where = ""): void {
     "runtime_fault",
     `the model gave logits that are not finite${where} (largest ${top}, log-sum-exp ${logSumExp}, tempered ${tempered})`,
   );
-}
-
-export function vocabSizeOf(rows: LogitRows): number {
-  return rows.logits.length / rows.numRows;
 }
 
 export function numCandidatesOf(rows: LogitRows): number {

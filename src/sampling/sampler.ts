@@ -9,7 +9,7 @@ import { drawFromCandidates } from "./candidates.ts";
 import { drawFromFullRow, RowRanking } from "./full-row.ts";
 import type { SamplingParams } from "./params.ts";
 import { SeededRandom } from "./random.ts";
-import { checkFinite, type LogitRows, numCandidatesOf, vocabSizeOf } from "./rows.ts";
+import { checkFinite, type LogitRows, numCandidatesOf } from "./rows.ts";
 
 /** Below this a temperature means greedy, as in vLLM: logits divided by it would overflow f32. */
 const MIN_TEMPERATURE = 1e-5;
@@ -78,6 +78,11 @@ export class Sampler {
     return tokenId;
   }
 
+  /** Whether the next row's logits will be read whole, whatever they are; of others only where the candidates cannot decide. */
+  get readsWholeRow(): boolean {
+    return this.#adjuster.isActive;
+  }
+
   /** From which another sampler goes on with the same random numbers. */
   get state(): { readonly seed: number | bigint; readonly numDraws: number } {
     return { seed: this.#seed, numDraws: this.#numDraws };
@@ -100,20 +105,20 @@ export class Sampler {
 
   /** Padding was never trained: it is rarely among the candidates, and only then costs the whole row. */
   #hasPaddingAhead(rows: LogitRows, row: number): boolean {
-    if (this.#vocabSize >= vocabSizeOf(rows)) return false;
+    if (this.#vocabSize >= rows.vocabSize) return false;
     const numCandidates = numCandidatesOf(rows);
     const ids = rows.topIds.subarray(row * numCandidates, (row + 1) * numCandidates);
     return ids.some((id) => id >= this.#vocabSize);
   }
 
   #realLogits(rows: LogitRows, row: number): Float32Array {
-    if (this.#vocabSize >= vocabSizeOf(rows)) return logitsOf(rows, row);
-    return this.#scratch.copyOf(logitsOf(rows, row)).fill(Number.NEGATIVE_INFINITY, this.#vocabSize);
+    if (this.#vocabSize >= rows.vocabSize) return rows.logitsOf(row);
+    return this.#scratch.copyOf(rows.logitsOf(row)).fill(Number.NEGATIVE_INFINITY, this.#vocabSize);
   }
 
   #chooseAdjusted(rows: LogitRows, row: number): number {
     const params = this.#params;
-    const logits = this.#scratch.copyOf(logitsOf(rows, row));
+    const logits = this.#scratch.copyOf(rows.logitsOf(row));
     this.#adjuster.adjust(logits);
     if (this.#vocabSize < logits.length) logits.fill(Number.NEGATIVE_INFINITY, this.#vocabSize);
     const best = argmax(logits);
@@ -124,11 +129,6 @@ export class Sampler {
     if (isGreedy(params)) return best;
     return drawFromFullRow(this.#scratch.ranking, logits, max, params, this.#draw());
   }
-}
-
-function logitsOf(rows: LogitRows, row: number): Float32Array {
-  const vocabSize = vocabSizeOf(rows);
-  return rows.logits.subarray(row * vocabSize, (row + 1) * vocabSize);
 }
 
 /** The candidate with the largest logit; of equal ones the lowest id, whatever order the device returned them in. */

@@ -97,7 +97,7 @@ describe.each(sources)("a random $name in f16", ({ modelDir }) => {
       for (const numSteps of lengths) {
         const tokenIds = tokens.slice(start, start + numSteps);
         const row = { logitRows: [numSteps - 1], temperatures: [1] };
-        logits = (await runner.run({ firstSlot: slot, lengths: [numSteps], tokenIds, ...row })).logits.slice();
+        logits = (await runner.run({ firstSlot: slot, lengths: [numSteps], tokenIds, ...row })).logitsOf(0).slice();
         start += numSteps;
       }
       return logits;
@@ -114,7 +114,9 @@ describe.each(sources)("a random $name in f16", ({ modelDir }) => {
           ...{ firstSlot: slot, lengths: [1], tokenIds: [9] },
           ...{ logitRows: [0], temperatures: [1] },
         })
-      ).logits.slice();
+      )
+        .logitsOf(0)
+        .slice();
     expect(await next(2)).toEqual(await next(1));
     await runner.close();
   });

@@ -15,6 +15,7 @@ typedef int cudaError_t;
 enum { cudaSuccess = 0, cudaErrorNotSupported = 801 };
 enum { cudaMemcpyDefault = 4 };
 enum { cudaStreamNonBlocking = 1 };
+enum { cudaHostAllocDefault = 0 };
 enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
 enum cudaGraphNodeType { cudaGraphNodeTypeKernel = 0, cudaGraphNodeTypeMemcpy = 1, cudaGraphNodeTypeMemset = 2 };
 
@@ -23,6 +24,8 @@ cudaError_t cudaGetLastError(void);
 const char *cudaGetErrorString(cudaError_t error);
 cudaError_t cudaMalloc(void **out, size_t numBytes);
 cudaError_t cudaFree(void *data);
+cudaError_t cudaHostAlloc(void **out, size_t numBytes, unsigned flags);
+cudaError_t cudaFreeHost(void *data);
 cudaError_t cudaMemset(void *data, int value, size_t numBytes);
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t numBytes, int kind, cudaStream_t stream);
 cudaError_t cudaDeviceSynchronize(void);

@@ -127,6 +127,18 @@ EXPORT void simulated_cuda_limit(size_t numBytes) {
   capacity = numTaken + numBytes;
 }
 
+/** Of the device's blocks the one of this size; NULL unless there is exactly one. */
+EXPORT void *simulated_cuda_find_block(size_t numBytes) {
+  std::lock_guard<std::recursive_mutex> lock(device::mutex);
+  void *found = nullptr;
+  for (const auto &[address, block] : blocks) {
+    if (block.memory != DEVICE || block.numBytes != numBytes) continue;
+    if (found != nullptr) return nullptr;
+    found = (void *)address;
+  }
+  return found;
+}
+
 /** All blocks. */
 EXPORT void simulated_cuda_forget() {
   std::lock_guard<std::recursive_mutex> lock(device::mutex);

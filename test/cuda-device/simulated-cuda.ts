@@ -97,6 +97,11 @@ export class SimulatedCuda {
     this.reset();
   }
 
+  /** The address of the one block of the device's that has this size. */
+  findBlock(numBytes: number): bigint {
+    return this.runtime.func("simulated_cuda_find_block", "void *", ["size_t"])(numBytes);
+  }
+
   fail({ call, error, after = 0, stays = false }: Fault): void {
     this.#fail(call, after, error, stays);
   }

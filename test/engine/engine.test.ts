@@ -209,6 +209,28 @@ describe("logits are asked for only where they are needed", () => {
     const rows = runners[0]!.calls.flatMap((call) => (call.type === "run" ? [call.input.logitRows.length] : []));
     expect(rows).toEqual([0, 0, 0, 0, 1, 1, 1]);
   });
+
+  test.each([
+    { name: "candidates decide", given: {}, rows: [0, 0, 0] },
+    {
+      name: "a bias changes logits",
+      given: { sampling: { ...GREEDY, logitBias: new Map([[3, 1]]) } },
+      rows: [1, 1, 1],
+    },
+    { name: "a penalty does", given: { sampling: { ...GREEDY, presencePenalty: 1 } }, rows: [1, 1, 1] },
+    { name: "a stop token is masked", given: { minTokens: 2, stopTokenIds: new Set([28]) }, rows: [1, 1, 0] },
+    { name: "the prompt is scored", given: { numPromptLogprobs: 1 }, rows: [2, 0, 0] },
+    { name: "tokens are scored", given: { numLogprobs: 2 }, rows: [0, 0, 0] },
+  ])("whole where all of a row's are read: $name", async ({ given, rows }) => {
+    const { engine, runners } = await startEngine({ takesLengths: true });
+    // Beside another, which reads candidates alone.
+    const others = request({ promptIds: [4], maxTokens: 3 });
+    const sequences = engine.submit([others, request({ promptIds: [1, 2, 3], maxTokens: 3, ...given })]);
+    await Promise.all(sequences.map((sequence) => gather(sequence)));
+    const runs = runners[0]!.calls.flatMap((call) => (call.type === "run" ? [call.input] : []));
+    expect(runs.map(({ wholeRows }) => wholeRows!.length).filter((_, i) => i < rows.length)).toEqual(rows);
+    for (const { wholeRows } of runs) expect(Array.from(wholeRows!)).not.toContain(0);
+  });
 });
 
 describe("log-probabilities", () => {

@@ -104,7 +104,12 @@ export class FakeRunner implements ModelRunner {
   run(input: RunInput): Promise<RunOutput> {
     const { vocabSize = 29 } = this.#options;
     const { firstSlot, lengths } = input;
-    const kept = { ...input, lengths: Array.from(lengths), tokenIds: Array.from(input.tokenIds) }; // the caller's, reused
+    const kept = {
+      ...input,
+      lengths: Array.from(lengths),
+      tokenIds: Array.from(input.tokenIds),
+      wholeRows: Array.from(input.wholeRows ?? []),
+    }; // the caller's, reused
     return this.#call({ type: "run", input: kept }, firstSlot, firstSlot + lengths.length - 1, () => {
       const slots = Array.from(lengths).flatMap((length, i) => new Array<number>(length).fill(firstSlot + i));
       if (input.tokenIds.length !== slots.length || slots.length === 0) this.breaches.push("wrong number of tokens");
@@ -165,7 +170,7 @@ export class FakeRunner implements ModelRunner {
     if (![a, b].every((slot) => slot >= 0 && slot < this.numSlots))
       this.breaches.push(`${call.type} of slot ${a} or ${b}`);
     // The last output is the caller's until now.
-    this.#last?.logits.fill(Number.NaN);
+    for (let row = 0; row < (this.#last?.numRows ?? 0); row++) this.#last!.logitsOf(row).fill(Number.NaN);
     this.#last?.topLogits.fill(Number.NaN);
     this.#isBusy = true;
     try {

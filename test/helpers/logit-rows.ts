@@ -5,16 +5,18 @@ import type { RunOutput } from "../../src/runtime/runner.ts";
 export function logitRows(rows: readonly ArrayLike<number>[], temperatures: ArrayLike<number> = []): RunOutput {
   const vocabSize = rows[0]?.length ?? 1;
   const numCandidates = Math.min(NUM_CANDIDATES, vocabSize);
+  const all = new Float32Array(rows.length * vocabSize);
   const output = {
     numRows: rows.length,
-    logits: new Float32Array(rows.length * vocabSize),
+    vocabSize,
+    logitsOf: (row: number) => all.subarray(row * vocabSize, (row + 1) * vocabSize),
     topLogits: new Float32Array(rows.length * numCandidates),
     topIds: new BigInt64Array(rows.length * numCandidates),
     logSumExp: new Float32Array(rows.length),
     temperedLogSumExp: new Float32Array(rows.length),
   };
   rows.forEach((row, r) => {
-    const logits = output.logits.subarray(r * vocabSize, (r + 1) * vocabSize);
+    const logits = output.logitsOf(r);
     logits.set(row);
     rankIds(logits)
       .slice(0, numCandidates)

@@ -3,16 +3,16 @@ import type { ModelRunner } from "../../src/runtime/runner.ts";
 /** One pass of slots 0 to B-1, each with tokens of its own. @returns [B][T][V] logits */
 export async function readPass(runner: ModelRunner, tokens: readonly (readonly number[])[]): Promise<Float32Array[][]> {
   const tokenIds = tokens.flat();
-  const { logits } = await runner.run({
+  const { logitsOf } = await runner.run({
     firstSlot: 0,
     lengths: tokens.map(({ length }) => length),
     tokenIds,
     logitRows: tokenIds.map((_, row) => row),
     temperatures: tokenIds.map(() => 1),
+    wholeRows: tokenIds.map((_, row) => row),
   });
-  const width = runner.manifest.sizes.vocabSize;
   let row = 0;
-  return tokens.map((ids) => ids.map(() => logits.slice(row * width, ++row * width)));
+  return tokens.map((ids) => ids.map(() => logitsOf(row++).slice()));
 }
 
 /** The same in passes of the given lengths, all sequences in step. */

@@ -9,6 +9,7 @@ import { NativeRunner } from "../../src/runtime/native/native-runner.ts";
 import { openRunner } from "../../src/runtime/open.ts";
 import { PortableRunner } from "../../src/runtime/portable/portable-runner.ts";
 import type { ModelRunner, RunInput, RunnerOptions } from "../../src/runtime/runner.ts";
+import { allLogits } from "../helpers/all-logits.ts";
 import { CompiledTiny } from "../helpers/compiled-tiny.ts";
 import { PlainSession } from "./plain-session.ts";
 
@@ -53,8 +54,7 @@ describe.each(["native", "portable"] as const)("%s runner", (kind) => {
         [8, 8],
       ]) {
         const expected = await plain.run(tokenIds, 2);
-        const { logits } = await runner.run(lastRows(1, 2, tokenIds));
-        expect(logits).toEqual(expected);
+        expect(allLogits(await runner.run(lastRows(1, 2, tokenIds)))).toEqual(expected);
       }
       await plain.close();
     });
@@ -63,7 +63,7 @@ describe.each(["native", "portable"] as const)("%s runner", (kind) => {
       const input = { ...lastRows(0, 2, [5, 9, 30, 7]), temperatures: [0.5, 2] };
       const output = await runner.run(input);
       for (const row of [0, 1]) {
-        const logits = Array.from(output.logits.subarray(row * VOCAB_SIZE, (row + 1) * VOCAB_SIZE));
+        const logits = Array.from(output.logitsOf(row));
         const descending = logits.toSorted((a, b) => b - a);
         const topIds = Array.from(output.topIds.subarray(row * VOCAB_SIZE, (row + 1) * VOCAB_SIZE), Number);
         expect(Array.from(output.topLogits.subarray(row * VOCAB_SIZE, (row + 1) * VOCAB_SIZE))).toEqual(descending);
@@ -77,9 +77,9 @@ describe.each(["native", "portable"] as const)("%s runner", (kind) => {
       const tokenIds = [5, 9, 30, 7, 2, 41, 11, 12];
       await runner.run(lastRows(0, 1, tokenIds.slice(0, 3)));
       await runner.run(lastRows(0, 1, tokenIds.slice(3, 7)));
-      const chunked = (await runner.run(lastRows(0, 1, [tokenIds[7]!]))).logits.slice();
+      const chunked = allLogits(await runner.run(lastRows(0, 1, [tokenIds[7]!])));
       let logits = new Float32Array();
-      for (const tokenId of tokenIds) logits = (await runner.run(lastRows(1, 1, [tokenId]))).logits.slice();
+      for (const tokenId of tokenIds) logits = allLogits(await runner.run(lastRows(1, 1, [tokenId])));
       expectClose(chunked, logits, 1e-5);
       expectClose(floats(await runner.readSlot(0)), floats(await runner.readSlot(1)), 1e-5);
     });
@@ -96,8 +96,8 @@ describe.each(["native", "portable"] as const)("%s runner", (kind) => {
         [2, 41],
         [8, 3],
       ]) {
-        const expected = (await oneGraph.run(lastRows(0, 2, tokenIds))).logits.slice();
-        expectClose((await runner.run(lastRows(0, 2, tokenIds))).logits, expected, 1e-5);
+        const expected = allLogits(await oneGraph.run(lastRows(0, 2, tokenIds)));
+        expectClose(allLogits(await runner.run(lastRows(0, 2, tokenIds))), expected, 1e-5);
       }
       await oneGraph.close();
     });
@@ -109,10 +109,10 @@ describe.each(["native", "portable"] as const)("%s runner", (kind) => {
         [1, 1, 1],
         [20, 3, 46],
       ];
-      const together = (await runner.run(lastRows(0, 4, prompts.flat()))).logits.slice();
+      const together = allLogits(await runner.run(lastRows(0, 4, prompts.flat())));
       for (const slot of [0, 1, 2, 3]) await runner.clearSlot(slot);
       for (const [index, prompt] of prompts.entries()) {
-        const { logits } = await runner.run(lastRows(2, 1, prompt));
+        const logits = allLogits(await runner.run(lastRows(2, 1, prompt)));
         expect(logits).toEqual(together.subarray(index * VOCAB_SIZE, (index + 1) * VOCAB_SIZE));
         await runner.clearSlot(2);
       }
@@ -136,14 +136,11 @@ describe.each(["native", "portable"] as const)("%s runner", (kind) => {
         for (const slot of [0, 1, 2, 3]) await runner.clearSlot(slot);
         const temperatures = logitRows.map(() => 1);
         const input = { firstSlot: 1, lengths: [7, 7, 7], tokenIds, logitRows, temperatures };
-        const { numRows, logits, topIds, logSumExp } = await runner.run(input);
-        expect([numRows, logits.length, logSumExp.length]).toEqual([
-          logitRows.length,
-          logitRows.length * VOCAB_SIZE,
-          logitRows.length,
-        ]);
+        const output = await runner.run(input);
+        const { numRows, topIds, logSumExp } = output;
+        expect([numRows, logSumExp.length]).toEqual([logitRows.length, logitRows.length]);
         expect(topIds.length).toBe(logitRows.length * VOCAB_SIZE);
-        return { logits: logits.slice(), states: await readSlots(runner) };
+        return { logits: allLogits(output), states: await readSlots(runner) };
       };
       const some = await run([6, 20]);
       const all = await run(rows);
@@ -196,9 +193,9 @@ describe.each(["native", "portable"] as const)("%s runner", (kind) => {
     it("written back make a sequence go on as if it had never stopped", async () => {
       await runner.run(lastRows(0, 1, [5, 6, 7]));
       const saved = await runner.readSlot(0);
-      const expected = (await runner.run(lastRows(0, 1, [8]))).logits.slice();
+      const expected = allLogits(await runner.run(lastRows(0, 1, [8])));
       await runner.writeSlot(2, saved);
-      expect((await runner.run(lastRows(2, 1, [8]))).logits).toEqual(expected);
+      expect(allLogits(await runner.run(lastRows(2, 1, [8])))).toEqual(expected);
     });
 
     it("refuse a state of another length, and stay as they were", async () => {

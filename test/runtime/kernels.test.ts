@@ -206,7 +206,7 @@ describe("an artifact that was compiled for the kernels", () => {
     instructionSet: "baseline",
     device: "cpu",
     memory: undefined,
-    capture: undefined,
+    streams: undefined,
     register: () => null,
   });
   const needing = (version: number) =>

@@ -182,7 +182,7 @@ describe("native runner", () => {
   it("refuses to write into output memory that its caller transferred away", async () => {
     const runner = await NativeRunner.open({ ...options(), checked: true });
     const input = { firstSlot: 0, lengths: [1], tokenIds: [1], logitRows: [0], temperatures: [1] };
-    const { logits } = await runner.run(input);
+    const logits = (await runner.run(input)).logitsOf(0);
     structuredClone(logits, { transfer: [logits.buffer as ArrayBuffer] });
     await expect(runner.run(input)).rejects.toThrow(/transferred away/);
     await runner.close();

@@ -64,8 +64,8 @@ describe("portable runner", () => {
         const outputs = [];
         for (const kind of ["native", "portable"]) {
           const runner = await openRunner(kind, options);
-          const { logits } = await runner.run(${JSON.stringify({ ...input(2), tokenIds: [5, 9] })});
-          outputs.push([...logits]);
+          const output = await runner.run(${JSON.stringify({ ...input(2), tokenIds: [5, 9] })});
+          outputs.push([...output.logitsOf(0)]);
           await runner.close();
         }
         console.log(JSON.stringify(outputs));`;

@@ -85,7 +85,7 @@ function massOf(rows: LogitRows, params: DrawParams): RowMass | undefined {
 function drawEitherWay(rows: LogitRows, params: DrawParams, u: number): number {
   const draw = drawFromCandidates(rows, 0, params, u, cumulative);
   if (draw.type === "token") return draw.tokenId;
-  return drawFromFullRow(ranking, rows.logits, rows.topLogits[0]!, params, u, draw.mass);
+  return drawFromFullRow(ranking, rows.logitsOf(0), rows.topLogits[0]!, params, u, draw.mass);
 }
 
 test("the candidates, where they decide, choose the token that the full row chooses", () => {

@@ -12,7 +12,7 @@ test("a token has bit for bit the same log-probability alone and among the likel
       const tokenId = pick % logits.length;
       const scored = scoreToken(rows, 0, tokenId, k);
       expect(scored.top).toHaveLength(Math.min(k, logits.length, 64));
-      expect(scored.top[0]!.tokenId).toBe(rows.logits.indexOf(Math.max(...rows.logits)));
+      expect(scored.top[0]!.tokenId).toBe(rows.logitsOf(0).indexOf(Math.max(...rows.logitsOf(0))));
       for (const { tokenId: id, logprob } of scored.top) {
         expect(scoreToken(rows, 0, id, 0).logprob).toBe(logprob);
         if (id === tokenId) expect(scored.logprob).toBe(logprob);

@@ -3,7 +3,7 @@
  * those of the device; what they point at is not to be read here. Knows nothing of states.
  */
 import type { LibraryHandle } from "koffi";
-import { DenseMambaError } from "../../errors.ts";
+import { cudaCheck } from "./cuda-error.ts";
 
 /** Between any two memories, the host's among them. */
 export interface Copy {
@@ -28,14 +28,11 @@ export function bindCudaMemory(library: LibraryHandle): CudaMemory {
   const free = library.func("densemamba_cuda_free", "int", ["void *"]);
   const zero = library.func("densemamba_cuda_zero", "int", ["void *", "size_t"]);
   const copy = library.func("densemamba_cuda_copy", "int", ["void *", "size_t"]);
-  const explain = library.func("densemamba_cuda_error", "str", ["int"]);
-  const check = (what: string, error: number): void => {
-    if (error !== 0) throw new DenseMambaError("runtime_fault", `CUDA cannot ${what}: ${explain(error)}`);
-  };
+  const check = cudaCheck(library);
   return {
     allocate(numBytes) {
       const out = new BigUint64Array(1);
-      check(`allocate ${numBytes} bytes`, allocate(numBytes, out));
+      check(`allocate ${numBytes} bytes of the device's memory`, allocate(numBytes, out));
       return out[0]!;
     },
     free: (address) => check("free memory", free(address)),

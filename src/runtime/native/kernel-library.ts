@@ -5,8 +5,8 @@
 import type { LibraryHandle } from "koffi";
 import { KERNELS_VERSION } from "../../model/artifact.ts";
 import { isCuda } from "./cuda-build.ts";
-import { bindCudaCapture, type CudaCapture } from "./cuda-capture.ts";
 import { bindCudaMemory, type CudaMemory } from "./cuda-memory.ts";
+import { bindCudaStreams, type CudaStreams } from "./cuda-stream.ts";
 import { unavailable } from "./kernel-build.ts";
 import { type EnsureKernelsOptions, ensureKernelLibrary } from "./kernel-cache.ts";
 import { checkKernelFile } from "./kernel-file.ts";
@@ -23,7 +23,7 @@ export interface KernelLibrary {
   /** Of the device, if that is not the host. */
   readonly memory: CudaMemory | undefined;
   /** Of a device that has streams: of CUDA's, not of its emulation. */
-  readonly capture: CudaCapture | undefined;
+  readonly streams: CudaStreams | undefined;
   /** Makes a session's options know the operators. Takes the addresses of `OrtSessionOptions` and `OrtApiBase`. */
   readonly register: (sessionOptions: bigint, apiBase: bigint) => Status;
 }
@@ -63,7 +63,7 @@ function load(path: string, instructionSet: string | null): KernelLibrary {
     instructionSet: instructionSet ?? best,
     device: onCuda ? "cuda" : "cpu",
     memory: onCuda ? bindCudaMemory(library) : undefined,
-    capture: best === "cuda" ? bindCudaCapture(library) : undefined,
+    streams: best === "cuda" ? bindCudaStreams(library) : undefined,
     register: (sessionOptions, apiBase) => register(sessionOptions, apiBase, instructionSet),
   };
 }

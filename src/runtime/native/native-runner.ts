@@ -7,14 +7,13 @@ import type { Manifest } from "../../model/artifact.ts";
 import { readManifest } from "../../model/manifest.ts";
 import { CallGuard } from "../call-guard.ts";
 import { chooseNumThreads, describeRunner } from "../describe-runner.ts";
-import { assertRunInput, isSingleStep, numTokensOf } from "../run-input.ts";
+import { assertRunInput, numTokensOf } from "../run-input.ts";
 import type { ModelRunner, RunInput, RunnerOptions, RunOutput } from "../runner.ts";
 import { SlotStates } from "../slot-states.ts";
 import { callEach } from "./call-each.ts";
-import { CudaGraphs } from "./cuda-graphs.ts";
+import { CudaRuns } from "./cuda-runs.ts";
 import { CudaStates } from "./cuda-states.ts";
 import { NativeSession } from "./native-session.ts";
-import type { RunArguments } from "./ort-api.ts";
 import { RunBindings } from "./run-bindings.ts";
 import { RunTimes } from "./run-times.ts";
 
@@ -36,8 +35,7 @@ export class NativeRunner implements ModelRunner {
   readonly #guard = new CallGuard("the native runner");
   readonly #session: NativeSession;
   readonly #states: SlotStates | CudaStates;
-  readonly #bindings: RunBindings;
-  readonly #graphs: CudaGraphs | undefined;
+  readonly #runs: RunBindings | CudaRuns;
   readonly #times = new RunTimes();
   readonly #now: () => number;
 
@@ -92,27 +90,33 @@ export class NativeRunner implements ModelRunner {
     this.numSlots = numSlots;
     this.description = description;
     this.#session = session;
-    const { device, capturesSteps } = session;
-    this.#states = device
-      ? new CudaStates(manifest.state, numSlots, device.memory)
-      : new SlotStates(manifest.state, numSlots);
-    this.#bindings = new RunBindings(session, manifest, this.#states);
-    if (capturesSteps && device) this.#graphs = new CudaGraphs(session, this.#bindings.states, device, note);
+    const { device } = session;
+    if (device === undefined) {
+      this.#states = new SlotStates(manifest.state, numSlots);
+      this.#runs = new RunBindings(session, manifest, this.#states);
+      return;
+    }
+    const states = new CudaStates(manifest.state, numSlots, device.memory);
+    this.#states = states;
+    try {
+      this.#runs = device.streams
+        ? new CudaRuns({ session, manifest, states, device, note })
+        : new RunBindings(session, manifest, states);
+    } catch (error) {
+      states.release();
+      throw error;
+    }
   }
 
   run(input: RunInput): Promise<RunOutput> {
     return this.#guard.exclusive(async () => {
       assertRunInput(input, this.numSlots, this.manifest);
-      const { args, output, host } = this.#bindings.bind(input);
+      const { run, output } = this.#runs.bind(input);
       const numTokens = numTokensOf(input);
       const isShort = this.#times.isShort(numTokens);
       if (isShort) await new Promise(setImmediate); // the event loop's turn, before it is held up
       const startedAtMs = this.#now();
-      const { api } = this.#session;
-      const run = async (args: RunArguments) => (isShort ? api.runBlocking(args) : api.run(args));
-      if (this.#graphs && isWholeStep(input)) {
-        await this.#graphs.run(input.lengths.length, host, args, { run, isShort });
-      } else await run(args);
+      await run(isShort);
       this.#times.record(numTokens, this.#now() - startedAtMs);
       return output;
     });
@@ -143,16 +147,10 @@ export class NativeRunner implements ModelRunner {
     if (this.#guard.busy && !this.#guard.closing) this.#session.api.setTerminate(this.#session.runOptions);
     return this.#guard.close(() =>
       callEach([
-        () => this.#graphs?.release(),
-        () => this.#bindings.release(),
+        () => this.#runs.release(),
         () => this.#states instanceof CudaStates && this.#states.release(),
         () => this.#session.close(),
       ]),
     );
   }
-}
-
-/** A step of the first slots with a row of logits for each: what decoding makes again and again, in few shapes. */
-function isWholeStep(input: RunInput): boolean {
-  return input.firstSlot === 0 && isSingleStep(input) && input.logitRows.length === input.lengths.length;
 }

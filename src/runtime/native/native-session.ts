@@ -8,13 +8,15 @@ import type { Manifest } from "../../model/artifact.ts";
 import { checkGraphNames, type GraphSteps } from "../graph-names.ts";
 import { kernelsFor } from "../kernels-for.ts";
 import { SESSION_CONFIG } from "../session-config.ts";
-import type { CudaCapture } from "./cuda-capture.ts";
 import type { CudaMemory } from "./cuda-memory.ts";
+import type { CudaStreams } from "./cuda-stream.ts";
 import type { KernelLibrary } from "./kernel-library.ts";
 import { type Handle, OrtApi } from "./ort-api.ts";
 
 /** f32 is f32: without it ONNX Runtime multiplies matrices with 10 bits of each number. */
 const CUDA_CONFIG = { use_tf32: "0" };
+/** Of runs on our stream: whoever asked for them waits for it. */
+const NO_WAIT = { disable_synchronize_execution_providers: "1" };
 /** Of a graph that is to be captured: a node on the CPU would be waited for in its midst. */
 const ON_DEVICE = { "session.disable_cpu_ep_fallback": "1" };
 
@@ -22,7 +24,7 @@ const ON_DEVICE = { "session.disable_cpu_ep_fallback": "1" };
 export interface Device {
   readonly memory: CudaMemory;
   /** Undefined: an emulation, whose memory is the host's. */
-  readonly capture: CudaCapture | undefined;
+  readonly streams: CudaStreams | undefined;
   /** That all runs of the sessions are launched on. */
   readonly stream: bigint | undefined;
 }
@@ -73,10 +75,10 @@ export class NativeSession {
     try {
       const env = own(api.createEnv());
       const memoryInfo = own(api.createCpuMemoryInfo());
-      const runOptions = own(api.createRunOptions());
       const isEmulated = kernels?.instructionSet === "emulated"; // on ONNX Runtime's CPU provider
       const hasDevice = options.device === "cuda" && !isEmulated;
-      stream = kernels?.capture?.createStream();
+      stream = kernels?.streams?.createStream();
+      const runOptions = own(api.createRunOptions(stream === undefined ? {} : NO_WAIT));
       const onStream =
         stream === undefined ? {} : { has_user_compute_stream: "1", user_compute_stream: String(stream) };
       const load = async (
@@ -114,11 +116,11 @@ export class NativeSession {
       if (decodeGraph !== undefined) decodeSession ??= await load(decodeGraph, "one");
       const stateMemoryInfo = kernels?.memory && hasDevice ? own(api.createCudaMemoryInfo()) : memoryInfo;
       const handles = { env, memoryInfo, stateMemoryInfo, runOptions, session };
-      const device = kernels?.memory && { memory: kernels.memory, capture: kernels.capture, stream };
+      const device = kernels?.memory && { memory: kernels.memory, streams: kernels.streams, stream };
       return new NativeSession(api, handles, decodeSession, { device, capturesSteps });
     } catch (error) {
       for (const handle of owned.toReversed()) api.release(handle);
-      if (stream !== undefined) kernels?.capture?.destroyStream(stream);
+      if (stream !== undefined) kernels?.streams?.destroyStream(stream);
       throw error;
     }
   }
@@ -152,7 +154,7 @@ export class NativeSession {
     if (this.#decodeSession !== undefined) this.api.release(this.#decodeSession);
     if (this.stateMemoryInfo !== this.memoryInfo) this.api.release(this.stateMemoryInfo);
     for (const handle of [this.#session, this.runOptions, this.memoryInfo, this.#env]) this.api.release(handle);
-    if (this.device?.stream !== undefined) this.device.capture?.destroyStream(this.device.stream);
+    if (this.device?.stream !== undefined) this.device.streams?.destroyStream(this.device.stream);
     this.api.assertNothingLive();
   }
 }

@@ -1,38 +1,43 @@
 /**
- * Everything one run reads and writes, as the argument arrays that the C API wants: our buffers, the values over them,
- * and which of them belong to a shape. Repeating the last shape costs nothing. Does not run anything.
+ * Everything one run reads and writes in host memory, as the argument arrays that the C API wants: our buffers, the values over them,
+ * and which of them belong to a shape. Repeating the last shape costs nothing. Of a CUDA device: cuda-runs.ts.
  */
 import { strict as assert } from "node:assert";
 import { type Manifest, NUM_CANDIDATES } from "../../model/artifact.ts";
 import { FIXED_OUTPUTS, type GraphSteps, graphNames } from "../graph-names.ts";
-import { graphRows, isSingleStep, numTokensOf, writeInt64 } from "../run-input.ts";
+import { graphRows, isSameShape, isSingleStep, numTokensOf, type RunShape, writeInt64 } from "../run-input.ts";
+import { toRunOutput } from "../run-output.ts";
 import type { RunInput, RunOutput } from "../runner.ts";
 import type { SlotStates } from "../slot-states.ts";
-import type { HostTensors } from "./cuda-graphs.ts";
 import type { CudaStates } from "./cuda-states.ts";
 import type { NativeSession } from "./native-session.ts";
 import type { Handle, RunArguments } from "./ort-api.ts";
 import { NameArray, PointerArray } from "./pointer-array.ts";
 import { StateValues, TensorBuffer } from "./tensor-values.ts";
 
+/** A run whose input has been read. */
+export interface BoundRun {
+  /** What the run will fill, valid until the next is bound. */
+  readonly output: RunOutput;
+  /** Once. `isShort`: on the calling thread, which waits. */
+  readonly run: (isShort: boolean) => Promise<void>;
+}
+
 /** What the arrays point at now, and the views of it. */
-interface Bound {
-  readonly firstSlot: number;
-  readonly lengths: readonly number[];
+interface Bound extends RunShape {
   readonly args: RunArguments;
   readonly tokenIds: BigInt64Array;
   readonly logitRows: BigInt64Array;
   readonly temperatures: Float32Array;
+  readonly logits: Float32Array;
   readonly output: RunOutput;
-  /** What `output` and the inputs are views of. */
-  readonly host: HostTensors;
 }
 
 export class RunBindings {
   readonly #session: NativeSession;
   readonly #arrays: Readonly<Record<GraphSteps, ArgumentArrays>>;
   readonly #takesLengths: boolean;
-  readonly states: StateValues;
+  readonly #states: StateValues;
   readonly #vocabSize: number;
   readonly #numCandidates: number;
   readonly #tokenIds: TensorBuffer<"int64">;
@@ -52,7 +57,7 @@ export class RunBindings {
     const { numSlots } = states;
     this.#vocabSize = manifest.sizes.vocabSize;
     this.#numCandidates = Math.min(NUM_CANDIDATES, this.#vocabSize);
-    this.states = new StateValues(api, stateMemoryInfo, states);
+    this.#states = new StateValues(api, stateMemoryInfo, states);
     this.#takesLengths = manifest.takesLengths ?? false;
     this.#tokenIds = new TensorBuffer(api, memoryInfo, "int64", numSlots);
     this.#lengths = new TensorBuffer(api, memoryInfo, "int64", numSlots);
@@ -69,26 +74,26 @@ export class RunBindings {
 
   /**
    * Copies the input in and points the argument arrays at what this run takes. No run may be in flight.
-   * @returns what to run, and the views that it will fill, valid until the next `bind`.
    */
-  bind(input: RunInput): Pick<Bound, "args" | "output" | "host"> {
+  bind(input: RunInput): BoundRun {
     if (this.#bound === undefined || !isSameShape(this.#bound, input)) {
       this.#bound = undefined; // until every pointer is right
       this.#bound = this.#rebind(input);
     }
-    const { args, tokenIds, logitRows, temperatures, output, host } = this.#bound;
+    const { args, tokenIds, logitRows, temperatures, logits, output } = this.#bound;
     // A caller that transferred our output to another thread has freed what the run would write into.
-    assert(output.logits.buffer.byteLength > 0, "the runner's output buffers were transferred away");
+    assert(logits.buffer.byteLength > 0, "the runner's output buffers were transferred away");
     writeInt64(tokenIds, input.tokenIds);
     const rows = graphRows(input);
     writeInt64(logitRows, rows.logitRows);
     temperatures.set(rows.temperatures);
-    return { args, output, host };
+    const { api } = this.#session;
+    return { output, run: async (isShort) => (isShort ? api.runBlocking(args) : api.run(args)) };
   }
 
   release(): void {
     this.#bound = undefined;
-    this.states.release();
+    this.#states.release();
     this.#tokenIds.release();
     this.#lengths.release();
     this.#logitRows.release();
@@ -109,7 +114,7 @@ export class RunBindings {
     const isRagged = this.#takesLengths && steps === "any";
     const numRows = logitRows.length;
     const numGraphRows = Math.max(1, numRows); // see `graphRows`
-    const states = this.states.range(firstSlot, numSequences);
+    const states = this.#states.range(firstSlot, numSequences);
     const inputs = [
       [this.#tokenIds, isRagged ? [1, numTokens] : [numSequences, lengths[0]!]],
       [this.#logitRows, [numGraphRows]],
@@ -126,47 +131,40 @@ export class RunBindings {
     setPointers(arrays.inputs, [...inputs.map(([buffer, shape]) => buffer.value(shape)), ...states]);
     // In place: each `present` is its `past`.
     setPointers(arrays.outputs, [...outputs.map(([buffer, shape]) => buffer.value(shape)), ...states]);
+    const logits = this.#logits.view(numRows * this.#vocabSize);
     if (isRagged) writeInt64(this.#lengths.view(numSequences), lengths);
     return {
       firstSlot,
       lengths: Array.from(lengths),
+      numRows,
       args: {
         session,
         runOptions: this.#session.runOptions,
         ...arrays,
         firstOutput: numRows === 0 ? FIXED_OUTPUTS.length : 0,
       },
-      host: {
-        inputs: inputs.map(([buffer, shape]) => buffer.tensor(shape)),
-        outputs: outputs.map(([buffer, shape]) => buffer.tensor(shape)),
-      },
       tokenIds: this.#tokenIds.view(numTokens),
       logitRows: this.#logitRows.view(numGraphRows),
       temperatures: this.#temperatures.view(numGraphRows),
-      output: {
-        numRows,
-        logits: this.#logits.view(numRows * this.#vocabSize),
-        topLogits: this.#topLogits.view(numRows * this.#numCandidates),
-        topIds: this.#topIds.view(numRows * this.#numCandidates),
-        logSumExp: this.#logSumExp.view(numRows),
-        temperedLogSumExp: this.#temperedLogSumExp.view(numRows),
-      },
+      logits,
+      output: toRunOutput(
+        {
+          numRows,
+          logits,
+          topLogits: this.#topLogits.view(numRows * this.#numCandidates),
+          topIds: this.#topIds.view(numRows * this.#numCandidates),
+          logSumExp: this.#logSumExp.view(numRows),
+          temperedLogSumExp: this.#temperedLogSumExp.view(numRows),
+        },
+        this.#vocabSize,
+      ),
     };
   }
 }
 
-function isSameShape(bound: Bound, input: RunInput): boolean {
-  return (
-    bound.firstSlot === input.firstSlot &&
-    bound.output.numRows === input.logitRows.length &&
-    bound.lengths.length === input.lengths.length &&
-    bound.lengths.every((length, index) => length === input.lengths[index])
-  );
-}
+export type ArgumentArrays = Pick<RunArguments, "inputNames" | "inputs" | "outputNames" | "outputs">;
 
-type ArgumentArrays = Pick<RunArguments, "inputNames" | "inputs" | "outputNames" | "outputs">;
-
-function argumentArrays(manifest: Manifest, steps: GraphSteps): ArgumentArrays {
+export function argumentArrays(manifest: Manifest, steps: GraphSteps): ArgumentArrays {
   const { inputs, outputs } = graphNames(manifest, steps);
   return {
     inputNames: new NameArray(inputs),
@@ -176,6 +174,6 @@ function argumentArrays(manifest: Manifest, steps: GraphSteps): ArgumentArrays {
   };
 }
 
-function setPointers(array: PointerArray, values: readonly Handle[]): void {
+export function setPointers(array: PointerArray, values: readonly Handle[]): void {
   for (const [index, value] of values.entries()) array.values[index] = value.address;
 }

@@ -11,13 +11,6 @@ const NUM_CACHED_SHAPES = 32;
 
 type DataOf<Type extends ElementType> = Type extends "int64" ? BigInt64Array<ArrayBuffer> : Float32Array<ArrayBuffer>;
 
-/** A small tensor in our own memory. */
-export interface HostTensor {
-  readonly type: ElementType;
-  readonly data: ArrayBufferView;
-  readonly shape: readonly number[];
-}
-
 /** One buffer, as large as the largest shape asked for so far, and the values over its beginning. */
 export class TensorBuffer<Type extends ElementType> {
   readonly #api: OrtApi;
@@ -37,11 +30,6 @@ export class TensorBuffer<Type extends ElementType> {
   /** The first elements: a view, for reading and writing. Valid until a larger shape is asked for. */
   view(numElements: number): DataOf<Type> {
     return this.#data.subarray(0, numElements) as DataOf<Type>;
-  }
-
-  /** The same with its type and shape. */
-  tensor(shape: readonly number[]): HostTensor {
-    return { type: this.#type, data: this.view(shape.reduce((product, size) => product * size, 1)), shape };
   }
 
   /** A tensor over the buffer's beginning. The buffer is replaced, contents lost, if it is too small. Owned here. */
@@ -79,11 +67,14 @@ export class StateValues {
 
   /** Owned here; valid until the next call. */
   range(firstSlot: number, numSlots: number): readonly Handle[] {
-    return this.#ranges.get(`${firstSlot},${numSlots}`, () => this.create(firstSlot, numSlots));
+    return this.#ranges.get(`${firstSlot},${numSlots}`, () => this.#create(firstSlot, numSlots));
   }
 
-  /** The same, new ones, owned by the caller. */
-  create(firstSlot: number, numSlots: number): Handle[] {
+  release(): void {
+    this.#ranges.clear();
+  }
+
+  #create(firstSlot: number, numSlots: number): Handle[] {
     const values: Handle[] = [];
     try {
       for (const tensor of this.#states.tensors) {
@@ -102,10 +93,6 @@ export class StateValues {
       releaseAll(this.#api, values);
       throw error;
     }
-  }
-
-  release(): void {
-    this.#ranges.clear();
   }
 }
 

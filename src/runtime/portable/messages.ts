@@ -4,7 +4,7 @@
  */
 import { DenseMambaError, type ErrorCode } from "../../errors.ts";
 import type { Manifest } from "../../model/artifact.ts";
-import type { RunOutput } from "../runner.ts";
+import type { HostResults } from "../run-output.ts";
 
 /** The worker's `workerData`. It answers with a `ready` reply, or an error and its end. */
 export interface WorkerSettings {
@@ -30,7 +30,7 @@ export interface RunRequest {
 
 /** Request → result. */
 export interface Calls {
-  run: { request: RunRequest; result: RunOutput };
+  run: { request: RunRequest; result: HostResults };
   clearSlot: { request: { slot: number }; result: undefined };
   copySlot: { request: { from: number; to: number }; result: undefined };
   swapSlots: { request: { a: number; b: number }; result: undefined };

@@ -13,6 +13,7 @@ import { chooseNumThreads, describeRunner } from "../describe-runner.ts";
 import { kernelsFor } from "../kernels-for.ts";
 import { listProviders } from "../providers.ts";
 import { assertRunInput, graphRows, writeInt64 } from "../run-input.ts";
+import { toRunOutput } from "../run-output.ts";
 import type { ModelRunner, RunInput, RunnerOptions, RunOutput } from "../runner.ts";
 import type { CallKind, Calls, WorkerGreeting, WorkerReply, WorkerRequest, WorkerSettings } from "./messages.ts";
 
@@ -74,7 +75,7 @@ export class PortableRunner implements ModelRunner {
   }
 
   run(input: RunInput): Promise<RunOutput> {
-    return this.#guard.exclusive(() => {
+    return this.#guard.exclusive(async () => {
       assertRunInput(input, this.numSlots, this.manifest);
       const { firstSlot, lengths } = input;
       const [numSequences, numSteps] = [lengths.length, lengths[0]!]; // its artifacts take no lengths: all are the same
@@ -84,7 +85,8 @@ export class PortableRunner implements ModelRunner {
       const logitRows = toInt64(rows.logitRows);
       const temperatures = Float32Array.from(rows.temperatures);
       const request = { firstSlot, numSequences, numSteps, numRows, tokenIds, logitRows, temperatures };
-      return this.#call("run", request, [tokenIds.buffer, logitRows.buffer, temperatures.buffer]);
+      const transfer = [tokenIds.buffer, logitRows.buffer, temperatures.buffer];
+      return toRunOutput(await this.#call("run", request, transfer), this.manifest.sizes.vocabSize);
     });
   }
 

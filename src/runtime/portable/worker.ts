@@ -7,7 +7,7 @@ import { parentPort, workerData } from "node:worker_threads";
 import { env, InferenceSession, type OnnxValue, Tensor } from "onnxruntime-node";
 import { DenseMambaError } from "../../errors.ts";
 import { checkGraphNames, FIXED_OUTPUTS, type GraphSteps } from "../graph-names.ts";
-import type { RunOutput } from "../runner.ts";
+import type { HostResults } from "../run-output.ts";
 import { SESSION_CONFIG } from "../session-config.ts";
 import { SlotStates, slotRange } from "../slot-states.ts";
 import {
@@ -61,7 +61,7 @@ async function openSession(settings: WorkerSettings, modelPath: string, steps: G
 }
 
 /** One forward pass, states in place: each `present` is given its `past`'s memory to write to. */
-async function run({ any, one }: Sessions, states: SlotStates, request: RunRequest): Promise<RunOutput> {
+async function run({ any, one }: Sessions, states: SlotStates, request: RunRequest): Promise<HostResults> {
   const { firstSlot, numSequences, numSteps, numRows, tokenIds, logitRows, temperatures } = request;
   const feeds: Record<string, Tensor> = {
     input_ids: new Tensor("int64", tokenIds, [numSequences, numSteps]),

@@ -1,23 +1,22 @@
 /**
- * `densemamba bench`: what this machine reaches, as tables and one last JSON line. Opens with the physics (the memory's
- * read bandwidth: a decode step reads every weight once) and compares within the run, since machines drift.
+ * `densemamba bench`: what this machine reaches, as tables and one last line of JSON. Opens with the memory's read bandwidth,
+ * the physical limit, and compares within the run, since machines drift.
  */
 import { availableParallelism } from "node:os";
 import { withReadBandwidth } from "./bandwidth.ts";
-import type { BenchContext } from "./context.ts";
+import { MAX_BATCH, type SuiteContext, withEngine } from "./config.ts";
+import { type Figure, formatTable, isMet } from "./figures.ts";
 import { describeMachine, formatMachine, type Machine } from "./machine.ts";
-import { type Figure, formatTable, holds } from "./report.ts";
-import { MAX_BATCH, randomCheckpoint, withEngine } from "./rig.ts";
+import { randomCheckpoint } from "./random-model.ts";
 import { benchBurst, benchInterference, benchStall } from "./suites/interference.ts";
 import { benchLength } from "./suites/length.ts";
 import { benchSession } from "./suites/session.ts";
 import { benchLinks, benchLowerings, benchShape } from "./suites/shape.ts";
-import { benchSoak } from "./suites/soak.ts";
 import { benchState } from "./suites/state.ts";
 import { benchStreams } from "./suites/streams.ts";
 
-/** Those that take many minutes, run only when they are named. `million` is the session suite with a million tokens. */
-const LONG_SUITES = ["million", "length", "state", "soak"] as const;
+/** They take many minutes and run only when they are named. `million` is the session suite with a million tokens. */
+const LONG_SUITES = ["million", "length", "state"] as const;
 export const SUITES = [
   "streams",
   "interference",
@@ -31,15 +30,17 @@ export const SUITES = [
 export type Suite = (typeof SUITES)[number];
 export const DEFAULT_SUITES: readonly Suite[] = SUITES.filter((suite) => !LONG_SUITES.some((long) => long === suite));
 
-export interface BenchOptions extends Omit<BenchContext, "bandwidth" | "memory"> {
+export interface BenchOptions extends Omit<SuiteContext, "bandwidth" | "memory"> {
   readonly suites: readonly Suite[];
   /** Of this program. */
   readonly version: string;
 }
 
+/** The last line of the output. */
 export interface BenchResult {
+  readonly date: string;
   readonly machine: Machine;
-  readonly suites: Readonly<Record<string, readonly Figure[]>>;
+  readonly figures: readonly (Figure & { readonly suite: string; readonly met: boolean | undefined })[];
 }
 
 const MILLION = 1_000_000;
@@ -50,10 +51,10 @@ export async function runBench(options: BenchOptions): Promise<BenchResult> {
   const machine = await describeMachine({ threads, versions: { densemamba: options.version } });
   options.print(formatMachine(machine));
 
-  const suites: Record<string, readonly Figure[]> = {};
-  const add = (suite: string, figures: readonly Figure[]) => {
-    suites[suite] = figures;
-    options.print(`\n${formatTable(suite, figures)}`);
+  const figures: BenchResult["figures"][number][] = [];
+  const add = (suite: string, measured: readonly Figure[]) => {
+    figures.push(...measured.map((figure) => ({ suite, ...figure, met: isMet(figure) })));
+    options.print(`\n${formatTable(suite, measured)}`);
   };
   await withReadBandwidth(threads, async (memory) => {
     const bandwidth = await memory.measureBest();
@@ -62,14 +63,12 @@ export async function runBench(options: BenchOptions): Promise<BenchResult> {
     for (const suite of options.suites) add(suite, await runSuite(suite, context));
   });
 
-  const figures = Object.entries(suites).flatMap(([suite, rows]) =>
-    rows.map((row) => ({ suite, name: row.name, value: row.value, unit: row.unit, kept: holds(row) })),
-  );
-  options.print(`\n${JSON.stringify({ date: machine.date, machine, figures })}`);
-  return { machine, suites };
+  const result = { date: machine.date, machine, figures };
+  options.print(`\n${JSON.stringify(result)}`);
+  return result;
 }
 
-async function runSuite(suite: Suite, context: BenchContext): Promise<Figure[]> {
+async function runSuite(suite: Suite, context: SuiteContext): Promise<Figure[]> {
   switch (suite) {
     case "streams":
       return benchStreams(context);
@@ -94,7 +93,5 @@ async function runSuite(suite: Suite, context: BenchContext): Promise<Figure[]> 
       return benchLowerings(context);
     case "state":
       return benchState(context);
-    case "soak":
-      return benchSoak(context);
   }
 }

@@ -1,6 +1,6 @@
 /**
- * Where and when a figure was measured: without that it says nothing. Also how busy the machine was before the bench
- * began, since on a machine that others use only ratios within a run mean anything.
+ * Where and when a figure was measured, without which it means nothing, and how busy the machine was just before: on a
+ * machine that others use, only ratios within a run mean anything.
  */
 import { readFileSync } from "node:fs";
 import { type CpuInfo, cpus, type as osName, release, totalmem } from "node:os";
@@ -16,9 +16,9 @@ export interface Machine {
   readonly instructions: string;
   readonly memoryGiB: number;
   readonly os: string;
-  /** Threads that every contender was given. */
+  /** That every program was given. */
   readonly threads: number;
-  /** What was measured with what: name → version. */
+  /** Of every program that was measured, by name. */
   readonly versions: Readonly<Record<string, string>>;
   /** Share of the processors that others used just before, 0 to 1. */
   readonly busyShare: number;
@@ -26,14 +26,11 @@ export interface Machine {
 
 /** Above this the figures are preliminary. */
 const QUIET_SHARE = 0.05;
-const LISTEN_MS = 2000;
+const SAMPLE_MS = 2000;
 
-export async function describeMachine(options: {
-  readonly threads: number;
-  readonly versions: Readonly<Record<string, string>>;
-}): Promise<Machine> {
+export async function describeMachine(options: Pick<Machine, "threads" | "versions">): Promise<Machine> {
   const before = cpus();
-  await sleep(LISTEN_MS);
+  await sleep(SAMPLE_MS);
   return {
     date: new Date().toISOString(),
     cpu: before[0]?.model.trim() ?? "unknown",
@@ -47,22 +44,19 @@ export async function describeMachine(options: {
   };
 }
 
-/** One paragraph; says so if the figures are preliminary. */
+/** One line; says whether the figures are preliminary. */
 export function formatMachine(machine: Machine): string {
   const { cpu, numCpus, instructions, memoryGiB, os, threads, versions, date, busyShare } = machine;
-  const tools = Object.entries(versions).map(([name, version]) => `${name} ${version}`);
   const facts = [
     `${cpu}, ${numCpus} logical processors${instructions === "" ? "" : ` (${instructions})`}, ${memoryGiB} GiB, ${os}`,
     `${threads} threads each`,
-    tools.join(", "),
+    Object.entries(versions)
+      .map(([name, version]) => `${name} ${version}`)
+      .join(", "),
     `${date.slice(0, 16).replace("T", " ")} UTC`,
   ];
-  const busy = `preliminary: others used ${Math.round(busyShare * 100)}% of the processors`;
-  return `${facts.join("; ")}${isQuiet(machine) ? "" : `; ${busy}`}`;
-}
-
-export function isQuiet({ busyShare }: Machine): boolean {
-  return busyShare <= QUIET_SHARE;
+  if (busyShare > QUIET_SHARE) facts.push(`preliminary: others used ${Math.round(busyShare * 100)}% of the processors`);
+  return facts.join("; ");
 }
 
 /** Share of the time between two readings that was not idle. */
@@ -81,28 +75,15 @@ function sum(times: CpuInfo["times"]): number {
   return times.user + times.nice + times.sys + times.idle + times.irq;
 }
 
-/** @param flags as /proc/cpuinfo lists them */
+/** Flags of /proc/cpuinfo, the best of each kind first. */
+const INSTRUCTIONS: readonly Readonly<Record<string, string>>[] = [
+  { avx512f: "AVX-512", avx2: "AVX2", avx: "AVX", sve: "SVE", asimd: "NEON" },
+  { avx512_vnni: "VNNI", avx_vnni: "VNNI", i8mm: "I8MM", asimddp: "DotProd" },
+  { amx_int8: "AMX" },
+];
+
 export function instructionsOf(flags: ReadonlySet<string>): string {
-  const best = (names: readonly (readonly [flag: string, name: string])[]) =>
-    names.find(([flag]) => flags.has(flag))?.[1] ?? [];
-  return [
-    best([
-      ["avx512f", "AVX-512"],
-      ["avx2", "AVX2"],
-      ["avx", "AVX"],
-      ["sve", "SVE"],
-      ["asimd", "NEON"],
-    ]),
-    best([
-      ["avx512_vnni", "VNNI"],
-      ["avx_vnni", "VNNI"],
-      ["i8mm", "I8MM"],
-      ["asimddp", "DotProd"],
-    ]),
-    best([["amx_int8", "AMX"]]),
-  ]
-    .flat()
-    .join(" ");
+  return INSTRUCTIONS.flatMap((kind) => Object.entries(kind).find(([flag]) => flags.has(flag))?.[1] ?? []).join(" ");
 }
 
 /** Empty where there is no /proc. */

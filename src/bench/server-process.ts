@@ -1,12 +1,13 @@
 /**
- * A server as its user runs it: another process, reached over loopback. The bench process is the client and counts
- * what arrives, so neither steals the other's event loop.
+ * A server as its user runs it: another process, reached over loopback. The benchmark is the client and counts what arrives,
+ * so neither takes time from the other's event loop.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { createServer } from "node:net";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
-import { endWithUs } from "./child.ts";
+import { packageRoot } from "../config/schema.ts";
+import { killOnExit } from "./cleanup.ts";
 
 export interface ServerCommand {
   readonly command: string;
@@ -27,14 +28,14 @@ export class ServerProcess {
     this.baseUrl = baseUrl;
   }
 
-  /** On a free port; resolves when it is ready. @throws Error with the end of its output if it ends before that */
+  /** On a free port; resolves when it is ready. @throws Error with the end of its output if it exits before that */
   static async start({ command, args, readyPath }: ServerCommand): Promise<ServerProcess> {
     const port = await freePort();
     const child = spawn(command, args(port), { stdio: ["ignore", "pipe", "pipe"] });
-    endWithUs(child);
+    killOnExit(child);
     let tail = "";
     let failure: string | undefined;
-    // Read to the end: a pipe that fills up would stop the server.
+    // Read to the end: a full pipe would stop the server.
     for (const stream of [child.stdout, child.stderr]) {
       stream?.setEncoding("utf8").on("data", (text: string) => {
         tail = (tail + text).slice(-TAIL_CHARACTERS);
@@ -54,25 +55,22 @@ export class ServerProcess {
     return new ServerProcess(child, baseUrl);
   }
 
-  /** `densemamba serve` of this very build. */
+  /** `densemamba serve`, as it was built last. */
   static startOwn(args: readonly string[]): Promise<ServerProcess> {
-    const entry = fileURLToPath(new URL("../cli/main.js", import.meta.url));
+    const program = join(packageRoot, "dist", "cli", "main.js");
     return ServerProcess.start({
       command: process.execPath,
-      args: (port) => [entry, "serve", "--port", String(port), "--log-level", "warn", ...args],
+      args: (port) => [program, "serve", "--port", String(port), "--log-level", "warn", ...args],
       readyPath: "/ready",
     });
   }
 
-  /** @returns its exit code; null if the signal ended it */
-  async stop(signal: "SIGTERM" | "SIGKILL" = "SIGTERM"): Promise<number | null> {
+  async stop(): Promise<void> {
     const child = this.#child;
-    if (child.exitCode === null && child.signalCode === null) {
-      const exited = new Promise((resolve) => child.once("exit", resolve));
-      child.kill(signal);
-      await exited;
-    }
-    return child.exitCode;
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    const exited = new Promise((resolve) => child.once("exit", resolve));
+    child.kill("SIGTERM");
+    await exited;
   }
 }
 

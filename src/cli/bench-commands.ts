@@ -1,5 +1,4 @@
-/** The three bench commands' lines of the command line. */
-import { availableParallelism } from "node:os";
+/** The options of `bench` and `bench-server`. */
 import type { Command } from "commander";
 import type { Config, ConfigKey } from "../config.ts";
 import { addConfigOptions } from "./config-options.ts";
@@ -7,12 +6,11 @@ import { numberBetween } from "./numbers.ts";
 import type { Terminal } from "./terminal.ts";
 
 const MAX_INTEGER = 2 ** 31 - 1;
-const WRITE = ["--write", "put the results into docs/performance.md too", false] as const;
 
 export interface BenchCommandParts {
   readonly terminal: Terminal;
   readonly configOf: (options: Readonly<Record<string, unknown>>) => Promise<Config>;
-  /** How a model is run: what all three share. */
+  /** How a model is run, which both share. */
   readonly runKeys: readonly ConfigKey[];
 }
 
@@ -23,40 +21,17 @@ export function addBenchCommands(program: Command, { terminal, configOf, runKeys
   bench
     .option("--suite <name>", "one part only, may be repeated", several)
     .option("--shape <name>", "of the random weights in the suites `shape` and `state`", "mamba-130m")
-    .option("--session-tokens <n>", "length of the long session", numberBetween(20, MAX_INTEGER, "integer"), 100_000)
-    .option("--minutes <n>", "how long the suite `soak` lasts", numberBetween(0.1, MAX_INTEGER), 20)
-    .option(...WRITE);
+    .option("--session-tokens <n>", "length of the long session", numberBetween(20, MAX_INTEGER, "integer"), 100_000);
   addConfigOptions(bench, ["model", ...runKeys]).action(async (options) => {
     const config = await configOf(options);
     const { bench: run } = await import("./bench.ts");
     await run(config, options, terminal);
   });
 
-  const peers = program.command("bench-peers").description("measure llama.cpp and node-llama-cpp beside us; ratios");
-  peers
-    .option("--shape <name>", "of the random weights, may be repeated; default: all that the peers have", several)
-    .option("--test <name>", "tg128, pp512, batch32 or served32, may be repeated; default: all", several)
-    .option("--weights <precision>", "f32, int8 or int4, may be repeated; default: all", several)
-    .option("--rounds <n>", "turns that each of them takes", numberBetween(1, 1000, "integer"), 5)
-    .option(
-      "--jobs <n>",
-      "compilers at once while llama.cpp is built",
-      numberBetween(1, 1024, "integer"),
-      availableParallelism(),
-    )
-    .option("--install-only", "build and install the peers, measure nothing", false)
-    .option(...WRITE);
-  addConfigOptions(peers, runKeys).action(async (options) => {
-    const config = await configOf(options);
-    const { benchPeers } = await import("./bench-peers.ts");
-    await benchPeers(config, options, terminal);
-  });
-
   const server = program.command("bench-server").description("load a server with Poisson arrivals; latencies, goodput");
   server
     .option("--url <url>", "of a running server, may be repeated; default: starts our own", several)
     .option("--shape <name>", "serve random weights of this shape in place of the model")
-    .option("--peer", "start llama.cpp's server on the same random weights too", false)
     .option("--rates <list>", "requests per second, one run each, separated by commas", "1,2,4,8")
     .option("--requests <n>", "requests of a run", numberBetween(2, MAX_INTEGER, "integer"), 100)
     .option("--prompt-tokens <n>", "length of each prompt", numberBetween(1, MAX_INTEGER, "integer"), 128)
@@ -64,12 +39,11 @@ export function addBenchCommands(program: Command, { terminal, configOf, runKeys
     .option("--slo-ttft <ms>", "time to the first token of a good request", numberBetween(0, MAX_INTEGER), 1000)
     .option("--slo-tpot <ms>", "time per output token of a good request", numberBetween(0, MAX_INTEGER), 100)
     .option("--seed <n>", "of arrivals and prompts", numberBetween(0, MAX_INTEGER, "integer"), 1)
-    .option("--timeout-ms <ms>", "silence after which a request failed", numberBetween(1, MAX_INTEGER), 120_000)
-    .option(...WRITE);
+    .option("--timeout-ms <ms>", "silence after which a request failed", numberBetween(1, MAX_INTEGER), 120_000);
   addConfigOptions(server, ["model", "maxBatch", "prefillChunk", "prefillStall", "apiKeys", ...runKeys]).action(
     async (options) => {
       const config = await configOf(options);
-      const { benchServer } = await import("./bench-server.ts");
+      const { benchServer } = await import("./bench.ts");
       await benchServer(config, options, terminal);
     },
   );

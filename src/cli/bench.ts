@@ -1,54 +1,96 @@
-/** `densemamba bench`: what this machine reaches, measured by `bench/`. */
+/** `densemamba bench` and `bench-server`: options checked and handed to `src/bench/`. */
 import { type BenchResult, DEFAULT_SUITES, runBench, SUITES } from "../bench/bench.ts";
-import { benchSections } from "../bench/bench-section.ts";
-import { BENCH_SHAPES, type Rig, type ShapeName } from "../bench/rig.ts";
+import type { BenchConfig } from "../bench/config.ts";
+import { runServerBench } from "../bench/load/server-bench.ts";
+import { runningTargets, startOwnTarget } from "../bench/load/targets.ts";
+import { BENCH_SHAPES, type ShapeName } from "../bench/random-model.ts";
 import type { Config } from "../config.ts";
 import { DenseMambaError } from "../errors.ts";
 import { usableCores } from "./cores.ts";
 import { findKernels } from "./kernels.ts";
-import { writePage } from "./performance-page.ts";
 import { type Terminal, write } from "./terminal.ts";
 import { programVersion } from "./version.ts";
 
 export interface BenchCommandOptions {
-  /** Names of suites; none means all but those that take many minutes. */
+  /** Names of suites; default: all but those that take many minutes. */
   readonly suite?: readonly string[];
-  /** Name of a shape that random weights can take. */
+  /** Of the random weights. */
   readonly shape: string;
   readonly sessionTokens: number;
-  /** How long the soak lasts. */
-  readonly minutes: number;
-  /** Into docs/performance.md too. */
-  readonly write: boolean;
 }
 
-/** @throws `invalid_value` for a suite or a shape that there is not. */
+/** @throws `invalid_value` for a suite or a shape that does not exist */
 export async function bench(config: Config, options: BenchCommandOptions, terminal: Terminal): Promise<BenchResult> {
   const suites = (options.suite ?? []).map((name) => pick("--suite", SUITES, name));
   const shape = pickShape(options.shape);
   const print = printTo(terminal);
-  const result = await runBench({
-    ...(await openRig(config, print)),
+  return runBench({
+    ...(await benchConfig(config, print)),
     suites: suites.length > 0 ? suites : DEFAULT_SUITES,
     modelDir: config.model,
     shape,
     sessionTokens: options.sessionTokens,
-    soakMinutes: options.minutes,
     version: programVersion(),
     print,
   });
-  if (options.write) for (const section of benchSections(result)) await writePage(section);
-  return result;
 }
 
-/** How every measurement runs its models: on this machine's processors. Says which operators it takes. */
-export async function openRig(config: Config, print: (line: string) => void): Promise<Rig> {
+export interface BenchServerOptions {
+  /** Running servers; without any, one of ours is started. */
+  readonly url?: readonly string[];
+  /** Of random weights for the server that is started, in place of the model. */
+  readonly shape?: string;
+  /** Requests per second, separated by commas. */
+  readonly rates: string;
+  readonly requests: number;
+  readonly promptTokens: number;
+  readonly outputTokens: number;
+  readonly sloTtft: number;
+  readonly sloTpot: number;
+  readonly seed: number;
+  readonly timeoutMs: number;
+}
+
+/** @throws `invalid_value` for bad rates, a shape that does not exist, or a server that does not answer */
+export async function benchServer(config: Config, options: BenchServerOptions, terminal: Terminal): Promise<void> {
+  const print = printTo(terminal);
+  const rates = parseRates(options.rates);
+  const shape = options.shape === undefined ? undefined : pickShape(options.shape);
+  const { url: urls = [] } = options;
+  const runConfig = await benchConfig(config, print);
+  const own = { config: runConfig, modelDir: config.model, shape, maxBatch: config.maxBatch };
+  const { targets, modelName, versions, close } =
+    urls.length > 0
+      ? await runningTargets(urls, config.apiKeys[0])
+      : await startOwnTarget({ ...own, version: programVersion() });
+  try {
+    await runServerBench({
+      targets,
+      modelName,
+      versions,
+      threads: runConfig.threads,
+      rates,
+      numRequests: options.requests,
+      promptTokens: options.promptTokens,
+      outputTokens: options.outputTokens,
+      objective: { ttftMs: options.sloTtft, tpotMs: options.sloTpot },
+      seed: options.seed,
+      timeoutMs: options.timeoutMs,
+      print,
+    });
+  } finally {
+    await close();
+  }
+}
+
+/** How every measurement runs its models: on this machine's processors. Says which operators it uses. */
+export async function benchConfig(config: Config, print: (line: string) => void): Promise<BenchConfig> {
   const { runtime, cacheDir, prefillChunk, prefillStall } = config;
   const threads = config.threads === 0 ? usableCores() : config.threads;
   return { runtime, cacheDir, prefillChunk, prefillStall, threads, kernels: await findKernels(config, "cpu", print) };
 }
 
-export function printTo(terminal: Terminal): (line: string) => void {
+function printTo(terminal: Terminal): (line: string) => void {
   return (line) => void write(terminal.stdout, `${line}\n`);
 }
 
@@ -57,9 +99,18 @@ export function pickShape(name: string): ShapeName {
   return pick("--shape", Object.keys(BENCH_SHAPES) as ShapeName[], name);
 }
 
-/** @throws `invalid_value` */
-export function pick<T extends string>(flag: string, known: readonly T[], name: string): T {
+function pick<T extends string>(flag: string, known: readonly T[], name: string): T {
   const found = known.find((candidate) => candidate === name);
   if (found !== undefined) return found;
   throw new DenseMambaError("invalid_value", `${flag} must be one of ${known.join(", ")}, ${name} given`);
+}
+
+/** @throws `invalid_value` */
+export function parseRates(text: string): number[] {
+  const rates = text.split(",").map((part) => (part.trim() === "" ? Number.NaN : Number(part)));
+  if (rates.every((rate) => rate > 0 && rate <= 1e6)) return rates;
+  throw new DenseMambaError(
+    "invalid_value",
+    `--rates must be numbers above 0 and up to 1000000, separated by commas; ${text} given`,
+  );
 }

@@ -3,10 +3,11 @@ import { createServer, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import * as fc from "fast-check";
 import { afterEach, describe, expect, it } from "vitest";
-import { poissonArrivals, randomPrompt } from "../../src/bench/load/arrivals.ts";
 import { type DueRecord, summarize } from "../../src/bench/load/latency.ts";
-import { runOpenLoop, runTogether, togetherRate } from "../../src/bench/load/open-loop.ts";
+import { poissonArrivals, runOpenLoop, runTogether } from "../../src/bench/load/load.ts";
 import { CompletionEvents, streamCompletion } from "../../src/bench/load/stream-client.ts";
+import { randomPrompt } from "../../src/bench/random-model.ts";
+import { rateTogether } from "../../src/bench/streams.ts";
 
 describe("Poisson arrivals", () => {
   const options = { perSecond: 20, numRequests: 20_000, seed: 7 };
@@ -169,7 +170,7 @@ describe("the rate of streams together", () => {
     const a = { chunkAtMs: [0, 10, 20, 30, 40], numTokens: 5 };
     const b = { chunkAtMs: [10, 20, 30], numTokens: 6 }; // two tokens a chunk
     // From 10 to 30 ms: two chunks of each.
-    expect(togetherRate([a, b])).toBeCloseTo(((2 * 1 + 2 * 2) / 20) * 1000);
+    expect(rateTogether([a, b])).toBeCloseTo(((2 * 1 + 2 * 2) / 20) * 1000);
   });
 });
 
@@ -191,7 +192,7 @@ describe("latencies", () => {
     expect(figures.tokensPerSecond).toBeCloseTo(15 / 2.141);
   });
 
-  it("make a request good only if it keeps the whole objective", () => {
+  it("make a request good only if it meets the whole objective", () => {
     const records = [record(0, 20), record(500, 21), record(1000, 20), record(1500, 5)];
     const strict = summarize(records, objective);
     expect(strict.goodShare).toBe(0.75);

@@ -1,13 +1,12 @@
-/** The vocabulary of random models, and what the bench commands refuse. */
+/** Random models, and what the bench commands accept. */
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { describe, expect, it } from "vitest";
-import { numberedPieces, writeNumberedTokenizer } from "../../src/bench/numbered-tokenizer.ts";
-import { BENCH_SHAPES, serveFlags } from "../../src/bench/rig.ts";
-import { bytesReadByStep } from "../../src/bench/suites/shape.ts";
-import { pickShape } from "../../src/cli/bench.ts";
-import { parseRates } from "../../src/cli/bench-server.ts";
+import { serveFlags } from "../../src/bench/config.ts";
+import { BENCH_SHAPES, numberedPieces, writeNumberedTokenizer } from "../../src/bench/random-model.ts";
+import { bytesReadByStep } from "../../src/bench/runner.ts";
+import { parseRates, pickShape } from "../../src/cli/bench.ts";
 import { loadTokenizer } from "../../src/tokenizer/load.ts";
 
 describe("the vocabulary of a random model", () => {
@@ -30,12 +29,12 @@ describe("the vocabulary of a random model", () => {
 });
 
 describe("the shapes", () => {
-  it("for the peers have no dense links, and are otherwise those of the models they stand for", () => {
+  it("that llama.cpp can run have no dense links, and are otherwise those of the models they stand for", () => {
     expect(BENCH_SHAPES["mamba-130m"].denseLayers).toBe(0);
     expect(BENCH_SHAPES["mamba-4m"]).toEqual({ ...BENCH_SHAPES["densemamba-4m"], denseLayers: 0 });
   });
 
-  it("bound a step by the weights, whatever else lies beside them", () => {
+  it("limit a step by the weights, not by the other files", () => {
     const files = [
       { name: "model.onnx", bytes: 10, sha256: "" },
       { name: "weights.bin", bytes: 1000, sha256: "" },
@@ -50,13 +49,13 @@ describe("the bench commands", () => {
     for (const text of ["", "1,", "0", "-1", "x", "1e9"]) expect(() => parseRates(text)).toThrow(`; ${text} given`);
   });
 
-  it("take shapes that there are", () => {
+  it("take shapes that exist", () => {
     expect(pickShape("mamba-4m")).toBe("mamba-4m");
     expect(() => pickShape("mamba-5m")).toThrow(/--shape must be one of mamba-130m, .*, mamba-5m given/);
   });
 
-  it("start servers with the very operators that the bench itself runs", () => {
-    const rig = {
+  it("start servers with the same operators that the suites run", () => {
+    const config = {
       runtime: "native",
       threads: 2,
       cacheDir: "/c",
@@ -64,7 +63,7 @@ describe("the bench commands", () => {
       prefillStall: 1.5,
       kernels: undefined,
     } as const;
-    expect(serveFlags(rig).join(" ")).toBe(
+    expect(serveFlags(config).join(" ")).toBe(
       "--runtime native --threads 2 --cache-dir /c --prefill-chunk 64 --prefill-stall 1.5 --kernels off",
     );
   });

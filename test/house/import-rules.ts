@@ -36,7 +36,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   cli: ["*"],
 };
 
-/** Packages that one folder alone may know; and the bench, where it is a client. */
+/** Packages that only one folder may import. */
 const OWNED_PACKAGES: Readonly<Record<string, string>> = {
   koffi: "runtime",
   "onnxruntime-node": "runtime",
@@ -53,8 +53,6 @@ const OWNED_PACKAGES: Readonly<Record<string, string>> = {
   pino: "cli",
   "sonic-boom": "cli",
 };
-
-const CLIENT_PACKAGES: ReadonlySet<string> = new Set(["ws"]);
 
 const ENVIRONMENT_READER = "src/config.ts";
 
@@ -77,13 +75,13 @@ function importBreaches({ file, text }: SourceFile): string[] {
   return importsOf(text).flatMap((specifier) => {
     if (!specifier.startsWith(".")) {
       const owner = OWNED_PACKAGES[packageOf(specifier)];
-      const isClient = folder === "bench" && CLIENT_PACKAGES.has(packageOf(specifier));
-      return owner === undefined || owner === folder || isClient
+      return owner === undefined || owner === folder
         ? []
         : [`${file}: imports ${specifier}, which belongs to ${owner}`];
     }
     if (!/\.(?:ts|json)$/.test(specifier)) return [`${file}: imports ${specifier} without its extension`];
     const target = path.posix.join(path.posix.dirname(file), specifier);
+    if (!target.startsWith("src/")) return [`${file}: imports ${target}, which is not shipped`];
     const to = folderOf(target);
     if (to === folder || to === "errors.ts" || allowed.includes(to) || allowed.includes("*")) return [];
     return [`${file}: src/${folder} must not import ${target}`];
@@ -98,7 +96,7 @@ function environmentBreaches({ file, text }: SourceFile): string[] {
 }
 
 /** Static, dynamic, re-exported, required, and in types. */
-function importsOf(text: string): string[] {
+export function importsOf(text: string): string[] {
   const code = withoutComments(text);
   const patterns = [
     /\b(?:import|export)\b[^;"'`]*?\bfrom\s*["']([^"']+)["']/g,
@@ -120,7 +118,7 @@ function folderOf(file: string): string {
 }
 
 /** `@hono/node-server/utils` → `@hono/node-server` */
-function packageOf(specifier: string): string {
+export function packageOf(specifier: string): string {
   const parts = specifier.split("/");
   return specifier.startsWith("@") ? parts.slice(0, 2).join("/") : parts[0]!;
 }

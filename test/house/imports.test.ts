@@ -25,6 +25,7 @@ describe("the search for breaches", () => {
     ["the environment", "src/engine/a.ts", "const debug = process.env.DEBUG;"],
     ["the environment by another way", "src/engine/a.ts", 'import { env } from "node:process";'],
     ["a missing extension", "src/engine/a.ts", 'import { x } from "./slots";'],
+    ["what is not shipped", "src/cli/a.ts", 'import { x } from "../../bench/page.ts";'],
     ["a folder without a row", "src/utils/a.ts", ""],
   ])("finds %s", (_, file, text) => {
     expect(breach(file, text)).toHaveLength(1);

@@ -1,5 +1,14 @@
-import { readFileSync, statSync } from "node:fs";
-import { describe, expect, it } from "vitest";
+import { execFile } from "node:child_process";
+import { readdirSync, readFileSync, statSync } from "node:fs";
+import { cp, mkdir, mkdtemp, rm, symlink } from "node:fs/promises";
+import { builtinModules } from "node:module";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { importsOf, packageOf } from "./import-rules.ts";
+
+const run = promisify(execFile);
 
 const json = (file: string) => JSON.parse(readFileSync(file, "utf8"));
 
@@ -57,4 +66,74 @@ describe("package.json", () => {
 it("the build leaves the command executable", () => {
   const [command] = Object.values<string>(json("package.json").bin);
   expect(statSync(command!).mode & 0o111).not.toBe(0);
+});
+
+describe("the packed package", () => {
+  const { files, dependencies } = json("package.json");
+  let dir: string;
+  let installed: string;
+
+  // Built and packed in a folder of its own: other tests run the checkout's build meanwhile.
+  beforeAll(async () => {
+    dir = await mkdtemp(path.join(tmpdir(), "packed-"));
+    const source = path.join(dir, "source");
+    const sources = ["package.json", "LICENSE", "README.md", ...files].map((name: string) =>
+      name.replace(/\/\*.*$/, ""),
+    );
+    for (const name of new Set(sources)) {
+      if (name !== "dist") await cp(name, path.join(source, name), { recursive: true });
+    }
+    await run("node_modules/.bin/tsc", ["-p", "tsconfig.build.json", "--outDir", path.join(source, "dist")]);
+    const pack = ["pack", "--ignore-scripts", "--json", "--pack-destination", dir, source];
+    const [{ filename }] = JSON.parse((await run("npm", pack)).stdout);
+    installed = path.join(dir, "node_modules", "densemamba");
+    await mkdir(installed, { recursive: true });
+    await run("tar", ["-xzf", path.join(dir, filename), "-C", installed, "--strip-components=1"]);
+    await symlink(path.resolve("node_modules"), path.join(installed, "node_modules"));
+  });
+  afterAll(() => rm(dir, { recursive: true, force: true }));
+
+  it("needs nothing at run time but its own files, Node and its dependencies", () => {
+    const names = readdirSync(installed, { recursive: true, encoding: "utf8" }).filter((name) => name.endsWith(".js"));
+    const modules = names.filter((name) => name.startsWith("dist/"));
+    expect(modules.length).toBeGreaterThan(100);
+    const imported = modules.flatMap((name) => {
+      const specifiers = importsOf(readFileSync(path.join(installed, name), "utf8"));
+      for (const specifier of specifiers.filter((each) => each.startsWith("."))) {
+        expect(names, `${name} imports ${specifier}`).toContain(path.join(path.dirname(name), specifier));
+      }
+      return specifiers.filter((each) => /^@?[a-z][\w./-]*$/.test(each));
+    });
+    const packages = [...new Set(imported.map(packageOf))].filter((name) => !builtinModules.includes(name));
+    expect(packages.filter((name) => !Object.hasOwn(dependencies, name))).toEqual([]);
+  });
+
+  it("holds no peers, no page and no soak test", () => {
+    const names = readdirSync(path.join(installed, "dist"), { recursive: true, encoding: "utf8" });
+    expect(names).toContain("bench/bench.js");
+    expect(names.filter((name) => /peers|llama|gguf|svg|page|soak/.test(name))).toEqual([]);
+  });
+
+  it("runs `densemamba bench`", async () => {
+    const command = [
+      path.join(installed, "dist/cli/main.js"),
+      "bench",
+      "--suite",
+      "session",
+      "--session-tokens",
+      "100",
+    ];
+    const options = ["--threads", "1", "--kernels", "off", "--cache-dir", path.join(dir, "cache")];
+    const { stdout } = await run(process.execPath, [...command, ...options], { cwd: dir });
+    const { figures } = JSON.parse(stdout.trim().split("\n").at(-1)!) as {
+      figures: { suite: string; value: number }[];
+    };
+    expect([...new Set(figures.map(({ suite }) => suite))]).toEqual(["machine", "session"]);
+    expect(figures[0]!.value).toBeGreaterThan(0);
+  });
+
+  it("has the commands `bench` and `bench-server`, and none for development", async () => {
+    const { stdout } = await run(process.execPath, [path.join(installed, "dist/cli/main.js"), "--help"]);
+    expect(stdout.match(/\bbench[\w-]*/g)).toEqual(["bench", "bench-server"]);
+  });
 });

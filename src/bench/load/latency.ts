@@ -1,8 +1,8 @@
 /**
- * From what one client saw of its requests to the figures of the field. Time to first token and end to end count from
- * the moment a request was due, not from when it could be sent: otherwise a client that falls behind hides the wait.
+ * Latencies and goodput of what one client saw. Time to first token and end to end count from when a request was due, not
+ * from when it could be sent: otherwise a client that falls behind would hide the wait.
  */
-import { percentile } from "../report.ts";
+import { gaps, percentile } from "../figures.ts";
 import type { StreamRecord } from "./stream-client.ts";
 
 export interface DueRecord extends StreamRecord {
@@ -17,10 +17,10 @@ export interface Spread {
   readonly p99: number;
 }
 
-/** A service-level objective: a request is good if it keeps all of it. */
+/** A service-level objective: a request is good if it meets both. */
 export interface Objective {
   readonly ttftMs: number;
-  /** Of one stream: the mean time per output token after the first. */
+  /** The mean time per output token after the first, of one stream. */
   readonly tpotMs: number;
 }
 
@@ -32,9 +32,9 @@ export interface LoadFigures {
   /** Requests per second that arrived, and that ended well. */
   readonly offeredPerSecond: number;
   readonly completedPerSecond: number;
-  /** Requests per second that kept the objective. */
+  /** Requests per second that met the objective. */
   readonly goodputPerSecond: number;
-  /** Share of all requests that kept it, 0 to 1. */
+  /** Share of all requests that met it, 0 to 1. */
   readonly goodShare: number;
   readonly tokensPerSecond: number;
   /** To the first token, from when the request was due. */
@@ -71,16 +71,11 @@ export function summarize(records: readonly DueRecord[], objective: Objective): 
   };
 }
 
-/** Milliseconds between neighbours. */
-export function gaps(atMs: readonly number[]): number[] {
-  return atMs.slice(1).map((at, i) => at - atMs[i]!);
-}
-
 function ttftMs(record: DueRecord): number {
   return record.chunkAtMs[0]! - record.dueAtMs;
 }
 
-/** 0 for a single token: there is no pace to keep. */
+/** 0 for a single token, which has no pace. */
 function tpotMs({ chunkAtMs, numTokens }: DueRecord): number {
   return numTokens > 1 ? (chunkAtMs.at(-1)! - chunkAtMs[0]!) / (numTokens - 1) : 0;
 }

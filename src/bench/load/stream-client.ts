@@ -1,6 +1,6 @@
 /**
- * The client of every measurement over HTTP: one streamed `/v1/completions` request to any OpenAI-compatible server,
- * timed as its user sees it. The same code asks every server that is compared.
+ * The client of every measurement over HTTP: one streamed `/v1/completions` request to any OpenAI-compatible server, timed
+ * as its user sees it.
  */
 import { request as httpRequest } from "node:http";
 import { request as httpsRequest } from "node:https";
@@ -16,7 +16,7 @@ export interface Target {
 
 export interface CompletionRequest {
   readonly promptIds: readonly number[];
-  /** Exactly as many are generated: the end of the text is ignored. */
+  /** Exactly that many are generated: an end of the text is ignored. */
   readonly maxTokens: number;
   /** Silence after which the request counts as failed. */
   readonly timeoutMs: number;
@@ -28,7 +28,7 @@ export interface StreamRecord {
   /** Arrival of each chunk that carries text. */
   readonly chunkAtMs: readonly number[];
   readonly endedAtMs: number;
-  /** As the server's usage has it; chunks may carry several tokens, or hold one back. */
+  /** From the server's usage: a chunk may hold several tokens. */
   readonly numTokens: number;
   readonly text: string;
   /** Why it did not end as asked; undefined for a complete stream. */
@@ -53,12 +53,12 @@ export function streamCompletion(target: Target, { promptIds, maxTokens, timeout
     "content-length": Buffer.byteLength(body),
     ...(target.apiKey === undefined ? {} : { authorization: `Bearer ${target.apiKey}` }),
   };
-  // A connection for each request: a kept one that the server closes meanwhile would look like a failed request.
+  // One connection per request: an idle one that the server closes would look like a failed request.
   const options = { method: "POST", headers, agent: false };
 
   return new Promise<StreamRecord>((resolve) => {
     const sentAtMs = performance.now();
-    // Taken apart when the stream has ended: the client shares its processors with the server that it measures.
+    // Parsed when the stream has ended: the client shares the processors with the server that it measures.
     const pieces: { readonly text: string; readonly atMs: number }[] = [];
     const events = new CompletionEvents();
     const end = (error: string | undefined) => {
@@ -92,7 +92,7 @@ export function streamCompletion(target: Target, { promptIds, maxTokens, timeout
   });
 }
 
-/** What the data-only chunks of a completion's SSE stream say. */
+/** The data-only events of a completion's SSE stream. */
 export class CompletionEvents {
   readonly chunkAtMs: number[] = [];
   numTokens = 0;

@@ -1,78 +1,157 @@
 /**
- * Ten thousand conversations at rest: what each takes on the disk, and how fast many more of them than there are slots go on
- * in rotation, beside sequences that never leave their slots.
+ * Forks, beside copying and writing as many bytes; and ten thousand sessions: what each takes on the disk, and how fast many
+ * more of them than there are slots go on in rotation, beside sequences that never leave their slots.
  */
-import { readdir, stat } from "node:fs/promises";
+import { open, readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { performance } from "node:perf_hooks";
 import type { Generator } from "../../generation/generator.ts";
+import { MemoryStore } from "../../sessions/stores/memory-store.ts";
 import type { TieredStore } from "../../sessions/stores/tiered-store.ts";
-import { atLeast, atMost, type Figure, median } from "../report.ts";
-import { MAX_BATCH, type Rig } from "../rig.ts";
-import { makePrompt } from "../streams.ts";
-import { runTurn, type StateParts, session, turnOf, withDiskStore } from "./state-parts.ts";
+import { type BenchConfig, MAX_BATCH, type SuiteContext } from "../config.ts";
+import {
+  type ConversationParts,
+  NOTHING_NEW,
+  runTurn,
+  session,
+  tokens,
+  turnOf,
+  withDiskStore,
+} from "../conversations.ts";
+import { atLeast, atMost, type Figure, median } from "../figures.ts";
+import { inTurns, ratios } from "../rounds.ts";
 
-const NUM_SESSIONS = 10_000;
-/** Read for real; the others are forks of these. */
-const NUM_ORIGINALS = 200;
-const NUM_ACTIVE = 200;
-const FORKS_AT_ONCE = 16;
 const PROMPT_TOKENS = 64;
-const TURN_TOKENS = 64;
-/** Of a round that is timed, together. */
-const ROUND_TOKENS = 20_000;
-const NUM_ROUNDS = 5;
 const GIB = 2 ** 30;
-const NOTHING_NEW = { type: "tokens", tokenIds: [] } as const;
 
-export async function benchSessions(rig: Rig, parts: StateParts): Promise<Figure[]> {
-  // Of the active ones memory holds half: in rotation, the least recently used leaving first, it never has the next one.
-  const memoryBytes = (NUM_ACTIVE / 2) * parts.stateBytes;
-  const diskBytes = 2 * NUM_SESSIONS * parts.stateBytes + GIB;
-  return withDiskStore(rig, parts, { memoryBytes, diskBytes }, async (store, dir) => {
-    const generator = parts.generatorOn(store);
-    const forksMs = await makeSessions(generator);
-    const size = await sizeOf(dir, store);
-    const rounds: { readonly rotation: number; readonly resident: number }[] = [];
-    for (let round = 0; round <= NUM_ROUNDS; round++) {
-      const rotation = await measureRate((onToken, isOver) => rotate(generator, onToken, isOver));
-      const resident = await measureRate((onToken, isOver) => stay(generator, onToken, isOver));
-      if (round > 0) rounds.push({ rotation, resident }); // the first one warms up
+export async function benchFork(context: SuiteContext, parts: ConversationParts, model: string): Promise<Figure[]> {
+  const { stateBytes } = parts;
+  const inMemory = parts.generatorOn(new MemoryStore({ maxBytes: GIB }));
+  return withDiskStore(context, parts, { memoryBytes: 0, diskBytes: GIB }, async (store, dir) => {
+    const onDisk = parts.generatorOn(store);
+    for (const generator of [inMemory, onDisk]) {
+      await runTurn(generator, turnOf(tokens(PROMPT_TOKENS, 1), { maxTokens: 1, keepAs: session("trunk") }));
     }
-    // A fork and a turn have the prompt and one answer each.
-    const idsBytes = (PROMPT_TOKENS + TURN_TOKENS) * 4;
+    const { copy, memory, goOn, write, disk } = await inTurns(
+      {
+        copy: async () => timeCopy(stateBytes),
+        memory: () => timeFork(inMemory),
+        goOn: () => timeForkedTurn(inMemory),
+        write: () => timeWrite(join(dir, "..", "plain"), stateBytes),
+        disk: () => timeFork(onDisk),
+      },
+      { numRounds: 30 },
+    );
+    const floorMs = (stateBytes / context.bandwidth) * 1000;
     return [
-      { name: `sessions kept, of ${PROMPT_TOKENS + TURN_TOKENS} tokens`, value: size.numFiles, unit: "files" },
-      { name: "bytes of each", value: size.fileBytes, unit: "B" },
-      {
-        name: "bytes of each beside state and ids",
-        value: size.fileBytes - parts.stateBytes - idsBytes,
-        unit: "B",
-        ...atMost(1023),
-      },
-      { name: "whole blocks of the file system, each", value: size.blockBytes, unit: "B" },
-      { name: "to fork one onto the disk, many at once", value: forksMs, unit: "ms" },
-      { name: `${MAX_BATCH} that stay in their slots`, value: median(rounds.map((r) => r.resident)), unit: "tokens/s" },
-      {
-        name: `${NUM_ACTIVE} of them in rotation, ${TURN_TOKENS} tokens a turn, each from the disk and back`,
-        value: median(rounds.map((r) => r.rotation)),
-        unit: "tokens/s",
-      },
-      {
-        name: "rotation / stay",
-        value: median(rounds.map((r) => r.rotation / r.resident)),
-        unit: "x",
-        ...atLeast(0.8),
-      },
+      { name: `${model}: one state`, value: stateBytes / 1000, unit: "kB" },
+      { name: `${model}: to read it, as the bandwidth allows`, value: floorMs, unit: "ms" },
+      { name: `${model}: to copy it in memory`, value: median(copy), unit: "ms" },
+      { name: `${model}: to fork a session in memory`, value: median(memory), unit: "ms" },
+      { name: `${model}: the fork's first token`, value: median(goOn), unit: "ms" },
+      { name: `${model}: to write it to the disk, synchronised`, value: median(write), unit: "ms" },
+      { name: `${model}: to fork a session on the disk`, value: median(disk), unit: "ms" },
+      { name: `${model}: fork on the disk / write`, value: median(ratios(disk, write)), unit: "x" },
     ];
   });
 }
 
-/** @returns milliseconds of a fork, as they came out one behind the other */
+/** Out of the processor's caches and into fresh memory, like that of a state that was stored a while ago. */
+function timeCopy(numBytes: number): number {
+  const numCopies = Math.ceil((64 * 2 ** 20) / numBytes);
+  const from = Buffer.alloc(numBytes * numCopies, 1);
+  const to = Buffer.alloc(numBytes * numCopies, 2);
+  const startMs = performance.now();
+  from.copy(to);
+  return (performance.now() - startMs) / numCopies;
+}
+
+async function timeFork({ conversations }: Generator): Promise<number> {
+  const startMs = performance.now();
+  await conversations.forkSession("", "trunk", "branch");
+  const forkMs = performance.now() - startMs;
+  await conversations.deleteSession("", "branch");
+  return forkMs;
+}
+
+async function timeForkedTurn(generator: Generator): Promise<number> {
+  await generator.conversations.forkSession("", "trunk", "branch");
+  const branch = session("branch");
+  const { firstTokenMs } = await runTurn(
+    generator,
+    turnOf(NOTHING_NEW, { maxTokens: 1, resumeFrom: branch, keepAs: branch }),
+  );
+  await generator.conversations.deleteSession("", "branch");
+  return firstTokenMs;
+}
+
+async function timeWrite(file: string, numBytes: number): Promise<number> {
+  const bytes = Buffer.alloc(numBytes, 1);
+  const startMs = performance.now();
+  const handle = await open(file, "w");
+  try {
+    await handle.write(bytes);
+    await handle.datasync();
+  } finally {
+    await handle.close();
+  }
+  const writeMs = performance.now() - startMs;
+  await rm(file);
+  return writeMs;
+}
+
+const NUM_SESSIONS = 10_000;
+/** Read by the model; the others are forks of these. */
+const NUM_ORIGINALS = 200;
+const NUM_ACTIVE = 200;
+const FORKS_AT_ONCE = 16;
+const TURN_TOKENS = 64;
+/** Of all sessions together in a round that is timed. */
+const ROUND_TOKENS = 20_000;
+
+export async function benchSessions(config: BenchConfig, parts: ConversationParts): Promise<Figure[]> {
+  // Memory holds half of the active ones: in rotation, with the least recently used evicted, it never has the next one.
+  const memoryBytes = (NUM_ACTIVE / 2) * parts.stateBytes;
+  const diskBytes = 2 * NUM_SESSIONS * parts.stateBytes + GIB;
+  return withDiskStore(config, parts, { memoryBytes, diskBytes }, async (store, dir) => {
+    const generator = parts.generatorOn(store);
+    const forkMs = await makeSessions(generator);
+    const size = await sizeOf(dir, store);
+    const { rotation, resident } = await inTurns(
+      {
+        rotation: () => measureRate((onToken, isOver) => rotate(generator, onToken, isOver)),
+        resident: () => measureRate((onToken, isOver) => stay(generator, onToken, isOver)),
+      },
+      { numRounds: 5 },
+    );
+    // A fork and a turn have the prompt and one answer each.
+    const numTokens = PROMPT_TOKENS + TURN_TOKENS;
+    return [
+      { name: `sessions stored, of ${numTokens} tokens`, value: size.numFiles, unit: "files" },
+      { name: "bytes of each", value: size.fileBytes, unit: "B" },
+      {
+        name: "bytes of each beside state and ids",
+        value: size.fileBytes - parts.stateBytes - numTokens * 4,
+        unit: "B",
+        ...atMost(1023),
+      },
+      { name: "whole blocks of the file system, each", value: size.blockBytes, unit: "B" },
+      { name: "to fork one onto the disk, many at once", value: forkMs, unit: "ms" },
+      { name: `${MAX_BATCH} that stay in their slots`, value: median(resident), unit: "tokens/s" },
+      {
+        name: `${NUM_ACTIVE} of them in rotation, ${TURN_TOKENS} tokens a turn, each from the disk and back`,
+        value: median(rotation),
+        unit: "tokens/s",
+      },
+      { name: "rotation / stay", value: median(ratios(rotation, resident)), unit: "x", ...atLeast(0.8) },
+    ];
+  });
+}
+
+/** @returns milliseconds per fork, with many at once */
 async function makeSessions(generator: Generator): Promise<number> {
   await inParallel(NUM_ORIGINALS, MAX_BATCH, async (i) => {
-    const prompt = { type: "tokens", tokenIds: makePrompt(PROMPT_TOKENS, i) } as const;
-    await runTurn(generator, turnOf(prompt, { maxTokens: TURN_TOKENS, keepAs: session(nameOf(i)) }));
+    await runTurn(generator, turnOf(tokens(PROMPT_TOKENS, i), { maxTokens: TURN_TOKENS, keepAs: session(nameOf(i)) }));
   });
   const startMs = performance.now();
   const numForks = NUM_SESSIONS - NUM_ORIGINALS;
@@ -92,16 +171,16 @@ async function rotate(generator: Generator, onToken: () => void, isOver: AbortSi
   await Promise.all(clients);
 }
 
-/** As many as there are slots, through the same house, answering without end. */
+/** As many sequences as there are slots, without end. */
 async function stay(generator: Generator, onToken: () => void, isOver: AbortSignal): Promise<void> {
   const streams = Array.from({ length: MAX_BATCH }, async (_, i) => {
-    const prompt = { type: "tokens", tokenIds: makePrompt(PROMPT_TOKENS, i) } as const;
-    await runTurn(generator, { ...turnOf(prompt, { maxTokens: 1_000_000 }), signal: isOver }, onToken);
+    const turn = turnOf(tokens(PROMPT_TOKENS, i), { maxTokens: 1_000_000 });
+    await runTurn(generator, { ...turn, signal: isOver }, onToken);
   });
   await Promise.all(streams);
 }
 
-/** Tokens per second of `load` behind its first tenth. It ends when it is told, in its own time, which does not count. */
+/** Tokens per second of `load` after a tenth as a warm-up. How long it takes to end when it is told to does not count. */
 export async function measureRate(
   load: (onToken: () => void, isOver: AbortSignal) => Promise<void>,
   numTokens = ROUND_TOKENS,

@@ -1,81 +1,66 @@
-/**
- * One stream, 32 and 64: straight from the engine, and over SSE from a server in another process. Taken in turns, and the
- * ratios formed within a round, since the machine's speed drifts.
- */
-import type { Engine } from "../../engine/engine.ts";
-import type { BenchContext } from "../context.ts";
-import { runTogether, togetherRate } from "../load/open-loop.ts";
-import { atLeast, type Figure, median } from "../report.ts";
-import { serveFlags, withEngine } from "../rig.ts";
+/** One stream, 32 and 64: straight from the engine, and over SSE from a server in another process. In turns. */
+import { type SuiteContext, serveFlags, withEngine } from "../config.ts";
+import { atLeast, type Figure, median } from "../figures.ts";
+import { runTogether } from "../load/load.ts";
+import { randomPrompt } from "../random-model.ts";
+import { inTurns, ratios } from "../rounds.ts";
 import { ServerProcess } from "../server-process.ts";
-import { measureThroughput } from "../streams.ts";
+import { rateTogether, runStream, streamRequest } from "../streams.ts";
 
-const NUM_STREAMS = 64;
-/** A batch that most servers run at. */
-const HALF = NUM_STREAMS / 2;
-const NUM_ROUNDS = 7;
-/** Long beside what a server holds back to write at once (`--stream-gap-ms`): it is not counted at the end, and there is none at the start. */
-const TOKENS_TOGETHER = 1000;
+const MANY = 64;
+/** A batch that most servers run. */
+const HALF = MANY / 2;
+const PROMPT_TOKENS = 8;
+/** Much longer than what a server holds back to write at once (`--stream-gap-ms`). */
+const OUTPUT_TOKENS = 1000;
 const TIMEOUT_MS = 60_000;
 
-export async function benchStreams(context: BenchContext): Promise<Figure[]> {
-  const flags = ["--model", context.modelDir, "--max-batch", `${NUM_STREAMS}`, ...serveFlags(context)];
-  const server = await ServerProcess.startOwn(flags);
+export async function benchStreams(context: SuiteContext): Promise<Figure[]> {
+  const server = await ServerProcess.startOwn([
+    ...["--model", context.modelDir, "--max-batch", `${MANY}`],
+    ...serveFlags(context),
+  ]);
   try {
-    const rounds = await withEngine({ ...context, maxBatch: NUM_STREAMS }, context.modelDir, async (engine) => {
-      await measureThroughput(engine, 1, 500); // warm-up
-      await sseRate(server, 1, 500);
-      const measured: Round[] = [];
-      for (let round = 0; round < NUM_ROUNDS; round++) measured.push(await measureRound(engine, server));
-      return measured;
+    const rates = await withEngine({ ...context, maxBatch: MANY }, context.modelDir, (engine) => {
+      const fromEngine = async (numStreams: number) => {
+        const streams = Array.from({ length: numStreams }, async (_, i) => {
+          const { tokenAtMs } = await runStream(engine, streamRequest(randomPrompt(PROMPT_TOKENS, i), OUTPUT_TOKENS));
+          return { chunkAtMs: tokenAtMs, numTokens: tokenAtMs.length };
+        });
+        return rateTogether(await Promise.all(streams));
+      };
+      const overSse = async (numStreams: number) => {
+        const load = { promptTokens: PROMPT_TOKENS, outputTokens: OUTPUT_TOKENS, seed: 1, timeoutMs: TIMEOUT_MS };
+        return rateTogether(await runTogether(server, { ...load, numStreams }));
+      };
+      const measurements = {
+        engineOne: () => fromEngine(1),
+        sseOne: () => overSse(1),
+        engineHalf: () => fromEngine(HALF),
+        engineMany: () => fromEngine(MANY),
+        sseMany: () => overSse(MANY),
+      };
+      return inTurns(measurements, { numRounds: 7 });
     });
-    const of = (rate: (round: Round) => number) => median(rounds.map(rate));
+    const { engineOne, engineHalf, engineMany, sseOne, sseMany } = rates;
+    const rate = (name: string, samples: readonly number[]) => ({ name, value: median(samples), unit: "tokens/s" });
+    const ratio = (name: string, a: readonly number[], b: readonly number[]) => ({
+      name,
+      value: median(ratios(a, b)),
+      unit: "x",
+    });
     return [
-      { name: "engine, 1 stream", value: of((r) => r.engineOne), unit: "tokens/s", ...atLeast(4000) },
-      { name: `engine, ${HALF} streams together`, value: of((r) => r.engineHalf), unit: "tokens/s" },
-      {
-        name: `${HALF} streams / 1 stream`,
-        value: of((r) => r.engineHalf / r.engineOne),
-        unit: "x",
-        ...atLeast(3),
-      },
-      { name: `engine, ${NUM_STREAMS} streams together`, value: of((r) => r.engineMany), unit: "tokens/s" },
-      { name: `${NUM_STREAMS} streams / 1 stream`, value: of((r) => r.engineMany / r.engineOne), unit: "x" },
-      { name: "over SSE, 1 stream, as the client counts", value: of((r) => r.sseOne), unit: "tokens/s" },
-      { name: "SSE / engine, 1 stream", value: of((r) => r.sseOne / r.engineOne), unit: "x", ...atLeast(0.9) },
-      { name: `over SSE, ${NUM_STREAMS} streams together`, value: of((r) => r.sseMany), unit: "tokens/s" },
-      {
-        name: `SSE / engine, ${NUM_STREAMS} streams`,
-        value: of((r) => r.sseMany / r.engineMany),
-        unit: "x",
-        ...atLeast(0.85),
-      },
+      { ...rate("engine, 1 stream", engineOne), ...atLeast(4000) },
+      rate(`engine, ${HALF} streams together`, engineHalf),
+      { ...ratio(`${HALF} streams / 1 stream`, engineHalf, engineOne), ...atLeast(3) },
+      rate(`engine, ${MANY} streams together`, engineMany),
+      ratio(`${MANY} streams / 1 stream`, engineMany, engineOne),
+      rate("over SSE, 1 stream, as the client counts", sseOne),
+      { ...ratio("SSE / engine, 1 stream", sseOne, engineOne), ...atLeast(0.9) },
+      rate(`over SSE, ${MANY} streams together`, sseMany),
+      { ...ratio(`SSE / engine, ${MANY} streams`, sseMany, engineMany), ...atLeast(0.85) },
     ];
   } finally {
     await server.stop();
   }
-}
-
-/** Tokens per second. */
-interface Round {
-  readonly engineOne: number;
-  readonly engineHalf: number;
-  readonly engineMany: number;
-  readonly sseOne: number;
-  readonly sseMany: number;
-}
-
-async function measureRound(engine: Engine, server: ServerProcess): Promise<Round> {
-  return {
-    engineOne: await measureThroughput(engine, 1, 1000),
-    sseOne: await sseRate(server, 1, 1000),
-    engineHalf: await measureThroughput(engine, HALF, TOKENS_TOGETHER),
-    engineMany: await measureThroughput(engine, NUM_STREAMS, TOKENS_TOGETHER),
-    sseMany: await sseRate(server, NUM_STREAMS, TOKENS_TOGETHER),
-  };
-}
-
-async function sseRate({ baseUrl }: ServerProcess, numStreams: number, outputTokens: number): Promise<number> {
-  const load = { numStreams, promptTokens: 8, outputTokens, seed: 1, timeoutMs: TIMEOUT_MS };
-  return togetherRate(await runTogether({ baseUrl }, load));
 }

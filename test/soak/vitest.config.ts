@@ -1,0 +1,10 @@
+import { defineConfig } from "vitest/config";
+
+export default defineConfig({
+  test: {
+    include: ["test/soak/soak.ts"],
+    globalSetup: ["test/helpers/build-kernels.ts"],
+    testTimeout: 0,
+    disableConsoleIntercept: true,
+  },
+});

@@ -7,7 +7,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { DenseMambaError } from "../errors.ts";
 import type { Manifest } from "../model/artifact.ts";
 import { stateBytes } from "../model/state.ts";
-import { PromptsInFlight } from "../prefix/pending-prefixes.ts";
+import { PendingPrefixes } from "../prefix/pending-prefixes.ts";
 import { PrefixReuse, type PrefixStates } from "../prefix/prefix-reuse.ts";
 import { Conversations, type KeepingPolicy, type Lease } from "../sessions/conversations.ts";
 import type { StateStore } from "../sessions/stores/store.ts";
@@ -59,7 +59,7 @@ export class Generator {
   readonly #nowMs: () => number;
   readonly #sleep: (ms: number, signal: AbortSignal) => Promise<void>;
   readonly #running = new Set<RunningRequest>();
-  readonly #promptsInFlight = new PromptsInFlight();
+  readonly #pendingPrefixes = new PendingPrefixes();
   /** Aborted as the server begins to shut down: what is not admitted by then never is. */
   readonly #stopping = new AbortController();
 
@@ -181,7 +181,7 @@ export class Generator {
     const { owner, cacheSalt: salt = "", numPromptLogprobs, echo, numLogprobs } = request;
     const scoresPrompt = numPromptLogprobs !== undefined || (echo && numLogprobs !== undefined);
     if (this.#prefixCache === undefined || scoresPrompt) return undefined;
-    return new PrefixReuse(this.#prefixCache, this.#promptsInFlight.reader(), {
+    return new PrefixReuse(this.#prefixCache, this.#pendingPrefixes.open(), {
       owner: this.#prefixScope === "all" ? "" : owner,
       salt,
     });

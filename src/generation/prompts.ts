@@ -36,7 +36,7 @@ export interface PreparedPrompt {
   /** The tokens of this request's own prompt, without what a kept conversation holds already. */
   readonly echoIds: readonly number[];
   /** How many of the tokens any chat with the same instructions begins with; 0: unknown. */
-  readonly findJunction?: () => Promise<number>;
+  readonly findBranchPoint?: () => Promise<number>;
   /** The template's own. */
   readonly stopStrings: readonly string[];
   readonly conversation: ConversationSoFar;
@@ -154,8 +154,8 @@ async function prepareChat(
   const conversation = { ...soFar, kept: undefined, added: everything };
   if (origin === undefined || numPreambleTokens === 0) {
     const ids = await context.tokenizer.encode(full, { ...limits, addSpecialTokens: false });
-    const findJunction = () => instructionsEnd(context, prompt, everything, ids);
-    return { ...(await assemble(undefined, ids, { ...details, text: full, conversation })), findJunction };
+    const findBranchPoint = () => instructionsEnd(context, prompt, everything, ids);
+    return { ...(await assemble(undefined, ids, { ...details, text: full, conversation })), findBranchPoint };
   }
   const preamble = (await origin.history()).tokenIds.slice(0, numPreambleTokens);
   const ids = await encodeBehind(context.tokenizer, full, limits);

@@ -87,7 +87,7 @@ export class RunningRequest {
   async #settle(choice: Choice, isAborted: boolean): Promise<{ readonly isKept: boolean }> {
     const { context, request, choices, lease, reuse } = this.#options;
     // Aborted before it had a slot, it has none.
-    if (keepsEnd(request, choice, reuse) && choice.hasState) reuse?.keepEnd(choice.captured());
+    if (keepsEnd(request, choice, reuse) && choice.hasState) reuse?.cacheEnd(choice.captured());
     if (choices.length > 1) return { isKept: true };
     // Before the client hears of the end: its next request may follow at once.
     let isKept = true;

@@ -1,51 +1,51 @@
 /**
- * Where prompts that are being read now will leave states. A prompt that begins like one of them waits for its state rather
- * than read the same tokens beside it: of a burst on one system prompt the first reads it for all. Knows neither engine nor
- * cache: whoever reads says when a state is kept, or will not be.
+ * Prefixes whose states running prefills are about to cache. A prompt that begins with one waits for its
+ * state instead of reading the same tokens again: in a burst of requests with one system prompt, the first
+ * reads it for all. Knows neither the engine nor the cache: the caller says when a state is cached.
  */
 
-/** What begins alike in this many tokens is looked at one after the other. */
-const ALIKE_TOKENS = 16;
+/** Prompts that share this many tokens are planned one after the other. */
+const GROUP_TOKENS = 16;
 
-/** A state that is to come. */
-interface Coming {
-  /** Of the reader; one waits for those of smaller tickets only, so that no two wait for each other. */
+interface PendingPrefix {
+  /** Of its request. A request waits only for smaller tickets, so that no two wait for each other. */
   readonly ticket: number;
   readonly tokenIds: readonly number[];
   /** Tokens that the state will have read. */
   readonly length: number;
-  /** Resolves with whether it is kept. */
-  readonly settled: Promise<boolean>;
-  readonly settle: (isKept: boolean) => void;
+  /** Resolves when the state is cached, or will not be. */
+  readonly done: Promise<void>;
+  readonly resolve: () => void;
 }
 
-/** Prompts of one beginning. */
+/** Prompts with the same first tokens. */
 interface Group {
-  readonly coming: Set<Coming>;
-  /** Ends when the last one that came has looked around. */
+  readonly pending: Set<PendingPrefix>;
+  /** Resolves when the last prompt has been planned. */
   turn: Promise<unknown>;
-  numUsers: number;
+  numPrompts: number;
 }
 
-export class PromptsInFlight {
+export class PendingPrefixes {
   readonly #groups = new Map<string, Group>();
-  #numReaders = 0;
+  #lastTicket = 0;
 
-  /** For one request. Must be ended, or others may wait for its states for ever. */
-  reader(): PromptReader {
-    return new PromptReader(this.#groups, this.#numReaders++);
+  /** For one request. Must be closed, or others may wait for its states forever. */
+  open(): RequestPrefixes {
+    return new RequestPrefixes(this.#groups, ++this.#lastTicket);
   }
 
-  /** Beginnings that somebody reads or waits for. */
+  /** Groups that somebody reads or waits for. */
   get size(): number {
     return this.#groups.size;
   }
 }
 
-export class PromptReader {
+/** The prefixes of one request. */
+export class RequestPrefixes {
   readonly #groups: Map<string, Group>;
   readonly #ticket: number;
-  readonly #ends: (() => void)[] = [];
+  readonly #closers: (() => void)[] = [];
 
   constructor(groups: Map<string, Group>, ticket: number) {
     this.#groups = groups;
@@ -53,78 +53,77 @@ export class PromptReader {
   }
 
   /**
-   * Waits while an earlier request reads what this prompt begins with; then `plan` says where this one will leave states.
-   * @param plan never runs for two prompts of one beginning at once
-   * @returns what `plan` gave, and what to call when the state at a length is kept or cannot be
+   * Waits while an earlier request reads a prefix of this prompt; then `plan` says at which lengths this
+   * one will cache states.
+   * @param plan never runs for two prompts of one group at once
+   * @returns the plan, and a function to call when the state at a length is cached or cannot be
    */
-  async enter<T extends { readonly lengths: readonly number[] }>(
+  async enter<Plan extends { readonly lengths: readonly number[] }>(
     scope: string,
     tokenIds: readonly number[],
     signal: AbortSignal,
-    plan: () => Promise<T>,
-  ): Promise<{ readonly planned: T; readonly settle: (length: number, isKept: boolean) => void }> {
-    const key = `${scope}:${tokenIds.slice(0, ALIKE_TOKENS).join()}`;
-    const group = this.#groups.get(key) ?? { coming: new Set(), turn: Promise.resolve(), numUsers: 0 };
-    this.#groups.set(key, group);
-    group.numUsers++;
-    const own: Coming[] = [];
-    const settle = (coming: Coming, isKept: boolean) => {
-      group.coming.delete(coming);
-      coming.settle(isKept);
-    };
-    this.#ends.push(() => {
-      for (const coming of own) settle(coming, false);
-      if (--group.numUsers === 0) this.#groups.delete(key);
-    });
-    const look = async () => {
-      const awaited = signal.aborted ? undefined : this.#longest(group, tokenIds);
-      if (awaited !== undefined) return awaited;
-      const planned = await plan();
-      for (const length of planned.lengths) own.push(comingAt(this.#ticket, tokenIds, length));
-      for (const coming of own) group.coming.add(coming);
-      return planned;
-    };
-    for (;;) {
-      const looked = inTurn(group, look);
-      const found = await looked;
-      if (!("settled" in found)) {
-        const settleAt = (length: number, isKept: boolean) => {
-          for (const coming of own) if (coming.length === length) settle(coming, isKept);
-        };
-        return { planned: found, settle: settleAt };
+    plan: () => Promise<Plan>,
+  ): Promise<{ readonly plan: Plan; readonly resolve: (length: number) => void }> {
+    const group = this.#join(`${scope}:${tokenIds.slice(0, GROUP_TOKENS).join()}`);
+    const own: PendingPrefix[] = [];
+    const resolve = (isResolved: (prefix: PendingPrefix) => boolean) => {
+      for (const prefix of own.filter(isResolved)) {
+        group.pending.delete(prefix);
+        prefix.resolve();
       }
-      await unlessAborted(found.settled, signal);
+    };
+    this.#closers.push(() => resolve(() => true));
+    for (;;) {
+      const next = await inTurn(group, async () => {
+        const awaited = signal.aborted ? undefined : this.#longest(group, tokenIds);
+        if (awaited !== undefined) return awaited;
+        const planned = await plan();
+        own.push(...planned.lengths.map((length) => pendingPrefix(this.#ticket, tokenIds, length)));
+        for (const prefix of own) group.pending.add(prefix);
+        return { plan: planned };
+      });
+      if ("plan" in next) return { ...next, resolve: (length) => resolve((prefix) => prefix.length === length) };
+      await doneOrAborted(next.done, signal);
     }
   }
 
-  /** What is not kept by now will not be. Idempotent. */
-  end(): void {
-    for (const end of this.#ends.splice(0)) end();
+  /** What is not cached by now will not be. Idempotent. */
+  close(): void {
+    for (const close of this.#closers.splice(0)) close();
   }
 
-  /** The longest state that an earlier request is about to leave, of what this prompt begins with. */
-  #longest({ coming }: Group, tokenIds: readonly number[]): Coming | undefined {
-    let longest: Coming | undefined;
-    for (const candidate of coming) {
-      const isEarlier = candidate.ticket < this.#ticket;
-      if (!isEarlier || candidate.length >= tokenIds.length || candidate.length <= (longest?.length ?? 0)) continue;
-      if (beginsAlike(candidate, tokenIds)) longest = candidate;
+  #join(key: string): Group {
+    const group = this.#groups.get(key) ?? { pending: new Set(), turn: Promise.resolve(), numPrompts: 0 };
+    this.#groups.set(key, group);
+    group.numPrompts++;
+    this.#closers.push(() => {
+      if (--group.numPrompts === 0) this.#groups.delete(key);
+    });
+    return group;
+  }
+
+  /** The longest prefix of the prompt that an earlier request is about to cache. */
+  #longest({ pending }: Group, tokenIds: readonly number[]): PendingPrefix | undefined {
+    let longest: PendingPrefix | undefined;
+    for (const prefix of pending) {
+      if (prefix.ticket >= this.#ticket || prefix.length >= tokenIds.length) continue;
+      if (prefix.length > (longest?.length ?? 0) && isPrefix(prefix, tokenIds)) longest = prefix;
     }
     return longest;
   }
 }
 
-function comingAt(ticket: number, tokenIds: readonly number[], length: number): Coming {
-  let settle: Coming["settle"] = () => {};
-  const settled = new Promise<boolean>((resolve) => {
-    settle = resolve;
+function pendingPrefix(ticket: number, tokenIds: readonly number[], length: number): PendingPrefix {
+  let resolve = () => {};
+  const done = new Promise<void>((resolveDone) => {
+    resolve = resolveDone;
   });
-  return { ticket, tokenIds, length, settled, settle };
+  return { ticket, tokenIds, length, done, resolve };
 }
 
-function beginsAlike({ tokenIds, length }: Coming, others: readonly number[]): boolean {
-  // From the end: what differs at all differs there, more often than not.
-  for (let i = length - 1; i >= 0; i--) if (tokenIds[i] !== others[i]) return false;
+function isPrefix({ tokenIds, length }: PendingPrefix, ofIds: readonly number[]): boolean {
+  // From the end, where prompts of one group are most likely to differ.
+  for (let i = length - 1; i >= 0; i--) if (tokenIds[i] !== ofIds[i]) return false;
   return true;
 }
 
@@ -134,14 +133,14 @@ function inTurn<T>(group: Group, act: () => Promise<T>): Promise<T> {
   return result;
 }
 
-async function unlessAborted(settled: Promise<unknown>, signal: AbortSignal): Promise<void> {
+async function doneOrAborted(done: Promise<void>, signal: AbortSignal): Promise<void> {
   await new Promise<void>((resolve) => {
-    const done = () => {
-      signal.removeEventListener("abort", done);
+    const finish = () => {
+      signal.removeEventListener("abort", finish);
       resolve();
     };
-    signal.addEventListener("abort", done);
-    if (signal.aborted) done();
-    settled.then(done);
+    signal.addEventListener("abort", finish);
+    if (signal.aborted) finish();
+    done.then(finish);
   });
 }

@@ -1,118 +1,120 @@
 /**
- * Reading no prompt twice, without being asked: a prompt continues from the longest beginning of it that was read before,
- * and leaves states for the next one. Between prompts and engine; knows no text, and no store but the cache.
+ * Reads no prompt twice: a prompt resumes from its longest cached prefix and caches states for the next
+ * one. Between prompts and the engine; knows no text, and no store except the cache.
  *
- * States are left in front of a prompt's last token (so that the same prompt again still gives logits), where it parts
- * from a prompt seen before (what several share, such as a system prompt, is worth a state of its own), at the end of a
- * chat's instructions, and at the end of the answer.
+ * States are cached before a prompt's last token (the same prompt again must still give logits), where it
+ * branches off from an earlier prompt (what several share, such as a system prompt, is worth a state), at
+ * the end of a chat's instructions, and at the end of the answer.
  */
 import { createHash } from "node:crypto";
 import type { Checkpoints, ResumePoint } from "../engine/sequence.ts";
-import type { PromptReader } from "./pending-prefixes.ts";
+import type { RequestPrefixes } from "./pending-prefixes.ts";
 import type { PrefixCache } from "./prefix-cache.ts";
 
-/** Shorter prefixes are read again: that takes no longer than finding them. */
+/** Shorter prefixes are read again: that takes no longer than to find them. */
 export const MIN_PREFIX_TOKENS = 16;
 /**
- * To leave a state within a prompt its reading is cut in two, which costs about as much as to decode one token. So it is
- * left only where so many tokens were read since the last one: for 64 that is some percent of the time to the first token.
+ * Tokens between two checkpoints. A checkpoint splits the prefill, which costs about as much as to decode
+ * one token: for 64 tokens that is some percent of the time to the first token.
  */
-export const MIN_CUT_TOKENS = 64;
+export const MIN_CHECKPOINT_TOKENS = 64;
 
 /** Requests that differ in either share nothing. */
-export interface PrefixSharers {
+export interface PrefixScope {
   /** "" or hexadecimal. */
   readonly owner: string;
   readonly salt: string;
 }
 
-/** What it reads and writes of a prompt; `generation/prompts.ts` has all of it. */
-export interface ReusingPrompt {
+/** What is read and written of a prompt; `generation/prompts.ts` has all of it. */
+export interface ReusablePrompt {
   readonly tokenIds: readonly number[];
   readonly numTokens: number;
   readonly promptIds: readonly number[];
   readonly cachedTokens: number;
   readonly resume?: ResumePoint;
   readonly checkpoints?: Checkpoints;
-  readonly findJunction?: () => Promise<number>;
+  readonly findBranchPoint?: () => Promise<number>;
 }
 
-export type PrefixStates = Pick<PrefixCache, "lookup" | "insert" | "shared">;
+export type PrefixStates = Pick<PrefixCache, "lookup" | "insert" | "sharedLength">;
 
+/** For one request. */
 export class PrefixReuse {
   readonly #cache: PrefixStates;
-  readonly #reader: PromptReader;
+  readonly #prefixes: RequestPrefixes;
   readonly #scope: string;
 
-  constructor(cache: PrefixStates, reader: PromptReader, sharers: PrefixSharers) {
+  constructor(cache: PrefixStates, prefixes: RequestPrefixes, scope: PrefixScope) {
     this.#cache = cache;
-    this.#reader = reader;
-    this.#scope = scopeOf(sharers);
+    this.#prefixes = prefixes;
+    this.#scope = hashScope(scope);
   }
 
   /**
-   * The prompt, continuing from what was read before if there is something, or is being read just now: then that is waited
-   * for. One that continues from a session stays.
+   * The prompt, resumed from its longest cached prefix, if there is one. Waits for a prefix that another
+   * request is reading. A prompt that continues a session is returned as it is.
    */
-  async resume<P extends ReusingPrompt>(prompt: P, signal: AbortSignal): Promise<P> {
+  async resume<Prompt extends ReusablePrompt>(prompt: Prompt, signal: AbortSignal): Promise<Prompt> {
     if (prompt.resume !== undefined || prompt.numTokens <= MIN_PREFIX_TOKENS) return prompt;
     const { tokenIds } = prompt;
-    const { planned, settle } = await this.#reader.enter(this.#scope, tokenIds, signal, () => this.#plan(prompt));
-    const { found, lengths } = planned;
+    const { plan, resolve } = await this.#prefixes.enter(this.#scope, tokenIds, signal, () => this.#plan(prompt));
+    const { hit, lengths } = plan;
     const take = async (length: number, state: Uint8Array) => {
       await this.#insert(tokenIds.slice(0, length), state);
-      settle(length, true);
+      resolve(length);
     };
     const checkpoints: Checkpoints = { positions: lengths, take: (length, state) => void take(length, state) };
-    if (found === undefined) return { ...prompt, checkpoints };
-    const start = found.length;
-    const resume = { tokenIds: tokenIds.slice(0, start), position: start, state: found.state };
-    return { ...prompt, checkpoints, resume, promptIds: tokenIds.slice(start), cachedTokens: start };
+    if (hit === undefined) return { ...prompt, checkpoints };
+    const { length, state } = hit;
+    const resume = { tokenIds: tokenIds.slice(0, length), position: length, state };
+    return { ...prompt, checkpoints, resume, promptIds: tokenIds.slice(length), cachedTokens: length };
   }
 
-  /** The request is over: nobody need wait for its states any more. */
+  /** The request is over: nobody waits for its states any more. */
   end(): void {
-    this.#reader.end();
+    this.#prefixes.close();
   }
 
-  /** Whether the end of the answer to this prompt is worth a state. */
-  wantsEnd({ numTokens }: ReusingPrompt): boolean {
+  /** Whether the state at the end of the answer is worth caching. */
+  wantsEnd({ numTokens }: ReusablePrompt): boolean {
     return numTokens > MIN_PREFIX_TOKENS;
   }
 
-  /** @param end at the end of an answer; its state is kept as it is, not copied */
-  keepEnd({ tokenIds, position, state }: ResumePoint): void {
+  /** @param end of an answer; its state is not copied */
+  cacheEnd({ tokenIds, position, state }: ResumePoint): void {
     void this.#insert(tokenIds.slice(0, position), state);
   }
 
-  /** What the prompt continues from, and at which lengths it leaves states. */
-  async #plan({ tokenIds, findJunction }: ReusingPrompt) {
-    const numShared = this.#cache.shared(this.#scope, tokenIds);
-    // At least one token must be read: its logits are where the answer begins.
-    const found = await this.#cache.lookup(this.#scope, tokenIds, { maxLength: tokenIds.length - 1 });
-    const junctions = found === undefined && findJunction ? [numShared, await findJunction()] : [numShared];
-    return { found, lengths: cuts(found?.length ?? 0, junctions, tokenIds.length - 1) };
+  async #plan({ tokenIds, findBranchPoint }: ReusablePrompt) {
+    const sharedLength = this.#cache.sharedLength(this.#scope, tokenIds);
+    // At least one token must be read: its logits give the first token of the answer.
+    const maxLength = tokenIds.length - 1;
+    const hit = await this.#cache.lookup(this.#scope, tokenIds, { maxLength });
+    const branchPoints =
+      hit === undefined && findBranchPoint ? [sharedLength, await findBranchPoint()] : [sharedLength];
+    return { hit, lengths: checkpointPositions(hit?.length ?? 0, branchPoints, maxLength) };
   }
 
-  /** Nobody waits for it but prompts that begin alike: what cannot be kept is read again next time. */
+  /** A failure is ignored: what is not cached is read again next time. */
   async #insert(tokenIds: readonly number[], state: Uint8Array): Promise<void> {
     await this.#cache.insert(this.#scope, tokenIds, state).catch(() => undefined);
   }
 }
 
-/** A salt is a tenant's secret: it does not go into the keys of stores as it is. */
-function scopeOf({ owner, salt }: PrefixSharers): string {
+/** Hashed because a salt is a tenant's secret, and the scope becomes part of the store's keys. */
+function hashScope({ owner, salt }: PrefixScope): string {
   return createHash("sha256").update(`${owner}:${salt}`).digest("hex").slice(0, 32);
 }
 
-/** Those of the junctions, and the last token but one, that are far enough behind each other. Ascending. */
-function cuts(start: number, junctions: readonly number[], last: number): number[] {
-  const lengths: number[] = [];
+/** The branch points and `last` that are far enough apart. Ascending. */
+function checkpointPositions(start: number, branchPoints: readonly number[], last: number): number[] {
+  const positions: number[] = [];
   let previous = start;
-  for (const length of [...[...junctions].sort((a, b) => a - b), last]) {
-    if (length - previous < MIN_CUT_TOKENS || length > last) continue;
-    lengths.push(length);
-    previous = length;
+  for (const position of [...[...branchPoints].sort((a, b) => a - b), last]) {
+    if (position - previous < MIN_CHECKPOINT_TOKENS || position > last) continue;
+    positions.push(position);
+    previous = position;
   }
-  return lengths;
+  return positions;
 }

@@ -1,24 +1,23 @@
 /**
- * Which prompts were seen lately, as a tree of what they share: it says where a prompt leaves the way of all earlier
- * ones, in one walk along the prompt. Bounded by tokens; the prompt seen longest ago is forgotten first.
+ * A radix tree of recent prompts: it finds the longest prefix that a prompt shares with any of them in one
+ * walk along the prompt. Bounded by tokens; the least recently seen prompt is forgotten first.
  */
 interface Node {
-  /** The edge that leads here from the parent; empty for a root. */
+  /** On the edge from the parent; empty for a root. */
   tokenIds: Uint32Array;
   parent: Node | undefined;
   /** By the first token of their edges. */
   readonly children: Map<number, Node>;
-  /** Which tree it is in. */
   readonly scope: string;
 }
 
-/** What a node costs beside its tokens, in tokens. */
+/** What a node costs besides its tokens, in tokens. */
 const NODE_COST = 64;
 
 export class RecentPrompts {
   readonly #maxTokens: number;
   readonly #roots = new Map<string, Node>();
-  /** Where prompts end, the one seen longest ago first. */
+  /** Where prompts end, the least recently seen first. */
   readonly #ends = new Set<Node>();
   #cost = 0;
 
@@ -27,18 +26,18 @@ export class RecentPrompts {
     this.#maxTokens = maxTokens;
   }
 
-  /** In tokens, with what the tree itself takes. */
+  /** In tokens, including the nodes of the tree. */
   get cost(): number {
     return this.#cost;
   }
 
   /**
-   * From now on the prompt is the one seen last. Of a prompt beyond half of `maxTokens` its beginning is remembered.
-   * @returns the length of the longest prefix that it shares with any prompt seen before
+   * Makes the prompt the most recent one. Of a prompt longer than half of `maxTokens` only so much is stored.
+   * @returns the length of the longest prefix that it shares with an earlier prompt of its scope
    */
-  see(scope: string, tokenIds: readonly number[]): number {
+  add(scope: string, tokenIds: readonly number[]): number {
     const length = Math.min(tokenIds.length, Math.floor(this.#maxTokens / 2));
-    let node = this.#root(scope);
+    let node = this.#roots.get(scope) ?? this.#addRoot(scope);
     let at = 0;
     while (at < length) {
       const child = node.children.get(tokenIds[at]!);
@@ -48,35 +47,33 @@ export class RecentPrompts {
       node = numShared === child.tokenIds.length ? child : this.#split(child, numShared);
     }
     const shared = at;
-    if (at < length) node = this.#add(node, new Uint32Array(tokenIds.slice(at, length)));
+    if (at < length) node = this.#addChild(node, new Uint32Array(tokenIds.slice(at, length)));
     this.#ends.delete(node);
     this.#ends.add(node);
     this.#forgetOldest();
     return shared;
   }
 
-  #root(scope: string): Node {
-    const known = this.#roots.get(scope);
-    if (known !== undefined) return known;
+  #addRoot(scope: string): Node {
     const root: Node = { tokenIds: new Uint32Array(0), parent: undefined, children: new Map(), scope };
     this.#roots.set(scope, root);
     this.#cost += costOf(root);
     return root;
   }
 
-  #add(parent: Node, tokenIds: Uint32Array): Node {
+  #addChild(parent: Node, tokenIds: Uint32Array): Node {
     const node: Node = { tokenIds, parent, children: new Map(), scope: parent.scope };
     parent.children.set(tokenIds[0]!, node);
     this.#cost += costOf(node);
     return node;
   }
 
-  /** @returns a new node in the middle of the edge, behind its first `length` tokens */
+  /** @returns a new node in the middle of the edge, after its first `length` tokens */
   #split(node: Node, length: number): Node {
     // Copies: a view would keep the whole edge in memory when one of the two is forgotten.
     const [upper, lower] = [node.tokenIds.slice(0, length), node.tokenIds.slice(length)];
     this.#cost -= costOf(node);
-    const middle = this.#add(node.parent!, upper);
+    const middle = this.#addChild(node.parent!, upper);
     node.tokenIds = lower;
     node.parent = middle;
     middle.children.set(lower[0]!, node);
@@ -86,14 +83,14 @@ export class RecentPrompts {
 
   #forgetOldest(): void {
     for (const end of this.#ends) {
-      // The last one seen stays.
+      // The newest prompt stays.
       if (this.#cost <= this.#maxTokens || this.#ends.size === 1) return;
       this.#ends.delete(end);
       this.#prune(end);
     }
   }
 
-  /** Removes the node and those above it that lead nowhere any more. */
+  /** Removes the node and its ancestors that no longer lead to a prompt. */
   #prune(from: Node): void {
     let node: Node | undefined = from;
     while (node !== undefined && node.children.size === 0 && !this.#ends.has(node)) {

@@ -30,7 +30,7 @@ export class NaivePrefixCache implements PrefixStates {
     this.entries.push({ scope, tokenIds, state });
   }
 
-  shared(scope: string, tokenIds: readonly number[]): number {
+  sharedLength(scope: string, tokenIds: readonly number[]): number {
     const lengths = this.#seen.map((seen) => (seen.scope === scope ? common(seen.tokenIds, tokenIds) : 0));
     this.#seen.push({ scope, tokenIds });
     return Math.max(0, ...lengths);

@@ -11,11 +11,11 @@ function open(options: Partial<PrefixCacheOptions> = {}) {
   return { clock, store, cache: new PrefixCache({ store, model: MODEL, nowMs: clock.nowMs, ...options }) };
 }
 
-/** Told apart by its first bytes. */
+/** A recognisable state. */
 const state = (mark: number) => new Uint8Array(MODEL.stateBytes).fill(mark % 256);
 const range = (length: number, first = 0) => Array.from({ length }, (_, i) => first + i);
 
-test("the longest kept prefix is found, wherever states were kept", async () => {
+test("finds the longest cached prefix, whatever its length", async () => {
   const { cache } = open();
   const prompt = range(20_000);
   for (const length of [1, 63, 64, 65, 4095, 4096, 4097, 16_384, 16_385, 19_999]) {
@@ -28,7 +28,7 @@ test("the longest kept prefix is found, wherever states were kept", async () => 
   expect(await cache.lookup("", range(100, 1))).toBeUndefined();
 });
 
-test("it finds what a plain search through all kept prefixes finds", async () => {
+test("finds what a linear search through all cached prefixes finds", async () => {
   // Few ids and long repetitions, so that prompts share much, and lengths on both sides of the anchors.
   const prompt = fc
     .array(fc.tuple(fc.nat(1), fc.constantFrom(1, 2, 30, 63, 64, 65)), { maxLength: 6 })
@@ -42,16 +42,16 @@ test("it finds what a plain search through all kept prefixes finds", async () =>
   await fc.assert(
     fc.asyncProperty(fc.array(step, { maxLength: 30 }), async (steps) => {
       const { cache } = open();
-      const kept: { scope: string; prompt: number[]; mark: number }[] = [];
+      const cached: { scope: string; prompt: number[]; mark: number }[] = [];
       for (const [mark, { type, scope, prompt, cut }] of steps.entries()) {
-        const known = kept.find((other) => other.scope === scope && String(other.prompt) === String(prompt));
+        const known = cached.find((other) => other.scope === scope && String(other.prompt) === String(prompt));
         if (type === "insert" && prompt.length > 0) {
           await cache.insert(scope, prompt, state(known?.mark ?? mark));
-          if (known === undefined) kept.push({ scope, prompt, mark });
+          if (known === undefined) cached.push({ scope, prompt, mark });
           continue;
         }
         const maxLength = Math.max(0, prompt.length - cut);
-        const best = kept
+        const best = cached
           .filter((other) => other.scope === scope && other.prompt.length <= maxLength)
           .filter((other) => other.prompt.every((tokenId, i) => tokenId === prompt[i]))
           .sort((a, b) => b.prompt.length - a.prompt.length)[0];
@@ -71,31 +71,31 @@ test("other scopes and other models find nothing", async () => {
   expect(await cache.lookup("a", range(100))).toBeDefined();
 });
 
-test("another cache over the same store finds it: after a restart, or on another replica", async () => {
+test("another cache on the same store finds it, as after a restart or on another replica", async () => {
   const { cache, store, clock } = open();
   await cache.insert("", range(500), state(1));
   const other = new PrefixCache({ store, model: MODEL, nowMs: clock.nowMs });
   expect(await other.lookup("", range(600))).toEqual({ length: 500, state: state(1) });
 });
 
-test("two that keep states behind one anchor at once are both found", async () => {
+test("states cached concurrently under one anchor are all found", async () => {
   const { cache } = open();
   await Promise.all(range(60).map((i) => cache.insert("", [7, ...range(i, 100)], state(i))));
   for (const i of range(60)) expect(await cache.lookup("", [7, ...range(i, 100), 9])).toMatchObject({ length: i + 1 });
 });
 
-test("what the store has evicted is passed over for a shorter one", async () => {
+test("an evicted state is skipped in favour of a shorter one", async () => {
   const { cache, store } = open();
   for (const length of [100, 110, 120]) await cache.insert("", range(length), state(length));
   const longest = (await keysOf(store, "prefix:")).find((key) => key.includes(":120:"))!;
   await store.delete(longest);
   expect(await cache.lookup("", range(200))).toEqual({ length: 110, state: state(110) });
-  // And kept again when it comes again.
+  // It is cached again when it is inserted again.
   await cache.insert("", range(120), state(120));
   expect(await cache.lookup("", range(200))).toMatchObject({ length: 120 });
 });
 
-test("the least recently used leave first, and the bound holds", async () => {
+test("the least recently used states are evicted first, within the bound", async () => {
   const store = new MemoryStore({ maxBytes: 12_000 });
   const { cache } = open({ store });
   await cache.insert("", [1, 1], state(1));
@@ -108,7 +108,7 @@ test("the least recently used leave first, and the bound holds", async () => {
   expect(await cache.lookup("", [2, 0])).toBeUndefined();
 });
 
-test("after its time a state is forgotten, and not before, whenever others were kept beside it", async () => {
+test("a state expires after its ttl and not before", async () => {
   const { cache, store, clock } = open({ ttlMs: 1000 });
   await cache.insert("", range(10), state(1));
   for (let i = 0; i < 5; i++) {
@@ -122,7 +122,7 @@ test("after its time a state is forgotten, and not before, whenever others were 
   expect(await keysOf(store, "")).toEqual([]);
 });
 
-test("a state outlives those of the same length that were kept before it", async () => {
+test("a state outlives an older one of the same length", async () => {
   const { cache, clock } = open({ ttlMs: 1000 });
   await cache.insert("", range(10), state(1));
   clock.advance(900);
@@ -132,7 +132,7 @@ test("a state outlives those of the same length that were kept before it", async
   expect(await cache.lookup("", [0, ...range(9, 50)])).toMatchObject({ length: 10 });
 });
 
-test("a store that fails is a miss, and keeping there does no harm", async () => {
+test("a store failure is a miss, and an insert is ignored", async () => {
   const { DenseMambaError } = await import("../../src/errors.ts");
   const broken = new MemoryStore({ maxBytes: 1e6 });
   broken.get = async () => {
@@ -146,7 +146,7 @@ test("a store that fails is a miss, and keeping there does no harm", async () =>
   expect(await tooSmall.lookup("", range(10))).toBeUndefined();
 });
 
-test("a record in the place of a state is not taken for one", async () => {
+test("a snapshot without a state is not a hit", async () => {
   const { cache, store } = open();
   await cache.insert("", range(10), state(1));
   const [key] = await keysOf(store, "prefix:");
@@ -177,16 +177,16 @@ test("a hundred thousand tokens are looked up in milliseconds", async () => {
   expect(Math.min(...times)).toBeLessThan(30);
 });
 
-describe("the junction with earlier prompts", () => {
-  test("is where the prompt leaves the way of all of them, in its scope", () => {
+describe("the branch point from earlier prompts", () => {
+  test("is the end of the longest prefix shared within the scope", () => {
     const { cache } = open();
-    expect(cache.shared("", [1, 2, 3, 4])).toBe(0);
-    expect(cache.shared("", [1, 2, 3, 4])).toBe(4);
-    expect(cache.shared("", [1, 2, 9])).toBe(2);
-    expect(cache.shared("", [1, 2, 3, 4, 5])).toBe(4);
-    expect(cache.shared("", [1, 2, 9, 9])).toBe(3);
-    expect(cache.shared("", [1])).toBe(1);
-    expect(cache.shared("", [])).toBe(0);
-    expect(cache.shared("other", [1, 2])).toBe(0);
+    expect(cache.sharedLength("", [1, 2, 3, 4])).toBe(0);
+    expect(cache.sharedLength("", [1, 2, 3, 4])).toBe(4);
+    expect(cache.sharedLength("", [1, 2, 9])).toBe(2);
+    expect(cache.sharedLength("", [1, 2, 3, 4, 5])).toBe(4);
+    expect(cache.sharedLength("", [1, 2, 9, 9])).toBe(3);
+    expect(cache.sharedLength("", [1])).toBe(1);
+    expect(cache.sharedLength("", [])).toBe(0);
+    expect(cache.sharedLength("other", [1, 2])).toBe(0);
   });
 });

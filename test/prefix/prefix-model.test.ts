@@ -59,7 +59,7 @@ test.each<[string, Partial<GenerationRequest>]>([
   ["greedy", {}],
   ["seeded", { sampling: SAMPLED }],
   ["several seeded samples", { sampling: SAMPLED, numChoices: 3, bestOf: 3 }],
-])("a trained model answers from a kept state as from the beginning: %s", async (_, given) => {
+])("a trained model answers from a cached state as from the beginning: %s", async (_, given) => {
   const run = (generator: Generator, prompt: string) =>
     fold(generator.generate(request({ prompts: [text(prompt)], maxTokens: 24, ...given })));
   let history = STORY;
@@ -76,7 +76,7 @@ test.each<[string, Partial<GenerationRequest>]>([
   }
 });
 
-test("the log-probabilities are those of a cold run, to the order of sums", async () => {
+test("log-probabilities equal those of a cold run, up to the order of summation", async () => {
   const given = { prompts: [text(STORY)], maxTokens: 24, numLogprobs: 1 };
   await fold(warm.generate(request(given)));
   const [fromState, fromStart] = [
@@ -87,7 +87,7 @@ test("the log-probabilities are those of a cold run, to the order of sums", asyn
   for (const [i, logprob] of fromState!.entries()) expect(logprob).toBeCloseTo(fromStart![i]!, 4);
 });
 
-test("a chat is told to the model once, however often it is sent", async () => {
+test("a chat is read once, however often it is sent", async () => {
   const messages = [
     { role: "system", content: STORY },
     { role: "user", content: "Hello" },

@@ -1,7 +1,7 @@
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import type { GenerationRequest, Prompt } from "../../src/generation/events.ts";
 import type { Generator } from "../../src/generation/generator.ts";
-import { MIN_CUT_TOKENS, MIN_PREFIX_TOKENS } from "../../src/prefix/prefix-reuse.ts";
+import { MIN_CHECKPOINT_TOKENS, MIN_PREFIX_TOKENS } from "../../src/prefix/prefix-reuse.ts";
 import { GREEDY } from "../../src/sampling/params.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { bytesOf, type Harness, startEngine, stateAfter } from "../helpers/engine-harness.ts";
@@ -18,10 +18,10 @@ import {
 import { NaivePrefixCache } from "../helpers/naive-prefix-cache.ts";
 
 const TEMPLATE = `{% for m in messages %}[{{ m.role }}]{{ m.content }}[end]{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}`;
-/** Shows of an answer what stands behind its thoughts only, as templates of reasoning models do. */
+/** Renders an answer without its reasoning, as templates of reasoning models do. */
 const FORGETFUL = `{% for m in messages %}[{{ m.role }}]{{ m.content.split('|')[-1] }}[end]{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}`;
 const SAMPLED = { ...GREEDY, temperature: 1, seed: 7 };
-const MIN = MIN_CUT_TOKENS;
+const MIN = MIN_CHECKPOINT_TOKENS;
 
 const ids = (length: number, first = 10) => Array.from({ length }, (_, i) => 10 + ((first + 7 * i) % 300));
 
@@ -41,7 +41,7 @@ beforeEach(async () => {
   cold = makeGenerator(harness.engine, tokenizer);
 });
 afterEach(async () => {
-  // Whatever is kept stands for exactly the tokens it is kept under.
+  // Every cached state has read exactly the tokens it is cached under.
   for (const { tokenIds, state } of cache.entries) expect(state).toEqual(bytesOf(stateAfter(tokenIds)));
   expect(harness.engine.load.slotsInUse).toBe(0);
   expect(harness.runners[0]!.breaches).toEqual([]);
@@ -66,7 +66,7 @@ describe("a hit gives the same tokens as a cold run", () => {
     ["log-probabilities of the answer", { sampling: SAMPLED, numLogprobs: 3 }],
     ["an echo of the prompt", { echo: true }],
     ["a minimum of tokens", { sampling: SAMPLED, ignoreEos: false, minTokens: 6 }],
-    ["a prompt cut off in front", { truncatePromptTokens: 40 }],
+    ["a truncated prompt", { truncatePromptTokens: 40 }],
   ])("%s", async (_, given) => {
     await run(tokens(...ids(160)), { truncatePromptTokens: 160, ...given });
     for (const prompt of [ids(160), [...ids(160), ...ids(25, 3)], [...ids(140), ...ids(80, 5)]]) {
@@ -83,7 +83,7 @@ describe("a hit gives the same tokens as a cold run", () => {
   });
 });
 
-test("the same prompt again is read but for its last token", async () => {
+test("of a repeated prompt only the last token is read", async () => {
   const first = await run(tokens(...ids(150)));
   expect(first.usage.cachedTokens).toBe(0);
   const again = await run(tokens(...ids(150)));
@@ -91,7 +91,7 @@ test("the same prompt again is read but for its last token", async () => {
   expect(again.choices).toEqual(first.choices);
 });
 
-test("a history that is sent again, with its answer, is not read again", async () => {
+test("a conversation that is sent again with its answer is not read again", async () => {
   const first = await run(tokens(...ids(150)));
   const history = [...ids(150), ...first.choices[0]!.tokenIds];
   const second = await run(tokens(...history, ...ids(20, 4)));
@@ -100,7 +100,7 @@ test("a history that is sent again, with its answer, is not read again", async (
   expect(second.choices).toEqual((await runCold(tokens(...history, ...ids(20, 4)))).choices);
 });
 
-test("what two prompts share serves the third from where they parted", async () => {
+test("the third prompt resumes from the branch point of the first two", async () => {
   const shared = ids(140);
   const [a, b, c] = [3, 4, 5].map((first) => tokens(...shared, ...ids(80, first)));
   expect((await run(a!)).usage.cachedTokens).toBe(0);
@@ -111,7 +111,7 @@ test("what two prompts share serves the third from where they parted", async () 
   expect(third.choices).toEqual((await runCold(c!)).choices);
 });
 
-test("two prompts of one request that go on from the same beginning both hit", async () => {
+test("two prompts of one request with the same prefix both hit", async () => {
   await run(tokens(...ids(140)));
   const prompts = [tokens(...ids(140), ...ids(20, 3)), tokens(...ids(140), ...ids(20, 4))];
   const { usage, choices } = await fold(generator.generate(request({ prompts, ignoreEos: true })));
@@ -133,7 +133,7 @@ test("a prompt whose reading was broken off leaves what it had come to", async (
   expect((await run(long)).usage.cachedTokens).toBeGreaterThanOrEqual(140);
 });
 
-test("salts keep tenants apart, and are not to be read from the cache", async () => {
+test("salts separate tenants and do not appear in the cache", async () => {
   await run(tokens(...ids(150)), { cacheSalt: "secret" });
   expect((await run(tokens(...ids(150)))).usage.cachedTokens).toBe(0);
   expect((await run(tokens(...ids(150)), { cacheSalt: "other" })).usage.cachedTokens).toBe(0);
@@ -141,7 +141,7 @@ test("salts keep tenants apart, and are not to be read from the cache", async ()
   expect(JSON.stringify(cache.entries.map(({ scope }) => scope))).not.toContain("secret");
 });
 
-test("owners are kept apart, also where their salts are the same", async () => {
+test("owners are separate even with the same salt", async () => {
   const prompt = tokens(...ids(150));
   await run(prompt, { owner: "a0", cacheSalt: "1" });
   for (const other of [
@@ -155,31 +155,31 @@ test("owners are kept apart, also where their salts are the same", async () => {
   expect((await run(prompt, { owner: "a0", cacheSalt: "1" })).usage.cachedTokens).toBe(149);
 });
 
-describe("states are left", () => {
-  test("in front of a prompt's last token and at the end of the answer", async () => {
+describe("states are cached", () => {
+  test("before a prompt's last token and at the end of the answer", async () => {
     await run(tokens(...ids(150)), { maxTokens: 8 });
     expect(cache.lengths).toEqual([149, 157]);
   });
 
-  test("not by prompts of a few tokens", async () => {
+  test("not for prompts of a few tokens", async () => {
     await run(tokens(...ids(MIN_PREFIX_TOKENS)), { maxTokens: 30 });
     expect(cache.lengths).toEqual([]);
   });
 
-  test("not within short prompts, whose reading would be cut; what follows the answer is served all the same", async () => {
+  test("not within a short prompt, but at the end of its answer", async () => {
     const first = await run(tokens(...ids(MIN)), { maxTokens: 30 });
     expect(cache.lengths).toEqual([MIN + 29]);
     const next = await run(tokens(...ids(MIN), ...first.choices[0]!.tokenIds, 5, 6));
     expect(next.usage.cachedTokens).toBe(MIN + 29);
   });
 
-  test("where two long prompts part, however near to the end of the second", async () => {
+  test("where two long prompts branch, however close to the end of the second", async () => {
     await run(tokens(...ids(150), ...ids(100, 3)));
     await run(tokens(...ids(150), ...ids(20, 4)));
     expect(cache.lengths).toContain(150);
   });
 
-  test("not so near to the last one that reading again is cheaper", async () => {
+  test("not so close to the previous one that reading again is cheaper", async () => {
     await run(tokens(...ids(150)));
     await run(tokens(...ids(150), ...ids(MIN - 1, 3)), { maxTokens: 4 });
     expect(cache.lengths).toEqual([149, 157, 150 + MIN - 1 + 3]);
@@ -190,7 +190,7 @@ describe("states are left", () => {
     expect(cache.lengths).toEqual([149]);
   });
 
-  test("not by who asks for log-probabilities of the prompt, who is not served from any either", async () => {
+  test("neither for nor from requests for log-probabilities of the prompt", async () => {
     await run(tokens(...ids(150)));
     const before = cache.lengths;
     for (const given of [{ echo: true, numLogprobs: 1 }, { numPromptLogprobs: 1 }]) {
@@ -201,7 +201,7 @@ describe("states are left", () => {
     expect(cache.lengths).toEqual(before);
   });
 
-  test("not by sessions, which are gone on from by name", async () => {
+  test("not at the end of a session's turn, which is continued by name", async () => {
     await generator.conversations.createSession("", "s");
     const session = { type: "session", id: "s" } as const;
     await run(tokens(...ids(150)), { keepAs: session });
@@ -210,7 +210,7 @@ describe("states are left", () => {
     expect(cache.lengths).toEqual([149]);
   });
 
-  test("by a response that begins a chain, not by those that name the one before", async () => {
+  test("for a response that begins a chain, not for one that continues another", async () => {
     const response = (id: string) => ({ type: "response", id }) as const;
     await run(tokens(...ids(150)), { keepAs: response("a") });
     expect(cache.lengths).toEqual([149, 157]);
@@ -219,7 +219,7 @@ describe("states are left", () => {
   });
 });
 
-test("a cache that cannot keep anything fails no request", async () => {
+test("a cache that fails does not fail the request", async () => {
   cache.insert = () => Promise.reject(new Error("full"));
   expect((await run(tokens(...ids(150)))).choices[0]!.tokenIds).toHaveLength(8);
 });
@@ -239,7 +239,7 @@ describe("chats", () => {
     expect((await run(given)).usage.cachedTokens).toBe(second.usage.cachedTokens);
   });
 
-  test("a template that rewrites the past goes on from the end of the last prompt", async () => {
+  test("a template that rewrites earlier messages resumes from the end of the last prompt", async () => {
     const forgetful = await tinyTokenizer(FORGETFUL);
     const rewriting = makeGenerator(harness.engine, forgetful, { prefixCache: cache });
     const unaided = makeGenerator(harness.engine, forgetful);
@@ -261,7 +261,7 @@ describe("chats", () => {
           request({ prompts: [chat(content)], keepAs: session, ...(resume && { resumeFrom: session }), sampling }),
         ),
       );
-    // An answer with a bar in it is shown shortened, and so read again.
+    // An answer with a bar is rendered without its beginning, and so read again.
     const [bar] = (await tokenizer.encodeContinuation("|"))!;
     const sampling = { ...GREEDY, logitBias: new Map([[bar!, 100]]) };
     const first = await say(words(60), false);

@@ -1,8 +1,8 @@
-/** Prompts that begin alike and come at once: the first is read, the others go on from its state. */
+/** Prompts with a common prefix that arrive together: the first is read, the others resume from its state. */
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import type { GenerationRequest, Prompt } from "../../src/generation/events.ts";
 import type { Generator } from "../../src/generation/generator.ts";
-import { PromptsInFlight } from "../../src/prefix/pending-prefixes.ts";
+import { PendingPrefixes } from "../../src/prefix/pending-prefixes.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { type Harness, startEngine } from "../helpers/engine-harness.ts";
 import {
@@ -42,7 +42,7 @@ describe("over a real engine", () => {
     fold(using.generate(request({ prompts, ignoreEos: true, ...given })));
   const numRead = () => harness.steps.reduce((sum, step) => sum + step.numPromptTokens, 0);
 
-  test("one prompt in five requests at once is read once", async () => {
+  test("one prompt in five concurrent requests is read once", async () => {
     const prompt = tokens(...ids(150));
     const outcomes = await Promise.all([1, 2, 3, 4, 5].map(() => on(generator, [prompt])));
     expect(outcomes.map(({ usage }) => usage.cachedTokens)).toEqual([0, 149, 149, 149, 149]);
@@ -51,7 +51,7 @@ describe("over a real engine", () => {
     for (const { choices } of outcomes) expect(choices).toEqual(alone.choices);
   });
 
-  test("the instructions of several chats at once are read once", async () => {
+  test("the instructions of several concurrent chats are read once", async () => {
     const instructions = "Be kind and brief. ".repeat(10);
     const chats = ["hello", "world", "you"].map((words) => ({ ...chat(words), instructions }));
     const outcomes = await Promise.all(chats.map((prompt) => on(generator, [prompt])));
@@ -63,7 +63,7 @@ describe("over a real engine", () => {
     }
   });
 
-  test("whoever waits for a request that is aborted reads by itself", async () => {
+  test("a request that waits for an aborted one reads its prompt itself", async () => {
     const abort = new AbortController();
     const first = on(generator, [tokens(...ids(150))], { signal: abort.signal });
     const second = on(generator, [tokens(...ids(150))]);
@@ -71,12 +71,12 @@ describe("over a real engine", () => {
     await until(() => numRead() > 20);
     abort.abort();
     await first;
-    // As far as the first one came, at most.
+    // At most what the first one had read.
     expect((await second).usage.cachedTokens).toBeLessThan(149);
     expect((await third).usage.cachedTokens).toBe(149);
   });
 
-  test("whoever waits may leave", async () => {
+  test("a waiting request can be aborted", async () => {
     const abort = new AbortController();
     const first = on(generator, [tokens(...ids(150))]);
     const second = on(generator, [tokens(...ids(150))], { signal: abort.signal });
@@ -91,7 +91,7 @@ describe("over a real engine", () => {
     expect(outcomes.map(({ usage }) => usage.cachedTokens)).toEqual([0, 298]);
   });
 
-  test("nobody waits for a tenant of another salt, or for another owner", async () => {
+  test("no request waits for another salt or another owner", async () => {
     const prompt = tokens(...ids(150));
     const others = [{ cacheSalt: "one" }, { cacheSalt: "other" }, { owner: "a0" }, { owner: "b1" }];
     const outcomes = await Promise.all(others.map((other) => on(generator, [prompt], other)));
@@ -99,37 +99,37 @@ describe("over a real engine", () => {
   });
 });
 
-describe("prompts in flight", () => {
+describe("pending prefixes", () => {
   const { signal } = new AbortController();
-  const leaving = (...lengths: number[]) => ({ lengths });
+  const at = (...lengths: number[]) => ({ lengths });
 
-  test("a prompt waits for the longest state that it begins with, and for no other", async () => {
-    const flight = new PromptsInFlight();
-    const [one, other] = [flight.reader(), flight.reader()];
-    const first = await one.enter("s", ids(100), signal, async () => leaving(40, 60, 99));
+  test("a prompt waits only for the longest pending prefix of its own", async () => {
+    const pending = new PendingPrefixes();
+    const [one, other] = [pending.open(), pending.open()];
+    const first = await one.enter("s", ids(100), signal, async () => at(40, 60, 99));
     const order: string[] = [];
-    const parted = other.enter("s", [...ids(70), 1, 2, 3], signal, async () => {
+    const branched = other.enter("s", [...ids(70), 1, 2, 3], signal, async () => {
       order.push("planned");
-      return leaving();
+      return at();
     });
-    first.settle(40, true);
+    first.resolve(40);
     await new Promise(setImmediate);
     expect(order).toEqual([]);
-    first.settle(60, true);
-    await parted;
+    first.resolve(60);
+    await branched;
     expect(order).toEqual(["planned"]);
   });
 
-  test("what fails to be planned holds up nobody, and nothing is remembered of those who ended", async () => {
-    const flight = new PromptsInFlight();
-    const [one, other] = [flight.reader(), flight.reader()];
+  test("a plan that fails delays nobody, and closed requests leave nothing behind", async () => {
+    const pending = new PendingPrefixes();
+    const [one, other] = [pending.open(), pending.open()];
     const failure = one.enter("s", ids(100), signal, () => Promise.reject(new Error("no")));
     await expect(failure).rejects.toThrow("no");
-    await other.enter("s", ids(100), signal, async () => leaving(99));
-    expect(flight.size).toBe(1);
-    one.end();
-    other.end();
-    other.end();
-    expect(flight.size).toBe(0);
+    await other.enter("s", ids(100), signal, async () => at(99));
+    expect(pending.size).toBe(1);
+    one.close();
+    other.close();
+    other.close();
+    expect(pending.size).toBe(0);
   });
 });

@@ -134,17 +134,20 @@ export class Engine {
   }
 
   /**
-   * Admits all requests or none. While the engine recovers from a fault they wait for the next runner.
+   * Admits all requests or none. They take turns with those of other calls as one. While the engine recovers from a fault they wait
+   * for the next runner.
    * @throws `invalid_value`, `invalid_snapshot`, `queue_full`, `not_ready`, `shutting_down`.
    */
   submit(requests: readonly SequenceRequest[]): Sequence[] {
     const manifest = this.#checkOpen();
     for (const request of requests) validateRequest(request, manifest);
     this.#checkRoom(requests.length);
+    const group = { lastTurn: 0 };
     const sequences = requests.map(
       (request) =>
         new LiveSequence({
           id: this.#nextId++,
+          group,
           request,
           seed: Math.floor(this.#random() * 2 ** 53),
           scratch: this.#scratch,

@@ -11,7 +11,7 @@ import { graphTemperature, Sampler, type SamplingScratch } from "../sampling/sam
 import { ScoreTable } from "../sampling/score-table.ts";
 import { countPast, countTokens, idsIn } from "../sessions/stores/past.ts";
 import { EventQueue } from "./event-queue.ts";
-import type { Schedulable } from "./scheduler.ts";
+import type { Schedulable, SequenceGroup } from "./scheduler.ts";
 import type { ResumePoint, Sequence, SequenceEvent, SequenceRequest, SequenceTimings } from "./sequence.ts";
 
 export type Ending =
@@ -21,6 +21,7 @@ export type Ending =
 
 export interface LiveSequenceOptions {
   readonly id: number;
+  readonly group: SequenceGroup;
   readonly request: SequenceRequest;
   /** For a request that brings none. */
   readonly seed: number;
@@ -34,13 +35,14 @@ export interface LiveSequenceOptions {
 
 export class LiveSequence implements Sequence, Schedulable {
   readonly id: number;
+  readonly group: SequenceGroup;
   readonly request: SequenceRequest;
   readonly events: EventQueue<SequenceEvent>;
   /** What the graph divides this sequence's logits by. */
   readonly temperature: number;
   slot = -1;
   scheduledAtMs: number | undefined;
-  /** While it is suspended, and until it has a slot again: what its slot held. */
+  /** While it is suspended or preempted, and until it has a slot again: what its slot held. */
   suspendedState: Uint8Array | undefined;
 
   readonly #sampler: Sampler;
@@ -70,6 +72,7 @@ export class LiveSequence implements Sequence, Schedulable {
     const { request } = options;
     const { resume, promptIds, sampling } = request;
     this.id = options.id;
+    this.group = options.group;
     this.request = request;
     this.events = new EventQueue(this.#abort, () => options.onRoom(this));
     this.temperature = graphTemperature(sampling);
@@ -144,9 +147,14 @@ export class LiveSequence implements Sequence, Schedulable {
     return this.request.capture?.end === true && !this.events.isAbandoned && this.#ending?.reason !== "failed";
   }
 
+  /** It leaves at the next step boundary. */
+  get isLeaving(): boolean {
+    return this.#ending !== undefined || this.#isParking;
+  }
+
   /** Its reader lags: it should leave its slot until the reader has caught up. */
   get mustSuspend(): boolean {
-    return this.events.isFull && this.#ending === undefined;
+    return this.events.isFull && !this.isLeaving;
   }
 
   stop(): void {

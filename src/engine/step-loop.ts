@@ -33,6 +33,8 @@ export class StepLoop {
   readonly #inputs: PassInputs;
   /** Somebody waits, or is to leave or to decode: slots change before the next run. */
   #mustSettle = false;
+  /** Since the last run. There may be more to preempt. */
+  #hasPreempted = false;
   /** Ends the idle wait. */
   #wake: (() => void) | undefined;
 
@@ -79,6 +81,8 @@ export class StepLoop {
         const output = await runner.run(this.#inputs.of(pass, scheduler.slots.seated));
         this.#afterPass(pass, output, now());
       }
+      this.#mustSettle ||= this.#hasPreempted;
+      this.#hasPreempted = false;
       pace.record({ numDecoding, numPromptTokens, durationMs: now() - runningSinceMs });
       onStep({
         durationMs: now() - startedAtMs,
@@ -127,10 +131,16 @@ export class StepLoop {
         const state = sequence.needsFinalState ? await runner.readSlot(sequence.slot) : undefined;
         await makeMoves(runner, finish(sequence, state));
       } else if (sequence.mustSuspend) {
-        await this.#suspend(runner, sequence);
+        await this.#takeOut(runner, sequence, () => (sequence.mustSuspend ? scheduler.suspend(sequence) : undefined));
       } else if (sequence.canDecode && sequence.slot >= slots.numDecoding) {
         await makeMoves(runner, scheduler.promote(sequence));
       }
+    }
+    // One before each run: to copy many states at once would hold up all that run.
+    const crowding = this.#hasPreempted ? undefined : scheduler.findPreemptible();
+    if (crowding !== undefined) {
+      await this.#takeOut(runner, crowding, () => (crowding.isLeaving ? undefined : scheduler.preempt(crowding)));
+      this.#hasPreempted = true;
     }
     for (;;) {
       const sequence = scheduler.admit();
@@ -144,12 +154,13 @@ export class StepLoop {
     }
   }
 
-  async #suspend(runner: ModelRunner, sequence: LiveSequence): Promise<void> {
+  /** @param leave undefined if it is to stay: its reader may have caught up meanwhile, or it may be leaving for good */
+  async #takeOut(runner: ModelRunner, sequence: LiveSequence, leave: () => SlotMove[] | undefined): Promise<void> {
     const state = await runner.readSlot(sequence.slot);
-    // The reader may have caught up meanwhile, or the sequence may have ended, which settles it anew.
-    if (!sequence.mustSuspend) return;
+    const moves = leave();
+    if (moves === undefined) return;
     sequence.suspendedState = state;
-    await makeMoves(runner, this.#options.scheduler.suspend(sequence));
+    await makeMoves(runner, moves);
   }
 }
 

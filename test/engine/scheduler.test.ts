@@ -8,7 +8,13 @@ const LIMITS = { maxTokens: 8, maxPrompts: Number.POSITIVE_INFINITY, maxScored: 
 let lastId = 0;
 
 function waiting(name: string, numUnread: number, maxChunk = Number.POSITIVE_INFINITY, isScored = false) {
-  return { name, id: lastId++, slot: -1, numUnread, maxChunk, isScored };
+  return { name, id: lastId++, group: { lastTurn: 0 }, slot: -1, numUnread, maxChunk, isScored };
+}
+
+/** The sequences of one request. */
+function grouped(...names: readonly string[]): Waiting[] {
+  const group = { lastTurn: 0 };
+  return names.map((name) => ({ ...waiting(name, 100), group }));
 }
 
 type Waiting = ReturnType<typeof waiting>;
@@ -42,6 +48,57 @@ describe("scheduler", () => {
     const admitted = [1, 2, 3, 4].map(() => scheduler.admit()?.name);
     expect(admitted).toEqual(["a", "b", "c", undefined]);
     expect(scheduler.waiting.map(({ name }) => name)).toEqual(["d"]);
+  });
+
+  test("a free slot goes to the request that holds the fewest, then to the one whose turn is longest ago", () => {
+    const scheduler = new Scheduler<Waiting>(3);
+    const [a, b, c] = [grouped("a1", "a2", "a3", "a4"), grouped("b1", "b2"), grouped("c1")];
+    for (const sequence of [...a, ...b, ...c]) scheduler.enqueue(sequence);
+    const admitted = [1, 2, 3].map(() => scheduler.admit()?.name);
+    expect(admitted).toEqual(["a1", "b1", "c1"]);
+    const next = (gone: Waiting) => {
+      scheduler.remove(gone);
+      return scheduler.admit()?.name;
+    };
+    expect(next(c[0]!)).toBe("a2");
+    expect(next(a[0]!)).toBe("b2");
+    expect(next(b[0]!)).toBe("a3");
+  });
+
+  test("with one slot requests take turns, and none waits for all of another's", () => {
+    const scheduler = new Scheduler<Waiting>(1);
+    for (const sequence of grouped("a1", "a2", "a3")) scheduler.enqueue(sequence);
+    const order: string[] = [];
+    for (let sequence = scheduler.admit(); sequence !== undefined; sequence = scheduler.admit()) {
+      order.push(sequence.name);
+      if (order.length === 1) for (const other of [...grouped("b1"), ...grouped("c1", "c2")]) scheduler.enqueue(other);
+      scheduler.remove(sequence);
+    }
+    expect(order).toEqual(["a1", "b1", "c1", "a2", "c2", "a3"]);
+  });
+
+  test("a request that holds two slots more than one that waits has its last sequence preempted, and nobody else", () => {
+    const scheduler = new Scheduler<Waiting>(4);
+    const preempt = (): string | undefined => {
+      const sequence = scheduler.findPreemptible();
+      if (sequence === undefined) return undefined;
+      scheduler.preempt(sequence);
+      return `${sequence.name} for ${scheduler.admit()?.name}`;
+    };
+    for (const sequence of grouped("a1", "a2", "a3", "a4", "a5")) scheduler.enqueue(sequence);
+    for (let i = 0; i < 4; i++) scheduler.admit();
+    expect(preempt()).toBeUndefined(); // it is alone
+    for (const sequence of grouped("b1", "b2", "b3")) scheduler.enqueue(sequence);
+    expect([preempt(), preempt(), preempt()]).toEqual(["a4 for b1", "a3 for b2", undefined]);
+    for (const sequence of [...grouped("c1"), ...grouped("d1"), ...grouped("e1")]) scheduler.enqueue(sequence);
+    expect([preempt(), preempt(), preempt()]).toEqual(["b2 for c1", "a2 for d1", undefined]);
+    expect(scheduler.waiting.map(({ name }) => name)).toEqual(["a2", "a3", "a4", "a5", "b2", "b3", "e1"]);
+  });
+
+  test("of what a step reads each request has its turn, however many prompts another has", () => {
+    const [a, b] = [grouped("a1", "a2", "a3"), grouped("b1")];
+    b[0]!.numUnread = 10;
+    expect(readTimes(schedulerOf(...a, ...b), 5)).toEqual(["b18", "a18", "b12 a26", "a38", "a18"]);
   });
 
   test("prompts take turns, so that a short one is not stuck behind a long one", () => {

@@ -68,7 +68,7 @@ test("when readers catch up, whoever came first has the next slot", async () => 
   const order: string[] = [];
   const follow = (name: string, sequence: ReturnType<typeof harness.engine.submit>[number]) =>
     gather(sequence).then(() => order.push(name));
-  const [first, second] = harness.engine.submit([LONG, LONG]);
+  const [first, second] = [LONG, LONG].flatMap((given) => harness.engine.submit([given]));
   await untilSuspended(harness, 2);
   const [running] = harness.engine.submit([LONG]);
   const third = follow("third", running!);

@@ -1,6 +1,7 @@
 /**
- * A few encoder processes and the texts that wait for them, first come first served. A process that died, or was killed
- * because nobody waits for its answer any more, is replaced when the next text comes.
+ * A few encoder processes and the texts that wait for them. Requests take turns, each with one text, so that one of many texts holds
+ * up none of a few. A process that died, or was killed because nobody waits for its answer any more, is replaced when the next
+ * text comes.
  */
 import { DenseMambaError } from "../errors.ts";
 import type { EncoderProcess } from "./encoder-process.ts";
@@ -27,7 +28,8 @@ interface Job {
 
 export class EncoderPool {
   readonly #options: EncoderPoolOptions;
-  readonly #queue: Job[] = [];
+  /** By request, whose texts have one signal; the first one's turn is next. */
+  readonly #waiting = new Map<object, Job[]>();
   readonly #idle: EncoderProcess[] = [];
   #numBusy = 0;
   #idleTimer: NodeJS.Timeout | undefined;
@@ -37,18 +39,23 @@ export class EncoderPool {
     if (options.first) this.#idle.push(options.first);
   }
 
-  /** @throws `aborted` at once when the signal says so; else as `EncoderProcess` does */
+  /**
+   * @param signal stands for the request
+   * @throws `aborted` at once when the signal says so; else as `EncoderProcess` does
+   */
   encode(text: string, signal?: AbortSignal): Promise<Int32Array> {
     if (signal?.aborted) return Promise.reject(aborted());
     let leave = () => {};
     const encoded = new Promise<Int32Array>((resolve, reject) => {
       const job: Job = { text, signal, resolve, reject };
+      const request = signal ?? job;
       leave = () => {
-        const at = this.#queue.indexOf(job);
-        if (at !== -1) this.#queue.splice(at, 1);
+        this.#waiting.delete(request);
         reject(aborted());
       };
-      this.#queue.push(job);
+      const earlier = this.#waiting.get(request);
+      if (earlier) earlier.push(job);
+      else this.#waiting.set(request, [job]);
       if (this.#numBusy < this.#options.maxProcesses) void this.#work();
     });
     signal?.addEventListener("abort", leave, { once: true });
@@ -65,7 +72,7 @@ export class EncoderPool {
     this.#numBusy++;
     clearTimeout(this.#idleTimer);
     let process = this.#idle.pop();
-    for (let job = this.#queue.shift(); job !== undefined; job = this.#queue.shift()) {
+    for (let job = this.#next(); job !== undefined; job = this.#next()) {
       try {
         if (!process?.isAlive) process = await this.#options.start();
         if (job.signal?.aborted) continue;
@@ -79,20 +86,23 @@ export class EncoderPool {
     if (this.#numBusy === 0) this.#awaitIdleEnd();
   }
 
+  #next(): Job | undefined {
+    for (const [request, [job, ...later]] of this.#waiting) {
+      this.#waiting.delete(request);
+      if (later.length > 0) this.#waiting.set(request, later);
+      return job;
+    }
+    return undefined;
+  }
+
   async #run(process: EncoderProcess, { text, signal }: Job): Promise<Int32Array> {
-    const { timeoutMs } = this.#options;
-    const timer = setTimeout(
-      () => process.kill(`encoding a text of ${text.length} characters took longer than ${timeoutMs} ms`),
-      timeoutMs,
-    );
     const stop = () => {
       if (text.length > MAX_PATIENT_LENGTH) process.kill("nobody waits for the answer");
     };
     signal?.addEventListener("abort", stop, { once: true });
     try {
-      return await process.encode(text);
+      return await process.encode(text, this.#options.timeoutMs);
     } finally {
-      clearTimeout(timer);
       signal?.removeEventListener("abort", stop);
     }
   }

@@ -6,7 +6,7 @@ import { strict as assert } from "node:assert";
 import { spawn } from "node:child_process";
 import { createRequire } from "node:module";
 import { DenseMambaError } from "../errors.ts";
-import { WorkerProcess } from "./worker-process.ts";
+import { START_TIMEOUT_MS, WorkerProcess } from "./worker-process.ts";
 
 /** `native`: Rust. `script`: JavaScript, for platforms without a prebuilt binary. Neither adds special tokens here. */
 export type EncodingLibrary = "native" | "script";
@@ -18,6 +18,7 @@ export interface EncoderSource {
   readonly addedTokens: readonly { readonly id: number; readonly content: string }[];
   /** `auto`: the native library where it loads. */
   readonly library: EncodingLibrary | "auto";
+  readonly startTimeoutMs?: number;
 }
 
 /** A string rather than a file, so that it runs the same from source and from the built package. */
@@ -80,8 +81,9 @@ export class EncoderProcess {
     this.library = library;
   }
 
-  /** @throws `invalid_checkpoint` if the library refuses the file, or does not survive it. */
-  static async start({ path, text, library, addedTokens }: EncoderSource): Promise<EncoderProcess> {
+  /** @throws `invalid_checkpoint` if the library refuses the file, or does not survive it; `not_ready` if it takes too long */
+  static async start(source: EncoderSource): Promise<EncoderProcess> {
+    const { path, text, library, addedTokens, startTimeoutMs: timeoutMs = START_TIMEOUT_MS } = source;
     const require = createRequire(import.meta.url);
     const modules = { native: require.resolve("tokenizers"), script: require.resolve("@huggingface/tokenizers") };
     // It needs nothing of our environment, which may hold keys.
@@ -95,9 +97,13 @@ export class EncoderProcess {
       const said = /panicked at[^\n]*\n[^\n]*|[^\n]*rror: [^\n]*/.exec(stderr)?.[0].replaceAll("\n", " ");
       return invalid(path, `the library ended with ${how}${said === undefined ? "" : ` (${said})`}`);
     });
-    const answer = await worker.ask({
+    const message = {
       ...{ library, modules, text },
       addedTokens: addedTokens.map(({ id, content }) => ({ id, content })),
+    };
+    const answer = await worker.ask(message, {
+      timeoutMs,
+      late: () => new DenseMambaError("not_ready", `the tokenizer of ${path} was not loaded within ${timeoutMs} ms`),
     });
     if ("error" in answer) {
       const refusal = new DenseMambaError("invalid_checkpoint", `${path} is refused: ${answer.error}`);
@@ -113,11 +119,12 @@ export class EncoderProcess {
   }
 
   /**
-   * @throws `invalid_value` if the tokenizer has no ids for the text; `invalid_checkpoint` if the library dies over it, or
-   * is killed
+   * @throws `invalid_value` if the tokenizer has no ids for the text; `invalid_checkpoint` if the library dies over it, takes
+   * too long or is killed
    */
-  async encode(text: string): Promise<Int32Array> {
-    const answer = await this.#process.ask({ text });
+  async encode(text: string, timeoutMs: number): Promise<Int32Array> {
+    const what = `encoding a text of ${text.length} characters took longer than ${timeoutMs} ms`;
+    const answer = await this.#process.ask({ text }, { timeoutMs, late: () => invalid(this.#path, what) });
     if ("error" in answer) {
       throw new DenseMambaError("invalid_value", `the tokenizer cannot encode this text: ${answer.error}`);
     }

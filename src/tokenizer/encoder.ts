@@ -1,6 +1,6 @@
 /**
- * Text → ids by one of two libraries, in processes of their own: short texts do not wait for long ones, and a library that
- * crashes does not take our process with it.
+ * Text → ids by one of two libraries, in processes of their own: short texts do not wait for long ones, nor those for what cannot be
+ * cut, and a library that crashes does not take our process with it.
  */
 import { availableParallelism } from "node:os";
 import { DenseMambaError } from "../errors.ts";
@@ -11,22 +11,28 @@ import { checkScriptSupport, checkScriptText } from "./script-support.ts";
 
 export type LibraryChoice = EncoderSource["library"];
 
-/** Takes some hundred milliseconds to encode; longer texts go to the processes for long ones. */
+/** Takes some hundred milliseconds to encode. */
 const MAX_SHORT_LENGTH = 64 * 1024;
 /** A process costs some 60 MiB. */
 const CORES_PER_PROCESS = 4;
 const TIMEOUT_MS = 30_000;
 const IDLE_MS = 30_000;
 
+interface Pools {
+  readonly short: EncoderPool;
+  /** For long texts' parts, if they are short. */
+  readonly long: EncoderPool;
+  /** For parts that are long, which take seconds: nothing in them can be cut. */
+  readonly uncut: EncoderPool;
+}
+
 export class Encoder {
   readonly library: EncodingLibrary;
-  readonly #short: EncoderPool;
-  readonly #long: EncoderPool;
+  readonly #pools: Pools;
 
-  private constructor(library: EncodingLibrary, pools: { readonly short: EncoderPool; readonly long: EncoderPool }) {
+  private constructor(library: EncodingLibrary, pools: Pools) {
     this.library = library;
-    this.#short = pools.short;
-    this.#long = pools.long;
+    this.#pools = pools;
   }
 
   /** @throws `invalid_checkpoint` if the library refuses the file, does not survive it, or would read it otherwise. */
@@ -43,14 +49,15 @@ export class Encoder {
       short.close();
       throw error;
     }
-    const long = new EncoderPool({ start, maxProcesses, timeoutMs: TIMEOUT_MS, idleMs: IDLE_MS });
-    return new Encoder(first.library, { short, long });
+    const onDemand = () => new EncoderPool({ start, maxProcesses, timeoutMs: TIMEOUT_MS, idleMs: IDLE_MS });
+    return new Encoder(first.library, { short, long: onDemand(), uncut: onDemand() });
   }
 
   /** @param textLength of the whole text: decides whether `part` waits with short or with long ones */
   async encode(part: string, { textLength, signal }: { readonly textLength: number; readonly signal?: AbortSignal }) {
     if (this.library === "script") checkScriptText(part);
-    const pool = textLength > MAX_SHORT_LENGTH ? this.#long : this.#short;
+    const { short, long, uncut } = this.#pools;
+    const pool = part.length > MAX_SHORT_LENGTH ? uncut : textLength > MAX_SHORT_LENGTH ? long : short;
     return pool.encode(part, signal);
   }
 }

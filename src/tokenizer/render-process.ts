@@ -6,7 +6,7 @@ import { fork } from "node:child_process";
 import { DenseMambaError } from "../errors.ts";
 import { tookTooLong } from "./chat-program.ts";
 import type { RenderJob, RenderReply } from "./render-main.ts";
-import { WorkerProcess } from "./worker-process.ts";
+import { START_TIMEOUT_MS, WorkerProcess } from "./worker-process.ts";
 
 const MAX_HEAP_MB = 96;
 /** Jobs wait for all earlier ones. */
@@ -29,8 +29,13 @@ interface Task {
 export class RenderProcess {
   readonly #waiting: Task[] = [];
   #running: Task | undefined;
+  readonly #startTimeoutMs: number;
   #process: WorkerProcess<RenderReply> | undefined;
   #isClosed = false;
+
+  constructor(startTimeoutMs = START_TIMEOUT_MS) {
+    this.#startTimeoutMs = startTimeoutMs;
+  }
 
   /**
    * @throws RenderFailure; `queue_full` if too many wait; `shutting_down` once it is closed; `aborted` when the signal says
@@ -89,15 +94,15 @@ export class RenderProcess {
 
   async #ask(worker: WorkerProcess<RenderReply>, job: RenderJob, signal: AbortSignal | undefined): Promise<string> {
     const onAbort = () => worker.kill(aborted());
-    const isLate = () => worker.kill(new RenderFailure(tookTooLong(job.timeoutMs)));
-    const killer = setTimeout(isLate, job.timeoutMs + KILL_GRACE_MS);
     signal?.addEventListener("abort", onAbort, { once: true });
     try {
-      const reply = await worker.ask(job);
+      const reply = await worker.ask(job, {
+        timeoutMs: job.timeoutMs + KILL_GRACE_MS,
+        late: () => new RenderFailure(tookTooLong(job.timeoutMs)),
+      });
       if ("error" in reply) throw new RenderFailure(reply.error);
       return reply.text;
     } finally {
-      clearTimeout(killer);
       signal?.removeEventListener("abort", onAbort);
     }
   }
@@ -118,7 +123,10 @@ export class RenderProcess {
         hasStarted ? "it takes more memory than is allowed" : `its process did not start: ${how}`,
       );
     });
-    await worker.ask(EMPTY_JOB);
+    await worker.ask(EMPTY_JOB, {
+      timeoutMs: this.#startTimeoutMs,
+      late: () => new RenderFailure(`its process was not ready within ${this.#startTimeoutMs} ms`),
+    });
     hasStarted = true;
     if (this.#isClosed) {
       worker.kill(closed());

@@ -1,13 +1,22 @@
 /**
- * A child process that answers one message at a time. Nothing but the end of a process stops native code, or returns the
- * memory that it took. While it has no message to answer, it does not keep our own process running.
+ * A child process that answers one message at a time, each within a time. Nothing but the end of a process stops native code, or
+ * returns the memory that it took. While it has no message to answer, it does not keep our own process running.
  */
 import { strict as assert } from "node:assert";
 import type { ChildProcess } from "node:child_process";
 import type { Socket } from "node:net";
 
+/** To start, which takes a second, or several on a busy machine. */
+export const START_TIMEOUT_MS = 60_000;
 /** The end of what a process wrote to stderr before it died. */
 const MAX_STDERR_LENGTH = 4096;
+
+export interface AskOptions {
+  /** The process is killed if there is no answer by then. */
+  readonly timeoutMs: number;
+  /** What the caller is told in that case. */
+  readonly late: () => Error;
+}
 
 interface Pending<Answer> {
   readonly resolve: (answer: Answer) => void;
@@ -31,6 +40,8 @@ export class WorkerProcess<Answer> {
     this.#explainEnd = explainEnd;
     child.on("message", (answer) => this.#settle(({ resolve }) => resolve(answer as Answer)));
     child.on("error", (error) => this.#end(error.message));
+    // Without its channel it answers no more, though it may live on.
+    child.on("disconnect", () => child.kill("SIGKILL"));
     // NOTE: `close`, not `exit`: by then its last messages and its stderr have been read.
     child.on("close", (code, signal) => this.#end(signal ?? `exit code ${code}`));
     // A process that could not be started for want of file descriptors has no stderr.
@@ -44,9 +55,10 @@ export class WorkerProcess<Answer> {
   }
 
   /** One message at a time. @throws the reason it was killed for, or how it ended */
-  async ask(message: object): Promise<Answer> {
+  async ask(message: object, { timeoutMs, late }: AskOptions): Promise<Answer> {
     assert(this.#pending === undefined, "one message at a time");
     this.#keepAlive(true);
+    const timer = setTimeout(() => this.kill(late()), timeoutMs);
     try {
       return await new Promise<Answer>((resolve, reject) => {
         this.#pending = { resolve, reject };
@@ -55,6 +67,7 @@ export class WorkerProcess<Answer> {
         else this.#end("an earlier failure");
       });
     } finally {
+      clearTimeout(timer);
       this.#pending = undefined;
       this.#keepAlive(false);
     }

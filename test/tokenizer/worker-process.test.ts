@@ -1,11 +1,14 @@
-/** The processes that encode and render: what a signal, a lack of files and callers that leave do to them. */
-import { spawnSync } from "node:child_process";
+/** The processes that encode and render: what a signal, a lack of files, silence and callers that leave do to them. */
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { describe, expect, test } from "vitest";
 import { EncoderPool } from "../../src/tokenizer/encoder-pool.ts";
-import type { EncoderProcess } from "../../src/tokenizer/encoder-process.ts";
+import { EncoderProcess } from "../../src/tokenizer/encoder-process.ts";
 import { RenderProcess } from "../../src/tokenizer/render-process.ts";
+import { WorkerProcess } from "../../src/tokenizer/worker-process.ts";
+import { byteFallbackJson } from "../helpers/tiny-tokenizers.ts";
 
 const onLinux = test.skipIf(process.platform !== "linux");
 
@@ -32,6 +35,73 @@ onLinux("where no more files can be opened a process does not start, and nothing
     expect.stringMatching(/^its process did not start: spawn .*EMFILE$/),
     "hello",
   ]);
+});
+
+describe("a process that is not heard of", () => {
+  const start = (script: string) => {
+    const child = spawn(process.execPath, ["-e", script], { stdio: ["ignore", "ignore", "pipe", "ipc"] });
+    return { child, worker: new WorkerProcess(child, (how) => new Error(`it ended with ${how}`)) };
+  };
+  const patience = (timeoutMs: number) => ({ timeoutMs, late: () => new Error(`nothing in ${timeoutMs} ms`) });
+
+  test("is killed when its time is over, and its caller is told", async () => {
+    const { child, worker } = start('process.on("message", () => {})');
+    const closed = once(child, "close");
+    await expect(worker.ask({}, patience(50))).rejects.toThrow("nothing in 50 ms");
+    expect(await closed).toEqual([null, "SIGKILL"]);
+    await expect(worker.ask({}, patience(50))).rejects.toThrow("nothing in 50 ms");
+  });
+
+  test("is killed when it closes its channel", async () => {
+    const { worker } = start('setInterval(() => {}, 1e6); process.on("message", () => process.disconnect())');
+    await expect(worker.ask({}, patience(60_000))).rejects.toThrow("it ended with SIGKILL");
+  });
+
+  test("to load a tokenizer or a template is given up, and the next caller has another one", async () => {
+    const source = { path: "tokenizer.json", text: JSON.stringify(byteFallbackJson()), addedTokens: [] };
+    const tooSoon = EncoderProcess.start({ ...source, library: "auto", startTimeoutMs: 1 });
+    await expect(tooSoon).rejects.toMatchObject({
+      code: "not_ready",
+      message: "the tokenizer of tokenizer.json was not loaded within 1 ms",
+    });
+    let timeoutMs = 1;
+    const startLater = () => EncoderProcess.start({ ...source, library: "auto", startTimeoutMs: timeoutMs });
+    const pool = new EncoderPool({ start: startLater, maxProcesses: 1, timeoutMs: 60_000 });
+    await expect(pool.encode("the")).rejects.toMatchObject({ code: "not_ready" });
+    timeoutMs = 60_000;
+    expect(await pool.encode("the")).not.toHaveLength(0);
+    pool.close();
+
+    const renderer = new RenderProcess(1);
+    const job = { source: "", variables: { messages: [] }, nowMs: 0, timeoutMs: 5000, maxLength: 1000 };
+    await expect(renderer.render(job)).rejects.toThrow("its process was not ready within 1 ms");
+    renderer.close();
+  });
+});
+
+describe("requests with many texts", () => {
+  test("take turns, each with one text", async () => {
+    const encoded: string[] = [];
+    const process = {
+      isAlive: true,
+      encode: async (text: string) => {
+        encoded.push(text);
+        return new Int32Array();
+      },
+    } as unknown as EncoderProcess;
+    const pool = new EncoderPool({ start: async () => process, maxProcesses: 1, timeoutMs: 1000 });
+    const send = (texts: readonly string[], { signal } = new AbortController()) =>
+      texts.map((text) => pool.encode(text, signal));
+    const all = [
+      send(["a1", "a2", "a3", "a4"]),
+      send(["b1", "b2"]),
+      send(["c1"]),
+      [pool.encode("d")],
+      [pool.encode("e")],
+    ];
+    await Promise.all(all.flat());
+    expect(encoded).toEqual(["a1", "a2", "b1", "c1", "d", "e", "a3", "b2", "a4"]);
+  });
 });
 
 describe("texts whose callers have left", () => {

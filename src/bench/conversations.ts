@@ -121,6 +121,7 @@ export interface TurnOptions {
 /** Greedy, and always of the length asked for. */
 export function turnOf(prompt: Prompt, options: TurnOptions): GenerationRequest {
   return {
+    names: { prompts: "prompt", maxTokens: "max_tokens", numLogprobs: "logprobs" },
     prompts: [prompt],
     numChoices: 1,
     bestOf: 1,

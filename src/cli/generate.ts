@@ -59,6 +59,7 @@ export async function generate(config: Config, options: GenerateOptions, termina
 function toRequest(prompt: string, options: GenerateOptions): GenerationRequest {
   const { temperature, topK, topP, minP, repetitionPenalty, seed } = options;
   return {
+    names: { prompts: "the prompt", maxTokens: "--max-tokens", numLogprobs: "log-probabilities" },
     prompts: [{ type: "text", text: prompt }],
     numChoices: 1,
     bestOf: 1,

@@ -24,12 +24,18 @@ export interface ChatMessages {
   readonly all: () => Promise<readonly ChatMessage[]>;
 }
 
+/** @see ChatRenderOptions */
+export interface Rendering {
+  readonly messagesName: string;
+  readonly signal: AbortSignal;
+}
+
 export class ChatText {
   readonly #renderer: ChatRenderer;
   readonly #prompt: ChatPrompt;
   readonly #messages: ChatMessages;
   readonly #withoutBos: boolean;
-  readonly #signal: AbortSignal;
+  readonly #rendering: Rendering;
   #whole: Promise<string> | undefined;
 
   /**
@@ -40,13 +46,13 @@ export class ChatText {
     renderer: ChatRenderer,
     prompt: ChatPrompt,
     messages: ChatMessages,
-    { withoutBos, signal }: { readonly withoutBos: boolean; readonly signal: AbortSignal },
+    { withoutBos, ...rendering }: Rendering & { readonly withoutBos: boolean },
   ) {
     this.#renderer = renderer;
     this.#prompt = prompt;
     this.#messages = messages;
     this.#withoutBos = withoutBos;
-    this.#signal = signal;
+    this.#rendering = rendering;
   }
 
   /** @throws `invalid_value`, `invalid_checkpoint` as the renderer does */
@@ -72,7 +78,7 @@ export class ChatText {
   }
 
   async #renderWhole(): Promise<string> {
-    const { text } = await renderChat(this.#renderer, this.#prompt, await this.#messages.all(), this.#signal);
+    const { text } = await renderChat(this.#renderer, this.#prompt, await this.#messages.all(), this.#rendering);
     return this.#withoutBos ? this.#renderer.withoutBos(text) : text;
   }
 
@@ -83,7 +89,7 @@ export class ChatText {
     const isBehindKept = numBefore >= numKept;
     const messages = isBehindKept ? added.slice(numBefore - numKept) : [lastKept!, ...added];
     return this.#renderer.renderTail({
-      ...renderOptions(this.#prompt, messages, this.#signal),
+      ...renderOptions(this.#prompt, messages, this.#rendering),
       firstRole: this.#prompt.instructions === undefined ? firstRole : INSTRUCTIONS_ROLE,
     });
   }
@@ -103,20 +109,20 @@ export function renderChat(
   renderer: ChatRenderer,
   prompt: ChatPrompt,
   messages: readonly ChatMessage[],
-  signal: AbortSignal,
+  rendering: Rendering,
 ) {
   const { instructions: content } = prompt;
   const all = content === undefined ? messages : [{ role: INSTRUCTIONS_ROLE, content }, ...messages];
-  return renderer.render(renderOptions(prompt, all, signal));
+  return renderer.render(renderOptions(prompt, all, rendering));
 }
 
-function renderOptions(prompt: ChatPrompt, messages: readonly ChatMessage[], signal: AbortSignal) {
+function renderOptions(prompt: ChatPrompt, messages: readonly ChatMessage[], rendering: Rendering) {
   const { addGenerationPrompt, continueFinalMessage, template, templateArguments } = prompt;
   return {
     messages,
     addGenerationPrompt,
     continueFinalMessage,
-    signal,
+    ...rendering,
     ...(template !== undefined && { template }),
     ...(templateArguments && { templateArguments }),
   };

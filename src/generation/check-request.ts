@@ -21,14 +21,15 @@ export interface GenerationLimits {
  */
 export function checkRequest(request: GenerationRequest, limits: GenerationLimits, vocabSize: number): number {
   const { maxOutputTokens } = limits;
+  const { names } = request;
   const { maxTokens = maxOutputTokens, minTokens, numChoices, bestOf, truncatePromptTokens } = request;
-  checkInteger("prompt", "number of prompts", request.prompts.length, 1);
+  checkInteger(names.prompts, "number of prompts", request.prompts.length, 1);
   checkInteger("n", "n", numChoices, 1, MAX_SAMPLES);
   checkInteger("best_of", "best_of", bestOf, numChoices, MAX_SAMPLES);
-  checkInteger("max_tokens", "max_tokens", maxTokens, 0, maxOutputTokens);
+  checkInteger(names.maxTokens, names.maxTokens, maxTokens, 0, maxOutputTokens);
   checkInteger("min_tokens", "min_tokens", minTokens, 0);
   if (minTokens > maxTokens) {
-    const message = `min_tokens must be at most max_tokens (${maxTokens}); got ${minTokens}`;
+    const message = `min_tokens must be at most ${names.maxTokens} (${maxTokens}); got ${minTokens}`;
     throw new DenseMambaError("invalid_value", message, { param: "min_tokens" });
   }
   if (truncatePromptTokens !== undefined) {
@@ -40,7 +41,7 @@ export function checkRequest(request: GenerationRequest, limits: GenerationLimit
     throw new DenseMambaError(
       "invalid_value",
       `a kept conversation takes one prompt and one choice, given ${request.prompts.length} and ${bestOf}`,
-      { param: numChoices > 1 ? "n" : "prompt" },
+      { param: numChoices > 1 ? "n" : names.prompts },
     );
   }
   return maxTokens;
@@ -58,7 +59,7 @@ export function checkAnswerSize(
 ): void {
   const { maxAnswerTokens: own = Number.POSITIVE_INFINITY } = request;
   const maxAnswerTokens = Math.min(own, limits.maxAnswerTokens ?? Number.POSITIVE_INFINITY);
-  const { bestOf, echo, numLogprobs = 0 } = request;
+  const { bestOf, echo, names, numLogprobs = 0 } = request;
   const numPromptLogprobs = request.numPromptLogprobs ?? (echo ? numLogprobs : undefined);
   // A chat's ids are given once, a completion's beside every choice.
   const isEachGivenIds = request.returnTokenIds === true && request.prompts[0]!.type !== "chat";
@@ -75,7 +76,7 @@ export function checkAnswerSize(
     "invalid_value",
     `the answer may hold at most ${maxAnswerTokens} tokens and log-probabilities, given ${asked}: ` +
       `${bestOf} x (${shown}${ahead}${maxTokens} tokens x (1 + ${numLogprobs} log-probabilities)); lower one of them`,
-    { param: bestOf > 1 ? "n" : numLogprobs > 0 ? "logprobs" : "max_tokens" },
+    { param: bestOf > 1 ? "n" : numLogprobs > 0 ? names.numLogprobs : names.maxTokens },
   );
 }
 

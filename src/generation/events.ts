@@ -21,7 +21,15 @@ export type Prompt =
       readonly templateArguments?: Readonly<Record<string, unknown>>;
     };
 
+/** What the client calls the parts of its request, for errors. */
+export interface FieldNames {
+  readonly prompts: string;
+  readonly maxTokens: string;
+  readonly numLogprobs: string;
+}
+
 export interface GenerationRequest {
+  readonly names: FieldNames;
   /** Choice index = prompt index × numChoices + choice. */
   readonly prompts: readonly Prompt[];
   /** n */

@@ -64,7 +64,7 @@ export interface Origin {
 
 type PromptOptions = Pick<
   GenerationRequest,
-  "addSpecialTokens" | "truncatePromptTokens" | "sampling" | "returnTokenIds"
+  "addSpecialTokens" | "names" | "truncatePromptTokens" | "sampling" | "returnTokenIds"
 >;
 
 /** @throws `invalid_value`, `prompt_too_long`, `invalid_checkpoint` (a malformed template of the model's own) */
@@ -95,7 +95,7 @@ async function prepareText(
   const ids = origin
     ? await encodeBehind(context.tokenizer, text, limits)
     : await context.tokenizer.encode(text, { ...limits, addSpecialTokens });
-  return assemble(origin, ids, { context, options, param: "prompt", text, conversation: { type: "completion" } });
+  return assemble(origin, ids, { context, options, text, conversation: { type: "completion" } });
 }
 
 async function prepareTokens(
@@ -104,8 +104,8 @@ async function prepareTokens(
   options: PromptOptions,
   origin: Origin | undefined,
 ): Promise<PreparedPrompt> {
-  checkTokenIds(tokenIds, context.vocabSize, "prompt");
-  return assemble(origin, tokenIds, { context, options, param: "prompt", conversation: { type: "completion" } });
+  checkTokenIds(tokenIds, context.vocabSize, options.names.prompts);
+  return assemble(origin, tokenIds, { context, options, conversation: { type: "completion" } });
 }
 
 async function prepareChat(
@@ -132,13 +132,14 @@ async function prepareChat(
   };
   const chat = new ChatText(context.renderer, prompt, messages, {
     withoutBos: numPreambleTokens > 0,
+    messagesName: options.names.prompts,
     signal: context.signal,
   });
   const { continueFinalMessage: continuesFinalMessage } = prompt;
   const soFar = { type: "chat", numPreambleTokens, continuesFinalMessage, ...(await chat.soFar()) } as const;
   const stopStrings = context.renderer.stopStrings(prompt.template);
   const limits = encodeLimits(context, options);
-  const details = { context, options, param: "messages", stopStrings };
+  const details = { context, options, stopStrings };
 
   const rest = origin && (await chat.behind(origin.head.conversation));
   if (origin !== undefined && rest !== undefined) {
@@ -154,7 +155,8 @@ async function prepareChat(
   const conversation = { ...soFar, kept: undefined, added: everything };
   if (origin === undefined || numPreambleTokens === 0) {
     const ids = await context.tokenizer.encode(full, { ...limits, addSpecialTokens: false });
-    const findBranchPoint = () => instructionsEnd(context, prompt, everything, ids);
+    const { prompts: messagesName } = options.names;
+    const findBranchPoint = () => instructionsEnd(context, prompt, everything, { ids, messagesName });
     return { ...(await assemble(undefined, ids, { ...details, text: full, conversation })), findBranchPoint };
   }
   const preamble = (await origin.history()).tokenIds.slice(0, numPreambleTokens);
@@ -189,14 +191,14 @@ async function earlierMessages({ tokenizer }: PromptContext, { head, history }: 
 function checkCanBeReadAgain(
   { maxPromptTokens }: PromptContext,
   { snapshot }: Head,
-  { truncatePromptTokens }: PromptOptions,
+  { names, truncatePromptTokens }: PromptOptions,
 ): void {
   const numTokens = countTokens(snapshot);
   if (truncatePromptTokens !== undefined || numTokens <= READ_AGAIN_SLACK * maxPromptTokens) return;
   throw new DenseMambaError(
     "prompt_too_long",
     `under this template or these instructions the conversation would have to be read again from its beginning: it has ${numTokens} tokens, and at most ${maxPromptTokens} may be read`,
-    { param: "messages" },
+    { param: names.prompts },
   );
 }
 
@@ -208,7 +210,7 @@ async function instructionsEnd(
   context: PromptContext,
   prompt: ChatPrompt,
   messages: readonly ChatMessage[],
-  ids: readonly number[],
+  { ids, messagesName }: { readonly ids: readonly number[]; readonly messagesName: string },
 ): Promise<number> {
   const isInstruction = ({ role }: ChatMessage) => role === "system" || role === "developer";
   const first = messages.findIndex((message) => !isInstruction(message));
@@ -217,7 +219,7 @@ async function instructionsEnd(
   try {
     const { signal, tokenizer } = context;
     const otherMessages = [...messages.slice(0, first), { ...messages[first]!, content }];
-    const { text } = await renderChat(context.renderer, prompt, otherMessages, signal);
+    const { text } = await renderChat(context.renderer, prompt, otherMessages, { messagesName, signal });
     const others = await tokenizer.encode(text, { addSpecialTokens: false, maxTokens: ids.length, signal });
     const parting = ids.findIndex((id, i) => id !== others[i]);
     return parting === -1 ? 0 : parting;
@@ -230,7 +232,6 @@ async function instructionsEnd(
 interface AssemblyDetails {
   readonly context: PromptContext;
   readonly options: PromptOptions;
-  readonly param: string;
   /** What `ids` were made of. */
   readonly text?: string;
   readonly stopStrings?: readonly string[];
@@ -242,8 +243,9 @@ async function assemble(
   ids: readonly number[],
   details: AssemblyDetails,
 ): Promise<PreparedPrompt> {
-  const { context, options, param, text, stopStrings = [], conversation } = details;
-  const newIds = withinLimits(context, ids, options, param);
+  const { context, options, text, stopStrings = [], conversation } = details;
+  const { prompts: param } = options.names;
+  const newIds = withinLimits(context, ids, options);
   const head = origin?.head;
   if (newIds.length === 0 && !(head && hasUnreadToken(head))) {
     if (origin !== undefined) return readAgain(origin, details);
@@ -275,8 +277,9 @@ async function assemble(
  */
 async function readAgain(
   { head, history }: Origin,
-  { context: { maxPromptTokens }, param, conversation }: AssemblyDetails,
+  { context: { maxPromptTokens }, options, conversation }: AssemblyDetails,
 ): Promise<PreparedPrompt> {
+  const { prompts: param } = options.names;
   const numTokens = countTokens(head.snapshot);
   if (numTokens > maxPromptTokens) {
     throw new DenseMambaError(
@@ -341,11 +344,10 @@ function encodeLimits(
 function withinLimits(
   { maxPromptTokens }: PromptContext,
   ids: readonly number[],
-  { truncatePromptTokens }: PromptOptions,
-  param: string,
+  { names, truncatePromptTokens }: PromptOptions,
 ): readonly number[] {
   const bounded = truncatePromptTokens === undefined ? ids : ids.slice(-truncatePromptTokens);
-  if (bounded.length > maxPromptTokens) throw promptTooLong(param, bounded.length, maxPromptTokens);
+  if (bounded.length > maxPromptTokens) throw promptTooLong(names.prompts, bounded.length, maxPromptTokens);
   return bounded;
 }
 

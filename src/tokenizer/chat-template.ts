@@ -45,6 +45,8 @@ export interface TemplateMessage {
 
 export interface ChatRenderOptions {
   readonly messages: readonly TemplateMessage[];
+  /** What the client calls them, for errors. Default: `messages`. */
+  readonly messagesName?: string;
   readonly addGenerationPrompt: boolean;
   /** Leave the last message open, so that the model continues it. */
   readonly continueFinalMessage: boolean;
@@ -104,8 +106,15 @@ export class ChatRenderer {
    * exceeds its limits; `invalid_checkpoint` if the model's is malformed; `queue_full`
    */
   async render(options: ChatRenderOptions): Promise<RenderedChat> {
-    const { messages, addGenerationPrompt, continueFinalMessage, template, signal } = options;
-    if (messages.length === 0) throw invalid("messages must hold at least one message, given 0");
+    const {
+      messages,
+      messagesName = "messages",
+      addGenerationPrompt,
+      continueFinalMessage,
+      template,
+      signal,
+    } = options;
+    if (messages.length === 0) throw invalid(`${messagesName} must hold at least one message, given 0`, messagesName);
     if (continueFinalMessage && addGenerationPrompt) {
       throw invalid(
         "continue_final_message leaves the last message open and add_generation_prompt begins a new one; set only one of them",
@@ -115,7 +124,7 @@ export class ChatRenderer {
     const mark = continueFinalMessage ? this.#pickMark(options) : undefined;
     const variables = this.#variables(mark === undefined ? options : marked(options, mark));
     const text = await (template === undefined
-      ? this.#renderOwn(variables, signal)
+      ? this.#renderOwn(variables, messagesName, signal)
       : this.#renderGiven(template, variables, signal));
     const isContentRead = (template ?? this.#source).includes("content");
     const shown = mark === undefined ? text : isContentRead ? cutAtMark(text, mark, messages.at(-1)!) : undefined;
@@ -192,13 +201,14 @@ export class ChatRenderer {
     };
   }
 
-  async #renderOwn(variables: Variables, signal: AbortSignal | undefined): Promise<string> {
+  async #renderOwn(variables: Variables, messagesName: string, signal: AbortSignal | undefined): Promise<string> {
     this.#compile();
     try {
       return await this.#run(variables, signal);
     } catch (error) {
       if (!(error instanceof TemplateError || error instanceof RenderFailure)) throw error;
-      throw invalid(`messages cannot be rendered by the model's chat template: ${error.message}`, "messages", error);
+      const message = `${messagesName} cannot be rendered by the model's chat template: ${error.message}`;
+      throw invalid(message, messagesName, error);
     }
   }
 
@@ -253,7 +263,7 @@ function marked(options: ChatRenderOptions, mark: string): ChatRenderOptions {
   return { ...options, messages: markFinal(options.messages, mark) };
 }
 
-function invalid(message: string, param = "messages", cause?: unknown): DenseMambaError {
+function invalid(message: string, param: string, cause?: unknown): DenseMambaError {
   return new DenseMambaError("invalid_value", message, { param, cause });
 }
 

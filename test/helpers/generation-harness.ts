@@ -59,6 +59,11 @@ export function request(
   given: Partial<GenerationRequest> & { readonly prompts: readonly Prompt[] },
 ): GenerationRequest {
   return {
+    names: {
+      prompts: given.prompts[0]?.type === "chat" ? "messages" : "prompt",
+      maxTokens: "max_tokens",
+      numLogprobs: "logprobs",
+    },
     numChoices: 1,
     bestOf: given.numChoices ?? 1,
     sampling: GREEDY,

@@ -93,6 +93,11 @@ export function toChatTask(body: ChatBody, bounds: Bounds): ChatTask {
     returnTokenIds: body.return_token_ids ?? false,
     promptLogprobs: body.prompt_logprobs !== undefined,
     request: {
+      names: {
+        prompts: "messages",
+        maxTokens: body.max_completion_tokens === undefined ? "max_tokens" : "max_completion_tokens",
+        numLogprobs: "top_logprobs",
+      },
       returnTokenIds: body.return_token_ids ?? false,
       prompts: [
         {

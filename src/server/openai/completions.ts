@@ -59,6 +59,7 @@ export function toCompletionTask(body: CompletionBody, bounds: Bounds): Completi
     returnTokenIds: body.return_token_ids ?? false,
     promptLogprobs: body.prompt_logprobs !== undefined,
     request: {
+      names: { prompts: "prompt", maxTokens: "max_tokens", numLogprobs: "logprobs" },
       returnTokenIds: body.return_token_ids ?? false,
       prompts: body.prompt,
       numChoices: n,

@@ -87,6 +87,7 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
       tools: body.tools ?? [],
     },
     request: {
+      names: { prompts: "input", maxTokens: "max_output_tokens", numLogprobs: "top_logprobs" },
       prompts: [
         {
           type: "chat",

@@ -2,6 +2,7 @@
 import * as z from "zod";
 import type { TextTokenizer } from "../deps.ts";
 import { type Bounds, tokenIds } from "./fields.ts";
+import { refusedOnTokenize } from "./unsupported.ts";
 import { invalid } from "./validate.ts";
 
 export function tokenizeBody() {
@@ -13,16 +14,17 @@ export function tokenizeBody() {
     /** llama.cpp's name for the same. */
     add_special: z.boolean().optional(),
     return_token_strs: z.boolean().optional(),
+    ...refusedOnTokenize(),
   });
 }
 
 export type TokenizeBody = z.output<ReturnType<typeof tokenizeBody>>;
 
 /** @throws `invalid_value` without a text */
-export function textToTokenize(body: TokenizeBody): string {
-  const text = body.prompt ?? body.content;
-  if (text === undefined) throw invalid("prompt", "is required");
-  return text;
+export function textToTokenize({ prompt, content }: TokenizeBody): { readonly field: string; readonly text: string } {
+  if (prompt !== undefined) return { field: "prompt", text: prompt };
+  if (content !== undefined) return { field: "content", text: content };
+  throw invalid("prompt", "is required");
 }
 
 export function wantsSpecialTokens(body: TokenizeBody): boolean {

@@ -30,11 +30,12 @@ export function tokenizerRoutes(app: App, deps: ServerDeps): void {
     const signal = AbortSignal.any([context.req.raw.signal, deps.stopping.signal]);
     const { maxPromptTokens: maxTokens } = bounds;
     const addSpecialTokens = wantsSpecialTokens(body);
-    const encoding = tokenizer.encode(textToTokenize(body), { addSpecialTokens, maxTokens, signal });
+    const { field, text } = textToTokenize(body);
+    const encoding = tokenizer.encode(text, { addSpecialTokens, maxTokens, signal });
     const tokens = await encoding.catch((error: unknown) => {
       throw deps.stopping.signal.aborted ? shuttingDown() : error;
     });
-    if (tokens.length > maxTokens) throw promptTooLong("prompt", tokens.length, maxTokens);
+    if (tokens.length > maxTokens) throw promptTooLong(field, tokens.length, maxTokens);
     return json(context, await unhurried(tokensJson(tokens, body, tokenizer, bounds)));
   });
 

@@ -49,7 +49,7 @@ export function completionFields(bounds: Bounds) {
     model: z.string().optional(),
     n: z.int().min(1).max(bounds.maxChoices).optional(),
     stream: z.boolean().optional(),
-    stream_options: z.object({ include_usage: z.boolean().nullish() }).optional(),
+    stream_options: streamOptions().optional(),
     prompt_logprobs: z.int().min(0).max(MAX_LOGPROBS).optional(),
     return_token_ids: z.boolean().optional(),
     truncate_prompt_tokens: z.int().min(1).optional(),
@@ -57,6 +57,16 @@ export function completionFields(bounds: Bounds) {
     session_id: sessionId().optional(),
     cache_salt: cacheSalt().optional(),
   };
+}
+
+function streamOptions() {
+  return z.object({
+    include_usage: z.boolean().nullish(),
+    continuous_usage_stats: unsupportedUnless(
+      (value) => value === null || value === false,
+      "usage comes once, at the end",
+    ),
+  });
 }
 
 /** Accepted because clients send them; nothing here depends on them. */

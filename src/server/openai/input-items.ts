@@ -1,7 +1,7 @@
 /** A response's `input`: a string or a list of message items, read into messages and kept as it can be listed again. */
 import * as z from "zod";
 import type { ChatMessage } from "../../sessions/message-chain.ts";
-import { messageTexts, toChatMessage } from "./messages.ts";
+import { leftOpen, messageTexts, toChatMessage } from "./messages.ts";
 import { addIssue, addUnsupported, isRecord, show } from "./validate.ts";
 
 const MAX_INPUT_ITEMS = 10_000;
@@ -25,6 +25,7 @@ const item = z
     role: z.enum(["system", "developer", "user", "assistant"]),
     content: z.unknown().optional(),
     refusal: z.string().nullish(),
+    ...leftOpen(),
   })
   .transform((message, context) => {
     const texts = messageTexts(message, context);

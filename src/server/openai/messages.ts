@@ -21,6 +21,7 @@ export function chatMessages() {
           tool_calls: unsupportedCalls(),
           function_call: unsupportedCalls(),
           audio: unsupportedCalls(),
+          ...leftOpen(),
         })
         .transform((message, context) => {
           const texts = messageTexts(message, context);
@@ -79,6 +80,12 @@ export function messageTexts({ role, content, refusal }: GivenMessage, context: 
 
 function report(context: z.RefinementCtx, message: string, path: readonly (string | number)[]): undefined {
   addIssue(context, message, ["content", ...path]);
+}
+
+/** Mistral's and Moonshot's ways to have the last message gone on with. */
+export function leftOpen() {
+  const field = unsupportedUnless((value) => value === null || value === false, "use continue_final_message");
+  return { prefix: field, partial: field };
 }
 
 /** Of an assistant's message: what it did beside writing. */

@@ -1,16 +1,25 @@
 /**
- * Fields of OpenAI's, vLLM's, llama.cpp's and their clients' requests that would change the answer and are not implemented
- * here. They are refused, never ignored, unless they hold the value that changes nothing: many clients send all they know.
+ * Fields of other servers' requests (OpenAI's, vLLM's, SGLang's, TGI's, llama.cpp's, Ollama's, KoboldCpp's, text-generation-webui's)
+ * that would change the answer and are not implemented here. They are refused, never ignored, unless they hold the value that changes nothing: many clients send all they know.
  */
 import { isRecord, unsupportedUnless } from "./validate.ts";
 
 const CONSTRAINED = "output can't be constrained to a grammar or schema here";
 const OTHER_SAMPLING = "it is not among this server's ways to sample";
 const OTHER_PENALTY = "use repetition_penalty, presence_penalty or frequency_penalty";
+const ONLY_SAMPLING = "only sampling is implemented";
+const WHOLE_TEXT = "penalties count all of the text";
+const OTHER_LENGTH = "use max_tokens, or max_output_tokens on responses";
+const TRUNCATION = "use truncate_prompt_tokens, or truncation on responses";
+const BESIDE_PROMPT = "give what it holds as fields of the request, in OpenAI's and vLLM's spelling";
+const PROMPTS = "prompts are texts, token ids or messages";
+const ONE_MODEL = "there is one model";
 const NO_TOOLS = "this model calls no tools";
-const TEXT_ONLY = "this model writes text only";
+const TEXT_ONLY = "this model reads and writes text only";
 
 const NO_ITEMS = [[]];
+const NO_FIELDS = [{}];
+const NO_TEXTS = [[], ""];
 
 /** Field → the values that change nothing, and what to say of any other. */
 type Refused = Readonly<Record<string, readonly [neutral: readonly unknown[], reason: string]>>;
@@ -18,6 +27,7 @@ type Refused = Readonly<Record<string, readonly [neutral: readonly unknown[], re
 /** On every generating endpoint. */
 const EVERYWHERE = {
   grammar: [[""], CONSTRAINED],
+  grammar_string: [[""], CONSTRAINED],
   guided_json: [[], CONSTRAINED],
   guided_regex: [[""], CONSTRAINED],
   guided_choice: [NO_ITEMS, CONSTRAINED],
@@ -26,7 +36,9 @@ const EVERYWHERE = {
   structural_tag: [[""], CONSTRAINED],
   json_schema: [[], CONSTRAINED],
   regex: [[""], CONSTRAINED],
+  regex_pattern: [[""], CONSTRAINED],
   ebnf: [[""], CONSTRAINED],
+  format: [[""], CONSTRAINED],
 
   typical_p: [[1], OTHER_SAMPLING],
   typical: [[1], OTHER_SAMPLING],
@@ -34,58 +46,158 @@ const EVERYWHERE = {
   tfs_z: [[1], OTHER_SAMPLING],
   top_a: [[0], OTHER_SAMPLING],
   top_n_sigma: [[0, -1], OTHER_SAMPLING],
+  nsigma: [[0, -1], OTHER_SAMPLING],
+  skew: [[0], OTHER_SAMPLING],
   epsilon_cutoff: [[0], OTHER_SAMPLING],
   eta_cutoff: [[0], OTHER_SAMPLING],
   xtc_probability: [[0], OTHER_SAMPLING],
+  adaptive_target: [[-1], OTHER_SAMPLING],
+  dynamic_temperature: [[false], OTHER_SAMPLING],
   dynatemp_range: [[0], OTHER_SAMPLING],
+  dynatemp_min: [[0], OTHER_SAMPLING],
+  dynatemp_max: [[0], OTHER_SAMPLING],
+  min_temp: [[1], OTHER_SAMPLING],
+  max_temp: [[1], OTHER_SAMPLING],
+  temperature_last: [[false], OTHER_SAMPLING],
   smoothing_factor: [[0], OTHER_SAMPLING],
   mirostat: [[0], OTHER_SAMPLING],
   mirostat_mode: [[0], OTHER_SAMPLING],
   min_keep: [[0, 1], OTHER_SAMPLING],
-  samplers: [NO_ITEMS, OTHER_SAMPLING],
-  do_sample: [[true], "temperature 0 takes the likeliest token each time"],
-  use_beam_search: [[false], "only sampling is implemented"],
-  num_beams: [[1], "only sampling is implemented"],
-  length_penalty: [[0, 1], "only sampling is implemented"],
-  early_stopping: [[false], "only sampling is implemented"],
-  penalty_alpha: [[0], "only sampling is implemented"],
+  samplers: [NO_TEXTS, OTHER_SAMPLING],
+  sampler_order: [NO_ITEMS, OTHER_SAMPLING],
+  sampler_priority: [NO_TEXTS, OTHER_SAMPLING],
+  custom_logit_processor: [[""], OTHER_SAMPLING],
+  custom_params: [NO_FIELDS, OTHER_SAMPLING],
+  vllm_xargs: [NO_FIELDS, OTHER_SAMPLING],
+  watermark: [[false], OTHER_SAMPLING],
+  watermarking: [[false], OTHER_SAMPLING],
   guidance_scale: [[1], OTHER_SAMPLING],
+  cfg_scale: [[1], OTHER_SAMPLING],
   negative_prompt: [[""], OTHER_SAMPLING],
+  do_sample: [[true], "temperature 0 takes the likeliest token each time"],
+  use_beam_search: [[false], ONLY_SAMPLING],
+  num_beams: [[1], ONLY_SAMPLING],
+  num_beam_groups: [[1], ONLY_SAMPLING],
+  beam_width: [[1], ONLY_SAMPLING],
+  diversity_penalty: [[0], ONLY_SAMPLING],
+  length_penalty: [[0, 1], ONLY_SAMPLING],
+  early_stopping: [[false], ONLY_SAMPLING],
+  penalty_alpha: [[0], ONLY_SAMPLING],
 
   repeat_penalty: [[1], "use repetition_penalty"],
   rep_pen: [[1], "use repetition_penalty"],
+  repeat_last_n: [[-1], WHOLE_TEXT],
+  repetition_penalty_range: [[0], WHOLE_TEXT],
+  rep_pen_range: [[0], WHOLE_TEXT],
+  penalty_range: [[-1], WHOLE_TEXT],
+  repetition_context_size: [[], WHOLE_TEXT],
+  repetition_decay: [[0], WHOLE_TEXT],
+  rep_pen_slope: [[0], WHOLE_TEXT],
+  penalize_nl: [[true], WHOLE_TEXT],
   encoder_repetition_penalty: [[1], OTHER_PENALTY],
   no_repeat_ngram_size: [[0], OTHER_PENALTY],
   dry_multiplier: [[0], OTHER_PENALTY],
   repetition_detection: [[], "it ends at max_tokens, a stop string or a stop token"],
 
   random_seed: [[], "use seed"],
+  sampler_seed: [[], "use seed"],
+  sampling_seed: [[], "use seed"],
 
   bad_words: [NO_ITEMS, "use logit_bias"],
+  bad_words_list: [NO_ITEMS, "use logit_bias"],
   allowed_token_ids: [NO_ITEMS, "use logit_bias"],
-  ban_eos_token: [[false], "use ignore_eos"],
+  allowed_tokens: [NO_ITEMS, "use logit_bias"],
+  banned_tokens: [NO_TEXTS, "use logit_bias"],
   custom_token_bans: [[""], "use logit_bias"],
-  banned_strings: [NO_ITEMS, "use logit_bias"],
+  banned_strings: [NO_TEXTS, "use logit_bias"],
+  banned_phrases: [NO_ITEMS, "use logit_bias"],
   logits_processors: [NO_ITEMS, "use logit_bias"],
+  logit_bias_type: [["input_ids"], "logit_bias takes token ids"],
+  use_default_badwordsids: [[false], "use logit_bias"],
+  ban_eos_token: [[false], "use ignore_eos"],
+  bypass_eos: [[false], "use ignore_eos"],
   stop_sequences: [NO_ITEMS, "use stop"],
-  stop_regex: [NO_ITEMS, "use stop"],
+  stop_sequence: [NO_TEXTS, "use stop"],
+  stop_words: [NO_ITEMS, "use stop"],
+  stop_regex: [NO_TEXTS, "use stop"],
   no_stop_trim: [[false], "use include_stop_str_in_output"],
+  trim_stop: [[true], "use include_stop_str_in_output"],
+  singleline: [[false], 'use stop: "\\n"'],
 
-  max_new_tokens: [[], "use max_tokens, or max_output_tokens on responses"],
-  n_predict: [[-1], "use max_tokens, or max_output_tokens on responses"],
-  max_length: [[], "use max_tokens, or max_output_tokens on responses"],
-  num_predict: [[-1], "use max_tokens, or max_output_tokens on responses"],
+  max_new_tokens: [[], OTHER_LENGTH],
+  n_predict: [[-1], OTHER_LENGTH],
+  max_length: [[], OTHER_LENGTH],
+  num_predict: [[-1], OTHER_LENGTH],
+  max_tokens_to_sample: [[], OTHER_LENGTH],
   min_new_tokens: [[0], "use min_tokens"],
   min_length: [[0], "use min_tokens"],
   n_indent: [[0], "lines end where the model ends them"],
-  t_max_predict_ms: [[0], "use max_tokens, or end the request"],
+  t_max_predict_ms: [[0, -1], "use max_tokens, or end the request"],
+  max_tokens_second: [[0], "use max_tokens, or end the request"],
+  max_time: [[], "use max_tokens, or end the request"],
+  n_cmpl: [[1], "use n"],
+  num_return_sequences: [[1], "use n"],
+
+  truncate: [[], TRUNCATION],
+  truncation_length: [[0], TRUNCATION],
+  prompt_truncate_len: [[], TRUNCATION],
+  max_context_length: [[], TRUNCATION],
+  num_ctx: [[], TRUNCATION],
+  truncation_side: [["left"], "the last tokens of a prompt are kept"],
+
+  options: [NO_FIELDS, BESIDE_PROMPT],
+  parameters: [NO_FIELDS, BESIDE_PROMPT],
+  sampling_params: [NO_FIELDS, BESIDE_PROMPT],
+  generation_config: [[""], BESIDE_PROMPT],
+  preset: [[""], BESIDE_PROMPT],
+  inputs: [[""], PROMPTS],
+  input_ids: [NO_ITEMS, PROMPTS],
+  prompt_embeds: [NO_TEXTS, PROMPTS],
+  system: [[""], PROMPTS],
+  system_prompt: [[""], PROMPTS],
+  context: [NO_TEXTS, PROMPTS],
+  memory: [[""], PROMPTS],
+  character: [[""], PROMPTS],
+  guideline: [[""], PROMPTS],
+  safe_prompt: [[false], PROMPTS],
+  raw: [[false], "completions take a prompt as it is"],
+  template: [[""], "chats are rendered by the model's own template, or by chat_template"],
+  instruction_template: [[""], "chats are rendered by the model's own template, or by chat_template"],
+  instruction_template_str: [[""], "chats are rendered by the model's own template, or by chat_template"],
+  chat_template_str: [[""], "use chat_template"],
+  mode: [["instruct"], "chats are rendered by the model's own template, or by chat_template"],
+  continue_: [[false], "use continue_final_message"],
+  add_bos_token: [[true], "use add_special_tokens"],
+  token_healing: [[false], "a prompt is read as it is"],
+  think: [[false], "chat_template_kwargs takes variables of the template"],
+  enable_thinking: [[false], "chat_template_kwargs takes variables of the template"],
+  images: [NO_ITEMS, TEXT_ONLY],
+  image_data: [NO_ITEMS, TEXT_ONLY],
+  session_params: [NO_FIELDS, "use session_id"],
+  lora: [NO_ITEMS, ONE_MODEL],
+  lora_path: [[""], ONE_MODEL],
+  lora_request: [[], ONE_MODEL],
+  adapter: [NO_FIELDS, ONE_MODEL],
+  adapter_id: [[""], ONE_MODEL],
+  adapters: [NO_TEXTS, ONE_MODEL],
+
   n_probs: [[0], "use logprobs"],
   top_n_tokens: [[0], "use logprobs"],
+  return_logprob: [[false], "use logprobs"],
+  top_logprobs_num: [[0], "use logprobs"],
+  token_ids_logprob: [NO_ITEMS, "log-probabilities are of the likeliest tokens"],
   logprob_token_ids: [[], "log-probabilities are of the likeliest tokens"],
+  post_sampling_probs: [[false], "log-probabilities are the model's own"],
+  decoder_input_details: [[false], "use prompt_logprobs"],
+  return_full_text: [[false], "use echo"],
+  return_prompt_text: [[false], "use echo"],
   return_tokens_as_token_ids: [[false], "use return_token_ids"],
+  return_prompt_token_ids: [[false], "use return_token_ids"],
   return_tokens: [[false], "use return_token_ids"],
-  prompt_embeds: [NO_ITEMS, "prompts are texts, token ids or messages"],
-  lora: [NO_ITEMS, "there is one model"],
+  return_hidden_states: [[false], "answers hold text, token ids and log-probabilities"],
+  response_fields: [NO_ITEMS, "answers are given whole"],
+  detokenize: [[true], "answers are text; return_token_ids adds their ids"],
+  render_special: [[false], "use skip_special_tokens"],
 } as const satisfies Refused;
 
 const IN_CHAT = "it belongs to /v1/chat/completions";
@@ -94,6 +206,10 @@ const IN_RESPONSES = "it belongs to /v1/responses";
 /** Those of Responses' own that would change an answer. */
 const ON_RESPONSES_ONLY = {
   input: [[], IN_RESPONSES],
+  include: [NO_ITEMS, IN_RESPONSES],
+  truncation: [["disabled"], IN_RESPONSES],
+  background: [[false], IN_RESPONSES],
+  generate: [[true], IN_RESPONSES],
   instructions: [[""], IN_RESPONSES],
   previous_response_id: [[], IN_RESPONSES],
   text: [[], IN_RESPONSES],
@@ -105,11 +221,18 @@ const COMPLETIONS = {
   top_logprobs: [[], "logprobs takes the number on this endpoint"],
   suffix: [[""], "this model has no way to insert before a suffix"],
   messages: [NO_ITEMS, IN_CHAT],
+  chat_template: [[], IN_CHAT],
+  chat_template_kwargs: [[], IN_CHAT],
+  continue_final_message: [[false], IN_CHAT],
+  documents: [NO_ITEMS, IN_CHAT],
+  tools: [NO_ITEMS, NO_TOOLS],
+  functions: [NO_ITEMS, NO_TOOLS],
   ...ON_RESPONSES_ONLY,
 } as const satisfies Refused;
 
 const CHAT = {
   ...ON_RESPONSES_ONLY,
+  prompt: [NO_TEXTS, "it belongs to /v1/completions"],
   max_output_tokens: [[], "use max_completion_tokens on this endpoint"],
   best_of: [[1], "it belongs to /v1/completions"],
   echo: [[false], "it belongs to /v1/completions"],
@@ -144,6 +267,19 @@ const RESPONSES = {
   conversation: [[], "go on from a response with previous_response_id"],
   prompt: [[], "there are no stored prompts here"],
 } as const satisfies Refused;
+
+const ON_TOKENIZE = {
+  messages: [NO_ITEMS, "give a text"],
+  inputs: [[""], "use prompt"],
+  tools: [NO_ITEMS, "give a text"],
+  chat_template: [[], "give a text"],
+  with_pieces: [[false], "use return_token_strs"],
+  parse_special: [[true], "special tokens in a text are always read as such"],
+} as const satisfies Refused;
+
+export function refusedOnTokenize() {
+  return toFields(ON_TOKENIZE);
+}
 
 export function refusedOnCompletions() {
   return { ...toFields(EVERYWHERE), ...toFields(COMPLETIONS), response_format: textFormat() };

@@ -5,11 +5,12 @@ import { totalmem } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import { type Config, readNpmScript, readServiceLinks } from "../config.ts";
 import { stateBytes } from "../model/state.ts";
+import { LostDeviceError } from "../runtime/native/cuda-error.ts";
 import type { Log } from "../server/deps.ts";
 import type { Listener } from "../server/listen.ts";
 import { readyBanner } from "./banner.ts";
 import type { Service } from "./compose.ts";
-import { loadModel } from "./load-model.ts";
+import { type LoadedModel, loadModel } from "./load-model.ts";
 import { openLog, type ServerLog } from "./log.ts";
 import { memoryLimit, withinMemory } from "./memory.ts";
 import { thisProcess, untilNpmHasGone } from "./npm-parent.ts";
@@ -74,7 +75,7 @@ async function serveUntilSignal(
     import("../server/listen.ts"),
   ]);
   const tokenizer = await requireTokenizer(given);
-  const model = await loading;
+  const { model, lost } = watchForLoss(await loading);
   const limitBytes = memoryLimit();
   const config = withinMemory(given, {
     limitBytes,
@@ -105,10 +106,30 @@ async function serveUntilSignal(
     }),
   );
 
-  const signal = await stopped;
-  log.info({ signal, withinMs: config.shutdownMs }, "shutting down");
+  const reason = await Promise.race([stopped, lost]);
+  const isLost = reason instanceof LostDeviceError;
+  if (isLost) log.error({ error: reason.message }, "the device is lost to this process, which ends to be started again");
+  else log.info({ signal: reason, withinMs: config.shutdownMs }, "shutting down");
   await end(service, listener, config, log);
   log.info("closed");
+  if (isLost) throw reason;
+}
+
+/** `lost`: when no runner can be opened in this process any more. Whoever supervises it should start another. */
+function watchForLoss(model: LoadedModel): { readonly model: LoadedModel; readonly lost: Promise<LostDeviceError> } {
+  let tell = (_error: LostDeviceError) => {};
+  const lost = new Promise<LostDeviceError>((resolve) => {
+    tell = resolve;
+  });
+  const openRunner = async () => {
+    try {
+      return await model.openRunner();
+    } catch (error) {
+      if (error instanceof LostDeviceError) tell(error);
+      throw error;
+    }
+  };
+  return { model: { ...model, openRunner }, lost };
 }
 
 /**

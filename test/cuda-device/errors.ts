@@ -1,5 +1,8 @@
 /** CUDA's numbers of errors that tests inject or expect. */
 export const OUT_OF_MEMORY = 2;
+/** Of a device that another process holds, or that has gone. */
+export const DEVICE_UNAVAILABLE = 46;
+/** After it nothing works in this process. */
 export const LAUNCH_FAILED = 719;
 export const CAPTURE_UNSUPPORTED = 900;
 export const CAPTURE_INVALIDATED = 901;

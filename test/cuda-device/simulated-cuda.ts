@@ -106,26 +106,33 @@ export class SimulatedCuda {
     this.#fail(call, after, error, stays);
   }
 
+  async openArtifact(artifactDir: string, options: OpenArtifactOptions = {}): Promise<SimulatedRunner> {
+    const { lowering = "cuda", ...runnerOptions } = options;
+    const notes: string[] = [];
+    const runner = await NativeRunner.open({
+      ...{ artifactDir, numSlots: 4, numThreads: 1, device: "cuda", checked: true, ortLibrary: this.ortLibrary },
+      kernels: lowering === "cuda" ? this.kernels : undefined,
+      note: (message) => notes.push(message),
+      ...runnerOptions,
+    });
+    return { runner, notes };
+  }
+
   /** A runner over the model compiled for the device. `lowering` `plain`: as without nvcc. */
   async open(modelDir: string, options: OpenOptions = {}): Promise<SimulatedRunner> {
     const { precision = "f32", lowering = "cuda", ...runnerOptions } = options;
     const artifactDir = await mkdtemp(path.join(tmpdir(), "densemamba-simulated-"));
     try {
       await compileModel({ modelDir, precision, lowering, outDir: artifactDir });
-      const notes: string[] = [];
-      const runner = await NativeRunner.open({
-        ...{ artifactDir, numSlots: 4, numThreads: 1, device: "cuda", checked: true, ortLibrary: this.ortLibrary },
-        kernels: lowering === "cuda" ? this.kernels : undefined,
-        note: (message) => notes.push(message),
-        ...runnerOptions,
-      });
-      return { runner, notes };
+      return await this.openArtifact(artifactDir, { lowering, ...runnerOptions });
     } finally {
       // ONNX Runtime has read it, or mapped it.
       await rm(artifactDir, { recursive: true });
     }
   }
 }
+
+export type OpenArtifactOptions = Omit<OpenOptions, "precision">;
 
 export interface OpenOptions extends Partial<NativeRunnerOptions> {
   readonly precision?: Precision;

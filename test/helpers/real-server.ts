@@ -40,6 +40,8 @@ export interface RealServer {
 }
 
 export interface RealServerOptions {
+  /** Another checkpoint, with the default model's tokenizer. */
+  readonly modelDir?: string;
   /** By default 2000. */
   readonly maxOutputTokens?: number;
   readonly options?: Partial<ServerOptions>;
@@ -53,11 +55,11 @@ export async function startRealServer(
   openRunner: (options: RunnerOptions) => Promise<ModelRunner>,
   limits: EngineLimits,
   store: StateStore = new MemoryStore({ maxBytes: STORE_BYTES }),
-  { maxOutputTokens = 2000, options = {} }: RealServerOptions = {},
+  { modelDir = DEFAULT_MODEL_DIR, maxOutputTokens = 2000, options = {} }: RealServerOptions = {},
 ): Promise<RealServer> {
   let numDecoded = 0;
   const cacheDir = await mkdtemp(path.join(tmpdir(), "densemamba-server-"));
-  const { dir, manifest } = await ensureArtifact({ modelDir: DEFAULT_MODEL_DIR, precision: "f32", cacheDir });
+  const { dir, manifest } = await ensureArtifact({ modelDir, precision: "f32", cacheDir });
   const runnerOptions = { artifactDir: dir, numSlots: limits.maxBatch, numThreads: 1, device: "cpu" } as const;
   const engine = new Engine({
     openRunner: () => openRunner(runnerOptions),

@@ -11,12 +11,16 @@ export type CudaCheck = (what: string, error: number) => void;
  */
 const LASTING = new Set([214, 220, 226, 700, 702, 710, 714, 715, 716, 717, 718, 719, 721]);
 
+/** The device is lost to this process: opening another runner will not do. */
+export class LostDeviceError extends DenseMambaError {}
+
 /** `library`: our own, which has the function that explains. */
 export function cudaCheck(library: LibraryHandle): CudaCheck {
   const explain = library.func("densemamba_cuda_error", "str", ["int"]);
   return (what, error) => {
     if (error === 0) return;
-    const advice = LASTING.has(error) ? "; CUDA works again only in a new process: restart this one" : "";
-    throw new DenseMambaError("runtime_fault", `CUDA cannot ${what}: ${explain(error)} (error ${error})${advice}`);
+    const message = `CUDA cannot ${what}: ${explain(error)} (error ${error})`;
+    if (!LASTING.has(error)) throw new DenseMambaError("runtime_fault", message);
+    throw new LostDeviceError("runtime_fault", `${message}; CUDA works again only in a new process: restart this one`);
   };
 }

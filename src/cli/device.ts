@@ -1,46 +1,58 @@
-/** Where a model runs, and in which precision. Pure: the providers at hand are given. */
+/** Where a model runs, and in which precision. Pure: what there is of CUDA is given. */
 import type { Config } from "../config.ts";
 import { DenseMambaError } from "../errors.ts";
 import type { Precision } from "../model/artifact.ts";
+import type { CudaDevice, CudaReport } from "../runtime/open.ts";
 
 export interface DeviceChoice {
   readonly device: "cpu" | "cuda";
   /** For the log: why this one. */
   readonly reason: string;
+  /** The CUDA device, where it is known. */
+  readonly cuda?: CudaDevice | undefined;
 }
 
-const CUDA = "CUDAExecutionProvider";
-
 export interface DeviceFacts {
-  /** Whether the CUDA provider's own library is there. Looks at files only: `auto` asks at every start. */
-  readonly hasCudaLibrary: () => boolean;
-  /** Loads ONNX Runtime. */
-  readonly listProviders: () => readonly string[];
+  /** Whether ONNX Runtime's CUDA provider is there. Looks at files only: `auto` asks at every start. */
+  readonly hasCudaProvider: () => boolean;
+  /** undefined: only opening the device can tell. */
+  readonly inspectCuda: () => Promise<CudaReport | undefined>;
 }
 
 /**
  * In the order in which to try them: `auto` may fall back, an explicit choice may not.
- * @throws `device_unavailable` naming the providers that are there.
+ * @throws `device_unavailable` with what is missing, found and needed.
  */
-export function chooseDevices(wanted: Config["device"], facts: DeviceFacts): DeviceChoice[] {
-  switch (wanted) {
-    case "cpu":
-      return [{ device: "cpu", reason: "asked for" }];
-    case "cuda": {
-      const providers = facts.listProviders();
-      if (providers.includes(CUDA)) return [{ device: "cuda", reason: "asked for" }];
+export async function chooseDevices(
+  wanted: Config["device"],
+  { hasCudaProvider, inspectCuda }: DeviceFacts,
+): Promise<DeviceChoice[]> {
+  if (wanted === "cpu") return [{ device: "cpu", reason: "asked for" }];
+  if (wanted === "auto" && !hasCudaProvider()) {
+    return [{ device: "cpu", reason: "this ONNX Runtime has no CUDA provider" }];
+  }
+  const report = await inspectCuda();
+  if (report?.isUsable === false) {
+    const { problem, details } = report;
+    if (wanted === "cuda") {
       throw new DenseMambaError(
         "device_unavailable",
-        `--device cuda needs ONNX Runtime's ${CUDA}; this one has ${providers.join(", ")}`,
+        `device cuda is not available: ${problem}. ${capitalised(details)}`,
       );
     }
-    case "auto":
-      if (!facts.hasCudaLibrary()) return [{ device: "cpu", reason: `this ONNX Runtime has no ${CUDA}` }];
-      return [
-        { device: "cuda", reason: `this ONNX Runtime has the ${CUDA}` },
-        { device: "cpu", reason: "CUDA could not be opened" },
-      ];
+    return [{ device: "cpu", reason: `no CUDA: ${problem}. ${capitalised(details)}` }];
   }
+  const cuda = report?.device;
+  const name = cuda === undefined ? "" : ` (${cuda.name}, sm_${cuda.capability})`;
+  if (wanted === "cuda") return [{ device: "cuda", reason: `asked for${name}`, cuda }];
+  return [
+    { device: "cuda", reason: `there is one${name}`, cuda },
+    { device: "cpu", reason: "CUDA could not be opened" },
+  ];
+}
+
+function capitalised(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
 /**

@@ -10,11 +10,11 @@ import type { Config } from "../config.ts";
 import { DenseMambaError, type ErrorCode } from "../errors.ts";
 import type { LoweringKind, Manifest, Precision } from "../model/artifact.ts";
 import { MANIFEST_FILE, readManifest } from "../model/manifest.ts";
-import { listProviders, openRunner } from "../runtime/open.ts";
+import { inspectCuda, openRunner } from "../runtime/open.ts";
 import { findOrtLibrary, openableProviders } from "../runtime/ort-library.ts";
 import type { ModelRunner } from "../runtime/runner.ts";
 import { usableCores } from "./cores.ts";
-import { chooseDevices, choosePrecisions, type DeviceChoice } from "./device.ts";
+import { chooseDevices, choosePrecisions, type DeviceChoice, type DeviceFacts } from "./device.ts";
 import { findKernels, loweringFor } from "./kernels.ts";
 
 export interface LoadedModel {
@@ -31,9 +31,9 @@ export interface LoadOptions {
   readonly note: (message: string) => void;
 }
 
-const FACTS = {
-  hasCudaLibrary: () => openableProviders(["CUDAExecutionProvider"], findOrtLibrary()).length > 0,
-  listProviders,
+const FACTS: DeviceFacts = {
+  hasCudaProvider: () => openableProviders(["CUDAExecutionProvider"], findOrtLibrary()).length > 0,
+  inspectCuda,
 };
 
 interface Artifact {
@@ -44,7 +44,8 @@ interface Artifact {
 /** @throws `device_unavailable`, `invalid_checkpoint`, `invalid_artifact`, `invalid_config`, `unsupported_value`. */
 export async function loadModel(config: Config, options: LoadOptions): Promise<LoadedModel> {
   const numThreads = config.threads === 0 ? usableCores() : config.threads;
-  return firstThatWorks("device_unavailable", chooseDevices(config.device, FACTS), options.note, async (choice) => {
+  const devices = await chooseDevices(config.device, FACTS);
+  return firstThatWorks("device_unavailable", devices, options.note, async (choice) => {
     const { device, reason } = choice;
     const kernels = (await mayUseKernels(config.model)) ? await findKernels(config, device, options.note) : undefined;
     const lowering = loweringFor(kernels, config.model, options.note);

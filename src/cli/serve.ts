@@ -108,7 +108,8 @@ async function serveUntilSignal(
 
   const reason = await Promise.race([stopped, lost]);
   const isLost = reason instanceof LostDeviceError;
-  if (isLost) log.error({ error: reason.message }, "the device is lost to this process, which ends to be started again");
+  if (isLost)
+    log.error({ error: reason.message }, "the device is lost to this process, which ends to be started again");
   else log.info({ signal: reason, withinMs: config.shutdownMs }, "shutting down");
   await end(service, listener, config, log);
   log.info("closed");

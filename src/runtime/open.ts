@@ -2,12 +2,14 @@
  * Opens a runner by its kind. The one entry to this folder for the rest of the house.
  */
 import { DenseMambaError } from "../errors.ts";
+import type { CudaDevice, CudaReport } from "./native/cuda-inspect.ts";
 import type { KernelLibrary, OpenKernelsOptions } from "./native/kernel-library.ts";
+import { findOrtLibrary, ortPackageVersion } from "./ort-library.ts";
 import { PortableRunner } from "./portable/portable-runner.ts";
 import type { ModelRunner, RunnerOptions } from "./runner.ts";
 
 export { listProviders } from "./providers.ts";
-export type { KernelLibrary, OpenKernelsOptions };
+export type { CudaDevice, CudaReport, KernelLibrary, OpenKernelsOptions };
 
 export type RunnerKind = "native" | "portable";
 
@@ -24,6 +26,16 @@ export async function openRunner(kind: RunnerKind, options: RunnerOptions): Prom
 /** Our own operators, for `RunnerOptions`. @throws `device_unavailable` with the reason why there are none. */
 export async function openKernels(options: OpenKernelsOptions): Promise<KernelLibrary> {
   return (await loadNative(() => import("./native/kernel-library.ts"))).openKernels(options);
+}
+
+/**
+ * What there is of CUDA for onnxruntime-node's library; undefined where only opening it can tell: not on Linux, or without koffi.
+ * @throws `device_unavailable` where onnxruntime-node has no build for this platform.
+ */
+export async function inspectCuda(): Promise<CudaReport | undefined> {
+  if (process.platform !== "linux") return undefined;
+  const native = await import("./native/cuda-inspect.ts").catch(() => undefined); // without koffi
+  return native?.inspectCuda({ ortLibrary: findOrtLibrary(), ortVersion: ortPackageVersion() });
 }
 
 /** No static imports: koffi's builds are optional packages, and `portable` must work where there is none. */

@@ -19,11 +19,16 @@ const PROVIDER_LIBRARIES: Readonly<Record<string, string>> = {
   TensorrtExecutionProvider: "onnxruntime_providers_tensorrt",
 };
 
+/** Of onnxruntime-node, and so of the library that it ships. */
+export function ortPackageVersion(): string {
+  return String(createRequire(import.meta.url)("onnxruntime-node/package.json").version);
+}
+
 /** @throws `device_unavailable` where onnxruntime-node has no build for this platform. */
 export function findOrtLibrary(): string {
   const packageDir = path.dirname(createRequire(import.meta.url).resolve("onnxruntime-node/package.json"));
-  const version: unknown = createRequire(import.meta.url)("onnxruntime-node/package.json").version;
-  const libraryName = LIBRARY_NAMES[process.platform]?.(String(version));
+  const version = ortPackageVersion();
+  const libraryName = LIBRARY_NAMES[process.platform]?.(version);
   const binDir = path.join(packageDir, "bin", "napi-v6", process.platform, process.arch);
   const libraryPath = libraryName === undefined ? undefined : path.join(binDir, libraryName);
   if (libraryPath === undefined || !existsSync(libraryPath)) {
@@ -38,12 +43,14 @@ export function findOrtLibrary(): string {
 /** The providers of `listed` that are built in or whose own library lies beside the main one. */
 export function openableProviders(listed: readonly string[], libraryPath: string): string[] {
   return listed.filter((provider) => {
-    const name = PROVIDER_LIBRARIES[provider];
-    return name === undefined || existsSync(path.join(path.dirname(libraryPath), providerFile(name)));
+    const isBuiltIn = !(provider in PROVIDER_LIBRARIES);
+    return isBuiltIn || existsSync(path.join(path.dirname(libraryPath), providerLibrary(provider)));
   });
 }
 
-function providerFile(name: string): string {
+/** The file of a provider that has one. */
+export function providerLibrary(provider: keyof typeof PROVIDER_LIBRARIES): string {
+  const name = PROVIDER_LIBRARIES[provider]!;
   if (process.platform === "win32") return `${name}.dll`;
   return process.platform === "darwin" ? `lib${name}.dylib` : `lib${name}.so`;
 }

@@ -1,7 +1,7 @@
 import { EventEmitter } from "node:events";
 import { describe, expect, it } from "vitest";
 import { type MachineFacts, usableCores } from "../../src/cli/cores.ts";
-import { chooseDevices, choosePrecisions } from "../../src/cli/device.ts";
+import { chooseDevices, choosePrecisions, type DeviceFacts } from "../../src/cli/device.ts";
 import { describeFailure } from "../../src/cli/failure.ts";
 import { memoryLimit, withinMemory } from "../../src/cli/memory.ts";
 import { untilNpmHasGone } from "../../src/cli/npm-parent.ts";
@@ -11,42 +11,45 @@ import { untilSignal } from "../../src/cli/shutdown.ts";
 import { formatBytes, formatCount } from "../../src/cli/units.ts";
 import { loadConfig } from "../../src/config.ts";
 import { DenseMambaError } from "../../src/errors.ts";
+import type { CudaReport } from "../../src/runtime/open.ts";
 import type { ModelRunner } from "../../src/runtime/runner.ts";
 import { Gathered } from "./program-run.ts";
 
-const CPU = "CPUExecutionProvider";
-const CUDA = "CUDAExecutionProvider";
-
 describe("the choice of a device", () => {
-  const facts = (providers: string[]) => ({
-    hasCudaLibrary: () => providers.includes(CUDA),
-    listProviders: () => providers,
+  const device = { name: "NVIDIA H100", capability: 90 };
+  const missing = {
+    isUsable: false,
+    problem: "there is no NVIDIA driver",
+    details: "found: none. Needed: one",
+  } as const;
+  const facts = (report: CudaReport | undefined): DeviceFacts => ({
+    hasCudaProvider: () => true,
+    inspectCuda: async () => report,
   });
 
-  it("asks for no providers when it is a CPU", () => {
-    const ask = () => {
-      throw new Error("asked");
-    };
-    expect(chooseDevices("cpu", { hasCudaLibrary: ask, listProviders: ask })).toEqual([
-      { device: "cpu", reason: "asked for" },
+  it("asks for nothing of CUDA when it is a CPU, and for no driver without a provider", async () => {
+    const inspectCuda = () => Promise.reject(new Error("asked"));
+    const choose = (wanted: "cpu" | "auto") => chooseDevices(wanted, { hasCudaProvider: () => false, inspectCuda });
+    expect(await choose("cpu")).toEqual([{ device: "cpu", reason: "asked for" }]);
+    expect(await choose("auto")).toEqual([{ device: "cpu", reason: "this ONNX Runtime has no CUDA provider" }]);
+  });
+
+  it("refuses CUDA where it is not to be had, and says what was found and is needed", async () => {
+    await expect(chooseDevices("cuda", facts(missing))).rejects.toMatchObject({
+      code: "device_unavailable",
+      message: "device cuda is not available: there is no NVIDIA driver. Found: none. Needed: one",
+    });
+  });
+
+  it("lets auto fall back to the CPU and says why, an explicit choice never", async () => {
+    expect(await chooseDevices("auto", facts(missing))).toEqual([
+      { device: "cpu", reason: "no CUDA: there is no NVIDIA driver. Found: none. Needed: one" },
     ]);
-  });
-
-  it("refuses CUDA where its provider is absent, and names what is there", () => {
-    expect(() => chooseDevices("cuda", facts([CPU, "WebGpuExecutionProvider"]))).toThrowError(
-      expect.objectContaining({
-        code: "device_unavailable",
-        message: expect.stringContaining("CUDAExecutionProvider; this one has CPUExecutionProvider, WebGpu"),
-      }),
-    );
-  });
-
-  it("lets auto fall back to the CPU, an explicit choice never", () => {
-    expect(chooseDevices("cuda", facts([CUDA, CPU])).map(({ device }) => device)).toEqual(["cuda"]);
-    expect(chooseDevices("auto", facts([CUDA, CPU])).map(({ device }) => device)).toEqual(["cuda", "cpu"]);
-    expect(chooseDevices("auto", facts([CPU]))).toEqual([
-      { device: "cpu", reason: "this ONNX Runtime has no CUDAExecutionProvider" },
-    ]);
+    for (const report of [{ isUsable: true, device } as const, undefined]) {
+      const cuda = report?.device;
+      expect(await chooseDevices("cuda", facts(report))).toMatchObject([{ device: "cuda", cuda }]);
+      expect(await chooseDevices("auto", facts(report))).toMatchObject([{ device: "cuda", cuda }, { device: "cpu" }]);
+    }
   });
 
   it("prefers 8 bits on a CPU only, and keeps to a precision that was asked for", () => {

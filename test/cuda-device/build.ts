@@ -21,7 +21,7 @@ const LIBRARIES = [
   { name: "libcublasLt.so.13", owns: /^cublasLt/, parts: ["cublaslt.cpp"], links: ["libcudart.so.13"] },
   { name: "libcublas.so.13", owns: /^cublas(?!Lt)/, parts: ["cublas.cpp"], links: ["libcudart.so.13"] },
   { name: "libcurand.so.10", owns: /^curand/, parts: [], links: ["libcudart.so.13"] },
-  { name: "libcuda.so.1", owns: /^cu[A-Z]/, parts: [], links: ["libcudart.so.13"] },
+  { name: "libcuda.so.1", owns: /^cu[A-Z]/, parts: ["driver.cpp"], links: ["libcudart.so.13"] },
 ] as const;
 const KERNEL_LIBRARY = "densemamba-kernels.so";
 
@@ -87,6 +87,37 @@ async function importedSymbols(provider: string): Promise<Import[]> {
 async function definedSymbols(object: string): Promise<string[]> {
   const { stdout } = await run("nm", ["--defined-only", "--extern-only", object], { maxBuffer: 64 << 20 });
   return stdout.split("\n").map((line) => line.trim().split(/\s+/).at(-1) ?? "");
+}
+
+/** `libcuda.so.1` alone, in `folder`, as a machine has it that has nothing else of CUDA's. */
+export async function buildDriver(folder: string): Promise<void> {
+  const flags = ["-std=gnu++20", "-fPIC", "-shared", "-Wl,-soname,libcuda.so.1"];
+  await run(CXX, [...flags, path.join(SOURCES, "driver.cpp"), "-o", path.join(folder, "libcuda.so.1")]);
+}
+
+export interface FakeProvider {
+  readonly version: string;
+  /** Sonames that it is linked with. */
+  readonly needed: readonly string[];
+}
+
+/**
+ * In `folder` libraries without contents of these sonames, and in its folder `provider` one that says of itself what a CUDA provider
+ * of that release says.
+ */
+export async function buildFakeProvider(folder: string, { version, needed }: FakeProvider): Promise<void> {
+  for (const name of needed) await buildEmptyLibrary(folder, name);
+  await mkdir(path.join(folder, "provider"), { recursive: true });
+  const source = path.join(folder, "provider", "provider.c");
+  await writeFile(source, `const char *GetProvider(void) { return "other" "\\0" "${version}" + 6; }\n`);
+  await run(CC, [
+    ...["-shared", "-fPIC", source, "-Wl,--no-as-needed", ...needed.map((name) => path.join(folder, name))],
+    ...["-o", path.join(folder, "provider", "libonnxruntime_providers_cuda.so")],
+  ]);
+}
+
+export async function buildEmptyLibrary(folder: string, soname: string): Promise<void> {
+  await run(CC, ["-shared", "-x", "c", "/dev/null", `-Wl,-soname,${soname}`, "-o", path.join(folder, soname)]);
 }
 
 async function compilePart(part: string, folder: string): Promise<string> {

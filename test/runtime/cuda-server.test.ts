@@ -93,26 +93,30 @@ describe.runIf(hasProvider)("a server on a CUDA device", () => {
   it.each([
     { name: "that another process holds", error: DEVICE_UNAVAILABLE, advice: false },
     { name: "that only a new process can use again", error: LAUNCH_FAILED, advice: true },
-  ])("ends a stream when it loses the device, one $name", async ({ error, advice }) => {
-    const response = await complete({ max_tokens: 2000, stream: true });
-    const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
-    let text = "";
-    while (!text.includes('"choices"')) text += (await reader.read()).value;
-    cuda.fail({ call: "*", error, stays: true });
-    for (let chunk = await reader.read(); !chunk.done; chunk = await reader.read()) text += chunk.value;
-    expect(text).toContain('"choices"');
-    expect(text).toMatch(new RegExp(`"message":"the runtime failed: CUDA cannot [^"]*error ${error}`));
-    expect(text).not.toContain("[DONE]");
-    // Opening again is tried, and fails.
-    while (!/cannot be opened again/.test((await ready()).body.error ?? ""));
-    const { status, body } = await ready();
-    expect(status).toBe(503);
-    expect(body.error).toMatch(new RegExp(`error ${error}`));
-    expect(body.error!.includes("restart")).toBe(advice);
-    cuda.reset(); // it is back
-    await untilReady();
-    await expectAnswer();
-  }, 60_000);
+  ])(
+    "ends a stream when it loses the device, one $name",
+    async ({ error, advice }) => {
+      const response = await complete({ max_tokens: 2000, stream: true });
+      const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
+      let text = "";
+      while (!text.includes('"choices"')) text += (await reader.read()).value;
+      cuda.fail({ call: "*", error, stays: true });
+      for (let chunk = await reader.read(); !chunk.done; chunk = await reader.read()) text += chunk.value;
+      expect(text).toContain('"choices"');
+      expect(text).toMatch(new RegExp(`"message":"the runtime failed: CUDA cannot [^"]*error ${error}`));
+      expect(text).not.toContain("[DONE]");
+      // Opening again is tried, and fails.
+      while (!/cannot be opened again/.test((await ready()).body.error ?? ""));
+      const { status, body } = await ready();
+      expect(status).toBe(503);
+      expect(body.error).toMatch(new RegExp(`error ${error}`));
+      expect(body.error!.includes("restart")).toBe(advice);
+      cuda.reset(); // it is back
+      await untilReady();
+      await expectAnswer();
+    },
+    60_000,
+  );
 
   it("fails a request that the device has no memory for, and answers the next", async () => {
     await expectAnswer();
@@ -121,7 +125,9 @@ describe.runIf(hasProvider)("a server on a CUDA device", () => {
     const answer = await complete({ prompt: "Once upon a time", echo: true, logprobs: 1, max_tokens: 1 });
     const { error } = (await answer.json()) as { error: { code: string; message: string } };
     expect({ status: answer.status, ...error }).toMatchObject({ status: 500, code: "runtime_fault" });
-    expect(error.message).toMatch(/^the runtime failed: CUDA cannot allocate \d+ bytes of the device's memory: out of memory/);
+    expect(error.message).toMatch(
+      /^the runtime failed: CUDA cannot allocate \d+ bytes of the device's memory: out of memory/,
+    );
     expect((await ready()).body.error).toBe(error.message);
     cuda.reset();
     opening.release();

@@ -1,0 +1,76 @@
+/** What a shared library for Linux says of itself, read from its file without loading it, for loading runs its code. */
+import { type FileHandle, open } from "node:fs/promises";
+
+export interface SharedObject {
+  /** Sonames of the libraries that it is linked with, in their order. */
+  readonly needed: readonly string[];
+  /** Its constants: section `.rodata`, where strings are. */
+  readonly constants: Buffer;
+}
+
+const HEADER_BYTES = 64;
+const ELF_MAGIC = 0x7f45_4c46;
+const DYNAMIC_ENTRY_BYTES = 16;
+const DT_NEEDED = 1n;
+
+interface Section {
+  readonly name: string;
+  readonly offset: number;
+  readonly size: number;
+}
+
+/** @throws an error if it cannot be read, or is no such file for a 64-bit little-endian machine. */
+export async function readSharedObject(path: string): Promise<SharedObject> {
+  const file = await open(path);
+  try {
+    const sections = await readSections(file);
+    const contents = async (name: string): Promise<Buffer> => {
+      const section = sections.find((section) => section.name === name);
+      return section === undefined ? Buffer.alloc(0) : readAt(file, section.offset, section.size);
+    };
+    const [dynamic, strings] = [await contents(".dynamic"), await contents(".dynstr")];
+    const needed: string[] = [];
+    for (let at = 0; at + DYNAMIC_ENTRY_BYTES <= dynamic.length; at += DYNAMIC_ENTRY_BYTES) {
+      if (dynamic.readBigInt64LE(at) !== DT_NEEDED) continue;
+      needed.push(stringAt(strings, Number(dynamic.readBigUInt64LE(at + 8))));
+    }
+    return { needed, constants: await contents(".rodata") };
+  } finally {
+    await file.close();
+  }
+}
+
+async function readSections(file: FileHandle): Promise<Section[]> {
+  const header = await readAt(file, 0, HEADER_BYTES);
+  if (header.readUInt32BE(0) !== ELF_MAGIC || header[4] !== 2 || header[5] !== 1) {
+    throw new Error("it is no ELF file for a 64-bit little-endian machine");
+  }
+  const [tableAt, entryBytes, count, namesIndex] = [
+    Number(header.readBigUInt64LE(40)),
+    header.readUInt16LE(58),
+    header.readUInt16LE(60),
+    header.readUInt16LE(62),
+  ];
+  const table = await readAt(file, tableAt, entryBytes * count);
+  const rangeOf = (index: number) => ({
+    nameAt: table.readUInt32LE(index * entryBytes),
+    offset: Number(table.readBigUInt64LE(index * entryBytes + 24)),
+    size: Number(table.readBigUInt64LE(index * entryBytes + 32)),
+  });
+  const { offset, size } = rangeOf(namesIndex);
+  const names = await readAt(file, offset, size);
+  return Array.from({ length: count }, (_, index) => {
+    const { nameAt, ...range } = rangeOf(index);
+    return { name: stringAt(names, nameAt), ...range };
+  });
+}
+
+async function readAt(file: FileHandle, position: number, numBytes: number): Promise<Buffer> {
+  const { bytesRead, buffer } = await file.read(Buffer.alloc(numBytes), 0, numBytes, position);
+  if (bytesRead < numBytes) throw new Error(`it is cut off: nothing at ${position + bytesRead}`);
+  return buffer;
+}
+
+function stringAt(bytes: Buffer, start: number): string {
+  return bytes.toString("latin1", start, bytes.indexOf(0, start));
+}

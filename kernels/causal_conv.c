@@ -2,10 +2,11 @@
  * densemamba.CausalConv: the short convolution along time, with SiLU: u_t = SiLU(b + Σ_k w_k x_{t-K+1+k}). The last K-1 inputs
  * are its state, oldest first. A task is a range of channels of one sequence.
  */
+#include "limits.h"
 #include "op.h"
 #include "simd.h"
 
-enum { MAX_TAPS = 16, USUAL_TAPS = 4, CHANNELS_PER_TASK = 256, LENGTHS = 4 };
+enum { USUAL_TAPS = 4, CHANNELS_PER_TASK = 256, LENGTHS = 4 };
 
 typedef struct {
   size_t numSequences, numChannels, numTaps, stride;
@@ -22,7 +23,7 @@ typedef struct {
 DM_INLINE void convolve(const Convolution *c, size_t b, size_t e, size_t lanes, size_t K) {
   const size_t E = c->numChannels, end = c->starts[b + 1];
   /* The past is read before the present, which may be the same memory, is written. */
-  vf window[MAX_TAPS], taps[MAX_TAPS];
+  vf window[DM_MAX_TAPS], taps[DM_MAX_TAPS];
   for (size_t k = 0; k + 1 < K; k++) window[k] = vf_load_some(c->past + (b * (K - 1) + k) * E + e, lanes);
   for (size_t k = 0; k < K; k++) taps[k] = vf_load_some(c->taps + k * E + e, lanes);
   const vf bias = c->bias ? vf_load_some(c->bias + e, lanes) : (vf){0};
@@ -66,7 +67,7 @@ static bool compute(const void *state, DmContext *context) {
       (hasBias && dm_num_elements(&bias) != (size_t)taps.dims[1])) {
     return dm_fail(context, "CausalConv: x must be [B,T,S], past [B,K-1,E], taps [K,E] and bias [E] with E at most S");
   }
-  if (taps.dims[0] > MAX_TAPS) return dm_fail(context, "CausalConv: at most %d taps, given %d", MAX_TAPS, (int)taps.dims[0]);
+  if (taps.dims[0] > DM_MAX_TAPS) return dm_fail(context, "CausalConv: at most %d taps, given %d", DM_MAX_TAPS, (int)taps.dims[0]);
   const size_t numRows = (size_t)(x.dims[0] * x.dims[1]);
   Convolution c = {
       .numSequences = (size_t)past.dims[0],

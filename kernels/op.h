@@ -16,7 +16,7 @@ extern "C" {
 #endif
 
 /** Of the operators' interface: raised when a graph made for the last one would no longer be computed rightly. */
-#define DM_KERNELS_VERSION 5
+#define DM_KERNELS_VERSION 6
 
 /** `DM_NAME(f)` is `f_<instruction set>`: everything an operator's file exports is named so. */
 #define DM_JOIN_(a, b) a##_##b

@@ -8,6 +8,7 @@
  *
  *     y_i = γ^{i+1} q_i S + Σ_{j≤i} γ^{i-j} (q_i·k_j) v_j    S = γ^n S + Σ_i γ^{n-1-i} k_i v_iᵀ
  */
+#include "limits.h"
 #include "op.h"
 #include "simd.h"
 
@@ -18,8 +19,6 @@ enum { VALUES_PER_STEP_TASK = 256, VECTORS_AT_ONCE = 4 };
 enum { VALUES_PER_TASK = 64, BLOCK = 16, VECTORS = VALUES_PER_TASK / DM_LANES };
 /** Steps whose readouts, and rows of the state whose sums, stay in registers together: two vectors of each. */
 enum { STEPS_AT_ONCE = DM_LANES == 16 ? 8 : 4, ROWS_AT_ONCE = 4, PAIR = 2 };
-/** A bound on what a task takes of its thread's stack: this times VALUES_PER_TASK floats. */
-enum { MAX_KEY_WIDTH = 4096 };
 
 typedef struct {
   size_t numSequences, numHeads, keyWidth, valueWidth; /* widths of a head: dk, dv */
@@ -164,7 +163,7 @@ static void advance_block(Block *block) {
   }
 }
 
-/** Columns [j, j + count) of all steps of sequence `b`. */
+/** Columns [j, j + count) of all steps of sequence `b`. DM_MAX_KEY_WIDTH bounds what they take of the thread's stack. */
 static void retain_steps(const Retention *r, size_t b, size_t head, size_t j, size_t count) {
   const size_t H = r->numHeads, dk = r->keyWidth, dv = r->valueWidth;
   _Alignas(64) float state[dk * VALUES_PER_TASK];
@@ -254,8 +253,8 @@ static bool compute(const void *state, DmContext *context) {
       .past = past.data,
   };
   if (r.starts == NULL) return false;
-  if (r.keyWidth > MAX_KEY_WIDTH) {
-    return dm_fail(context, "Retention: a head's key must be at most %d wide, given %zu", MAX_KEY_WIDTH, r.keyWidth);
+  if (r.keyWidth > DM_MAX_KEY_WIDTH) {
+    return dm_fail(context, "Retention: a head's key must be at most %d wide, given %zu", DM_MAX_KEY_WIDTH, r.keyWidth);
   }
   if (dm_num_elements(&q) != numRows * H * r.keyWidth || dm_num_elements(&k) != numRows * H * r.keyWidth ||
       dm_num_elements(&v) != numRows * H * r.valueWidth || dm_num_elements(&decay) != H) {

@@ -10,10 +10,11 @@
  */
 #include <stdlib.h>
 
+#include "limits.h"
 #include "op.h"
 #include "simd.h"
 
-enum { MAX_LINKS = 8, LENGTHS = 8, GATES = 9, FIRST_HISTORY = 10 };
+enum { LENGTHS = 8, GATES = 9, FIRST_HISTORY = 10 };
 
 typedef struct {
   size_t numSequences, numRows, numChannels, stateSize, rank, numLinks, numGates, zStride;
@@ -28,7 +29,7 @@ typedef struct {
   const float *A;                    /* [N,E], negative */
   const float *D;                    /* [E] */
   const float *gates;                /* [rows,numGates·E] */
-  const void *histories[MAX_LINKS];  /* h^{l-1}, h^{l-2}, …, see `history_offset`; or states, float [B,N,E] */
+  const void *histories[DM_MAX_LINKS];  /* h^{l-1}, h^{l-2}, …, see `history_offset`; or states, float [B,N,E] */
   bool linksAreStates;
   bool half;                         /* histories are in f16, and links read f16 whatever they read */
   float *out;                        /* [rows,E] */
@@ -278,9 +279,6 @@ static void normalise(const Scan *s, const float *parameters, float *normalised)
   }
 }
 
-/** Of the rows that a task copies: 2N + R of CHANNELS_PER_TASK floats. A bound on what it takes of its thread's stack. */
-enum { MAX_ROWS = 4096 };
-
 static void copy_rows(float *to, size_t toStride, const float *from, size_t fromStride, size_t numRows, size_t count) {
   for (size_t i = 0; i < numRows; i++) memcpy(to + i * toStride, from + i * fromStride, count * sizeof *to);
 }
@@ -303,7 +301,7 @@ DM_INLINE void walk(const Scan *s, size_t b, const Part *part) {
 /** 16 rows are 4 KB: without it a load of A would look to the processor as if it had to wait for the state's store before. */
 enum { APART = CHANNELS_PER_TASK / 2 };
 
-/** The steps of channels [first, first + count), with their rows in a buffer of this thread's own. */
+/** The steps of channels [first, first + count), with their rows in a buffer of this thread's own: DM_MAX_SCAN_ROWS bounds its stack. */
 static void scan_steps(const Scan *s, size_t b, size_t first, size_t count, const float *past, float *present) {
   const size_t E = s->numChannels, N = s->stateSize, R = s->rank, stride = CHANNELS_PER_TASK;
   float local[(2 * N + R) * CHANNELS_PER_TASK + APART];
@@ -361,9 +359,9 @@ static void *create(DmAttributes *attributes) {
       .half = dm_int_or(attributes, "half", 0) != 0,
   };
   if (attributes->status != NULL) return NULL;
-  if (s.numLinks > MAX_LINKS || (s.numLinks > 0 && s.numGates != 1 && s.numGates != s.numLinks)) {
+  if (s.numLinks > DM_MAX_LINKS || (s.numLinks > 0 && s.numGates != 1 && s.numGates != s.numLinks)) {
     return dm_reject(attributes, "SelectiveScan: at most %d links, with one gate or one each, given %zu and %zu gates",
-                     MAX_LINKS, s.numLinks, s.numGates);
+                     DM_MAX_LINKS, s.numLinks, s.numGates);
   }
   Scan *state = malloc(sizeof *state);
   if (state == NULL) return dm_reject(attributes, "SelectiveScan: no memory");
@@ -401,9 +399,9 @@ static bool compute(const void *state, DmContext *context) {
   }
   const size_t B = s.numSequences = (size_t)past.dims[0], numRows = s.numRows = (size_t)(u.dims[0] * u.dims[1]);
   const size_t E = s.numChannels = (size_t)u.dims[2], N = s.stateSize = (size_t)past.dims[1];
-  if (2 * N + s.rank > MAX_ROWS) {
+  if (2 * N + s.rank > DM_MAX_SCAN_ROWS) {
     return dm_fail(context, "SelectiveScan: twice the state size and the rank must be at most %d together, given %zu",
-                   MAX_ROWS, 2 * N + s.rank);
+                   DM_MAX_SCAN_ROWS, 2 * N + s.rank);
   }
   s.starts = dm_sequence_starts(context, LENGTHS, B, numRows);
   s.zStride = 2 * E;

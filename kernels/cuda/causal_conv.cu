@@ -1,15 +1,15 @@
 /**
  * densemamba.CausalConv in CUDA: u_t = SiLU(b + Σ_k w_k x_{t-K+1+k}), the last K-1 inputs its state, oldest first. A thread is
- * a range of steps of one channel. Twin: ../causal_conv.c.
+ * a range of steps of one channel: a sequence's first ones, with its state, or any later ones. Twin: ../causal_conv.c.
  */
+#include "../limits.h"
 #include "device.h"
 
 namespace {
 
-constexpr int MAX_TAPS = 16;
 constexpr unsigned THREADS = 128;
 constexpr size_t LENGTHS = 4;
-/** At least MAX_TAPS - 1, so that all ranges but the first see nothing of the past. */
+/** At least DM_MAX_TAPS - 1, so that a sequence's first steps alone see its past. */
 constexpr long STEPS_PER_THREAD = 16;
 
 struct Convolution {
@@ -29,23 +29,27 @@ __device__ inline float input_at(const Convolution &c, size_t b, size_t start, l
   return c.past[(b * (c.numTaps - 1) + (c.numTaps - 1 + t)) * c.numChannels + e];
 }
 
+/** Blocks are the sequences' first steps, then ranges of all rows, of which they leave out each sequence's first steps. */
 __global__ void convolve(const Convolution c) {
-  const size_t E = c.numChannels, e = blockIdx.x * (size_t)THREADS + threadIdx.x, b = blockIdx.z;
-  const DmRows rows = dm_rows_of(b, c.lengths, c.numSequences, c.numRows);
-  const long K = (long)c.numTaps, T = (long)rows.count;
-  const long first = (long)blockIdx.y * STEPS_PER_THREAD, end = first + STEPS_PER_THREAD < T ? first + STEPS_PER_THREAD : T;
-  if (e >= E || (first > 0 && first >= T)) return;
-  float window[MAX_TAPS], taps[MAX_TAPS];
+  const size_t E = c.numChannels, e = blockIdx.y * (size_t)THREADS + threadIdx.x, b = blockIdx.x;
+  const bool isStart = b < c.numSequences;
+  const size_t row = isStart ? 0 : (b - c.numSequences) * STEPS_PER_THREAD;
+  const DmRows rows = isStart ? dm_rows_of(b, c.lengths, c.numSequences, c.numRows) : dm_rows_at(row, c.lengths, c.numSequences, c.numRows);
+  const long K = (long)c.numTaps, T = (long)rows.count, from = isStart ? 0 : (long)(row - rows.start);
+  const long first = isStart || from > STEPS_PER_THREAD ? from : STEPS_PER_THREAD;
+  const long end = from + STEPS_PER_THREAD < T ? from + STEPS_PER_THREAD : T;
+  if (e >= E || (!isStart && first >= end)) return;
+  float window[DM_MAX_TAPS], taps[DM_MAX_TAPS];
 #pragma unroll
-  for (int k = 0; k < MAX_TAPS; k++) {
+  for (int k = 0; k < DM_MAX_TAPS; k++) {
     if (k < K) taps[k] = c.taps[k * E + e];
     if (k + 1 < K) window[k] = input_at(c, b, rows.start, first - K + 1 + k, e);
   }
   const float bias = c.bias != NULL ? c.bias[e] : 0.0f;
-  float kept[MAX_TAPS]; /* the state to come: it may have to be read before it is written */
-  if (first == 0) {
+  float kept[DM_MAX_TAPS]; /* the state to come: it may have to be read before it is written */
+  if (isStart) {
 #pragma unroll
-    for (int k = 0; k < MAX_TAPS; k++) {
+    for (int k = 0; k < DM_MAX_TAPS; k++) {
       if (k + 1 < K) kept[k] = input_at(c, b, rows.start, T - K + 1 + k, e);
     }
   }
@@ -53,7 +57,7 @@ __global__ void convolve(const Convolution c) {
     float sum = bias;
     const float x = input_at(c, b, rows.start, t, e);
 #pragma unroll
-    for (int k = 0; k < MAX_TAPS; k++) { /* constant places: arrays that stay in registers */
+    for (int k = 0; k < DM_MAX_TAPS; k++) { /* constant places: arrays that stay in registers */
       if (k + 1 < K) sum += taps[k] * window[k];
       if (k + 1 == K) sum += taps[k] * x;
       if (k + 2 < K) window[k] = window[k + 1];
@@ -61,9 +65,9 @@ __global__ void convolve(const Convolution c) {
     }
     c.u[(rows.start + t) * E + e] = dm_silu(sum);
   }
-  if (first > 0) return;
+  if (!isStart) return;
 #pragma unroll
-  for (int k = 0; k < MAX_TAPS; k++) {
+  for (int k = 0; k < DM_MAX_TAPS; k++) {
     if (k + 1 < K) c.present[(b * (c.numTaps - 1) + k) * E + e] = kept[k];
   }
 }
@@ -81,7 +85,7 @@ bool compute(const void *, DmContext *context) {
       (hasBias && dm_num_elements(&bias) != (size_t)taps.dims[1])) {
     return dm_fail(context, "CausalConv: x must be [B,T,S], past [B,K-1,E], taps [K,E] and bias [E] with E at most S");
   }
-  if (taps.dims[0] > MAX_TAPS) return dm_fail(context, "CausalConv: at most %d taps, given %d", MAX_TAPS, (int)taps.dims[0]);
+  if (taps.dims[0] > DM_MAX_TAPS) return dm_fail(context, "CausalConv: at most %d taps, given %d", DM_MAX_TAPS, (int)taps.dims[0]);
   Convolution c = {};
   c.numSequences = (size_t)past.dims[0];
   c.numRows = (size_t)(x.dims[0] * x.dims[1]);
@@ -99,13 +103,7 @@ bool compute(const void *, DmContext *context) {
   c.present = (float *)dm_output(context, 1, past.dims, 3);
   if (context->status != NULL) return false;
   if (c.numSequences * c.numChannels == 0) return true;
-  const size_t maxSteps = hasLengths ? c.numRows : c.numRows / c.numSequences; /* of a sequence */
-  const size_t numRanges = dm_ceil_div(maxSteps, STEPS_PER_THREAD);
-  if (numRanges > DM_MAX_GRID || c.numSequences > DM_MAX_GRID) {
-    return dm_fail(context, "CausalConv: at most %u sequences of %ld steps, given %zu of %zu", DM_MAX_GRID,
-                   DM_MAX_GRID * STEPS_PER_THREAD, c.numSequences, maxSteps);
-  }
-  const dim3 grid((unsigned)dm_ceil_div(c.numChannels, THREADS), (unsigned)numRanges, (unsigned)c.numSequences);
+  const dim3 grid((unsigned)(c.numSequences + dm_ceil_div(c.numRows, STEPS_PER_THREAD)), (unsigned)dm_ceil_div(c.numChannels, THREADS));
   return dm_on_stream(context, "CausalConv", [&](cudaStream_t stream) { DM_LAUNCH(convolve, grid, dim3(THREADS), stream, c); });
 }
 

@@ -31,9 +31,6 @@ __device__ static inline float dm_float_of(uint16_t bits) {
 
 constexpr unsigned DM_WARP = 32;
 #define DM_WHOLE_WARP 0xffffffffu
-/** Of a grid's second and third axis. */
-constexpr unsigned DM_MAX_GRID = 65535;
-
 /** x + that of the lane whose number differs by `bit`, a power of two. All lanes of the warp have to come here. */
 __device__ static inline float dm_add_across(float x, unsigned bit) { return x + __shfl_xor_sync(DM_WHOLE_WARP, x, bit); }
 
@@ -63,6 +60,18 @@ __device__ static inline DmRows dm_rows_of(size_t b, const int64_t *lengths, siz
   return {start, length < numRows - start ? length : numRows - start};
 }
 
+/** Of the sequence that `row` belongs to. */
+__device__ static inline DmRows dm_rows_at(size_t row, const int64_t *lengths, size_t numSequences, size_t numRows) {
+  if (lengths == NULL) return {row - row % (numRows / numSequences), numRows / numSequences};
+  size_t start = 0;
+  for (size_t i = 0; i < numSequences; i++) {
+    const size_t length = (size_t)lengths[i];
+    if (row - start < length) return {start, length < numRows - start ? length : numRows - start};
+    start += length;
+  }
+  return {numRows, 0};
+}
+
 /** What can be told of the rows without the lengths' values, which are on the device. `@returns` false after a `dm_fail`. */
 static inline bool dm_expect_rows(DmContext *context, const DmTensor *lengths, size_t numSequences, size_t numRows) {
   if (lengths != NULL && dm_num_elements(lengths) != numSequences) {
@@ -80,7 +89,8 @@ static inline cudaError_t dm_taken(cudaError_t error) {
 static inline size_t dm_ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
 
 /**
- * Calls `launch(stream)`, which launches one kernel. Nothing is waited for, and nothing allocated: it may be in the course of a
+ * Calls `launch(stream)`, which launches one kernel. What a pass may have many of, sequences and steps, is a grid's first axis: the
+ * other two end at 65,535. Nothing is waited for, and nothing allocated: it may be in the course of a
  * graph's capture. `@returns` false after a `dm_fail` if it cannot be launched.
  */
 template <typename Launch>

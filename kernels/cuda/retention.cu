@@ -22,7 +22,7 @@ struct Retention {
 __global__ void retain(const Retention r) {
   __shared__ float sums[PARTS][COLUMNS];
   const size_t dk = r.keyWidth, dv = r.valueWidth;
-  const size_t j = blockIdx.x * (size_t)COLUMNS + threadIdx.x, head = blockIdx.y; /* through all sequences */
+  const size_t j = blockIdx.y * (size_t)COLUMNS + threadIdx.x, head = blockIdx.x; /* through all sequences */
   float sum = 0;
   if (j < dv) {
     const float *q = r.q + head * dk, *k = r.k + head * dk, *from = r.past + head * dk * dv + j;
@@ -68,13 +68,12 @@ bool compute(const void *, DmContext *context) {
       dm_num_elements(&v) != B * H * r.valueWidth || dm_num_elements(&decay) != H) {
     return dm_fail(context, "Retention: q and k must be [B,1,H·dk], v [B,1,H·dv] and decay [H]");
   }
-  if (B * H > DM_MAX_GRID) return dm_fail(context, "Retention: at most %u heads in all, given %zu", DM_MAX_GRID, B * H);
   const int64_t dims[4] = {past.dims[0], 1, past.dims[1], past.dims[3]};
   r.y = (float *)dm_output(context, 0, dims, 4);
   r.present = (float *)dm_output(context, 1, past.dims, 4);
   if (context->status != NULL) return false;
   if (B * H * r.valueWidth == 0) return true;
-  const dim3 grid((unsigned)dm_ceil_div(r.valueWidth, COLUMNS), (unsigned)(B * H)), block(COLUMNS, PARTS);
+  const dim3 grid((unsigned)(B * H), (unsigned)dm_ceil_div(r.valueWidth, COLUMNS)), block(COLUMNS, PARTS);
   return dm_on_stream(context, "Retention", [&](cudaStream_t stream) { DM_LAUNCH(retain, grid, block, stream, r); });
 }
 

@@ -1,51 +1,70 @@
 /**
- * densemamba.SelectiveScan in CUDA: the recurrence of a Mamba layer with step size, readouts, skip and output gate in one kernel,
- * any number of steps. Symbols as in docs/compiler.md. Twin: ../selective_scan.c, of the same inputs, outputs and layouts.
+ * densemamba.SelectiveScan in CUDA: the recurrence of a Mamba layer with readouts, skip and output gate in one kernel, any number of
+ * steps. Symbols as in docs/compiler.md. Twin: ../selective_scan.c, of the same inputs, outputs and layouts.
  *
  *     Δ = softplus(W_dt dt + b)    h_t = exp(Δ A) h_{t-1} + (Δ u) B    y = C h + Σ_i G_i (C h^{l-i}) + D u    out = y SiLU(z)
  *
- * A warp is eight neighbouring channels, whose floats are one sector of memory, and four lanes for each, which share the N
- * numbers of its state and the R of dt. The state stays in the lanes' registers from the first step to the last.
+ * A warp is a few neighbouring channels, whose floats lie together, and several lanes for each, which share the N numbers of its
+ * state and keep them in registers.
+ *
+ * Several steps are taken in parallel. A block has the same channels in all its warps, and each warp takes a segment of consecutive
+ * steps twice: from a state of zeros first, which gives the segment's end but for what came before; then, when these ends
+ * have been joined along time, from the state that it really begins with. What a segment leaves of the state before it
+ * is exp(A ΣΔ) of it: one sum for each channel.
  */
+#include "../limits.h"
 #include "device.h"
 
 namespace {
 
-constexpr size_t MAX_LINKS = 8, LENGTHS = 8, GATES = 9, FIRST_HISTORY = 10;
-/** Of a warp, and the lanes of each. */
-constexpr unsigned CHANNELS = 8, LANES = DM_WARP / CHANNELS;
-/** Of a block. */
-constexpr unsigned WARPS = 4;
+constexpr size_t LENGTHS = 8, GATES = 9, FIRST_HISTORY = 10;
 /** Channels that lie together in a history, as in ../selective_scan.c. */
-constexpr size_t PART = 64;
-/** 2N + R, as there. */
-constexpr size_t MAX_ROWS = 4096;
+constexpr unsigned PART = 64;
+/** Of a block: of a single step, each with channels of its own; of several, each with steps of its own. */
+constexpr unsigned STEP_WARPS = 4, WARPS = 16;
+/** At most, of a segment. */
+constexpr unsigned STEPS = 16;
+
+/** How a warp is shared out: so many channels, the lanes of each, and as many numbers of its state as a lane has. */
+template <unsigned NUM_CHANNELS, int NUM_STATES>
+struct Share {
+  static constexpr unsigned CHANNELS = NUM_CHANNELS, LANES = DM_WARP / NUM_CHANNELS;
+  static constexpr int STATES = NUM_STATES;
+  static_assert(STATES <= (int)WARPS); /* a thread joins the ends of one number of a state */
+};
+/** By the largest state. */
+using UpTo16 = Share<8, 4>;
+using UpTo64 = Share<4, 8>;
+using UpTo256 = Share<1, 8>;
+static_assert(UpTo256::LANES * UpTo256::STATES == DM_MAX_CUDA_STATE_SIZE);
 
 struct Scan {
-  size_t numSequences, numRows, numChannels, stateSize, rank, numLinks, numGates;
-  const int64_t *lengths;            /* [B] on the device, or NULL */
-  float epsilon;                     /* of the norms of dt, B and C; negative: none */
-  const float *u;                    /* [rows,E] */
-  const float *xz;                   /* [rows,2E]: z is the second half of each row */
-  const float *parameters;           /* [rows,R+2N]: dt, B, C */
-  const float *past;                 /* [B,N,E] */
-  const float *stepWeight;           /* [R,E] */
-  const float *stepBias;             /* [E] */
-  const float *A;                    /* [N,E], negative */
-  const float *D;                    /* [E] */
-  const float *gates;                /* [rows,numGates·E] */
-  const void *histories[MAX_LINKS];  /* h^{l-1}, h^{l-2}, …: [parts,rows,N,PART], or of a single step states, float [B,N,E] */
+  size_t numSequences, numRows;
+  unsigned numChannels, stateSize, rank, numLinks, numGates;
+  const int64_t *lengths;              /* [B] on the device, or NULL */
+  float epsilon;                       /* of the norms of dt, B and C; negative: none */
+  const float *u;                      /* [rows,E] */
+  const float *xz;                     /* [rows,2E]: z is the second half of each row */
+  const float *parameters;             /* [rows,R+2N]: dt, B, C */
+  const float *past;                   /* [B,N,E] */
+  const float *stepWeight;             /* W_dt [R,E]; or if they are summed up, W_dt dt [rows,E] */
+  bool isSummed;
+  const float *stepBias;               /* [E] */
+  const float *A;                      /* [N,E], negative */
+  const float *D;                      /* [E] */
+  const float *gates;                  /* [rows,numGates·E] */
+  const void *histories[DM_MAX_LINKS]; /* h^{l-1}, h^{l-2}, …: [parts,rows,N,PART], or of a single step states, float [B,N,E] */
   bool linksAreStates;
-  bool half;                         /* histories are in f16, and links read f16 whatever they read */
-  float *out;                        /* [rows,E] */
-  float *present;                    /* [B,N,E], or the past's memory */
-  void *history;                     /* or NULL */
+  bool half;                           /* histories are in f16, and links read f16 whatever they read */
+  float *out;                          /* [rows,E] */
+  float *present;                      /* [B,N,E], or the past's memory */
+  void *history;                       /* or NULL */
 };
 
 __host__ __device__ inline size_t num_parts(size_t numChannels) { return (numChannels + PART - 1) / PART; }
 
 /** Of the state's first number of channel `e`; the next ones are PART further on. */
-__device__ inline size_t history_offset(const Scan &s, size_t row, size_t e) {
+__device__ inline size_t history_offset(const Scan &s, size_t row, unsigned e) {
   return (e / PART * s.numRows + row) * s.stateSize * PART + e % PART;
 }
 
@@ -55,98 +74,230 @@ __device__ inline void keep(const Scan &s, size_t at, float h) {
 }
 
 /** What a link reads: of a history, or of a state, rounded as a history would hold it. */
-__device__ inline float linked_state(const Scan &s, size_t link, size_t at) {
+__device__ inline float linked_state(const Scan &s, unsigned link, size_t at) {
   const float *exact = (const float *)s.histories[link];
   if (!s.half) return exact[at];
   return dm_float_of(s.linksAreStates ? dm_half_of(exact[at]) : ((const uint16_t *)s.histories[link])[at]);
 }
 
-__device__ inline float over_channel_lanes(float x) {
-  for (unsigned bit = CHANNELS; bit < DM_WARP; bit *= 2) x = dm_add_across(x, bit);
-  return x;
+/** 1 / √(mean(x²) + ε) of `width` numbers whose squares add up to that; 1 without norms. */
+__device__ inline float inverse_rms(const Scan &s, float squares, unsigned width) {
+  return s.epsilon < 0 ? 1.0f : 1.0f / sqrtf(squares / (float)width + s.epsilon);
 }
 
-/** 1 / √(mean(x²) + ε) of `width` numbers, by the whole warp. */
-__device__ inline float inverse_rms(const float *x, size_t width, float epsilon) {
+/** The same of what is in memory, by the whole warp. */
+__device__ inline float inverse_rms_of(const Scan &s, const float *x, unsigned width) {
+  if (s.epsilon < 0) return 1.0f;
   float squares = 0;
-  for (size_t i = threadIdx.x % DM_WARP; i < width; i += DM_WARP) squares += x[i] * x[i];
+  for (unsigned i = threadIdx.x % DM_WARP; i < width; i += DM_WARP) squares += x[i] * x[i];
   for (unsigned bit = 1; bit < DM_WARP; bit *= 2) squares = dm_add_across(squares, bit);
-  return 1.0f / sqrtf(squares / (float)width + epsilon);
+  return inverse_rms(s, squares, width);
 }
 
-/** `STATES`: of a lane, the numbers lane, lane + LANES, … of its channel; at least N / LANES. */
-template <int STATES>
-__global__ void scan(const Scan s) {
-  [[maybe_unused]] constexpr int UNROLL = STATES <= 16 ? STATES : 1; /* beyond, the arrays are in memory */
-  const size_t E = s.numChannels, N = s.stateSize, R = s.rank, b = blockIdx.y;
-  const size_t first = (blockIdx.x * (size_t)WARPS + threadIdx.x / DM_WARP) * CHANNELS;
-  if (first >= E) return; /* the whole warp */
-  const size_t wanted = first + threadIdx.x % CHANNELS, lane = threadIdx.x % DM_WARP / CHANNELS;
-  const bool isReal = wanted < E;            /* the others read along, for the sums' sake, and write nothing */
-  const size_t e = isReal ? wanted : E - 1;
+/** A lane's part: a channel of a sequence, and of its state the numbers n, n + LANES, … */
+template <typename Share>
+struct Lane {
+  static constexpr unsigned LANES = Share::LANES;
+  static constexpr int STATES = Share::STATES;
+  size_t b;
+  unsigned e, n;
+  bool isReal; /* the others read along, for the sums' sake, and write nothing */
+  float A[STATES], h[STATES];
 
-  float h[STATES], A[STATES];
-#pragma unroll UNROLL
-  for (int i = 0; i < STATES; i++) {
-    const size_t n = lane + i * LANES;
-    h[i] = n < N ? s.past[(b * N + n) * E + e] : 0.0f;
-    A[i] = n < N ? s.A[n * E + e] * 1.44269504088896341f : 0.0f; /* e^(Δ A) = 2^(Δ A log2 e) */
+  __device__ Lane(const Scan &s, size_t b, unsigned firstChannel) : b(b) {
+    const unsigned lane = threadIdx.x % DM_WARP;
+    const unsigned wanted = firstChannel + lane % Share::CHANNELS;
+    isReal = wanted < s.numChannels;
+    e = isReal ? wanted : s.numChannels - 1;
+    n = lane / Share::CHANNELS;
+#pragma unroll
+    for (int i = 0; i < STATES; i++) A[i] = number(i) < s.stateSize ? decay_of(s, number(i)) : 0.0f;
   }
-  const float bias = s.stepBias[e], D = s.D[e];
-  const DmRows rows = dm_rows_of(b, s.lengths, s.numSequences, s.numRows);
-  for (size_t row = rows.start; row < rows.start + rows.count; row++) {
-    const float *dt = s.parameters + row * (R + 2 * N), *B = dt + R, *C = B + N;
-    float dtScale = 1, BScale = 1, CScale = 1;
-    if (s.epsilon >= 0) {
-      dtScale = inverse_rms(dt, R, s.epsilon);
-      BScale = inverse_rms(B, N, s.epsilon);
-      CScale = inverse_rms(C, N, s.epsilon);
-    }
-    float sum = 0;
-    for (size_t r = lane; r < R; r += LANES) sum += s.stepWeight[r * E + e] * dt[r];
-    const float delta = dm_softplus(bias + dtScale * over_channel_lanes(sum));
-    const float u = s.u[row * E + e], deltaU = delta * u * BScale;
 
-    float y = 0; /* of this lane's numbers: all that is read out with C */
-    const bool keeps = s.history != NULL && isReal;
-    const size_t historyAt = history_offset(s, row, e);
-#pragma unroll UNROLL
+  /** Of the state, the lane's `i`th; it may be beyond the last. */
+  __device__ unsigned number(int i) const { return n + i * LANES; }
+
+  /** Of numbers [B,N,E]. */
+  __device__ size_t at(const Scan &s, unsigned number) const { return (b * s.stateSize + number) * s.numChannels + e; }
+
+  /** e^(Δ A) = 2^(Δ A log2 e) */
+  __device__ float decay_of(const Scan &s, unsigned number) const { return s.A[(size_t)number * s.numChannels + e] * 1.44269504088896341f; }
+
+  __device__ void load(const Scan &s) {
+#pragma unroll
+    for (int i = 0; i < STATES; i++) h[i] = number(i) < s.stateSize ? s.past[at(s, number(i))] : 0.0f;
+  }
+
+  __device__ void store(const Scan &s) const {
+#pragma unroll
     for (int i = 0; i < STATES; i++) {
-      const size_t n = lane + i * LANES;
-      if (n >= N) continue;
-      h[i] = exp2f(delta * A[i]) * h[i] + deltaU * B[n];
-      if (keeps) keep(s, historyAt + n * PART, h[i]);
-      y += C[n] * h[i];
+      if (isReal && number(i) < s.stateSize) s.present[at(s, number(i))] = h[i];
     }
-    for (size_t link = 0; link < s.numLinks; link++) {
-      const size_t at = s.linksAreStates ? b * N * E + e : historyAt;
-      const size_t stride = s.linksAreStates ? E : PART;
+  }
+
+  static __device__ float over_lanes(float x) {
+    for (unsigned bit = Share::CHANNELS; bit < DM_WARP; bit *= 2) x = dm_add_across(x, bit);
+    return x;
+  }
+
+  /** W_dt dt, by the lanes of the channel. */
+  __device__ float sum_of_step(const Scan &s, size_t row) const {
+    if (s.isSummed) return s.stepWeight[row * s.numChannels + e];
+    const float *dt = s.parameters + row * (s.rank + 2 * s.stateSize);
+    float sum = 0;
+    for (unsigned r = n; r < s.rank; r += LANES) sum += s.stepWeight[(size_t)r * s.numChannels + e] * dt[r];
+    return over_lanes(sum) * inverse_rms_of(s, dt, s.rank);
+  }
+
+  /** h of the next step. `scale`: of B. */
+  __device__ void advance(const Scan &s, size_t row, float delta, float scale) {
+    const float *B = s.parameters + row * (s.rank + 2 * s.stateSize) + s.rank;
+    const float deltaU = delta * s.u[row * s.numChannels + e] * scale;
+#pragma unroll
+    for (int i = 0; i < STATES; i++) {
+      if (number(i) < s.stateSize) h[i] = exp2f(delta * A[i]) * h[i] + deltaU * B[number(i)];
+    }
+  }
+
+  /** What the step gives with the state after it. `scale`: of C. */
+  __device__ void read_out(const Scan &s, size_t row, float scale) const {
+    const unsigned E = s.numChannels, N = s.stateSize;
+    const float *C = s.parameters + row * (s.rank + 2 * N) + s.rank + N;
+    const size_t historyAt = history_offset(s, row, e);
+    float y = 0; /* of this lane's numbers: all that is read out with C */
+#pragma unroll
+    for (int i = 0; i < STATES; i++) {
+      if (number(i) >= N) continue;
+      if (s.history != NULL && isReal) keep(s, historyAt + number(i) * PART, h[i]);
+      y += C[number(i)] * h[i];
+    }
+#pragma unroll 1
+    for (unsigned link = 0; link < s.numLinks; link++) {
+      const size_t first = s.linksAreStates ? at(s, 0) : historyAt, stride = s.linksAreStates ? E : PART;
       float readout = 0;
-      for (size_t n = lane; n < N; n += LANES) readout += C[n] * linked_state(s, link, at + n * stride);
+      for (unsigned i = n; i < N; i += LANES) readout += C[i] * linked_state(s, link, first + i * stride);
       y += s.gates[(row * s.numGates + (s.numGates == 1 ? 0 : link)) * E + e] * readout;
     }
-    y = CScale * over_channel_lanes(y) + D * u;
-    if (isReal && lane == 0) s.out[row * E + e] = y * dm_silu(s.xz[row * 2 * E + E + e]);
+    y = scale * over_lanes(y) + s.D[e] * s.u[row * E + e];
+    if (isReal && n == 0) s.out[row * E + e] = y * dm_silu(s.xz[(row * 2 + 1) * E + e]);
   }
-  if (!isReal) return;
-#pragma unroll UNROLL
-  for (int i = 0; i < STATES; i++) {
-    const size_t n = lane + i * LANES;
-    if (n < N) s.present[(b * N + n) * E + e] = h[i];
+
+  /** The only step of its sequence, by one warp. */
+  __device__ void step(const Scan &s, size_t row) {
+    const float *B = s.parameters + row * (s.rank + 2 * s.stateSize) + s.rank, *C = B + s.stateSize;
+    load(s);
+    advance(s, row, dm_softplus(s.stepBias[e] + sum_of_step(s, row)), inverse_rms_of(s, B, s.stateSize));
+    read_out(s, row, inverse_rms_of(s, C, s.stateSize));
+    store(s);
   }
+};
+
+/** One step of each sequence. */
+template <typename Share>
+__global__ void __launch_bounds__(DM_WARP *STEP_WARPS) scan_step(const Scan s) {
+  const unsigned first = (blockIdx.y * STEP_WARPS + threadIdx.x / DM_WARP) * Share::CHANNELS, b = blockIdx.x;
+  if (first < s.numChannels) Lane<Share>(s, b, first).step(s, b); /* otherwise nothing for the whole warp */
+}
+
+/** Any number of steps of each sequence: none, one, or several, a block of segments at a time. */
+template <typename Share>
+__global__ void __launch_bounds__(DM_WARP *WARPS, Share::STATES > 4 ? 1 : 2) scan_steps(const Scan s) {
+  constexpr unsigned CHANNELS = Share::CHANNELS;
+  constexpr int STATES = Share::STATES;
+  __shared__ float ends[WARPS][STATES][DM_WARP]; /* of segments; then the states they begin with */
+  __shared__ float deltas[WARPS][STEPS][CHANNELS], deltaSums[WARPS][CHANNELS];
+  __shared__ float scales[WARPS][STEPS][2]; /* of B and C */
+  const unsigned warp = threadIdx.x / DM_WARP, lane = threadIdx.x % DM_WARP;
+  const unsigned b = blockIdx.x, firstChannel = blockIdx.y * CHANNELS, N = s.stateSize, width = s.rank + 2 * N;
+  const DmRows rows = dm_rows_of(b, s.lengths, s.numSequences, s.numRows);
+  Lane<Share> own(s, b, firstChannel);
+  if (rows.count <= 1) {
+    if (warp > 0) return;
+    if (rows.count == 1) return own.step(s, rows.start);
+    own.load(s);
+    return own.store(s);
+  }
+
+  /* A thread joins the ends of one number of the state, which is this warp's index among its lane's. */
+  const unsigned number = own.number((int)warp);
+  const bool joins = (int)warp < STATES && number < N;
+  const float decay = joins ? own.decay_of(s, number) : 0.0f;
+  float state = joins ? s.past[own.at(s, number)] : 0.0f;
+
+  const size_t end = rows.start + rows.count;
+  for (size_t row = rows.start; row < end; row += WARPS * STEPS) {
+    const size_t rest = end - row < WARPS * STEPS ? end - row : WARPS * STEPS, length = (rest + WARPS - 1) / WARPS;
+    const size_t first = row + warp * length, last = warp * length < rest ? row + rest : first;
+    const unsigned count = (unsigned)(last - first < length ? last - first : length);
+
+#pragma unroll 1
+    for (unsigned i = lane; i < count * CHANNELS; i += DM_WARP) {
+      /* CHANNELS divides the warp: a lane stays with its channel. */
+      const size_t at = first + i / CHANNELS;
+      const float *dt = s.parameters + at * width;
+      float sum = s.isSummed ? s.stepWeight[at * s.numChannels + own.e] : 0.0f, squares = 0;
+#pragma unroll 1
+      for (unsigned r = 0; r < s.rank && !s.isSummed; r++) {
+        sum += s.stepWeight[(size_t)r * s.numChannels + own.e] * dt[r];
+        squares += dt[r] * dt[r];
+      }
+      if (!s.isSummed) sum *= inverse_rms(s, squares, s.rank);
+      deltas[warp][i / CHANNELS][i % CHANNELS] = dm_softplus(s.stepBias[own.e] + sum);
+    }
+#pragma unroll 1
+    for (unsigned t = 0; t < count; t++) {
+      const float *B = s.parameters + (first + t) * width + s.rank;
+      const float ofB = inverse_rms_of(s, B, N), ofC = inverse_rms_of(s, B + N, N);
+      if (lane == 0) scales[warp][t][0] = ofB, scales[warp][t][1] = ofC;
+    }
+    __syncwarp();
+
+#pragma unroll
+    for (int i = 0; i < STATES; i++) own.h[i] = 0;
+    float deltaSum = 0;
+#pragma unroll 1
+    for (unsigned t = 0; t < count; t++) {
+      const float delta = deltas[warp][t][lane % CHANNELS];
+      own.advance(s, first + t, delta, scales[warp][t][0]);
+      deltaSum += delta;
+    }
+#pragma unroll
+    for (int i = 0; i < STATES; i++) ends[warp][i][lane] = own.h[i];
+    if (lane < CHANNELS) deltaSums[warp][lane] = deltaSum;
+    __syncthreads();
+
+#pragma unroll 4
+    for (unsigned w = 0; joins && w < WARPS; w++) {
+      const float before = state;
+      state = exp2f(decay * deltaSums[w][lane % CHANNELS]) * state + ends[w][warp][lane];
+      ends[w][warp][lane] = before;
+    }
+    __syncthreads();
+
+#pragma unroll
+    for (int i = 0; i < STATES; i++) own.h[i] = ends[warp][i][lane];
+#pragma unroll 1
+    for (unsigned t = 0; t < count; t++) {
+      own.advance(s, first + t, deltas[warp][t][lane % CHANNELS], scales[warp][t][0]);
+      own.read_out(s, first + t, scales[warp][t][1]);
+    }
+    __syncwarp(); /* before its places are written for the next segment */
+  }
+  if (joins && own.isReal) s.present[own.at(s, number)] = state;
 }
 
 void *create(DmAttributes *attributes) {
   Scan s = {};
-  s.rank = (size_t)dm_int(attributes, "rank");
-  s.numLinks = (size_t)dm_int_or(attributes, "links", 0);
-  s.numGates = (size_t)dm_int_or(attributes, "gates", 0);
+  s.rank = (unsigned)dm_int(attributes, "rank");
+  s.numLinks = (unsigned)dm_int_or(attributes, "links", 0);
+  s.numGates = (unsigned)dm_int_or(attributes, "gates", 0);
   s.epsilon = dm_float_or(attributes, "epsilon", -1);
   s.half = dm_int_or(attributes, "half", 0) != 0;
+  s.isSummed = dm_int_or(attributes, "summed", 0) != 0;
   if (attributes->status != NULL) return NULL;
-  if (s.numLinks > MAX_LINKS || (s.numLinks > 0 && s.numGates != 1 && s.numGates != s.numLinks)) {
-    return dm_reject(attributes, "SelectiveScan: at most %zu links, with one gate or one each, given %zu and %zu gates",
-                     MAX_LINKS, s.numLinks, s.numGates);
+  if (s.numLinks > DM_MAX_LINKS || (s.numLinks > 0 && s.numGates != 1 && s.numGates != s.numLinks)) {
+    return dm_reject(attributes, "SelectiveScan: at most %d links, with one gate or one each, given %u and %u gates",
+                     DM_MAX_LINKS, s.numLinks, s.numGates);
   }
   Scan *state = (Scan *)malloc(sizeof *state);
   if (state == NULL) return dm_reject(attributes, "SelectiveScan: no memory");
@@ -189,12 +340,17 @@ bool find_links(Scan *s, DmContext *context) {
   return true;
 }
 
+template <typename Share>
 bool launch(const Scan &s, DmContext *context) {
-  const dim3 grid((unsigned)dm_ceil_div(s.numChannels, CHANNELS * WARPS), (unsigned)s.numSequences), block(DM_WARP * WARPS);
   return dm_on_stream(context, "SelectiveScan", [&](cudaStream_t stream) {
-    if (s.stateSize <= 4 * LANES) DM_LAUNCH(scan<4>, grid, block, stream, s);
-    else if (s.stateSize <= 16 * LANES) DM_LAUNCH(scan<16>, grid, block, stream, s);
-    else DM_LAUNCH(scan<MAX_ROWS / 2 / LANES>, grid, block, stream, s);
+    const size_t numChannels = s.numChannels, numSequences = s.numSequences;
+    if (s.lengths == NULL && s.numRows == numSequences) {
+      const dim3 grid((unsigned)numSequences, (unsigned)dm_ceil_div(numChannels, Share::CHANNELS * STEP_WARPS));
+      DM_LAUNCH(scan_step<Share>, grid, dim3(DM_WARP * STEP_WARPS), stream, s);
+    } else {
+      const dim3 grid((unsigned)numSequences, (unsigned)dm_ceil_div(numChannels, Share::CHANNELS));
+      DM_LAUNCH(scan_steps<Share>, grid, dim3(DM_WARP * WARPS), stream, s);
+    }
   });
 }
 
@@ -202,7 +358,8 @@ bool launch(const Scan &s, DmContext *context) {
  * Inputs: u [B,T,E], xz [B,T,2E] (z is the second half), parameters [B,T,R+2N], past [B,N,E], W_dt [R,E], b_dt [E], A [N,E],
  * D [E], lengths int64 [B]?, gates [B,T,gates·E]?, then what the links read, the nearest layer's first: its history, or of a
  * single step its present. Outputs: out [B,T,E], present [B,N,E], history f32 [parts,rows,N,64]?, of which one element holds two
- * of f16. With lengths, all that is [B,T,…] is [1,rows,…]. `present` may be the memory of `past`.
+ * of f16. With lengths, all that is [B,T,…] is [1,rows,…]. `present` may be the memory of `past`. With the attribute `summed`, in place
+ * of W_dt comes what it gives: W_dt dt [B,T,E], dt being normalised.
  */
 bool compute(const void *state, DmContext *context) {
   Scan s = *(const Scan *)state;
@@ -213,19 +370,17 @@ bool compute(const void *state, DmContext *context) {
     return dm_fail(context, "SelectiveScan: u must be [B,T,E] and past [B,N,E]");
   }
   const size_t B = s.numSequences = (size_t)past.dims[0], numRows = s.numRows = (size_t)(u.dims[0] * u.dims[1]);
-  const size_t E = s.numChannels = (size_t)u.dims[2], N = s.stateSize = (size_t)past.dims[1];
-  if (2 * N + s.rank > MAX_ROWS) {
-    return dm_fail(context, "SelectiveScan: twice the state size and the rank must be at most %zu together, given %zu",
-                   MAX_ROWS, 2 * N + s.rank);
+  const size_t E = s.numChannels = (unsigned)u.dims[2], N = s.stateSize = (unsigned)past.dims[1];
+  if (N > DM_MAX_CUDA_STATE_SIZE) {
+    return dm_fail(context, "SelectiveScan: the state size must be at most %d, given %zu", DM_MAX_CUDA_STATE_SIZE, N);
   }
-  if (B > DM_MAX_GRID) return dm_fail(context, "SelectiveScan: at most %u sequences, given %zu", DM_MAX_GRID, B);
   if (!dm_expect_rows(context, hasLengths ? &lengths : NULL, B, numRows)) return false;
   s.lengths = (const int64_t *)lengths.data;
   s.u = (const float *)u.data;
   s.past = (const float *)past.data;
   s.xz = expect(context, 1, numRows * 2 * E, "xz");
   s.parameters = expect(context, 2, numRows * (s.rank + 2 * N), "parameters");
-  s.stepWeight = expect(context, 4, s.rank * E, "W_dt");
+  s.stepWeight = expect(context, 4, (s.isSummed ? numRows : s.rank) * E, "W_dt");
   s.stepBias = expect(context, 5, E, "b_dt");
   s.A = expect(context, 6, N * E, "A");
   s.D = expect(context, 7, E, "D");
@@ -236,7 +391,10 @@ bool compute(const void *state, DmContext *context) {
   s.present = (float *)dm_output(context, 1, past.dims, 3);
   s.history = dm_output(context, 2, history, 4);
   if (context->status != NULL) return false;
-  return B * E == 0 || launch(s, context);
+  if (B * E == 0) return true;
+  if (N <= UpTo16::LANES * UpTo16::STATES) return launch<UpTo16>(s, context);
+  if (N <= UpTo64::LANES * UpTo64::STATES) return launch<UpTo64>(s, context);
+  return launch<UpTo256>(s, context);
 }
 
 }  // namespace

@@ -19,6 +19,7 @@
 #define __global__ static
 #define __host__
 #define __device__
+#define __launch_bounds__(...)
 /* Of the block that runs: there is one at a time. */
 #define __shared__ static thread_local
 
@@ -26,6 +27,10 @@ struct dim3 {
   unsigned x = 1, y = 1, z = 1;
   dim3(unsigned x, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
+
+/** Of the last launch: how often the thread that waited most came to a barrier or a shuffle. For tests. */
+extern "C" __attribute__((weak)) unsigned dm_emulated_waits;
+unsigned dm_emulated_waits;
 
 namespace emulation {
 
@@ -48,6 +53,7 @@ struct Thread {
   unsigned number = 0; /* in the block */
   const Barrier *waitsFor = nullptr;
   unsigned round = 0; /* of the barrier, when it came there */
+  unsigned numWaits = 0;
   bool isDone = false;
   char stack[STACK_BYTES];
 };
@@ -72,6 +78,7 @@ static thread_local Block *block;
 }
 
 static inline void wait_at(Barrier *barrier) {
+  if (++block->running->numWaits > dm_emulated_waits) dm_emulated_waits = block->running->numWaits;
   if (++barrier->numArrived == barrier->size) {
     barrier->numArrived = 0;
     barrier->round++;
@@ -93,6 +100,7 @@ static inline void start_thread(Thread *thread, unsigned number, dim3 size) {
   thread->number = number;
   thread->waitsFor = nullptr;
   thread->isDone = false;
+  thread->numWaits = 0;
   getcontext(&thread->context);
   thread->context.uc_stack.ss_sp = thread->stack;
   thread->context.uc_stack.ss_size = STACK_BYTES;
@@ -131,6 +139,7 @@ void launch(dim3 grid, dim3 size, const Kernel &kernel) {
   b.call = [](const void *kernel) { (*static_cast<const Kernel *>(kernel))(); };
   b.kernel = &kernel;
   block = &b;
+  dm_emulated_waits = 0;
   for (unsigned z = 0; z < grid.z; z++) {
     for (unsigned y = 0; y < grid.y; y++) {
       for (unsigned x = 0; x < grid.x; x++) {
@@ -158,6 +167,7 @@ static inline float shuffle_xor(float value, unsigned mask) {
 #define threadIdx (emulation::block->running->index)
 #define blockIdx (emulation::block->index)
 #define __syncthreads() emulation::wait_at(&emulation::block->barrier)
+#define __syncwarp() emulation::wait_at(&emulation::block->warps[emulation::block->running->number / emulation::WARP].barrier)
 #define __shfl_xor_sync(lanes, value, mask) ((void)(lanes), emulation::shuffle_xor(value, mask))
 static inline uint16_t dm_convert_to_half(float x) { return vh_of(vf_all(x))[0]; }
 static inline float dm_float_of(uint16_t bits) { return vf_of(vh{bits})[0]; }

@@ -1,6 +1,6 @@
 /**
  * SelectiveScan against the equations in double: links through histories and through states, shared gates, norms, widths that
- * are no multiple of a vector or of a task, steps at once and one by one, sequences of unequal lengths.
+ * are no multiple of a vector or of a task, steps at once and one by one, few and many, sequences of unequal lengths.
  */
 #include <math.h>
 
@@ -14,12 +14,13 @@ enum { HAS_DEVICE = true }; /* where the host does not see lengths, and so canno
 enum { HAS_DEVICE = false };
 #endif
 
-enum { LENGTHS = 8, GATES = 9, FIRST_HISTORY = 10, PART = 64 };
+enum { LENGTHS = 8, GATES = 9, FIRST_HISTORY = 10, PART = 64, MAX_STATE = 256 };
 
 typedef struct {
   int64_t B, T, E, N, R, links, gates;
   bool norms, history, half;
   const int64_t *lengths; /* [B], or NULL: T each */
+  bool summed;            /* W_dt dt is given: on a device */
 } Case;
 
 static int64_t start_of(const Case *c, int64_t b) { return fake_start(c->lengths, c->T, b); }
@@ -72,7 +73,9 @@ static void set_up(FakeNode *node, const Case *c) {
   put(node, 1, (int64_t[]){B, T, 2 * c->E}, 3, -3, 3);
   put(node, 2, (int64_t[]){B, T, c->R + 2 * c->N}, 3, -1, 1);
   put(node, 3, (int64_t[]){c->B, c->N, c->E}, 3, -1, 1);
-  put(node, 4, (int64_t[]){c->R, c->E}, 2, -1, 1);
+  if (c->summed) fake_int(node, "summed", 1);
+  if (c->summed) put(node, 4, (int64_t[]){B, T, c->E}, 3, -2, 2);
+  else put(node, 4, (int64_t[]){c->R, c->E}, 2, -1, 1);
   put(node, 5, (int64_t[]){c->E}, 1, -4, 1);
   put(node, 6, (int64_t[]){c->N, c->E}, 2, -8, -0.01f);
   put(node, 7, (int64_t[]){c->E}, 1, -1, 1);
@@ -115,13 +118,14 @@ static void check_channel(const FakeNode *node, const Case *c, const float *past
   const float *u = node->inputs[0].data, *xz = node->inputs[1].data, *parameters = node->inputs[2].data;
   const float *W = node->inputs[4].data, *bias = node->inputs[5].data, *A = node->inputs[6].data, *D = node->inputs[7].data;
   const float *gates = node->inputs[GATES].data, *out = node->outputs[0].data, *present = node->outputs[1].data;
-  double h[64];
+  double h[MAX_STATE];
   for (int64_t n = 0; n < c->N; n++) h[n] = past[(b * c->N + n) * c->E + e];
   for (int64_t row = start_of(c, b); row < start_of(c, b + 1); row++) {
     const float *dt = parameters + row * (c->R + 2 * c->N), *Bt = dt + c->R, *Ct = Bt + c->N;
     const double norms[3] = {c->norms ? rms(dt, c->R) : 1, c->norms ? rms(Bt, c->N) : 1, c->norms ? rms(Ct, c->N) : 1};
     double sum = bias[e];
-    for (int64_t r = 0; r < c->R; r++) sum += W[r * c->E + e] * dt[r] / norms[0];
+    if (c->summed) sum += W[row * c->E + e];
+    else for (int64_t r = 0; r < c->R; r++) sum += W[r * c->E + e] * dt[r] / norms[0];
     const double delta = log1p(exp(sum));
     double y = D[e] * u[row * c->E + e];
     for (int64_t n = 0; n < c->N; n++) {
@@ -177,6 +181,22 @@ static void check_large(void) {
   }
   fake_free(&node);
 }
+
+#ifdef DM_ON_DEVICE
+extern unsigned dm_emulated_waits;
+
+/** A thread takes few of many steps: at each it meets those of its channel. */
+static void check_parallel(void) {
+  const Case c = {1, 512, 8, 16, 4, 0, 0, false, false};
+  FakeNode node = {0};
+  set_up(&node, &c);
+  CHECK(fake_run(&node, &DM_NAME(selective_scan)) == NULL);
+  CHECK(dm_emulated_waits > 0 && dm_emulated_waits < c.T / 2);
+  fake_free(&node);
+}
+#else
+static void check_parallel(void) {}
+#endif
 
 /** A NaN in one sequence's state reaches none of the other's numbers. */
 static void check_nan(void) {
@@ -236,13 +256,26 @@ int main(void) {
   check((Case){3, 0, 77, 16, 4, 2, 1, false, false, true, single}, true);
   check((Case){3, 0, 300, 16, 4, 0, 0, false, false, false, single}, false);
   check((Case){1, 0, 77, 16, 4, 2, 1, false, true, false, one}, true);
+  const int64_t many[] = {1, 257, 0, 16, 290, 33, 2};
+  for (int summed = 0; summed <= HAS_DEVICE; summed++) {
+    for (int64_t T = 15; T <= 17; T++) check((Case){2, T, 9, 5, 3, 0, 0, false, true, false, NULL, summed}, true);
+    check((Case){1, 300, 9, 16, 4, 2, 2, true, true, false, NULL, summed}, false);
+    check((Case){1, 700, 3, 3, 4, 0, 0, false, false, false, NULL, summed}, true);
+    check((Case){7, 0, 9, 17, 4, 2, 1, false, true, true, many, summed}, true);
+    check((Case){7, 0, 3, 100, 4, 1, 1, false, true, false, many, summed}, true);
+  }
+  check((Case){2, 0, 3, MAX_STATE, 4, 0, 0, true, true, true, many}, false);
+  for (int64_t N = 63; N <= 65; N++) check((Case){2, 1, 9, N, 4, 1, 1, true, false, true}, true);
+  check((Case){1, 1, 9, MAX_STATE, 4, 0, 0, false, true}, false);
   check_large();
   check_nan();
+  check_parallel();
 
   const Case sound = {1, 2, 40, 4, 7, 1, 1, false, false};
   check_refused((Case){1, 0, 40, 4, 7, 0, 0, false, false}, 0, NULL, 0, "at least one step");
   check_refused((Case){1, 2, 40, 4, 7, 2, 3, false, false}, 0, NULL, 0, "one gate or one each, given 2 and 3");
-  check_refused((Case){1, 2, 8, 2100, 7, 0, 0, false, false}, 0, NULL, 0, "must be at most 4096");
+  const char *tooLarge = HAS_DEVICE ? "must be at most 256, given 2100" : "must be at most 4096 together, given 4207";
+  check_refused((Case){1, 2, 8, 2100, 7, 0, 0, false, false}, 0, NULL, 0, tooLarge);
   check_refused(sound, 6, (int64_t[]){4, 39}, 2, "A must have 160 elements, given 156");
   check_refused(sound, FIRST_HISTORY, (int64_t[]){1, 4, 40}, 3, "do not have the size of this layer's");
   check_refused(sound, 3, (int64_t[]){1, 4, 41}, 3, "u must be [B,T,E] and past [B,N,E]");

@@ -31,7 +31,7 @@ export function loweringFor(
   if (!existsSync(path.join(modelDir, MANIFEST_FILE))) {
     const checkpoint = openCheckpoint(modelDir);
     checkpoint.close();
-    const problem = beyondKernels(checkpoint.architecture);
+    const problem = beyondKernels(checkpoint.architecture, kernels.device);
     if (problem !== undefined) {
       note(`plain ONNX in place of kernels: ${problem}`);
       return "plain";

@@ -20,6 +20,7 @@
 import { createHash } from "node:crypto";
 import { mkdir, open, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { DenseMambaError } from "../errors.ts";
 import {
   type ArtifactFile,
   KERNELS_VERSION,
@@ -35,6 +36,7 @@ import { chainOperators } from "./chains.ts";
 import { equalised } from "./equalise.ts";
 import { hashFile, sha256 } from "./file-hash.ts";
 import { assertInPlaceSafe } from "./in-place.ts";
+import { beyondKernels } from "./kernel-limits.ts";
 import { lower, loweredState, loweringKind, takesLengths } from "./lowering.ts";
 import { COMPILER_VERSION, hashModel } from "./source-hash.ts";
 
@@ -79,13 +81,16 @@ export interface CompileOptions {
   readonly modelHash?: string;
 }
 
-/** @throws `invalid_checkpoint`; `unsupported_value` if the precision does not fit the model's sizes. */
+/** @throws `invalid_checkpoint`; `unsupported_value` if the precision, or our own operators, do not fit the model's sizes. */
 export async function compileModel(options: CompileOptions): Promise<Manifest> {
   const { modelDir, precision, outDir } = options;
   const lowering = loweringKind(precision, options.lowering);
   const opened = openCheckpoint(modelDir, { allowNonFinite: options.allowNonFinite ?? false });
   const checkpoint = equalised(opened, precision);
   try {
+    const beyond = lowering !== "plain" && beyondKernels(checkpoint.architecture, lowering === "cuda" ? "cuda" : "cpu");
+    if (beyond)
+      throw new DenseMambaError("unsupported_value", `${checkpoint.name} is not for our own operators: ${beyond}`);
     const modelHash = options.modelHash ?? (await hashModel(modelDir, precision, hashFile, lowering));
     await mkdir(outDir, { recursive: true });
     const total = checkpoint.numParameters * BYTES_PER_WEIGHT[precision];

@@ -1,31 +1,42 @@
-/** What our own operators can take, as their sources have it (kernels/*.c); a model beyond it is lowered to plain ONNX. */
+/** What our own operators can take; a model beyond it is lowered to plain ONNX. */
 import type { Architecture } from "../model/families/family.ts";
 
+/** As kernels/limits.h has them. */
 export const KERNEL_LIMITS = {
-  /** `CausalConv`: MAX_TAPS. */
   taps: 16,
-  /** `SelectiveScan`: MAX_LINKS. */
   links: 8,
-  /** `SelectiveScan`: MAX_ROWS, of twice the state size and the rank. */
+  /** On a CPU: twice the state size and the rank, together. */
   scanRows: 4096,
-  /** `Retention`: MAX_KEY_WIDTH. */
+  cudaStateSize: 256,
+  /** On a CPU. */
   keyWidth: 4096,
 } as const;
 
 /** @returns the first bound that the model is beyond, with what it has; undefined if there is none. */
-export function beyondKernels(architecture: Architecture): string | undefined {
-  const numbers: [name: string, value: number, most: number][] =
-    architecture.kind === "mamba"
-      ? [
-          ["conv_kernel", architecture.convKernel, KERNEL_LIMITS.taps],
-          ["dense_layers", Math.min(architecture.denseLayers, architecture.numLayers - 1), KERNEL_LIMITS.links],
-          [
-            "2 state_size + time_step_rank",
-            2 * architecture.stateSize + architecture.timeStepRank,
-            KERNEL_LIMITS.scanRows,
-          ],
-        ]
-      : [["a head's key", architecture.keyDim / architecture.numHeads, KERNEL_LIMITS.keyWidth]];
-  const [beyond] = numbers.filter(([, value, most]) => value > most);
-  return beyond && `they take ${beyond[0]} up to ${beyond[2]}, this model has ${beyond[1]}`;
+export function beyondKernels(architecture: Architecture, device: "cpu" | "cuda"): string | undefined {
+  const beyond = boundsOf(architecture, device).find(({ value, most }) => value > most);
+  return beyond && `they take ${beyond.name} up to ${beyond.most}, this model has ${beyond.value}`;
+}
+
+interface Bound {
+  /** As in config.json, where it is there. */
+  readonly name: string;
+  readonly value: number;
+  readonly most: number;
+}
+
+function boundsOf(architecture: Architecture, device: "cpu" | "cuda"): Bound[] {
+  const { taps, links, scanRows, cudaStateSize, keyWidth } = KERNEL_LIMITS;
+  if (architecture.kind === "retnet") {
+    const value = architecture.keyDim / architecture.numHeads;
+    return device === "cpu" ? [{ name: "a head's key", value, most: keyWidth }] : [];
+  }
+  const { stateSize, timeStepRank, convKernel, denseLayers, numLayers } = architecture;
+  return [
+    { name: "conv_kernel", value: convKernel, most: taps },
+    { name: "dense_layers", value: Math.min(denseLayers, numLayers - 1), most: links },
+    device === "cpu"
+      ? { name: "2 state_size + time_step_rank", value: 2 * stateSize + timeStepRank, most: scanRows }
+      : { name: "state_size", value: stateSize, most: cudaStateSize },
+  ];
 }

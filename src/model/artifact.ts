@@ -14,7 +14,7 @@ export type Precision = (typeof PRECISIONS)[number];
 export type LoweringKind = "plain" | "kernels" | "cuda";
 
 /** Of the interface of our operators, as in kernels/op.h: what a graph compiled now needs of them. */
-export const KERNELS_VERSION = 5;
+export const KERNELS_VERSION = 6;
 
 /** The graph's sampling outputs hold this many candidates per row (fewer if the vocabulary is smaller). */
 export const NUM_CANDIDATES = 64;

@@ -15,6 +15,7 @@ import { randomCheckpoint, TINY_RETNET, TINY_SHAPE, temporaryFolder } from "../h
 import { canEmulateCuda, EmulatedCuda, emulatedKernels } from "../helpers/emulated-cuda.ts";
 import { readGoldens } from "../helpers/goldens.ts";
 import { readPass } from "../helpers/read-pass.ts";
+import { hasKernels, OwnGraph } from "./own-graph.ts";
 
 const GOLDENS = readGoldens({ torch: 1e-4, transformers: 1e-3, retnet: 2e-4 });
 const HALF_GOLDENS = readGoldens({ torch: 0.045, transformers: 0.03, retnet: 0.1 });
@@ -149,6 +150,38 @@ describe.runIf(canEmulateCuda).each(sources)("an emulated $name", ({ name, model
     expect((await runner.readSlot(1)).every((byte) => byte === 0)).toBe(true);
   });
 });
+
+const WIDE_STATE = { ...TINY_SHAPE, numLayers: 2, stateSize: 70, vocabSize: 16 };
+
+describe.runIf(canEmulateCuda && hasKernels).each([
+  { name: "DenseMamba", shape: { ...TINY_SHAPE, vocabSize: 16 } },
+  { name: "Mamba of large states", shape: WIDE_STATE },
+])("long prompts of a $name", ({ shape }) => {
+  it("end in the same states, and give the same, as the operators on a CPU", { timeout: 120_000 }, async () => {
+    const modelDir = await randomCheckpoint(shape);
+    const cuda = await EmulatedCuda.open(modelDir, "f32");
+    const cpu = await OwnGraph.open(modelDir, "f32");
+    // From empty states, then from those: one step, none, a segment and a bit, more than a block of segments.
+    for (const lengths of [
+      [17, 1, 300, 2],
+      [1, 40, 5, 0],
+    ]) {
+      const tokens = lengths.map((length, b) => Array.from({ length }, (_, i) => (i * 7 + b) % 16));
+      const [ours, expected] = [await readPass(cuda.runner, tokens), await readPass(cpu.runner, tokens)];
+      for (const [b, rows] of ours.entries()) {
+        for (const [t, row] of rows.entries()) expect(relativeError(row, expected[b]![t]!)).toBeLessThan(1e-4);
+        const [state, cpuState] = [await cuda.runner.readSlot(b), await cpu.runner.readSlot(b)];
+        expect(relativeError(floats(state), floats(cpuState))).toBeLessThan(1e-4);
+      }
+    }
+    for (const runner of [cuda, cpu]) await runner.close();
+    await rm(modelDir, { recursive: true });
+  });
+});
+
+function floats(bytes: Uint8Array): Float32Array {
+  return new Float32Array(bytes.slice().buffer);
+}
 
 describe.runIf(canEmulateCuda)("the memory of a device", () => {
   it("is given back when the runner closes", async () => {

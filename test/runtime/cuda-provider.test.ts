@@ -20,8 +20,8 @@ const ON_DEVICE = { "session.disable_cpu_ep_fallback": "1" };
 
 const sources = await Promise.all(
   [
-    { name: "DenseMamba", shape: TINY_SHAPE, ownKernels: ["convolve", "scan<4>"] },
-    { name: "Mamba", shape: { ...TINY_SHAPE, denseLayers: 0 }, ownKernels: ["convolve", "scan<4>"] },
+    { name: "DenseMamba", shape: TINY_SHAPE, ownKernels: ["convolve", "scan_step<Share>"] },
+    { name: "Mamba", shape: { ...TINY_SHAPE, denseLayers: 0 }, ownKernels: ["convolve", "scan_step<Share>"] },
     { name: "DenseRetNet", shape: TINY_RETNET, ownKernels: ["retain"] },
     { name: "RetNet", shape: { ...TINY_RETNET, denseLayers: 0 }, ownKernels: ["retain"] },
   ].map(async (source) => ({ ...source, modelDir: await randomCheckpoint(source.shape) })),

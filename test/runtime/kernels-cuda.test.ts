@@ -55,6 +55,17 @@ describe.runIf(spawnSync(nvcc, ["--version"]).status === 0)("nvcc", () => {
     const onCpu = openKernels({ ...options, libraryPath: library.path, target: "host" });
     await expect(onCpu).rejects.toThrow("has the kernels for cuda, not for cpu");
   });
+
+  it.each([80, 90, 100, 120])("keeps a thread's numbers in registers, on sm_%i", { timeout: 240_000 }, async (sm) => {
+    const target = ["-std=c++20", "-O3", "-w", "-gencode", `arch=compute_${sm},code=sm_${sm}`, "-DDM_ISA=cuda"];
+    for (const name of operators) {
+      const files = ["-c", `kernels/cuda/${name}.cu`, "-o", path.join(folder, `${name}.${sm}.o`)];
+      const { stdout, stderr } = await run(nvcc, [...target, "-Xptxas", "-v", ...files]);
+      const spills = [...(stdout + stderr).matchAll(/(\d+) bytes spill stores/g)].map(([, bytes]) => Number(bytes));
+      expect(spills.length).toBeGreaterThan(0);
+      expect(Math.max(...spills)).toBeLessThanOrEqual(32);
+    }
+  });
 });
 
 describe.runIf(hasCompilers)("the operators in CUDA", () => {

@@ -34,7 +34,7 @@ export function selectiveParameters(
 }
 
 /** x · rsqrt(mean(x²) + ε) over the last axis: the operator's weight is 1. */
-function unweightedRmsNorm(g: Graph, x: Value, width: number, epsilon: number): Value {
+export function unweightedRmsNorm(g: Graph, x: Value, width: number, epsilon: number): Value {
   const ones = g.initializer(`ones.${width}`, f32Tensor([width], new Float32Array(width).fill(1)));
   return g.op("SimplifiedLayerNormalization", [x, ones], { axis: -1, epsilon: float(epsilon) });
 }

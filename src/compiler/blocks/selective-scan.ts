@@ -1,10 +1,10 @@
 /** The recurrence h_t = exp(Δ_t A) ⊙ h_{t-1} + (Δ_t u_t) ⊗ B_t over time. Twin: `selectiveScan` in model/reference/mamba.ts. */
 import { type MambaConfig, mixer } from "../../model/families/mamba.ts";
 import { float, type Graph, type Value } from "../../onnx/graph.ts";
-import { type Lowering, sizes } from "../lowering.ts";
+import { type Lowering, sizes, split } from "../lowering.ts";
 import { negatedExp, transposedTensor, vectorTensor } from "../matrix.ts";
 import { pastState, presentState } from "../states.ts";
-import type { SelectiveParameters } from "./selective-parameters.ts";
+import { type SelectiveParameters, unweightedRmsNorm } from "./selective-parameters.ts";
 
 export interface ScanResult {
   /** C_t · h_t: [B,T,E] */
@@ -96,8 +96,13 @@ export function ownSelectiveScan(
   const { dInner: E, stateSize: N, timeStepRank: R } = config;
   const name = mixer(layer);
   const past = pastState(lowering, `ssm.${layer}`);
+  const stepWeight = g.initializer(
+    `${name}.dt_proj.transposed`,
+    transposedTensor(weight(`${name}.dt_proj.weight`), [E, R]),
+  );
+  const isSummed = lowering.kind === "cuda" && steps === "many";
   const weights = [
-    g.initializer(`${name}.dt_proj.transposed`, transposedTensor(weight(`${name}.dt_proj.weight`), [E, R])),
+    isSummed ? stepSums(g, config, parameters, stepWeight) : stepWeight,
     g.initializer(`${name}.dt_proj.bias`, vectorTensor(weight(`${name}.dt_proj.bias`))),
     g.initializer(`${name}.A`, transposedTensor(weight(`${name}.A_log`), [E, N], { map: negatedExp })),
     g.initializer(`${name}.D`, vectorTensor(weight(`${name}.D`))),
@@ -112,11 +117,19 @@ export function ownSelectiveScan(
       links: linked.length,
       gates: config.gates[layer]?.numGates ?? 0,
       ...(linksReadHalf(lowering) && { half: 1 }),
+      ...(isSummed && { summed: 1 }),
       ...(config.parameterNormEpsilon === undefined ? {} : { epsilon: float(config.parameterNormEpsilon) }),
     },
   ) as [Value, Value, Value?];
   presentState(lowering, `ssm.${layer}`, present);
   return { y, history: history ?? present };
+}
+
+/** W_dt dt of all steps: one product, where the steps of a pass are read by different threads, which would each make it of theirs. */
+function stepSums(g: Graph, config: MambaConfig, parameters: Value, stepWeight: Value): Value {
+  const { stateSize: N, timeStepRank: R, parameterNormEpsilon: epsilon } = config;
+  const [dt] = split(g, parameters, [R, 2 * N]) as [Value, Value];
+  return g.op("MatMul", [epsilon === undefined ? dt : unweightedRmsNorm(g, dt, R, epsilon), stepWeight]);
 }
 
 /**

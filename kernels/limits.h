@@ -1,0 +1,21 @@
+/**
+ * The models that the operators can take: src/compiler/kernel-limits.ts knows the same numbers, and a model beyond them is lowered to
+ * plain ONNX. A test compares the two files.
+ */
+#ifndef DENSEMAMBA_LIMITS_H
+#define DENSEMAMBA_LIMITS_H
+
+enum {
+  /** `CausalConv`. */
+  DM_MAX_TAPS = 16,
+  /** `SelectiveScan`: linked layers. */
+  DM_MAX_LINKS = 8,
+  /** `SelectiveScan` on a CPU: twice the state size and the rank, together. */
+  DM_MAX_SCAN_ROWS = 4096,
+  /** `SelectiveScan` in CUDA: the state size. */
+  DM_MAX_CUDA_STATE_SIZE = 256,
+  /** `Retention` on a CPU: of a head's key. */
+  DM_MAX_KEY_WIDTH = 4096,
+};
+
+#endif

@@ -151,7 +151,7 @@ describe.runIf(canEmulateCuda).each(sources)("an emulated $name", ({ name, model
   });
 });
 
-const WIDE_STATE = { ...TINY_SHAPE, numLayers: 2, stateSize: 70, vocabSize: 16 };
+const WIDE_STATE = { ...TINY_SHAPE, hiddenSize: 16, numLayers: 2, stateSize: 70, vocabSize: 16 };
 
 describe.runIf(canEmulateCuda && hasKernels).each([
   { name: "DenseMamba", shape: { ...TINY_SHAPE, vocabSize: 16 } },

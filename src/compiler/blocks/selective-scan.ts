@@ -1,7 +1,7 @@
 /** The recurrence h_t = exp(Δ_t A) ⊙ h_{t-1} + (Δ_t u_t) ⊗ B_t over time. Twin: `selectiveScan` in model/reference/mamba.ts. */
 import { type MambaConfig, mixer } from "../../model/families/mamba.ts";
 import { float, type Graph, type Value } from "../../onnx/graph.ts";
-import { type Lowering, sizes, split } from "../lowering.ts";
+import { type Lowering, sizes } from "../lowering.ts";
 import { negatedExp, transposedTensor, vectorTensor } from "../matrix.ts";
 import { pastState, presentState } from "../states.ts";
 import { type SelectiveParameters, unweightedRmsNorm } from "./selective-parameters.ts";
@@ -127,8 +127,9 @@ export function ownSelectiveScan(
 
 /** W_dt dt of all steps: one product, where the steps of a pass are read by different threads, which would each make it of theirs. */
 function stepSums(g: Graph, config: MambaConfig, parameters: Value, stepWeight: Value): Value {
-  const { stateSize: N, timeStepRank: R, parameterNormEpsilon: epsilon } = config;
-  const [dt] = split(g, parameters, [R, 2 * N]) as [Value, Value];
+  const { timeStepRank: R, parameterNormEpsilon: epsilon } = config;
+  // Not `Split`: with parts of unequal widths it copies their widths to the device in every pass.
+  const dt = g.op("Slice", [parameters, sizes(g, 0), sizes(g, R), sizes(g, -1)]);
   return g.op("MatMul", [epsilon === undefined ? dt : unweightedRmsNorm(g, dt, R, epsilon), stepWeight]);
 }
 

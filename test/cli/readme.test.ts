@@ -69,11 +69,11 @@ describe("the README", () => {
     const script = run(process.execPath, ["--input-type=module", "-e", block("js", "WebSocket")]);
     const { stdout, stderr } = await script;
     expect(stderr).toBe("");
-    const kept = [...stdout.matchAll(/\[(\d+) tokens in, (\d+) of them kept from before\]/g)].map((match) =>
+    const cached = [...stdout.matchAll(/\[(\d+) prompt tokens, (\d+) of them cached\]/g)].map((match) =>
       Number(match[2]),
     );
-    expect(kept).toHaveLength(2);
-    expect(kept[0]).toBe(0);
-    expect(kept[1]).toBeGreaterThanOrEqual(11);
+    expect(cached).toHaveLength(2);
+    expect(cached[0]).toBe(0);
+    expect(cached[1]).toBeGreaterThanOrEqual(11);
   });
 });

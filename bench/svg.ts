@@ -89,7 +89,9 @@ export function lineChart(options: {
   for (const { points, colour, dashed } of drawn) {
     const coordinates = points.map(({ x, y }) => `${toX(x)},${toY(y)}`);
     const dashes = dashed ? ' stroke-dasharray="6 4"' : "";
-    parts.push(`<polyline points="${coordinates.join(" ")}" fill="none" stroke="${colour}" stroke-width="2"${dashes}/>`);
+    parts.push(
+      `<polyline points="${coordinates.join(" ")}" fill="none" stroke="${colour}" stroke-width="2"${dashes}/>`,
+    );
     for (const pair of coordinates) {
       const [x, y] = pair.split(",");
       parts.push(`<circle cx="${x}" cy="${y}" r="3" fill="${colour}"/>`);

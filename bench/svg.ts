@@ -1,4 +1,7 @@
-/** Charts for the documents as SVG: bars in groups, and lines over an axis. Light and dark follow the reader's setting. */
+/**
+ * Charts for the documents as SVG text: bars in groups, and lines over an axis. Nothing but numbers in and text out;
+ * light and dark come from the reader's own setting.
+ */
 
 export interface BarGroup {
   readonly label: string;
@@ -23,11 +26,11 @@ text{font:13px system-ui,sans-serif;fill:#1f2937}.small{font-size:12px}.title{fo
 @media(prefers-color-scheme:dark){text{fill:#e5e7eb}.ground{fill:#111827}.grid{stroke:#374151}}
 </style>`;
 
-/** Horizontal bars. Each group has its own scale: bars are compared within a group only. */
+/** Horizontal bars. Each group has its own scale: what is compared stands together, and units may differ between groups. */
 export function barChart(options: { readonly title: string; readonly groups: readonly BarGroup[] }): string {
   const series = [...new Set(options.groups.flatMap(({ bars }) => bars.map((bar) => bar.series)))];
   const left = 230;
-  const maxWidth = WIDTH - left - 110;
+  const room = WIDTH - left - 110;
   const colourOf = (name: string) => COLOURS[series.indexOf(name) % COLOURS.length]!;
   const named = series.map((name) => ({ name, colour: colourOf(name) }));
   const parts = [title(options.title), ...legend(named, 46)];
@@ -37,7 +40,7 @@ export function barChart(options: { readonly title: string; readonly groups: rea
     const middle = y + (bars.length * 18) / 2 + 4;
     parts.push(`<text x="${left - 12}" y="${round(middle)}" text-anchor="end">${escapeText(label)}</text>`);
     for (const bar of bars) {
-      const width = largest > 0 ? Math.max(1, (bar.value / largest) * maxWidth) : 0;
+      const width = largest > 0 ? Math.max(1, (bar.value / largest) * room) : 0;
       parts.push(
         `<rect x="${left}" y="${y}" width="${round(width)}" height="14" rx="2" fill="${colourOf(bar.series)}"/>`,
       );
@@ -49,7 +52,7 @@ export function barChart(options: { readonly title: string; readonly groups: rea
   return page(y, options.title, parts);
 }
 
-/** Lines over a linear x. y is logarithmic, since latencies span orders of magnitude, from one power of ten to another. */
+/** Lines over a linear x; y is logarithmic, since latencies span orders of magnitude, and begins and ends at powers of ten. */
 export function lineChart(options: {
   readonly title: string;
   readonly xLabel: string;
@@ -87,13 +90,11 @@ export function lineChart(options: {
   );
   parts.push(`<text class="small" x="${box.left - 48}" y="${box.top - 10}">${escapeText(options.yLabel)}</text>`);
   for (const { points, colour, dashed } of drawn) {
-    const coordinates = points.map(({ x, y }) => `${toX(x)},${toY(y)}`);
+    const places = points.map(({ x, y }) => `${toX(x)},${toY(y)}`);
     const dashes = dashed ? ' stroke-dasharray="6 4"' : "";
-    parts.push(
-      `<polyline points="${coordinates.join(" ")}" fill="none" stroke="${colour}" stroke-width="2"${dashes}/>`,
-    );
-    for (const pair of coordinates) {
-      const [x, y] = pair.split(",");
+    parts.push(`<polyline points="${places.join(" ")}" fill="none" stroke="${colour}" stroke-width="2"${dashes}/>`);
+    for (const place of places) {
+      const [x, y] = place.split(",");
       parts.push(`<circle cx="${x}" cy="${y}" r="3" fill="${colour}"/>`);
     }
   }

@@ -1,15 +1,15 @@
 /** `densemamba bench` and `bench-server`: options checked and handed to `src/bench/`. */
+import { findKernels } from "../app/kernels.ts";
+import { numThreads } from "../app/machine.ts";
 import { type BenchResult, DEFAULT_SUITES, runBench, SUITES } from "../bench/bench.ts";
 import type { BenchConfig } from "../bench/config.ts";
 import { runServerBench } from "../bench/load/server-bench.ts";
 import { runningTargets, startOwnTarget } from "../bench/load/targets.ts";
 import { BENCH_SHAPES, type ShapeName } from "../bench/random-model.ts";
-import type { Config } from "../config.ts";
+import { programVersion } from "../config/process.ts";
+import type { Config } from "../config/schema.ts";
 import { DenseMambaError } from "../errors.ts";
-import { usableCores } from "./cores.ts";
-import { findKernels } from "./kernels.ts";
 import { type Terminal, write } from "./terminal.ts";
-import { programVersion } from "./version.ts";
 
 export interface BenchCommandOptions {
   /** Names of suites; default: all but those that take many minutes. */
@@ -86,8 +86,8 @@ export async function benchServer(config: Config, options: BenchServerOptions, t
 /** How every measurement runs its models: on this machine's processors. Says which operators it uses. */
 export async function benchConfig(config: Config, print: (line: string) => void): Promise<BenchConfig> {
   const { runtime, cacheDir, prefillChunk, prefillStall } = config;
-  const threads = config.threads === 0 ? usableCores() : config.threads;
-  return { runtime, cacheDir, prefillChunk, prefillStall, threads, kernels: await findKernels(config, "cpu", print) };
+  const kernels = await findKernels(config, "cpu", print);
+  return { runtime, cacheDir, prefillChunk, prefillStall, threads: numThreads(config), kernels };
 }
 
 function printTo(terminal: Terminal): (line: string) => void {

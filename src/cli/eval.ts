@@ -1,21 +1,20 @@
 /**
- * `densemamba eval`: perplexity and bits per byte of a text, and what a precision costs against another. Every token
- * counts, a document's first one too, and a document is read from end to end in one state.
+ * `densemamba eval`: perplexity and bits per byte of a text, and what a precision costs against another. Every token counts,
+ * also a document's first one; a document is read from end to end in one state.
  */
 import { readFile } from "node:fs/promises";
-import type { Config } from "../config.ts";
+import { checkVocabulary, requireTokenizer } from "../app/compose.ts";
+import { type EvalDocument, type Evaluation, evaluate, inPrecision } from "../app/evaluation.ts";
+import { loadModel } from "../app/load-model.ts";
+import type { Config } from "../config/schema.ts";
 import { DenseMambaError } from "../errors.ts";
 import type { Manifest, Precision } from "../model/artifact.ts";
 import type { ModelRunner } from "../runtime/runner.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
-import { checkFit, requireTokenizer } from "./compose.ts";
-import { type EvalDocument, type Evaluation, evaluate, inPrecision } from "./evaluation.ts";
-import { loadModel } from "./load-model.ts";
-import { showProgress } from "./progress.ts";
-import { readAll, type Terminal, write } from "./terminal.ts";
+import { CLEAR_REST, readAll, showProgress, type Terminal, write } from "./terminal.ts";
 
 export interface EvalOptions {
-  /** A file, or `-` for standard input; documents are separated by a line `<|endoftext|>`. */
+  /** A file, or `-` for standard input. Lines `<|endoftext|>` separate documents. */
   readonly text: string;
   /** The precision to compare with. */
   readonly against?: Precision | undefined;
@@ -23,16 +22,12 @@ export interface EvalOptions {
 
 /**
  * A table on stderr, one JSON object on stdout.
- * @throws `invalid_value` for a text that cannot be read or is empty, and what loading throws.
+ * @throws `invalid_value` for a text that cannot be read or is empty, and what loading throws
  */
 export async function evalText(config: Config, options: EvalOptions, terminal: Terminal): Promise<void> {
   const texts = splitDocuments(await readText(options.text, terminal));
   const tokenizer = await requireTokenizer(config);
-  const load = {
-    numSlots: 1,
-    onProgress: showProgress(terminal.stderr, () => performance.now()),
-    note: () => undefined,
-  };
+  const load = { numSlots: 1, onProgress: showProgress(terminal), note: () => undefined };
   const { against } = options;
   const runners: ModelRunner[] = [];
   const open = async (wanted: Config) => {
@@ -43,7 +38,7 @@ export async function evalText(config: Config, options: EvalOptions, terminal: T
   try {
     const runner = await open(config);
     const { manifest } = runner;
-    checkFit(tokenizer, manifest);
+    checkVocabulary(tokenizer, manifest);
     const documents = await Promise.all(texts.map((text) => toDocument(text, tokenizer, manifest)));
     const reference = against && (await open({ ...config, precision: against }));
     const total = documents.reduce((sum, { tokenIds }) => sum + tokenIds.length - 1, 0);
@@ -69,7 +64,7 @@ async function readText(file: string, terminal: Terminal): Promise<string> {
   }
 }
 
-/** Without the line breaks around a separator, and without empty documents. */
+/** Drops the line breaks around separators, and empty documents. */
 function splitDocuments(text: string): string[] {
   const documents = text
     .split(/^<\|endoftext\|>\r?$/m)
@@ -80,12 +75,12 @@ function splitDocuments(text: string): string[] {
 }
 
 async function toDocument(text: string, tokenizer: Tokenizer, manifest: Manifest): Promise<EvalDocument> {
-  // Where texts began in training: after BOS, or after the end of the text before.
+  // What texts followed in training: BOS, or the end of the text before.
   const first = tokenizer.bosTokenId ?? manifest.bosTokenId ?? tokenizer.eosTokenId ?? manifest.eosTokenIds[0];
   if (first === undefined) {
     throw new DenseMambaError(
       "unsupported_value",
-      `${manifest.name} has neither a BOS nor an EOS token, so that a text's first token cannot be scored`,
+      `${manifest.name} has neither a BOS nor an EOS token, so a text's first token cannot be scored`,
     );
   }
   const tokenIds = await tokenizer.encode(text, { addSpecialTokens: false });
@@ -95,7 +90,7 @@ async function toDocument(text: string, tokenizer: Tokenizer, manifest: Manifest
 function countTokens({ stderr }: Terminal, total: number): (numTokens: number) => void {
   if (!stderr.isTTY) return () => undefined;
   return (numTokens) => {
-    stderr.write(`\r${numTokens} of ${total} tokens\u001b[K${numTokens === total ? "\n" : ""}`);
+    stderr.write(`\r${numTokens} of ${total} tokens${CLEAR_REST}${numTokens === total ? "\n" : ""}`);
   };
 }
 
@@ -131,13 +126,13 @@ async function report(evaluation: Evaluation, subject: Subject, terminal: Termin
   if (!numbers.every(Number.isFinite)) {
     const error = new DenseMambaError(
       "runtime_fault",
-      `${own.perplexity} is no perplexity: ${evaluation.loss} nats in ${numTokens} tokens`,
+      `the perplexity is ${own.perplexity}: ${evaluation.loss} nats in ${numTokens} tokens`,
     );
     throw inPrecision(error, manifest.precision);
   }
   const rows: [string, string | number][] = [
     ["model", `${manifest.name}, ${manifest.precision}`],
-    ["read", `${numTokens} tokens, ${numBytes} bytes, ${numDocuments} documents`],
+    ["text", `${numTokens} tokens, ${numBytes} bytes, ${numDocuments} documents`],
     ["perplexity", own.perplexity.toFixed(4)],
     ["bits per byte", own.bits_per_byte.toFixed(4)],
   ];

@@ -1,11 +1,9 @@
-/** `densemamba generate`: one completion, streamed to the terminal as it comes. */
-import type { Config } from "../config.ts";
+/** `densemamba generate`: one completion, streamed to the terminal. */
+import { checkVocabulary, createGenerator, requireTokenizer, withEngine } from "../app/compose.ts";
+import type { Config } from "../config/schema.ts";
 import type { GenerationRequest } from "../generation/events.ts";
 import { MemoryStore } from "../sessions/stores/memory-store.ts";
-import { checkFit, createGenerator, requireTokenizer, startEngine } from "./compose.ts";
-import { loadModel } from "./load-model.ts";
-import { showProgress } from "./progress.ts";
-import { readAll, type Terminal, write } from "./terminal.ts";
+import { readAll, showProgress, type Terminal, write } from "./terminal.ts";
 
 const UNLIMITED = Number.MAX_SAFE_INTEGER;
 
@@ -25,35 +23,28 @@ export interface GenerateOptions {
   readonly signal: AbortSignal;
 }
 
-/** Text on stdout, a line of figures on stderr. @throws what loading or the generator throws. */
-export async function generate(config: Config, options: GenerateOptions, terminal: Terminal): Promise<void> {
-  const prompt = options.prompt === "-" ? await readAll(terminal.stdin) : options.prompt;
+/** Text on stdout, a line of figures on stderr. @throws what loading or the generator throws */
+export async function generate(given: Config, options: GenerateOptions, terminal: Terminal): Promise<void> {
+  const { stdin, stdout, stderr } = terminal;
+  const prompt = options.prompt === "-" ? await readAll(stdin) : options.prompt;
+  // Limits protect a server from its clients; this is one user at their own machine.
+  const config = { ...given, maxBatch: 1, maxPromptTokens: UNLIMITED, maxOutputTokens: UNLIMITED };
   const tokenizer = await requireTokenizer(config);
-  const model = await loadModel(config, {
-    numSlots: 1,
-    onProgress: showProgress(terminal.stderr, () => performance.now()),
-    note: () => undefined,
-  });
-  // Limits protect a server from its clients; here is one user, at their own machine.
-  const alone = { ...config, maxBatch: 1, maxPromptTokens: UNLIMITED, maxOutputTokens: UNLIMITED };
-  checkFit(tokenizer, model.manifest);
-  const engine = await startEngine(alone, model);
-  try {
-    const generator = createGenerator(alone, model, { engine, tokenizer, store: new MemoryStore({ maxBytes: 0 }) });
+  await withEngine(config, { onProgress: showProgress(terminal) }, async (engine, model) => {
+    checkVocabulary(tokenizer, model.manifest);
+    const generator = createGenerator(config, model, { engine, tokenizer, store: new MemoryStore({ maxBytes: 0 }) });
     const startedAtMs = performance.now();
     let numTokens = 0;
-    if (options.echo) await write(terminal.stdout, prompt);
+    if (options.echo) await write(stdout, prompt);
     for await (const event of generator.generate(toRequest(prompt, options))) {
-      if (event.type === "delta" && event.text !== "") await write(terminal.stdout, event.text);
+      if (event.type === "delta" && event.text !== "") await write(stdout, event.text);
       if (event.type === "usage") numTokens = event.usage.completionTokens;
     }
-    await write(terminal.stdout, "\n");
+    await write(stdout, "\n");
     const seconds = (performance.now() - startedAtMs) / 1000;
     const rate = Math.round(numTokens / seconds);
-    await write(terminal.stderr, `${numTokens} tokens in ${seconds.toFixed(2)} s, ${rate} tokens/s\n`);
-  } finally {
-    await engine.close({ deadlineMs: 0 });
-  }
+    await write(stderr, `${numTokens} tokens in ${seconds.toFixed(2)} s, ${rate} tokens/s\n`);
+  });
 }
 
 function toRequest(prompt: string, options: GenerateOptions): GenerationRequest {

@@ -1,30 +1,31 @@
-/** `densemamba inspect`: what a model is and what a session of it costs, from its files alone; nothing is compiled or run. */
+/**
+ * `densemamba inspect`: what a model is and what a session of it costs. Reads the model's files alone; compiles and runs
+ * nothing.
+ */
 import { existsSync, statSync } from "node:fs";
 import path from "node:path";
-import type { Config } from "../config.ts";
-import type { ModelSizes } from "../model/artifact.ts";
+import { choosePrecisions } from "../app/device.ts";
+import type { Config } from "../config/schema.ts";
+import { type ModelSizes, stateIn } from "../model/artifact.ts";
 import { openCheckpoint, sourceFiles } from "../model/checkpoint.ts";
 import type { ExpectedTensor } from "../model/families/family.ts";
 import { MANIFEST_FILE, readManifest } from "../model/manifest.ts";
-import { type StateSpec, stateBytes, stateIn, tensorBytes } from "../model/state.ts";
-import { choosePrecisions } from "./device.ts";
-import { describeLayers, drawLinks, layerTable } from "./layer-table.ts";
-import { type Terminal, write } from "./terminal.ts";
-import { formatBytes, formatCount } from "./units.ts";
+import { numElements, type StateSpec, stateBytes, tensorBytes } from "../model/state.ts";
+import { formatBytes, formatCount, type Terminal, write } from "./terminal.ts";
 
 interface Inspection {
   readonly name: string;
   readonly kind: "checkpoint" | "artifact";
   readonly family: string;
   readonly numParameters: number;
-  /** Of an artifact: its own. Of a checkpoint: what it would be compiled to on this device. */
+  /** An artifact's own; what a checkpoint would be compiled to on this device. */
   readonly precision: string;
-  /** Of an artifact: the version of our own operators that its graphs need. */
+  /** The version of our operators that an artifact's graphs need. */
   readonly kernels?: number | undefined;
   readonly sizes: ModelSizes;
   readonly files: readonly { readonly name: string; readonly bytes: number }[];
   readonly state: StateSpec;
-  /** Of a checkpoint; an artifact's manifest does not list them. */
+  /** Empty for an artifact, whose manifest does not list them. */
   readonly tensors: readonly ExpectedTensor[];
 }
 
@@ -113,11 +114,11 @@ function toText(inspection: Inspection): string {
   ];
   const table = rows.map(([key, value]) => `${key.padEnd(12)}${value}\n`).join("");
   const drawing = sizes.denseLayers > 0 ? `\ndense links: ● reads ○ in its row\n${drawLinks(layers)}` : "";
-  return `${table}\nstate by layer\n${layerLines(state).join("")}\n${layerTable(layers)}${drawing}`;
+  return `${table}\nstate by layer\n${stateLines(state).join("")}\n${layerTable(layers)}${drawing}`;
 }
 
-/** Layers with the same tensors share a line; so do all layers for what they have in common. */
-function layerLines(state: StateSpec): string[] {
+/** A line for all layers with the same tensors, and one for what all layers have in common. */
+function stateLines(state: StateSpec): string[] {
   const layers = new Map<string, string[]>();
   for (const tensor of state) {
     const { name, shape, dtype = "f32" } = tensor;
@@ -134,4 +135,76 @@ function layerLines(state: StateSpec): string[] {
     const range = numbers.length > 1 ? `${numbers[0]}–${numbers.at(-1)}` : numbers[0]!;
     return `${range.padEnd(12)}${text}\n`;
   });
+}
+
+export interface Layer {
+  readonly index: number;
+  /** Without states that all layers share. */
+  readonly stateBytes: number;
+  /** The shallower layers that it reads, the nearest first. */
+  readonly reads: readonly number[];
+  /** Parameters by block, in the checkpoint's order: `in_proj`, `conv1d`, …; empty if the tensors are not known. */
+  readonly blocks: ReadonlyMap<string, number>;
+}
+
+/** `tensors` are named as in the checkpoint, `….layers.<l>.….<block>.weight`. */
+export function describeLayers(
+  { numLayers, denseLayers }: { readonly numLayers: number; readonly denseLayers: number },
+  state: StateSpec,
+  tensors: readonly ExpectedTensor[],
+): Layer[] {
+  return Array.from({ length: numLayers }, (_, index) => {
+    const own = state.filter(({ name }) => name.endsWith(`.${index}`));
+    const blocks = new Map<string, number>();
+    for (const { name, shape } of tensors) {
+      const [, layer, path] = /\.layers\.(\d+)\.(.+)$/.exec(name) ?? [];
+      if (Number(layer) !== index) continue;
+      const block = blockOf(path!);
+      blocks.set(block, (blocks.get(block) ?? 0) + numElements(shape));
+    }
+    return {
+      index,
+      stateBytes: own.reduce((sum, tensor) => sum + tensorBytes(tensor), 0),
+      reads: Array.from({ length: Math.min(denseLayers, index) }, (_, i) => index - 1 - i),
+      blocks,
+    };
+  });
+}
+
+/** `mixer.in_proj.weight` → `in_proj`, `mixer.select.fc1.weight` → `select`, `norm.weight` → `norm`. */
+function blockOf(path: string): string {
+  const parts = path.split(".");
+  const isInsideMixer = parts[0] === "mixer" || parts[0] === "self_attn";
+  return parts[isInsideMixer ? 1 : 0]!;
+}
+
+/** A row for each layer, a column for each block. */
+export function layerTable(layers: readonly Layer[]): string {
+  const blocks = [...new Set(layers.flatMap((layer) => [...layer.blocks.keys()]))];
+  const hasParameters = blocks.length > 0;
+  const head = ["layer", "state", ...(hasParameters ? ["parameters"] : []), ...blocks];
+  const rows = layers.map((layer) => {
+    const parameters = [...layer.blocks.values()].reduce((sum, count) => sum + count, 0);
+    const counts = blocks.map((block) => formatCount(layer.blocks.get(block) ?? 0).replace(/^0$/, "–"));
+    const total = hasParameters ? [formatCount(parameters)] : [];
+    return [String(layer.index), formatBytes(layer.stateBytes), ...total, ...counts];
+  });
+  const widths = head.map((title, i) => Math.max(title.length, ...rows.map((row) => row[i]!.length)));
+  const line = (cells: readonly string[]) => `${cells.map((cell, i) => cell.padStart(widths[i]!)).join("  ")}\n`;
+  return [head, ...rows].map(line).join("");
+}
+
+/** A row and a column for each layer: ● on the diagonal, ○ for each layer that it reads, and a line between them. */
+export function drawLinks(layers: readonly Layer[]): string {
+  const width = Math.max("layer".length, String(layers.length - 1).length);
+  return layers
+    .map(({ index, reads }) => {
+      const first = Math.min(index, ...reads);
+      const cells = Array.from({ length: index - first + 1 }, (_, i) => {
+        const column = first + i;
+        return column === index ? "●" : reads.includes(column) ? "○" : "─";
+      });
+      return `${String(index).padStart(width)}  ${"  ".repeat(first)}${cells.join("─")}\n`;
+    })
+    .join("");
 }

@@ -19,7 +19,10 @@ process.exit(exitCode);
 
 async function run(): Promise<void> {
   // Not at the top: Node opens all imports at once, and a limit on open files that is too low must be reported.
-  const [{ createProgram }, { programVersion }] = await Promise.all([import("./program.ts"), import("./version.ts")]);
+  const [{ createProgram }, { programVersion }] = await Promise.all([
+    import("./program.ts"),
+    import("../config/process.ts"),
+  ]);
   await createProgram({ version: programVersion(), terminal: process, signals: process }).parseAsync();
 }
 

@@ -1,20 +1,19 @@
 /**
- * The command line: which commands there are and what they take. Their implementations are loaded when they run, so that
- * `--help` and mistakes answer at once and `serve` starts without what it does not need.
+ * The command line: which commands there are and what they take. A command's implementation is loaded when it runs, so that
+ * `--help` and mistakes answer at once, and `serve` starts without what it does not need.
  */
 import { Command, Option } from "commander";
-import { type Config, type ConfigKey, configOptions } from "../config.ts";
+import type { SignalSource } from "../app/shutdown.ts";
+import { type Config, type ConfigKey, configOptions } from "../config/schema.ts";
 import { PRECISIONS } from "../model/artifact.ts";
-import { addBenchCommands } from "./bench-commands.ts";
-import { addConfigOptions, configFrom } from "./config-options.ts";
-import { numberBetween } from "./numbers.ts";
-import type { SignalSource } from "./shutdown.ts";
-import type { Terminal } from "./terminal.ts";
+import { addConfigOptions, collect, configFrom, numberBetween } from "./flags.ts";
+import { showProgress, type Terminal } from "./terminal.ts";
 
+const ALL_KEYS = configOptions.map(({ key }) => key);
 const SOURCE_KEYS: readonly ConfigKey[] = ["model", "device", "precision", "allowNonFinite"];
 const KERNEL_KEYS: readonly ConfigKey[] = ["kernels", "kernelLibrary", "cCompiler", "nvcc", "cacheDir"];
-const MODEL_KEYS: readonly ConfigKey[] = [...SOURCE_KEYS, ...KERNEL_KEYS, "runtime", "threads"];
-const ALL_KEYS = configOptions.map(({ key }) => key);
+const RUN_KEYS: readonly ConfigKey[] = ["runtime", "threads", ...KERNEL_KEYS];
+const MODEL_KEYS: readonly ConfigKey[] = [...SOURCE_KEYS, ...RUN_KEYS];
 const MAX_INTEGER = 2 ** 31 - 1;
 
 export interface ProgramParts {
@@ -34,16 +33,16 @@ export function createProgram({ version, terminal, signals }: ProgramParts): Com
     })
     .exitOverride();
 
-  /** `--model` and `--tokenizer` may name models on the hub. Commands see folders. */
+  /** `--model` and `--tokenizer` may name models on the hub; commands get folders. */
   const configOf = async (options: Readonly<Record<string, unknown>>): Promise<Config> => {
     const config = configFrom(options);
-    const { withFolders } = await import("./model-folder.ts");
-    return withFolders(config, terminal);
+    const { withModelFolders } = await import("../app/model-folder.ts");
+    return withModelFolders(config, showProgress(terminal));
   };
 
   const serve = program.command("serve").description("serve a model over HTTP and WebSocket");
   addConfigOptions(serve, ALL_KEYS).action(async (options) => {
-    const { checkAddress, serve: run } = await import("./serve.ts");
+    const [{ checkAddress }, { serve: run }] = await Promise.all([import("../app/server.ts"), import("./serve.ts")]);
     await checkAddress(configFrom(options));
     await run(await configOf(options), terminal, signals);
   });
@@ -51,23 +50,19 @@ export function createProgram({ version, terminal, signals }: ProgramParts): Com
   const generate = program.command("generate").description("continue a prompt on the terminal");
   generate
     .requiredOption("--prompt <text>", "what to continue; - reads standard input")
-    .option("--max-tokens <n>", "tokens to generate", numberBetween(1, MAX_INTEGER, "integer"), 256)
+    .option("--max-tokens <n>", "most tokens to generate", integerFrom(1), 256)
     .option("--temperature <t>", "0 is greedy", numberBetween(0, 2), 0.8)
-    .option("--top-k <n>", "choose among the n likeliest tokens; 0 is all", numberBetween(0, MAX_INTEGER, "integer"), 0)
-    .option("--top-p <p>", "choose among the likeliest tokens that make up p", numberBetween(0, 1), 1)
+    .option("--top-k <n>", "sample from the n likeliest tokens; 0 for all", integerFrom(0), 0)
+    .option("--top-p <p>", "sample from the likeliest tokens that add up to p", numberBetween(0, 1), 1)
     .option("--min-p <p>", "drop tokens less likely than p times the likeliest", numberBetween(0, 1), 0)
     .option("--repetition-penalty <x>", "above 1 avoids tokens seen before", numberBetween(0.01, 2), 1)
-    .option("--seed <n>", "same seed, same text", numberBetween(0, Number.MAX_SAFE_INTEGER, "integer"))
-    .option(
-      "--stop <text>",
-      "end before this text, may be repeated",
-      (text: string, all: string[]) => [...all, text],
-      [],
-    )
+    .option("--seed <n>", "the same seed gives the same text", numberBetween(0, Number.MAX_SAFE_INTEGER, "integer"))
+    .option("--stop <text>", "end before this text; may be repeated", collect, [])
     .option("--echo", "write the prompt first", false);
   addConfigOptions(generate, [...MODEL_KEYS, "tokenizer"]).action(async (options) => {
     const config = await configOf(options);
-    const [{ generate: run }, { untilSignal }] = await Promise.all([import("./generate.ts"), import("./shutdown.ts")]);
+    const { generate: run } = await import("./generate.ts");
+    const { untilSignal } = await import("../app/shutdown.ts");
     const abort = new AbortController();
     void untilSignal(signals).then(() => abort.abort());
     await run(config, { ...options, signal: abort.signal }, terminal);
@@ -77,15 +72,15 @@ export function createProgram({ version, terminal, signals }: ProgramParts): Com
   compile.requiredOption("--out <dir>", "folder of the artifact");
   addConfigOptions(compile, [...SOURCE_KEYS, ...KERNEL_KEYS]).action(async (options) => {
     const config = await configOf(options);
-    const { compile: run } = await import("./compile.ts");
+    const { compile: run } = await import("./prepare.ts");
     await run(config, options.out, terminal);
   });
 
-  const kernels = program.command("kernels").description("build the operators of our own ahead of time");
-  kernels.option("--out <file>", "where to put the library; default: the cache");
+  const kernels = program.command("kernels").description("build our own operators ahead of time");
+  kernels.option("--out <file>", "where to write the library (default: the cache)");
   addConfigOptions(kernels, ["device", "cCompiler", "nvcc", "cacheDir"]).action(async (options) => {
-    const { kernels: run } = await import("./kernels.ts");
-    await run(configFrom(options), options.out, terminal);
+    const { buildKernels } = await import("./prepare.ts");
+    await buildKernels(configFrom(options), options.out, terminal);
   });
 
   program
@@ -93,11 +88,11 @@ export function createProgram({ version, terminal, signals }: ProgramParts): Com
     .description("download a model from the Hugging Face hub; prints its folder")
     .argument("<model>", "org/name or org/name@revision")
     .action(async (name: string) => {
-      const { pull } = await import("./model-folder.ts");
+      const { pull } = await import("./prepare.ts");
       await pull(name, terminal);
     });
 
-  const inspect = program.command("inspect").description("say what a model is and what a session of it costs");
+  const inspect = program.command("inspect").description("show what a model is and what a session of it costs");
   inspect.option("--json", "as JSON", false);
   addConfigOptions(inspect, ["model", "device", "precision"]).action(async (options) => {
     const config = await configOf(options);
@@ -105,10 +100,10 @@ export function createProgram({ version, terminal, signals }: ProgramParts): Com
     await run(config, options, terminal);
   });
 
-  const score = program.command("score").description("log-probabilities of given token ids, as JSON");
+  const score = program.command("score").description("print the log-probabilities of given token ids as JSON");
   score
     .requiredOption("--token-ids <ids>", "1,2,3; - reads standard input")
-    .option("--top <k>", "list the k likeliest tokens too", numberBetween(0, MAX_INTEGER, "integer"), 0);
+    .option("--top <k>", "list the k likeliest tokens too", integerFrom(0), 0);
   addConfigOptions(score, [...MODEL_KEYS, "prefillChunk"]).action(async (options) => {
     const config = await configOf(options);
     const { score: run } = await import("./score.ts");
@@ -117,15 +112,47 @@ export function createProgram({ version, terminal, signals }: ProgramParts): Com
 
   const evaluation = program.command("eval").description("perplexity and bits per byte of a text; a table, then JSON");
   evaluation
-    .requiredOption("--text <file>", "documents separated by a line <|endoftext|>; - reads standard input")
-    .addOption(new Option("--against <precision>", "compare with the model in this one").choices(PRECISIONS));
+    .requiredOption("--text <file>", "documents separated by lines <|endoftext|>; - reads standard input")
+    .addOption(new Option("--against <precision>", "compare with the model in this precision").choices(PRECISIONS));
   addConfigOptions(evaluation, [...MODEL_KEYS, "prefillChunk"]).action(async (options) => {
     const config = await configOf(options);
     const { evalText } = await import("./eval.ts");
     await evalText(config, options, terminal);
   });
 
-  addBenchCommands(program, { terminal, configOf, runKeys: ["runtime", "threads", ...KERNEL_KEYS] });
+  const bench = program.command("bench").description("measure what this machine reaches; tables, then one JSON line");
+  bench
+    .option("--suite <name>", "run one suite only; may be repeated", collect)
+    .option("--shape <name>", "shape of the random weights in the suites `shape` and `state`", "mamba-130m")
+    .option("--session-tokens <n>", "length of the long session", integerFrom(20), 100_000);
+  addConfigOptions(bench, ["model", ...RUN_KEYS]).action(async (options) => {
+    const config = await configOf(options);
+    const { bench: run } = await import("./bench.ts");
+    await run(config, options, terminal);
+  });
+
+  const server = program.command("bench-server").description("load a server with Poisson arrivals; latencies, goodput");
+  server
+    .option("--url <url>", "a running server; may be repeated (default: starts our own)", collect)
+    .option("--shape <name>", "serve random weights of this shape in place of the model")
+    .option("--rates <list>", "requests per second, one run each, separated by commas", "1,2,4,8")
+    .option("--requests <n>", "requests per run", integerFrom(2), 100)
+    .option("--prompt-tokens <n>", "length of each prompt", integerFrom(1), 128)
+    .option("--output-tokens <n>", "length of each output", integerFrom(1), 64)
+    .option("--slo-ttft <ms>", "longest time to the first token of a good request", numberBetween(0, MAX_INTEGER), 1000)
+    .option("--slo-tpot <ms>", "longest time per output token of a good request", numberBetween(0, MAX_INTEGER), 100)
+    .option("--seed <n>", "seed of arrivals and prompts", integerFrom(0), 1)
+    .option("--timeout-ms <ms>", "silence after which a request has failed", numberBetween(1, MAX_INTEGER), 120_000);
+  const loadKeys: readonly ConfigKey[] = ["model", "maxBatch", "prefillChunk", "prefillStall", "apiKeys", ...RUN_KEYS];
+  addConfigOptions(server, loadKeys).action(async (options) => {
+    const config = await configOf(options);
+    const { benchServer } = await import("./bench.ts");
+    await benchServer(config, options, terminal);
+  });
 
   return program;
+}
+
+function integerFrom(min: number) {
+  return numberBetween(min, MAX_INTEGER, "integer");
 }

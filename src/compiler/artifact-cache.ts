@@ -12,7 +12,7 @@ import { publishFolder } from "../model/publish-folder.ts";
 import { invalidCheckpoint } from "../model/weights.ts";
 import { type CompileProgress, compileModel } from "./compile.ts";
 import { FileHasher } from "./file-hash.ts";
-import { loweringKind } from "./lowering.ts";
+import { loweringKind } from "./lower.ts";
 import { hashModel } from "./source-hash.ts";
 
 export interface EnsureOptions {

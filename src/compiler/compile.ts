@@ -37,7 +37,7 @@ import { equalised } from "./equalise.ts";
 import { hashFile, sha256 } from "./file-hash.ts";
 import { assertInPlaceSafe } from "./in-place.ts";
 import { beyondKernels } from "./kernel-limits.ts";
-import { lower, loweredState, loweringKind, takesLengths } from "./lowering.ts";
+import { lower, loweredState, loweringKind, takesLengths } from "./lower.ts";
 import { COMPILER_VERSION, hashModel } from "./source-hash.ts";
 
 const GRAPH_FILE = "model.onnx";

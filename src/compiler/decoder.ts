@@ -4,21 +4,15 @@
  */
 import type { Value } from "../onnx/graph.ts";
 import { embed } from "./blocks/embed.ts";
-import { logits, sampleStatistics } from "./blocks/logits.ts";
+import { type Head, logits, sampleStatistics } from "./blocks/logits.ts";
 import { addRmsNorm, rmsNorm } from "./blocks/rms-norm.ts";
 import { type Lowering, narrowed, widened } from "./lowering.ts";
 
 /** Sizes, and the names of tensors without `.weight`. */
-export interface Decoder {
-  readonly vocabSize: number;
-  readonly hiddenSize: number;
+export interface Decoder extends Head {
   readonly numLayers: number;
-  readonly normEpsilon: number;
   readonly embedding: string;
   readonly layerNorm: (layer: number) => string;
-  readonly finalNorm: string;
-  /** Of a tied head: the embedding's. */
-  readonly head: string;
 }
 
 /** A layer's output for its normalised input, [B,T,D] each, of the lowering's type; the residual is added outside. */

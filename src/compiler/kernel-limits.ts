@@ -1,5 +1,5 @@
 /** What our own operators can take; a model beyond it is lowered to plain ONNX. */
-import type { Architecture } from "../model/families/family.ts";
+import type { Architecture } from "../model/families/registry.ts";
 
 /** As kernels/limits.h has them. */
 export const KERNEL_LIMITS = {

@@ -1,16 +1,10 @@
-/**
- * From a checkpoint to a graph with the contract of `model/artifact.ts`: what every architecture shares, and the one
- * place that picks an architecture's own lowering.
- */
+/** What the blocks of every architecture share: the context of a lowering, and small operators. Knows no architecture. */
 import type { LoweringKind, Precision } from "../model/artifact.ts";
-import type { Checkpoint } from "../model/checkpoint.ts";
-import { type StateLayout, type StateSpec, stateIn } from "../model/state.ts";
+import type { StateSpec } from "../model/state.ts";
 import type { WeightTensor } from "../model/weights.ts";
-import { Graph, type Value } from "../onnx/graph.ts";
+import type { Graph, Value } from "../onnx/graph.ts";
 import { DATA_TYPE_CODES, type DataType, f32Tensor, i64Tensor } from "../onnx/tensor.ts";
-import { lowerMamba } from "./mamba.ts";
 import type { FloatType } from "./matrix.ts";
-import { lowerRetNet } from "./retnet.ts";
 
 /** What the blocks work with. */
 export interface Lowering {
@@ -30,49 +24,6 @@ export interface Lowering {
 
 /** Passes of one time step (decode) have a graph of their own, without a loop: T is 1 there, and dynamic in the other. */
 export type Steps = "one" | "many";
-
-/** What a precision is lowered to where `wanted` may be had: our own operators of a CPU take f32. */
-export function loweringKind(precision: Precision, wanted: LoweringKind = "plain"): LoweringKind {
-  return precision === "f16" && wanted === "kernels" ? "plain" : wanted;
-}
-
-/** Whether the graph for many steps takes sequences of unequal lengths: where all that looks along time is an operator of ours. */
-export function takesLengths({ architecture }: Pick<Checkpoint, "architecture">, kind: LoweringKind): boolean {
-  return kind === "kernels" || (kind === "cuda" && architecture.kind === "mamba");
-}
-
-/** The state that an artifact keeps: our own operators work on f32. */
-export function loweredState(precision: Precision, kind: LoweringKind, layouts: readonly StateLayout[]): StateSpec {
-  return stateIn(kind === "cuda" ? "f32" : precision, layouts);
-}
-
-export function lower(checkpoint: Checkpoint, precision: Precision, steps: Steps, wanted?: LoweringKind): Graph {
-  const { architecture } = checkpoint;
-  const graph = new Graph(checkpoint.name);
-  const kind = loweringKind(precision, wanted);
-  const isRagged = steps === "many" && takesLengths(checkpoint, kind);
-  const lowering: Lowering = {
-    graph,
-    precision,
-    float: precision === "f16" ? "f16" : "f32",
-    steps,
-    kind,
-    state: loweredState(precision, kind, checkpoint.state),
-    lengths: isRagged ? graph.input("lengths", "i64", ["B"]) : undefined,
-    weight: checkpoint.tensor,
-  };
-  switch (architecture.kind) {
-    case "mamba":
-      lowerMamba(lowering, architecture);
-      break;
-    case "retnet":
-      lowerRetNet(lowering, architecture);
-      break;
-    default:
-      architecture satisfies never;
-  }
-  return graph;
-}
 
 /** i64 [n]: the shapes, axes and sizes that ONNX takes as inputs. */
 export function sizes(g: Graph, ...values: number[]): Value {

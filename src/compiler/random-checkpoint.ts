@@ -4,8 +4,9 @@
  */
 import { mkdir, open, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import type { ConfigJson } from "../model/config-json.ts";
 import { DTYPE_BYTES, narrowF16 } from "../model/dtypes.ts";
-import type { ConfigJson, ExpectedTensor } from "../model/families/family.ts";
+import type { ExpectedTensor } from "../model/families/family.ts";
 import { mixer } from "../model/families/mamba.ts";
 import { familyOf } from "../model/families/registry.ts";
 import { attention } from "../model/families/retnet.ts";

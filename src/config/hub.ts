@@ -1,33 +1,36 @@
 /**
- * Where models are pulled from and kept, from the variables that Hugging Face's own tools read, so that one login and one
- * cache serve them and us. Pure: `config.ts` hands in the environment.
+ * Where models are pulled from and cached. Reads the variables of Hugging Face's own tools, so that one login and one cache
+ * serve both. Pure: `process.ts` passes in the environment.
  */
 import path from "node:path";
 import { DenseMambaError } from "../errors.ts";
-import { expandHome, expandVariables, type FindHome, homeFor } from "./paths.ts";
+import type { Environment } from "./load.ts";
+import { expandHome, type FindHome, homeFor } from "./values.ts";
 
 export interface HubSettings {
-  /** Without a slash at its end. */
+  /** Without a trailing slash. */
   readonly endpoint: string;
   readonly token: string | undefined;
   /** Holds a folder `models--<org>--<name>` for each repository. */
   readonly cacheDir: string;
-  /** Ask the network for nothing. */
+  /** Use no network. */
   readonly offline: boolean;
 }
 
 const DEFAULT_ENDPOINT = "https://huggingface.co";
 
 export interface HubSources {
-  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly env: Environment;
   readonly findHome: FindHome;
-  /** Undefined for a file that cannot be read. */
+  /** @returns undefined for a file that cannot be read */
   readonly readText: (file: string) => string | undefined;
 }
 
-/** @throws `invalid_config` if HF_ENDPOINT is no address, or a path cannot be resolved. The token is never part of a message. */
+/**
+ * @throws `invalid_config` if HF_ENDPOINT is not a URL or a path cannot be resolved. The token is never part of a message.
+ */
 export function parseHubSettings({ env, findHome, readText }: HubSources): HubSettings {
-  // As huggingface_hub reads them: users and variables are expanded in each.
+  // As huggingface_hub does, `~` and variables are expanded in each.
   const pathOf = (...names: readonly string[]): string | undefined => {
     const name = names.find((candidate) => env[candidate]);
     if (name === undefined) return undefined;
@@ -53,10 +56,15 @@ export function parseHubSettings({ env, findHome, readText }: HubSources): HubSe
   });
 }
 
+/** `$NAME` and `${NAME}`; variables that are not set stay as they are. */
+function expandVariables(given: string, env: Environment): string {
+  return given.replaceAll(/\$(?:(\w+)|\{([^}]*)\})/g, (whole, plain, braced) => env[plain ?? braced] ?? whole);
+}
+
 function parseEndpoint(endpoint: string): string {
   if (URL.canParse(endpoint) && /^https?:$/.test(new URL(endpoint).protocol)) return endpoint.replace(/\/+$/, "");
   throw new DenseMambaError(
     "invalid_config",
-    `HF_ENDPOINT must be an address such as ${DEFAULT_ENDPOINT}, ${JSON.stringify(endpoint)} given`,
+    `HF_ENDPOINT must be a URL such as ${DEFAULT_ENDPOINT}, ${JSON.stringify(endpoint)} given`,
   );
 }

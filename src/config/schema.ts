@@ -1,6 +1,6 @@
 /**
- * Every option of the server: its kind of value, its default and its description. The flags, the environment variables,
- * the config file's keys, `--help` and the tables of the documents all come from here.
+ * Every option of the server: its kind of value, its default and its description. Flags, environment variables, the keys of
+ * the config file, `--help` and the tables in the documents all follow from it.
  */
 import path from "node:path";
 import { fileURLToPath } from "node:url";
@@ -20,8 +20,12 @@ import {
   valkeyUrl,
 } from "./values.ts";
 
-/** The package's own folder: above `src/` in a checkout, above `dist/` in an installed package. */
+/** The package's own folder: the parent of `src/` in a checkout, of `dist/` in an installed package. */
 export const packageRoot = fileURLToPath(new URL("../..", import.meta.url));
+
+/** What `auto` gives these two where there is enough memory. */
+export const AUTO_SESSION_BYTES = 2 ** 30;
+export const AUTO_PREFIX_BYTES = 256 * 2 ** 20;
 
 const MAX_INT32 = 2 ** 31 - 1;
 const DAY_MS = 86_400_000;
@@ -32,71 +36,71 @@ export const configSchema = z.strictObject({
     .default(path.join(packageRoot, "models", "densemamba-tales-4m"))
     .meta({
       isPath: true,
-      description: "folder of a checkpoint or compiled artifact, or org/name[@revision] on the Hugging Face hub",
+      description: "folder of a checkpoint or a compiled artifact, or org/name[@revision] on the Hugging Face hub",
       argument: "<model>",
       shownDefault: "the packaged one",
     }),
   tokenizer: text("a folder, or a model on the Hugging Face hub").optional().meta({
     isPath: true,
-    description: "folder or model whose tokenizer is used, where the model itself has none",
+    description: "folder or hub model whose tokenizer to use if the model has none",
     argument: "<model>",
     shownDefault: "the model's own",
   }),
   modelName: text()
     .optional()
-    .meta({ description: "name of the model on the wire", argument: "<name>", shownDefault: "the folder's name" }),
+    .meta({ description: "model name that clients see", argument: "<name>", shownDefault: "the folder's name" }),
   host: text("a host name or address").default("127.0.0.1").meta({ description: "address to listen on" }),
-  port: integer(0, 65_535).default(8080).meta({ description: "port to listen on; 0 takes any free one" }),
+  port: integer(0, 65_535).default(8080).meta({ description: "port to listen on; 0 for any free one" }),
   device: oneOf("auto", "cpu", "cuda").default("auto").meta({
-    description: "where to run; auto takes CUDA if there is one",
+    description: "where to run; auto uses CUDA if it is available",
     argument: "<auto|cpu|cuda>",
   }),
   precision: oneOf("auto", "f32", "f16", "int8", "int4").default("auto").meta({
-    description: "weights; auto is int8 on a CPU, f16 on CUDA",
+    description: "precision of the weights; auto is int8 on a CPU, f16 on CUDA",
     argument: "<auto|f32|f16|int8|int4>",
   }),
   runtime: oneOf("native", "portable").default("native").meta({
-    description: "ONNX Runtime through its C API, or its Node binding in a worker",
+    description: "ONNX Runtime through its C API, or through its Node binding in a worker thread",
     argument: "<native|portable>",
   }),
   kernels: oneOf("auto", "off").default("auto").meta({
-    description: "own operators; auto takes them where they are built or a compiler for the device is there",
+    description: "our own operators; auto uses them if they are built or a compiler is available",
     argument: "<auto|off>",
   }),
   kernelLibrary: text("a file").optional().meta({
     isPath: true,
-    description: "library of them that `densemamba kernels` built, in place of one in the cache",
+    description: "library built by `densemamba kernels`, in place of the cached one",
     argument: "<file>",
     shownDefault: "none",
   }),
   cCompiler: text("a command").meta({
-    description: "C compiler that builds them into the cache",
+    description: "C compiler that builds the kernels",
     argument: "<command>",
     shownDefault: "$CC, or cc",
   }),
   nvcc: text("a command").meta({
-    description: "CUDA compiler that builds those for CUDA into the cache",
+    description: "CUDA compiler that builds the CUDA kernels",
     argument: "<command>",
     shownDefault: "$CUDA_HOME/bin/nvcc, or nvcc",
   }),
-  threads: integer(0, 1024).default(0).meta({ description: "threads of the runtime; 0 takes one per usable core" }),
-  maxBatch: integer(1, 1024).default(32).meta({ description: "sequences that run together" }),
+  threads: integer(0, 1024).default(0).meta({ description: "threads of the runtime; 0 for one per available core" }),
+  maxBatch: integer(1, 1024).default(32).meta({ description: "sequences that run at once" }),
   maxQueue: integer(0, 1_000_000)
     .default(256)
-    .meta({ description: "sequences that may wait; more are refused with 429" }),
-  prefillChunk: integer(1, 65_536).default(256).meta({ description: "most prompt tokens that a step reads" }),
+    .meta({ description: "sequences that may wait; further ones are refused with 429" }),
+  prefillChunk: integer(1, 65_536).default(256).meta({ description: "most prompt tokens that one step reads" }),
   prefillStall: decimal(0.1, 1_000_000).default(1.5).meta({
-    description: "how long reading them may hold up running streams, in steps of theirs",
+    description: "longest delay of running streams by reading prompts, in decode steps",
     argument: "<steps>",
   }),
-  maxPromptTokens: integer(1, MAX_INT32).default(131_072).meta({ description: "longest prompt" }),
+  maxPromptTokens: integer(1, MAX_INT32).default(131_072).meta({ description: "longest prompt, in tokens" }),
   maxOutputTokens: integer(1, MAX_INT32).default(16_384).meta({
-    description: "longest output, and the output of a request that names no length",
+    description: "longest output, in tokens, and the limit of a request that gives none",
   }),
   maxAnswerTokens: integer(1, MAX_INT32)
     .default(4 * 2 ** 20)
     .meta({
-      description: "largest answer: choices times tokens shown times one more than their log-probabilities",
+      description: "largest answer: choices × tokens shown × (1 + log-probabilities per token)",
       shownDefault: "4194304",
     }),
   maxBodyBytes: byteSize(1024, 2 ** 30)
@@ -106,120 +110,118 @@ export const configSchema = z.strictObject({
       argument: "<size>",
       shownDefault: "4MiB",
     }),
-  maxConnections: integer(1, 1_000_000).default(1024).meta({ description: "WebSocket connections at once" }),
+  maxConnections: integer(1, 1_000_000).default(1024).meta({ description: "open WebSocket connections" }),
   sessionBytes: byteSizeOrAuto(0, 2 ** 50)
     .default("auto")
     .meta({
-      description:
-        "memory for kept sessions and responses; when it is full, the API key that holds the most loses its least recently used; auto is 1GiB, less where memory is short",
+      description: "memory for sessions and stored responses; auto is 1GiB, or less if memory is short",
       argument: "<size>",
     }),
   storeDir: text("a folder").optional().meta({
     isPath: true,
-    description: "folder where sessions and responses survive a restart, this server's own",
+    description: "folder of this server's own that keeps sessions and responses across restarts",
     argument: "<dir>",
     shownDefault: "none",
   }),
   storeBytes: byteSize(1, 2 ** 50)
     .default(16 * 2 ** 30)
     .meta({
-      description: "disk for them; the least recently used go first",
+      description: "disk space for them; the least recently used are evicted first",
       argument: "<size>",
       shownDefault: "16GiB",
       needs: ["storeDir"],
     }),
   valkeyUrl: valkeyUrl().optional().meta({
-    description: "Valkey or Redis server that several replicas keep them on: valkey://[user:password@]host[:port][/db]",
+    description: "Valkey or Redis server that replicas share them on: valkey://[user:password@]host[:port][/db]",
     argument: "<url>",
     shownDefault: "none",
   }),
   valkeyPrefix: text()
     .default("densemamba:")
     .meta({
-      description: "what keys on that server begin with; the same for replicas of one model",
+      description: "prefix of every key on that server; the same for all replicas of a model",
       argument: "<text>",
       needs: ["valkeyUrl"],
     }),
   valkeyTimeoutMs: duration(1, 600_000)
     .default(2000)
     .meta({
-      description: "silence of that server after which a request goes on without it",
+      description: "time that server may take to answer before a request goes on without it",
       argument: "<ms>",
       needs: ["valkeyUrl"],
     }),
   statePrecision: oneOf("f32", "f16").default("f32").meta({
-    description: "states on disk and on that server; f16 is half the bytes, and not exact",
+    description: "states on disk and on that server; f16 halves the bytes and is not exact",
     argument: "<f32|f16>",
   }),
   sessionTtlMs: duration(0, TEN_YEARS_MS).default(0).meta({
-    description: "time after its last use that a session is forgotten; 0 for never",
+    description: "time after its last use when a session expires; 0 for never",
     argument: "<ms>",
   }),
   responseTtlMs: duration(0, TEN_YEARS_MS)
     .default(30 * DAY_MS)
     .meta({
-      description: "age at which a response is forgotten; 0 for never",
+      description: "age at which a stored response expires; 0 for never",
       argument: "<ms>",
       shownDefault: "30d",
     }),
   sessionsPerKey: integer(0, MAX_INT32).default(0).meta({
-    description: "sessions that one API key may have; 0 for any number",
+    description: "sessions that one API key may have; 0 for no limit",
   }),
   sessionBytesPerKey: byteSize(0, 2 ** 50)
     .default(0)
     .meta({
-      description: "bytes that sessions and responses of one API key may take; 0 for any number",
+      description: "bytes that one API key's sessions and responses may take; 0 for no limit",
       argument: "<size>",
     }),
   prefixBytes: byteSizeOrAuto(0, 2 ** 50)
     .default("auto")
     .meta({
-      description:
-        "memory for states at the beginnings of prompts, which then are not read twice; 0 for none; auto is 256MiB, or less",
+      description: "memory for the prefix cache; 0 disables it; auto is 256MiB, or less if memory is short",
       argument: "<size>",
     }),
   prefixScope: oneOf("key", "all")
     .default("key")
     .meta({
-      description: "which requests may reuse them: those with the same API key, or all",
+      description: "who may reuse a cached prefix: requests with the same API key, or all",
       argument: "<key|all>",
       needs: ["prefixBytes"],
     }),
   prefixDiskBytes: byteSize(0, 2 ** 50)
     .default(0)
     .meta({
-      description: "disk for them in the store's folder, so that they survive a restart; 0 for none",
+      description: "disk space for cached prefixes in the store's folder; 0 for none",
       argument: "<size>",
       needs: ["storeDir", "prefixBytes"],
     }),
   sharePrefixes: boolean()
     .default(false)
     .meta({
-      description: "keep them on the Valkey server too, so that replicas read no prompt twice",
+      description: "store cached prefixes on the Valkey server too, for all replicas",
       needs: ["valkeyUrl", "prefixBytes"],
     }),
   apiKeys: apiKeyList().prefault([]).meta({
-    description: "accepted Bearer key, may be repeated; none means open to all",
+    description: "accepted bearer token; may be repeated; without any, the server is open to all",
     flag: "--api-key",
     argument: "<key>",
     repeatable: true,
     shownDefault: "none",
   }),
   allowedHosts: hostList().prefault([]).meta({
-    description: "host name that requests may use where no API key is required; may be repeated; * for any",
+    description: "host name that requests may use if no API key is required; may be repeated; * for any",
     flag: "--allowed-host",
     argument: "<name>",
     repeatable: true,
     shownDefault: "--host and this machine's own names",
   }),
   corsOrigins: originList().prefault([]).meta({
-    description: "origin that browsers may call from, may be repeated; * for any",
+    description: "origin that browsers may call from; may be repeated; * for any",
     flag: "--cors-origin",
     argument: "<origin>",
     repeatable: true,
     shownDefault: "none",
   }),
-  metricsNeedKey: boolean().default(false).meta({ description: "ask for a key on /metrics too" }),
+  metricsNeedKey: boolean().default(false).meta({ description: "require an API key for /metrics too" }),
   trustRequestTemplates: boolean().default(false).meta({
     description: "let requests bring their own chat_template, which is a program",
   }),
@@ -229,32 +231,32 @@ export const configSchema = z.strictObject({
   }),
   streamGapMs: duration(0, 1000).default(16).meta({
     description:
-      "how long a stream's tokens may gather for one write, up to three times that where many run; 0: not at all",
+      "longest time to collect a stream's tokens for one write, up to three times that under load; 0 for none",
     argument: "<ms>",
   }),
   resumeMs: duration(0, 3_600_000).default(15_000).meta({
-    description: "time that a stored response goes on for a client that lost its stream",
+    description: "time that a stored response runs on for a client that lost its stream",
     argument: "<ms>",
   }),
   resumeBytes: byteSize(0, 2 ** 40)
     .default(2 ** 20)
     .meta({
-      description: "text that such a response may be ahead by before it is held back",
+      description: "text that such a response may run ahead by before it is paused",
       argument: "<size>",
       shownDefault: "1MiB",
     }),
   backgroundMs: duration(1, MAX_INT32).default(3_600_000).meta({
-    description: "time that a response in the background gets to end",
+    description: "longest time that a background response may take",
     argument: "<ms>",
   }),
   shutdownMs: duration(0, 3_600_000).default(8000).meta({
-    description: "time that running requests get to end on SIGTERM",
+    description: "time that running requests get to finish on SIGTERM",
     argument: "<ms>",
   }),
-  allowNonFinite: boolean().default(false).meta({ description: "compile weights that are NaN or infinite too" }),
+  allowNonFinite: boolean().default(false).meta({ description: "compile even if some weights are NaN or infinite" }),
   cacheDir: text("a folder").meta({
     isPath: true,
-    description: "where compiled models are kept",
+    description: "folder of compiled models and kernels",
     argument: "<dir>",
     shownDefault: "~/.cache/densemamba",
   }),
@@ -266,3 +268,49 @@ export const configSchema = z.strictObject({
 
 export type Config = Readonly<z.output<typeof configSchema>>;
 export type ConfigKey = keyof Config;
+
+export const ENVIRONMENT_PREFIX = "DENSEMAMBA_";
+
+/** How an option is named and described. */
+export interface ConfigOption {
+  readonly key: ConfigKey;
+  /** E.g. `--max-batch`. */
+  readonly flag: string;
+  /** E.g. `<n>`; empty for a switch. */
+  readonly argument: string;
+  /** E.g. `DENSEMAMBA_MAX_BATCH`. */
+  readonly variable: string;
+  readonly description: string;
+  readonly shownDefault: string;
+  readonly repeatable: boolean;
+  /** The value is a path, in which `~` is expanded. */
+  readonly isPath: boolean;
+  /** Options without which this one has no effect. */
+  readonly needs: readonly ConfigKey[];
+}
+
+export const configOptions: readonly ConfigOption[] = Object.entries(configSchema.shape).map(([key, option]) => {
+  const meta = option.meta() ?? {};
+  const fallback: unknown = option instanceof z.ZodDefault ? option.def.defaultValue : undefined;
+  return {
+    key: key as ConfigKey,
+    flag: String(meta.flag ?? `--${words(key).join("-")}`),
+    argument: String(meta.argument ?? argumentOf(key, fallback)),
+    variable: ENVIRONMENT_PREFIX + words(key).join("_").toUpperCase(),
+    description: String(meta.description),
+    shownDefault: String(meta.shownDefault ?? fallback),
+    repeatable: meta.repeatable === true,
+    isPath: meta.isPath === true,
+    needs: (meta.needs ?? []) as ConfigKey[],
+  };
+});
+
+function argumentOf(key: string, fallback: unknown): string {
+  if (typeof fallback === "boolean") return "";
+  return typeof fallback === "number" ? "<n>" : `<${key}>`;
+}
+
+/** `maxBatch` → [max, batch] */
+function words(key: string): string[] {
+  return key.replaceAll(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`).split(" ");
+}

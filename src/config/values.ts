@@ -1,9 +1,12 @@
 /**
- * The kinds of value an option can have. Each takes what a flag, an environment variable (both text) or a JSON file
- * (typed) may hold, and refuses the rest with a message that says what was expected and what was given.
+ * The kinds of value an option can have. Each accepts what a flag or environment variable (text) or a JSON file (typed) can
+ * hold, and refuses anything else with a message that says what was expected and what was given.
  */
 import { isIP } from "node:net";
+import { homedir } from "node:os";
+import path from "node:path";
 import { z } from "zod";
+import { DenseMambaError } from "../errors.ts";
 
 /** A schema from a parser that returns undefined for what it does not accept. */
 function value<T>(expected: string, parse: (raw: unknown) => T | undefined, show = shown) {
@@ -15,22 +18,19 @@ function value<T>(expected: string, parse: (raw: unknown) => T | undefined, show
   });
 }
 
-export function text(expected = "a text that is not empty") {
+export function text(expected = "a non-empty string") {
   return value(expected, (raw) => (typeof raw === "string" && raw !== "" ? raw : undefined));
 }
 
 export function integer(min: number, max: number) {
   return value(`an integer from ${min} to ${max}`, (raw) => {
-    const number = toNumber(raw);
-    return Number.isInteger(number) && number >= min && number <= max ? number : undefined;
+    const number = toNumber(raw, INTEGER);
+    return Number.isInteger(number) ? within(min, max, number) : undefined;
   });
 }
 
 export function decimal(min: number, max: number) {
-  return value(`a number from ${min} to ${max}`, (raw) => {
-    const number = toNumber(raw, DECIMAL);
-    return number >= min && number <= max ? number : undefined;
-  });
+  return value(`a number from ${min} to ${max}`, (raw) => within(min, max, toNumber(raw, DECIMAL)));
 }
 
 export function oneOf<const T extends string>(...choices: readonly T[]) {
@@ -59,20 +59,18 @@ const SIZE_UNITS: Readonly<Record<string, number>> = {
 
 /** A number of bytes: 4096, "64KiB", "1.5 GB". */
 export function byteSize(min: number, max: number) {
-  return value(`a size from ${min} to ${max} bytes such as 1048576, 64KiB, 512MiB or 1GB`, (raw) => {
-    const bytes = withUnit(raw, SIZE_UNITS);
-    return bytes !== undefined && bytes >= min && bytes <= max ? bytes : undefined;
-  });
+  return value(sizeWithin(min, max), (raw) => within(min, max, withUnit(raw, SIZE_UNITS)));
 }
 
-/** The same, or "auto": what fits. */
+/** The same, or "auto". */
 export function byteSizeOrAuto(min: number, max: number) {
-  const expected = `auto, or a size from ${min} to ${max} bytes such as 1048576, 64KiB, 512MiB or 1GB`;
-  return value(expected, (raw): number | "auto" | undefined => {
-    if (raw === "auto") return raw;
-    const bytes = withUnit(raw, SIZE_UNITS);
-    return bytes !== undefined && bytes >= min && bytes <= max ? bytes : undefined;
-  });
+  return value(`auto, or ${sizeWithin(min, max)}`, (raw): number | "auto" | undefined =>
+    raw === "auto" ? raw : within(min, max, withUnit(raw, SIZE_UNITS)),
+  );
+}
+
+function sizeWithin(min: number, max: number): string {
+  return `a size from ${min} to ${max} bytes such as 1048576, 64KiB, 512MiB or 1GB`;
 }
 
 const TIME_UNITS: Readonly<Record<string, number>> = {
@@ -86,13 +84,12 @@ const TIME_UNITS: Readonly<Record<string, number>> = {
 
 /** Milliseconds, or a number with a unit: 1500, "90s", "12 h". */
 export function duration(minMs: number, maxMs: number) {
-  return value(`a time from ${minMs} to ${maxMs} ms such as 1500, 90s, 10min, 12h or 30d`, (raw) => {
-    const ms = withUnit(raw, TIME_UNITS);
-    return ms !== undefined && ms >= minMs && ms <= maxMs ? ms : undefined;
-  });
+  return value(`a time from ${minMs} to ${maxMs} ms such as 1500, 90s, 10min, 12h or 30d`, (raw) =>
+    within(minMs, maxMs, withUnit(raw, TIME_UNITS)),
+  );
 }
 
-/** Of a Valkey or Redis server. A refused one is not repeated: it may have a password in it. */
+/** Of a Valkey or Redis server. The message does not repeat a refused one: it may contain a password. */
 export function valkeyUrl() {
   return value(
     "a URL such as valkey://host:6379 or redis://user:password@host/0, with valkeys or rediss for TLS",
@@ -102,7 +99,7 @@ export function valkeyUrl() {
   );
 }
 
-/** Bearer tokens. A refused one is not repeated: it may be a secret with a typo. */
+/** Bearer tokens. The message does not repeat a refused one: it may be a secret with a typo. */
 export function apiKeyList() {
   return value(
     "a list of keys, each of visible ASCII characters without spaces or commas",
@@ -132,21 +129,49 @@ function toList(raw: unknown, accepts: (item: string) => boolean): readonly stri
     : undefined;
 }
 
-/** Rounded to an integer. */
-function withUnit(raw: unknown, units: Readonly<Record<string, number>>): number | undefined {
-  const [, number, unit] = /^\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*$/i.exec(String(raw)) ?? [];
-  const factor = units[unit?.toLowerCase() ?? ""];
-  return number === undefined || factor === undefined ? undefined : Math.round(Number(number) * factor);
+/** Rounded to an integer; NaN if it is not a number with one of the units. */
+function withUnit(raw: unknown, units: Readonly<Record<string, number>>): number {
+  const [, number, unit = ""] = /^\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*$/i.exec(String(raw)) ?? [];
+  return Math.round(Number(number) * (units[unit.toLowerCase()] ?? Number.NaN));
 }
 
-const WHOLE = /^\s*-?\d+\s*$/;
+/** @returns undefined if it is not, or NaN */
+function within(min: number, max: number, number: number): number | undefined {
+  return number >= min && number <= max ? number : undefined;
+}
+
+const INTEGER = /^\s*-?\d+\s*$/;
 const DECIMAL = /^\s*-?\d+(\.\d+)?\s*$/;
 
-function toNumber(raw: unknown, spelling = WHOLE): number {
+function toNumber(raw: unknown, spelling: RegExp): number {
   if (typeof raw === "number") return raw;
   return typeof raw === "string" && spelling.test(raw) ? Number(raw) : Number.NaN;
 }
 
 function shown(raw: unknown): string {
   return JSON.stringify(raw) ?? String(raw);
+}
+
+/** @returns undefined for a user without one: no entry in passwd, and started without HOME */
+export type FindHome = () => string | undefined;
+
+export function userHome(): string | undefined {
+  try {
+    return homedir();
+  } catch {
+    return undefined;
+  }
+}
+
+/** Expands `~` and `~/…` as a shell does: compose files, unit files and images have no shell. @throws `invalid_config` */
+export function expandHome(given: string, findHome: FindHome, what: string): string {
+  if (given !== "~" && !given.startsWith("~/")) return given;
+  return path.join(homeFor(findHome, `${what} is ${given}`), given.slice(1));
+}
+
+/** @throws `invalid_config` if there is none */
+export function homeFor(findHome: FindHome, why: string): string {
+  const home = findHome();
+  if (home) return home;
+  throw new DenseMambaError("invalid_config", `${why}, and this user has no home folder: set HOME, or give the path`);
 }

@@ -1,8 +1,8 @@
 /**
  * The artifact: what the compiler writes and the runtime loads. A folder holding `manifest.json` beside the files that
- * the manifest names. This module holds the manifest's type only; the compiler writes it, `compiler/artifact-cache.ts` checks it.
+ * the manifest names. This module holds the manifest's type; the compiler writes it, `compiler/artifact-cache.ts` checks it.
  */
-import type { StateSpec } from "./state.ts";
+import type { StateLayout, StateSpec } from "./state.ts";
 
 export const PRECISIONS = ["f32", "f16", "int8", "int4"] as const;
 export type Precision = (typeof PRECISIONS)[number];
@@ -76,4 +76,13 @@ export interface ArtifactFile {
   readonly name: string;
   readonly bytes: number;
   readonly sha256: string;
+}
+
+/** The state of an artifact of that precision. */
+export function stateIn(precision: Precision, layouts: readonly StateLayout[]): StateSpec {
+  return layouts.map(({ name, shape, mayNarrow }) => ({
+    name,
+    shape,
+    dtype: precision === "f16" && mayNarrow ? "f16" : "f32",
+  }));
 }

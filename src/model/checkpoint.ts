@@ -4,18 +4,18 @@
  */
 import { readFileSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
-import { parsePythonJson, readTokenIds } from "./config-json.ts";
+import { type ConfigJson, parsePythonJson, readTokenIds } from "./config-json.ts";
 import { FLOAT_DTYPES, isFloatDtype } from "./dtypes.ts";
-import type { ConfigJson, Family, ModelDescription } from "./families/family.ts";
-import { familyOf, knownModelTypes } from "./families/registry.ts";
+import type { Family, ModelDescription } from "./families/family.ts";
+import { type Architecture, familyOf, knownModelTypes } from "./families/registry.ts";
 import { openWeights, type WeightOptions } from "./open-weights.ts";
 import { numElements } from "./state.ts";
 import { findWeightFiles } from "./weight-files.ts";
 import { invalidCheckpoint, type WeightTensor } from "./weights.ts";
 
-export interface Checkpoint extends ModelDescription {
+export interface Checkpoint extends ModelDescription<Architecture> {
   readonly name: string;
-  readonly family: Family;
+  readonly family: Family<Architecture>;
   readonly numParameters: number;
   readonly bosTokenId: number | null;
   readonly eosTokenIds: readonly number[];
@@ -77,7 +77,7 @@ function nameOf(modelDir: string): string {
 }
 
 function checkTensors(
-  { tensors: expected, ignored = [] }: ModelDescription,
+  { tensors: expected, ignored = [] }: ModelDescription<Architecture>,
   tensors: ReadonlyMap<string, WeightTensor>,
 ): void {
   for (const { name, shape } of expected) {

@@ -1,8 +1,10 @@
 /**
  * A checkpoint's `config.json`: its text, and single values of it with their bounds. Knows no family.
  */
-import type { ConfigJson } from "./families/family.ts";
 import { invalidCheckpoint } from "./weights.ts";
+
+/** `config.json`, parsed and otherwise untouched. */
+export type ConfigJson = Readonly<Record<string, unknown>>;
 
 /**
  * As Python writes JSON: with `Infinity`, `-Infinity` and `NaN`, which JSON has not, and which transformers writes as

@@ -4,7 +4,7 @@
  * `compiler/blocks/`.
  */
 import type { Checkpoint } from "./checkpoint.ts";
-import type { Architecture } from "./families/family.ts";
+import type { Architecture } from "./families/registry.ts";
 import { MambaOracle } from "./reference/mamba.ts";
 import type { Oracle, ReadWeight, ReferenceState, Vector } from "./reference/math.ts";
 import { RetNetOracle } from "./reference/retnet.ts";

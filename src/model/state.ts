@@ -2,7 +2,6 @@
  * What a model remembers: a fixed list of tensors per sequence, however long the sequence. The runtime allocates
  * them, snapshots copy them; nobody else looks inside. Knows nothing of ONNX.
  */
-import type { Precision } from "./artifact.ts";
 
 export const STATE_DTYPES = ["f32", "f16"] as const;
 export type StateDtype = (typeof STATE_DTYPES)[number];
@@ -28,15 +27,6 @@ export interface StateLayout {
   readonly shape: readonly number[];
   /** Whether a model in f16 may keep it in f16: docs/compiler.md, "f16", has what that was decided by. */
   readonly mayNarrow: boolean;
-}
-
-/** The state that an artifact of the precision keeps. */
-export function stateIn(precision: Precision, layouts: readonly StateLayout[]): StateSpec {
-  return layouts.map(({ name, shape, mayNarrow }) => ({
-    name,
-    shape,
-    dtype: precision === "f16" && mayNarrow ? "f16" : "f32",
-  }));
 }
 
 const DTYPE_BYTES: Readonly<Record<StateDtype, number>> = { f32: 4, f16: 2 };

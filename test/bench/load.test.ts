@@ -75,7 +75,6 @@ describe("the events of a completion", () => {
     };
     expect(read(STREAM).problem(3)).toBe("2 tokens instead of 3");
     expect(read(token("a")).problem(1)).toMatch("broke off");
-    expect(read(event("<html>"), event("[DONE]")).problem(1)).toBe("an event that is not JSON: <html>");
     expect(read(token("a"), event({ error: { message: "out of slots" } }), event("[DONE]")).problem(1)).toBe(
       "out of slots",
     );

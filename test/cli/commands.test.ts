@@ -291,13 +291,13 @@ describe("serve", () => {
     expect(await run.exitCode).toBe(0);
   });
 
-  it("says so when the port is taken", async () => {
+  it("says so when the port is in use", async () => {
     const squatter = createServer().listen(0, "127.0.0.1");
     await new Promise((resolve) => squatter.once("listening", resolve));
     const { port } = squatter.address() as AddressInfo;
     const result = await failure(["serve", "--port", String(port), "--log-level", "error", ...cache]);
     expect(result.message).toBe(
-      `error: EADDRINUSE: port ${port} on 127.0.0.1 is taken; choose another with --port, or 0 for any free one\n`,
+      `error: EADDRINUSE: port ${port} on 127.0.0.1 is in use; choose another with --port, or 0 for any free one\n`,
     );
     expect(result.exitCode).toBe(1);
     squatter.close();

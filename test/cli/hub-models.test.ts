@@ -83,7 +83,7 @@ describe("a model on the hub", () => {
     for (const name of ["config.json", "model.safetensors"]) cpSync(path.join(PACKAGED, name), path.join(bare, name));
     const args = ["generate", "--prompt", "Once upon a time", "--max-tokens", "8", "--seed", "3", ...cache];
     expect((await run([...args, "--model", bare])).stderr).toContain(
-      "has no tokenizer.json; --tokenizer names another's",
+      "has no tokenizer.json; use another one with --tokenizer",
     );
     const lent = await run([...args, "--model", bare, "--tokenizer", "tellers/tales"]);
     expect(lent.exitCode, lent.stderr).toBe(0);

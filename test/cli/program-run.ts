@@ -1,9 +1,9 @@
 /** The program in this process, over streams that are gathered and signals that the test sends. */
 import { EventEmitter } from "node:events";
 import { Readable, Writable } from "node:stream";
+import type { ShutdownSignal, SignalSource } from "../../src/app/shutdown.ts";
 import { describeFailure } from "../../src/cli/failure.ts";
 import { createProgram } from "../../src/cli/program.ts";
-import type { ShutdownSignal, SignalSource } from "../../src/cli/shutdown.ts";
 
 export interface ProgramRun {
   readonly stdout: Gathered;

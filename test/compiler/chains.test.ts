@@ -2,7 +2,7 @@ import { rmSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { chainOperators } from "../../src/compiler/chains.ts";
-import { lower } from "../../src/compiler/lowering.ts";
+import { lower } from "../../src/compiler/lower.ts";
 import { openCheckpoint } from "../../src/model/checkpoint.ts";
 import { float, Graph, type Node, type Value } from "../../src/onnx/graph.ts";
 import { randomCheckpoint, TINY_RETNET, TINY_SHAPE } from "../helpers/checkpoints.ts";

@@ -6,7 +6,7 @@ import { rm } from "node:fs/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { compileModel } from "../../src/compiler/compile.ts";
 import { assertInPlaceSafe } from "../../src/compiler/in-place.ts";
-import { lower } from "../../src/compiler/lowering.ts";
+import { lower } from "../../src/compiler/lower.ts";
 import { openCheckpoint } from "../../src/model/checkpoint.ts";
 import { readManifest } from "../../src/model/manifest.ts";
 import { stateBytes } from "../../src/model/state.ts";

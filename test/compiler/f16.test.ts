@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ensureArtifact } from "../../src/compiler/artifact-cache.ts";
 import { compileModel } from "../../src/compiler/compile.ts";
 import { assertInPlaceSafe } from "../../src/compiler/in-place.ts";
-import { lower } from "../../src/compiler/lowering.ts";
+import { lower } from "../../src/compiler/lower.ts";
 import type { LoweringKind, Manifest } from "../../src/model/artifact.ts";
 import { openCheckpoint } from "../../src/model/checkpoint.ts";
 import { readManifest } from "../../src/model/manifest.ts";

@@ -1,7 +1,7 @@
 import { rmSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { assertInPlaceSafe } from "../../src/compiler/in-place.ts";
-import { lower } from "../../src/compiler/lowering.ts";
+import { lower } from "../../src/compiler/lower.ts";
 import { openCheckpoint } from "../../src/model/checkpoint.ts";
 import { Graph } from "../../src/onnx/graph.ts";
 import { randomCheckpoint, TINY_SHAPE } from "../helpers/checkpoints.ts";

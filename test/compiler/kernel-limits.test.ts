@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { describe, expect, it } from "vitest";
-import { loweringFor } from "../../src/cli/kernels.ts";
+import { loweringFor } from "../../src/app/kernels.ts";
 import { compileModel } from "../../src/compiler/compile.ts";
 import { KERNEL_LIMITS } from "../../src/compiler/kernel-limits.ts";
 import type { RandomShape } from "../../src/compiler/random-checkpoint.ts";

@@ -1,7 +1,7 @@
 /** Widths that no block divides: every matrix has the bits that were asked for all the same. */
 import { rm } from "node:fs/promises";
 import { afterEach, describe, expect, it } from "vitest";
-import { lower } from "../../src/compiler/lowering.ts";
+import { lower } from "../../src/compiler/lower.ts";
 import type { LoweringKind, Precision } from "../../src/model/artifact.ts";
 import { openCheckpoint } from "../../src/model/checkpoint.ts";
 import { relativeError } from "../helpers/arrays.ts";

@@ -5,7 +5,7 @@ import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { compileModel } from "../../src/compiler/compile.ts";
 import { assertInPlaceSafe } from "../../src/compiler/in-place.ts";
-import { lower } from "../../src/compiler/lowering.ts";
+import { lower } from "../../src/compiler/lower.ts";
 import type { Manifest, Precision } from "../../src/model/artifact.ts";
 import { openCheckpoint } from "../../src/model/checkpoint.ts";
 import { POSITION_BASE } from "../../src/model/families/retnet.ts";

@@ -3,7 +3,9 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import fc from "fast-check";
 import { afterAll, describe, expect, it } from "vitest";
-import { configOptions, loadConfig, readConfig } from "../../src/config.ts";
+import { loadConfig } from "../../src/config/load.ts";
+import { readConfig } from "../../src/config/process.ts";
+import { configOptions } from "../../src/config/schema.ts";
 import { DenseMambaError } from "../../src/errors.ts";
 
 const load = (flags: Record<string, unknown> = {}, env: Record<string, string> = {}, file: unknown = {}) =>

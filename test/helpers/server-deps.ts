@@ -1,7 +1,7 @@
 /** The server's dependencies around a `FakeGenerator`: fixed ids and clock, a log that keeps its lines. */
 
-import { serverOptions } from "../../src/cli/server-options.ts";
-import { loadConfig } from "../../src/config.ts";
+import { serverOptions } from "../../src/app/server-options.ts";
+import { loadConfig } from "../../src/config/load.ts";
 import type { EngineStatus } from "../../src/engine/observer.ts";
 import { DenseMambaError } from "../../src/errors.ts";
 import { createApp } from "../../src/server/app.ts";

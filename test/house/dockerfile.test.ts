@@ -6,7 +6,7 @@ import path from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { parse } from "yaml";
-import { configOptions } from "../../src/config.ts";
+import { configOptions } from "../../src/config/schema.ts";
 import { type BuiltStage, buildStages, folderBytes, parseDockerfile, withinRoot } from "./dockerfile.ts";
 
 const FILES = ["Dockerfile", "docker/Dockerfile.cuda"];

@@ -4,7 +4,7 @@ import path from "node:path";
 import { describe, expect, it } from "vitest";
 import { parse } from "yaml";
 import { createProgram } from "../../src/cli/program.ts";
-import { configOptions } from "../../src/config.ts";
+import { configOptions } from "../../src/config/schema.ts";
 
 const read = (file: string) => readFileSync(file, "utf8");
 const DOCUMENTS = [

@@ -1,13 +1,45 @@
 import { describe, expect, it } from "vitest";
-import { findBreaches, readSources } from "./import-rules.ts";
+import { findBreaches, findCircles, readSources } from "./import-rules.ts";
 
 const breach = (file: string, text: string) => findBreaches([{ file, text }]);
 
+/** Circles that are still there, and why. */
+const KNOWN_CIRCLES: readonly (readonly string[])[] = [
+  // The server's dependencies name the bounds of its JSON parser, whose checks log to them.
+  ["src/server/deps.ts", "src/server/openai/json.ts", "src/server/openai/validate.ts"],
+  // Jinja's filter `select` runs tests, and its test `filter` knows the filters.
+  ["src/tokenizer/jinja/filters.ts", "src/tokenizer/jinja/tests.ts"],
+];
+
 describe("the import rule", () => {
-  it("is kept by every file of src", () => {
+  it("lets no file import itself through others", () => {
+    expect(findCircles(readSources())).toEqual(KNOWN_CIRCLES);
+  });
+
+  it("is followed by every file of src", () => {
     const sources = readSources();
     expect(sources.length).toBeGreaterThan(50);
     expect(findBreaches(sources)).toEqual([]);
+  });
+});
+
+describe("the search for circles", () => {
+  const circlesOf = (imports: Readonly<Record<string, string>>) =>
+    findCircles(Object.entries(imports).map(([file, text]) => ({ file: `src/${file}.ts`, text })));
+
+  it("finds two files that import each other, types included", () => {
+    expect(circlesOf({ a: 'import type { B } from "./b.ts";', b: 'export { a } from "./a.ts";' })).toEqual([
+      ["src/a.ts", "src/b.ts"],
+    ]);
+  });
+
+  it("finds a long one behind files that are in none", () => {
+    const circle = { b: 'import "./x/c.ts";', "x/c": 'import("../d.ts");', d: 'import "./b.ts"; import "./e.ts";' };
+    expect(circlesOf({ a: 'import "./b.ts";', ...circle, e: "" })).toEqual([["src/b.ts", "src/d.ts", "src/x/c.ts"]]);
+  });
+
+  it("finds none where two ways lead to one file", () => {
+    expect(circlesOf({ a: 'import "./b.ts"; import "./c.ts";', b: 'import "./c.ts";', c: "" })).toEqual([]);
   });
 });
 
@@ -37,7 +69,7 @@ describe("the search for breaches", () => {
     ["an own package", "src/runtime/native/a.ts", 'import koffi from "koffi";'],
     ["a package that nobody owns", "src/model/a.ts", 'import { z } from "zod";'],
     ["a comment", "src/engine/a.ts", "// process.env would be wrong\n/* import '../server/app.ts' */"],
-    ["the environment in its place", "src/config.ts", "const env = process.env;"],
+    ["the environment in its place", "src/config/process.ts", "const env = process.env;"],
   ])("lets %s pass", (_, file, text) => {
     expect(breach(file, text)).toEqual([]);
   });

@@ -4,9 +4,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import type { RandomShape } from "../../src/compiler/random-checkpoint.ts";
+import { stateIn } from "../../src/model/artifact.ts";
 import { openCheckpoint } from "../../src/model/checkpoint.ts";
 import { MANIFEST_FILE, readManifest } from "../../src/model/manifest.ts";
-import { stateBytes, stateIn } from "../../src/model/state.ts";
+import { stateBytes } from "../../src/model/state.ts";
 import { randomCheckpoint, TINY_RETNET, TINY_SHAPE } from "../helpers/checkpoints.ts";
 
 describe("a state in a precision", () => {

@@ -17,7 +17,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { findKernels } from "../../src/cli/kernels.ts";
+import { findKernels } from "../../src/app/kernels.ts";
 import { KERNELS_VERSION } from "../../src/model/artifact.ts";
 import { checkKernelFile, copyKernelFile, sealKernelFile, sealOf } from "../../src/runtime/native/kernel-file.ts";
 import { type OpenKernelsOptions, openKernels } from "../../src/runtime/native/kernel-library.ts";

@@ -1,8 +1,8 @@
 /** What a web page can do to a server that its visitor reaches: nothing, unless it is invited. */
 import { request } from "node:http";
 import { describe, expect, it, vi } from "vitest";
-import { serverOptions } from "../../src/cli/server-options.ts";
-import { loadConfig } from "../../src/config.ts";
+import { serverOptions } from "../../src/app/server-options.ts";
+import { loadConfig } from "../../src/config/load.ts";
 import { type ListeningServer, startTestServer } from "../helpers/listening-server.ts";
 import { createTestServer } from "../helpers/server-deps.ts";
 

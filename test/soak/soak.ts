@@ -13,7 +13,7 @@ import { type BenchConfig, serveFlags } from "../../src/bench/config.ts";
 import { withConversations } from "../../src/bench/conversations.ts";
 import { median, slope } from "../../src/bench/figures.ts";
 import { benchConfig } from "../../src/cli/bench.ts";
-import { readConfig } from "../../src/config.ts";
+import { readConfig } from "../../src/config/process.ts";
 import { SeededRandom } from "../../src/sampling/random.ts";
 import { SoakFixture } from "./fixture.ts";
 import { Ledger, VIOLATIONS } from "./ledger.ts";

@@ -118,8 +118,7 @@ async function benchSecondTurns(parts: ConversationParts): Promise<Figure[]> {
   for (const length of LENGTHS) {
     const story = message("user", SENTENCE.repeat(Math.ceil(length / sentenceIds.length)));
     const keepAs = session(`after-${length}`);
-    // It may end by itself: after an end of text in the middle, no chat template could continue the answer.
-    const first = { ...turnOf(chat([story]), { maxTokens: 16 }), ignoreEos: false };
+    const first = turnOf(chat([story]), { maxTokens: 16 });
     await runTurn(sessions, { ...first, keepAs });
     const answer = message("assistant", (await runTurn(prefixes, first)).text);
     const ask = async (generator: Generator, prompt: Prompt, resumeFrom?: typeof keepAs) => {

@@ -1,33 +1,42 @@
 /** The final norm, the head, and what sampling needs of the logits. */
 import { NUM_CANDIDATES } from "../../model/artifact.ts";
 import type { Graph, Value } from "../../onnx/graph.ts";
-import type { Decoder } from "../decoder.ts";
 import { linear } from "../linear.ts";
 import { type Lowering, narrowed, sizes, widened } from "../lowering.ts";
 import { addRmsNorm } from "./rms-norm.ts";
 
+/** Sizes, and the names of tensors without `.weight`. */
+export interface Head {
+  readonly vocabSize: number;
+  readonly hiddenSize: number;
+  readonly normEpsilon: number;
+  readonly finalNorm: string;
+  /** Of a tied head: the embedding's. */
+  readonly head: string;
+}
+
 /**
- * Logits, f32 [R,V], of the rows asked for; `sum`, f32, and `pending` are [B,T,D]. Rows are picked before the norm and the head,
+ * Logits, f32 [R,V], of the requested rows; `sum`, f32, and `pending` are [B,T,D]. Rows are picked before the norm and the head,
  * which is the largest matrix of a small model: a chunk of a prompt that asks for none pays for none.
  */
 export function logits(
   lowering: Lowering,
-  decoder: Decoder,
+  { vocabSize, hiddenSize, normEpsilon, finalNorm, head }: Head,
   { sum, pending }: { readonly sum: Value; readonly pending: Value },
   logitRows: Value,
 ): Value {
   const { graph: g, weight } = lowering;
-  const pick = (x: Value) => g.op("Gather", [g.op("Reshape", [x, sizes(g, -1, decoder.hiddenSize)]), logitRows]);
+  const pick = (x: Value) => g.op("Gather", [g.op("Reshape", [x, sizes(g, -1, hiddenSize)]), logitRows]);
   const [x] = addRmsNorm(
     lowering,
     pick(sum),
     widened(lowering, pick(pending)),
-    weight(`${decoder.finalNorm}.weight`),
-    decoder.normEpsilon,
+    weight(`${finalNorm}.weight`),
+    normEpsilon,
     "f32",
   );
-  const result = widened(lowering, linear(lowering, narrowed(lowering, x), decoder.head, { role: "table" }));
-  g.output("logits", result, "f32", ["R", decoder.vocabSize]);
+  const result = widened(lowering, linear(lowering, narrowed(lowering, x), head, { role: "table" }));
+  g.output("logits", result, "f32", ["R", vocabSize]);
   return result;
 }
 

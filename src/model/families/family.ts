@@ -3,15 +3,12 @@
  * it remembers of a sequence. One file a family beside this one; `registry.ts` lists them. Knows nothing of ONNX.
  */
 import type { ModelSizes } from "../artifact.ts";
+import type { ConfigJson } from "../config-json.ts";
 import type { StateLayout } from "../state.ts";
 import type { WeightTensor } from "../weights.ts";
-import type { MambaConfig } from "./mamba.ts";
-import type { RetNetConfig } from "./retnet.ts";
 
-/** `config.json`, parsed and otherwise untouched. */
-export type ConfigJson = Readonly<Record<string, unknown>>;
-
-export interface Family {
+/** @template Config of its architecture; families may share one */
+export interface Family<Config> {
   readonly name: string;
   /** Values of `model_type` in `config.json`; null where there is none. */
   readonly modelTypes: readonly (string | null)[];
@@ -25,12 +22,12 @@ export interface Family {
    * Reads the config. The tensors are at hand because some sizes stand only there (the width of a gate).
    * @throws `invalid_checkpoint` for a key that is missing or out of bounds.
    */
-  describe(json: ConfigJson, tensors: ReadonlyMap<string, WeightTensor>): ModelDescription;
+  describe(json: ConfigJson, tensors: ReadonlyMap<string, WeightTensor>): ModelDescription<Config>;
 }
 
-export interface ModelDescription {
+export interface ModelDescription<Config> {
   /** Every size and switch of the blocks, for the oracle and the compiler. */
-  readonly architecture: Architecture;
+  readonly architecture: Config;
   readonly sizes: ModelSizes;
   /** Exactly the tensors that the checkpoint must hold. */
   readonly tensors: readonly ExpectedTensor[];
@@ -43,9 +40,6 @@ export interface ModelDescription {
   /** The most steps that a pass of one sequence may have, see `boundedSteps`. */
   readonly maxPassSteps: number;
 }
-
-/** Discriminated by `kind`. Families may share one. */
-export type Architecture = MambaConfig | RetNetConfig;
 
 /** What a pass may hold at once of one of its tensors. */
 const MAX_TENSOR_BYTES = 2 ** 28;

@@ -2,12 +2,12 @@
  * Mamba as its authors' own package, `mamba_ssm`, saves it: the model of `mamba.ts` under other keys, a config without
  * `model_type`, and a vocabulary that is padded after the config was written. Knows nothing of ONNX.
  */
-import { readBoolean, readInt } from "../config-json.ts";
+import { type ConfigJson, readBoolean, readInt } from "../config-json.ts";
 import { invalidCheckpoint } from "../weights.ts";
-import type { ConfigJson, Family } from "./family.ts";
-import { describe, MAMBA_PREFIX } from "./mamba.ts";
+import type { Family } from "./family.ts";
+import { describe, MAMBA_PREFIX, type MambaConfig } from "./mamba.ts";
 
-export const mambaSsm: Family = {
+export const mambaSsm: Family<MambaConfig> = {
   name: "mamba",
   modelTypes: [null],
   prefix: MAMBA_PREFIX,

@@ -2,10 +2,10 @@
  * Mamba, Falcon-Mamba and DenseMamba: one config and one list of tensors, since plain Mamba is DenseMamba with m = 0. The
  * checkpoint formats are described in docs/compiler.md. Knows nothing of ONNX.
  */
-import { readBoolean, readInt, readNumber, requireSilu } from "../config-json.ts";
+import { type ConfigJson, readBoolean, readInt, readNumber, requireSilu } from "../config-json.ts";
 import type { StateLayout } from "../state.ts";
 import type { WeightTensor } from "../weights.ts";
-import { boundedSteps, type ConfigJson, type ExpectedTensor, type Family, type ModelDescription } from "./family.ts";
+import { boundedSteps, type ExpectedTensor, type Family, type ModelDescription } from "./family.ts";
 
 export interface MambaConfig {
   readonly kind: "mamba";
@@ -49,14 +49,14 @@ const TRANSFORMERS_DEFAULTS: ConfigJson = {
 
 export const MAMBA_PREFIX = "backbone.";
 
-export const denseMamba: Family = {
+export const denseMamba: Family<MambaConfig> = {
   name: "dense_mamba",
   modelTypes: ["dense_mamba"],
   prefix: MAMBA_PREFIX,
   describe: (json, tensors) => describe(json, tensors, readInt(json, "dense_layers", { min: 0, max: MAX_LAYERS })),
 };
 
-export const mamba: Family = {
+export const mamba: Family<MambaConfig> = {
   name: "mamba",
   modelTypes: ["mamba"],
   defaults: TRANSFORMERS_DEFAULTS,
@@ -64,7 +64,7 @@ export const mamba: Family = {
   describe: (json, tensors) => describe(json, tensors, 0),
 };
 
-export const falconMamba: Family = {
+export const falconMamba: Family<MambaConfig> = {
   name: "falcon_mamba",
   modelTypes: ["falcon_mamba"],
   defaults: TRANSFORMERS_DEFAULTS,
@@ -84,7 +84,7 @@ export function describe(
   tensors: ReadonlyMap<string, WeightTensor>,
   denseLayers: number,
   parameterNormEpsilon?: number,
-): ModelDescription {
+): ModelDescription<MambaConfig> {
   const config = { ...parse(json, tensors, denseLayers), parameterNormEpsilon };
   const { vocabSize, hiddenSize, numLayers } = config;
   return {

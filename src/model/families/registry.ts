@@ -1,13 +1,17 @@
 /**
  * The families that can be served. A new one is a file here and a line below; if its blocks are new too, they join
- * `Architecture`, and neither the compiler's `lowering.ts` nor `reference.ts` will type-check without them.
+ * `Architecture`, and neither the compiler's `lower.ts` nor `reference.ts` will type-check without them.
  */
-import type { ConfigJson, Family } from "./family.ts";
-import { denseMamba, falconMamba, mamba } from "./mamba.ts";
+import type { ConfigJson } from "../config-json.ts";
+import type { Family } from "./family.ts";
+import { denseMamba, falconMamba, type MambaConfig, mamba } from "./mamba.ts";
 import { mambaSsm } from "./mamba-ssm.ts";
-import { denseRetNet, denseRetNetAsLlama, retNet } from "./retnet.ts";
+import { denseRetNet, denseRetNetAsLlama, type RetNetConfig, retNet } from "./retnet.ts";
 
-export const families: readonly Family[] = [
+/** Every size and switch of a model's blocks. Discriminated by `kind`. */
+export type Architecture = MambaConfig | RetNetConfig;
+
+export const families: readonly Family<Architecture>[] = [
   denseMamba,
   mamba,
   mambaSsm,
@@ -17,7 +21,7 @@ export const families: readonly Family[] = [
   retNet,
 ];
 
-export function familyOf(json: ConfigJson): Family | undefined {
+export function familyOf(json: ConfigJson): Family<Architecture> | undefined {
   return families.find(
     ({ modelTypes, recognizes }) =>
       modelTypes.some((known) => known === (json.model_type ?? null)) && (recognizes === undefined || recognizes(json)),

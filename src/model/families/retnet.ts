@@ -3,10 +3,10 @@
  * without (RetNet): one config and one list of tensors, named as in their checkpoints. Described in docs/compiler.md.
  * Knows nothing of ONNX.
  */
-import { readBoolean, readInt, readNumber, requireSilu } from "../config-json.ts";
+import { type ConfigJson, readBoolean, readInt, readNumber, requireSilu } from "../config-json.ts";
 import type { StateLayout } from "../state.ts";
 import { invalidCheckpoint, type WeightTensor } from "../weights.ts";
-import { boundedSteps, type ConfigJson, type ExpectedTensor, type Family, type ModelDescription } from "./family.ts";
+import { boundedSteps, type ExpectedTensor, type Family, type ModelDescription } from "./family.ts";
 
 export interface RetNetConfig {
   readonly kind: "retnet";
@@ -30,7 +30,7 @@ export interface LinkGates {
 
 const PREFIX = "model.";
 
-export const denseRetNet: Family = {
+export const denseRetNet: Family<RetNetConfig> = {
   name: "dense_retnet",
   modelTypes: ["DenseGauRetNet"],
   prefix: PREFIX,
@@ -39,14 +39,14 @@ export const denseRetNet: Family = {
 };
 
 /** The same architecture under the name of another, as the authors' repository publishes it. */
-export const denseRetNetAsLlama: Family = {
+export const denseRetNetAsLlama: Family<RetNetConfig> = {
   ...denseRetNet,
   modelTypes: ["llama"],
   recognizes: ({ auto_map: map }) =>
     typeof map === "object" && map !== null && Object.values(map).some((name) => /dense_gau_retnet/.test(String(name))),
 };
 
-export const retNet: Family = {
+export const retNet: Family<RetNetConfig> = {
   name: "retnet",
   modelTypes: ["GauRetNet"],
   prefix: PREFIX,
@@ -58,7 +58,11 @@ const MAX_LAYERS = 1024;
 /** The γ of a further head would be 1 in f32. */
 const MAX_HEADS = 20;
 
-function describe(json: ConfigJson, tensors: ReadonlyMap<string, WeightTensor>, denseLayers: number): ModelDescription {
+function describe(
+  json: ConfigJson,
+  tensors: ReadonlyMap<string, WeightTensor>,
+  denseLayers: number,
+): ModelDescription<RetNetConfig> {
   const config = parse(json, tensors, denseLayers);
   const { vocabSize, hiddenSize, numLayers } = config;
   return {

@@ -2,7 +2,6 @@
  * How the operators in CUDA become a library: with nvcc for devices; with a C++ compiler for the emulation that tests run on a
  * CPU. The library of the CPU's operators is another (kernel-build.ts, which runs the compiler).
  */
-import type { Recipe } from "./kernel-build.ts";
 
 /** `cuda`: for NVIDIA's devices. `emulated`: the same kernels on a CPU, slowly. */
 export type CudaTarget = "cuda" | "emulated";
@@ -25,6 +24,21 @@ const ARCHITECTURES = [
 const SHARED_SOURCES = ["op.c", "register.c"];
 const C_FLAGS = ["-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-w"];
 const CPP_FLAGS = ["-fPIC", "-fvisibility=hidden", "-w"];
+
+/** What to compile, and what to link it with. */
+export interface Recipe {
+  /** Of the folders that hold the sources, below `sourceDir`. */
+  readonly folders: readonly string[];
+  readonly jobs: readonly Job[];
+  readonly linkFlags: readonly string[];
+}
+
+interface Job {
+  /** Below `sourceDir`. */
+  readonly source: string;
+  readonly object: string;
+  readonly flags: readonly string[];
+}
 
 interface Toolchain {
   readonly c: readonly string[];

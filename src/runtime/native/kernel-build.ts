@@ -9,7 +9,7 @@ import { availableParallelism } from "node:os";
 import { join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { DenseMambaError } from "../../errors.ts";
-import { type CudaTarget, cudaRecipe, isCuda } from "./cuda-build.ts";
+import { type CudaTarget, cudaRecipe, isCuda, type Recipe } from "./cuda-build.ts";
 
 const AVX512_FLAGS = [
   ...["-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni"],
@@ -61,21 +61,6 @@ export interface KernelBuild {
   readonly cc: string;
   /** `host`: for this CPU alone, in a part of the time. `all`: for every CPU of this architecture. */
   readonly target: "host" | "all" | CudaTarget;
-}
-
-/** What to compile, and what to link it with. */
-export interface Recipe {
-  /** Of the folders that hold the sources, below `sourceDir`. */
-  readonly folders: readonly string[];
-  readonly jobs: readonly Job[];
-  readonly linkFlags: readonly string[];
-}
-
-interface Job {
-  /** Below `sourceDir`. */
-  readonly source: string;
-  readonly object: string;
-  readonly flags: readonly string[];
 }
 
 /**

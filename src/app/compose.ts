@@ -1,9 +1,10 @@
 /**
- * The composition root: config → model → engine → generator → application. The one place where the parts meet; clock,
- * random source and ids are chosen here. Each command takes as much of the house as it needs.
+ * The composition root: config → model → engine → generator → application. The one place where the parts meet, and where
+ * clock, random source and ids are chosen. A command takes only the parts that it needs.
  */
 import { randomUUID } from "node:crypto";
-import type { Config } from "../config.ts";
+import { programVersion } from "../config/process.ts";
+import type { Config } from "../config/schema.ts";
 import { Engine } from "../engine/engine.ts";
 import type { EngineObserver } from "../engine/observer.ts";
 import { DenseMambaError } from "../errors.ts";
@@ -14,19 +15,18 @@ import type { PrefixCache } from "../prefix/prefix-cache.ts";
 import type { ModelRunner } from "../runtime/runner.ts";
 import { createApp } from "../server/app.ts";
 import type { App } from "../server/context.ts";
-import type { Log, ServerDeps } from "../server/deps.ts";
+import type { ServerDeps } from "../server/deps.ts";
 import { Receiving } from "../server/receiving.ts";
 import { Responses } from "../server/responses/responses.ts";
 import type { StateStore } from "../sessions/stores/store.ts";
 import { loadTokenizer } from "../tokenizer/load.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
-import { type KeptStates, keepingPolicy, openKeptStates } from "./kept-states.ts";
-import type { LoadedModel } from "./load-model.ts";
+import { type LoadedModel, type LoadOptions, loadModel } from "./load-model.ts";
 import type { ServerLog } from "./log.ts";
-import type { SizedConfig } from "./memory.ts";
-import { observeSnapshots } from "./observed-runner.ts";
+import type { SizedConfig } from "./machine.ts";
+import { observeEngine, observeSnapshots } from "./observers.ts";
 import { serverOptions } from "./server-options.ts";
-import { programVersion } from "./version.ts";
+import { openStores, retentionPolicy, type Stores } from "./stores.ts";
 
 const now = () => performance.now();
 const nowMs = () => Date.now();
@@ -58,6 +58,21 @@ export async function startEngine(
   return engine;
 }
 
+/** For commands that run one sequence: loads the model, and closes its engine after `use`. */
+export async function withEngine(
+  config: Config,
+  { onProgress }: Pick<LoadOptions, "onProgress">,
+  use: (engine: Engine, model: LoadedModel) => Promise<void>,
+): Promise<void> {
+  const model = await loadModel(config, { numSlots: 1, onProgress, note: () => undefined });
+  const engine = await startEngine({ ...config, maxBatch: 1 }, model);
+  try {
+    await use(engine, model);
+  } finally {
+    await engine.close({ deadlineMs: 0 });
+  }
+}
+
 export function createGenerator(
   config: Config,
   model: LoadedModel,
@@ -75,7 +90,7 @@ export function createGenerator(
     prefixScope: prefixScope === "key" ? "owner" : "all",
     manifest: model.manifest,
     limits: { maxPromptTokens, maxOutputTokens, maxAnswerTokens },
-    keeping: keepingPolicy(config),
+    keeping: retentionPolicy(config),
     newId,
     nowMs,
   });
@@ -87,10 +102,10 @@ export interface Service {
   readonly responses: Responses;
   readonly generator: Generator;
   readonly engine: Engine;
-  readonly states: KeptStates;
+  readonly stores: Stores;
 }
 
-/** Everything that `serve` listens with. */
+/** All that the server listens with. */
 export async function createService(
   config: SizedConfig,
   model: LoadedModel,
@@ -98,23 +113,23 @@ export async function createService(
 ): Promise<Service> {
   const { log } = logging;
   const { manifest } = model;
-  checkFit(tokenizer, manifest);
+  checkVocabulary(tokenizer, manifest);
   const modelName = config.modelName ?? manifest.name;
   const metrics = new Metrics({ modelName, manifest, version: programVersion(), now });
-  const states = await openKeptStates(config, { manifest, log, onDamage: () => metrics.onDamage(), nowMs });
-  const { conversations: store, unstored, prefixes: prefixCache } = states;
+  const stores = await openStores(config, { manifest, log, onDamage: () => metrics.onDamage(), nowMs });
+  const { conversations: store, unstored, prefixCache } = stores;
   const engine = await startEngine(config, model, {
-    observer: observeAll(metrics, logStatus(log)),
+    observer: observeEngine(metrics, log),
     wrapRunner: (runner) => observeSnapshots(runner, metrics, now),
   }).catch(async (error) => {
-    await states.close();
+    await stores.close();
     throw error;
   });
   metrics.watch({
     load: () => engine.load,
-    store: states.stats.conversations,
+    store: stores.stats.conversations,
     droppedLogLines: () => logging.numDropped,
-    prefixes: states.stats.prefixes,
+    prefixes: stores.stats.prefixes,
   });
   const parts = { engine, tokenizer, store, unstored, ...(prefixCache && { prefixCache }) };
   const generator = createGenerator(config, model, parts);
@@ -128,7 +143,7 @@ export async function createService(
       manifest,
       loadedAtMs: nowMs(),
     },
-    checkStates: states.check,
+    checkStates: stores.check,
     metrics,
     observer: metrics,
     log,
@@ -139,52 +154,30 @@ export async function createService(
     nowMs,
   };
   const responses = new Responses(deps);
-  return { app: createApp(deps, responses), deps, responses, generator, engine, states };
+  return { app: createApp(deps, responses), deps, responses, generator, engine, stores };
 }
 
-/** @throws `invalid_checkpoint` if the model has none: text cannot be read or written without it. */
+/** @throws `invalid_checkpoint` if there is none: text cannot be read or written without it */
 export async function requireTokenizer(config: Config): Promise<Tokenizer> {
   const folder = config.tokenizer ?? config.model;
   const tokenizer = await loadTokenizer(folder);
   if (tokenizer !== undefined) return tokenizer;
   throw new DenseMambaError(
     "invalid_checkpoint",
-    `${folder} has no tokenizer.json; --tokenizer names another's, and score, inspect and compile work without one`,
+    `${folder} has no tokenizer.json; use another one with --tokenizer, or score, inspect and compile without one`,
   );
 }
 
 /**
- * A model may have more ids than its tokenizer: padding, which is never sampled. The other way round they do not belong
- * together.
+ * A model may have more ids than its tokenizer: padding, which is never sampled. If the tokenizer has more, the two do not
+ * belong together.
  * @throws `invalid_checkpoint`
  */
-export function checkFit(tokenizer: Tokenizer, { name, sizes }: Manifest): void {
+export function checkVocabulary(tokenizer: Tokenizer, { name, sizes }: Manifest): void {
   if (tokenizer.vocabSize <= sizes.vocabSize) return;
+  const [last, lastOfModel] = [tokenizer.vocabSize - 1, sizes.vocabSize - 1];
   throw new DenseMambaError(
     "invalid_checkpoint",
-    `the tokenizer of ${name} gives ids up to ${tokenizer.vocabSize - 1}, but the model's vocabulary ends at ${sizes.vocabSize - 1}`,
+    `the tokenizer of ${name} gives ids up to ${last}, but the model's vocabulary ends at ${lastOfModel}`,
   );
-}
-
-/** Faults and recoveries belong in the log; steps and ends are the metrics' business. */
-function logStatus(log: Log): Pick<EngineObserver, "onStatus"> {
-  let recovering = false;
-  return {
-    onStatus(status) {
-      if (status.state === "recovering") log.error({ error: status.error }, "engine recovering");
-      if (status.state === "ready" && recovering) log.warn({ runner: status.runner }, "engine ready again");
-      recovering = status.state === "recovering";
-    },
-  };
-}
-
-function observeAll(metrics: EngineObserver, statusLog: Pick<EngineObserver, "onStatus">): EngineObserver {
-  return {
-    onStep: (step) => metrics.onStep(step),
-    onSequenceEnd: (end) => metrics.onSequenceEnd(end),
-    onStatus(status) {
-      metrics.onStatus(status);
-      statusLog.onStatus(status);
-    },
-  };
 }

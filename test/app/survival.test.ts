@@ -31,7 +31,7 @@ describe("SIGTERM in the middle of an answer", () => {
   it("refuses what is new, parks what runs, exits with 0, and after a restart the session goes on where it was", async () => {
     const store = ["--store-dir", path.join(folder.dir, "parked")];
     const first = await serve(...store, "--shutdown-ms", "1000");
-    expect(first.stdout).toMatch(/kept in +memory \(1 GiB\), \S+parked \(16 GiB, 0 found\)/);
+    expect(first.stdout).toMatch(/stored in +memory \(1 GiB\), \S+parked \(16 GiB, 0 found\)/);
     await first.post("/v1/sessions", { session_id: "tale" });
     const noSpecialTokens = { 0: -100, 1: -100, 2: -100, 3: -100, 4: -100 }; // or it would end, or not be read back as it was written
     const limits = { max_output_tokens: 16_000, temperature: 0, logit_bias: noSpecialTokens };

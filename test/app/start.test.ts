@@ -1,4 +1,4 @@
-/** How a server starts in the places that it is put into: real processes. */
+/** How a server starts in various environments: real processes. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { chmod, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
@@ -25,7 +25,7 @@ async function serve(...[args, execPath, options]: Parameters<ServingFolder["ser
   return server;
 }
 
-it("beside services of its name: their links are told of in one line, and ignored", async () => {
+it("next to services with its name, whose links are ignored with one line in the log", async () => {
   const links = {
     DENSEMAMBA_SERVICE_HOST: "10.96.1.2",
     DENSEMAMBA_SERVICE_PORT: "8080",
@@ -43,27 +43,30 @@ it("beside services of its name: their links are told of in one line, and ignore
   expect(await server.stop()).toBe(0);
 });
 
-it.runIf(process.getuid?.() === 0)("without a home folder, where all that would be in one is elsewhere", async () => {
-  const dir = await mkdtemp(path.join(tmpdir(), "densemamba-homeless-"));
-  await chmod(dir, 0o777);
-  await chmod(folder.dir, 0o755);
-  const env = { PATH: process.env.PATH, HF_HOME: dir, DENSEMAMBA_CACHE_DIR: dir };
-  const server = await serve([], undefined, { env, uid: 1_000_650_000, gid: 0 });
-  expect(await server.stop()).toBe(0);
-  await rm(dir, { recursive: true, force: true });
-});
+it.runIf(process.getuid?.() === 0)(
+  "without a home folder, if everything that would be in it is elsewhere",
+  async () => {
+    const dir = await mkdtemp(path.join(tmpdir(), "densemamba-homeless-"));
+    await chmod(dir, 0o777);
+    await chmod(folder.dir, 0o755);
+    const env = { PATH: process.env.PATH, HF_HOME: dir, DENSEMAMBA_CACHE_DIR: dir };
+    const server = await serve([], undefined, { env, uid: 1_000_650_000, gid: 0 });
+    expect(await server.stop()).toBe(0);
+    await rm(dir, { recursive: true, force: true });
+  },
+);
 
-it("refuses a port that is taken before it asks for the model", async () => {
+it("refuses a port that is in use before it looks for the model", async () => {
   const other = createServer().listen(0, "127.0.0.1");
   await new Promise((resolve) => other.once("listening", resolve));
   const { port } = other.address() as { port: number };
   await expect(serve(["--port", String(port), "--model", "/nowhere/at-all"])).rejects.toThrow(
-    new RegExp(`EADDRINUSE: port ${port} on 127.0.0.1 is taken; choose another with --port`),
+    new RegExp(`EADDRINUSE: port ${port} on 127.0.0.1 is in use; choose another with --port`),
   );
   other.close();
 });
 
-it("ends in good order when npx, which started it, is told to", async () => {
+it("shuts down in good order when the npx that started it is stopped", async () => {
   const bin = path.join(folder.dir, "npx/node_modules/.bin");
   await mkdir(bin, { recursive: true });
   const main = path.join(import.meta.dirname, "../../src/cli/main.ts");
@@ -72,11 +75,11 @@ it("ends in good order when npx, which started it, is told to", async () => {
   const cache = ["--cache-dir", path.join(folder.dir, "cache"), "--precision", "f32", "--kernels", "off"];
   const args = ["--no-install", "densemamba", "serve", "--port", "0", ...cache];
   const npx = spawn("npx", args, { cwd: path.join(folder.dir, "npx"), stdio: ["ignore", "pipe", "pipe"] });
-  let said = "";
-  for (const stream of [npx.stdout, npx.stderr]) stream.setEncoding("utf8").on("data", (text) => (said += text));
-  await expect.poll(() => said, { timeout: 60_000 }).toContain("curl -N");
+  let output = "";
+  for (const stream of [npx.stdout, npx.stderr]) stream.setEncoding("utf8").on("data", (text) => (output += text));
+  await expect.poll(() => output, { timeout: 60_000 }).toContain("curl -N");
   npx.kill("SIGTERM");
   // Its output ends with the last process that has it.
   await once(npx, "close");
-  expect(said).toMatch(/"signal":"npm has gone".*"shutting down"[\s\S]*"closed"/);
+  expect(output).toMatch(/"signal":"npm has ended".*"shutting down"[\s\S]*"closed"/);
 }, 90_000);

@@ -1,19 +1,12 @@
 import { EventEmitter } from "node:events";
 import { describe, expect, it } from "vitest";
-import { type MachineFacts, usableCores } from "../../src/cli/cores.ts";
-import { chooseDevices, choosePrecisions, type DeviceFacts } from "../../src/cli/device.ts";
-import { describeFailure } from "../../src/cli/failure.ts";
-import { memoryLimit, withinMemory } from "../../src/cli/memory.ts";
-import { untilNpmHasGone } from "../../src/cli/npm-parent.ts";
-import { observeSnapshots } from "../../src/cli/observed-runner.ts";
-import { showProgress } from "../../src/cli/progress.ts";
-import { untilSignal } from "../../src/cli/shutdown.ts";
-import { formatBytes, formatCount } from "../../src/cli/units.ts";
-import { loadConfig } from "../../src/config.ts";
-import { DenseMambaError } from "../../src/errors.ts";
+import { chooseDevices, choosePrecisions, type DeviceFacts } from "../../src/app/device.ts";
+import { memoryLimit, usableCores, withinMemory } from "../../src/app/machine.ts";
+import { observeSnapshots } from "../../src/app/observers.ts";
+import { untilNpmEnds, untilSignal } from "../../src/app/shutdown.ts";
+import { loadConfig } from "../../src/config/load.ts";
 import type { CudaReport } from "../../src/runtime/open.ts";
 import type { ModelRunner } from "../../src/runtime/runner.ts";
-import { Gathered } from "./program-run.ts";
 
 describe("the choice of a device", () => {
   const device = { name: "NVIDIA H100", capability: 90 };
@@ -27,21 +20,21 @@ describe("the choice of a device", () => {
     inspectCuda: async () => report,
   });
 
-  it("asks for nothing of CUDA when it is a CPU, and for no driver without a provider", async () => {
-    const inspectCuda = () => Promise.reject(new Error("asked"));
+  it("does not inspect CUDA for a CPU, nor without a provider", async () => {
+    const inspectCuda = () => Promise.reject(new Error("inspected"));
     const choose = (wanted: "cpu" | "auto") => chooseDevices(wanted, { hasCudaProvider: () => false, inspectCuda });
-    expect(await choose("cpu")).toEqual([{ device: "cpu", reason: "asked for" }]);
+    expect(await choose("cpu")).toEqual([{ device: "cpu", reason: "requested" }]);
     expect(await choose("auto")).toEqual([{ device: "cpu", reason: "this ONNX Runtime has no CUDA provider" }]);
   });
 
-  it("refuses CUDA where it is not to be had, and says what was found and is needed", async () => {
+  it("refuses CUDA if it is not available, and says what was found and what is needed", async () => {
     await expect(chooseDevices("cuda", facts(missing))).rejects.toMatchObject({
       code: "device_unavailable",
       message: "device cuda is not available: there is no NVIDIA driver. Found: none. Needed: one",
     });
   });
 
-  it("lets auto fall back to the CPU and says why, an explicit choice never", async () => {
+  it("falls back to the CPU with auto and says why, never with an explicit choice", async () => {
     expect(await chooseDevices("auto", facts(missing))).toEqual([
       { device: "cpu", reason: "no CUDA: there is no NVIDIA driver. Found: none. Needed: one" },
     ]);
@@ -52,7 +45,7 @@ describe("the choice of a device", () => {
     }
   });
 
-  it("prefers 8 bits on a CPU only, and keeps to a precision that was asked for", () => {
+  it("prefers 8 bits only on a CPU, and never overrides an explicit precision", () => {
     expect(choosePrecisions("auto", "cpu")).toEqual(["int8", "f32"]);
     expect(choosePrecisions("auto", "cuda")).toEqual(["f16", "f32"]);
     expect(choosePrecisions("f32", "cpu")).toEqual(["f32"]);
@@ -60,9 +53,9 @@ describe("the choice of a device", () => {
 });
 
 describe("usable cores", () => {
-  const machine = (numLogical: number, files: Record<string, string>): MachineFacts => ({
+  const machine = (numLogical: number, files: Record<string, string>) => ({
     numLogical,
-    read: (path) => files[path],
+    read: (path: string) => files[path],
   });
   const cpu = (socket: number, core: number) => `processor : 0\nphysical id\t: ${socket}\ncore id\t\t: ${core}\n`;
   const fourCores = [cpu(0, 0), cpu(0, 0), cpu(0, 1), cpu(0, 1), cpu(1, 0), cpu(1, 0), cpu(1, 1), cpu(1, 1)].join("\n");
@@ -93,7 +86,7 @@ describe("usable cores", () => {
     expect(usableCores(machine(8, { "/proc/cpuinfo": fourCores, ...files }))).toBe(cores);
   });
 
-  it("are the logical processors where nothing more is known", () => {
+  it("are the logical processors if nothing more is known", () => {
     expect(usableCores(machine(3, {}))).toBe(3);
   });
 });
@@ -152,7 +145,7 @@ describe("the memory of a process", () => {
     return { sessionBytes, prefixBytes };
   };
 
-  it("is shared out so that the rest has room, and states have their usual size where there is enough", () => {
+  it("is divided so that enough is left for the rest; with plenty of it, states get their usual size", () => {
     expect(sized({}, 64 * GIB)).toEqual({ sessionBytes: GIB, prefixBytes: GIB / 4 });
     const { sessionBytes, prefixBytes } = sized({}, GIB / 2);
     expect(sessionBytes + prefixBytes).toBeLessThan(GIB / 2 - 300 * 2 ** 20);
@@ -161,12 +154,12 @@ describe("the memory of a process", () => {
     expect(sized({}, GIB / 8)).toEqual({ sessionBytes: 2 ** 24, prefixBytes: 2 ** 22 });
   });
 
-  it("does not overrule who has said how much", () => {
+  it("never overrides an explicit size", () => {
     expect(sized({ sessionBytes: "3GiB", prefixBytes: 0 }, GIB / 2)).toEqual({ sessionBytes: 3 * GIB, prefixBytes: 0 });
   });
 });
 
-describe("the shell of npm", () => {
+describe("the shell that npm started", () => {
   async function ends(script: string | undefined): Promise<boolean> {
     let parent = 7;
     let check = () => {};
@@ -175,7 +168,7 @@ describe("the shell of npm", () => {
       check = act;
       return () => {};
     };
-    void untilNpmHasGone({ script, parentId: () => parent, repeat }).then(() => {
+    void untilNpmEnds({ script, parentId: () => parent, repeat }).then(() => {
       hasEnded = true;
     });
     check();
@@ -187,7 +180,7 @@ describe("the shell of npm", () => {
     return hasEnded;
   }
 
-  it("takes us along, unless npm did not start us or its script was to leave us behind", async () => {
+  it("ends the server with it, unless npm did not start it or the script runs it in the background", async () => {
     expect(await ends("densemamba")).toBe(true);
     expect(await ends("npm run build && densemamba serve")).toBe(true);
     expect(await ends("densemamba serve & sleep 1")).toBe(false);
@@ -195,68 +188,8 @@ describe("the shell of npm", () => {
   });
 });
 
-describe("progress", () => {
-  function feed(isTTY: boolean): string {
-    const stderr = Object.assign(new Gathered(), { isTTY });
-    let nowMs = 0;
-    const show = showProgress(stderr, () => nowMs);
-    for (let done = 1; done <= 200; done++) {
-      nowMs += 1;
-      show({ done, total: 200, message: "compiling" });
-    }
-    return stderr.text;
-  }
-
-  it("rewrites one line on a terminal, not more often than one can see", () => {
-    const text = feed(true);
-    expect(text.split("\n")).toHaveLength(2);
-    expect(text.split("\r").length).toBeLessThan(8);
-    expect(text.slice(text.lastIndexOf("\r"))).toMatch(/^\rcompiling: █{24} 100% 200 B of 200 B, \d+ B\/s/);
-    expect(text.endsWith("\u001b[K\n")).toBe(true);
-  });
-
-  it("tells of each piece of work to its end, once", () => {
-    const stderr = new Gathered();
-    const show = showProgress(stderr, () => 0);
-    for (const [done, message] of [
-      [5, "pulling"],
-      [10, "pulling"],
-      [10, "pulling"],
-      [10, "compiling"],
-    ] as const) {
-      show({ done, total: 10, message });
-    }
-    expect(stderr.text).toBe("pulling: 50%\npulling: 100%\ncompiling: 100%\n");
-  });
-
-  it("writes a few lines to a log", () => {
-    expect(feed(false)).toBe("compiling: 0%\ncompiling: 25%\ncompiling: 50%\ncompiling: 75%\ncompiling: 100%\n");
-  });
-});
-
-describe("failures", () => {
-  it("are one line with their code, and 1", () => {
-    const failure = describeFailure(new DenseMambaError("invalid_checkpoint", "no config.json"));
-    expect(failure).toEqual({ message: "error: invalid_checkpoint: no config.json", exitCode: 1 });
-    const missing = Object.assign(new Error("EACCES: permission denied, mkdir '/x'"), { code: "EACCES" });
-    expect(describeFailure(missing)).toEqual({ message: "error: EACCES: permission denied, mkdir '/x'", exitCode: 1 });
-  });
-
-  it("list all problems of a configuration, and are 2", () => {
-    const failure = describeFailure(new DenseMambaError("invalid_config", "a is wrong\nb is wrong"));
-    expect(failure).toEqual({
-      message: "error: invalid_config: 2 problems\n  a is wrong\n  b is wrong",
-      exitCode: 2,
-    });
-  });
-
-  it("show the stack of what is our own bug", () => {
-    expect(describeFailure(new TypeError("x is undefined")).message).toContain("parts.test.ts");
-  });
-});
-
 describe("signals", () => {
-  it("ask for an orderly end at first, and end the process at the second", async () => {
+  it("shut down in good order at first, and end the process the second time", async () => {
     const emitter = new EventEmitter();
     const exits: number[] = [];
     const source = {
@@ -276,7 +209,7 @@ describe("signals", () => {
 });
 
 describe("an observed runner", () => {
-  it("tells how long a state's copies take and passes everything else on", async () => {
+  it("reports how long copying a state takes, and passes everything else on", async () => {
     let nowMs = 0;
     const calls: string[] = [];
     const runner = {
@@ -315,27 +248,5 @@ describe("an observed runner", () => {
     ]);
     expect(calls).toEqual(["clear 1", "swap 1 2", "copy 2 1", "close"]);
     expect([wrapped.numSlots, wrapped.description]).toEqual([3, "fake"]);
-  });
-});
-
-describe("numbers for people", () => {
-  it.each([
-    [0, "0 B"],
-    [1023, "1023 B"],
-    [233_472, "228 KiB"],
-    [2 ** 30, "1 GiB"],
-    [1.5 * 2 ** 20, "1.5 MiB"],
-    [12.34 * 2 ** 20, "12.3 MiB"],
-  ])("%i bytes are %s", (bytes, text) => {
-    expect(formatBytes(bytes)).toBe(text);
-  });
-
-  it.each([
-    [999, "999"],
-    [3_865_344, "3.87M"],
-    [129_135_360, "129M"],
-    [2.8e9, "2.8B"],
-  ])("%i is %s", (count, text) => {
-    expect(formatCount(count)).toBe(text);
   });
 });

@@ -1,5 +1,5 @@
 /**
- * How well a model predicts texts, and how near its predictions are to those of the same model in another precision.
+ * How well a model predicts texts, and how close its predictions are to those of the same model in another precision.
  * Runners and token ids in, sums out; knows no files and no terminal.
  */
 import { DenseMambaError } from "../errors.ts";
@@ -8,9 +8,9 @@ import { MAX_F16 } from "../model/dtypes.ts";
 import type { ModelRunner, RunOutput } from "../runtime/runner.ts";
 import { checkFinite } from "../sampling/rows.ts";
 
-/** What is read as one: no document sees another. */
+/** Read from a fresh state. */
 export interface EvalDocument {
-  /** The first is where the model starts from and is not scored; all others are. */
+  /** The first one is what the model starts from and is not scored; all others are. */
   readonly tokenIds: readonly number[];
   readonly numBytes: number;
 }
@@ -21,7 +21,7 @@ export interface Evaluation {
   readonly numBytes: number;
   /** -Σ log p of the tokens, in nats. */
   readonly loss: number;
-  /** With a reference only. */
+  /** Only with a reference. */
   readonly against?: Comparison;
 }
 
@@ -30,7 +30,7 @@ export interface Comparison {
   readonly loss: number;
   /** Σ over positions of KL(reference ‖ model), in nats. */
   readonly divergence: number;
-  /** Positions where both find the same token likeliest. */
+  /** Positions where the same token is the likeliest for both. */
   readonly numAgreeing: number;
 }
 
@@ -45,9 +45,9 @@ export interface EvaluateOptions {
   readonly onProgress: (numTokens: number) => void;
 }
 
-/** @throws `runtime_fault`, for logits that are not finite too. */
+/** @throws `runtime_fault`, also for logits that are not finite */
 export async function evaluate(options: EvaluateOptions): Promise<Evaluation> {
-  const { runner, reference, documents, chunk } = options;
+  const { runner, reference, documents, chunk, onProgress } = options;
   let numTokens = 0;
   let numBytes = 0;
   let loss = 0;
@@ -59,51 +59,47 @@ export async function evaluate(options: EvaluateOptions): Promise<Evaluation> {
     for (let start = 0; start < tokenIds.length - 1; start += chunk) {
       const read = tokenIds.slice(start, Math.min(start + chunk, tokenIds.length - 1));
       const targets = tokenIds.slice(start + 1, start + 1 + read.length);
-      const place = { document: index + 1, token: start + 1 };
-      const output = await readChunk(runner, read);
-      loss += lossOf(runner, output, targets, place);
+      const where = (row: number) => ` for token ${start + 1 + row} of document ${index + 1}`;
+      const actual = await readChunk(runner, read, targets, where);
+      loss += actual.loss;
       numTokens += targets.length;
       if (reference !== undefined) {
-        const expected = await readChunk(reference, read);
-        against.loss += lossOf(reference, expected, targets, place);
-        against.divergence += divergence(expected, output);
-        against.numAgreeing += numAgreeing(expected, output);
+        const expected = await readChunk(reference, read, targets, where);
+        against.loss += expected.loss;
+        against.divergence += divergence(expected.output, actual.output);
+        against.numAgreeing += numAgreeing(expected.output, actual.output);
       }
-      options.onProgress(numTokens);
+      onProgress(numTokens);
     }
   }
   return { numTokens, numBytes, loss, ...(reference === undefined ? {} : { against }) };
 }
 
-/** Goes on in slot 0; logits for every position. */
-function readChunk(runner: ModelRunner, tokenIds: readonly number[]): Promise<RunOutput> {
-  const logitRows = tokenIds.map((_, row) => row);
-  const temperatures = tokenIds.map(() => 1);
-  const input = { firstSlot: 0, lengths: [tokenIds.length], tokenIds, logitRows, temperatures };
-  return runner.run({ ...input, wholeRows: logitRows });
-}
-
-function lossOf(
-  { manifest }: ModelRunner,
-  output: RunOutput,
+/** Continues slot 0. @returns the logits of every position, and -Σ log p of the targets */
+async function readChunk(
+  runner: ModelRunner,
+  tokenIds: readonly number[],
   targets: readonly number[],
-  { document, token }: { readonly document: number; readonly token: number },
-): number {
-  return targets.reduce((sum, target, row) => {
-    const where = ` for token ${token + row} of document ${document}`;
-    try {
-      checkFinite(output, row, where);
-    } catch (error) {
-      throw inPrecision(error, manifest.precision);
-    }
-    const loss = output.logSumExp[row]! - output.logitsOf(row)[target]!;
-    if (Number.isFinite(loss)) return sum + loss;
-    const error = new DenseMambaError("runtime_fault", `the model gave a logit of -Infinity${where}`);
-    throw inPrecision(error, manifest.precision);
-  }, 0);
+  where: (row: number) => string,
+): Promise<{ readonly output: RunOutput; readonly loss: number }> {
+  const rows = tokenIds.map((_, row) => row);
+  const temperatures = tokenIds.map(() => 1);
+  const input = { firstSlot: 0, lengths: [tokenIds.length], tokenIds, logitRows: rows, temperatures, wholeRows: rows };
+  try {
+    const output = await runner.run(input);
+    const loss = targets.reduce((sum, target, row) => {
+      checkFinite(output, row, where(row));
+      const ownLoss = output.logSumExp[row]! - output.logitsOf(row)[target]!;
+      if (Number.isFinite(ownLoss)) return sum + ownLoss;
+      throw new DenseMambaError("runtime_fault", `the model gave a logit of -Infinity${where(row)}`);
+    }, 0);
+    return { output, loss };
+  } catch (error) {
+    throw inPrecision(error, runner.manifest.precision);
+  }
 }
 
-/** Adds the precision to a fault of the model: a number beyond f16 may be well within f32. */
+/** Adds the precision to a fault of the model: a number that is too large for f16 may be fine in f32. */
 export function inPrecision(error: unknown, precision: Precision): unknown {
   if (!(error instanceof DenseMambaError) || error.code !== "runtime_fault") return error;
   const name = precision === "f16" ? `f16, whose numbers end at ${MAX_F16}` : precision;

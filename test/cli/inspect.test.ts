@@ -1,7 +1,7 @@
 /** What `inspect` shows of layers, on made-up ones and on checkpoints. */
 import { rm } from "node:fs/promises";
 import { expect, it } from "vitest";
-import { describeLayers, drawLinks, layerTable } from "../../src/cli/layer-table.ts";
+import { describeLayers, drawLinks, layerTable } from "../../src/cli/inspect.ts";
 import { openCheckpoint } from "../../src/model/checkpoint.ts";
 import { numElements, stateBytes } from "../../src/model/state.ts";
 import { randomCheckpoint, TINY_RETNET, TINY_SHAPE } from "../helpers/checkpoints.ts";

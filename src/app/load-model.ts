@@ -1,33 +1,30 @@
-/**
- * From `--model` to an artifact with a runner on it: compiled if need be, verified, on the device that is wanted and there.
- */
+/** From `--model` to an artifact and a runner for it: compiled if necessary, verified, on the first device that works. */
 import { existsSync } from "node:fs";
 import path from "node:path";
 import { ensureArtifact, verifyArtifact } from "../compiler/artifact-cache.ts";
 import type { CompileProgress } from "../compiler/compile.ts";
 import { FileHasher } from "../compiler/file-hash.ts";
-import type { Config } from "../config.ts";
+import type { Config } from "../config/schema.ts";
 import { DenseMambaError, type ErrorCode } from "../errors.ts";
 import type { LoweringKind, Manifest, Precision } from "../model/artifact.ts";
 import { MANIFEST_FILE, readManifest } from "../model/manifest.ts";
 import { inspectCuda, openRunner } from "../runtime/open.ts";
 import { findOrtLibrary, openableProviders } from "../runtime/ort-library.ts";
 import type { ModelRunner } from "../runtime/runner.ts";
-import { usableCores } from "./cores.ts";
 import { chooseDevices, choosePrecisions, type DeviceChoice, type DeviceFacts } from "./device.ts";
 import { findKernels, loweringFor } from "./kernels.ts";
+import { numThreads } from "./machine.ts";
 
 export interface LoadedModel {
   readonly manifest: Manifest;
-  readonly device: DeviceChoice["device"];
-  /** The first call gives the runner that showed that the device works; later ones open another. */
+  /** The first call returns the runner that has shown that the device works; later calls open another. */
   openRunner(): Promise<ModelRunner>;
 }
 
 export interface LoadOptions {
   readonly numSlots: number;
   readonly onProgress: (progress: CompileProgress) => void;
-  /** Told what was chosen and why. */
+  /** Called with what was chosen, and why. */
   readonly note: (message: string) => void;
 }
 
@@ -41,9 +38,8 @@ interface Artifact {
   readonly manifest: Manifest;
 }
 
-/** @throws `device_unavailable`, `invalid_checkpoint`, `invalid_artifact`, `invalid_config`, `unsupported_value`. */
+/** @throws `device_unavailable`, `invalid_checkpoint`, `invalid_artifact`, `invalid_config`, `unsupported_value` */
 export async function loadModel(config: Config, options: LoadOptions): Promise<LoadedModel> {
-  const numThreads = config.threads === 0 ? usableCores() : config.threads;
   const devices = await chooseDevices(config.device, FACTS);
   return firstThatWorks("device_unavailable", devices, options.note, async (choice) => {
     const { device, reason } = choice;
@@ -55,7 +51,7 @@ export async function loadModel(config: Config, options: LoadOptions): Promise<L
       openRunner(config.runtime, {
         artifactDir,
         numSlots: options.numSlots,
-        numThreads,
+        numThreads: numThreads(config),
         device,
         kernels,
         note: options.note,
@@ -64,7 +60,6 @@ export async function loadModel(config: Config, options: LoadOptions): Promise<L
     options.note(`device ${device}: ${reason}`);
     return {
       manifest,
-      device,
       async openRunner() {
         const runner = first ?? (await open());
         first = undefined;
@@ -74,7 +69,7 @@ export async function loadModel(config: Config, options: LoadOptions): Promise<L
   });
 }
 
-/** A checkpoint is compiled for them where they are; an artifact has been, or has not. */
+/** A checkpoint can still be compiled for the kernels; an artifact has been compiled with or without them. */
 async function mayUseKernels(modelDir: string): Promise<boolean> {
   return !isArtifact(modelDir) || (await readManifest(modelDir)).kernels !== undefined;
 }
@@ -83,7 +78,7 @@ function isArtifact(modelDir: string): boolean {
   return existsSync(path.join(modelDir, MANIFEST_FILE));
 }
 
-/** A folder with a manifest is an artifact; any other is a checkpoint, compiled into the cache unless it is there. */
+/** A folder with a manifest is an artifact. Any other is a checkpoint, which is compiled into the cache if it is not there. */
 async function findArtifact(
   config: Config,
   { device, lowering }: { readonly device: DeviceChoice["device"]; readonly lowering: LoweringKind },
@@ -107,7 +102,7 @@ async function findArtifact(
   return { dir: modelDir, manifest };
 }
 
-/** The engine reads a prompt that is alone in larger chunks, never in larger ones than this. */
+/** The engine reads a prompt that is alone in larger chunks, but never beyond this bound. */
 function checkChunk(
   { prefillChunk }: Config,
   { name, family, maxPassSteps = Number.POSITIVE_INFINITY }: Manifest,
@@ -115,12 +110,13 @@ function checkChunk(
   if (prefillChunk <= maxPassSteps) return;
   throw new DenseMambaError(
     "invalid_config",
-    `--prefill-chunk must be at most ${maxPassSteps} for ${name} (${family}): a longer pass takes tensors above 256 MiB; ${prefillChunk} given`,
+    `--prefill-chunk must be at most ${maxPassSteps} for ${name} (${family}), ${prefillChunk} given: ` +
+      "a longer pass takes tensors above 256 MiB",
   );
 }
 
-/** Goes on to the next choice on an error of `code` only; the last one's error is the caller's. */
-async function firstThatWorks<Choice, Result>(
+/** Tries the next choice after an error of `code`; throws any other, and the last choice's. */
+export async function firstThatWorks<Choice, Result>(
   code: ErrorCode,
   choices: readonly Choice[],
   note: (message: string) => void,

@@ -1,9 +1,9 @@
 /**
- * Where kept states are, as the configuration has it: one store for what somebody asked to keep, one for prompts'
- * beginnings, each of its own tiers. What happens to a tier goes into the log and the metrics.
+ * The stores that the configuration asks for: one for what clients want to keep (sessions and responses), one for the prefix
+ * cache, each with its own tiers. What happens to a tier goes to the log and the metrics.
  */
 import path from "node:path";
-import type { Config } from "../config.ts";
+import type { Config } from "../config/schema.ts";
 import { DenseMambaError } from "../errors.ts";
 import type { Manifest } from "../model/artifact.ts";
 import { stateBytes } from "../model/state.ts";
@@ -16,20 +16,17 @@ import { type OpenStoreOptions, openStore } from "../sessions/stores/open-store.
 import type { StateStore } from "../sessions/stores/store.ts";
 import type { StoreObserver } from "../sessions/stores/tier.ts";
 import type { TieredStats, TieredStore } from "../sessions/stores/tiered-store.ts";
-import type { SizedConfig } from "./memory.ts";
+import type { SizedConfig } from "./machine.ts";
 
-/**
- * On a shared server prefixes of prompts expire, so that its policy can tell them from sessions: those do not, unless they
- * are to.
- */
+/** On a shared server prefixes expire, so that its eviction policy can tell them from sessions, which by default do not. */
 const SHARED_PREFIX_TTL_MS = 86_400_000;
 
-/** Interval between sweeps, each of which removes some expired entries. */
+/** Between sweeps, each of which removes some expired entries. */
 const SWEEP_MS = 1000;
 
 const NO_PREFIXES = { queries: 0, hits: 0, queryTokens: 0, hitTokens: 0, bytes: 0, tiers: [] };
 
-export interface KeptStatesOptions {
+export interface StoresOptions {
   readonly manifest: Pick<Manifest, "modelHash" | "state">;
   readonly log: Log;
   /** A snapshot was damaged, and has been removed. */
@@ -39,56 +36,57 @@ export interface KeptStatesOptions {
   readonly repeat?: Repeat;
 }
 
-export interface KeptStates {
+export interface Stores {
   readonly conversations: StateStore;
-  /** Memory alone, for responses that are not to be stored; within the bound of the other's memory. */
+  /** Memory alone, for responses that are not to be stored; shares the bound of the other's memory. */
   readonly unstored: StateStore;
-  /** Undefined if there is to be none. */
-  readonly prefixes: PrefixCache | undefined;
+  /** Undefined if it is disabled. */
+  readonly prefixCache: PrefixCache | undefined;
   readonly stats: {
     conversations(): TieredStats;
-    /** Zeros if there are none. */
+    /** Zeros if it is disabled. */
     prefixes(): PrefixCacheStats & Pick<TieredStats, "tiers">;
   };
-  /** @throws `store_unavailable` if a folder may be another server's now */
+  /** @throws `store_unavailable` if another server may be using a folder now */
   check(): Promise<void>;
-  /** Writes what is not yet written. */
+  /** Writes what is not written yet. */
   close(): Promise<void>;
 }
 
 /** @throws `invalid_config` if another server uses the folder; `store_unavailable` if the folder cannot be used */
-export async function openKeptStates(config: SizedConfig, options: KeptStatesOptions): Promise<KeptStates> {
+export async function openStores(config: SizedConfig, options: StoresOptions): Promise<Stores> {
   const conversations = await openConversations(config, options);
   const prefixes = await openPrefixes(config, options).catch(async (error) => {
     await conversations.close();
     throw error;
   });
-  const stores = prefixes === undefined ? [conversations] : [conversations, prefixes.store];
-  await Promise.all(stores.map(tryOut));
+  const opened = prefixes === undefined ? [conversations] : [conversations, prefixes.store];
+  await Promise.all(opened.map(probe));
   const { repeat = repeatInBackground } = options;
   const stopSweeping = repeat(SWEEP_MS, () => {
-    for (const store of stores) store.sweep();
+    for (const store of opened) store.sweep();
   });
   return {
     conversations,
     unstored: conversations.memory,
-    prefixes: prefixes?.cache,
+    prefixCache: prefixes?.cache,
     stats: {
       conversations: () => conversations.stats(),
       prefixes: () =>
         prefixes === undefined ? NO_PREFIXES : { ...prefixes.cache.stats(), tiers: prefixes.store.stats().tiers },
     },
     async check() {
-      await Promise.all(stores.map((store) => store.check()));
+      await Promise.all(opened.map((store) => store.check()));
     },
     async close() {
       stopSweeping();
-      await Promise.all(stores.map((store) => store.close()));
+      await Promise.all(opened.map((store) => store.close()));
     },
   };
 }
 
-export function keepingPolicy(config: Config): KeepingPolicy {
+/** How long sessions and responses live, and how many one API key may have. */
+export function retentionPolicy(config: Config): KeepingPolicy {
   const { sessionTtlMs, responseTtlMs, sessionsPerKey, sessionBytesPerKey } = config;
   return {
     ...(sessionTtlMs > 0 && { sessionTtlMs }),
@@ -98,37 +96,37 @@ export function keepingPolicy(config: Config): KeepingPolicy {
   };
 }
 
-function openConversations(config: SizedConfig, options: KeptStatesOptions): Promise<TieredStore> {
+function openConversations(config: SizedConfig, options: StoresOptions): Promise<TieredStore> {
   const { storeDir, storeBytes } = config;
   return openStore({
-    ...common(config, options, "conversations"),
+    ...commonOptions(config, options, "conversations"),
     memoryBytes: config.sessionBytes,
     ownerOf,
     ...(storeDir !== undefined && { disk: { dir: path.join(storeDir, "conversations"), maxBytes: storeBytes } }),
-    ...valkey(config),
+    ...valkeyOptions(config),
   });
 }
 
-/** Undefined if there are to be none. In a store of its own: what anybody may send must not push out what somebody means to keep. */
-async function openPrefixes(config: SizedConfig, options: KeptStatesOptions) {
+/** A store of its own: prompts, which anyone may send, must not evict sessions. @returns undefined if it is disabled */
+async function openPrefixes(config: SizedConfig, options: StoresOptions) {
   const { storeDir, prefixBytes, prefixDiskBytes, sharePrefixes } = config;
   if (prefixBytes === 0) return undefined;
   const isOnDisk = storeDir !== undefined && prefixDiskBytes > 0;
-  const given = common(config, options, "prefixes");
+  const common = commonOptions(config, options, "prefixes");
   const store = await openStore({
-    ...given,
+    ...common,
     memoryBytes: prefixBytes,
     ...(isOnDisk && { disk: { dir: path.join(storeDir, "prefixes"), maxBytes: prefixDiskBytes } }),
-    ...(sharePrefixes && valkey(config)),
+    ...(sharePrefixes && valkeyOptions(config)),
   });
-  const { model, nowMs } = given;
+  const { model, nowMs } = common;
   const cache = new PrefixCache({ store, model, nowMs, ...(sharePrefixes && { ttlMs: SHARED_PREFIX_TTL_MS }) });
   return { store, cache };
 }
 
-function common(
+function commonOptions(
   config: Config,
-  { manifest, log, onDamage, nowMs }: KeptStatesOptions,
+  { manifest, log, onDamage, nowMs }: StoresOptions,
   store: "conversations" | "prefixes",
 ): Pick<OpenStoreOptions, "model" | "precision" | "nowMs" | "observer"> {
   const { modelHash, state } = manifest;
@@ -143,7 +141,7 @@ function common(
       onDamage();
     },
     onWarning(message) {
-      // Prefixes can be made again.
+      // A lost prefix is no loss: it can be computed again.
       if (store === "conversations") log.warn({ store }, message);
     },
   };
@@ -155,16 +153,16 @@ function common(
   };
 }
 
-function valkey({ valkeyUrl: url, valkeyPrefix: keyPrefix, valkeyTimeoutMs: timeoutMs }: Config) {
+function valkeyOptions({ valkeyUrl: url, valkeyPrefix: keyPrefix, valkeyTimeoutMs: timeoutMs }: Config) {
   return url === undefined ? {} : { valkey: { url, keyPrefix, timeoutMs } };
 }
 
-/** Asks once, so that a server that cannot be reached is told of at the start, and not by the first request. */
-async function tryOut(store: StateStore): Promise<void> {
+/** Asks once, so that a server that cannot be reached is reported at the start and not by the first request. */
+async function probe(store: StateStore): Promise<void> {
   try {
     await store.has("any");
   } catch (error) {
-    // Told already, and no reason not to start: it may come.
+    // The observer has logged it. No reason not to start: it may come back.
     if (!(error instanceof DenseMambaError)) throw error;
   }
 }

@@ -1,0 +1,57 @@
+/** Where a model runs, and in which precision. Pure: what there is of CUDA is an argument. */
+import type { Config } from "../config/schema.ts";
+import { DenseMambaError } from "../errors.ts";
+import type { Precision } from "../model/artifact.ts";
+import type { CudaDevice, CudaReport } from "../runtime/open.ts";
+
+export interface DeviceChoice {
+  readonly device: "cpu" | "cuda";
+  /** Why, for the log. */
+  readonly reason: string;
+  /** The CUDA device, if it is known. */
+  readonly cuda?: CudaDevice | undefined;
+}
+
+export interface DeviceFacts {
+  /** Whether ONNX Runtime's CUDA provider is installed. Looks at files only: `auto` asks at every start. */
+  readonly hasCudaProvider: () => boolean;
+  /** @returns undefined if only opening the device can tell */
+  readonly inspectCuda: () => Promise<CudaReport | undefined>;
+}
+
+/**
+ * The devices to try, in order: `auto` may fall back, an explicit choice may not.
+ * @throws `device_unavailable` with what is missing, what was found and what is needed
+ */
+export async function chooseDevices(
+  wanted: Config["device"],
+  { hasCudaProvider, inspectCuda }: DeviceFacts,
+): Promise<DeviceChoice[]> {
+  if (wanted === "cpu") return [{ device: "cpu", reason: "requested" }];
+  if (wanted === "auto" && !hasCudaProvider()) {
+    return [{ device: "cpu", reason: "this ONNX Runtime has no CUDA provider" }];
+  }
+  const report = await inspectCuda();
+  if (report?.isUsable === false) {
+    const { problem, details } = report;
+    const explained = `${problem}. ${details.charAt(0).toUpperCase()}${details.slice(1)}`;
+    if (wanted === "auto") return [{ device: "cpu", reason: `no CUDA: ${explained}` }];
+    throw new DenseMambaError("device_unavailable", `device cuda is not available: ${explained}`);
+  }
+  const cuda = report?.device;
+  const name = cuda === undefined ? "" : ` (${cuda.name}, sm_${cuda.capability})`;
+  if (wanted === "cuda") return [{ device: "cuda", reason: `requested${name}`, cuda }];
+  return [
+    { device: "cuda", reason: `available${name}`, cuda },
+    { device: "cpu", reason: "CUDA could not be opened" },
+  ];
+}
+
+/**
+ * The precisions to try, in order. On a CPU reading the weights bounds decoding, and 8 bits halve the time per token. On
+ * CUDA f16 halves both weights and states. A model whose sizes or weights do not fit stays in f32.
+ */
+export function choosePrecisions(wanted: Config["precision"], device: DeviceChoice["device"]): Precision[] {
+  if (wanted !== "auto") return [wanted];
+  return device === "cpu" ? ["int8", "f32"] : ["f16", "f32"];
+}

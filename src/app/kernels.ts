@@ -1,0 +1,64 @@
+/** Whether our own operators are used, and where they come from. */
+import { existsSync } from "node:fs";
+import path from "node:path";
+import { beyondKernels } from "../compiler/kernel-limits.ts";
+import { type Config, packageRoot } from "../config/schema.ts";
+import { DenseMambaError } from "../errors.ts";
+import type { LoweringKind } from "../model/artifact.ts";
+import { openCheckpoint } from "../model/checkpoint.ts";
+import { MANIFEST_FILE } from "../model/manifest.ts";
+import { type KernelLibrary, openKernels } from "../runtime/open.ts";
+
+const SOURCE_DIR = path.join(packageRoot, "kernels");
+
+export type KernelConfig = Pick<Config, "kernelLibrary" | "cCompiler" | "nvcc" | "cacheDir">;
+
+/**
+ * What a model's graphs are made of. Reports with `note` if a checkpoint is beyond the kernels' limits.
+ * @throws `invalid_checkpoint`
+ */
+export function loweringFor(
+  kernels: KernelLibrary | undefined,
+  modelDir: string,
+  note: (message: string) => void,
+): LoweringKind {
+  if (kernels === undefined) return "plain";
+  if (!existsSync(path.join(modelDir, MANIFEST_FILE))) {
+    const checkpoint = openCheckpoint(modelDir);
+    checkpoint.close();
+    const problem = beyondKernels(checkpoint.architecture, kernels.device);
+    if (problem !== undefined) {
+      note(`plain ONNX in place of kernels: ${problem}`);
+      return "plain";
+    }
+  }
+  return kernels.device === "cuda" ? "cuda" : "kernels";
+}
+
+/** @returns undefined, after reporting why, if the graphs are to run on ONNX Runtime's operators alone */
+export async function findKernels(
+  config: KernelConfig & Pick<Config, "kernels" | "runtime">,
+  device: "cpu" | "cuda",
+  note: (message: string) => void,
+): Promise<KernelLibrary | undefined> {
+  if (config.kernels === "off" || config.runtime !== "native") return undefined;
+  try {
+    const library = await openKernelLibrary(config, device === "cuda" ? "cuda" : "host", note);
+    note(`kernels ${library.instructionSet}: ${library.path}`);
+    return library;
+  } catch (error) {
+    if (!(error instanceof DenseMambaError) || error.code !== "device_unavailable") throw error;
+    note(`plain ONNX in place of kernels: ${error.message}`);
+    return undefined;
+  }
+}
+
+/** @param target `host` builds for this CPU only, `all` for every CPU of its architecture. @throws `device_unavailable` */
+export function openKernelLibrary(
+  { kernelLibrary, cCompiler, nvcc, cacheDir }: KernelConfig,
+  target: "host" | "all" | "cuda",
+  onBuild: (message: string) => void,
+): Promise<KernelLibrary> {
+  const cc = target === "cuda" ? nvcc : cCompiler;
+  return openKernels({ libraryPath: kernelLibrary, sourceDir: SOURCE_DIR, cacheDir, cc, target, onBuild });
+}

@@ -75,7 +75,7 @@ export class SocketUser {
     previous: string | undefined,
     isCut = false,
   ): Promise<Ended | undefined> {
-    const { ledger, server } = this.#soak;
+    const { server } = this.#soak;
     const events = new Events(socket, stream);
     const words = Array.from({ length: 3 + this.#below(20) }, () => WORDS[this.#below(WORDS.length)]);
     const message = {
@@ -94,7 +94,7 @@ export class SocketUser {
     await events.until(({ type }) => ENDS.has(type) || type === "error");
     const id = events.all[0]?.response?.id;
     const all = id === undefined || events.hasEnd ? events.all : [...events.all, ...(await this.#rest(id, events.all))];
-    return this.#judge(all, { life, wasCut: isCut || server.mayHaveEnded(life), name: `${this.#name} ${id}`, ledger });
+    return this.#judge(all, { life, wasCut: isCut || server.mayHaveEnded(life), name: `${this.#name} ${id}` });
   }
 
   /** The events that the connection did not bring. */
@@ -113,16 +113,11 @@ export class SocketUser {
 
   #judge(
     events: readonly Event[],
-    about: {
-      readonly life: number;
-      readonly wasCut: boolean;
-      readonly name: string;
-      readonly ledger: SoakFixture["ledger"];
-    },
+    { life, wasCut, name }: { readonly life: number; readonly wasCut: boolean; readonly name: string },
   ): Ended | undefined {
-    const { wasCut, name, ledger } = about;
+    const { ledger, server } = this.#soak;
     const last = events.at(-1);
-    const mayHaveEnded = this.#soak.server.mayHaveEnded(about.life);
+    const mayHaveEnded = server.mayHaveEnded(life);
     if (last?.type === "error") {
       const code = last.error?.code ?? "an error without a code";
       if (!mayHaveEnded && code !== "queue_full") ledger.report("unexpected refusal", `${name}: ${code}`);

@@ -5,7 +5,8 @@ import path from "node:path";
 import { choosePrecisions } from "../app/device.ts";
 import { findKernels, type KernelConfig, loweringFor, openKernelLibrary } from "../app/kernels.ts";
 import { firstThatWorks } from "../app/load-model.ts";
-import { compileModel } from "../compiler/compile.ts";
+import { ensureArtifact } from "../compiler/artifact-cache.ts";
+import { type CompileOptions, compileModel } from "../compiler/compile.ts";
 import { readHubSettings } from "../config/process.ts";
 import type { Config } from "../config/schema.ts";
 import { DenseMambaError } from "../errors.ts";
@@ -15,12 +16,13 @@ import { copyKernelFile } from "../runtime/native/kernel-file.ts";
 import { formatBytes, showProgress, type Terminal, write } from "./terminal.ts";
 
 /**
- * A checkpoint folder in, an artifact folder out, which `--model` accepts as it is.
+ * A checkpoint folder in, an artifact folder out, which `--model` accepts as it is; without `outDir` one in the cache, where the
+ * checkpoint's next start finds it.
  * @throws `invalid_checkpoint`, `unsupported_value`, `invalid_value` if both folders are the same
  */
-export async function compile(config: Config, outDir: string, terminal: Terminal): Promise<void> {
-  const { model: modelDir, allowNonFinite } = config;
-  if (path.resolve(modelDir) === path.resolve(outDir)) {
+export async function compile(config: Config, outDir: string | undefined, terminal: Terminal): Promise<void> {
+  const { model: modelDir, allowNonFinite, cacheDir } = config;
+  if (outDir !== undefined && path.resolve(modelDir) === path.resolve(outDir)) {
     throw new DenseMambaError("invalid_value", `--out must be another folder than --model, ${outDir} given for both`);
   }
   const note = noteOn(terminal);
@@ -28,13 +30,20 @@ export async function compile(config: Config, outDir: string, terminal: Terminal
   const device = config.device === "cuda" ? "cuda" : "cpu";
   const lowering = loweringFor(await findKernels(config, device, note), modelDir, note);
   const precisions = choosePrecisions(config.precision, device);
-  const manifest = await firstThatWorks("unsupported_value", precisions, note, (precision) =>
-    compileModel({ modelDir, precision, lowering, outDir, allowNonFinite, onProgress }),
-  );
-  const texts = TEXT_FILES.filter((name) => existsSync(path.join(modelDir, name)));
-  for (const name of texts) await copyFile(path.join(modelDir, name), path.join(outDir, name));
+  const { dir, manifest } = await firstThatWorks("unsupported_value", precisions, note, (precision) => {
+    const options = { modelDir, precision, lowering, allowNonFinite, onProgress };
+    return outDir === undefined ? ensureArtifact({ ...options, cacheDir }) : compileInto(outDir, options);
+  });
   const bytes = manifest.files.reduce((sum, file) => sum + file.bytes, 0);
-  await write(terminal.stdout, `${outDir}: ${manifest.family}, ${manifest.precision}, ${formatBytes(bytes)}\n`);
+  await write(terminal.stdout, `${dir}: ${manifest.family}, ${manifest.precision}, ${formatBytes(bytes)}\n`);
+}
+
+/** With the checkpoint's files that are served as they are. */
+async function compileInto(outDir: string, options: Omit<CompileOptions, "outDir">) {
+  const manifest = await compileModel({ ...options, outDir });
+  const texts = TEXT_FILES.filter((name) => existsSync(path.join(options.modelDir, name)));
+  for (const name of texts) await copyFile(path.join(options.modelDir, name), path.join(outDir, name));
+  return { dir: outDir, manifest };
 }
 
 /**

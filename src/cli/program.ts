@@ -69,7 +69,7 @@ export function createProgram({ version, terminal, signals }: ProgramParts): Com
   });
 
   const compile = program.command("compile").description("compile a checkpoint ahead of time");
-  compile.requiredOption("--out <dir>", "folder of the artifact");
+  compile.option("--out <dir>", "folder of the artifact; default: the cache");
   addConfigOptions(compile, [...SOURCE_KEYS, ...KERNEL_KEYS]).action(async (options) => {
     const config = await configOf(options);
     const { compile: run } = await import("./prepare.ts");

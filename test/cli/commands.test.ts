@@ -125,6 +125,14 @@ describe("compile", () => {
     expect(fromArtifact).toBe(await output([...args, ...cache]));
   });
 
+  it("without --out, leaves it in the cache, where the next start finds it", async () => {
+    const ahead = ["--model", TINY, "--precision", "f32", "--device", "cpu", "--cache-dir", path.join(folder, "ahead")];
+    expect(await output(["compile", ...ahead])).toContain(path.join(folder, "ahead"));
+    const later = runProgram(["score", "--token-ids", "1", ...ahead]);
+    expect(await later.exitCode).toBe(0);
+    expect(later.stderr.text).not.toContain("compiling");
+  });
+
   it("refuses to serve an artifact in another precision than its own", async () => {
     const out = path.join(folder, "f32");
     await output(["compile", "--model", TINY, "--out", out, "--precision", "f32"]);

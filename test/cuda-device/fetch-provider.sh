@@ -6,8 +6,9 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 
-version=1.30.0
-hash=4fbf0c5d7b5fb99266c2e8a802e3e64af68bdc383e0f3c7349b985f1087eedaa
+# As the CUDA image has it.
+pin=$(grep '^onnxruntime-gpu==' docker/cuda-libraries.txt)
+version=$(sed -E 's/^[^=]*==([0-9.]+) .*/\1/' <<<"$pin")
 folder=.cache/cuda-provider/$version
 [ -f "$folder/complete" ] && exit 0
 
@@ -15,7 +16,7 @@ mkdir -p "$(dirname "$folder")"
 # Beside its final place, so that it gets its name whole, in one step.
 partial=$(mktemp -d "$folder.XXXXXX")
 trap 'rm -rf "$partial"' EXIT
-echo "onnxruntime-gpu==$version --hash=sha256:$hash" >"$partial/requirements.txt"
+echo "$pin" >"$partial/requirements.txt"
 if ! python3 -m pip download --quiet --no-deps --require-hashes --only-binary=:all: --python-version 3.11 --implementation cp \
   --abi cp311 --platform manylinux_2_28_x86_64 --dest "$partial" --requirement "$partial/requirements.txt" 2>"$partial/errors"; then
   cat "$partial/errors" >&2

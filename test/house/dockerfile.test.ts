@@ -1,15 +1,18 @@
-import { type ChildProcess, execFile, spawn, spawnSync } from "node:child_process";
+import { spawnSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { parse } from "yaml";
 import { configOptions } from "../../src/config/schema.ts";
-import { type BuiltStage, buildStages, folderBytes, parseDockerfile, withinRoot } from "./dockerfile.ts";
+import { type BuiltStage, buildStages, folderBytes, parseDockerfile } from "./dockerfile.ts";
+import { ImageServer } from "./image-server.ts";
 
 const FILES = ["Dockerfile", "docker/Dockerfile.cuda"];
+/** A test has neither of the CPU image's own: the packages of which its base consists, unpacked; its version of Node, stripped. */
+const BASE_MEGABYTES = 30;
+const NODE_MEGABYTES = 107;
 const stagesOf = (file: string) => parseDockerfile(readFileSync(file, "utf8"));
 
 describe.each(FILES)("%s", (file) => {
@@ -17,8 +20,14 @@ describe.each(FILES)("%s", (file) => {
   const last = stages.at(-1)!.instructions;
   const find = (keyword: string) => last.findLast((instruction) => instruction.keyword === keyword)?.text;
 
-  it("pins its bases to full versions", () => {
-    for (const { image } of stages) expect(image).toMatch(/^[\w/]+:\d+\.\d+\.\d+-[\w.-]+$/);
+  it("pins its bases to full versions, or to digests", () => {
+    for (const { image } of stages) expect(image).toMatch(/^[\w./-]+:(\d+\.\d+\.\d+-[\w.-]+|\w+@sha256:[0-9a-f]{64})$/);
+  });
+
+  it("is labelled with what package.json says", () => {
+    const { name, version, license } = JSON.parse(readFileSync("package.json", "utf8"));
+    const labels = [...find("LABEL")!.matchAll(/image\.(\w+)="([^"]*)"/g)].map(([, key, value]) => [key, value]);
+    expect(Object.fromEntries(labels)).toMatchObject({ title: name, version, licenses: license });
   });
 
   it("runs as a user that is not root, known by number", () => {
@@ -132,71 +141,50 @@ describe.runIf(process.env.CI)("the Dockerfile's own steps in a clean folder", (
   const stages = stagesOf("Dockerfile");
   let folder: string;
   let image: BuiltStage;
-  let server: ChildProcess | undefined;
+  let server: ImageServer | undefined;
 
   beforeAll(async () => {
     folder = await mkdtemp(path.join(tmpdir(), "densemamba-image-"));
     image = await buildStages(stages, { context: ".", folder });
   }, 600_000);
   afterAll(async () => {
-    server?.kill("SIGKILL");
+    server?.kill();
     await rm(folder, { recursive: true, force: true });
   });
 
-  it("leave no development dependencies and no other platform's libraries", async () => {
+  it("leave nothing that no server loads, and a tree of at most 250 MB with its base", async () => {
     const modules = path.join(image.root, "app/node_modules");
     for (const name of ["typescript", "vitest", "@biomejs/biome"])
       expect(existsSync(path.join(modules, name))).toBe(false);
     expect(await readdir(path.join(modules, "onnxruntime-node/bin/napi-v6"))).toEqual([process.platform]);
-    expect(await folderBytes(image.root)).toBeLessThan(150 * 2 ** 20);
+    const names = await readdir(path.join(image.root), { recursive: true });
+    expect(names.filter((name) => /\.(map|[cm]?ts)$|swagger-ui-es-bundle|\/npm$/.test(name))).toEqual([]);
+    const [app, states] = await Promise.all(["app", "var"].map((top) => folderBytes(path.join(image.root, top))));
+    const megabytes = BASE_MEGABYTES + NODE_MEGABYTES + (app! + states!) / 1e6;
+    console.log(`CPU image: ${megabytes.toFixed(0)} MB`);
+    expect(megabytes).toBeLessThan(250);
+    expect(readFileSync("docs/containers.md", "utf8")).toContain(`compiled: ${Math.round(megabytes / 10) * 10} MB`);
   });
 
   it("give a server that starts from its own files, is healthy, and stops on SIGTERM", async () => {
-    const [command, ...args] = JSON.parse(textOf("ENTRYPOINT")) as string[];
-    const env = {
-      PATH: process.env.PATH,
-      ...Object.fromEntries(Object.entries(image.env).map(([key, value]) => [key, withinRoot(value, image.root)])),
-      DENSEMAMBA_HOST: "127.0.0.1",
-      DENSEMAMBA_PORT: "0",
-    };
-    server = spawn(
-      command!,
-      args.map((arg) => withinRoot(arg, image.root)),
-      { cwd: path.join(image.root, "app"), env },
-    );
-    let output = "";
-    const ready = new Promise<string>((resolve, reject) => {
-      const read = (chunk: Buffer) => {
-        output += chunk.toString();
-        const match = /ready +http:\/\/127\.0\.0\.1:(\d+)/.exec(output);
-        if (match !== null) resolve(match[1]!);
-      };
-      server!.stdout!.on("data", read);
-      server!.stderr!.on("data", read);
-      server!.once("exit", (code) => reject(new Error(`exit ${code}: ${output}`)));
-    });
-    const port = await ready;
+    server = new ImageServer(stages.at(-1)!, image);
+    const url = await server.ready();
     // Compiled when the image was built.
-    expect(output).not.toContain("compiling");
+    expect(server.output).not.toContain("compiling");
 
-    const [node, ...health] = JSON.parse(textOf("HEALTHCHECK").replace(/^.*CMD /, "")) as string[];
-    await promisify(execFile)(node!, health, { env: { ...env, DENSEMAMBA_PORT: port } });
-    const answer = await fetch(`http://127.0.0.1:${port}/v1/completions`, {
+    await server.checkHealth(url);
+    const answer = await fetch(`${url}/v1/completions`, {
       method: "POST",
       headers: { "content-type": "application/json" },
       body: JSON.stringify({ prompt: "Once upon a time", max_tokens: 8 }),
     });
     expect(answer.status).toBe(200);
-    expect((await fetch(`http://127.0.0.1:${port}/openapi.yaml`)).status).toBe(200);
-    expect((await fetch(`http://127.0.0.1:${port}/docs/swagger-ui-bundle.js`)).status).toBe(200);
+    expect((await fetch(`${url}/openapi.yaml`)).status).toBe(200);
+    for (const asset of ["swagger-ui-bundle.js", "swagger-ui.css"]) {
+      expect((await fetch(`${url}/docs/${asset}`)).status).toBe(200);
+    }
 
-    const exited = new Promise((resolve) => server!.once("exit", resolve));
-    server.kill("SIGTERM");
-    expect(await exited).toBe(0);
-    await expect(promisify(execFile)(node!, health, { env: { ...env, DENSEMAMBA_PORT: port } })).rejects.toThrow();
+    expect(await server.stop()).toMatchObject({ code: 0 });
+    await expect(server.checkHealth(url)).rejects.toThrow();
   });
-
-  function textOf(keyword: string): string {
-    return stages.at(-1)!.instructions.findLast((instruction) => instruction.keyword === keyword)!.text;
-  }
 });

@@ -98,7 +98,7 @@ async function buildStage(
       case "RUN":
         await promisify(execFile)("sh", ["-e", "-c", withinRoot(text, root)], {
           cwd: path.join(root, workdir),
-          env: { ...process.env, ...env, CI: "true", npm_config_prefer_offline: "true" },
+          env: { ...withoutOwn(process.env), ...env, CI: "true", npm_config_prefer_offline: "true" },
           maxBuffer: 2 ** 26,
         }).catch((error) => {
           throw new Error(`RUN ${text}\n${error.stdout}\n${error.stderr}`);
@@ -107,6 +107,11 @@ async function buildStage(
     }
   }
   return { root, env, workdir };
+}
+
+/** Of the machine's environment what is not about this program: tests are given the kernels' library by a variable. */
+function withoutOwn(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  return Object.fromEntries(Object.entries(env).filter(([name]) => !name.startsWith("DENSEMAMBA_")));
 }
 
 /** COPY's rules as far as they are used: several files need a folder; a folder's content goes into the target. */

@@ -11,12 +11,11 @@ export function isCuda(target: string): target is CudaTarget {
 }
 
 /**
- * Machine code for A100 and H100 and what runs their code (8.x and 9.x), and PTX for all from Turing on, which the driver
- * translates at the first start.
+ * Machine code for A100, H100, B200 and RTX 5090 and what runs their code (8.x, 9.x, 10.x, 12.x), and PTX for all others from Turing
+ * on, which the driver translates at the first start.
  */
 const ARCHITECTURES = [
-  ...["-gencode", "arch=compute_80,code=sm_80"],
-  ...["-gencode", "arch=compute_90,code=sm_90"],
+  ...["80", "90", "100", "120"].flatMap((version) => ["-gencode", `arch=compute_${version},code=sm_${version}`]),
   ...["-gencode", "arch=compute_75,code=compute_75"],
 ];
 

@@ -1,12 +1,12 @@
-// Removes from node_modules what this image never loads: native libraries for other platforms (onnxruntime-node and
-// tokenizers carry all of theirs, 300 MB together), source maps, type declarations. Run after `npm prune --omit=dev`:
+// Removes from /app what an image never loads: native libraries for other platforms (onnxruntime-node and tokenizers carry all of
+// theirs, 300 MB together), source maps, TypeScript, tests. Run there after the build and `npm prune --omit=dev`:
 //
-//   node docker/slim-modules.mjs [node_modules]
+//   node docker/slim.mjs
 import { existsSync, readdirSync, rmSync, statSync } from "node:fs";
 import path from "node:path";
 
-const modules = process.argv[2] ?? "node_modules";
 const { platform, arch } = process;
+const modules = "node_modules";
 
 let removedBytes = 0;
 function remove(target) {
@@ -38,9 +38,24 @@ if (!readdirSync(tokenizers).some((name) => isOwnBuild.test(name))) {
 }
 keepOnly(tokenizers, (name) => !name.endsWith(".node") || isOwnBuild.test(name));
 
-for (const name of readdirSync(modules, { recursive: true, encoding: "utf8" })) {
-  const file = path.join(modules, name);
-  if (/\.(map|d\.[cm]?ts|tsbuildinfo)$/.test(name) && existsSync(file) && statSync(file).isFile()) remove(file);
+// What /docs serves. The package has the same bundle for browsers twice more.
+const SWAGGER_UI = ["package.json", "LICENSE", "NOTICE", "swagger-ui-bundle.js", "swagger-ui.css"];
+keepOnly(path.join(modules, "swagger-ui-dist"), (name) => SWAGGER_UI.includes(name));
+// Its C++ sources: the library itself is a package of its own.
+keepOnly(path.join(modules, "koffi"), (name) => name !== "vendor" && name !== "lib");
+
+const DEAD_FILES = /\.(map|[cm]?ts|tsbuildinfo|cc|hh)$/;
+const DEAD_FOLDERS = /^(test|tests|docs?|examples?|benchmarks?)$/;
+/** Whether a folder of node_modules is a package's own top. */
+const isPackage = (name) => existsSync(path.join(modules, name, "package.json"));
+for (const root of [modules, "dist"]) {
+  for (const name of readdirSync(root, { recursive: true, encoding: "utf8" })) {
+    const file = path.join(root, name);
+    if (!existsSync(file)) continue; // with its folder
+    const isFolder = statSync(file).isDirectory();
+    const { dir, base } = path.parse(name);
+    if (isFolder ? DEAD_FOLDERS.test(base) && isPackage(dir) : DEAD_FILES.test(base)) remove(file);
+  }
 }
 
 console.log(`removed ${(removedBytes / 2 ** 20).toFixed(0)} MiB that ${platform}/${arch} does not need`);

@@ -16,7 +16,7 @@ import type { ModelRunner } from "../runtime/runner.ts";
 import { createApp } from "../server/app.ts";
 import type { App } from "../server/context.ts";
 import type { ServerDeps } from "../server/deps.ts";
-import { Receiving } from "../server/receiving.ts";
+import { Receiving } from "../server/http/receiving.ts";
 import { Responses } from "../server/responses/responses.ts";
 import type { StateStore } from "../sessions/stores/store.ts";
 import { loadTokenizer } from "../tokenizer/load.ts";

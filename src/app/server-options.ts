@@ -1,7 +1,7 @@
 /** The options of the server: what is configured, and bounds that are not. */
 import type { Config } from "../config/schema.ts";
 import type { ServerOptions } from "../server/deps.ts";
-import { isLoopback } from "../server/middleware/browser-checks.ts";
+import { isLoopback } from "../server/http/browser-checks.ts";
 
 export function serverOptions(config: Config): ServerOptions {
   const { apiKeys, metricsNeedKey, corsOrigins, trustRequestTemplates, heartbeatMs, streamGapMs } = config;

@@ -7,8 +7,8 @@ import type { GenerationEvent, GenerationRequest } from "../generation/events.ts
 import type { Manifest } from "../model/artifact.ts";
 import type { SessionInfo } from "../sessions/conversations.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
-import type { JsonBounds } from "./openai/json.ts";
-import type { Receiving } from "./receiving.ts";
+import type { Receiving } from "./http/receiving.ts";
+import type { JsonBounds } from "./openai/json-reader.ts";
 
 export interface EngineLoad {
   /** Sequences in slots. */

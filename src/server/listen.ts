@@ -11,9 +11,9 @@ import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
 import { DenseMambaError } from "../errors.ts";
 import type { App } from "./context.ts";
 import type { ServerDeps } from "./deps.ts";
-import { checkHostHeader, explainParserError } from "./http-faults.ts";
-import { toHttpError } from "./openai/error.ts";
-import { answerRaw } from "./raw-answer.ts";
+import { checkHostHeader, explainParserError } from "./http/faults.ts";
+import { answerRaw } from "./http/raw-answer.ts";
+import { toHttpError } from "./openai/errors.ts";
 import type { Responses } from "./responses/responses.ts";
 import { createWebSocketEndpoint } from "./websocket/upgrade.ts";
 

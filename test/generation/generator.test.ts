@@ -4,7 +4,7 @@ import { deriveSeed } from "../../src/generation/admission.ts";
 import type { GenerationEvent, GenerationRequest } from "../../src/generation/events.ts";
 import type { CompletionTask } from "../../src/server/openai/completions.ts";
 import { fold as foldAnswer } from "../../src/server/openai/fold.ts";
-import { jsonPieces } from "../../src/server/openai/json-pieces.ts";
+import { jsonPieces } from "../../src/server/openai/json-writer.ts";
 import { completionAnswer } from "../../src/server/openai/render-completions.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { startEngine } from "../helpers/engine-harness.ts";

@@ -7,7 +7,7 @@ import { DenseMambaError } from "../../src/errors.ts";
 import { createApp } from "../../src/server/app.ts";
 import type { App } from "../../src/server/context.ts";
 import type { EngineLoad, ServerDeps, ServerOptions } from "../../src/server/deps.ts";
-import { Receiving } from "../../src/server/receiving.ts";
+import { Receiving } from "../../src/server/http/receiving.ts";
 import { Responses } from "../../src/server/responses/responses.ts";
 import { FAKE_VOCAB_SIZE, FakeGenerator } from "./fake-generator.ts";
 

@@ -4,8 +4,8 @@ import fc from "fast-check";
 import { Hono } from "hono";
 import { describe, expect, it } from "vitest";
 import type { AppEnv } from "../../src/server/context.ts";
-import { jsonPieces, LazyList } from "../../src/server/openai/json-pieces.ts";
-import { answerJson } from "../../src/server/stream/json-answer.ts";
+import { answerJson } from "../../src/server/http/json-answer.ts";
+import { jsonPieces, LazyList } from "../../src/server/openai/json-writer.ts";
 
 const LONG = { stallTimeoutMs: 60_000 };
 const NUM_ITEMS = 20_000;

@@ -1,6 +1,6 @@
 /** JSON from clients: bounded by what it holds, before it is parsed. */
 import { describe, expect, it } from "vitest";
-import { JsonReader, parseJson } from "../../src/server/openai/json.ts";
+import { JsonReader, parseJson } from "../../src/server/openai/json-reader.ts";
 import { startTestServer } from "../helpers/listening-server.ts";
 import { createTestServer, DEFAULT_SERVER_OPTIONS } from "../helpers/server-deps.ts";
 

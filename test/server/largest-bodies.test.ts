@@ -4,14 +4,14 @@
  */
 import { expect, it } from "vitest";
 import type * as z from "zod";
+import { boundsOf } from "../../src/server/endpoints/generate.ts";
 import { chatBody, toChatTask } from "../../src/server/openai/chat.ts";
 import { completionBody, toCompletionTask } from "../../src/server/openai/completions.ts";
-import { JsonReader } from "../../src/server/openai/json.ts";
-import { responseBody, toResponseTask } from "../../src/server/openai/responses.ts";
+import { JsonReader } from "../../src/server/openai/json-reader.ts";
 import { sessionBody } from "../../src/server/openai/sessions.ts";
 import { detokenizeBody, tokenizeBody } from "../../src/server/openai/tokenizing.ts";
 import { parseBody } from "../../src/server/openai/validate.ts";
-import { boundsOf } from "../../src/server/routes/serving.ts";
+import { responseBody, toResponseTask } from "../../src/server/responses/request.ts";
 import { createTestServer } from "../helpers/server-deps.ts";
 
 const MOST_MS = 50;

@@ -8,9 +8,9 @@ import { parse } from "yaml";
 import type { ZodObject } from "zod";
 import { chatBody } from "../../src/server/openai/chat.ts";
 import { completionBody } from "../../src/server/openai/completions.ts";
-import { responseBody } from "../../src/server/openai/responses.ts";
 import { forkBody, renameBody, sessionBody } from "../../src/server/openai/sessions.ts";
 import { detokenizeBody, tokenizeBody } from "../../src/server/openai/tokenizing.ts";
+import { responseBody } from "../../src/server/responses/request.ts";
 import { gate, pauseAt } from "../helpers/gate.ts";
 import { startTestServer } from "../helpers/listening-server.ts";
 import {

@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { Receiving } from "../../src/server/receiving.ts";
+import { Receiving } from "../../src/server/http/receiving.ts";
 import { startTestServer } from "../helpers/listening-server.ts";
 
 it("the largest goes when all together are too large, and what is complete no longer counts", () => {

@@ -2,10 +2,10 @@
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { GenerationEvent, TokenDetail } from "../../src/generation/events.ts";
-import { toJson } from "../../src/server/openai/json-pieces.ts";
-import type { ResponseSettings } from "../../src/server/openai/response-object.ts";
-import { parseRecord } from "../../src/server/openai/response-record.ts";
-import { Transcript } from "../../src/server/openai/transcript.ts";
+import { toJson } from "../../src/server/openai/json-writer.ts";
+import type { ResponseSettings } from "../../src/server/responses/response.ts";
+import { parseRecord } from "../../src/server/responses/response-record.ts";
+import { Transcript } from "../../src/server/responses/transcript.ts";
 import { MemoryStore } from "../../src/sessions/stores/memory-store.ts";
 import { runtimeFault } from "../helpers/server-deps.ts";
 

@@ -12,7 +12,7 @@ import {
   toStopping,
   wantsUsageChunk,
 } from "./parts.ts";
-import { refusedOnChat } from "./unsupported.ts";
+import { refusedOnChat } from "./refused-fields.ts";
 import { addUnsupported, invalid } from "./validate.ts";
 
 /** Set by the server itself when it renders a template. */

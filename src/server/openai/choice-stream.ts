@@ -3,7 +3,7 @@
  * which ends a choice also carries its last text; empty deltas are left out unless they have something to tell.
  */
 import type { DeltaEvent, GenerationEvent, GenerationUsage, PromptEvent } from "../../generation/events.ts";
-import { toHttpError } from "./error.ts";
+import { toHttpError } from "./errors.ts";
 import { type AcceptedEvent, type Emit, finishReason, type StreamRenderer } from "./renderer.ts";
 
 export interface ChoiceEnd {

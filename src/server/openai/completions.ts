@@ -3,7 +3,7 @@ import * as z from "zod";
 import type { GenerationRequest, Prompt } from "../../generation/events.ts";
 import { type Bounds, checkTokenIds, completionFields, ignoredFields, MAX_LOGPROBS, samplingFields } from "./fields.ts";
 import { checkChoices, sessionFields, toCacheSalt, toSampling, toStopping, wantsUsageChunk } from "./parts.ts";
-import { refusedOnCompletions } from "./unsupported.ts";
+import { refusedOnCompletions } from "./refused-fields.ts";
 import { addIssue, invalid, show } from "./validate.ts";
 
 const DEFAULT_MAX_TOKENS = 16;

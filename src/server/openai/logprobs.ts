@@ -3,7 +3,7 @@
  * the same one, bit for bit, wherever it appears.
  */
 import type { DetailList, TextLogprob, TokenDetail } from "../../generation/events.ts";
-import { LazyList } from "./json-pieces.ts";
+import { LazyList } from "./json-writer.ts";
 
 /** JSON has no -Infinity; vLLM's stand-in for it. */
 const LOWEST = -9999;

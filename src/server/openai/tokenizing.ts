@@ -2,7 +2,7 @@
 import * as z from "zod";
 import type { TextTokenizer } from "../deps.ts";
 import { type Bounds, tokenIds } from "./fields.ts";
-import { refusedOnTokenize } from "./unsupported.ts";
+import { refusedOnTokenize } from "./refused-fields.ts";
 import { invalid } from "./validate.ts";
 
 export function tokenizeBody() {

@@ -5,10 +5,10 @@
 import { DenseMambaError } from "../../errors.ts";
 import type { GenerationEvent } from "../../generation/events.ts";
 import type { ResumeOptions, TransportObserver } from "../deps.ts";
-import type { Transcript } from "../openai/transcript.ts";
-import { FlushPace, type FlushPaceOptions } from "../stream/flush-pace.ts";
-import type { AdmittedGeneration } from "../stream/pump.ts";
-import type { Reading } from "./reading.ts";
+import { FlushPace, type FlushPaceOptions } from "../http/flush-throttle.ts";
+import type { AdmittedGeneration } from "../http/pump.ts";
+import type { Reading } from "./subscription.ts";
+import type { Transcript } from "./transcript.ts";
 
 /**
  * Without a reader a response goes on as if it had one (it was asked for in the background), or waits for one to come back

@@ -1,9 +1,9 @@
 /** The kept records of responses: written while and when they are made, read as transcripts that have all their events. */
 import { DenseMambaError } from "../../errors.ts";
 import type { ServerDeps } from "../deps.ts";
-import type { InputItem } from "../openai/input-items.ts";
-import { parseRecord, type ResponseRecord } from "../openai/response-record.ts";
-import { isFinal, Transcript } from "../openai/transcript.ts";
+import type { InputItem } from "./input-items.ts";
+import { parseRecord, type ResponseRecord } from "./response-record.ts";
+import { isFinal, Transcript } from "./transcript.ts";
 
 export interface KeptResponse {
   readonly transcript: Transcript;

@@ -5,16 +5,16 @@
 import { DenseMambaError } from "../../errors.ts";
 import type { ConversationKey } from "../../sessions/keys.ts";
 import type { ServerDeps } from "../deps.ts";
-import { toHttpError } from "../openai/error.ts";
-import { type InputItem, withIds } from "../openai/input-items.ts";
-import type { ResponseHead, ResponseObject } from "../openai/response-object.ts";
-import type { ResponseTask } from "../openai/responses.ts";
-import { Transcript } from "../openai/transcript.ts";
+import { type AdmittedGeneration, admit } from "../http/pump.ts";
+import { toHttpError } from "../openai/errors.ts";
 import { invalid, show } from "../openai/validate.ts";
-import { type AdmittedGeneration, admit } from "../stream/pump.ts";
+import { type InputItem, withIds } from "./input-items.ts";
 import { LiveResponse, type Unattended } from "./live-response.ts";
-import { keptReading, type Reading } from "./reading.ts";
 import { type KeptResponse, ResponseRecords } from "./records.ts";
+import type { ResponseTask } from "./request.ts";
+import type { ResponseHead, ResponseObject } from "./response.ts";
+import { keptReading, type Reading } from "./subscription.ts";
+import { Transcript } from "./transcript.ts";
 
 export interface CreateArgs {
   readonly owner: string;

@@ -6,25 +6,19 @@ import type { Duplex } from "node:stream";
 import type { RawData, WebSocket } from "ws";
 import { DenseMambaError } from "../../errors.ts";
 import type { ServerDeps } from "../deps.ts";
-import { usageFields } from "../middleware/access-log.ts";
-import { toErrorEvent, toHttpError } from "../openai/error.ts";
+import { boundsOf } from "../endpoints/generate.ts";
+import { usageFields } from "../http/request-log.ts";
+import { toErrorEvent, toHttpError } from "../openai/errors.ts";
 import { checkModel } from "../openai/models.ts";
-import { type responseBody, toResponseTask } from "../openai/responses.ts";
 import { show } from "../openai/validate.ts";
-import {
-  type ClientCommand,
-  type ClientJob,
-  onLane,
-  parseClientMessage,
-  toCommand,
-} from "../openai/websocket-message.ts";
 import type { LiveResponse } from "../responses/live-response.ts";
-import { follow, type Reading } from "../responses/reading.ts";
+import { type responseBody, toResponseTask } from "../responses/request.ts";
 import type { Responses } from "../responses/responses.ts";
+import { follow, type Reading } from "../responses/subscription.ts";
 import { UnstoredResponses } from "../responses/unstored.ts";
-import { boundsOf } from "../routes/serving.ts";
-import { type LaneName, Lanes } from "./lanes.ts";
+import { type ClientCommand, type ClientJob, onLane, parseClientMessage, toCommand } from "./messages.ts";
 import { Outbox } from "./outbox.ts";
+import { type LaneName, Lanes } from "./stream-queues.ts";
 
 const GOING_AWAY = 1001;
 const UNSUPPORTED_DATA = 1003;

@@ -6,7 +6,7 @@ import type { Writable } from "node:stream";
 import type { WebSocket } from "ws";
 import { DenseMambaError } from "../../errors.ts";
 import type { WebSocketOptions } from "../deps.ts";
-import type { Sink } from "../stream/pump.ts";
+import type { Sink } from "../http/pump.ts";
 
 export class Outbox implements Sink {
   readonly #socket: WebSocket;

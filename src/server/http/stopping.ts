@@ -1,7 +1,7 @@
 /** A server that is asked to stop ends what runs and takes nothing new: clients are sent away, with the time to come back. */
 import { DenseMambaError } from "../../errors.ts";
 import type { AppMiddleware } from "../context.ts";
-import { errorResponse } from "./error-response.ts";
+import { errorResponse } from "./error-answers.ts";
 
 /** @param stopping aborted once the server is to stop */
 export function refuseWhenStopping(stopping: AbortSignal): AppMiddleware {

@@ -3,8 +3,8 @@ import { setImmediate } from "node:timers/promises";
 import { promptTooLong } from "../../generation/prompts.ts";
 import type { App, AppContext } from "../context.ts";
 import type { ServerDeps } from "../deps.ts";
-import { readJson } from "../middleware/body.ts";
-import { shuttingDown } from "../middleware/stopping.ts";
+import { readJson } from "../http/body.ts";
+import { shuttingDown } from "../http/stopping.ts";
 import { checkModel } from "../openai/models.ts";
 import {
   decodedText,
@@ -16,7 +16,7 @@ import {
   wantsSpecialTokens,
 } from "../openai/tokenizing.ts";
 import { parseBody } from "../openai/validate.ts";
-import { boundsOf } from "./serving.ts";
+import { boundsOf } from "./generate.ts";
 
 export function tokenizerRoutes(app: App, deps: ServerDeps): void {
   const bounds = boundsOf(deps);

@@ -4,18 +4,12 @@
  * The answer has one output item, a message with one text part.
  */
 import type { GenerationEvent, GenerationUsage } from "../../generation/events.ts";
-import { toHttpError } from "./error.ts";
-import { RawJson, toJson } from "./json-pieces.ts";
-import { tokenLogprobs } from "./logprobs.ts";
-import { openJson } from "./renderer.ts";
-import type {
-  ResponseError,
-  ResponseHead,
-  ResponseObject,
-  ResponseSettings,
-  ResponseStatus,
-} from "./response-object.ts";
-import { responseObject } from "./response-object.ts";
+import { toHttpError } from "../openai/errors.ts";
+import { RawJson, toJson } from "../openai/json-writer.ts";
+import { tokenLogprobs } from "../openai/logprobs.ts";
+import { openJson } from "../openai/renderer.ts";
+import type { ResponseError, ResponseHead, ResponseObject, ResponseSettings, ResponseStatus } from "./response.ts";
+import { responseObject } from "./response.ts";
 
 export interface RenderedEvent {
   readonly type: string;

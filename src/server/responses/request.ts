@@ -1,12 +1,12 @@
 /** `POST /v1/responses` and the WebSocket's `response.create`: the body's schema and its way into a `GenerationRequest`. */
 import * as z from "zod";
 import type { GenerationRequest } from "../../generation/events.ts";
-import { type Bounds, cacheSalt, ignoredFields, MAX_LOGPROBS, samplingFields, toolFields } from "./fields.ts";
+import { type Bounds, cacheSalt, ignoredFields, MAX_LOGPROBS, samplingFields, toolFields } from "../openai/fields.ts";
+import { checkTools, toCacheSalt, toSampling, toStopping } from "../openai/parts.ts";
+import { refusedOnResponses, textFormat } from "../openai/refused-fields.ts";
+import { addIssue, invalid, isRecord, show } from "../openai/validate.ts";
 import { parseInput, type ResponseInput } from "./input-items.ts";
-import { checkTools, toCacheSalt, toSampling, toStopping } from "./parts.ts";
-import type { ResponseSettings } from "./response-object.ts";
-import { refusedOnResponses, textFormat } from "./unsupported.ts";
-import { addIssue, invalid, isRecord, show } from "./validate.ts";
+import type { ResponseSettings } from "./response.ts";
 
 const MAX_METADATA_PAIRS = 16;
 const MAX_METADATA_KEY = 64;

@@ -4,8 +4,8 @@
  */
 import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
 import type { AppContext } from "../context.ts";
-import { nodeOutlet, type Outlet, untilReady, webOutlet } from "./outlet.ts";
 import type { Sink } from "./pump.ts";
+import { nodeOutlet, type Outlet, untilReady, webOutlet } from "./stream-writer.ts";
 
 const HEADERS = {
   "content-type": "text/event-stream; charset=utf-8",

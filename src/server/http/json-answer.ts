@@ -2,8 +2,8 @@
 import { setImmediate } from "node:timers/promises";
 import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
 import type { AppContext } from "../context.ts";
-import { jsonPieces } from "../openai/json-pieces.ts";
-import { nodeOutlet, type Outlet, untilReady, webOutlet } from "./outlet.ts";
+import { jsonPieces } from "../openai/json-writer.ts";
+import { nodeOutlet, type Outlet, untilReady, webOutlet } from "./stream-writer.ts";
 
 const HEADERS = { "content-type": "application/json" };
 

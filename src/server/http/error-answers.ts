@@ -2,7 +2,7 @@
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 import type { AppContext } from "../context.ts";
 import type { Log } from "../deps.ts";
-import { toHttpError } from "../openai/error.ts";
+import { toHttpError } from "../openai/errors.ts";
 
 export function errorResponse(context: AppContext, error: unknown): Response {
   const { status, headers, body } = toHttpError(error);

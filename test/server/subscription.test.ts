@@ -2,9 +2,9 @@
 import { setImmediate as tick } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import { DenseMambaError } from "../../src/errors.ts";
-import { Transcript } from "../../src/server/openai/transcript.ts";
-import { follow, keptReading } from "../../src/server/responses/reading.ts";
-import type { Sink } from "../../src/server/stream/pump.ts";
+import type { Sink } from "../../src/server/http/pump.ts";
+import { follow, keptReading } from "../../src/server/responses/subscription.ts";
+import { Transcript } from "../../src/server/responses/transcript.ts";
 
 const HEAD = { id: "resp_1", itemId: "msg_1", createdS: 5, model: "m" };
 const SETTINGS = {

@@ -2,20 +2,20 @@
 import { DenseMambaError } from "../../errors.ts";
 import type { App, AppContext } from "../context.ts";
 import type { ServerDeps } from "../deps.ts";
-import { readJson } from "../middleware/body.ts";
-import { errorResponse } from "../middleware/error-response.ts";
-import { toInputItemObject } from "../openai/input-items.ts";
+import { readJson } from "../http/body.ts";
+import { errorResponse } from "../http/error-answers.ts";
+import { answerJson } from "../http/json-answer.ts";
+import { streamSse } from "../http/sse.ts";
 import { checkModel } from "../openai/models.ts";
 import { parsePage, toPage } from "../openai/paging.ts";
-import { parseRetrieve } from "../openai/response-query.ts";
-import { responseBody, toResponseTask } from "../openai/responses.ts";
 import { parseBody } from "../openai/validate.ts";
+import { toInputItemObject } from "../responses/input-items.ts";
 import type { LiveResponse } from "../responses/live-response.ts";
-import { follow, type Reading } from "../responses/reading.ts";
+import { responseBody, toResponseTask } from "../responses/request.ts";
+import { parseRetrieve } from "../responses/response-query.ts";
 import type { Responses } from "../responses/responses.ts";
-import { answerJson } from "../stream/json-answer.ts";
-import { streamSse } from "../stream/sse.ts";
-import { boundsOf } from "./serving.ts";
+import { follow, type Reading } from "../responses/subscription.ts";
+import { boundsOf } from "./generate.ts";
 
 const PAGE_BOUNDS = { defaultLimit: 20, maxLimit: 100, defaultOrder: "desc" } as const;
 

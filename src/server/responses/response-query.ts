@@ -1,6 +1,6 @@
 /** The query of `GET /v1/responses/{id}`, and the numbers of events that clients name, there and on the WebSocket. */
-import { toNumber } from "./paging.ts";
-import { invalid, show } from "./validate.ts";
+import { toNumber } from "../openai/paging.ts";
+import { invalid, show } from "../openai/validate.ts";
 
 export interface RetrieveQuery {
   readonly stream: boolean;

@@ -1,6 +1,6 @@
 /** How often a stream is written to. */
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
-import { FlushPace } from "../../src/server/stream/flush-pace.ts";
+import { FlushPace } from "../../src/server/http/flush-throttle.ts";
 
 let nowMs = 0;
 let flushes: number[];

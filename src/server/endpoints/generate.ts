@@ -2,12 +2,12 @@
 import type { GenerationEvent, GenerationRequest } from "../../generation/events.ts";
 import type { AppContext } from "../context.ts";
 import type { ServerDeps } from "../deps.ts";
-import { toHttpError } from "../openai/error.ts";
+import { admit, pump } from "../http/pump.ts";
+import { streamSse } from "../http/sse.ts";
+import { toHttpError } from "../openai/errors.ts";
 import type { Bounds } from "../openai/fields.ts";
 import { systemFingerprint } from "../openai/models.ts";
 import type { AnswerHead, Emit, StreamRenderer } from "../openai/renderer.ts";
-import { admit, pump } from "../stream/pump.ts";
-import { streamSse } from "../stream/sse.ts";
 
 export function boundsOf({ options, model }: ServerDeps): Bounds {
   const { limits, trustRequestTemplates } = options;

@@ -2,7 +2,7 @@
 import { DenseMambaError } from "../../errors.ts";
 import type { AppContext } from "../context.ts";
 import type { ServerDeps } from "../deps.ts";
-import { JsonReader, parseJson } from "../openai/json.ts";
+import { JsonReader, parseJson } from "../openai/json-reader.ts";
 
 type BodyDeps = Pick<ServerDeps, "receiving"> & { readonly options: Pick<ServerDeps["options"], "limits"> };
 

@@ -1,6 +1,6 @@
 /** The `response` object: what is fixed when a response begins, what has come of it so far, and both as OpenAI shows them. */
 import type { GenerationUsage } from "../../generation/events.ts";
-import { toResponseUsage } from "./usage.ts";
+import { toResponseUsage } from "../openai/usage.ts";
 
 /** JSON-serialisable, like all that a kept response is made of. */
 export interface ResponseHead {

@@ -1,7 +1,7 @@
 /** Answers on a bare socket, without a request for hono to answer: refused upgrades, and input that is not HTTP. */
 import { STATUS_CODES } from "node:http";
 import type { Duplex } from "node:stream";
-import { toHttpError } from "./openai/error.ts";
+import { toHttpError } from "../openai/errors.ts";
 
 /** Sends the error and closes the socket once it is out, whether the client closes its end or not. */
 export function answerRaw(socket: Duplex, error: unknown, moreHeaders: Readonly<Record<string, string>> = {}): void {

@@ -1,8 +1,8 @@
 /** A response's `input`: a string or a list of message items, read into messages and kept as it can be listed again. */
 import * as z from "zod";
 import type { ChatMessage } from "../../sessions/message-chain.ts";
-import { leftOpen, messageTexts, toChatMessage } from "./messages.ts";
-import { addIssue, addUnsupported, isRecord, show } from "./validate.ts";
+import { leftOpen, messageTexts, toChatMessage } from "../openai/messages.ts";
+import { addIssue, addUnsupported, isRecord, show } from "../openai/validate.ts";
 
 const MAX_INPUT_ITEMS = 10_000;
 

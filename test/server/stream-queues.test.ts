@@ -1,7 +1,7 @@
 /** Whose turn it is on a connection. */
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { Lanes } from "../../src/server/websocket/lanes.ts";
+import { Lanes } from "../../src/server/websocket/stream-queues.ts";
 
 const LIMITS = { maxLanes: 3, maxInFlight: 2, maxQueued: 4, maxMessageBytes: 100 };
 

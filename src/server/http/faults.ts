@@ -1,7 +1,7 @@
 /** Errors of requests that do not reach the application, in OpenAI's form; Node would answer without a body. */
 import type { IncomingMessage } from "node:http";
-import { DenseMambaError } from "../errors.ts";
-import type { ServerOptions } from "./deps.ts";
+import { DenseMambaError } from "../../errors.ts";
+import type { ServerOptions } from "../deps.ts";
 
 /** @param error of the server's `clientError` event */
 export function explainParserError(

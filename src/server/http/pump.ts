@@ -5,7 +5,7 @@
 import { setImmediate } from "node:timers/promises";
 import type { GenerationEvent, GenerationUsage, PromptEvent } from "../../generation/events.ts";
 import type { StreamRenderer } from "../openai/renderer.ts";
-import { FlushPace, type FlushPaceOptions } from "./flush-pace.ts";
+import { FlushPace, type FlushPaceOptions } from "./flush-throttle.ts";
 
 const PROMPT_TOKENS_AT_ONCE = 256;
 

@@ -2,7 +2,7 @@
 import * as z from "zod";
 import { DenseMambaError } from "../../errors.ts";
 import type { InputItem } from "./input-items.ts";
-import type { ResponseHead, ResponseSettings } from "./response-object.ts";
+import type { ResponseHead, ResponseSettings } from "./response.ts";
 import type { TranscriptState } from "./transcript.ts";
 
 /** JSON-serialisable. */

@@ -4,10 +4,10 @@
  */
 import { DenseMambaError } from "../../errors.ts";
 import type { Log } from "../deps.ts";
-import { type JsonBounds, parseJson } from "./json.ts";
-import { checkEventNumber } from "./response-query.ts";
-import type { ResponseBody, responseBody } from "./responses.ts";
-import { invalid, isRecord, parseBody, show } from "./validate.ts";
+import { type JsonBounds, parseJson } from "../openai/json-reader.ts";
+import { invalid, isRecord, parseBody, show } from "../openai/validate.ts";
+import type { ResponseBody, responseBody } from "../responses/request.ts";
+import { checkEventNumber } from "../responses/response-query.ts";
 
 const STREAM_ID = /^[A-Za-z0-9_.-]{1,256}$/;
 

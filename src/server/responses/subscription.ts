@@ -3,8 +3,8 @@
  * Knows neither SSE nor WebSocket, and no generation.
  */
 import { setImmediate } from "node:timers/promises";
-import type { RenderedEvent, Transcript } from "../openai/transcript.ts";
-import type { Sink } from "../stream/pump.ts";
+import type { Sink } from "../http/pump.ts";
+import type { RenderedEvent, Transcript } from "./transcript.ts";
 
 export interface Reading {
   readonly transcript: Transcript;

@@ -3,7 +3,7 @@ import { routePath } from "hono/route";
 import type { GenerationUsage } from "../../generation/events.ts";
 import type { AppMiddleware } from "../context.ts";
 import type { ServerDeps } from "../deps.ts";
-import { statusOf } from "../openai/error.ts";
+import { statusOf } from "../openai/errors.ts";
 
 /** Asked for every few seconds by probes and scrapers: logged at debug. */
 const QUIET: ReadonlySet<string> = new Set(["/health", "/ready", "/metrics"]);

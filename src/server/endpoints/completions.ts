@@ -1,7 +1,8 @@
 /** `POST /v1/completions` */
 import type { App } from "../context.ts";
 import type { ServerDeps } from "../deps.ts";
-import { readJson } from "../middleware/body.ts";
+import { readJson } from "../http/body.ts";
+import { answerJson } from "../http/json-answer.ts";
 import { ChoiceStream } from "../openai/choice-stream.ts";
 import { completionBody, toCompletionTask } from "../openai/completions.ts";
 import { fold } from "../openai/fold.ts";
@@ -9,8 +10,7 @@ import { checkModel } from "../openai/models.ts";
 import { CompletionChunks, completionAnswer } from "../openai/render-completions.ts";
 import type { Emit } from "../openai/renderer.ts";
 import { parseBody } from "../openai/validate.ts";
-import { answerJson } from "../stream/json-answer.ts";
-import { answerHead, answerSse, boundsOf, generateFor } from "./serving.ts";
+import { answerHead, answerSse, boundsOf, generateFor } from "./generate.ts";
 
 export function completionRoutes(app: App, deps: ServerDeps): void {
   const bounds = boundsOf(deps);

@@ -4,7 +4,7 @@
  */
 import { DenseMambaError } from "../../errors.ts";
 import type { App, AppContext } from "../context.ts";
-import { errorResponse } from "./error-response.ts";
+import { errorResponse } from "./error-answers.ts";
 
 const METHODS = ["DELETE", "GET", "PATCH", "POST", "PUT"] as const;
 

@@ -1,7 +1,7 @@
 /**
- * The engine: takes requests in tokens, gives tokens back. Here are the door (`submit`), the end of every sequence
- * (`#finish`), and the life of the runner: a fault fails the sequences in slots, those waiting go on with the next
- * runner. Steps are in `step-loop.ts`. Knows neither text nor HTTP; metrics watch from outside.
+ * The engine takes requests as tokens and returns tokens. This file admits sequences (`submit`), ends
+ * them (`#finish`), and replaces the runner after a fault: the fault fails the sequences in slots, the
+ * waiting ones continue with the next runner. Steps are in `step-loop.ts`. Knows neither text nor HTTP.
  */
 import { strict as assert } from "node:assert";
 import { setTimeout as delay } from "node:timers/promises";
@@ -9,10 +9,10 @@ import { DenseMambaError } from "../errors.ts";
 import type { Manifest } from "../model/artifact.ts";
 import type { ModelRunner } from "../runtime/runner.ts";
 import { SamplingScratch } from "../sampling/sampler.ts";
-import { ChunkPace } from "./chunk-pace.ts";
+import { AdaptiveChunkSize } from "./adaptive-chunk-size.ts";
 import { type Ending, LiveSequence } from "./live-sequence.ts";
 import type { EngineObserver, EngineStatus } from "./observer.ts";
-import { backoffMs, EndRate } from "./pacing.ts";
+import { backoffMs, CompletionRate } from "./retry-delays.ts";
 import { Scheduler } from "./scheduler.ts";
 import type { Sequence, SequenceRequest } from "./sequence.ts";
 import type { SlotMove } from "./slots.ts";
@@ -46,14 +46,14 @@ export interface EngineOptions {
 export interface EngineLoad {
   readonly numRunning: number;
   readonly numWaiting: number;
-  /** Their readers lag. They have no slot, and count as waiting. */
+  /** Their consumers are behind. They have no slot, and count as waiting. */
   readonly numSuspended: number;
   readonly slotsInUse: number;
   readonly maxBatch: number;
   readonly maxQueue: number;
 }
 
-/** After so many failed openings in a row those waiting are told; the engine goes on trying. */
+/** After so many failed attempts in a row to open a runner, waiting sequences fail; the engine keeps trying. */
 const MAX_FAILED_OPENINGS = 5;
 const STARTING_RETRY_MS = 1000;
 /** The longest that Node's timers count. */
@@ -70,14 +70,14 @@ export class Engine {
   readonly #scheduler: Scheduler<LiveSequence>;
   readonly #loop: StepLoop;
   readonly #scratch = new SamplingScratch();
-  readonly #endRate = new EndRate();
+  readonly #completionRate = new CompletionRate();
   #status: EngineStatus = { state: "starting" };
   /** Set by `start`. */
   #manifest: Manifest | undefined;
   /** Runs from `start` until everything is closed. */
   #life: Promise<void> | undefined;
   #isClosing = false;
-  /** Aborted when closing has run out of patience. */
+  /** Aborted at the deadline of closing. */
   readonly #cut = new AbortController();
   /** Faults and failed openings since the last successful run. */
   #numFaults = 0;
@@ -97,7 +97,10 @@ export class Engine {
     this.#loop = new StepLoop({
       scheduler: this.#scheduler,
       prefillChunk: limits.prefillChunk,
-      pace: new ChunkPace({ maxChunk: limits.prefillChunk, maxStall: limits.maxStall ?? Number.POSITIVE_INFINITY }),
+      pace: new AdaptiveChunkSize({
+        maxChunk: limits.prefillChunk,
+        maxStall: limits.maxStall ?? Number.POSITIVE_INFINITY,
+      }),
       now,
       finish: (sequence, state) => this.#finish(sequence, state),
       onStep: (step) => this.#onStep(step),
@@ -108,7 +111,7 @@ export class Engine {
     });
   }
 
-  /** Opens the runner; requests are taken from then on. @throws what `openRunner` throws; `shutting_down`. */
+  /** Opens the runner; from then on requests are admitted. @throws what `openRunner` throws; `shutting_down`. */
   async start(): Promise<void> {
     assert(this.#life === undefined, "start is called once");
     this.#observer.onStatus(this.#status);
@@ -134,8 +137,8 @@ export class Engine {
   }
 
   /**
-   * Admits all requests or none. They take turns with those of other calls as one. While the engine recovers from a fault they wait
-   * for the next runner.
+   * Admits all requests or none. The scheduler treats them as one group. While the engine recovers
+   * from a fault they wait for the next runner.
    * @throws `invalid_value`, `invalid_snapshot`, `queue_full`, `not_ready`, `shutting_down`.
    */
   submit(requests: readonly SequenceRequest[]): Sequence[] {
@@ -158,30 +161,30 @@ export class Engine {
     );
     for (const sequence of sequences) this.#scheduler.enqueue(sequence);
     for (const sequence of sequences) if (sequence.request.signal.aborted) sequence.end({ reason: "aborted" });
-    this.#loop.requestSettle();
+    this.#loop.requestTransitions();
     this.#loop.wake();
     return sequences;
   }
 
   /**
-   * Stops all sequences at the next step boundary, those without a slot at once. Whoever has begun to run and captures its end
-   * gets its state as it is and ends with reason `parked`; the others fail with `shutting_down`. Takes new requests all the
-   * same: `close` is what refuses them.
+   * Stops all sequences at the next step boundary, those without a slot at once. A sequence that has
+   * started and captures its end gets its state as it is and ends with reason `interrupted`; the others
+   * fail with `shutting_down`. New requests are still admitted until `close`.
    */
-  park(): void {
+  interrupt(): void {
     const error = new DenseMambaError("shutting_down", "the server shut down before the sequence ended");
     const { slots, waiting, suspended } = this.#scheduler;
-    for (const sequence of [...slots.seated, ...suspended, ...waiting]) {
+    for (const sequence of [...slots.running, ...suspended, ...waiting]) {
       const hasState = sequence.slot !== -1 || sequence.suspendedState !== undefined;
-      if (hasState && sequence.request.capture?.end === true) sequence.park();
+      if (hasState && sequence.request.capture?.end === true) sequence.interrupt();
       else sequence.end({ reason: "failed", error });
     }
     this.#loop.wake();
   }
 
   /**
-   * Refuses new requests, lets admitted ones end within the deadline, parks the rest, closes the runner. May be called
-   * again with a shorter deadline.
+   * Refuses new requests, lets admitted ones end within the deadline, interrupts the rest, and closes
+   * the runner. May be called again with a shorter deadline.
    */
   async close({ deadlineMs }: { readonly deadlineMs: number }): Promise<void> {
     this.#isClosing = true;
@@ -202,7 +205,7 @@ export class Engine {
     }
   }
 
-  /** @throws if counts, slots and queue contradict each other: our own bug. */
+  /** @throws if counts, slots and queue contradict each other, which is a bug here. */
   checkIntegrity(): void {
     const { slots, waiting, suspended } = this.#scheduler;
     slots.check();
@@ -230,18 +233,18 @@ export class Engine {
 
   #onStep(step: { durationMs: number; numPromptTokens: number; numDecodeTokens: number }): void {
     this.#numFaults = 0;
-    this.#endRate.onBusy(step.durationMs);
+    this.#completionRate.onBusy(step.durationMs);
     const { numRunning, numWaiting } = this.load;
     this.#observer.onStep({ ...step, numRunning, numWaiting });
   }
 
-  /** The one place where a sequence ends and its slot becomes free. The moves must be made before the next run. */
+  /** The only place where a sequence ends and its slot becomes free. Apply the moves before the next run. */
   #finish(sequence: LiveSequence, state?: Uint8Array): SlotMove[] {
     const moves = this.#scheduler.remove(sequence);
     const { reason } = sequence.ending!;
     const timings = sequence.finish(this.#now(), state);
     this.#numEnded++;
-    if (sequence.scheduledAtMs !== undefined) this.#endRate.onEnd();
+    if (sequence.scheduledAtMs !== undefined) this.#completionRate.onEnd();
     this.#observer.onSequenceEnd({ reason, timings });
     return moves;
   }
@@ -249,31 +252,31 @@ export class Engine {
   /** Ends a sequence: between steps if it has a slot, else at once. */
   #onEnding(sequence: LiveSequence): void {
     if (sequence.slot !== -1) {
-      this.#loop.requestSettle();
+      this.#loop.requestTransitions();
       return;
     }
-    sequence.settleParking();
+    sequence.endIfInterrupted();
     this.#finish(sequence, sequence.needsFinalState ? sequence.suspendedState : undefined);
-    // Closing may have waited for it alone.
+    // `close` may be waiting for this one.
     this.#loop.wake();
   }
 
   #onRoom(sequence: LiveSequence): void {
     if (!this.#scheduler.suspended.has(sequence)) return;
     this.#scheduler.resume(sequence);
-    this.#loop.requestSettle();
+    this.#loop.requestTransitions();
     this.#loop.wake();
   }
 
-  /** Fails what the fault hit, then opens a fresh runner, however long it takes. Undefined: closed meanwhile. */
+  /** Fails the running sequences, then opens a new runner, however long it takes. Undefined: closed meanwhile. */
   async #recover(broken: ModelRunner, fault: unknown): Promise<ModelRunner | undefined> {
     const error = new DenseMambaError("runtime_fault", `the runtime failed: ${messageOf(fault)}`, { cause: fault });
     this.#setStatus({ state: "recovering", error: error.message });
-    for (const sequence of [...this.#scheduler.slots.seated]) {
+    for (const sequence of [...this.#scheduler.slots.running]) {
       sequence.loseState(error);
       this.#finish(sequence);
     }
-    // It is broken: that it cannot be closed either is no news.
+    // It is broken, so it may fail to close too.
     await broken.close().catch(() => undefined);
     for (;;) {
       if (this.#isClosing && this.#scheduler.isEmpty) return undefined;
@@ -301,7 +304,7 @@ export class Engine {
 
   #cutShort(): void {
     this.#cut.abort();
-    this.park();
+    this.interrupt();
   }
 
   #endAll(sequences: readonly LiveSequence[], ending: Ending): void {
@@ -335,7 +338,7 @@ export class Engine {
     throw new DenseMambaError(
       "queue_full",
       `no room for ${numRequests} more: ${numRunning} of ${maxBatch} slots are in use, ${numWaiting + numSuspended} sequences wait (at most ${maxQueue})`,
-      { retryAfterMs: this.#endRate.estimateMs(numRequests) },
+      { retryAfterMs: this.#completionRate.estimateMs(numRequests) },
     );
   }
 

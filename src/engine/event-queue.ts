@@ -1,11 +1,11 @@
 /**
- * The way of events from the engine to one consumer. Pushing never waits; a full queue asks whoever pushes to stop until the
- * consumer has caught up. Knows nothing of sequences.
+ * Events from the engine to one consumer. Pushing never waits; a full queue asks the producer to pause
+ * until the consumer has caught up. Knows nothing of sequences.
  */
 
-/** A queue with so many unread events is full. A consumer that keeps up has a few at most: it runs between two steps. */
+/** A queue with so many unread events is full. A consumer that keeps up has a few at most, as it runs between steps. */
 export const MAX_UNREAD = 64;
-/** At most so many unread events: the consumer has caught up. */
+/** With at most so many unread events the consumer has caught up. */
 const FEW_UNREAD = MAX_UNREAD / 2;
 
 interface Reader<T> {
@@ -38,7 +38,7 @@ export class EventQueue<T> implements AsyncIterableIterator<T, undefined> {
     return this.#isFull;
   }
 
-  /** The consumer has gone: what is pushed now reaches nobody. */
+  /** The consumer has stopped iterating; further events are dropped. */
   get isAbandoned(): boolean {
     return this.#isAbandoned;
   }

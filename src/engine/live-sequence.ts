@@ -16,7 +16,7 @@ import type { ResumePoint, Sequence, SequenceEvent, SequenceRequest, SequenceTim
 
 export type Ending =
   | { readonly reason: "stop"; readonly stopTokenId?: number }
-  | { readonly reason: "length" | "aborted" | "parked" }
+  | { readonly reason: "length" | "aborted" | "interrupted" }
   | { readonly reason: "failed"; readonly error: unknown };
 
 export interface LiveSequenceOptions {
@@ -27,7 +27,7 @@ export interface LiveSequenceOptions {
   readonly seed: number;
   readonly scratch: SamplingScratch;
   readonly arrivedAtMs: number;
-  /** Called when it is to leave at the next step boundary: `ending` has been set (the first one stays), or it is parked. */
+  /** Called when it is to leave at the next step boundary: `ending` has been set (the first one stays), or it is interrupted. */
   readonly onEnding: (sequence: LiveSequence) => void;
   /** Called when it need not be suspended any more. */
   readonly onRoom: (sequence: LiveSequence) => void;
@@ -65,7 +65,7 @@ export class LiveSequence implements Sequence, Schedulable {
   /** Events behind a prompt event that waits for its captured state. */
   #held: SequenceEvent[] | undefined;
   #ending: Ending | undefined;
-  #isParking = false;
+  #isInterrupted = false;
   readonly #abort = () => this.end({ reason: "aborted" });
 
   constructor(options: LiveSequenceOptions) {
@@ -149,7 +149,7 @@ export class LiveSequence implements Sequence, Schedulable {
 
   /** It leaves at the next step boundary. */
   get isLeaving(): boolean {
-    return this.#ending !== undefined || this.#isParking;
+    return this.#ending !== undefined || this.#isInterrupted;
   }
 
   /** Its reader lags: it should leave its slot until the reader has caught up. */
@@ -165,14 +165,14 @@ export class LiveSequence implements Sequence, Schedulable {
    * To be stopped at the next step boundary, with what the run under way still gives it. Not an ending yet: if that was
    * its last token, it ends by itself.
    */
-  park(): void {
-    this.#isParking = true;
+  interrupt(): void {
+    this.#isInterrupted = true;
     this.#onEnding(this);
   }
 
   /** At a step boundary. */
-  settleParking(): void {
-    if (this.#isParking) this.#ending ??= { reason: "parked" };
+  endIfInterrupted(): void {
+    if (this.#isInterrupted) this.#ending ??= { reason: "interrupted" };
   }
 
   /** Decides how the sequence ends; the engine ends it at the next step. Later endings are ignored. */

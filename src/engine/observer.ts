@@ -1,11 +1,11 @@
-/** The seam through which metrics and logs watch the engine. Called synchronously inside a step: be quick, never throw. */
+/** How metrics and logs observe the engine. Called synchronously inside a step: be quick, never throw. */
 import type { SequenceTimings } from "./sequence.ts";
 
 export interface EngineObserver {
   onStep(step: StepReport): void;
   /** Once for every admitted sequence, however it ended. */
   onSequenceEnd(end: {
-    readonly reason: "stop" | "length" | "aborted" | "parked" | "failed";
+    readonly reason: "stop" | "length" | "aborted" | "interrupted" | "failed";
     readonly timings: SequenceTimings;
   }): void;
   onStatus(status: EngineStatus): void;

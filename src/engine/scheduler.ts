@@ -1,33 +1,34 @@
 /**
- * Decides what the next step runs. Pure logic over who waits and who sits where; runs nothing.
+ * Decides what the next step runs. Pure logic over the queue and the slots; runs nothing.
  *
- * Requests share the slots evenly, however many sequences each has: a free slot goes to the request that holds the fewest, and of
- * those with as many to the one whose turn is longest ago. Where one waits and another holds two slots more, a sequence of that one
- * is preempted: it gives up its slot and waits again, with its state. A request that is alone has all slots.
+ * Requests share the slots evenly, however many sequences each has: a free slot goes to the request
+ * with the fewest, and among equals to the one that was served longest ago. If a request waits while
+ * another holds at least two slots more, the scheduler preempts a sequence of the latter, which goes
+ * back to the queue with its state. A request that is alone may use all slots.
  *
- * A step decodes every decoding sequence by one token and reads some tokens of prompts. Prompts take turns, first between requests
- * and then within them: what one leaves of a step's tokens the next one takes, so a short one is not stuck behind a long one, and
- * short ones are read together.
+ * A step decodes one token of every decoding sequence and reads some prompt tokens (chunked prefill).
+ * Prompts take turns, first between requests and then within them, and share the step's token budget:
+ * a short prompt does not wait for a long one, and short prompts are read together.
  *
- * A sequence whose reader lags is suspended: it gives up its slot, and waits for another when the reader has caught up.
+ * A sequence whose consumer is behind is suspended: it gives up its slot until the consumer catches up.
  */
-import { type Seated, type SlotMove, SlotTable } from "./slots.ts";
+import { type HasSlot, type SlotMove, SlotTable } from "./slots.ts";
 
 /** The sequences of one request. */
 export interface SequenceGroup {
-  /** Counts up, among all groups, as a sequence comes, gets a slot, reads or leaves. Written by the scheduler only. */
+  /** When the scheduler last served this group, on a counter of its own. Written by the scheduler only. */
   lastTurn: number;
 }
 
-export interface Schedulable extends Seated {
-  /** Ascending as they come. */
+export interface Schedulable extends HasSlot {
+  /** Ascending in order of arrival. */
   readonly id: number;
   readonly group: SequenceGroup;
   /** Prompt tokens still to be read. 0: decoding. */
   readonly numUnread: number;
   /** The most prompt tokens it may read in one run. */
   readonly maxChunk: number;
-  /** Every token that it reads gets logits, not the last one alone. */
+  /** Every prompt token needs logits, not only the last one. */
   readonly isScored: boolean;
 }
 
@@ -40,11 +41,11 @@ export interface Chunk<T> {
 export interface StepPlan<T> {
   /** Slots [0, numDecoding) decode. */
   readonly numDecoding: number;
-  /** What is read of prompts, in the order of their slots. */
+  /** Prompt chunks, in slot order. */
   readonly chunks: readonly Chunk<T>[];
 }
 
-/** Of what a step reads of prompts. */
+/** Bounds on the prompt tokens of a step. */
 export interface PromptLimits {
   readonly maxTokens: number;
   readonly maxPrompts: number;
@@ -57,7 +58,7 @@ export class Scheduler<T extends Schedulable> {
   /** By arrival. */
   readonly #waiting: T[] = [];
   readonly #suspended = new Set<T>();
-  /** Those reading their prompt; of one request, the first one's turn is next. */
+  /** Sequences that read their prompt; within a request, the first one is next. */
   readonly #prefilling: T[] = [];
   #turn = 0;
 
@@ -73,7 +74,7 @@ export class Scheduler<T extends Schedulable> {
     return this.#suspended;
   }
 
-  /** Nothing runs or can be started. */
+  /** Nothing is running or waiting. */
   get isIdle(): boolean {
     return this.#waiting.length === 0 && this.slots.numUsed === 0;
   }
@@ -91,7 +92,7 @@ export class Scheduler<T extends Schedulable> {
   /** Gives a waiting sequence a slot, if there is one and a slot is free. */
   admit(): T | undefined {
     if (this.slots.numUsed === this.slots.numSlots) return undefined;
-    const sequence = this.#nextWaiting(this.#countSeats());
+    const sequence = this.#nextWaiting(this.#countSlots());
     if (sequence === undefined) return undefined;
     drop(this.#waiting, sequence);
     this.slots.add(sequence);
@@ -100,14 +101,14 @@ export class Scheduler<T extends Schedulable> {
     return sequence;
   }
 
-  /** Whoever should give its slot to one that waits: of the request that holds the most, the last to come. */
+  /** The sequence to preempt for a waiting one: the latest of the request with the most slots. */
   findPreemptible(): T | undefined {
     if (this.slots.numUsed < this.slots.numSlots) return undefined;
-    const numSeats = this.#countSeats();
-    const next = this.#nextWaiting(numSeats);
-    const most = Math.max(...numSeats.values());
-    if (next === undefined || most < (numSeats.get(next.group) ?? 0) + 2) return undefined;
-    const candidates = this.slots.seated.filter(({ group }) => numSeats.get(group) === most);
+    const numSlotsOf = this.#countSlots();
+    const next = this.#nextWaiting(numSlotsOf);
+    const most = Math.max(...numSlotsOf.values());
+    if (next === undefined || most < (numSlotsOf.get(next.group) ?? 0) + 2) return undefined;
+    const candidates = this.slots.running.filter(({ group }) => numSlotsOf.get(group) === most);
     return candidates.reduce((last, sequence) => (sequence.id > last.id ? sequence : last));
   }
 
@@ -115,7 +116,7 @@ export class Scheduler<T extends Schedulable> {
   preempt(sequence: T): SlotMove[] {
     drop(this.#prefilling, sequence);
     this.#enqueueAgain(sequence);
-    return this.#unseat(sequence);
+    return this.#leaveSlot(sequence);
   }
 
   promote(sequence: T): SlotMove[] {
@@ -126,7 +127,7 @@ export class Scheduler<T extends Schedulable> {
   /** Takes a decoding sequence out of its slot until `resume`. */
   suspend(sequence: T): SlotMove[] {
     this.#suspended.add(sequence);
-    return this.#unseat(sequence);
+    return this.#leaveSlot(sequence);
   }
 
   resume(sequence: T): void {
@@ -138,10 +139,10 @@ export class Scheduler<T extends Schedulable> {
     drop(this.#waiting, sequence);
     drop(this.#prefilling, sequence);
     this.#suspended.delete(sequence);
-    return sequence.slot === -1 ? [] : this.#unseat(sequence);
+    return sequence.slot === -1 ? [] : this.#leaveSlot(sequence);
   }
 
-  /** What to run now. Those whose prompts are read have had their turn. */
+  /** What to run now. The requests whose prompts are read count as served. */
   plan({ maxTokens, maxPrompts, maxScored }: PromptLimits): StepPlan<T> {
     const { numDecoding } = this.slots;
     if (this.#prefilling.length === 0) return { numDecoding, chunks: [] }; // nearly every step
@@ -170,7 +171,7 @@ export class Scheduler<T extends Schedulable> {
     this.#waiting.splice(later === -1 ? this.#waiting.length : later, 0, sequence);
   }
 
-  #unseat(sequence: T): SlotMove[] {
+  #leaveSlot(sequence: T): SlotMove[] {
     this.#hadTurn(sequence);
     return this.slots.remove(sequence);
   }
@@ -179,15 +180,15 @@ export class Scheduler<T extends Schedulable> {
     group.lastTurn = ++this.#turn;
   }
 
-  #countSeats(): Map<SequenceGroup, number> {
-    const numSeats = new Map<SequenceGroup, number>();
-    for (const { group } of this.slots.seated) numSeats.set(group, (numSeats.get(group) ?? 0) + 1);
-    return numSeats;
+  #countSlots(): Map<SequenceGroup, number> {
+    const numSlotsOf = new Map<SequenceGroup, number>();
+    for (const { group } of this.slots.running) numSlotsOf.set(group, (numSlotsOf.get(group) ?? 0) + 1);
+    return numSlotsOf;
   }
 
-  #nextWaiting(numSeats: ReadonlyMap<SequenceGroup, number>): T | undefined {
+  #nextWaiting(numSlotsOf: ReadonlyMap<SequenceGroup, number>): T | undefined {
     const isBefore = (a: SequenceGroup, b: SequenceGroup) =>
-      ((numSeats.get(a) ?? 0) - (numSeats.get(b) ?? 0) || a.lastTurn - b.lastTurn) < 0;
+      ((numSlotsOf.get(a) ?? 0) - (numSlotsOf.get(b) ?? 0) || a.lastTurn - b.lastTurn) < 0;
     let next: T | undefined;
     for (const sequence of this.#waiting) {
       if (next === undefined || isBefore(sequence.group, next.group)) next = sequence;

@@ -25,7 +25,7 @@ export interface SequenceRequest {
   readonly numPromptLogprobs?: number;
   /**
    * Hand over the state at the end of the prompt (before anything is sampled) and/or at the end of the sequence. With the
-   * latter a sequence that is parked ends with its state; without, parking fails it.
+   * latter a sequence that is interrupted ends with its state; without, interrupting fails it.
    */
   readonly capture?: { readonly prompt?: boolean; readonly end?: boolean };
   /** States on the way through the prompt. */
@@ -79,10 +79,10 @@ export type SequenceEvent =
   | {
       readonly type: "finished";
       /**
-       * `stop`: a stop token was sampled (it is not in `captured`), or `stop()` was called. `parked`: the engine stopped it
+       * `stop`: a stop token was sampled (it is not in `captured`), or `stop()` was called. `interrupted`: the engine stopped it
        * in the middle; a request that resumes from `captured` goes on as if it had not.
        */
-      readonly reason: "stop" | "length" | "aborted" | "parked";
+      readonly reason: "stop" | "length" | "aborted" | "interrupted";
       readonly stopTokenId?: number;
       /** `tokenIds` are the prompt's and the kept tokens; the last sampled one may not have been read by the state yet. */
       readonly captured?: ResumePoint;

@@ -1,10 +1,11 @@
 /**
- * Who sits where: decoding sequences hold slots [0, D), those reading their prompt [D, D + P), so that a decode pass is
- * one contiguous range. Pure bookkeeping: changes of seat are returned as moves for the runner to make, in order.
+ * Which sequence has which slot. Decoding sequences hold slots [0, D), those reading their prompt
+ * [D, D + P), so that a decode batch is one contiguous range. Pure bookkeeping: returns the moves that
+ * the runner has to make, in order.
  */
 import { strict as assert } from "node:assert";
 
-export interface Seated {
+export interface HasSlot {
   /** -1: none. Written by the table only. */
   slot: number;
 }
@@ -13,9 +14,9 @@ export type SlotMove =
   | { readonly type: "copy"; readonly from: number; readonly to: number }
   | { readonly type: "swap"; readonly a: number; readonly b: number };
 
-export class SlotTable<T extends Seated> {
+export class SlotTable<T extends HasSlot> {
   readonly numSlots: number;
-  readonly #seats: T[] = [];
+  readonly #running: T[] = [];
   #numDecoding = 0;
 
   constructor(numSlots: number) {
@@ -23,7 +24,7 @@ export class SlotTable<T extends Seated> {
   }
 
   get numUsed(): number {
-    return this.#seats.length;
+    return this.#running.length;
   }
 
   get numDecoding(): number {
@@ -31,15 +32,15 @@ export class SlotTable<T extends Seated> {
   }
 
   /** By slot. */
-  get seated(): readonly T[] {
-    return this.#seats;
+  get running(): readonly T[] {
+    return this.#running;
   }
 
-  /** Gives the first free slot, behind all others; the state in it is somebody else's. */
+  /** Assigns the first free slot, after all others; it still holds an old state. */
   add(sequence: T): void {
-    assert(sequence.slot === -1 && this.#seats.length < this.numSlots);
-    sequence.slot = this.#seats.length;
-    this.#seats.push(sequence);
+    assert(sequence.slot === -1 && this.#running.length < this.numSlots);
+    sequence.slot = this.#running.length;
+    this.#running.push(sequence);
   }
 
   /** The sequence has read its prompt: it joins the decoding ones. */
@@ -49,8 +50,8 @@ export class SlotTable<T extends Seated> {
     assert(from >= to, "decoding already");
     this.#numDecoding++;
     if (from === to) return [];
-    this.#seat(this.#seats[to]!, from);
-    this.#seat(sequence, to);
+    this.#place(this.#running[to]!, from);
+    this.#place(sequence, to);
     return [{ type: "swap", a: from, b: to }];
   }
 
@@ -60,26 +61,28 @@ export class SlotTable<T extends Seated> {
     const fill = (gap: number, last: number): number => {
       if (gap !== last) {
         moves.push({ type: "copy", from: last, to: gap });
-        this.#seat(this.#seats[last]!, gap);
+        this.#place(this.#running[last]!, gap);
       }
       return last;
     };
     let gap = sequence.slot;
     if (gap < this.#numDecoding) gap = fill(gap, --this.#numDecoding);
-    fill(gap, this.#seats.length - 1);
-    this.#seats.pop();
+    fill(gap, this.#running.length - 1);
+    this.#running.pop();
     sequence.slot = -1;
     return moves;
   }
 
   /** @throws if the table contradicts itself. */
   check(): void {
-    assert(this.#numDecoding >= 0 && this.#numDecoding <= this.#seats.length && this.#seats.length <= this.numSlots);
-    for (const [slot, sequence] of this.#seats.entries()) assert.equal(sequence.slot, slot);
+    assert(
+      this.#numDecoding >= 0 && this.#numDecoding <= this.#running.length && this.#running.length <= this.numSlots,
+    );
+    for (const [slot, sequence] of this.#running.entries()) assert.equal(sequence.slot, slot);
   }
 
-  #seat(sequence: T, slot: number): void {
-    this.#seats[slot] = sequence;
+  #place(sequence: T, slot: number): void {
+    this.#running[slot] = sequence;
     sequence.slot = slot;
   }
 }

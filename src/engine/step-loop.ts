@@ -1,13 +1,13 @@
 /**
- * The life of a step: schedule → run → postprocess. Between steps, and only there, sequences leave, move and enter
- * slots (`#settle`). Knows one runner at a time and nothing of its faults: whatever the runner throws ends the loop.
+ * A step: schedule → run → postprocess. Sequences enter, change and leave slots only between steps
+ * (`#applyTransitions`). Knows one runner and does not handle its faults: an exception ends the loop.
  */
 import { strict as assert } from "node:assert";
 import type { Manifest } from "../model/artifact.ts";
 import type { ModelRunner, RunOutput } from "../runtime/runner.ts";
-import type { ChunkPace } from "./chunk-pace.ts";
+import type { AdaptiveChunkSize } from "./adaptive-chunk-size.ts";
+import { BatchInputs, type ForwardBatch, forwardBatches } from "./forward-batch.ts";
 import type { LiveSequence } from "./live-sequence.ts";
-import { type Pass, PassInputs, passesOf } from "./pass-inputs.ts";
 import type { PromptLimits, Scheduler } from "./scheduler.ts";
 import type { SlotMove } from "./slots.ts";
 
@@ -15,13 +15,13 @@ export interface StepLoopOptions {
   readonly scheduler: Scheduler<LiveSequence>;
   /** The most prompt tokens that a step reads. */
   readonly prefillChunk: number;
-  readonly pace: ChunkPace;
+  readonly pace: AdaptiveChunkSize;
   /** Monotonic, in milliseconds. */
   readonly now: () => number;
   /** Ends a sequence whose `ending` is set, and gives back the moves that fill its slot. */
   readonly finish: (sequence: LiveSequence, state: Uint8Array | undefined) => SlotMove[];
   readonly onStep: (step: { durationMs: number; numPromptTokens: number; numDecodeTokens: number }) => void;
-  /** Called when nothing can run. True: leave the loop; false: wait to be woken. */
+  /** Called when nothing can run. True: leave the loop; false: wait for `wake`. */
   readonly onIdle: () => boolean;
 }
 
@@ -30,25 +30,25 @@ const MAX_PROMPT_LOGITS_BYTES = 32 * 2 ** 20;
 
 export class StepLoop {
   readonly #options: StepLoopOptions;
-  readonly #inputs: PassInputs;
-  /** Somebody waits, or is to leave or to decode: slots change before the next run. */
-  #mustSettle = false;
-  /** Since the last run. There may be more to preempt. */
+  readonly #inputs: BatchInputs;
+  /** A sequence waits for a slot, leaves, or starts to decode: slots change before the next run. */
+  #hasTransitions = false;
+  /** Since the last run; there may be more to preempt. */
   #hasPreempted = false;
   /** Ends the idle wait. */
   #wake: (() => void) | undefined;
 
   constructor(options: StepLoopOptions) {
     this.#options = options;
-    this.#inputs = new PassInputs(options.scheduler.slots.numSlots);
+    this.#inputs = new BatchInputs(options.scheduler.slots.numSlots);
   }
 
-  /** Slots are to change before the next run. */
-  requestSettle(): void {
-    this.#mustSettle = true;
+  /** Asks for `#applyTransitions` before the next run. */
+  requestTransitions(): void {
+    this.#hasTransitions = true;
   }
 
-  /** Looks again whether there is work, or whether to leave. */
+  /** Ends an idle wait, to look for work again. */
   wake(): void {
     this.#wake?.();
     this.#wake = undefined;
@@ -57,7 +57,7 @@ export class StepLoop {
   /** Steps while there is work. @throws what the runner throws: the states in its slots are lost. */
   async run(runner: ModelRunner): Promise<void> {
     const { scheduler, pace, now, onStep, onIdle } = this.#options;
-    this.#mustSettle = true;
+    this.#hasTransitions = true;
     for (;;) {
       if (scheduler.isIdle) {
         if (onIdle()) return;
@@ -66,22 +66,22 @@ export class StepLoop {
         });
       }
       const startedAtMs = now();
-      while (this.#mustSettle) await this.#settle(runner);
+      while (this.#hasTransitions) await this.#applyTransitions(runner);
       if (scheduler.isIdle) continue;
       const plan = scheduler.plan(this.#promptLimits(runner.manifest));
       const { numDecoding } = plan;
       assert(numDecoding > 0 || plan.chunks.length > 0, "whoever is admitted has something to run");
       const numPromptTokens = plan.chunks.reduce((sum, { numTokens }) => sum + numTokens, 0);
-      const numLastTokens = numReadByDecoding(scheduler.slots.seated, numDecoding);
+      const numLastTokens = numReadByDecoding(scheduler.slots.running, numDecoding);
 
       // NOTE: nothing is awaited between the end of one run and the start of the next. Events pushed here reach their
       // consumers as microtasks, that is, once the next run is under way: text and sockets cost no time between runs.
       const runningSinceMs = now();
-      for (const pass of passesOf(plan, runner.manifest.takesLengths ?? false)) {
-        const output = await runner.run(this.#inputs.of(pass, scheduler.slots.seated));
-        this.#afterPass(pass, output, now());
+      for (const pass of forwardBatches(plan, runner.manifest.takesLengths ?? false)) {
+        const output = await runner.run(this.#inputs.of(pass, scheduler.slots.running));
+        this.#afterBatch(pass, output, now());
       }
-      this.#mustSettle ||= this.#hasPreempted;
+      this.#hasTransitions ||= this.#hasPreempted;
       this.#hasPreempted = false;
       pace.record({ numDecoding, numPromptTokens, durationMs: now() - runningSinceMs });
       onStep({
@@ -104,42 +104,42 @@ export class StepLoop {
     };
   }
 
-  #afterPass({ numDecoding, chunks }: Pass, output: RunOutput, nowMs: number): void {
-    const { seated } = this.#options.scheduler.slots;
+  #afterBatch({ numDecoding, chunks }: ForwardBatch, output: RunOutput, nowMs: number): void {
+    const { running } = this.#options.scheduler.slots;
     let row = 0;
     for (; row < numDecoding; row++) {
-      const sequence = seated[row]!;
+      const sequence = running[row]!;
       sequence.afterDecode(output, row, nowMs);
-      if (sequence.needsPromptState || sequence.needsCheckpoint || sequence.mustSuspend) this.#mustSettle = true;
+      if (sequence.needsPromptState || sequence.needsCheckpoint || sequence.mustSuspend) this.#hasTransitions = true;
     }
     for (const { sequence, numTokens } of chunks) {
       row = sequence.afterChunk(numTokens, output, nowMs, row);
-      if (sequence.canDecode || sequence.needsCheckpoint) this.#mustSettle = true;
+      if (sequence.canDecode || sequence.needsCheckpoint) this.#hasTransitions = true;
     }
   }
 
-  /** Between steps: hands out states, lets sequences leave, moves those that begin to decode, seats those that wait. */
-  async #settle(runner: ModelRunner): Promise<void> {
+  /** Between steps: delivers states, ends and promotes sequences, preempts one, admits waiting ones. */
+  async #applyTransitions(runner: ModelRunner): Promise<void> {
     const { scheduler, now, finish } = this.#options;
-    this.#mustSettle = false;
+    this.#hasTransitions = false;
     const { slots } = scheduler;
-    for (const sequence of [...slots.seated]) {
-      sequence.settleParking();
+    for (const sequence of [...slots.running]) {
+      sequence.endIfInterrupted();
       while (sequence.needsCheckpoint) sequence.takeCheckpoint(await runner.readSlot(sequence.slot));
       if (sequence.needsPromptState) sequence.deliverPrompt(await runner.readSlot(sequence.slot));
       if (sequence.ending !== undefined) {
         const state = sequence.needsFinalState ? await runner.readSlot(sequence.slot) : undefined;
         await makeMoves(runner, finish(sequence, state));
       } else if (sequence.mustSuspend) {
-        await this.#takeOut(runner, sequence, () => (sequence.mustSuspend ? scheduler.suspend(sequence) : undefined));
+        await this.#vacate(runner, sequence, () => (sequence.mustSuspend ? scheduler.suspend(sequence) : undefined));
       } else if (sequence.canDecode && sequence.slot >= slots.numDecoding) {
         await makeMoves(runner, scheduler.promote(sequence));
       }
     }
-    // One before each run: to copy many states at once would hold up all that run.
+    // One before each run, since copying many states at once would delay all running sequences.
     const crowding = this.#hasPreempted ? undefined : scheduler.findPreemptible();
     if (crowding !== undefined) {
-      await this.#takeOut(runner, crowding, () => (crowding.isLeaving ? undefined : scheduler.preempt(crowding)));
+      await this.#vacate(runner, crowding, () => (crowding.isLeaving ? undefined : scheduler.preempt(crowding)));
       this.#hasPreempted = true;
     }
     for (;;) {
@@ -154,8 +154,8 @@ export class StepLoop {
     }
   }
 
-  /** @param leave undefined if it is to stay: its reader may have caught up meanwhile, or it may be leaving for good */
-  async #takeOut(runner: ModelRunner, sequence: LiveSequence, leave: () => SlotMove[] | undefined): Promise<void> {
+  /** @param leave returns undefined if the sequence should stay: its consumer has caught up, or it is ending */
+  async #vacate(runner: ModelRunner, sequence: LiveSequence, leave: () => SlotMove[] | undefined): Promise<void> {
     const state = await runner.readSlot(sequence.slot);
     const moves = leave();
     if (moves === undefined) return;
@@ -165,9 +165,9 @@ export class StepLoop {
 }
 
 /** How many of the decoding slots read the last token of a prompt. */
-function numReadByDecoding(seated: readonly LiveSequence[], numDecoding: number): number {
+function numReadByDecoding(running: readonly LiveSequence[], numDecoding: number): number {
   let count = 0;
-  for (let slot = 0; slot < numDecoding; slot++) if (seated[slot]!.numUnread > 0) count++;
+  for (let slot = 0; slot < numDecoding; slot++) if (running[slot]!.numUnread > 0) count++;
   return count;
 }
 

@@ -1,4 +1,4 @@
-/** Refuses at the door what a run could not take: ids outside the vocabulary, states that do not fit. */
+/** Refuses what a run cannot take: ids outside the vocabulary, states that do not fit the model. */
 import { DenseMambaError } from "../errors.ts";
 import { type Manifest, NUM_CANDIDATES } from "../model/artifact.ts";
 import { stateBytes } from "../model/state.ts";
@@ -39,7 +39,7 @@ function validateResume(resume: ResumePoint, manifest: Manifest): void {
       `the state is ${state.length} bytes long; this model's state has ${expected}`,
     );
   }
-  // A token takes one at most; and to pass over them takes time.
+  // At most one per token; skipping draws takes time.
   for (const [count, what] of sampler === undefined
     ? []
     : ([

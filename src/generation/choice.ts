@@ -50,7 +50,7 @@ export class Choice {
   /** The state before the answer. */
   #promptPoint: ResumePoint | undefined;
   #captured: ResumePoint | undefined;
-  #isParked = false;
+  #isInterrupted = false;
 
   constructor(index: number, prompt: PreparedPrompt, sequence: Sequence, options: ChoiceOptions) {
     this.index = index;
@@ -77,8 +77,8 @@ export class Choice {
   }
 
   /** The engine stopped it in the middle: it has no `finished`, and its state is there to continue from. */
-  get isParked(): boolean {
-    return this.#isParked;
+  get isInterrupted(): boolean {
+    return this.#isInterrupted;
   }
 
   /** Whether its end was captured. */
@@ -208,8 +208,8 @@ export class Choice {
       if (rest !== "") out.push({ type: "delta", index: this.index, text: rest, tokenIds: [] });
     }
     const reason = this.#isStopped ? "stop" : event.reason;
-    if (reason === "parked") {
-      this.#isParked = true;
+    if (reason === "interrupted") {
+      this.#isInterrupted = true;
       return;
     }
     const stoppedBy = this.#stoppedBy ?? event.stopTokenId;

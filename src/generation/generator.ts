@@ -100,7 +100,7 @@ export class Generator {
 
   /**
    * Nothing happens before the first `next()`. What is wrong with the request, and a full queue, is thrown before
-   * `accepted`; later failures are the runtime's, or `shutting_down` when the engine parked the request: what it keeps is
+   * `accepted`; later failures are the runtime's, or `shutting_down` when the engine interrupted the request: what it keeps is
    * kept then, as far as it had come. Leaving the iteration early aborts.
    */
   async *generate(request: GenerationRequest): AsyncGenerator<GenerationEvent, void, undefined> {
@@ -136,7 +136,7 @@ export class Generator {
         if (!running.isTaken) yield event;
       }
       if (running.isCutShort) {
-        await running.settleParked();
+        await running.saveInterrupted();
         throw cutShort(request);
       }
       hasEnded = true;
@@ -155,7 +155,7 @@ export class Generator {
 
   /**
    * Resolves when every request that was admitted has ended and what it keeps is kept. For the end of the server's life:
-   * the engine closes or parks at the same time, or they may go on for long. What consumers have not read `graceMs` later
+   * the engine closes or interrupts at the same time, or they may go on for long. What consumers have not read `graceMs` later
    * is read in their place, so that one who reads nothing cannot keep a session from being kept.
    */
   async drain({ graceMs }: { readonly graceMs: number }): Promise<void> {

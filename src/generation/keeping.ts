@@ -1,6 +1,6 @@
 /**
  * What a request leaves behind: the head of its conversation for the next request, kept once, whether its end was told or
- * the server parked it in the middle. Between the choice's tokens and `Conversations`; knows neither engine nor transport.
+ * the server interrupted it in the middle. Between the choice's tokens and `Conversations`; knows neither engine nor transport.
  */
 
 import { conclude, type Head } from "../sessions/conversation.ts";

@@ -1,6 +1,6 @@
 /**
  * A request from its admission to its end, and what it leaves behind: the head of its conversation, and states for prompts
- * like its own. Kept once, whether its end was told, or the engine parked it, or nobody read its events any more.
+ * like its own. Kept once, whether its end was told, or the engine interrupted it, or nobody read its events any more.
  */
 import { DenseMambaError } from "../errors.ts";
 import type { PrefixReuse } from "../prefix/prefix-reuse.ts";
@@ -40,7 +40,7 @@ export class RunningRequest {
 
   /** It will not give all of its events to its consumer: the server shut down before. */
   get isCutShort(): boolean {
-    return this.#isTaken || this.#options.choices.some(({ isParked }) => isParked);
+    return this.#isTaken || this.#options.choices.some(({ isInterrupted }) => isInterrupted);
   }
 
   /**
@@ -54,9 +54,10 @@ export class RunningRequest {
     return settling;
   }
 
-  /** Settles the choices that were parked. */
-  async settleParked(): Promise<void> {
-    for (const choice of this.#options.choices) if (choice.isParked) await this.settle(choice, { isAborted: false });
+  /** Settles the choices that were interrupted. */
+  async saveInterrupted(): Promise<void> {
+    for (const choice of this.#options.choices)
+      if (choice.isInterrupted) await this.settle(choice, { isAborted: false });
   }
 
   /**
@@ -80,7 +81,7 @@ export class RunningRequest {
     }
     const last = out.at(-1);
     if (last?.type === "finished") await this.settle(choice, { isAborted: last.reason === "aborted" });
-    else await this.settleParked();
+    else await this.saveInterrupted();
     await this.#settled.get(choice);
   }
 

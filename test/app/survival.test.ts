@@ -28,10 +28,10 @@ const sessionOf = async (server: ServedProcess, id: string) =>
   (await (await fetch(`${server.url}/v1/sessions/${id}`)).json()) as { num_tokens: number; position: number };
 
 describe("SIGTERM in the middle of an answer", () => {
-  it("refuses what is new, parks what runs, exits with 0, and after a restart the session goes on where it was", async () => {
-    const store = ["--store-dir", path.join(folder.dir, "parked")];
+  it("refuses what is new, interrupts what runs, exits with 0, and after a restart the session goes on where it was", async () => {
+    const store = ["--store-dir", path.join(folder.dir, "interrupted")];
     const first = await serve(...store, "--shutdown-ms", "1000");
-    expect(first.stdout).toMatch(/stored in +memory \(1 GiB\), \S+parked \(16 GiB, 0 found\)/);
+    expect(first.stdout).toMatch(/stored in +memory \(1 GiB\), \S+interrupted \(16 GiB, 0 found\)/);
     await first.post("/v1/sessions", { session_id: "tale" });
     const noSpecialTokens = { 0: -100, 1: -100, 2: -100, 3: -100, 4: -100 }; // or it would end, or not be read back as it was written
     const limits = { max_output_tokens: 16_000, temperature: 0, logit_bias: noSpecialTokens };
@@ -57,8 +57,8 @@ describe("SIGTERM in the middle of an answer", () => {
     const rest = await complete(second, { session_id: "tale", prompt: "", max_tokens: 20, ...SAMPLED });
     expect(rest.cachedTokens).toBe(position);
     expect(rest.promptTokens - rest.cachedTokens).toBe(1);
-    const parked = await json<ResponseObject>(await fetch(`${second.url}/v1/responses/${background.id}`));
-    expect(parked).toMatchObject({ status: "failed", error: { message: expect.stringContaining("shut down") } });
+    const interrupted = await json<ResponseObject>(await fetch(`${second.url}/v1/responses/${background.id}`));
+    expect(interrupted).toMatchObject({ status: "failed", error: { message: expect.stringContaining("shut down") } });
     const more = { input: "And then?", max_output_tokens: 4, previous_response_id: background.id };
     const { usage } = await json<ResponseObject>(await second.post("/v1/responses", more));
     expect(usage.input_tokens_details.cached_tokens).toBeGreaterThan(10);
@@ -97,7 +97,7 @@ describe("SIGHUP", { timeout: 180_000 }, () => {
   });
 
   it.skipIf(spawnSync("script", ["--version"]).status !== 0)(
-    "comes from a terminal that closes: there is nowhere to log to, and the session is parked all the same",
+    "comes from a terminal that closes: there is nowhere to log to, and the session is interrupted all the same",
     async () => {
       const store = ["--store-dir", path.join(folder.dir, "terminal")];
       const terminal = path.join(import.meta.dirname, "in-terminal.sh");

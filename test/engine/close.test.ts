@@ -32,7 +32,7 @@ describe("closing", () => {
     expect(engine.load.slotsInUse).toBe(0);
   });
 
-  test("parks at the deadline those whose state is wanted", async () => {
+  test("interrupts at the deadline those whose state is wanted", async () => {
     const { engine, ends } = await startEngine({
       maxBatch: 2,
       prefillChunk: 2,
@@ -47,7 +47,7 @@ describe("closing", () => {
     const outcomes = Promise.all([gather(decoding!), gather(reading!), gather(waiting!)]);
     await engine.close({ deadlineMs: 10 });
     const [decoded, read, waited] = await outcomes;
-    expect([decoded.reason, read.reason]).toEqual(["parked", "parked"]);
+    expect([decoded.reason, read.reason]).toEqual(["interrupted", "interrupted"]);
     expect(decoded.captured!.tokenIds).toEqual([1, ...decoded.tokenIds]);
     expect(read.captured!.tokenIds).toHaveLength(5000);
     for (const { captured } of [decoded, read]) {
@@ -58,7 +58,7 @@ describe("closing", () => {
     }
     // It had no slot: nothing of it has been read.
     expect(waited.error).toMatchObject({ code: "shutting_down" });
-    expect(ends.map(({ reason }) => reason).sort()).toEqual(["failed", "parked", "parked"]);
+    expect(ends.map(({ reason }) => reason).sort()).toEqual(["failed", "interrupted", "interrupted"]);
     expect(engine.load.slotsInUse).toBe(0);
   });
 

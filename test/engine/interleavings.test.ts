@@ -17,7 +17,7 @@ import {
 type Action =
   | { readonly type: "submit"; readonly turns: number; readonly plans: readonly Plan[] }
   | { readonly type: "abort" | "stop" | "leave"; readonly turns: number; readonly pick: number }
-  | { readonly type: "fault" | "park"; readonly turns: number };
+  | { readonly type: "fault" | "interrupt"; readonly turns: number };
 
 interface Plan {
   readonly numPrompt: number;
@@ -54,7 +54,7 @@ const action: fc.Arbitrary<Action> = fc.oneof(
     arbitrary: fc.record({ type: fc.constant("submit" as const), turns, plans: fc.array(plan, { maxLength: 3 }) }),
   },
   { weight: 3, arbitrary: fc.record({ type: fc.constantFrom("abort", "stop", "leave"), turns, pick: fc.nat() }) },
-  { weight: 1, arbitrary: fc.record({ type: fc.constantFrom("fault", "park"), turns }) },
+  { weight: 1, arbitrary: fc.record({ type: fc.constantFrom("fault", "interrupt"), turns }) },
 );
 
 interface Client {
@@ -129,8 +129,8 @@ async function play(actions: readonly Action[], options: HarnessOptions): Promis
     const client = "pick" in action ? clients[action.pick % clients.length] : undefined;
     if (action.type === "fault") {
       isFaulty = true;
-    } else if (action.type === "park") {
-      engine.park();
+    } else if (action.type === "interrupt") {
+      engine.interrupt();
     } else if (action.type === "submit") {
       const aborts = action.plans.map(() => new AbortController());
       const requests = action.plans.map((plan, i) => makeRequest(plan, aborts[i]!.signal));
@@ -160,8 +160,8 @@ async function play(actions: readonly Action[], options: HarnessOptions): Promis
     expect(tokenIds).toEqual(alone.slice(0, tokenIds.length));
     expectConsistent(captured);
     expectConsistent(capturedPrompt);
-    if (reason === "parked") {
-      // Whoever goes on from where it was parked, maybe in the middle of its prompt, gets the rest of what it gives alone.
+    if (reason === "interrupted") {
+      // Whoever goes on from where it was interrupted, maybe in the middle of its prompt, gets the rest of what it gives alone.
       const maxTokens = given.maxTokens - tokenIds.length;
       const { checkpoints: _, capture: __, ...rest } = given;
       const next = { ...rest, resume: captured!, promptIds: [], maxTokens, signal: new AbortController().signal };
@@ -176,7 +176,7 @@ async function play(actions: readonly Action[], options: HarnessOptions): Promis
       expect(events.at(-1)?.type).toBe("finished");
       if (reason === "length") expect(tokenIds).toEqual(alone);
       const wasSeated = events.length > 1 || reason !== "aborted";
-      if (reason === "parked") expect(captured).toBeDefined();
+      if (reason === "interrupted") expect(captured).toBeDefined();
       if (given.capture?.end !== true) expect(captured).toBeUndefined();
       else if (wasSeated && reason !== "stop") expect(captured).toBeDefined();
     }

@@ -170,8 +170,8 @@ describe("slots", () => {
           }
         };
         commands.forEach(({ type, pick }, name) => {
-          const seated = [...table.seated];
-          const some = seated[pick % Math.max(seated.length, 1)];
+          const running = [...table.running];
+          const some = running[pick % Math.max(running.length, 1)];
           if (type === "add" && table.numUsed < numSlots) {
             const sequence = { slot: -1, name };
             table.add(sequence);
@@ -185,7 +185,7 @@ describe("slots", () => {
             expect(some.slot).toBe(-1);
           }
           table.check();
-          for (const [slot, sequence] of table.seated.entries()) {
+          for (const [slot, sequence] of table.running.entries()) {
             expect(states[slot]).toBe(sequence.name);
             expect(prefilling.has(sequence)).toBe(slot >= table.numDecoding);
           }

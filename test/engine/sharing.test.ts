@@ -60,14 +60,14 @@ test("two large requests share evenly, one state moved before each run", async (
   for (const { tokenIds } of await Promise.all([...first, ...second])) expect(tokenIds).toHaveLength(60);
 });
 
-test("a sequence that is parked or aborted while its state is read ends, and holds nothing", async () => {
-  for (const end of ["park", "abort"] as const) {
+test("a sequence that is interrupted or aborted while its state is read ends, and holds nothing", async () => {
+  for (const end of ["interrupt", "abort"] as const) {
     const abort = new AbortController();
     const harness: Harness = await startEngine({
       maxBatch: 2,
       onCall: ({ type }) => {
         if (type !== "read") return;
-        if (end === "park") harness.engine.park();
+        if (end === "interrupt") harness.engine.interrupt();
         else abort.abort();
       },
     });
@@ -77,7 +77,7 @@ test("a sequence that is parked or aborted while its state is read ends, and hol
     const [small] = harness.engine.submit([SMALL]);
     const outcomes = await Promise.all([...large, small!].map((sequence) => gather(sequence)));
     expect(outcomes.slice(0, 2).map(({ reason }) => reason)).toEqual(
-      Array(2).fill(end === "park" ? "parked" : "aborted"),
+      Array(2).fill(end === "interrupt" ? "interrupted" : "aborted"),
     );
     expect(harness.engine.load).toMatchObject({ numRunning: 0, numWaiting: 0, numSuspended: 0 });
   }

@@ -111,7 +111,7 @@ test("a suspended sequence that is stopped or aborted, or whose reader leaves, e
   }
 });
 
-test("closing waits for a reader who is behind, and parks at the deadline what can be gone on with", async () => {
+test("closing waits for a reader who is behind, and interrupts at the deadline what can be gone on with", async () => {
   const patient = await startEngine({ maxBatch: 1 });
   const [read] = patient.engine.submit([LONG]);
   await untilSuspended(patient);
@@ -123,10 +123,10 @@ test("closing waits for a reader who is behind, and parks at the deadline what c
   const [kept, lost] = harness.engine.submit([{ ...LONG, capture: { end: true } }, LONG]);
   await untilSuspended(harness, 2);
   await harness.engine.close({ deadlineMs: 0 });
-  const parked = await gather(kept!);
-  expect(parked.reason).toBe("parked");
-  expect(parked.captured!.state).toEqual(
-    bytesOf(stateAfter(parked.captured!.tokenIds.slice(0, parked.captured!.position))),
+  const interrupted = await gather(kept!);
+  expect(interrupted.reason).toBe("interrupted");
+  expect(interrupted.captured!.state).toEqual(
+    bytesOf(stateAfter(interrupted.captured!.tokenIds.slice(0, interrupted.captured!.position))),
   );
   expect((await gather(lost!)).error).toMatchObject({ code: "shutting_down" });
   expect(harness.engine.status.state).toBe("closed");

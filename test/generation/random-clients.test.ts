@@ -33,7 +33,7 @@ type Action =
       readonly to: number;
     }
   | { readonly type: "abort" | "leave"; readonly turns: number; readonly pick: number }
-  | { readonly type: "park"; readonly turns: number };
+  | { readonly type: "interrupt"; readonly turns: number };
 
 const NAMES = ["a", "b", "c"];
 const EXPECTED = new Set(["session_busy", "session_not_found", "session_exists", "shutting_down", "aborted"]);
@@ -66,7 +66,7 @@ const action: fc.Arbitrary<Action> = fc.oneof(
     arbitrary: fc.record({ type: fc.constantFrom("fork", "rename", "delete", "move"), turns, session, to: session }),
   },
   { weight: 2, arbitrary: fc.record({ type: fc.constantFrom("abort", "leave"), turns, pick: fc.nat() }) },
-  { weight: 1, arbitrary: fc.record({ type: fc.constant("park" as const), turns }) },
+  { weight: 1, arbitrary: fc.record({ type: fc.constant("interrupt" as const), turns }) },
 );
 
 let tokenizer: Tokenizer;
@@ -149,7 +149,7 @@ async function play(actions: readonly Action[]): Promise<void> {
       const client = clients[act.pick % clients.length];
       if (act.type === "abort") client?.abort.abort();
       else if (client !== undefined) client.isLeaving = true;
-    } else if (act.type === "park") harness.engine.park();
+    } else if (act.type === "interrupt") harness.engine.interrupt();
     else {
       const [from, to] = [NAMES[act.session]!, NAMES[act.to]!];
       if (act.type === "fork") await attempt(conversations.forkSession("", from, to));

@@ -87,7 +87,7 @@ export function request(given: Partial<SequenceRequest> & { readonly promptIds: 
 export interface Gathered {
   readonly events: readonly SequenceEvent[];
   readonly tokenIds: readonly number[];
-  readonly reason: "stop" | "length" | "aborted" | "parked" | undefined;
+  readonly reason: "stop" | "length" | "aborted" | "interrupted" | undefined;
   readonly captured: ResumePoint | undefined;
   readonly capturedPrompt: ResumePoint | undefined;
   readonly error: unknown;

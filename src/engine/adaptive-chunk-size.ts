@@ -1,63 +1,63 @@
 /**
- * How many prompt tokens a step may read beside those that decode, so that running streams keep their pace: a step takes about
- * `1 + maxStall` times as long as it takes for those that decode alone. What a token costs differs by model, machine and load,
- * and is not the same in large and small chunks; so the size follows what the last steps took. What decoding alone takes is learnt
- * from steps that read nothing: some are made for that.
+ * How many prompt tokens a step may read while other sequences decode, so that running streams keep
+ * their pace: a step may take about `1 + maxStall` times as long as decoding alone. The cost of a token
+ * depends on model, machine, load and chunk size, so the size follows the duration of recent steps.
+ * How long decoding alone takes is measured by steps without prompt tokens; some are made as probes.
  */
 
-/** A single measurement, which may be an accident, counts as no further from what was expected than this factor. */
+/** One measurement, which may be an outlier, changes the size by at most this factor. */
 const MAX_CHANGE = 1.5;
 const FIRST_CHUNK = 8;
 /**
- * Steps of so many that decode alone are known by the shortest of their last so many: the first one, of a shape that is new, and a
- * single one among those that read, whose weights they have driven out of the caches, take up to three times as long.
+ * The duration of decoding alone is the minimum of the last so many probes: the first step of a new
+ * shape, and a probe right after prefill has evicted the weights from the caches, take up to 3x as long.
  */
 const NUM_REMEMBERED = 8;
-const NUM_FIRST_LOOKS = 2;
-/** After so many steps that read prompts, one shows what decoding takes without. */
-const STEPS_BETWEEN_LOOKS = 64;
-/** Above this, sizes are multiples of it: each is a shape of its own to the runner. */
+const NUM_FIRST_PROBES = 2;
+/** After so many steps with prompt tokens comes a probe. */
+const STEPS_BETWEEN_PROBES = 64;
+/** Above this, sizes are multiples of it, since each size is a shape of its own to the runner. */
 const COARSE = 8;
 
-export interface ChunkPaceOptions {
+export interface AdaptiveChunkSizeOptions {
   readonly maxChunk: number;
-  /** How long the reading may hold up decoding, in steps of it. Infinity: as long as it takes. */
+  /** How long prefill may delay decoding, in decode steps. Infinity: no bound. */
   readonly maxStall: number;
 }
 
-/** What is known of steps of so many sequences that decode, and read nothing. */
+/** Probes with one number of decoding sequences. */
 interface Decoding {
-  /** The last ones, the oldest first. */
+  /** The latest, oldest first. */
   readonly durationsMs: number[];
   numStepsSince: number;
 }
 
-export class ChunkPace {
+export class AdaptiveChunkSize {
   readonly #maxChunk: number;
   readonly #maxStall: number;
   readonly #decoding = new Map<number, Decoding>();
-  /** Not whole: small changes add up. */
+  /** Fractional, so that small changes add up. */
   #size: number;
 
-  constructor({ maxChunk, maxStall }: ChunkPaceOptions) {
+  constructor({ maxChunk, maxStall }: AdaptiveChunkSizeOptions) {
     this.#maxChunk = maxChunk;
     this.#maxStall = maxStall;
     this.#size = Number.isFinite(maxStall) ? Math.min(FIRST_CHUNK, maxChunk) : maxChunk;
   }
 
-  /** From 1 to `maxChunk`; or 0, for a look at how long so many take to decode. */
+  /** From 1 to `maxChunk`; 0 asks for a probe. */
   size(numDecoding: number): number {
     if (!Number.isFinite(this.#maxStall)) return this.#maxChunk;
     const known = this.#decoding.get(numDecoding);
-    if (known === undefined || known.durationsMs.length < NUM_FIRST_LOOKS) return 0;
-    return known.numStepsSince >= STEPS_BETWEEN_LOOKS ? 0 : this.#coarseSize;
+    if (known === undefined || known.durationsMs.length < NUM_FIRST_PROBES) return 0;
+    return known.numStepsSince >= STEPS_BETWEEN_PROBES ? 0 : this.#coarseSize;
   }
 
   get #coarseSize(): number {
     return this.#size < COARSE ? Math.floor(this.#size) : Math.floor(this.#size / COARSE) * COARSE;
   }
 
-  /** A step that has been made. */
+  /** Records a finished step. */
   record(step: { readonly numDecoding: number; readonly numPromptTokens: number; readonly durationMs: number }): void {
     const { numDecoding, numPromptTokens, durationMs } = step;
     if (numDecoding === 0) return;
@@ -69,7 +69,7 @@ export class ChunkPace {
       return;
     }
     known.numStepsSince++;
-    // The last piece of a prompt is too small to learn from, and without a look there is nothing to compare with.
+    // The end of a prompt is too small to learn from, and without a probe there is nothing to compare with.
     if (numPromptTokens < this.#coarseSize || known.durationsMs.length === 0) return;
     const allowedMs = (1 + this.#maxStall) * Math.min(...known.durationsMs);
     this.#size = Math.min(this.#maxChunk, Math.max(1, this.#size * change(durationMs, allowedMs) ** 0.5));

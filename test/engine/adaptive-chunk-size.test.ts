@@ -1,12 +1,12 @@
 /** The size of chunks beside running streams, on machines whose steps take so long for so many tokens. */
 import { describe, expect, it } from "vitest";
-import { ChunkPace } from "../../src/engine/chunk-pace.ts";
+import { AdaptiveChunkSize } from "../../src/engine/adaptive-chunk-size.ts";
 
 const DECODE_MS = 2;
 const NUM_DECODING = 4;
 
 /** A step as `pace` wants it, taking `chunkMs` longer than decoding alone. @returns what it read */
-function step(pace: ChunkPace, chunkMs: (numTokens: number) => number, numDecoding = NUM_DECODING): number {
+function step(pace: AdaptiveChunkSize, chunkMs: (numTokens: number) => number, numDecoding = NUM_DECODING): number {
   const numPromptTokens = pace.size(numDecoding);
   const readingMs = numPromptTokens === 0 ? 0 : chunkMs(numPromptTokens);
   pace.record({ numDecoding, numPromptTokens, durationMs: DECODE_MS + readingMs });
@@ -14,13 +14,13 @@ function step(pace: ChunkPace, chunkMs: (numTokens: number) => number, numDecodi
 }
 
 /** Reads with it for a while. @returns the last sizes, without looks */
-function settle(pace: ChunkPace, chunkMs: (numTokens: number) => number, numSteps = 100): number[] {
+function settle(pace: AdaptiveChunkSize, chunkMs: (numTokens: number) => number, numSteps = 100): number[] {
   const sizes = Array.from({ length: numSteps }, () => step(pace, chunkMs));
   return sizes.slice(-20).filter((size) => size > 0);
 }
 
 describe("a pace of 1.5 steps", () => {
-  const pace = () => new ChunkPace({ maxChunk: 128, maxStall: 1.5 });
+  const pace = () => new AdaptiveChunkSize({ maxChunk: 128, maxStall: 1.5 });
 
   it.each([
     { machine: "where a token takes 0.1 ms", chunkMs: (n: number) => 0.1 * n, least: 20, most: 32 },
@@ -93,12 +93,12 @@ describe("a pace of 1.5 steps", () => {
 });
 
 it("reads as much as it may where no pace is asked for", () => {
-  const pace = new ChunkPace({ maxChunk: 128, maxStall: Number.POSITIVE_INFINITY });
+  const pace = new AdaptiveChunkSize({ maxChunk: 128, maxStall: Number.POSITIVE_INFINITY });
   expect(pace.size(NUM_DECODING)).toBe(128);
   expect(settle(pace, (n) => n * 10).at(-1)).toBe(128);
 });
 
 it("never asks for more than the largest chunk", () => {
-  const pace = new ChunkPace({ maxChunk: 3, maxStall: 2 });
+  const pace = new AdaptiveChunkSize({ maxChunk: 3, maxStall: 2 });
   expect(settle(pace, () => 0.01).at(-1)).toBe(3);
 });

@@ -1,20 +1,20 @@
-/** Builds the runner's inputs. Every pass uses the same arrays: decoding allocates no more than views. */
+/** Builds the runner's inputs. All batches reuse the same arrays: decoding allocates only views. */
 import type { RunInput } from "../runtime/runner.ts";
 import type { LiveSequence } from "./live-sequence.ts";
 import type { StepPlan } from "./scheduler.ts";
 
-/** What one run of the model does: a step's whole plan, or a part of it. */
-export type Pass = StepPlan<LiveSequence>;
+/** What one run of the model computes: a step's whole plan, or a part of it. */
+export type ForwardBatch = StepPlan<LiveSequence>;
 
-/** The passes of a step: one for everything, or one for those that decode and one for each prompt. */
-export function passesOf(plan: Pass, takesLengths: boolean): Pass[] {
+/** The batches of a step: one for everything if lengths may differ, else one for decoding and one a prompt. */
+export function forwardBatches(plan: ForwardBatch, takesLengths: boolean): ForwardBatch[] {
   if (takesLengths) return [plan];
   const { numDecoding, chunks } = plan;
   const decoding = numDecoding > 0 ? [{ numDecoding, chunks: [] }] : [];
   return [...decoding, ...chunks.map((chunk) => ({ numDecoding: 0, chunks: [chunk] }))];
 }
 
-export class PassInputs {
+export class BatchInputs {
   readonly #lengths: Int32Array;
   #tokenIds: Int32Array;
   #rows: Int32Array;
@@ -30,8 +30,8 @@ export class PassInputs {
     this.#wholeRows = new Int32Array(maxBatch);
   }
 
-  /** One token for each decoding slot, with logits, then the prompts' tokens. Valid until the next call. */
-  of({ numDecoding, chunks }: Pass, seated: readonly LiveSequence[]): RunInput {
+  /** One token of each decoding slot, with logits, then the prompts' tokens. Valid until the next call. */
+  of({ numDecoding, chunks }: ForwardBatch, running: readonly LiveSequence[]): RunInput {
     this.#reserve(chunks.reduce((sum, { numTokens }) => sum + numTokens, numDecoding));
     const firstSlot = numDecoding > 0 ? 0 : chunks[0]!.sequence.slot;
     const endSlot = chunks.length > 0 ? chunks.at(-1)!.sequence.slot + 1 : numDecoding;
@@ -39,10 +39,10 @@ export class PassInputs {
     let numWhole = 0;
     for (let slot = 0; slot < numDecoding; slot++) {
       this.#lengths[slot] = 1;
-      this.#tokenIds[slot] = seated[slot]!.nextToken;
+      this.#tokenIds[slot] = running[slot]!.nextToken;
       this.#rows[slot] = slot;
-      this.#temperatures[slot] = seated[slot]!.temperature;
-      if (seated[slot]!.readsWholeRow(0)) this.#wholeRows[numWhole++] = slot;
+      this.#temperatures[slot] = running[slot]!.temperature;
+      if (running[slot]!.readsWholeRow(0)) this.#wholeRows[numWhole++] = slot;
     }
     let [numTokens, numRows] = [numDecoding, numDecoding];
     for (const chunk of chunks) {

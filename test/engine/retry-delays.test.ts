@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { backoffMs, EndRate } from "../../src/engine/pacing.ts";
+import { backoffMs, CompletionRate } from "../../src/engine/retry-delays.ts";
 
 test("the first fault is answered at once, the next ones after pauses that double up to a bound", () => {
   expect([0, 1, 2, 3, 4].map(backoffMs)).toEqual([0, 100, 200, 400, 800]);
@@ -7,7 +7,7 @@ test("the first fault is answered at once, the next ones after pauses that doubl
 });
 
 test("the wait for a place follows the recent pace of sequences' ends, between bounds", () => {
-  const rate = new EndRate();
+  const rate = new CompletionRate();
   expect(rate.estimateMs(1)).toBe(100);
   for (let i = 0; i < 20; i++) {
     rate.onBusy(500);

@@ -43,8 +43,8 @@ afterEach(async () => {
   expect(harness.runners[0]!.breaches).toEqual([]);
 });
 
-/** Reads until so many tokens have come; then parks the engine and reads on to the end. */
-async function parkedAfter(numTokens: number, given: GenerationRequest) {
+/** Reads until so many tokens have come; then interrupts the engine and reads on to the end. */
+async function interruptedAfter(numTokens: number, given: GenerationRequest) {
   const tokenIds: number[] = [];
   let shown = "";
   let error: unknown;
@@ -54,8 +54,8 @@ async function parkedAfter(numTokens: number, given: GenerationRequest) {
         tokenIds.push(...event.tokenIds);
         shown += event.text;
       }
-      if (event.type === "finished" || event.type === "usage") throw new Error("it was parked, it did not end");
-      if (tokenIds.length === numTokens) harness.engine.park();
+      if (event.type === "finished" || event.type === "usage") throw new Error("it was interrupted, it did not end");
+      if (tokenIds.length === numTokens) harness.engine.interrupt();
     }
   } catch (caught) {
     error = caught;
@@ -63,14 +63,14 @@ async function parkedAfter(numTokens: number, given: GenerationRequest) {
   return { tokenIds, shown, error };
 }
 
-describe("a session that was parked", () => {
+describe("a session that was interrupted", () => {
   const endless = { ignoreEos: true, maxTokens: 100, sampling: SAMPLED };
   const goingOn = { resumeFrom: SESSION, keepAs: SESSION };
 
   test("goes on as if it had never stopped, seed, penalties and all", async () => {
     const whole = await fold(generator.generate(request({ prompts: [tokens(5, 6, 7)], ...endless, maxTokens: 40 })));
     const given = request({ prompts: [tokens(5, 6, 7)], keepAs: SESSION, ...endless, maxTokens: 40 });
-    const { tokenIds, error } = await parkedAfter(9, given);
+    const { tokenIds, error } = await interruptedAfter(9, given);
     expect(error).toMatchObject({ code: "shutting_down", message: expect.stringContaining("session s is kept") });
     const maxTokens = 40 - tokenIds.length;
     const rest = await fold(generator.generate(request({ prompts: [text("")], ...endless, ...goingOn, maxTokens })));
@@ -79,10 +79,10 @@ describe("a session that was parked", () => {
     expect(rest.usage.promptTokens - rest.usage.cachedTokens).toBe(1);
   });
 
-  test("and parked once more", async () => {
+  test("and interrupted once more", async () => {
     const whole = await fold(generator.generate(request({ prompts: [tokens(5, 6, 7)], ...endless, maxTokens: 40 })));
-    const first = await parkedAfter(5, request({ prompts: [tokens(5, 6, 7)], keepAs: SESSION, ...endless }));
-    const second = await parkedAfter(6, request({ prompts: [text("")], ...endless, ...goingOn }));
+    const first = await interruptedAfter(5, request({ prompts: [tokens(5, 6, 7)], keepAs: SESSION, ...endless }));
+    const second = await interruptedAfter(6, request({ prompts: [text("")], ...endless, ...goingOn }));
     const maxTokens = 40 - first.tokenIds.length - second.tokenIds.length;
     const third = await fold(generator.generate(request({ prompts: [text("")], ...endless, ...goingOn, maxTokens })));
     expect([...first.tokenIds, ...second.tokenIds, ...third.choices[0]!.tokenIds]).toEqual(whole.choices[0]!.tokenIds);
@@ -95,7 +95,7 @@ describe("a session that was parked", () => {
     const events = generator.generate(request({ prompts: [prompt], keepAs: SESSION, ...endless }));
     const ended = expect(fold(events)).rejects.toMatchObject({ code: "shutting_down" });
     await until(() => harness.steps.length >= 3);
-    harness.engine.park();
+    harness.engine.interrupt();
     await ended;
     const { numTokens, position } = await generator.conversations.inspectSession("", "s");
     expect(numTokens).toBe(200);
@@ -109,7 +109,7 @@ describe("a session that was parked", () => {
   });
 
   test("in a chat goes on with its answer", async () => {
-    const first = await parkedAfter(6, request({ prompts: [chat("hello")], keepAs: SESSION, ...endless }));
+    const first = await interruptedAfter(6, request({ prompts: [chat("hello")], keepAs: SESSION, ...endless }));
     const open = { ...chat(), addGenerationPrompt: false, continueFinalMessage: true };
     const rest = await fold(generator.generate(request({ prompts: [open], ...endless, ...goingOn, maxTokens: 10 })));
     const whole = await fold(
@@ -125,7 +125,7 @@ describe("a session that was parked", () => {
     await until(() => harness.engine.load.numRunning === 2);
     const waiting = fold(generator.generate(request({ prompts: [tokens(8)], ...endless, ...goingOn })));
     await until(() => harness.engine.load.numWaiting > 0);
-    harness.engine.park();
+    harness.engine.interrupt();
     const ends = await Promise.allSettled([...busy, waiting]);
     for (const end of ends) expect(end).toMatchObject({ reason: { code: "shutting_down" } });
     expect(await store.get("session::s")).toBe(before);
@@ -185,7 +185,7 @@ describe("draining", () => {
     const seen: GenerationEvent[] = [];
     while (seen.length < 4) seen.push((await events.next()).value!);
     for (let turn = 0; turn < 20; turn++) await tick();
-    harness.engine.park();
+    harness.engine.interrupt();
     await generator.drain({ graceMs: 5 });
     const info = await generator.conversations.inspectSession("", "s");
     expect(info.busy).toBe(false);

@@ -12,10 +12,14 @@ import type { Log } from "../server/deps.ts";
 import type { KeepingPolicy } from "../sessions/conversations.ts";
 import { ownerOf } from "../sessions/keys.ts";
 import { type Repeat, repeatInBackground } from "../sessions/locks.ts";
-import { type OpenStoreOptions, openStore } from "../sessions/stores/open-store.ts";
 import type { StateStore } from "../sessions/stores/store.ts";
 import type { StoreObserver } from "../sessions/stores/tier.ts";
-import type { TieredStats, TieredStore } from "../sessions/stores/tiered-store.ts";
+import {
+  type OpenStoreOptions,
+  openStore,
+  type TieredStats,
+  type TieredStore,
+} from "../sessions/stores/tiered-store.ts";
 import type { SizedConfig } from "./machine.ts";
 
 /** On a shared server prefixes expire, so that its eviction policy can tell them from sessions, which by default do not. */

@@ -9,7 +9,7 @@ import { scoreToken } from "../sampling/logprobs.ts";
 import { checkFinite } from "../sampling/rows.ts";
 import { graphTemperature, Sampler, type SamplingScratch } from "../sampling/sampler.ts";
 import { ScoreTable } from "../sampling/score-table.ts";
-import { countPast, countTokens, idsIn } from "../sessions/stores/past.ts";
+import { countTokens, historyTokens, idsIn } from "../sessions/stores/snapshot.ts";
 import { EventQueue } from "./event-queue.ts";
 import type { Schedulable, SequenceGroup } from "./scheduler.ts";
 import type { ResumePoint, Sequence, SequenceEvent, SequenceRequest, SequenceTimings } from "./sequence.ts";
@@ -244,7 +244,7 @@ export class LiveSequence implements Sequence, Schedulable {
 
   deliverPrompt(state: Uint8Array): void {
     const { resume, promptIds } = this.request;
-    const tokens = { ...pastOf(resume), tokenIds: (resume?.tokenIds ?? []).concat(promptIds) };
+    const tokens = { ...historyOf(resume), tokenIds: (resume?.tokenIds ?? []).concat(promptIds) };
     const held = this.#held ?? [];
     this.#held = undefined;
     this.events.push({ ...this.#promptEvent(), captured: { ...tokens, position: countTokens(tokens), state } });
@@ -327,7 +327,7 @@ export class LiveSequence implements Sequence, Schedulable {
   #resumePoint(state: Uint8Array): ResumePoint {
     const { resume, promptIds } = this.request;
     return {
-      ...pastOf(resume),
+      ...historyOf(resume),
       tokenIds: (resume?.tokenIds ?? []).concat(promptIds, this.#output),
       position: this.#position,
       state,
@@ -352,17 +352,17 @@ export class LiveSequence implements Sequence, Schedulable {
   }
 }
 
-function pastOf(resume: ResumePoint | undefined): Pick<ResumePoint, "past"> {
-  return resume?.past === undefined ? {} : { past: resume.past };
+function historyOf(resume: ResumePoint | undefined): Pick<ResumePoint, "history"> {
+  return resume?.history === undefined ? {} : { history: resume.history };
 }
 
-function unreadOf({ past, tokenIds, position }: ResumePoint): readonly number[] {
-  return tokenIds.slice(position - countPast(past));
+function unreadOf({ history, tokenIds, position }: ResumePoint): readonly number[] {
+  return tokenIds.slice(position - historyTokens(history));
 }
 
 /** Computed only if needed. */
 function pastIds(resume: ResumePoint | undefined): Iterable<number> {
-  const { seenIds } = resume?.past ?? {};
+  const { seenIds } = resume?.history ?? {};
   return seenIds === undefined ? [] : { [Symbol.iterator]: () => idsIn(seenIds)[Symbol.iterator]() };
 }
 

@@ -4,7 +4,7 @@
  */
 import type { SamplingParams } from "../sampling/params.ts";
 import type { ScoreTable } from "../sampling/score-table.ts";
-import type { Past, SamplerState } from "../sessions/stores/store.ts";
+import type { HistoryRef, SamplerState } from "../sessions/stores/snapshot.ts";
 
 export interface SequenceRequest {
   /** Tokens to feed before the first one is sampled, after `resume` if there is one. At least one. */
@@ -44,7 +44,7 @@ export interface Checkpoints {
 /** A state and the tokens it has read. */
 export interface ResumePoint {
   /** What stands before `tokenIds`, all of it in the state. */
-  readonly past?: Past;
+  readonly history?: HistoryRef;
   /** The tokens up to the resume point, for penalties and for the record. */
   readonly tokenIds: readonly number[];
   /** How many tokens, from the very beginning, the state has read. The rest of `tokenIds` is fed before `promptIds`. */

@@ -2,7 +2,7 @@
 import { DenseMambaError } from "../errors.ts";
 import { type Manifest, NUM_CANDIDATES } from "../model/artifact.ts";
 import { stateBytes } from "../model/state.ts";
-import { countPast, countTokens } from "../sessions/stores/past.ts";
+import { countTokens, historyTokens } from "../sessions/stores/snapshot.ts";
 import type { ResumePoint, SequenceRequest } from "./sequence.ts";
 
 /** @throws `invalid_value` or `invalid_snapshot`, naming the bound and the value. */
@@ -24,8 +24,8 @@ export function validateRequest(request: SequenceRequest, manifest: Manifest): v
 }
 
 function validateResume(resume: ResumePoint, manifest: Manifest): void {
-  const { past, tokenIds, position, state, sampler } = resume;
-  const [numPast, numTokens] = [countPast(past), countTokens(resume)];
+  const { history, tokenIds, position, state, sampler } = resume;
+  const [numPast, numTokens] = [historyTokens(history), countTokens(resume)];
   if (!isCount(position, numTokens) || position < numPast) {
     throw new DenseMambaError(
       "invalid_snapshot",

@@ -5,8 +5,7 @@
  */
 
 import { type Conversation, newText, type TextSoFar } from "../sessions/conversation.ts";
-import type { ChatMessage } from "../sessions/message-chain.ts";
-import { hashOf } from "../sessions/text-hash.ts";
+import { type ChatMessage, hashText } from "../sessions/messages.ts";
 import type { ChatRenderer } from "../tokenizer/chat-template.ts";
 import type { Prompt } from "./events.ts";
 
@@ -63,8 +62,8 @@ export class ChatText {
 
   /** What follows the text that the kept tokens say. Undefined if this one begins otherwise. @throws as `whole` */
   async behind(kept: Conversation): Promise<string | undefined> {
-    if (kept.tailUnder === undefined) return newText(kept, await this.whole());
-    if (kept.tailUnder !== this.#under()) return undefined;
+    if (kept.tailKey === undefined) return newText(kept, await this.whole());
+    if (kept.tailKey !== this.#under()) return undefined;
     // The last kept message is the answer: its end, and how it is closed, the state may not have read yet.
     const tail = await this.#tail(this.#messages.numKept - 1);
     return tail === undefined ? undefined : newText(kept, tail);
@@ -74,7 +73,7 @@ export class ChatText {
   async soFar(): Promise<TextSoFar> {
     const { numKept, added } = this.#messages;
     const tail = await this.#tail(numKept + added.length - (this.#prompt.continueFinalMessage ? 1 : 0));
-    return tail === undefined ? { text: await this.whole() } : { text: tail, tailUnder: this.#under() };
+    return tail === undefined ? { text: await this.whole() } : { text: tail, tailKey: this.#under() };
   }
 
   async #renderWhole(): Promise<string> {
@@ -97,7 +96,7 @@ export class ChatText {
   /** What decides how a message is shown, beside the message itself. */
   #under(): string {
     const { instructions = null, templateArguments = {} } = this.#prompt;
-    return hashOf(JSON.stringify([this.#renderer.identity, instructions, templateArguments]));
+    return hashText(JSON.stringify([this.#renderer.identity, instructions, templateArguments]));
   }
 }
 

@@ -5,7 +5,7 @@
 import { strict as assert } from "node:assert";
 import type { ResumePoint, ScoredToken, Sequence, SequenceEvent } from "../engine/sequence.ts";
 import type { ScoreTable } from "../sampling/score-table.ts";
-import { countPast } from "../sessions/stores/past.ts";
+import { historyTokens } from "../sessions/stores/snapshot.ts";
 import type { TextStream, Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { GenerationEvent, TokenDetail } from "./events.ts";
 import { GrowingText } from "./gathered-choice.ts";
@@ -115,9 +115,9 @@ export class Choice {
   captured(): ResumePoint {
     assert(this.#captured !== undefined, "the engine captures what it was asked to");
     if (typeof this.#stoppedBy !== "string") return this.#captured;
-    const { past, tokenIds, position, state } = this.#captured;
-    const numUseful = Math.max(position, this.prompt.numTokens + this.#numTokens) - countPast(past);
-    return { ...(past && { past }), tokenIds: tokenIds.slice(0, numUseful), position, state };
+    const { history, tokenIds, position, state } = this.#captured;
+    const numUseful = Math.max(position, this.prompt.numTokens + this.#numTokens) - historyTokens(history);
+    return { ...(history && { history }), tokenIds: tokenIds.slice(0, numUseful), position, state };
   }
 
   /**
@@ -127,8 +127,8 @@ export class Choice {
    */
   async told(encode: (text: string) => Promise<readonly number[]>): Promise<ResumePoint> {
     const captured = this.captured();
-    const { past, tokenIds, position } = captured;
-    const tokens = { ...(past && { past }), tokenIds };
+    const { history, tokenIds, position } = captured;
+    const tokens = { ...(history && { history }), tokenIds };
     if (this.#toldStopToken !== undefined) {
       return { ...tokens, tokenIds: [...tokenIds, this.#toldStopToken], position, state: captured.state };
     }
@@ -136,7 +136,7 @@ export class Choice {
     if (!isOwn || this.#promptPoint === undefined) return captured;
     const { numTokens, rest } = this.#whole();
     const numPrompt = this.prompt.numTokens;
-    const told = tokenIds.slice(0, numPrompt + numTokens - countPast(past));
+    const told = tokenIds.slice(0, numPrompt + numTokens - historyTokens(history));
     if (rest === "" && position <= numPrompt + numTokens)
       return { ...tokens, tokenIds: told, position, state: captured.state };
     const { position: before, state } = this.#promptPoint;

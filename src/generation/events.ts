@@ -4,7 +4,7 @@
  */
 import type { SamplingParams } from "../sampling/params.ts";
 import type { ConversationKey } from "../sessions/keys.ts";
-import type { ChatMessage } from "../sessions/message-chain.ts";
+import type { ChatMessage } from "../sessions/messages.ts";
 
 export type Prompt =
   | { readonly type: "text"; readonly text: string }

@@ -199,8 +199,8 @@ export class Generator {
       maxPromptTokens: this.#limits.maxPromptTokens,
       signal: AbortSignal.any([signal, this.#stopping.signal]),
     };
-    const { head } = lease;
-    const origin = head && { head, history: lease.history };
+    const { snapshot } = lease;
+    const origin = snapshot && { snapshot, loadHistory: lease.loadHistory };
     const prompts = request.prompts.map(async (given) => {
       const prompt = await preparePrompt(context, given, request, origin);
       return reuse === undefined ? prompt : reuse.resume(prompt, signal);

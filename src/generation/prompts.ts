@@ -4,12 +4,17 @@
  */
 import type { Checkpoints, ResumePoint } from "../engine/sequence.ts";
 import { DenseMambaError } from "../errors.ts";
-import type { ConversationSoFar, Head, KeptMessages } from "../sessions/conversation.ts";
+import type { ConversationSnapshot, ConversationSoFar, StoredMessages } from "../sessions/conversation.ts";
 import type { History } from "../sessions/history.ts";
-import type { ChatMessage } from "../sessions/message-chain.ts";
-import { NO_MESSAGES, newMessages } from "../sessions/message-chain.ts";
-import { countPassageTokens, messagesOf, readMessages } from "../sessions/message-spans.ts";
-import { countTokens } from "../sessions/stores/past.ts";
+import {
+  type ChatMessage,
+  countSpanTokens,
+  decodeMessages,
+  messagesOf,
+  NO_MESSAGES,
+  newMessages,
+} from "../sessions/messages.ts";
+import { countTokens } from "../sessions/stores/snapshot.ts";
 import type { ChatRenderer } from "../tokenizer/chat-template.ts";
 import { CONTEXT_TOKENS, type EncodeLimits, type Tokenizer } from "../tokenizer/tokenizer.ts";
 import { type ChatPrompt, ChatText, renderChat } from "./chat-text.ts";
@@ -57,9 +62,9 @@ const READ_AGAIN_SLACK = 2;
 
 /** What a request continues from. */
 export interface Origin {
-  readonly head: Head;
+  readonly snapshot: ConversationSnapshot;
   /** Of all tokens, or of so many of the last at least. As much work as there is history. */
-  readonly history: (numTokens?: number) => Promise<History>;
+  readonly loadHistory: (numTokens?: number) => Promise<History>;
 }
 
 type PromptOptions = Pick<
@@ -114,8 +119,8 @@ async function prepareChat(
   options: PromptOptions,
   origin: Origin | undefined,
 ): Promise<PreparedPrompt> {
-  const { numPreambleTokens = 0, messages: chain = NO_MESSAGES } = origin?.head.conversation ?? {};
-  const kept = origin && keptMessages(context, origin.head);
+  const { numPreambleTokens = 0, messages: chain = NO_MESSAGES } = origin?.snapshot.conversation ?? {};
+  const stored = origin && storedMessages(context, origin.snapshot);
   const added = newMessages(chain, prompt.messages);
   let reading: Promise<readonly ChatMessage[]> | undefined;
   const readAll = async () => [...(origin ? await earlierMessages(context, origin) : []), ...added];
@@ -126,7 +131,7 @@ async function prepareChat(
   const messages = {
     numKept: chain.count,
     firstRole: chain.firstRole ?? added[0]?.role,
-    lastKept: kept?.last.at(-1),
+    lastKept: stored?.last.at(-1),
     added,
     all,
   };
@@ -141,25 +146,25 @@ async function prepareChat(
   const limits = encodeLimits(context, options);
   const details = { context, options, stopStrings };
 
-  const rest = origin && (await chat.behind(origin.head.conversation));
+  const rest = origin && (await chat.behind(origin.snapshot.conversation));
   if (origin !== undefined && rest !== undefined) {
     const ids = await context.tokenizer.encodeContinuation(rest, limits);
-    if (ids !== undefined && (ids.length > 0 || hasUnreadToken(origin.head))) {
-      return assemble(origin, ids, { ...details, text: rest, conversation: { ...soFar, kept, added } });
+    if (ids !== undefined && (ids.length > 0 || hasUnreadToken(origin.snapshot))) {
+      return assemble(origin, ids, { ...details, text: rest, conversation: { ...soFar, stored, added } });
     }
   }
   // Nothing is kept, or the template shows the past otherwise than the state has read it: correct, though slow.
-  if (origin !== undefined) checkCanBeReadAgain(context, origin.head, options);
+  if (origin !== undefined) checkCanBeReadAgain(context, origin.snapshot, options);
   const full = await chat.whole();
   const everything = await all();
-  const conversation = { ...soFar, kept: undefined, added: everything };
+  const conversation = { ...soFar, stored: undefined, added: everything };
   if (origin === undefined || numPreambleTokens === 0) {
     const ids = await context.tokenizer.encode(full, { ...limits, addSpecialTokens: false });
     const { prompts: messagesName } = options.names;
     const findBranchPoint = () => instructionsEnd(context, prompt, everything, { ids, messagesName });
     return { ...(await assemble(undefined, ids, { ...details, text: full, conversation })), findBranchPoint };
   }
-  const preamble = (await origin.history()).tokenIds.slice(0, numPreambleTokens);
+  const preamble = (await origin.loadHistory()).tokenIds.slice(0, numPreambleTokens);
   const ids = await encodeBehind(context.tokenizer, full, limits);
   const prepared = await assemble(undefined, preamble.concat(ids), { ...details, conversation });
   const numCut = preamble.length + ids.length - prepared.numTokens;
@@ -169,28 +174,31 @@ async function prepareChat(
   };
 }
 
-function keptMessages({ tokenizer }: PromptContext, { snapshot, conversation }: Head): KeptMessages {
-  const { tokenIds } = snapshot;
-  const { passages, messages } = conversation;
-  const last = passages.slice(-1);
+function storedMessages({ tokenizer }: PromptContext, snapshot: ConversationSnapshot): StoredMessages {
+  const { tokenIds, conversation } = snapshot;
+  const { spans, messages } = conversation;
+  const last = spans.slice(-1);
   return {
-    passages,
+    spans,
     messages,
     numTokens: countTokens(snapshot),
-    last: messagesOf(tokenizer, last, tokenIds, tokenIds.length - countPassageTokens(last)),
+    last: messagesOf(tokenizer, last, tokenIds, tokenIds.length - countSpanTokens(last)),
   };
 }
 
-async function earlierMessages({ tokenizer }: PromptContext, { head, history }: Origin): Promise<ChatMessage[]> {
-  if (head.conversation.messages.count === 0) return [];
-  const { tokenIds, passages } = await history();
-  return readMessages(tokenizer, passages, tokenIds, tokenIds.length - countPassageTokens(passages));
+async function earlierMessages(
+  { tokenizer }: PromptContext,
+  { snapshot, loadHistory }: Origin,
+): Promise<ChatMessage[]> {
+  if (snapshot.conversation.messages.count === 0) return [];
+  const { tokenIds, spans } = await loadHistory();
+  return decodeMessages(tokenizer, spans, tokenIds, tokenIds.length - countSpanTokens(spans));
 }
 
 /** Checked before the whole conversation is fetched, rendered and encoded in vain. */
 function checkCanBeReadAgain(
   { maxPromptTokens }: PromptContext,
-  { snapshot }: Head,
+  snapshot: ConversationSnapshot,
   { names, truncatePromptTokens }: PromptOptions,
 ): void {
   const numTokens = countTokens(snapshot);
@@ -246,24 +254,24 @@ async function assemble(
   const { context, options, text, stopStrings = [], conversation } = details;
   const { prompts: param } = options.names;
   const newIds = withinLimits(context, ids, options);
-  const head = origin?.head;
-  if (newIds.length === 0 && !(head && hasUnreadToken(head))) {
+  const snapshot = origin?.snapshot;
+  if (newIds.length === 0 && !(snapshot && hasUnreadToken(snapshot))) {
     if (origin !== undefined) return readAgain(origin, details);
     throw new DenseMambaError("invalid_value", `${param} must hold at least one token, given 0`, { param });
   }
-  const earlier = head?.snapshot.tokenIds ?? [];
-  const shown = origin !== undefined && options.returnTokenIds ? (await origin.history()).tokenIds : earlier;
+  const earlier = snapshot?.tokenIds ?? [];
+  const shown = origin !== undefined && options.returnTokenIds ? (await origin.loadHistory()).tokenIds : earlier;
   let joined: readonly number[] | undefined;
   return {
     promptIds: newIds,
     ...(origin && { resume: await goOn(origin, newIds, options) }),
-    numTokens: (head === undefined ? 0 : countTokens(head.snapshot)) + newIds.length,
+    numTokens: (snapshot === undefined ? 0 : countTokens(snapshot)) + newIds.length,
     get tokenIds() {
       joined ??= shown.length === 0 ? newIds : shown.concat(newIds);
       return joined;
     },
     contextIds: newIds.length < CONTEXT_TOKENS ? earlier.slice(newIds.length - CONTEXT_TOKENS).concat(newIds) : newIds,
-    cachedTokens: head?.snapshot.position ?? 0,
+    cachedTokens: snapshot?.position ?? 0,
     ...(text !== undefined && newIds.length === ids.length && { echoText: text }),
     echoIds: newIds,
     stopStrings,
@@ -276,11 +284,11 @@ async function assemble(
  * is in no state, so the past is read anew. Correct, though slow.
  */
 async function readAgain(
-  { head, history }: Origin,
+  { snapshot, loadHistory }: Origin,
   { context: { maxPromptTokens }, options, conversation }: AssemblyDetails,
 ): Promise<PreparedPrompt> {
   const { prompts: param } = options.names;
-  const numTokens = countTokens(head.snapshot);
+  const numTokens = countTokens(snapshot);
   if (numTokens > maxPromptTokens) {
     throw new DenseMambaError(
       "prompt_too_long",
@@ -288,7 +296,7 @@ async function readAgain(
       { param },
     );
   }
-  const { tokenIds } = await history();
+  const { tokenIds } = await loadHistory();
   return {
     promptIds: tokenIds,
     numTokens,
@@ -304,24 +312,24 @@ async function readAgain(
 
 /** With nothing new and the same seed, this continues the last request, and so do its random numbers. */
 async function goOn(
-  { head, history }: Origin,
+  { snapshot, loadHistory }: Origin,
   newIds: readonly number[],
   { sampling }: PromptOptions,
 ): Promise<ResumePoint> {
-  const { past, tokenIds, position, state, sampler } = head.snapshot;
-  const resume = { ...(past && { past }), tokenIds, position, state };
+  const { history, tokenIds, position, state, sampler } = snapshot;
+  const resume = { ...(history && { history }), tokenIds, position, state };
   const isSame = newIds.length === 0 && sampler !== undefined && sampler.seed === sampling.seed;
   if (!isSame) return resume;
-  const { numSampled = 0 } = head.conversation;
+  const { numSampled = 0 } = snapshot.conversation;
   const isCounted = sampling.frequencyPenalty !== 0 || sampling.presencePenalty !== 0;
-  if (past === undefined || numSampled <= tokenIds.length || !isCounted) {
+  if (history === undefined || numSampled <= tokenIds.length || !isCounted) {
     return { ...resume, sampler: { ...sampler, numSampled } };
   }
-  const sampledInPast = (await history(numSampled)).tokenIds.slice(-numSampled, -tokenIds.length || undefined);
+  const sampledInPast = (await loadHistory(numSampled)).tokenIds.slice(-numSampled, -tokenIds.length || undefined);
   return { ...resume, sampler: { ...sampler, numSampled, sampledInPast } };
 }
 
-function hasUnreadToken({ snapshot }: Head): boolean {
+function hasUnreadToken(snapshot: ConversationSnapshot): boolean {
   return snapshot.position < countTokens(snapshot);
 }
 

@@ -1,5 +1,5 @@
 /**
- * A request from its admission to its end, and what it leaves behind: the head of its conversation, and states for prompts
+ * A request from its admission to its end, and what it leaves behind: the snapshot of its conversation, and states for prompts
  * like its own. Kept once, whether its end was told, or the engine interrupted it, or nobody read its events any more.
  */
 import { DenseMambaError } from "../errors.ts";
@@ -7,7 +7,7 @@ import type { PrefixReuse } from "../prefix/prefix-reuse.ts";
 import type { Lease } from "../sessions/conversations.ts";
 import type { Choice } from "./choice.ts";
 import type { GenerationEvent, GenerationRequest } from "./events.ts";
-import { headOf, type KeepingContext } from "./keeping.ts";
+import { type KeepingContext, toSnapshot } from "./keeping.ts";
 
 export interface RunningRequestOptions {
   readonly context: KeepingContext;
@@ -94,7 +94,7 @@ export class RunningRequest {
     let isKept = true;
     if (request.keepAs && !isAborted) {
       try {
-        await lease.keep(await headOf(context, request, choice, lease));
+        await lease.save(await toSnapshot(context, request, choice, lease));
       } catch (error) {
         if (request.keepAs.type !== "response" || !isStoreFailure(error)) throw error;
         isKept = false;

@@ -12,8 +12,8 @@
 import { createHash } from "node:crypto";
 import { DenseMambaError } from "../errors.ts";
 import type { SnapshotModel } from "../sessions/stores/codec.ts";
-import type { Snapshot, StateStore } from "../sessions/stores/store.ts";
-import { tokenBytes } from "../sessions/stores/token-bytes.ts";
+import { type Snapshot, tokensToBytes } from "../sessions/stores/snapshot.ts";
+import type { StateStore } from "../sessions/stores/store.ts";
 import { RecentPrompts } from "./recent-prompts.ts";
 
 /** Up to `end` tokens there is an anchor every `every` tokens: under 300 for 100,000 tokens. */
@@ -101,7 +101,7 @@ export class PrefixCache {
     const { store } = this.#options;
     const seed = this.#seed(scope);
     const anchor = lastAnchor(length);
-    const [anchorName, name] = prefixNames(seed, tokenBytes(tokenIds), [anchor, length]);
+    const [anchorName, name] = prefixNames(seed, tokensToBytes(tokenIds), [anchor, length]);
     await undefinedIfStoreFails(async () => {
       const key = stateKey(seed, length, name!);
       if (!(await store.has(key))) await store.put(key, this.#snapshot([], state), this.#putOptions(1));
@@ -130,7 +130,7 @@ export class PrefixCache {
   async #find(scope: string, tokenIds: readonly number[], maxLength: number): Promise<PrefixHit | undefined> {
     const { store, model } = this.#options;
     const seed = this.#seed(scope);
-    const bytes = tokenBytes(tokenIds);
+    const bytes = tokensToBytes(tokenIds);
     const anchors = anchorsUpTo(maxLength);
     const anchorKeys = prefixNames(seed, bytes, anchors).map((name, i) => anchorKey(seed, anchors[i]!, name));
     const records = await Promise.all(anchorKeys.map((key) => store.get(key)));

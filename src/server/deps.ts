@@ -70,7 +70,7 @@ export interface ConversationDirectory {
   /** @param bytes not to be changed afterwards. @throws `invalid_snapshot`, `session_exists`, `quota_exceeded` */
   importSession(owner: string, bytes: Uint8Array, id?: string): Promise<SessionInfo>;
   /** Keeps what is told of a response later. Replaces. @param record JSON-serialisable */
-  keepRecord(owner: string, responseId: string, record: unknown): Promise<void>;
+  saveRecord(owner: string, responseId: string, record: unknown): Promise<void>;
   /** @throws `response_not_found` */
   readRecord(owner: string, responseId: string): Promise<unknown>;
   /** @returns whether it was there */

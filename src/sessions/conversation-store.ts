@@ -1,117 +1,129 @@
 /**
- * Heads and records in their stores: under which key, for how long, and what a list shows of them. Locks and quotas are
- * above, in `conversations.ts`; here a put is a put.
+ * Conversations and records in their stores: under which key, for how long, and what a list shows of them.
+ * Knows no locks and no quotas; those are in `conversations.ts`.
  */
 import { DenseMambaError } from "../errors.ts";
-import { type Head, openHead } from "./conversation.ts";
-import { copyParts, type History, putParts, readHistory, readParts } from "./history.ts";
-import type { ConversationKey } from "./keys.ts";
-import { headKey, partKey, recordKey, sessionPrefix } from "./keys.ts";
+import { type ConversationSnapshot, parseConversation } from "./conversation.ts";
+import { copySegments, type History, loadHistory, loadSegments, putSegments } from "./history.ts";
+import { type ConversationKey, conversationKey, recordKey, segmentKey, sessionPrefix } from "./keys.ts";
 import type { SessionFile } from "./session-file.ts";
-import { CardMemory, cardOf, type SessionCard, statelessSnapshot } from "./session-summary.ts";
-import type { ListedSnapshot, Snapshot, StateStore } from "./stores/store.ts";
+import { countTokens, type Snapshot, statelessSnapshot } from "./stores/snapshot.ts";
+import type { ListedSnapshot, StateStore } from "./stores/store.ts";
 
-export interface KeptHeadsOptions {
+/** What a list shows of a session. */
+export interface SessionSummary {
+  /** Tokens of the conversation; `position` of them are in the state, the rest is read first next time. */
+  readonly numTokens: number;
+  readonly position: number;
+  /** Unix time in milliseconds. */
+  readonly createdAtMs: number;
+  readonly lastUsedAtMs: number;
+  /** When it will expire unless it is used before. */
+  readonly expiresAtMs?: number;
+}
+
+export interface ConversationStoreOptions {
   readonly store: StateStore;
   /** Memory alone, for responses that are not to be stored. */
   readonly unstored: StateStore;
   readonly modelHash: string;
-  /** Names parts of conversations. */
+  /** For segments. */
   readonly newId: () => string;
   /** Unix time in milliseconds; may jump. */
   readonly nowMs: () => number;
   readonly ttls: { readonly sessionTtlMs?: number; readonly responseTtlMs?: number };
 }
 
-/** Sessions that are read at once for a list, where their cards are not remembered. */
+/** Sessions read at once for a list, if their summaries are not cached. */
 const LIST_BATCH = 16;
+const MAX_CACHED_SUMMARIES = 100_000;
 
-export class KeptHeads {
-  readonly #options: KeptHeadsOptions;
-  readonly #cards = new CardMemory();
+export class ConversationStore {
+  readonly #options: ConversationStoreOptions;
+  readonly #summaries = new SummaryCache();
 
-  constructor(options: KeptHeadsOptions) {
+  constructor(options: ConversationStoreOptions) {
     this.#options = options;
   }
 
-  /** @throws `session_not_found`, `previous_response_not_found`, `invalid_snapshot` */
-  async read(owner: string, key: ConversationKey): Promise<Head> {
-    const head = await this.find(owner, key);
-    if (head === undefined) throw notFound(key);
-    return head;
+  /** @throws `session_not_found`, `previous_response_not_found`, `invalid_snapshot`, `state_lost` */
+  async read(owner: string, key: ConversationKey): Promise<ConversationSnapshot> {
+    const snapshot = await this.find(owner, key);
+    if (snapshot === undefined) throw notFound(key);
+    return snapshot;
   }
 
   /** @throws `invalid_snapshot`, `state_lost` */
-  async find(owner: string, key: ConversationKey): Promise<Head | undefined> {
+  async find(owner: string, key: ConversationKey): Promise<ConversationSnapshot | undefined> {
     const snapshot = await this.#storeOf(key)
-      .get(headKey(owner, key))
-      .catch((error: unknown) => throwLost(key, error));
-    return snapshot && openHead(snapshot, this.#options.modelHash);
+      .get(conversationKey(owner, key))
+      .catch((error: unknown) => rethrowLost(key, error));
+    return snapshot && parseConversation(snapshot, this.#options.modelHash);
   }
 
   has(owner: string, key: ConversationKey): Promise<boolean> {
-    return this.#storeOf(key).has(headKey(owner, key));
+    return this.#storeOf(key).has(conversationKey(owner, key));
   }
 
-  /**
-   * All that was said before the head's end, or so many of the last tokens at least. @throws `state_lost`
-   */
-  history(head: Head, numTokens?: number): Promise<History> {
-    return readHistory(this.#parts, head, numTokens);
+  /** @param numTokens if given, so many of the last tokens are enough. @throws `state_lost` */
+  loadHistory(snapshot: ConversationSnapshot, numTokens?: number): Promise<History> {
+    return loadHistory(this.#anyStore, snapshot, numTokens);
   }
 
-  /** Of the head's past, the first one first. @throws `state_lost` */
-  parts({ snapshot }: Head): Promise<Snapshot[]> {
-    return readParts(this.#parts, snapshot);
+  /** Of the snapshot's history, the first one first. @throws `state_lost` */
+  loadSegments(snapshot: ConversationSnapshot): Promise<Snapshot[]> {
+    return loadSegments(this.#anyStore, snapshot);
   }
 
-  /** Puts the past of a file, and returns its head, which is to be put then. @throws what the store throws */
-  putPast(owner: string, file: SessionFile): Promise<Head> {
-    const { store, newId } = this.#options;
-    return file.headBehind(async (part) => {
-      const key = partKey(owner, newId());
-      await store.put(key, part);
+  /** Puts the segments of a file, and returns its snapshot, which is to be put next. */
+  importSegments(owner: string, file: SessionFile): Promise<ConversationSnapshot> {
+    return file.importSegments(async (segment) => {
+      const key = segmentKey(owner, this.#options.newId());
+      await this.#options.store.put(key, segment);
       return key;
     });
   }
 
-  /** To be called before a head that continues an unstored one is put into the store. @throws `state_lost` */
-  storeParts(head: Head): Promise<void> {
-    return copyParts(this.#parts, this.#options.store, head);
+  /** Call before the continuation of an unstored response is put into the store. @throws `state_lost` */
+  storeSegments(snapshot: ConversationSnapshot): Promise<void> {
+    return copySegments(this.#anyStore, this.#options.store, snapshot);
   }
 
-  /** @param fence of the claim under which a session was advanced. @throws `session_conflict`, and what the store throws */
-  async put(owner: string, key: ConversationKey, given: Head, fence?: number): Promise<SessionCard> {
-    const at = headKey(owner, key);
-    const newKey = () => partKey(owner, this.#options.newId());
-    const head = await putParts(this.#storeOf(key), given, newKey);
-    const expiry = key.type === "session" ? this.#sessionExpiry(head) : this.#responseExpiry();
-    // What it came from may have had another life: another session, or a file.
-    const { expiresAtMs: _, revision: __, ...content } = head.snapshot;
+  /** @param fence of the claim under which a session was advanced. @throws `session_conflict`, the store's errors */
+  async put(owner: string, key: ConversationKey, given: ConversationSnapshot, fence?: number): Promise<SessionSummary> {
+    const store = this.#storeOf(key);
+    const storeKey = conversationKey(owner, key);
+    const expiry = key.type === "session" ? this.#sessionExpiry(given) : this.#responseExpiry();
+    // Revision and expiry may be those of another session, or a file's.
+    const {
+      expiresAtMs: _,
+      revision: __,
+      ...content
+    } = await putSegments(store, given, () => segmentKey(owner, this.#options.newId()));
     const snapshot = { ...content, ...expiry };
-    this.#cards.forget(at);
-    await this.#storeOf(key).put(at, snapshot, { ...expiry, ...(fence !== undefined && { fence }) });
-    return cardOf({ ...head, snapshot });
+    this.#summaries.delete(storeKey);
+    await store.put(storeKey, snapshot, { ...expiry, ...(fence !== undefined && { fence }) });
+    return toSummary(snapshot);
   }
 
-  /** @returns whether it was there */
+  /** @returns whether it existed */
   delete(owner: string, key: ConversationKey): Promise<boolean> {
-    const at = headKey(owner, key);
-    this.#cards.forget(at);
-    return this.#storeOf(key).delete(at);
+    const storeKey = conversationKey(owner, key);
+    this.#summaries.delete(storeKey);
+    return this.#storeOf(key).delete(storeKey);
   }
 
   /** Of all sessions of the owner that can be read, in no order. */
-  async sessionCards(owner: string): Promise<{ readonly id: string; readonly card: SessionCard }[]> {
+  async listSessions(owner: string): Promise<{ readonly id: string; readonly summary: SessionSummary }[]> {
     const prefix = sessionPrefix(owner);
     const listed: ListedSnapshot[] = [];
     for await (const entry of this.#options.store.list(prefix)) listed.push(entry);
-    const found: { id: string; card: SessionCard }[] = [];
+    const found: { id: string; summary: SessionSummary }[] = [];
     for (let first = 0; first < listed.length; first += LIST_BATCH) {
       const batch = listed.slice(first, first + LIST_BATCH);
-      const cards = await Promise.all(batch.map((entry) => this.#cardOf(entry)));
-      for (const [i, card] of cards.entries()) {
-        if (card !== undefined) found.push({ id: batch[i]!.key.slice(prefix.length), card });
+      const summaries = await Promise.all(batch.map((entry) => this.#summarise(entry)));
+      for (const [i, summary] of summaries.entries()) {
+        if (summary !== undefined) found.push({ id: batch[i]!.key.slice(prefix.length), summary });
       }
     }
     return found;
@@ -128,28 +140,28 @@ export class KeptHeads {
     return found && { record: found.conversation };
   }
 
-  /** @returns whether it was there */
+  /** @returns whether it existed */
   deleteRecord(owner: string, id: string): Promise<boolean> {
     return this.#options.store.delete(recordKey(owner, id));
   }
 
-  /** @returns undefined if it is gone since, damaged, or of another model: one such must not hide the others from a list */
-  async #cardOf(listed: ListedSnapshot): Promise<SessionCard | undefined> {
-    const known = this.#cards.find(listed);
-    if (known !== undefined) return known;
+  /** Undefined if it is gone, damaged, or of another model: that must not hide the others from a list. */
+  async #summarise(listed: ListedSnapshot): Promise<SessionSummary | undefined> {
+    const cached = this.#summaries.get(listed);
+    if (cached !== undefined) return cached;
     try {
       const snapshot = await this.#options.store.get(listed.key);
       if (snapshot === undefined) return undefined;
-      const card = cardOf(openHead(snapshot, this.#options.modelHash));
-      this.#cards.remember(listed, card);
-      return card;
+      const summary = toSummary(parseConversation(snapshot, this.#options.modelHash));
+      this.#summaries.set(listed, summary);
+      return summary;
     } catch (error) {
-      if (error instanceof DenseMambaError && NOT_LISTED.has(error.code)) return undefined;
+      if (isError(error, "invalid_snapshot") || isError(error, "state_lost")) return undefined;
       throw error;
     }
   }
 
-  get #parts(): Pick<StateStore, "get"> {
+  get #anyStore(): Pick<StateStore, "get"> {
     const { store, unstored } = this.#options;
     return { get: async (key) => (await unstored.get(key)) ?? store.get(key) };
   }
@@ -158,8 +170,8 @@ export class KeptHeads {
     return type === "unstored" ? this.#options.unstored : this.#options.store;
   }
 
-  /** Counted from the last use as it was written down: a clock that went backwards since cannot shorten it. */
-  #sessionExpiry({ conversation }: Head): { readonly expiresAtMs?: number } {
+  /** From the last use as it was recorded: a clock that was set back since cannot shorten it. */
+  #sessionExpiry({ conversation }: ConversationSnapshot): { readonly expiresAtMs?: number } {
     const { nowMs, ttls } = this.#options;
     if (ttls.sessionTtlMs === undefined) return {};
     return { expiresAtMs: Math.max(nowMs(), conversation.lastUsedAtMs) + ttls.sessionTtlMs };
@@ -171,11 +183,45 @@ export class KeptHeads {
   }
 }
 
-const NOT_LISTED: ReadonlySet<string> = new Set(["invalid_snapshot", "state_lost"]);
+/**
+ * Lists of thousands of sessions must not read thousands of states. A cached summary is valid as long as the
+ * store lists its session with the same bytes and expiry.
+ */
+class SummaryCache {
+  readonly #entries = new Map<string, { readonly listed: ListedSnapshot; readonly summary: SessionSummary }>();
 
-/** In the client's words. */
-function throwLost(key: ConversationKey, error: unknown): never {
-  if (!(error instanceof DenseMambaError) || error.code !== "state_lost") throw error;
+  get({ key, bytes, expiresAtMs }: ListedSnapshot): SessionSummary | undefined {
+    const { listed, summary } = this.#entries.get(key) ?? {};
+    return listed?.bytes === bytes && listed.expiresAtMs === expiresAtMs ? summary : undefined;
+  }
+
+  set(listed: ListedSnapshot, summary: SessionSummary): void {
+    this.#entries.delete(listed.key);
+    this.#entries.set(listed.key, { listed, summary });
+    const [oldest] = this.#entries.keys();
+    if (this.#entries.size > MAX_CACHED_SUMMARIES) this.#entries.delete(oldest!);
+  }
+
+  /** To be called when the session changes here: it may have as many bytes as before. */
+  delete(key: string): void {
+    this.#entries.delete(key);
+  }
+}
+
+export function toSummary(snapshot: ConversationSnapshot): SessionSummary {
+  const { position, expiresAtMs, conversation } = snapshot;
+  const { createdAtMs, lastUsedAtMs } = conversation;
+  const numTokens = countTokens(snapshot);
+  return { numTokens, position, createdAtMs, lastUsedAtMs, ...(expiresAtMs !== undefined && { expiresAtMs }) };
+}
+
+function isError(error: unknown, code: DenseMambaError["code"]): boolean {
+  return error instanceof DenseMambaError && error.code === code;
+}
+
+/** In the client's terms. */
+function rethrowLost(key: ConversationKey, error: unknown): never {
+  if (!isError(error, "state_lost")) throw error;
   const { param } = notFound(key);
   throw new DenseMambaError(
     "state_lost",
@@ -184,10 +230,10 @@ function throwLost(key: ConversationKey, error: unknown): never {
   );
 }
 
-export function notFound(key: ConversationKey): DenseMambaError {
-  return key.type === "session"
-    ? new DenseMambaError("session_not_found", `session ${key.id} is not known here`, { param: "session_id" })
-    : new DenseMambaError("previous_response_not_found", `previous response ${key.id} is not kept here`, {
+export function notFound({ type, id }: ConversationKey): DenseMambaError {
+  return type === "session"
+    ? new DenseMambaError("session_not_found", `session ${id} is not known here`, { param: "session_id" })
+    : new DenseMambaError("previous_response_not_found", `previous response ${id} is not kept here`, {
         param: "previous_response_id",
       });
 }

@@ -1,187 +1,179 @@
 /**
- * What the text layer keeps beside a state, and how a new prompt continues from it. A chat template renders a whole
- * conversation; the state has read its beginning; only what follows that beginning is new. Pure: no store, no engine.
+ * What the text layer stores with a state, and how a new prompt continues from it. A chat template renders a
+ * whole conversation; the state has read its beginning; only what follows is new. Pure: no store, no engine.
  */
 import { z } from "zod";
 import { DenseMambaError } from "../errors.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
-import type { ChatMessage } from "./message-chain.ts";
-import { addMessages, type MessageChain, messageChain, NO_MESSAGES, replaceLast } from "./message-chain.ts";
-import { countPassageTokens, type Passage, passageList, type Stretch, textOf, toPassage } from "./message-spans.ts";
-import { countTokens, type Tokens } from "./stores/past.ts";
-import type { Snapshot } from "./stores/store.ts";
-import { hashOf, type TextMark, textMark } from "./text-hash.ts";
+import {
+  addMessages,
+  type ChatMessage,
+  countSpanTokens,
+  digestText,
+  hashText,
+  messageChain,
+  messageSpans,
+  NO_MESSAGES,
+  replaceLast,
+  type TextDigest,
+  type TokenRange,
+  textOf,
+  toSpan,
+} from "./messages.ts";
+import { countTokens, type Snapshot, type Tokens } from "./stores/snapshot.ts";
 
-const conversation = z.object({
-  numPreambleTokens: z.int().min(0),
-  passages: passageList,
-  messages: messageChain,
-  textLength: z.int().min(0),
-  textHash: z.string(),
-  tailUnder: z.string().optional(),
-  numSampled: z.int().min(0).optional(),
-  createdAtMs: z.number(),
-  lastUsedAtMs: z.number(),
-});
+const conversation = z
+  .object({
+    /** Tokens before the first message: plain completions in the same session. */
+    numPreambleTokens: z.int().min(0),
+    /** Of the last messages, those that are not in segments. The last span ends the conversation. */
+    spans: messageSpans,
+    /** All messages after the preamble. */
+    messages: messageChain,
+    /** Digest of the rendered text after the preamble, to be compared with the messages rendered again. */
+    textLength: z.int().min(0),
+    textHash: z.string(),
+    /**
+     * Set where the template renders each message by itself. Then the digest is only of what follows all
+     * messages but the last, and this identifies all else that decides the text: the template, its
+     * arguments, the instructions.
+     */
+    tailKey: z.string().exactOptional(),
+    /** How many of the last tokens the last request sampled, if it had a seed. */
+    numSampled: z.int().min(0).exactOptional(),
+    createdAtMs: z.number(),
+    lastUsedAtMs: z.number(),
+  })
+  .readonly();
 
-/**
- * JSON-serialisable: the `conversation` of a snapshot. Its mark is of exactly what the tokens behind the preamble say, as
- * it was rendered: the messages, rendered again, are compared with it.
- */
-export interface Conversation extends TextMark {
-  /** How many of the kept tokens stand before the first message: plain completions on the same session. */
-  readonly numPreambleTokens: number;
-  /** Those of the last messages that are not kept with the tokens before them; the last of them ends the conversation. */
-  readonly passages: readonly Passage[];
-  /** Of all messages, over the tokens behind the preamble. */
-  readonly messages: MessageChain;
-  /**
-   * Where the template shows each message by itself, the mark is of what stands behind all messages but the last; this
-   * names all else that decides the text: the template, its arguments, the instructions.
-   */
-  readonly tailUnder?: string;
-  /** How many of the last kept tokens the last request sampled, where it had a seed. */
-  readonly numSampled?: number;
-  readonly createdAtMs: number;
-  readonly lastUsedAtMs: number;
-}
+/** JSON-serialisable: the `conversation` of a snapshot. */
+export type Conversation = z.infer<typeof conversation>;
 
-/** A kept conversation with its state. */
-export interface Head {
-  readonly snapshot: Snapshot;
+export interface ConversationSnapshot extends Snapshot {
   readonly conversation: Conversation;
 }
 
-/** @throws `invalid_snapshot` if the snapshot was not kept by this layer, contradicts itself or belongs to another model. */
-export function openHead(snapshot: Snapshot, modelHash: string): Head {
+/** @throws `invalid_snapshot` for another model, or a conversation that is malformed or contradicts itself */
+export function parseConversation(snapshot: Snapshot, modelHash: string): ConversationSnapshot {
   if (snapshot.modelHash !== modelHash) {
-    throw new DenseMambaError(
-      "invalid_snapshot",
-      `the conversation was kept under model ${snapshot.modelHash}; this server runs ${modelHash}`,
-    );
+    throw invalid(`the conversation was kept under model ${snapshot.modelHash}; this server runs ${modelHash}`);
   }
-  const parsed = conversation.safeParse(snapshot.conversation);
-  if (!parsed.success) {
-    throw new DenseMambaError("invalid_snapshot", `the kept conversation is malformed: ${parsed.error.message}`, {
-      cause: parsed.error,
-    });
+  const { data, error } = conversation.safeParse(snapshot.conversation);
+  if (data === undefined) throw invalid(`the kept conversation is malformed: ${error.message}`, error);
+  const numSpanTokens = countSpanTokens(data.spans);
+  const [numClaimed, numTokens] = [data.numPreambleTokens + numSpanTokens, countTokens(snapshot)];
+  if (numSpanTokens > snapshot.tokenIds.length || numClaimed > numTokens) {
+    throw invalid(`the kept conversation claims ${numClaimed} tokens; the snapshot holds ${numTokens}`);
   }
-  const head = { snapshot, conversation: parsed.data as Conversation };
-  const { numPreambleTokens, passages } = head.conversation;
-  const [numSpokenOf, numTokens] = [countPassageTokens(passages), countTokens(snapshot)];
-  if (numSpokenOf > snapshot.tokenIds.length || numPreambleTokens + numSpokenOf > numTokens) {
-    throw new DenseMambaError(
-      "invalid_snapshot",
-      `the kept conversation claims ${numPreambleTokens + numSpokenOf} tokens; the snapshot holds ${numTokens}`,
-    );
-  }
-  return head;
+  return { ...snapshot, conversation: data };
 }
 
-/** What of `rendered` follows the text that the kept tokens say. Undefined if it begins otherwise. */
-export function newText(kept: TextMark, rendered: string): string | undefined {
-  const isSame = rendered.length >= kept.textLength && hashOf(rendered.slice(0, kept.textLength)) === kept.textHash;
-  return isSame ? rendered.slice(kept.textLength) : undefined;
+function invalid(message: string, cause?: unknown): DenseMambaError {
+  return new DenseMambaError("invalid_snapshot", message, { cause });
 }
 
-/** A conversation whose answer is still to come. */
+/** What of `rendered` follows the stored text. Undefined if it does not begin with it. */
+export function newText(stored: TextDigest, rendered: string): string | undefined {
+  const { textLength, textHash } = stored;
+  const isSame = rendered.length >= textLength && hashText(rendered.slice(0, textLength)) === textHash;
+  return isSame ? rendered.slice(textLength) : undefined;
+}
+
+/** A conversation before its answer. */
 export type ConversationSoFar = { readonly type: "completion" } | ({ readonly type: "chat" } & ChatSoFar);
 
 type ChatSoFar = Pick<Conversation, "numPreambleTokens"> &
   TextSoFar & {
-    /** The kept conversation that is continued; undefined if everything before the answer was read again. */
-    readonly kept: KeptMessages | undefined;
-    /** The messages after those. */
+    /** The conversation that is continued; undefined if everything before the answer was read again. */
+    readonly stored: StoredMessages | undefined;
+    /** The messages that follow those. */
     readonly added: readonly ChatMessage[];
     readonly continuesFinalMessage: boolean;
   };
 
-/** What a turn needs to know of the messages of the conversation that it continues. */
-export interface KeptMessages extends Pick<Conversation, "passages" | "messages"> {
-  /** Where they end, counted from the very beginning. */
+/** What a turn needs to know of the messages that it continues. */
+export interface StoredMessages extends Pick<Conversation, "spans" | "messages"> {
+  /** All tokens up to their end. */
   readonly numTokens: number;
-  /** The messages of the last passage. */
+  /** The messages of the last span. */
   readonly last: readonly ChatMessage[];
 }
 
-/** That of all tokens behind the preamble and before the answer; with `tailUnder` only its end, as in `Conversation`. */
-export type TextSoFar = Pick<Conversation, "tailUnder"> & { readonly text: string };
+/** The text after the preamble and before the answer; with `tailKey` only its end, as in `Conversation`. */
+export type TextSoFar = Pick<Conversation, "tailKey"> & { readonly text: string };
 
 export interface Answer extends Tokens {
-  /** How many tokens, from the very beginning, stand before the answer. */
+  /** All tokens before the answer. */
   readonly numPromptTokens: number;
-  /** What the client was shown. */
-  readonly shown: string;
+  /** What the client was sent. */
+  readonly sentText: string;
 }
 
-/** After a completion everything so far is preamble: no template will ever render it. */
-export function conclude(tokenizer: Pick<Tokenizer, "stream">, soFar: ConversationSoFar, answer: Answer) {
+/** After a completion all tokens are preamble: no template will ever render them. */
+export function buildConversation(tokenizer: Pick<Tokenizer, "stream">, soFar: ConversationSoFar, answer: Answer) {
   if (soFar.type === "completion") {
-    return { numPreambleTokens: countTokens(answer), passages: [], messages: NO_MESSAGES, ...textMark("") };
+    return { numPreambleTokens: countTokens(answer), spans: [], messages: NO_MESSAGES, ...digestText("") };
   }
-  const { numPreambleTokens, text, tailUnder } = soFar;
-  const stretch = stretchOf(answer, answer.numPromptTokens);
-  // What the tokens of the answer say: stop strings and special tokens too.
-  const said = textOf(tokenizer, stretch);
+  const { numPreambleTokens, tailKey, continuesFinalMessage } = soFar;
+  // Unlike what the client was sent, with stop strings and special tokens.
+  const text = textOf(tokenizer, rangeOf(answer, answer.numPromptTokens));
   return {
     numPreambleTokens,
-    ...(soFar.continuesFinalMessage ? continued(tokenizer, soFar, answer) : answered(tokenizer, soFar, answer, said)),
-    ...textMark(text + said),
-    ...(tailUnder !== undefined && { tailUnder }),
+    ...(continuesFinalMessage
+      ? withContinuedMessage(tokenizer, soFar, answer)
+      : withAnswer(tokenizer, soFar, answer, text)),
+    ...digestText(soFar.text + text),
+    ...(tailKey !== undefined && { tailKey }),
   };
 }
 
-type Concluded = Pick<Conversation, "passages" | "messages">;
+type Messages = Pick<Conversation, "spans" | "messages">;
 
-/** The messages that came with the request make one passage, the answer another. */
-function answered(
+/** The request's messages make one span, the answer another. */
+function withAnswer(
   tokenizer: Pick<Tokenizer, "stream">,
-  { numPreambleTokens, kept, added }: ChatSoFar,
+  { numPreambleTokens, stored, added }: ChatSoFar,
   answer: Answer,
-  said: string,
-): Concluded {
-  const { passages, messages, numTokens } = kept ?? nothingKept(numPreambleTokens);
-  const prompt = stretchOf(answer, numTokens, answer.numPromptTokens);
+  text: string,
+): Messages {
+  const { spans, messages, numTokens } = stored ?? nothingStored(numPreambleTokens);
+  const prompt = rangeOf(answer, numTokens, answer.numPromptTokens);
   const isEmpty = prompt.begin === prompt.end && added.length === 0;
-  const message = { role: "assistant", content: answer.shown };
+  const message = { role: "assistant", content: answer.sentText };
   return {
-    passages: [
-      ...passages,
-      ...(isEmpty ? [] : [toPassage(prompt, textOf(tokenizer, prompt), added)]),
-      toPassage(stretchOf(answer, answer.numPromptTokens), said, [message]),
+    spans: [
+      ...spans,
+      ...(isEmpty ? [] : [toSpan(prompt, textOf(tokenizer, prompt), added)]),
+      toSpan(rangeOf(answer, answer.numPromptTokens), text, [message]),
     ],
     messages: addMessages(messages, [...added, message]),
   };
 }
 
-/** The last message goes on in the answer: from where its passage begins, all is one. */
-function continued(
+/** The answer continues the last message: from the beginning of its span, all is one span. */
+function withContinuedMessage(
   tokenizer: Pick<Tokenizer, "stream">,
-  { numPreambleTokens, kept, added }: ChatSoFar,
+  { numPreambleTokens, stored, added }: ChatSoFar,
   answer: Answer,
-): Concluded {
-  const { passages, messages, numTokens, last: lastKept } = kept ?? nothingKept(numPreambleTokens);
-  const replacesKept = added.length === 0 && lastKept.length > 0;
-  const before = replacesKept ? lastKept : added;
+): Messages {
+  const { spans, messages, numTokens, last: lastStored } = stored ?? nothingStored(numPreambleTokens);
+  const replacesStored = added.length === 0 && lastStored.length > 0;
+  const before = replacesStored ? lastStored : added;
   const last = before.at(-1) ?? { role: "assistant", content: "" };
-  const whole = [...before.slice(0, -1), { ...last, content: last.content + answer.shown }];
-  const begin = replacesKept ? numTokens - passages.at(-1)!.numTokens : numTokens;
-  const stretch = stretchOf(answer, begin);
+  const whole = [...before.slice(0, -1), { ...last, content: last.content + answer.sentText }];
+  const range = rangeOf(answer, replacesStored ? numTokens - spans.at(-1)!.numTokens : numTokens);
   return {
-    passages: [
-      ...(replacesKept ? passages.slice(0, -1) : passages),
-      toPassage(stretch, textOf(tokenizer, stretch), whole),
-    ],
-    messages: replacesKept ? replaceLast(messages, whole.at(-1)!) : addMessages(messages, whole),
+    spans: [...(replacesStored ? spans.slice(0, -1) : spans), toSpan(range, textOf(tokenizer, range), whole)],
+    messages: replacesStored ? replaceLast(messages, whole.at(-1)!) : addMessages(messages, whole),
   };
 }
 
-function nothingKept(numPreambleTokens: number): KeptMessages {
-  return { passages: [], messages: NO_MESSAGES, numTokens: numPreambleTokens, last: [] };
+function nothingStored(numPreambleTokens: number): StoredMessages {
+  return { spans: [], messages: NO_MESSAGES, numTokens: numPreambleTokens, last: [] };
 }
 
-/** Counted from the very beginning; in the result, from the first of the tokens that are at hand. */
-function stretchOf(tokens: Tokens, begin: number, end = countTokens(tokens)): Stretch {
+/** @param begin counted from the very beginning; in the result, from the first of `tokenIds` */
+function rangeOf(tokens: Tokens, begin: number, end = countTokens(tokens)): TokenRange {
   const { tokenIds } = tokens;
   const numBefore = countTokens(tokens) - tokenIds.length;
   return { tokenIds, begin: begin - numBefore, end: end - numBefore };

@@ -1,26 +1,26 @@
 /**
- * Sessions and kept responses, over a `StateStore`. A session is a moving head that one request at a time may use; a
- * response is a head that never changes. Everything belongs to an owner and is found by that owner only; whom an owner
- * stands for is the server's business. Knows no engine.
+ * Sessions and stored responses, on a `StateStore`: what a server does with them, with locks and quotas. All
+ * belong to an owner and are found by that owner only; whom an owner stands for is the server's business.
+ * Knows no engine.
  */
 import { DenseMambaError } from "../errors.ts";
 import type { Manifest } from "../model/artifact.ts";
 import { stateBytes } from "../model/state.ts";
-import type { Head } from "./conversation.ts";
-import { KeptHeads, notFound } from "./conversation-store.ts";
+import type { ConversationSnapshot } from "./conversation.ts";
+import { ConversationStore, notFound, type SessionSummary, toSummary } from "./conversation-store.ts";
 import type { History } from "./history.ts";
-import type { ConversationKey } from "./keys.ts";
-import { checkSessionId, headKey } from "./keys.ts";
-import { type HeldSessions, type Repeat, SessionLocks } from "./locks.ts";
-import { NO_MESSAGES } from "./message-chain.ts";
+import { type ConversationKey, checkSessionId, conversationKey } from "./keys.ts";
+import { type LockedSessions, type Repeat, SessionLocks } from "./locks.ts";
+import { digestText, NO_MESSAGES } from "./messages.ts";
 import { type QuotaLimits, SessionQuota } from "./quota.ts";
 import { type ImportBounds, SessionFile, writeSessionFile } from "./session-file.ts";
-import { cardOf, type SessionCard, statelessSnapshot } from "./session-summary.ts";
-import { countPast, countTokens } from "./stores/past.ts";
+import { countTokens, historyTokens, statelessSnapshot } from "./stores/snapshot.ts";
 import type { StateStore } from "./stores/store.ts";
-import { textMark } from "./text-hash.ts";
 
-export interface SessionInfo extends SessionCard {
+/** In a store, approximately. */
+const BYTES_PER_TOKEN = 4;
+
+export interface SessionInfo extends SessionSummary {
   readonly id: string;
   readonly stateBytes: number;
   readonly busy: boolean;
@@ -28,24 +28,24 @@ export interface SessionInfo extends SessionCard {
 
 /** What one request holds while it runs. */
 export interface Lease {
-  /** What it continues from; undefined for a new conversation. */
-  readonly head: Head | undefined;
-  /** Of all tokens of the head, or of so many of the last at least. @throws `state_lost` */
-  readonly history: (numTokens?: number) => Promise<History>;
-  /** When the conversation that will be kept began. */
+  /** What it continues; undefined for a new conversation. */
+  readonly snapshot: ConversationSnapshot | undefined;
+  /** Of the snapshot. @param numTokens if given, so many of the last tokens are enough. @throws `state_lost` */
+  readonly loadHistory: (numTokens?: number) => Promise<History>;
+  /** When the conversation to be saved began. */
   readonly createdAtMs: number;
-  /** When it was used last: now, and never before it was used last before, whatever the clock says. */
+  /** Now, but never before its last use, whatever the clock says. */
   readonly lastUsedAtMs: number;
-  /** Keeps the new head under the key asked for. Does nothing if none was. @throws `session_conflict`, the store's errors */
-  keep(head: Head): Promise<void>;
-  /** Idempotent. Free to others, on other servers too, once it has resolved. */
+  /** Saves under the key asked for; does nothing if none was. @throws `session_conflict`, the store's errors */
+  save(snapshot: ConversationSnapshot): Promise<void>;
+  /** Idempotent. Once it has resolved, others may use the sessions, on other servers too. */
   release(): Promise<void>;
 }
 
 export interface KeepingPolicy extends QuotaLimits {
-  /** A session that is not used for so long is forgotten. Default: never. */
+  /** A session expires when it has not been used for so long. Default: never. */
   readonly sessionTtlMs?: number;
-  /** A response is forgotten so long after it was made. Default: never. */
+  /** A response expires so long after it was made. Default: never. */
   readonly responseTtlMs?: number;
 }
 
@@ -58,281 +58,265 @@ export interface ConversationsDeps {
   /** Unix time in milliseconds; may jump. */
   readonly nowMs: () => number;
   readonly policy?: KeepingPolicy;
-  /** Tokens that a file's state may have left unread. Default: any number. */
+  /** Tokens that a file's state may not have read. Default: any number. */
   readonly maxUnreadTokens?: number;
   readonly repeat?: Repeat;
 }
 
 export class Conversations {
-  readonly #heads: KeptHeads;
+  readonly #store: ConversationStore;
   readonly #quota: SessionQuota;
   readonly #locks: SessionLocks;
-  readonly #modelHash: string;
-  readonly #stateBytes: number;
   readonly #importBounds: ImportBounds;
+  readonly #stateBytes: number;
   readonly #newId: () => string;
   readonly #nowMs: () => number;
 
-  constructor({
-    store,
-    unstored = store,
-    manifest,
-    newId,
-    nowMs,
-    policy = {},
-    repeat,
-    maxUnreadTokens = Number.POSITIVE_INFINITY,
-  }: ConversationsDeps) {
-    const { modelHash, state } = manifest;
-    this.#heads = new KeptHeads({ store, unstored, modelHash, newId, nowMs, ttls: policy });
+  constructor(deps: ConversationsDeps) {
+    const { store, unstored = store, manifest, newId, nowMs, policy = {}, repeat } = deps;
+    const { maxUnreadTokens = Number.POSITIVE_INFINITY } = deps;
+    const { modelHash } = manifest;
+    this.#store = new ConversationStore({ store, unstored, modelHash, newId, nowMs, ttls: policy });
     this.#quota = new SessionQuota(store, policy);
     this.#locks = new SessionLocks(store, repeat);
-    this.#modelHash = modelHash;
-    this.#stateBytes = stateBytes(state);
     this.#importBounds = { manifest, maxUnreadTokens };
+    this.#stateBytes = stateBytes(manifest.state);
     this.#newId = newId;
     this.#nowMs = nowMs;
   }
 
   /** @throws `invalid_value` for a malformed id, `session_exists`, `session_busy`, `quota_exceeded` */
   createSession(owner: string, id: string = this.#newId()): Promise<SessionInfo> {
-    return this.#add(owner, id, async () => this.#emptyHead());
+    return this.#add(owner, id, async () => this.#emptySnapshot());
   }
 
   /** The least recently used first. */
   async listSessions(owner: string): Promise<SessionInfo[]> {
-    const cards = await this.#heads.sessionCards(owner);
-    const found = cards.map(({ id, card }) => this.#info(id, owner, card));
+    const listed = await this.#store.listSessions(owner);
+    const found = listed.map(({ id, summary }) => this.#info(owner, id, summary));
     return found.sort((a, b) => a.lastUsedAtMs - b.lastUsedAtMs || a.createdAtMs - b.createdAtMs);
   }
 
   /** @throws `session_not_found`, `invalid_snapshot` */
   async inspectSession(owner: string, id: string): Promise<SessionInfo> {
-    return this.#info(id, owner, cardOf(await this.#heads.read(owner, session(id))));
+    return this.#info(owner, id, toSummary(await this.#store.read(owner, sessionKey(id))));
   }
 
   /** @throws `session_not_found`, `session_busy` */
   async deleteSession(owner: string, id: string): Promise<void> {
-    await this.#whileHeld(owner, [id], async () => {
-      if (!(await this.#heads.delete(owner, session(id)))) throw notFound(session(id));
+    await this.#whileLocked(owner, [id], async () => {
+      if (!(await this.#store.delete(owner, sessionKey(id)))) throw notFound(sessionKey(id));
     });
   }
 
   /**
-   * A second session with the same past. While the first one generates, its past is what was kept last.
+   * A copy of a session. While the original generates, the copy is of what was saved last.
    * @throws `session_not_found`, `session_exists`, `session_busy`, `invalid_value`, `quota_exceeded`
    */
   forkSession(owner: string, id: string, newId: string = this.#newId()): Promise<SessionInfo> {
-    return this.#add(owner, newId, () => this.#heads.read(owner, session(id)));
+    return this.#add(owner, newId, () => this.#store.read(owner, sessionKey(id)));
   }
 
-  /** A session that continues from a kept response. @throws `previous_response_not_found`, and as `forkSession` */
+  /** A session that continues a stored response. @throws `previous_response_not_found`, and as `forkSession` */
   forkResponse(owner: string, responseId: string, sessionId: string = this.#newId()): Promise<SessionInfo> {
-    return this.#add(owner, sessionId, () => this.#heads.read(owner, { type: "response", id: responseId }));
+    return this.#add(owner, sessionId, () => this.#store.read(owner, { type: "response", id: responseId }));
   }
 
   /** @throws `session_not_found`, `session_exists`, `session_busy`, `invalid_value` */
   async renameSession(owner: string, id: string, newId: string): Promise<SessionInfo> {
     checkSessionId(newId);
     if (id === newId) return this.inspectSession(owner, id);
-    const card = await this.#whileHeld(owner, [id, newId], async (held) => {
-      const head = await this.#heads.read(owner, session(id));
-      await this.#checkFree(owner, newId);
-      const renamed = await this.#heads.put(owner, session(newId), head, held.fence(headKey(owner, session(newId))));
-      // Last: a crash between the two leaves one session too many, never one too few.
-      await this.#heads.delete(owner, session(id));
+    const [from, to] = [sessionKey(id), sessionKey(newId)];
+    const summary = await this.#whileLocked(owner, [id, newId], async (locked) => {
+      const snapshot = await this.#store.read(owner, from);
+      await this.#checkIsFree(owner, newId);
+      const renamed = await this.#store.put(owner, to, snapshot, locked.fence(conversationKey(owner, to)));
+      // Last: a crash between the two leaves one session too many, not one too few.
+      await this.#store.delete(owner, from);
       return renamed;
     });
-    return this.#info(newId, owner, card);
+    return this.#info(owner, newId, summary);
   }
 
   /** The session as a file, for `importSession` on any server of the same model. @throws `session_not_found` */
   async exportSession(owner: string, id: string): Promise<Uint8Array> {
-    const head = await this.#heads.read(owner, session(id));
-    return writeSessionFile(head, await this.#heads.parts(head));
+    const snapshot = await this.#store.read(owner, sessionKey(id));
+    return writeSessionFile(snapshot, await this.#store.loadSegments(snapshot));
   }
 
   /**
-   * @param bytes kept: they may not change afterwards
+   * @param bytes not copied: must not be changed afterwards
    * @throws `invalid_snapshot`, `session_exists`, `session_busy`, `invalid_value`, `quota_exceeded`
    */
   async importSession(owner: string, bytes: Uint8Array, id: string = this.#newId()): Promise<SessionInfo> {
     checkSessionId(id);
     const file = await SessionFile.read(bytes, this.#importBounds);
-    return this.#add(
-      owner,
-      id,
-      async () => file.head,
-      () => this.#heads.putPast(owner, file),
-    );
+    const prepare = () => this.#store.importSegments(owner, file);
+    return this.#add(owner, id, async () => file.snapshot, prepare);
   }
 
-  /** Whether a request of this server holds the session. */
+  /** Whether a request on this server uses the session. */
   isBusy(owner: string, id: string): boolean {
-    return this.#locks.isHeld(headKey(owner, session(id)));
+    return this.#locks.isLocked(conversationKey(owner, sessionKey(id)));
   }
 
-  /** Forgets a response: its state and its record. @throws `response_not_found` */
+  /** Deletes a response's state and record. @throws `response_not_found` */
   async deleteResponse(owner: string, id: string): Promise<void> {
-    const [hadHead, hadRecord] = await Promise.all([
-      this.#heads.delete(owner, { type: "response", id }),
-      this.#heads.deleteRecord(owner, id),
+    const [hadState, hadRecord] = await Promise.all([
+      this.#store.delete(owner, { type: "response", id }),
+      this.#store.deleteRecord(owner, id),
     ]);
-    if (!hadHead && !hadRecord) throw noResponse(id);
+    if (!hadState && !hadRecord) throw responseNotFound(id);
   }
 
-  /** @returns whether it was there */
+  /** @returns whether it existed */
   deleteUnstored(owner: string, id: string): Promise<boolean> {
-    return this.#heads.delete(owner, { type: "unstored", id });
+    return this.#store.delete(owner, { type: "unstored", id });
   }
 
-  /** Keeps what the server wants to tell of a response later. Replaces. @param record JSON-serialisable */
-  keepRecord(owner: string, responseId: string, record: unknown): Promise<void> {
-    return this.#heads.putRecord(owner, responseId, record);
+  /** Stores what the server needs to show a response later. Replaces. @param record JSON-serialisable */
+  saveRecord(owner: string, responseId: string, record: unknown): Promise<void> {
+    return this.#store.putRecord(owner, responseId, record);
   }
 
   /** @throws `response_not_found` */
   async readRecord(owner: string, responseId: string): Promise<unknown> {
-    const found = await this.#heads.findRecord(owner, responseId);
-    if (found === undefined) throw noResponse(responseId);
+    const found = await this.#store.findRecord(owner, responseId);
+    if (found === undefined) throw responseNotFound(responseId);
     return found.record;
   }
 
   /**
-   * Takes hold of what a request resumes and keeps. Sessions are locked at once, before anything is awaited.
-   * @throws `session_busy`, `session_not_found`, `previous_response_not_found`, `invalid_snapshot`, `quota_exceeded`
+   * Reads what a request continues, and locks the sessions that it uses, before anything is awaited.
+   * @throws `session_busy`, `session_not_found`, `previous_response_not_found`, `invalid_snapshot`,
+   * `quota_exceeded`
    */
   async open(
     owner: string,
     resumeFrom: ConversationKey | undefined,
-    keepAs: ConversationKey | undefined,
+    saveAs: ConversationKey | undefined,
   ): Promise<Lease> {
-    const ids = new Set([resumeFrom, keepAs].flatMap((key) => (key?.type === "session" ? [key.id] : [])));
+    const ids = new Set([resumeFrom, saveAs].flatMap((key) => (key?.type === "session" ? [key.id] : [])));
     for (const id of ids) checkSessionId(id);
-    const held = await this.#hold(owner, [...ids]);
+    const locked = await this.#lock(owner, [...ids]);
     try {
-      const resumed = resumeFrom && (await this.#heads.read(owner, resumeFrom));
-      const kept = keepAs?.type === "session" ? await this.#keptSoFar(owner, keepAs, resumeFrom, resumed) : undefined;
-      if (keepAs?.type === "response") await this.#admitState(owner, 0);
-      const past = (resumed ?? kept)?.conversation;
-      const head = resumed && countTokens(resumed.snapshot) > 0 ? resumed : undefined;
+      const resumed = resumeFrom && (await this.#store.read(owner, resumeFrom));
+      const replaced =
+        saveAs?.type === "session" ? await this.#replaced(owner, saveAs, resumeFrom, resumed) : undefined;
+      if (saveAs?.type === "response") await this.#admitState(owner, 0);
+      const earlier = (resumed ?? replaced)?.conversation;
+      const snapshot = resumed && countTokens(resumed) > 0 ? resumed : undefined;
       const nowMs = this.#nowMs();
       return {
-        head,
-        history: (numTokens) => this.#heads.history(head!, numTokens),
-        createdAtMs: past?.createdAtMs ?? nowMs,
-        lastUsedAtMs: Math.max(nowMs, past?.lastUsedAtMs ?? nowMs),
-        keep: async (next) => {
-          if (keepAs === undefined) return;
-          if (resumeFrom?.type === "unstored" && keepAs.type !== "unstored") await this.#heads.storeParts(next);
-          const put = () => this.#heads.put(owner, keepAs, next, held.fence(headKey(owner, keepAs)));
-          // Others that began as early may have been kept since.
-          const isMore = keepAs.type === "response";
-          await (isMore ? this.#quota.admit(owner, { numSessions: 0, bytes: bytesOf(next) }, put) : put());
+        snapshot,
+        loadHistory: (numTokens) => this.#store.loadHistory(snapshot!, numTokens),
+        createdAtMs: earlier?.createdAtMs ?? nowMs,
+        lastUsedAtMs: Math.max(nowMs, earlier?.lastUsedAtMs ?? nowMs),
+        save: async (next) => {
+          if (saveAs === undefined) return;
+          if (resumeFrom?.type === "unstored" && saveAs.type !== "unstored") await this.#store.storeSegments(next);
+          const put = () => this.#store.put(owner, saveAs, next, locked.fence(conversationKey(owner, saveAs)));
+          // Again for a response, since others may have been saved since it began.
+          const isNew = saveAs.type === "response";
+          await (isNew ? this.#quota.admit(owner, { numSessions: 0, bytes: bytesOf(next) }, put) : put());
         },
-        release: held.release,
+        release: locked.release,
       };
     } catch (error) {
-      await held.release();
+      await locked.release();
       throw error;
     }
   }
 
-  /** What the session that a request will keep holds now. The first state that it gets is counted before it is made. */
-  async #keptSoFar(
+  /** What the session to be saved holds now. Its first state must be within the quota before it is made. */
+  async #replaced(
     owner: string,
     key: ConversationKey,
     resumeFrom: ConversationKey | undefined,
-    resumed: Head | undefined,
-  ): Promise<Head | undefined> {
+    resumed: ConversationSnapshot | undefined,
+  ): Promise<ConversationSnapshot | undefined> {
     const isSame = resumeFrom?.type === "session" && resumeFrom.id === key.id;
-    const kept = isSame ? resumed : await this.#heads.find(owner, key);
-    if (kept === undefined || kept.snapshot.state.length === 0) {
-      await this.#admitState(owner, kept === undefined ? 1 : 0);
-    }
-    return kept;
+    const replaced = isSame ? resumed : await this.#store.find(owner, key);
+    if (replaced === undefined) await this.#admitState(owner, 1);
+    else if (replaced.state.length === 0) await this.#admitState(owner, 0);
+    return replaced;
   }
 
-  /** Refuses a session before it is made, if there will be no room for it. */
+  /** @throws `quota_exceeded` if there will be no room for a state */
   #admitState(owner: string, numSessions: number): Promise<void> {
     return this.#quota.admit(owner, { numSessions, bytes: this.#stateBytes }, async () => undefined);
   }
 
   /**
-   * @param make what it begins with; its own life begins now, whatever it came from
-   * @param prepare what must be kept before it, once it is let in: gives what is to be kept
+   * @param make what it begins with; its age begins now, whatever that came from
+   * @param prepare stores what must precede it, once it is within the quota; returns what is to be put
    */
   async #add(
     owner: string,
     id: string,
-    make: () => Promise<Head>,
-    prepare: (head: Head) => Promise<Head> = async (head) => head,
+    make: () => Promise<ConversationSnapshot>,
+    prepare = async (snapshot: ConversationSnapshot) => snapshot,
   ): Promise<SessionInfo> {
     checkSessionId(id);
-    const card = await this.#whileHeld(owner, [id], async (held) => {
-      const head = await make();
-      await this.#checkFree(owner, id);
-      const fence = held.fence(headKey(owner, session(id)));
-      const put = async () => this.#heads.put(owner, session(id), this.#bornNow(await prepare(head)), fence);
-      const bytes = bytesOf(head) + countPast(head.snapshot.past) * TOKEN_BYTES;
+    const key = sessionKey(id);
+    const summary = await this.#whileLocked(owner, [id], async (locked) => {
+      const snapshot = await make();
+      await this.#checkIsFree(owner, id);
+      const fence = locked.fence(conversationKey(owner, key));
+      const put = async () => this.#store.put(owner, key, this.#newborn(await prepare(snapshot)), fence);
+      const bytes = bytesOf(snapshot) + historyTokens(snapshot.history) * BYTES_PER_TOKEN;
       return this.#quota.admit(owner, { numSessions: 1, bytes }, put);
     });
-    return this.#info(id, owner, card);
+    return this.#info(owner, id, summary);
   }
 
-  async #checkFree(owner: string, id: string): Promise<void> {
-    if (!(await this.#heads.has(owner, session(id)))) return;
+  async #checkIsFree(owner: string, id: string): Promise<void> {
+    if (!(await this.#store.has(owner, sessionKey(id)))) return;
     throw new DenseMambaError("session_exists", `session ${id} exists already`, { param: "session_id" });
   }
 
-  #hold(owner: string, ids: readonly string[]): Promise<HeldSessions> {
-    return this.#locks.acquire(new Map(ids.map((id) => [headKey(owner, session(id)), id])));
+  #lock(owner: string, ids: readonly string[]): Promise<LockedSessions> {
+    return this.#locks.acquire(new Map(ids.map((id) => [conversationKey(owner, sessionKey(id)), id])));
   }
 
-  async #whileHeld<T>(owner: string, ids: readonly string[], act: (held: HeldSessions) => Promise<T>): Promise<T> {
-    const held = await this.#hold(owner, ids);
+  async #whileLocked<T>(
+    owner: string,
+    ids: readonly string[],
+    act: (locked: LockedSessions) => Promise<T>,
+  ): Promise<T> {
+    const locked = await this.#lock(owner, ids);
     try {
-      return await act(held);
+      return await act(locked);
     } finally {
-      await held.release();
+      await locked.release();
     }
   }
 
-  #emptyHead(): Head {
-    const conversation = {
-      numPreambleTokens: 0,
-      passages: [],
-      messages: NO_MESSAGES,
-      ...textMark(""),
-      createdAtMs: 0,
-      lastUsedAtMs: 0,
-    };
-    return { snapshot: statelessSnapshot(this.#modelHash, conversation), conversation };
+  #emptySnapshot(): ConversationSnapshot {
+    const chat = { numPreambleTokens: 0, spans: [], messages: NO_MESSAGES, ...digestText("") };
+    const conversation = { ...chat, createdAtMs: 0, lastUsedAtMs: 0 };
+    return { ...statelessSnapshot(this.#importBounds.manifest.modelHash, conversation), conversation };
   }
 
-  /** A file may say anything of its past; taken at its word, it might never expire. */
-  #bornNow(head: Head): Head {
+  /** A file may claim any age: one that was last used in the future might never expire. */
+  #newborn(snapshot: ConversationSnapshot): ConversationSnapshot {
     const nowMs = this.#nowMs();
-    const conversation = { ...head.conversation, createdAtMs: nowMs, lastUsedAtMs: nowMs };
-    return { snapshot: { ...head.snapshot, conversation }, conversation };
+    return { ...snapshot, conversation: { ...snapshot.conversation, createdAtMs: nowMs, lastUsedAtMs: nowMs } };
   }
 
-  #info(id: string, owner: string, card: SessionCard): SessionInfo {
-    return { id, ...card, stateBytes: this.#stateBytes, busy: this.isBusy(owner, id) };
+  #info(owner: string, id: string, summary: SessionSummary): SessionInfo {
+    return { id, ...summary, stateBytes: this.#stateBytes, busy: this.isBusy(owner, id) };
   }
 }
 
-function session(id: string): ConversationKey {
+function sessionKey(id: string): ConversationKey {
   return { type: "session", id };
 }
 
-/** Its size in a store, approximately. */
-const TOKEN_BYTES = 4;
-
-function bytesOf({ snapshot }: Head): number {
-  return snapshot.state.length + snapshot.tokenIds.length * TOKEN_BYTES;
+function bytesOf({ state, tokenIds }: ConversationSnapshot): number {
+  return state.length + tokenIds.length * BYTES_PER_TOKEN;
 }
 
-function noResponse(id: string): DenseMambaError {
+function responseNotFound(id: string): DenseMambaError {
   return new DenseMambaError("response_not_found", `response ${id} is not kept here`, { param: "response_id" });
 }

@@ -1,38 +1,37 @@
 /**
- * How kept things are named in a store, and which names clients may choose. An owner is "" or hexadecimal, so the first
- * colon behind it ends it, whatever the id holds.
+ * The keys of conversations in a store, and which ids clients may choose. An owner is "" or hexadecimal, so
+ * the colon after it ends it, whatever the id contains.
  */
 import { DenseMambaError } from "../errors.ts";
 
 /**
- * A session is a moving head: resumed and kept under the same id, one request at a time. A response never changes; one
- * that is unstored never leaves this process's memory, and is found only by whoever names it so.
+ * A session advances under one id, one request at a time. A response never changes. An unstored response
+ * never leaves this process's memory, and is found only under this type.
  */
 export type ConversationKey = { readonly type: "session" | "response" | "unstored"; readonly id: string };
 
 const ID_PATTERN = /^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$/;
 
-/** Where the state and the history of a session or response are. */
-export function headKey(owner: string, { type, id }: ConversationKey): string {
+/** Of the snapshot of a session or response. */
+export function conversationKey(owner: string, { type, id }: ConversationKey): string {
   return `${type}:${owner}:${id}`;
 }
 
-/** The key of a part of an owner's conversations. */
-export function partKey(owner: string, id: string): string {
-  return `part:${owner}:${id}`;
+/** Of a segment of an owner's conversations. */
+export function segmentKey(owner: string, id: string): string {
+  return `segment:${owner}:${id}`;
 }
 
-/** Where the server's record of a response is. */
+/** Of the server's record of a response. */
 export function recordKey(owner: string, id: string): string {
   return `record:${owner}:${id}`;
 }
 
-/** What the keys of all sessions of an owner begin with. */
 export function sessionPrefix(owner: string): string {
   return `session:${owner}:`;
 }
 
-/** Prefixes of the keys of an owner's responses: of their states, and of their records. */
+/** Of an owner's responses: their states, and their records. */
 export function responsePrefixes(owner: string): readonly string[] {
   return [`response:${owner}:`, `record:${owner}:`];
 }

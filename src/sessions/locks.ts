@@ -1,6 +1,7 @@
 /**
- * Who may advance a session: one request at a time, here and on every server that shares the store. A lock is taken here
- * at once and then claimed in the store; the claim's fence keeps a server that lost it from writing. Knows no state.
+ * Locks on sessions: one request at a time, here and on every server that shares the store. A session is
+ * locked here at once, then claimed in the store; the claim's fence stops a server that has lost its claim
+ * from writing. Knows no state.
  */
 import { DenseMambaError } from "../errors.ts";
 import type { Claim, StateStore } from "./stores/store.ts";
@@ -8,83 +9,75 @@ import type { Claim, StateStore } from "./stores/store.ts";
 /** Calls `task` every `ms` until the returned function is called. Must not keep the process alive. */
 export type Repeat = (ms: number, task: () => void) => () => void;
 
-export interface HeldSessions {
-  /** The fence to write a session's state with. */
+export interface LockedSessions {
+  /** For writing a session. */
   fence(key: string): number | undefined;
-  /** Idempotent. Once it has resolved, other servers may take the sessions. */
+  /** Idempotent. Once it has resolved, other servers may lock the sessions. */
   release(): Promise<void>;
 }
 
-/** How long another server waits for one that died with a session in its hands. */
+/** How long other servers wait for one that died while it held a session. */
 const CLAIM_TTL_MS = 30_000;
-/** Twice may a renewal fail or come late before the claim is lost. */
+/** Two renewals may fail or be late before the claim is lost. */
 const RENEW_MS = CLAIM_TTL_MS / 3;
 
 export class SessionLocks {
   readonly #store: Pick<StateStore, "claim">;
   readonly #repeat: Repeat;
-  readonly #held = new Set<string>();
+  readonly #locked = new Set<string>();
 
   constructor(store: Pick<StateStore, "claim">, repeat: Repeat = repeatInBackground) {
     this.#store = store;
     this.#repeat = repeat;
   }
 
-  /** Whether this server holds it. */
-  isHeld(key: string): boolean {
-    return this.#held.has(key);
+  /** On this server. */
+  isLocked(key: string): boolean {
+    return this.#locked.has(key);
   }
 
   /**
-   * All or none. Locked on this server before anything is awaited.
-   * @param names by key, for the message
+   * All or none. They are locked on this server before anything is awaited.
+   * @param ids by key, for the message
    * @throws `session_busy`
    */
-  async acquire(names: ReadonlyMap<string, string>): Promise<HeldSessions> {
-    const keys = [...names.keys()];
-    for (const key of keys) if (this.#held.has(key)) throw busy(names.get(key)!);
-    for (const key of keys) this.#held.add(key);
+  async acquire(ids: ReadonlyMap<string, string>): Promise<LockedSessions> {
+    const keys = [...ids.keys()];
+    for (const key of keys) if (this.#locked.has(key)) throw busy(ids.get(key)!);
+    for (const key of keys) this.#locked.add(key);
     const claims = new Map<string, Claim>();
+    const release = async () => {
+      // A claim that cannot be released lapses by itself.
+      await Promise.all([...claims.values()].map((claim) => claim.release().catch(() => undefined)));
+      for (const key of keys) this.#locked.delete(key);
+    };
     try {
-      // One after the other and in one order: two servers that want the same two cannot each get one.
+      // In one order on all servers, so that two requests for the same sessions cannot each get one.
       for (const key of keys.sort()) {
         const claim = await this.#store.claim(key, { ttlMs: CLAIM_TTL_MS });
-        if (claim === undefined) throw busy(names.get(key)!);
+        if (claim === undefined) throw busy(ids.get(key)!);
         claims.set(key, claim);
       }
     } catch (error) {
-      await giveBack(claims);
-      for (const key of keys) this.#held.delete(key);
+      await release();
       throw error;
     }
-    return this.#hold(keys, claims);
-  }
-
-  #hold(keys: readonly string[], claims: ReadonlyMap<string, Claim>): HeldSessions {
-    // A renewal that fails is no event: whoever claims the session next gets a higher fence, and our write is refused.
-    const stop =
-      claims.size === 0
-        ? () => {}
-        : this.#repeat(RENEW_MS, () => {
-            for (const claim of claims.values()) claim.renew().catch(() => undefined);
-          });
+    // A failed renewal is ignored: the next claim gets a higher fence, and our write is refused.
+    const renew = () => {
+      for (const claim of claims.values()) claim.renew().catch(() => undefined);
+    };
+    const stopRenewing = claims.size === 0 ? () => {} : this.#repeat(RENEW_MS, renew);
     let isReleased = false;
     return {
       fence: (key) => claims.get(key)?.fence,
       release: async () => {
         if (isReleased) return;
         isReleased = true;
-        stop();
-        await giveBack(claims);
-        for (const key of keys) this.#held.delete(key);
+        stopRenewing();
+        await release();
       },
     };
   }
-}
-
-/** What cannot be given back ends by itself when its time is over. */
-async function giveBack(claims: ReadonlyMap<string, Claim>): Promise<void> {
-  await Promise.all([...claims.values()].map((claim) => claim.release().catch(() => undefined)));
 }
 
 export function repeatInBackground(ms: number, task: () => void): () => void {

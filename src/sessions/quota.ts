@@ -1,29 +1,29 @@
 /**
- * How much one owner may keep: sessions by their number, and all there is by its bytes. A session has a name, and is
- * refused where there is no room for it; of responses the oldest give way. Asks the store, so that all servers on it count
- * alike.
+ * How much one owner may store: sessions by number, and everything by bytes. A session has a name, and is
+ * refused if there is no room for it; of responses the oldest are deleted. Asks the store, so that all
+ * servers on it count the same.
  */
 import { DenseMambaError } from "../errors.ts";
 import { responsePrefixes, sessionPrefix } from "./keys.ts";
 import type { ListedSnapshot, StateStore } from "./stores/store.ts";
 
 export interface QuotaLimits {
-  /** Sessions that one owner may have. Default: any number. */
+  /** Sessions of one owner. Default: any number. */
   readonly maxSessions?: number;
-  /** Bytes that one owner's sessions and responses may take in the store. Default: any number. */
+  /** Bytes of one owner's sessions and responses in the store. Default: any number. */
   readonly maxBytes?: number;
 }
 
 export interface Addition {
   readonly numSessions: number;
-  /** About. */
+  /** Approximately. */
   readonly bytes: number;
 }
 
 export class SessionQuota {
   readonly #store: Pick<StateStore, "list" | "delete">;
   readonly #limits: QuotaLimits;
-  /** By owner: the end of the last addition that was let in. */
+  /** By owner: resolves when the last addition has ended. */
   readonly #turns = new Map<string, Promise<void>>();
 
   constructor(store: Pick<StateStore, "list" | "delete">, limits: QuotaLimits) {
@@ -32,19 +32,17 @@ export class SessionQuota {
   }
 
   /**
-   * Runs `add`, which stores so much more, if there is room or can be made. One addition of an owner at a time: of two that
-   * race for the last place, one gets it.
+   * Runs `add` if there is room for what it stores, or room can be made. An owner's additions run one at a
+   * time: of two that race for the last place, one gets it.
    * @throws `quota_exceeded`, and what `add` and the store throw
    */
-  async admit<T>(owner: string, more: Addition, add: () => Promise<T>): Promise<T> {
+  async admit<T>(owner: string, addition: Addition, add: () => Promise<T>): Promise<T> {
     const { maxSessions, maxBytes } = this.#limits;
     if (maxSessions === undefined && maxBytes === undefined) return add();
-    const before = this.#turns.get(owner);
-    const run = (async () => {
-      await before;
-      await this.#makeRoom(owner, more);
+    const run = (this.#turns.get(owner) ?? Promise.resolve()).then(async () => {
+      await this.#makeRoom(owner, addition);
       return add();
-    })();
+    });
     const turn = run.then(
       () => undefined,
       () => undefined,
@@ -57,23 +55,23 @@ export class SessionQuota {
     }
   }
 
-  async #makeRoom(owner: string, more: Addition): Promise<void> {
+  async #makeRoom(owner: string, addition: Addition): Promise<void> {
     const { maxSessions = Number.POSITIVE_INFINITY, maxBytes = Number.POSITIVE_INFINITY } = this.#limits;
     const sessions = await this.#list(sessionPrefix(owner));
-    if (more.numSessions > 0 && sessions.length + more.numSessions > maxSessions) {
+    if (addition.numSessions > 0 && sessions.length + addition.numSessions > maxSessions) {
       throw exceeded(`${sessions.length} sessions are kept for this key; at most ${maxSessions} are allowed`);
     }
     if (maxBytes === Number.POSITIVE_INFINITY) return;
-    // Sessions count with their past; a response shares its past with the one that it continues.
-    const sessionBytes = sumOf(sessions) + sessions.reduce((sum, { pastBytes = 0 }) => sum + pastBytes, 0);
-    if (sessionBytes + more.bytes > maxBytes) {
+    // Sessions count with their history; a response shares its history with the one that it continues.
+    const sessionBytes = sessions.reduce((sum, { bytes, historyBytes = 0 }) => sum + bytes + historyBytes, 0);
+    if (sessionBytes + addition.bytes > maxBytes) {
       throw exceeded(
-        `sessions of this key take ${sessionBytes} bytes and would take ${more.bytes} more; at most ${maxBytes} are allowed`,
+        `sessions of this key take ${sessionBytes} bytes and would take ${addition.bytes} more; at most ${maxBytes} are allowed`,
       );
     }
     const responses = await this.#responses(owner);
-    let excess = sessionBytes + sumOf(responses.flat()) + more.bytes - maxBytes;
-    // If responses expire, the earliest expires first; else the store lists the least recently used first.
+    let excess = sessionBytes + sumOf(responses.flat()) + addition.bytes - maxBytes;
+    // The earliest to expire first; without expiry, in the store's order, the least recently used first.
     for (const parts of responses.sort(([a], [b]) => (a!.expiresAtMs ?? 0) - (b!.expiresAtMs ?? 0))) {
       if (excess <= 0) return;
       for (const { key } of parts) await this.#store.delete(key);

@@ -1,105 +1,107 @@
 /**
- * A session as a file: the parts of its past, the first one first, and then its head, each a snapshot of its own. A file
- * is a stranger's: what could not be continued is refused, naming bound and value, and no piece of it holds up the event
- * loop or is unpacked beyond its bounds. Knows no owners and no stores.
+ * A session as a file: the segments of its history, the first one first, then its snapshot, each as the codec
+ * has it. A file is untrusted: what could not be continued is refused with the bound and the value, and
+ * nothing blocks the event loop or is unpacked beyond its bounds. Knows no owners and no stores.
  */
 import { setImmediate } from "node:timers/promises";
 import { DenseMambaError } from "../errors.ts";
 import type { Manifest } from "../model/artifact.ts";
 import { type StateSpec, stateBytes, tensorBytes } from "../model/state.ts";
-import { type Head, openHead } from "./conversation.ts";
-import { MAX_PART_TOKENS, passagesOf } from "./history.ts";
-import { countPassageTokens } from "./message-spans.ts";
-import { decodeSnapshotInPieces, encodeSnapshot, headerOf } from "./stores/codec.ts";
-import { countTokens, withIds } from "./stores/past.ts";
-import type { Past, Snapshot } from "./stores/store.ts";
+import { type ConversationSnapshot, parseConversation } from "./conversation.ts";
+import { MAX_SEGMENT_TOKENS, spansOf } from "./history.ts";
+import { countSpanTokens } from "./messages.ts";
+import { decodeUntrusted, encodeSnapshot, readHeader } from "./stores/codec.ts";
+import { countTokens, type HistoryRef, historyTokens, type Snapshot, withIds } from "./stores/snapshot.ts";
 
 export interface ImportBounds {
   readonly manifest: Pick<Manifest, "modelHash" | "state" | "sizes">;
-  /** Tokens that the state may have left unread. */
+  /** Tokens that the state may not have read. */
   readonly maxUnreadTokens: number;
 }
 
-/** The past's key in a file, where it needs no name: it is what comes before. */
-const PAST_IN_FILE = "-";
-/** In the head, besides those that may be unread. No session that this server writes comes near this or the next bound. */
-const MAX_HEAD_TOKENS = 2 ** 18;
+/** The history's key in a file, where it is what comes before. */
+const KEY_IN_FILE = "-";
+/** In the snapshot, besides unread ones. No session of this server comes near this or the next bounds. */
+const MAX_SNAPSHOT_TOKENS = 2 ** 18;
 const MAX_JSON_BYTES = 4 * 2 ** 20;
 const MAX_JSON_DEPTH = 8;
 /** Objects, lists, and members of both. */
 const MAX_JSON_MEMBERS = 100_000;
-const MAX_PASSAGES = 4096;
-/** Each part takes more in a store than an empty one does in a file. */
+const MAX_SPANS = 4096;
+/** Segments and the snapshot: each takes more in a store than in a file. */
 const MAX_PIECES = 8192;
 /** Of all pieces together. */
 const MAX_ALL_JSON_BYTES = 64 * 2 ** 20;
 /** Of a state's numbers, in f32. Those of trained models stay below 2^16. */
 const MAX_EXPONENT = 50;
-/** How much of a text or a state is checked between two turns of the event loop. */
+/** Checked between two turns of the event loop. */
 const BYTES_AT_ONCE = 2 ** 20;
 const NUMBERS_AT_ONCE = 2 ** 20;
 
-/** @param parts of the head's past, the first one first */
-export async function writeSessionFile(head: Head, parts: readonly Snapshot[]): Promise<Uint8Array> {
+/** @param segments of the snapshot's history, the first one first */
+export async function writeSessionFile(
+  snapshot: ConversationSnapshot,
+  segments: readonly Snapshot[],
+): Promise<Uint8Array> {
   const pieces: Uint8Array[] = [];
-  for (const snapshot of [...parts, head.snapshot]) {
-    const { past, isShared: _, ...rest } = snapshot;
-    pieces.push(encodeSnapshot({ ...rest, ...(past && { past: { key: PAST_IN_FILE, numTokens: past.numTokens } }) }));
+  for (const { history, isShared: _, ...rest } of [...segments, snapshot]) {
+    const ref = history && { history: { key: KEY_IN_FILE, numTokens: history.numTokens } };
+    pieces.push(encodeSnapshot({ ...rest, ...ref }));
     await setImmediate();
   }
   return pieces.length === 1 ? pieces[0]! : Buffer.concat(pieces);
 }
 
 export class SessionFile {
-  /** Its past is not kept yet. */
-  readonly head: Head;
+  /** Its history is not stored yet. */
+  readonly snapshot: ConversationSnapshot;
   readonly #bytes: Uint8Array;
   readonly #bounds: ImportBounds;
 
-  private constructor(bytes: Uint8Array, bounds: ImportBounds, head: Head) {
+  private constructor(bytes: Uint8Array, bounds: ImportBounds, snapshot: ConversationSnapshot) {
     this.#bytes = bytes;
     this.#bounds = bounds;
-    this.head = head;
+    this.snapshot = snapshot;
   }
 
   /**
-   * Reads all of it, and keeps the head and the bytes.
-   * @param bytes not to be changed afterwards
+   * Checks all of it.
+   * @param bytes kept by the result: must not be changed afterwards
    * @throws `invalid_snapshot`
    */
   static async read(bytes: Uint8Array, bounds: ImportBounds): Promise<SessionFile> {
     let numTokens = 0;
-    let numInPassages = 0;
-    let head: Head | undefined;
-    for await (const { snapshot, isLast } of piecesOf(bytes, bounds)) {
-      const { past } = snapshot;
-      if ((past?.numTokens ?? 0) !== numTokens) {
-        throw invalid(`continues after ${past?.numTokens ?? 0} tokens; ${numTokens} come before it`);
+    let numSpanTokens = 0;
+    for await (const { piece, isLast } of piecesOf(bytes, bounds)) {
+      const numBefore = historyTokens(piece.history);
+      if (numBefore !== numTokens) {
+        throw invalid(`continues after ${numBefore} tokens; ${numTokens} come before it`);
       }
-      numTokens = countTokens(snapshot);
-      checkIds(snapshot.tokenIds, bounds);
-      if (isLast) head = await checkHead(snapshot, numInPassages, bounds);
-      else numInPassages += checkPart(snapshot);
+      numTokens = countTokens(piece);
+      checkIds(piece.tokenIds, bounds);
+      if (isLast) return new SessionFile(bytes, bounds, await checkSnapshot(piece, numSpanTokens, bounds));
+      numSpanTokens += checkSegment(piece);
     }
-    return new SessionFile(bytes, bounds, head!);
+    throw new Error("a file has at least one piece");
   }
 
   /**
-   * The head, after its past has been put.
-   * @param put keeps a part and says where
+   * Puts the history's segments.
+   * @param put stores a segment and returns its key
+   * @returns the snapshot, with a reference to them
    */
-  async headBehind(put: (part: Snapshot) => Promise<string>): Promise<Head> {
-    const { snapshot } = this.head;
-    if (snapshot.past === undefined) return this.head;
-    let past: Past | undefined;
+  async importSegments(put: (segment: Snapshot) => Promise<string>): Promise<ConversationSnapshot> {
+    if (this.snapshot.history === undefined) return this.snapshot;
+    let history: HistoryRef | undefined;
     let seenIds: Uint8Array = new Uint8Array(0);
-    for await (const { snapshot: part, isLast } of piecesOf(this.#bytes, this.#bounds)) {
+    for await (const { piece, isLast } of piecesOf(this.#bytes, this.#bounds)) {
       if (isLast) break;
-      const key = await put({ ...part, ...(past && { past }) });
-      past = { key, numTokens: countTokens(part) };
-      seenIds = withIds(seenIds, part.tokenIds);
+      const { expiresAtMs: _, ...segment } = piece;
+      const key = await put({ ...segment, ...(history && { history }) });
+      history = { key, numTokens: countTokens(piece) };
+      seenIds = withIds(seenIds, piece.tokenIds);
     }
-    return { ...this.head, snapshot: { ...snapshot, past: { ...past!, seenIds } } };
+    return { ...this.snapshot, history: { ...history!, seenIds } };
   }
 }
 
@@ -109,30 +111,28 @@ async function* piecesOf(bytes: Uint8Array, { manifest, maxUnreadTokens }: Impor
   let numJsonBytes = 0;
   const checkJson = async (json: Buffer) => {
     numJsonBytes += json.length;
-    if (numJsonBytes > MAX_ALL_JSON_BYTES) {
-      throw invalid(`holds more than ${MAX_ALL_JSON_BYTES} bytes of messages`);
-    }
+    if (numJsonBytes > MAX_ALL_JSON_BYTES) throw invalid(`holds more than ${MAX_ALL_JSON_BYTES} bytes of messages`);
     await checkNesting(json);
   };
   for (let at = 0; at === 0 || at < bytes.length; ) {
     if (++numPieces > MAX_PIECES) throw invalid(`has more than ${MAX_PIECES} pieces; no more are read`);
     const rest = Buffer.from(bytes.buffer, bytes.byteOffset + at, bytes.byteLength - at);
-    const length = headerOf(rest)?.bytes ?? rest.length;
+    const length = readHeader(rest)?.bytes ?? rest.length;
     const isLast = length >= rest.length;
-    const snapshot = await decodeSnapshotInPieces(rest.subarray(0, length), model, {
-      maxTokens: isLast ? MAX_HEAD_TOKENS + maxUnreadTokens : MAX_PART_TOKENS,
+    const piece = await decodeUntrusted(rest.subarray(0, length), model, {
+      maxTokens: isLast ? MAX_SNAPSHOT_TOKENS + maxUnreadTokens : MAX_SEGMENT_TOKENS,
       maxConversationBytes: MAX_JSON_BYTES,
       checkJson,
     });
-    if (isLast === (snapshot.isPart ?? false)) {
-      throw invalid(isLast ? "ends before its head" : "continues after its head");
+    if (isLast === (piece.isSegment ?? false)) {
+      throw invalid(isLast ? "ends within its history" : "continues after its end");
     }
-    yield { snapshot, isLast };
+    yield { piece, isLast };
     at += length;
   }
 }
 
-/** Checked before parsing: deeply nested JSON, or JSON of many small values, takes far more time and memory than its bytes. */
+/** Before parsing: deeply nested JSON, or JSON of many small values, takes far more time and memory than its bytes. */
 async function checkNesting(json: Buffer): Promise<void> {
   let depth = 0;
   let numMembers = 0;
@@ -161,31 +161,35 @@ async function checkNesting(json: Buffer): Promise<void> {
 const [QUOTE, BACKSLASH, COMMA] = [0x22, 0x5c, 0x2c];
 const [OPEN_BRACKET, CLOSE_BRACKET, OPEN_BRACE, CLOSE_BRACE] = [0x5b, 0x5d, 0x7b, 0x7d];
 
-/** @returns how many tokens its passages cover */
-function checkPart(part: Snapshot): number {
-  if (part.state.length > 0) throw invalid("holds a state in front of its head");
-  const passages = passagesOf(part);
-  checkPassages(passages.length);
-  return countPassageTokens(passages);
+/** @returns how many tokens its spans cover */
+function checkSegment(segment: Snapshot): number {
+  if (segment.state.length > 0) throw invalid("holds a state before its end");
+  const spans = spansOf(segment);
+  checkNumSpans(spans.length);
+  return countSpanTokens(spans);
 }
 
-async function checkHead(snapshot: Snapshot, numInPassages: number, bounds: ImportBounds): Promise<Head> {
-  const { manifest, maxUnreadTokens } = bounds;
-  const { position, sampler } = snapshot;
-  const head = openHead(snapshot, manifest.modelHash);
-  const { passages, numPreambleTokens, numSampled = 0 } = head.conversation;
-  checkPassages(passages.length);
+async function checkSnapshot(
+  piece: Snapshot,
+  numSegmentSpanTokens: number,
+  { manifest, maxUnreadTokens }: ImportBounds,
+): Promise<ConversationSnapshot> {
+  const snapshot = parseConversation(piece, manifest.modelHash);
+  const { position, sampler, conversation } = snapshot;
+  const { spans, numPreambleTokens, numSampled = 0 } = conversation;
+  checkNumSpans(spans.length);
   const numTokens = countTokens(snapshot);
-  const numSpokenOf = numInPassages + countPassageTokens(passages);
-  if (numPreambleTokens > numTokens || numSpokenOf > numTokens) {
+  const numSpanTokens = numSegmentSpanTokens + countSpanTokens(spans);
+  if (numPreambleTokens > numTokens || numSpanTokens > numTokens) {
     throw invalid(
-      `claims ${numPreambleTokens} tokens before its messages and ${numSpokenOf} in them; it holds ${numTokens}`,
+      `claims ${numPreambleTokens} tokens before its messages and ${numSpanTokens} in them; it holds ${numTokens}`,
     );
   }
   if (numTokens > 0 && position === 0) throw invalid(`holds ${numTokens} tokens, of which its state has read none`);
-  if (numTokens - position > maxUnreadTokens) {
+  const numUnread = numTokens - position;
+  if (numUnread > maxUnreadTokens) {
     throw invalid(
-      `has ${numTokens - position} tokens that its state has not read; at most ${maxUnreadTokens} may be left to read`,
+      `has ${numUnread} tokens that its state has not read; at most ${maxUnreadTokens} may be left to read`,
     );
   }
   for (const [what, count] of [
@@ -195,11 +199,11 @@ async function checkHead(snapshot: Snapshot, numInPassages: number, bounds: Impo
     if (count > numTokens) throw invalid(`claims ${count} ${what}; it holds ${numTokens} tokens`);
   }
   await checkNumbers(snapshot.state, manifest.state);
-  return head;
+  return snapshot;
 }
 
-function checkPassages(count: number): void {
-  if (count > MAX_PASSAGES) throw invalid(`holds ${count} passages in one piece; at most ${MAX_PASSAGES} are read`);
+function checkNumSpans(count: number): void {
+  if (count > MAX_SPANS) throw invalid(`holds ${count} spans of messages in one piece; at most ${MAX_SPANS} are read`);
 }
 
 function checkIds(tokenIds: readonly number[], { manifest }: ImportBounds): void {
@@ -210,8 +214,8 @@ function checkIds(tokenIds: readonly number[], { manifest }: ImportBounds): void
 }
 
 /**
- * All numbers of a state, f32 or f16, must be finite, and far from where sums of their squares would not be: what is not
- * finite spreads, and every answer would fail.
+ * All numbers of a state, f32 or f16, must be finite, and small enough for sums of their squares to be: what
+ * is not finite spreads, and every answer would fail.
  */
 async function checkNumbers(state: Uint8Array, spec: StateSpec): Promise<void> {
   if (state.length === 0) return;

@@ -7,7 +7,7 @@ import { withinMemory } from "../../src/app/machine.ts";
 import { openStores, retentionPolicy, type Stores } from "../../src/app/stores.ts";
 import { readyBanner } from "../../src/cli/serve.ts";
 import { loadConfig } from "../../src/config/load.ts";
-import type { Snapshot } from "../../src/sessions/stores/store.ts";
+import type { Snapshot } from "../../src/sessions/stores/snapshot.ts";
 import { FakeClock } from "../helpers/clock.ts";
 import { fakeManifest } from "../helpers/fake-runner.ts";
 

@@ -97,9 +97,9 @@ test.each([
   const { say, kept, store } = await startChat(template);
   await say(chat("a".repeat(100)));
   const { conversation, ...snapshot } = await kept();
-  const { passages, ...rest } = conversation as Conversation;
-  const altered = [{ ...passages[0]!, messages: chat("b").messages }, ...passages.slice(1)];
-  await store.put("session::s", { ...snapshot, conversation: { ...rest, passages: altered } });
+  const { spans, ...rest } = conversation as Conversation;
+  const altered = [{ ...spans[0]!, messages: chat("b").messages }, ...spans.slice(1)];
+  await store.put("session::s", { ...snapshot, conversation: { ...rest, spans: altered } });
   const second = await say(chat("world"));
   expect(second).toMatchObject({ usage: { cachedTokens: isEndEnough ? snapshot.position : 0 } });
 });

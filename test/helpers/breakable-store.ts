@@ -1,13 +1,13 @@
 /** A store in memory that breaks when it is told to, and can stand for a server that several share. */
 import { DenseMambaError } from "../../src/errors.ts";
 import { MemoryStore } from "../../src/sessions/stores/memory-store.ts";
+import type { Snapshot } from "../../src/sessions/stores/snapshot.ts";
 import type {
   Claim,
   ListedSnapshot,
   PutOptions,
   SharedRevision,
   SharedStore,
-  Snapshot,
 } from "../../src/sessions/stores/store.ts";
 
 export class BreakableStore implements SharedStore {
@@ -39,9 +39,9 @@ export class BreakableStore implements SharedStore {
   async revisionOf(key: string): Promise<SharedRevision> {
     await this.#ask("reading");
     const snapshot = await this.#inner.get(key);
-    if (snapshot !== undefined) return { revision: snapshot.revision ?? 0, isThere: true };
+    if (snapshot !== undefined) return { revision: snapshot.revision ?? 0, exists: true };
     const record = this.#records.get(key) ?? "unknown";
-    return typeof record === "number" ? { revision: record, isThere: false } : record;
+    return typeof record === "number" ? { revision: record, exists: false } : record;
   }
 
   async put(key: string, snapshot: Snapshot, options?: PutOptions): Promise<void> {
@@ -50,7 +50,7 @@ export class BreakableStore implements SharedStore {
       throw new DenseMambaError("invalid_value", "too large for the test");
     }
     await this.#inner.put(key, snapshot, options);
-    if (!options?.isCache && !snapshot.isPart) this.#records.set(key, snapshot.revision ?? 0);
+    if (!options?.isCache && !snapshot.isSegment) this.#records.set(key, snapshot.revision ?? 0);
   }
 
   async delete(key: string): Promise<boolean> {

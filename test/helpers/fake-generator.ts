@@ -164,7 +164,7 @@ export class FakeConversations implements ConversationDirectory {
   readonly responses = new Map<string, { numTokens: number }>();
   readonly unstored = new Map<string, { numTokens: number }>();
   readonly records = new Map<string, string>();
-  /** Thrown by the next `keepRecord`. */
+  /** Thrown by the next `saveRecord`. */
   refusal: Error | undefined;
 
   async createSession(owner: string, id = `sess${this.sessions.size}`): Promise<SessionInfo> {
@@ -225,7 +225,7 @@ export class FakeConversations implements ConversationDirectory {
     return this.#add(owner, id, numTokens);
   }
 
-  async keepRecord(owner: string, responseId: string, record: unknown): Promise<void> {
+  async saveRecord(owner: string, responseId: string, record: unknown): Promise<void> {
     if (this.refusal !== undefined) throw this.refusal;
     this.records.set(keyOf(owner, responseId), JSON.stringify(record));
   }

@@ -6,10 +6,11 @@ import { Generator } from "../../src/generation/generator.ts";
 import type { PrefixStates } from "../../src/prefix/prefix-reuse.ts";
 import { GREEDY } from "../../src/sampling/params.ts";
 import type { Conversation } from "../../src/sessions/conversation.ts";
-import type { ChatMessage } from "../../src/sessions/message-chain.ts";
-import { messagesOf } from "../../src/sessions/message-spans.ts";
+import type { ChatMessage } from "../../src/sessions/messages.ts";
+import { messagesOf } from "../../src/sessions/messages.ts";
 import { MemoryStore } from "../../src/sessions/stores/memory-store.ts";
-import type { Snapshot, StateStore } from "../../src/sessions/stores/store.ts";
+import type { Snapshot } from "../../src/sessions/stores/snapshot.ts";
+import type { StateStore } from "../../src/sessions/stores/store.ts";
 import { loadTokenizer } from "../../src/tokenizer/load.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { fakeManifest } from "./fake-runner.ts";
@@ -132,6 +133,6 @@ export async function until(isSo: () => boolean): Promise<void> {
 
 /** The messages of a session as it was kept. */
 export function keptMessages(tokenizer: Tokenizer, { conversation, tokenIds }: Snapshot): ChatMessage[] {
-  const { passages, numPreambleTokens } = conversation as Conversation;
-  return messagesOf(tokenizer, passages, tokenIds, numPreambleTokens);
+  const { spans, numPreambleTokens } = conversation as Conversation;
+  return messagesOf(tokenizer, spans, tokenIds, numPreambleTokens);
 }

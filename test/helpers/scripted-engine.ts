@@ -6,7 +6,7 @@ import { setImmediate as tick } from "node:timers/promises";
 import type { ScoredToken, Sequence, SequenceEvent, SequenceRequest } from "../../src/engine/sequence.ts";
 import type { SequenceEngine } from "../../src/generation/admission.ts";
 import { ScoreTable } from "../../src/sampling/score-table.ts";
-import { countPast } from "../../src/sessions/stores/past.ts";
+import { historyTokens } from "../../src/sessions/stores/snapshot.ts";
 
 export interface Script {
   readonly tokenIds: readonly number[];
@@ -50,11 +50,11 @@ export class ScriptedEngine implements SequenceEngine {
   async *#run(request: SequenceRequest, index: number, isStopped: () => boolean): AsyncGenerator<SequenceEvent> {
     const { tokenIds, logprob = () => -1, failure } = this.#script(request, index);
     const before = [...(request.resume?.tokenIds ?? []), ...request.promptIds];
-    const { past } = request.resume ?? {};
+    const { history } = request.resume ?? {};
     const captured = (ids: readonly number[], numRead: number) => ({
-      ...(past && { past }),
+      ...(history && { history }),
       tokenIds: ids,
-      position: countPast(past) + numRead,
+      position: historyTokens(history) + numRead,
       state: new Uint8Array(this.#stateBytes),
     });
     const score = (tokenId: number, value: number): ScoredToken => ({

@@ -134,7 +134,7 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`replicas${WITHOUT_VALKEY}`, () => {
     expect(
       await one.metric("densemamba_store_tier_failures_total", 'store="conversations",tier="shared"'),
     ).toBeGreaterThan(0);
-    expect(one.stderr).toMatch(/"level":40.*the shared tier of kept states cannot be (read|written)/);
+    expect(one.stderr).toMatch(/"level":40.*the shared tier of stored states cannot be (read|written)/);
 
     await valkey.restart();
     let last = without;
@@ -147,7 +147,7 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`replicas${WITHOUT_VALKEY}`, () => {
         { timeout: 20_000, interval: 200 },
       )
       .toBe(1);
-    expect(one.stderr).toMatch(/"level":30.*the shared tier of kept states can be written again/);
+    expect(one.stderr).toMatch(/"level":30.*the shared tier of stored states can be written again/);
     await expect.poll(() => numKeys("state:session::tale"), { timeout: 20_000 }).toBe(1);
     const elsewhere = await complete(other, turn);
     expect(elsewhere.cachedTokens).toBe(last.promptTokens + last.tokenIds.length - 1);

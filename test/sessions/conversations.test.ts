@@ -1,11 +1,10 @@
 import { describe, expect, test } from "vitest";
 import { DenseMambaError } from "../../src/errors.ts";
 import { Conversations, type KeepingPolicy } from "../../src/sessions/conversations.ts";
-import { NO_MESSAGES } from "../../src/sessions/message-chain.ts";
+import { digestText, NO_MESSAGES } from "../../src/sessions/messages.ts";
 import { encodeSnapshot } from "../../src/sessions/stores/codec.ts";
 import { MemoryStore } from "../../src/sessions/stores/memory-store.ts";
 import type { StateStore } from "../../src/sessions/stores/store.ts";
-import { textMark } from "../../src/sessions/text-hash.ts";
 import { fakeManifest } from "../helpers/fake-runner.ts";
 
 const OWNER = "0123456789abcdef";
@@ -31,7 +30,7 @@ function make({
 /** A session with so many tokens. */
 async function keep({ conversations, manifest }: ReturnType<typeof make>, id: string, numTokens = 3, owner = OWNER) {
   const lease = await conversations.open(owner, undefined, session(id));
-  await lease.keep(head(manifest.modelHash, tokensUpTo(numTokens), lease.createdAtMs));
+  await lease.save(snapshotOf(manifest.modelHash, tokensUpTo(numTokens), lease.createdAtMs));
   await lease.release();
 }
 
@@ -39,17 +38,16 @@ const tokensUpTo = (length: number) => Array.from({ length }, (_, i) => i);
 
 const session = (id: string) => ({ type: "session", id }) as const;
 
-function head(modelHash: string, tokenIds: readonly number[], createdAtMs = 5, lastUsedAtMs = 9) {
+function snapshotOf(modelHash: string, tokenIds: readonly number[], createdAtMs = 5, lastUsedAtMs = 9) {
   const conversation = {
     numPreambleTokens: 1,
-    passages: [],
+    spans: [],
     messages: NO_MESSAGES,
-    ...textMark("p"),
+    ...digestText("p"),
     createdAtMs,
     lastUsedAtMs,
   };
-  const snapshot = { modelHash, tokenIds, position: tokenIds.length - 1, state: new Uint8Array(24), conversation };
-  return { snapshot, conversation };
+  return { modelHash, tokenIds, position: tokenIds.length - 1, state: new Uint8Array(24), conversation };
 }
 
 test("a session is created, seen, listed and deleted", async () => {
@@ -96,10 +94,10 @@ test("what is kept shows in the session's card, and when it began stays", async 
   const { conversations, manifest } = make();
   const { createdAtMs } = await conversations.createSession(OWNER, "a");
   const lease = await conversations.open(OWNER, session("a"), session("a"));
-  expect(lease.head).toBeUndefined();
+  expect(lease.snapshot).toBeUndefined();
   expect(lease.createdAtMs).toBe(createdAtMs);
   expect((await conversations.inspectSession(OWNER, "a")).busy).toBe(true);
-  await lease.keep(head(manifest.modelHash, [1, 2, 3], lease.createdAtMs));
+  await lease.save(snapshotOf(manifest.modelHash, [1, 2, 3], lease.createdAtMs));
   await lease.release();
   await lease.release();
   expect(await conversations.inspectSession(OWNER, "a")).toMatchObject({
@@ -121,7 +119,7 @@ test("a lock is held by name alone, and a refused request holds none", async () 
 
 test("a session that outlived the process is found in the store", async () => {
   const { conversations, store, manifest } = make();
-  await store.put(`session:${OWNER}:old`, head(manifest.modelHash, [1, 2]).snapshot);
+  await store.put(`session:${OWNER}:old`, snapshotOf(manifest.modelHash, [1, 2]));
   expect(await conversations.inspectSession(OWNER, "old")).toMatchObject({
     numTokens: 2,
     createdAtMs: 5,
@@ -129,12 +127,12 @@ test("a session that outlived the process is found in the store", async () => {
   });
   await expect(conversations.createSession(OWNER, "old")).rejects.toMatchObject({ code: "session_exists" });
   const lease = await conversations.open(OWNER, session("old"), undefined);
-  expect(lease.head!.conversation).toMatchObject(textMark("p"));
+  expect(lease.snapshot!.conversation).toMatchObject(digestText("p"));
 });
 
 test("what the text layer did not write is refused", async () => {
   const { conversations, store, manifest } = make();
-  await store.put(`session:${OWNER}:odd`, { ...head(manifest.modelHash, [1]).snapshot, conversation: { text: 5 } });
+  await store.put(`session:${OWNER}:odd`, { ...snapshotOf(manifest.modelHash, [1]), conversation: { text: 5 } });
   await expect(conversations.open(OWNER, session("odd"), undefined)).rejects.toMatchObject({
     code: "invalid_snapshot",
   });
@@ -146,7 +144,7 @@ test("what the text layer did not write is refused", async () => {
 test("a kept response can be deleted, once", async () => {
   const { conversations, manifest } = make();
   const lease = await conversations.open(OWNER, undefined, { type: "response", id: "r" });
-  await lease.keep(head(manifest.modelHash, [1, 2]));
+  await lease.save(snapshotOf(manifest.modelHash, [1, 2]));
   await conversations.deleteResponse(OWNER, "r");
   await expect(conversations.deleteResponse(OWNER, "r")).rejects.toMatchObject({ code: "response_not_found" });
 });
@@ -157,8 +155,8 @@ describe("owners", () => {
     const { conversations, manifest } = made;
     await keep(made, "a");
     const lease = await conversations.open(OWNER, undefined, { type: "response", id: "r" });
-    await lease.keep(head(manifest.modelHash, [1, 2]));
-    await conversations.keepRecord(OWNER, "r", { text: "hello" });
+    await lease.save(snapshotOf(manifest.modelHash, [1, 2]));
+    await conversations.saveRecord(OWNER, "r", { text: "hello" });
     const unknown = { code: "session_not_found", message: "session a is not known here" };
     await expect(conversations.inspectSession(OTHER, "a")).rejects.toMatchObject(unknown);
     await expect(conversations.deleteSession(OTHER, "a")).rejects.toMatchObject(unknown);
@@ -203,8 +201,8 @@ describe("forking", () => {
     await keep(made, "a", 3);
     expect(await conversations.forkSession(OWNER, "a", "b")).toMatchObject({ id: "b", numTokens: 3, position: 2 });
     const lease = await conversations.open(OWNER, session("b"), session("b"));
-    expect(lease.head!.snapshot.tokenIds).toEqual([0, 1, 2]);
-    await lease.keep(head(manifest.modelHash, tokensUpTo(9)));
+    expect(lease.snapshot!.tokenIds).toEqual([0, 1, 2]);
+    await lease.save(snapshotOf(manifest.modelHash, tokensUpTo(9)));
     await lease.release();
     expect(await conversations.inspectSession(OWNER, "a")).toMatchObject({ numTokens: 3 });
     expect(await conversations.inspectSession(OWNER, "b")).toMatchObject({ numTokens: 9 });
@@ -216,7 +214,7 @@ describe("forking", () => {
     await keep(made, "a", 3);
     const lease = await conversations.open(OWNER, session("a"), session("a"));
     expect(await conversations.forkSession(OWNER, "a", "b")).toMatchObject({ numTokens: 3, busy: false });
-    await lease.keep(head(manifest.modelHash, tokensUpTo(7)));
+    await lease.save(snapshotOf(manifest.modelHash, tokensUpTo(7)));
     await lease.release();
     expect(await conversations.inspectSession(OWNER, "b")).toMatchObject({ numTokens: 3 });
   });
@@ -234,7 +232,7 @@ describe("forking", () => {
   test("a session is made from a kept response", async () => {
     const { conversations, manifest } = make();
     const lease = await conversations.open(OWNER, undefined, { type: "response", id: "r" });
-    await lease.keep(head(manifest.modelHash, [1, 2, 3, 4]));
+    await lease.save(snapshotOf(manifest.modelHash, [1, 2, 3, 4]));
     expect(await conversations.forkResponse(OWNER, "r", "s")).toMatchObject({ id: "s", numTokens: 4 });
   });
 });
@@ -273,8 +271,8 @@ describe("files", () => {
     const original = await here.conversations.open(OWNER, session("a"), undefined);
     const copy = await there.conversations.open(OTHER, session("b"), undefined);
     const times = { createdAtMs: expect.any(Number), lastUsedAtMs: expect.any(Number) };
-    expect(copy.head!.conversation).toEqual({ ...original.head!.conversation, ...times });
-    expect(Buffer.compare(copy.head!.snapshot.state, original.head!.snapshot.state)).toBe(0);
+    expect(copy.snapshot!.conversation).toEqual({ ...original.snapshot!.conversation, ...times });
+    expect(Buffer.compare(copy.snapshot!.state, original.snapshot!.state)).toBe(0);
   });
 
   test("an empty session is a file too", async () => {
@@ -287,7 +285,7 @@ describe("files", () => {
   test("a file that says it is of the future lives no longer for it", async () => {
     const nowMs = () => 5000;
     const made = make({ store: new MemoryStore({ maxBytes: 1e6, nowMs }), policy: { sessionTtlMs: 100 }, nowMs });
-    const { snapshot } = head(made.manifest.modelHash, [1, 2], 9e15, 9e15);
+    const snapshot = snapshotOf(made.manifest.modelHash, [1, 2], 9e15, 9e15);
     const info = await made.conversations.importSession(OWNER, encodeSnapshot({ ...snapshot, expiresAtMs: 9e15 }), "a");
     expect(info).toMatchObject({ createdAtMs: 5000, lastUsedAtMs: 5000, expiresAtMs: 5100 });
     expect(await made.conversations.inspectSession(OWNER, "a")).toEqual(info);
@@ -346,15 +344,15 @@ describe("quotas", () => {
   });
 
   test("so many bytes: bound and values are named", async () => {
-    const made = make({ policy: { maxBytes: 1990 } });
+    const made = make({ policy: { maxBytes: 1978 } });
     await keep(made, "a");
     const file = await made.conversations.exportSession(OWNER, "a");
     await made.conversations.importSession(OWNER, file, "b");
     const bytes = (await listed(made.store, `session:${OWNER}:`)).reduce((sum, entry) => sum + entry.bytes, 0);
-    expect(bytes).toBeLessThanOrEqual(1990);
+    expect(bytes).toBeLessThanOrEqual(1978);
     await expect(made.conversations.importSession(OWNER, file, "c")).rejects.toMatchObject({
       code: "quota_exceeded",
-      message: `sessions of this key take ${bytes} bytes and would take 36 more; at most 1990 are allowed`,
+      message: `sessions of this key take ${bytes} bytes and would take 36 more; at most 1978 are allowed`,
     });
   });
 });
@@ -365,8 +363,8 @@ describe("responses in quotas", () => {
 
   async function respond({ conversations, manifest }: ReturnType<typeof make>, id: string, owner = OWNER) {
     const lease = await conversations.open(owner, undefined, response(id));
-    await lease.keep(head(manifest.modelHash, tokensUpTo(3)));
-    await conversations.keepRecord(owner, id, record);
+    await lease.save(snapshotOf(manifest.modelHash, tokensUpTo(3)));
+    await conversations.saveRecord(owner, id, record);
     await lease.release();
   }
 
@@ -435,10 +433,10 @@ describe("time", () => {
     const nowMs = () => now;
     const made = make({ store: new MemoryStore({ maxBytes: 1e6, nowMs }), policy: { responseTtlMs: 100 }, nowMs });
     const { conversations, manifest } = made;
-    await (await conversations.open(OWNER, undefined, { type: "response", id: "r" })).keep(
-      head(manifest.modelHash, [1, 2]),
+    await (await conversations.open(OWNER, undefined, { type: "response", id: "r" })).save(
+      snapshotOf(manifest.modelHash, [1, 2]),
     );
-    await conversations.keepRecord(OWNER, "r", "record");
+    await conversations.saveRecord(OWNER, "r", "record");
     now = 1100;
     await expect(conversations.readRecord(OWNER, "r")).rejects.toMatchObject({ code: "response_not_found" });
     await expect(conversations.forkResponse(OWNER, "r")).rejects.toMatchObject({ code: "previous_response_not_found" });
@@ -453,9 +451,9 @@ describe("time", () => {
     now = 5000;
     const lease = await made.conversations.open(OWNER, session("a"), session("a"));
     expect(lease.createdAtMs).toBe(1_000_000);
-    const kept = head(made.manifest.modelHash, [1, 2, 3], lease.createdAtMs, lease.lastUsedAtMs);
+    const kept = snapshotOf(made.manifest.modelHash, [1, 2, 3], lease.createdAtMs, lease.lastUsedAtMs);
     expect(lease.lastUsedAtMs).toBe(1_000_000);
-    await lease.keep(kept);
+    await lease.save(kept);
     await lease.release();
     expect(await made.conversations.inspectSession(OWNER, "a")).toMatchObject({ numTokens: 3, expiresAtMs: 1_001_000 });
   });
@@ -476,10 +474,10 @@ describe("several servers on one store", () => {
     await expect(b.conversations.deleteSession(OWNER, "s")).rejects.toMatchObject(busy);
     await expect(b.conversations.renameSession(OWNER, "s", "t")).rejects.toMatchObject(busy);
     expect(await b.conversations.forkSession(OWNER, "s", "t")).toMatchObject({ numTokens: 3 });
-    await lease.keep(head(a.manifest.modelHash, tokensUpTo(6)));
+    await lease.save(snapshotOf(a.manifest.modelHash, tokensUpTo(6)));
     await lease.release();
     const next = await b.conversations.open(OWNER, session("s"), session("s"));
-    expect(next.head!.snapshot.tokenIds).toHaveLength(6);
+    expect(next.snapshot!.tokenIds).toHaveLength(6);
     await next.release();
   });
 
@@ -492,7 +490,7 @@ describe("several servers on one store", () => {
     const lease = await asleep.conversations.open(OWNER, session("s"), session("s"));
     now += 60_000;
     await keep(awake, "s", 8);
-    await expect(lease.keep(head(asleep.manifest.modelHash, tokensUpTo(4)))).rejects.toMatchObject({
+    await expect(lease.save(snapshotOf(asleep.manifest.modelHash, tokensUpTo(4)))).rejects.toMatchObject({
       code: "session_conflict",
     });
     await lease.release();
@@ -518,7 +516,7 @@ describe("several servers on one store", () => {
     await expect(other.conversations.open(OWNER, undefined, session("s"))).rejects.toMatchObject({
       code: "session_busy",
     });
-    await lease.keep(head(manifest.modelHash, [1, 2]));
+    await lease.save(snapshotOf(manifest.modelHash, [1, 2]));
     await lease.release();
     expect(repeated).toEqual([]);
   });
@@ -538,8 +536,8 @@ describe("several servers on one store", () => {
 test("records are replaced, read and deleted with their response", async () => {
   const { conversations } = make();
   await expect(conversations.readRecord(OWNER, "r")).rejects.toMatchObject({ code: "response_not_found" });
-  await conversations.keepRecord(OWNER, "r", { status: "in_progress" });
-  await conversations.keepRecord(OWNER, "r", { status: "completed", output: ["é"] });
+  await conversations.saveRecord(OWNER, "r", { status: "in_progress" });
+  await conversations.saveRecord(OWNER, "r", { status: "completed", output: ["é"] });
   expect(await conversations.readRecord(OWNER, "r")).toEqual({ status: "completed", output: ["é"] });
   await conversations.deleteResponse(OWNER, "r");
   await expect(conversations.readRecord(OWNER, "r")).rejects.toMatchObject({ code: "response_not_found" });
@@ -576,12 +574,12 @@ async function listed(store: StateStore, prefix: string) {
 }
 
 test.each([
-  ["more tokens than there are", { passages: [{ numTokens: 1e15, messages: [{ role: "user", at: 0, length: 1 }] }] }],
-  ["passages that together are longer", { passages: [2, 2].map((numTokens) => ({ numTokens, messages: [] })) }],
-  ["a preamble longer than all", { numPreambleTokens: 4, passages: [] }],
+  ["more tokens than there are", { spans: [{ numTokens: 1e15, messages: [{ role: "user", at: 0, length: 1 }] }] }],
+  ["spans that together are longer", { spans: [2, 2].map((numTokens) => ({ numTokens, messages: [] })) }],
+  ["a preamble longer than all", { numPreambleTokens: 4, spans: [] }],
 ])("an imported session whose conversation speaks of %s is refused", async (_, lie) => {
   const { conversations, manifest } = make();
-  const { snapshot, conversation } = head(manifest.modelHash, tokensUpTo(3));
-  const file = encodeSnapshot({ ...snapshot, conversation: { ...conversation, ...lie } });
+  const snapshot = snapshotOf(manifest.modelHash, tokensUpTo(3));
+  const file = encodeSnapshot({ ...snapshot, conversation: { ...snapshot.conversation, ...lie } });
   await expect(conversations.importSession(OWNER, file)).rejects.toThrow(/tokens; the snapshot holds 3/);
 });

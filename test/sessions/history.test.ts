@@ -5,14 +5,15 @@ import path from "node:path";
 import fc from "fast-check";
 import { afterEach, beforeAll, describe, expect, test } from "vitest";
 import type { Generator } from "../../src/generation/generator.ts";
-import { PART_TOKENS, putParts, readHistory } from "../../src/sessions/history.ts";
+import { loadHistory, putSegments, SEGMENT_TOKENS } from "../../src/sessions/history.ts";
 import type { ConversationKey } from "../../src/sessions/keys.ts";
+import { digestText } from "../../src/sessions/messages.ts";
 import { encodeSnapshot } from "../../src/sessions/stores/codec.ts";
-import { DiskStore } from "../../src/sessions/stores/disk-store.ts";
 import { MemoryStore } from "../../src/sessions/stores/memory-store.ts";
-import type { Snapshot, StateStore } from "../../src/sessions/stores/store.ts";
+import type { Snapshot } from "../../src/sessions/stores/snapshot.ts";
+import type { StateStore } from "../../src/sessions/stores/store.ts";
+import { openStore } from "../../src/sessions/stores/tiered-store.ts";
 import { ValkeyStore } from "../../src/sessions/stores/valkey-store.ts";
-import { textMark } from "../../src/sessions/text-hash.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { chat, EOS, fold, makeGenerator, request, tinyTokenizer, tokens } from "../helpers/generation-harness.ts";
 import { ScriptedEngine } from "../helpers/scripted-engine.ts";
@@ -72,15 +73,24 @@ class CountingStore {
   }
 }
 
-async function openDisk(): Promise<DiskStore> {
+async function newFolder(): Promise<string> {
   const dir = await mkdtemp(path.join(tmpdir(), "densemamba-history-"));
   cleanups.push(() => rm(dir, { recursive: true }));
-  const store = await DiskStore.open({
-    dir,
-    maxBytes: 1e9,
+  return dir;
+}
+
+function openFolder(dir: string): Promise<StateStore> {
+  return openStore({
+    memoryBytes: 1e6,
+    disk: { dir, maxBytes: 1e9 },
     model: { modelHash: "fake-400", stateBytes: 24 },
     nowMs: Date.now,
+    observer: { onTier: () => undefined, onDamage: () => undefined },
   });
+}
+
+async function openDisk(): Promise<StateStore> {
+  const store = await openFolder(await newFolder());
   cleanups.push(() => store.close());
   return store;
 }
@@ -145,8 +155,8 @@ describe.each([
         numTokens: (await generator.conversations.inspectSession("", "s")).numTokens,
       });
       counting.take();
-      const { past, tokenIds } = engine.requests.at(-1)!.resume!;
-      expect((past?.numTokens ?? 0) + tokenIds.length).toBeGreaterThan(numTokens);
+      const { history, tokenIds } = engine.requests.at(-1)!.resume!;
+      expect((history?.numTokens ?? 0) + tokenIds.length).toBeGreaterThan(numTokens);
       turns.push(found);
     }
     const [short, ...long] = turns;
@@ -155,22 +165,22 @@ describe.each([
         const first = short![i]!;
         expect({ gets, puts }).toEqual({ gets: first.gets, puts: first.puts });
         // Of a model with a state of 24 bytes; a head holds a few thousand ids at most, 4 bytes each.
-        expect(bytesPut).toBeLessThan(first.bytesPut + 4 * (PART_TOKENS + 1000));
-        expect(bytesRead).toBeLessThan(first.bytesRead + 4 * (PART_TOKENS + 1000));
+        expect(bytesPut).toBeLessThan(first.bytesPut + 4 * (SEGMENT_TOKENS + 1000));
+        expect(bytesRead).toBeLessThan(first.bytesRead + 4 * (SEGMENT_TOKENS + 1000));
       }
     }
   }, 120_000);
 
   test("what is kept apart is there again: in a file, for penalties, for token ids and for the messages", async () => {
     const { generator, engine } = start(await open());
-    await grow(generator, 3 * PART_TOKENS);
+    await grow(generator, 3 * SEGMENT_TOKENS);
     await fold(generator.generate(request({ prompts: [tokens(398)], ...GOING_ON })));
-    const all = [...idsOf(3 * PART_TOKENS), 100, 101, 398, 100, 101];
+    const all = [...idsOf(3 * SEGMENT_TOKENS), 100, 101, 398, 100, 101];
     const shown = await fold(generator.generate(request({ prompts: [tokens(5)], ...GOING_ON, returnTokenIds: true })));
     expect(shown.accepted.prompts[0]!.tokenIds).toEqual([...all, 5]);
-    const { past, tokenIds } = engine.requests.at(-1)!.resume!;
-    expect(past!.numTokens + tokenIds.length).toBe(all.length);
-    expect(tokenIds.length).toBeLessThan(PART_TOKENS);
+    const { history, tokenIds } = engine.requests.at(-1)!.resume!;
+    expect(history!.numTokens + tokenIds.length).toBe(all.length);
+    expect(tokenIds.length).toBeLessThan(SEGMENT_TOKENS);
 
     const file = await generator.conversations.exportSession("", "s");
     const other = start(await open()).generator;
@@ -233,20 +243,20 @@ test("a long chat is the chat that it would be in one piece, whatever is asked o
 
 test("many messages that no token tells of are kept apart, too", async () => {
   const store = new MemoryStore({ maxBytes: 1e8 });
-  const passages = Array.from({ length: 300 }, (_, i) => ({ numTokens: 0, messages: chat(`${i}`).messages }));
+  const spans = Array.from({ length: 300 }, (_, i) => ({ numTokens: 0, messages: chat(`${i}`).messages }));
   const conversation = {
     numPreambleTokens: 3,
-    passages,
+    spans,
     messages: { count: 300, firstRole: "user", hash: "x", hashBeforeLast: "y" },
-    ...textMark(""),
+    ...digestText(""),
     createdAtMs: 0,
     lastUsedAtMs: 0,
   };
   const tail = { tokenIds: [1, 2, 3], position: 2, state: new Uint8Array(24) };
-  const head = { snapshot: { modelHash: "m", ...tail, conversation }, conversation };
-  const kept = await putParts(store, head, () => "part::1");
-  expect(kept.conversation.passages).toEqual(passages.slice(-1));
-  expect(await readHistory(store, kept)).toEqual({ tokenIds: [1, 2, 3], passages });
+  const snapshot = { modelHash: "m", ...tail, conversation };
+  const kept = await putSegments(store, snapshot, () => "segment::1");
+  expect(kept.conversation.spans).toEqual(spans.slice(-1));
+  expect(await loadHistory(store, kept)).toEqual({ tokenIds: [1, 2, 3], spans });
 });
 
 describe("parts leave with the last that goes on from them", () => {
@@ -254,7 +264,7 @@ describe("parts leave with the last that goes on from them", () => {
     let now = 0;
     const store = new MemoryStore({ maxBytes: 4e6, nowMs: () => now });
     const { generator } = start(store);
-    await grow(generator, 4 * PART_TOKENS);
+    await grow(generator, 4 * SEGMENT_TOKENS);
     await fold(generator.generate(request({ prompts: [tokens(7)], ...GOING_ON })));
     await generator.conversations.forkSession("", "s", "t");
     const others = async (count: number) => {
@@ -272,13 +282,13 @@ describe("parts leave with the last that goes on from them", () => {
     expect(store.stats().bytes).toBeGreaterThan(before - 100_000);
     now += 3_600_000;
     store.sweep();
-    expect(store.stats().bytes).toBeLessThan(before - 3 * PART_TOKENS * 8);
+    expect(store.stats().bytes).toBeLessThan(before - 3 * SEGMENT_TOKENS * 8);
   });
 
   test("evicted with their head", async () => {
     const store = new MemoryStore({ maxBytes: 1e6 });
     const { generator } = start(store);
-    await grow(generator, 4 * PART_TOKENS);
+    await grow(generator, 4 * SEGMENT_TOKENS);
     await fold(generator.generate(request({ prompts: [tokens(7)], ...GOING_ON })));
     for (let i = 0; i < 200; i++) {
       const keepAs = { type: "response", id: `${i}` } as const;
@@ -292,42 +302,40 @@ describe("parts leave with the last that goes on from them", () => {
   });
 
   test("on the disk: with what a killed request had put, when the folder is opened again", async () => {
-    const dir = await mkdtemp(path.join(tmpdir(), "densemamba-history-"));
-    cleanups.push(() => rm(dir, { recursive: true }));
-    const options = { dir, maxBytes: 1e9, model: { modelHash: "fake-400", stateBytes: 24 }, nowMs: Date.now };
-    const first = await DiskStore.open(options);
+    const dir = await newFolder();
+    const first = await openFolder(dir);
     const { generator } = start(first);
-    await grow(generator, 3 * PART_TOKENS);
+    await grow(generator, 3 * SEGMENT_TOKENS);
     await fold(generator.generate(request({ prompts: [tokens(7)], ...GOING_ON })));
     const part = { modelHash: "fake-400", tokenIds: [1], position: 0, state: new Uint8Array(0), conversation: {} };
-    await first.put("part::of nobody", { ...part, isPart: true });
+    await first.put("segment::of nobody", { ...part, isSegment: true });
     const numFiles = async () => (await readdir(dir)).filter((name) => name.endsWith(".dsm")).length;
     const before = await numFiles();
     await first.close();
-    const second = await DiskStore.open(options);
-    expect(await second.get("part::of nobody")).toBeUndefined();
+    const second = await openFolder(dir);
+    expect(await second.get("segment::of nobody")).toBeUndefined();
     await second.close();
     expect(await numFiles()).toBe(before - 1);
-    const third = await DiskStore.open(options);
+    const third = await openFolder(dir);
     cleanups.push(() => third.close());
     const file = await start(third).generator.conversations.exportSession("", "s");
-    expect(file.length).toBeGreaterThan(3 * PART_TOKENS * 4);
+    expect(file.length).toBeGreaterThan(3 * SEGMENT_TOKENS * 4);
   });
 });
 
 test("what is missing of the past is said, and the session still goes on", async () => {
   const store = new MemoryStore({ maxBytes: 1e8 });
   const { generator } = start(store);
-  await grow(generator, 3 * PART_TOKENS);
+  await grow(generator, 3 * SEGMENT_TOKENS);
   await fold(generator.generate(request({ prompts: [tokens(7)], ...GOING_ON })));
-  const { past } = (await store.get("session::s"))!;
-  await store.delete(past!.key);
+  const { history } = (await store.get("session::s"))!;
+  await store.delete(history!.key);
   await expect(generator.conversations.exportSession("", "s")).rejects.toMatchObject({
     code: "state_lost",
     message: expect.stringContaining(
-      `the first ${past!.numTokens} tokens of the conversation, which this request needs, are gone`,
+      `the first ${history!.numTokens} tokens of the conversation, which this request needs, are gone`,
     ),
   });
   const { usage } = await fold(generator.generate(request({ prompts: [tokens(7)], ...GOING_ON })));
-  expect(usage.cachedTokens).toBeGreaterThan(3 * PART_TOKENS);
+  expect(usage.cachedTokens).toBeGreaterThan(3 * SEGMENT_TOKENS);
 });

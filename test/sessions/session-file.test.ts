@@ -4,12 +4,10 @@ import { monitorEventLoopDelay } from "node:perf_hooks";
 import { deflateRawSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
 import { Conversations } from "../../src/sessions/conversations.ts";
-import { NO_MESSAGES } from "../../src/sessions/message-chain.ts";
-import type { Passage } from "../../src/sessions/message-spans.ts";
+import { digestText, type MessageSpan, NO_MESSAGES } from "../../src/sessions/messages.ts";
 import { encodeSnapshot } from "../../src/sessions/stores/codec.ts";
 import { MemoryStore } from "../../src/sessions/stores/memory-store.ts";
-import type { Snapshot } from "../../src/sessions/stores/store.ts";
-import { textMark } from "../../src/sessions/text-hash.ts";
+import type { Snapshot } from "../../src/sessions/stores/snapshot.ts";
 import { fakeManifest } from "../helpers/fake-runner.ts";
 
 const MAX_UNREAD = 1000;
@@ -23,13 +21,13 @@ function make() {
   return { store, conversations: new Conversations(deps) };
 }
 
-function conversation(passages: readonly Passage[] = [], more: object = {}) {
-  const numPreambleTokens = passages.length === 0 ? 3 : 0;
+function conversation(spans: readonly MessageSpan[] = [], more: object = {}) {
+  const numPreambleTokens = spans.length === 0 ? 3 : 0;
   return {
     numPreambleTokens,
-    passages,
+    spans,
     messages: NO_MESSAGES,
-    ...textMark(""),
+    ...digestText(""),
     createdAtMs: 0,
     lastUsedAtMs: 0,
     ...more,
@@ -61,19 +59,19 @@ function withJson(json: string | Buffer, inflatedBytes = json.length): Buffer {
   const plain = encodeSnapshot(snapshot({ conversation: undefined }));
   const packed = deflateRawSync(json);
   const header = Buffer.from(plain.subarray(0, -32));
-  header.writeUInt32LE(packed.length, 24);
-  header.writeUInt32LE(inflatedBytes, 80);
+  header.writeBigUInt64LE(BigInt(packed.length), 96);
+  header.writeUInt32LE(inflatedBytes, 20);
   const content = Buffer.concat([header, packed]);
   return Buffer.concat([content, createHash("sha256").update(content).digest()]);
 }
 
-const silent = (count: number): Passage[] => Array.from({ length: count }, () => ({ numTokens: 0, messages: [] }));
+const silent = (count: number): MessageSpan[] => Array.from({ length: count }, () => ({ numTokens: 0, messages: [] }));
 const floats = (...values: number[]) => new Uint8Array(Float32Array.from(values).buffer);
 const part = (tokenIds: readonly number[], more: Partial<Snapshot> = {}) =>
-  snapshot({ tokenIds, position: 0, state: new Uint8Array(0), conversation: { passages: [] }, isPart: true, ...more });
-const past = (numTokens: number) => ({ past: { key: "-", numTokens } });
+  snapshot({ tokenIds, position: 0, state: new Uint8Array(0), conversation: { spans: [] }, isSegment: true, ...more });
+const history = (numTokens: number) => ({ history: { key: "-", numTokens } });
 const behind = (numTokens: number, more: Partial<Snapshot> = {}) =>
-  snapshot({ ...past(numTokens), position: numTokens + 2, ...more });
+  snapshot({ ...history(numTokens), position: numTokens + 2, ...more });
 
 const ids = (length: number) => Array.from({ length }, (_, i) => i % 400);
 
@@ -91,14 +89,14 @@ const refused: readonly [string, () => Uint8Array, string | RegExp][] = [
     /has \d+ values in its messages; at most 100000/,
   ],
   [
-    "a million passages",
+    "a million spans",
     () => encodeSnapshot(snapshot({ conversation: conversation(silent(1e6)) })),
     /conversation of \d+ bytes; at most 4194304/,
   ],
   [
-    "too many passages",
+    "too many spans",
     () => encodeSnapshot(snapshot({ conversation: conversation(silent(4097)) })),
-    "4097 passages in one piece; at most 4096",
+    "4097 spans of messages in one piece; at most 4096",
   ],
   [
     "tokens without a state",
@@ -133,7 +131,7 @@ const refused: readonly [string, () => Uint8Array, string | RegExp][] = [
   ],
   [
     "15 million unread tokens",
-    () => forge(snapshot(), (bytes) => bytes.writeUInt32LE(15_000_000, 20)),
+    () => forge(snapshot(), (bytes) => bytes.writeBigUInt64LE(60_000_000n, 80)),
     /bytes long; its header says/,
   ],
   [
@@ -171,11 +169,11 @@ const refused: readonly [string, () => Uint8Array, string | RegExp][] = [
     () => encodeSnapshot(behind(70)),
     "continues after 70 tokens; 0 come before it",
   ],
-  ["a part alone", () => encodeSnapshot(part([1])), "ends before its head"],
+  ["a part alone", () => encodeSnapshot(part([1])), "ends within its history"],
   [
     "a part behind the head",
     () => Buffer.concat([encodeSnapshot(snapshot()), encodeSnapshot(part([1]))]),
-    "continues after its head",
+    "continues after its end",
   ],
   [
     "a part that is missing",
@@ -186,7 +184,7 @@ const refused: readonly [string, () => Uint8Array, string | RegExp][] = [
     "a part with a state",
     () =>
       Buffer.concat([encodeSnapshot(part([1], { state: new Uint8Array(24), position: 1 })), encodeSnapshot(behind(1))]),
-    "a state in front of its head",
+    "a state before its end",
   ],
   [
     "a part that is too long",
@@ -197,7 +195,7 @@ const refused: readonly [string, () => Uint8Array, string | RegExp][] = [
     "parts that speak of more than there is",
     () =>
       Buffer.concat([
-        encodeSnapshot(part([1], { conversation: { passages: [{ numTokens: 9, messages: [] }] } })),
+        encodeSnapshot(part([1], { conversation: { spans: [{ numTokens: 9, messages: [] }] } })),
         encodeSnapshot(behind(1)),
       ]),
     "9 in them; it holds 4",
@@ -234,7 +232,7 @@ function escaped(text: string): RegExp {
 
 test("a file of many parts is what it was", async () => {
   const { conversations } = make();
-  const parts = Array.from({ length: 40 }, (_, i) => part(ids(65_536), i === 0 ? {} : past(65_536 * i)));
+  const parts = Array.from({ length: 40 }, (_, i) => part(ids(65_536), i === 0 ? {} : history(65_536 * i)));
   const file = Buffer.concat([...parts, behind(65_536 * 40)].map((piece) => encodeSnapshot(piece)));
   const numTokens = 65_536 * 40 + 3;
   expect(await conversations.importSession("", file, "s")).toMatchObject({ numTokens });
@@ -246,10 +244,10 @@ test("a file of many parts is what it was", async () => {
 test("whatever is changed in a file, it is refused or can be gone on from, in time", async () => {
   const { conversations } = make();
   const message = { role: "user", at: 0, length: 1 };
-  const passages = [{ numTokens: 3, messages: [message, { role: "assistant", content: "x" }] }];
+  const spans = [{ numTokens: 3, messages: [message, { role: "assistant", content: "x" }] }];
   const good = [
-    part(ids(50), { conversation: { passages } }),
-    behind(50, { conversation: conversation(passages), sampler: { seed: 1, numDraws: 2 } }),
+    part(ids(50), { conversation: { spans } }),
+    behind(50, { conversation: conversation(spans), sampler: { seed: 1, numDraws: 2 } }),
   ].map((piece) => Buffer.from(encodeSnapshot(piece)));
   let seed = 1;
   const random = (below: number) => {

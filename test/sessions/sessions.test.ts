@@ -4,9 +4,9 @@ import { DenseMambaError } from "../../src/errors.ts";
 import type { Generator } from "../../src/generation/generator.ts";
 import type { Conversation } from "../../src/sessions/conversation.ts";
 import type { ConversationKey } from "../../src/sessions/keys.ts";
+import { digestText } from "../../src/sessions/messages.ts";
 import { encodeSnapshot } from "../../src/sessions/stores/codec.ts";
 import { MemoryStore } from "../../src/sessions/stores/memory-store.ts";
-import { textMark } from "../../src/sessions/text-hash.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { type Harness, startEngine } from "../helpers/engine-harness.ts";
 import {
@@ -269,7 +269,7 @@ describe("chats", () => {
     const { say, conversation, textOf } = await answering("the[end]x");
     const first = await say(chat("hello"), { stopStrings: ["[end]"] });
     expect(first.choices[0]!.text).toBe("the");
-    expect(await conversation()).toMatchObject(textMark("[assistant]the"));
+    expect(await conversation()).toMatchObject(digestText("[assistant]the"));
     const second = await say(chat("world"), { stopStrings: ["[end]"] });
     expect(second.usage.cachedTokens).toBeGreaterThan(0);
     expect(textOf(second)).toBe("[user]hello[end][assistant]the[end][user]world[end][assistant]");
@@ -292,7 +292,7 @@ describe("chats", () => {
     setup.engine.numOvershot = 2;
     await setup.say(chat("hello"), { stopStrings: ["[end]"] });
     // Two more were sampled; the state has read all but the last.
-    expect(await setup.conversation()).toMatchObject(textMark("[assistant]the"));
+    expect(await setup.conversation()).toMatchObject(digestText("[assistant]the"));
     const second = await setup.say(chat("world"), { stopStrings: ["[end]"] });
     expect(second.usage.cachedTokens).toBeGreaterThan(0);
     expect(setup.textOf(second)).toBe("[user]hello[end][assistant]the[end][user]world[end][assistant]");

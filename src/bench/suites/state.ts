@@ -8,7 +8,7 @@ import { join } from "node:path";
 import type { Prompt } from "../../generation/events.ts";
 import type { Generator } from "../../generation/generator.ts";
 import { PrefixCache } from "../../prefix/prefix-cache.ts";
-import type { ChatMessage } from "../../sessions/message-chain.ts";
+import type { ChatMessage } from "../../sessions/messages.ts";
 import { MemoryStore } from "../../sessions/stores/memory-store.ts";
 import type { BenchConfig, SuiteContext } from "../config.ts";
 import {

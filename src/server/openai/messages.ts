@@ -1,6 +1,6 @@
 /** Chat messages and their text parts, for chat completions and for the items of a Responses input. */
 import * as z from "zod";
-import type { ChatMessage } from "../../sessions/message-chain.ts";
+import type { ChatMessage } from "../../sessions/messages.ts";
 import { addIssue, addUnsupported, isRecord, show, unsupportedUnless } from "./validate.ts";
 
 const ROLES = ["system", "developer", "user", "assistant", "tool", "function"] as const;

@@ -1,6 +1,6 @@
 /** A response's `input`: a string or a list of message items, read into messages and kept as it can be listed again. */
 import * as z from "zod";
-import type { ChatMessage } from "../../sessions/message-chain.ts";
+import type { ChatMessage } from "../../sessions/messages.ts";
 import { leftOpen, messageTexts, toChatMessage } from "../openai/messages.ts";
 import { addIssue, addUnsupported, isRecord, show } from "../openai/validate.ts";
 

@@ -29,7 +29,7 @@ export class ResponseRecords {
       transcript: { ...state, pieces: [...state.pieces], logprobs: state.logprobs && [...state.logprobs] },
       ...(endsByMs === undefined ? {} : { endsByMs }),
     };
-    return this.#deps.generator.conversations.keepRecord(owner, head.id, record);
+    return this.#deps.generator.conversations.saveRecord(owner, head.id, record);
   }
 
   /**

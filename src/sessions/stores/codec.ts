@@ -1,22 +1,19 @@
 /**
- * A snapshot as bytes, for stores outside this process and for export. Everything is checked before it is used, lengths
- * before anything is allocated: what is truncated, altered, or made under another model or version is refused.
+ * A snapshot as bytes, for stores outside this process and for export. Everything is checked before use, and
+ * lengths before anything is allocated: what is truncated, altered, or of another model or format version is
+ * refused.
  *
- * Layout, little-endian, in this order:
+ * Layout, little-endian:
  *   8  magic "DSMSTATE"
  *   4  format version             4  precision of the state: 0 f32, 1 f16
- *   4  bytes of the model hash (UTF-8)
- *   4  number of token ids        4  bytes of the conversation (UTF-8 JSON, deflated; 0: undefined)
- *   4  bytes of the sampler (UTF-8 JSON; 0: undefined)
- *   8  position                   8  bytes of the state, as it is stored
- *   8  revision (0: none)         8  when it expires, ms since 1970 (0: never)
- *   8  number of tokens in the past
- *   4  bytes of the past's key (UTF-8; 0: there is no past)
- *   4  bytes of the past's seen ids
- *   4  bytes of the conversation, inflated
- *   4  flags: 1 the shared store has had it, 2 a part of a past
- *   8  zeros
- *   …  past's key, past's seen ids, state, token ids (4 bytes each), model hash, conversation, sampler
+ *   4  flags: 1 the shared store has had it, 2 a segment of a history
+ *   4  bytes of the conversation when inflated
+ *   8  position                   8  revision (0: none)
+ *   8  when it expires, ms since 1970 (0: never)
+ *   8  number of tokens in the history
+ *  56  bytes of each section, 8 each
+ *   …  the sections: the history's key, the ids seen in it, state, token ids (4 bytes each), model hash,
+ *      conversation (JSON, deflated), sampler (JSON)
  *  32  sha256 of all that precedes it
  */
 import { strict as assert } from "node:assert";
@@ -26,38 +23,36 @@ import { promisify } from "node:util";
 import { deflateRawSync, inflateRawSync, inflateRaw as inflateRawWithCallback } from "node:zlib";
 import { DenseMambaError } from "../../errors.ts";
 import { MAX_F16, narrowF16, widen } from "../../model/dtypes.ts";
-import { countPast, countTokens } from "./past.ts";
-import type { Past, SamplerState, Snapshot } from "./store.ts";
-import { tokenBytes, tokensOf } from "./token-bytes.ts";
+import {
+  bytesToTokens,
+  countTokens,
+  type HistoryRef,
+  historyTokens,
+  type SamplerState,
+  type Snapshot,
+  tokensToBytes,
+} from "./snapshot.ts";
 
 const MAGIC = Buffer.from("DSMSTATE");
-const FORMAT_VERSION = 4;
-const HEADER_BYTES = 96;
+const FORMAT_VERSION = 5;
+const SECTIONS = ["historyKey", "seenIds", "state", "tokenIds", "modelHash", "conversation", "sampler"] as const;
+const LENGTHS_AT = 56;
+const HEADER_BYTES = LENGTHS_AT + 8 * SECTIONS.length;
 const CHECKSUM_BYTES = 32;
-const REVISION_AT = 48;
-const EXPIRY_AT = 56;
-const PAST_TOKENS_AT = 64;
-const PAST_KEY_BYTES_AT = 72;
-const SEEN_BYTES_AT = 76;
-const INFLATED_BYTES_AT = 80;
-const FLAGS_AT = 84;
-
 const IS_SHARED = 1;
-const IS_PART = 2;
-const MAX_PAST_KEY_BYTES = 1024;
+const IS_SEGMENT = 2;
+const MAX_HISTORY_KEY_BYTES = 1024;
 
-/** What `headerOf` needs of a snapshot's beginning. */
-export const MAX_HEADER_BYTES = HEADER_BYTES + MAX_PAST_KEY_BYTES;
+/** What `readHeader` needs of a snapshot. */
+export const MAX_HEADER_BYTES = HEADER_BYTES + MAX_HISTORY_KEY_BYTES;
 
-/** Far more text and token ids than a session comes to: 16 million tokens, or 64 MiB of each. Text counts as it is unpacked. */
+/** Far more than any session has: 16 million tokens, or 64 MiB each of tokens and inflated text. */
 const MAX_EXTRA_BYTES = 128 * 2 ** 20;
 
-const inflateRaw = promisify(inflateRawWithCallback);
-
 /** Hashed between two turns of the event loop: some milliseconds. */
-const PIECE_BYTES = 2 ** 21;
+const CHUNK_BYTES = 2 ** 21;
 
-/** What the state is stored in. f16 halves the bytes and is not exact: docs/stores.md says what it costs. */
+/** How the state is stored. f16 halves the bytes and is not exact: docs/stores.md says what it costs. */
 export type StatePrecision = "f32" | "f16";
 
 const PRECISIONS: readonly StatePrecision[] = ["f32", "f16"];
@@ -66,98 +61,84 @@ export interface SnapshotModel {
   readonly modelHash: string;
   /** `stateBytes` of the model's state spec. */
   readonly stateBytes: number;
-  /** Whether tensors of the state are f16 as they are: then it is stored as it is. Default false. */
+  /** Whether tensors of the state are f16 already: then it is stored as it is. Default false. */
   readonly isHalf?: boolean;
 }
 
-/** What no snapshot of such a model exceeds. */
+/** No snapshot of such a model is larger. */
 export function maxSnapshotBytes({ stateBytes }: Pick<SnapshotModel, "stateBytes">): number {
   return stateBytes + MAX_EXTRA_BYTES;
 }
 
 /**
- * The snapshot must be valid; token ids are unsigned 32-bit integers. A state that f16 cannot hold stays f32.
- * @throws `invalid_value` if it would be longer than `maxSnapshotBytes`
+ * Token ids are unsigned 32-bit integers. A state that f16 cannot hold stays f32.
+ * @throws `invalid_value` if the result would be longer than `maxSnapshotBytes`
  */
 export function encodeSnapshot(
   snapshot: Snapshot,
   { precision: wanted = "f32" }: { readonly precision?: StatePrecision } = {},
 ): Buffer {
-  const { past, tokenIds, position } = snapshot;
+  const { history, tokenIds, position, revision = 0, expiresAtMs = 0 } = snapshot;
   assert(position >= 0 && position <= countTokens(snapshot), "a state has read no more than its tokens");
   assert(snapshot.state.length > 0 || position === 0, "what has read tokens has a state");
+  assert(history === undefined || history.key !== "", "a history has a key");
   const half = wanted === "f16" ? toF16(snapshot.state) : undefined;
-  const state = half ?? snapshot.state;
-  const modelHash = Buffer.from(snapshot.modelHash);
   const json = Buffer.from(JSON.stringify(snapshot.conversation) ?? "");
-  const conversation = json.length === 0 ? json : deflateRawSync(json);
-  const sampler = Buffer.from(
-    JSON.stringify(snapshot.sampler, (_key, value) => (typeof value === "bigint" ? String(value) : value)) ?? "",
-  );
-  const pastKey = Buffer.from(past?.key ?? "");
-  const seenIds = past?.seenIds ?? new Uint8Array(0);
-  assert(past === undefined || pastKey.length > 0, "a past has a key");
-  const seenAt = HEADER_BYTES + pastKey.length;
-  const stateAt = seenAt + seenIds.length;
-  const tokensAt = stateAt + state.length;
-  const modelHashAt = tokensAt + tokenIds.length * 4;
-  const conversationAt = modelHashAt + modelHash.length;
-  const samplerAt = conversationAt + conversation.length;
-  const checksumAt = samplerAt + sampler.length;
+  const sections: Record<(typeof SECTIONS)[number], Uint8Array> = {
+    historyKey: Buffer.from(history?.key ?? ""),
+    seenIds: history?.seenIds ?? new Uint8Array(0),
+    state: half ?? snapshot.state,
+    tokenIds: tokensToBytes(tokenIds),
+    modelHash: Buffer.from(snapshot.modelHash),
+    conversation: json.length === 0 ? json : deflateRawSync(json),
+    sampler: Buffer.from(JSON.stringify(snapshot.sampler, (_, value) => bigintToString(value)) ?? ""),
+  };
+  const checksumAt = SECTIONS.reduce((sum, name) => sum + sections[name].length, HEADER_BYTES);
+  const numBytes = checksumAt + CHECKSUM_BYTES;
+  const inflatedBytes = numBytes - sections.conversation.length + json.length;
   const maxBytes = maxSnapshotBytes({ stateBytes: snapshot.state.length });
-  const unpackedBytes = checksumAt + CHECKSUM_BYTES - conversation.length + json.length;
-  if (Math.max(checksumAt + CHECKSUM_BYTES, unpackedBytes) > maxBytes) {
+  if (Math.max(numBytes, inflatedBytes) > maxBytes) {
     throw new DenseMambaError(
       "invalid_value",
-      `a snapshot of ${unpackedBytes} bytes cannot be kept: one of this model has at most ${maxBytes}`,
+      `a snapshot of ${inflatedBytes} bytes cannot be kept: one of this model has at most ${maxBytes}`,
     );
   }
 
-  const bytes = Buffer.allocUnsafe(checksumAt + CHECKSUM_BYTES);
-  bytes.fill(0, 0, HEADER_BYTES);
+  const bytes = Buffer.allocUnsafe(numBytes);
   bytes.set(MAGIC, 0);
   bytes.writeUInt32LE(FORMAT_VERSION, 8);
   bytes.writeUInt32LE(PRECISIONS.indexOf(half === undefined ? "f32" : "f16"), 12);
-  bytes.writeUInt32LE(modelHash.length, 16);
-  bytes.writeUInt32LE(tokenIds.length, 20);
-  bytes.writeUInt32LE(conversation.length, 24);
-  bytes.writeUInt32LE(sampler.length, 28);
-  bytes.writeBigUInt64LE(BigInt(position), 32);
-  bytes.writeBigUInt64LE(BigInt(state.length), 40);
-  bytes.writeBigUInt64LE(BigInt(snapshot.revision ?? 0), REVISION_AT);
-  bytes.writeBigUInt64LE(BigInt(Math.ceil(snapshot.expiresAtMs ?? 0)), EXPIRY_AT);
-  bytes.writeBigUInt64LE(BigInt(countPast(past)), PAST_TOKENS_AT);
-  bytes.writeUInt32LE(pastKey.length, PAST_KEY_BYTES_AT);
-  bytes.writeUInt32LE(seenIds.length, SEEN_BYTES_AT);
-  bytes.writeUInt32LE(json.length, INFLATED_BYTES_AT);
-  bytes.writeUInt32LE((snapshot.isShared ? IS_SHARED : 0) | (snapshot.isPart ? IS_PART : 0), FLAGS_AT);
-  bytes.set(pastKey, HEADER_BYTES);
-  bytes.set(seenIds, seenAt);
-  bytes.set(state, stateAt);
-  bytes.set(tokenBytes(tokenIds), tokensAt);
-  bytes.set(modelHash, modelHashAt);
-  bytes.set(conversation, conversationAt);
-  bytes.set(sampler, samplerAt);
-  bytes.set(checksum(bytes.subarray(0, checksumAt)), checksumAt);
+  bytes.writeUInt32LE((snapshot.isShared ? IS_SHARED : 0) | (snapshot.isSegment ? IS_SEGMENT : 0), 16);
+  bytes.writeUInt32LE(json.length, 20);
+  bytes.writeBigUInt64LE(BigInt(position), 24);
+  bytes.writeBigUInt64LE(BigInt(revision), 32);
+  bytes.writeBigUInt64LE(BigInt(Math.ceil(expiresAtMs)), 40);
+  bytes.writeBigUInt64LE(BigInt(historyTokens(history)), 48);
+  let at = HEADER_BYTES;
+  for (const [i, name] of SECTIONS.entries()) {
+    bytes.writeBigUInt64LE(BigInt(sections[name].length), LENGTHS_AT + 8 * i);
+    bytes.set(sections[name], at);
+    at += sections[name].length;
+  }
+  bytes.set(sha256(bytes.subarray(0, checksumAt)), checksumAt);
   return bytes;
 }
 
 /**
- * @param bytes kept by the result: its `state` may be a view of them.
- * @throws `invalid_snapshot`, naming what is wrong, what was expected and what was found.
+ * @param bytes not copied: the result's `state` may be a view of them
+ * @throws `invalid_snapshot`, with what was expected and what was found
  */
 export function decodeSnapshot(bytes: Uint8Array, model: SnapshotModel): Snapshot {
-  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const found = layout(buffer);
-  checkChecksum(buffer, found, checksum(buffer.subarray(0, found.checksumAt)));
-  return read(buffer, found, model, inflate(packedConversation(buffer, found), found));
+  const layout = parseLayout(asBuffer(bytes));
+  checkChecksum(layout, sha256(layout.content));
+  return toSnapshot(layout, model, inflate(layout));
 }
 
 /**
- * As `decodeSnapshot`, for a file that a stranger sent: several times as slow, but no piece of it holds up the event loop.
- * @param checkJson throws if the conversation's JSON is not to be parsed
+ * Like `decodeSnapshot`, for an untrusted file: several times as slow, but never blocks the event loop.
+ * @param checkJson throws if the conversation's JSON must not be parsed
  */
-export async function decodeSnapshotInPieces(
+export async function decodeUntrusted(
   bytes: Uint8Array,
   model: SnapshotModel,
   bounds: {
@@ -167,116 +148,82 @@ export async function decodeSnapshotInPieces(
   },
 ): Promise<Snapshot> {
   const { maxTokens, maxConversationBytes, checkJson } = bounds;
-  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const found = layout(buffer);
-  const numTokens = (found.modelHashAt - found.tokensAt) / 4;
+  const layout = parseLayout(asBuffer(bytes));
+  const numTokens = layout.section("tokenIds").length / 4;
   if (numTokens > maxTokens) throw invalid(`holds ${numTokens} token ids in one piece; at most ${maxTokens} are read`);
-  if (found.inflatedBytes > maxConversationBytes) {
-    throw invalid(`holds a conversation of ${found.inflatedBytes} bytes; at most ${maxConversationBytes} are read`);
+  if (layout.inflatedBytes > maxConversationBytes) {
+    throw invalid(`holds a conversation of ${layout.inflatedBytes} bytes; at most ${maxConversationBytes} are read`);
   }
-  checkChecksum(buffer, found, await checksumInPieces(buffer.subarray(0, found.checksumAt)));
-  const json = await inflateInBackground(packedConversation(buffer, found), found);
+  const hash = createHash("sha256");
+  for (let at = 0; at < layout.content.length; at += CHUNK_BYTES) {
+    hash.update(layout.content.subarray(at, at + CHUNK_BYTES));
+    await setImmediate();
+  }
+  checkChecksum(layout, hash.digest());
+  const json = await inflateInBackground(layout);
   await checkJson(json);
-  return read(buffer, found, model, json);
+  return toSnapshot(layout, model, json);
 }
 
-function read(buffer: Buffer, found: Sections, model: SnapshotModel, conversation: Buffer): Snapshot {
-  const { position, numPastTokens, revision, expiresAtMs, isShared, isPart, precision } = found;
-  const { seenAt, stateAt, tokensAt, modelHashAt, conversationAt, samplerAt, checksumAt } = found;
-  const modelHash = buffer.toString("utf8", modelHashAt, conversationAt);
-  if (modelHash !== model.modelHash) {
-    throw invalid(`was made by model ${modelHash}; this server runs ${model.modelHash}`);
-  }
-  const numTokens = numPastTokens + (modelHashAt - tokensAt) / 4;
-  if (position > numTokens) throw invalid(`is at position ${position} but holds ${numTokens} token ids`);
-  // Not a Buffer, whatever the bytes came in: its `slice` would not copy.
-  const stored = new Uint8Array(buffer.buffer, buffer.byteOffset + stateAt, tokensAt - stateAt);
-  checkStateBytes(stored.length * (precision === "f16" ? 2 : 1), position, model);
-  if (stored.length > 0 && position < numPastTokens) {
-    throw invalid(`is at position ${position}, within the ${numPastTokens} tokens of its past`);
-  }
-  const past: Past | undefined =
-    seenAt === HEADER_BYTES
-      ? undefined
-      : {
-          key: buffer.toString("utf8", HEADER_BYTES, seenAt),
-          numTokens: numPastTokens,
-          ...(stateAt > seenAt && { seenIds: new Uint8Array(buffer.subarray(seenAt, stateAt)) }),
-        };
-
-  const sampler = parseSampler(parseJson("sampler", buffer.toString("utf8", samplerAt, checksumAt)));
-  return {
-    modelHash,
-    ...(past && { past }),
-    tokenIds: tokensOf(buffer.subarray(tokensAt, modelHashAt)),
-    position,
-    state: precision === "f16" ? fromF16(stored) : stored,
-    conversation: parseJson("conversation", conversation.toString("utf8")),
-    ...(sampler !== undefined && { sampler }),
-    ...(revision > 0 && { revision }),
-    ...(expiresAtMs > 0 && { expiresAtMs }),
-    ...(isShared && { isShared }),
-    ...(isPart && { isPart }),
-  };
-}
-
-/** Whether the bytes are torn or altered. Of another format version that cannot be told: they are taken to be whole. */
+/** Whether the bytes are torn or altered. Another format version cannot be judged, and counts as intact. */
 export function isDamaged(bytes: Uint8Array): boolean {
-  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  if (isOfAnotherVersion(buffer)) return false;
+  const buffer = asBuffer(bytes);
+  if (hasOtherVersion(buffer)) return false;
   try {
-    const { checksumAt } = layout(buffer);
-    return !checksum(buffer.subarray(0, checksumAt)).equals(buffer.subarray(checksumAt));
+    const { content, checksum } = parseLayout(buffer);
+    return !sha256(content).equals(checksum);
   } catch {
     return true;
   }
 }
 
-/** What stores look for in a snapshot without reading it. */
+/** What stores need to know of a snapshot without reading it. */
 export interface SnapshotHeader {
   /** 0 if there is none. */
   readonly revision: number;
   readonly isShared: boolean;
-  readonly isPart: boolean;
-  /** Where what stands before it is kept. */
-  readonly pastKey: string | undefined;
-  readonly numPastTokens: number;
+  readonly isSegment: boolean;
+  readonly historyKey: string | undefined;
+  readonly numHistoryTokens: number;
   /** Of the whole snapshot. */
   readonly bytes: number;
 }
 
 /**
- * Checks nothing that lies behind it.
+ * Checks only the header.
  * @param beginning of a snapshot: all of it, or its first `MAX_HEADER_BYTES` at least
- * @returns undefined for a snapshot of another format version
- * @throws `invalid_snapshot` if no snapshot begins so
+ * @returns undefined for another format version
+ * @throws `invalid_snapshot` if it is not the beginning of a snapshot
  */
-export function headerOf(beginning: Buffer): SnapshotHeader | undefined {
-  if (isOfAnotherVersion(beginning)) return undefined;
-  const { revision, isShared, isPart, numPastTokens, seenAt, checksumAt } = sections(beginning);
-  const key = beginning.toString("utf8", HEADER_BYTES, seenAt);
-  const pastKey = key === "" ? undefined : key;
-  return { revision, isShared, isPart, pastKey, numPastTokens, bytes: checksumAt + CHECKSUM_BYTES };
+export function readHeader(beginning: Buffer): SnapshotHeader | undefined {
+  if (hasOtherVersion(beginning)) return undefined;
+  const { revision, isShared, isSegment, numHistoryTokens, section, bytes } = parseHeader(beginning);
+  const historyKey = section("historyKey").toString() || undefined;
+  return { revision, isShared, isSegment, historyKey, numHistoryTokens, bytes };
 }
 
 function startsAsSnapshot(buffer: Buffer): boolean {
   return buffer.subarray(0, MAGIC.length).equals(MAGIC);
 }
 
-function isOfAnotherVersion(buffer: Buffer): boolean {
+function hasOtherVersion(buffer: Buffer): boolean {
   return buffer.length >= HEADER_BYTES && startsAsSnapshot(buffer) && buffer.readUInt32LE(8) !== FORMAT_VERSION;
 }
 
-/** Reads the header; the sections lie within the bytes, one behind the other. */
-function layout(buffer: Buffer) {
-  const found = sections(buffer);
-  const bytes = found.checksumAt + CHECKSUM_BYTES;
-  if (bytes !== buffer.length) throw invalid(`is ${buffer.length} bytes long; its header says ${bytes}`);
-  return found;
+type Layout = ReturnType<typeof parseLayout>;
+
+/** The header of a whole snapshot: its sections fill the buffer exactly. */
+function parseLayout(buffer: Buffer) {
+  const header = parseHeader(buffer);
+  if (header.bytes !== buffer.length) {
+    throw invalid(`is ${buffer.length} bytes long; its header says ${header.bytes}`);
+  }
+  const checksumAt = buffer.length - CHECKSUM_BYTES;
+  return { ...header, content: buffer.subarray(0, checksumAt), checksum: buffer.subarray(checksumAt) };
 }
 
-/** What the header says; of what lies behind it nothing is known. */
-function sections(buffer: Buffer) {
+/** Nothing is known of the bytes after the header and the history's key. */
+function parseHeader(buffer: Buffer) {
   const minBytes = HEADER_BYTES + CHECKSUM_BYTES;
   if (buffer.length < minBytes) throw invalid(`is ${buffer.length} bytes long; the shortest possible is ${minBytes}`);
   if (!startsAsSnapshot(buffer)) throw invalid("does not start as a snapshot does");
@@ -286,61 +233,90 @@ function sections(buffer: Buffer) {
   if (precision === undefined) {
     throw invalid(`has a state of precision ${buffer.readUInt32LE(12)}; this server reads 0 (f32) and 1 (f16)`);
   }
-  const pastKeyBytes = buffer.readUInt32LE(PAST_KEY_BYTES_AT);
-  if (pastKeyBytes > MAX_PAST_KEY_BYTES) {
-    throw invalid(`names a past by ${pastKeyBytes} bytes; at most ${MAX_PAST_KEY_BYTES} are read`);
+  // Numbers beyond 2^53 are inexact here, but far beyond any length that passes.
+  const number = (at: number) => Number(buffer.readBigUInt64LE(at));
+  const lengths = SECTIONS.map((_, i) => number(LENGTHS_AT + 8 * i));
+  if (lengths[0]! > MAX_HISTORY_KEY_BYTES) {
+    throw invalid(`has a history's key of ${lengths[0]} bytes; at most ${MAX_HISTORY_KEY_BYTES} are read`);
   }
-  // As numbers these may be inexact beyond 2^53, but then they are far beyond any length that passes.
-  const position = Number(buffer.readBigUInt64LE(32));
-  const revision = Number(buffer.readBigUInt64LE(REVISION_AT));
-  const expiresAtMs = Number(buffer.readBigUInt64LE(EXPIRY_AT));
-  const numPastTokens = Number(buffer.readBigUInt64LE(PAST_TOKENS_AT));
-  const inflatedBytes = buffer.readUInt32LE(INFLATED_BYTES_AT);
-  const flags = buffer.readUInt32LE(FLAGS_AT);
-  const [isShared, isPart] = [(flags & IS_SHARED) !== 0, (flags & IS_PART) !== 0];
-  const seenAt = HEADER_BYTES + pastKeyBytes;
-  const stateAt = seenAt + buffer.readUInt32LE(SEEN_BYTES_AT);
-  const tokensAt = stateAt + Number(buffer.readBigUInt64LE(40));
-  const modelHashAt = tokensAt + buffer.readUInt32LE(20) * 4;
-  const conversationAt = modelHashAt + buffer.readUInt32LE(16);
-  const samplerAt = conversationAt + buffer.readUInt32LE(24);
-  const checksumAt = samplerAt + buffer.readUInt32LE(28);
+  let end = HEADER_BYTES;
+  const ends = lengths.map((length) => {
+    end += length;
+    return end;
+  });
+  const flags = buffer.readUInt32LE(16);
   return {
     precision,
-    position,
-    revision,
-    expiresAtMs,
-    numPastTokens,
-    inflatedBytes,
-    isShared,
-    isPart,
-    seenAt,
-    stateAt,
-    tokensAt,
-    modelHashAt,
-    conversationAt,
-    samplerAt,
-    checksumAt,
+    isShared: (flags & IS_SHARED) !== 0,
+    isSegment: (flags & IS_SEGMENT) !== 0,
+    inflatedBytes: buffer.readUInt32LE(20),
+    position: number(24),
+    revision: number(32),
+    expiresAtMs: number(40),
+    numHistoryTokens: number(48),
+    section: (name: (typeof SECTIONS)[number]) => {
+      const i = SECTIONS.indexOf(name);
+      return buffer.subarray(ends[i - 1] ?? HEADER_BYTES, ends[i]);
+    },
+    /** Of the whole snapshot. */
+    bytes: end + CHECKSUM_BYTES,
   };
 }
 
-type Sections = ReturnType<typeof sections>;
-
-function checkStateBytes(numBytes: number, position: number, model: SnapshotModel): void {
-  if (numBytes === model.stateBytes || (numBytes === 0 && position === 0)) return;
-  throw invalid(`holds ${numBytes} bytes of state; this model's state has ${model.stateBytes}`);
+function toSnapshot(layout: Layout, model: SnapshotModel, json: Buffer): Snapshot {
+  const { position, numHistoryTokens, revision, expiresAtMs, isShared, isSegment, precision, section } = layout;
+  const modelHash = section("modelHash").toString();
+  if (modelHash !== model.modelHash) {
+    throw invalid(`was made by model ${modelHash}; this server runs ${model.modelHash}`);
+  }
+  const tokenBytes = section("tokenIds");
+  if (tokenBytes.length % 4 !== 0) throw invalid(`has ${tokenBytes.length} bytes of token ids, not a multiple of 4`);
+  const numTokens = numHistoryTokens + tokenBytes.length / 4;
+  if (position > numTokens) throw invalid(`is at position ${position} but holds ${numTokens} token ids`);
+  const bytes = section("state");
+  // A plain Uint8Array: `slice` of a Buffer does not copy.
+  const stored = new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length);
+  const numBytes = stored.length * (precision === "f16" ? 2 : 1);
+  if (numBytes !== model.stateBytes && (numBytes !== 0 || position !== 0)) {
+    throw invalid(`holds ${numBytes} bytes of state; this model's state has ${model.stateBytes}`);
+  }
+  if (stored.length > 0 && position < numHistoryTokens) {
+    throw invalid(`is at position ${position}, within the ${numHistoryTokens} tokens of its history`);
+  }
+  const history = toHistoryRef(layout);
+  const sampler = parseSampler(parseJson("sampler", section("sampler")));
+  return {
+    modelHash,
+    ...(history && { history }),
+    tokenIds: bytesToTokens(tokenBytes),
+    position,
+    state: precision === "f16" ? fromF16(stored) : stored,
+    conversation: parseJson("conversation", json),
+    ...(sampler !== undefined && { sampler }),
+    ...(revision > 0 && { revision }),
+    ...(expiresAtMs > 0 && { expiresAtMs }),
+    ...(isShared && { isShared }),
+    ...(isSegment && { isSegment }),
+  };
 }
 
-/** @returns undefined if some number is beyond f16, or not finite */
+function toHistoryRef({ numHistoryTokens: numTokens, section }: Layout): HistoryRef | undefined {
+  const key = section("historyKey").toString();
+  if (key === "") return undefined;
+  const seenIds = new Uint8Array(section("seenIds"));
+  return { key, numTokens, ...(seenIds.length > 0 && { seenIds }) };
+}
+
+/** @returns undefined if a number is beyond f16, or not finite */
 function toF16(state: Uint8Array): Uint8Array | undefined {
-  // NOTE: copied by the constructor: `slice` of a Buffer would be a view.
+  // NOTE: the constructor copies; `slice` of a Buffer would be a view.
   const floats = new Float32Array(new Uint8Array(state).buffer);
   if (!floats.every((value) => Math.abs(value) <= MAX_F16)) return undefined;
   return new Uint8Array(narrowF16(floats).buffer);
 }
 
 function fromF16(stored: Uint8Array): Uint8Array {
-  // A copy: `widen` wants bytes that own their buffer, and those of a socket need not be aligned.
+  // A copy: `widen` needs bytes that own their buffer, and those of a socket need not be aligned.
   const owned = new Uint8Array(stored);
   return new Uint8Array(widen("F16", Buffer.from(owned.buffer)).buffer);
 }
@@ -356,27 +332,31 @@ function parseSampler(given: unknown): SamplerState | undefined {
   throw invalid(`holds a sampler without a seed and a number of draws: ${JSON.stringify(given).slice(0, 100)}`);
 }
 
-function packedConversation(buffer: Buffer, { conversationAt, samplerAt }: Sections): Buffer {
-  return buffer.subarray(conversationAt, samplerAt);
+function bigintToString(value: unknown): unknown {
+  return typeof value === "bigint" ? String(value) : value;
 }
 
 /** To exactly as many bytes as the header says. */
-function inflate(packed: Buffer, { inflatedBytes }: Sections): Buffer {
+function inflate({ section, inflatedBytes }: Layout): Buffer {
+  const packed = section("conversation");
   if (packed.length === 0) return packed;
-  if (inflatedBytes > MAX_EXTRA_BYTES) throw unpacksOtherwise(inflatedBytes);
+  if (inflatedBytes > MAX_EXTRA_BYTES) throw inflatesOtherwise(inflatedBytes);
   try {
     return ofLength(inflatedBytes, inflateRawSync(packed, { maxOutputLength: Math.max(1, inflatedBytes) }));
   } catch (cause) {
-    throw unpacksOtherwise(inflatedBytes, cause);
+    throw inflatesOtherwise(inflatedBytes, cause);
   }
 }
 
-async function inflateInBackground(packed: Buffer, { inflatedBytes }: Sections): Promise<Buffer> {
+const inflateRaw = promisify(inflateRawWithCallback);
+
+async function inflateInBackground({ section, inflatedBytes }: Layout): Promise<Buffer> {
+  const packed = section("conversation");
   if (packed.length === 0) return packed;
   try {
     return ofLength(inflatedBytes, await inflateRaw(packed, { maxOutputLength: Math.max(1, inflatedBytes) }));
   } catch (cause) {
-    throw unpacksOtherwise(inflatedBytes, cause);
+    throw inflatesOtherwise(inflatedBytes, cause);
   }
 }
 
@@ -385,35 +365,29 @@ function ofLength(expected: number, json: Buffer): Buffer {
   return json;
 }
 
-function unpacksOtherwise(inflatedBytes: number, cause?: unknown): DenseMambaError {
+function inflatesOtherwise(inflatedBytes: number, cause?: unknown): DenseMambaError {
   return invalid(`holds a conversation that does not unpack to the ${inflatedBytes} bytes that it should have`, cause);
 }
 
-function parseJson(what: "conversation" | "sampler", json: string): unknown {
-  if (json === "") return undefined;
+function parseJson(what: "conversation" | "sampler", json: Buffer): unknown {
+  if (json.length === 0) return undefined;
   try {
-    return JSON.parse(json);
+    return JSON.parse(json.toString());
   } catch (cause) {
     throw invalid(`holds a ${what} that is not JSON`, cause);
   }
 }
 
-function checksum(bytes: Uint8Array): Buffer {
+function checkChecksum({ checksum }: Layout, actual: Buffer): void {
+  if (!actual.equals(checksum)) throw invalid("has been altered: its checksum does not match its content");
+}
+
+function sha256(bytes: Uint8Array): Buffer {
   return createHash("sha256").update(bytes).digest();
 }
 
-async function checksumInPieces(bytes: Uint8Array): Promise<Buffer> {
-  const hash = createHash("sha256");
-  for (let at = 0; at < bytes.length; at += PIECE_BYTES) {
-    hash.update(bytes.subarray(at, at + PIECE_BYTES));
-    await setImmediate();
-  }
-  return hash.digest();
-}
-
-function checkChecksum(buffer: Buffer, { checksumAt }: Sections, expected: Buffer): void {
-  if (expected.equals(buffer.subarray(checksumAt))) return;
-  throw invalid("has been altered: its checksum does not match its content");
+function asBuffer({ buffer, byteOffset, byteLength }: Uint8Array): Buffer {
+  return Buffer.from(buffer, byteOffset, byteLength);
 }
 
 function invalid(what: string, cause?: unknown): DenseMambaError {

@@ -1,10 +1,9 @@
 /**
- * Kept states in a folder, one file each: what `put` acknowledged is there after a restart, a kill and, unless it is
- * marked as cache, a power failure. Bounded by bytes; whoever holds the most gives what they used least recently, and a
- * file's date remembers its use. An index of all files is kept in memory, read from their headers when the folder is opened.
+ * Snapshots in a folder, one file each: what `put` acknowledged survives a restart, a kill and, unless it is
+ * a cache, a power failure. At the bound, the owner with the most bytes loses what they used least recently;
+ * a file's date records its last use. An index of all files is in memory, read when the folder is opened.
  */
 import { DenseMambaError } from "../../errors.ts";
-import { LocalClaims } from "./claims.ts";
 import {
   decodeSnapshot,
   encodeSnapshot,
@@ -13,54 +12,45 @@ import {
   type SnapshotModel,
   type StatePrecision,
 } from "./codec.ts";
-import { fileBytes, readSnapshotFile } from "./disk-file.ts";
-import { SnapshotFolder } from "./disk-folder.ts";
-import { LruIndex, type OwnerOf } from "./lru-index.ts";
-import { countPast } from "./past.ts";
-import type { Claim, ListedSnapshot, PutOptions, Snapshot, StateStore, StoreStats } from "./store.ts";
+import { historyTokens, type Snapshot } from "./snapshot.ts";
+import { fileBytes, SnapshotFolder } from "./snapshot-folder.ts";
+import { type IndexEntry, type OwnerOf, SnapshotIndex } from "./snapshot-index.ts";
+import type { ListedSnapshot, PutOptions, SnapshotStore, StoreStats } from "./store.ts";
 
-/** A use is written to the disk no more often than this. */
+/** A use is written to the disk at most this often. */
 const TOUCH_INTERVAL_MS = 60_000;
 const FILE_SYSTEM_BLOCK = 4096;
-const TOKEN_BYTES = 4;
+const BYTES_PER_TOKEN = 4;
 const MAX_KEY_LENGTH = 512;
 
 export interface DiskStoreOptions {
-  /** Made if it does not exist. */
+  /** Created if it does not exist. */
   readonly dir: string;
-  /** Of whole blocks on the disk. While a snapshot is replaced both the old and the new one are there. */
+  /** Of whole blocks. While a snapshot is replaced, both the old and the new one count. */
   readonly maxBytes: number;
   readonly model: SnapshotModel;
   /** Default f32. */
   readonly precision?: StatePrecision;
   readonly nowMs: () => number;
-  /** Whoever holds the most gives way first. Default: all belongs to one. */
+  /** Default: there is one owner. */
   readonly ownerOf?: OwnerOf | undefined;
-  /** Told of files that were damaged, and have been removed. */
+  /** Called for files that were damaged and have been removed. */
   readonly onDamage?: (message: string) => void;
 }
 
-interface Entry {
+interface Entry extends IndexEntry {
   readonly file: string;
   readonly generation: number;
   readonly fileBytes: number;
-  /** Of whole blocks. */
-  readonly bytes: number;
-  readonly expiresAtMs: number | undefined;
-  readonly revision: number;
-  readonly isShared: boolean;
-  readonly isPart: boolean;
-  readonly pastKey: string | undefined;
-  readonly pastBytes: number;
   touchedAtMs: number;
 }
 
-export class DiskStore implements StateStore {
+export class DiskStore implements SnapshotStore {
   readonly #options: DiskStoreOptions;
   readonly #folder: SnapshotFolder;
-  readonly #claims: LocalClaims;
-  readonly #index: LruIndex<Entry>;
-  readonly #underWay = new Set<Promise<unknown>>();
+  readonly #index: SnapshotIndex<Entry>;
+  /** What `close` waits for. */
+  readonly #pending = new Set<Promise<unknown>>();
   /** Of files that are being written. */
   #reservedBytes = 0;
   #numEvicted = 0;
@@ -69,21 +59,21 @@ export class DiskStore implements StateStore {
     const { nowMs, ownerOf } = options;
     this.#options = options;
     this.#folder = folder;
-    this.#claims = new LocalClaims({ nowMs });
     const onExpired = ({ file }: Entry) => this.#inBackground(this.#folder.remove(file));
-    this.#index = new LruIndex({ nowMs, ownerOf, onExpired });
+    this.#index = new SnapshotIndex({ nowMs, ownerOf, onExpired });
   }
 
   /**
-   * Reads the header of every file: ten thousand take a second or two. Removes what is damaged, unfinished or expired.
-   * @throws `invalid_config` if another server uses the folder; `store_unavailable` if it cannot be read or written
+   * Reads the header of every file: ten thousand take a second or two. Removes what is damaged, unfinished
+   * or expired.
+   * @throws `invalid_config` if another server uses the folder; `store_unavailable` if it cannot be used
    */
   static async open(options: DiskStoreOptions): Promise<DiskStore> {
     const { dir } = options;
-    const folder = await unavailableIfFails(dir, () => SnapshotFolder.open(dir));
+    const folder = await orUnavailable(dir, () => SnapshotFolder.open(dir));
     const store = new DiskStore(options, folder);
     try {
-      await unavailableIfFails(dir, () => store.#readFolder());
+      await orUnavailable(dir, () => store.#readFolder());
       return store;
     } catch (error) {
       await folder.close();
@@ -91,7 +81,7 @@ export class DiskStore implements StateStore {
     }
   }
 
-  /** @throws `invalid_snapshot` if the file is damaged, once: it is removed. `store_unavailable` if it cannot be read. */
+  /** @throws `invalid_snapshot` if the file is damaged: once, since it is removed. */
   async get(key: string): Promise<Snapshot | undefined> {
     const entry = this.#index.find(key);
     if (entry === undefined) return undefined;
@@ -101,7 +91,7 @@ export class DiskStore implements StateStore {
     try {
       return decodeSnapshot(bytes, this.#options.model);
     } catch (error) {
-      // Another model's snapshot is whole, and may be wanted again; so may another version's.
+      // A snapshot of another model or version is intact, and may be wanted again.
       if (isDamaged(bytes)) await this.#removeDamaged(key, entry, error);
       throw error;
     }
@@ -112,7 +102,7 @@ export class DiskStore implements StateStore {
   }
 
   async put(key: string, snapshot: Snapshot, options: PutOptions = {}): Promise<void> {
-    const work = this.#put(key, snapshot, options).finally(this.#index.hold(snapshot.past?.key));
+    const work = this.#put(key, snapshot, options).finally(this.#index.hold(snapshot.history?.key));
     this.#inBackground(work);
     await work;
   }
@@ -120,8 +110,8 @@ export class DiskStore implements StateStore {
   async delete(key: string): Promise<boolean> {
     const entry = this.#index.find(key);
     if (entry === undefined) return false;
-    // In this order: a file that cannot be removed must not be forgotten, or it would be back after a restart.
-    await unavailableIfFails(this.#options.dir, () => this.#folder.remove(entry.file, { isSynced: true }));
+    // The file first: if it cannot be removed, it must not be forgotten, or it would be back after a restart.
+    await orUnavailable(this.#options.dir, () => this.#folder.remove(entry.file, { isSynced: true }));
     this.#index.remove(key, entry);
     return true;
   }
@@ -135,13 +125,9 @@ export class DiskStore implements StateStore {
     return { numSnapshots: size, bytes, maxBytes: this.#options.maxBytes, numEvicted: this.#numEvicted };
   }
 
-  async claim(key: string, options: { readonly ttlMs: number }): Promise<Claim | undefined> {
-    return this.#claims.claim(key, options);
-  }
-
-  /** @throws `store_unavailable` if the folder is not the one that was opened, or cannot be asked */
+  /** @throws `store_unavailable` if the folder is not the one that was opened, or cannot be read */
   async check(): Promise<void> {
-    await unavailableIfFails(this.#options.dir, () => this.#folder.check());
+    await orUnavailable(this.#options.dir, () => this.#folder.check());
   }
 
   sweep(): void {
@@ -149,23 +135,25 @@ export class DiskStore implements StateStore {
   }
 
   async close(): Promise<void> {
-    while (this.#underWay.size > 0) await Promise.allSettled(this.#underWay);
+    while (this.#pending.size > 0) await Promise.allSettled(this.#pending);
     await this.#folder.close();
   }
 
-  async #put(key: string, snapshot: Snapshot, { expiresAtMs, fence, isCache = false }: PutOptions): Promise<void> {
+  async #put(key: string, snapshot: Snapshot, { expiresAtMs, isCache = false }: PutOptions): Promise<void> {
     const { dir, maxBytes, precision = "f32", nowMs } = this.#options;
-    if (fence !== undefined) this.#claims.check(key, fence);
-    if (key.length > MAX_KEY_LENGTH) throw tooLong(key);
+    if (key.length > MAX_KEY_LENGTH) {
+      throw notStored(`a key of ${key.length} characters cannot be kept: at most ${MAX_KEY_LENGTH} can`);
+    }
     const encoded = encodeSnapshot(snapshot, { precision });
     const numBytes = fileBytes(key, encoded.length);
-    const bytes = onDisk(numBytes);
-    if (bytes > maxBytes) throw tooLarge(bytes, maxBytes);
-
+    const bytes = bytesOnDisk(numBytes);
+    if (bytes > maxBytes) {
+      throw notStored(`a snapshot of ${bytes} bytes cannot be kept: the disk store holds at most ${maxBytes} bytes`);
+    }
     const { file, generation } = this.#folder.newFile(key);
     this.#reservedBytes += bytes;
     try {
-      await unavailableIfFails(dir, async () => {
+      await orUnavailable(dir, async () => {
         await this.#makeRoom({ key, bytes });
         await this.#folder.write(file, { key, expiresAtMs }, encoded, { isSynced: !isCache });
       });
@@ -173,28 +161,24 @@ export class DiskStore implements StateStore {
       this.#reservedBytes -= bytes;
     }
     const earlier = this.#index.find(key);
-    // While the file was written a later put may have overtaken this one, or the claim may have been lost.
-    const isStale = fence !== undefined && !this.#claims.isCurrent(key, fence);
-    if (isStale || (earlier !== undefined && earlier.generation > generation)) {
-      await this.#folder.remove(file);
-      if (fence !== undefined) this.#claims.check(key, fence);
-      return;
-    }
-    const { past, revision = 0, isShared = false, isPart = false } = snapshot;
-    const place = { revision, isShared, isPart, pastKey: past?.key, pastBytes: countPast(past) * TOKEN_BYTES };
-    this.#index.set(key, { file, generation, fileBytes: numBytes, bytes, expiresAtMs, ...place, touchedAtMs: nowMs() });
-    // One that stays behind is recognised by its generation.
+    // A later put may have finished first.
+    if (earlier !== undefined && earlier.generation > generation) return this.#folder.remove(file);
+    const { history, revision = 0, isShared = false, isSegment = false } = snapshot;
+    const refs = { historyKey: history?.key, historyBytes: historyTokens(history) * BYTES_PER_TOKEN };
+    const place = { file, generation, fileBytes: numBytes, bytes, expiresAtMs, touchedAtMs: nowMs() };
+    this.#index.set(key, { ...place, revision, isShared, isSegment, ...refs });
+    // If this fails, its lower generation tells that it was replaced.
     if (earlier !== undefined) this.#inBackground(this.#folder.remove(earlier.file));
   }
 
-  /** Evicts until what is being written fits, too. */
+  /** Evicts until everything fits, including what is being written. */
   async #makeRoom(put?: { readonly key: string; readonly bytes: number }): Promise<void> {
     while (this.#index.bytes + this.#reservedBytes > this.#options.maxBytes) {
-      const leaving = this.#index.nextToLeave(put);
-      if (leaving === undefined) return;
-      const [key, entry] = leaving;
+      const evicted = this.#index.nextToEvict(put);
+      if (evicted === undefined) return;
+      const [key, entry] = evicted;
       await this.#folder.remove(entry.file);
-      if (this.#index.remove(key, entry) && !entry.isPart) this.#numEvicted++;
+      if (this.#index.remove(key, entry) && !entry.isSegment) this.#numEvicted++;
     }
   }
 
@@ -209,12 +193,12 @@ export class DiskStore implements StateStore {
       );
     }
     try {
-      return await readSnapshotFile(entry.file, { key, bytes: entry.fileBytes });
+      return await this.#folder.read(entry.file, { key, bytes: entry.fileBytes });
     } catch (error) {
       if (this.#index.find(key) !== entry) return "replaced";
-      if (isGone(error)) {
+      if ((error as NodeJS.ErrnoException).code === "ENOENT") {
         await this.check();
-        // Somebody tidied up.
+        // Somebody removed the file.
         this.#index.remove(key, entry);
         return "replaced";
       }
@@ -234,40 +218,39 @@ export class DiskStore implements StateStore {
   async #removeDamaged(key: string, entry: Entry, reason: unknown): Promise<void> {
     this.#options.onDamage?.(`${key} was damaged on the disk and has been removed: ${String(reason)}`);
     this.#index.remove(key, entry);
-    await unavailableIfFails(this.#options.dir, () => this.#folder.remove(entry.file));
+    await orUnavailable(this.#options.dir, () => this.#folder.remove(entry.file));
   }
 
   async #readFolder(): Promise<void> {
-    const files = await this.#folder.read((message) => this.#options.onDamage?.(message));
+    const files = await this.#folder.list((message) => this.#options.onDamage?.(message));
     for (const { key, file, generation, bytes, expiresAtMs, usedAtMs, snapshot } of files) {
-      const { revision = 0, isShared = false, isPart = false, pastKey, numPastTokens = 0 } = snapshot ?? {};
-      const place = { revision, isShared, isPart, pastKey, pastBytes: numPastTokens * TOKEN_BYTES };
-      const size = { fileBytes: bytes, bytes: onDisk(bytes) };
-      const entry = { file, generation, ...size, expiresAtMs, ...place, touchedAtMs: usedAtMs };
-      this.#index.set(key, entry);
-      this.#index.find(key); // It leaves at once if it has expired.
+      const { revision = 0, isShared = false, isSegment = false, historyKey, numHistoryTokens = 0 } = snapshot ?? {};
+      const refs = { historyKey, historyBytes: numHistoryTokens * BYTES_PER_TOKEN };
+      const place = { file, generation, fileBytes: bytes, bytes: bytesOnDisk(bytes), expiresAtMs };
+      this.#index.set(key, { ...place, touchedAtMs: usedAtMs, revision, isShared, isSegment, ...refs });
+      this.#index.find(key); // Removes it if it has expired.
     }
-    // Put by a request that was killed before it had put what names it.
-    this.#index.dropParts({ graceMs: 0 });
+    // Segments of requests that were killed before they had put what refers to them.
+    this.#index.dropSegments({ graceMs: 0 });
     await this.#makeRoom();
   }
 
-  /** `close` waits for it. What fails here is reported to those who asked for it, or does no harm. */
+  /** `close` waits for it. A failure does no harm, or is reported to the caller who waits for it too. */
   #inBackground(work: Promise<unknown>): void {
-    const settled: Promise<void> = work.then(
+    const done: Promise<void> = work.then(
       () => undefined,
       () => undefined,
     );
-    this.#underWay.add(settled);
-    settled.then(() => this.#underWay.delete(settled));
+    this.#pending.add(done);
+    done.then(() => this.#pending.delete(done));
   }
 }
 
-function onDisk(bytes: number): number {
+function bytesOnDisk(bytes: number): number {
   return Math.ceil(bytes / FILE_SYSTEM_BLOCK) * FILE_SYSTEM_BLOCK;
 }
 
-async function unavailableIfFails<T>(dir: string, act: () => Promise<T>): Promise<T> {
+async function orUnavailable<T>(dir: string, act: () => Promise<T>): Promise<T> {
   try {
     return await act();
   } catch (error) {
@@ -283,20 +266,6 @@ function unavailable(dir: string, error: unknown): unknown {
   return new DenseMambaError("store_unavailable", `the disk of ${dir} ${what}: ${message}`, { cause: error });
 }
 
-function isGone(error: unknown): boolean {
-  return (error as NodeJS.ErrnoException).code === "ENOENT";
-}
-
-function tooLarge(bytes: number, maxBytes: number): DenseMambaError {
-  return new DenseMambaError(
-    "invalid_value",
-    `a snapshot of ${bytes} bytes cannot be kept: the disk store holds at most ${maxBytes} bytes`,
-  );
-}
-
-function tooLong(key: string): DenseMambaError {
-  return new DenseMambaError(
-    "invalid_value",
-    `a key of ${key.length} characters cannot be kept: at most ${MAX_KEY_LENGTH} can`,
-  );
+function notStored(message: string): DenseMambaError {
+  return new DenseMambaError("invalid_value", message);
 }

@@ -1,21 +1,16 @@
 /**
- * What this server keeps by itself: memory before disk. What is not cache is kept by the disk or not at all: what was
- * acknowledged must be there after a crash. A copy read from below is put into memory, unless somebody
- * replaced or deleted it meanwhile. Snapshots come stamped with revision and expiry. Knows no other server.
+ * What this server stores by itself: memory in front of the disk. With a disk, a put that the disk does not
+ * take fails, unless it is a cache: what was acknowledged must survive a crash. What is read from a slower
+ * tier is copied into memory, unless it was replaced or deleted meanwhile. Knows no other server.
  */
-import { DenseMambaError } from "../../errors.ts";
-import type { ListedSnapshot, PutOptions, Snapshot, StateStore } from "./store.ts";
-import { isUnavailable, type Tier } from "./tier.ts";
+import type { DenseMambaError } from "../../errors.ts";
+import type { Snapshot } from "./snapshot.ts";
+import type { ListedSnapshot, PutOptions, SnapshotStore } from "./store.ts";
+import { type Found, foundOf, isUnavailable, type Tier } from "./tier.ts";
 
-/** What could be found, and what stood in the way of finding more. */
-export interface Found<T> {
-  readonly value: T | undefined;
-  readonly failure: DenseMambaError | undefined;
-}
-
-/** A read under way. */
-interface Reading {
-  /** A put or a deletion was under way at the same time. */
+/** A read in progress. */
+interface Read {
+  /** A put or a deletion ran at the same time. */
   isStale: boolean;
 }
 
@@ -24,9 +19,9 @@ export class LocalTiers {
   readonly #disk: Tier | undefined;
   /** The fastest first. */
   readonly #tiers: readonly Tier[];
-  readonly #readings = new Map<string, Set<Reading>>();
-  /** The last put of each key that has reached neither tier yet. */
-  readonly #putting = new Map<string, object>();
+  readonly #reads = new Map<string, Set<Read>>();
+  /** The last put of each key that the disk has not yet answered. */
+  readonly #puts = new Map<string, object>();
 
   constructor({ memory, disk }: { readonly memory: Tier; readonly disk: Tier | undefined }) {
     this.#memory = memory;
@@ -34,200 +29,177 @@ export class LocalTiers {
     this.#tiers = disk === undefined ? [memory] : [memory, disk];
   }
 
-  async get(key: string): Promise<Found<Snapshot>> {
-    return this.read(key, () => this.#firstThatHas(key, (store) => store.get(key)));
+  get(key: string): Promise<Found<Snapshot>> {
+    return this.readThrough(key, () => this.#askInOrder(key, (store) => store.get(key)));
   }
 
-  async has(key: string): Promise<Found<true>> {
-    return this.#firstThatHas(key, async (store) => (await store.has(key)) || undefined);
+  has(key: string): Promise<Found<true>> {
+    return this.#askInOrder(key, async (store) => (await store.has(key)) || undefined);
   }
 
-  /**
-   * Reads from anywhere; what it finds is in memory afterwards.
-   * @param find is not asked to be quick: puts and deletions may come in between
-   */
-  async read(key: string, find: () => Promise<Found<Snapshot>>): Promise<Found<Snapshot>> {
-    const reading: Reading = { isStale: false };
-    const readings = this.#readings.get(key) ?? new Set();
-    this.#readings.set(key, readings.add(reading));
+  /** Reads from anywhere, and copies what it finds into memory. @param find may overlap puts and deletions */
+  async readThrough(key: string, find: () => Promise<Found<Snapshot>>): Promise<Found<Snapshot>> {
+    const read: Read = { isStale: false };
+    const reads = this.#reads.get(key) ?? new Set();
+    this.#reads.set(key, reads.add(read));
     try {
       const found = await find();
-      // Parts are rarely read; memory is for what is used now.
-      if (found.value !== undefined && !found.value.isPart && !reading.isStale) await this.#promote(key, found.value);
+      // Segments are rarely read. NOTE: nothing may be awaited between the check of `isStale` and the put.
+      if (found.value !== undefined && !found.value.isSegment && !read.isStale) {
+        // It may be too large for memory.
+        await failureOf(this.#memory.store.put(key, found.value, expiryOf(found.value)));
+      }
       return found;
     } finally {
-      readings.delete(reading);
-      if (readings.size === 0 && this.#readings.get(key) === readings) this.#readings.delete(key);
+      reads.delete(read);
+      if (reads.size === 0 && this.#reads.get(key) === reads) this.#reads.delete(key);
     }
   }
 
   /**
-   * Where it cannot be kept no older copy is believed any more, provided that it is kept.
-   * @param isKeptElsewhere whether it is even if no tier here takes it
-   * @throws why the last tier did not take it, if it is not kept: then all is as it was
+   * Once stored in one tier, no older copy in another is used any more.
+   * @param isStoredElsewhere whether it need not be stored here
+   * @throws the last tier's failure, if no tier takes it: then nothing has changed
    */
   async put(
     key: string,
     snapshot: Snapshot,
-    options: Omit<PutOptions, "fence">,
-    { isKeptElsewhere }: { readonly isKeptElsewhere: boolean },
+    options: PutOptions,
+    { isStoredElsewhere }: { readonly isStoredElsewhere: boolean },
   ): Promise<void> {
     await this.#change(key, async () => {
-      const putting = {};
-      this.#putting.set(key, putting);
-      const onDisk = this.#disk && (await failureOf(putInto(this.#disk, key, snapshot, options)));
-      const isLast = this.#putting.get(key) === putting;
-      if (isLast) this.#putting.delete(key);
-      if (onDisk !== undefined && !isKeptElsewhere && !options.isCache) throw onDisk;
-      // Of two at once the disk knows which one counts; memory would take the one that was slower.
-      if (!isLast && this.#disk !== undefined) await this.#memory.store.delete(key);
-      else if (!snapshot.isPart || (this.#disk === undefined && !isKeptElsewhere)) {
-        const inMemory = await failureOf(putInto(this.#memory, key, snapshot, options));
-        const isKept = isKeptElsewhere || inMemory === undefined || (this.#disk !== undefined && onDisk === undefined);
-        if (!isKept) throw onDisk ?? inMemory;
-        await dropOlder(this.#memory, key, inMemory);
+      const put = {};
+      this.#puts.set(key, put);
+      const diskFailure = this.#disk && (await failureOf(putInto(this.#disk, key, snapshot, options)));
+      const isLast = this.#puts.get(key) === put;
+      if (isLast) this.#puts.delete(key);
+      if (diskFailure !== undefined && !isStoredElsewhere && !options.isCache) throw diskFailure;
+      if (!isLast && this.#disk !== undefined) {
+        // Of two concurrent puts the disk knows which one counts; memory would take the slower one.
+        await this.#memory.store.delete(key);
+      } else if (!snapshot.isSegment || (this.#disk === undefined && !isStoredElsewhere)) {
+        const memoryFailure = await failureOf(putInto(this.#memory, key, snapshot, options));
+        const isOnDisk = this.#disk !== undefined && diskFailure === undefined;
+        if (memoryFailure !== undefined && !isStoredElsewhere && !isOnDisk) throw diskFailure ?? memoryFailure;
+        await dropOlder(this.#memory, key, memoryFailure);
       }
-      if (this.#disk !== undefined) await dropOlder(this.#disk, key, onDisk);
+      if (this.#disk !== undefined) await dropOlder(this.#disk, key, diskFailure);
     });
   }
 
   /**
-   * Whether there was a copy that counted.
-   * @param areCopies of what is deleted elsewhere: what a tier that fails still holds no longer counts. Else all is as it
-   * was, so that who is told of the failure may try again.
+   * Whether there was a copy in use.
+   * @param areCopies of a snapshot that is deleted elsewhere: then what a failing tier still holds is not
+   * used any more. Otherwise a failure changes nothing, so that the caller can try again.
    */
-  async delete(key: string, { areCopies }: { readonly areCopies: boolean }): Promise<Found<true>> {
+  delete(key: string, { areCopies }: { readonly areCopies: boolean }): Promise<Found<true>> {
     return this.#change(key, async () => {
       let found: Found<true> = { value: undefined, failure: undefined };
       for (const tier of this.#tiers.toReversed()) {
-        const counts = !tier.behind.has(key);
-        tier.setBehind(key, true);
-        try {
-          const existed = await tier.askToDelete(key);
-          tier.setBehind(key, false);
-          if (existed && counts) found = { ...found, value: true };
-        } catch (error) {
-          found = { ...found, failure: expected(error) };
-          if (areCopies) continue;
-          tier.setBehind(key, !counts);
-          break;
+        const wasInUse = !tier.outdated.has(key);
+        tier.setOutdated(key, true);
+        const { value: existed, failure } = await foundOf(tier.delete(key));
+        if (failure === undefined) {
+          tier.setOutdated(key, false);
+          if (existed && wasInUse) found = { ...found, value: true };
+          continue;
         }
+        found = { ...found, failure };
+        if (areCopies) continue;
+        tier.setOutdated(key, !wasInUse);
+        break;
       }
       return found;
     });
   }
 
-  /** Each key once. Tiers that fail are left out. */
+  /** Each key once. Tiers that fail are skipped. */
   async *list(prefix: string): AsyncIterable<ListedSnapshot> {
     const seen = new Set<string>();
-    // The disk first: it says what a snapshot costs for good.
+    // The disk first: its sizes are those of what is stored for good.
     for (const tier of this.#tiers.toReversed()) {
       for (const listed of await listOf(tier, prefix)) {
-        if (seen.has(listed.key)) continue;
+        if (seen.has(listed.key) || tier.outdated.has(listed.key)) continue;
         seen.add(listed.key);
         yield listed;
       }
     }
   }
 
-  /**
-   * Writes what a tier missed while it was broken, from memory; what is not there is removed below, too. Ends when the
-   * tier breaks again.
-   */
+  /** Writes to a tier what it missed while it was broken, from memory. Ends when the tier breaks again. */
   async catchUp(tier: Tier): Promise<void> {
-    for (const key of [...tier.behind]) {
+    for (const key of [...tier.outdated]) {
       // Again if it was replaced meanwhile: which of the two writes came last is not known.
       for (let written: Snapshot | "nothing yet" | undefined = "nothing yet"; ; ) {
         const snapshot = await this.#memory.store.get(key);
         if (snapshot === written) break;
-        const failure = await failureOf(
-          snapshot === undefined ? tier.askToDelete(key) : putInto(tier, key, snapshot, expiryOf(snapshot)),
-        );
+        const work = snapshot === undefined ? tier.delete(key) : putInto(tier, key, snapshot, expiryOf(snapshot));
+        const failure = await failureOf(work);
         if (failure !== undefined) await dropOlder(tier, key, failure);
         if (isUnavailable(failure)) return;
         written = snapshot;
       }
-      tier.setBehind(key, false);
+      tier.setOutdated(key, false);
     }
   }
 
-  async #firstThatHas<T>(key: string, ask: (store: StateStore) => Promise<T | undefined>): Promise<Found<T>> {
+  /** The first tier's answer that is not undefined. */
+  async #askInOrder<T>(key: string, ask: (store: SnapshotStore) => Promise<T | undefined>): Promise<Found<T>> {
     let failure: DenseMambaError | undefined;
     for (const tier of this.#tiers) {
-      if (tier.behind.has(key)) continue;
-      try {
-        const value = await tier.ask("read", ask);
-        if (value !== undefined) return { value, failure: undefined };
-      } catch (error) {
-        failure = expected(error);
-      }
+      if (tier.outdated.has(key)) continue;
+      const found = await foundOf(tier.run("read", ask));
+      if (found.value !== undefined) return { value: found.value, failure: undefined };
+      failure = found.failure ?? failure;
     }
     return { value: undefined, failure };
   }
 
-  async #promote(key: string, snapshot: Snapshot): Promise<void> {
-    // NOTE: nothing is awaited since `isStale` was looked at: memory takes it before anything else can happen.
-    // It may be too large for memory alone.
-    await failureOf(this.#memory.store.put(key, snapshot, expiryOf(snapshot)));
-  }
-
   /** Reads that began before the end of `change` may have seen what was there before it. */
   async #change<T>(key: string, change: () => Promise<T>): Promise<T> {
-    this.#spoil(key);
+    this.#markReadsStale(key);
     try {
       return await change();
     } finally {
-      this.#spoil(key);
+      this.#markReadsStale(key);
     }
   }
 
-  #spoil(key: string): void {
-    for (const reading of this.#readings.get(key) ?? []) reading.isStale = true;
+  #markReadsStale(key: string): void {
+    for (const read of this.#reads.get(key) ?? []) read.isStale = true;
   }
 }
 
-/** After a put: what the tier held before must not come back when faster tiers have forgotten the new one. */
+/** After a put: an older copy must not reappear when a faster tier has evicted the new one. */
 async function dropOlder(tier: Tier, key: string, failure: DenseMambaError | undefined): Promise<void> {
-  tier.setBehind(key, failure !== undefined);
+  tier.setOutdated(key, failure !== undefined);
   if (failure === undefined) return;
   const isDropped = (await failureOf(tier.store.delete(key))) === undefined;
-  // What it will never take need not be offered again.
-  if (isDropped && !isUnavailable(failure)) tier.setBehind(key, false);
+  // What the tier refuses for another reason than a fault need not be offered again.
+  if (isDropped && !isUnavailable(failure)) tier.setOutdated(key, false);
 }
 
 function putInto(tier: Tier, key: string, snapshot: Snapshot, options: PutOptions): Promise<void> {
-  return tier.ask("write", (store) => store.put(key, snapshot, options));
+  return tier.run("write", (store) => store.put(key, snapshot, options));
 }
 
-export async function failureOf(work: Promise<unknown>): Promise<DenseMambaError | undefined> {
-  try {
-    await work;
-    return undefined;
-  } catch (error) {
-    return expected(error);
-  }
+async function failureOf(work: Promise<unknown>): Promise<DenseMambaError | undefined> {
+  return (await foundOf(work)).failure;
 }
 
-/** What a stamped snapshot is to be put with. */
+/** As it was put before. */
 export function expiryOf({ expiresAtMs }: Snapshot): PutOptions {
   return expiresAtMs === undefined ? {} : { expiresAtMs };
 }
 
-async function listOf(tier: Tier, prefix: string): Promise<ListedSnapshot[]> {
-  try {
-    return await tier.ask("read", async (store) => {
+/** Empty if the tier fails. */
+export async function listOf(tier: Tier, prefix: string): Promise<readonly ListedSnapshot[]> {
+  const { value = [] } = await foundOf(
+    tier.run("read", async (store) => {
       const listed: ListedSnapshot[] = [];
-      for await (const snapshot of store.list(prefix)) if (!tier.behind.has(snapshot.key)) listed.push(snapshot);
+      for await (const snapshot of store.list(prefix)) listed.push(snapshot);
       return listed;
-    });
-  } catch (error) {
-    expected(error);
-    return [];
-  }
-}
-
-/** @throws what is no `DenseMambaError`: our own bugs */
-function expected(error: unknown): DenseMambaError {
-  if (error instanceof DenseMambaError) return error;
-  throw error;
+    }),
+  );
+  return value;
 }

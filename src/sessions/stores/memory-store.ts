@@ -1,22 +1,30 @@
 /**
- * Kept states in this process's memory; when the bound is reached, whoever holds the most gives what they used least recently. Bytes are what
- * the entry costs here: the state, the token ids, the conversation.
+ * Snapshots and claims in this process's memory. At the bound, the owner with the most bytes loses what they
+ * used least recently. Bytes are what an entry costs here: state, token ids, conversation.
  */
 import { strict as assert } from "node:assert";
 import { DenseMambaError } from "../../errors.ts";
-import { LocalClaims } from "./claims.ts";
-import { type IndexEntry, LruIndex, type OwnerOf } from "./lru-index.ts";
-import { countPast } from "./past.ts";
-import type { Claim, ListedSnapshot, PutOptions, Snapshot, StateStore, StoreStats } from "./store.ts";
+import { historyTokens, type Snapshot } from "./snapshot.ts";
+import { type IndexEntry, type OwnerOf, SnapshotIndex } from "./snapshot-index.ts";
+import {
+  type Claim,
+  type FencedPutOptions,
+  type ListedSnapshot,
+  type StateStore,
+  type StoreStats,
+  staleFence,
+} from "./store.ts";
 
 /** Objects, map entry and array headers of one snapshot, roughly. */
 const OVERHEAD_BYTES = 512;
 const BYTES_PER_TOKEN = 8;
+/** Of claims that nobody holds so many are remembered, to recognise their fences. */
+const MAX_REMEMBERED_CLAIMS = 100_000;
 
 export interface MemoryStoreOptions {
   readonly maxBytes: number;
   readonly nowMs?: () => number;
-  /** Whoever holds the most gives way first. Default: all belongs to one. */
+  /** Default: there is one owner. */
   readonly ownerOf?: OwnerOf | undefined;
 }
 
@@ -26,15 +34,18 @@ interface Entry extends IndexEntry {
 
 export class MemoryStore implements StateStore {
   readonly #maxBytes: number;
-  readonly #claims: LocalClaims;
-  readonly #index: LruIndex<Entry>;
+  readonly #nowMs: () => number;
+  readonly #index: SnapshotIndex<Entry>;
+  /** The last claim of each key, in the order of claiming. */
+  readonly #claims = new Map<string, { readonly fence: number; untilMs: number }>();
+  #lastFence = 0;
   #numEvicted = 0;
 
   constructor({ maxBytes, nowMs = Date.now, ownerOf }: MemoryStoreOptions) {
     assert(maxBytes >= 0, "maxBytes is checked by the config");
     this.#maxBytes = maxBytes;
-    this.#claims = new LocalClaims({ nowMs });
-    this.#index = new LruIndex({ nowMs, ownerOf, onExpired: () => undefined });
+    this.#nowMs = nowMs;
+    this.#index = new SnapshotIndex({ nowMs, ownerOf, onExpired: () => undefined });
   }
 
   async get(key: string): Promise<Snapshot | undefined> {
@@ -48,40 +59,24 @@ export class MemoryStore implements StateStore {
   }
 
   /**
-   * Keeps the snapshot itself, not a copy: neither side may change it afterwards.
-   * @throws `session_conflict`; `invalid_value` if it alone exceeds the bound. What was kept under the key stays.
+   * Stores the snapshot itself, not a copy: it must not be changed afterwards.
+   * @throws `session_conflict`; `invalid_value` if it alone exceeds the bound. Then nothing has changed.
    */
-  async put(key: string, snapshot: Snapshot, { expiresAtMs, fence }: PutOptions = {}): Promise<void> {
-    if (fence !== undefined) this.#claims.check(key, fence);
+  async put(key: string, snapshot: Snapshot, { expiresAtMs, fence }: FencedPutOptions = {}): Promise<void> {
+    if (fence !== undefined) this.checkFence(key, fence);
     const bytes = bytesOf(key, snapshot);
-    const neededBytes = bytes + this.#index.comingBytes;
+    const neededBytes = bytes + this.#index.pendingBytes;
     if (neededBytes > this.#maxBytes) throw this.#tooLarge(neededBytes);
-    const { past, revision = 0, isShared = false, isPart = false } = snapshot;
-    const release = this.#index.hold(past?.key);
+    const { history, revision = 0, isShared = false, isSegment = false } = snapshot;
+    const historyBytes = historyTokens(history) * BYTES_PER_TOKEN;
+    const entry = { bytes, expiresAtMs, revision, isShared, isSegment, historyKey: history?.key, historyBytes };
+    const release = this.#index.hold(history?.key);
     try {
       this.#makeRoom(key, bytes);
-      const pastBytes = countPast(past) * BYTES_PER_TOKEN;
-      this.#index.set(key, { snapshot, bytes, expiresAtMs, revision, isShared, isPart, pastKey: past?.key, pastBytes });
+      this.#index.set(key, { ...entry, snapshot });
     } finally {
       release();
     }
-  }
-
-  #makeRoom(key: string, bytes: number): void {
-    const more = bytes - (this.#index.find(key)?.bytes ?? 0);
-    while (this.#index.bytes + more > this.#maxBytes) {
-      const leaving = this.#index.nextToLeave({ key, bytes });
-      // All that is left is named by what is being put.
-      if (leaving === undefined) throw this.#tooLarge(this.#index.bytes + more);
-      if (this.#index.remove(...leaving) && !leaving[1].isPart) this.#numEvicted++;
-    }
-  }
-
-  #tooLarge(bytes: number): DenseMambaError {
-    return new DenseMambaError(
-      "invalid_value",
-      `a snapshot of ${bytes} bytes cannot be kept: the memory store holds at most ${this.#maxBytes} bytes`,
-    );
   }
 
   async delete(key: string): Promise<boolean> {
@@ -99,8 +94,31 @@ export class MemoryStore implements StateStore {
     return { numSnapshots: size, bytes, maxBytes: this.#maxBytes, numEvicted: this.#numEvicted };
   }
 
-  async claim(key: string, options: { readonly ttlMs: number }): Promise<Claim | undefined> {
-    return this.#claims.claim(key, options);
+  async claim(key: string, { ttlMs }: { readonly ttlMs: number }): Promise<Claim | undefined> {
+    if ((this.#claims.get(key)?.untilMs ?? Number.NEGATIVE_INFINITY) > this.#nowMs()) return undefined;
+    const claim = { fence: ++this.#lastFence, untilMs: this.#nowMs() + ttlMs };
+    this.#claims.delete(key);
+    this.#claims.set(key, claim);
+    this.#forgetOldClaims();
+    return {
+      fence: claim.fence,
+      renew: async () => {
+        if (this.#claims.get(key) !== claim) return false;
+        claim.untilMs = this.#nowMs() + ttlMs;
+        return true;
+      },
+      release: async () => {
+        claim.untilMs = Number.NEGATIVE_INFINITY;
+      },
+    };
+  }
+
+  /**
+   * A claim that has lapsed still counts as long as nobody else has claimed the key.
+   * @throws `session_conflict` unless `fence` is that of the key's last claim
+   */
+  checkFence(key: string, fence: number): void {
+    if (this.#claims.get(key)?.fence !== fence) throw staleFence(key);
   }
 
   sweep(): void {
@@ -110,21 +128,45 @@ export class MemoryStore implements StateStore {
   async close(): Promise<void> {
     this.#index.clear();
   }
+
+  #makeRoom(key: string, bytes: number): void {
+    const added = bytes - (this.#index.find(key)?.bytes ?? 0);
+    while (this.#index.bytes + added > this.#maxBytes) {
+      const evicted = this.#index.nextToEvict({ key, bytes });
+      // All that is left is the history of what is being put.
+      if (evicted === undefined) throw this.#tooLarge(this.#index.bytes + added);
+      if (this.#index.remove(...evicted) && !evicted[1].isSegment) this.#numEvicted++;
+    }
+  }
+
+  #tooLarge(bytes: number): DenseMambaError {
+    return new DenseMambaError(
+      "invalid_value",
+      `a snapshot of ${bytes} bytes cannot be kept: the memory store holds at most ${this.#maxBytes} bytes`,
+    );
+  }
+
+  #forgetOldClaims(): void {
+    for (const [key, { untilMs }] of this.#claims) {
+      if (this.#claims.size <= MAX_REMEMBERED_CLAIMS) return;
+      if (untilMs <= this.#nowMs()) this.#claims.delete(key);
+    }
+  }
 }
 
-function bytesOf(key: string, { past, state, tokenIds, modelHash, conversation }: Snapshot): number {
-  const characters = key.length + modelHash.length + charactersOf(conversation);
-  const idBytes = tokenIds.length * BYTES_PER_TOKEN + (past?.seenIds?.length ?? 0);
+function bytesOf(key: string, { history, state, tokenIds, modelHash, conversation }: Snapshot): number {
+  const characters = key.length + modelHash.length + jsonLength(conversation);
+  const idBytes = tokenIds.length * BYTES_PER_TOKEN + (history?.seenIds?.length ?? 0);
   return OVERHEAD_BYTES + state.byteLength + idBytes + characters * 2;
 }
 
-/** What it takes as JSON, but for escapes. Looks at no text but for its length: a conversation may hold megabytes. */
-function charactersOf(json: unknown): number {
+/** The length as JSON, without escapes. Reads no text, which may be megabytes. */
+function jsonLength(json: unknown): number {
   if (typeof json === "string") return json.length + 2;
   if (json === undefined) return 0;
   if (typeof json !== "object" || json === null) return String(json).length;
   const inside = Array.isArray(json)
-    ? json.map((value) => charactersOf(value) + 1)
-    : Object.entries(json).map(([name, value]) => name.length + charactersOf(value) + 4);
-  return inside.reduce((sum, characters) => sum + characters, 1);
+    ? json.map((value) => jsonLength(value) + 1)
+    : Object.entries(json).map(([name, value]) => name.length + jsonLength(value) + 4);
+  return inside.reduce((sum, length) => sum + length, 1);
 }

@@ -1,14 +1,14 @@
 /**
- * One store of a `TieredStore`, which may break and come back. While it cannot be read, or cannot be written (a full disk
- * can still be read), it is not asked but for a try now and then. What could not be written meanwhile is remembered:
- * what the tier says of it is old.
+ * One store of a `TieredStore`, with a circuit breaker each for reading and writing (a full disk can still be
+ * read): while it is broken it is only tried now and then. Remembers which keys it could not write: what it
+ * holds under those is outdated.
  */
 import { DenseMambaError } from "../../errors.ts";
-import type { StateStore, StoreStats } from "./store.ts";
+import type { SnapshotStore, StoreStats } from "./store.ts";
 
 const FIRST_RETRY_MS = 1000;
 const MAX_RETRY_MS = 30_000;
-const MAX_BEHIND = 100_000;
+const MAX_OUTDATED = 100_000;
 
 export type TierName = "memory" | "disk" | "shared";
 type Way = "read" | "write";
@@ -17,7 +17,7 @@ export interface TierStats extends StoreStats {
   readonly name: TierName;
   /** Whether it can be both read and written, as far as is known. */
   readonly isAvailable: boolean;
-  /** Questions that it failed to answer. Those that it was spared do not count. */
+  /** Operations that failed. Those that were skipped while it was broken do not count. */
   readonly numFailures: number;
 }
 
@@ -29,21 +29,21 @@ export interface TierEvent {
   readonly message: string;
 }
 
-/** For log and metrics. */
+/** For logs and metrics. */
 export interface StoreObserver {
   /** A tier has broken, or works again: once each. */
   onTier(event: TierEvent): void;
-  /** A snapshot was damaged, and has been removed. */
+  /** A snapshot was damaged and has been removed. */
   onDamage(message: string): void;
-  /** A store is set up so that it may lose states. */
+  /** A store is configured so that it may lose states. */
   onWarning?(message: string): void;
 }
 
-export interface TierOptions<Store extends StateStore> {
+export interface TierOptions<Store extends SnapshotStore> {
   readonly name: TierName;
   readonly store: Store;
   readonly nowMs: () => number;
-  /** Between two tries while it is broken, which lie further and further apart. Default: 30 seconds. */
+  /** Between two tries while it is broken; the interval doubles up to this. Default: 30 seconds. */
   readonly maxRetryMs?: number;
   readonly onChange: (event: TierEvent) => void;
 }
@@ -55,35 +55,35 @@ interface Circuit {
   retryDelayMs: number;
 }
 
-export class Tier<Store extends StateStore = StateStore> {
+export class Tier<Store extends SnapshotStore = SnapshotStore> {
   readonly name: TierName;
   readonly store: Store;
   readonly #nowMs: () => number;
   readonly #maxRetryMs: number;
   readonly #onChange: (event: TierEvent) => void;
-  readonly #circuits: Readonly<Record<Way, Circuit>> = { read: closed(), write: closed() };
-  readonly #behind = new Set<string>();
+  readonly #circuits: Readonly<Record<Way, Circuit>> = { read: closedCircuit(), write: closedCircuit() };
+  readonly #outdated = new Set<string>();
   #numFailures = 0;
 
   constructor({ name, store, nowMs, maxRetryMs = MAX_RETRY_MS, onChange }: TierOptions<Store>) {
     this.name = name;
-    this.#maxRetryMs = maxRetryMs;
     this.store = store;
     this.#nowMs = nowMs;
+    this.#maxRetryMs = maxRetryMs;
     this.#onChange = onChange;
   }
 
-  /** Keys whose last put or deletion did not reach it: what it holds of them does not count. */
-  get behind(): ReadonlySet<string> {
-    return this.#behind;
+  /** Keys whose last put or deletion did not reach it: what it holds of them must not be used. */
+  get outdated(): ReadonlySet<string> {
+    return this.#outdated;
   }
 
-  setBehind(key: string, isBehind: boolean): void {
-    this.#behind.delete(key);
-    if (isBehind) this.#behind.add(key);
-    for (const oldest of this.#behind) {
-      if (this.#behind.size <= MAX_BEHIND) return;
-      this.#behind.delete(oldest);
+  setOutdated(key: string, isOutdated: boolean): void {
+    this.#outdated.delete(key);
+    if (isOutdated) this.#outdated.add(key);
+    for (const oldest of this.#outdated) {
+      if (this.#outdated.size <= MAX_OUTDATED) return;
+      this.#outdated.delete(oldest);
     }
   }
 
@@ -93,28 +93,25 @@ export class Tier<Store extends StateStore = StateStore> {
     return { ...this.store.stats(), name: this.name, isAvailable, numFailures: this.#numFailures };
   }
 
-  /** @throws `store_unavailable`, at once if the tier is known to be broken; whatever else the store throws */
-  async ask<T>(way: Way, question: (store: Store) => Promise<T>): Promise<T> {
+  /** @throws `store_unavailable`, at once if the tier is known to be broken; whatever else `act` throws */
+  async run<T>(way: Way, act: (store: Store) => Promise<T>): Promise<T> {
     const circuit = this.#circuits[way];
     this.#throwIfBroken(circuit);
-    // This question is a try; no others are asked until its outcome is known.
+    // One try at a time: others wait until its outcome is known.
     if (circuit.failure !== undefined) circuit.retryAtMs = this.#nowMs() + circuit.retryDelayMs;
     try {
-      const answer = await question(this.store);
-      this.#works(way, circuit);
-      return answer;
+      const result = await act(this.store);
+      this.#recordSuccess(way, circuit);
+      return result;
     } catch (error) {
-      if (isUnavailable(error)) this.#fails(way, circuit, error);
-      else this.#works(way, circuit);
+      if (isUnavailable(error)) this.#recordFailure(way, circuit, error);
+      else this.#recordSuccess(way, circuit);
       throw error;
     }
   }
 
-  /**
-   * Asks whether or not it can be written: what is full can be deleted from. There may be room afterwards.
-   * @throws `store_unavailable`; whatever else the store throws
-   */
-  async askToDelete(key: string): Promise<boolean> {
+  /** Tried even while it cannot be written: a full disk can be deleted from, and may have room afterwards. */
+  async delete(key: string): Promise<boolean> {
     const { read, write } = this.#circuits;
     this.#throwIfBroken(read);
     try {
@@ -122,7 +119,7 @@ export class Tier<Store extends StateStore = StateStore> {
       write.retryAtMs = this.#nowMs();
       return existed;
     } catch (error) {
-      if (isUnavailable(error)) this.#fails("write", write, error);
+      if (isUnavailable(error)) this.#recordFailure("write", write, error);
       throw error;
     }
   }
@@ -133,31 +130,52 @@ export class Tier<Store extends StateStore = StateStore> {
     if (failure !== undefined && waitMs > 0 && waitMs <= this.#maxRetryMs) throw failure;
   }
 
-  #works(way: Way, circuit: Circuit): void {
+  #recordSuccess(way: Way, circuit: Circuit): void {
     if (circuit.failure === undefined) return;
-    Object.assign(circuit, closed());
-    const message = `the ${this.name} tier of kept states can be ${PARTICIPLE[way]} again`;
+    Object.assign(circuit, closedCircuit());
+    const message = `the ${this.name} tier of stored states can be ${PARTICIPLE[way]} again`;
     this.#onChange({ name: this.name, way, isAvailable: true, message });
   }
 
-  #fails(way: Way, circuit: Circuit, error: DenseMambaError): void {
+  #recordFailure(way: Way, circuit: Circuit, error: DenseMambaError): void {
     this.#numFailures++;
-    const wasKnown = circuit.failure !== undefined;
+    const wasBroken = circuit.failure !== undefined;
     circuit.failure = error;
-    circuit.retryDelayMs = wasKnown ? Math.min(circuit.retryDelayMs * 2, this.#maxRetryMs) : FIRST_RETRY_MS;
+    circuit.retryDelayMs = wasBroken ? Math.min(circuit.retryDelayMs * 2, this.#maxRetryMs) : FIRST_RETRY_MS;
     circuit.retryAtMs = this.#nowMs() + circuit.retryDelayMs;
-    if (wasKnown) return;
-    const message = `the ${this.name} tier of kept states cannot be ${PARTICIPLE[way]}; going on without: ${error.message}`;
-    this.#onChange({ name: this.name, way, isAvailable: false, message });
+    if (wasBroken) return;
+    const what = `the ${this.name} tier of stored states cannot be ${PARTICIPLE[way]}`;
+    this.#onChange({
+      name: this.name,
+      way,
+      isAvailable: false,
+      message: `${what}; continuing without it: ${error.message}`,
+    });
   }
 }
 
 const PARTICIPLE: Readonly<Record<Way, string>> = { read: "read", write: "written" };
 
-function closed(): Circuit {
+function closedCircuit(): Circuit {
   return { failure: undefined, retryAtMs: 0, retryDelayMs: FIRST_RETRY_MS };
 }
 
 export function isUnavailable(error: unknown): error is DenseMambaError {
   return error instanceof DenseMambaError && error.code === "store_unavailable";
+}
+
+/** What could be found, and the failure that may have hidden more. */
+export interface Found<T> {
+  readonly value: T | undefined;
+  readonly failure: DenseMambaError | undefined;
+}
+
+/** A failure as a value. @throws what is not a `DenseMambaError`: a bug of ours */
+export async function foundOf<T>(work: Promise<T>): Promise<Found<T>> {
+  try {
+    return { value: await work, failure: undefined };
+  } catch (error) {
+    if (error instanceof DenseMambaError) return { value: undefined, failure: error };
+    throw error;
+  }
 }

@@ -1,21 +1,89 @@
 /**
- * Memory, disk and a server shared with other replicas as one store. A put goes to all of them before it returns; a get
- * is answered by the first that has it. Where there is a shared tier it has the last word: copies here are believed only
- * if nobody has replaced or deleted the original. A tier that fails is left out and serves again when it works again.
+ * Memory, disk and a server shared with other replicas as one store. A put returns when all of them have it;
+ * a get is answered by the first that has it. The shared tier has the last word: a copy here is used only if
+ * nobody has replaced or deleted the original. A tier that fails is skipped until it works again, and then
+ * gets what it missed.
  */
 import { DenseMambaError } from "../../errors.ts";
-import { LocalClaims } from "./claims.ts";
-import { expiryOf, type Found, LocalTiers } from "./local-tiers.ts";
-import { SharedTier, type Standing, standingOf } from "./shared-tier.ts";
-import type { Claim, ListedSnapshot, PutOptions, SharedStore, Snapshot, StateStore, StoreStats } from "./store.ts";
-import { type StoreObserver, Tier, type TierEvent, type TierStats } from "./tier.ts";
+import type { SnapshotModel, StatePrecision } from "./codec.ts";
+import { DiskStore } from "./disk-store.ts";
+import { expiryOf, LocalTiers, listOf } from "./local-tiers.ts";
+import { MemoryStore } from "./memory-store.ts";
+import type { Snapshot } from "./snapshot.ts";
+import type { OwnerOf } from "./snapshot-index.ts";
+import {
+  type Claim,
+  type FencedPutOptions,
+  type ListedSnapshot,
+  type SharedRevision,
+  type SharedStore,
+  type SnapshotStore,
+  type StateStore,
+  type StoreStats,
+  staleFence,
+} from "./store.ts";
+import {
+  type Found,
+  foundOf,
+  isUnavailable,
+  type StoreObserver,
+  Tier,
+  type TierEvent,
+  type TierStats,
+} from "./tier.ts";
+import type { ValkeyStoreOptions } from "./valkey-store.ts";
 
-/** A full disk may have room again at any time, a try costs little, and requests are refused meanwhile. */
+/** A full disk may have room again at any time, a try costs little, and requests fail meanwhile. */
 const DISK_RETRY_MS = 1000;
+/** A claim for writing what the shared tier missed. */
+const OWN_CLAIM_MS = 10_000;
+const MAX_REMEMBERED_FENCES = 100_000;
+
+export interface OpenStoreOptions {
+  readonly memoryBytes: number;
+  /** A folder for this server alone. */
+  readonly disk?: { readonly dir: string; readonly maxBytes: number };
+  /** The same URL and key prefix on all replicas. */
+  readonly valkey?: { readonly url: string; readonly keyPrefix: string; readonly timeoutMs?: number };
+  readonly model: SnapshotModel;
+  /** Of states on disk and server, unless they are f16 anyway. Default f32: f16 is not exact. */
+  readonly precision?: StatePrecision;
+  readonly nowMs: () => number;
+  /** Whose a key is: in memory and on disk the owner with the most bytes is evicted from. Default: one owner. */
+  readonly ownerOf?: OwnerOf;
+  readonly observer: StoreObserver;
+}
+
+/**
+ * Opens the tiers that are configured. A Valkey server that cannot be reached is used when it can be.
+ * @throws `invalid_config` for a folder in use or a malformed URL; `store_unavailable` for an unusable folder
+ */
+export async function openStore(options: OpenStoreOptions): Promise<TieredStore> {
+  const { memoryBytes, model, nowMs, ownerOf, observer } = options;
+  const precision = model.isHalf ? undefined : options.precision;
+  const common = { model, nowMs, ...(precision && { precision }) };
+  const onDamage = (message: string) => observer.onDamage(message);
+  const disk = options.disk && (await DiskStore.open({ ...common, ...options.disk, ownerOf, onDamage }));
+  try {
+    const onWarning = (message: string) => observer.onWarning?.(message);
+    const shared = options.valkey && (await openValkey({ ...common, ...options.valkey, onWarning }));
+    const memory = new MemoryStore({ maxBytes: memoryBytes, nowMs, ownerOf });
+    return new TieredStore({ memory, ...(disk && { disk }), ...(shared && { shared }), nowMs, observer });
+  } catch (error) {
+    await disk?.close();
+    throw error;
+  }
+}
+
+/** Loaded on demand: its client takes a tenth of a server's start. */
+async function openValkey(options: ValkeyStoreOptions): Promise<SharedStore> {
+  const { ValkeyStore } = await import("./valkey-store.ts");
+  return ValkeyStore.open(options);
+}
 
 export interface TieredStoreOptions {
-  readonly memory: StateStore;
-  readonly disk?: StateStore;
+  readonly memory: MemoryStore;
+  readonly disk?: SnapshotStore;
   readonly shared?: SharedStore;
   readonly nowMs: () => number;
   readonly observer: Pick<StoreObserver, "onTier">;
@@ -27,172 +95,173 @@ export interface TieredStats extends StoreStats {
 }
 
 export class TieredStore implements StateStore {
+  /** What is put into it goes no further. */
+  readonly memory: MemoryStore;
   readonly #nowMs: () => number;
-  readonly #memory: Tier;
   readonly #disk: Tier | undefined;
-  readonly #shared: SharedTier | undefined;
+  readonly #shared: Tier<SharedStore> | undefined;
+  /** The fastest first. */
+  readonly #tiers: readonly Tier[];
   readonly #local: LocalTiers;
-  readonly #claims: LocalClaims;
+  /** The shared tier's fence of each key's last claim here; absent for a claim made while it was broken. */
+  readonly #fences = new Map<string, number>();
   readonly #catchingUp = new Map<Tier, Promise<void>>();
 
   constructor({ memory, disk, shared, nowMs, observer }: TieredStoreOptions) {
     const onChange = (event: TierEvent) => {
       observer.onTier(event);
-      if (event.isAvailable) this.#catchUp(event.name);
+      const tier = this.#tiers.find(({ name }) => name === event.name);
+      if (event.isAvailable && tier !== undefined) this.#catchUp(tier);
     };
+    this.memory = memory;
     this.#nowMs = nowMs;
-    this.#memory = new Tier({ name: "memory", store: memory, nowMs, onChange });
+    const memoryTier = new Tier<SnapshotStore>({ name: "memory", store: memory, nowMs, onChange });
     this.#disk = disk && new Tier({ name: "disk", store: disk, nowMs, maxRetryMs: DISK_RETRY_MS, onChange });
-    this.#shared = shared && new SharedTier(new Tier({ name: "shared", store: shared, nowMs, onChange }));
-    this.#local = new LocalTiers({ memory: this.#memory, disk: this.#disk });
-    this.#claims = new LocalClaims({ nowMs });
+    this.#shared = shared && new Tier({ name: "shared", store: shared, nowMs, onChange });
+    this.#tiers = [memoryTier, this.#disk, this.#shared as Tier | undefined].filter((tier) => tier !== undefined);
+    this.#local = new LocalTiers({ memory: memoryTier, disk: this.#disk });
   }
 
   /**
-   * @throws `store_unavailable` if none has it, and one that may have it cannot be asked; `state_lost` if only a copy is left
-   * that may be older than what the shared store had
+   * @throws `store_unavailable` if it was not found, and a tier that may have it cannot be read; `state_lost`
+   * if the only copy may be older than what the shared store had
    */
   async get(key: string): Promise<Snapshot | undefined> {
     const copy = await this.#local.get(key);
-    const found = this.#shared === undefined ? copy : await this.#original(this.#shared, key, copy);
-    if (found.value === undefined && found.failure !== undefined) throw found.failure;
-    return found.value;
+    const { value, failure } = this.#shared === undefined ? copy : await this.#newest(this.#shared, key, copy);
+    if (value === undefined && failure !== undefined) throw failure;
+    return value;
   }
 
   async has(key: string): Promise<boolean> {
-    const original = await this.#shared?.revisionOf(key);
-    if (original?.value === undefined) {
-      const { value, failure = original?.failure } = await this.#local.has(key);
+    const original = await this.#revisionOf(key);
+    if (original.value === undefined) {
+      const { value, failure = original.failure } = await this.#local.has(key);
       if (value === undefined && failure !== undefined) throw failure;
       return value === true;
     }
     if (original.value === "deleted") return false;
-    if (typeof original.value === "object" && original.value.isThere) return true;
+    if (typeof original.value === "object" && original.value.exists) return true;
     const { value: copy, failure } = await this.#local.get(key);
     if (copy === undefined && failure !== undefined) throw failure;
-    return copy !== undefined && isBelieved(standingOf(copy, original.value));
+    return copy !== undefined && isUsable(copyStatus(copy, original.value));
   }
 
   /**
-   * @throws `session_conflict`, and then no tier has changed; `store_unavailable` or `invalid_value` if no tier at all
-   * keeps it
+   * @throws `session_conflict`, and then no tier has changed; `store_unavailable` or `invalid_value` if no
+   * tier has stored it
    */
-  async put(key: string, snapshot: Snapshot, { expiresAtMs, fence, isCache = false }: PutOptions = {}): Promise<void> {
-    if (snapshot.isPart) return this.#putPart(key, snapshot);
+  async put(key: string, snapshot: Snapshot, options: FencedPutOptions = {}): Promise<void> {
+    const { expiresAtMs, fence, isCache = false } = options;
     const isFenced = fence !== undefined;
-    if (isFenced) this.#claims.check(key, fence);
-    const { expiresAtMs: _, isShared: __, ...rest } = snapshot;
-    const revision = await this.#nextRevision(key, isFenced ? this.#shared?.fenceOf(key) : undefined);
-    const stamped = { ...rest, revision, ...(expiresAtMs !== undefined && { expiresAtMs }) };
-    // First, because it alone may refuse.
-    const isKeptElsewhere = (await this.#shared?.put(key, stamped, { isFenced, isCache })) ?? false;
-    const copy = isKeptElsewhere && !isCache ? { ...stamped, isShared: true } : stamped;
-    await this.#local.put(key, copy, { ...expiryOf(copy), isCache }, { isKeptElsewhere });
+    if (isFenced) this.memory.checkFence(key, fence);
+    const stamped = snapshot.isSegment ? snapshot : await this.#stamp(key, snapshot, expiresAtMs, isFenced);
+    // First, since it alone may refuse.
+    const isShared = await this.#putShared(key, stamped, { isFenced, isCache });
+    const copy = isShared && !isCache ? asShared(stamped) : stamped;
+    await this.#local.put(key, copy, { ...expiryOf(copy), isCache }, { isStoredElsewhere: isShared });
   }
 
   /**
-   * @throws `store_unavailable` if some tier may still have it. Where there is a shared tier it is not found here any more,
-   * but may be elsewhere; else it is still here.
+   * @throws `store_unavailable` if a tier may still have it. With a shared tier it is not found here any more,
+   * but may be elsewhere; without, nothing has changed.
    */
   async delete(key: string): Promise<boolean> {
     const copy = await this.#local.delete(key, { areCopies: this.#shared !== undefined });
-    const original = await this.#shared?.revisionOf(key);
-    const isThere = typeof original?.value === "object" && original.value.isThere;
-    const wasThere = isThere || (copy.value === true && original?.value !== "deleted");
-    // Even if it is not there: other replicas may have copies.
-    if (wasThere && original?.failure === undefined) await this.#shared?.delete(key);
-    const failure = original?.failure ?? copy.failure;
+    const original = await this.#revisionOf(key);
+    const exists = typeof original.value === "object" && original.value.exists;
+    const existed = exists || (copy.value === true && original.value !== "deleted");
+    if (existed && this.#shared !== undefined && original.failure === undefined) {
+      // Even if it is not there: other replicas may have copies.
+      await this.#shared.delete(key);
+      this.#shared.setOutdated(key, false);
+    }
+    const failure = original.failure ?? copy.failure;
     if (failure !== undefined) throw failure;
-    return wasThere;
+    return existed;
   }
 
-  /** What can be listed: tiers that fail are left out. */
+  /** Tiers that fail are skipped. */
   async *list(prefix: string): AsyncIterable<ListedSnapshot> {
     const seen = new Set<string>();
-    for (const listed of (await this.#shared?.list(prefix)) ?? []) {
+    for (const listed of this.#shared === undefined ? [] : await listOf(this.#shared, prefix)) {
       seen.add(listed.key);
       yield listed;
     }
     for await (const listed of this.#local.list(prefix)) {
       if (seen.has(listed.key)) continue;
       // Known here only: never written there, evicted there, or deleted by another server.
-      const original = (await this.#shared?.revisionOf(listed.key))?.value;
-      if (original !== undefined && !isBelieved(standingOf(listed, original))) continue;
-      yield listed;
+      const { value: original } = await this.#revisionOf(listed.key);
+      if (original === undefined || isUsable(copyStatus(listed, original))) yield listed;
     }
   }
 
-  /** Of this process's memory; beside them, those of each tier. */
+  /** Of this process's memory, and of each tier. */
   stats(): TieredStats {
-    return { ...this.#memory.store.stats(), tiers: this.#tiers().map((tier) => tier.stats()) };
+    return { ...this.memory.stats(), tiers: this.#tiers.map((tier) => tier.stats()) };
   }
 
-  /** While the shared tier cannot be reached it holds among the requests of this server only. */
+  /** While the shared tier cannot be reached, it excludes only requests of this server. */
   async claim(key: string, options: { readonly ttlMs: number }): Promise<Claim | undefined> {
-    const local = this.#claims.claim(key, options);
-    if (local === undefined) return undefined;
-    const shared = await this.#shared?.claim(key, options);
+    const local = await this.memory.claim(key, options);
+    if (local === undefined || this.#shared === undefined) return local;
+    const asked = this.#shared.run("write", async (store) => (await store.claim(key, options)) ?? "held elsewhere");
+    const shared = await undefinedIfUnavailable(asked);
     if (shared === "held elsewhere") {
       await local.release();
       return undefined;
     }
+    this.#rememberFence(key, shared?.fence);
     return {
       fence: local.fence,
-      renew: async () => (await local.renew()) && ((await shared?.renew()) ?? true),
+      // If the server cannot be reached, nothing is known: the fence decides at the put.
+      renew: async () => (await local.renew()) && ((shared && (await undefinedIfUnavailable(shared.renew()))) ?? true),
       release: async () => {
         await Promise.all([local.release(), shared?.release()]);
       },
     };
   }
 
-  /** This process's memory alone: what is put into it goes no further. */
-  get memory(): StateStore {
-    return this.#memory.store;
-  }
-
   sweep(): void {
-    for (const { store } of this.#tiers()) store.sweep?.();
+    for (const { store } of this.#tiers) store.sweep?.();
   }
 
-  /** @throws `store_unavailable` if the folder may be another server's now */
+  /** @throws `store_unavailable` if another server may own the folder now */
   async check(): Promise<void> {
     await this.#disk?.store.check?.();
   }
 
   async close(): Promise<void> {
     await Promise.all(this.#catchingUp.values());
-    await Promise.all(this.#tiers().map((tier) => tier.store.close()));
+    await Promise.all(this.#tiers.map((tier) => tier.store.close()));
   }
 
-  #tiers(): Tier[] {
-    return [this.#memory, this.#disk, this.#shared?.tier].filter((tier) => tier !== undefined);
-  }
-
-  /** The copy, if it is as new as what all share; else that. */
-  async #original(shared: SharedTier, key: string, copy: Found<Snapshot>): Promise<Found<Snapshot>> {
-    // A part is never replaced.
-    if (copy.value?.isPart) return copy;
+  /** The copy, if it is as new as the original; otherwise the original. */
+  async #newest(shared: Tier<SharedStore>, key: string, copy: Found<Snapshot>): Promise<Found<Snapshot>> {
+    const fetch = () => this.#local.readThrough(key, () => this.#getShared(shared, key));
+    // A segment is never replaced.
+    if (copy.value?.isSegment) return copy;
     if (copy.value === undefined) {
-      const found = await this.#local.read(key, () => shared.get(key));
+      const found = await fetch();
       return { value: found.value, failure: found.failure ?? copy.failure };
     }
-    const { value: original, failure } = await shared.revisionOf(key);
-    if (failure !== undefined || original === undefined) return copy;
-    const standing = standingOf(copy.value, original);
-    switch (standing) {
+    const { value: original } = await this.#revisionOf(key);
+    if (original === undefined) return copy;
+    const status = copyStatus(copy.value, original);
+    switch (status) {
       case "current":
         return copy;
       case "unshared":
       case "evicted":
-        shared.tier.setBehind(key, true);
-        this.#catchUp("shared");
+        shared.setOutdated(key, true);
+        this.#catchUp(shared);
         return copy;
       case "deleted":
         await this.#local.delete(key, { areCopies: true });
         return { value: undefined, failure: undefined };
       case "old": {
-        const newer = await this.#local.read(key, () => shared.get(key));
-        // Gone between the two questions.
+        const newer = await fetch();
+        // Gone since its revision was read.
         if (newer.value === undefined && newer.failure === undefined) throw lost(key);
         return newer;
       }
@@ -201,31 +270,146 @@ export class TieredStore implements StateStore {
     }
   }
 
-  async #putPart(key: string, part: Snapshot): Promise<void> {
-    const isKeptElsewhere = (await this.#shared?.put(key, part, { isFenced: false, isCache: false })) ?? false;
-    await this.#local.put(key, part, {}, { isKeptElsewhere });
+  async #getShared(shared: Tier<SharedStore>, key: string): Promise<Found<Snapshot>> {
+    const { value, failure } = await foundOf(shared.run("read", (store) => store.get(key)));
+    return { value: value && asShared(value), failure };
   }
 
-  /** Rises with every put of a key, on whichever server: microseconds, by the shared tier's clock if that gave a fence. */
-  async #nextRevision(key: string, sharedFence: number | undefined): Promise<number> {
-    const earlier = (await this.#memory.store.get(key))?.revision ?? 0;
-    return Math.max(earlier + 1, sharedFence ?? Math.round(this.#nowMs() * 1000));
+  /** Without a value if there is no shared tier, or it cannot be reached. */
+  async #revisionOf(key: string): Promise<Found<SharedRevision>> {
+    if (this.#shared === undefined) return { value: undefined, failure: undefined };
+    return foundOf(this.#shared.run("read", (store) => store.revisionOf(key)));
   }
 
-  /** In the background, one run at a time for each tier. What fails is left for the next time. */
-  #catchUp(name: TierEvent["name"]): void {
-    const tier = this.#tiers().find((candidate) => candidate.name === name);
-    if (tier === undefined || tier.behind.size === 0 || this.#catchingUp.has(tier)) return;
-    const work = tier === this.#shared?.tier ? this.#shared.catchUp(this.#local) : this.#local.catchUp(tier);
+  /** Revisions rise with every put of a key, on any server: microseconds, by the clock that gave the fence. */
+  async #stamp(key: string, snapshot: Snapshot, expiresAtMs: number | undefined, isFenced: boolean) {
+    const { expiresAtMs: _, isShared: __, ...rest } = snapshot;
+    const earlier = (await this.memory.get(key))?.revision ?? 0;
+    const fence = isFenced ? this.#fences.get(key) : undefined;
+    const revision = Math.max(earlier + 1, fence ?? Math.round(this.#nowMs() * 1000));
+    return { ...rest, revision, ...(expiresAtMs !== undefined && { expiresAtMs }) };
+  }
+
+  /**
+   * @returns whether the shared tier has it now; if not, it will when it can be reached
+   * @throws `session_conflict` if another server has claimed the key since; `invalid_value`
+   */
+  async #putShared(
+    key: string,
+    snapshot: Snapshot,
+    { isFenced, isCache }: { readonly isFenced: boolean; readonly isCache: boolean },
+  ): Promise<boolean> {
+    const shared = this.#shared;
+    if (shared === undefined) return false;
+    const fence = isFenced ? this.#fences.get(key) : undefined;
+    const options = { ...expiryOf(snapshot), isCache };
+    const put = (fenced: FencedPutOptions) =>
+      shared.run("write", (store) => store.put(key, snapshot, { ...options, ...fenced }));
+    const putUnderOwnClaim = async () => {
+      const isPut = await this.#whileClaimed(shared, key, (claim) => put({ fence: claim.fence }));
+      if (!isPut) throw staleFence(key);
+    };
+    try {
+      // Claimed while the tier could not be reached: another server may have claimed it since.
+      if (isFenced && fence === undefined) await putUnderOwnClaim();
+      else await put(fence === undefined ? {} : { fence });
+      shared.setOutdated(key, false);
+      return true;
+    } catch (error) {
+      if (!isUnavailable(error)) throw error;
+      shared.setOutdated(key, true);
+      return false;
+    }
+  }
+
+  /** @returns false if another server holds the key */
+  async #whileClaimed(
+    shared: Tier<SharedStore>,
+    key: string,
+    act: (claim: Claim) => Promise<unknown>,
+  ): Promise<boolean> {
+    const claim = await shared.run("write", (store) => store.claim(key, { ttlMs: OWN_CLAIM_MS }));
+    if (claim === undefined) return false;
+    try {
+      await act(claim);
+      return true;
+    } finally {
+      await claim.release();
+    }
+  }
+
+  /** Writes to a tier what it missed, in the background, once at a time. Failures are left for the next time. */
+  #catchUp(tier: Tier): void {
+    if (tier.outdated.size === 0 || this.#catchingUp.has(tier)) return;
+    const work = tier.name === "shared" ? this.#catchUpShared(this.#shared!) : this.#local.catchUp(tier);
     this.#catchingUp.set(
       tier,
       work.finally(() => this.#catchingUp.delete(tier)),
     );
   }
+
+  async #catchUpShared(shared: Tier<SharedStore>): Promise<void> {
+    for (const key of [...shared.outdated]) {
+      // Whoever holds a claim is about to write something newer.
+      const { failure } = await foundOf(this.#whileClaimed(shared, key, (claim) => this.#share(shared, key, claim)));
+      if (isUnavailable(failure)) return;
+      shared.setOutdated(key, false);
+    }
+  }
+
+  /** Writes the copy to the shared tier, unless that has a newer one. */
+  async #share(shared: Tier<SharedStore>, key: string, { fence }: Claim): Promise<void> {
+    const { value: copy } = await this.#local.get(key);
+    if (copy === undefined) return;
+    const original = await shared.run("read", (store) => store.revisionOf(key));
+    if (!["unshared", "evicted"].includes(copyStatus(copy, original))) return;
+    await shared.run("write", (store) => store.put(key, copy, { ...expiryOf(copy), fence }));
+    const { value: current } = await this.#local.get(key);
+    // Marked as shared: if it is not there later, the store has lost it.
+    if (copy.isSegment || current?.revision !== copy.revision) return;
+    await this.#local.put(key, asShared(copy), expiryOf(copy), { isStoredElsewhere: true });
+  }
+
+  #rememberFence(key: string, fence: number | undefined): void {
+    this.#fences.delete(key);
+    if (fence !== undefined) this.#fences.set(key, fence);
+    const [oldest] = this.#fences.keys();
+    if (this.#fences.size > MAX_REMEMBERED_FENCES) this.#fences.delete(oldest!);
+  }
 }
 
-function isBelieved(standing: Standing): boolean {
-  return standing === "current" || standing === "evicted" || standing === "unshared";
+/**
+ * What a copy is worth, by what the shared store knows of its key. "evicted": it is the newest, and the only
+ * one. "unshared": it was put while the store could not be reached, or is a cache. "lost": the store had this
+ * one or a newer one, and no longer has it.
+ */
+type CopyStatus = "current" | "evicted" | "unshared" | "old" | "lost" | "deleted";
+
+function copyStatus(copy: Pick<Snapshot, "revision" | "isShared" | "isSegment">, original: SharedRevision): CopyStatus {
+  if (original === "deleted") return "deleted";
+  if (original === "unknown") return copy.isShared ? "lost" : "unshared";
+  const { revision, exists } = original;
+  const copied = copy.revision ?? 0;
+  if (copy.isSegment || revision === copied) return exists ? "current" : "evicted";
+  if (revision < copied) return "unshared";
+  return exists ? "old" : "lost";
+}
+
+function isUsable(status: CopyStatus): boolean {
+  return status === "current" || status === "evicted" || status === "unshared";
+}
+
+function asShared(snapshot: Snapshot): Snapshot {
+  return snapshot.isSegment ? snapshot : { ...snapshot, isShared: true };
+}
+
+async function undefinedIfUnavailable<T>(work: Promise<T>): Promise<T | undefined> {
+  try {
+    return await work;
+  } catch (error) {
+    if (isUnavailable(error)) return undefined;
+    throw error;
+  }
 }
 
 function lost(key: string): DenseMambaError {

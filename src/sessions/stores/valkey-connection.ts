@@ -1,11 +1,12 @@
 /**
- * The connection to a Valkey or Redis server. Every question is answered, or refused with `store_unavailable`, within
- * the time limit: a server that is slow, silent, gone or no such server at all holds up nobody. It reconnects by itself.
+ * The connection to a Valkey or Redis server. Every command is answered, or fails with `store_unavailable`,
+ * within the time limit, whatever the server does. It reconnects by itself.
  */
 import { Redis } from "ioredis";
 import { DenseMambaError } from "../../errors.ts";
 
 const MAX_RETRY_DELAY_MS = 2000;
+const SCAN_COUNT = 1000;
 
 export interface ConnectionOptions {
   /** `redis://` or `valkey://`, with a second s for TLS: `[user:password@]host[:port][/db]`. */
@@ -20,7 +21,7 @@ export class ValkeyConnection {
   readonly #address: string;
   #lastError = "";
 
-  /** Begins to connect. @throws `invalid_config` for a URL that is none */
+  /** Begins to connect. @throws `invalid_config` for a malformed URL */
   constructor({ url, timeoutMs }: ConnectionOptions) {
     const parsed = parseUrl(url);
     this.#timeoutMs = timeoutMs;
@@ -28,25 +29,25 @@ export class ValkeyConnection {
     this.#redis = new Redis(parsed.href, {
       protocol: 2,
       connectTimeout: timeoutMs,
-      // Together: no answer to one question, and no answers at all. The latter ends the connection.
+      // No answer to one command, and no data at all. The latter ends the connection.
       commandTimeout: timeoutMs,
       socketTimeout: timeoutMs,
-      // What cannot be asked now is refused now; nothing is asked again that may have been done.
+      // Commands fail at once while disconnected, and are never repeated: they may have been executed.
       enableOfflineQueue: false,
       autoResendUnfulfilledCommands: false,
       maxRetriesPerRequest: 0,
-      // After a failover: the address leads to the new primary, the connection still to the old one.
+      // After a failover the address leads to the new primary, but the connection to the old one.
       reconnectOnError: ({ message }) => message.startsWith("READONLY"),
       retryStrategy: (attempt) => Math.min(50 * 2 ** attempt, MAX_RETRY_DELAY_MS),
     });
-    // Without a listener an error would end the process. Those who ask are told.
+    // Without a listener an error would end the process. Callers get it from their commands.
     this.#redis.on("error", (error: Error) => {
       this.#lastError = error.message;
     });
   }
 
-  /** Waits for the connection, but not longer than the time limit, and says nothing of what came of it. */
-  async settle(): Promise<void> {
+  /** Waits until it is connected, or that has failed or timed out. */
+  async waitForConnection(): Promise<void> {
     if (this.#redis.status === "ready") return;
     await new Promise<void>((resolve) => {
       const timer = setTimeout(done, this.#timeoutMs);
@@ -60,42 +61,74 @@ export class ValkeyConnection {
     });
   }
 
-  /**
-   * @param command asks the server, once
-   * @throws `store_unavailable` with the server's address and what went wrong
-   */
-  async ask<T>(command: (redis: Redis) => Promise<T>): Promise<T> {
-    if (this.#redis.status !== "ready") throw this.unavailable(this.#lastError || "not connected");
+  /** @throws `store_unavailable` with the server's address and what went wrong */
+  async run<T>(command: (redis: Redis) => Promise<T>): Promise<T> {
+    if (this.#redis.status !== "ready") throw this.#unavailable(this.#lastError || "not connected");
     try {
       return await command(this.#redis);
     } catch (error) {
       const { message } = error as Error;
-      // NOTE: no `cause`: the client's errors carry the command's arguments, states and passwords among them.
-      throw this.unavailable(/timed out/i.test(message) ? `no answer within ${this.#timeoutMs} ms` : message);
+      // NOTE: no `cause`: the client's errors contain the command's arguments, with states and passwords.
+      throw this.#unavailable(/timed out/i.test(message) ? `no answer within ${this.#timeoutMs} ms` : message);
     }
   }
 
+  /** The names of all keys with this prefix, once or more, in steps that do not block the server. */
+  async *scan(prefix: string): AsyncGenerator<string[]> {
+    const pattern = `${prefix.replaceAll(/[*?[\]\\^]/g, "\\$&")}*`;
+    let cursor = "0";
+    do {
+      const reply: unknown = await this.run((redis) => redis.scan(cursor, "MATCH", pattern, "COUNT", SCAN_COUNT));
+      const [next, names] = this.#scanReply("SCAN", reply);
+      yield names;
+      cursor = next;
+    } while (cursor !== "0");
+  }
+
+  /** Fields and values of a hash in turn. */
+  async *scanHash(key: string): AsyncGenerator<string[]> {
+    let cursor = "0";
+    do {
+      const reply: unknown = await this.run((redis) => redis.hscan(key, cursor, "COUNT", SCAN_COUNT));
+      const [next, pairs] = this.#scanReply("HSCAN", reply);
+      yield pairs;
+      cursor = next;
+    } while (cursor !== "0");
+  }
+
   /**
-   * For an answer that this question cannot have. Whatever answered, the order of questions and answers may be lost, and
-   * the next answer another's: the connection is made anew.
+   * The error for a reply that the command cannot have. Reconnects: commands and replies may be out of step,
+   * so that the next reply would be another's.
    */
-  mistrust(what: string): DenseMambaError {
+  distrust(what: string): DenseMambaError {
     this.#redis.disconnect(true);
-    return this.unavailable(what);
+    return this.#unavailable(what);
   }
 
   close(): void {
     this.#redis.disconnect();
   }
 
-  unavailable(what: string): DenseMambaError {
+  #scanReply(command: string, reply: unknown): [string, string[]] {
+    const [cursor, found] = Array.isArray(reply) ? (reply as unknown[]) : [];
+    if (typeof cursor === "string" && Array.isArray(found) && found.every((item) => typeof item === "string")) {
+      return [cursor, found];
+    }
+    throw this.distrust(unexpectedReply(command, reply));
+  }
+
+  #unavailable(what: string): DenseMambaError {
     return new DenseMambaError("store_unavailable", `the Valkey server at ${this.#address} cannot be used: ${what}`);
   }
 }
 
+export function unexpectedReply(command: string, reply: unknown): string {
+  return `it answered ${command} with ${JSON.stringify(reply)?.slice(0, 50)}`;
+}
+
 function parseUrl(url: string): URL {
   const match = /^(?:redis|valkey)(s?):\/\//.exec(url);
-  // The URL parser wants the name that it knows.
+  // ioredis knows the protocol by this name only.
   const known = match && url.replace(match[0], `redis${match[1]}://`);
   if (known !== null && URL.canParse(known) && new URL(known).host !== "") return new URL(known);
   throw new DenseMambaError(

@@ -1,39 +1,110 @@
 /**
- * Kept states on a Valkey or Redis server (6.2 or later), shared by all servers that use it with the same prefix of
- * keys. The server's clock ends what expires and what is claimed; its `maxmemory-policy` decides what it evicts.
+ * Snapshots on a Valkey or Redis server (6.2 or later), shared by all servers that use the same key prefix.
+ * Expiry and claims go by the server's clock; its `maxmemory-policy` decides what it evicts.
+ *
+ * Two hashes hold what must outlive snapshots that the server may evict. As the most used keys they are
+ * evicted last, and they have no expiry.
+ * `claims`: each key's last fence and until when it is held (`<fence>:<ms>`), for a day after that, to
+ * recognise stale fences. Fences count the server's microseconds, so that they rise even if the last one has
+ * been forgotten.
+ * `revisions`: each key's last revision, or `x` after a deletion, with `:<ms>` if that expires.
  */
 import { createHash } from "node:crypto";
 import type { Redis } from "ioredis";
 import type { DenseMambaError } from "../../errors.ts";
-import { staleFence } from "./claims.ts";
 import { decodeSnapshot, encodeSnapshot, MAX_HEADER_BYTES, type SnapshotModel, type StatePrecision } from "./codec.ts";
-import type { Claim, ListedSnapshot, PutOptions, SharedRevision, SharedStore, Snapshot, StoreStats } from "./store.ts";
-import { ValkeyConnection } from "./valkey-connection.ts";
-import { CLAIM, DELETE, LOOK, PUT, RENEW } from "./valkey-scripts.ts";
-import { escapeGlob, headerIn, ValkeySweeper } from "./valkey-sweeper.ts";
+import type { Snapshot } from "./snapshot.ts";
+import {
+  type Claim,
+  type FencedPutOptions,
+  type ListedSnapshot,
+  type SharedRevision,
+  type SharedStore,
+  type StoreStats,
+  staleFence,
+} from "./store.ts";
+import { unexpectedReply, ValkeyConnection } from "./valkey-connection.ts";
+import { headerIn, ValkeySweeper } from "./valkey-sweeper.ts";
 
 const DEFAULT_TIMEOUT_MS = 2000;
-const DAY_MS = 86_400_000;
-/** How long others are told that a key was deleted, for whom it may still be on a disk. */
-const REMEMBER_DELETION_MS = 7 * DAY_MS;
-/** Stands in the place of what was deleted. */
-const DELETED = "DSMGONE1";
+/** How long other servers, which may have copies, are told that a key was deleted. */
+const REMEMBER_DELETION_MS = 7 * 86_400_000;
+/** Stored in the place of a deleted snapshot. */
+const TOMBSTONE = "DSMGONE1";
 const KEY_TAG_BYTES = 16;
-const SCAN_COUNT = 1000;
-const TOKEN_BYTES = 4;
+const BYTES_PER_TOKEN = 4;
+
+const NOW_MS = `local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)`;
+
+/** KEYS: claims. ARGV: field, ttl in ms. Returns the fence as text, or nothing. */
+const CLAIM = `${NOW_MS}
+local last = redis.call('HGET', KEYS[1], ARGV[1]) or '0:0'
+if tonumber(string.match(last, ':(%d+)$')) > now then return false end
+local fence = math.max(tonumber(string.match(last, '^%d+')) + 1, time[1] * 1000000 + time[2])
+fence = string.format('%.0f', fence)
+redis.call('HSET', KEYS[1], ARGV[1], fence .. ':' .. string.format('%.0f', now + ARGV[2]))
+return fence`;
+
+/** KEYS: claims. ARGV: field, ttl in ms (0 releases), fence. Returns 0 if the fence is not the last one. */
+const RENEW = `${NOW_MS}
+local last = redis.call('HGET', KEYS[1], ARGV[1])
+if not last or string.match(last, '^%d+') ~= ARGV[3] then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3] .. ':' .. string.format('%.0f', now + ARGV[2]))
+return 1`;
+
+/**
+ * KEYS: snapshot, claims, revisions. ARGV: snapshot, ms to live or '', fence or '', field of both, revision or
+ * '' for none to remember. Returns 0 if the fence is not the last one, or a later revision is known.
+ */
+const PUT = `${NOW_MS}
+if ARGV[3] ~= '' then
+  local claim = redis.call('HGET', KEYS[2], ARGV[4])
+  if not claim or string.match(claim, '^%d+') ~= ARGV[3] then return 0 end
+  local known = redis.call('HGET', KEYS[3], ARGV[4])
+  local last = known and tonumber(string.match(known, '^%d+'))
+  if last and ARGV[5] ~= '' and last > tonumber(ARGV[5]) then return 0 end
+end
+local record = ARGV[5]
+if ARGV[2] == '' then redis.call('SET', KEYS[1], ARGV[1])
+elseif tonumber(ARGV[2]) <= 0 then redis.call('DEL', KEYS[1])
+else
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+  record = record .. ':' .. string.format('%.0f', now + ARGV[2])
+end
+if ARGV[5] ~= '' then redis.call('HSET', KEYS[3], ARGV[4], record) end
+return 1`;
+
+/**
+ * KEYS: snapshot, revisions. ARGV: tombstone, its ms to live, field. Returns 1 if there was a snapshot.
+ * Deletes first: a script that has freed memory may write on a server that has none left.
+ */
+const DELETE = `${NOW_MS}
+local first = redis.call('GETRANGE', KEYS[1], 0, #ARGV[1] - 1)
+redis.call('DEL', KEYS[1])
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+redis.call('HSET', KEYS[2], ARGV[3], 'x:' .. string.format('%.0f', now + ARGV[2]))
+return (first == '' or first == ARGV[1]) and 0 or 1`;
+
+/** KEYS: snapshot, revisions. ARGV: bytes to read, field. Returns the first bytes, and the record or ''. */
+const READ_REVISION = `${NOW_MS}
+local record = redis.call('HGET', KEYS[2], ARGV[2]) or ''
+local until_ms = tonumber(string.match(record, ':(%d+)$'))
+if until_ms and until_ms <= now then record = '' end
+return {redis.call('GETRANGE', KEYS[1], 0, ARGV[1] - 1), record}`;
 
 export interface ValkeyStoreOptions {
   /** `redis://` or `valkey://`, with a second s for TLS: `[user:password@]host[:port][/db]`. */
   readonly url: string;
-  /** All keys on the server begin so; servers with different prefixes know nothing of each other. */
+  /** Of all keys on the server. Servers with different prefixes share nothing. */
   readonly keyPrefix: string;
   readonly model: SnapshotModel;
   /** Default f32. */
   readonly precision?: StatePrecision;
   readonly nowMs: () => number;
-  /** For each question to the server. Default 2000. */
+  /** For each command. Default 2000. */
   readonly timeoutMs?: number;
-  /** Called if the server is set up so that it may lose states. */
+  /** Called if the server is configured so that it may lose states. */
   readonly onWarning?: (message: string) => void;
 }
 
@@ -46,111 +117,100 @@ export class ValkeyStore implements SharedStore {
   readonly #sweeper: ValkeySweeper;
 
   private constructor(options: ValkeyStoreOptions) {
+    const { url, keyPrefix, nowMs, timeoutMs = DEFAULT_TIMEOUT_MS } = options;
     this.#options = options;
-    this.#connection = new ValkeyConnection({ url: options.url, timeoutMs: options.timeoutMs ?? DEFAULT_TIMEOUT_MS });
-    this.#statePrefix = `${options.keyPrefix}state:`;
-    this.#claimsKey = `${options.keyPrefix}claims`;
-    this.#revisionsKey = `${options.keyPrefix}revisions`;
+    const connection = new ValkeyConnection({ url, timeoutMs });
+    const [statePrefix, claimsKey, revisionsKey] = ["state:", "claims", "revisions"].map((name) => keyPrefix + name);
+    this.#connection = connection;
+    this.#statePrefix = statePrefix!;
+    this.#claimsKey = claimsKey!;
+    this.#revisionsKey = revisionsKey!;
     this.#sweeper = new ValkeySweeper({
-      connection: this.#connection,
+      connection,
       statePrefix: this.#statePrefix,
       claimsKey: this.#claimsKey,
       revisionsKey: this.#revisionsKey,
-      nowMs: options.nowMs,
+      nowMs,
     });
   }
 
   /**
-   * Returns once connected, or when that has failed or taken too long: a server that is down may come back.
-   * @throws `invalid_config` for a URL that is none
+   * Returns once connected, or when that has failed or timed out: the server may come back.
+   * @throws `invalid_config` for a malformed URL
    */
   static async open(options: ValkeyStoreOptions): Promise<ValkeyStore> {
     const store = new ValkeyStore(options);
-    await store.#connection.settle();
+    await store.#connection.waitForConnection();
     await store.#warnOfEviction();
     return store;
   }
 
   async get(key: string): Promise<Snapshot | undefined> {
-    const value: unknown = await this.#ask((redis) => redis.getBuffer(this.#stateKey(key)));
+    const value: unknown = await this.#run((redis) => redis.getBuffer(this.#stateKey(key)));
     if (value === null) return undefined;
     if (!Buffer.isBuffer(value)) throw this.#unexpected("GET", value);
     if (isTombstone(value)) return undefined;
     const end = Math.max(0, value.length - KEY_TAG_BYTES);
-    // Another key's snapshot is whole, and another user's.
+    // Another key's snapshot would be intact, and another user's.
     if (!value.subarray(end).equals(keyTag(key))) {
-      throw this.#connection.mistrust(`it answered with something else than what was kept under ${key}`);
+      throw this.#connection.distrust(`it answered with something else than what was kept under ${key}`);
     }
     return decodeSnapshot(value.subarray(0, end), this.#options.model);
   }
 
   async has(key: string): Promise<boolean> {
     const found = await this.revisionOf(key);
-    return typeof found === "object" && found.isThere;
+    return typeof found === "object" && found.exists;
   }
 
   async revisionOf(key: string): Promise<SharedRevision> {
-    const reply: unknown = await this.#ask((redis) =>
-      redis.callBuffer("EVAL", LOOK, 2, this.#stateKey(key), this.#revisionsKey, MAX_HEADER_BYTES, fieldOf(key)),
+    const keys = [this.#stateKey(key), this.#revisionsKey];
+    const reply: unknown = await this.#run((redis) =>
+      redis.callBuffer("EVAL", READ_REVISION, keys.length, ...keys, MAX_HEADER_BYTES, fieldOf(key)),
     );
     const [first, record] = Array.isArray(reply) ? (reply as unknown[]) : [];
     if (!Buffer.isBuffer(first) || !Buffer.isBuffer(record) || first.length > MAX_HEADER_BYTES) {
       throw this.#unexpected("EVAL", reply);
     }
     if (isTombstone(first)) return "deleted";
-    if (first.length > 0) return { revision: revisionIn(first), isThere: true };
+    if (first.length > 0) return { revision: headerIn(first)?.revision ?? 0, exists: true };
     const [, known] = /^(x|\d+)(?::|$)/.exec(record.toString("latin1")) ?? [];
     if (known === undefined) return "unknown";
-    return known === "x" ? "deleted" : { revision: Number(known), isThere: false };
+    return known === "x" ? "deleted" : { revision: Number(known), exists: false };
   }
 
-  async put(key: string, snapshot: Snapshot, options: PutOptions = {}): Promise<void> {
+  async put(key: string, snapshot: Snapshot, options: FencedPutOptions = {}): Promise<void> {
     const { expiresAtMs, fence, isCache = false } = options;
     const { precision = "f32", nowMs } = this.#options;
     const value = Buffer.concat([encodeSnapshot(snapshot, { precision }), keyTag(key)]);
-    // A duration: the server's clock need not be ours.
+    // A duration: the server's clock may differ from ours.
     const msToLive = expiresAtMs === undefined ? "" : Math.ceil(expiresAtMs - nowMs());
+    // Caches and segments, which are never replaced, have no older versions.
+    const revision = isCache || snapshot.isSegment ? "" : String(snapshot.revision ?? 0);
     const keys = [this.#stateKey(key), this.#claimsKey, this.#revisionsKey];
-    // Caches and parts, which are never replaced, have no older versions to be told from.
-    const revision = isCache || snapshot.isPart ? "" : String(snapshot.revision ?? 0);
-    const isPut = await this.#ask((redis) =>
-      redis.eval(PUT, 3, ...keys, value, String(msToLive), String(fence ?? ""), fieldOf(key), revision),
-    );
+    const args = [value, String(msToLive), String(fence ?? ""), fieldOf(key), revision];
+    const isPut = await this.#run((redis) => redis.eval(PUT, keys.length, ...keys, ...args));
     if (isPut === 0) throw staleFence(key);
     if (isPut !== 1) throw this.#unexpected("EVAL", isPut);
   }
 
   async delete(key: string): Promise<boolean> {
-    const existed = await this.#ask((redis) =>
-      redis.eval(
-        DELETE,
-        2,
-        this.#stateKey(key),
-        this.#revisionsKey,
-        DELETED,
-        String(REMEMBER_DELETION_MS),
-        fieldOf(key),
-      ),
-    );
+    const keys = [this.#stateKey(key), this.#revisionsKey];
+    const args = [TOMBSTONE, String(REMEMBER_DELETION_MS), fieldOf(key)];
+    const existed = await this.#run((redis) => redis.eval(DELETE, keys.length, ...keys, ...args));
     if (existed !== 0 && existed !== 1) throw this.#unexpected("EVAL", existed);
     return existed === 1;
   }
 
-  /** Goes over all keys of the server, in steps that do not hold it up. */
   async *list(prefix: string): AsyncIterable<ListedSnapshot> {
-    const pattern = `${escapeGlob(this.#statePrefix + prefix)}*`;
     const seen = new Set<string>();
-    let cursor = "0";
-    do {
-      const reply: unknown = await this.#ask((redis) => redis.scan(cursor, "MATCH", pattern, "COUNT", SCAN_COUNT));
-      if (!isScanReply(reply)) throw this.#unexpected("SCAN", reply);
-      const [next, found] = reply;
-      // The server may name a key twice.
-      const fresh = found.filter((name) => !seen.has(name));
+    for await (const names of this.#connection.scan(this.#statePrefix + prefix)) {
+      const fresh = names.filter((name) => !seen.has(name));
       for (const name of fresh) seen.add(name);
-      yield* await this.#measure(fresh);
-      cursor = next;
-    } while (cursor !== "0");
+      const listed = await Promise.all(fresh.map((name) => this.#measure(name)));
+      // Tombstones are shorter than any snapshot; what has expired meanwhile has no length.
+      yield* listed.filter(({ bytes }) => bytes > TOMBSTONE.length);
+    }
   }
 
   stats(): StoreStats {
@@ -159,11 +219,10 @@ export class ValkeyStore implements SharedStore {
 
   async claim(key: string, { ttlMs }: { readonly ttlMs: number }): Promise<Claim | undefined> {
     const field = fieldOf(key);
-    const reply = await this.#ask((redis) => redis.eval(CLAIM, 1, this.#claimsKey, field, String(ttlMs)));
-    if (reply === null) return undefined;
-    if (typeof reply !== "string" || !Number.isSafeInteger(Number(reply))) throw this.#unexpected("EVAL", reply);
-    const fence = reply;
-    const renew = (ms: number) => this.#ask((redis) => redis.eval(RENEW, 1, this.#claimsKey, field, String(ms), fence));
+    const fence = await this.#run((redis) => redis.eval(CLAIM, 1, this.#claimsKey, field, String(ttlMs)));
+    if (fence === null) return undefined;
+    if (typeof fence !== "string" || !Number.isSafeInteger(Number(fence))) throw this.#unexpected("EVAL", fence);
+    const renew = (ms: number) => this.#run((redis) => redis.eval(RENEW, 1, this.#claimsKey, field, String(ms), fence));
     let isReleased = false;
     return {
       fence: Number(fence),
@@ -171,13 +230,13 @@ export class ValkeyStore implements SharedStore {
       release: async () => {
         if (isReleased) return;
         isReleased = true;
-        // If the server cannot be reached the claim lapses by itself.
+        // If the server cannot be reached, the claim lapses by itself.
         await renew(0).catch(() => undefined);
       },
     };
   }
 
-  /** Sweeps once an hour, in the background. A failure is left for the next time. */
+  /** Once an hour, in the background. A failure is left for the next time. */
   sweep(): void {
     if (this.#sweeper.isDue()) void this.sweepNow().catch(() => undefined);
   }
@@ -193,7 +252,7 @@ export class ValkeyStore implements SharedStore {
 
   /** Does nothing if INFO is not permitted. */
   async #warnOfEviction(): Promise<void> {
-    const info: unknown = await this.#ask((redis) => redis.info("memory")).catch(() => undefined);
+    const info: unknown = await this.#run((redis) => redis.info("memory")).catch(() => undefined);
     if (typeof info !== "string" || !/^maxmemory:[1-9]/m.test(info)) return;
     const [, policy] = /^maxmemory_policy:(allkeys-\S+)/m.exec(info) ?? [];
     if (policy === undefined) return;
@@ -202,31 +261,25 @@ export class ValkeyStore implements SharedStore {
     );
   }
 
-  async #measure(names: readonly string[]): Promise<ListedSnapshot[]> {
+  async #measure(name: string): Promise<ListedSnapshot> {
     const nowMs = this.#options.nowMs();
-    const measured = await Promise.all(
-      names.map(async (name) => {
-        const [bytes, msToLive, first] = await this.#ask((redis) =>
-          Promise.all([redis.strlen(name), redis.pttl(name), redis.getrangeBuffer(name, 0, MAX_HEADER_BYTES - 1)]),
-        );
-        if (typeof bytes !== "number" || typeof msToLive !== "number" || !Buffer.isBuffer(first)) {
-          throw this.#unexpected("STRLEN", bytes);
-        }
-        const key = name.slice(this.#statePrefix.length);
-        const pastBytes = (headerIn(first)?.numPastTokens ?? 0) * TOKEN_BYTES;
-        return { key, bytes, pastBytes, ...(msToLive >= 0 && { expiresAtMs: nowMs + msToLive }) };
-      }),
+    const [bytes, msToLive, first] = await this.#run((redis) =>
+      Promise.all([redis.strlen(name), redis.pttl(name), redis.getrangeBuffer(name, 0, MAX_HEADER_BYTES - 1)]),
     );
-    // What was deleted is as short as no snapshot is; what has expired meanwhile has no length.
-    return measured.filter(({ bytes }) => bytes > DELETED.length);
+    if (typeof bytes !== "number" || typeof msToLive !== "number" || !Buffer.isBuffer(first)) {
+      throw this.#unexpected("STRLEN", bytes);
+    }
+    const key = name.slice(this.#statePrefix.length);
+    const historyBytes = (headerIn(first)?.numHistoryTokens ?? 0) * BYTES_PER_TOKEN;
+    return { key, bytes, historyBytes, ...(msToLive >= 0 && { expiresAtMs: nowMs + msToLive }) };
   }
 
-  #ask<T>(command: (redis: Redis) => Promise<T>): Promise<T> {
-    return this.#connection.ask(command);
+  #run<T>(command: (redis: Redis) => Promise<T>): Promise<T> {
+    return this.#connection.run(command);
   }
 
   #unexpected(command: string, reply: unknown): DenseMambaError {
-    return this.#connection.mistrust(`it answered ${command} with ${JSON.stringify(reply)?.slice(0, 50)}`);
+    return this.#connection.distrust(unexpectedReply(command, reply));
   }
 
   #stateKey(key: string): string {
@@ -234,27 +287,16 @@ export class ValkeyStore implements SharedStore {
   }
 }
 
-/** A key's name among claims and revisions. */
+/** A key's field in the hashes of claims and revisions. */
 function fieldOf(key: string): string {
   return createHash("sha256").update(key).digest("base64url").slice(0, 22);
 }
 
-/** 0 if there is none. */
-function revisionIn(first: Buffer): number {
-  return headerIn(first)?.revision ?? 0;
-}
-
-/** Behind each snapshot: answers are told apart by it. */
+/** Appended to each snapshot, to recognise another key's. */
 function keyTag(key: string): Buffer {
   return createHash("sha256").update(key).digest().subarray(0, KEY_TAG_BYTES);
 }
 
-function isScanReply(reply: unknown): reply is [string, string[]] {
-  if (!Array.isArray(reply)) return false;
-  const [cursor, names] = reply as unknown[];
-  return typeof cursor === "string" && Array.isArray(names) && names.every((name) => typeof name === "string");
-}
-
 function isTombstone(bytes: Buffer): boolean {
-  return bytes.toString("latin1") === DELETED;
+  return bytes.toString("latin1") === TOMBSTONE;
 }

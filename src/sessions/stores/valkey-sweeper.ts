@@ -1,17 +1,20 @@
 /**
- * What a Valkey server cannot forget by itself: parts of pasts that nothing names any more, because what named them was
- * replaced, deleted, evicted or has expired; and records of claims and revisions that have ended. Each replica looks now and then.
+ * Removes what a Valkey server cannot expire by itself: segments that nothing refers to any more, and ended
+ * records of claims and revisions. Each replica sweeps once an hour.
  */
-import type { Redis } from "ioredis";
-import { DenseMambaError } from "../../errors.ts";
-import { headerOf, MAX_HEADER_BYTES, type SnapshotHeader } from "./codec.ts";
-import type { ValkeyConnection } from "./valkey-connection.ts";
-import { FORGET } from "./valkey-scripts.ts";
+import { MAX_HEADER_BYTES, readHeader, type SnapshotHeader } from "./codec.ts";
+import { unexpectedReply, type ValkeyConnection } from "./valkey-connection.ts";
 
 const INTERVAL_MS = 3_600_000;
 const BATCH = 500;
 /** How long a claim's fence is remembered after it has lapsed. */
 const REMEMBER_CLAIM_MS = 86_400_000;
+
+/** KEYS: a hash. ARGV: fields and records in turn. Deletes each that has not changed. */
+const DELETE_RECORDS = `for i = 1, #ARGV, 2 do
+  if redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[i + 1] then redis.call('HDEL', KEYS[1], ARGV[i]) end
+end
+return 1`;
 
 export interface ValkeySweeperOptions {
   readonly connection: ValkeyConnection;
@@ -25,8 +28,8 @@ export class ValkeySweeper {
   readonly #options: ValkeySweeperOptions;
   #lastAtMs: number;
   #isSweeping = false;
-  /** Parts that nothing named at the last sweep: a request may have been about to. */
-  #unnamed: ReadonlySet<string> = new Set();
+  /** Segments that nothing referred to at the last sweep: a request may have been about to. */
+  #unreferenced: ReadonlySet<string> = new Set();
 
   constructor(options: ValkeySweeperOptions) {
     this.#options = options;
@@ -39,100 +42,71 @@ export class ValkeySweeper {
 
   /** @throws `store_unavailable` */
   async sweep(): Promise<void> {
-    this.#lastAtMs = this.#options.nowMs();
+    const { claimsKey, revisionsKey, nowMs } = this.#options;
+    this.#lastAtMs = nowMs();
     this.#isSweeping = true;
     try {
-      await this.#dropParts();
-      const { claimsKey, revisionsKey } = this.#options;
-      await this.#dropRecords(revisionsKey, 0);
-      await this.#dropRecords(claimsKey, REMEMBER_CLAIM_MS);
+      await this.#deleteSegments();
+      await this.#deleteRecords(revisionsKey, 0);
+      await this.#deleteRecords(claimsKey, REMEMBER_CLAIM_MS);
     } finally {
       this.#isSweeping = false;
     }
   }
 
-  /** Those that nothing names now, nor did an hour ago. */
-  async #dropParts(): Promise<void> {
-    const { statePrefix } = this.#options;
-    const pastOf = new Map<string, string | undefined>();
-    const named = new Set<string>();
-    for await (const names of this.#names(`${escapeGlob(statePrefix)}*`)) {
-      const headers = await Promise.all(names.map((name) => this.#header(name)));
+  /** Those that nothing refers to now, nor did an hour ago. */
+  async #deleteSegments(): Promise<void> {
+    const { connection, statePrefix } = this.#options;
+    const historyOf = new Map<string, string | undefined>();
+    const referenced = new Set<string>();
+    for await (const names of connection.scan(statePrefix)) {
+      const headers = await Promise.all(names.map((name) => fetchHeader(connection, name)));
       for (const [i, header] of headers.entries()) {
         if (header === undefined) continue;
-        if (header.isPart) pastOf.set(names[i]!.slice(statePrefix.length), header.pastKey);
-        else if (header.pastKey !== undefined) named.add(header.pastKey);
+        if (header.isSegment) historyOf.set(names[i]!.slice(statePrefix.length), header.historyKey);
+        else if (header.historyKey !== undefined) referenced.add(header.historyKey);
       }
     }
-    // As a set grows while it is iterated, all that is named in turn is seen.
-    for (const key of named) {
-      const past = pastOf.get(key);
-      if (past !== undefined) named.add(past);
+    // NOTE: the set grows while it is iterated, so that indirect references are followed.
+    for (const key of referenced) {
+      const previous = historyOf.get(key);
+      if (previous !== undefined) referenced.add(previous);
     }
-    const unnamed = [...pastOf.keys()].filter((key) => !named.has(key));
-    const outdated = unnamed.filter((key) => this.#unnamed.has(key));
-    this.#unnamed = new Set(unnamed);
-    for (const keys of batches(outdated)) {
-      await this.#ask((redis) => redis.unlink(...keys.map((key) => statePrefix + key)));
+    const unreferenced = [...historyOf.keys()].filter((key) => !referenced.has(key));
+    const outdated = unreferenced.filter((key) => this.#unreferenced.has(key));
+    this.#unreferenced = new Set(unreferenced);
+    for (let first = 0; first < outdated.length; first += BATCH) {
+      const names = outdated.slice(first, first + BATCH).map((key) => statePrefix + key);
+      await connection.run((redis) => redis.unlink(...names));
     }
   }
 
-  /** Removes records of a hash that ended more than `graceMs` ago. */
-  async #dropRecords(key: string, graceMs: number): Promise<void> {
-    const time: unknown = await this.#ask((redis) => redis.time());
-    const nowMs = Array.isArray(time) ? Number(time[0]) * 1000 : Number.NaN;
-    let cursor = "0";
-    do {
-      const reply: unknown = await this.#ask((redis) => redis.hscan(key, cursor, "COUNT", BATCH));
-      const [next, pairs] = scanReply(reply);
+  /** Those of a hash that ended more than `graceMs` ago. */
+  async #deleteRecords(key: string, graceMs: number): Promise<void> {
+    const { connection } = this.#options;
+    const time: unknown = await connection.run((redis) => redis.time());
+    if (!Array.isArray(time)) throw connection.distrust(unexpectedReply("TIME", time));
+    const nowMs = Number(time[0]) * 1000;
+    for await (const pairs of connection.scanHash(key)) {
       const ended = pairs.flatMap((record, i) => {
         const [, untilMs] = i % 2 === 1 ? (/:(\d+)$/.exec(record) ?? []) : [];
         return untilMs !== undefined && Number(untilMs) + graceMs < nowMs ? [pairs[i - 1]!, record] : [];
       });
-      if (ended.length > 0) await this.#ask((redis) => redis.eval(FORGET, 1, key, ...ended));
-      cursor = next;
-    } while (cursor !== "0");
-  }
-
-  async *#names(pattern: string): AsyncGenerator<string[]> {
-    let cursor = "0";
-    do {
-      const reply: unknown = await this.#ask((redis) => redis.scan(cursor, "MATCH", pattern, "COUNT", BATCH));
-      const [next, names] = scanReply(reply);
-      yield names;
-      cursor = next;
-    } while (cursor !== "0");
-  }
-
-  async #header(name: string): Promise<SnapshotHeader | undefined> {
-    const first: unknown = await this.#ask((redis) => redis.getrangeBuffer(name, 0, MAX_HEADER_BYTES - 1));
-    return Buffer.isBuffer(first) ? headerIn(first) : undefined;
-  }
-
-  #ask<T>(command: (redis: Redis) => Promise<T>): Promise<T> {
-    return this.#options.connection.ask(command);
+      if (ended.length > 0) await connection.run((redis) => redis.eval(DELETE_RECORDS, 1, key, ...ended));
+    }
   }
 }
 
-/** @returns undefined if no snapshot of this format version begins so */
+async function fetchHeader(connection: ValkeyConnection, name: string): Promise<SnapshotHeader | undefined> {
+  const first: unknown = await connection.run((redis) => redis.getrangeBuffer(name, 0, MAX_HEADER_BYTES - 1));
+  return Buffer.isBuffer(first) ? headerIn(first) : undefined;
+}
+
+/** @returns undefined if it is not the beginning of a snapshot of this format version */
 export function headerIn(first: Buffer): SnapshotHeader | undefined {
   try {
-    return headerOf(first);
+    return readHeader(first);
   } catch {
     return undefined;
   }
-}
-
-function scanReply(reply: unknown): [string, string[]] {
-  const [cursor, found] = Array.isArray(reply) ? (reply as unknown[]) : [];
-  if (typeof cursor === "string" && Array.isArray(found)) return [cursor, found.map(String)];
-  throw new DenseMambaError("store_unavailable", "the Valkey server answered a scan with something else");
-}
-
-function batches(keys: readonly string[]): string[][] {
-  return Array.from({ length: Math.ceil(keys.length / BATCH) }, (_, i) => keys.slice(i * BATCH, (i + 1) * BATCH));
-}
-
-export function escapeGlob(text: string): string {
-  return text.replaceAll(/[*?[\]\\^]/g, "\\$&");
 }

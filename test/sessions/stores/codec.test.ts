@@ -5,12 +5,12 @@ import { describe, expect, test } from "vitest";
 import {
   decodeSnapshot,
   encodeSnapshot,
-  headerOf,
   isDamaged,
   MAX_HEADER_BYTES,
   maxSnapshotBytes,
+  readHeader,
 } from "../../../src/sessions/stores/codec.ts";
-import type { Snapshot } from "../../../src/sessions/stores/store.ts";
+import type { Snapshot } from "../../../src/sessions/stores/snapshot.ts";
 
 /** Those that no number holds are bigints. */
 const hugeSeed = fc.bigInt(-(2n ** 63n), 2n ** 63n - 1n).filter((seed) => !Number.isSafeInteger(Number(seed)));
@@ -21,7 +21,7 @@ const snapshotArbitrary: fc.Arbitrary<Snapshot> = fc
     tokenIds: fc.array(fc.integer({ min: 0, max: 2 ** 32 - 1 }), { maxLength: 50 }),
     part: fc.nat(1000),
     state: fc.uint8Array({ maxLength: 200 }),
-    past: fc.record({
+    history: fc.record({
       key: fc.string({ minLength: 1, unit: "grapheme" }),
       numTokens: fc.nat(10_000_000),
       seenIds: fc.uint8Array({ minLength: 1, maxLength: 9 }),
@@ -30,12 +30,12 @@ const snapshotArbitrary: fc.Arbitrary<Snapshot> = fc
     sampler: fc.record({ seed: fc.oneof(fc.integer(), hugeSeed), numDraws: fc.nat() }),
     revision: fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER }),
     expiresAtMs: fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER }),
-    has: fc.record({ past: fc.boolean(), sampler: fc.boolean(), revision: fc.boolean(), expiry: fc.boolean() }),
+    has: fc.record({ history: fc.boolean(), sampler: fc.boolean(), revision: fc.boolean(), expiry: fc.boolean() }),
   })
-  .map(({ part, has, past, sampler, revision, expiresAtMs, ...rest }) => ({
+  .map(({ part, has, history, sampler, revision, expiresAtMs, ...rest }) => ({
     ...rest,
-    position: rest.state.length === 0 ? 0 : (has.past ? past.numTokens : 0) + (part % (rest.tokenIds.length + 1)),
-    ...(has.past && { past }),
+    position: rest.state.length === 0 ? 0 : (has.history ? history.numTokens : 0) + (part % (rest.tokenIds.length + 1)),
+    ...(has.history && { history }),
     ...(has.sampler && { sampler }),
     ...(has.revision && { revision }),
     ...(has.expiry && { expiresAtMs }),
@@ -63,10 +63,13 @@ function forge(change: (bytes: Buffer) => void): Uint8Array {
   return bytes;
 }
 
+const SECTIONS = ["historyKey", "seenIds", "state", "tokenIds", "modelHash", "conversation", "sampler"];
+const lengthAt = (section: string) => 56 + 8 * SECTIONS.indexOf(section);
+
 function withConversation(packed: Buffer, inflatedBytes: number): Uint8Array {
   const bytes = Buffer.from(encodeSnapshot({ ...small, conversation: undefined }));
-  bytes.writeUInt32LE(packed.length, 24);
-  bytes.writeUInt32LE(inflatedBytes, 80);
+  bytes.writeBigUInt64LE(BigInt(packed.length), lengthAt("conversation"));
+  bytes.writeUInt32LE(inflatedBytes, 20);
   const content = Buffer.concat([bytes.subarray(0, -32), packed]);
   return Buffer.concat([content, createHash("sha256").update(content).digest()]);
 }
@@ -96,7 +99,7 @@ test("any changed byte is refused", () => {
         expect.objectContaining({ code: "invalid_snapshot" }),
       );
       // What calls itself another version's cannot be judged.
-      expect(isDamaged(bytes)).toBe(bytes.readUInt32LE(8) === 4);
+      expect(isDamaged(bytes)).toBe(bytes.readUInt32LE(8) === 5);
     }),
     { numRuns: 500 },
   );
@@ -124,7 +127,7 @@ describe("with a right checksum, the message names the bound and the value", () 
         forge((bytes) => bytes.writeUInt32LE(9, 8)),
         model,
       ),
-    ).toThrow("format version 9; this server reads 4");
+    ).toThrow("format version 9; this server reads 5");
   });
 
   test("a state of another size", () => {
@@ -134,7 +137,7 @@ describe("with a right checksum, the message names the bound and the value", () 
   test("a position beyond the tokens", () => {
     expect(() =>
       decodeSnapshot(
-        forge((bytes) => bytes.writeBigUInt64LE(4n, 32)),
+        forge((bytes) => bytes.writeBigUInt64LE(4n, 24)),
         model,
       ),
     ).toThrow("position 4 but holds 3 token ids");
@@ -142,9 +145,8 @@ describe("with a right checksum, the message names the bound and the value", () 
 
   test("lengths far beyond the bytes are refused before anything is allocated", () => {
     for (const change of [
-      (bytes: Buffer) => bytes.writeBigUInt64LE(2n ** 64n - 1n, 40),
-      (bytes: Buffer) => bytes.writeBigUInt64LE(10n * 2n ** 30n, 40),
-      ...[16, 20, 24, 28, 76].map((at) => (bytes: Buffer) => bytes.writeUInt32LE(2 ** 32 - 1, at)),
+      (bytes: Buffer) => bytes.writeBigUInt64LE(10n * 2n ** 30n, lengthAt("state")),
+      ...SECTIONS.slice(1).map((name) => (bytes: Buffer) => bytes.writeBigUInt64LE(2n ** 64n - 1n, lengthAt(name))),
     ]) {
       expect(() => decodeSnapshot(forge(change), model)).toThrow(/its header says/);
     }
@@ -170,7 +172,7 @@ describe("with a right checksum, the message names the bound and the value", () 
 
   test("a state that is missing although tokens were read", () => {
     const empty = encodeSnapshot({ ...small, state: new Uint8Array(0), position: 0 });
-    empty.writeBigUInt64LE(1n, 32);
+    empty.writeBigUInt64LE(1n, 24);
     const end = empty.length - 32;
     empty.set(createHash("sha256").update(empty.subarray(0, end)).digest(), end);
     expect(() => decodeSnapshot(empty, model)).toThrow("0 bytes of state; this model's state has 4");
@@ -213,35 +215,43 @@ test("a record without a state needs none", () => {
 
 test("what stores look for is found without the rest", () => {
   const state = new Uint8Array(3000);
-  const past = { key: "part::1", numTokens: 70, seenIds: Uint8Array.of(3) };
-  const bytes = encodeSnapshot({ ...small, state, position: 71, past, revision: 77, isShared: true, isPart: true });
+  const history = { key: "segment::1", numTokens: 70, seenIds: Uint8Array.of(3) };
+  const bytes = encodeSnapshot({
+    ...small,
+    state,
+    position: 71,
+    history,
+    revision: 77,
+    isShared: true,
+    isSegment: true,
+  });
   const found = {
     revision: 77,
     isShared: true,
-    isPart: true,
-    pastKey: "part::1",
-    numPastTokens: 70,
+    isSegment: true,
+    historyKey: "segment::1",
+    numHistoryTokens: 70,
     bytes: bytes.length,
   };
-  expect(headerOf(bytes.subarray(0, MAX_HEADER_BYTES))).toEqual(found);
+  expect(readHeader(bytes.subarray(0, MAX_HEADER_BYTES))).toEqual(found);
   const plain = encodeSnapshot(small);
   const nothing = {
     revision: 0,
     isShared: false,
-    isPart: false,
-    pastKey: undefined,
-    numPastTokens: 0,
+    isSegment: false,
+    historyKey: undefined,
+    numHistoryTokens: 0,
     bytes: plain.length,
   };
-  expect(headerOf(plain)).toEqual(nothing);
-  expect(() => headerOf(Buffer.alloc(200, 7))).toThrow("does not start as a snapshot does");
+  expect(readHeader(plain)).toEqual(nothing);
+  expect(() => readHeader(Buffer.alloc(200, 7))).toThrow("does not start as a snapshot does");
 });
 
 test("a past's length counts: no position within it, and none beyond all tokens", () => {
-  const whole = { ...small, past: { key: "part::1", numTokens: 70 } };
+  const whole = { ...small, history: { key: "segment::1", numTokens: 70 } };
   expect(decodeSnapshot(encodeSnapshot({ ...whole, position: 73 }), model)).toEqual({ ...whole, position: 73 });
   expect(() => decodeSnapshot(encodeSnapshot({ ...whole, position: 69 }), model)).toThrow(
-    "position 69, within the 70 tokens of its past",
+    "position 69, within the 70 tokens of its history",
   );
   expect(() => encodeSnapshot({ ...whole, position: 74 })).toThrow(/no more than its tokens/);
 });
@@ -289,7 +299,7 @@ test("what is kept of a session of the default model is its state, its ids, and 
     tokenIds,
     position: 7999,
     state: new Uint8Array(stateBytes),
-    conversation: { createdAtMs: 1_700_000_000_000, lastUsedAtMs: 1_700_000_000_000, passages: [] },
+    conversation: { createdAtMs: 1_700_000_000_000, lastUsedAtMs: 1_700_000_000_000, spans: [] },
     sampler: { seed: 123456789, numDraws: 4000 },
     revision: 12,
   };

@@ -5,12 +5,12 @@ import { hostname, tmpdir } from "node:os";
 import path from "node:path";
 import fc from "fast-check";
 import { afterEach, describe, expect, test } from "vitest";
-import { fileStem } from "../../../src/sessions/stores/disk-file.ts";
-import { LOCK_FILE } from "../../../src/sessions/stores/disk-lock.ts";
 import { DiskStore, type DiskStoreOptions } from "../../../src/sessions/stores/disk-store.ts";
-import type { Snapshot } from "../../../src/sessions/stores/store.ts";
+import { LOCK_FILE } from "../../../src/sessions/stores/folder-lock.ts";
+import type { Snapshot } from "../../../src/sessions/stores/snapshot.ts";
+import { fileStem } from "../../../src/sessions/stores/snapshot-folder.ts";
 import { FakeClock } from "../../helpers/clock.ts";
-import { describesAStore, keysOf, MODEL, snapshot, snapshotOf } from "./store-contract.ts";
+import { describesASnapshotStore, keysOf, MODEL, snapshot, snapshotOf } from "./store-contract.ts";
 
 const cleanups: (() => Promise<unknown>)[] = [];
 afterEach(async () => {
@@ -32,7 +32,7 @@ async function open(dir: string, options: Partial<DiskStoreOptions> = {}): Promi
 const filesIn = async (dir: string) => (await readdir(dir)).filter((name) => name.endsWith(".dsm"));
 const fileOf = async (dir: string) => path.join(dir, (await filesIn(dir))[0]!);
 
-describesAStore(async () => {
+describesASnapshotStore(async () => {
   const clock = new FakeClock();
   const store = await open(await newFolder(), { nowMs: clock.nowMs });
   return { store, advance: async (ms) => clock.advance(ms), isRealTime: false };
@@ -247,7 +247,7 @@ describe("a damaged file", () => {
     expect(await filesIn(dir)).toHaveLength(1);
   });
 
-  test.each([...damages, ["with a flipped bit of its state", async (file: string) => flip(file, 100)] as const])(
+  test.each([...damages, ["with a flipped bit of its state", async (file: string) => flip(file, 150)] as const])(
     "%s: an error when it is read, then it does not exist",
     async (_, damage) => {
       const dir = await newFolder();
@@ -268,7 +268,7 @@ describe("a damaged file", () => {
     const before = await open(dir);
     await before.put("a", snapshot());
     await before.close();
-    await flip(await fileOf(dir), 100);
+    await flip(await fileOf(dir), 150);
     const after = await open(dir);
     await expect(after.get("a")).rejects.toThrow(/checksum/);
     expect(await after.get("a")).toBeUndefined();
@@ -301,7 +301,7 @@ test("another version's snapshot is refused, says which, and stays, for it may b
   bytes.writeUInt32LE(9, bytes.indexOf("DSMSTATE") + 8);
   await writeFile(file, bytes);
   const after = await open(dir);
-  for (let i = 0; i < 2; i++) await expect(after.get("a")).rejects.toThrow("format version 9; this server reads 4");
+  for (let i = 0; i < 2; i++) await expect(after.get("a")).rejects.toThrow("format version 9; this server reads 5");
   expect(await after.delete("a")).toBe(true);
 });
 

@@ -1,11 +1,11 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { MemoryStore } from "../../../src/sessions/stores/memory-store.ts";
-import type { Snapshot } from "../../../src/sessions/stores/store.ts";
+import type { Snapshot } from "../../../src/sessions/stores/snapshot.ts";
 import { FakeClock } from "../../helpers/clock.ts";
-import { describesAStore } from "./store-contract.ts";
+import { describesAStateStore } from "./store-contract.ts";
 
-describesAStore(async () => {
+describesAStateStore(async () => {
   const clock = new FakeClock();
   return {
     store: new MemoryStore({ maxBytes: 1e6, nowMs: clock.nowMs }),

@@ -3,8 +3,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, describe, expect, test } from "vitest";
 import { PrefixCache } from "../../../src/prefix/prefix-cache.ts";
-import { type OpenStoreOptions, openStore } from "../../../src/sessions/stores/open-store.ts";
-import type { TieredStore } from "../../../src/sessions/stores/tiered-store.ts";
+import { type OpenStoreOptions, openStore, type TieredStore } from "../../../src/sessions/stores/tiered-store.ts";
 import { ValkeyServer, WITHOUT_VALKEY } from "../../helpers/valkey-server.ts";
 import { MODEL, snapshot } from "./store-contract.ts";
 
@@ -127,8 +126,8 @@ test("a server that is not there is said once, and memory serves", async () => {
     expect(await store.get(key)).toMatchObject(snapshot(key));
   }
   expect(said).toEqual([
-    expect.stringMatching(/^the shared tier of kept states cannot be written; going on without: .*ECONNREFUSED/),
-    expect.stringMatching(/^the shared tier of kept states cannot be read; going on without: .*ECONNREFUSED/),
+    expect.stringMatching(/^the shared tier of stored states cannot be written; continuing without it: .*ECONNREFUSED/),
+    expect.stringMatching(/^the shared tier of stored states cannot be read; continuing without it: .*ECONNREFUSED/),
   ]);
 });
 

@@ -1,6 +1,7 @@
 /** What every `StateStore` promises, run against each of them. */
 import { expect, test } from "vitest";
-import type { Snapshot, StateStore } from "../../../src/sessions/stores/store.ts";
+import type { Snapshot } from "../../../src/sessions/stores/snapshot.ts";
+import type { SnapshotStore, StateStore } from "../../../src/sessions/stores/store.ts";
 
 /** Of the model that the contract's snapshots are of. */
 export const MODEL = { modelHash: "m", stateBytes: 16 };
@@ -21,22 +22,27 @@ export function snapshotOf(numBytes: number): Snapshot {
   return snapshot(`${numBytes} bytes`, { tokenIds: Array.from({ length: numBytes / 4 }, () => 1) });
 }
 
-export interface OpenStore {
-  readonly store: StateStore;
+export interface OpenStore<Store extends SnapshotStore = StateStore> {
+  readonly store: Store;
   /** Moves the store's clock on; for a real server's, waits: then more time may have passed than was asked for. */
   advance(ms: number): Promise<void>;
   /** Whether it is the latter. */
   readonly isRealTime: boolean;
 }
 
-export async function keysOf(store: StateStore, prefix: string): Promise<string[]> {
+export async function keysOf(store: SnapshotStore, prefix: string): Promise<string[]> {
   const keys: string[] = [];
   for await (const { key } of store.list(prefix)) keys.push(key);
   return keys.sort();
 }
 
 /** @param open a fresh, empty store for each test; what it opens it closes itself. */
-export function describesAStore(open: () => Promise<OpenStore>): void {
+export function describesAStateStore(open: () => Promise<OpenStore>): void {
+  describesASnapshotStore(open);
+  describesClaims(open);
+}
+
+export function describesASnapshotStore(open: () => Promise<OpenStore<SnapshotStore>>): void {
   test("what is put is got, until it is replaced or deleted", async () => {
     const { store } = await open();
     expect(await store.get("session::a")).toBeUndefined();
@@ -106,7 +112,9 @@ export function describesAStore(open: () => Promise<OpenStore>): void {
     expect(await store.get("a")).toBeUndefined();
     expect(await keysOf(store, "")).toEqual([]);
   });
+}
 
+function describesClaims(open: () => Promise<OpenStore>): void {
   test("one at a time holds a claim, until it is released", async () => {
     const { store } = await open();
     const first = await store.claim("session::a", { ttlMs: 60_000 });

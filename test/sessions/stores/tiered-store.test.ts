@@ -5,14 +5,13 @@ import fc from "fast-check";
 import { Redis } from "ioredis";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { MemoryStore } from "../../../src/sessions/stores/memory-store.ts";
-import { openStore } from "../../../src/sessions/stores/open-store.ts";
 import type { TierEvent } from "../../../src/sessions/stores/tier.ts";
-import { TieredStore } from "../../../src/sessions/stores/tiered-store.ts";
+import { openStore, TieredStore } from "../../../src/sessions/stores/tiered-store.ts";
 import { BreakableStore } from "../../helpers/breakable-store.ts";
 import { FakeClock } from "../../helpers/clock.ts";
 import { gate } from "../../helpers/gate.ts";
 import { ValkeyServer, WITHOUT_VALKEY } from "../../helpers/valkey-server.ts";
-import { describesAStore, keysOf, MODEL, snapshot } from "./store-contract.ts";
+import { describesAStateStore, keysOf, MODEL, snapshot } from "./store-contract.ts";
 
 const cleanups: (() => Promise<unknown> | unknown)[] = [];
 afterEach(async () => {
@@ -49,21 +48,21 @@ const textOf = async (store: TieredStore, key = "a") =>
   ((await store.get(key))?.conversation as { text: string })?.text;
 
 describe("memory alone", () => {
-  describesAStore(async () => {
+  describesAStateStore(async () => {
     const { store, clock } = replica({ hasDisk: false });
     return { store, advance: async (ms) => clock.advance(ms), isRealTime: false };
   });
 });
 
 describe("memory and disk", () => {
-  describesAStore(async () => {
+  describesAStateStore(async () => {
     const { store, clock } = replica();
     return { store, advance: async (ms) => clock.advance(ms), isRealTime: false };
   });
 });
 
 describe("memory, disk and a shared store", () => {
-  describesAStore(async () => {
+  describesAStateStore(async () => {
     const clock = new FakeClock();
     const { store } = replica({ clock, shared: new BreakableStore({ nowMs: clock.nowMs }) });
     return { store, advance: async (ms) => clock.advance(ms), isRealTime: false };
@@ -77,7 +76,7 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`memory, a folder and a real server${WITH
   });
   afterAll(() => server.stop());
 
-  describesAStore(async () => {
+  describesAStateStore(async () => {
     const dir = await mkdtemp(path.join(tmpdir(), "densemamba-tiers-"));
     const store = await openStore({
       memoryBytes: 1e6,
@@ -169,7 +168,7 @@ describe("with a disk", () => {
         name: "disk",
         way: "write",
         isAvailable: false,
-        message: "the disk tier of kept states cannot be written; going on without: broken by the test",
+        message: "the disk tier of stored states cannot be written; continuing without it: broken by the test",
       },
     ]);
     expect(store.stats().tiers.map(({ name, isAvailable }) => [name, isAvailable])).toEqual([
@@ -344,7 +343,7 @@ describe("replicas that share a store", () => {
     // And an id may be used again.
     await b.store.put("a", snapshot("again"));
     expect(await textOf(a.store)).toBe("again");
-    expect(await shared.revisionOf("a")).toMatchObject({ isThere: true });
+    expect(await shared.revisionOf("a")).toMatchObject({ exists: true });
   });
 
   test("one replica at a time may advance a session, and what comes late is refused everywhere", async () => {

@@ -4,7 +4,7 @@ import { Redis } from "ioredis";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { ValkeyStore, type ValkeyStoreOptions } from "../../../src/sessions/stores/valkey-store.ts";
 import { ValkeyServer, WITHOUT_VALKEY } from "../../helpers/valkey-server.ts";
-import { describesAStore, keysOf, MODEL, snapshot, snapshotOf } from "./store-contract.ts";
+import { describesAStateStore, keysOf, MODEL, snapshot, snapshotOf } from "./store-contract.ts";
 
 const cleanups: (() => Promise<unknown> | unknown)[] = [];
 afterEach(async () => {
@@ -47,7 +47,7 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`over a real server${WITHOUT_VALKEY}`, ()
     await server.stop();
   });
 
-  describesAStore(async () => ({ store: await open({ url: server.url }), advance: sleep, isRealTime: true }));
+  describesAStateStore(async () => ({ store: await open({ url: server.url }), advance: sleep, isRealTime: true }));
 
   test("the same prefix is shared, another is not", async () => {
     const [a, b, other] = await Promise.all(
@@ -90,9 +90,9 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`over a real server${WITHOUT_VALKEY}`, ()
     const store = await open({ url: server.url });
     expect(await store.revisionOf("x")).toBe("unknown");
     await store.put("x", snapshot());
-    expect(await store.revisionOf("x")).toEqual({ revision: 0, isThere: true });
+    expect(await store.revisionOf("x")).toEqual({ revision: 0, exists: true });
     await store.put("x", snapshot("again", { revision: 1_700_000_000_000_123 }));
-    expect(await store.revisionOf("x")).toEqual({ revision: 1_700_000_000_000_123, isThere: true });
+    expect(await store.revisionOf("x")).toEqual({ revision: 1_700_000_000_000_123, exists: true });
     await store.delete("x");
     expect(await store.revisionOf("x")).toBe("deleted");
     expect(await keysOf(store, "")).toEqual([]);
@@ -102,14 +102,14 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`over a real server${WITHOUT_VALKEY}`, ()
     const store = await open({ url: server.url, keyPrefix: "evicted:" });
     await store.put("x", snapshot("x", { revision: 7 }), { expiresAtMs: Date.now() + 60_000 });
     await store.put("cache", snapshot("c", { revision: 8 }), { isCache: true });
-    await store.put("part::1", snapshot("p", { isPart: true, position: 0, state: new Uint8Array(0) }));
-    for (const key of ["x", "cache", "part::1"]) {
-      expect(await store.revisionOf(key)).toMatchObject({ isThere: true });
+    await store.put("segment::1", snapshot("p", { isSegment: true, position: 0, state: new Uint8Array(0) }));
+    for (const key of ["x", "cache", "segment::1"]) {
+      expect(await store.revisionOf(key)).toMatchObject({ exists: true });
       await redis.del(`evicted:state:${key}`);
     }
-    expect(await store.revisionOf("x")).toEqual({ revision: 7, isThere: false });
+    expect(await store.revisionOf("x")).toEqual({ revision: 7, exists: false });
     expect(await store.has("x")).toBe(false);
-    for (const key of ["cache", "part::1"]) expect(await store.revisionOf(key)).toBe("unknown");
+    for (const key of ["cache", "segment::1"]) expect(await store.revisionOf(key)).toBe("unknown");
     // Nor does a claim that the server has forgotten let anybody write over what came after it.
     const claim = (await store.claim("x", { ttlMs: 60_000 }))!;
     await redis.del("evicted:claims");
@@ -126,22 +126,22 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`over a real server${WITHOUT_VALKEY}`, ()
   test("parts that nothing names leave the server, in the second hour", async () => {
     let nowMs = Date.now();
     const store = await open({ url: server.url, keyPrefix: "parts:", nowMs: () => nowMs });
-    const part = { isPart: true, position: 0, state: new Uint8Array(0) } as const;
-    const past = (key: string, numTokens: number) => ({ past: { key, numTokens }, position: numTokens });
-    await store.put("part::1", snapshot("1", part));
-    await store.put("part::2", snapshot("2", { ...part, past: { key: "part::1", numTokens: 3 } }));
-    await store.put("part::3", snapshot("3", part));
-    await store.put("session::a", snapshot("a", past("part::2", 6)));
-    await store.put("session::b", snapshot("b", past("part::2", 6)));
+    const part = { isSegment: true, position: 0, state: new Uint8Array(0) } as const;
+    const history = (key: string, numTokens: number) => ({ history: { key, numTokens }, position: numTokens });
+    await store.put("segment::1", snapshot("1", part));
+    await store.put("segment::2", snapshot("2", { ...part, history: { key: "segment::1", numTokens: 3 } }));
+    await store.put("segment::3", snapshot("3", part));
+    await store.put("session::a", snapshot("a", history("segment::2", 6)));
+    await store.put("session::b", snapshot("b", history("segment::2", 6)));
     await store.delete("session::a");
     const sweep = async () => {
       nowMs += 3_700_000;
       await store.sweepNow();
     };
     await sweep();
-    expect(await keysOf(store, "part:")).toEqual(["part::1", "part::2", "part::3"]);
+    expect(await keysOf(store, "segment:")).toEqual(["segment::1", "segment::2", "segment::3"]);
     await sweep();
-    expect(await keysOf(store, "part:")).toEqual(["part::1", "part::2"]);
+    expect(await keysOf(store, "segment:")).toEqual(["segment::1", "segment::2"]);
     await store.delete("session::b");
     await sweep();
     await sweep();

@@ -1,7 +1,7 @@
 /**
- * One server to a folder: two would each believe to know what lies there and who holds which claim. The kernel's lock on
- * a file in it says who; the file's content only names the holder to others. The file stays when the lock is given back:
- * whoever waited for a removed file to be unlocked would hold a lock on nothing.
+ * One server per folder: each would believe to know what is in it. The kernel's lock (`flock`) on a file in
+ * the folder decides; the file's content only names the holder to others. The file stays when the lock is
+ * released: a server that had opened a file which was then removed would hold a lock on nothing.
  */
 import type { Stats } from "node:fs";
 import { type FileHandle, mkdir, open, readFile, stat, writeFile } from "node:fs/promises";
@@ -25,23 +25,23 @@ export class FolderLock {
   }
 
   /**
-   * Makes the folder if it does not exist.
-   * @throws `invalid_config` if another server holds the folder, or its file system has no locks; what the file system throws
+   * Creates the folder if it does not exist.
+   * @throws `invalid_config` if another server holds it, or its file system has no locks; file system errors
    */
   static async acquire(dir: string): Promise<FolderLock> {
     await mkdir(dir, { recursive: true, mode: 0o700 });
     const file = path.join(dir, LOCK_FILE);
-    // Makes the file, and fails where nothing can be written.
+    // Creates the file, and fails where nothing can be written.
     await (await open(file, "a", 0o600)).close();
     const handle = await openLocked(file, await loadTryLock(dir), dir);
-    // Only for messages; a full disk is no reason not to start.
+    // Only for messages: a full disk is no reason not to start.
     await writeFile(file, JSON.stringify({ pid: process.pid, host: hostname() })).catch(() => undefined);
     return new FolderLock(dir, handle, await handle.stat());
   }
 
-  /** @throws `store_unavailable` if the folder is not the locked one any more; what the file system throws */
+  /** @throws `store_unavailable` if the folder is not the locked one any more; file system errors */
   async check(): Promise<void> {
-    const { dev, ino } = await statIfThere(path.join(this.#dir, LOCK_FILE));
+    const { dev, ino } = await statIfExists(path.join(this.#dir, LOCK_FILE));
     if (dev === this.#locked.dev && ino === this.#locked.ino) return;
     throw new DenseMambaError(
       "store_unavailable",
@@ -55,7 +55,7 @@ export class FolderLock {
   }
 }
 
-/** koffi's builds are optional packages: without a folder nothing here needs them. */
+/** Loaded on demand: koffi's builds are optional packages, and without a folder nothing here needs them. */
 async function loadTryLock(dir: string): Promise<TryLock> {
   try {
     return (await import("../../runtime/native/flock.ts")).tryLock;
@@ -64,7 +64,7 @@ async function loadTryLock(dir: string): Promise<TryLock> {
   }
 }
 
-/** Open for reading, so that the disk can still be made read-only; NFS locks only what is open for writing. */
+/** Opened for reading, so that the disk can still be made read-only; NFS only locks what is open for writing. */
 async function openLocked(file: string, tryLock: TryLock, dir: string): Promise<FileHandle> {
   for (const flags of ["r", "r+"]) {
     const handle = await open(file, flags);
@@ -81,7 +81,7 @@ async function openLocked(file: string, tryLock: TryLock, dir: string): Promise<
   throw await inUse(dir, file);
 }
 
-async function statIfThere(file: string): Promise<{ readonly dev?: number; readonly ino?: number }> {
+async function statIfExists(file: string): Promise<{ readonly dev?: number; readonly ino?: number }> {
   try {
     return await stat(file);
   } catch (error) {

@@ -6,7 +6,7 @@
  *                         refs/<branch or tag>        the commit that it pointed to
  */
 import { randomUUID } from "node:crypto";
-import { copyFile, mkdir, readdir, readFile, rename, symlink, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, readdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { isComplete, type Part } from "./files.ts";
 import { isCommit, type ModelId } from "./model-id.ts";
@@ -39,25 +39,21 @@ export class RepoCache {
   /** Shows a blob under its name in a snapshot. Replaces what is there. */
   async link(commit: string, file: string, etag: string): Promise<void> {
     const place = path.join(this.snapshotDir(commit), file);
-    await mkdir(path.dirname(place), { recursive: true });
-    // By renaming, so that another process never finds the name gone.
-    const temporary = `${place}.${randomUUID()}`;
-    try {
-      await symlink(path.relative(path.dirname(place), this.blobPath(etag)), temporary);
-    } catch (error) {
-      // Windows lets only some users make links.
-      if (!isCode(error, "EPERM", "ENOSYS", "ENOTSUP")) throw error;
-      await copyFile(this.blobPath(etag), temporary);
-    }
-    await rename(temporary, place);
+    await replace(place, async (temporary) => {
+      try {
+        await symlink(path.relative(path.dirname(place), this.blobPath(etag)), temporary);
+      } catch (error) {
+        // Windows lets only some users make links.
+        if (!isCode(error, "EPERM", "ENOSYS", "ENOTSUP")) throw error;
+        await copyFile(this.blobPath(etag), temporary);
+      }
+    });
   }
 
   /** Notes where a branch or a tag points. Commits need no note. */
   async noteRevision(revision: string, commit: string): Promise<void> {
     if (isCommit(revision)) return;
-    const file = this.#refFile(revision);
-    await mkdir(path.dirname(file), { recursive: true });
-    await writeFile(file, commit);
+    await replace(this.#refFile(revision), (temporary) => writeFile(temporary, commit));
   }
 
   async #commitOf(revision: string): Promise<string | undefined> {
@@ -67,6 +63,19 @@ export class RepoCache {
 
   #refFile(revision: string): string {
     return path.join(this.#folder, "refs", ...revision.split("/"));
+  }
+}
+
+/** By renaming, so that another process never finds the name gone, or half of the file. */
+async function replace(place: string, make: (temporary: string) => Promise<void>): Promise<void> {
+  await mkdir(path.dirname(place), { recursive: true });
+  const temporary = `${place}.${randomUUID()}`;
+  try {
+    await make(temporary);
+    await rename(temporary, place);
+  } catch (error) {
+    await rm(temporary, { force: true });
+    throw error;
   }
 }
 

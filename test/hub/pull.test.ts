@@ -1,6 +1,7 @@
 /** Pulls from a server that speaks the hub's API, into a cache as Hugging Face's own tools keep it. */
 import {
   existsSync,
+  linkSync,
   mkdirSync,
   readdirSync,
   readFileSync,
@@ -74,6 +75,19 @@ describe("a pull", () => {
     const checkpoint = openCheckpoint(dir);
     checkpoint.close();
     expect(checkpoint.name).toBe("org/tiny");
+  });
+
+  it("notes where a branch points in one go, so that no reader finds half of a name", async () => {
+    server.add("org/tiny", { commit: COMMIT, files });
+    await pullModel(options("org/tiny"));
+    const refs = join(folderOf("org/tiny"), "refs");
+    // A second name of the same file sees it if the file itself is written.
+    linkSync(join(refs, "main"), join(cacheDir, "before"));
+    server.add("org/tiny", { commit: OTHER_COMMIT, files });
+    await pullModel(options("org/tiny"));
+    expect(readFileSync(join(refs, "main"), "utf8")).toBe(OTHER_COMMIT);
+    expect(readFileSync(join(cacheDir, "before"), "utf8")).toBe(COMMIT);
+    expect(readdirSync(refs)).toEqual(["main"]);
   });
 
   it("tells its progress in bytes, growing to the whole", async () => {

@@ -12,6 +12,7 @@ import { DenseMambaError } from "../errors.ts";
 import type { App } from "./context.ts";
 import type { ServerDeps } from "./deps.ts";
 import { checkHostHeader, explainParserError } from "./http/faults.ts";
+import { lingerWhenClosing } from "./http/lingering-close.ts";
 import { answerRaw } from "./http/raw-answer.ts";
 import { toHttpError } from "./openai/errors.ts";
 import type { Responses } from "./responses/responses.ts";
@@ -73,10 +74,22 @@ export async function listen(args: {
   });
   // NOTE: Node drops headers beyond this number, and content-length may be among them. Their bytes are bounded anyway.
   server.maxHeadersCount = 0;
+  server.on("checkContinue", (request, response) => {
+    // Whoever reads the body asks for it. If nobody does, the client may send it all the same, and the connection can't go on.
+    const { shouldKeepAlive } = response;
+    response.shouldKeepAlive = false;
+    const askForBody = response.writeContinue.bind(response);
+    response.writeContinue = () => {
+      response.shouldKeepAlive = shouldKeepAlive;
+      askForBody();
+    };
+    server.emit("request", request, response);
+  });
   server.on("checkExpectation", ({ headers }, response) => {
     const message = `the only expectation that can be met is 100-continue; got ${JSON.stringify(headers.expect)}`;
     answerAndClose(response, new DenseMambaError("expectation_failed", message));
   });
+  lingerWhenClosing(server);
   const inFlight = new Map<ServerResponse, Duplex>();
   const answersOn = (socket: Duplex) =>
     [...inFlight].filter((entry) => entry[1] === socket).map(([response]) => response);

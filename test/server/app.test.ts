@@ -73,12 +73,17 @@ describe("a path that is not there", () => {
       ["GET", "/v1/models/a%0Ab", 404, null],
       ["GET", "/v1/responses/input_tokens", 404, null],
       ["POST", "/v1/responses/input_tokens", 404, null],
+      ["GET", "/v1/responses/compact", 404, null],
+      ["POST", "/v1/responses/compact", 404, null],
       ["GET", "/v1/sessions/import", 405, "POST"],
       ["DELETE", "/v1/sessions/import", 405, "POST"],
       ["PATCH", "/v1/sessions/import", 405, "POST"],
     ] as const) {
       const response = await app.request(path, { method });
       expect([response.status, response.headers.get("allow")], `${method} ${path}`).toEqual([status, allow]);
+      if (!path.startsWith("/v1/responses")) continue;
+      const { error } = (await response.json()) as { error: { code: string; message: string } };
+      expect(error).toMatchObject({ code: "route_not_found", message: expect.stringContaining("; ") });
     }
     const named = await post("/v1/sessions", { session_id: "import" });
     expect(named.status).toBe(400);

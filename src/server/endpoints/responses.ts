@@ -19,6 +19,12 @@ import { boundsOf } from "./generate.ts";
 
 const PAGE_BOUNDS = { defaultLimit: 20, maxLimit: 100, defaultOrder: "desc" } as const;
 
+/** OpenAI's routes where an id would stand, and what to do here instead. */
+const NOT_IDS = {
+  input_tokens: "POST /tokenize counts the tokens of a text",
+  compact: "a conversation's state doesn't grow: go on from its last response with previous_response_id",
+} as const;
+
 export function responseRoutes(app: App, deps: ServerDeps, responses: Responses): void {
   const bounds = boundsOf(deps);
   const schema = responseBody(bounds);
@@ -53,11 +59,11 @@ export function responseRoutes(app: App, deps: ServerDeps, responses: Responses)
     return errorResponse(context, new DenseMambaError("upgrade_required", message));
   });
 
-  // OpenAI's, and no response's id.
-  app.all("/v1/responses/input_tokens", ({ req }) => {
-    const message = `there is no route ${req.method} ${req.path}; POST /tokenize counts the tokens of a text`;
-    throw new DenseMambaError("route_not_found", message);
-  });
+  for (const [name, instead] of Object.entries(NOT_IDS)) {
+    app.all(`/v1/responses/${name}`, ({ req }) => {
+      throw new DenseMambaError("route_not_found", `there is no route ${req.method} ${req.path}; ${instead}`);
+    });
+  }
 
   app.get("/v1/responses/:response_id", async (context) => {
     const [owner, id] = [context.get("owner"), context.req.param("response_id")];

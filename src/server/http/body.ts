@@ -27,6 +27,7 @@ export async function readJson(context: AppContext, { options, receiving }: Body
   // A browser sends other types across origins without asking first; refusing them keeps web pages off a local server.
   checkType(context, "application/json", /^application\/(?:[\w.+-]+\+)?json\s*(?:;|$)/i);
   const length = checkLength(context, maxBodyBytes);
+  askForBody(context);
   if (length !== undefined && length <= SHORT_BODY_BYTES) {
     return parseJson(new Uint8Array(await context.req.arrayBuffer().catch(gone)), json);
   }
@@ -47,6 +48,7 @@ export async function readBytes(
 ): Promise<Uint8Array> {
   checkType(context, "application/octet-stream", /^application\/octet-stream\s*(?:;|$)/i);
   checkLength(context, maxBytes);
+  askForBody(context);
   const chunks: Uint8Array[] = [];
   await readChunks(context, { maxBytes, receiving, push: (chunk) => chunks.push(chunk) });
   return Buffer.concat(chunks);
@@ -65,6 +67,11 @@ function checkLength(context: AppContext, maxBytes: number): number | undefined 
   if (length === undefined || context.req.header("transfer-encoding") !== undefined) return undefined;
   if (Number(length) > maxBytes) throw tooLarge(maxBytes, length);
   return Number(length);
+}
+
+/** Some clients send a body only when they are asked to. */
+function askForBody({ req, env }: AppContext): void {
+  if (req.header("expect") !== undefined) env?.outgoing?.writeContinue();
 }
 
 interface ChunkArgs extends Pick<BodyDeps, "receiving"> {

@@ -28,6 +28,8 @@ const KERNEL_LIBRARY = "densemamba-kernels.so";
 export interface SimulatedLibraries {
   /** In the order in which they have to be loaded. */
   readonly device: readonly string[];
+  /** Of them all. */
+  readonly folder: string;
   readonly kernels: string;
 }
 
@@ -41,7 +43,11 @@ export async function buildSimulatedDevice(provider: string): Promise<SimulatedL
     // Another worker may have been first.
     await rename(partial, folder).catch(() => rm(partial, { recursive: true }));
   }
-  return { device: LIBRARIES.map(({ name }) => path.join(folder, name)), kernels: path.join(folder, KERNEL_LIBRARY) };
+  return {
+    device: LIBRARIES.map(({ name }) => path.join(folder, name)),
+    folder,
+    kernels: path.join(folder, KERNEL_LIBRARY),
+  };
 }
 
 async function fingerprint(provider: string): Promise<string> {

@@ -4,6 +4,7 @@
  */
 #include "device.h"
 
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <sstream>
@@ -29,8 +30,21 @@ int give(int error) {
   return error;
 }
 
+/** Of a program that is started: `SIMULATED_CUDA_LOST=cudaGraphLaunch:5:719`. From the sixth such call on all fail with 719. */
+static void lose_if_asked() {
+  static const char *const text = getenv("SIMULATED_CUDA_LOST");
+  static bool isLost = false;
+  char name[64];
+  long numCalls;
+  int error;
+  if (text == nullptr || isLost || sscanf(text, "%63[^:]:%ld:%d", name, &numCalls, &error) != 3) return;
+  isLost = book.calls[name] > numCalls;
+  if (isLost) faults["*"] = {0, error, true};
+}
+
 int enter(const char *name) {
   book.calls[name]++;
+  lose_if_asked();
   if (isTraced) fprintf(stderr, "%s\n", name);
   for (const std::string &key : {std::string(name), std::string("*")}) {
     const auto fault = faults.find(key);

@@ -13,14 +13,14 @@ import { openKernels } from "../../src/runtime/native/kernel-library.ts";
 import { NativeRunner, type NativeRunnerOptions } from "../../src/runtime/native/native-runner.ts";
 import { loadSharedLibrary } from "../../src/runtime/native/shared-library.ts";
 import type { KernelLibrary } from "../../src/runtime/open.ts";
-import { buildSimulatedDevice } from "./build.ts";
+import { buildSimulatedDevice, type SimulatedLibraries } from "./build.ts";
 
-const FOLDER = path.resolve(".cache/cuda-provider/1.30.0");
-const PROVIDER = path.join(FOLDER, "libonnxruntime_providers_cuda.so");
+export const PROVIDER_FOLDER = path.resolve(".cache/cuda-provider/1.30.0");
+const PROVIDER = path.join(PROVIDER_FOLDER, "libonnxruntime_providers_cuda.so");
 
 /** Whether fetch-provider.sh has been run. */
 export const hasProvider =
-  process.platform === "linux" && process.arch === "x64" && existsSync(path.join(FOLDER, "complete"));
+  process.platform === "linux" && process.arch === "x64" && existsSync(path.join(PROVIDER_FOLDER, "complete"));
 
 /** Since the last reset, but for what is allocated. Counts are by the name of a function, a kernel, or `pageable to device`. */
 export interface Book {
@@ -50,10 +50,14 @@ export interface Fault {
   readonly stays?: boolean;
 }
 
+export function simulatedLibraries(): Promise<SimulatedLibraries> {
+  return buildSimulatedDevice(PROVIDER);
+}
+
 export class SimulatedCuda {
   readonly kernels: KernelLibrary;
   /** ONNX Runtime's, with the provider beside it. */
-  readonly ortLibrary = path.join(FOLDER, "libonnxruntime.so.1");
+  readonly ortLibrary = path.join(PROVIDER_FOLDER, "libonnxruntime.so.1");
   /** Held, or they are unloaded. */
   readonly #libraries: readonly LibraryHandle[];
   /** The device's own `libcudart.so.13`. */
@@ -64,7 +68,7 @@ export class SimulatedCuda {
 
   /** NOTE: before anything loads the provider, which finds the device's libraries by their names among those that are loaded. */
   static async load(): Promise<SimulatedCuda> {
-    const paths = await buildSimulatedDevice(PROVIDER);
+    const paths = await simulatedLibraries();
     const libraries = paths.device.map((library) => loadSharedLibrary(library));
     const kernels = await openKernels({
       ...{ libraryPath: paths.kernels, target: "cuda", sourceDir: "kernels", cacheDir: ".cache", cc: "" },

@@ -41,7 +41,7 @@ export class ServingFolder {
 }
 
 /** By default this process's own. */
-export type ProcessOptions = Pick<SpawnOptions, "env" | "uid" | "gid">;
+export type ProcessOptions = Pick<SpawnOptions, "env" | "uid" | "gid" | "cwd">;
 
 export class ServedProcess {
   /** What it has said so far. */

@@ -33,7 +33,7 @@ describe.runIf(canEmulateCuda && process.arch === "x64")("what there is of CUDA"
       load(soname) {
         const file = path.join(folder, soname);
         if (existsSync(file)) return loadSharedLibrary(file);
-        throw new Error(`${soname}: cannot open shared object file: No such file or directory`);
+        throw new Error("cannot open shared object file: No such file or directory");
       },
     });
 

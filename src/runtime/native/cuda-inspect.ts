@@ -88,7 +88,7 @@ function findDriver(load: (soname: string) => LibraryHandle): Driver {
   try {
     library = load(DRIVER);
   } catch (error) {
-    return { description: `no NVIDIA driver (${messageOf(error)})`, problem: "there is no NVIDIA driver" };
+    return { description: `no NVIDIA driver (${DRIVER}: ${messageOf(error)})`, problem: "there is no NVIDIA driver" };
   }
   loaded.push(library);
   const number = new Int32Array(1);

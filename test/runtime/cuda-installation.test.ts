@@ -1,0 +1,80 @@
+/** The program with ONNX Runtime's CUDA provider, as a process of its own: without a driver, and on the simulated device. */
+import { execFile } from "node:child_process";
+import { rm } from "node:fs/promises";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { SimulatedLibraries } from "../cuda-device/build.ts";
+import { LAUNCH_FAILED } from "../cuda-device/errors.ts";
+import { Installation } from "../cuda-device/installation.ts";
+import { hasProvider, simulatedLibraries } from "../cuda-device/simulated-cuda.ts";
+import { randomCheckpoint, TINY_SHAPE } from "../helpers/checkpoints.ts";
+import { DEFAULT_MODEL_DIR } from "../helpers/real-server.ts";
+import { ServedProcess } from "../helpers/served-process.ts";
+
+describe.runIf(hasProvider)("the program with a CUDA provider", () => {
+  let installation: Installation;
+  let libraries: SimulatedLibraries;
+  let modelDir: string;
+  beforeAll(async () => {
+    [libraries, installation, modelDir] = await Promise.all([
+      simulatedLibraries(),
+      Installation.make(),
+      randomCheckpoint({ ...TINY_SHAPE, vocabSize: 4096 }),
+    ]);
+  }, 240_000);
+  afterAll(async () => {
+    await Promise.all([installation.remove(), rm(modelDir, { recursive: true })]);
+  });
+
+  const model = () => ["--model", modelDir, "--cache-dir", `${installation.dir}/cache`];
+  const start = (args: readonly string[], env = process.env): Promise<ServedProcess> => {
+    const serve = ["serve", "--port", "0", ...model(), "--tokenizer", DEFAULT_MODEL_DIR];
+    return ServedProcess.start(process.execPath, [...serve, ...args], { cwd: installation.dir, env });
+  };
+
+  it("refuses device cuda without a driver, and names driver, provider and CUDA's libraries", async () => {
+    const command = [
+      "--import",
+      "tsx",
+      "src/cli/main.ts",
+      "score",
+      "--token-ids",
+      "1,2",
+      ...model(),
+      "--device",
+      "cuda",
+    ];
+    const run = promisify(execFile)(process.execPath, command, { cwd: installation.dir });
+    const { stderr } = await run.then(
+      () => Promise.reject(new Error("it ran")),
+      (error: { stderr: string }) => error,
+    );
+    expect(stderr).toContain("device cuda is not available: there is no NVIDIA driver");
+    expect(stderr).toMatch(
+      /Found: no NVIDIA driver \(libcuda\.so\.1: .*\); the CUDA provider of ONNX Runtime 1\.30\.0; /,
+    );
+    expect(stderr).toMatch(/Needed: an NVIDIA driver for CUDA 13\.0 or later; .*libcudart\.so\.13/);
+  }, 60_000);
+
+  it("falls back to the CPU with device auto, and says why", async () => {
+    const server = await start(["--device", "auto", "--kernels", "off"]);
+    expect(server.stderr).toMatch(
+      /device cpu: no CUDA: there is no NVIDIA driver; .*Needed: an NVIDIA driver for CUDA 13\.0/,
+    );
+    expect(await server.stop()).toBe(0);
+  }, 60_000);
+
+  it("serves on a device, and ends when it is lost for good, having told whoever waits", async () => {
+    const device = ["--device", "cuda", "--kernel-library", libraries.kernels];
+    const lost = { LD_LIBRARY_PATH: libraries.folder, SIMULATED_CUDA_LOST: `cudaGraphLaunch:5:${LAUNCH_FAILED}` };
+    const server = await start(device, { ...process.env, ...lost });
+    expect(server.stderr).toContain("device cuda: asked for (Simulated device, sm_90)");
+    const always = { temperature: 0, ignore_eos: true, logit_bias: { 1000: 100 } };
+    const answer = await server.post("/v1/completions", { prompt: "Once", max_tokens: 100, ...always });
+    expect(answer.status).toBe(500);
+    expect(await answer.text()).toMatch(/the runtime failed: CUDA cannot finish a step/);
+    expect(await server.ended).toBe(1);
+    expect(server.stderr).toContain("the device is lost to this process");
+    expect(server.stderr).toMatch(/^error: runtime_fault: .*CUDA works again only in a new process/m);
+  }, 60_000);
+});

@@ -2,11 +2,8 @@
  * How well a model predicts texts, and how close its predictions are to those of the same model in another precision.
  * Runners and token ids in, sums out; knows no files and no terminal.
  */
-import { DenseMambaError } from "../errors.ts";
-import type { Precision } from "../model/artifact.ts";
-import { MAX_F16 } from "../model/dtypes.ts";
 import type { ModelRunner, RunOutput } from "../runtime/runner.ts";
-import { checkFinite } from "../sampling/rows.ts";
+import { checkFinite, inPrecision, NumericFault } from "../sampling/rows.ts";
 
 /** Read from a fresh state. */
 export interface EvalDocument {
@@ -91,19 +88,12 @@ async function readChunk(
       checkFinite(output, row, where(row));
       const ownLoss = output.logSumExp[row]! - output.logitsOf(row)[target]!;
       if (Number.isFinite(ownLoss)) return sum + ownLoss;
-      throw new DenseMambaError("runtime_fault", `the model gave a logit of -Infinity${where(row)}`);
+      throw new NumericFault(`the model gave a logit of -Infinity${where(row)}`);
     }, 0);
     return { output, loss };
   } catch (error) {
     throw inPrecision(error, runner.manifest.precision);
   }
-}
-
-/** Adds the precision to a fault of the model: a number that is too large for f16 may be fine in f32. */
-export function inPrecision(error: unknown, precision: Precision): unknown {
-  if (!(error instanceof DenseMambaError) || error.code !== "runtime_fault") return error;
-  const name = precision === "f16" ? `f16, whose numbers end at ${MAX_F16}` : precision;
-  return new DenseMambaError(error.code, `in ${name}: ${error.message}`, { cause: error });
 }
 
 /** Σ over rows of Σ p (log p - log q), p the expected probabilities. */

@@ -45,7 +45,7 @@ export async function loadModel(config: Config, options: LoadOptions): Promise<L
     const { device, reason } = choice;
     const kernels = (await mayUseKernels(config.model)) ? await findKernels(config, device, options.note) : undefined;
     const lowering = loweringFor(kernels, config.model, options.note);
-    const { dir: artifactDir, manifest } = await findArtifact(config, { device, lowering }, options);
+    const { dir: artifactDir, manifest } = await findArtifact(config, { choice, lowering }, options);
     checkChunk(config, manifest);
     const open = () =>
       openRunner(config.runtime, {
@@ -81,12 +81,12 @@ function isArtifact(modelDir: string): boolean {
 /** A folder with a manifest is an artifact. Any other is a checkpoint, which is compiled into the cache if it is not there. */
 async function findArtifact(
   config: Config,
-  { device, lowering }: { readonly device: DeviceChoice["device"]; readonly lowering: LoweringKind },
+  { choice, lowering }: { readonly choice: DeviceChoice; readonly lowering: LoweringKind },
   options: LoadOptions,
 ): Promise<Artifact> {
   const { model: modelDir, cacheDir, allowNonFinite } = config;
   if (!isArtifact(modelDir)) {
-    const precisions = choosePrecisions(config.precision, device);
+    const precisions = choosePrecisions(config.precision, choice);
     return firstThatWorks("unsupported_value", precisions, options.note, (precision: Precision) =>
       ensureArtifact({ modelDir, precision, lowering, cacheDir, allowNonFinite, onProgress: options.onProgress }),
     );

@@ -4,12 +4,13 @@
  */
 import { readFile } from "node:fs/promises";
 import { checkVocabulary, requireTokenizer } from "../app/compose.ts";
-import { type EvalDocument, type Evaluation, evaluate, inPrecision } from "../app/evaluation.ts";
+import { type EvalDocument, type Evaluation, evaluate } from "../app/evaluation.ts";
 import { loadModel } from "../app/load-model.ts";
 import type { Config } from "../config/schema.ts";
 import { DenseMambaError } from "../errors.ts";
 import type { Manifest, Precision } from "../model/artifact.ts";
 import type { ModelRunner } from "../runtime/runner.ts";
+import { inPrecision, NumericFault } from "../sampling/rows.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { CLEAR_REST, readAll, showProgress, type Terminal, write } from "./terminal.ts";
 
@@ -124,8 +125,7 @@ async function report(evaluation: Evaluation, subject: Subject, terminal: Termin
   };
   const numbers = [own, json.against ?? {}].flatMap((part) => Object.values(part).filter((x) => typeof x === "number"));
   if (!numbers.every(Number.isFinite)) {
-    const error = new DenseMambaError(
-      "runtime_fault",
+    const error = new NumericFault(
       `the perplexity is ${own.perplexity}: ${evaluation.loss} nats in ${numTokens} tokens`,
     );
     throw inPrecision(error, manifest.precision);

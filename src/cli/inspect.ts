@@ -44,7 +44,7 @@ function inspectCheckpoint({ model, precision, device }: Config): Inspection {
   const checkpoint = openCheckpoint(model);
   checkpoint.close();
   const { name, family, numParameters, sizes, tensors } = checkpoint;
-  const chosen = choosePrecisions(precision, device === "cuda" ? "cuda" : "cpu")[0]!;
+  const chosen = choosePrecisions(precision, { device: device === "cuda" ? "cuda" : "cpu" })[0]!;
   return {
     name,
     kind: "checkpoint",

@@ -29,7 +29,7 @@ export async function compile(config: Config, outDir: string | undefined, termin
   const onProgress = showProgress(terminal);
   const device = config.device === "cuda" ? "cuda" : "cpu";
   const lowering = loweringFor(await findKernels(config, device, note), modelDir, note);
-  const precisions = choosePrecisions(config.precision, device);
+  const precisions = choosePrecisions(config.precision, { device });
   const { dir, manifest } = await firstThatWorks("unsupported_value", precisions, note, (precision) => {
     const options = { modelDir, precision, lowering, allowNonFinite, onProgress };
     return outDir === undefined ? ensureArtifact({ ...options, cacheDir }) : compileInto(outDir, options);

@@ -3,12 +3,12 @@
  * another implementation: ids in, numbers out, no tokenizer, no sampling.
  */
 import { withEngine } from "../app/compose.ts";
-import { inPrecision } from "../app/evaluation.ts";
 import type { Config } from "../config/schema.ts";
 import type { ScoredToken } from "../engine/sequence.ts";
 import { DenseMambaError } from "../errors.ts";
 import { NUM_CANDIDATES } from "../model/artifact.ts";
 import { GREEDY } from "../sampling/params.ts";
+import { inPrecision, NumericFault } from "../sampling/rows.ts";
 import { readAll, showProgress, type Terminal, write } from "./terminal.ts";
 
 export interface ScoreOptions {
@@ -65,7 +65,7 @@ function parseTokenIds(text: string): number[] {
 function toPosition(tokenId: number, scored: ScoredToken | null, index: number) {
   const top = scored?.top.map((token) => ({ token_id: token.tokenId, logprob: token.logprob })) ?? [];
   if (scored !== null && ![scored, ...scored.top].every(({ logprob }) => Number.isFinite(logprob))) {
-    throw new DenseMambaError("runtime_fault", `the model gave a logit of -Infinity for token ${index} of the prompt`);
+    throw new NumericFault(`the model gave a logit of -Infinity for token ${index} of the prompt`);
   }
   return { token_id: tokenId, logprob: scored?.logprob ?? null, top };
 }

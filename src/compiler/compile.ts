@@ -49,7 +49,7 @@ const GRAPHS = [
 /** Both graphs' large tensors. */
 const DATA_FILE = "weights.bin";
 /** About: scales included, the smaller tensors that stay in f32 not. */
-const BYTES_PER_WEIGHT: Readonly<Record<Precision, number>> = { f32: 4, f16: 2, int8: 1, int4: 0.6 };
+const BYTES_PER_WEIGHT: Readonly<Record<Precision, number>> = { f32: 4, f16: 2, bf16: 2, int8: 1, int4: 0.6 };
 const OPSETS = [
   { domain: "", version: 21 },
   { domain: "com.microsoft", version: 1 },

@@ -12,7 +12,11 @@ import { lowerRetNet } from "./retnet.ts";
 
 /** What a precision is lowered to where `wanted` may be had: our own operators of a CPU take f32. */
 export function loweringKind(precision: Precision, wanted: LoweringKind = "plain"): LoweringKind {
-  return precision === "f16" && wanted === "kernels" ? "plain" : wanted;
+  return isHalf(precision) && wanted === "kernels" ? "plain" : wanted;
+}
+
+function isHalf(precision: Precision): precision is "f16" | "bf16" {
+  return precision === "f16" || precision === "bf16";
 }
 
 /** Whether the graph for many steps takes sequences of unequal lengths: where all that looks along time is an operator of ours. */
@@ -33,7 +37,7 @@ export function lower(checkpoint: Checkpoint, precision: Precision, steps: Steps
   const lowering: Lowering = {
     graph,
     precision,
-    float: precision === "f16" ? "f16" : "f32",
+    float: isHalf(precision) ? precision : "f32",
     steps,
     kind,
     state: loweredState(precision, kind, checkpoint.state),

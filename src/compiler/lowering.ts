@@ -49,7 +49,7 @@ export function narrowed({ graph, float }: Lowering, x: Value): Value {
  * fifth at -15 and 0 below -18, which adds up over thousands of steps.
  */
 export function silu({ graph: g, float }: Lowering, x: Value): Value {
-  if (float === "f16") return g.op("com.microsoft.QuickGelu", [x], { alpha: { type: "float", value: 1 } });
+  if (float !== "f32") return g.op("com.microsoft.QuickGelu", [x], { alpha: { type: "float", value: 1 } });
   const one = g.constant(f32Tensor([], [1]));
   return g.op("Div", [x, g.op("Add", [g.op("Exp", [g.op("Neg", [x])]), one])]);
 }

@@ -3,12 +3,12 @@
  * so that no weight is in memory longer than it takes to write it. Knows no block.
  */
 import { DenseMambaError } from "../errors.ts";
-import { MAX_F16, narrowF16 } from "../model/dtypes.ts";
+import { MAX_F16, narrowBf16, narrowF16 } from "../model/dtypes.ts";
 import { readAll, type WeightTensor } from "../model/weights.ts";
 import type { Tensor } from "../onnx/tensor.ts";
 
 /** What a graph computes with. */
-export type FloatType = "f32" | "f16";
+export type FloatType = "f32" | "f16" | "bf16";
 
 /** Rows are outputs, columns inputs, as checkpoints store linear layers: y = W x. */
 export interface Matrix {
@@ -60,7 +60,7 @@ export function vectorTensor(weight: WeightTensor, float: FloatType = "f32"): Te
 /** A few numbers of the compiler's own. */
 export function floatTensor(float: FloatType, shape: readonly number[], values: ArrayLike<number>): Tensor {
   const floats = Float32Array.from(values);
-  return { dtype: float, shape, chunks: () => [asBytes(float === "f16" ? narrowF16(floats) : floats)] };
+  return { dtype: float, shape, chunks: () => [asBytes(converted(floats, float))] };
 }
 
 /** The transpose of a small weight, read as [rows, columns] whatever axes of one it has, mapped element by element. */
@@ -91,13 +91,23 @@ export function negatedExp(x: number): number {
 }
 
 function floatBytes({ name }: { readonly name: string }, values: Float32Array, float: FloatType): Uint8Array {
-  if (float === "f32") return asBytes(values);
-  for (const value of values) {
+  for (const value of float === "f16" ? values : []) {
     if (Number.isFinite(value) && Math.abs(value) > MAX_F16) {
       throw new DenseMambaError("unsupported_value", `tensor ${name} holds ${value}; f16 ends at ${MAX_F16}`);
     }
   }
-  return asBytes(narrowF16(values));
+  return asBytes(converted(values, float));
+}
+
+function converted(values: Float32Array, float: FloatType): Float32Array | Uint16Array {
+  switch (float) {
+    case "f32":
+      return values;
+    case "f16":
+      return narrowF16(values);
+    case "bf16":
+      return narrowBf16(values);
+  }
 }
 
 export function asBytes(array: Float32Array | Uint16Array | Uint8Array): Uint8Array {

@@ -26,7 +26,7 @@ export function bitsOf(
   role: MatrixRole,
   { numRows, numColumns }: Matrix,
 ): Bits | undefined {
-  if (precision === "f32" || precision === "f16" || role === "step size") return undefined;
+  if ((precision !== "int8" && precision !== "int4") || role === "step size") return undefined;
   if (role === "selection" && kind !== "kernels" && numRows * numColumns < LARGE_SELECTION) return undefined;
   return precision === "int4" && role === "projection" ? 4 : 8;
 }

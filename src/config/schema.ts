@@ -55,9 +55,9 @@ export const configSchema = z.strictObject({
     description: "where to run; auto uses CUDA if it is available",
     argument: "<auto|cpu|cuda>",
   }),
-  precision: oneOf("auto", "f32", "f16", "int8", "int4").default("auto").meta({
-    description: "precision of the weights; auto is int8 on a CPU, f16 on CUDA",
-    argument: "<auto|f32|f16|int8|int4>",
+  precision: oneOf("auto", "f32", "f16", "bf16", "int8", "int4").default("auto").meta({
+    description: "precision of the weights; auto is int8 on a CPU, bf16 on CUDA (f16 before sm_80)",
+    argument: "<auto|f32|f16|bf16|int8|int4>",
   }),
   runtime: oneOf("native", "portable").default("native").meta({
     description: "ONNX Runtime through its C API, or through its Node binding in a worker thread",

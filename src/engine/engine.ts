@@ -150,6 +150,7 @@ export class Engine {
       (request) =>
         new LiveSequence({
           id: this.#nextId++,
+          precision: manifest.precision,
           group,
           request,
           seed: Math.floor(this.#random() * 2 ** 53),

@@ -4,9 +4,10 @@
  */
 import { setMaxListeners } from "node:events";
 import { DenseMambaError } from "../errors.ts";
+import type { Precision } from "../model/artifact.ts";
 import type { RunOutput } from "../runtime/runner.ts";
 import { scoreToken } from "../sampling/logprobs.ts";
-import { checkFinite } from "../sampling/rows.ts";
+import { checkFinite, inPrecision } from "../sampling/rows.ts";
 import { graphTemperature, Sampler, type SamplingScratch } from "../sampling/sampler.ts";
 import { ScoreTable } from "../sampling/score-table.ts";
 import { countTokens, historyTokens, idsIn } from "../sessions/stores/snapshot.ts";
@@ -23,6 +24,8 @@ export interface LiveSequenceOptions {
   readonly id: number;
   readonly group: SequenceGroup;
   readonly request: SequenceRequest;
+  /** Of the model's matrices. */
+  readonly precision: Precision;
   /** For a request that brings none. */
   readonly seed: number;
   readonly scratch: SamplingScratch;
@@ -45,6 +48,7 @@ export class LiveSequence implements Sequence, Schedulable {
   /** While it is suspended or preempted, and until it has a slot again: what its slot held. */
   suspendedState: Uint8Array | undefined;
 
+  readonly #precision: Precision;
   readonly #sampler: Sampler;
   readonly #onEnding: (sequence: LiveSequence) => void;
   readonly #arrivedAtMs: number;
@@ -76,6 +80,7 @@ export class LiveSequence implements Sequence, Schedulable {
     this.request = request;
     this.events = new EventQueue(this.#abort, () => options.onRoom(this));
     this.temperature = graphTemperature(sampling);
+    this.#precision = options.precision;
     this.#onEnding = options.onEnding;
     this.#arrivedAtMs = options.arrivedAtMs;
     this.#feed = resume === undefined ? promptIds : unreadOf(resume).concat(promptIds);
@@ -314,7 +319,9 @@ export class LiveSequence implements Sequence, Schedulable {
       return work();
     } catch (cause) {
       const isOurs = cause instanceof DenseMambaError;
-      const error = isOurs ? cause : new DenseMambaError("runtime_fault", "sampling failed", { cause });
+      const error = isOurs
+        ? inPrecision(cause, this.#precision)
+        : new DenseMambaError("runtime_fault", "sampling failed", { cause });
       this.end({ reason: "failed", error });
       return undefined;
     }

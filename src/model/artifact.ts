@@ -4,7 +4,7 @@
  */
 import type { StateLayout, StateSpec } from "./state.ts";
 
-export const PRECISIONS = ["f32", "f16", "int8", "int4"] as const;
+export const PRECISIONS = ["f32", "f16", "bf16", "int8", "int4"] as const;
 export type Precision = (typeof PRECISIONS)[number];
 
 /**

@@ -84,6 +84,15 @@ const F32_OF_2_MINUS_14 = 0x3880_0000;
 const F32_OF_HALF = 0x3f00_0000;
 
 /** The upper half of an f32. `bits` is not changed. */
+/** The nearest bf16 of each, of two as near the even one. What `widenBf16` reads back. */
+export function narrowBf16(floats: Float32Array): Uint16Array {
+  const bits = new Uint32Array(floats.buffer, floats.byteOffset, floats.length);
+  return Uint16Array.from(bits, (word) => {
+    const notANumber = (word & 0x7fff_ffff) > F32_INFINITY;
+    return notANumber ? (word >>> 16) | 0x40 : (word + 0x7fff + ((word >>> 16) & 1)) >>> 16;
+  });
+}
+
 export function widenBf16(bits: Uint16Array): Float32Array {
   const wide = new Uint32Array(bits.length);
   for (let i = 0; i < bits.length; i++) wide[i] = bits[i]! << 16;

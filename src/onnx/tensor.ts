@@ -3,7 +3,7 @@
  * that is read once, when the external-data file is written. Knows nothing of graphs.
  */
 
-export type DataType = "f32" | "f16" | "f64" | "u8" | "i8" | "i32" | "i64" | "bool";
+export type DataType = "f32" | "f16" | "bf16" | "f64" | "u8" | "i8" | "i32" | "i64" | "bool";
 
 /** TensorProto.DataType of ONNX. */
 export const DATA_TYPE_CODES: Readonly<Record<DataType, number>> = {
@@ -15,11 +15,13 @@ export const DATA_TYPE_CODES: Readonly<Record<DataType, number>> = {
   bool: 9,
   f16: 10,
   f64: 11,
+  bf16: 16,
 };
 
 export const DATA_TYPE_BYTES: Readonly<Record<DataType, number>> = {
   f32: 4,
   f16: 2,
+  bf16: 2,
   f64: 8,
   u8: 1,
   i8: 1,

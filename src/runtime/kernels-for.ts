@@ -9,13 +9,16 @@ import type { RunnerOptions } from "./runner.ts";
 /**
  * What the session must be told of: nothing if the graph has no operators of ours.
  * @throws `invalid_artifact` if it has, and they are not there, of another version, or not for this runner;
- * `device_unavailable` if they are not for this device.
+ * `device_unavailable` if they, or its precision, are not for this device.
  */
 export function kernelsFor(
   kind: "native" | "portable",
-  { name, kernels: needed, device: neededDevice = "cpu" }: Manifest,
+  { name, kernels: needed, device: neededDevice = "cpu", precision }: Manifest,
   { device, kernels }: Pick<RunnerOptions, "device" | "kernels">,
 ): KernelLibrary | undefined {
+  if (precision === "bf16" && device === "cpu") {
+    throw new DenseMambaError("device_unavailable", `${name} was compiled to bf16, which runs on CUDA only`);
+  }
   if (needed === undefined) return undefined;
   const refuse = (problem: string, code: ErrorCode = "invalid_artifact") =>
     new DenseMambaError(

@@ -1,5 +1,7 @@
 /** What sampling reads: the graph's summary of the logits of R positions, and the logits themselves. Nothing here is mutated. */
 import { DenseMambaError } from "../errors.ts";
+import type { Precision } from "../model/artifact.ts";
+import { MAX_F16 } from "../model/dtypes.ts";
 
 export interface LogitRows {
   readonly numRows: number;
@@ -16,6 +18,20 @@ export interface LogitRows {
   readonly temperedLogSumExp: Float32Array;
 }
 
+/** The model gave numbers that nothing can be made of. */
+export class NumericFault extends DenseMambaError {
+  constructor(message: string, cause?: unknown) {
+    super("runtime_fault", message, { cause });
+  }
+}
+
+/** Adds the precision to such a fault: a number beyond f16 may be well within bf16. Other errors stay as they are. */
+export function inPrecision(error: unknown, precision: Precision): unknown {
+  if (!(error instanceof NumericFault)) return error;
+  const name = precision === "f16" ? `f16, whose numbers end at ${MAX_F16}` : precision;
+  return new DenseMambaError("runtime_fault", `in ${name}: ${error.message}`, { cause: error });
+}
+
 /**
  * A NaN or +Infinity anywhere in a row makes its log-sum-exp so, and a row of -Infinity alone has none.
  * @param where for the message, with a space before it
@@ -26,8 +42,7 @@ export function checkFinite(rows: LogitRows, row: number, where = ""): void {
   const tempered = rows.temperedLogSumExp[row]!;
   const top = rows.topLogits[row * numCandidatesOf(rows)]!;
   if (Number.isFinite(logSumExp) && Number.isFinite(tempered) && Number.isFinite(top)) return;
-  throw new DenseMambaError(
-    "runtime_fault",
+  throw new NumericFault(
     `the model gave logits that are not finite${where} (largest ${top}, log-sum-exp ${logSumExp}, tempered ${tempered})`,
   );
 }

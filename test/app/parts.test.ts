@@ -45,10 +45,17 @@ describe("the choice of a device", () => {
     }
   });
 
-  it("prefers 8 bits only on a CPU, and never overrides an explicit precision", () => {
-    expect(choosePrecisions("auto", "cpu")).toEqual(["int8", "f32"]);
-    expect(choosePrecisions("auto", "cuda")).toEqual(["f16", "f32"]);
-    expect(choosePrecisions("f32", "cpu")).toEqual(["f32"]);
+  it("prefers 8 bits on a CPU only, and keeps to a precision that was asked for", () => {
+    expect(choosePrecisions("auto", { device: "cpu" })).toEqual(["int8", "f32"]);
+    expect(choosePrecisions("f32", { device: "cpu" })).toEqual(["f32"]);
+  });
+
+  it("takes bf16 on CUDA devices that multiply it, f16 on others, and refuses it on a CPU", () => {
+    const on = (capability: number) => choosePrecisions("auto", { device: "cuda", cuda: { ...device, capability } });
+    expect(on(80)).toEqual(["bf16"]);
+    expect(on(120)).toEqual(["bf16"]);
+    for (const older of [on(75), choosePrecisions("auto", { device: "cuda" })]) expect(older).toEqual(["f16", "f32"]);
+    expect(() => choosePrecisions("bf16", { device: "cpu" })).toThrow(/--precision bf16 needs a CUDA device/);
   });
 });
 

@@ -12,6 +12,7 @@ import type { LoweringKind, Manifest } from "../../src/model/artifact.ts";
 import { openCheckpoint } from "../../src/model/checkpoint.ts";
 import { readManifest } from "../../src/model/manifest.ts";
 import { stateBytes } from "../../src/model/state.ts";
+import { DATA_TYPE_CODES } from "../../src/onnx/tensor.ts";
 import { openRunner } from "../../src/runtime/open.ts";
 import { maxDifference, relativeError } from "../helpers/arrays.ts";
 import {
@@ -174,5 +175,41 @@ describe("weights that f16 cannot hold", () => {
     });
     await rm(outDir, { recursive: true });
     await rm(modelDir, { recursive: true });
+  });
+});
+
+describe.each(sources)("a $name in bf16", ({ modelDir }) => {
+  it.each(["one", "many"] as const)("is the graph of f16 with the other type, for %s steps on CUDA", (steps) => {
+    const checkpoint = openCheckpoint(modelDir);
+    const graphOf = (precision: "f16" | "bf16") => {
+      const { nodes, inputs, outputs, initializers } = lower(checkpoint, precision, steps, "cuda");
+      const text = JSON.stringify({
+        nodes: nodes.map(({ inputs, outputs, attributes, ...node }) => {
+          const names = [...inputs, ...outputs].map((value) => value?.name);
+          // Links read exact states in bf16.
+          return { ...node, names, attributes: [...attributes].filter(([name]) => name !== "half") };
+        }),
+        ports: [...inputs, ...outputs],
+        weights: initializers.map(({ value, tensor }) => [value.name, tensor.dtype, tensor.shape]),
+      });
+      return text;
+    };
+    const toBf16 = DATA_TYPE_CODES.bf16;
+    const expected = graphOf("f16")
+      .replaceAll('"f16"', '"bf16"')
+      .replaceAll(`{"type":"int","value":${DATA_TYPE_CODES.f16}}`, `{"type":"int","value":${toBf16}}`);
+    expect(graphOf("bf16")).toBe(expected);
+    expect(expected).toContain('"bf16"');
+    checkpoint.close();
+  });
+
+  it("is refused by a CPU", async () => {
+    const dir = temporaryFolder();
+    await compileModel({ modelDir, precision: "bf16", outDir: dir });
+    for (const kind of ["native", "portable"] as const) {
+      const opening = openRunner(kind, { artifactDir: dir, numSlots: 1, numThreads: 1, device: "cpu" });
+      await expect(opening).rejects.toThrow(/was compiled to bf16, which runs on CUDA only/);
+    }
+    await rm(dir, { recursive: true });
   });
 });

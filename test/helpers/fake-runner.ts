@@ -4,7 +4,7 @@
  */
 import { setImmediate as macrotask } from "node:timers/promises";
 import { DenseMambaError } from "../../src/errors.ts";
-import type { Manifest } from "../../src/model/artifact.ts";
+import type { Manifest, Precision } from "../../src/model/artifact.ts";
 import { stateBytes } from "../../src/model/state.ts";
 import type { ModelRunner, RunInput, RunOutput } from "../../src/runtime/runner.ts";
 import { logitRows } from "./logit-rows.ts";
@@ -20,6 +20,8 @@ export interface FakeRunnerOptions {
   readonly maxPassSteps?: number;
   /** Likewise. */
   readonly takesLengths?: boolean;
+  /** Likewise. */
+  readonly precision?: Precision;
   /** Awaited within every call. By default one turn of the event loop. */
   readonly pace?: (() => Promise<unknown>) | undefined;
   /** Called before every call takes effect; throws to inject a fault, of which the state does not recover. */
@@ -95,8 +97,8 @@ export class FakeRunner implements ModelRunner {
   constructor(options: FakeRunnerOptions) {
     this.#options = options;
     this.numSlots = options.numSlots;
-    const { vocabSize = 29, claimedVocabSize = vocabSize, maxPassSteps, takesLengths } = options;
-    this.manifest = { ...fakeManifest(claimedVocabSize), maxPassSteps, takesLengths };
+    const { vocabSize = 29, claimedVocabSize = vocabSize, maxPassSteps, takesLengths, precision = "f32" } = options;
+    this.manifest = { ...fakeManifest(claimedVocabSize), maxPassSteps, takesLengths, precision };
     // A slot nobody cleared holds somebody's past.
     this.#states = Array.from({ length: options.numSlots }, (_, slot) => fakeState().fill(0xdead0000 + slot));
   }

@@ -4,7 +4,7 @@ import fc from "fast-check";
 import { expect, it } from "vitest";
 import { writeRandomCheckpoint } from "../../src/compiler/random-checkpoint.ts";
 import { openCheckpoint } from "../../src/model/checkpoint.ts";
-import { narrowF16, widenF16 } from "../../src/model/dtypes.ts";
+import { narrowBf16, narrowF16, widenBf16, widenF16 } from "../../src/model/dtypes.ts";
 import { readAll } from "../../src/model/weights.ts";
 import { maxDifference } from "../helpers/arrays.ts";
 import { TINY_SHAPE, temporaryFolder } from "../helpers/checkpoints.ts";
@@ -50,4 +50,20 @@ it("a random checkpoint in F16 is the one in F32, rounded", async () => {
   a.close();
   b.close();
   await Promise.all([whole, half].map((dir) => rm(dir, { recursive: true })));
+});
+
+it("bf16 is the upper half of f32, rounded to the nearest, of two as near to the even one", () => {
+  const all = Uint16Array.from({ length: 2 ** 16 }, (_, bits) => bits);
+  const finite = all.filter((bits) => (bits & 0x7f80) !== 0x7f80);
+  expect(narrowBf16(widenBf16(finite))).toEqual(finite);
+  const word = (bits: number) => new Float32Array(Uint32Array.of(bits).buffer)[0]!;
+  const rounded = (bits: number) => narrowBf16(Float32Array.of(word(bits)))[0]!.toString(16);
+  expect(rounded(0x3f80_7fff)).toBe("3f80");
+  expect(rounded(0x3f80_8000)).toBe("3f80");
+  expect(rounded(0x3f81_8000)).toBe("3f82");
+  expect(rounded(0xbf80_8001)).toBe("bf81");
+  expect(rounded(0x7f7f_ffff)).toBe("7f80"); // beyond the largest
+  for (const nan of [0x7f80_0001, 0x7fff_ffff, 0xffc0_0000])
+    expect(widenBf16(narrowBf16(Float32Array.of(word(nan))))[0]).toBeNaN();
+  expect(narrowBf16(Float32Array.of(1e5))[0]).not.toBe(0x7f80); // which f16 cannot hold
 });

@@ -15,7 +15,7 @@ import { hasProvider, SimulatedCuda, type SimulatedRunner } from "../cuda-device
 import { randomCheckpoint, TINY_RETNET, TINY_SHAPE } from "../helpers/checkpoints.ts";
 import { readGoldens } from "../helpers/goldens.ts";
 
-const PRECISIONS = ["f32", "f16", "int8", "int4"] as const;
+const PRECISIONS = ["f32", "f16", "bf16", "int8", "int4"] as const;
 const ON_DEVICE = { "session.disable_cpu_ep_fallback": "1" };
 
 const sources = await Promise.all(

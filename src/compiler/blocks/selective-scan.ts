@@ -135,10 +135,10 @@ function stepSums(g: Graph, config: MambaConfig, parameters: Value, stepWeight: 
 
 /**
  * Links read hidden states rounded to f16, in a step as in a pass: prefill waits for them, and half as many bytes take half as
- * long. Not in f32, which is exact.
+ * long. Not in f32, which is exact, nor in bf16, where a state may be beyond f16.
  */
 function linksReadHalf({ precision }: Lowering): boolean {
-  return precision !== "f32";
+  return precision !== "f32" && precision !== "bf16";
 }
 
 /** One step: h [B,N,E]; Δ and Δu [B,1,E]; B [B,N,1]; A [N,E]. */

@@ -68,13 +68,13 @@ describe.runIf(hasProvider)("the program with a CUDA provider", () => {
     const device = ["--device", "cuda", "--kernel-library", libraries.kernels];
     const lost = { LD_LIBRARY_PATH: libraries.folder, SIMULATED_CUDA_LOST: `cudaGraphLaunch:5:${LAUNCH_FAILED}` };
     const server = await start(device, { ...process.env, ...lost });
-    expect(server.stderr).toContain("device cuda: asked for (Simulated device, sm_90)");
+    expect(server.stderr).toContain("device cuda: requested (Simulated device, sm_90)");
     const always = { temperature: 0, ignore_eos: true, logit_bias: { 1000: 100 } };
     const answer = await server.post("/v1/completions", { prompt: "Once", max_tokens: 100, ...always });
     expect(answer.status).toBe(500);
     expect(await answer.text()).toMatch(/the runtime failed: CUDA cannot finish a step/);
     expect(await server.ended).toBe(1);
-    expect(server.stderr).toContain("the device is lost to this process");
+    expect(server.stderr).toContain("this process has lost the device and ends");
     expect(server.stderr).toMatch(/^error: runtime_fault: .*CUDA works again only in a new process/m);
   }, 60_000);
 });

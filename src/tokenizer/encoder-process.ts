@@ -132,9 +132,9 @@ export class EncoderProcess {
     return answer.ids;
   }
 
-  /** @param because what the caller that waits for ids is told */
-  kill(because: string): void {
-    this.#process.kill(invalid(this.#path, because));
+  /** @param because what the caller that waits for ids gets */
+  kill(because: Error): void {
+    this.#process.kill(because);
   }
 }
 

@@ -46,7 +46,7 @@ export class Encoder {
       if (first.library === "script") checkScriptSupport(files);
       await tryOut(short, files);
     } catch (error) {
-      short.close();
+      short.close(new Error("the tokenizer was refused"));
       throw error;
     }
     const onDemand = () => new EncoderPool({ start, maxProcesses, timeoutMs: TIMEOUT_MS, idleMs: IDLE_MS });

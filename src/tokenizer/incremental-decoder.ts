@@ -2,9 +2,10 @@
  * Text from tokens, one at a time: holds back a character until its last byte has come, and no longer than that. Whole
  * texts are decoded by the same code, so that streaming and not streaming cannot differ.
  */
-import type { Pieces } from "./pieces.ts";
+
 import type { TextStream } from "./tokenizer.ts";
 import { decodeUtf8, incompleteTail, MAX_INCOMPLETE_BYTES } from "./utf8.ts";
+import type { VocabTable } from "./vocab-table.ts";
 
 const NONE = new Uint8Array(0);
 
@@ -16,7 +17,7 @@ export interface IncrementalDecoderOptions {
 }
 
 export class IncrementalDecoder implements TextStream {
-  readonly #pieces: Pieces;
+  readonly #vocab: VocabTable;
   readonly #skippedIds: ReadonlySet<number>;
   /** The beginning of a character, at most three bytes. */
   #held: Uint8Array = NONE;
@@ -25,20 +26,20 @@ export class IncrementalDecoder implements TextStream {
   /** Spaces still to be removed; 0 once any text has come. */
   #numSpacesToStrip: number;
 
-  constructor(pieces: Pieces, { skippedIds, contextIds = [] }: IncrementalDecoderOptions) {
-    this.#pieces = pieces;
+  constructor(vocab: VocabTable, { skippedIds, contextIds = [] }: IncrementalDecoderOptions) {
+    this.#vocab = vocab;
     this.#skippedIds = skippedIds;
-    this.#numSpacesToStrip = pieces.numSpacesStripped;
+    this.#numSpacesToStrip = vocab.numSpacesStripped;
     this.#readContext(contextIds);
   }
 
   push(id: number): string {
-    if (this.#skippedIds.has(id) || this.#pieces.spelling(id) === undefined) return "";
+    if (this.#skippedIds.has(id) || this.#vocab.spelling(id) === undefined) return "";
     const isFirst = this.#isFirst;
     this.#isFirst = false;
-    if (isFirst && !this.#pieces.isFragment(id)) return this.#emit(this.#pieces.firstText(id));
-    if (this.#held.length === 0 && !this.#pieces.isFragment(id)) return this.#emit(this.#pieces.text(id));
-    const piece = this.#pieces.bytes(id);
+    if (isFirst && !this.#vocab.isFragment(id)) return this.#emit(this.#vocab.firstText(id));
+    if (this.#held.length === 0 && !this.#vocab.isFragment(id)) return this.#emit(this.#vocab.text(id));
+    const piece = this.#vocab.bytes(id);
     const bytes = this.#held.length === 0 ? piece : Buffer.concat([this.#held, piece]);
     const end = bytes.length - incompleteTail(bytes);
     this.#held = bytes.subarray(end);
@@ -61,7 +62,7 @@ export class IncrementalDecoder implements TextStream {
     let first = ids.length;
     while (first > 0 && numBytes <= MAX_INCOMPLETE_BYTES + this.#numSpacesToStrip) {
       const id = ids[--first]!;
-      if (!this.#skippedIds.has(id)) numBytes += this.#pieces.bytes(id).length;
+      if (!this.#skippedIds.has(id)) numBytes += this.#vocab.bytes(id).length;
     }
     for (let i = first; i < ids.length; i++) this.push(ids[i]!);
   }

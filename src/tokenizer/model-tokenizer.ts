@@ -1,19 +1,20 @@
 /** A checkpoint's tokenizer: encoding by a library, decoding by our own table. Immutable; shared by all requests. */
-import { type Affixes, parseAffixes } from "./affixes.ts";
+
+import { ChunkedEncoder } from "./chunked-encoder.ts";
 import { Encoder, type LibraryChoice } from "./encoder.ts";
 import type { EncodingLibrary } from "./encoder-process.ts";
 import { SPECIAL_ROLES, type TokenizerFiles } from "./files.ts";
 import { IncrementalDecoder } from "./incremental-decoder.ts";
-import { Pieces } from "./pieces.ts";
-import { PiecewiseEncoder } from "./piecewise-encoder.ts";
+import { parseSurroundingTokens, type SurroundingTokens } from "./surrounding-tokens.ts";
 import { findTextCuts } from "./text-cuts.ts";
 import type { EncodeLimits, EncodeOptions, TextStream, Tokenizer } from "./tokenizer.ts";
+import { VocabTable } from "./vocab-table.ts";
 
 interface Parts {
-  readonly pieces: Pieces;
-  readonly affixes: Affixes;
+  readonly vocab: VocabTable;
+  readonly surroundingTokens: SurroundingTokens;
   readonly roleIds: ReadonlyMap<string, number>;
-  readonly encoder: PiecewiseEncoder;
+  readonly encoder: ChunkedEncoder;
   readonly library: EncodingLibrary;
 }
 
@@ -29,20 +30,20 @@ export class ModelTokenizer implements Tokenizer {
   readonly specialTokens: Readonly<Record<string, string>>;
   /** Which library encodes: `native`, or `script` where there is no prebuilt binary. */
   readonly library: EncodingLibrary;
-  readonly #encoder: PiecewiseEncoder;
-  readonly #pieces: Pieces;
-  readonly #affixes: Affixes;
+  readonly #encoder: ChunkedEncoder;
+  readonly #vocab: VocabTable;
+  readonly #surroundingTokens: SurroundingTokens;
 
-  private constructor(files: TokenizerFiles, { pieces, affixes, roleIds, encoder, library }: Parts) {
+  private constructor(files: TokenizerFiles, { vocab, surroundingTokens, roleIds, encoder, library }: Parts) {
     this.library = library;
     this.#encoder = encoder;
-    this.#pieces = pieces;
-    this.#affixes = affixes;
+    this.#vocab = vocab;
+    this.#surroundingTokens = surroundingTokens;
     this.specialTokens = files.specialTokens;
     this.chatTemplate = files.chatTemplate;
     this.bosTokenId = roleIds.get("bos_token");
     this.eosTokenId = roleIds.get("eos_token");
-    this.addsBos = this.bosTokenId !== undefined && affixes.prefix.includes(this.bosTokenId);
+    this.addsBos = this.bosTokenId !== undefined && surroundingTokens.prefix.includes(this.bosTokenId);
     const added = files.json.added_tokens.filter((token) => token.special === true).map((token) => token.id);
     this.specialIds = new Set([...added, ...roleIds.values()]);
     this.endTokenIds = new Set([...(this.eosTokenId === undefined ? [] : [this.eosTokenId]), ...files.endTokenIds]);
@@ -50,23 +51,26 @@ export class ModelTokenizer implements Tokenizer {
 
   /** @throws `invalid_checkpoint` */
   static async open(files: TokenizerFiles, choice: LibraryChoice): Promise<ModelTokenizer> {
-    const pieces = new Pieces(files.json);
-    const roleIds = findIds(pieces, files.specialTokens);
-    const affixes = parseAffixes(files, { bos: roleIds.get("bos_token"), eos: roleIds.get("eos_token") });
+    const vocab = new VocabTable(files.json);
+    const roleIds = findIds(vocab, files.specialTokens);
+    const surroundingTokens = parseSurroundingTokens(files, {
+      bos: roleIds.get("bos_token"),
+      eos: roleIds.get("eos_token"),
+    });
     const cuts = findTextCuts(files.json);
     // Last: our own checks explain what is wrong with a file more clearly.
     const library = await Encoder.open(files, choice);
-    const encoder = new PiecewiseEncoder(library, pieces, cuts);
-    return new ModelTokenizer(files, { pieces, affixes, roleIds, encoder, library: library.library });
+    const encoder = new ChunkedEncoder(library, vocab, cuts);
+    return new ModelTokenizer(files, { vocab, surroundingTokens, roleIds, encoder, library: library.library });
   }
 
   get vocabSize(): number {
-    return this.#pieces.size;
+    return this.#vocab.size;
   }
 
   async encode(text: string, { addSpecialTokens, ...limits }: EncodeOptions): Promise<number[]> {
     const ids = await this.#encoder.encode(text, limits);
-    const { prefix, suffix } = this.#affixes;
+    const { prefix, suffix } = this.#surroundingTokens;
     if (!addSpecialTokens || prefix.length + suffix.length === 0) return ids;
     return prefix.concat(ids, suffix);
   }
@@ -83,30 +87,30 @@ export class ModelTokenizer implements Tokenizer {
   }
 
   stream(options: { readonly skipSpecialTokens: boolean; readonly contextIds?: readonly number[] }): TextStream {
-    return new IncrementalDecoder(this.#pieces, {
+    return new IncrementalDecoder(this.#vocab, {
       skippedIds: options.skipSpecialTokens ? this.specialIds : NOTHING,
       ...(options.contextIds && { contextIds: options.contextIds }),
     });
   }
 
   idToToken(id: number): string | undefined {
-    return this.#pieces.spelling(id);
+    return this.#vocab.spelling(id);
   }
 
   tokenText(id: number): string {
-    return this.#pieces.text(id);
+    return this.#vocab.text(id);
   }
 
   tokenBytes(id: number): Uint8Array {
-    return this.#pieces.bytes(id);
+    return this.#vocab.bytes(id);
   }
 }
 
-function findIds(pieces: Pieces, specialTokens: Readonly<Record<string, string>>): Map<string, number> {
+function findIds(vocab: VocabTable, specialTokens: Readonly<Record<string, string>>): Map<string, number> {
   const wanted = new Set(Object.values(specialTokens));
   const ids = new Map<string, number>();
-  for (let id = 0; id < pieces.size; id++) {
-    const spelling = pieces.spelling(id);
+  for (let id = 0; id < vocab.size; id++) {
+    const spelling = vocab.spelling(id);
     if (spelling === undefined || !wanted.has(spelling)) continue;
     // One text may have several roles: many models use one token for BOS, EOS and padding.
     for (const role of SPECIAL_ROLES) if (specialTokens[role] === spelling) ids.set(role, id);

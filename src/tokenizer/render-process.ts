@@ -5,6 +5,7 @@
 import { fork } from "node:child_process";
 import { DenseMambaError } from "../errors.ts";
 import { tookTooLong } from "./chat-program.ts";
+import { ProcessPool } from "./process-pool.ts";
 import type { RenderJob, RenderReply } from "./render-main.ts";
 import { START_TIMEOUT_MS, WorkerProcess } from "./worker-process.ts";
 
@@ -19,92 +20,34 @@ const EMPTY_JOB: RenderJob = { source: "", variables: { messages: [] }, nowMs: 0
 /** Why rendering failed. The caller adds whose template it was. */
 export class RenderFailure extends Error {}
 
-interface Task {
-  readonly job: RenderJob;
-  readonly signal: AbortSignal | undefined;
-  resolve(text: string): void;
-  reject(error: Error): void;
-}
-
 export class RenderProcess {
-  readonly #waiting: Task[] = [];
-  #running: Task | undefined;
   readonly #startTimeoutMs: number;
-  #process: WorkerProcess<RenderReply> | undefined;
-  #isClosed = false;
+  readonly #pool = new ProcessPool<WorkerProcess<RenderReply>, RenderJob, string>({
+    start: () => this.#start(),
+    run,
+    aborted,
+    maxProcesses: 1,
+  });
 
   constructor(startTimeoutMs = START_TIMEOUT_MS) {
     this.#startTimeoutMs = startTimeoutMs;
   }
 
   /**
-   * @throws RenderFailure; `queue_full` if too many wait; `shutting_down` once it is closed; `aborted` when the signal says
-   * so, for which the process is ended if need be
+   * @throws RenderFailure; `queue_full` if too many wait; `shutting_down` after `close`; `aborted` when the signal fires,
+   * which ends the process if the job is running
    */
-  render(job: RenderJob, signal?: AbortSignal): Promise<string> {
-    if (this.#isClosed) return Promise.reject(closed());
-    if (signal?.aborted) return Promise.reject(aborted());
-    if (this.#waiting.length >= MAX_WAITING) {
+  async render(job: RenderJob, signal?: AbortSignal): Promise<string> {
+    if (this.#pool.numWaiting >= MAX_WAITING) {
       const message = `${MAX_WAITING} chat templates are waiting to be rendered; no more may wait`;
-      return Promise.reject(new DenseMambaError("queue_full", message, { retryAfterMs: job.timeoutMs }));
+      throw new DenseMambaError("queue_full", message, { retryAfterMs: job.timeoutMs });
     }
-    let leave = () => {};
-    const rendered = new Promise<string>((resolve, reject) => {
-      const task = { job, signal, resolve, reject };
-      this.#waiting.push(task);
-      leave = () => {
-        const at = this.#waiting.indexOf(task);
-        if (at === -1) return;
-        this.#waiting.splice(at, 1);
-        reject(aborted());
-      };
-      this.#next();
-    });
-    signal?.addEventListener("abort", leave, { once: true });
-    return rendered.finally(() => signal?.removeEventListener("abort", leave));
+    return this.#pool.submit(job, signal);
   }
 
   /** Ends the process. All jobs fail with `shutting_down`. */
   close(): void {
-    this.#isClosed = true;
-    for (const task of this.#waiting.splice(0)) task.reject(closed());
-    this.#running?.reject(closed());
-    this.#running = undefined;
-    this.#process?.kill(closed());
-  }
-
-  #next(): void {
-    if (this.#running !== undefined || this.#waiting.length === 0) return;
-    this.#running = this.#waiting.shift()!;
-    void this.#run(this.#running).finally(() => {
-      this.#running = undefined;
-      this.#next();
-    });
-  }
-
-  async #run({ job, signal, resolve, reject }: Task): Promise<void> {
-    try {
-      if (!this.#process?.isAlive) this.#process = await this.#start();
-      if (signal?.aborted) throw aborted();
-      resolve(await this.#ask(this.#process, job, signal));
-    } catch (error) {
-      reject(error as Error);
-    }
-  }
-
-  async #ask(worker: WorkerProcess<RenderReply>, job: RenderJob, signal: AbortSignal | undefined): Promise<string> {
-    const onAbort = () => worker.kill(aborted());
-    signal?.addEventListener("abort", onAbort, { once: true });
-    try {
-      const reply = await worker.ask(job, {
-        timeoutMs: job.timeoutMs + KILL_GRACE_MS,
-        late: () => new RenderFailure(tookTooLong(job.timeoutMs)),
-      });
-      if ("error" in reply) throw new RenderFailure(reply.error);
-      return reply.text;
-    } finally {
-      signal?.removeEventListener("abort", onAbort);
-    }
+    this.#pool.close(new DenseMambaError("shutting_down", "the server is shutting down"));
   }
 
   /** Resolves when it listens, so that its start is not counted as anyone's time. */
@@ -128,18 +71,25 @@ export class RenderProcess {
       late: () => new RenderFailure(`its process was not ready within ${this.#startTimeoutMs} ms`),
     });
     hasStarted = true;
-    if (this.#isClosed) {
-      worker.kill(closed());
-      throw closed();
-    }
     return worker;
+  }
+}
+
+async function run(worker: WorkerProcess<RenderReply>, job: RenderJob, signal: AbortSignal | undefined) {
+  const onAbort = () => worker.kill(aborted());
+  signal?.addEventListener("abort", onAbort, { once: true });
+  try {
+    const reply = await worker.ask(job, {
+      timeoutMs: job.timeoutMs + KILL_GRACE_MS,
+      late: () => new RenderFailure(tookTooLong(job.timeoutMs)),
+    });
+    if ("error" in reply) throw new RenderFailure(reply.error);
+    return reply.text;
+  } finally {
+    signal?.removeEventListener("abort", onAbort);
   }
 }
 
 function aborted(): DenseMambaError {
   return new DenseMambaError("aborted", "the request was aborted before its chat template was rendered");
-}
-
-function closed(): DenseMambaError {
-  return new DenseMambaError("shutting_down", "the server is shutting down");
 }

@@ -3,7 +3,7 @@ import { Tokenizer as Library } from "tokenizers";
 import { describe, expect, test } from "vitest";
 import type { TokenizerJson } from "../../src/tokenizer/files.ts";
 import { IncrementalDecoder } from "../../src/tokenizer/incremental-decoder.ts";
-import { Pieces } from "../../src/tokenizer/pieces.ts";
+import { VocabTable } from "../../src/tokenizer/vocab-table.ts";
 
 const NOTHING: ReadonlySet<number> = new Set();
 const replace = (pattern: object, content: string) => ({ type: "Replace", pattern, content });
@@ -54,7 +54,7 @@ function open(decoder: object | null, pieces: readonly string[]) {
     ...{ version: "1.0", truncation: null, padding: null, normalizer: null, pre_tokenizer: null, post_processor: null },
     ...{ added_tokens: added, decoder, model: { type: "WordLevel", vocab, unk_token: pieces[0] } },
   };
-  const table = new Pieces(json as unknown as TokenizerJson);
+  const table = new VocabTable(json as unknown as TokenizerJson);
   const decode = (ids: readonly number[], skippedIds: ReadonlySet<number> = NOTHING) => {
     const stream = new IncrementalDecoder(table, { skippedIds });
     return ids.map((id) => stream.push(id)).join("") + stream.flush();

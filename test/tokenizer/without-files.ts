@@ -15,7 +15,7 @@ const tell = (what: unknown) => process.stdout.write(`${what instanceof Error ? 
 
 // Before there are too few: what Node looks up is remembered.
 const encoder = await EncoderProcess.start(source);
-encoder.kill("enough");
+encoder.kill(new Error("enough"));
 const descriptors: number[] = [];
 try {
   for (;;) descriptors.push(openSync("/dev/null", "r"));

@@ -70,7 +70,7 @@ describe("a process that is not heard of", () => {
     await expect(pool.encode("the")).rejects.toMatchObject({ code: "not_ready" });
     timeoutMs = 60_000;
     expect(await pool.encode("the")).not.toHaveLength(0);
-    pool.close();
+    pool.close(new Error("the test is over"));
 
     const renderer = new RenderProcess(1);
     const job = { source: "", variables: { messages: [] }, nowMs: 0, timeoutMs: 5000, maxLength: 1000 };

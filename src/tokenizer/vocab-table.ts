@@ -2,13 +2,14 @@
  * The vocabulary as a table: id → text, or bytes for the pieces that are parts of characters. Everything that decodes
  * reads from here. Built once at load, immutable.
  */
+
+import { type DecoderRules, parseDecoderRules } from "./decoder-rules.ts";
 import type { TokenizerJson } from "./files.ts";
-import { type PieceRules, parsePieceRules } from "./piece-rules.ts";
 import { decodeUtf8 } from "./utf8.ts";
 
 const NO_BYTES = new Uint8Array(0);
 
-export class Pieces {
+export class VocabTable {
   /** Max id + 1. */
   readonly size: number;
   readonly numSpacesStripped: number;
@@ -21,7 +22,7 @@ export class Pieces {
   readonly #fragments = new Map<number, Uint8Array>();
 
   constructor(json: TokenizerJson) {
-    const rules = parsePieceRules(json.decoder);
+    const rules = parseDecoderRules(json.decoder);
     this.numSpacesStripped = rules.numSpacesStripped;
     const byteOfChar = rules.bytes === "byteLevel" ? byteLevelAlphabet() : undefined;
     const { vocab } = json.model;
@@ -60,7 +61,7 @@ export class Pieces {
     return this.#fragments.get(id) ?? Buffer.from(text, "utf8");
   }
 
-  #add(id: number, piece: string, rules: PieceRules, byteOfChar: ReadonlyMap<string, number> | undefined): void {
+  #add(id: number, piece: string, rules: DecoderRules, byteOfChar: ReadonlyMap<string, number> | undefined): void {
     while (this.#spellings.length < id) {
       this.#spellings.push(undefined);
       this.#texts.push(undefined);
@@ -93,7 +94,7 @@ function bytesOfChars(piece: string, byteOfChar: ReadonlyMap<string, number>): U
   return bytes;
 }
 
-function fallbackByte(piece: string, rules: PieceRules): Uint8Array | undefined {
+function fallbackByte(piece: string, rules: DecoderRules): Uint8Array | undefined {
   if (rules.bytes !== "byteFallback") return undefined;
   const match = /^<0x([0-9A-Fa-f]{2})>$/.exec(piece);
   return match ? Uint8Array.of(Number.parseInt(match[1]!, 16)) : undefined;

@@ -8,9 +8,9 @@
  */
 import { DenseMambaError } from "../errors.ts";
 import type { Encoder } from "./encoder.ts";
-import type { Pieces } from "./pieces.ts";
 import type { TextCuts } from "./text-cuts.ts";
 import type { EncodeLimits } from "./tokenizer.ts";
+import type { VocabTable } from "./vocab-table.ts";
 
 /** In UTF-16 units. Encoded in some ten milliseconds. */
 const PART_LENGTH = 16 * 1024;
@@ -21,18 +21,18 @@ export const MAX_PART_BYTES = 512 * 1024;
 const SENTINELS = ["\uE000", "\u0001", "\u00A6"];
 const PROBE = "a";
 
-export class PiecewiseEncoder {
+export class ChunkedEncoder {
   readonly #encoder: Encoder;
-  readonly #pieces: Pieces;
+  readonly #vocab: VocabTable;
   readonly #cuts: TextCuts | undefined;
   readonly #partLength: number;
   /** Undefined until the first use. `null`: none works. */
   #sentinel: Promise<Sentinel | "unneeded" | null> | undefined;
 
   /** @param partLength where the text allows; a part that cannot be cut is longer */
-  constructor(encoder: Encoder, pieces: Pieces, cuts: TextCuts | undefined, partLength = PART_LENGTH) {
+  constructor(encoder: Encoder, vocab: VocabTable, cuts: TextCuts | undefined, partLength = PART_LENGTH) {
     this.#encoder = encoder;
-    this.#pieces = pieces;
+    this.#vocab = vocab;
     this.#cuts = cuts;
     this.#partLength = partLength;
   }
@@ -110,7 +110,7 @@ export class PiecewiseEncoder {
 
   /** As it would stand in the middle of a text. */
   #spell(ids: readonly number[]): string {
-    return Buffer.concat(ids.map((id) => this.#pieces.bytes(id))).toString("utf8");
+    return Buffer.concat(ids.map((id) => this.#vocab.bytes(id))).toString("utf8");
   }
 }
 

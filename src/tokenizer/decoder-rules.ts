@@ -6,7 +6,7 @@
 import { DenseMambaError } from "../errors.ts";
 import type { TokenizerComponent } from "./files.ts";
 
-export interface PieceRules {
+export interface DecoderRules {
   /**
    * A piece of the vocabulary (or the content of an added token) → its text, before bytes are considered. The first of a
    * whole text may be written otherwise.
@@ -18,10 +18,10 @@ export interface PieceRules {
   readonly numSpacesStripped: number;
 }
 
-const NO_RULES: PieceRules = { rewrite: (piece) => piece, bytes: "none", numSpacesStripped: 0 };
+const NO_RULES: DecoderRules = { rewrite: (piece) => piece, bytes: "none", numSpacesStripped: 0 };
 
 /** @throws `invalid_checkpoint` for a decoder that we do not implement. */
-export function parsePieceRules(decoder: TokenizerComponent | null | undefined): PieceRules {
+export function parseDecoderRules(decoder: TokenizerComponent | null | undefined): DecoderRules {
   // Without a decoder, pieces are words: they are joined by spaces.
   if (decoder === null || decoder === undefined) {
     return { ...NO_RULES, rewrite: (piece, isFirst) => (isFirst ? piece : ` ${piece}`) };
@@ -29,7 +29,7 @@ export function parsePieceRules(decoder: TokenizerComponent | null | undefined):
   return compose(decoder.type === "Sequence" ? sequenceOf(decoder) : [decoder]);
 }
 
-function compose(steps: readonly TokenizerComponent[]): PieceRules {
+function compose(steps: readonly TokenizerComponent[]): DecoderRules {
   let rules = NO_RULES;
   let fused = false;
   for (const step of steps) {

@@ -2,11 +2,11 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { ChunkedEncoder } from "../../src/tokenizer/chunked-encoder.ts";
 import { Encoder } from "../../src/tokenizer/encoder.ts";
 import { readTokenizerFiles } from "../../src/tokenizer/files.ts";
-import { Pieces } from "../../src/tokenizer/pieces.ts";
-import { PiecewiseEncoder } from "../../src/tokenizer/piecewise-encoder.ts";
 import { findTextCuts } from "../../src/tokenizer/text-cuts.ts";
+import { VocabTable } from "../../src/tokenizer/vocab-table.ts";
 import { byteFallbackJson, byteLevelJson, type TokenizerJson, writeTokenizer } from "../helpers/tiny-tokenizers.ts";
 
 const GPT2 = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
@@ -209,12 +209,12 @@ const text = fc
 
 async function open(json: TokenizerJson) {
   const files = (await readTokenizerFiles(await writeTokenizer({ json })))!;
-  const [pieces, cuts] = [new Pieces(files.json), findTextCuts(files.json)];
+  const [pieces, cuts] = [new VocabTable(files.json), findTextCuts(files.json)];
   const encoder = await Encoder.open(files, "native");
   return {
     cuts,
-    whole: new PiecewiseEncoder(encoder, pieces, undefined),
-    inParts: new PiecewiseEncoder(encoder, pieces, cuts, 1),
+    whole: new ChunkedEncoder(encoder, pieces, undefined),
+    inParts: new ChunkedEncoder(encoder, pieces, cuts, 1),
   };
 }
 
@@ -235,8 +235,8 @@ describe.each(PIPELINES)("%s", (_, hasCuts, json) => {
 test("the default model's tokenizer reads its training text in parts as a whole", async () => {
   const files = (await readTokenizerFiles("models/densemamba-tales-4m"))!;
   const encoder = await Encoder.open(files, "native");
-  const [pieces, cuts] = [new Pieces(files.json), findTextCuts(files.json)];
+  const [pieces, cuts] = [new VocabTable(files.json), findTextCuts(files.json)];
   const given = await readFile(join("docs", "api.md"), "utf8");
-  const inParts = new PiecewiseEncoder(encoder, pieces, cuts, 200);
-  expect(await inParts.encode(given)).toEqual(await new PiecewiseEncoder(encoder, pieces, undefined).encode(given));
+  const inParts = new ChunkedEncoder(encoder, pieces, cuts, 200);
+  expect(await inParts.encode(given)).toEqual(await new ChunkedEncoder(encoder, pieces, undefined).encode(given));
 });

@@ -6,12 +6,12 @@ import { z } from "zod";
 import { DenseMambaError } from "../errors.ts";
 import type { TokenizerComponent, TokenizerFiles } from "./files.ts";
 
-export interface Affixes {
+export interface SurroundingTokens {
   readonly prefix: readonly number[];
   readonly suffix: readonly number[];
 }
 
-const NONE: Affixes = { prefix: [], suffix: [] };
+const NONE: SurroundingTokens = { prefix: [], suffix: [] };
 
 const template = z.looseObject({
   single: z.array(
@@ -27,18 +27,18 @@ const bert = z.looseObject({ sep: pair, cls: pair });
 const sequence = z.looseObject({ processors: z.array(z.looseObject({ type: z.string() })) });
 
 /** @throws `invalid_checkpoint` for a post-processor that is malformed or unknown. */
-export function parseAffixes(
+export function parseSurroundingTokens(
   files: TokenizerFiles,
   ids: { readonly bos: number | undefined; readonly eos: number | undefined },
-): Affixes {
-  const { prefix, suffix } = affixesOf(files.json.post_processor, files.path);
+): SurroundingTokens {
+  const { prefix, suffix } = surroundingTokensOf(files.json.post_processor, files.path);
   return {
     prefix: overrule(prefix, files.addBosToken, ids.bos, (without, bos) => [bos, ...without]),
     suffix: overrule(suffix, files.addEosToken, ids.eos, (without, eos) => [...without, eos]),
   };
 }
 
-function affixesOf(processor: TokenizerComponent | null | undefined, path: string): Affixes {
+function surroundingTokensOf(processor: TokenizerComponent | null | undefined, path: string): SurroundingTokens {
   switch (processor?.type) {
     case undefined:
     case "ByteLevel": // only adjusts offsets
@@ -59,7 +59,7 @@ function affixesOf(processor: TokenizerComponent | null | undefined, path: strin
       return { prefix: [cls[1]], suffix: [sep[1]] };
     }
     case "Sequence": {
-      const parts = parse(sequence, processor, path).processors.map((part) => affixesOf(part, path));
+      const parts = parse(sequence, processor, path).processors.map((part) => surroundingTokensOf(part, path));
       // A later one wraps what the earlier ones made.
       return parts.reduce(
         (inner, outer) => ({

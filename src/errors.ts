@@ -1,10 +1,10 @@
 /**
- * The one error base. A `DenseMambaError` is something a caller or an operator can act on: it has a stable code and a
- * message that names the bound and the value given. Our own bugs use `assert` instead. Nothing here knows HTTP.
+ * The base of all errors that a caller or an operator can act on: a stable code, and a message that
+ * names the bound and the given value. Our own bugs use `assert` instead. Knows no HTTP.
  */
 
 export type ErrorCode =
-  | "state_lost" // what was kept is gone, or only an older copy of it is left
+  | "state_lost" // the stored state is gone, or only an older copy is left
   | "invalid_value" // a request field is malformed or out of bounds
   | "unsupported_value" // a valid field that this server does not implement
   | "prompt_too_long"
@@ -12,23 +12,23 @@ export type ErrorCode =
   | "session_not_found"
   | "session_exists"
   | "session_busy"
-  | "session_conflict" // another server has advanced the session meanwhile
+  | "session_conflict" // another server has advanced the session
   | "quota_exceeded"
   | "previous_response_not_found"
   | "response_not_found"
-  | "response_busy" // it is being made
+  | "response_busy" // it is still running
   | "queue_full"
-  | "aborted" // the client went away, a deadline passed, or the server is shutting down
+  | "aborted" // the client disconnected, a deadline passed, or the server is shutting down
   | "shutting_down"
   | "not_ready" // the runtime is starting or recovering
   | "runtime_fault" // the runtime failed under this request
-  | "store_unavailable" // no tier that could keep or find the state answers
+  | "store_unavailable" // no tier of the store that could write or find the state answers
   | "invalid_api_key"
   | "body_too_large"
   | "unsupported_media_type"
-  | "malformed_request" // not HTTP as it should be
+  | "malformed_request" // not valid HTTP
   | "headers_too_large"
-  | "request_timeout" // it did not arrive in time
+  | "request_timeout" // the request did not arrive in time
   | "expectation_failed"
   | "host_not_allowed"
   | "origin_not_allowed"
@@ -42,13 +42,13 @@ export type ErrorCode =
   | "invalid_checkpoint"
   | "invalid_artifact"
   | "invalid_snapshot"
-  | "invalid_import" // a snapshot that came from a client
+  | "invalid_import" // a snapshot from a client
   | "invalid_config"
   | "device_unavailable"
-  | "pull_failed"; // a model could not be had from the hub, or its bytes were not what they should be
+  | "pull_failed"; // a model could not be downloaded from the hub, or its bytes were wrong
 
 export interface ErrorDetails {
-  /** The request field at fault, in the wire's spelling, e.g. `max_tokens`. */
+  /** The request field at fault, in the API's spelling, e.g. `max_tokens`. */
   readonly param?: string;
   /** When the same request may succeed. */
   readonly retryAfterMs?: number;

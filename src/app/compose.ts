@@ -1,6 +1,7 @@
 /**
- * The composition root: config → model → engine → generator → application. The one place where the parts meet, and where
- * clock, random source and ids are chosen. A command takes only the parts that it needs.
+ * The composition root: config → model → engine → generator → application. The one place where the
+ * parts meet, and where clock, random source and ids are chosen. A command takes only the parts
+ * that it needs.
  */
 import { randomUUID } from "node:crypto";
 import { programVersion } from "../config/process.ts";
@@ -169,8 +170,8 @@ export async function requireTokenizer(config: Config): Promise<Tokenizer> {
 }
 
 /**
- * A model may have more ids than its tokenizer: padding, which is never sampled. If the tokenizer has more, the two do not
- * belong together.
+ * A model may have more ids than its tokenizer: padding, which is never sampled. If the tokenizer
+ * has more, the two do not belong together.
  * @throws `invalid_checkpoint`
  */
 export function checkVocabulary(tokenizer: Tokenizer, { name, sizes }: Manifest): void {

@@ -13,7 +13,10 @@ export interface DeviceChoice {
 }
 
 export interface DeviceFacts {
-  /** Whether ONNX Runtime's CUDA provider is installed. Looks at files only: `auto` asks at every start. */
+  /**
+   * Whether ONNX Runtime's CUDA provider is installed. Looks at files only: `auto` asks at every
+   * start.
+   */
   readonly hasCudaProvider: () => boolean;
   /** @returns undefined if only opening the device can tell */
   readonly inspectCuda: () => Promise<CudaReport | undefined>;
@@ -51,9 +54,10 @@ export async function chooseDevices(
 const BF16_CAPABILITY = 80;
 
 /**
- * The precisions to try, in order. On a CPU reading the weights bounds decoding, and 8 bits halve the time per token. On CUDA 16 bits
- * halve it: bf16, which holds all that f32 holds, if the device is known to multiply it, else f16; a model whose weights are too large
- * for f16, or whose sizes do not fit 8 bits, stays in f32.
+ * The precisions to try, in order. On a CPU reading the weights bounds decoding, and 8 bits halve
+ * the time per token. On CUDA 16 bits halve it: bf16, which holds all that f32 holds, if the device
+ * is known to multiply it, else f16. A model whose weights are too large for f16, or whose sizes do
+ * not fit 8 bits, stays in f32.
  * @throws `invalid_config` for bf16 on a CPU
  */
 export function choosePrecisions(

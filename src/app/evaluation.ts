@@ -1,6 +1,6 @@
 /**
- * How well a model predicts texts, and how close its predictions are to those of the same model in another precision.
- * Runners and token ids in, sums out; knows no files and no terminal.
+ * How well a model predicts texts, and how close its predictions are to those of the same model in
+ * another precision. Runners and token ids in, sums out; knows no files and no terminal.
  */
 import type { ModelRunner, RunOutput } from "../runtime/runner.ts";
 import { checkFinite, inPrecision, NumericFault } from "../sampling/rows.ts";

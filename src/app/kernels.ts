@@ -14,7 +14,8 @@ const SOURCE_DIR = path.join(packageRoot, "kernels");
 export type KernelConfig = Pick<Config, "kernelLibrary" | "cCompiler" | "nvcc" | "cacheDir">;
 
 /**
- * What a model's graphs are made of. Reports with `note` if a checkpoint is beyond the kernels' limits.
+ * What a model's graphs are made of. Reports with `note` if a checkpoint is beyond the kernels'
+ * limits.
  * @throws `invalid_checkpoint`
  */
 export function loweringFor(
@@ -35,7 +36,10 @@ export function loweringFor(
   return kernels.device === "cuda" ? "cuda" : "kernels";
 }
 
-/** @returns undefined, after reporting why, if the graphs are to run on ONNX Runtime's operators alone */
+/**
+ * @returns undefined, after reporting why, if the graphs are to run on ONNX Runtime's operators
+ * alone
+ */
 export async function findKernels(
   config: KernelConfig & Pick<Config, "kernels" | "runtime">,
   device: "cpu" | "cuda",
@@ -53,7 +57,10 @@ export async function findKernels(
   }
 }
 
-/** @param target `host` builds for this CPU only, `all` for every CPU of its architecture. @throws `device_unavailable` */
+/**
+ * @param target `host` builds for this CPU only, `all` for every CPU of its architecture.
+ * @throws `device_unavailable`
+ */
 export function openKernelLibrary(
   { kernelLibrary, cCompiler, nvcc, cacheDir }: KernelConfig,
   target: "host" | "all" | "cuda",

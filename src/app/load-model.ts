@@ -1,4 +1,7 @@
-/** From `--model` to an artifact and a runner for it: compiled if necessary, verified, on the first device that works. */
+/**
+ * From `--model` to an artifact and a runner for it: compiled if necessary, verified, on the first
+ * device that works.
+ */
 import { existsSync } from "node:fs";
 import path from "node:path";
 import { ensureArtifact, verifyArtifact } from "../compiler/artifact-cache.ts";
@@ -17,7 +20,10 @@ import { numThreads } from "./machine.ts";
 
 export interface LoadedModel {
   readonly manifest: Manifest;
-  /** The first call returns the runner that has shown that the device works; later calls open another. */
+  /**
+   * The first call returns the runner that has shown that the device works; later calls open
+   * another.
+   */
   openRunner(): Promise<ModelRunner>;
 }
 
@@ -38,7 +44,10 @@ interface Artifact {
   readonly manifest: Manifest;
 }
 
-/** @throws `device_unavailable`, `invalid_checkpoint`, `invalid_artifact`, `invalid_config`, `unsupported_value` */
+/**
+ * @throws `device_unavailable`, `invalid_checkpoint`, `invalid_artifact`, `invalid_config`,
+ * `unsupported_value`
+ */
 export async function loadModel(config: Config, options: LoadOptions): Promise<LoadedModel> {
   const devices = await chooseDevices(config.device, FACTS);
   return firstThatWorks("device_unavailable", devices, options.note, async (choice) => {
@@ -69,7 +78,10 @@ export async function loadModel(config: Config, options: LoadOptions): Promise<L
   });
 }
 
-/** A checkpoint can still be compiled for the kernels; an artifact has been compiled with or without them. */
+/**
+ * A checkpoint can still be compiled for the kernels; an artifact has been compiled with or without
+ * them.
+ */
 async function mayUseKernels(modelDir: string): Promise<boolean> {
   return !isArtifact(modelDir) || (await readManifest(modelDir)).kernels !== undefined;
 }
@@ -78,7 +90,10 @@ function isArtifact(modelDir: string): boolean {
   return existsSync(path.join(modelDir, MANIFEST_FILE));
 }
 
-/** A folder with a manifest is an artifact. Any other is a checkpoint, which is compiled into the cache if it is not there. */
+/**
+ * A folder with a manifest is an artifact. Any other is a checkpoint, which is compiled into the
+ * cache if it is not there.
+ */
 async function findArtifact(
   config: Config,
   { choice, lowering }: { readonly choice: DeviceChoice; readonly lowering: LoweringKind },

@@ -1,6 +1,7 @@
 /**
- * The server's log: JSON lines on stderr. Whatever happens to stderr (a full disk, a reader that has gone or has stopped
- * reading), the server goes on: lines wait up to a bound; beyond it they are dropped and counted.
+ * The server's log: JSON lines on stderr. Whatever happens to stderr (a full disk, a reader that
+ * has gone or has stopped reading), the server goes on: lines wait up to a bound; beyond it they
+ * are dropped and counted.
  */
 import { once } from "node:events";
 import type { Writable } from "node:stream";
@@ -25,8 +26,8 @@ export function openLog(level: Config["logLevel"], stderr: Writable & { readonly
   const { fd } = stderr;
   if (fd === undefined) return { log: pino(options, stderr), numDropped: 0, close: async () => {} };
 
-  // NOTE: neither synchronous nor `flushSync`: both wait forever on a full disk. Touching `stderr` has made a pipe
-  // non-blocking, so that none of Node's threads waits for its reader.
+  // NOTE: neither synchronous nor `flushSync`: both wait forever on a full disk. Touching `stderr`
+  // has made a pipe non-blocking, so that none of Node's threads waits for its reader.
   const stream = new sonicBoom.SonicBoom({ fd, sync: false, maxLength: MAX_WAITING_BYTES });
   let numDropped = 0;
   let isOver = false;

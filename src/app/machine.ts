@@ -1,6 +1,7 @@
 /**
- * What this process may use of the machine: CPU cores for the runtime's threads, and memory for stored states. A container
- * sees its host's cores and memory, but its control group (cgroup, version 2 or 1) allows less.
+ * What this process may use of the machine: CPU cores for the runtime's threads, and memory for
+ * stored states. A container sees its host's cores and memory, but its control group (cgroup,
+ * version 2 or 1) allows less.
  */
 import { availableParallelism, totalmem } from "node:os";
 import { readTextIfAny } from "../config/process.ts";
@@ -25,8 +26,9 @@ export function numThreads({ threads }: Pick<Config, "threads">): number {
 }
 
 /**
- * Physical cores, but no more than this process may use; at least 1. ONNX Runtime itself would count the machine's cores: in
- * a container with two CPUs of a large host that makes it many times slower.
+ * Physical cores, but no more than this process may use; at least 1. ONNX Runtime itself would
+ * count the machine's cores: in a container with two CPUs of a large host that makes it many times
+ * slower.
  */
 export function usableCores(machine: Omit<MachineFacts, "totalBytes"> = thisMachine()): number {
   const { numLogical, read } = machine;
@@ -82,13 +84,16 @@ function withParents(group: string): string[] {
 
 const MIB = 2 ** 20;
 /**
- * Node's heap, the program, the runtime's libraries, the tokenizer processes, and what requests bring. Measured: 140 MiB
- * idle and 170 MiB under 16 streams, without states and model.
+ * Node's heap, the program, the runtime's libraries, the tokenizer processes, and what requests
+ * bring. Measured: 140 MiB idle and 170 MiB under 16 streams, without states and model.
  */
 const PROGRAM_BYTES = 256 * MIB;
 /** Weights, the runtime's copies of them in its own layout, and activations. */
 const MODEL_FACTOR = 1.25;
-/** Of what is left. The rest is for states in transit: being read, written, suspended, or not yet collected. */
+/**
+ * Of what is left. The rest is for states in transit: being read, written, suspended, or not yet
+ * collected.
+ */
 const SESSION_SHARE = 1 / 2;
 const PREFIX_SHARE = 1 / 8;
 const MIN_SESSION_BYTES = 16 * MIB;
@@ -106,7 +111,10 @@ export interface MemoryFacts {
 /** A config without `auto` sizes. */
 export type SizedConfig = Config & { readonly sessionBytes: number; readonly prefixBytes: number };
 
-/** Replaces `auto` with the usual size, or less if memory is short: going beyond the limit would kill this process. */
+/**
+ * Replaces `auto` with the usual size, or less if memory is short: going beyond the limit would
+ * kill this process.
+ */
 export function withinMemory(config: Config, { limitBytes, modelBytes, slotBytes }: MemoryFacts): SizedConfig {
   const freeBytes = limitBytes - PROGRAM_BYTES - MODEL_FACTOR * modelBytes - slotBytes;
   const size = (given: number | "auto", usual: number, share: number, min: number) =>

@@ -1,6 +1,6 @@
 /**
- * From `--model` and `--tokenizer` to folders. A path is one already; a name such as `org/name@revision` is looked up in the
- * hub's cache, and pulled if it is not there.
+ * From `--model` and `--tokenizer` to folders. A path is one already; a name such as
+ * `org/name@revision` is looked up in the hub's cache, and pulled if it is not there.
  */
 import { statSync } from "node:fs";
 import { readHubSettings } from "../config/process.ts";
@@ -10,7 +10,10 @@ import type { Part } from "../hub/files.ts";
 import { parseModelId } from "../hub/model-id.ts";
 import type { PullProgress } from "../hub/pull.ts";
 
-/** The same configuration with folders in place of names. @throws `invalid_config`, `pull_failed` */
+/**
+ * The same configuration with folders in place of names.
+ * @throws `invalid_config`, `pull_failed`
+ */
 export async function withModelFolders(config: Config, onProgress: (progress: PullProgress) => void): Promise<Config> {
   const folderOf = (given: string, part: Part) => findFolder(given, part, onProgress);
   const model = await folderOf(config.model, "model");

@@ -23,7 +23,10 @@ export interface SnapshotObserver {
   onSnapshotRestored(durationMs: number): void;
 }
 
-/** A runner that reports how long states take to copy out of and into slots, and otherwise is `runner`. */
+/**
+ * A runner that reports how long states take to copy out of and into slots, and otherwise is
+ * `runner`.
+ */
 export function observeSnapshots(runner: ModelRunner, observer: SnapshotObserver, now: () => number): ModelRunner {
   return {
     manifest: runner.manifest,

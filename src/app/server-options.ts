@@ -23,7 +23,8 @@ export function serverOptions(config: Config): ServerOptions {
       maxStopStrings: 32,
       maxStopLength: 256,
       maxHistoryBytes: 64 * 1024 * 1024,
-      // As much as JSON.parse and the checks after it get through in some 20 ms; the longest prompt must fit.
+      // As much as JSON.parse and the checks after it get through in some 20 ms; the longest prompt
+      // must fit.
       json: {
         maxDepth: 100,
         maxItems: Math.max(2 ** 19, maxPromptTokens + 2 ** 16),
@@ -51,7 +52,10 @@ export function serverOptions(config: Config): ServerOptions {
   };
 }
 
-/** A server on a loopback address knows its names. Any other may have any name, and checks names only if some are given. */
+/**
+ * A server on a loopback address knows its names. Any other may have any name, and checks names
+ * only if some are given.
+ */
 function allowedHosts({ host, allowedHosts: given, apiKeys }: Config): readonly string[] | undefined {
   return given.length > 0 || (apiKeys.length === 0 && isLoopback(host)) ? [host, ...given] : undefined;
 }

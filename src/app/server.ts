@@ -1,4 +1,6 @@
-/** Runs the server: loads the model, listens, says that it is ready, and shuts down in good order. */
+/**
+ * Runs the server: loads the model, listens, says that it is ready, and shuts down in good order.
+ */
 import { once } from "node:events";
 import { createServer } from "node:net";
 import { totalmem } from "node:os";
@@ -19,7 +21,10 @@ import type { ServerLog } from "./log.ts";
 import { memoryLimit, type SizedConfig, withinMemory } from "./machine.ts";
 import { npmFacts, type SignalSource, untilNpmEnds, untilSignal } from "./shutdown.ts";
 
-/** Shares of the time to shut down: when the engine saves what still runs, so that the rest suffices to store and report it. */
+/**
+ * Shares of the time to shut down: when the engine saves what still runs, so that the rest suffices
+ * to store and report it.
+ */
 const SUSPEND_SHARE = 0.9;
 /** When responses that no client reads any more are read, to be stored. */
 const DRAIN_SHARE = 0.95;
@@ -29,8 +34,8 @@ const TELL_GRACE_MS = 500;
 const END_GRACE_MS = 2000;
 
 /**
- * Send buffer of each connection. A larger one would take megabytes of tokens that a client may never read; this one still
- * carries some megabytes a second over a round trip of 100 ms.
+ * Send buffer of each connection. A larger one would take megabytes of tokens that a client may
+ * never read; this one still carries some megabytes a second over a round trip of 100 ms.
  */
 const SEND_BUFFER_BYTES = 128 * 1024;
 
@@ -56,7 +61,10 @@ export interface RunServerOptions {
   readonly onReady: (facts: ReadyFacts) => void;
 }
 
-/** Resolves when the server has closed after a signal. @throws what prevents it from starting, or a device that is lost */
+/**
+ * Resolves when the server has closed after a signal.
+ * @throws what prevents it from starting, or a device that is lost
+ */
 export async function runServer(given: Config, options: RunServerOptions): Promise<void> {
   const { logging, signals, onProgress, onReady } = options;
   const { log } = logging;
@@ -113,7 +121,10 @@ export async function runServer(given: Config, options: RunServerOptions): Promi
   if (isLost) throw reason;
 }
 
-/** `lost` resolves when this process can open no runner any more. Its supervisor should start another. */
+/**
+ * `lost` resolves when this process can open no runner any more. Its supervisor should start
+ * another.
+ */
 function watchForLoss(model: LoadedModel): { readonly model: LoadedModel; readonly lost: Promise<LostDeviceError> } {
   let report = (_error: LostDeviceError) => {};
   const lost = new Promise<LostDeviceError>((resolve) => {
@@ -131,7 +142,8 @@ function watchForLoss(model: LoadedModel): { readonly model: LoadedModel; readon
 }
 
 /**
- * To be called first: pulling and loading a model may take minutes, and a port that is in use should be reported before.
+ * To be called first: pulling and loading a model may take minutes, and a port that is in use
+ * should be reported before.
  * @throws the system's error, explained, if the server cannot listen on the address
  */
 export async function checkAddress(config: Pick<Config, "host" | "port">): Promise<void> {
@@ -157,7 +169,10 @@ async function limitSending({ descriptor }: Listener, log: Log): Promise<void> {
   log.debug({ err: cause }, "cannot limit the send buffers of connections");
 }
 
-/** Accepts nothing new; lets running requests finish, or saves and stores them; then closes the stores. */
+/**
+ * Accepts nothing new; lets running requests finish, or saves and stores them; then closes the
+ * stores.
+ */
 async function shutDown(service: Service, listener: Listener, { shutdownMs }: Config, log: Log): Promise<void> {
   const { engine, generator, stores } = service;
   const work = Promise.all([

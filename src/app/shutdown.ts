@@ -11,8 +11,8 @@ export interface SignalSource {
 }
 
 /**
- * Resolves at the first signal; the second one ends the process at once. Further SIGHUPs are ignored: when a terminal
- * closes, both the kernel and the shell send one.
+ * Resolves at the first signal; the second one ends the process at once. Further SIGHUPs are
+ * ignored: when a terminal closes, both the kernel and the shell send one.
  */
 export function untilSignal(source: SignalSource): Promise<ShutdownSignal> {
   return new Promise((resolve) => {
@@ -35,13 +35,17 @@ export interface NpmFacts {
   /** What npm gave its shell to run; undefined if npm did not start us. */
   readonly script: string | undefined;
   readonly parentId: () => number;
-  /** Calls back repeatedly, without keeping the process alive. @returns a function that stops that */
+  /**
+   * Calls back repeatedly, without keeping the process alive.
+   * @returns a function that stops that
+   */
   readonly repeat: (act: () => void) => () => void;
 }
 
 /**
- * Resolves when the shell that npm started us in has ended; never if there is none. `npx densemamba serve` is npm, which
- * starts a shell, which starts us: a signal to npm ends the shell, and all we can see is that our parent has changed.
+ * Resolves when the shell that npm started us in has ended; never if there is none. `npx densemamba
+ * serve` is npm, which starts a shell, which starts us: a signal to npm ends the shell, and all we
+ * can see is that our parent has changed.
  */
 export function untilNpmEnds({ script, parentId, repeat }: NpmFacts): Promise<"npm has ended"> {
   return new Promise((resolve) => {

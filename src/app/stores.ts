@@ -1,6 +1,7 @@
 /**
- * The stores that the configuration asks for: one for what clients want to keep (sessions and responses), one for the prefix
- * cache, each with its own tiers. What happens to a tier goes to the log and the metrics.
+ * The stores that the configuration asks for: one for what clients want to keep (sessions and
+ * responses), one for the prefix cache, each with its own tiers. What happens to a tier goes to the
+ * log and the metrics.
  */
 import path from "node:path";
 import type { Config } from "../config/schema.ts";
@@ -22,7 +23,10 @@ import {
 } from "../sessions/stores/tiered-store.ts";
 import type { SizedConfig } from "./machine.ts";
 
-/** On a shared server prefixes expire, so that its eviction policy can tell them from sessions, which by default do not. */
+/**
+ * On a shared server prefixes expire, so that its eviction policy can tell them from sessions,
+ * which by default do not.
+ */
 const SHARED_PREFIX_TTL_MS = 86_400_000;
 
 /** Between sweeps, each of which removes some expired entries. */
@@ -42,7 +46,9 @@ export interface StoresOptions {
 
 export interface Stores {
   readonly conversations: StateStore;
-  /** Memory alone, for responses that are not to be stored; shares the bound of the other's memory. */
+  /**
+   * Memory alone, for responses that are not to be stored; shares the bound of the other's memory.
+   */
   readonly unstored: StateStore;
   /** Undefined if it is disabled. */
   readonly prefixCache: PrefixCache | undefined;
@@ -57,7 +63,10 @@ export interface Stores {
   close(): Promise<void>;
 }
 
-/** @throws `invalid_config` if another server uses the folder; `store_unavailable` if the folder cannot be used */
+/**
+ * @throws `invalid_config` if another server uses the folder; `store_unavailable` if the folder
+ * cannot be used
+ */
 export async function openStores(config: SizedConfig, options: StoresOptions): Promise<Stores> {
   const conversations = await openConversations(config, options);
   const prefixes = await openPrefixes(config, options).catch(async (error) => {
@@ -111,7 +120,10 @@ function openConversations(config: SizedConfig, options: StoresOptions): Promise
   });
 }
 
-/** A store of its own: prompts, which anyone may send, must not evict sessions. @returns undefined if it is disabled */
+/**
+ * A store of its own: prompts, which anyone may send, must not evict sessions.
+ * @returns undefined if it is disabled
+ */
 async function openPrefixes(config: SizedConfig, options: StoresOptions) {
   const { storeDir, prefixBytes, prefixDiskBytes, sharePrefixes } = config;
   if (prefixBytes === 0) return undefined;
@@ -161,7 +173,10 @@ function valkeyOptions({ valkeyUrl: url, valkeyPrefix: keyPrefix, valkeyTimeoutM
   return url === undefined ? {} : { valkey: { url, keyPrefix, timeoutMs } };
 }
 
-/** Asks once, so that a server that cannot be reached is reported at the start and not by the first request. */
+/**
+ * Asks once, so that a server that cannot be reached is reported at the start and not by the first
+ * request.
+ */
 async function probe(store: StateStore): Promise<void> {
   try {
     await store.has("any");

@@ -51,7 +51,10 @@ export interface BenchServerOptions {
   readonly timeoutMs: number;
 }
 
-/** @throws `invalid_value` for bad rates, a shape that does not exist, or a server that does not answer */
+/**
+ * @throws `invalid_value` for bad rates, a shape that does not exist, or a server that does not
+ * answer
+ */
 export async function benchServer(config: Config, options: BenchServerOptions, terminal: Terminal): Promise<void> {
   const print = printTo(terminal);
   const rates = parseRates(options.rates);
@@ -83,7 +86,10 @@ export async function benchServer(config: Config, options: BenchServerOptions, t
   }
 }
 
-/** How every measurement runs its models: on this machine's processors. Says which operators it uses. */
+/**
+ * How every measurement runs its models: on this machine's processors. Says which operators it
+ * uses.
+ */
 export async function benchConfig(config: Config, print: (line: string) => void): Promise<BenchConfig> {
   const { runtime, cacheDir, prefillChunk, prefillStall } = config;
   const kernels = await findKernels(config, "cpu", print);

@@ -1,6 +1,7 @@
 /**
- * `densemamba eval`: perplexity and bits per byte of a text, and what a precision costs against another. Every token counts,
- * also a document's first one; a document is read from end to end in one state.
+ * `densemamba eval`: perplexity and bits per byte of a text, and what a precision costs against
+ * another. Every token counts, also a document's first one; a document is read from end to end in
+ * one state.
  */
 import { readFile } from "node:fs/promises";
 import { checkVocabulary, requireTokenizer } from "../app/compose.ts";

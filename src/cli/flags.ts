@@ -1,15 +1,18 @@
-/** The configuration's options as flags of a command, and the numbers that belong to one command alone. */
+/**
+ * The configuration's options as flags of a command, and the numbers that belong to one command
+ * alone.
+ */
 import { type Command, InvalidArgumentError } from "commander";
 import { readConfig } from "../config/process.ts";
 import { type Config, type ConfigKey, configOptions } from "../config/schema.ts";
 
 /** Adds those of `keys`, in the schema's order, and `--config`. */
 export function addConfigOptions(command: Command, keys: readonly ConfigKey[]): Command {
-  for (const { key, flag, argument, description, shownDefault, repeatable } of configOptions) {
+  for (const { key, flag, argument, description, shownDefault, isRepeatable } of configOptions) {
     if (!keys.includes(key)) continue;
     const help = `${description} (default: ${shownDefault})`;
     // Values stay strings: config/ checks them all, so that all problems are reported together.
-    if (repeatable) command.option(`${flag} ${argument}`, help, collect);
+    if (isRepeatable) command.option(`${flag} ${argument}`, help, collect);
     else command.option(`${flag} ${argument}`.trim(), help);
   }
   return command.option(

@@ -1,6 +1,6 @@
 /**
- * `densemamba inspect`: what a model is and what a session of it costs. Reads the model's files alone; compiles and runs
- * nothing.
+ * `densemamba inspect`: what a model is and what a session of it costs. Reads the model's files
+ * alone; compiles and runs nothing.
  */
 import { existsSync, statSync } from "node:fs";
 import path from "node:path";
@@ -143,7 +143,10 @@ export interface Layer {
   readonly stateBytes: number;
   /** The shallower layers that it reads, the nearest first. */
   readonly reads: readonly number[];
-  /** Parameters by block, in the checkpoint's order: `in_proj`, `conv1d`, …; empty if the tensors are not known. */
+  /**
+   * Parameters by block, in the checkpoint's order: `in_proj`, `conv1d`, …; empty if the tensors
+   * are not known.
+   */
   readonly blocks: ReadonlyMap<string, number>;
 }
 
@@ -171,7 +174,9 @@ export function describeLayers(
   });
 }
 
-/** `mixer.in_proj.weight` → `in_proj`, `mixer.select.fc1.weight` → `select`, `norm.weight` → `norm`. */
+/**
+ * `mixer.in_proj.weight` → `in_proj`, `mixer.select.fc1.weight` → `select`, `norm.weight` → `norm`.
+ */
 function blockOf(path: string): string {
   const parts = path.split(".");
   const isInsideMixer = parts[0] === "mixer" || parts[0] === "self_attn";
@@ -194,7 +199,10 @@ export function layerTable(layers: readonly Layer[]): string {
   return [head, ...rows].map(line).join("");
 }
 
-/** A row and a column for each layer: ● on the diagonal, ○ for each layer that it reads, and a line between them. */
+/**
+ * A row and a column for each layer: ● on the diagonal, ○ for each layer that it reads, and a line
+ * between them.
+ */
 export function drawLinks(layers: readonly Layer[]): string {
   const width = Math.max("layer".length, String(layers.length - 1).length);
   return layers

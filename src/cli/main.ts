@@ -1,16 +1,19 @@
 #!/usr/bin/env node
-/** The program `densemamba`. Parses the command line, runs the command, turns what it throws into an exit code. */
+/**
+ * The program `densemamba`: parses the command line, runs the command, and turns errors into an
+ * exit code.
+ */
 import { closeSync, fstatSync } from "node:fs";
 import { isatty } from "node:tty";
 import type { CommanderError } from "commander";
 import { describeFailure } from "./failure.ts";
 
-// A reader that has seen enough (`densemamba generate … | head`) is no failure.
+// A reader that stops early (`densemamba generate … | head`) is no failure.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
   if (error.code === "EPIPE") process.exit(0);
   throw error;
 });
-// A message that cannot be written, for example to a terminal that has closed, is no reason to end.
+// A message that cannot be written, e.g. to a closed terminal, is no reason to end.
 process.stderr.on("error", () => {});
 
 const exitCode = await run().then(() => 0, exitCodeOf);
@@ -18,7 +21,8 @@ closeLostTerminal();
 process.exit(exitCode);
 
 async function run(): Promise<void> {
-  // Not at the top: Node opens all imports at once, and a limit on open files that is too low must be reported.
+  // Not at the top: Node opens all imports at once, and too low a limit on open files must be
+  // reported.
   const [{ createProgram }, { programVersion }] = await Promise.all([
     import("./program.ts"),
     import("../config/process.ts"),
@@ -26,14 +30,14 @@ async function run(): Promise<void> {
   await createProgram({ version: programVersion(), terminal: process, signals: process }).parseAsync();
 }
 
-/** Node aborts where it cannot give its settings back to a terminal that has been closed. */
+/** Otherwise Node aborts when it cannot restore the settings of a terminal that has been closed. */
 function closeLostTerminal(): void {
   for (const descriptor of [0, 1, 2]) {
     if (!isatty(descriptor) && fstatSync(descriptor).isCharacterDevice()) closeSync(descriptor);
   }
 }
 
-/** Mistakes on the command line exit with 2, as is usual; asking for help is not a mistake. */
+/** As usual 2 for mistakes on the command line; asking for help is not a mistake. */
 function exitCodeOf(error: unknown): number {
   if (isCommanderError(error)) return error.exitCode === 0 ? 0 : 2;
   const { message, exitCode } = describeFailure(error);
@@ -41,7 +45,7 @@ function exitCodeOf(error: unknown): number {
   return exitCode;
 }
 
-/** Checks the code, since the class would have to be loaded. */
+/** By its code: the class would have to be loaded. */
 function isCommanderError(error: unknown): error is CommanderError {
   return error instanceof Error && "code" in error && String(error.code).startsWith("commander.");
 }

@@ -1,4 +1,6 @@
-/** `densemamba compile`, `kernels` and `pull`: what a server would otherwise do at its first start. */
+/**
+ * `densemamba compile`, `kernels` and `pull`: what a server would otherwise do at its first start.
+ */
 import { existsSync } from "node:fs";
 import { copyFile, stat } from "node:fs/promises";
 import path from "node:path";
@@ -47,8 +49,8 @@ async function compileInto(outDir: string, options: Omit<CompileOptions, "outDir
 }
 
 /**
- * Builds the kernels: with `out` for every CPU, without it for this CPU into the cache. `--device cuda` builds those for CUDA,
- * which takes no GPU.
+ * Builds the kernels: with `out` for every CPU, without it for this CPU into the cache. `--device
+ * cuda` builds those for CUDA, which takes no GPU.
  * @throws `device_unavailable` with the reason why there are none
  */
 export async function buildKernels(
@@ -65,7 +67,10 @@ export async function buildKernels(
   await write(terminal.stdout, `${file}: version ${version}, ${instructionSet} here, ${formatBytes(size)}\n`);
 }
 
-/** Downloads a revision's newest files, even if some are cached; prints their folder. @throws `pull_failed` */
+/**
+ * Downloads a revision's newest files, even if some are cached; prints their folder.
+ * @throws `pull_failed`
+ */
 export async function pull(name: string, terminal: Terminal): Promise<void> {
   const id = parseModelId(name);
   if (id === undefined) {

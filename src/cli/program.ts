@@ -1,6 +1,7 @@
 /**
- * The command line: which commands there are and what they take. A command's implementation is loaded when it runs, so that
- * `--help` and mistakes answer at once, and `serve` starts without what it does not need.
+ * The command line: which commands there are and what they take. A command's implementation is
+ * loaded when it runs, so that `--help` and mistakes answer at once, and `serve` starts without
+ * what it does not need.
  */
 import { Command, Option } from "commander";
 import type { SignalSource } from "../app/shutdown.ts";

@@ -1,6 +1,7 @@
 /**
- * `densemamba score`: the log-probability of each given token after those before it, as JSON. It checks a conversion against
- * another implementation: ids in, numbers out, no tokenizer, no sampling.
+ * `densemamba score`: the log-probability of each given token after those before it, as JSON. It
+ * checks a conversion against another implementation: ids in, numbers out, no tokenizer, no
+ * sampling.
  */
 import { withEngine } from "../app/compose.ts";
 import type { Config } from "../config/schema.ts";
@@ -18,7 +19,10 @@ export interface ScoreOptions {
   readonly top: number;
 }
 
-/** One JSON object on stdout and nothing else there. @throws `invalid_value`, and what loading throws */
+/**
+ * One JSON object on stdout and nothing else there.
+ * @throws `invalid_value`, and what loading throws
+ */
 export async function score(config: Config, options: ScoreOptions, terminal: Terminal): Promise<void> {
   const promptIds = parseTokenIds(options.tokenIds === "-" ? await readAll(terminal.stdin) : options.tokenIds);
   if (options.top > NUM_CANDIDATES) {
@@ -61,7 +65,10 @@ function parseTokenIds(text: string): number[] {
   return parts.map(Number);
 }
 
-/** The first token has no score (`null`): nothing comes before it. @throws `runtime_fault` for what JSON cannot hold */
+/**
+ * The first token has no score (`null`): nothing comes before it.
+ * @throws `runtime_fault` for what JSON cannot hold
+ */
 function toPosition(tokenId: number, scored: ScoredToken | null, index: number) {
   const top = scored?.top.map((token) => ({ token_id: token.tokenId, logprob: token.logprob })) ?? [];
   if (scored !== null && ![scored, ...scored.top].every(({ logprob }) => Number.isFinite(logprob))) {

@@ -36,8 +36,8 @@ const BAR_CELLS = 24;
 const LOGGED_STEPS = 4;
 
 /**
- * A progress listener that writes to stderr: one line that is redrawn on a terminal, a few lines elsewhere. A new message
- * starts again.
+ * A progress listener that writes to stderr: one line that is redrawn on a terminal, a few lines
+ * elsewhere. A new message starts again.
  * @param now milliseconds, monotonic
  */
 export function showProgress(

@@ -1,6 +1,6 @@
 /**
- * Where models are pulled from and cached. Reads the variables of Hugging Face's own tools, so that one login and one cache
- * serve both. Pure: `process.ts` passes in the environment.
+ * Where models are pulled from and cached. Reads the variables of Hugging Face's own tools, so that
+ * one login and one cache serve both. Pure: `process.ts` passes in the environment.
  */
 import path from "node:path";
 import { DenseMambaError } from "../errors.ts";
@@ -27,7 +27,8 @@ export interface HubSources {
 }
 
 /**
- * @throws `invalid_config` if HF_ENDPOINT is not a URL or a path cannot be resolved. The token is never part of a message.
+ * @throws `invalid_config` if HF_ENDPOINT is not a URL or a path cannot be resolved. The token is
+ * never part of a message.
  */
 export function parseHubSettings({ env, findHome, readText }: HubSources): HubSettings {
   // As huggingface_hub does, `~` and variables are expanded in each.

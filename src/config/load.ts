@@ -1,6 +1,7 @@
 /**
- * Parses the configuration: flags before environment variables before the config file. It collects all problems before it
- * refuses, and freezes the result. The sources are arguments: `process.ts` reads those of this process.
+ * Parses the configuration: flags before environment variables before the config file. It collects
+ * all problems before it refuses, and freezes the result. The sources are arguments: `process.ts`
+ * reads those of this process.
  */
 import path from "node:path";
 import { DenseMambaError } from "../errors.ts";
@@ -72,8 +73,9 @@ const LINK_NAME = /_(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT_\d+_(?:TCP
 const LINK_ADDRESS = /^(?:tcp|udp|sctp):\/\//;
 
 /**
- * Variables that are no options of ours. Kubernetes describes services to every pod: those of a service named `densemamba`
- * have our prefix, and `DENSEMAMBA_PORT` is also an option. Docker's `--link` does the same.
+ * Variables that are no options of ours. Kubernetes describes services to every pod: those of a
+ * service named `densemamba` have our prefix, and `DENSEMAMBA_PORT` is also an option. Docker's
+ * `--link` does the same.
  */
 export function serviceLinks(env: Environment): string[] {
   return Object.entries(env).flatMap(([name, value = ""]) => {
@@ -82,7 +84,10 @@ export function serviceLinks(env: Environment): string[] {
   });
 }
 
-/** An option that has no effect without another one is refused alone: the user has forgotten the other. */
+/**
+ * An option that has no effect without another one is refused alone: the user has forgotten the
+ * other.
+ */
 function unmetNeeds(config: Config, origins: ReadonlyMap<string, string>): string[] {
   const flags = new Map(configOptions.map(({ key, flag }) => [key, flag]));
   return configOptions.flatMap(({ key, needs }) => {
@@ -125,8 +130,9 @@ function unknownNames(given: readonly string[], known: readonly string[], what: 
 }
 
 /**
- * The known names with the fewest edits, if at most two or a third of the letters. Case, separators and our prefix do not
- * count, so `max_batch` is near `maxBatch`. (Commander suggests flags, but not for keys and variables.)
+ * The known names with the fewest edits, if at most two or a third of the letters. Case, separators
+ * and our prefix do not count, so `max_batch` is near `maxBatch`. (Commander suggests flags, but
+ * not for keys and variables.)
  */
 function nearest(name: string, known: readonly string[]): string[] {
   const plain = (full: string) =>

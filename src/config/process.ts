@@ -1,4 +1,7 @@
-/** Reads what this process was given: environment, config file, package. Nothing else reads `process.env`. */
+/**
+ * Reads what this process was given: environment, config file, package. Nothing else reads
+ * `process.env`.
+ */
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { DenseMambaError } from "../errors.ts";
@@ -18,7 +21,10 @@ export function readHubSettings(): HubSettings {
   return parseHubSettings({ env: process.env, findHome: userHome, readText: readTextIfAny });
 }
 
-/** The command that npm's shell runs, if npm started us: a script of package.json, or the command of `npx`. */
+/**
+ * The command that npm's shell runs, if npm started us: a script of package.json, or the command of
+ * `npx`.
+ */
 export function readNpmScript(): string | undefined {
   return process.env.npm_lifecycle_script;
 }

@@ -1,8 +1,9 @@
 /**
- * Every option of the server: its kind of value, its default and its description. Flags, environment variables, the keys of
- * the config file, `--help` and the tables in the documents all follow from it.
+ * Every option of the server: its kind of value, its default and its description. Flags,
+ * environment variables, the keys of the config file, `--help` and the tables in the documents all
+ * follow from it.
  */
-import path from "node:path";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import {
@@ -14,13 +15,17 @@ import {
   duration,
   hostList,
   integer,
+  type KindMeta,
   oneOf,
   originList,
+  path,
   text,
   valkeyUrl,
 } from "./values.ts";
 
-/** The package's own folder: the parent of `src/` in a checkout, of `dist/` in an installed package. */
+/**
+ * The package's own folder: the parent of `src/` in a checkout, of `dist/` in an installed package.
+ */
 export const packageRoot = fileURLToPath(new URL("../..", import.meta.url));
 
 /** What `auto` gives these two where there is enough memory. */
@@ -28,242 +33,175 @@ export const AUTO_SESSION_BYTES = 2 ** 30;
 export const AUTO_PREFIX_BYTES = 256 * 2 ** 20;
 
 const MAX_INT32 = 2 ** 31 - 1;
-const DAY_MS = 86_400_000;
-const TEN_YEARS_MS = 3650 * DAY_MS;
+const TEN_YEARS_MS = 3650 * 86_400_000;
+const MAX_BYTES = 2 ** 50;
 
 export const configSchema = z.strictObject({
-  model: text("a folder, or a model on the Hugging Face hub")
-    .default(path.join(packageRoot, "models", "densemamba-tales-4m"))
-    .meta({
-      isPath: true,
-      description: "folder of a checkpoint or a compiled artifact, or org/name[@revision] on the Hugging Face hub",
-      argument: "<model>",
-      shownDefault: "the packaged one",
-    }),
-  tokenizer: text("a folder, or a model on the Hugging Face hub").optional().meta({
-    isPath: true,
-    description: "folder or hub model whose tokenizer to use if the model has none",
-    argument: "<model>",
-    shownDefault: "the model's own",
+  model: option(
+    path("<model>", "a folder, or a model on the Hugging Face hub"),
+    join(packageRoot, "models", "densemamba-tales-4m"),
+    "folder of a checkpoint or a compiled artifact, or org/name[@revision] on the Hugging Face hub",
+    { shownDefault: "the packaged one" },
+  ),
+  tokenizer: optional(
+    path("<model>", "a folder, or a model on the Hugging Face hub"),
+    "folder or hub model whose tokenizer to use if the model has none",
+    { shownDefault: "the model's own" },
+  ),
+  modelName: optional(text("<name>"), "model name that clients see", { shownDefault: "the folder's name" }),
+  host: option(text("<host>", "a host name or address"), "127.0.0.1", "address to listen on"),
+  port: option(integer(0, 65_535), 8080, "port to listen on; 0 for any free one"),
+  device: option(oneOf("auto", "cpu", "cuda"), "auto", "where to run; auto uses CUDA if it is available"),
+  precision: option(
+    oneOf("auto", "f32", "f16", "bf16", "int8", "int4"),
+    "auto",
+    "precision of the weights; auto is int8 on a CPU, bf16 on CUDA (f16 before sm_80)",
+  ),
+  runtime: option(
+    oneOf("native", "portable"),
+    "native",
+    "ONNX Runtime through its C API, or through its Node binding in a worker thread",
+  ),
+  kernels: option(
+    oneOf("auto", "off"),
+    "auto",
+    "our own operators; auto uses them if they are built or a compiler is available",
+  ),
+  kernelLibrary: optional(
+    path("<file>", "a file"),
+    "library built by `densemamba kernels`, in place of the cached one",
+  ),
+  cCompiler: required(text("<command>", "a command"), "$CC, or cc", "C compiler that builds the kernels"),
+  nvcc: required(
+    text("<command>", "a command"),
+    "$CUDA_HOME/bin/nvcc, or nvcc",
+    "CUDA compiler that builds the CUDA kernels",
+  ),
+  threads: option(integer(0, 1024), 0, "threads of the runtime; 0 for one per available core"),
+  maxBatch: option(integer(1, 1024), 32, "sequences that run at once"),
+  maxQueue: option(integer(0, 1_000_000), 256, "sequences that may wait; further ones are refused with 429"),
+  prefillChunk: option(integer(1, 65_536), 256, "most prompt tokens that one step reads"),
+  prefillStall: option(
+    decimal(0.1, 1_000_000),
+    1.5,
+    "longest delay of running streams by reading prompts, in decode steps",
+    { argument: "<steps>" },
+  ),
+  maxPromptTokens: option(integer(1, MAX_INT32), 131_072, "longest prompt, in tokens"),
+  maxOutputTokens: option(
+    integer(1, MAX_INT32),
+    16_384,
+    "longest output, in tokens, and the limit of a request that gives none",
+  ),
+  maxAnswerTokens: option(
+    integer(1, MAX_INT32),
+    4 * 2 ** 20,
+    "largest answer: choices × tokens shown × (1 + log-probabilities per token)",
+  ),
+  maxBodyBytes: option(byteSize(1024, 2 ** 30), "4MiB", "largest request body or WebSocket message"),
+  maxConnections: option(integer(1, 1_000_000), 1024, "open WebSocket connections"),
+  sessionBytes: option(
+    byteSizeOrAuto(0, MAX_BYTES),
+    "auto",
+    "memory for sessions and stored responses; auto is 1GiB, or less if memory is short",
+  ),
+  storeDir: optional(
+    path("<dir>", "a folder"),
+    "folder of this server's own that keeps sessions and responses across restarts",
+  ),
+  storeBytes: option(
+    byteSize(1, MAX_BYTES),
+    "16GiB",
+    "disk space for them; the least recently used are evicted first",
+    { needs: ["storeDir"] },
+  ),
+  valkeyUrl: optional(
+    valkeyUrl(),
+    "Valkey or Redis server that replicas share them on: valkey://[user:password@]host[:port][/db]",
+  ),
+  valkeyPrefix: option(
+    text("<text>"),
+    "densemamba:",
+    "prefix of every key on that server; the same for all replicas of a model",
+    { needs: ["valkeyUrl"] },
+  ),
+  valkeyTimeoutMs: option(
+    duration(1, 600_000),
+    2000,
+    "time that server may take to answer before a request goes on without it",
+    { needs: ["valkeyUrl"] },
+  ),
+  statePrecision: option(
+    oneOf("f32", "f16"),
+    "f32",
+    "states on disk and on that server; f16 halves the bytes and is not exact",
+  ),
+  sessionTtlMs: option(duration(0, TEN_YEARS_MS), 0, "time after its last use when a session expires; 0 for never"),
+  responseTtlMs: option(duration(0, TEN_YEARS_MS), "30d", "age at which a stored response expires; 0 for never"),
+  sessionsPerKey: option(integer(0, MAX_INT32), 0, "sessions that one API key may have; 0 for no limit"),
+  sessionBytesPerKey: option(
+    byteSize(0, MAX_BYTES),
+    0,
+    "bytes that one API key's sessions and responses may take; 0 for no limit",
+  ),
+  prefixBytes: option(
+    byteSizeOrAuto(0, MAX_BYTES),
+    "auto",
+    "memory for the prefix cache; 0 disables it; auto is 256MiB, or less if memory is short",
+  ),
+  prefixScope: option(
+    oneOf("key", "all"),
+    "key",
+    "who may reuse a cached prefix: requests with the same API key, or all",
+    { needs: ["prefixBytes"] },
+  ),
+  prefixDiskBytes: option(
+    byteSize(0, MAX_BYTES),
+    0,
+    "disk space for cached prefixes in the store's folder; 0 for none",
+    { needs: ["storeDir", "prefixBytes"] },
+  ),
+  sharePrefixes: option(boolean(), false, "store cached prefixes on the Valkey server too, for all replicas", {
+    needs: ["valkeyUrl", "prefixBytes"],
   }),
-  modelName: text()
-    .optional()
-    .meta({ description: "model name that clients see", argument: "<name>", shownDefault: "the folder's name" }),
-  host: text("a host name or address").default("127.0.0.1").meta({ description: "address to listen on" }),
-  port: integer(0, 65_535).default(8080).meta({ description: "port to listen on; 0 for any free one" }),
-  device: oneOf("auto", "cpu", "cuda").default("auto").meta({
-    description: "where to run; auto uses CUDA if it is available",
-    argument: "<auto|cpu|cuda>",
-  }),
-  precision: oneOf("auto", "f32", "f16", "bf16", "int8", "int4").default("auto").meta({
-    description: "precision of the weights; auto is int8 on a CPU, bf16 on CUDA (f16 before sm_80)",
-    argument: "<auto|f32|f16|bf16|int8|int4>",
-  }),
-  runtime: oneOf("native", "portable").default("native").meta({
-    description: "ONNX Runtime through its C API, or through its Node binding in a worker thread",
-    argument: "<native|portable>",
-  }),
-  kernels: oneOf("auto", "off").default("auto").meta({
-    description: "our own operators; auto uses them if they are built or a compiler is available",
-    argument: "<auto|off>",
-  }),
-  kernelLibrary: text("a file").optional().meta({
-    isPath: true,
-    description: "library built by `densemamba kernels`, in place of the cached one",
-    argument: "<file>",
-    shownDefault: "none",
-  }),
-  cCompiler: text("a command").meta({
-    description: "C compiler that builds the kernels",
-    argument: "<command>",
-    shownDefault: "$CC, or cc",
-  }),
-  nvcc: text("a command").meta({
-    description: "CUDA compiler that builds the CUDA kernels",
-    argument: "<command>",
-    shownDefault: "$CUDA_HOME/bin/nvcc, or nvcc",
-  }),
-  threads: integer(0, 1024).default(0).meta({ description: "threads of the runtime; 0 for one per available core" }),
-  maxBatch: integer(1, 1024).default(32).meta({ description: "sequences that run at once" }),
-  maxQueue: integer(0, 1_000_000)
-    .default(256)
-    .meta({ description: "sequences that may wait; further ones are refused with 429" }),
-  prefillChunk: integer(1, 65_536).default(256).meta({ description: "most prompt tokens that one step reads" }),
-  prefillStall: decimal(0.1, 1_000_000).default(1.5).meta({
-    description: "longest delay of running streams by reading prompts, in decode steps",
-    argument: "<steps>",
-  }),
-  maxPromptTokens: integer(1, MAX_INT32).default(131_072).meta({ description: "longest prompt, in tokens" }),
-  maxOutputTokens: integer(1, MAX_INT32).default(16_384).meta({
-    description: "longest output, in tokens, and the limit of a request that gives none",
-  }),
-  maxAnswerTokens: integer(1, MAX_INT32)
-    .default(4 * 2 ** 20)
-    .meta({
-      description: "largest answer: choices × tokens shown × (1 + log-probabilities per token)",
-      shownDefault: "4194304",
-    }),
-  maxBodyBytes: byteSize(1024, 2 ** 30)
-    .default(4 * 2 ** 20)
-    .meta({
-      description: "largest request body or WebSocket message",
-      argument: "<size>",
-      shownDefault: "4MiB",
-    }),
-  maxConnections: integer(1, 1_000_000).default(1024).meta({ description: "open WebSocket connections" }),
-  sessionBytes: byteSizeOrAuto(0, 2 ** 50)
-    .default("auto")
-    .meta({
-      description: "memory for sessions and stored responses; auto is 1GiB, or less if memory is short",
-      argument: "<size>",
-    }),
-  storeDir: text("a folder").optional().meta({
-    isPath: true,
-    description: "folder of this server's own that keeps sessions and responses across restarts",
-    argument: "<dir>",
-    shownDefault: "none",
-  }),
-  storeBytes: byteSize(1, 2 ** 50)
-    .default(16 * 2 ** 30)
-    .meta({
-      description: "disk space for them; the least recently used are evicted first",
-      argument: "<size>",
-      shownDefault: "16GiB",
-      needs: ["storeDir"],
-    }),
-  valkeyUrl: valkeyUrl().optional().meta({
-    description: "Valkey or Redis server that replicas share them on: valkey://[user:password@]host[:port][/db]",
-    argument: "<url>",
-    shownDefault: "none",
-  }),
-  valkeyPrefix: text()
-    .default("densemamba:")
-    .meta({
-      description: "prefix of every key on that server; the same for all replicas of a model",
-      argument: "<text>",
-      needs: ["valkeyUrl"],
-    }),
-  valkeyTimeoutMs: duration(1, 600_000)
-    .default(2000)
-    .meta({
-      description: "time that server may take to answer before a request goes on without it",
-      argument: "<ms>",
-      needs: ["valkeyUrl"],
-    }),
-  statePrecision: oneOf("f32", "f16").default("f32").meta({
-    description: "states on disk and on that server; f16 halves the bytes and is not exact",
-    argument: "<f32|f16>",
-  }),
-  sessionTtlMs: duration(0, TEN_YEARS_MS).default(0).meta({
-    description: "time after its last use when a session expires; 0 for never",
-    argument: "<ms>",
-  }),
-  responseTtlMs: duration(0, TEN_YEARS_MS)
-    .default(30 * DAY_MS)
-    .meta({
-      description: "age at which a stored response expires; 0 for never",
-      argument: "<ms>",
-      shownDefault: "30d",
-    }),
-  sessionsPerKey: integer(0, MAX_INT32).default(0).meta({
-    description: "sessions that one API key may have; 0 for no limit",
-  }),
-  sessionBytesPerKey: byteSize(0, 2 ** 50)
-    .default(0)
-    .meta({
-      description: "bytes that one API key's sessions and responses may take; 0 for no limit",
-      argument: "<size>",
-    }),
-  prefixBytes: byteSizeOrAuto(0, 2 ** 50)
-    .default("auto")
-    .meta({
-      description: "memory for the prefix cache; 0 disables it; auto is 256MiB, or less if memory is short",
-      argument: "<size>",
-    }),
-  prefixScope: oneOf("key", "all")
-    .default("key")
-    .meta({
-      description: "who may reuse a cached prefix: requests with the same API key, or all",
-      argument: "<key|all>",
-      needs: ["prefixBytes"],
-    }),
-  prefixDiskBytes: byteSize(0, 2 ** 50)
-    .default(0)
-    .meta({
-      description: "disk space for cached prefixes in the store's folder; 0 for none",
-      argument: "<size>",
-      needs: ["storeDir", "prefixBytes"],
-    }),
-  sharePrefixes: boolean()
-    .default(false)
-    .meta({
-      description: "store cached prefixes on the Valkey server too, for all replicas",
-      needs: ["valkeyUrl", "prefixBytes"],
-    }),
-  apiKeys: apiKeyList().prefault([]).meta({
-    description: "accepted bearer token; may be repeated; without any, the server is open to all",
+  apiKeys: option(apiKeyList(), [], "accepted bearer token; may be repeated; without any, the server is open to all", {
     flag: "--api-key",
-    argument: "<key>",
-    repeatable: true,
     shownDefault: "none",
   }),
-  allowedHosts: hostList().prefault([]).meta({
-    description: "host name that requests may use if no API key is required; may be repeated; * for any",
-    flag: "--allowed-host",
-    argument: "<name>",
-    repeatable: true,
-    shownDefault: "--host and this machine's own names",
-  }),
-  corsOrigins: originList().prefault([]).meta({
-    description: "origin that browsers may call from; may be repeated; * for any",
+  allowedHosts: option(
+    hostList(),
+    [],
+    "host name that requests may use if no API key is required; may be repeated; * for any",
+    { flag: "--allowed-host", shownDefault: "--host and this machine's own names" },
+  ),
+  corsOrigins: option(originList(), [], "origin that browsers may call from; may be repeated; * for any", {
     flag: "--cors-origin",
-    argument: "<origin>",
-    repeatable: true,
     shownDefault: "none",
   }),
-  metricsNeedKey: boolean().default(false).meta({ description: "require an API key for /metrics too" }),
-  trustRequestTemplates: boolean().default(false).meta({
-    description: "let requests bring their own chat_template, which is a program",
-  }),
-  heartbeatMs: duration(100, 3_600_000).default(15_000).meta({
-    description: "silence on a stream after which a heartbeat is sent",
-    argument: "<ms>",
-  }),
-  streamGapMs: duration(0, 1000).default(16).meta({
-    description:
-      "longest time to collect a stream's tokens for one write, up to three times that under load; 0 for none",
-    argument: "<ms>",
-  }),
-  resumeMs: duration(0, 3_600_000).default(15_000).meta({
-    description: "time that a stored response runs on for a client that lost its stream",
-    argument: "<ms>",
-  }),
-  resumeBytes: byteSize(0, 2 ** 40)
-    .default(2 ** 20)
-    .meta({
-      description: "text that such a response may run ahead by before it is paused",
-      argument: "<size>",
-      shownDefault: "1MiB",
-    }),
-  backgroundMs: duration(1, MAX_INT32).default(3_600_000).meta({
-    description: "longest time that a background response may take",
-    argument: "<ms>",
-  }),
-  shutdownMs: duration(0, 3_600_000).default(8000).meta({
-    description: "time that running requests get to finish on SIGTERM",
-    argument: "<ms>",
-  }),
-  allowNonFinite: boolean().default(false).meta({ description: "compile even if some weights are NaN or infinite" }),
-  cacheDir: text("a folder").meta({
-    isPath: true,
-    description: "folder of compiled models and kernels",
-    argument: "<dir>",
-    shownDefault: "~/.cache/densemamba",
-  }),
-  logLevel: oneOf("trace", "debug", "info", "warn", "error", "fatal", "silent").default("info").meta({
-    description: "least severe level to log: trace, debug, info, warn, error, fatal, silent",
-    argument: "<level>",
-  }),
+  metricsNeedKey: option(boolean(), false, "require an API key for /metrics too"),
+  trustRequestTemplates: option(boolean(), false, "let requests bring their own chat_template, which is a program"),
+  heartbeatMs: option(duration(100, 3_600_000), 15_000, "silence on a stream after which a heartbeat is sent"),
+  streamGapMs: option(
+    duration(0, 1000),
+    16,
+    "longest time to collect a stream's tokens for one write, three times that under load; 0 for none",
+  ),
+  resumeMs: option(
+    duration(0, 3_600_000),
+    15_000,
+    "time that a stored response runs on for a client that lost its stream",
+  ),
+  resumeBytes: option(byteSize(0, 2 ** 40), "1MiB", "text that such a response may run ahead by before it is paused"),
+  backgroundMs: option(duration(1, MAX_INT32), 3_600_000, "longest time that a background response may take"),
+  shutdownMs: option(duration(0, 3_600_000), 8000, "time that running requests get to finish on SIGTERM"),
+  allowNonFinite: option(boolean(), false, "compile even if some weights are NaN or infinite"),
+  cacheDir: required(path("<dir>", "a folder"), "~/.cache/densemamba", "folder of compiled models and kernels"),
+  logLevel: option(
+    oneOf("trace", "debug", "info", "warn", "error", "fatal", "silent"),
+    "info",
+    "least severe level to log: trace, debug, info, warn, error, fatal, silent",
+    { argument: "<level>" },
+  ),
 });
 
 export type Config = Readonly<z.output<typeof configSchema>>;
@@ -282,32 +220,53 @@ export interface ConfigOption {
   readonly variable: string;
   readonly description: string;
   readonly shownDefault: string;
-  readonly repeatable: boolean;
+  readonly isRepeatable: boolean;
   /** The value is a path, in which `~` is expanded. */
   readonly isPath: boolean;
   /** Options without which this one has no effect. */
   readonly needs: readonly ConfigKey[];
 }
 
-export const configOptions: readonly ConfigOption[] = Object.entries(configSchema.shape).map(([key, option]) => {
-  const meta = option.meta() ?? {};
-  const fallback: unknown = option instanceof z.ZodDefault ? option.def.defaultValue : undefined;
+export const configOptions: readonly ConfigOption[] = Object.entries(configSchema.shape).map(([key, kind]) => {
+  // As `option`, `optional` and `required` have set it.
+  const meta = kind.meta() as unknown as OptionMeta;
+  const { flag, argument, description, shownDefault, isPath = false, needs = [] } = meta;
   return {
     key: key as ConfigKey,
-    flag: String(meta.flag ?? `--${words(key).join("-")}`),
-    argument: String(meta.argument ?? argumentOf(key, fallback)),
+    flag: flag ?? `--${words(key).join("-")}`,
+    argument,
     variable: ENVIRONMENT_PREFIX + words(key).join("_").toUpperCase(),
-    description: String(meta.description),
-    shownDefault: String(meta.shownDefault ?? fallback),
-    repeatable: meta.repeatable === true,
-    isPath: meta.isPath === true,
-    needs: (meta.needs ?? []) as ConfigKey[],
+    description,
+    shownDefault,
+    isRepeatable: kind instanceof z.ZodPrefault && Array.isArray(kind.def.defaultValue),
+    isPath,
+    needs: needs as readonly ConfigKey[],
   };
 });
 
-function argumentOf(key: string, fallback: unknown): string {
-  if (typeof fallback === "boolean") return "";
-  return typeof fallback === "number" ? "<n>" : `<${key}>`;
+interface OptionMeta extends KindMeta {
+  /** Default: the key's own name. */
+  readonly flag?: string;
+  readonly description: string;
+  readonly shownDefault: string;
+  readonly needs?: readonly string[];
+}
+
+type More = Partial<Omit<OptionMeta, "description">>;
+
+/** An option with a default, which is given as a user would. */
+function option<Kind extends z.ZodType>(kind: Kind, fallback: unknown, description: string, more: More = {}) {
+  const meta = { ...kind.meta(), shownDefault: String(fallback), description, ...more };
+  return kind.prefault(fallback as z.input<Kind> & {}).meta(meta);
+}
+
+function optional<Kind extends z.ZodType>(kind: Kind, description: string, more: More = {}) {
+  return kind.optional().meta({ ...kind.meta(), shownDefault: "none", description, ...more });
+}
+
+/** An option whose default depends on the environment: `load.ts` fills it in. */
+function required<Kind extends z.ZodType>(kind: Kind, shownDefault: string, description: string) {
+  return kind.meta({ ...kind.meta(), shownDefault, description });
 }
 
 /** `maxBatch` → [max, batch] */

@@ -1,44 +1,74 @@
 /**
- * The kinds of value an option can have. Each accepts what a flag or environment variable (text) or a JSON file (typed) can
- * hold, and refuses anything else with a message that says what was expected and what was given.
+ * The kinds of value an option can have. Each accepts what a flag or environment variable (text) or
+ * a JSON file (typed) can hold, and refuses anything else with a message that says what was
+ * expected and what was given.
  */
 import { isIP } from "node:net";
 import { homedir } from "node:os";
-import path from "node:path";
+import { join } from "node:path";
 import { z } from "zod";
 import { DenseMambaError } from "../errors.ts";
 
-/** A schema from a parser that returns undefined for what it does not accept. */
-function value<T>(expected: string, parse: (raw: unknown) => T | undefined, show = shown) {
-  return z.unknown().transform((raw, context): T => {
-    const parsed = parse(raw);
-    if (parsed !== undefined) return parsed;
-    context.addIssue({ code: "custom", message: `must be ${expected}, ${show(raw)} given` });
-    return z.NEVER;
-  });
+/** What `--help` says of a kind, and how its values are treated. */
+export interface KindMeta {
+  /** E.g. `<n>`; empty for a switch. */
+  readonly argument: string;
+  readonly isPath?: boolean;
 }
 
-export function text(expected = "a non-empty string") {
-  return value(expected, (raw) => (typeof raw === "string" && raw !== "" ? raw : undefined));
+/** A schema from a parser that returns undefined for what it does not accept. */
+function kind<T>(
+  meta: KindMeta,
+  expected: string,
+  parse: (raw: unknown) => T | undefined,
+  show = (raw: unknown) => JSON.stringify(raw) ?? String(raw),
+) {
+  return z
+    .unknown()
+    .transform((raw, context): T => {
+      const parsed = parse(raw);
+      if (parsed !== undefined) return parsed;
+      context.addIssue({ code: "custom", message: `must be ${expected}, ${show(raw)} given` });
+      return z.NEVER;
+    })
+    .meta({ ...meta });
+}
+
+/** The message does not repeat what may be a secret. */
+const hidden = () => "something else was";
+
+export function text(argument: string, expected = "a non-empty string") {
+  return kind({ argument }, expected, nonEmpty);
+}
+
+/** In which `~` is expanded. */
+export function path(argument: string, expected: string) {
+  return kind({ argument, isPath: true }, expected, nonEmpty);
+}
+
+function nonEmpty(raw: unknown): string | undefined {
+  return typeof raw === "string" && raw !== "" ? raw : undefined;
 }
 
 export function integer(min: number, max: number) {
-  return value(`an integer from ${min} to ${max}`, (raw) => {
+  return kind({ argument: "<n>" }, `an integer from ${min} to ${max}`, (raw) => {
     const number = toNumber(raw, INTEGER);
     return Number.isInteger(number) ? within(min, max, number) : undefined;
   });
 }
 
 export function decimal(min: number, max: number) {
-  return value(`a number from ${min} to ${max}`, (raw) => within(min, max, toNumber(raw, DECIMAL)));
+  return kind({ argument: "<n>" }, `a number from ${min} to ${max}`, (raw) => within(min, max, toNumber(raw, DECIMAL)));
 }
 
 export function oneOf<const T extends string>(...choices: readonly T[]) {
-  return value(`one of ${choices.join(", ")}`, (raw) => choices.find((choice) => choice === raw));
+  return kind({ argument: `<${choices.join("|")}>` }, `one of ${choices.join(", ")}`, (raw) =>
+    choices.find((choice) => choice === raw),
+  );
 }
 
 export function boolean() {
-  return value("true or false", (raw) => {
+  return kind({ argument: "" }, "true or false", (raw) => {
     if (raw === true || raw === "true" || raw === "1") return true;
     return raw === false || raw === "false" || raw === "0" ? false : undefined;
   });
@@ -59,12 +89,12 @@ const SIZE_UNITS: Readonly<Record<string, number>> = {
 
 /** A number of bytes: 4096, "64KiB", "1.5 GB". */
 export function byteSize(min: number, max: number) {
-  return value(sizeWithin(min, max), (raw) => within(min, max, withUnit(raw, SIZE_UNITS)));
+  return kind({ argument: "<size>" }, sizeWithin(min, max), (raw) => within(min, max, withUnit(raw, SIZE_UNITS)));
 }
 
 /** The same, or "auto". */
 export function byteSizeOrAuto(min: number, max: number) {
-  return value(`auto, or ${sizeWithin(min, max)}`, (raw): number | "auto" | undefined =>
+  return kind({ argument: "<size>" }, `auto, or ${sizeWithin(min, max)}`, (raw): number | "auto" | undefined =>
     raw === "auto" ? raw : within(min, max, withUnit(raw, SIZE_UNITS)),
   );
 }
@@ -84,38 +114,40 @@ const TIME_UNITS: Readonly<Record<string, number>> = {
 
 /** Milliseconds, or a number with a unit: 1500, "90s", "12 h". */
 export function duration(minMs: number, maxMs: number) {
-  return value(`a time from ${minMs} to ${maxMs} ms such as 1500, 90s, 10min, 12h or 30d`, (raw) =>
+  return kind({ argument: "<ms>" }, `a time from ${minMs} to ${maxMs} ms such as 1500, 90s, 10min, 12h or 30d`, (raw) =>
     within(minMs, maxMs, withUnit(raw, TIME_UNITS)),
   );
 }
 
-/** Of a Valkey or Redis server. The message does not repeat a refused one: it may contain a password. */
+/** Of a Valkey or Redis server. It may contain a password. */
 export function valkeyUrl() {
-  return value(
+  return kind(
+    { argument: "<url>" },
     "a URL such as valkey://host:6379 or redis://user:password@host/0, with valkeys or rediss for TLS",
     (raw) =>
       typeof raw === "string" && /^(?:redis|valkey)s?:\/\/[^/]/.test(raw) && URL.canParse(raw) ? raw : undefined,
-    () => "something else was",
+    hidden,
   );
 }
 
-/** Bearer tokens. The message does not repeat a refused one: it may be a secret with a typo. */
+/** Bearer tokens. A refused one may be a secret with a typo. */
 export function apiKeyList() {
-  return value(
+  return kind(
+    { argument: "<key>" },
     "a list of keys, each of visible ASCII characters without spaces or commas",
     (raw) => toList(raw, (item) => /^[\x21-\x2b\x2d-\x7e]+$/.test(item)),
-    () => "something else was",
+    hidden,
   );
 }
 
 export function hostList() {
-  return value("a list of host names such as llm.example.org, without a port, or *", (raw) =>
+  return kind({ argument: "<name>" }, "a list of host names such as llm.example.org, without a port, or *", (raw) =>
     toList(raw, (item) => item === "*" || isIP(item) !== 0 || /^[a-z0-9_-]+(?:\.[a-z0-9_-]+)*$/i.test(item)),
   );
 }
 
 export function originList() {
-  return value("a list of origins such as https://chat.example.org, or *", (raw) =>
+  return kind({ argument: "<origin>" }, "a list of origins such as https://chat.example.org, or *", (raw) =>
     toList(raw, (item) => item === "*" || (URL.canParse(item) && new URL(item).origin === item)),
   );
 }
@@ -148,10 +180,6 @@ function toNumber(raw: unknown, spelling: RegExp): number {
   return typeof raw === "string" && spelling.test(raw) ? Number(raw) : Number.NaN;
 }
 
-function shown(raw: unknown): string {
-  return JSON.stringify(raw) ?? String(raw);
-}
-
 /** @returns undefined for a user without one: no entry in passwd, and started without HOME */
 export type FindHome = () => string | undefined;
 
@@ -163,10 +191,13 @@ export function userHome(): string | undefined {
   }
 }
 
-/** Expands `~` and `~/…` as a shell does: compose files, unit files and images have no shell. @throws `invalid_config` */
+/**
+ * Expands `~` and `~/…` as a shell does: compose files, unit files and images have no shell.
+ * @throws `invalid_config`
+ */
 export function expandHome(given: string, findHome: FindHome, what: string): string {
   if (given !== "~" && !given.startsWith("~/")) return given;
-  return path.join(homeFor(findHome, `${what} is ${given}`), given.slice(1));
+  return join(homeFor(findHome, `${what} is ${given}`), given.slice(1));
 }
 
 /** @throws `invalid_config` if there is none */

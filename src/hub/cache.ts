@@ -1,9 +1,10 @@
 /**
- * One repository's folder in Hugging Face's cache, laid out as its own tools do, so that what one has pulled the other finds:
+ * One repository's folder in Hugging Face's cache. The layout is that of its own tools, so that
+ * each finds what the other has pulled:
  *
- *   models--<org>--<name>/blobs/<etag>                the bytes; `<etag>.incomplete` while they come
+ *   models--<org>--<name>/blobs/<etag>                the bytes; `<etag>.incomplete` while they arrive
  *                         snapshots/<commit>/<file>   links to blobs
- *                         refs/<branch or tag>        the commit that it pointed to
+ *                         refs/<branch or tag>        the commit that it points to
  */
 import { randomUUID } from "node:crypto";
 import { copyFile, mkdir, readdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
@@ -20,7 +21,7 @@ export class RepoCache {
     this.#folder = path.join(cacheDir, REPO_PREFIX + repo.replaceAll("/", "--"));
   }
 
-  /** The snapshot of a revision, if the part is whole in it. */
+  /** The snapshot of a revision, if the part is complete in it. */
   async find(revision: string, part: Part): Promise<string | undefined> {
     const commit = isCommit(revision) ? revision : await this.#commitOf(revision);
     if (commit === undefined) return undefined;
@@ -36,7 +37,7 @@ export class RepoCache {
     return path.join(this.#folder, "blobs", etag);
   }
 
-  /** Shows a blob under its name in a snapshot. Replaces what is there. */
+  /** Links a file's name in a snapshot to its blob. Replaces what is there. */
   async link(commit: string, file: string, etag: string): Promise<void> {
     const place = path.join(this.snapshotDir(commit), file);
     await replace(place, async (temporary) => {
@@ -50,7 +51,7 @@ export class RepoCache {
     });
   }
 
-  /** Notes where a branch or a tag points. Commits need no note. */
+  /** Records where a branch or a tag points. */
   async noteRevision(revision: string, commit: string): Promise<void> {
     if (isCommit(revision)) return;
     await replace(this.#refFile(revision), (temporary) => writeFile(temporary, commit));
@@ -79,7 +80,7 @@ async function replace(place: string, make: (temporary: string) => Promise<void>
   }
 }
 
-/** Models of which some revision can be served, sorted. */
+/** Models that can be served in some revision, sorted. */
 export async function cachedModels(cacheDir: string): Promise<string[]> {
   const repos: string[] = [];
   for (const name of (await readdirOrNone(cacheDir)).sort()) {
@@ -93,7 +94,7 @@ export async function cachedModels(cacheDir: string): Promise<string[]> {
   return repos;
 }
 
-/** For messages: what can be served without a network. */
+/** What can be served without a network, for messages. */
 export async function describeCache(cacheDir: string, wanted: ModelId): Promise<string> {
   const repos = await cachedModels(cacheDir);
   const others = repos.filter((repo) => repo !== wanted.repo);

@@ -1,6 +1,6 @@
 /**
- * What is asked of the hub, through Hugging Face's client: a revision's commit, its files, their bytes from any place on.
- * Its failures become `pull_failed`, one line each. Knows no cache.
+ * Requests to the hub, through Hugging Face's client: a revision's commit, its files, and their
+ * bytes from any offset. Turns failures into `pull_failed`, one line each. Knows no cache.
  */
 import { downloadFile, HubApiError, listFiles, modelInfo } from "@huggingface/hub";
 import { DenseMambaError } from "../errors.ts";
@@ -9,19 +9,19 @@ import { formatModelId, isCommit, type ModelId } from "./model-id.ts";
 export interface HubFile {
   readonly path: string;
   readonly numBytes: number;
-  /** What git or LFS knows the content by, and how to compute it. Also the blob's name in the cache. */
+  /** Identifies the content for git or LFS; also the blob's name in the cache. */
   readonly hash: string;
   readonly hashKind: "sha256" | "git";
 }
 
 export interface HubClientOptions {
-  /** Without a slash at its end. */
+  /** Without a trailing slash. */
   readonly endpoint: string;
   readonly token: string | undefined;
   readonly fetch: typeof fetch;
 }
 
-/** Thrown where no answer came: the caller may have the model already. */
+/** There was no answer: the caller may have the model already. */
 export class HubUnreachable extends DenseMambaError {
   constructor(endpoint: string, cause: unknown) {
     super("pull_failed", `cannot reach ${endpoint} (${reasonOf(cause)})`, { cause });
@@ -39,7 +39,7 @@ export class HubClient {
     this.#fetch = (input, init) => fetch(input, this.#authorized(input, init));
   }
 
-  /** @throws `pull_failed` if there is no such model or revision, or it may not be seen. */
+  /** @throws `pull_failed` if there is no such model or revision, or the token may not read it */
   async commitOf(id: ModelId): Promise<string> {
     const { repo: name, revision } = id;
     const info = await this.#ask(id, () =>
@@ -49,7 +49,7 @@ export class HubClient {
     return info.sha;
   }
 
-  /** Files in the top folder. */
+  /** The files in the top folder. */
   async list(id: ModelId, commit: string): Promise<HubFile[]> {
     return this.#ask(id, async () => {
       const files: HubFile[] = [];
@@ -57,7 +57,7 @@ export class HubClient {
       for await (const { type, path, size, oid = "", lfs } of listFiles(request)) {
         if (type !== "file") continue;
         const content = lfs ? { numBytes: lfs.size, hash: lfs.oid } : { numBytes: size, hash: oid };
-        // It becomes the name of a file.
+        // The hash becomes a file name.
         if (!/^(?:[0-9a-f]{40}|[0-9a-f]{64})$/.test(content.hash)) {
           throw this.#malformed(id, `hash ${JSON.stringify(content.hash)} of ${path}`);
         }
@@ -67,7 +67,7 @@ export class HubClient {
     });
   }
 
-  /** A file's bytes from `start` on. The stream fails if the connection does. */
+  /** A file's bytes from `start`. The stream fails if the connection does. */
   async read(id: ModelId, commit: string, { path, numBytes }: HubFile, start: number) {
     const blob = await this.#ask(id, () =>
       downloadFile({
@@ -76,7 +76,7 @@ export class HubClient {
         path,
         hubUrl: this.#endpoint,
         fetch: this.#fetch,
-        // Plain HTTP: what is cut off goes on at any byte, and mirrors have it too.
+        // Plain HTTP can resume at any byte, and mirrors support it too.
         xet: false,
       }),
     );
@@ -85,8 +85,8 @@ export class HubClient {
   }
 
   /**
-   * The client's own check wants tokens that begin with `hf_`; mirrors have others. Only the hub itself is shown the token:
-   * `fetch` drops it where a redirect leads elsewhere.
+   * Not left to the client, which accepts only tokens that begin with `hf_`: mirrors have others.
+   * Only the hub gets the token; `fetch` drops it when a redirect leads elsewhere.
    */
   #authorized(input: Parameters<typeof fetch>[0], init: RequestInit = {}): RequestInit {
     const url = new URL(input instanceof Request ? input.url : input);
@@ -107,25 +107,28 @@ export class HubClient {
   }
 
   #malformed(id: ModelId, what: string): DenseMambaError {
-    return new DenseMambaError("pull_failed", `${this.#endpoint} says of ${formatModelId(id)}: ${what}, which is none`);
+    return new DenseMambaError(
+      "pull_failed",
+      `${this.#endpoint} answered for ${formatModelId(id)} with an invalid ${what}`,
+    );
   }
 
   #refused(id: ModelId, error: HubApiError): DenseMambaError {
     const name = formatModelId(id);
     const { statusCode: status } = error;
-    const said = error.message.split(". URL:")[0]!.trim().replaceAll(/\s+/g, " ");
+    const reason = error.message.split(". URL:")[0]!.trim().replaceAll(/\s+/g, " ");
     const fail = (message: string) => new DenseMambaError("pull_failed", message, { cause: error });
-    if (status === 404) return fail(`${this.#endpoint} has no ${name} (${said})`);
-    if (status !== 401 && status !== 403) return fail(`${this.#endpoint} answered ${status} for ${name} (${said})`);
+    if (status === 404) return fail(`${this.#endpoint} has no ${name} (${reason})`);
+    if (status !== 401 && status !== 403) return fail(`${this.#endpoint} answered ${status} for ${name} (${reason})`);
     const help =
       this.#token === undefined
         ? "if it is private or gated, set HF_TOKEN"
-        : `HF_TOKEN may not read it; a gated model's terms are accepted at ${this.#endpoint}/${id.repo}`;
-    return fail(`${this.#endpoint} does not show ${name} (${status}: ${said}); ${help}`);
+        : `HF_TOKEN may not read it; accept a gated model's terms at ${this.#endpoint}/${id.repo}`;
+    return fail(`${this.#endpoint} does not show ${name} (${status}: ${reason}); ${help}`);
   }
 }
 
-/** `fetch failed` says nothing; its cause does. */
+/** The innermost cause: `fetch failed` itself says nothing. */
 function reasonOf(error: unknown): string {
   let reason = error;
   while (reason instanceof Error && reason.cause instanceof Error) reason = reason.cause;

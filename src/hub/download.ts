@@ -1,6 +1,6 @@
 /**
- * One file from the hub into one blob of the cache: goes on where an earlier try stopped, and believes nothing before size
- * and hash agree with what the hub says.
+ * Downloads one file from the hub into one blob of the cache. Resumes an earlier attempt, and
+ * accepts the file only if size and hash are those that the hub gives.
  */
 import { createHash } from "node:crypto";
 import { createReadStream, existsSync } from "node:fs";
@@ -12,20 +12,22 @@ import { type HubFile, HubUnreachable } from "./client.ts";
 
 export interface DownloadOptions {
   readonly file: HubFile;
-  /** Where the blob belongs; its name there appears when it is whole. */
+  /** Where the blob belongs; it gets this name when it is complete. */
   readonly blobPath: string;
-  /** The file's bytes from `start` on. */
+  /** The file's bytes from `start`. */
   readonly read: (start: number) => Promise<AsyncIterable<Uint8Array>>;
-  /** Bytes of this file that are on disk, those of an earlier try included. */
+  /** Bytes of this file on disk, including those of earlier attempts. */
   readonly onBytes: (numBytes: number) => void;
   readonly sleep: (ms: number) => Promise<void>;
 }
 
-/** In a row, without a byte of progress. */
-const MAX_TRIES = 5;
+/** Consecutive attempts without a byte of progress. */
+const MAX_ATTEMPTS = 5;
 const FIRST_PAUSE_MS = 500;
 
-/** @throws `pull_failed` naming what differs if the bytes are not the hub's: they are removed. */
+/**
+ * @throws `pull_failed` with what differs, after removing the file, if the bytes are not the hub's
+ */
 export async function download(options: DownloadOptions): Promise<void> {
   const { file, blobPath, onBytes } = options;
   // Blobs are named by their content.
@@ -37,7 +39,7 @@ export async function download(options: DownloadOptions): Promise<void> {
     await verify(partial, file);
     await rename(partial, blobPath);
   } catch (error) {
-    // Another process, pulling the same, was faster and gave the file its name.
+    // Another process that pulls the same file was faster and has renamed it.
     const isGone = error instanceof Error && "code" in error && error.code === "ENOENT" && existsSync(blobPath);
     if (!isGone) throw error;
     await verify(blobPath, file);
@@ -55,7 +57,7 @@ async function fetchAll(partial: string, { file, read, onBytes, sleep }: Downloa
     onBytes(position);
     const copyRest = async () => {
       for await (const chunk of await read(position)) {
-        // Of a server that sends too much one byte is kept: the size then tells.
+        // If the server sends too much, one byte of it is written: then the size is wrong.
         const bytes = chunk.subarray(0, file.numBytes - position + 1);
         await writeAll(handle, bytes, position);
         position += bytes.length;
@@ -65,9 +67,9 @@ async function fetchAll(partial: string, { file, read, onBytes, sleep }: Downloa
     };
     for (let numFailed = 0; position < file.numBytes; ) {
       const before = position;
-      const reason = await copyRest().then(() => "the connection ended", reasonToGoOn);
+      const reason = await copyRest().then(() => "the connection ended", reasonToRetry);
       numFailed = position > before ? 0 : numFailed + 1;
-      if (numFailed === MAX_TRIES) throw cutOff(file, position, reason);
+      if (numFailed === MAX_ATTEMPTS) throw cutOff(file, position, reason);
       if (position < file.numBytes) await sleep(FIRST_PAUSE_MS * 2 ** numFailed);
     }
   } finally {
@@ -76,16 +78,17 @@ async function fetchAll(partial: string, { file, read, onBytes, sleep }: Downloa
 }
 
 /**
- * Created if it is not there, never emptied. NOTE: not for appending. Two processes may pull one file: both write the same
- * bytes in the same places, which harms neither, where appending would mix them.
+ * Creates the file if necessary, never empties it. NOTE: not for appending. Two processes may pull
+ * the same file: writing the same bytes in the same places does no harm, but appending would mix
+ * them.
  */
 async function openForWriting(partial: string): Promise<FileHandle> {
   await (await open(partial, "a")).close();
   return open(partial, "r+");
 }
 
-/** @throws what trying again cannot mend: the hub's refusals, a full disk. */
-function reasonToGoOn(error: unknown): string {
+/** @throws what a retry cannot fix: the hub's refusals, a full disk */
+function reasonToRetry(error: unknown): string {
   const isRefusal = error instanceof DenseMambaError && !(error instanceof HubUnreachable);
   const isDisk = error instanceof Error && "syscall" in error && error.syscall === "write";
   if (isRefusal || isDisk) throw error;
@@ -95,7 +98,7 @@ function reasonToGoOn(error: unknown): string {
 function cutOff({ path: name, numBytes }: HubFile, position: number, reason: string): DenseMambaError {
   return new DenseMambaError(
     "pull_failed",
-    `${name}: cut off at byte ${position} of ${numBytes} (${reason}); the next pull goes on from there`,
+    `${name}: cut off at byte ${position} of ${numBytes} (${reason}); the next pull resumes there`,
   );
 }
 
@@ -115,7 +118,7 @@ async function verify(place: string, file: HubFile): Promise<void> {
 
 async function findProblem(place: string, file: HubFile): Promise<string | undefined> {
   const { size } = await stat(place);
-  if (size !== file.numBytes) return `${size} bytes came, the hub says ${file.numBytes}`;
+  if (size !== file.numBytes) return `it has ${size} bytes, the hub says ${file.numBytes}`;
   const hash = createHash(file.hashKind === "sha256" ? "sha256" : "sha1");
   if (file.hashKind === "git") hash.update(`blob ${file.numBytes}\0`);
   await pipeline(createReadStream(place, { highWaterMark: 1 << 20 }), hash);

@@ -1,4 +1,7 @@
-/** Which of a repository's files a model needs: config, tokenizer, and its weights in the one format that is read best. */
+/**
+ * Which of a repository's files a model needs: config, tokenizer, and the weights in the best of
+ * the available formats.
+ */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { DenseMambaError } from "../errors.ts";
@@ -7,10 +10,9 @@ import type { HubFile } from "./client.ts";
 import { formatModelId, type ModelId } from "./model-id.ts";
 
 const CONFIG_FILE = "config.json";
-
 const TOKENIZER_FILE = "tokenizer.json";
 
-/** What text needs beside a checkpoint; a model may lack any of them. */
+/** What text needs besides a checkpoint; a model may lack any of them. */
 export const TEXT_FILES = [
   TOKENIZER_FILE,
   "tokenizer_config.json",
@@ -19,10 +21,10 @@ export const TEXT_FILES = [
   "generation_config.json",
 ] as const;
 
-/** All of a model, or what it reads and writes text with. */
+/** The whole model, or its tokenizer alone. */
 export type Part = "model" | "tokenizer";
 
-/** Whether a folder has what cannot be missing of a part. */
+/** Whether a folder has the indispensable files of a part. */
 export function isComplete(dir: string, part: Part): boolean {
   if (part === "tokenizer") return existsSync(join(dir, TOKENIZER_FILE));
   if (!existsSync(join(dir, CONFIG_FILE))) return false;
@@ -38,14 +40,14 @@ export function isComplete(dir: string, part: Part): boolean {
 export interface NeededFiles {
   /** Small ones first. */
   readonly files: readonly HubFile[];
-  /** Among them, an index: its shards are needed too. */
+  /** One of them, if the weights are sharded: it lists the shards, which are needed too. */
   readonly index: HubFile | undefined;
 }
 
-/** @throws `pull_failed` naming what is missing. */
+/** @throws `pull_failed` with what is missing */
 export function chooseFiles(id: ModelId, part: Part, listed: readonly HubFile[]): NeededFiles {
   const find = (name: string) => listed.find(({ path }) => path === name);
-  const missing = (what: string) => new DenseMambaError("pull_failed", `${formatModelId(id)} does not hold ${what}`);
+  const missing = (what: string) => new DenseMambaError("pull_failed", `${formatModelId(id)} does not have ${what}`);
   const texts = TEXT_FILES.map(find).filter((file) => file !== undefined);
   if (part === "tokenizer") {
     if (find(TOKENIZER_FILE) === undefined) throw missing(TOKENIZER_FILE);
@@ -59,11 +61,11 @@ export function chooseFiles(id: ModelId, part: Part, listed: readonly HubFile[])
   return { files: [config, ...texts, weights], index: layout.isIndex ? weights : undefined };
 }
 
-/** @throws `pull_failed` for a shard that the repository does not hold. */
+/** @throws `pull_failed` for a shard that the repository does not have */
 export function findShards(id: ModelId, listed: readonly HubFile[], names: readonly string[]): HubFile[] {
   return names.map((name) => {
     const file = listed.find(({ path }) => path === name);
     if (file !== undefined) return file;
-    throw new DenseMambaError("pull_failed", `${formatModelId(id)} does not hold ${name}, which its index names`);
+    throw new DenseMambaError("pull_failed", `${formatModelId(id)} does not have ${name}, which its index names`);
   });
 }

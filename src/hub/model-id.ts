@@ -1,4 +1,7 @@
-/** How a model on the hub is named: `org/name`, or `org/name@revision` for a branch, a tag or a commit. */
+/**
+ * The name of a model on the hub: `org/name`, or `org/name@revision` for a branch, a tag or a
+ * commit.
+ */
 
 export interface ModelId {
   /** `org/name` */
@@ -9,14 +12,18 @@ export interface ModelId {
 const DEFAULT_REVISION = "main";
 const COMMIT = /^[0-9a-f]{40}$/;
 
-/** Two parts of letters, digits, `_`, `-` and `.`, none beginning or ending with a dot or a dash, as the hub has them. */
+/**
+ * Letters, digits, `_`, `-` and `.`, without a dot or a dash at either end: the hub's rule for both
+ * halves of a name.
+ */
 const PART = "[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?";
 const MODEL_ID = new RegExp(`^(${PART}/${PART})(?:@([A-Za-z0-9_][A-Za-z0-9._/-]*))?$`);
 
-/** @returns undefined for what cannot be the name of a model on the hub, such as a path. */
+/** @returns undefined for what cannot be the name of a model on the hub, such as a path */
 export function parseModelId(text: string): ModelId | undefined {
   const [, repo, revision = DEFAULT_REVISION] = MODEL_ID.exec(text) ?? [];
-  // The cache's folders separate with two dashes; two dots would climb out of them.
+  // In the cache two dashes separate the parts of a folder's name, and two dots would leave the
+  // folder.
   if (repo === undefined || /--|\.\./.test(`${repo}/${revision}`)) return undefined;
   return { repo, revision };
 }
@@ -25,7 +32,7 @@ export function formatModelId({ repo, revision }: ModelId): string {
   return revision === DEFAULT_REVISION ? repo : `${repo}@${revision}`;
 }
 
-/** A commit names the same files for ever; branches and tags move. */
+/** A commit always names the same files; branches and tags move. */
 export function isCommit(revision: string): boolean {
   return COMMIT.test(revision);
 }

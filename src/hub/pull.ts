@@ -1,6 +1,6 @@
 /**
- * A model from the hub into the cache, and from there as a folder that `--model` takes. The entry of `hub/`; the only part of
- * the program that asks other machines for anything.
+ * Pulls a model from the hub into the cache, as a folder that `--model` accepts. The entry of
+ * `hub/`, the only part of the program that sends requests to other machines.
  */
 import { setTimeout } from "node:timers/promises";
 import { DenseMambaError } from "../errors.ts";
@@ -12,7 +12,7 @@ import { chooseFiles, findShards, type Part } from "./files.ts";
 import { formatModelId, type ModelId } from "./model-id.ts";
 
 export interface PullProgress {
-  /** Bytes that are here, of `total`. */
+  /** Bytes on disk, of `total`. */
   readonly done: number;
   readonly total: number;
   readonly message: string;
@@ -32,17 +32,21 @@ export interface PullOptions {
   readonly sleep?: (ms: number) => Promise<void>;
 }
 
-/** The model's folder: from the cache if it is there whole, without asking anyone, else pulled. @throws `pull_failed` */
+/**
+ * The model's folder: from the cache if it is complete there, without using the network; else
+ * pulled.
+ * @throws `pull_failed`
+ */
 export async function ensureModel(options: PullOptions): Promise<string> {
   const { id, part, hub } = options;
   return (await new RepoCache(hub.cacheDir, id.repo).find(id.revision, part)) ?? pullModel(options);
 }
 
 /**
- * Asks the hub what the revision is now, and downloads what is missing of it.
+ * Asks the hub for the revision's current commit, and downloads the missing files.
  * @returns the model's folder
- * @throws `pull_failed` if the hub cannot be reached, refuses, or sends other bytes than it said; in one line, with what the
- * cache has where there is no network.
+ * @throws `pull_failed` if the hub cannot be reached, refuses, or sends wrong bytes; without a
+ * network the message says what the cache has
  */
 export async function pullModel(options: PullOptions): Promise<string> {
   const { id, hub } = options;
@@ -70,7 +74,7 @@ class Pull {
   readonly #cache: RepoCache;
   readonly #onProgress: (progress: PullProgress) => void;
   readonly #sleep: (ms: number) => Promise<void>;
-  /** File → bytes of it that are here. */
+  /** File → its bytes on disk. */
   readonly #done = new Map<string, number>();
   #total = 0;
 
@@ -97,7 +101,10 @@ class Pull {
     return dir;
   }
 
-  /** One after the other: a second connection gains little, and what is cut off stays one file. */
+  /**
+   * One after the other: a second connection gains little, and an interruption leaves only one
+   * partial file.
+   */
   async #fetchAll(commit: string, files: readonly HubFile[], isLast: boolean): Promise<void> {
     this.#total += files.reduce((sum, { numBytes }) => sum + numBytes, 0);
     for (const file of files) {
@@ -115,7 +122,7 @@ class Pull {
     }
   }
 
-  /** Of the last files only: until the shards are known nobody can say how much there is. */
+  /** Only for the last files: the total is not known before the shards are. */
   #report(isLast: boolean): void {
     if (!isLast) return;
     const done = [...this.#done.values()].reduce((sum, numBytes) => sum + numBytes, 0);

@@ -1,22 +1,22 @@
 /**
- * The event loop's lag, under prom-client's names. Its own gauges forget at every scrape what they have measured: a second one
- * soon after reads NaN, and two scrapers take each other's measurements away.
+ * The event loop's lag, under prom-client's names. Its own gauges reset at every scrape: a second
+ * scrape soon after reads NaN, and two scrapers steal each other's measurements.
  */
 import type { IntervalHistogram } from "node:perf_hooks";
 import { Gauge, type Registry } from "prom-client";
 
-/** How long measurements are collected before the histogram is reset. */
+/** How long to collect before the histogram is reset. */
 const WINDOW_MS = 5000;
 
 export interface EventLoopOptions {
   readonly registry: Registry;
-  /** Enabled. Of nanoseconds. */
+  /** Of nanoseconds, already enabled. */
   readonly histogram: Pick<IntervalHistogram, "count" | "min" | "max" | "mean" | "stddev" | "percentile" | "reset">;
   /** Milliseconds, monotonic. */
   readonly now: () => number;
 }
 
-/** Registers the gauges. They keep their values until there are others. */
+/** Registers the gauges. They keep their values until there are new measurements. */
 export function collectEventLoopLag({ registry, histogram, now }: EventLoopOptions): void {
   const gauges = {
     min: ["The smallest recent delay of the event loop.", () => histogram.min],

@@ -1,6 +1,7 @@
 /**
- * The instruments themselves: names, meanings, buckets. Where vLLM has a metric of the same meaning ours has its name,
- * under our prefix. A "request" here is one sequence: a prompt × a choice, as in vLLM. Documented in docs/metrics.md.
+ * The metrics: names, meanings, buckets. A metric that vLLM also has has the same name under our
+ * prefix. As in vLLM, a "request" is one sequence: a prompt × a choice. Documented in
+ * docs/metrics.md.
  */
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import { Counter, collectDefaultMetrics, Gauge, Histogram, type Registry } from "prom-client";
@@ -8,7 +9,7 @@ import { collectEventLoopLag } from "./event-loop.ts";
 
 const PREFIX = "densemamba_";
 
-/** A small model decodes a token in well under a millisecond: start at 0.1 ms. */
+/** From 0.1 ms: a small model decodes a token in well under a millisecond. */
 const TOKEN_SECONDS = [
   0.0001, 0.0002, 0.0003, 0.0005, 0.00075, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05,
   0.075, 0.1, 0.2, 0.5, 1, 5,
@@ -38,7 +39,8 @@ export function createInstruments(registry: Registry, now: () => number) {
   // process_* and nodejs_*: memory, CPU, garbage collection.
   collectDefaultMetrics({ register: registry });
   for (const { name } of registry.getMetricsAsArray()) {
-    // Sums of gauges that are named as counters; and the event loop's lag, which we measure ourselves.
+    // Remove sums of gauges that are named like counters, and the event loop's lag, which we
+    // measure ourselves.
     if (/^nodejs_(?:active_\w+_total|eventloop_lag_.+)$/.test(name)) registry.removeSingleMetric(name);
   }
   const delays = monitorEventLoopDelay({ resolution: 10 });
@@ -46,15 +48,15 @@ export function createInstruments(registry: Registry, now: () => number) {
   collectEventLoopLag({ registry, histogram: delays, now });
 
   return {
-    // The engine now.
+    // The engine.
     numRunning: gauge("num_requests_running", "Sequences in a slot."),
     numWaiting: gauge("num_requests_waiting", "Sequences in the queue."),
-    numSuspended: gauge("num_requests_suspended", "Sequences without a slot until their readers catch up."),
-    slotsInUse: gauge("slots_in_use", "Slots of the runtime that hold a sequence's state."),
+    numSuspended: gauge("num_requests_suspended", "Sequences without a slot until their clients catch up."),
+    slotsInUse: gauge("slots_in_use", "Slots that hold a sequence's state."),
     slotsTotal: gauge("slots", "Slots of the runtime."),
-    queueCapacity: gauge("queue_capacity", "Sequences that may wait; more are refused."),
-    engineStatus: gauge("engine_status", "1 for the engine's state, 0 for the others.", ["state"]),
-    engineFaults: counter("engine_faults_total", "Runtime faults after which the engine opened a fresh runner."),
+    queueCapacity: gauge("queue_capacity", "Sequences that may wait; further ones are refused."),
+    engineStatus: gauge("engine_status", "1 for the engine's current state, 0 for the others.", ["state"]),
+    engineFaults: counter("engine_faults_total", "Runtime faults after which the engine opened a new runner."),
     stepSeconds: histogram("step_duration_seconds", "One engine step: schedule, run, postprocess.", TOKEN_SECONDS),
     stepBatch: histogram(
       "step_decode_batch_size",
@@ -63,31 +65,31 @@ export function createInstruments(registry: Registry, now: () => number) {
     ),
 
     // Tokens.
-    promptTokens: counter("prompt_tokens_total", "Prompt tokens of ended requests, cached ones included."),
-    prefillTokens: counter("prefill_tokens_total", "Prompt tokens that were read, step by step."),
+    promptTokens: counter("prompt_tokens_total", "Prompt tokens of finished requests, including cached ones."),
+    prefillTokens: counter("prefill_tokens_total", "Prompt tokens read, counted at each step."),
     generationTokens: counter("generation_tokens_total", "Tokens sampled."),
-    cacheQueries: counter("prefix_cache_queries_total", "Prompt tokens looked for in kept states."),
+    cacheQueries: counter("prefix_cache_queries_total", "Prompt tokens looked up in cached states."),
     cacheHits: counter(
       "prefix_cache_hits_total",
-      "Prompt tokens that a kept state covered and that were not read again.",
+      "Prompt tokens that a cached state covered, and that were not read again.",
     ),
 
-    prefixLookups: counter("prefix_cache_lookups_total", "Prompts whose beginning was looked for among kept ones."),
-    prefixLookupHits: counter("prefix_cache_lookup_hits_total", "Lookups that found a beginning read before."),
-    prefixHitTokens: counter("prefix_cache_hit_tokens_total", "Tokens of the beginnings that lookups found."),
-    prefixBytes: gauge("prefix_cache_bytes", "Memory taken by states that are kept for prompts to begin from."),
+    prefixLookups: counter("prefix_cache_lookups_total", "Prompts looked up in the prefix cache."),
+    prefixLookupHits: counter("prefix_cache_lookup_hits_total", "Lookups that found a cached prefix."),
+    prefixHitTokens: counter("prefix_cache_hit_tokens_total", "Tokens of the prefixes that lookups found."),
+    prefixBytes: gauge("prefix_cache_bytes", "Memory that the prefix cache takes."),
 
-    // Requests, at their end.
-    requests: counter("request_success_total", "Ended requests by reason.", ["finished_reason"]),
+    // Requests, when they finish.
+    requests: counter("request_success_total", "Finished requests by reason.", ["finished_reason"]),
     firstTokenSeconds: histogram("time_to_first_token_seconds", "Arrival to first token.", REQUEST_SECONDS),
     interTokenSeconds: histogram(
       "inter_token_latency_seconds",
-      "Between consecutive tokens of a sequence.",
+      "Time between consecutive tokens of a sequence.",
       TOKEN_SECONDS,
     ),
     tokenSeconds: histogram(
       "request_time_per_output_token_seconds",
-      "A request's mean time between tokens, after the first.",
+      "Mean time between a request's tokens, after the first.",
       TOKEN_SECONDS,
     ),
     requestSeconds: histogram("e2e_request_latency_seconds", "Arrival to last token.", REQUEST_SECONDS),
@@ -98,19 +100,16 @@ export function createInstruments(registry: Registry, now: () => number) {
     requestGenerationTokens: histogram("request_generation_tokens", "Tokens sampled for a request.", TOKENS),
 
     // States and sessions.
-    stateBytes: gauge("state_bytes_per_session", "Bytes of one sequence's whole state, however long the sequence."),
-    storedSnapshots: gauge("store_snapshots", "Kept states: ends of sessions and of stored responses."),
-    storeBytes: gauge("store_bytes", "Memory taken by kept states."),
-    storeMaxBytes: gauge("store_max_bytes", "Memory allowed for kept states."),
-    storeEvictions: counter("store_evictions_total", "Kept states dropped to stay within the bound."),
-    tierAvailable: gauge("store_tier_available", "1 while a tier of the store can be read and written.", [
-      "store",
-      "tier",
-    ]),
-    tierSnapshots: gauge("store_tier_snapshots", "Kept states that a tier has.", ["store", "tier"]),
-    tierBytes: gauge("store_tier_bytes", "What a tier's kept states take.", ["store", "tier"]),
-    tierFailures: counter("store_tier_failures_total", "Questions that a tier failed to answer.", ["store", "tier"]),
-    damagedSnapshots: counter("store_damaged_snapshots_total", "Kept states that were damaged, and were removed."),
+    stateBytes: gauge("state_bytes_per_session", "Bytes of one sequence's state, however long the sequence."),
+    storedSnapshots: gauge("store_snapshots", "Stored states of sessions and responses."),
+    storeBytes: gauge("store_bytes", "Memory that stored states take."),
+    storeMaxBytes: gauge("store_max_bytes", "Memory that stored states may take."),
+    storeEvictions: counter("store_evictions_total", "Stored states that were evicted to stay within that bound."),
+    tierAvailable: gauge("store_tier_available", "1 while a tier of the store is available.", ["store", "tier"]),
+    tierSnapshots: gauge("store_tier_snapshots", "States in a tier.", ["store", "tier"]),
+    tierBytes: gauge("store_tier_bytes", "Bytes that a tier's states take.", ["store", "tier"]),
+    tierFailures: counter("store_tier_failures_total", "Requests that a tier failed to answer.", ["store", "tier"]),
+    damagedSnapshots: counter("store_damaged_snapshots_total", "Stored states that were damaged, and removed."),
     captureSeconds: histogram("snapshot_capture_seconds", "Copying a state out of its slot.", COPY_SECONDS),
     restoreSeconds: histogram("snapshot_restore_seconds", "Copying a state into a slot.", COPY_SECONDS),
 
@@ -118,14 +117,16 @@ export function createInstruments(registry: Registry, now: () => number) {
     httpRequests: counter("http_requests_total", "HTTP requests answered.", ["method", "route", "status"]),
     httpSeconds: histogram("http_request_duration_seconds", "HTTP request to last byte.", REQUEST_SECONDS, ["route"]),
     webSockets: gauge("websocket_connections", "Open WebSocket connections."),
-    unattendedResponses: gauge("responses_unattended", "Responses that are being made while nobody reads them."),
+    unattendedResponses: gauge("responses_unattended", "Running responses without a client."),
 
-    droppedLogLines: counter(
-      "log_lines_dropped_total",
-      "Log lines that were dropped because they could not be written.",
-    ),
+    droppedLogLines: counter("log_lines_dropped_total", "Log lines dropped because they could not be written."),
 
-    modelInfo: gauge("model_info", "Always 1; what is served.", ["family", "precision", "model_hash", "version"]),
+    modelInfo: gauge("model_info", "Always 1; the labels say what is served.", [
+      "family",
+      "precision",
+      "model_hash",
+      "version",
+    ]),
     modelParameters: gauge("model_parameters", "Parameters of the model."),
   };
 }

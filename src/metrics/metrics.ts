@@ -1,6 +1,6 @@
 /**
- * Watches the engine and the transports and answers scrapes. Counts as things happen; what merely *is* (slots, kept
- * states) is read at the scrape. Knows no HTTP server and no runtime.
+ * Observes the engine and the transports, and answers scrapes. Events are counted as they happen;
+ * levels (slots, stored states) are read at the scrape. Knows no HTTP server and no runtime.
  */
 import { type Counter, Registry } from "prom-client";
 import type { EngineObserver, EngineStatus, StepReport } from "../engine/observer.ts";
@@ -15,13 +15,13 @@ import { createInstruments, type Instruments } from "./instruments.ts";
 export interface MetricsOptions {
   readonly modelName: string;
   readonly manifest: Manifest;
-  /** Of this program, for `densemamba_model_info`. */
+  /** The program's, for `densemamba_model_info`. */
   readonly version: string;
   /** Milliseconds, monotonic. */
   readonly now: () => number;
 }
 
-/** What is read at each scrape. */
+/** Read at each scrape. */
 export interface MetricsSources {
   readonly load: () => {
     readonly numRunning: number;
@@ -37,7 +37,9 @@ export interface MetricsSources {
   readonly prefixes?: () => PrefixCacheStats & { readonly tiers?: readonly TierStats[] };
 }
 
-/** Methods that are counted by name. All others share one label: clients must not be able to create series. */
+/**
+ * Methods counted by name. All others share one label: clients must not be able to create series.
+ */
 const METHODS: ReadonlySet<string> = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]);
 const STATES: readonly EngineStatus["state"][] = ["starting", "ready", "recovering", "closed"];
 
@@ -47,7 +49,7 @@ export class Metrics implements EngineObserver, Pick<StoreObserver, "onDamage"> 
   readonly #now: () => number;
   #sources: MetricsSources | undefined;
   #lastStepAtMs: number | undefined;
-  /** Of what is counted elsewhere, by counter and label: how much the counter here has. */
+  /** For totals that are counted elsewhere: what our counter has, by counter and label. */
   readonly #counted = new Map<Counter<string>, Map<string, number>>();
   #state: EngineStatus["state"] = "starting";
 
@@ -66,7 +68,10 @@ export class Metrics implements EngineObserver, Pick<StoreObserver, "onDamage"> 
     return this.#registry.contentType;
   }
 
-  /** From now on scrapes read `sources`. Apart from the constructor: the engine is made with its observer at hand. */
+  /**
+   * Scrapes read `sources` from now on. Not in the constructor, since the engine is created with
+   * its observer.
+   */
   watch(sources: MetricsSources): void {
     this.#sources = sources;
   }
@@ -85,8 +90,9 @@ export class Metrics implements EngineObserver, Pick<StoreObserver, "onDamage"> 
     if (step.numDecodeTokens > 0) {
       instruments.stepBatch.observe(step.numDecodeTokens);
       instruments.generationTokens.inc(step.numDecodeTokens);
-      // Every step decodes all sequences that have a token already, and those had it in the step before: so the time
-      // from step to step is the time from token to token, prompt chunks and overheads included, for each of them.
+      // Every step decodes all sequences that already have a token, which came from the step
+      // before: so for each of them the time from step to step is the time from token to token,
+      // including prompt chunks and overheads.
       const gapSeconds = (nowMs - (this.#lastStepAtMs ?? nowMs - step.durationMs)) / 1000;
       for (let token = 0; token < step.numDecodeTokens; token++) instruments.interTokenSeconds.observe(gapSeconds);
     }
@@ -101,15 +107,16 @@ export class Metrics implements EngineObserver, Pick<StoreObserver, "onDamage"> 
     instruments.cacheHits.inc(timings.numCachedTokens);
     instruments.requestPromptTokens.observe(timings.numPromptTokens);
     instruments.requestGenerationTokens.observe(timings.numOutputTokens);
-    // Steps report what they decode; a sequence's first token comes out of its prompt's last chunk.
+    // Steps report the tokens that they decode; a sequence's first token comes from its prompt's
+    // last chunk.
     if (timings.firstTokenAtMs !== undefined) instruments.generationTokens.inc(1);
-    // The times of a request that was cut short say nothing about how fast this server is.
+    // The times of a request that was cut short say nothing about the server's speed.
     if (reason === "stop" || reason === "length") this.#observeTimes(timings);
   }
 
   onStatus(status: EngineStatus): void {
     for (const state of STATES) this.#instruments.engineStatus.set({ state }, state === status.state ? 1 : 0);
-    // While it recovers the engine says so again at each failed attempt: one fault all the same.
+    // The engine reports `recovering` again at each failed attempt: that is still one fault.
     if (status.state === "recovering" && this.#state !== "recovering") this.#instruments.engineFaults.inc();
     this.#state = status.state;
   }

@@ -15,7 +15,7 @@ export const MANIFEST_FILE = "manifest.json";
 export const FORMAT_VERSION = 1;
 
 /** What may be relied on of an artifact's numbers: docs/compiler.md, "Precision". */
-export type NumericMode = "exact" | "steady" | "fast";
+export type NumericMode = "exact" | "batch-invariant" | "fast";
 
 export function numericMode({
   precision,
@@ -23,7 +23,8 @@ export function numericMode({
   device,
 }: Pick<Manifest, "precision" | "kernels" | "device">): NumericMode {
   if (precision === "f32") return "exact";
-  return kernels === undefined || device === "cuda" ? "fast" : "steady"; // on CUDA the matrices are ONNX Runtime's
+  // On CUDA the matrices are multiplied by ONNX Runtime.
+  return kernels === undefined || device === "cuda" ? "fast" : "batch-invariant";
 }
 
 const count = z.int().nonnegative();

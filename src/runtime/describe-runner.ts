@@ -11,7 +11,7 @@ export function chooseNumThreads(numThreads: number): number {
   return numThreads === 0 ? availableParallelism() : numThreads;
 }
 
-/** E.g. `native cpu, onnxruntime 1.30.0, 2 threads, kernels avx2, int8 steady`. */
+/** E.g. `native cpu, onnxruntime 1.30.0, 2 threads, kernels avx2, int8 batch-invariant`. */
 export function describeRunner(
   kind: string,
   { device, kernels }: Pick<RunnerOptions, "device" | "kernels">,

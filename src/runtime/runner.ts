@@ -62,7 +62,7 @@ export interface RunOutput {
 export interface ModelRunner {
   readonly manifest: Manifest;
   readonly numSlots: number;
-  /** What runs where, for logs and `/ready`: e.g. `native cpu, onnxruntime 1.30.0, 2 threads, kernels avx2, int8 steady`. */
+  /** What runs where, for logs and `/ready`: e.g. `native cpu, onnxruntime 1.30.0, 2 threads, kernels avx2, int8 batch-invariant`. */
   readonly description: string;
   /** Does not block the event loop. */
   run(input: RunInput): Promise<RunOutput>;

@@ -1,4 +1,7 @@
-/** What clients, and what is behind stderr, must not be able to do to a server: to a process of its own, on real sockets and pipes. */
+/**
+ * What clients, and what is behind stderr, must not be able to do to a server: to a process of its
+ * own, on real sockets and pipes.
+ */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
@@ -17,7 +20,10 @@ beforeAll(async () => {
 }, TIMEOUT_MS);
 afterAll(() => folder.remove());
 
-/** `densemamba serve` behind a shell's redirection. Its port is known beforehand: nobody may be able to read it. */
+/**
+ * `densemamba serve` behind a shell's redirection. Its port is known beforehand: nobody may be able
+ * to read it.
+ */
 class Redirected implements AsyncDisposable {
   readonly url: string;
   readonly port: number;

@@ -1,4 +1,7 @@
-/** What may happen to a server's folder: real processes on a disk of their own that fills up, becomes read-only, is taken. */
+/**
+ * What may happen to a server's folder: real processes on a disk of their own that fills up,
+ * becomes read-only, is taken.
+ */
 import { execFileSync } from "node:child_process";
 import { mkdir, rename, rm } from "node:fs/promises";
 import path from "node:path";

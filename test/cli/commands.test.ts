@@ -1,4 +1,7 @@
-/** The commands, end to end in this process: real compiler, real runtime, the packaged model and a tiny one. */
+/**
+ * The commands, end to end in this process: real compiler, real runtime, the packaged model and a
+ * tiny one.
+ */
 import { execFile } from "node:child_process";
 import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
@@ -151,7 +154,8 @@ describe("generate", () => {
   const args = ["generate", "--max-tokens", "12", "--seed", "5"];
 
   it("streams the same text for the same seed, whichever runtime computes it", async () => {
-    // Our own operators, which only the native one has, round 8-bit weights' activations otherwise than ONNX Runtime's.
+    // Our own operators, which only the native one has, round 8-bit weights' activations otherwise
+    // than ONNX Runtime's.
     const alike = [...args, "--prompt", "Once upon a time", "--kernels", "off", ...cache];
     const [native, portable] = [await output(alike), await output([...alike, "--runtime", "portable"])];
     expect(native).toBe(portable);

@@ -1,4 +1,7 @@
-/** `densemamba eval` against the oracle: the packaged model on two short documents, and what it refuses. */
+/**
+ * `densemamba eval` against the oracle: the packaged model on two short documents, and what it
+ * refuses.
+ */
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";

@@ -1,4 +1,7 @@
-/** Models by their name on the hub, in every command that takes one: from a server on this machine, real compiler, real runtime. */
+/**
+ * Models by their name on the hub, in every command that takes one: from a server on this machine,
+ * real compiler, real runtime.
+ */
 import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";

@@ -30,11 +30,11 @@ describe("precedence", () => {
     expect(config).toMatchObject({ port: 1, maxBatch: 20, maxQueue: 300, prefillChunk: 256 });
   });
 
-  it("does not let a weaker source's wrong value refuse a stronger source's right one", () => {
+  it("ignores a weaker source's invalid value if a stronger source has a valid one", () => {
     expect(load({ port: "1" }, { DENSEMAMBA_PORT: "none" }, { port: -5 }).port).toBe(1);
   });
 
-  it("takes an empty environment variable as not given", () => {
+  it("treats an empty environment variable as not given", () => {
     expect(load({}, { DENSEMAMBA_PORT: "" }).port).toBe(8080);
   });
 
@@ -45,7 +45,7 @@ describe("precedence", () => {
   });
 });
 
-describe("what is refused", () => {
+describe("a refusal", () => {
   it("lists all problems together, each with its source, its bound and the value given", () => {
     const problems = problemsOf(() =>
       load({ port: "70000", device: "gpu" }, { DENSEMAMBA_MAX_BATCH: "0" }, { maxQueue: 1.5 }),
@@ -58,7 +58,7 @@ describe("what is refused", () => {
     ]);
   });
 
-  it("refuses unknown names and names the nearest known ones", () => {
+  it("names the nearest known names for unknown ones", () => {
     const problems = problemsOf(() =>
       load({}, { DENSEMAMBA_MAXBATCH: "3", DENSEMAMBA_MODLE: "x", OTHER: "y" }, { max_batch: 2, zzzzzzzzzzz: 1 }),
     );
@@ -70,7 +70,7 @@ describe("what is refused", () => {
     ]);
   });
 
-  it("refuses a file that holds no object", () => {
+  it("says that the file must hold an object", () => {
     expect(problemsOf(() => load({}, {}, [1]))).toEqual(["the config file must hold a JSON object, [1] given"]);
   });
 
@@ -81,7 +81,7 @@ describe("what is refused", () => {
   });
 });
 
-/** What Kubernetes sets in a pod beside Services of these names, and Docker beside a link. */
+/** What Kubernetes sets in a pod for services with these names, and Docker for a link. */
 const SERVICE_LINKS = {
   DENSEMAMBA_SERVICE_HOST: "10.96.1.2",
   DENSEMAMBA_SERVICE_PORT: "8080",
@@ -98,8 +98,8 @@ const SERVICE_LINKS = {
   DENSEMAMBA_API_PORT_443_UDP_ADDR: "10.96.1.3",
 };
 
-describe("links to services", () => {
-  it("are not taken for options, whatever they are named", () => {
+describe("variables that describe services", () => {
+  it("are not options, whatever their names", () => {
     expect(load({}, SERVICE_LINKS)).toEqual(load({}));
     expect(load({}, { ...SERVICE_LINKS, DENSEMAMBA_PORT: "81" }).port).toBe(81);
   });
@@ -115,14 +115,14 @@ describe("paths", () => {
     loadConfig({ flags: {}, env, file, findHome });
   const atHome = (env: Record<string, string>, file?: unknown) => at(() => "/home/me", env, file);
 
-  it("may begin with the home folder, also where no shell has read them", () => {
+  it("may begin with `~`, even if no shell has expanded it", () => {
     const config = atHome({ DENSEMAMBA_STORE_DIR: "~/states", DENSEMAMBA_CACHE_DIR: "~" }, { tokenizer: "~/t" });
     expect(config).toMatchObject({ storeDir: "/home/me/states", cacheDir: "/home/me", tokenizer: "/home/me/t" });
     expect(atHome({ XDG_CACHE_HOME: "~/xc" }).cacheDir).toBe("/home/me/xc/densemamba");
     expect(atHome({ DENSEMAMBA_STORE_DIR: "a~/b" }).storeDir).toBe("a~/b");
   });
 
-  it("need no home folder where they name none", () => {
+  it("need no home folder unless they name it", () => {
     const homeless = (env: Record<string, string>) => at(() => undefined, env);
     expect(homeless({ DENSEMAMBA_CACHE_DIR: "/x" }).cacheDir).toBe("/x");
     expect(homeless({ XDG_CACHE_HOME: "/x" }).cacheDir).toBe("/x/densemamba");
@@ -152,7 +152,7 @@ describe("options that need another one", () => {
     expect(config).toMatchObject({ storeDir: "/x", storeBytes: 2 ** 30, prefixDiskBytes: 5 });
   });
 
-  it("need nothing when they ask for nothing, and more than nothing of what they need", () => {
+  it("need nothing if they are off; what they need must not be off", () => {
     expect(load({ sharePrefixes: false, prefixDiskBytes: 0 }).sharePrefixes).toBe(false);
     expect(problemsOf(() => load({ prefixDiskBytes: 5, storeDir: "/x", prefixBytes: 0 }))).toEqual([
       "--prefix-disk-bytes needs --prefix-bytes above 0",
@@ -242,7 +242,7 @@ describe("kinds of value", () => {
     );
   });
 
-  it("reads a fraction from text where one is allowed, and refuses it where not", () => {
+  it("reads a fraction from text for a decimal, and refuses it for an integer", () => {
     expect(loadConfig({ flags: { prefillStall: "1.5" }, env: {} }).prefillStall).toBe(1.5);
     expect(loadConfig({ flags: { prefillStall: 2 }, env: {} }).prefillStall).toBe(2);
     expect(() => loadConfig({ flags: { prefillStall: "1.5x" }, env: {} })).toThrow('"1.5x" given');
@@ -262,7 +262,7 @@ describe("the result", () => {
     expect(load().model).toBe(path.resolve("models/densemamba-tales-4m"));
   });
 
-  it("gives every option a flag, a variable and a description of its own", () => {
+  it("gives every option its own flag, variable and description", () => {
     for (const property of ["flag", "variable", "description"] as const) {
       const values = configOptions.map((option) => option[property]);
       expect(new Set(values).size).toBe(values.length);
@@ -289,7 +289,7 @@ describe("the config file", () => {
     expect(readConfig({}, fileName).maxBatch).toBe(8);
   });
 
-  it("is named when it is missing or not JSON", () => {
+  it("is named if it is missing or not JSON", () => {
     const broken = path.join(folder, "broken.json");
     writeFileSync(broken, "{maxBatch: 7}");
     for (const fileName of [broken, path.join(folder, "missing.json")]) {

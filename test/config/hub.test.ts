@@ -5,7 +5,7 @@ const parse = (env: Record<string, string>, files: Record<string, string> = {}) 
   parseHubSettings({ env, findHome: () => "/home/me", readText: (file) => files[file] });
 
 describe("the hub's settings", () => {
-  it("are Hugging Face's own where nothing is set", () => {
+  it("are Hugging Face's defaults if nothing is set", () => {
     expect(parse({})).toEqual({
       endpoint: "https://huggingface.co",
       token: undefined,
@@ -14,7 +14,7 @@ describe("the hub's settings", () => {
     });
   });
 
-  it("find the cache as Hugging Face's tools do, the nearest variable first", () => {
+  it("find the cache as Hugging Face's tools do, the most specific variable first", () => {
     const env = { XDG_CACHE_HOME: "/xdg", HF_HOME: "/hf", HUGGINGFACE_HUB_CACHE: "/old", HF_HUB_CACHE: "/cache" };
     const order = ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"] as const;
     const left: Partial<typeof env> = { ...env };
@@ -26,7 +26,7 @@ describe("the hub's settings", () => {
     expect(found).toEqual(["/cache", "/old", "/hf/hub", "/xdg/huggingface/hub"]);
   });
 
-  it("take the token from the environment, else from where a login left it", () => {
+  it("take the token from the environment, else from the file of a login", () => {
     const files = { "/home/me/.cache/huggingface/token": "hf_login\n", "/elsewhere": "hf_elsewhere" };
     expect(parse({ HF_TOKEN: " hf_a\n", HUGGING_FACE_HUB_TOKEN: "hf_b" }, files).token).toBe("hf_a");
     expect(parse({ HUGGING_FACE_HUB_TOKEN: "hf_b" }, files).token).toBe("hf_b");
@@ -50,7 +50,7 @@ describe("the hub's settings", () => {
     );
   });
 
-  it("need a home only where a path is below it", () => {
+  it("need a home folder only for paths in it", () => {
     const homeless = (env: Record<string, string>) =>
       parseHubSettings({ env, findHome: () => undefined, readText: () => undefined });
     expect(homeless({ HF_HOME: "/hf" }).cacheDir).toBe("/hf/hub");
@@ -62,7 +62,7 @@ describe("the hub's settings", () => {
     }
   });
 
-  it("take a mirror, and refuse what is no address", () => {
+  it("accept a mirror, and refuse what is not a URL", () => {
     expect(parse({ HF_ENDPOINT: "https://mirror.example/hf/" }).endpoint).toBe("https://mirror.example/hf");
     for (const wrong of ["mirror.example", "ftp://x", "file:///x"]) {
       expect(() => parse({ HF_ENDPOINT: wrong, HF_TOKEN: "hf_secret" })).toThrow(

@@ -1,6 +1,7 @@
 /**
- * Reads a Dockerfile and carries out its steps in a folder, without a container engine: COPY copies, RUN runs, and the
- * absolute paths of the image become paths below the folder. Base images are not there: the tools are this machine's.
+ * Reads a Dockerfile and carries out its steps in a folder, without a container engine: COPY
+ * copies, RUN runs, and the absolute paths of the image become paths below the folder. Base images
+ * are not there: the tools are this machine's.
  */
 import { execFile } from "node:child_process";
 import { cp, mkdir, readdir, stat } from "node:fs/promises";
@@ -109,12 +110,18 @@ async function buildStage(
   return { root, env, workdir };
 }
 
-/** Of the machine's environment what is not about this program: tests are given the kernels' library by a variable. */
+/**
+ * Of the machine's environment what is not about this program: tests are given the kernels' library
+ * by a variable.
+ */
 function withoutOwn(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   return Object.fromEntries(Object.entries(env).filter(([name]) => !name.startsWith("DENSEMAMBA_")));
 }
 
-/** COPY's rules as far as they are used: several files need a folder; a folder's content goes into the target. */
+/**
+ * COPY's rules as far as they are used: several files need a folder; a folder's content goes into
+ * the target.
+ */
 async function copy(words: string[], places: { from: string; root: string; workdir: string }): Promise<void> {
   const target = words.pop()!;
   const into = path.join(places.root, path.resolve(places.workdir, target));

@@ -1,6 +1,7 @@
 /**
- * The layering of ARCHITECTURE.md as a table, and the search for breaches. Imports point downward only: a folder may import
- * itself, `errors.ts`, and what its row allows. No file may import itself through others, types included.
+ * The layering of ARCHITECTURE.md as a table, and the search for breaches. Imports point downward
+ * only: a folder may import itself, `errors.ts`, and what its row allows. No file may import itself
+ * through others, types included.
  */
 import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
@@ -104,7 +105,9 @@ function importBreaches({ file, text }: SourceFile): string[] {
   });
 }
 
-/** Sets of files that import each other, directly or through others; all sorted. Tarjan's algorithm. */
+/**
+ * Sets of files that import each other, directly or through others; all sorted. Tarjan's algorithm.
+ */
 export function findCircles(files: readonly SourceFile[]): string[][] {
   const imports = new Map(files.map(({ file, text }) => [file, relativeImports(file, text)]));
   /** The order of the first visit, and the earliest file still on the stack that a file reaches. */

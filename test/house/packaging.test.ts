@@ -26,7 +26,8 @@ describe("package-lock.json", () => {
     expect(entries.filter(([, { resolved }]) => resolved !== undefined).map(([name]) => name)).toEqual([]);
   });
 
-  // Old bug: packages for other platforms were missing, and `npm ci` refused the lock on every machine.
+  // Old bug: packages for other platforms were missing, and `npm ci` refused the lock on every
+  // machine.
   it("holds every platform's optional packages", () => {
     const names = new Set(entries.map(([name]) => name.replace(/^.*node_modules\//, "")));
     const missing = entries
@@ -62,7 +63,8 @@ describe("package.json", () => {
   });
 });
 
-// Old bug: npx links a checkout into its cache and makes the command executable once; a build made anew was not.
+// Old bug: npx links a checkout into its cache and makes the command executable once; a build made
+// anew was not.
 it("the build leaves the command executable", () => {
   const [command] = Object.values<string>(json("package.json").bin);
   expect(statSync(command!).mode & 0o111).not.toBe(0);

@@ -1,4 +1,6 @@
-/** Pulls from a server that speaks the hub's API, into a cache as Hugging Face's own tools keep it. */
+/**
+ * Pulls from a server that speaks the hub's API, into a cache as Hugging Face's own tools keep it.
+ */
 import {
   existsSync,
   linkSync,
@@ -64,7 +66,7 @@ describe("a pull", () => {
     "training_args.bin": text("x"),
   };
 
-  it("fetches what a model needs and no more, as Hugging Face's cache has it, and opens", async () => {
+  it("fetches only what a model needs, laid out as Hugging Face's cache, and the model opens", async () => {
     server.add("org/tiny", { commit: COMMIT, files });
     const dir = await pullModel(options("org/tiny"));
     expect(dir).toBe(join(folderOf("org/tiny"), "snapshots", COMMIT));
@@ -90,7 +92,7 @@ describe("a pull", () => {
     expect(readdirSync(refs)).toEqual(["main"]);
   });
 
-  it("tells its progress in bytes, growing to the whole", async () => {
+  it("reports its progress in bytes, up to the total", async () => {
     server.add("org/tiny", { commit: COMMIT, files });
     const seen: PullProgress[] = [];
     await pullModel(options("org/tiny", { onProgress: (progress) => seen.push(progress) }));
@@ -100,7 +102,7 @@ describe("a pull", () => {
     expect(new Set(seen.map((progress) => progress.total))).toEqual(new Set([total]));
   });
 
-  it("takes safetensors before torch's files, and shards by their index", async () => {
+  it("prefers safetensors to torch's files, and takes shards from their index", async () => {
     const index = { weight_map: { a: "pytorch_model-1.bin", b: "pytorch_model-2.bin", c: "pytorch_model-1.bin" } };
     server.add("org/shards", {
       commit: COMMIT,
@@ -121,7 +123,7 @@ describe("a pull", () => {
     ]);
   });
 
-  it("takes the revision that is asked for, and the newest of a branch", async () => {
+  it("takes the requested revision, and the newest commit of a branch", async () => {
     const old = { ...files, "tokenizer.json": text('{"old":1}') };
     server.add("org/tiny", { commit: COMMIT, files });
     server.add("org/tiny@v1.0", { commit: OTHER_COMMIT, files: old });
@@ -139,7 +141,7 @@ describe("a pull", () => {
     expect(await pullModel(options("org/tiny"))).toBe(tag);
   });
 
-  it("fetches of a model whose tokenizer is wanted nothing else, and knows it from the whole", async () => {
+  it("fetches only the tokenizer if that is all that is needed, and does not take it for the whole model", async () => {
     server.add("org/tiny", { commit: COMMIT, files });
     server.add("org/weights", { commit: COMMIT, files: { "config.json": config, "model.safetensors": weights } });
     const dir = await ensureModel(options("org/tiny", { part: "tokenizer" }));
@@ -149,11 +151,11 @@ describe("a pull", () => {
     await ensureModel(options("org/tiny"));
     expect(readdirSync(dir)).toHaveLength(3);
     await expect(ensureModel(options("org/weights", { part: "tokenizer" }))).rejects.toThrow(
-      failed("org/weights does not hold tokenizer.json"),
+      failed("org/weights does not have tokenizer.json"),
     );
   });
 
-  it("asks nobody for a model that is there, unless it is told to", async () => {
+  it("uses no network for a model in the cache, unless it is told to pull", async () => {
     server.add("org/tiny", { commit: COMMIT, files });
     const dir = await ensureModel(options("org/tiny"));
     const numAsked = server.questions.length;
@@ -169,7 +171,7 @@ describe("a pull", () => {
     expect(openCheckpoint(dir).close()).toBeUndefined();
   });
 
-  it("shows the token to the hub, never to where the hub sends it", async () => {
+  it("gives the token to the hub, never to where the hub redirects", async () => {
     server.add("org/private", { commit: COMMIT, files, token: "a-mirror's-token" });
     await pullModel(options("org/private", { token: "a-mirror's-token" }));
     const seen = new Set(server.requests.map(({ origin, authorization }) => `${origin}: ${authorization}`));
@@ -182,7 +184,7 @@ describe("a pull that is cut off", () => {
   const incomplete = () => join(folderOf("org/tiny"), "blobs", `${sha256(weights)}.incomplete`);
   beforeEach(() => server.add("org/tiny", { commit: COMMIT, files }));
 
-  it("goes on by itself from the byte where it stopped", async () => {
+  it("resumes by itself at the byte where it stopped", async () => {
     server.faults.push("none", { cutAfter: 5000 }, { cutAfter: 7000 });
     const dir = await pullModel(options("org/tiny"));
     expect(readFileSync(join(dir, "model.safetensors")).equals(weights)).toBe(true);
@@ -190,20 +192,20 @@ describe("a pull that is cut off", () => {
     expect(ranges).toEqual([undefined, `bytes=5000-${weights.length - 1}`, `bytes=12000-${weights.length - 1}`]);
   });
 
-  it("waits for a store that is out of order", async () => {
+  it("waits for storage that answers with errors", async () => {
     server.faults.push("none", { status: 503 }, { status: 503 });
     const pauses: number[] = [];
     await pullModel(options("org/tiny", { sleep: async (ms) => void pauses.push(ms) }));
     expect(pauses).toEqual([1000, 2000]);
   });
 
-  it("ends after several tries without a byte, keeps what came, and the next pull resumes there", async () => {
+  it("fails after several attempts without a byte, and the next pull resumes there", async () => {
     const pauses: number[] = [];
     server.faults.push("none", { cutAfter: 9000 });
     server.faults.push(...Array.from({ length: 5 }, () => ({ cutAfter: 0 })));
     const sleep = async (ms: number) => void pauses.push(ms);
     await expect(pullModel(options("org/tiny", { sleep }))).rejects.toThrow(
-      failed(`model.safetensors: cut off at byte 9000 of ${weights.length}`, "the next pull goes on from there"),
+      failed(`model.safetensors: cut off at byte 9000 of ${weights.length}`, "the next pull resumes there"),
     );
     expect(statSync(incomplete()).size).toBe(9000);
     expect(pauses.slice(-4)).toEqual([1000, 2000, 4000, 8000]);
@@ -218,7 +220,7 @@ describe("a pull that is cut off", () => {
     expect(blobs("org/tiny")).toHaveLength(2);
   });
 
-  it("and goes on over wrong bytes of before is refused, and then begins anew", async () => {
+  it("and resumes after wrong bytes is refused, and then starts again", async () => {
     server.faults.push("none");
     await pullModel(options("org/tiny"));
     rmSync(join(folderOf("org/tiny"), "blobs", sha256(weights)));
@@ -232,7 +234,7 @@ describe("a pull that is cut off", () => {
     await pullModel(options("org/tiny"));
   });
 
-  it("is pulled once more at the same time by another, and both have it whole", async () => {
+  it("works while another process pulls the same model", async () => {
     server.faults.push({ cutAfter: 10 }, { cutAfter: 10 }, { cutAfter: 20_000 }, { cutAfter: 3000 });
     const [one, other] = await Promise.all([pullModel(options("org/tiny")), pullModel(options("org/tiny"))]);
     expect(one).toBe(other);
@@ -260,16 +262,16 @@ describe("bytes that are not the hub's", () => {
     expect(blobs("org/tiny")).toEqual([]);
   });
 
-  it("are refused for their number", async () => {
+  it("are refused if there are too many or too few", async () => {
     server.faults.push("too long");
     await expect(pullModel(options("org/tiny"))).rejects.toThrow(
-      failed(`config.json: ${config.length + 1} bytes came, the hub says ${config.length}`),
+      failed(`config.json: it has ${config.length + 1} bytes, the hub says ${config.length}`),
     );
     expect(blobs("org/tiny")).toEqual([]);
   });
 });
 
-describe("what cannot be pulled is said in one line", () => {
+describe("a failed pull is reported in one line", () => {
   const files = { "config.json": config, "model.safetensors": weights };
   const message = async (pulling: Promise<string>) => {
     const error = await pulling.then(
@@ -281,7 +283,7 @@ describe("what cannot be pulled is said in one line", () => {
     return error.message as string;
   };
 
-  it("without a network: what was asked, and what the cache has", async () => {
+  it("without a network: what was requested, and what the cache has", async () => {
     server.add("org/tiny", { commit: COMMIT, files });
     server.add("other/one", { commit: COMMIT, files });
     await pullModel(options("org/tiny"));
@@ -304,7 +306,7 @@ describe("what cannot be pulled is said in one line", () => {
     mkdirSync(cacheDir);
   });
 
-  it("that is not there, or not for everyone", async () => {
+  it("for a model that does not exist, or is private or gated", async () => {
     server.add("org/tiny", { commit: COMMIT, files });
     server.add("org/gated", { commit: COMMIT, files, gated: true });
     const token = "hf_x";
@@ -319,11 +321,11 @@ describe("what cannot be pulled is said in one line", () => {
     );
     const gated = await message(pullModel(options("org/gated", { token })));
     expect(gated).toContain("(403: Access to model org/gated is restricted.); HF_TOKEN may not read it");
-    expect(gated).toContain(`terms are accepted at ${server.endpoint}/org/gated`);
+    expect(gated).toContain(`terms at ${server.endpoint}/org/gated`);
     expect(gated).not.toContain(token);
   });
 
-  it("that is no model of ours", async () => {
+  it("for a repository without a model that can be served", async () => {
     server.add("org/empty", { commit: COMMIT, files: { "config.json": config, "tf_model.h5": weights } });
     server.add("org/data", { commit: COMMIT, files: { "model.safetensors": weights } });
     server.add("org/broken", {
@@ -333,18 +335,18 @@ describe("what cannot be pulled is said in one line", () => {
     const index = text('{"weight_map":{"a":"lost.safetensors"}}');
     server.add("org/lost", { commit: COMMIT, files: { "config.json": config, "model.safetensors.index.json": index } });
     expect(await message(pullModel(options("org/empty")))).toContain(
-      "org/empty does not hold any of model.safetensors,",
+      "org/empty does not have any of model.safetensors,",
     );
-    expect(await message(pullModel(options("org/data")))).toBe("org/data does not hold config.json");
+    expect(await message(pullModel(options("org/data")))).toBe("org/data does not have config.json");
     expect(await message(pullModel(options("org/broken")))).toMatch(/^org\/broken: .*index\.json is not JSON/);
     expect(await message(pullModel(options("org/lost")))).toBe(
-      "org/lost does not hold lost.safetensors, which its index names",
+      "org/lost does not have lost.safetensors, which its index names",
     );
   });
 
-  it("from a hub that is no hub", async () => {
+  it("for a hub that answers nonsense", async () => {
     server.add("org/evil", { commit: "../../../tmp", files });
-    expect(await message(pullModel(options("org/evil")))).toContain('commit "../../../tmp", which is none');
+    expect(await message(pullModel(options("org/evil")))).toContain('an invalid commit "../../../tmp"');
   });
 });
 

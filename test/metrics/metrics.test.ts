@@ -65,7 +65,7 @@ describe("a scrape", () => {
     expect(samples.has("process_resident_memory_bytes")).toBe(true);
   });
 
-  it("reads slots and kept states when it happens", async () => {
+  it("reads slots and stored states at that moment", async () => {
     const { metrics } = setUp();
     const load = { numRunning: 1, numWaiting: 2, numSuspended: 6, slotsInUse: 3, maxBatch: 4, maxQueue: 5 };
     const disk = { name: "disk" as const, isAvailable: true, numFailures: 1 };
@@ -122,7 +122,7 @@ describe("every sample", () => {
     for (const [, name, type] of types) expect([name, name!.endsWith("_total")]).toEqual([name, type === "counter"]);
   });
 
-  it("has labels that requests cannot make up", async () => {
+  it("has no labels that clients can make up", async () => {
     const { metrics } = setUp();
     for (const method of ["GET", "BREW", "PROPFIND", "x".repeat(1000)]) {
       metrics.onHttpRequest({ method, route: "unmatched", status: 404, durationMs: 1 });
@@ -137,7 +137,7 @@ describe("every sample", () => {
 });
 
 describe("the event loop's lag", () => {
-  it("stays what it was until something new is measured, and is begun anew every few seconds only", async () => {
+  it("keeps its value until there is a new measurement, and is reset only every few seconds", async () => {
     const registry = new Registry();
     let nowMs = 0;
     const histogram = { count: 0, min: 2 ** 63, max: 0, mean: Number.NaN, stddev: Number.NaN, numResets: 0 };
@@ -161,7 +161,7 @@ describe("the event loop's lag", () => {
 });
 
 describe("a request's end", () => {
-  it("counts its tokens and its times once", async () => {
+  it("counts its tokens and times once", async () => {
     const { metrics } = setUp();
     metrics.onSequenceEnd({ reason: "length", timings: TIMINGS });
     const samples = await scrape(metrics);
@@ -178,7 +178,7 @@ describe("a request's end", () => {
     expect(value("request_time_per_output_token_seconds_sum")).toBeCloseTo(0.01);
   });
 
-  it("does not let aborted and failed requests into the latencies", async () => {
+  it("leaves aborted and failed requests out of the latencies", async () => {
     const { metrics } = setUp();
     metrics.onSequenceEnd({
       reason: "aborted",
@@ -194,7 +194,7 @@ describe("a request's end", () => {
 });
 
 describe("tokens", () => {
-  it("counts every sampled token once: the first at its sequence's end, the others step by step", async () => {
+  it("counts every sampled token once: a sequence's first when it finishes, the others at each step", async () => {
     const { metrics } = setUp();
     metrics.onStep({ ...STEP, numPromptTokens: 10 });
     for (let step = 0; step < 10; step++) metrics.onStep({ ...STEP, numDecodeTokens: 1 });
@@ -204,7 +204,7 @@ describe("tokens", () => {
     expect(samples.get("densemamba_prefill_tokens_total")).toBe(10);
   });
 
-  it("takes the time from step to step for each decoded token, the time between steps included", async () => {
+  it("measures the time from step to step for each decoded token, including the time between steps", async () => {
     const { clock, metrics } = setUp();
     const step = (atMs: number, numDecodeTokens: number) => {
       clock.nowMs = atMs;
@@ -220,7 +220,7 @@ describe("tokens", () => {
     expect(samples.get("densemamba_inter_token_latency_seconds_sum")).toBeCloseTo((3 + 4 * 2 + 1) / 1000);
   });
 
-  it("resolves gaps far below ten milliseconds", async () => {
+  it("resolves times far below ten milliseconds", async () => {
     const { clock, metrics } = setUp();
     metrics.onStep({ ...STEP, numPromptTokens: 4 });
     clock.nowMs += 0.25;
@@ -247,7 +247,7 @@ describe("the engine's status", () => {
 });
 
 describe("transports", () => {
-  it("count requests by method, route and status, open connections, and responses nobody reads", async () => {
+  it("count requests by method, route and status, open connections, and responses without a client", async () => {
     const { metrics } = setUp();
     metrics.onHttpRequest({ method: "POST", route: "/v1/completions", status: 429, durationMs: 3 });
     metrics.onWebSocketOpen();
@@ -262,7 +262,7 @@ describe("transports", () => {
 });
 
 describe("snapshots", () => {
-  it("observe how long a state's copy took", async () => {
+  it("are timed when a state is copied", async () => {
     const { metrics } = setUp();
     metrics.onSnapshotCaptured(0.5);
     metrics.onSnapshotRestored(0.25);
@@ -273,7 +273,7 @@ describe("snapshots", () => {
 });
 
 describe("docs/metrics.md", () => {
-  it("describes exactly the metrics there are, by name and type", async () => {
+  it("describes exactly the metrics that exist, by name and type", async () => {
     const registry = new Registry();
     createInstruments(registry, () => 0);
     const own = (await registry.getMetricsAsJSON()).filter(({ name }) => name.startsWith("densemamba_"));

@@ -43,8 +43,8 @@ export async function writePage(page: string): Promise<void> {
 }
 
 /** @throws Error if the page has no such section */
-export function replaceSection(page: string, name: string, markdown: string): string {
-  const [begin, end] = [`<!-- begin ${name}: written by npm run bench:page -->`, `<!-- end ${name} -->`];
+export function replaceSection(page: string, name: string, markdown: string, command = "npm run bench:page"): string {
+  const [begin, end] = [`<!-- begin ${name}: written by ${command} -->`, `<!-- end ${name} -->`];
   const from = page.indexOf(begin);
   const to = page.indexOf(end, from);
   if (from === -1 || to === -1) throw new Error(`the page has no section ${begin} … ${end}`);

@@ -6,7 +6,7 @@ import { mkdir, open, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { ConfigJson } from "../model/config-json.ts";
 import { DTYPE_BYTES, narrowF16 } from "../model/dtypes.ts";
-import type { ExpectedTensor } from "../model/families/family.ts";
+import type { ExpectedTensor, ModelDescription } from "../model/families/family.ts";
 import { mixer } from "../model/families/mamba.ts";
 import { familyOf } from "../model/families/registry.ts";
 import { attention } from "../model/families/retnet.ts";
@@ -74,7 +74,7 @@ export async function writeRandomCheckpoint(options: {
 }): Promise<void> {
   const { outDir, shape, seed, dtype = "F32" } = options;
   const config = configJson(shape);
-  const tensors = expectedTensors(config, shape);
+  const { tensors } = describeShape(shape);
   await mkdir(outDir, { recursive: true });
   await writeFile(join(outDir, "config.json"), `${JSON.stringify(config, null, 2)}\n`);
 
@@ -136,8 +136,9 @@ function retNetConfigJson(shape: RetNetShape): ConfigJson {
   };
 }
 
-/** The family says which tensors; the gates' widths, which it reads from tensors, are given to it as such. */
-function expectedTensors(config: ConfigJson, shape: RandomShape): readonly ExpectedTensor[] {
+/** As the family has it; the gates' widths, which it reads from tensors, are given to it as such. */
+export function describeShape(shape: RandomShape): ModelDescription {
+  const config = configJson(shape);
   const gates = new Map<string, WeightTensor>();
   const addGate = (name: string, width: number) => {
     gates.set(name, { name, shape: [width, shape.hiddenSize], dtype: "F32", read: () => new Float32Array() });
@@ -150,7 +151,7 @@ function expectedTensors(config: ConfigJson, shape: RandomShape): readonly Expec
       addGate(`${mixer(l)}.select.fc1.weight`, shape.gateWidth ?? Math.ceil(shape.hiddenSize / 8));
     }
   }
-  return familyOf(config)!.describe(config, gates).tensors;
+  return familyOf(config)!.describe(config, gates);
 }
 
 function safetensorsHeader(tensors: readonly ExpectedTensor[], dtype: "F32" | "F16"): Buffer {

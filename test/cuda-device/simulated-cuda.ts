@@ -16,7 +16,7 @@ import type { KernelLibrary } from "../../src/runtime/open.ts";
 import { buildSimulatedDevice, type SimulatedLibraries } from "./build.ts";
 
 export const PROVIDER_FOLDER = path.resolve(".cache/cuda-provider/1.30.0");
-const PROVIDER = path.join(PROVIDER_FOLDER, "libonnxruntime_providers_cuda.so");
+export const PROVIDER = path.join(PROVIDER_FOLDER, "libonnxruntime_providers_cuda.so");
 
 /** Whether fetch-provider.sh has been run. */
 export const hasProvider =

@@ -9,9 +9,11 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { pathToFileURL } from "node:url";
 import { markdownTable } from "../../src/bench/figures.ts";
+import { loweredState } from "../../src/compiler/lower.ts";
 import { describeShape, type RandomShape } from "../../src/compiler/random-checkpoint.ts";
-import type { Architecture, ExpectedTensor } from "../../src/model/families/family.ts";
-import { numElements, stateBytes, stateIn } from "../../src/model/state.ts";
+import type { ExpectedTensor } from "../../src/model/families/family.ts";
+import type { Architecture } from "../../src/model/families/registry.ts";
+import { numElements, stateBytes } from "../../src/model/state.ts";
 import { replaceSection } from "../page.ts";
 import { GPU_SHAPES, PREFILL_CHUNK, sequencesPerPrefill } from "./shapes.ts";
 
@@ -80,7 +82,7 @@ export function workOf(shape: RandomShape, pass: Pass): PassWork {
   return {
     matrices,
     recurrence: {
-      bytes: 2 * stateBytes(stateIn("f32", state)) * pass.numSequences, // read and written
+      bytes: 2 * stateBytes(loweredState("f16", "cuda", state)) * pass.numSequences, // read and written
       tensorFlops: 0,
       f32Flops: operations.f32Flops * numTokens,
       powers: operations.powers * numTokens,

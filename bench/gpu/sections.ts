@@ -5,8 +5,8 @@
 import { existsSync } from "node:fs";
 import { rename, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { choosePrecisions } from "../../src/app/device.ts";
 import { measureDecode, readPrompt } from "../../src/bench/runner.ts";
-import { choosePrecisions } from "../../src/cli/device.ts";
 import { ensureArtifact } from "../../src/compiler/artifact-cache.ts";
 import { type RandomShape, writeRandomCheckpoint } from "../../src/compiler/random-checkpoint.ts";
 import type { Precision } from "../../src/model/artifact.ts";

@@ -8,7 +8,7 @@ import type { ConfigJson } from "../model/config-json.ts";
 import { DTYPE_BYTES, narrowF16 } from "../model/dtypes.ts";
 import type { ExpectedTensor, ModelDescription } from "../model/families/family.ts";
 import { mixer } from "../model/families/mamba.ts";
-import { familyOf } from "../model/families/registry.ts";
+import { type Architecture, familyOf } from "../model/families/registry.ts";
 import { attention } from "../model/families/retnet.ts";
 import { numElements } from "../model/state.ts";
 import type { WeightTensor } from "../model/weights.ts";
@@ -137,7 +137,7 @@ function retNetConfigJson(shape: RetNetShape): ConfigJson {
 }
 
 /** As the family has it; the gates' widths, which it reads from tensors, are given to it as such. */
-export function describeShape(shape: RandomShape): ModelDescription {
+export function describeShape(shape: RandomShape): ModelDescription<Architecture> {
   const config = configJson(shape);
   const gates = new Map<string, WeightTensor>();
   const addGate = (name: string, width: number) => {

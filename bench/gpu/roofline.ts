@@ -43,7 +43,7 @@ export interface Pass {
   readonly numSteps: number;
 }
 
-const F16_BYTES = 2;
+const HALF_BYTES = 2;
 const F32_BYTES = 4;
 
 export interface PassWork {
@@ -60,11 +60,11 @@ export function workOf(shape: RandomShape, pass: Pass): PassWork {
     const size = numElements(tensor.shape);
     switch (roleOf(tensor, architecture)) {
       case "head":
-        matrices.bytes += size * F16_BYTES;
+        matrices.bytes += size * HALF_BYTES;
         matrices.tensorFlops += 2 * size * pass.numSequences;
         break;
       case "matrix":
-        matrices.bytes += size * F16_BYTES;
+        matrices.bytes += size * HALF_BYTES;
         matrices.tensorFlops += 2 * size * numTokens;
         break;
       case "f32 matrix":
@@ -72,7 +72,7 @@ export function workOf(shape: RandomShape, pass: Pass): PassWork {
         matrices.f32Flops += 2 * size * numTokens;
         break;
       case "table":
-        matrices.bytes += tensor.shape[1]! * F16_BYTES * numTokens;
+        matrices.bytes += tensor.shape[1]! * HALF_BYTES * numTokens;
         break;
       case "vector":
         matrices.bytes += size * F32_BYTES;
@@ -82,7 +82,7 @@ export function workOf(shape: RandomShape, pass: Pass): PassWork {
   return {
     matrices,
     recurrence: {
-      bytes: 2 * stateBytes(loweredState("f16", "cuda", state)) * pass.numSequences, // read and written
+      bytes: 2 * stateBytes(loweredState("bf16", "cuda", state)) * pass.numSequences, // read and written
       tensorFlops: 0,
       f32Flops: operations.f32Flops * numTokens,
       powers: operations.powers * numTokens,

@@ -100,7 +100,7 @@ describe("the report", () => {
   const speed = {
     kind: "speed",
     shape: "mamba-130m",
-    precision: "f16",
+    precision: "bf16",
     numSequences: 1,
     tokensPerSecond: 8900,
   } as const;
@@ -124,7 +124,7 @@ describe("the report", () => {
     expect(problemsOf(sound)).toEqual([]);
     const section = checkSection(sound);
     expect(section).toContain("Everything is as it should be.");
-    expect(section).toMatch(/mamba-130m \| f16 .*\| decode, captured \| 1 .*\| 8,900 .*\| 50%/);
+    expect(section).toMatch(/mamba-130m \| bf16 .*\| decode, captured \| 1 .*\| 8,900 .*\| 50%/);
     expect(checkSection({ ...sound, gpu: "NVIDIA A100" })).not.toContain("50%");
   });
 

@@ -1,7 +1,7 @@
 /** The options of the server: what is configured, and bounds that are not. */
 import type { Config } from "../config/schema.ts";
 import type { ServerOptions } from "../server/deps.ts";
-import { isLoopback } from "../server/http/browser-checks.ts";
+import { isLoopback } from "../server/http/access.ts";
 
 export function serverOptions(config: Config): ServerOptions {
   const { apiKeys, metricsNeedKey, corsOrigins, trustRequestTemplates, heartbeatMs, streamGapMs } = config;
@@ -36,10 +36,10 @@ export function serverOptions(config: Config): ServerOptions {
       maxConnections: config.maxConnections,
       maxMessageBytes: maxBodyBytes,
       maxConnectionMs: 60 * 60_000,
-      maxLanes: 32,
+      maxStreams: 32,
       maxInFlight: 16,
       maxQueued: 64,
-      maxUnstoredPerLane: 8,
+      maxUnstoredPerStream: 8,
       pingIntervalMs: 30_000,
       highWaterBytes: 128 * 1024,
       lowWaterBytes: 32 * 1024,

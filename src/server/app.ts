@@ -1,11 +1,10 @@
 /**
- * The HTTP application: middleware in order, then one file of routes per endpoint family. A request passes id, log, CORS
- * and key check, is parsed against a zod schema, becomes a `GenerationRequest`, and its events are rendered or folded.
+ * The HTTP application: middleware in order, then the endpoints. A request passes id, log, CORS and key check; an endpoint
+ * parses it with a zod schema, turns it into a `GenerationRequest`, and streams its events or collects them.
  */
 import { Hono } from "hono";
 import { cors } from "hono/cors";
-import type { App, AppEnv } from "./context.ts";
-import type { ServerDeps } from "./deps.ts";
+import type { App, AppEnv, ServerDeps } from "./deps.ts";
 import { chatRoutes } from "./endpoints/chat.ts";
 import { completionRoutes } from "./endpoints/completions.ts";
 import { docsRoutes } from "./endpoints/docs.ts";
@@ -14,16 +13,12 @@ import { responseRoutes } from "./endpoints/responses.ts";
 import { sessionRoutes } from "./endpoints/sessions.ts";
 import { statusRoutes } from "./endpoints/status.ts";
 import { tokenizerRoutes } from "./endpoints/tokenize.ts";
-import { keyCheck, requireKey } from "./http/auth.ts";
-import { checkHost, checkOrigin, hostCheck, originCheck } from "./http/browser-checks.ts";
-import { handleError } from "./http/error-answers.ts";
-import { notFound } from "./http/not-found.ts";
-import { requestId } from "./http/request-id.ts";
-import { accessLog } from "./http/request-log.ts";
-import { refuseWhenStopping } from "./http/stopping.ts";
+import { checkHost, checkOrigin, hostCheck, keyCheck, originCheck, requireKey } from "./http/access.ts";
+import { handleError, notFound, refuseWhenStopping } from "./http/error-answers.ts";
+import { accessLog, requestId } from "./http/request-log.ts";
 import type { Responses } from "./responses/responses.ts";
 
-/** Reading these tells nothing about models or users; probes come without keys. */
+/** These tell nothing about models or users, and probes come without keys. */
 const OPEN_PATHS: ReadonlySet<string> = new Set(["/", "/health", "/ready", "/openapi.yaml", "/docs"]);
 
 function isOpen(path: string): boolean {
@@ -45,14 +40,14 @@ export function createApp(deps: ServerDeps, responses: Responses): App {
       exposeHeaders: ["x-request-id", "x-should-retry", "retry-after", "retry-after-ms", "content-disposition"],
       maxAge: 600,
     });
-    // NOTE: hono's own order sets a header after the handler, when a stream's headers have been sent; here all are set before.
+    // NOTE: hono would set one header after the handler, when a stream's headers have been sent; here all come before.
     app.use(async function allowOrigins(context, next) {
       const preflight = await allow(context, async () => {});
       if (preflight !== undefined) return preflight;
       await next();
     });
   }
-  // With API keys a page can do nothing without one.
+  // With API keys, a page can do nothing without one.
   if (options.apiKeys.length === 0) app.use(checkOrigin(originCheck(options.corsOrigins)));
   const checkKey = requireKey(keyCheck(options.apiKeys));
   const refuseIfStopping = refuseWhenStopping(deps.stopping.signal);

@@ -1,14 +1,31 @@
 /**
- * What the server is given by the composition root: the generator, the engine's face, the model's name card, a logger,
- * clock and ids, and its options. Structural types: the server knows no engine, no runtime and no metrics backend.
+ * What the composition root gives to the server: generator, engine status, model, logger, clock, ids and options. The types
+ * are structural: the server knows no engine, no runtime and no metrics backend. Also hono's types as they are used here.
  */
+import type { HttpBindings } from "@hono/node-server";
+import type { Context, Hono, MiddlewareHandler } from "hono";
 import type { EngineStatus } from "../engine/observer.ts";
-import type { GenerationEvent, GenerationRequest } from "../generation/events.ts";
+import type { GenerationEvent, GenerationRequest, GenerationUsage } from "../generation/events.ts";
 import type { Manifest } from "../model/artifact.ts";
-import type { SessionInfo } from "../sessions/conversations.ts";
+import type { Conversations } from "../sessions/conversations.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { Receiving } from "./http/receiving.ts";
-import type { JsonBounds } from "./openai/json-reader.ts";
+
+export interface AppEnv {
+  /** Absent if the app runs without Node's HTTP server, as in `app.request`. */
+  Bindings: Partial<HttpBindings>;
+  Variables: {
+    requestId: string;
+    /** Whose sessions and responses the request may name; set by the key check. */
+    owner: string;
+    /** Set by the endpoints that generate, for the access log. */
+    usage: GenerationUsage | undefined;
+  };
+}
+
+export type App = Hono<AppEnv>;
+export type AppContext = Context<AppEnv>;
+export type AppMiddleware = MiddlewareHandler<AppEnv>;
 
 export interface EngineLoad {
   /** Sequences in slots. */
@@ -19,12 +36,12 @@ export interface ServerDeps {
   readonly generator: TextGenerator;
   readonly engine: { readonly status: EngineStatus; readonly load: EngineLoad };
   readonly model: ServedModel;
-  /** Whether kept states are still this server's alone. @throws `store_unavailable` if not */
+  /** Whether this server still owns its stored states. @throws `store_unavailable` if not */
   readonly checkStates: () => Promise<void>;
   readonly metrics: { render(): Promise<string>; readonly contentType: string };
   readonly observer?: TransportObserver;
   readonly log: Log;
-  /** Aborted by the listener as it begins to close: from then on nothing new is taken. */
+  /** The listener aborts it when it begins to close: from then on nothing new is accepted. */
   readonly stopping: AbortController;
   readonly options: ServerOptions;
   /** Shared by the HTTP side and the WebSocket. */
@@ -35,7 +52,7 @@ export interface ServerDeps {
   readonly nowMs: () => number;
 }
 
-/** The face of `generation/generator.ts`. */
+/** `generation/generator.ts`, or a fake. */
 export interface TextGenerator {
   /** The first event, or the first rejection, tells whether the request was admitted. */
   generate(request: GenerationRequest): AsyncIterable<GenerationEvent>;
@@ -43,46 +60,33 @@ export interface TextGenerator {
   readonly tokenizer: TextTokenizer;
 }
 
-/** What of the tokenizer the endpoints need. */
 export type TextTokenizer = Pick<
   Tokenizer,
   "vocabSize" | "chatTemplate" | "specialTokens" | "encode" | "stream" | "idToToken" | "tokenText" | "tokenBytes"
 >;
 
-/** Every method takes the owner first: for anyone else what it names does not exist. */
-export interface ConversationDirectory {
-  /** @throws `session_exists`, `quota_exceeded` */
-  createSession(owner: string, id?: string): Promise<SessionInfo>;
-  /** The least recently used first. */
-  listSessions(owner: string): Promise<readonly SessionInfo[]>;
-  /** @throws `session_not_found` */
-  inspectSession(owner: string, id: string): Promise<SessionInfo>;
-  /** @throws `session_not_found`, `session_busy` */
-  deleteSession(owner: string, id: string): Promise<void>;
-  /** @throws `session_not_found`, `session_exists`, `quota_exceeded` */
-  forkSession(owner: string, id: string, newId?: string): Promise<SessionInfo>;
-  /** @throws `previous_response_not_found`, `session_exists`, `quota_exceeded` */
-  forkResponse(owner: string, responseId: string, sessionId?: string): Promise<SessionInfo>;
-  /** @throws `session_not_found`, `session_exists`, `session_busy` */
-  renameSession(owner: string, id: string, newId: string): Promise<SessionInfo>;
-  /** @throws `session_not_found` */
-  exportSession(owner: string, id: string): Promise<Uint8Array>;
-  /** @param bytes not to be changed afterwards. @throws `invalid_snapshot`, `session_exists`, `quota_exceeded` */
-  importSession(owner: string, bytes: Uint8Array, id?: string): Promise<SessionInfo>;
-  /** Keeps what is told of a response later. Replaces. @param record JSON-serialisable */
-  saveRecord(owner: string, responseId: string, record: unknown): Promise<void>;
-  /** @throws `response_not_found` */
-  readRecord(owner: string, responseId: string): Promise<unknown>;
-  /** @returns whether it was there */
-  deleteUnstored(owner: string, id: string): Promise<boolean>;
-  /** The record and the state. @throws `response_not_found` */
-  deleteResponse(owner: string, id: string): Promise<void>;
-}
+/** To any owner but its own, a session or response does not exist. */
+export type ConversationDirectory = Pick<
+  Conversations,
+  | "createSession"
+  | "listSessions"
+  | "inspectSession"
+  | "deleteSession"
+  | "forkSession"
+  | "forkResponse"
+  | "renameSession"
+  | "exportSession"
+  | "importSession"
+  | "saveRecord"
+  | "readRecord"
+  | "deleteUnstored"
+  | "deleteResponse"
+>;
 
 export interface ServedModel {
   /** The `model` that requests name. */
   readonly name: string;
-  /** Other names that are answered as well. */
+  /** Other names for it. */
   readonly aliases: readonly string[];
   readonly manifest: Manifest;
   readonly loadedAtMs: number;
@@ -99,7 +103,7 @@ export interface TransportObserver {
   }): void;
   onWebSocketOpen?(): void;
   onWebSocketClose?(): void;
-  /** One response more, or less, is being made while nobody reads it. */
+  /** One response more, or less, runs without a client. */
   onUnattended?(change: 1 | -1): void;
 }
 
@@ -114,7 +118,7 @@ export interface Log {
 export interface ServerOptions {
   /** Bearer keys. None: every request is accepted, whatever its Authorization header says. */
   readonly apiKeys: readonly string[];
-  /** Whether `/metrics` asks for a key too. `/health` and `/ready` never do. */
+  /** Whether `/metrics` needs a key too. `/health` and `/ready` never do. */
   readonly metricsNeedKey: boolean;
   /** Host names that requests may use besides this machine's own, or `*`; undefined: any, since the names are not known. */
   readonly allowedHosts: readonly string[] | undefined;
@@ -123,16 +127,16 @@ export interface ServerOptions {
   /** Whether a request may bring its own `chat_template`: a template is a program, if one that runs in a sandbox. */
   readonly trustRequestTemplates: boolean;
   readonly heartbeatMs: number;
-  /** A running stream is written to no more often, and less often where many run. 0: each token by itself. */
+  /** Shortest time between two writes to a stream; longer if many run. 0: each token by itself. */
   readonly streamGapMs: number;
-  /** A reader that takes nothing for so long loses its stream, and the slot is freed. */
+  /** A client that reads nothing for this long loses its stream, and the slot is freed. */
   readonly stallTimeoutMs: number;
   readonly limits: RequestLimits;
   readonly webSocket: WebSocketOptions;
-  /** Bodies and WebSocket messages that are not complete, all together. */
+  /** Of all incomplete bodies and WebSocket messages together. */
   readonly maxReceivingBytes: number;
   readonly resume: ResumeOptions;
-  /** Whether other servers may be making responses whose records are found in the store. */
+  /** Whether other servers may be running responses whose records are in the store. */
   readonly sharesStore: boolean;
   readonly timeouts: {
     readonly headersMs: number;
@@ -143,6 +147,18 @@ export interface ServerOptions {
   readonly maxHeaderBytes: number;
 }
 
+/** What a JSON body may hold, whatever its length: parsing and checking it block the event loop. */
+export interface JsonBounds {
+  /** Of objects and lists within each other. */
+  readonly maxDepth: number;
+  /** Values in lists, objects and lists, all together. */
+  readonly maxItems: number;
+  /** Strings, including the names of members: JSON.parse looks up each short one in a table. */
+  readonly maxStrings: number;
+  /** Members of objects, all together: each may have a new name, which costs more than its value. */
+  readonly maxMembers: number;
+}
+
 export interface RequestLimits {
   readonly maxBodyBytes: number;
   readonly maxPromptTokens: number;
@@ -151,19 +167,18 @@ export interface RequestLimits {
   readonly maxChoices: number;
   readonly maxStopStrings: number;
   readonly maxStopLength: number;
-  /** Of a session that is imported: what may come beside the state, its tokens and texts. */
+  /** Of an imported session: its tokens and texts, beside the state. */
   readonly maxHistoryBytes: number;
-  /** What a JSON body may hold, whatever its length: parsing and checking it block the event loop. */
   readonly json: JsonBounds;
 }
 
-/** What becomes of a response while nobody reads its events. */
+/** What happens to a response while no client reads its events. */
 export interface ResumeOptions {
-  /** A stored response that lost its last reader goes on for so long, and is cancelled if none has come back. */
+  /** How long a stored response runs on after its last client has gone; then it is cancelled. */
   readonly waitMs: number;
-  /** It is held back once so much text waits for a reader. */
+  /** It is paused once this much text waits for a client. */
   readonly waitBytes: number;
-  /** A response in the background needs no readers; it has so long to end. */
+  /** How long a background response, which needs no client, may take. */
   readonly backgroundMs: number;
 }
 
@@ -172,16 +187,16 @@ export interface WebSocketOptions {
   readonly maxMessageBytes: number;
   /** How long a connection lasts. */
   readonly maxConnectionMs: number;
-  /** Names of lanes that one connection may use; the one without a name is not counted. */
-  readonly maxLanes: number;
+  /** Stream ids that one connection may use; the stream without an id is not counted. */
+  readonly maxStreams: number;
   /** Responses that run at once on one connection. */
   readonly maxInFlight: number;
-  /** Messages of one connection that wait for those before them; all of them together within `maxMessageBytes`. */
+  /** Messages of one connection that wait for earlier ones; together they have at most `maxMessageBytes`. */
   readonly maxQueued: number;
-  /** Responses with `store: false` that a lane can continue from. */
-  readonly maxUnstoredPerLane: number;
+  /** Responses with `store: false` that a stream can continue from. */
+  readonly maxUnstoredPerStream: number;
   readonly pingIntervalMs: number;
-  /** Generation is not read further while more than `highWaterBytes` are unsent, until less than `lowWaterBytes` are. */
+  /** Generation pauses while more than `highWaterBytes` are unsent, until fewer than `lowWaterBytes` are. */
   readonly highWaterBytes: number;
   readonly lowWaterBytes: number;
 }

@@ -2,10 +2,10 @@ import { beforeAll, describe, expect, test } from "vitest";
 import { DenseMambaError } from "../../src/errors.ts";
 import { deriveSeed } from "../../src/generation/admission.ts";
 import type { GenerationEvent, GenerationRequest } from "../../src/generation/events.ts";
-import type { CompletionTask } from "../../src/server/openai/completions.ts";
-import { fold as foldAnswer } from "../../src/server/openai/fold.ts";
+import { completionAnswer } from "../../src/server/endpoints/completions.ts";
+import { collect as collectAnswer } from "../../src/server/openai/choices.ts";
+import type { CompletionsTask } from "../../src/server/openai/fields.ts";
 import { jsonPieces } from "../../src/server/openai/json-writer.ts";
-import { completionAnswer } from "../../src/server/openai/render-completions.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { startEngine } from "../helpers/engine-harness.ts";
 import {
@@ -302,8 +302,8 @@ describe("a token's place in the text", () => {
     const generation = makeGenerator(await answering(" the the the"), tokenizer).generate(
       request({ prompts: [text("a")], maxTokens: 3, numLogprobs: 0, stopStrings: ["e the the"] }),
     );
-    const folded = await foldAnswer(generation, tokenizer);
-    const task = { echo: false, request: { numLogprobs: 0, numChoices: 1 } } as CompletionTask;
+    const folded = await collectAnswer(generation, tokenizer);
+    const task = { request: { echo: false, numLogprobs: 0, numChoices: 1 } } as CompletionsTask;
     const head = { id: "cmpl-1", createdS: 0, model: "m", fingerprint: "f" };
     const answer = JSON.parse([...jsonPieces(completionAnswer(head, task, folded, () => ""))].join(""));
     expect(answer.choices[0]).toMatchObject({ text: " th", logprobs: { text_offset: [0, 3, 3] } });

@@ -171,7 +171,7 @@ export class FakeConversations implements ConversationDirectory {
     return this.#add(owner, id, 0);
   }
 
-  async listSessions(owner: string): Promise<readonly SessionInfo[]> {
+  async listSessions(owner: string): Promise<SessionInfo[]> {
     const prefix = `${owner}:`;
     const ids = [...this.sessions.keys()].filter((key) => key.startsWith(prefix));
     return Promise.all(ids.map((key) => this.inspectSession(owner, key.slice(prefix.length))));

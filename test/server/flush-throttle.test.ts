@@ -1,10 +1,10 @@
 /** How often a stream is written to. */
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
-import { FlushPace } from "../../src/server/http/flush-throttle.ts";
+import { FlushThrottle } from "../../src/server/http/flush-throttle.ts";
 
 let nowMs = 0;
 let flushes: number[];
-let pace: FlushPace;
+let pace: FlushThrottle;
 let numRunning: number;
 beforeEach(() => {
   vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
@@ -17,8 +17,8 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-function open(gapMs: number): FlushPace {
-  return new FlushPace(() => flushes.push(nowMs), {
+function open(gapMs: number): FlushThrottle {
+  return new FlushThrottle(() => flushes.push(nowMs), {
     gapMs,
     engine: {
       get load() {

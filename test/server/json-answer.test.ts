@@ -3,7 +3,7 @@ import { Writable } from "node:stream";
 import fc from "fast-check";
 import { Hono } from "hono";
 import { describe, expect, it } from "vitest";
-import type { AppEnv } from "../../src/server/context.ts";
+import type { AppEnv } from "../../src/server/deps.ts";
 import { answerJson } from "../../src/server/http/json-answer.ts";
 import { jsonPieces, LazyList } from "../../src/server/openai/json-writer.ts";
 

@@ -4,12 +4,12 @@
  */
 import { expect, it } from "vitest";
 import type * as z from "zod";
-import { boundsOf } from "../../src/server/endpoints/generate.ts";
-import { chatBody, toChatTask } from "../../src/server/openai/chat.ts";
-import { completionBody, toCompletionTask } from "../../src/server/openai/completions.ts";
+import { chatBody, toChatTask } from "../../src/server/endpoints/chat.ts";
+import { completionBody, toCompletionTask } from "../../src/server/endpoints/completions.ts";
+import { createBody } from "../../src/server/endpoints/sessions.ts";
+import { detokenizeBody, tokenizeBody } from "../../src/server/endpoints/tokenize.ts";
+import { boundsOf } from "../../src/server/openai/fields.ts";
 import { JsonReader } from "../../src/server/openai/json-reader.ts";
-import { sessionBody } from "../../src/server/openai/sessions.ts";
-import { detokenizeBody, tokenizeBody } from "../../src/server/openai/tokenizing.ts";
 import { parseBody } from "../../src/server/openai/validate.ts";
 import { responseBody, toResponseTask } from "../../src/server/responses/request.ts";
 import { createTestServer } from "../helpers/server-deps.ts";
@@ -32,7 +32,7 @@ const schemas = {
   completions: { schema: completionBody(bounds), toTask: (body: unknown) => toCompletionTask(body as never, bounds) },
   chat: { schema: chatBody(bounds), toTask: (body: unknown) => toChatTask(body as never, bounds) },
   responses: { schema: responseBody(bounds), toTask: (body: unknown) => toResponseTask(body as never, bounds) },
-  sessions: { schema: sessionBody(), toTask: () => {} },
+  sessions: { schema: createBody, toTask: () => {} },
   tokenize: { schema: tokenizeBody(), toTask: () => {} },
   detokenize: { schema: detokenizeBody(bounds), toTask: () => {} },
 } satisfies Record<string, { schema: z.ZodObject; toTask: (body: unknown) => unknown }>;

@@ -6,10 +6,10 @@ import { beforeEach, describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
 import { parse } from "yaml";
 import type { ZodObject } from "zod";
-import { chatBody } from "../../src/server/openai/chat.ts";
-import { completionBody } from "../../src/server/openai/completions.ts";
-import { forkBody, renameBody, sessionBody } from "../../src/server/openai/sessions.ts";
-import { detokenizeBody, tokenizeBody } from "../../src/server/openai/tokenizing.ts";
+import { chatBody } from "../../src/server/endpoints/chat.ts";
+import { completionBody } from "../../src/server/endpoints/completions.ts";
+import { createBody, forkBody, renameBody } from "../../src/server/endpoints/sessions.ts";
+import { detokenizeBody, tokenizeBody } from "../../src/server/endpoints/tokenize.ts";
 import { responseBody } from "../../src/server/responses/request.ts";
 import { gate, pauseAt } from "../helpers/gate.ts";
 import { startTestServer } from "../helpers/listening-server.ts";
@@ -82,9 +82,9 @@ describe("the document", () => {
     ["CompletionRequest", completionBody(bounds)],
     ["ChatCompletionRequest", chatBody(bounds)],
     ["ResponseRequest", responseBody(bounds)],
-    ["SessionRequest", sessionBody()],
-    ["SessionFork", forkBody()],
-    ["SessionRename", renameBody()],
+    ["SessionRequest", createBody],
+    ["SessionFork", forkBody],
+    ["SessionRename", renameBody],
     ["TokenizeRequest", tokenizeBody()],
     ["DetokenizeRequest", detokenizeBody(bounds)],
   ])("knows the fields of %s, and no others", (name, schema) => {

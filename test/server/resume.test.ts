@@ -365,7 +365,7 @@ describe("on the WebSocket", () => {
     client.socket.close();
   });
 
-  it("one that has ended is replayed, takes its turn in its lane, and can be cancelled meanwhile", async () => {
+  it("one that has ended is replayed, takes its turn in its stream, and can be cancelled meanwhile", async () => {
     await using server = await startTestServer();
     server.generator.script = { reply: REPLY };
     const client = await open(server);

@@ -1,9 +1,9 @@
-/** One reader's way through the events of a response that has ended. */
+/** A subscription to the events of a response that has ended. */
 import { setImmediate as tick } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import { DenseMambaError } from "../../src/errors.ts";
-import type { Sink } from "../../src/server/http/pump.ts";
-import { follow, keptReading } from "../../src/server/responses/subscription.ts";
+import type { Sink } from "../../src/server/http/stream-writer.ts";
+import { storedSubscription, streamEvents } from "../../src/server/responses/subscription.ts";
 import { Transcript } from "../../src/server/responses/transcript.ts";
 
 const HEAD = { id: "resp_1", itemId: "msg_1", createdS: 5, model: "m" };
@@ -32,11 +32,11 @@ function longTranscript(numPieces: number): Transcript {
   return transcript;
 }
 
-/** Takes all it is given. */
+/** Never full. */
 const open: Sink = { flush: () => {}, isFull: false, drained: async () => {} };
 
 describe("a long replay", () => {
-  it("comes whole and in order, and lets others have their turns", async () => {
+  it("is complete and in order, and lets other work run", async () => {
     const transcript = longTranscript(5000);
     const numbers: number[] = [];
     let numTurns = 0;
@@ -44,15 +44,15 @@ describe("a long replay", () => {
     const others = (async () => {
       for (; !isOver; numTurns++) await tick();
     })();
-    await follow(keptReading(transcript), 3, (_event, number) => numbers.push(number), open);
+    await streamEvents(storedSubscription(transcript), 3, (_event, number) => numbers.push(number), open);
     isOver = true;
     await others;
     expect(numbers).toEqual(Array.from({ length: transcript.numEvents - 3 }, (_, index) => index + 3));
     expect(numTurns).toBeGreaterThan(10);
   });
 
-  it("waits for a reader that is full, and ends where the reader leaves", async () => {
-    const reading = keptReading(longTranscript(5000));
+  it("waits while the client is full, and stops once the subscription is closed", async () => {
+    const subscription = storedSubscription(longTranscript(5000));
     let numSent = 0;
     let numWaits = 0;
     const sink: Sink = {
@@ -60,20 +60,20 @@ describe("a long replay", () => {
       isFull: true,
       async drained() {
         await tick();
-        expect(reading.isBehind).toBe(true);
-        if (++numWaits === 3) reading.leave();
+        expect(subscription.isBehind).toBe(true);
+        if (++numWaits === 3) subscription.close();
       },
     };
-    await follow(reading, 0, () => numSent++, sink);
+    await streamEvents(subscription, 0, () => numSent++, sink);
     expect(numWaits).toBe(3);
     expect(numSent).toBeLessThan(5000);
   });
 
-  it("leaves when the transport gives up, and says why", async () => {
-    const reading = keptReading(longTranscript(10));
+  it("closes and throws when the transport gives up", async () => {
+    const subscription = storedSubscription(longTranscript(10));
     const stalled = new DenseMambaError("aborted", "the client read nothing for 5 ms");
     const sink: Sink = { flush: () => {}, isFull: true, drained: () => Promise.reject(stalled) };
-    await expect(follow(reading, 0, () => {}, sink)).rejects.toBe(stalled);
-    expect(reading.numEvents).toBe(0);
+    await expect(streamEvents(subscription, 0, () => {}, sink)).rejects.toBe(stalled);
+    expect(subscription.numEvents).toBe(0);
   });
 });

@@ -55,7 +55,7 @@ describe("a response over the WebSocket", () => {
     client.close();
   });
 
-  it("runs after the one before it in its lane, in order", async () => {
+  it("runs after the one before it in its stream, in order", async () => {
     await using server = await startTestServer();
     const client = await open(server);
     for (const input of ["first", "second", "third"]) client.create({ input, stream_id: "lane" });
@@ -158,7 +158,7 @@ describe("a bad message", () => {
     ["with tools", { type: "response.create", input: "a", tools: [{}] }, 400, { code: "unsupported_value" }],
     ["that cancels nothing", { type: "response.cancel" }, 404, { code: "response_not_found" }],
     [
-      "that cancels in a lane that nobody used",
+      "that cancels in a stream that nobody used",
       { type: "response.cancel", stream_id: "x" },
       404,
       { code: "response_not_found", message: "no response is running on this connection" },
@@ -229,7 +229,7 @@ describe("a bad message", () => {
     client.socket.close();
   });
 
-  it("that cancels drops what waits in its lane", async () => {
+  it("that cancels drops what waits in its stream", async () => {
     await using server = await startTestServer(webSocketOptions({ maxInFlight: 1 }));
     const { held, release } = gate();
     server.generator.script = { reply: ["a"], pace: () => held };
@@ -262,27 +262,27 @@ describe("a bad message", () => {
   });
 });
 
-describe("lanes", () => {
+describe("streams", () => {
   it("run at once, each with its own events under its own name", async () => {
     await using server = await startTestServer();
     const { held, release } = gate();
     server.generator.script = { reply: ["a", "b"], pace: (index) => (index === 1 ? held : Promise.resolve()) };
     const client = await open(server);
-    const lanes = ["a", "b", undefined];
-    for (const stream_id of lanes) client.create(stream_id === undefined ? {} : { stream_id });
+    const streamIds = ["a", "b", undefined];
+    for (const stream_id of streamIds) client.create(stream_id === undefined ? {} : { stream_id });
     await client.until(({ type }) => type === "response.output_text.delta", 3);
     expect(server.generator.numRunning).toBe(3);
     release();
     const messages = await client.until(isEnd, 3);
-    for (const lane of lanes) {
-      const own = messages.filter(({ stream_id }) => stream_id === lane);
+    for (const streamId of streamIds) {
+      const own = messages.filter(({ stream_id }) => stream_id === streamId);
       expect(own.map(({ sequence_number }) => sequence_number)).toEqual([...own.keys()]);
       expect(own.at(-1)!.type).toBe("response.completed");
     }
     client.socket.close();
   });
 
-  it("fork: a response goes on from one of another lane, which goes on as well", async () => {
+  it("fork: a response goes on from one of another stream, which goes on as well", async () => {
     await using server = await startTestServer();
     const client = await open(server);
     client.create({ stream_id: "main", store: false });
@@ -315,7 +315,7 @@ describe("lanes", () => {
   });
 
   it("are named at most so many times; known ones and the one without a name go on", async () => {
-    await using server = await startTestServer(webSocketOptions({ maxLanes: 2 }));
+    await using server = await startTestServer(webSocketOptions({ maxStreams: 2 }));
     const client = await open(server);
     for (const stream_id of ["a", "b", "c", "a"]) client.create({ stream_id });
     client.create();
@@ -333,7 +333,7 @@ describe("lanes", () => {
     client.socket.close();
   });
 
-  it("fail alone: an error names its lane, and the others go on", async () => {
+  it("fail alone: an error names its stream, and the others go on", async () => {
     await using server = await startTestServer();
     const client = await open(server);
     client.create({ stream_id: "a", previous_response_id: "resp_x" });
@@ -353,8 +353,8 @@ describe("lanes", () => {
     const client = await open(server);
     for (const stream_id of ["a", "b", "c"]) client.create({ stream_id });
     await client.until(({ type }) => type === "response.output_text.delta", 3);
-    const idOf = (lane: string) =>
-      (client.messages.find(({ stream_id }) => stream_id === lane)!.response as { id: string }).id;
+    const idOf = (streamId: string) =>
+      (client.messages.find(({ stream_id }) => stream_id === streamId)!.response as { id: string }).id;
     client.send({ type: "response.cancel", stream_id: "a" });
     client.send({ type: "response.cancel", response_id: idOf("b") });
     client.send({ type: "response.cancel" });
@@ -395,7 +395,7 @@ describe("a response that is not stored", () => {
   });
 
   it("is kept with the few that its lane has made last, and forgotten with the connection", async () => {
-    await using server = await startTestServer(webSocketOptions({ maxUnstoredPerLane: 2 }));
+    await using server = await startTestServer(webSocketOptions({ maxUnstoredPerStream: 2 }));
     const client = await open(server);
     for (let n = 0; n < 4; n++) client.create({ store: false, stream_id: "a" });
     client.create({ store: false, stream_id: "b" });

@@ -1,10 +1,11 @@
 /** `/openapi.yaml` and a reference page at `/docs`, from files on this machine alone: nothing is fetched from a network. */
+
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { DenseMambaError } from "../../errors.ts";
-import type { App } from "../context.ts";
+import type { App } from "../deps.ts";
 
 /** The same distance from `src/` and from `dist/`. */
 const OPENAPI_FILE = fileURLToPath(new URL("../../../openapi.yaml", import.meta.url));

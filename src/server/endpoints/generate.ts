@@ -1,46 +1,38 @@
-/** What the generating routes share: parsed requests in, the answer's head, and the two ways out of a generation. */
-import type { GenerationEvent, GenerationRequest } from "../../generation/events.ts";
-import type { AppContext } from "../context.ts";
-import type { ServerDeps } from "../deps.ts";
+/** How completions and chat answer: with a stream of chunks, or with one object made from all events. */
+import type { AppContext, ServerDeps } from "../deps.ts";
+import { answerJson } from "../http/json-answer.ts";
 import { admit, pump } from "../http/pump.ts";
 import { streamSse } from "../http/sse.ts";
+import { ChoiceStream, type ChunkWriter, type Collected, collect } from "../openai/choices.ts";
 import { toHttpError } from "../openai/errors.ts";
-import type { Bounds } from "../openai/fields.ts";
-import { systemFingerprint } from "../openai/models.ts";
-import type { AnswerHead, Emit, StreamRenderer } from "../openai/renderer.ts";
+import type { CompletionsTask } from "../openai/fields.ts";
 
-export function boundsOf({ options, model }: ServerDeps): Bounds {
-  const { limits, trustRequestTemplates } = options;
-  return { ...limits, vocabSize: model.manifest.sizes.vocabSize, trustRequestTemplates };
+export interface Rendering {
+  readonly chunks: () => ChunkWriter;
+  /** For `answerJson`. */
+  readonly answer: (collected: Collected) => object;
 }
 
-export function answerHead(deps: ServerDeps, idPrefix: "cmpl" | "chatcmpl"): AnswerHead {
-  return {
-    id: `${idPrefix}-${deps.newId()}`,
-    createdS: Math.floor(deps.nowMs() / 1000),
-    model: deps.model.name,
-    fingerprint: systemFingerprint(deps.model),
-  };
-}
-
-/** Generates until the client goes away. */
-export function generateFor(
+/** @throws whatever the generation was refused with, and, without a stream, whatever it failed with */
+export async function answerChoices(
   context: AppContext,
   deps: ServerDeps,
-  request: Omit<GenerationRequest, "owner" | "signal">,
-): AsyncIterable<GenerationEvent> {
-  return deps.generator.generate({ ...request, owner: context.get("owner"), signal: context.req.raw.signal });
+  task: CompletionsTask,
+  rendering: Rendering,
+): Promise<Response> {
+  if (task.stream) return streamChoices(context, deps, task, rendering.chunks());
+  const request = { ...task.request, owner: context.get("owner"), signal: context.req.raw.signal };
+  const collected = await collect(deps.generator.generate(request), deps.generator.tokenizer);
+  context.set("usage", collected.usage);
+  return answerJson(context, deps.options, rendering.answer(collected));
 }
 
-/**
- * Streams a generation as `data:` lines. The first event is awaited before the header is sent: refusals keep their HTTP status.
- * @throws whatever the generation was refused with
- */
-export async function answerSse(
+/** The first event is awaited before the header is sent, so that a refusal is still an HTTP status. */
+async function streamChoices(
   context: AppContext,
   deps: ServerDeps,
-  request: Omit<GenerationRequest, "owner" | "signal">,
-  renderer: (emit: Emit) => StreamRenderer,
+  { request }: CompletionsTask,
+  chunks: ChunkWriter,
 ): Promise<Response> {
   const gone = new AbortController();
   const abort = () => gone.abort();
@@ -52,9 +44,9 @@ export async function answerSse(
 
   return streamSse(context, deps.options, abort, async (stream) => {
     const usage = await pump(admitted, {
-      renderer: renderer((json) => stream.data(json)),
+      choices: new ChoiceStream(chunks, (json) => stream.data(json)),
       sink: stream,
-      pacing: { engine: deps.engine, gapMs: deps.options.streamGapMs },
+      throttle: { engine: deps.engine, gapMs: deps.options.streamGapMs },
       onFailure: (error) => {
         abort();
         const fields = { err: error, requestId: context.get("requestId") };

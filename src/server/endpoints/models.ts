@@ -1,7 +1,7 @@
 /** `GET /v1/models` and `GET /v1/models/{id}` */
-import type { App } from "../context.ts";
-import type { ServerDeps } from "../deps.ts";
-import { checkModel, toModelObject } from "../openai/models.ts";
+import { stateBytes } from "../../model/state.ts";
+import type { App, ServedModel, ServerDeps } from "../deps.ts";
+import { checkModel } from "../openai/fields.ts";
 
 export function modelRoutes(app: App, { model }: ServerDeps): void {
   app.get("/v1/models", (context) => {
@@ -9,10 +9,31 @@ export function modelRoutes(app: App, { model }: ServerDeps): void {
     return context.json({ object: "list", data });
   });
 
-  // Names from the hub have a slash, which clients send as it is or encoded.
+  // Names from the hub contain a slash, which clients send encoded or as it is.
   app.get("/v1/models/:model{[^]+}", (context) => {
     const id = context.req.param("model");
     checkModel(id, model);
     return context.json(toModelObject(id, model));
   });
+}
+
+function toModelObject(id: string, model: ServedModel) {
+  const { manifest } = model;
+  return {
+    id,
+    object: "model",
+    created: Math.floor(model.loadedAtMs / 1000),
+    owned_by: "densemamba",
+    root: model.name,
+    densemamba: {
+      family: manifest.family,
+      precision: manifest.precision,
+      model_hash: manifest.modelHash,
+      num_parameters: manifest.numParameters,
+      vocab_size: manifest.sizes.vocabSize,
+      num_layers: manifest.sizes.numLayers,
+      dense_layers: manifest.sizes.denseLayers,
+      state_bytes: stateBytes(manifest.state),
+    },
+  };
 }

@@ -1,21 +1,19 @@
-/** `/v1/responses` over HTTP: making, retrieving, following, cancelling and deleting. The WebSocket is in `websocket/`. */
+/** `/v1/responses` over HTTP: create, retrieve, stream, cancel and delete. The WebSocket is in `websocket/`. */
 import { DenseMambaError } from "../../errors.ts";
-import type { App, AppContext } from "../context.ts";
-import type { ServerDeps } from "../deps.ts";
+import type { App, AppContext, ServerDeps } from "../deps.ts";
 import { readJson } from "../http/body.ts";
 import { errorResponse } from "../http/error-answers.ts";
 import { answerJson } from "../http/json-answer.ts";
 import { streamSse } from "../http/sse.ts";
-import { checkModel } from "../openai/models.ts";
-import { parsePage, toPage } from "../openai/paging.ts";
-import { parseBody } from "../openai/validate.ts";
-import { toInputItemObject } from "../responses/input-items.ts";
+import { boundsOf, checkModel } from "../openai/fields.ts";
+import { parsePage, toNumber, toPage } from "../openai/paging.ts";
+import { invalid, parseBody, show } from "../openai/validate.ts";
 import type { LiveResponse } from "../responses/live-response.ts";
-import { responseBody, toResponseTask } from "../responses/request.ts";
-import { parseRetrieve } from "../responses/response-query.ts";
+import { checkEventNumber, responseBody, toResponseTask } from "../responses/request.ts";
+import type { InputItem } from "../responses/response.ts";
 import type { Responses } from "../responses/responses.ts";
-import { follow, type Reading } from "../responses/subscription.ts";
-import { boundsOf } from "./generate.ts";
+import { type Subscription, streamEvents } from "../responses/subscription.ts";
+import type { RenderedEvent } from "../responses/transcript.ts";
 
 const PAGE_BOUNDS = { defaultLimit: 20, maxLimit: 100, defaultOrder: "desc" } as const;
 
@@ -36,17 +34,17 @@ export function responseRoutes(app: App, deps: ServerDeps, responses: Responses)
     const { signal } = context.req.raw;
     const owner = context.get("owner");
     const requestId = context.get("requestId");
-    const { live, reading } = await responses.create({ owner, task, signal, requestId, isFollowed: task.stream });
+    const { live, subscription } = await responses.create({ owner, task, signal, requestId, isStreamed: task.stream });
     if (task.stream) {
-      const answer = await answerEvents(context, deps, reading, 0);
+      const answer = await answerEvents(context, deps, subscription, 0);
       context.set("usage", live.transcript.state.usage ?? undefined);
       return answer;
     }
     if (task.settings.background) {
-      reading.leave();
+      subscription.close();
       return answerJson(context, deps.options, live.transcript.response());
     }
-    await untilEnded(live, reading, signal);
+    await untilEnded(live, subscription, signal);
     if (live.error !== undefined) throw live.error;
     context.set("usage", live.transcript.state.usage ?? undefined);
     return answerJson(context, deps.options, live.transcript.response());
@@ -70,13 +68,13 @@ export function responseRoutes(app: App, deps: ServerDeps, responses: Responses)
     const lastEventId = context.req.header("last-event-id");
     const { stream, startingAfter } = parseRetrieve(context.req.query(), lastEventId);
     if (!stream) return answerJson(context, deps.options, await responses.retrieve(owner, id));
-    const { reading, from } = await responses.read(owner, id, startingAfter);
-    // An EventSource comes back until it is told that there is nothing more.
-    if (lastEventId !== undefined && reading.isOver && from === reading.numEvents) {
-      reading.leave();
+    const { subscription, from } = await responses.subscribe(owner, id, startingAfter);
+    // An EventSource reconnects until it is told that there is nothing more.
+    if (lastEventId !== undefined && subscription.isOver && from === subscription.numEvents) {
+      subscription.close();
       return context.body(null, 204);
     }
-    return answerEvents(context, deps, reading, from);
+    return answerEvents(context, deps, subscription, from);
   });
 
   app.delete("/v1/responses/:response_id", async (context) => {
@@ -98,32 +96,79 @@ export function responseRoutes(app: App, deps: ServerDeps, responses: Responses)
 }
 
 /** @throws `aborted` if the client goes away before the end */
-async function untilEnded(live: LiveResponse, reading: Reading, signal: AbortSignal): Promise<void> {
-  const leave = () => reading.leave();
-  signal.addEventListener("abort", leave, { once: true });
-  if (signal.aborted) leave();
+async function untilEnded(live: LiveResponse, subscription: Subscription, signal: AbortSignal): Promise<void> {
+  const unbind = closeOnAbort(subscription, signal);
   await live.ended;
-  signal.removeEventListener("abort", leave);
+  unbind();
   if (signal.aborted) throw new DenseMambaError("aborted", "the client went away before its response was complete");
 }
 
-/** Streams a response's events from one on, until it has ended or the client goes away. */
-function answerEvents(context: AppContext, deps: ServerDeps, reading: Reading, from: number): Promise<Response> {
-  const { signal } = context.req.raw;
-  const leave = () => reading.leave();
-  signal.addEventListener("abort", leave, { once: true });
-  if (signal.aborted) leave();
-  // Who can't come back needs no numbers to come back with.
-  const isResumable = reading.transcript.settings.store;
-  return streamSse(context, deps.options, leave, async (stream) => {
-    const emit = (event: { type: string; json: string }, sequenceNumber: number) =>
+/** Streams the events of a response from number `from` on, until it has ended or the client goes away. */
+function answerEvents(
+  context: AppContext,
+  deps: ServerDeps,
+  subscription: Subscription,
+  from: number,
+): Promise<Response> {
+  const unbind = closeOnAbort(subscription, context.req.raw.signal);
+  // A client that can't come back needs no ids to come back with.
+  const isResumable = subscription.transcript.settings.store;
+  const close = () => subscription.close();
+  return streamSse(context, deps.options, close, async (stream) => {
+    const emit = (event: RenderedEvent, sequenceNumber: number) =>
       stream.event(event.type, event.json, isResumable ? sequenceNumber : undefined);
     try {
-      await follow(reading, from, emit, stream);
+      await streamEvents(subscription, from, emit, stream);
     } catch (error) {
       deps.log.debug({ err: error, requestId: context.get("requestId") }, "stream cut off");
     } finally {
-      signal.removeEventListener("abort", leave);
+      unbind();
     }
   });
+}
+
+/** @returns removes the listener */
+function closeOnAbort(subscription: Subscription, signal: AbortSignal): () => void {
+  const close = () => subscription.close();
+  signal.addEventListener("abort", close, { once: true });
+  if (signal.aborted) close();
+  return () => signal.removeEventListener("abort", close);
+}
+
+interface RetrieveQuery {
+  readonly stream: boolean;
+  /** The last event that the client has. Undefined: none. */
+  readonly startingAfter: number | undefined;
+}
+
+/**
+ * @param lastEventId the header of an EventSource that reconnects; it overrides the query, which is that of the first request
+ * @throws `invalid_value`
+ */
+function parseRetrieve(query: Readonly<Record<string, string>>, lastEventId: string | undefined): RetrieveQuery {
+  const { stream, starting_after: startingAfter } = query;
+  if (stream !== undefined && stream !== "true" && stream !== "false") {
+    throw invalid("stream", `must be "true" or "false"; got ${show(stream)}`);
+  }
+  if (stream !== "true") {
+    if (startingAfter !== undefined) throw invalid("starting_after", "is only allowed when stream is true");
+    return { stream: false, startingAfter: undefined };
+  }
+  if (lastEventId !== undefined && lastEventId !== "") {
+    return { stream: true, startingAfter: checkEventNumber("last-event-id", toNumber(lastEventId)) };
+  }
+  if (startingAfter === undefined) return { stream: true, startingAfter: undefined };
+  return { stream: true, startingAfter: checkEventNumber("starting_after", toNumber(startingAfter)) };
+}
+
+function toInputItemObject({ id, role, texts }: InputItem) {
+  return {
+    id,
+    type: "message",
+    role,
+    status: "completed",
+    content: texts.map((text) =>
+      role === "assistant" ? { type: "output_text", text, annotations: [] } : { type: "input_text", text },
+    ),
+  };
 }

@@ -1,16 +1,24 @@
 /**
- * `/v1/sessions`: sessions are made explicitly, so that a mistyped `session_id` is a 404 and not a fresh conversation.
- * Chat and completions continue from one by naming it. A session can be forked, renamed, and moved to another server as a file.
+ * `/v1/sessions`. A session is created explicitly, so that a mistyped `session_id` is a 404 and not a new conversation. Chat
+ * and completions continue a session by naming it. It can be forked, renamed, and moved to another server as a file.
  */
+import * as z from "zod";
 import { DenseMambaError } from "../../errors.ts";
 import { stateBytes } from "../../model/state.ts";
-import type { App, AppContext } from "../context.ts";
-import type { ServerDeps } from "../deps.ts";
+import type { SessionInfo } from "../../sessions/conversations.ts";
+import type { App, AppContext, ServerDeps } from "../deps.ts";
 import { hasBody, readBytes, readJson } from "../http/body.ts";
-import { refuseMethod } from "../http/not-found.ts";
+import { refuseMethod } from "../http/error-answers.ts";
+import { sessionId } from "../openai/fields.ts";
 import { parsePage, toPage } from "../openai/paging.ts";
-import { forkBody, renameBody, sessionBody, toSessionObject } from "../openai/sessions.ts";
 import { parseBody } from "../openai/validate.ts";
+
+export const createBody = z.object({
+  session_id: sessionId().optional(),
+  previous_response_id: z.string().min(1).max(128).optional(),
+});
+export const forkBody = z.object({ session_id: sessionId().optional() });
+export const renameBody = z.object({ session_id: sessionId() });
 
 const PAGE_BOUNDS = { defaultLimit: 100, maxLimit: 1000, defaultOrder: "desc" } as const;
 
@@ -18,14 +26,13 @@ export function sessionRoutes(app: App, deps: ServerDeps): void {
   const { generator, options, model, log } = deps;
   const { conversations } = generator;
   const maxImportBytes = stateBytes(model.manifest.state) + options.limits.maxHistoryBytes;
-  const [creating, forking, renaming] = [sessionBody(), forkBody(), renameBody()];
 
   // An empty body is fine where all fields are optional.
   const readOptional = async (context: AppContext): Promise<unknown> =>
     hasBody(context) ? readJson(context, deps) : {};
 
   app.post("/v1/sessions", async (context) => {
-    const body = parseBody(creating, await readOptional(context), log);
+    const body = parseBody(createBody, await readOptional(context), log);
     const owner = context.get("owner");
     const session =
       body.previous_response_id === undefined
@@ -41,7 +48,7 @@ export function sessionRoutes(app: App, deps: ServerDeps): void {
   });
 
   app.post("/v1/sessions/import", async (context) => {
-    const { session_id } = parseBody(forking, context.req.query(), log);
+    const { session_id } = parseBody(forkBody, context.req.query(), log);
     const bytes = await readBytes(context, deps, maxImportBytes);
     const session = await conversations.importSession(context.get("owner"), bytes, session_id).catch(asImportError);
     return context.json(toSessionObject(session), 201);
@@ -56,7 +63,7 @@ export function sessionRoutes(app: App, deps: ServerDeps): void {
   });
 
   app.post("/v1/sessions/:session_id", async (context) => {
-    const body = parseBody(renaming, await readJson(context, deps), log);
+    const body = parseBody(renameBody, await readJson(context, deps), log);
     const id = context.req.param("session_id");
     return context.json(toSessionObject(await conversations.renameSession(context.get("owner"), id, body.session_id)));
   });
@@ -68,7 +75,7 @@ export function sessionRoutes(app: App, deps: ServerDeps): void {
   });
 
   app.post("/v1/sessions/:session_id/fork", async (context) => {
-    const body = parseBody(forking, await readOptional(context), log);
+    const body = parseBody(forkBody, await readOptional(context), log);
     const id = context.req.param("session_id");
     const session = await conversations.forkSession(context.get("owner"), id, body.session_id);
     return context.json(toSessionObject(session), 201);
@@ -77,7 +84,7 @@ export function sessionRoutes(app: App, deps: ServerDeps): void {
   app.get("/v1/sessions/:session_id/export", async (context) => {
     const id = context.req.param("session_id");
     const bytes = await conversations.exportSession(context.get("owner"), id);
-    // A known session's id has no characters that a quoted file name could not hold; some systems refuse the colon.
+    // An id has no characters that need quoting in a file name, but some systems refuse the colon.
     const name = `${id.replaceAll(":", "_")}.session`;
     return context.body(bytes as Uint8Array<ArrayBuffer>, 200, {
       "content-type": "application/octet-stream",
@@ -88,8 +95,22 @@ export function sessionRoutes(app: App, deps: ServerDeps): void {
   });
 }
 
-/** What is wrong with a file that a client sent is the client's fault, not the store's. */
+/** A broken file from a client is the client's fault, not the store's. */
 function asImportError(error: unknown): never {
   if (!(error instanceof DenseMambaError) || error.code !== "invalid_snapshot") throw error;
   throw new DenseMambaError("invalid_import", error.message, { cause: error });
+}
+
+function toSessionObject(session: SessionInfo) {
+  return {
+    id: session.id,
+    object: "session",
+    created_at: Math.floor(session.createdAtMs / 1000),
+    last_used_at: Math.floor(session.lastUsedAtMs / 1000),
+    num_tokens: session.numTokens,
+    position: session.position,
+    state_bytes: session.stateBytes,
+    expires_at: session.expiresAtMs === undefined ? null : Math.floor(session.expiresAtMs / 1000),
+    busy: session.busy,
+  };
 }

@@ -1,6 +1,5 @@
 /** `/health` (the process), `/ready` (a model that answers), `/metrics`, and the index at `/`. */
-import type { App } from "../context.ts";
-import type { ServerDeps } from "../deps.ts";
+import type { App, ServerDeps } from "../deps.ts";
 
 export function statusRoutes(app: App, { checkStates, engine, metrics, model, stopping }: ServerDeps): void {
   app.get("/", (context) =>

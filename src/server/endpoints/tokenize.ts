@@ -1,27 +1,23 @@
-/** `/tokenize`, `/detokenize`, `/tokenizer_info`: what lm-evaluation-harness asks a server that holds the tokenizer. */
+/**
+ * `/tokenize`, `/detokenize` and `/tokenizer_info`, in the spelling of lm-evaluation-harness and vLLM (`prompt`) and of
+ * llama.cpp (`content`). Long texts are handled in pieces, between which the event loop runs other work.
+ */
 import { setImmediate } from "node:timers/promises";
+import * as z from "zod";
 import { promptTooLong } from "../../generation/prompts.ts";
-import type { App, AppContext } from "../context.ts";
-import type { ServerDeps } from "../deps.ts";
+import type { App, AppContext, ServerDeps, TextTokenizer } from "../deps.ts";
 import { readJson } from "../http/body.ts";
-import { shuttingDown } from "../http/stopping.ts";
-import { checkModel } from "../openai/models.ts";
-import {
-  decodedText,
-  detokenizeBody,
-  textToTokenize,
-  tokenizeBody,
-  tokensJson,
-  toTokenizerInfo,
-  wantsSpecialTokens,
-} from "../openai/tokenizing.ts";
-import { parseBody } from "../openai/validate.ts";
-import { boundsOf } from "./generate.ts";
+import { shuttingDown } from "../http/error-answers.ts";
+import { type Bounds, boundsOf, checkModel, tokenIds } from "../openai/fields.ts";
+import { refusedOnTokenize } from "../openai/refused-fields.ts";
+import { invalid, parseBody } from "../openai/validate.ts";
+
+/** Tokens of a piece: some milliseconds' work. */
+const PIECE_TOKENS = 8192;
 
 export function tokenizerRoutes(app: App, deps: ServerDeps): void {
   const bounds = boundsOf(deps);
-  const tokenize = tokenizeBody();
-  const detokenize = detokenizeBody(bounds);
+  const [tokenize, detokenize] = [tokenizeBody(), detokenizeBody(bounds)];
   const { tokenizer } = deps.generator;
 
   app.post("/tokenize", async (context) => {
@@ -29,36 +25,110 @@ export function tokenizerRoutes(app: App, deps: ServerDeps): void {
     checkModel(body.model, deps.model);
     const signal = AbortSignal.any([context.req.raw.signal, deps.stopping.signal]);
     const { maxPromptTokens: maxTokens } = bounds;
-    const addSpecialTokens = wantsSpecialTokens(body);
+    const addSpecialTokens = body.add_special_tokens ?? body.add_special ?? true;
     const { field, text } = textToTokenize(body);
     const encoding = tokenizer.encode(text, { addSpecialTokens, maxTokens, signal });
     const tokens = await encoding.catch((error: unknown) => {
       throw deps.stopping.signal.aborted ? shuttingDown() : error;
     });
     if (tokens.length > maxTokens) throw promptTooLong(field, tokens.length, maxTokens);
-    return json(context, await unhurried(tokensJson(tokens, body, tokenizer, bounds)));
+    return json(context, await yielding(tokensJson(tokens, body, tokenizer, maxTokens)));
   });
 
   app.post("/detokenize", async (context) => {
     const body = parseBody(detokenize, await readJson(context, deps), deps.log);
     checkModel(body.model, deps.model);
-    const text = JSON.stringify((await unhurried(decodedText(tokenizer, body))).join(""));
+    const text = JSON.stringify((await yielding(decodedText(tokenizer, body))).join(""));
     return json(context, [`{"prompt":${text},"content":${text}}`]);
   });
 
   app.get("/tokenizer_info", (context) => context.json(toTokenizerInfo(tokenizer)));
 }
 
-/** Other work runs between the pieces. */
-async function unhurried(pieces: Iterable<string>): Promise<string[]> {
+export function tokenizeBody() {
+  return z.object({
+    model: z.string().optional(),
+    prompt: z.string().optional(),
+    content: z.string().optional(),
+    add_special_tokens: z.boolean().optional(),
+    /** llama.cpp's name for the same. */
+    add_special: z.boolean().optional(),
+    return_token_strs: z.boolean().optional(),
+    ...refusedOnTokenize(),
+  });
+}
+
+type TokenizeBody = z.output<ReturnType<typeof tokenizeBody>>;
+
+export function detokenizeBody(bounds: Bounds) {
+  return z.object({
+    model: z.string().optional(),
+    tokens: tokenIds(bounds, bounds.maxPromptTokens),
+    skip_special_tokens: z.boolean().optional(),
+  });
+}
+
+type DetokenizeBody = z.output<ReturnType<typeof detokenizeBody>>;
+
+/** @throws `invalid_value` without a text */
+function textToTokenize({ prompt, content }: TokenizeBody): { readonly field: string; readonly text: string } {
+  if (prompt !== undefined) return { field: "prompt", text: prompt };
+  if (content !== undefined) return { field: "content", text: content };
+  throw invalid("prompt", "is required");
+}
+
+/** The answer's JSON. */
+function* tokensJson(
+  tokens: readonly number[],
+  { return_token_strs }: TokenizeBody,
+  tokenizer: TextTokenizer,
+  maxTokens: number,
+): Generator<string> {
+  yield `{"count":${tokens.length},"max_model_len":${maxTokens},"tokens":[`;
+  yield* joined(tokens, String);
+  if (return_token_strs) {
+    yield '],"token_strs":[';
+    yield* joined(tokens, (id) => JSON.stringify(tokenizer.idToToken(id) ?? null));
+  }
+  yield "]}";
+}
+
+function* joined(ids: readonly number[], render: (id: number) => string): Generator<string> {
+  for (const [index, piece] of pieces(ids).entries()) yield (index === 0 ? "" : ",") + piece.map(render).join(",");
+}
+
+function* decodedText(tokenizer: TextTokenizer, body: DetokenizeBody): Generator<string> {
+  const stream = tokenizer.stream({ skipSpecialTokens: body.skip_special_tokens ?? false });
+  for (const piece of pieces(body.tokens)) yield piece.map((id) => stream.push(id)).join("");
+  yield stream.flush();
+}
+
+function pieces(ids: readonly number[]): (readonly number[])[] {
+  const numPieces = Math.ceil(ids.length / PIECE_TOKENS);
+  return Array.from({ length: numPieces }, (_, n) => ids.slice(n * PIECE_TOKENS, (n + 1) * PIECE_TOKENS));
+}
+
+/** Lets other work run between the parts. */
+async function yielding(parts: Iterable<string>): Promise<string[]> {
   const all: string[] = [];
-  for (const piece of pieces) {
-    all.push(piece);
+  for (const part of parts) {
+    all.push(part);
     await setImmediate();
   }
   return all;
 }
 
-function json(context: AppContext, pieces: readonly string[]): Response {
-  return context.body(pieces.join(""), 200, { "content-type": "application/json" });
+function json(context: AppContext, parts: readonly string[]): Response {
+  return context.body(parts.join(""), 200, { "content-type": "application/json" });
+}
+
+function toTokenizerInfo({ specialTokens, chatTemplate, vocabSize }: TextTokenizer) {
+  return {
+    bos_token: specialTokens.bos_token ?? null,
+    eos_token: specialTokens.eos_token ?? null,
+    pad_token: specialTokens.pad_token ?? null,
+    unk_token: specialTokens.unk_token ?? null,
+    chat_template: chatTemplate ?? null,
+    vocab_size: vocabSize,
+  };
 }

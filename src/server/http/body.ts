@@ -1,7 +1,6 @@
 /** Reads a body of bounded size, JSON or bytes, also one that announces no length. */
 import { DenseMambaError } from "../../errors.ts";
-import type { AppContext } from "../context.ts";
-import type { ServerDeps } from "../deps.ts";
+import type { AppContext, ServerDeps } from "../deps.ts";
 import { JsonReader, parseJson } from "../openai/json-reader.ts";
 
 type BodyDeps = Pick<ServerDeps, "receiving"> & { readonly options: Pick<ServerDeps["options"], "limits"> };

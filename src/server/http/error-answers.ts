@@ -1,8 +1,10 @@
-/** Renders any failure as an HTTP answer and logs the ones that are ours. */
+/** Errors as HTTP answers: failures of a handler, unknown routes and methods, and a server that is stopping. */
 import type { ContentfulStatusCode } from "hono/utils/http-status";
-import type { AppContext } from "../context.ts";
-import type { Log } from "../deps.ts";
+import { DenseMambaError } from "../../errors.ts";
+import type { App, AppContext, AppMiddleware, Log } from "../deps.ts";
 import { toHttpError } from "../openai/errors.ts";
+
+const METHODS = ["DELETE", "GET", "PATCH", "POST", "PUT"] as const;
 
 export function errorResponse(context: AppContext, error: unknown): Response {
   const { status, headers, body } = toHttpError(error);
@@ -14,4 +16,60 @@ export function handleError(log: Log): (error: Error, context: AppContext) => Re
     if (toHttpError(error).isFault) log.error({ err: error, requestId: context.get("requestId") }, "request failed");
     return errorResponse(context, error);
   };
+}
+
+/**
+ * For what no route matches: 405 with `allow` if the path has other methods; else 404, with the path that was probably meant.
+ */
+export function notFound(app: App): (context: AppContext) => Response {
+  const allowedMethods = (path: string): string[] => {
+    const allowed: string[] = METHODS.filter((method) => hasRoute(app, method, path));
+    return allowed.includes("GET") ? [...allowed, "HEAD"].sort() : allowed;
+  };
+  return (context) => {
+    const { method, path } = context.req;
+    const allowed = allowedMethods(path);
+    if (allowed.length > 0) return refuseMethod(context, allowed);
+    const meant = similarPaths(path).find((candidate) => allowedMethods(candidate).length > 0);
+    const hint = meant === undefined ? "" : `; did you mean ${meant}?`;
+    return errorResponse(context, new DenseMambaError("route_not_found", `there is no route ${method} ${path}${hint}`));
+  };
+}
+
+export function refuseMethod(context: AppContext, allowed: readonly string[]): Response {
+  const { method, path } = context.req;
+  const allow = allowed.join(", ");
+  context.header("allow", allow);
+  const message = `${path} does not take ${method}; it takes ${allow}`;
+  return errorResponse(context, new DenseMambaError("method_not_allowed", message));
+}
+
+/** Whether a route answers, and not middleware alone. */
+function hasRoute(app: App, method: string, path: string): boolean {
+  return app.router.match(method, path)[0].some(([[, route]]) => route.method !== "ALL");
+}
+
+/** What the path may have been before a base URL with a part too few or too many. */
+function similarPaths(path: string): string[] {
+  const plain = path.replaceAll(/\/{2,}/g, "/").replace(/(?<=.)\/$/, "");
+  const bare = plain.replace(/^(?:\/v1)+(?=\/)/, "");
+  const last = /(\/(?:chat\/)?completions|\/responses|\/models)$/.exec(bare)?.[1];
+  return [plain, bare, `/v1${bare}`, ...(last === undefined ? [] : [`/v1${last}`])];
+}
+
+/**
+ * Once the server stops, clients are sent away and told when to come back.
+ * @param stopping aborted when the server begins to stop
+ */
+export function refuseWhenStopping(stopping: AbortSignal): AppMiddleware {
+  return async function refuseIfStopping(context, next) {
+    if (!stopping.aborted) return next();
+    // The next request should reach another server, or the successor of this one.
+    context.header("connection", "close");
+    return errorResponse(context, shuttingDown());
+  };
+}
+
+export function shuttingDown(): DenseMambaError {
+  return new DenseMambaError("shutting_down", "the server is shutting down");
 }

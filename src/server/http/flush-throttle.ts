@@ -1,52 +1,53 @@
 /**
- * When to flush a stream: the first times at the end of the tick, then no more often than a screen is drawn, or less often where
- * many run. A write costs as much as a third of a small model's step, and wakes a reader who may take as much of the same
- * processors; nobody sees which of so many writes a second a token came with.
+ * When to flush a stream: the first few times at the end of the tick, then at most as often as a screen is redrawn, and less
+ * often if many streams run. A write costs a third of a small model's step, and wakes a client that may use the same
+ * processors; at such rates nobody sees which write carried a token.
  */
 import type { EngineLoad } from "../deps.ts";
 
-/** So many streams are written to at the pace that is asked for, more of them the less often, until each is by this factor. */
-const NUM_AT_FULL_PACE = 32;
+/** Up to this many streams are flushed at the configured rate; with more, each is slowed down, by at most this factor. */
+const NUM_AT_FULL_RATE = 32;
 const MAX_SLOWDOWN = 3;
-/** What would wait for no more than this share of the gap does not wait: a step of about its length needs no timer for each token. */
+
+/** A wait below this share of the gap is skipped: a step about as long as the gap needs no timer for each token. */
 const SLACK = 0.25;
 
-/** Before its first text a stream may have to tell of its beginning: none of that waits. */
-const NUM_AT_ONCE = 4;
+/** Events that come before a stream's first text do not wait. */
+const NUM_IMMEDIATE = 4;
 
-export interface FlushPaceOptions {
+export interface FlushThrottleOptions {
   readonly engine: { readonly load: EngineLoad };
-  /** Between two writes to a stream, where few run. 0: what there is to write goes at the end of the tick. */
+  /** Between two writes to a stream if few run. 0: flush at the end of the tick. */
   readonly gapMs: number;
   /** Monotonic, in milliseconds. */
   readonly now?: () => number;
 }
 
-export class FlushPace {
+export class FlushThrottle {
   readonly #flush: () => void;
-  readonly #engine: FlushPaceOptions["engine"];
-  readonly #leastGapMs: number;
+  readonly #engine: FlushThrottleOptions["engine"];
+  readonly #minGapMs: number;
   readonly #now: () => number;
   #flushedAtMs = Number.NEGATIVE_INFINITY;
   #numFlushes = 0;
   #isScheduled = false;
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(flush: () => void, { engine, gapMs, now = () => performance.now() }: FlushPaceOptions) {
+  constructor(flush: () => void, { engine, gapMs, now = () => performance.now() }: FlushThrottleOptions) {
     this.#flush = flush;
     this.#engine = engine;
-    this.#leastGapMs = gapMs;
+    this.#minGapMs = gapMs;
     this.#now = now;
   }
 
-  /** There is something to flush. */
+  /** Schedules a flush, unless one is scheduled. */
   request(): void {
     if (this.#isScheduled) return;
     this.#isScheduled = true;
     const gapMs = this.#gapMs();
     const waitMs = this.#flushedAtMs + gapMs - this.#now();
-    // The next tick runs when the microtasks at hand are done: by then every event of this engine step has been pulled.
-    if (this.#numFlushes < NUM_AT_ONCE || waitMs <= gapMs * SLACK) process.nextTick(() => this.flushNow());
+    // The next tick runs after all pending microtasks: by then every event of this engine step has been pulled.
+    if (this.#numFlushes < NUM_IMMEDIATE || waitMs <= gapMs * SLACK) process.nextTick(() => this.flushNow());
     else this.#timer = setTimeout(() => this.flushNow(), waitMs);
   }
 
@@ -60,6 +61,6 @@ export class FlushPace {
 
   #gapMs(): number {
     const { numRunning } = this.#engine.load;
-    return this.#leastGapMs * Math.min(MAX_SLOWDOWN, Math.max(1, numRunning / NUM_AT_FULL_PACE));
+    return this.#minGapMs * Math.min(MAX_SLOWDOWN, Math.max(1, numRunning / NUM_AT_FULL_RATE));
   }
 }

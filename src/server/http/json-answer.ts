@@ -1,9 +1,9 @@
-/** A JSON answer of any size: a small one is sent as usual, a large one is written as it is made, at its reader's pace. */
+/** Answers with JSON of any size: a large one is written while it is made, no faster than the client reads. */
 import { setImmediate } from "node:timers/promises";
 import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
-import type { AppContext } from "../context.ts";
+import type { AppContext } from "../deps.ts";
 import { jsonPieces } from "../openai/json-writer.ts";
-import { nodeOutlet, type Outlet, untilReady, webOutlet } from "./stream-writer.ts";
+import { nodeWriter, type StreamWriter, untilReady, webWriter } from "./stream-writer.ts";
 
 const HEADERS = { "content-type": "application/json" };
 
@@ -20,28 +20,33 @@ export async function answerJson(
   const head = context.body(null, 200, HEADERS);
   const outgoing = context.env?.outgoing;
   if (outgoing === undefined) {
-    const { readable, outlet } = webOutlet(() => {});
-    void writeAll(outlet, [first, second.value], pieces, options.stallTimeoutMs).catch(() => {});
+    const { readable, writer } = webWriter(() => {});
+    void writeAll(writer, [first, second.value], pieces, options.stallTimeoutMs).catch(() => {});
     return new Response(readable, { headers: head.headers });
   }
-  await writeAll(nodeOutlet(outgoing, head.headers), [first, second.value], pieces, options.stallTimeoutMs);
+  await writeAll(nodeWriter(outgoing, head.headers), [first, second.value], pieces, options.stallTimeoutMs);
   return RESPONSE_ALREADY_SENT;
 }
 
-/** @throws `aborted` if the reader takes nothing for too long, and what making the pieces throws: its connection is cut */
-async function writeAll(outlet: Outlet, begun: readonly string[], rest: Iterable<string>, stallTimeoutMs: number) {
+/** Cuts the connection and throws `aborted` if the client reads nothing for too long, and whatever `rest` throws. */
+async function writeAll(
+  writer: StreamWriter,
+  begun: readonly string[],
+  rest: Iterable<string>,
+  stallTimeoutMs: number,
+) {
   try {
-    for (const piece of begun) outlet.write(piece);
+    for (const piece of begun) writer.write(piece);
     for (const piece of rest) {
-      if (outlet.isFull) await untilReady(outlet, stallTimeoutMs);
-      // NOTE: a socket that takes all at once is ready again in the same tick: others would never have their turn.
+      if (writer.isFull) await untilReady(writer, stallTimeoutMs);
+      // NOTE: a socket that takes everything is ready again in the same tick: nothing else would ever run.
       await setImmediate();
-      if (outlet.isClosed) return;
-      outlet.write(piece);
+      if (writer.isClosed) return;
+      writer.write(piece);
     }
-    outlet.close();
+    writer.close();
   } catch (error) {
-    outlet.destroy();
+    writer.destroy();
     throw error;
   }
 }

@@ -1,11 +1,29 @@
-/** One log line and one observation per request, when its last byte is out (or, on a web stream, its header). */
+/**
+ * Every answer carries `x-request-id`: the client's own if it is a plain token, else a new one. Each request leaves one log
+ * line and one observation when its last byte is out (or, on a web stream, its header).
+ */
 import { routePath } from "hono/route";
 import type { GenerationUsage } from "../../generation/events.ts";
-import type { AppMiddleware } from "../context.ts";
-import type { ServerDeps } from "../deps.ts";
+import type { AppMiddleware, ServerDeps } from "../deps.ts";
 import { statusOf } from "../openai/errors.ts";
 
-/** Asked for every few seconds by probes and scrapers: logged at debug. */
+/** Visible ASCII, as it goes into a header and into log lines. hono's own middleware takes no `.`, `:` or `/`. */
+const VALID = /^[\x21-\x7e]{1,128}$/;
+
+export function requestId(newId: () => string): AppMiddleware {
+  return async function assignRequestId(context, next) {
+    const id = chooseRequestId(context.req.header("x-request-id"), newId);
+    context.set("requestId", id);
+    context.header("x-request-id", id);
+    await next();
+  };
+}
+
+export function chooseRequestId(given: string | undefined, newId: () => string): string {
+  return given !== undefined && VALID.test(given) ? given : `req_${newId()}`;
+}
+
+/** Probes and scrapers ask for these every few seconds: they are logged at debug. */
 const QUIET: ReadonlySet<string> = new Set(["/health", "/ready", "/metrics"]);
 
 export function accessLog({ log, observer }: Pick<ServerDeps, "log" | "observer">): AppMiddleware {
@@ -14,7 +32,7 @@ export function accessLog({ log, observer }: Pick<ServerDeps, "log" | "observer"
     await next();
     const durationMs = performance.now() - startedAt;
     const { method } = context.req;
-    // A pattern's own pattern, as of a name that may have slashes, is no part of its name.
+    // Without the pattern of a parameter, such as of a name that may have slashes.
     const matched = routePath(context, -1).replace(/\{.*\}$/, "");
     const route = matched === "*" || matched === "/*" ? "unmatched" : matched;
     // NOTE: a stream that Node has sent already answers through a placeholder response, whose status is 200 as well.

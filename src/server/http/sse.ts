@@ -1,11 +1,10 @@
 /**
- * Server-sent events: text is gathered until `flush`, a comment breaks long silences, and a reader that takes nothing for
+ * Server-sent events: text is collected until `flush`, a comment breaks a long silence, and a client that reads nothing for
  * too long is cut off. Knows no generation.
  */
 import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
-import type { AppContext } from "../context.ts";
-import type { Sink } from "./pump.ts";
-import { nodeOutlet, type Outlet, untilReady, webOutlet } from "./stream-writer.ts";
+import type { AppContext } from "../deps.ts";
+import { nodeWriter, type Sink, type StreamWriter, untilReady, webWriter } from "./stream-writer.ts";
 
 const HEADERS = {
   "content-type": "text/event-stream; charset=utf-8",
@@ -21,7 +20,7 @@ export interface SseOptions {
 
 /**
  * Sends the 200 header and runs `body`, which writes into the stream until it returns.
- * @returns the response for hono: at once on a web stream, at the end of the stream under Node
+ * @returns the response for hono: immediately on a web stream, at the end of the stream under Node
  */
 export async function streamSse(
   context: AppContext,
@@ -32,12 +31,12 @@ export async function streamSse(
   const head = context.body(null, 200, HEADERS);
   const outgoing = context.env?.outgoing;
   if (outgoing === undefined) {
-    const { readable, outlet } = webOutlet(onGone);
-    const stream = new SseStream(outlet, options);
+    const { readable, writer } = webWriter(onGone);
+    const stream = new SseStream(writer, options);
     void body(stream).finally(() => stream.end());
     return new Response(readable, { headers: head.headers });
   }
-  const stream = new SseStream(nodeOutlet(outgoing, head.headers), options);
+  const stream = new SseStream(nodeWriter(outgoing, head.headers), options);
   try {
     await body(stream);
   } finally {
@@ -47,29 +46,29 @@ export async function streamSse(
 }
 
 export class SseStream implements Sink {
-  readonly #outlet: Outlet;
+  readonly #writer: StreamWriter;
   readonly #stallTimeoutMs: number;
   readonly #heartbeat: NodeJS.Timeout;
   #pending = "";
   #wroteSinceBeat = false;
 
-  constructor(outlet: Outlet, { heartbeatMs, stallTimeoutMs }: SseOptions) {
-    this.#outlet = outlet;
+  constructor(writer: StreamWriter, { heartbeatMs, stallTimeoutMs }: SseOptions) {
+    this.#writer = writer;
     this.#stallTimeoutMs = stallTimeoutMs;
     this.#heartbeat = setInterval(() => this.#beat(), heartbeatMs);
   }
 
-  /** Adds `data: …`; it leaves with the next `flush`. */
+  /** Adds `data: …`, to be sent by the next `flush`. */
   data(json: string): void {
     this.#pending += `data: ${json}\n\n`;
   }
 
-  /** Adds `event: …` with `data: …`; and with `id: …`, which a client sends back to continue from there. */
+  /** Adds `event: …`, `data: …` and `id: …`, which a client sends back to continue from there. */
   event(type: string, json: string, id?: number): void {
     this.#pending += `event: ${type}\ndata: ${json}\n${id === undefined ? "" : `id: ${id}\n`}\n`;
   }
 
-  /** Adds what ends a stream of chat or completions. */
+  /** Ends a stream of chat or completions. */
   done(): void {
     this.#pending += "data: [DONE]\n\n";
   }
@@ -79,25 +78,25 @@ export class SseStream implements Sink {
     const text = this.#pending;
     this.#pending = "";
     this.#wroteSinceBeat = true;
-    if (!this.#outlet.isClosed) this.#outlet.write(text);
+    if (!this.#writer.isClosed) this.#writer.write(text);
   }
 
   get isFull(): boolean {
-    return this.#outlet.isFull && !this.#outlet.isClosed;
+    return this.#writer.isFull && !this.#writer.isClosed;
   }
 
   drained(): Promise<void> {
-    return untilReady(this.#outlet, this.#stallTimeoutMs);
+    return untilReady(this.#writer, this.#stallTimeoutMs);
   }
 
   end(): void {
     clearInterval(this.#heartbeat);
     this.flush();
-    this.#outlet.close();
+    this.#writer.close();
   }
 
   #beat(): void {
-    if (!this.#wroteSinceBeat && !this.#outlet.isClosed && !this.#outlet.isFull) this.#outlet.write(": heartbeat\n\n");
+    if (!this.#wroteSinceBeat && !this.#writer.isClosed && !this.#writer.isFull) this.#writer.write(": heartbeat\n\n");
     this.#wroteSinceBeat = false;
   }
 }

@@ -1,51 +1,55 @@
 /**
- * Where a stream's text goes. Under Node straight to the ServerResponse: measured, a chunk costs 9 µs, against 14 to 18
- * through a web ReadableStream, which remains for every other host (and for tests through `app.request`).
+ * Writes a stream's text with backpressure. Under Node it goes straight to the ServerResponse: a chunk costs 9 µs there,
+ * against 14 to 18 through a web ReadableStream (measured), which serves every other host and tests through `app.request`.
  */
 import type { ServerResponse } from "node:http";
 import { DenseMambaError } from "../../errors.ts";
 
-export interface Outlet {
+/** What a stream of events is sent to: SSE, or a WebSocket. */
+export interface Sink {
+  /** Sends what has been added since the last call. */
+  flush(): void;
+  /** Too much is unsent: await `drained` before adding more. */
   readonly isFull: boolean;
-  /** The reader has gone, or all has been written. */
+  /** Resolves once there is room again, or the client has gone. @throws `aborted` if the client stalls */
+  drained(): Promise<void>;
+}
+
+export interface StreamWriter {
+  readonly isFull: boolean;
+  /** The client has gone, or everything has been written. */
   readonly isClosed: boolean;
   write(text: string): void;
-  /** What was written still goes out. */
+  /** Ends the stream after what was written. */
   close(): void;
-  /** What was written is dropped. */
+  /** Ends the stream and drops what is unsent. */
   destroy(): void;
-  /** Calls back at the next change of `isFull` or `isClosed` for the better. */
+  /** Calls back once there is room again, or the stream is closed. */
   onceReady(callback: () => void): void;
 }
 
 /**
- * Resolves once there is room again, or the reader has gone.
- * @throws `aborted` if the reader takes nothing for too long: its connection is cut
+ * Resolves once there is room again, or the client has gone.
+ * @throws `aborted` if the client reads nothing for too long: its connection is cut
  */
-export function untilReady(outlet: Outlet, stallTimeoutMs: number): Promise<void> {
+export function untilReady(writer: StreamWriter, stallTimeoutMs: number): Promise<void> {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => {
-      outlet.destroy();
+      writer.destroy();
       reject(new DenseMambaError("aborted", `the client read nothing for ${stallTimeoutMs} ms`));
     }, stallTimeoutMs);
-    outlet.onceReady(() => {
+    writer.onceReady(() => {
       clearTimeout(timer);
       resolve();
     });
   });
 }
 
-const LAST_CHUNK = "0\r\n\r\n";
-
-export function nodeOutlet(outgoing: ServerResponse, headers: Headers): Outlet {
-  // NOTE: a write after the socket is gone raises `error` on the response; without a listener it would end the process.
+export function nodeWriter(outgoing: ServerResponse, headers: Headers): StreamWriter {
+  // NOTE: a write after the socket has gone raises `error` on the response; without a listener that ends the process.
   outgoing.on("error", () => {});
   outgoing.writeHead(200, Object.fromEntries(headers));
   outgoing.flushHeaders();
-  // Node hands a chunk's length, its text and its line ends to the socket as four writes, gathered again for one system
-  // call; a chunk made here is one string. A client of HTTP/1.0 gets the text as it is.
-  const isChunked = outgoing.chunkedEncoding;
-  outgoing.chunkedEncoding = false;
   return {
     get isFull() {
       return outgoing.writableNeedDrain;
@@ -54,10 +58,10 @@ export function nodeOutlet(outgoing: ServerResponse, headers: Headers): Outlet {
       return outgoing.destroyed || outgoing.writableEnded;
     },
     write: (text) => {
-      outgoing.write(isChunked ? `${Buffer.byteLength(text).toString(16)}\r\n${text}\r\n` : text);
+      outgoing.write(text);
     },
     close: () => {
-      if (!outgoing.destroyed) outgoing.end(isChunked ? LAST_CHUNK : undefined);
+      if (!outgoing.destroyed) outgoing.end();
     },
     destroy: () => {
       outgoing.destroy();
@@ -75,7 +79,7 @@ export function nodeOutlet(outgoing: ServerResponse, headers: Headers): Outlet {
   };
 }
 
-export function webOutlet(onGone: () => void): { readable: ReadableStream<Uint8Array>; outlet: Outlet } {
+export function webWriter(onGone: () => void): { readable: ReadableStream<Uint8Array>; writer: StreamWriter } {
   const encoder = new TextEncoder();
   const state = { closed: false, ready: [] as (() => void)[] };
   const wake = () => {
@@ -96,7 +100,7 @@ export function webOutlet(onGone: () => void): { readable: ReadableStream<Uint8A
     },
     new ByteLengthQueuingStrategy({ highWaterMark: 64 * 1024 }),
   );
-  const outlet: Outlet = {
+  const writer: StreamWriter = {
     get isFull() {
       return (controller.desiredSize ?? 1) <= 0;
     },
@@ -113,9 +117,9 @@ export function webOutlet(onGone: () => void): { readable: ReadableStream<Uint8A
       state.closed = true;
     },
     onceReady: (callback) => {
-      if (outlet.isClosed || !outlet.isFull) callback();
+      if (writer.isClosed || !writer.isFull) callback();
       else state.ready.push(callback);
     },
   };
-  return { readable, outlet };
+  return { readable, writer };
 }

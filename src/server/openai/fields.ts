@@ -1,15 +1,23 @@
 /**
- * The request fields that several endpoints share, in OpenAI's and vLLM's spelling, with their bounds. Bounds are checked
- * here once; everything behind takes the values as valid.
+ * The request fields that several endpoints share, in OpenAI's and vLLM's spelling: their bounds, the rules between them,
+ * and the parts of a `GenerationRequest` made from them. Bounds are checked here once; the code behind relies on them.
  */
 import * as z from "zod";
-import type { RequestLimits } from "../deps.ts";
-import { addIssue, isRecord, show, unsupportedUnless } from "./validate.ts";
+import { DenseMambaError } from "../../errors.ts";
+import type { GenerationRequest } from "../../generation/events.ts";
+import type { SamplingParams } from "../../sampling/params.ts";
+import type { RequestLimits, ServedModel, ServerDeps } from "../deps.ts";
+import { addIssue, invalid, isRecord, refuse, show, unsupportedUnless } from "./validate.ts";
 
 /** What the bounds of a request depend on. */
 export interface Bounds extends RequestLimits {
   readonly vocabSize: number;
   readonly trustRequestTemplates: boolean;
+}
+
+export function boundsOf({ options, model }: ServerDeps): Bounds {
+  const { limits, trustRequestTemplates } = options;
+  return { ...limits, vocabSize: model.manifest.sizes.vocabSize, trustRequestTemplates };
 }
 
 export const MAX_LOGPROBS = 20;
@@ -22,7 +30,7 @@ export const NO_TOOLS = "this model calls no tools";
 
 const ignored = () => z.unknown().optional();
 
-/** Sampling and stopping: every generating endpoint has these. */
+/** Sampling and stopping, on every endpoint that generates. */
 export function samplingFields(bounds: Bounds) {
   return {
     temperature: z.number().min(0).max(2).optional(),
@@ -60,12 +68,10 @@ export function completionFields(bounds: Bounds) {
 }
 
 function streamOptions() {
+  const isOff = (value: unknown) => value === null || value === false;
   return z.object({
     include_usage: z.boolean().nullish(),
-    continuous_usage_stats: unsupportedUnless(
-      (value) => value === null || value === false,
-      "usage comes once, at the end",
-    ),
+    continuous_usage_stats: unsupportedUnless(isOff, "usage comes once, at the end"),
   });
 }
 
@@ -82,7 +88,7 @@ export function ignoredFields() {
   };
 }
 
-/** Tools are taken where the client itself rules out that one is called: see `checkTools`. */
+/** Tools are accepted if the client itself rules out that one is called: see `checkTools`. */
 export function toolFields() {
   return {
     tools: z.array(z.record(z.string(), z.unknown())).max(MAX_TOOLS).optional(),
@@ -91,7 +97,9 @@ export function toolFields() {
   };
 }
 
-/** Requests with the same one share what they have read before; those with another cannot tell, by the time it takes. */
+/**
+ * Requests with the same salt share cached prefixes. A request with another salt cannot tell by its timing what they hold.
+ */
 export function cacheSalt() {
   return z.string().min(1).max(MAX_CACHE_SALT_LENGTH);
 }
@@ -101,28 +109,23 @@ export function sessionId() {
     .string()
     .max(MAX_SESSION_ID_LENGTH)
     .superRefine((id, context) => {
-      if (!/^[A-Za-z0-9][A-Za-z0-9._:-]*$/.test(id)) {
-        addIssue(
-          context,
-          `must be of letters, digits, ".", "_", ":" and "-", and begin with one of the first two; got ${show(id)}`,
-        );
-      }
+      const rule = 'must be of letters, digits, ".", "_", ":" and "-", and begin with one of the first two';
+      if (!/^[A-Za-z0-9][A-Za-z0-9._:-]*$/.test(id)) addIssue(context, `${rule}; got ${show(id)}`);
       if (id === "import") addIssue(context, 'must not be "import": that is where sessions are imported');
     });
 }
 
-/** A list of token ids below the vocabulary's size. Written out: zod would report every bad entry of a long list. */
+/** Token ids below the vocabulary's size. Checked by hand: zod would report every bad entry of a long list. */
 export function tokenIds(bounds: Pick<Bounds, "vocabSize">, maxLength: number) {
   return z.array(z.unknown()).transform((list, context): readonly number[] => {
     if (list.length > maxLength) {
-      addIssue(context, `must have at most ${maxLength} items; got ${list.length}`);
-      return z.NEVER;
+      return refuse(context, `must have at most ${maxLength} items; got ${list.length}`);
     }
     return checkTokenIds(list, bounds.vocabSize, context, []) ?? z.NEVER;
   });
 }
 
-/** The list itself if all of it are token ids; otherwise reports the first that isn't. */
+/** Returns the list if all its items are token ids; otherwise reports the first that is not. */
 export function checkTokenIds(
   list: readonly unknown[],
   vocabSize: number,
@@ -138,7 +141,7 @@ export function checkTokenIds(
   return list as readonly number[];
 }
 
-/** An empty one stops nothing: clients send it for "none". */
+/** An empty string stops nothing: clients send it for "none". */
 function stopStrings(bounds: Bounds) {
   const text = z.string().max(bounds.maxStopLength);
   return z
@@ -146,38 +149,33 @@ function stopStrings(bounds: Bounds) {
     .transform((stop) => (typeof stop === "string" ? [stop] : stop).filter((text) => text !== ""));
 }
 
-/** `parseJson` reads it as a bigint where a number would round it. */
+/** `parseJson` reads a seed as a bigint if a number would round it. */
 function seed() {
   return z.unknown().transform((value, context): number | bigint => {
     if (typeof value === "number" && Number.isSafeInteger(value)) return value;
     if (typeof value === "bigint" && value === BigInt.asIntN(64, value)) return value;
     const isInteger = typeof value === "bigint" || Number.isInteger(value);
-    addIssue(context, `must be an integer${isInteger ? " from -2^63 to 2^63 - 1" : ""}; got ${show(value)}`);
-    return z.NEVER;
+    return refuse(context, `must be an integer${isInteger ? " from -2^63 to 2^63 - 1" : ""}; got ${show(value)}`);
   });
 }
 
 function logitBias(bounds: Bounds) {
   return z.unknown().transform((biases, context): ReadonlyMap<number, number> => {
-    const result = new Map<number, number>();
     if (!isRecord(biases)) {
-      addIssue(context, `must be an object from token ids to biases; got ${show(biases)}`);
-      return z.NEVER;
+      return refuse(context, `must be an object from token ids to biases; got ${show(biases)}`);
     }
     const entries = Object.entries(biases);
     if (entries.length > MAX_LOGIT_BIAS_ENTRIES) {
-      addIssue(context, `must have at most ${MAX_LOGIT_BIAS_ENTRIES} entries; got ${entries.length}`);
-      return z.NEVER;
+      return refuse(context, `must have at most ${MAX_LOGIT_BIAS_ENTRIES} entries; got ${entries.length}`);
     }
+    const result = new Map<number, number>();
     for (const [key, bias] of entries) {
       const id = /^\d{1,9}$/.test(key) ? Number(key) : -1;
       if (id < 0 || id >= bounds.vocabSize) {
-        addIssue(context, `has keys that are token ids from 0 to ${bounds.vocabSize - 1}; got ${show(key)}`);
-        return z.NEVER;
+        return refuse(context, `has keys that are token ids from 0 to ${bounds.vocabSize - 1}; got ${show(key)}`);
       }
       if (typeof bias !== "number" || !(bias >= -100 && bias <= 100)) {
-        addIssue(context, `must be a number from -100 to 100; got ${show(bias)}`, [key]);
-        return z.NEVER;
+        return refuse(context, `must be a number from -100 to 100; got ${show(bias)}`, [key]);
       }
       result.set(id, bias);
     }
@@ -185,4 +183,117 @@ function logitBias(bounds: Bounds) {
   });
 }
 
-export type SamplingBody = z.output<z.ZodObject<ReturnType<typeof samplingFields>>>;
+type SamplingBody = z.output<z.ZodObject<ReturnType<typeof samplingFields>>>;
+type CompletionsBody = SamplingBody & z.output<z.ZodObject<ReturnType<typeof completionFields>>>;
+
+/** @throws `model_not_found`; a request without a model, or with an empty name, means the one that is served */
+export function checkModel(requested: string | undefined, model: ServedModel): void {
+  if (!requested || requested === model.name || model.aliases.includes(requested)) return;
+  const [asked, served] = [requested.slice(0, 128), model.name].map((name) => JSON.stringify(name));
+  const message = `the model ${asked} does not exist here; this server has ${served}`;
+  throw new DenseMambaError("model_not_found", message, { param: "model" });
+}
+
+/** Without the members that are undefined. */
+export function defined<T extends object>(members: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(members).filter(([, value]) => value !== undefined)) as never;
+}
+
+export function toSampling(body: SamplingBody, vocabSize: number): SamplingParams {
+  const topK = body.top_k ?? 0;
+  return {
+    temperature: body.temperature ?? 1,
+    topK: topK === -1 || topK >= vocabSize ? 0 : topK,
+    topP: body.top_p ?? 1,
+    minP: body.min_p ?? 0,
+    repetitionPenalty: body.repetition_penalty ?? 1,
+    presencePenalty: body.presence_penalty ?? 0,
+    frequencyPenalty: body.frequency_penalty ?? 0,
+    logitBias: body.logit_bias ?? new Map(),
+    seed: body.seed,
+  };
+}
+
+export function toStopping(body: SamplingBody, maxTokens: number | undefined) {
+  return {
+    maxTokens,
+    minTokens: body.min_tokens ?? 0,
+    stopStrings: body.stop ?? [],
+    stopTokenIds: body.stop_token_ids ?? [],
+    ignoreEos: body.ignore_eos ?? false,
+    includeStopString: body.include_stop_str_in_output ?? false,
+    skipSpecialTokens: body.skip_special_tokens ?? true,
+  };
+}
+
+/** A request for choices, and what its answer is to show. */
+export interface CompletionsTask {
+  readonly request: Omit<GenerationRequest, "owner" | "signal">;
+  readonly stream: boolean;
+  readonly includeUsage: boolean;
+  readonly showsPromptLogprobs: boolean;
+}
+
+/** The parts of a request that completions and chat tell apart. */
+type OwnRequest = Pick<
+  GenerationRequest,
+  "names" | "prompts" | "numChoices" | "bestOf" | "addSpecialTokens" | "echo" | "maxTokens"
+> &
+  Partial<Pick<GenerationRequest, "numLogprobs" | "numPromptLogprobs">>;
+
+/** @throws `invalid_value` if fields contradict each other */
+export function toCompletionsTask(body: CompletionsBody, { vocabSize }: Bounds, own: OwnRequest): CompletionsTask {
+  return {
+    stream: body.stream ?? false,
+    includeUsage: wantsUsageChunk(body),
+    showsPromptLogprobs: body.prompt_logprobs !== undefined,
+    request: {
+      ...own,
+      ...toStopping(body, own.maxTokens),
+      returnTokenIds: body.return_token_ids ?? false,
+      sampling: toSampling(body, vocabSize),
+      ...defined({ truncatePromptTokens: body.truncate_prompt_tokens, cacheSalt: body.cache_salt }),
+      ...sessionKeys(body.session_id, own.prompts.length, own.bestOf),
+    },
+  };
+}
+
+/** @throws `invalid_value` if `stream_options` comes without `stream` */
+function wantsUsageChunk(body: CompletionsBody): boolean {
+  if (body.stream_options !== undefined && body.stream !== true) {
+    throw invalid("stream_options", "is only allowed when stream is true");
+  }
+  return body.stream_options?.include_usage === true;
+}
+
+/** A session is one conversation: one prompt, one choice. */
+function sessionKeys(
+  id: string | undefined,
+  numPrompts: number,
+  bestOf: number,
+): Pick<GenerationRequest, "resumeFrom" | "keepAs"> {
+  if (id === undefined) return {};
+  if (numPrompts !== 1) throw invalid("session_id", `needs exactly one prompt; got ${numPrompts}`);
+  if (bestOf !== 1) throw invalid("session_id", `needs n and best_of to be 1; got ${bestOf}`);
+  return { resumeFrom: { type: "session", id }, keepAs: { type: "session", id } };
+}
+
+/** @throws `invalid_value` */
+export function checkPromptLogprobs({ stream, prompt_logprobs }: CompletionsBody): void {
+  if (stream && prompt_logprobs !== undefined) throw invalid("prompt_logprobs", "is not allowed when stream is true");
+}
+
+/** @throws `invalid_value` if one request asks for more sequences than the server admits */
+export function checkChoices(numPrompts: number, bestOf: number, { maxChoices }: Bounds): void {
+  const total = numPrompts * bestOf;
+  if (total <= maxChoices) return;
+  const message = `asks for too many choices: prompts x best_of must be at most ${maxChoices}; got ${total}`;
+  throw invalid(bestOf > 1 ? "n" : "prompt", message);
+}
+
+/** @throws `unsupported_value` for tools that the model might call */
+export function checkTools(body: { tools?: readonly object[] | undefined; tool_choice?: unknown }): void {
+  if (body.tools === undefined || body.tools.length === 0 || body.tool_choice === "none") return;
+  const message = `tools is not supported unless tool_choice is "none": ${NO_TOOLS}`;
+  throw new DenseMambaError("unsupported_value", message, { param: "tools" });
+}

@@ -1,28 +1,17 @@
 /**
- * JSON from clients, bounded before it is parsed: a body of a few megabytes can hold millions of objects, or brackets within
- * brackets, over which JSON.parse and everything behind it would block the event loop for seconds. Bytes are looked at and
- * decoded as they arrive.
+ * Reads JSON from clients, bounded before it is parsed: a body of a few megabytes can hold millions of objects, or nested
+ * brackets, and JSON.parse would block the event loop for seconds. Bytes are checked and decoded as they arrive.
  */
 import { DenseMambaError } from "../../errors.ts";
+import type { JsonBounds } from "../deps.ts";
 import { isRecord } from "./validate.ts";
-
-export interface JsonBounds {
-  /** Of objects and lists within each other. */
-  readonly maxDepth: number;
-  /** Values in lists, objects and lists, all together. */
-  readonly maxItems: number;
-  /** Strings, the names of members among them: JSON.parse looks each short one up among those that it has had. */
-  readonly maxStrings: number;
-  /** Members of objects, all together: each may have a name of its own, which costs more than its value. */
-  readonly maxMembers: number;
-}
 
 const [QUOTE, BACKSLASH, COMMA, COLON] = [0x22, 0x5c, 0x2c, 0x3a];
 const [OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT] = [0x5b, 0x5d, 0x7b, 0x7d];
 
 export class JsonReader {
   readonly #bounds: JsonBounds;
-  // Drops a byte order mark, as RFC 8259 allows.
+  // Drops a byte order mark, which RFC 8259 allows.
   readonly #decoder = new TextDecoder();
   #text = "";
   #inString = false;
@@ -55,7 +44,7 @@ export class JsonReader {
     }
   }
 
-  /** Knows strings from what is between them, and no more of the grammar: JSON.parse refuses what is not JSON. */
+  /** Tells strings from the rest, and knows no more grammar: JSON.parse refuses what is not JSON. */
   #count(bytes: Uint8Array): void {
     const { maxDepth, maxItems, maxStrings, maxMembers } = this.#bounds;
     let [inString, isEscaped, depth] = [this.#inString, this.#isEscaped, this.#depth];
@@ -99,9 +88,9 @@ export class JsonReader {
 }
 
 /**
- * A seed of 64 bits is more than a number holds: where it was rounded, it is read from the text again.
- * NOTE: quotes inside of a string are escaped, so that what looks like a member is one, if perhaps of another object: that
- * one's would have to be rounded to the same number to be taken for it.
+ * A seed of 64 bits does not fit into a number: a rounded one is read from the text again.
+ * NOTE: quotes inside a string are escaped, so whatever looks like a member is one. It may belong to another object, but only
+ * a seed that rounds to the same number is taken.
  */
 function restoreSeed(value: unknown, text: string): void {
   if (!isRecord(value) || !Number.isInteger(value.seed) || Number.isSafeInteger(value.seed)) return;

@@ -1,6 +1,6 @@
-/** JSON made piece by piece, so that a large answer is never in memory as a whole. Knows nothing of what it renders. */
+/** Writes JSON piece by piece, so that a large answer is never in memory as a whole. Knows nothing of what it renders. */
 
-/** A list that is made while it is written, and is never there as a whole. */
+/** A list whose items are made while it is written. */
 export class LazyList {
   readonly items: () => Iterable<unknown>;
 
@@ -20,7 +20,7 @@ export class RawJson {
 
 const PIECE_LENGTH = 32 * 1024;
 
-/** The same text as `JSON.stringify`, in pieces of about one size, with lazy lists and raw JSON in any object or list. */
+/** The text of `JSON.stringify` in pieces of about one size. Any object or list may hold lazy lists and raw JSON. */
 export function* jsonPieces(value: unknown): Generator<string> {
   let piece = "";
   for (const part of parts(value)) {
@@ -32,9 +32,14 @@ export function* jsonPieces(value: unknown): Generator<string> {
   if (piece !== "") yield piece;
 }
 
-/** The same text in one. */
+/** The same text as one string. */
 export function toJson(value: unknown): string {
   return [...jsonPieces(value)].join("");
+}
+
+/** An object's JSON without its closing brace, to append members to. */
+export function openJson(object: object): string {
+  return JSON.stringify(object).slice(0, -1);
 }
 
 function* parts(value: unknown): Generator<string> {
@@ -66,7 +71,7 @@ function* listParts(items: Iterable<unknown>, partsOf: (item: unknown) => Iterab
   yield "]";
 }
 
-/** Whether there may be a lazy list inside: token ids, of which there are many, are written at once. */
+/** Whether a lazy list may be inside. Token ids, of which there are many, are written at once. */
 function isMadeOfObjects(value: object): boolean {
   return !Array.isArray(value) || typeof value[0] === "object";
 }

@@ -30,7 +30,7 @@ export function parseBody<T extends z.ZodObject>(schema: T, body: unknown, log: 
   return parsed.data;
 }
 
-/** A refusal found outside of a schema, for rules between fields. */
+/** For rules between fields, which no schema states. */
 export function invalid(param: string, message: string): DenseMambaError {
   return new DenseMambaError("invalid_value", `${param} ${message}`, { param });
 }
@@ -46,9 +46,15 @@ export function unsupportedUnless(isHarmless: (value: unknown) => boolean, what:
     .optional();
 }
 
-/** Reports a problem at `path` below the field at hand; the message goes on after the field's name. */
+/** Reports a problem at `path` below the current field; the message continues after the field's name. */
 export function addIssue(context: z.RefinementCtx, message: string, path: readonly (string | number)[] = []): void {
   context.addIssue({ code: "custom", message, path: [...path] });
+}
+
+/** Reports a problem from within a transform. */
+export function refuse(context: z.RefinementCtx, message: string, path: readonly (string | number)[] = []): never {
+  addIssue(context, message, path);
+  return z.NEVER;
 }
 
 export function addUnsupported(context: z.RefinementCtx, message: string, path: readonly (string | number)[]): void {
@@ -74,7 +80,7 @@ function toError(issues: readonly Issue[], body: unknown): DenseMambaError {
   return new DenseMambaError(unsupported ? "unsupported_value" : "invalid_value", message, { param });
 }
 
-/** Follows a union into the branch that was meant: the one whose outer type fits. */
+/** Follows a union into the branch whose outer type fits: the client meant that one. */
 function innermost(issue: Issue, parent: Path): { issue: Issue; path: Path } {
   const path = [...parent, ...issue.path];
   if (issue.code !== "invalid_union") return { issue, path };

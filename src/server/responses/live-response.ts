@@ -1,20 +1,20 @@
 /**
- * One response while it is made: drives its generation into a transcript that any number of readers follow, each at its own
- * pace. Readers may leave and come back; what happens while there is none depends on what was asked for. Knows no transport.
+ * One response while it runs: drives its generation into a transcript that any number of subscribers read, each at its own
+ * pace. Subscribers may leave and come back; the request says what happens while there is none. Knows no transport.
  */
 import { DenseMambaError } from "../../errors.ts";
 import type { GenerationEvent } from "../../generation/events.ts";
 import type { ResumeOptions, TransportObserver } from "../deps.ts";
-import { FlushPace, type FlushPaceOptions } from "../http/flush-throttle.ts";
-import type { AdmittedGeneration } from "../http/pump.ts";
-import type { Reading } from "./subscription.ts";
+import { FlushThrottle, type FlushThrottleOptions } from "../http/flush-throttle.ts";
+import { type AdmittedGeneration, next } from "../http/pump.ts";
+import type { Subscription } from "./subscription.ts";
 import type { Transcript } from "./transcript.ts";
 
 /**
- * Without a reader a response goes on as if it had one (it was asked for in the background), or waits for one to come back
- * within the limits, or ends at once.
+ * Without a subscriber a response continues (a background response), waits within limits for one to come back, or is
+ * cancelled.
  */
-export type Unattended = "goes on" | "waits" | "ends";
+export type Unattended = "continue" | "wait" | "cancel";
 
 export interface LiveResponseArgs {
   readonly transcript: Transcript;
@@ -23,40 +23,40 @@ export interface LiveResponseArgs {
   readonly abort: AbortController;
   readonly unattended: Unattended;
   readonly options: ResumeOptions;
-  readonly pacing: FlushPaceOptions;
-  /** Keeps the record of the response, which has ended, before any reader learns of the end. */
-  readonly keep: () => Promise<void>;
+  readonly throttle: FlushThrottleOptions;
+  /** Saves the record of the ended response, before any subscriber learns of the end. */
+  readonly save: () => Promise<void>;
   readonly observer?: Pick<TransportObserver, "onUnattended"> | undefined;
 }
 
 export class LiveResponse {
   readonly transcript: Transcript;
-  /** Resolves when the last event is there and the record is kept; never rejects. */
+  /** Resolves when the last event is there and the record is saved; never rejects. */
   readonly ended: Promise<void>;
   /** What it failed with. */
   error: unknown;
   readonly #args: LiveResponseArgs;
-  readonly #readers = new Set<LiveReading>();
+  readonly #subscribers = new Set<LiveSubscription>();
   #numPublished = 0;
   #hasEnded = false;
-  readonly #pace: FlushPace;
+  readonly #wakeUps: FlushThrottle;
   /** As the observer knows it. */
   #isUnattended = false;
-  /** Generated since the last reader left. */
+  /** Generated since the last subscriber left. */
   #unreadBytes = 0;
   #timer: NodeJS.Timeout | undefined;
-  /** Lets the generation, which is held back, go on. */
-  #letGo: (() => void) | undefined;
+  /** Resumes the generation, if it is paused. */
+  #resume: (() => void) | undefined;
   /** Why it was stopped, if it was. */
   #stopped: "cancelled" | DenseMambaError | undefined;
 
   constructor(args: LiveResponseArgs) {
     this.#args = args;
-    this.#pace = new FlushPace(() => {
-      for (const reader of this.#readers) reader.wake();
-    }, args.pacing);
+    this.#wakeUps = new FlushThrottle(() => {
+      for (const subscriber of this.#subscribers) subscriber.wake();
+    }, args.throttle);
     this.transcript = args.transcript;
-    if (args.unattended === "goes on") {
+    if (args.unattended === "continue") {
       const { backgroundMs } = args.options;
       const error = new DenseMambaError("aborted", `the response was not finished within ${backgroundMs} ms`);
       this.#timer = setTimeout(() => this.stop(error), backgroundMs);
@@ -72,29 +72,29 @@ export class LiveResponse {
     return this.#numPublished;
   }
 
-  /** The reader must leave at some time: what happens without readers happens when the last one leaves. */
-  join(): Reading {
-    const reading = new LiveReading(this, () => this.#left(reading));
-    this.#readers.add(reading);
+  /** The caller must close the subscription: the response counts as unattended once all are closed. */
+  subscribe(): Subscription {
+    const subscription = new LiveSubscription(this, () => this.#onClosed(subscription));
+    this.#subscribers.add(subscription);
     this.#unreadBytes = 0;
     this.#observe();
-    if (this.#args.unattended === "waits") clearTimeout(this.#timer);
-    this.check();
-    return reading;
+    if (this.#args.unattended === "wait") clearTimeout(this.#timer);
+    this.resumeIfAllowed();
+    return subscription;
   }
 
   /** Ends the generation at its next step: as cancelled, or as failed with an error. */
   stop(why: "cancelled" | DenseMambaError): void {
     this.#stopped ??= why;
     this.#args.abort.abort();
-    this.check();
+    this.resumeIfAllowed();
   }
 
-  /** Lets a generation that is held back go on if nothing holds it any more. */
-  check(): void {
-    if (this.#letGo === undefined || this.#mustHold()) return;
-    this.#letGo();
-    this.#letGo = undefined;
+  /** Resumes a paused generation if nothing holds it back any more. */
+  resumeIfAllowed(): void {
+    if (this.#resume === undefined || this.#mustPause()) return;
+    this.#resume();
+    this.#resume = undefined;
   }
 
   async #run({ first, rest }: AdmittedGeneration): Promise<void> {
@@ -103,10 +103,10 @@ export class LiveResponse {
       for (let event: GenerationEvent | undefined = first; event !== undefined; event = await next(rest)) {
         this.#throwIfCutOff(event);
         transcript.push(event);
-        if (event.type === "delta" && this.#readers.size === 0) this.#unreadBytes += Buffer.byteLength(event.text);
-        if (transcript.hasEnded) await this.#args.keep();
+        if (event.type === "delta" && this.#subscribers.size === 0) this.#unreadBytes += Buffer.byteLength(event.text);
+        if (transcript.hasEnded) await this.#args.save();
         this.#publish();
-        if (this.#mustHold()) await new Promise<void>((resolve) => (this.#letGo = resolve));
+        if (this.#mustPause()) await new Promise<void>((resolve) => (this.#resume = resolve));
       }
     } catch (error) {
       await rest.return?.().catch(() => {});
@@ -116,10 +116,10 @@ export class LiveResponse {
     this.#hasEnded = true;
     this.#observe();
     this.#publish();
-    this.#pace.flushNow();
+    this.#wakeUps.flushNow();
   }
 
-  /** An end that nobody here has asked for is the engine's: it is shutting down. */
+  /** If the generation was aborted and nobody has stopped the response, the engine is shutting down. */
   #throwIfCutOff(event: GenerationEvent): void {
     if (event.type !== "finished" || event.reason !== "aborted" || this.#stopped === "cancelled") return;
     throw (
@@ -133,69 +133,61 @@ export class LiveResponse {
       this.error = this.#stopped ?? error;
       this.transcript.fail(this.error);
     }
-    // What could not be kept has failed for that very reason, or has failed already.
-    await this.#args.keep().catch(() => {});
+    // A response that cannot be saved has failed for that very reason, or had failed before.
+    await this.#args.save().catch(() => {});
   }
 
   #publish(): void {
     this.#numPublished = this.transcript.numEvents;
-    this.#pace.request();
+    this.#wakeUps.request();
   }
 
   #observe(): void {
-    const isUnattended = this.#readers.size === 0 && !this.#hasEnded;
+    const isUnattended = this.#subscribers.size === 0 && !this.#hasEnded;
     if (isUnattended === this.#isUnattended) return;
     this.#isUnattended = isUnattended;
     this.#args.observer?.onUnattended?.(isUnattended ? 1 : -1);
   }
 
-  #mustHold(): boolean {
+  #mustPause(): boolean {
     const { unattended, options, abort } = this.#args;
-    if (unattended === "goes on" || abort.signal.aborted || this.transcript.hasEnded) return false;
-    if (this.#readers.size === 0) return this.#unreadBytes > options.waitBytes;
-    for (const reader of this.#readers) if (!reader.isBehind) return false;
+    if (unattended === "continue" || abort.signal.aborted || this.transcript.hasEnded) return false;
+    if (this.#subscribers.size === 0) return this.#unreadBytes > options.waitBytes;
+    for (const subscriber of this.#subscribers) if (!subscriber.isBehind) return false;
     return true;
   }
 
-  #left(reader: LiveReading): void {
-    this.#readers.delete(reader);
+  #onClosed(subscription: LiveSubscription): void {
+    this.#subscribers.delete(subscription);
     this.#observe();
-    this.check();
-    if (this.#readers.size > 0 || this.#hasEnded) return;
+    this.resumeIfAllowed();
+    if (this.#subscribers.size > 0 || this.#hasEnded) return;
     const { unattended, options } = this.#args;
-    switch (unattended) {
-      case "goes on":
-        return;
-      case "waits":
-        this.#timer = setTimeout(() => this.stop("cancelled"), options.waitMs);
-        return;
-      case "ends":
-        this.stop("cancelled");
-        return;
-    }
+    if (unattended === "wait") this.#timer = setTimeout(() => this.stop("cancelled"), options.waitMs);
+    else if (unattended === "cancel") this.stop("cancelled");
   }
 }
 
-class LiveReading implements Reading {
+class LiveSubscription implements Subscription {
   readonly transcript: Transcript;
   readonly #live: LiveResponse;
-  readonly #onLeave: () => void;
-  #hasLeft = false;
+  readonly #onClosed: () => void;
+  #isClosed = false;
   #isBehind = false;
   #wake: (() => void) | undefined;
 
-  constructor(live: LiveResponse, onLeave: () => void) {
+  constructor(live: LiveResponse, onClosed: () => void) {
     this.transcript = live.transcript;
     this.#live = live;
-    this.#onLeave = onLeave;
+    this.#onClosed = onClosed;
   }
 
   get numEvents(): number {
-    return this.#hasLeft ? 0 : this.#live.numPublished;
+    return this.#isClosed ? 0 : this.#live.numPublished;
   }
 
   get isOver(): boolean {
-    return this.#hasLeft || this.#live.hasEnded;
+    return this.#isClosed || this.#live.hasEnded;
   }
 
   get isBehind(): boolean {
@@ -204,7 +196,7 @@ class LiveReading implements Reading {
 
   set isBehind(value: boolean) {
     this.#isBehind = value;
-    this.#live.check();
+    this.#live.resumeIfAllowed();
   }
 
   changed(): Promise<void> {
@@ -218,15 +210,10 @@ class LiveReading implements Reading {
     this.#wake = undefined;
   }
 
-  leave(): void {
-    if (this.#hasLeft) return;
-    this.#hasLeft = true;
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
     this.wake();
-    this.#onLeave();
+    this.#onClosed();
   }
-}
-
-async function next(events: AsyncIterator<GenerationEvent>): Promise<GenerationEvent | undefined> {
-  const { done, value } = await events.next();
-  return done ? undefined : value;
 }

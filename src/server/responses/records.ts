@@ -1,11 +1,10 @@
-/** The kept records of responses: written while and when they are made, read as transcripts that have all their events. */
+/** The stored records of responses, written while and after they run, and read back as transcripts with all their events. */
 import { DenseMambaError } from "../../errors.ts";
 import type { ServerDeps } from "../deps.ts";
-import type { InputItem } from "./input-items.ts";
-import { parseRecord, type ResponseRecord } from "./response-record.ts";
+import { type InputItem, type ResponseRecord, responseRecord } from "./response.ts";
 import { isFinal, Transcript } from "./transcript.ts";
 
-export interface KeptResponse {
+export interface StoredResponse {
   readonly transcript: Transcript;
   readonly input: readonly InputItem[];
 }
@@ -17,15 +16,15 @@ export class ResponseRecords {
     this.#deps = deps;
   }
 
-  /** @param endsByMs of a response that is still being made: when, at the latest, it will have ended */
-  keep(owner: string, { transcript, input }: KeptResponse, endsByMs?: number): Promise<void> {
+  /** @param endsByMs of a response that is still running: when it will have ended at the latest */
+  save(owner: string, { transcript, input }: StoredResponse, endsByMs?: number): Promise<void> {
     const { head, settings, state } = transcript;
     const record: ResponseRecord = {
       version: 1,
       head,
       settings,
-      input,
-      // A response that goes on must not change what is kept of it.
+      input: [...input],
+      // Copied, as a running response goes on changing its own.
       transcript: { ...state, pieces: [...state.pieces], logprobs: state.logprobs && [...state.logprobs] },
       ...(endsByMs === undefined ? {} : { endsByMs }),
     };
@@ -33,24 +32,35 @@ export class ResponseRecords {
   }
 
   /**
-   * One that has not ended is being made by another server, or was by one that is gone: then it has failed.
+   * A record that has not ended belongs to a response that another server is running, or was running when it went away: then
+   * the response has failed.
    * @throws `response_not_found`, `invalid_snapshot`
    */
-  async read(owner: string, id: string): Promise<KeptResponse> {
-    const record = parseRecord(id, await this.#deps.generator.conversations.readRecord(owner, id));
+  async read(owner: string, id: string): Promise<StoredResponse> {
+    const { head, settings, input, ...record } = parseRecord(
+      id,
+      await this.#deps.generator.conversations.readRecord(owner, id),
+    );
     const nowMs = this.#deps.nowMs();
-    const transcript = new Transcript(record.head, record.settings, () => Math.floor(nowMs / 1000), record.transcript);
-    const isMadeElsewhere = this.#deps.options.sharesStore && nowMs <= (record.endsByMs ?? 0);
-    if (!isFinal(record.transcript.status) && !isMadeElsewhere) {
-      transcript.fail(
-        new DenseMambaError("runtime_fault", "the server that made the response went away before its end"),
-      );
+    const transcript = new Transcript(head, settings, () => Math.floor(nowMs / 1000), record.transcript);
+    const isRunningElsewhere = this.#deps.options.sharesStore && nowMs <= (record.endsByMs ?? 0);
+    if (!isFinal(record.transcript.status) && !isRunningElsewhere) {
+      const message = "the server that made the response went away before its end";
+      transcript.fail(new DenseMambaError("runtime_fault", message));
     }
-    return { transcript, input: record.input };
+    return { transcript, input };
   }
 
-  /** The record and the state. @throws `response_not_found` */
+  /** Deletes the record and the state. @throws `response_not_found` */
   delete(owner: string, id: string): Promise<void> {
     return this.#deps.generator.conversations.deleteResponse(owner, id);
   }
+}
+
+/** @throws `invalid_snapshot` if it is no such record */
+export function parseRecord(id: string, stored: unknown): ResponseRecord {
+  const { data, error } = responseRecord.safeParse(stored);
+  if (data !== undefined) return data;
+  const message = `the kept record of response ${id} is malformed: ${error.message}`;
+  throw new DenseMambaError("invalid_snapshot", message, { cause: error });
 }

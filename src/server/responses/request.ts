@@ -1,18 +1,33 @@
-/** `POST /v1/responses` and the WebSocket's `response.create`: the body's schema and its way into a `GenerationRequest`. */
+/**
+ * The body of `POST /v1/responses` and of the WebSocket's `response.create`: its schema, its input items, and its way into a
+ * `GenerationRequest`.
+ */
 import * as z from "zod";
 import type { GenerationRequest } from "../../generation/events.ts";
-import { type Bounds, cacheSalt, ignoredFields, MAX_LOGPROBS, samplingFields, toolFields } from "../openai/fields.ts";
-import { checkTools, toCacheSalt, toSampling, toStopping } from "../openai/parts.ts";
+import type { ChatMessage } from "../../sessions/messages.ts";
+import {
+  type Bounds,
+  cacheSalt,
+  checkTools,
+  defined,
+  ignoredFields,
+  MAX_LOGPROBS,
+  samplingFields,
+  toolFields,
+  toSampling,
+  toStopping,
+} from "../openai/fields.ts";
+import { leftOpen, messageTexts, toChatMessage } from "../openai/messages.ts";
 import { refusedOnResponses, textFormat } from "../openai/refused-fields.ts";
-import { addIssue, invalid, isRecord, show } from "../openai/validate.ts";
-import { parseInput, type ResponseInput } from "./input-items.ts";
-import type { ResponseSettings } from "./response.ts";
+import { addIssue, addUnsupported, invalid, isRecord, refuse, show } from "../openai/validate.ts";
+import type { InputItem, ResponseSettings } from "./response.ts";
 
+const MAX_INPUT_ITEMS = 10_000;
 const MAX_METADATA_PAIRS = 16;
 const MAX_METADATA_KEY = 64;
 const MAX_METADATA_VALUE = 512;
 const LOGPROBS_INCLUDE = "message.output_text.logprobs";
-/** Tokens and log-probabilities: five events and the record hold all of them in one piece each, some 5 MB. */
+/** Tokens and log-probabilities: five events and the record each hold all of them, some 5 MB. */
 const MAX_LOGPROB_ENTRIES = 65_536;
 
 export function responseBody(bounds: Bounds) {
@@ -27,12 +42,7 @@ export function responseBody(bounds: Bounds) {
     max_output_tokens: z.int().min(1).max(bounds.maxOutputTokens).optional(),
     metadata: metadata().optional(),
     truncation: z.enum(["auto", "disabled"]).optional(),
-    text: z
-      .object({
-        format: textFormat(),
-        verbosity: z.unknown().optional(),
-      })
-      .optional(),
+    text: z.object({ format: textFormat(), verbosity: z.unknown().optional() }).optional(),
     top_logprobs: z.int().min(0).max(MAX_LOGPROBS).optional(),
     include: z.array(z.string()).max(32).optional(),
     background: z.boolean().optional(),
@@ -56,7 +66,7 @@ export interface ResponseTask {
   readonly settings: ResponseSettings;
 }
 
-/** @throws `invalid_value` where fields contradict each other */
+/** @throws `invalid_value` if fields contradict each other */
 export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask {
   const logprobs = body.include?.includes(LOGPROBS_INCLUDE) ?? false;
   if (body.top_logprobs !== undefined && body.top_logprobs > 0 && !logprobs) {
@@ -92,10 +102,10 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
         {
           type: "chat",
           messages: body.input.messages,
-          // Without an answer the last message stays open: whatever comes next goes on behind it.
+          // Without an answer the last message stays open: the next response continues behind it.
           addGenerationPrompt: generates,
           continueFinalMessage: !generates,
-          ...(body.instructions === undefined ? {} : { instructions: body.instructions }),
+          ...defined({ instructions: body.instructions }),
         },
       ],
       numChoices: 1,
@@ -104,15 +114,17 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
       ...toStopping(body, generates ? body.max_output_tokens : 0),
       addSpecialTokens: false,
       echo: false,
-      ...toCacheSalt(body),
       ...(logprobs ? { numLogprobs: body.top_logprobs ?? 0, maxAnswerTokens: MAX_LOGPROB_ENTRIES } : {}),
-      ...(body.truncation === "auto" ? { truncatePromptTokens: bounds.maxPromptTokens } : {}),
+      ...defined({
+        cacheSalt: body.cache_salt,
+        truncatePromptTokens: body.truncation === "auto" ? bounds.maxPromptTokens : undefined,
+      }),
     },
   };
 }
 
 function metadata() {
-  // Counted first: to check thousands of pairs takes long.
+  // Counted first: checking thousands of pairs takes long.
   const few = z.unknown().superRefine((value, context) => {
     const numPairs = isRecord(value) ? Object.keys(value).length : 0;
     if (numPairs <= MAX_METADATA_PAIRS) return;
@@ -124,4 +136,64 @@ function metadata() {
     addIssue(context, `must have keys of at most ${MAX_METADATA_KEY} characters; got one of ${long.length}`);
   });
   return few.pipe(pairs);
+}
+
+interface ResponseInput {
+  readonly messages: readonly ChatMessage[];
+  /** One per message. */
+  readonly items: readonly Omit<InputItem, "id">[];
+}
+
+const item = z
+  .object({
+    role: z.enum(["system", "developer", "user", "assistant"]),
+    content: z.unknown().optional(),
+    refusal: z.string().nullish(),
+    ...leftOpen(),
+  })
+  .transform((message, context) => {
+    const texts = messageTexts(message, context);
+    return texts === undefined ? z.NEVER : { role: message.role, texts, message: toChatMessage(message, texts) };
+  });
+
+/** A string is one user message; everything else is a list of message items. */
+function parseInput(value: unknown, context: z.RefinementCtx): ResponseInput {
+  if (typeof value === "string" && value !== "") {
+    return { messages: [{ role: "user", content: value }], items: [{ role: "user", texts: [value] }] };
+  }
+  if (value === undefined || value === null) return refuse(context, "is required");
+  if (value === "" || (Array.isArray(value) && value.length === 0)) return refuse(context, "must not be empty");
+  if (!Array.isArray(value) || value.length > MAX_INPUT_ITEMS) {
+    return refuse(context, `must be a string or a list of at most ${MAX_INPUT_ITEMS} items; got ${show(value)}`);
+  }
+  const messages: ChatMessage[] = [];
+  const items: Omit<InputItem, "id">[] = [];
+  for (const [index, raw] of value.entries()) {
+    if (isRecord(raw) && raw.type != null && raw.type !== "message") {
+      addUnsupported(context, `${show(raw.type)} is not supported: only message items are`, [index, "type"]);
+      return z.NEVER;
+    }
+    const parsed = item.safeParse(raw);
+    if (!parsed.success) {
+      const issue = parsed.error.issues[0]!;
+      context.issues.push({ ...issue, path: [index, ...issue.path], input: raw } as (typeof context.issues)[number]);
+      return z.NEVER;
+    }
+    const { message, ...given } = parsed.data;
+    messages.push(message);
+    items.push(given);
+  }
+  return { messages, items };
+}
+
+/** The ids of items follow from the id of their response. */
+export function withIds(items: ResponseInput["items"], responseId: string): InputItem[] {
+  const stem = responseId.replace(/^resp_/, "msg_");
+  return items.map((given, index) => ({ id: `${stem}_in${index}`, ...given }));
+}
+
+/** @throws `invalid_value` */
+export function checkEventNumber(param: string, value: unknown): number {
+  if (typeof value === "number" && Number.isSafeInteger(value) && value >= 0) return value;
+  throw invalid(param, `must be the sequence_number of an event, an integer from 0; got ${show(value)}`);
 }

@@ -1,51 +1,90 @@
-/** The `response` object: what is fixed when a response begins, what has come of it so far, and both as OpenAI shows them. */
+/**
+ * A response as data: what is fixed when it begins, what comes of it, and both as OpenAI's `response` object. The schemas
+ * are those of the stored record, so that a response and its record cannot differ; everything is JSON-serialisable.
+ */
+import * as z from "zod";
 import type { GenerationUsage } from "../../generation/events.ts";
-import { toResponseUsage } from "../openai/usage.ts";
 
-/** JSON-serialisable, like all that a kept response is made of. */
-export interface ResponseHead {
-  readonly id: string;
-  readonly itemId: string;
-  readonly createdS: number;
-  readonly model: string;
-}
+const head = z.object({ id: z.string(), itemId: z.string(), createdS: z.number(), model: z.string() });
 
-/** What a response keeps of its request; most of it the response object repeats. */
-export interface ResponseSettings {
-  readonly instructions: string | null;
-  readonly previousResponseId: string | null;
-  readonly maxOutputTokens: number | null;
-  readonly temperature: number;
-  readonly topP: number;
-  readonly topLogprobs: number;
-  readonly truncation: "auto" | "disabled";
-  readonly store: boolean;
-  readonly background: boolean;
-  /** False: it reads its input, for others to go on from, and answers nothing. */
-  readonly generates: boolean;
-  readonly metadata: Readonly<Record<string, string>>;
-  readonly parallelToolCalls: boolean;
+/** What a response remembers of its request; the response object repeats most of it. */
+const settings = z.object({
+  instructions: z.string().nullable(),
+  previousResponseId: z.string().nullable(),
+  maxOutputTokens: z.number().nullable(),
+  temperature: z.number(),
+  topP: z.number(),
+  topLogprobs: z.number(),
+  truncation: z.enum(["auto", "disabled"]),
+  store: z.boolean(),
+  background: z.boolean(),
+  /** False: it reads its input, for others to continue from, and answers nothing. */
+  generates: z.boolean(),
+  metadata: z.record(z.string(), z.string()),
+  parallelToolCalls: z.boolean(),
   /** Default: "auto". */
-  readonly toolChoice?: "auto" | "none";
+  toolChoice: z.enum(["auto", "none"]).optional(),
   /** Never called: repeated for the client. Default: none. */
-  readonly tools?: readonly object[];
-}
+  tools: z.array(z.record(z.string(), z.unknown())).optional(),
+});
 
-export type ResponseStatus = "queued" | "in_progress" | "completed" | "incomplete" | "failed" | "cancelled";
+const inputItem = z.object({
+  id: z.string(),
+  role: z.enum(["system", "developer", "user", "assistant"]),
+  /** One per content part. */
+  texts: z.array(z.string()),
+});
 
-export interface ResponseProgress {
-  readonly status: ResponseStatus;
+/**
+ * What determines all events. They come in this order: `numLead` that tell of the beginning; two that open the item, if it
+ * has been opened; one per piece; three that close the item, if it has been closed; the last, if the response has ended.
+ */
+const transcriptState = z.object({
+  numLead: z.int().min(0).max(3),
+  hasItem: z.boolean(),
+  pieces: z.array(z.string()),
+  /**
+   * The JSON of one list per piece, if log-probabilities were asked for. As text, since half a million objects take long to
+   * measure, store and render.
+   */
+  logprobs: z.array(z.string()).nullable(),
+  /** How the item was closed, whatever happened to the response afterwards. */
+  closedAs: z.enum(["completed", "incomplete"]).nullable(),
+  status: z.enum(["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]),
+  usage: z
+    .object({
+      promptTokens: z.number(),
+      cachedTokens: z.number(),
+      completionTokens: z.number(),
+      stateBytes: z.number(),
+    })
+    .nullable(),
+  error: z.object({ code: z.string(), message: z.string() }).nullable(),
+  completedAtS: z.number().nullable(),
+});
+
+/** All that it takes to retrieve a response, to replay its events and to list its input. */
+export const responseRecord = z.object({
+  version: z.literal(1),
+  head,
+  settings,
+  input: z.array(inputItem),
+  transcript: transcriptState,
+  /** Of a response that was still running when it was stored: when it will have ended at the latest. */
+  endsByMs: z.number().optional(),
+});
+
+export type ResponseHead = Readonly<z.infer<typeof head>>;
+export type ResponseSettings = Readonly<z.infer<typeof settings>>;
+export type InputItem = Readonly<z.infer<typeof inputItem>>;
+export type TranscriptState = z.infer<typeof transcriptState>;
+export type ResponseStatus = TranscriptState["status"];
+export type ResponseRecord = Readonly<z.infer<typeof responseRecord>>;
+
+type ResponseProgress = Pick<TranscriptState, "status" | "usage" | "error" | "completedAtS"> & {
   /** Empty until the first token. */
   readonly output: readonly object[];
-  readonly usage: GenerationUsage | null;
-  readonly error: ResponseError | null;
-  readonly completedAtS: number | null;
-}
-
-export interface ResponseError {
-  readonly code: string;
-  readonly message: string;
-}
+};
 
 export function responseObject(head: ResponseHead, settings: ResponseSettings, progress: ResponseProgress) {
   return {
@@ -73,8 +112,20 @@ export function responseObject(head: ResponseHead, settings: ResponseSettings, p
     top_logprobs: settings.topLogprobs,
     top_p: settings.topP,
     truncation: settings.truncation,
-    usage: progress.usage ? toResponseUsage(progress.usage) : null,
+    usage: progress.usage ? toUsage(progress.usage) : null,
   };
 }
 
 export type ResponseObject = ReturnType<typeof responseObject>;
+
+function toUsage(usage: GenerationUsage) {
+  return {
+    input_tokens: usage.promptTokens,
+    // Caching costs nothing: no tokens count as written to a cache.
+    input_tokens_details: { cached_tokens: usage.cachedTokens, cache_write_tokens: 0 },
+    output_tokens: usage.completionTokens,
+    output_tokens_details: { reasoning_tokens: 0 },
+    total_tokens: usage.promptTokens + usage.completionTokens,
+    state_bytes: usage.stateBytes,
+  };
+}

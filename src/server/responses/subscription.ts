@@ -1,34 +1,34 @@
 /**
- * One reader's way through a response's events: those that there are, then those that come, at the pace of its transport.
- * Knows neither SSE nor WebSocket, and no generation.
+ * How one client reads the events of a response: first those that exist, then new ones, no faster than its transport takes
+ * them. Knows neither SSE nor WebSocket, and no generation.
  */
 import { setImmediate } from "node:timers/promises";
-import type { Sink } from "../http/pump.ts";
+import type { Sink } from "../http/stream-writer.ts";
 import type { RenderedEvent, Transcript } from "./transcript.ts";
 
-export interface Reading {
+export interface Subscription {
   readonly transcript: Transcript;
-  /** Events that may be read by now. */
+  /** How many events may be read by now. */
   readonly numEvents: number;
-  /** No more will come, or the reader has left. */
+  /** No more events will come, or the subscription is closed. */
   readonly isOver: boolean;
-  /** Told by the reader: it takes nothing at the moment. */
+  /** Set by the subscriber while its transport is full. */
   isBehind: boolean;
   /** Resolves when there is more to read, or it is over. */
   changed(): Promise<void>;
   /** Idempotent. */
-  leave(): void;
+  close(): void;
 }
 
-/** Long replays and large events leave in pieces of about so much, between which everybody else has a turn. */
+/** Long replays and large events are sent in bursts of about this size, between which other work runs. */
 const BURST = { events: 256, length: 256 * 1024 };
 
 /**
- * Sends events from number `next` on until the response has ended or the reader has left, and leaves.
- * @throws `aborted` if the transport takes nothing for too long
+ * Sends the events from number `next` on until the response has ended or the subscription is closed, and closes it.
+ * @throws `aborted` if the client reads nothing for too long
  */
-export async function follow(
-  reading: Reading,
+export async function streamEvents(
+  subscription: Subscription,
   next: number,
   emit: (event: RenderedEvent, sequenceNumber: number) => void,
   sink: Sink,
@@ -36,41 +36,41 @@ export async function follow(
   let index = next;
   try {
     for (;;) {
-      const end = Math.min(reading.numEvents, index + BURST.events);
+      const end = Math.min(subscription.numEvents, index + BURST.events);
       for (let length = 0; index < end && length < BURST.length; index++) {
-        const event = reading.transcript.render(index);
+        const event = subscription.transcript.render(index);
         emit(event, index);
         length += event.json.length;
       }
       sink.flush();
       if (sink.isFull) {
-        reading.isBehind = true;
+        subscription.isBehind = true;
         await sink.drained();
-        reading.isBehind = false;
+        subscription.isBehind = false;
       }
-      if (index < reading.numEvents) await setImmediate();
-      else if (reading.isOver) return;
-      else await reading.changed();
+      if (index < subscription.numEvents) await setImmediate();
+      else if (subscription.isOver) return;
+      else await subscription.changed();
     }
   } finally {
-    reading.leave();
+    subscription.close();
   }
 }
 
-/** A response that has ended, from its record. */
-export function keptReading(transcript: Transcript): Reading {
+/** A subscription to a response that has ended. */
+export function storedSubscription(transcript: Transcript): Subscription {
   const { numEvents } = transcript;
-  let hasLeft = false;
+  let isClosed = false;
   return {
     transcript,
     get numEvents() {
-      return hasLeft ? 0 : numEvents;
+      return isClosed ? 0 : numEvents;
     },
     isOver: true,
     isBehind: false,
     changed: () => Promise.resolve(),
-    leave: () => {
-      hasLeft = true;
+    close: () => {
+      isClosed = true;
     },
   };
 }

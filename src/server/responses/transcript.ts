@@ -1,15 +1,20 @@
 /**
- * One response from its first event to its last. A response's events follow from what it said, piece by piece: so any of
- * them can be rendered again, for a reader that comes late or comes back, while it runs or from its record years later.
- * The answer has one output item, a message with one text part.
+ * One response from its first event to its last. The pieces of its text determine its events, so that any of them can be
+ * rendered again for a client that comes late or comes back, from the running response or from its record. The answer has
+ * one output item, a message with one text part.
  */
-import type { GenerationEvent, GenerationUsage } from "../../generation/events.ts";
+import type { GenerationEvent } from "../../generation/events.ts";
 import { toHttpError } from "../openai/errors.ts";
-import { RawJson, toJson } from "../openai/json-writer.ts";
+import { openJson, RawJson, toJson } from "../openai/json-writer.ts";
 import { tokenLogprobs } from "../openai/logprobs.ts";
-import { openJson } from "../openai/renderer.ts";
-import type { ResponseError, ResponseHead, ResponseObject, ResponseSettings, ResponseStatus } from "./response.ts";
-import { responseObject } from "./response.ts";
+import {
+  type ResponseHead,
+  type ResponseObject,
+  type ResponseSettings,
+  type ResponseStatus,
+  responseObject,
+  type TranscriptState,
+} from "./response.ts";
 
 export interface RenderedEvent {
   readonly type: string;
@@ -17,37 +22,11 @@ export interface RenderedEvent {
   readonly json: string;
 }
 
-/**
- * What makes all events, JSON-serialisable. They come in this order: `numLead` that tell of the beginning; two that open
- * the item, if it has been opened; one a piece; three that close the item, if it has been closed; the last, if it has ended.
- */
-export interface TranscriptState {
-  readonly numLead: number;
-  readonly hasItem: boolean;
-  readonly pieces: readonly string[];
-  /**
-   * The JSON of one list a piece, if log-probabilities were asked for. Text, as they are many: to measure, keep and render
-   * half a million objects holds up everybody.
-   */
-  readonly logprobs: readonly string[] | null;
-  /** How the item was closed, whatever became of the response afterwards. */
-  readonly closedAs: "completed" | "incomplete" | null;
-  readonly status: ResponseStatus;
-  readonly usage: GenerationUsage | null;
-  readonly error: ResponseError | null;
-  readonly completedAtS: number | null;
-}
-
-type MutableState = { -readonly [K in keyof TranscriptState]: TranscriptState[K] } & {
-  pieces: string[];
-  logprobs: string[] | null;
-};
-
 const PLACE = { output_index: 0, content_index: 0 };
 const NUM_OPENING = 2;
 const NUM_CLOSING = 3;
 
-/** @returns whether nothing more will come */
+/** Whether a response with this status has ended. */
 export function isFinal(status: ResponseStatus): boolean {
   return status !== "queued" && status !== "in_progress";
 }
@@ -55,21 +34,21 @@ export function isFinal(status: ResponseStatus): boolean {
 export class Transcript {
   readonly head: ResponseHead;
   #settings: ResponseSettings;
-  readonly #state: MutableState;
+  readonly #state: TranscriptState;
   readonly #nowS: () => number;
-  /** A piece's event up to its text. */
+  /** The event of a piece, up to its text. */
   readonly #pieceHead: string;
   #hasEnded: boolean;
-  /** Fixed once the item is closed; before, asked for by few. */
+  /** Set once the item is closed. */
   #closedText: string | undefined;
 
-  /** @param kept the state of a kept response, which is not added to */
-  constructor(head: ResponseHead, settings: ResponseSettings, nowS: () => number, kept?: TranscriptState) {
+  /** @param stored the state of a stored response; it is not changed */
+  constructor(head: ResponseHead, settings: ResponseSettings, nowS: () => number, stored?: TranscriptState) {
     this.head = head;
     this.#settings = settings;
     this.#nowS = nowS;
     this.#pieceHead = `${openJson({ type: "response.output_text.delta", item_id: head.itemId, ...PLACE })},"delta":`;
-    this.#hasEnded = kept !== undefined && isFinal(kept.status);
+    this.#hasEnded = stored !== undefined && isFinal(stored.status);
     this.#state = {
       numLead: 0,
       hasItem: false,
@@ -78,9 +57,9 @@ export class Transcript {
       usage: null,
       error: null,
       completedAtS: null,
-      ...kept,
-      pieces: [...(kept?.pieces ?? [])],
-      logprobs: kept?.logprobs ? [...kept.logprobs] : null,
+      ...stored,
+      pieces: [...(stored?.pieces ?? [])],
+      logprobs: stored?.logprobs ? [...stored.logprobs] : null,
     };
   }
 
@@ -88,7 +67,7 @@ export class Transcript {
     return this.#settings;
   }
 
-  get state(): TranscriptState {
+  get state(): Readonly<TranscriptState> {
     return this.#state;
   }
 
@@ -125,7 +104,7 @@ export class Transcript {
         }
         return;
       case "finished":
-        if (event.isKept === false) this.tellUnkept();
+        if (event.isKept === false) this.markUnstored();
         state.status = this.#statusAfter(event.reason);
         if (state.status === "completed") state.completedAtS = this.#nowS();
         if (!this.settings.generates) return;
@@ -139,18 +118,18 @@ export class Transcript {
     }
   }
 
-  /** Ends it as cancelled, where the generation itself has not told its end. */
+  /** Ends it as cancelled, if the generation has not reported its own end. */
   cancel(): void {
     this.#state.status = "cancelled";
     this.#hasEnded = true;
   }
 
-  /** It was to be stored, and could not be: from now on it says that it is not. */
-  tellUnkept(): void {
+  /** It could not be stored: from now on it says so. */
+  markUnstored(): void {
     this.#settings = { ...this.#settings, store: false };
   }
 
-  /** Ends it as failed, also after `push` has ended it otherwise. */
+  /** Ends it as failed, even if `push` has ended it otherwise. */
   fail(error: unknown): void {
     this.#state.status = "failed";
     this.#state.completedAtS = null;
@@ -158,11 +137,11 @@ export class Transcript {
     this.#hasEnded = true;
   }
 
-  /** The response as it stands. */
+  /** The response at this moment. */
   response(): ResponseObject {
     const { status, usage, error, completedAtS, hasItem } = this.#state;
     const output = hasItem ? [this.#item()] : [];
-    // Before its last event a response that is finished is still in progress to everybody.
+    // Until its last event, clients see a finished response as in progress.
     if (!this.#hasEnded && isFinal(status)) return this.#beginning("in_progress", output);
     return responseObject(this.head, this.settings, { status, output, usage, error, completedAtS });
   }

@@ -1,34 +1,51 @@
 /**
- * Responses with `store: false` on one connection: it alone may continue from them, and they are forgotten with it. Each lane
- * has room for a few; the oldest go first.
+ * Responses with `store: false`: the connection that made them can continue from them, and they are forgotten when it
+ * closes. Each stream of the connection keeps the last few.
  */
 export class UnstoredResponses {
-  readonly #maxPerLane: number;
+  readonly #maxPerStream: number;
   readonly #forget: (id: string) => void;
-  /** Ids by lane, in the order they were made. */
-  readonly #lanes = new Map<string | undefined, string[]>();
+  /** Ids of those that run or have ended and are not forgotten. */
+  readonly #ids = new Set<string>();
+  /** Ids of those that have ended, by stream, the oldest first. */
+  readonly #ended = new Map<string | undefined, string[]>();
   #isClosed = false;
 
-  constructor(maxPerLane: number, forget: (id: string) => void) {
-    this.#maxPerLane = maxPerLane;
+  /** @param forget called once for each that is dropped */
+  constructor(maxPerStream: number, forget: (id: string) => void) {
+    this.#maxPerStream = maxPerStream;
     this.#forget = forget;
   }
 
-  /** @param id of a response that has ended and is kept */
-  add(lane: string | undefined, id: string): void {
-    // What ends after its connection has nobody to continue from it.
+  has(id: string): boolean {
+    return this.#ids.has(id);
+  }
+
+  /** Before the response runs. */
+  add(id: string): void {
+    this.#ids.add(id);
+  }
+
+  /** The response has ended and can be continued from. */
+  keep(streamId: string | undefined, id: string): void {
+    // Nobody can continue from a response that ends after its connection.
     if (this.#isClosed) {
-      this.#forget(id);
+      this.drop(id);
       return;
     }
-    const ids = this.#lanes.get(lane) ?? [];
-    this.#lanes.set(lane, ids);
+    const ids = this.#ended.get(streamId) ?? [];
+    this.#ended.set(streamId, ids);
     ids.push(id);
-    if (ids.length > this.#maxPerLane) this.#forget(ids.shift()!);
+    if (ids.length > this.#maxPerStream) this.drop(ids.shift()!);
+  }
+
+  drop(id: string): void {
+    this.#ids.delete(id);
+    this.#forget(id);
   }
 
   close(): void {
     this.#isClosed = true;
-    for (const ids of this.#lanes.values()) for (const id of ids.splice(0)) this.#forget(id);
+    for (const ids of this.#ended.values()) for (const id of ids.splice(0)) this.drop(id);
   }
 }

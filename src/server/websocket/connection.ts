@@ -1,31 +1,31 @@
 /**
- * One WebSocket in OpenAI's Responses mode: responses run in lanes and answer with the events that SSE would carry. Closing
- * the connection drops what waits, forgets what was not stored, and leaves the rest to come back to.
+ * One WebSocket in OpenAI's Responses mode: responses run in streams, and their events are those of SSE. When the connection
+ * closes, waiting jobs are dropped and unstored responses forgotten; stored ones run on for the client to come back.
  */
 import type { Duplex } from "node:stream";
 import type { RawData, WebSocket } from "ws";
 import { DenseMambaError } from "../../errors.ts";
 import type { ServerDeps } from "../deps.ts";
-import { boundsOf } from "../endpoints/generate.ts";
 import { usageFields } from "../http/request-log.ts";
 import { toErrorEvent, toHttpError } from "../openai/errors.ts";
-import { checkModel } from "../openai/models.ts";
+import { boundsOf, checkModel } from "../openai/fields.ts";
 import { show } from "../openai/validate.ts";
 import type { LiveResponse } from "../responses/live-response.ts";
 import { type responseBody, toResponseTask } from "../responses/request.ts";
 import type { Responses } from "../responses/responses.ts";
-import { follow, type Reading } from "../responses/subscription.ts";
+import { type Subscription, streamEvents } from "../responses/subscription.ts";
+import type { RenderedEvent } from "../responses/transcript.ts";
 import { UnstoredResponses } from "../responses/unstored.ts";
-import { type ClientCommand, type ClientJob, onLane, parseClientMessage, toCommand } from "./messages.ts";
+import { type ClientCommand, type ClientJob, parseClientMessage, toCommand, withStreamId } from "./messages.ts";
 import { Outbox } from "./outbox.ts";
-import { type LaneName, Lanes } from "./stream-queues.ts";
+import { type StreamId, StreamQueues, type Turn } from "./stream-queues.ts";
 
 const GOING_AWAY = 1001;
 const UNSUPPORTED_DATA = 1003;
 const POLICY_VIOLATION = 1008;
 const TRY_AGAIN_LATER = 1013;
 
-/** A client that sends so many invalid messages in a row is disconnected. */
+/** A client that sends this many invalid messages in a row is disconnected. */
 const MAX_REFUSED = 100;
 /** A control frame's type, length and mask. */
 const CONTROL_HEADER_BYTES = 6;
@@ -39,9 +39,9 @@ export interface ConnectionContext {
 }
 
 interface Running {
-  readonly reading: Reading;
+  readonly subscription: Subscription;
   readonly from: number;
-  /** Absent where it was joined: then it is somebody else's to look after. */
+  /** Absent on `response.attach`: the response belongs to the connection that created it. */
   readonly live?: LiveResponse;
 }
 
@@ -49,12 +49,12 @@ export class ResponsesConnection {
   readonly #socket: WebSocket;
   readonly #context: ConnectionContext;
   readonly #outbox: Outbox;
-  readonly #lanes: Lanes<ClientJob>;
-  readonly #running = new Map<LaneName, Running>();
+  readonly #queues: StreamQueues<ClientJob>;
+  readonly #running = new Map<StreamId, Running>();
   readonly #unstored: UnstoredResponses;
   readonly #closed = new AbortController();
-  /** Lanes whose response is not admitted yet. */
-  readonly #starting = new Map<LaneName, AbortController>();
+  /** Streams whose response is not admitted yet. */
+  readonly #starting = new Map<StreamId, AbortController>();
   #numRefused = 0;
   #isPaused = false;
   readonly #expiry: NodeJS.Timeout;
@@ -65,23 +65,23 @@ export class ResponsesConnection {
     this.#socket = socket;
     this.#context = context;
     this.#outbox = new Outbox(socket, transport, webSocket, stallTimeoutMs);
-    this.#lanes = new Lanes(webSocket);
-    this.#unstored = new UnstoredResponses(webSocket.maxUnstoredPerLane, (id) => this.#forget(id));
+    this.#queues = new StreamQueues(webSocket);
+    this.#unstored = new UnstoredResponses(webSocket.maxUnstoredPerStream, (id) => this.#forget(id));
     this.#expiry = setTimeout(() => this.#expire(), webSocket.maxConnectionMs);
     const incoming = context.deps.receiving.begin((maxBytes) => {
       socket.close(TRY_AGAIN_LATER, `more than ${maxBytes} bytes of unfinished messages`);
       socket.terminate();
     });
-    // Before ws takes the bytes, and finds a message complete in them.
+    // Before ws takes the bytes and finds that they complete a message.
     transport.prependListener("data", (bytes: Uint8Array) => incoming.add(bytes.byteLength));
     socket.on("message", (data, isBinary) => {
       incoming.add(-incoming.bytes);
       this.#receive(data, isBinary);
-      this.#holdBack();
+      this.#pauseIfFull();
     });
     const onControlFrame = (payload: Uint8Array) => {
       incoming.add(-Math.min(incoming.bytes, payload.byteLength + CONTROL_HEADER_BYTES));
-      this.#holdBack();
+      this.#pauseIfFull();
     };
     socket.on("ping", onControlFrame);
     socket.on("pong", onControlFrame);
@@ -94,7 +94,7 @@ export class ResponsesConnection {
   }
 
   get isIdle(): boolean {
-    return this.#lanes.isIdle;
+    return this.#queues.isIdle;
   }
 
   #receive(data: RawData, isBinary: boolean): void {
@@ -105,112 +105,120 @@ export class ResponsesConnection {
     }
     const { deps, schema } = this.#context;
     const bytes = data as Buffer; // of a server with ws's own `binaryType`
-    let lane: LaneName;
+    let streamId: StreamId;
     let command: ClientCommand;
     try {
       const message = parseClientMessage(bytes, deps.options.limits.json);
-      lane = message.streamId;
+      streamId = message.streamId;
       command = toCommand(message, schema, deps.log);
       this.#numRefused = 0;
     } catch (error) {
-      this.#refuse(error, lane);
+      this.#refuse(error, streamId);
       this.#numRefused++;
       if (this.#numRefused < MAX_REFUSED) return;
       this.#socket.close(POLICY_VIOLATION, `${MAX_REFUSED} messages in a row could not be understood`);
       return;
     }
     try {
-      if (command.type === "cancel") this.#cancel(command.responseId, lane);
+      if (command.type === "cancel") this.#cancel(command.responseId, streamId);
       else {
-        this.#lanes.add(lane, command, bytes.byteLength);
+        this.#queues.add(streamId, command, bytes.byteLength);
         this.#startNext();
       }
     } catch (error) {
-      this.#refuse(error, lane);
+      this.#refuse(error, streamId);
     }
   }
 
-  /** Every message and every ping is answered. While a client does not read the answers, we do not read its messages. */
-  #holdBack(): void {
+  /** Every message and ping is answered. While a client does not read the answers, its messages are not read. */
+  #pauseIfFull(): void {
     if (this.#isPaused || !this.#outbox.isFull) return;
     this.#isPaused = true;
     this.#socket.pause();
-    const goOn = () => {
+    const resume = () => {
       this.#isPaused = false;
       this.#socket.resume();
     };
-    // A client that reads nothing for too long has been cut off.
-    this.#outbox.drained().then(goOn, () => {});
+    // It rejects if the client has been cut off.
+    this.#outbox.drained().then(resume, () => {});
   }
 
   #startNext(): void {
-    for (let turn = this.#lanes.next(); turn !== undefined; turn = this.#lanes.next()) void this.#take(turn);
+    for (let turn = this.#queues.next(); turn !== undefined; turn = this.#queues.next()) void this.#run(turn);
   }
 
-  async #take({ lane, job }: { readonly lane: LaneName; readonly job: ClientJob }): Promise<void> {
+  async #run({ streamId, job }: Turn<ClientJob>): Promise<void> {
     try {
-      const running = await (job.type === "create" ? this.#create(job, lane) : this.#attach(job));
-      this.#running.set(lane, running);
-      if (this.#closed.signal.aborted) running.reading.leave();
-      await this.#send(running, lane);
+      const running = await (job.type === "create" ? this.#create(job, streamId) : this.#attach(job));
+      this.#running.set(streamId, running);
+      if (this.#closed.signal.aborted) running.subscription.close();
+      await this.#send(running, streamId);
     } catch (error) {
-      this.#refuse(error, lane);
+      this.#refuse(error, streamId);
     }
-    this.#running.delete(lane);
-    this.#lanes.done(lane);
+    this.#running.delete(streamId);
+    this.#queues.done(streamId);
     this.#startNext();
   }
 
-  async #create({ body }: Extract<ClientJob, { type: "create" }>, lane: LaneName): Promise<Running> {
+  async #create({ body }: Extract<ClientJob, { type: "create" }>, streamId: StreamId): Promise<Running> {
     const { deps, responses, owner, requestId } = this.#context;
     checkModel(body.model, deps.model);
     const task = toResponseTask(body, boundsOf(deps));
     const cancelled = new AbortController();
     const signal = AbortSignal.any([this.#closed.signal, cancelled.signal]);
-    this.#starting.set(lane, cancelled);
+    this.#starting.set(streamId, cancelled);
     try {
-      const created = await responses.create({ owner, task, signal, requestId, connection: this, isFollowed: true });
+      const created = await responses.create({
+        owner,
+        task,
+        signal,
+        requestId,
+        unstored: this.#unstored,
+        isStreamed: true,
+      });
       if (cancelled.signal.aborted) created.live.stop("cancelled");
       return { ...created, from: 0 };
     } catch (error) {
       throw cancelled.signal.aborted ? cancelledBeforeBegin() : error;
     } finally {
-      this.#starting.delete(lane);
+      this.#starting.delete(streamId);
     }
   }
 
   #attach({ responseId, startingAfter }: Extract<ClientJob, { type: "attach" }>): Promise<Running> {
     const { responses, owner } = this.#context;
-    return responses.read(owner, responseId, startingAfter);
+    return responses.subscribe(owner, responseId, startingAfter);
   }
 
-  async #send({ reading, from, live }: Running, lane: LaneName): Promise<void> {
+  async #send({ subscription, from, live }: Running, streamId: StreamId): Promise<void> {
     const { log } = this.#context.deps;
-    const named = onLane(lane);
-    await follow(reading, from, ({ json }) => this.#outbox.send(named(json)), this.#outbox).catch((error: unknown) => {
+    const named = withStreamId(streamId);
+    const emit = ({ json }: RenderedEvent) => this.#outbox.send(named(json));
+    await streamEvents(subscription, from, emit, this.#outbox).catch((error: unknown) => {
       log.debug({ err: error, ...this.#logFields }, "websocket cut off");
     });
     if (live === undefined) return;
     const { head, settings, state } = live.transcript;
-    // A response that can be come back to goes on without this connection.
+    // A stored response runs on without this connection.
     if (settings.store && !live.hasEnded) return;
     await live.ended;
     if (!settings.store) {
-      const isKept = state.status === "completed" || state.status === "incomplete";
-      if (isKept) this.#unstored.add(lane, head.id);
-      else this.#forget(head.id);
+      const hasState = state.status === "completed" || state.status === "incomplete";
+      if (hasState) this.#unstored.keep(streamId, head.id);
+      else this.#unstored.drop(head.id);
     }
     const usage = usageFields(state.usage ?? undefined);
     log.info({ ...this.#logFields, responseId: head.id, ...usage }, "websocket response");
   }
 
   /** @throws `response_not_found` */
-  #cancel(responseId: unknown, lane: LaneName): void {
+  #cancel(responseId: unknown, streamId: StreamId): void {
     const all = [...this.#running.values()];
-    const isMeant = ({ reading }: Running) => reading.transcript.head.id === responseId;
-    const running = responseId === undefined ? this.#running.get(lane) : all.find(isMeant);
+    const isMeant = ({ subscription }: Running) => subscription.transcript.head.id === responseId;
+    const running = responseId === undefined ? this.#running.get(streamId) : all.find(isMeant);
     if (running === undefined) {
-      if (responseId === undefined && this.#cancelWaiting(lane)) return;
+      if (responseId === undefined && this.#cancelWaiting(streamId)) return;
       const which = responseId === undefined ? "no response" : `not the response ${show(responseId)}`;
       throw new DenseMambaError("response_not_found", `${which} is running on this connection`, {
         param: "response_id",
@@ -219,25 +227,25 @@ export class ResponsesConnection {
     if (running.live !== undefined) running.live.stop("cancelled");
     else {
       const { responses, owner } = this.#context;
-      const { id } = running.reading.transcript.head;
-      responses.cancel(owner, id).catch((error: unknown) => this.#refuse(error, lane));
+      const { id } = running.subscription.transcript.head;
+      responses.cancel(owner, id).catch((error: unknown) => this.#refuse(error, streamId));
     }
   }
 
   /** Cancels a response that has no id yet. @returns whether there was one */
-  #cancelWaiting(lane: LaneName): boolean {
-    const starting = this.#starting.get(lane);
+  #cancelWaiting(streamId: StreamId): boolean {
+    const starting = this.#starting.get(streamId);
     if (starting !== undefined) starting.abort();
-    else if (this.#lanes.drop(lane)) this.#refuse(cancelledBeforeBegin(), lane);
+    else if (this.#queues.drop(streamId)) this.#refuse(cancelledBeforeBegin(), streamId);
     else return false;
     return true;
   }
 
-  #refuse(error: unknown, lane: LaneName): void {
+  #refuse(error: unknown, streamId: StreamId): void {
     if (toHttpError(error).isFault) {
       this.#context.deps.log.error({ err: error, ...this.#logFields }, "websocket request failed");
     }
-    this.#outbox.send(toErrorEvent(error, lane));
+    this.#outbox.send(toErrorEvent(error, streamId));
   }
 
   #expire(): void {
@@ -249,15 +257,15 @@ export class ResponsesConnection {
 
   #close(): void {
     clearTimeout(this.#expiry);
-    this.#lanes.clear();
+    this.#queues.clear();
     this.#closed.abort();
-    for (const { reading } of this.#running.values()) reading.leave();
+    for (const { subscription } of this.#running.values()) subscription.close();
     this.#unstored.close();
   }
 
   #forget(id: string): void {
-    const { responses, owner, deps } = this.#context;
-    responses.forget(owner, id).catch((error: unknown) => {
+    const { owner, deps } = this.#context;
+    deps.generator.conversations.deleteUnstored(owner, id).catch((error: unknown) => {
       deps.log.warn({ err: error, responseId: id, ...this.#logFields }, "an unstored response could not be forgotten");
     });
   }

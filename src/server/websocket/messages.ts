@@ -1,29 +1,28 @@
 /**
- * What a client may say on the WebSocket: `response.create` with a body as of POST, `response.attach` to follow one that was
- * made elsewhere, and `response.cancel`.
+ * The messages of a WebSocket client: `response.create` with the body of a POST, `response.attach` to stream a response that
+ * another connection created, and `response.cancel`.
  */
 import { DenseMambaError } from "../../errors.ts";
-import type { Log } from "../deps.ts";
-import { type JsonBounds, parseJson } from "../openai/json-reader.ts";
+import type { JsonBounds, Log } from "../deps.ts";
+import { parseJson } from "../openai/json-reader.ts";
 import { invalid, isRecord, parseBody, show } from "../openai/validate.ts";
-import type { ResponseBody, responseBody } from "../responses/request.ts";
-import { checkEventNumber } from "../responses/response-query.ts";
+import { checkEventNumber, type ResponseBody, type responseBody } from "../responses/request.ts";
 
 const STREAM_ID = /^[A-Za-z0-9_.-]{1,256}$/;
 
 export interface ClientMessage {
   readonly type: unknown;
-  /** The lane's name: echoed on every answer, also on an error. */
+  /** Echoed on every answer, including errors. */
   readonly streamId: string | undefined;
   readonly body: Readonly<Record<string, unknown>>;
 }
 
-/** What takes its turn in a lane. */
+/** What waits for its turn in a stream. */
 export type ClientJob =
   | { readonly type: "create"; readonly body: ResponseBody }
   | { readonly type: "attach"; readonly responseId: string; readonly startingAfter: number | undefined };
 
-/** `responseId` undefined: whichever is running in the lane. */
+/** `responseId` undefined: whichever response is running in the stream. */
 export type ClientCommand = ClientJob | { readonly type: "cancel"; readonly responseId: unknown };
 
 /** @throws `invalid_value`, `invalid_stream_id` */
@@ -64,8 +63,8 @@ function parseAttach({ response_id: responseId, starting_after: startingAfter }:
   return { responseId, startingAfter: isGiven ? checkEventNumber("starting_after", startingAfter) : undefined };
 }
 
-/** Names the lane on an event that has none. */
-export function onLane(streamId: string | undefined): (json: string) => string {
+/** Adds the stream id to an event. */
+export function withStreamId(streamId: string | undefined): (json: string) => string {
   if (streamId === undefined) return (json) => json;
   const head = `{"stream_id":${JSON.stringify(streamId)},`;
   return (json) => head + json.slice(1);

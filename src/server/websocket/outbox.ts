@@ -1,12 +1,12 @@
 /**
- * Sends on a WebSocket with bounded memory: above the high mark it is full, and whoever fills it waits for the low mark.
- * What is sent in one tick leaves in one write. A peer that takes nothing for too long is cut off.
+ * Sends on a WebSocket with bounded memory: it is full above the high mark, and its producers wait for the low mark. What is
+ * sent in one tick leaves in one write. A client that reads nothing for too long is cut off.
  */
 import type { Writable } from "node:stream";
 import type { WebSocket } from "ws";
 import { DenseMambaError } from "../../errors.ts";
 import type { WebSocketOptions } from "../deps.ts";
-import type { Sink } from "../http/pump.ts";
+import type { Sink } from "../http/stream-writer.ts";
 
 export class Outbox implements Sink {
   readonly #socket: WebSocket;
@@ -28,7 +28,7 @@ export class Outbox implements Sink {
     this.#options = options;
     this.#stallTimeoutMs = stallTimeoutMs;
     socket.once("close", () => this.#wake());
-    // ws does not report when what it sends by itself, such as a pong, has been written.
+    // ws does not report when its own messages, such as a pong, have been written.
     transport.on("drain", () => this.#wake());
   }
 

@@ -1,17 +1,17 @@
 /**
- * Whose turn it is on a connection: within a lane one job after the other, in their order; lanes at once, up to a limit.
- * Pure: what a job is, and running it, is the connection's business.
+ * Whose turn it is on a connection: the jobs of a stream run one after the other, in order; streams run at once, up to a
+ * limit. Pure: the connection knows what a job is and runs it.
  */
 import { DenseMambaError } from "../../errors.ts";
 import type { WebSocketOptions } from "../deps.ts";
 
-/** A lane's name; the one without a name is a lane as well. */
-export type LaneName = string | undefined;
+/** Messages without a stream id are a stream as well. */
+export type StreamId = string | undefined;
 
-export type LaneLimits = Pick<WebSocketOptions, "maxLanes" | "maxInFlight" | "maxQueued" | "maxMessageBytes">;
+export type StreamLimits = Pick<WebSocketOptions, "maxStreams" | "maxInFlight" | "maxQueued" | "maxMessageBytes">;
 
 export interface Turn<Job> {
-  readonly lane: LaneName;
+  readonly streamId: StreamId;
   readonly job: Job;
 }
 
@@ -19,14 +19,14 @@ interface Waiting<Job> extends Turn<Job> {
   readonly bytes: number;
 }
 
-export class Lanes<Job> {
-  readonly #limits: LaneLimits;
-  readonly #named = new Set<string>();
-  readonly #busy = new Set<LaneName>();
+export class StreamQueues<Job> {
+  readonly #limits: StreamLimits;
+  readonly #knownIds = new Set<string>();
+  readonly #busy = new Set<StreamId>();
   #waiting: Waiting<Job>[] = [];
   #waitingBytes = 0;
 
-  constructor(limits: LaneLimits) {
+  constructor(limits: StreamLimits) {
     this.#limits = limits;
   }
 
@@ -34,43 +34,43 @@ export class Lanes<Job> {
     return this.#busy.size === 0 && this.#waiting.length === 0;
   }
 
-  /** @param bytes of the job's message. @throws `websocket_stream_limit_reached`, `queue_full` */
-  add(lane: LaneName, job: Job, bytes: number): void {
-    const { maxLanes } = this.#limits;
-    const isNew = lane !== undefined && !this.#named.has(lane);
-    if (isNew && this.#named.size >= maxLanes) {
-      const message = `a connection may use at most ${maxLanes} stream ids; got one more: reuse one or open another connection`;
+  /** @param bytes of the message. @throws `websocket_stream_limit_reached`, `queue_full` */
+  add(streamId: StreamId, job: Job, bytes: number): void {
+    const { maxStreams } = this.#limits;
+    const isNew = streamId !== undefined && !this.#knownIds.has(streamId);
+    if (isNew && this.#knownIds.size >= maxStreams) {
+      const message = `a connection may use at most ${maxStreams} stream ids; got one more: reuse one or open another connection`;
       throw new DenseMambaError("websocket_stream_limit_reached", message, { param: "stream_id" });
     }
-    if (!this.#mayRun(lane)) this.#checkRoom(bytes);
-    if (isNew) this.#named.add(lane);
-    this.#waiting.push({ lane, job, bytes });
+    if (!this.#mayRun(streamId)) this.#checkRoom(bytes);
+    if (isNew) this.#knownIds.add(streamId);
+    this.#waiting.push({ streamId, job, bytes });
     this.#waitingBytes += bytes;
   }
 
-  /** The next that may run; its lane is busy until `done`. */
+  /** The next job that may run; its stream is busy until `done`. */
   next(): Turn<Job> | undefined {
-    const index = this.#waiting.findIndex(({ lane }) => this.#mayRun(lane));
+    const index = this.#waiting.findIndex(({ streamId }) => this.#mayRun(streamId));
     if (index === -1) return undefined;
-    const { lane, job, bytes } = this.#waiting.splice(index, 1)[0]!;
+    const { streamId, job, bytes } = this.#waiting.splice(index, 1)[0]!;
     this.#waitingBytes -= bytes;
-    this.#busy.add(lane);
-    return { lane, job };
+    this.#busy.add(streamId);
+    return { streamId, job };
   }
 
-  done(lane: LaneName): void {
-    this.#busy.delete(lane);
+  done(streamId: StreamId): void {
+    this.#busy.delete(streamId);
   }
 
-  /** Drops the lane's job that has waited longest. @returns whether there was one */
-  drop(lane: LaneName): boolean {
-    const index = this.#waiting.findIndex((waiting) => waiting.lane === lane);
+  /** Drops the oldest waiting job of a stream. @returns whether there was one */
+  drop(streamId: StreamId): boolean {
+    const index = this.#waiting.findIndex((waiting) => waiting.streamId === streamId);
     if (index === -1) return false;
     this.#waitingBytes -= this.#waiting.splice(index, 1)[0]!.bytes;
     return true;
   }
 
-  /** Drops what waits. */
+  /** Drops all waiting jobs. */
   clear(): void {
     this.#waiting = [];
     this.#waitingBytes = 0;
@@ -89,7 +89,7 @@ export class Lanes<Job> {
     }
   }
 
-  #mayRun(lane: LaneName): boolean {
-    return this.#busy.size < this.#limits.maxInFlight && !this.#busy.has(lane);
+  #mayRun(streamId: StreamId): boolean {
+    return this.#busy.size < this.#limits.maxInFlight && !this.#busy.has(streamId);
   }
 }

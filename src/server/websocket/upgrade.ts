@@ -1,18 +1,16 @@
 /**
  * The WebSocket handshake on `/v1/responses`: path, origin, key and connection limit are checked before the upgrade, and a
- * refusal is a plain HTTP answer with OpenAI's error object. Also pings every peer and ends the ones that are gone.
+ * refusal is a plain HTTP answer with OpenAI's error object. Also pings every client and disconnects those that are gone.
  */
 import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
 import { type WebSocket, WebSocketServer } from "ws";
 import { DenseMambaError } from "../../errors.ts";
 import type { ServerDeps } from "../deps.ts";
-import { boundsOf } from "../endpoints/generate.ts";
-import { keyCheck } from "../http/auth.ts";
-import { hostCheck, originCheck } from "../http/browser-checks.ts";
-import { checkHostHeader } from "../http/faults.ts";
-import { answerRaw } from "../http/raw-answer.ts";
-import { chooseRequestId } from "../http/request-id.ts";
+import { hostCheck, keyCheck, originCheck } from "../http/access.ts";
+import { answerRaw, checkHostHeader } from "../http/raw-http.ts";
+import { chooseRequestId } from "../http/request-log.ts";
+import { boundsOf } from "../openai/fields.ts";
 import { responseBody } from "../responses/request.ts";
 import type { Responses } from "../responses/responses.ts";
 import { ResponsesConnection } from "./connection.ts";
@@ -23,7 +21,7 @@ const GOING_AWAY = 1001;
 export interface WebSocketEndpoint {
   /** For the HTTP server's `upgrade` event. */
   handleUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void;
-  /** Accepts no more and closes the idle connections with 1001; the others when they are idle. */
+  /** Accepts no more connections and closes the idle ones with 1001. Call it again until none is left. */
   drain(): void;
   readonly numConnections: number;
   terminate(): void;
@@ -40,9 +38,9 @@ export function createWebSocketEndpoint(deps: ServerDeps, responses: Responses):
   const schema = responseBody(boundsOf(deps));
   const checkKey = keyCheck(options.apiKeys);
   const checkHost = hostCheck(options.allowedHosts);
-  // Also with keys: browsers send no preflight for WebSockets, and a page of another origin may have a visitor's key.
+  // Even with keys: browsers send no preflight for WebSockets, and a page of another origin may have a visitor's key.
   const checkOrigin = originCheck(options.corsOrigins);
-  /** Of every handshake, also of those that are refused. */
+  /** Of every handshake, including refused ones. */
   const sockets = new Set<Duplex>();
   const connections = new Map<WebSocket, ResponsesConnection>();
   const answeredPing = new WeakSet<WebSocket>();

@@ -1,7 +1,27 @@
-/** Errors of requests that do not reach the application, in OpenAI's form; Node would answer without a body. */
-import type { IncomingMessage } from "node:http";
+/**
+ * Requests that do not reach the application: refused upgrades, and input that is not valid HTTP. They are answered on the
+ * bare socket, with OpenAI's error object; Node would answer without a body.
+ */
+import { type IncomingMessage, STATUS_CODES } from "node:http";
+import type { Duplex } from "node:stream";
 import { DenseMambaError } from "../../errors.ts";
 import type { ServerOptions } from "../deps.ts";
+import { toHttpError } from "../openai/errors.ts";
+
+/** Sends the error and closes the socket once it is out, whether the client closes its end or not. */
+export function answerRaw(socket: Duplex, error: unknown, moreHeaders: Readonly<Record<string, string>> = {}): void {
+  const { status, headers, body } = toHttpError(error);
+  const json = JSON.stringify(body);
+  const lines = [
+    `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ""}`,
+    "connection: close",
+    "content-type: application/json",
+    `content-length: ${Buffer.byteLength(json)}`,
+    ...Object.entries({ ...headers, ...moreHeaders }).map(([name, value]) => `${name}: ${value}`),
+  ];
+  socket.once("finish", () => socket.destroy());
+  socket.end(`${lines.join("\r\n")}\r\n\r\n${json}`);
+}
 
 /** @param error of the server's `clientError` event */
 export function explainParserError(

@@ -1,12 +1,49 @@
 /**
- * Protects a server without API keys from web pages. A page can send simple requests to any address that its visitor can
- * reach, and by rebinding its own name to that address it can read the answers too. Clients other than browsers pass.
+ * Who may call. Bearer keys: without configured keys every request passes, whatever its Authorization header says. With
+ * keys, each request carries an owner, which tells keys apart without giving any of them away.
+ *
+ * Browser checks protect a server without keys from web pages. A page can send simple requests to any address that its
+ * visitor can reach; if it rebinds its own name to that address, it can read the answers too. Other clients pass.
  */
+import { createHash, timingSafeEqual } from "node:crypto";
 import { isIPv4 } from "node:net";
 import { DenseMambaError } from "../../errors.ts";
-import type { AppMiddleware } from "../context.ts";
+import type { AppMiddleware } from "../deps.ts";
 
-/** What a browser says about where a request comes from. Pages can't change these headers. */
+/** Checks an Authorization header. @returns the owner: "" without configured keys. @throws `invalid_api_key` */
+export type KeyCheck = (authorization: string | undefined) => string;
+
+const OWNER_LENGTH = 16;
+
+export function keyCheck(apiKeys: readonly string[]): KeyCheck {
+  const accepted = apiKeys.map(digest);
+  return (authorization) => {
+    if (accepted.length === 0) return "";
+    const key = /^Bearer +(\S+) *$/i.exec(authorization ?? "")?.[1];
+    if (key === undefined) {
+      throw new DenseMambaError("invalid_api_key", 'this server needs an API key: send "Authorization: Bearer KEY"');
+    }
+    // Digests have one length, and all keys are compared: the time taken tells nothing about any of them.
+    const given = digest(key);
+    let known = false;
+    for (const expected of accepted) known = timingSafeEqual(given, expected) || known;
+    if (!known) throw new DenseMambaError("invalid_api_key", "the API key is not one of this server's");
+    return given.toString("hex").slice(0, OWNER_LENGTH);
+  };
+}
+
+export function requireKey(check: KeyCheck): AppMiddleware {
+  return async function checkKey(context, next) {
+    context.set("owner", check(context.req.header("authorization")));
+    await next();
+  };
+}
+
+function digest(key: string): Buffer {
+  return createHash("sha256").update(key).digest();
+}
+
+/** What a browser says about the origin of a request. Pages can't change these headers. */
 export interface BrowserHeaders {
   readonly host: string | undefined;
   readonly origin: string | undefined;
@@ -20,7 +57,7 @@ const SAFE_METHODS: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS"]);
 
 /**
  * A page that has rebound its own name sends that name as the host.
- * @param allowed beside this machine's own names; undefined or with `*`: any
+ * @param allowed in addition to this machine's own names; undefined or with `*`: any
  */
 export function hostCheck(allowed: readonly string[] | undefined): BrowserCheck {
   if (allowed === undefined || allowed.includes("*")) return () => {};
@@ -34,7 +71,7 @@ export function hostCheck(allowed: readonly string[] | undefined): BrowserCheck 
   };
 }
 
-/** @param allowed beside the server's own; with `*`: any */
+/** @param allowed in addition to the server's own; with `*`: any */
 export function originCheck(allowed: readonly string[]): BrowserCheck {
   return ({ host, origin, secFetchSite }) => {
     if (origin !== undefined && (allowed.includes("*") || allowed.includes(origin))) return;
@@ -56,7 +93,7 @@ export function checkHost(check: BrowserCheck): AppMiddleware {
   };
 }
 
-/** The browser prevents pages from reading across origins; requests that change something must not even arrive. */
+/** A browser keeps pages from reading across origins, but requests that change something must not even arrive. */
 export function checkOrigin(check: BrowserCheck): AppMiddleware {
   return async function refuseOtherOrigins({ req }, next) {
     if (!SAFE_METHODS.has(req.method)) {
@@ -74,7 +111,7 @@ export function isLoopback(host: string): boolean {
   return isName || name === "::1" || (isIPv4(name) && name.startsWith("127."));
 }
 
-/** Without a port, the brackets of IPv6 and a final dot. */
+/** Strips the port, the brackets of IPv6 and a final dot. */
 function bareHost(host: string): string {
   const name = /^\[([^\]]*)\](?::\d*)?$/.exec(host)?.[1] ?? (host.split(":").length === 2 ? host.split(":")[0]! : host);
   return name.toLowerCase().replace(/\.$/, "");

@@ -1,0 +1,201 @@
+/**
+ * Answers of completions and chat, which differ in their JSON alone. The events of a generation become the chunks of a
+ * stream, or are collected into one answer. Knows no transport.
+ */
+import { DenseMambaError } from "../../errors.ts";
+import type {
+  DeltaEvent,
+  DetailList,
+  GenerationEvent,
+  GenerationUsage,
+  PromptEvent,
+  TokenDetail,
+} from "../../generation/events.ts";
+import { GatheredChoice } from "../../generation/gathered-choice.ts";
+import type { TokenNames } from "../../generation/token-details.ts";
+import { numericMode } from "../../model/manifest.ts";
+import type { ServedModel, ServerDeps } from "../deps.ts";
+import { toHttpError } from "./errors.ts";
+
+export type AcceptedEvent = Extract<GenerationEvent, { type: "accepted" }>;
+type FinishedEvent = Extract<GenerationEvent, { type: "finished" }>;
+
+/** What every chunk of an answer repeats. */
+export interface AnswerHead {
+  readonly id: string;
+  readonly createdS: number;
+  readonly model: string;
+  readonly fingerprint: string;
+}
+
+export function answerHead(deps: ServerDeps, idPrefix: "cmpl" | "chatcmpl"): AnswerHead {
+  return {
+    id: `${idPrefix}-${deps.newId()}`,
+    createdS: Math.floor(deps.nowMs() / 1000),
+    model: deps.model.name,
+    fingerprint: systemFingerprint(deps.model),
+  };
+}
+
+/** Changes whenever the same seed may give another text: another checkpoint or another numeric mode. */
+function systemFingerprint({ manifest }: ServedModel): string {
+  return `fp_${manifest.modelHash.slice(0, 10)}_${manifest.precision}_${numericMode(manifest)}`;
+}
+
+export function headObject(head: AnswerHead, object: string) {
+  return { id: head.id, object, created: head.createdS, model: head.model, system_fingerprint: head.fingerprint };
+}
+
+/** `state_bytes` is ours: what the whole past of the conversation occupies, however long it is. */
+export function toUsage(usage: GenerationUsage) {
+  return {
+    prompt_tokens: usage.promptTokens,
+    completion_tokens: usage.completionTokens,
+    total_tokens: usage.promptTokens + usage.completionTokens,
+    prompt_tokens_details: { cached_tokens: usage.cachedTokens },
+    state_bytes: usage.stateBytes,
+  };
+}
+
+export interface ChoiceEnd {
+  readonly reason: "stop" | "length";
+  readonly stoppedBy: string | number | undefined;
+}
+
+/** The JSON of an endpoint's chunks. */
+export interface ChunkWriter {
+  /** Whether a delta without text is worth a chunk. */
+  readonly wantsEmptyDeltas: boolean;
+  accepted(event: AcceptedEvent): void;
+  prompt(event: PromptEvent): string | undefined;
+  chunk(index: number, delta: DeltaEvent | undefined, end: ChoiceEnd | undefined): string;
+  usage(usage: GenerationUsage): string | undefined;
+}
+
+/**
+ * Streams choices, one chunk per delta. A delta is held until the tick ends, so that the chunk which ends a choice also
+ * carries its last text. Deltas without text are left out, unless they carry something else.
+ */
+export class ChoiceStream {
+  readonly #writer: ChunkWriter;
+  readonly #emit: (json: string) => void;
+  /** At most one per choice. */
+  readonly #held = new Map<number, DeltaEvent>();
+
+  constructor(writer: ChunkWriter, emit: (json: string) => void) {
+    this.#writer = writer;
+    this.#emit = emit;
+  }
+
+  /** May hold the event back until the next one or `flush`. @throws `aborted` if the generation was cut off */
+  push(event: GenerationEvent): void {
+    switch (event.type) {
+      case "accepted":
+        this.#writer.accepted(event);
+        return;
+      case "prompt":
+        this.#emitIfAny(this.#writer.prompt(event));
+        return;
+      case "delta":
+        this.#emitHeld(event.index);
+        if (event.text !== "" || event.logprobs !== undefined || this.#writer.wantsEmptyDeltas) {
+          this.#held.set(event.index, event);
+        }
+        return;
+      case "finished": {
+        const end = choiceEnd(event);
+        const last = this.#held.get(event.index);
+        this.#held.delete(event.index);
+        this.#emit(this.#writer.chunk(event.index, last, end));
+        return;
+      }
+      case "usage":
+        this.flush();
+        this.#emitIfAny(this.#writer.usage(event.usage));
+        return;
+    }
+  }
+
+  /** Emits what is held back: nothing more is ready now. */
+  flush(): void {
+    for (const index of this.#held.keys()) this.#emitHeld(index);
+  }
+
+  /** In place of further events: the generation failed in mid-stream. */
+  fail(error: unknown): void {
+    this.flush();
+    this.#emit(JSON.stringify(toHttpError(error).body));
+  }
+
+  #emitHeld(index: number): void {
+    const delta = this.#held.get(index);
+    if (delta === undefined) return;
+    this.#held.delete(index);
+    this.#emit(this.#writer.chunk(index, delta, undefined));
+  }
+
+  #emitIfAny(json: string | undefined): void {
+    if (json !== undefined) this.#emit(json);
+  }
+}
+
+export interface CollectedChoice extends ChoiceEnd {
+  readonly index: number;
+  readonly prompt: PromptEvent | undefined;
+  readonly text: string;
+  readonly tokenIds: readonly number[];
+  readonly logprobs: DetailList<TokenDetail>;
+  readonly textOffsets: readonly number[];
+}
+
+export interface Collected {
+  readonly prompts: AcceptedEvent["prompts"];
+  /** By index. */
+  readonly choices: readonly CollectedChoice[];
+  readonly usage: GenerationUsage;
+}
+
+/** Collects all events of a request. @throws whatever the generation throws, and `aborted` if it was cut off */
+export async function collect(events: AsyncIterable<GenerationEvent>, names: TokenNames): Promise<Collected> {
+  let prompts: AcceptedEvent["prompts"] = [];
+  let usage: GenerationUsage | undefined;
+  const promptEvents = new Map<number, PromptEvent>();
+  const gathered = new Map<number, GatheredChoice>();
+  const gatheredAt = (index: number) => {
+    const choice = gathered.get(index) ?? new GatheredChoice(names);
+    gathered.set(index, choice);
+    return choice;
+  };
+  const choices: CollectedChoice[] = [];
+  for await (const event of events) {
+    switch (event.type) {
+      case "accepted":
+        prompts = event.prompts;
+        break;
+      case "prompt":
+        promptEvents.set(event.index, event);
+        break;
+      case "delta":
+        gatheredAt(event.index).push(event);
+        break;
+      case "finished": {
+        const { index } = event;
+        const { text, tokenIds, logprobs, textOffsets } = gatheredAt(index);
+        const prompt = promptEvents.get(index);
+        choices.push({ index, prompt, text, tokenIds, logprobs, textOffsets, ...choiceEnd(event) });
+        break;
+      }
+      case "usage":
+        usage = event.usage;
+        break;
+    }
+  }
+  if (usage === undefined) throw new Error("the generation ended without its usage event");
+  return { prompts, choices: choices.sort((a, b) => a.index - b.index), usage };
+}
+
+/** OpenAI has no finish reason for an aborted generation: to a client that still listens it has failed. */
+function choiceEnd({ reason, stoppedBy }: FinishedEvent): ChoiceEnd {
+  if (reason === "aborted") throw new DenseMambaError("aborted", "the request was cut off before it was finished");
+  return { reason, stoppedBy };
+}

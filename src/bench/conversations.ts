@@ -12,7 +12,7 @@ import type { Manifest } from "../model/artifact.ts";
 import { stateBytes } from "../model/state.ts";
 import type { PrefixCache } from "../prefix/prefix-cache.ts";
 import { GREEDY } from "../sampling/params.ts";
-import type { ConversationKey } from "../sessions/keys.ts";
+import type { ConversationKey } from "../sessions/conversation-store.ts";
 import type { StateStore } from "../sessions/stores/store.ts";
 import { type OpenStoreOptions, openStore, type TieredStore } from "../sessions/stores/tiered-store.ts";
 import { loadTokenizer } from "../tokenizer/load.ts";

@@ -3,7 +3,7 @@
  * exactly once. Streaming renders the events, non-streaming folds them. Knows neither HTTP nor OpenAI's field names.
  */
 import type { SamplingParams } from "../sampling/params.ts";
-import type { ConversationKey } from "../sessions/keys.ts";
+import type { ConversationKey } from "../sessions/conversation-store.ts";
 import type { ChatMessage } from "../sessions/messages.ts";
 
 export type Prompt =

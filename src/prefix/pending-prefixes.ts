@@ -1,14 +1,17 @@
 /**
- * Prefixes whose states running prefills are about to cache. A prompt that begins with one waits for its
- * state instead of reading the same tokens again: in a burst of requests with one system prompt, the first
- * reads it for all. Knows neither the engine nor the cache: the caller says when a state is cached.
+ * Prefixes whose states running prefills are about to cache. A prompt that begins with one waits
+ * for its state instead of reading the same tokens again: in a burst of requests with one system
+ * prompt, the first reads it for all. Knows neither the engine nor the cache: the caller says when
+ * a state is cached.
  */
 
 /** Prompts that share this many tokens are planned one after the other. */
 const GROUP_TOKENS = 16;
 
 interface PendingPrefix {
-  /** Of its request. A request waits only for smaller tickets, so that no two wait for each other. */
+  /**
+   * Of its request. A request waits only for smaller tickets, so that no two wait for each other.
+   */
   readonly ticket: number;
   readonly tokenIds: readonly number[];
   /** Tokens that the state will have read. */
@@ -53,8 +56,8 @@ export class RequestPrefixes {
   }
 
   /**
-   * Waits while an earlier request reads a prefix of this prompt; then `plan` says at which lengths this
-   * one will cache states.
+   * Waits while an earlier request reads a prefix of this prompt; then `plan` says at which lengths
+   * this one will cache states.
    * @param plan never runs for two prompts of one group at once
    * @returns the plan, and a function to call when the state at a length is cached or cannot be
    */

@@ -1,13 +1,13 @@
 /**
- * Caches states at prefixes of prompts and finds the longest one that a new prompt begins with, by token
- * ids alone. Everything is in the store, except for the tree of recent prompts, so that a restarted server
- * and other replicas find what was cached.
+ * Caches states at prefixes of prompts and finds the longest one that a new prompt begins with, by
+ * token ids alone. Everything is in the store, except for the tree of recent prompts, so that a
+ * restarted server and other replicas find what was cached.
  *
- * A state may be cached at any length, and a lookup cannot ask for every length. So there are *anchors*:
- * prefixes of fixed lengths, dense at first and sparser further on. The record of an anchor lists the
- * lengths between it and the next anchor at which states were cached. A lookup reads the records of all
- * anchors of the prompt, then asks for the few lengths that they list: one hash over the prompt and two
- * rounds to the store.
+ * A state may be cached at any length, and a lookup cannot ask for every length. So there are
+ * *anchors*: prefixes of fixed lengths, dense at first and sparser further on. The record of an
+ * anchor lists the lengths between it and the next anchor at which states were cached. A lookup
+ * reads the records of all anchors of the prompt, then asks for the few lengths that they list: one
+ * hash over the prompt and two rounds to the store.
  */
 import { createHash } from "node:crypto";
 import { DenseMambaError } from "../errors.ts";
@@ -24,7 +24,7 @@ const ANCHORS = [
 ] as const;
 /** Lengths asked for at once. */
 const PROBES_AT_ONCE = 32;
-/** A lookup asks for at most this many lengths: with several replicas each is a round to the store. */
+/** A lookup asks for at most this many: with several replicas each is a round to the store. */
 const MAX_PROBES = 512;
 /** Hexadecimal digits of a prefix's name: 128 bits. */
 const NAME_LENGTH = 32;
@@ -110,8 +110,8 @@ export class PrefixCache {
   }
 
   /**
-   * The length of the longest prefix that the prompt shares with a recent one, cached or not: a state there
-   * would serve both. Remembers the prompt, so call it once for each.
+   * The length of the longest prefix that the prompt shares with a recent one, cached or not: a
+   * state there would serve both. Remembers the prompt, so call it once for each.
    */
   sharedLength(scope: string, tokenIds: readonly number[]): number {
     return this.#recentPrompts.add(scope, tokenIds);
@@ -151,7 +151,7 @@ export class PrefixCache {
     return undefined;
   }
 
-  /** Two replicas that do this at once may lose one length: a later miss, after which it is cached again. */
+  /** Two replicas may lose one length by doing this at once: a miss later on. */
   #addLength(anchor: string, length: number): Promise<void> {
     const { store, nowMs, ttlMs = Number.POSITIVE_INFINITY } = this.#options;
     const change = (this.#changes.get(anchor) ?? Promise.resolve())
@@ -172,7 +172,7 @@ export class PrefixCache {
     return change;
   }
 
-  /** Without the prefix itself, which its name identifies. An anchor's record has lengths in the place of ids. */
+  /** Without the prefix, which its name identifies. An anchor's record has lengths as ids. */
   #snapshot(tokenIds: readonly number[], state: Uint8Array): Snapshot {
     return { modelHash: this.#options.model.modelHash, tokenIds, position: 0, state, conversation: undefined };
   }
@@ -188,8 +188,8 @@ export class PrefixCache {
 }
 
 /**
- * A name for the prefix of each length: sha256, so that nobody can make two prompts with one name and be
- * given the other's state.
+ * A name for the prefix of each length: sha256, so that nobody can make two prompts with one name
+ * and be given the other's state.
  * @param bytes of the token ids, 4 each
  * @param lengths ascending
  */

@@ -1,10 +1,10 @@
 /**
- * Reads no prompt twice: a prompt resumes from its longest cached prefix and caches states for the next
- * one. Between prompts and the engine; knows no text, and no store except the cache.
+ * Reads no prompt twice: a prompt resumes from its longest cached prefix and caches states for the
+ * next one. Between prompts and the engine; knows no text, and no store except the cache.
  *
- * States are cached before a prompt's last token (the same prompt again must still give logits), where it
- * branches off from an earlier prompt (what several share, such as a system prompt, is worth a state), at
- * the end of a chat's instructions, and at the end of the answer.
+ * States are cached before a prompt's last token (the same prompt again must still give logits),
+ * where it branches off from an earlier prompt (what several share, such as a system prompt, is
+ * worth a state), at the end of a chat's instructions, and at the end of the answer.
  */
 import { createHash } from "node:crypto";
 import type { Checkpoints, ResumePoint } from "../engine/sequence.ts";
@@ -14,8 +14,8 @@ import type { PrefixCache } from "./prefix-cache.ts";
 /** Shorter prefixes are read again: that takes no longer than to find them. */
 export const MIN_PREFIX_TOKENS = 16;
 /**
- * Tokens between two checkpoints. A checkpoint splits the prefill, which costs about as much as to decode
- * one token: for 64 tokens that is some percent of the time to the first token.
+ * Tokens between two checkpoints. A checkpoint splits the prefill, which costs about as much as to
+ * decode one token: for 64 tokens that is some percent of the time to the first token.
  */
 export const MIN_CHECKPOINT_TOKENS = 64;
 
@@ -52,8 +52,8 @@ export class PrefixReuse {
   }
 
   /**
-   * The prompt, resumed from its longest cached prefix, if there is one. Waits for a prefix that another
-   * request is reading. A prompt that continues a session is returned as it is.
+   * The prompt, resumed from its longest cached prefix, if there is one. Waits for a prefix that
+   * another request is reading. A prompt that continues a session is returned as it is.
    */
   async resume<Prompt extends ReusablePrompt>(prompt: Prompt, signal: AbortSignal): Promise<Prompt> {
     if (prompt.resume !== undefined || prompt.numTokens <= MIN_PREFIX_TOKENS) return prompt;

@@ -1,6 +1,7 @@
 /**
- * A radix tree of recent prompts: it finds the longest prefix that a prompt shares with any of them in one
- * walk along the prompt. Bounded by tokens; the least recently seen prompt is forgotten first.
+ * A radix tree of recent prompts: it finds the longest prefix that a prompt shares with any of them
+ * in one walk along the prompt. Bounded by tokens; the least recently seen prompt is forgotten
+ * first.
  */
 interface Node {
   /** On the edge from the parent; empty for a root. */
@@ -32,7 +33,8 @@ export class RecentPrompts {
   }
 
   /**
-   * Makes the prompt the most recent one. Of a prompt longer than half of `maxTokens` only so much is stored.
+   * Makes the prompt the most recent one. Of a prompt longer than half of `maxTokens` only so much
+   * is stored.
    * @returns the length of the longest prefix that it shares with an earlier prompt of its scope
    */
   add(scope: string, tokenIds: readonly number[]): number {

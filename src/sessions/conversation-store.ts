@@ -1,18 +1,23 @@
 /**
- * Conversations and records in their stores: under which key, for how long, and what a list shows of them.
- * Knows no locks and no quotas; those are in `conversations.ts`.
+ * Conversations and records in their stores: under which key, for how long, and what a list shows
+ * of them. Knows no locks and no quotas; those are in `conversations.ts`.
  */
 import { DenseMambaError } from "../errors.ts";
 import { type ConversationSnapshot, parseConversation } from "./conversation.ts";
 import { copySegments, type History, loadHistory, loadSegments, putSegments } from "./history.ts";
-import { type ConversationKey, conversationKey, recordKey, segmentKey, sessionPrefix } from "./keys.ts";
 import type { SessionFile } from "./session-file.ts";
 import { countTokens, type Snapshot, statelessSnapshot } from "./stores/snapshot.ts";
 import type { ListedSnapshot, StateStore } from "./stores/store.ts";
 
+/**
+ * A session advances under one id, one request at a time. A response never changes. An unstored
+ * response never leaves this process's memory, and is found only under this type.
+ */
+export type ConversationKey = { readonly type: "session" | "response" | "unstored"; readonly id: string };
+
 /** What a list shows of a session. */
 export interface SessionSummary {
-  /** Tokens of the conversation; `position` of them are in the state, the rest is read first next time. */
+  /** Of the conversation; the state has read `position` of them, and reads the rest next time. */
   readonly numTokens: number;
   readonly position: number;
   /** Unix time in milliseconds. */
@@ -34,6 +39,7 @@ export interface ConversationStoreOptions {
   readonly ttls: { readonly sessionTtlMs?: number; readonly responseTtlMs?: number };
 }
 
+const ID_PATTERN = /^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$/;
 /** Sessions read at once for a list, if their summaries are not cached. */
 const LIST_BATCH = 16;
 const MAX_CACHED_SUMMARIES = 100_000;
@@ -46,7 +52,9 @@ export class ConversationStore {
     this.#options = options;
   }
 
-  /** @throws `session_not_found`, `previous_response_not_found`, `invalid_snapshot`, `state_lost` */
+  /**
+   * @throws `session_not_found`, `previous_response_not_found`, `invalid_snapshot`, `state_lost`
+   */
   async read(owner: string, key: ConversationKey): Promise<ConversationSnapshot> {
     const snapshot = await this.find(owner, key);
     if (snapshot === undefined) throw notFound(key);
@@ -84,12 +92,12 @@ export class ConversationStore {
     });
   }
 
-  /** Call before the continuation of an unstored response is put into the store. @throws `state_lost` */
+  /** Call before storing what continues an unstored response. @throws `state_lost` */
   storeSegments(snapshot: ConversationSnapshot): Promise<void> {
     return copySegments(this.#anyStore, this.#options.store, snapshot);
   }
 
-  /** @param fence of the claim under which a session was advanced. @throws `session_conflict`, the store's errors */
+  /** @param fence of a session's claim. @throws `session_conflict`, the store's errors */
   async put(owner: string, key: ConversationKey, given: ConversationSnapshot, fence?: number): Promise<SessionSummary> {
     const store = this.#storeOf(key);
     const storeKey = conversationKey(owner, key);
@@ -145,7 +153,7 @@ export class ConversationStore {
     return this.#options.store.delete(recordKey(owner, id));
   }
 
-  /** Undefined if it is gone, damaged, or of another model: that must not hide the others from a list. */
+  /** Undefined if it is gone or unreadable: that must not hide the others from a list. */
   async #summarise(listed: ListedSnapshot): Promise<SessionSummary | undefined> {
     const cached = this.#summaries.get(listed);
     if (cached !== undefined) return cached;
@@ -184,8 +192,8 @@ export class ConversationStore {
 }
 
 /**
- * Lists of thousands of sessions must not read thousands of states. A cached summary is valid as long as the
- * store lists its session with the same bytes and expiry.
+ * Lists of thousands of sessions must not read thousands of states. A cached summary is valid as
+ * long as the store lists its session with the same bytes and expiry.
  */
 class SummaryCache {
   readonly #entries = new Map<string, { readonly listed: ListedSnapshot; readonly summary: SessionSummary }>();
@@ -236,4 +244,46 @@ export function notFound({ type, id }: ConversationKey): DenseMambaError {
     : new DenseMambaError("previous_response_not_found", `previous response ${id} is not kept here`, {
         param: "previous_response_id",
       });
+}
+
+/**
+ * Of the snapshot of a session or response. An owner is "" or hexadecimal, so that the colon after
+ * it ends it, whatever the id contains.
+ */
+export function conversationKey(owner: string, { type, id }: ConversationKey): string {
+  return `${type}:${owner}:${id}`;
+}
+
+/** Of a segment of an owner's conversations. */
+export function segmentKey(owner: string, id: string): string {
+  return `segment:${owner}:${id}`;
+}
+
+/** Of the server's record of a response. */
+export function recordKey(owner: string, id: string): string {
+  return `record:${owner}:${id}`;
+}
+
+export function sessionPrefix(owner: string): string {
+  return `session:${owner}:`;
+}
+
+/** Of an owner's responses: their states, and their records. */
+export function responsePrefixes(owner: string): readonly string[] {
+  return [`response:${owner}:`, `record:${owner}:`];
+}
+
+/** The owner of a key; undefined for a prefix that is too short to tell. */
+export function ownerOf(key: string): string | undefined {
+  return /^[a-z]+:([^:]*):/.exec(key)?.[1];
+}
+
+/** @throws `invalid_value` */
+export function checkSessionId(id: string): void {
+  if (ID_PATTERN.test(id)) return;
+  throw new DenseMambaError(
+    "invalid_value",
+    `session_id must be 1 to 128 letters, digits, '.', '_', ':' or '-', and begin with a letter or digit; given ${JSON.stringify(id.slice(0, 140))}`,
+    { param: "session_id" },
+  );
 }

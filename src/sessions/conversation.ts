@@ -1,6 +1,7 @@
 /**
- * What the text layer stores with a state, and how a new prompt continues from it. A chat template renders a
- * whole conversation; the state has read its beginning; only what follows is new. Pure: no store, no engine.
+ * What the text layer stores with a state, and how a new prompt continues from it. A chat template
+ * renders a whole conversation; the state has read its beginning; only what follows is new. Pure:
+ * no store, no engine.
  */
 import { z } from "zod";
 import { DenseMambaError } from "../errors.ts";
@@ -26,17 +27,19 @@ const conversation = z
   .object({
     /** Tokens before the first message: plain completions in the same session. */
     numPreambleTokens: z.int().min(0),
-    /** Of the last messages, those that are not in segments. The last span ends the conversation. */
+    /**
+     * Of the last messages, those that are not in segments. The last span ends the conversation.
+     */
     spans: messageSpans,
     /** All messages after the preamble. */
     messages: messageChain,
-    /** Digest of the rendered text after the preamble, to be compared with the messages rendered again. */
+    /** Digest of the text after the preamble, to compare with the messages rendered again. */
     textLength: z.int().min(0),
     textHash: z.string(),
     /**
-     * Set where the template renders each message by itself. Then the digest is only of what follows all
-     * messages but the last, and this identifies all else that decides the text: the template, its
-     * arguments, the instructions.
+     * Set where the template renders each message by itself. Then the digest is only of what
+     * follows all messages but the last, and this identifies all else that decides the text: the
+     * template, its arguments, the instructions.
      */
     tailKey: z.string().exactOptional(),
     /** How many of the last tokens the last request sampled, if it had a seed. */
@@ -53,7 +56,7 @@ export interface ConversationSnapshot extends Snapshot {
   readonly conversation: Conversation;
 }
 
-/** @throws `invalid_snapshot` for another model, or a conversation that is malformed or contradicts itself */
+/** @throws `invalid_snapshot` for another model, or a malformed or contradictory conversation */
 export function parseConversation(snapshot: Snapshot, modelHash: string): ConversationSnapshot {
   if (snapshot.modelHash !== modelHash) {
     throw invalid(`the conversation was kept under model ${snapshot.modelHash}; this server runs ${modelHash}`);
@@ -84,7 +87,7 @@ export type ConversationSoFar = { readonly type: "completion" } | ({ readonly ty
 
 type ChatSoFar = Pick<Conversation, "numPreambleTokens"> &
   TextSoFar & {
-    /** The conversation that is continued; undefined if everything before the answer was read again. */
+    /** What is continued; undefined if everything before the answer was read again. */
     readonly stored: StoredMessages | undefined;
     /** The messages that follow those. */
     readonly added: readonly ChatMessage[];
@@ -99,7 +102,7 @@ export interface StoredMessages extends Pick<Conversation, "spans" | "messages">
   readonly last: readonly ChatMessage[];
 }
 
-/** The text after the preamble and before the answer; with `tailKey` only its end, as in `Conversation`. */
+/** The text between preamble and answer; with `tailKey` only its end, as in `Conversation`. */
 export type TextSoFar = Pick<Conversation, "tailKey"> & { readonly text: string };
 
 export interface Answer extends Tokens {

@@ -1,15 +1,23 @@
 /**
- * Sessions and stored responses, on a `StateStore`: what a server does with them, with locks and quotas. All
- * belong to an owner and are found by that owner only; whom an owner stands for is the server's business.
- * Knows no engine.
+ * Sessions and stored responses, on a `StateStore`: what a server does with them, with locks and
+ * quotas. All belong to an owner and are found by that owner only; whom an owner stands for is the
+ * server's business. Knows no engine.
  */
 import { DenseMambaError } from "../errors.ts";
 import type { Manifest } from "../model/artifact.ts";
 import { stateBytes } from "../model/state.ts";
 import type { ConversationSnapshot } from "./conversation.ts";
-import { ConversationStore, notFound, type SessionSummary, toSummary } from "./conversation-store.ts";
+import {
+  type ConversationKey,
+  ConversationStore,
+  checkSessionId,
+  conversationKey,
+  notFound,
+  type SessionSummary,
+  toSummary,
+} from "./conversation-store.ts";
 import type { History } from "./history.ts";
-import { type ConversationKey, checkSessionId, conversationKey } from "./keys.ts";
+
 import { type LockedSessions, type Repeat, SessionLocks } from "./locks.ts";
 import { digestText, NO_MESSAGES } from "./messages.ts";
 import { type QuotaLimits, SessionQuota } from "./quota.ts";
@@ -30,13 +38,13 @@ export interface SessionInfo extends SessionSummary {
 export interface Lease {
   /** What it continues; undefined for a new conversation. */
   readonly snapshot: ConversationSnapshot | undefined;
-  /** Of the snapshot. @param numTokens if given, so many of the last tokens are enough. @throws `state_lost` */
+  /** Of the snapshot; at least its last `numTokens`, if given. @throws `state_lost` */
   readonly loadHistory: (numTokens?: number) => Promise<History>;
   /** When the conversation to be saved began. */
   readonly createdAtMs: number;
   /** Now, but never before its last use, whatever the clock says. */
   readonly lastUsedAtMs: number;
-  /** Saves under the key asked for; does nothing if none was. @throws `session_conflict`, the store's errors */
+  /** Under the key asked for, if any. @throws `session_conflict`, the store's errors */
   save(snapshot: ConversationSnapshot): Promise<void>;
   /** Idempotent. Once it has resolved, others may use the sessions, on other servers too. */
   release(): Promise<void>;
@@ -85,7 +93,7 @@ export class Conversations {
     this.#nowMs = nowMs;
   }
 
-  /** @throws `invalid_value` for a malformed id, `session_exists`, `session_busy`, `quota_exceeded` */
+  /** @throws `invalid_value` (the id), `session_exists`, `session_busy`, `quota_exceeded` */
   createSession(owner: string, id: string = this.#newId()): Promise<SessionInfo> {
     return this.#add(owner, id, async () => this.#emptySnapshot());
   }
@@ -111,13 +119,14 @@ export class Conversations {
 
   /**
    * A copy of a session. While the original generates, the copy is of what was saved last.
-   * @throws `session_not_found`, `session_exists`, `session_busy`, `invalid_value`, `quota_exceeded`
+   * @throws `session_not_found`, `session_exists`, `session_busy`, `invalid_value`,
+   * `quota_exceeded`
    */
   forkSession(owner: string, id: string, newId: string = this.#newId()): Promise<SessionInfo> {
     return this.#add(owner, newId, () => this.#store.read(owner, sessionKey(id)));
   }
 
-  /** A session that continues a stored response. @throws `previous_response_not_found`, and as `forkSession` */
+  /** From a stored response. @throws `previous_response_not_found`, and as `forkSession` */
   forkResponse(owner: string, responseId: string, sessionId: string = this.#newId()): Promise<SessionInfo> {
     return this.#add(owner, sessionId, () => this.#store.read(owner, { type: "response", id: responseId }));
   }
@@ -138,7 +147,7 @@ export class Conversations {
     return this.#info(owner, newId, summary);
   }
 
-  /** The session as a file, for `importSession` on any server of the same model. @throws `session_not_found` */
+  /** For `importSession` on any server of the same model. @throws `session_not_found` */
   async exportSession(owner: string, id: string): Promise<Uint8Array> {
     const snapshot = await this.#store.read(owner, sessionKey(id));
     return writeSessionFile(snapshot, await this.#store.loadSegments(snapshot));
@@ -174,7 +183,7 @@ export class Conversations {
     return this.#store.delete(owner, { type: "unstored", id });
   }
 
-  /** Stores what the server needs to show a response later. Replaces. @param record JSON-serialisable */
+  /** What the server needs to show a response later. Replaces. @param record JSON-serialisable */
   saveRecord(owner: string, responseId: string, record: unknown): Promise<void> {
     return this.#store.putRecord(owner, responseId, record);
   }
@@ -187,7 +196,8 @@ export class Conversations {
   }
 
   /**
-   * Reads what a request continues, and locks the sessions that it uses, before anything is awaited.
+   * Reads what a request continues, and locks the sessions that it uses, before anything is
+   * awaited.
    * @throws `session_busy`, `session_not_found`, `previous_response_not_found`, `invalid_snapshot`,
    * `quota_exceeded`
    */
@@ -228,7 +238,7 @@ export class Conversations {
     }
   }
 
-  /** What the session to be saved holds now. Its first state must be within the quota before it is made. */
+  /** What the session holds before it is saved. Checks the quota before its first state is made. */
   async #replaced(
     owner: string,
     key: ConversationKey,
@@ -249,7 +259,8 @@ export class Conversations {
 
   /**
    * @param make what it begins with; its age begins now, whatever that came from
-   * @param prepare stores what must precede it, once it is within the quota; returns what is to be put
+   * @param prepare stores what must precede it, once it is within the quota; returns what is to be
+   * put
    */
   async #add(
     owner: string,

@@ -1,8 +1,9 @@
 /**
- * Long histories in segments: the store keeps older tokens and messages apart from the conversation's
- * snapshot, in segments that are written once, each naming the one before it. So what a turn writes does not
- * depend on the length of the conversation, and all that continue from one history share it. Most turns never
- * read it; only those do that need earlier messages or all token ids. Knows neither owners nor locks.
+ * Long histories in segments: the store keeps older tokens and messages apart from the
+ * conversation's snapshot, in segments that are written once, each naming the one before it. So
+ * what a turn writes does not depend on the length of the conversation, and all that continue from
+ * one history share it. Most turns never read it; only those do that need earlier messages or all
+ * token ids. Knows neither owners nor locks.
  */
 import { setImmediate } from "node:timers/promises";
 import { DenseMambaError } from "../errors.ts";
@@ -35,8 +36,8 @@ export interface History {
 }
 
 /**
- * Puts the older tokens of a long conversation into segments. The last span stays in the snapshot, since the
- * next turn renders it again, and so do tokens that the state has not read.
+ * Puts the older tokens of a long conversation into segments. The last span stays in the snapshot,
+ * since the next turn renders it again, and so do tokens that the state has not read.
  * @param newKey for a segment
  * @returns what is to be put instead of the snapshot
  */
@@ -118,7 +119,7 @@ export async function loadSegments(
   return segments.reverse();
 }
 
-/** Puts all segments of a snapshot's history into another store, under the same keys. @throws `state_lost` */
+/** Copies a history into another store, under the same keys. @throws `state_lost` */
 export async function copySegments(
   from: Pick<SnapshotStore, "get">,
   to: Pick<SnapshotStore, "put">,

@@ -1,12 +1,14 @@
 /**
- * Locks on sessions: one request at a time, here and on every server that shares the store. A session is
- * locked here at once, then claimed in the store; the claim's fence stops a server that has lost its claim
- * from writing. Knows no state.
+ * Locks on sessions: one request at a time, here and on every server that shares the store. A
+ * session is locked here at once, then claimed in the store; the claim's fence stops a server that
+ * has lost its claim from writing. Knows no state.
  */
 import { DenseMambaError } from "../errors.ts";
 import type { Claim, StateStore } from "./stores/store.ts";
 
-/** Calls `task` every `ms` until the returned function is called. Must not keep the process alive. */
+/**
+ * Calls `task` every `ms` until the returned function is called. Must not keep the process alive.
+ */
 export type Repeat = (ms: number, task: () => void) => () => void;
 
 export interface LockedSessions {
@@ -52,7 +54,8 @@ export class SessionLocks {
       for (const key of keys) this.#locked.delete(key);
     };
     try {
-      // In one order on all servers, so that two requests for the same sessions cannot each get one.
+      // In one order on all servers, so that two requests for the same sessions cannot each get
+      // one.
       for (const key of keys.sort()) {
         const claim = await this.#store.claim(key, { ttlMs: CLAIM_TTL_MS });
         if (claim === undefined) throw busy(ids.get(key)!);

@@ -1,7 +1,7 @@
 /**
- * The messages of a conversation as they are stored. A hash chain tells whether a client sends all of them
- * again. Their text is stored only where the tokens do not give it: a span of tokens says where each of its
- * messages is in the decoded text. Pure.
+ * The messages of a conversation as they are stored. A hash chain tells whether a client sends all
+ * of them again. Their text is stored only where the tokens do not give it: a span of tokens says
+ * where each of its messages is in the decoded text. Pure.
  */
 import { createHash } from "node:crypto";
 import { setImmediate } from "node:timers/promises";
@@ -73,7 +73,7 @@ export function replaceLast(chain: MessageChain, last: ChatMessage): MessageChai
   return { ...chain, hash: nextHash(chain.hashBeforeLast, last) };
 }
 
-/** The messages that are not in the chain. A client may send only those, or the whole conversation again. */
+/** Those not in the chain: a client may send only them, or the whole conversation again. */
 export function newMessages(chain: MessageChain, given: readonly ChatMessage[]): readonly ChatMessage[] {
   const { count, firstRole, hash } = chain;
   if (count === 0 || given.length < count || given[0]!.role !== firstRole) return given;

@@ -1,10 +1,10 @@
 /**
- * How much one owner may store: sessions by number, and everything by bytes. A session has a name, and is
- * refused if there is no room for it; of responses the oldest are deleted. Asks the store, so that all
- * servers on it count the same.
+ * How much one owner may store: sessions by number, and everything by bytes. A session has a name,
+ * and is refused if there is no room for it; of responses the oldest are deleted. Asks the store,
+ * so that all servers on it count the same.
  */
 import { DenseMambaError } from "../errors.ts";
-import { responsePrefixes, sessionPrefix } from "./keys.ts";
+import { responsePrefixes, sessionPrefix } from "./conversation-store.ts";
 import type { ListedSnapshot, StateStore } from "./stores/store.ts";
 
 export interface QuotaLimits {
@@ -32,8 +32,8 @@ export class SessionQuota {
   }
 
   /**
-   * Runs `add` if there is room for what it stores, or room can be made. An owner's additions run one at a
-   * time: of two that race for the last place, one gets it.
+   * Runs `add` if there is room for what it stores, or room can be made. An owner's additions run
+   * one at a time: of two that race for the last place, one gets it.
    * @throws `quota_exceeded`, and what `add` and the store throw
    */
   async admit<T>(owner: string, addition: Addition, add: () => Promise<T>): Promise<T> {
@@ -62,7 +62,8 @@ export class SessionQuota {
       throw exceeded(`${sessions.length} sessions are kept for this key; at most ${maxSessions} are allowed`);
     }
     if (maxBytes === Number.POSITIVE_INFINITY) return;
-    // Sessions count with their history; a response shares its history with the one that it continues.
+    // Sessions count with their history; a response shares its history with the one that it
+    // continues.
     const sessionBytes = sessions.reduce((sum, { bytes, historyBytes = 0 }) => sum + bytes + historyBytes, 0);
     if (sessionBytes + addition.bytes > maxBytes) {
       throw exceeded(
@@ -71,7 +72,8 @@ export class SessionQuota {
     }
     const responses = await this.#responses(owner);
     let excess = sessionBytes + sumOf(responses.flat()) + addition.bytes - maxBytes;
-    // The earliest to expire first; without expiry, in the store's order, the least recently used first.
+    // The earliest to expire first; without expiry, in the store's order, the least recently used
+    // first.
     for (const parts of responses.sort(([a], [b]) => (a!.expiresAtMs ?? 0) - (b!.expiresAtMs ?? 0))) {
       if (excess <= 0) return;
       for (const { key } of parts) await this.#store.delete(key);

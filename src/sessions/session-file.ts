@@ -1,7 +1,8 @@
 /**
- * A session as a file: the segments of its history, the first one first, then its snapshot, each as the codec
- * has it. A file is untrusted: what could not be continued is refused with the bound and the value, and
- * nothing blocks the event loop or is unpacked beyond its bounds. Knows no owners and no stores.
+ * A session as a file: the segments of its history, the first one first, then its snapshot, each as
+ * the codec has it. A file is untrusted: what could not be continued is refused with the bound and
+ * the value, and nothing blocks the event loop or is unpacked beyond its bounds. Knows no owners
+ * and no stores.
  */
 import { setImmediate } from "node:timers/promises";
 import { DenseMambaError } from "../errors.ts";
@@ -21,7 +22,7 @@ export interface ImportBounds {
 
 /** The history's key in a file, where it is what comes before. */
 const KEY_IN_FILE = "-";
-/** In the snapshot, besides unread ones. No session of this server comes near this or the next bounds. */
+/** In the snapshot, besides unread ones. No real session comes near this or the next bounds. */
 const MAX_SNAPSHOT_TOKENS = 2 ** 18;
 const MAX_JSON_BYTES = 4 * 2 ** 20;
 const MAX_JSON_DEPTH = 8;
@@ -132,7 +133,7 @@ async function* piecesOf(bytes: Uint8Array, { manifest, maxUnreadTokens }: Impor
   }
 }
 
-/** Before parsing: deeply nested JSON, or JSON of many small values, takes far more time and memory than its bytes. */
+/** Before parsing: nested JSON, or many small values, take far more memory than their bytes. */
 async function checkNesting(json: Buffer): Promise<void> {
   let depth = 0;
   let numMembers = 0;
@@ -214,8 +215,8 @@ function checkIds(tokenIds: readonly number[], { manifest }: ImportBounds): void
 }
 
 /**
- * All numbers of a state, f32 or f16, must be finite, and small enough for sums of their squares to be: what
- * is not finite spreads, and every answer would fail.
+ * All numbers of a state, f32 or f16, must be finite, and small enough for sums of their squares to
+ * be: what is not finite spreads, and every answer would fail.
  */
 async function checkNumbers(state: Uint8Array, spec: StateSpec): Promise<void> {
   if (state.length === 0) return;

@@ -3,7 +3,7 @@ import { afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest
 import type { GenerationEvent, GenerationRequest } from "../../src/generation/events.ts";
 import type { Generator } from "../../src/generation/generator.ts";
 import { GREEDY } from "../../src/sampling/params.ts";
-import type { ConversationKey } from "../../src/sessions/keys.ts";
+import type { ConversationKey } from "../../src/sessions/conversation-store.ts";
 import { MemoryStore } from "../../src/sessions/stores/memory-store.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { type Harness, startEngine } from "../helpers/engine-harness.ts";

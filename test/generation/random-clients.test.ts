@@ -4,7 +4,7 @@ import { beforeAll, expect, test } from "vitest";
 import type { Generator } from "../../src/generation/generator.ts";
 import { PrefixCache } from "../../src/prefix/prefix-cache.ts";
 import { GREEDY } from "../../src/sampling/params.ts";
-import type { ConversationKey } from "../../src/sessions/keys.ts";
+import type { ConversationKey } from "../../src/sessions/conversation-store.ts";
 import { MemoryStore } from "../../src/sessions/stores/memory-store.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { bytesOf, startEngine, stateAfter, tokensAlone } from "../helpers/engine-harness.ts";

@@ -14,8 +14,8 @@ import type {
 } from "../../src/generation/events.ts";
 import { TextOffsets } from "../../src/generation/text-offsets.ts";
 import type { ConversationDirectory, TextGenerator, TextTokenizer } from "../../src/server/deps.ts";
+import type { ConversationKey } from "../../src/sessions/conversation-store.ts";
 import type { SessionInfo } from "../../src/sessions/conversations.ts";
-import type { ConversationKey } from "../../src/sessions/keys.ts";
 import { incompleteTail } from "../../src/tokenizer/utf8.ts";
 
 type FakeTokenizer = TextTokenizer & { tokenBytes(id: number): Uint8Array };

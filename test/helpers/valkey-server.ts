@@ -1,9 +1,12 @@
 /** A real Valkey or Redis server of the test's own, if one is installed. */
+import { strict as assert } from "node:assert";
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import { createServer } from "node:net";
 import { createInterface } from "node:readline";
+import { Redis } from "ioredis";
+import { vi } from "vitest";
 
 const BINARY = ["valkey-server", "redis-server"].find((name) => spawnSync(name, ["--version"]).status === 0);
 
@@ -44,7 +47,19 @@ export class ValkeyServer {
     await once(this.#process, "exit");
   }
 
-  /** At the same port, with nothing kept. */
+  /** Waits until so much time has passed on the server's clock, which cannot be injected. */
+  async passTime(ms: number): Promise<void> {
+    const redis = new Redis(this.port);
+    const nowMs = async () => {
+      const [seconds, micros] = await redis.time();
+      return Number(seconds) * 1000 + Number(micros) / 1000;
+    };
+    const untilMs = (await nowMs()) + ms;
+    await vi.waitFor(async () => assert((await nowMs()) > untilMs), { timeout: ms + 10_000, interval: 10 });
+    redis.disconnect();
+  }
+
+  /** On the same port, with no data. */
   async restart(): Promise<void> {
     await this.stop();
     this.#process = await launch(this.port, []);

@@ -28,7 +28,7 @@ function make({
 }
 
 /** A session with so many tokens. */
-async function keep({ conversations, manifest }: ReturnType<typeof make>, id: string, numTokens = 3, owner = OWNER) {
+async function save({ conversations, manifest }: ReturnType<typeof make>, id: string, numTokens = 3, owner = OWNER) {
   const lease = await conversations.open(owner, undefined, session(id));
   await lease.save(snapshotOf(manifest.modelHash, tokensUpTo(numTokens), lease.createdAtMs));
   await lease.release();
@@ -50,7 +50,7 @@ function snapshotOf(modelHash: string, tokenIds: readonly number[], createdAtMs 
   return { modelHash, tokenIds, position: tokenIds.length - 1, state: new Uint8Array(24), conversation };
 }
 
-test("a session is created, seen, listed and deleted", async () => {
+test("a session is created, inspected, listed and deleted", async () => {
   const { conversations } = make();
   const info = {
     id: "a",
@@ -70,7 +70,7 @@ test("a session is created, seen, listed and deleted", async () => {
   await expect(conversations.deleteSession(OWNER, "a")).rejects.toMatchObject({ code: "session_not_found" });
 });
 
-test("an id is taken once, also by two at the same time", async () => {
+test("an id is used once, even by concurrent requests", async () => {
   const { conversations } = make();
   const results = await Promise.allSettled([
     conversations.createSession(OWNER, "a"),
@@ -90,7 +90,7 @@ test.each(["", "../../etc/passwd", "a/b", ".hidden", "a b", "x".repeat(129), "é
   },
 );
 
-test("what is kept shows in the session's card, and when it began stays", async () => {
+test("a saved session shows in its summary, with the time of its creation", async () => {
   const { conversations, manifest } = make();
   const { createdAtMs } = await conversations.createSession(OWNER, "a");
   const lease = await conversations.open(OWNER, session("a"), session("a"));
@@ -108,7 +108,7 @@ test("what is kept shows in the session's card, and when it began stays", async 
   });
 });
 
-test("a lock is held by name alone, and a refused request holds none", async () => {
+test("an id is locked before its session exists, and not by a refused request", async () => {
   const { conversations } = make();
   const lease = await conversations.open(OWNER, undefined, session("a"));
   await expect(conversations.open(OWNER, session("a"), undefined)).rejects.toMatchObject({ code: "session_busy" });
@@ -130,7 +130,7 @@ test("a session that outlived the process is found in the store", async () => {
   expect(lease.snapshot!.conversation).toMatchObject(digestText("p"));
 });
 
-test("what the text layer did not write is refused", async () => {
+test("a snapshot without a valid conversation is refused", async () => {
   const { conversations, store, manifest } = make();
   await store.put(`session:${OWNER}:odd`, { ...snapshotOf(manifest.modelHash, [1]), conversation: { text: 5 } });
   await expect(conversations.open(OWNER, session("odd"), undefined)).rejects.toMatchObject({
@@ -141,7 +141,7 @@ test("what the text layer did not write is refused", async () => {
   await conversations.deleteSession(OWNER, "odd");
 });
 
-test("a kept response can be deleted, once", async () => {
+test("a stored response can be deleted once", async () => {
   const { conversations, manifest } = make();
   const lease = await conversations.open(OWNER, undefined, { type: "response", id: "r" });
   await lease.save(snapshotOf(manifest.modelHash, [1, 2]));
@@ -150,10 +150,10 @@ test("a kept response can be deleted, once", async () => {
 });
 
 describe("owners", () => {
-  test("what belongs to another does not exist", async () => {
+  test("what belongs to another owner does not exist", async () => {
     const made = make();
     const { conversations, manifest } = made;
-    await keep(made, "a");
+    await save(made, "a");
     const lease = await conversations.open(OWNER, undefined, { type: "response", id: "r" });
     await lease.save(snapshotOf(manifest.modelHash, [1, 2]));
     await conversations.saveRecord(OWNER, "r", { text: "hello" });
@@ -173,10 +173,10 @@ describe("owners", () => {
     expect(await conversations.readRecord(OWNER, "r")).toEqual({ text: "hello" });
   });
 
-  test("two owners may use the same id at the same time", async () => {
+  test("two owners can use the same id at the same time", async () => {
     const made = make();
-    await keep(made, "a", 3);
-    await keep(made, "a", 5, OTHER);
+    await save(made, "a", 3);
+    await save(made, "a", 5, OTHER);
     const { conversations } = made;
     const lease = await conversations.open(OWNER, session("a"), session("a"));
     expect((await conversations.inspectSession(OTHER, "a")).busy).toBe(false);
@@ -184,21 +184,21 @@ describe("owners", () => {
     await lease.release();
   });
 
-  test("an id cannot reach into another owner's", async () => {
+  test("an id cannot name another owner's session", async () => {
     const made = make();
-    await keep(made, "x", 3, "");
+    await save(made, "x", 3, "");
     const { conversations } = made;
-    await keep(made, `${OWNER}:x`, 4, "");
+    await save(made, `${OWNER}:x`, 4, "");
     await expect(conversations.inspectSession(OWNER, "x")).rejects.toMatchObject({ code: "session_not_found" });
     expect((await conversations.listSessions("")).map(({ id }) => id)).toEqual(["x", `${OWNER}:x`]);
   });
 });
 
 describe("forking", () => {
-  test("a fork has the same past and goes its own way", async () => {
+  test("a fork has the same history and advances independently", async () => {
     const made = make();
     const { conversations, manifest } = made;
-    await keep(made, "a", 3);
+    await save(made, "a", 3);
     expect(await conversations.forkSession(OWNER, "a", "b")).toMatchObject({ id: "b", numTokens: 3, position: 2 });
     const lease = await conversations.open(OWNER, session("b"), session("b"));
     expect(lease.snapshot!.tokenIds).toEqual([0, 1, 2]);
@@ -208,10 +208,10 @@ describe("forking", () => {
     expect(await conversations.inspectSession(OWNER, "b")).toMatchObject({ numTokens: 9 });
   });
 
-  test("while a session generates, its fork has what was kept last, at once", async () => {
+  test("a fork of a busy session is of what was saved last, at once", async () => {
     const made = make();
     const { conversations, manifest } = made;
-    await keep(made, "a", 3);
+    await save(made, "a", 3);
     const lease = await conversations.open(OWNER, session("a"), session("a"));
     expect(await conversations.forkSession(OWNER, "a", "b")).toMatchObject({ numTokens: 3, busy: false });
     await lease.save(snapshotOf(manifest.modelHash, tokensUpTo(7)));
@@ -219,7 +219,7 @@ describe("forking", () => {
     expect(await conversations.inspectSession(OWNER, "b")).toMatchObject({ numTokens: 3 });
   });
 
-  test("a session without a state forks too; a taken name is refused, and so is an unknown one", async () => {
+  test("an empty session can be forked; used and unknown ids are refused", async () => {
     const { conversations } = make();
     await conversations.createSession(OWNER, "a");
     expect(await conversations.forkSession(OWNER, "a")).toMatchObject({ id: "new-1", numTokens: 0 });
@@ -229,7 +229,7 @@ describe("forking", () => {
     expect(await conversations.listSessions(OWNER)).toHaveLength(2);
   });
 
-  test("a session is made from a kept response", async () => {
+  test("a session can continue a stored response", async () => {
     const { conversations, manifest } = make();
     const lease = await conversations.open(OWNER, undefined, { type: "response", id: "r" });
     await lease.save(snapshotOf(manifest.modelHash, [1, 2, 3, 4]));
@@ -238,10 +238,10 @@ describe("forking", () => {
 });
 
 describe("renaming", () => {
-  test("a session is found under its new name only", async () => {
+  test("a session is found under its new id only", async () => {
     const made = make();
     const { conversations } = made;
-    await keep(made, "a", 3);
+    await save(made, "a", 3);
     const before = await conversations.inspectSession(OWNER, "a");
     expect(await conversations.renameSession(OWNER, "a", "b")).toEqual({ ...before, id: "b" });
     expect(await conversations.inspectSession(OWNER, "b")).toEqual({ ...before, id: "b" });
@@ -249,11 +249,11 @@ describe("renaming", () => {
     await expect(conversations.inspectSession(OWNER, "a")).rejects.toMatchObject({ code: "session_not_found" });
   });
 
-  test("its own name is no change, a taken one is refused, a busy session stays", async () => {
+  test("its own id is accepted, a used one is refused, and so is a busy session", async () => {
     const made = make();
     const { conversations } = made;
-    await keep(made, "a");
-    await keep(made, "b");
+    await save(made, "a");
+    await save(made, "b");
     expect(await conversations.renameSession(OWNER, "a", "a")).toMatchObject({ id: "a", busy: false });
     await expect(conversations.renameSession(OWNER, "a", "b")).rejects.toMatchObject({ code: "session_exists" });
     const lease = await conversations.open(OWNER, session("a"), session("a"));
@@ -263,9 +263,9 @@ describe("renaming", () => {
 });
 
 describe("files", () => {
-  test("an exported session goes on elsewhere as it was", async () => {
+  test("an exported session can be continued elsewhere", async () => {
     const [here, there] = [make(), make()];
-    await keep(here, "a", 4);
+    await save(here, "a", 4);
     const file = await here.conversations.exportSession(OWNER, "a");
     expect(await there.conversations.importSession(OTHER, file, "b")).toMatchObject({ numTokens: 4, position: 3 });
     const original = await here.conversations.open(OWNER, session("a"), undefined);
@@ -275,14 +275,14 @@ describe("files", () => {
     expect(Buffer.compare(copy.snapshot!.state, original.snapshot!.state)).toBe(0);
   });
 
-  test("an empty session is a file too", async () => {
+  test("an empty session can be exported", async () => {
     const { conversations } = make();
     await conversations.createSession(OWNER, "a");
     const file = await conversations.exportSession(OWNER, "a");
     expect(await conversations.importSession(OWNER, file)).toMatchObject({ id: "new-1", numTokens: 0 });
   });
 
-  test("a file that says it is of the future lives no longer for it", async () => {
+  test("a file with times in the future expires no later", async () => {
     const nowMs = () => 5000;
     const made = make({ store: new MemoryStore({ maxBytes: 1e6, nowMs }), policy: { sessionTtlMs: 100 }, nowMs });
     const snapshot = snapshotOf(made.manifest.modelHash, [1, 2], 9e15, 9e15);
@@ -291,9 +291,9 @@ describe("files", () => {
     expect(await made.conversations.inspectSession(OWNER, "a")).toEqual(info);
   });
 
-  test("a file that is cut off, altered or of another model makes no session", async () => {
+  test("a file that is truncated, altered or of another model is refused", async () => {
     const made = make();
-    await keep(made, "a", 4);
+    await save(made, "a", 4);
     const file = await made.conversations.exportSession(OWNER, "a");
     const altered = Uint8Array.from(file);
     altered[50]! ^= 1;
@@ -316,10 +316,10 @@ describe("files", () => {
 });
 
 describe("quotas", () => {
-  test("so many sessions, however they come to be; each owner has its own", async () => {
+  test("the number of sessions is bounded for each owner, however they are made", async () => {
     const made = make({ policy: { maxSessions: 2 } });
     const { conversations } = made;
-    await keep(made, "a");
+    await save(made, "a");
     await conversations.createSession(OWNER, "b");
     const file = await conversations.exportSession(OWNER, "a");
     const full = {
@@ -330,22 +330,22 @@ describe("quotas", () => {
     await expect(conversations.forkSession(OWNER, "a", "c")).rejects.toMatchObject(full);
     await expect(conversations.importSession(OWNER, file, "c")).rejects.toMatchObject(full);
     await expect(conversations.open(OWNER, undefined, session("c"))).rejects.toMatchObject(full);
-    // Those that are there go on.
+    // Existing sessions can be continued.
     await (await conversations.open(OWNER, session("b"), session("b"))).release();
     await conversations.importSession(OTHER, file, "c");
     await conversations.deleteSession(OWNER, "b");
     await conversations.importSession(OWNER, file, "c");
   });
 
-  test("of two that race for the last place one gets it", async () => {
+  test("of concurrent requests for the last place one gets it", async () => {
     const { conversations } = make({ policy: { maxSessions: 1 } });
     const made = await Promise.allSettled(["a", "b", "c"].map((id) => conversations.createSession(OWNER, id)));
     expect(made.filter(({ status }) => status === "fulfilled")).toHaveLength(1);
   });
 
-  test("so many bytes: bound and values are named", async () => {
+  test("the bytes of an owner are bounded, and the message names bound and values", async () => {
     const made = make({ policy: { maxBytes: 1978 } });
-    await keep(made, "a");
+    await save(made, "a");
     const file = await made.conversations.exportSession(OWNER, "a");
     await made.conversations.importSession(OWNER, file, "b");
     const bytes = (await listed(made.store, `session:${OWNER}:`)).reduce((sum, entry) => sum + entry.bytes, 0);
@@ -371,9 +371,9 @@ describe("responses in quotas", () => {
   const idsOf = async ({ store }: ReturnType<typeof make>, type: string, owner = OWNER) =>
     (await listed(store, `${type}:${owner}:`)).map(({ key }) => key.split(":")[2]);
 
-  test("count with sessions in bytes: beyond them the oldest go, states and records together, and no session", async () => {
+  test("count with sessions in bytes; the oldest are deleted with their records, and no session", async () => {
     const made = make({ policy: { maxBytes: 10_000 } });
-    await keep(made, "a");
+    await save(made, "a");
     for (let i = 0; i < 50; i++) await respond(made, `r${i}`);
     await respond(made, "theirs", OTHER);
     const kept = await idsOf(made, "response");
@@ -386,16 +386,16 @@ describe("responses in quotas", () => {
     for (const type of ["session", "response", "record"]) {
       for (const entry of await listed(made.store, `${type}:${OWNER}:`)) bytes += entry.bytes;
     }
-    // A record is known by its bytes once it is written.
+    // A record's bytes are known once it is written.
     expect(bytes).toBeLessThanOrEqual(10_000 + 2 * 1000);
   });
 
-  test("give way to a session; where sessions take it all a response is refused before it is made", async () => {
+  test("are deleted for a session; if sessions take all bytes, a response is refused before it is made", async () => {
     const made = make({ policy: { maxBytes: 3000 } });
     for (let i = 0; i < 3; i++) await respond(made, `r${i}`);
-    for (const id of ["a", "b", "c"]) await keep(made, id);
+    for (const id of ["a", "b", "c"]) await save(made, id);
     expect(await idsOf(made, "response")).toEqual([]);
-    await keep(made, "d");
+    await save(made, "d");
     await expect(made.conversations.open(OWNER, undefined, response("r9"))).rejects.toMatchObject({
       code: "quota_exceeded",
     });
@@ -404,21 +404,21 @@ describe("responses in quotas", () => {
 
   test("do not count as sessions", async () => {
     const made = make({ policy: { maxSessions: 1 } });
-    await keep(made, "a");
+    await save(made, "a");
     for (let i = 0; i < 5; i++) await respond(made, `r${i}`);
     expect(await idsOf(made, "response")).toHaveLength(5);
   });
 });
 
 describe("time", () => {
-  test("an unused session is forgotten after its time, a used one stays", async () => {
+  test("an unused session expires, a used one does not", async () => {
     let now = 1000;
     const nowMs = () => now;
     const made = make({ store: new MemoryStore({ maxBytes: 1e6, nowMs }), policy: { sessionTtlMs: 100 }, nowMs });
     expect(await made.conversations.createSession(OWNER, "a")).toMatchObject({ expiresAtMs: 1100 });
     await made.conversations.createSession(OWNER, "b");
     now = 1090;
-    await keep(made, "a");
+    await save(made, "a");
     expect(await made.conversations.inspectSession(OWNER, "a")).toMatchObject({ expiresAtMs: 1190 });
     now = 1101;
     expect((await made.conversations.listSessions(OWNER)).map(({ id }) => id)).toEqual(["a"]);
@@ -428,7 +428,7 @@ describe("time", () => {
     });
   });
 
-  test("responses and their records are forgotten after theirs", async () => {
+  test("responses and their records expire", async () => {
     let now = 1000;
     const nowMs = () => now;
     const made = make({ store: new MemoryStore({ maxBytes: 1e6, nowMs }), policy: { responseTtlMs: 100 }, nowMs });
@@ -442,7 +442,7 @@ describe("time", () => {
     await expect(conversations.forkResponse(OWNER, "r")).rejects.toMatchObject({ code: "previous_response_not_found" });
   });
 
-  test("a clock that goes backwards forgets nothing early and does not turn a session's life around", async () => {
+  test("a clock that is set back expires nothing early, and a session's last use is never before its creation", async () => {
     let now = 1_000_000;
     const nowMs = () => now;
     const store = new MemoryStore({ maxBytes: 1e6, nowMs });
@@ -465,9 +465,9 @@ describe("several servers on one store", () => {
     return [make({ store }), make({ store })] as const;
   };
 
-  test("one advances a session at a time; the next may follow on the other server", async () => {
+  test("one advances a session at a time, then the other can", async () => {
     const [a, b] = two();
-    await keep(a, "s", 3);
+    await save(a, "s", 3);
     const lease = await a.conversations.open(OWNER, session("s"), session("s"));
     const busy = { code: "session_busy" };
     await expect(b.conversations.open(OWNER, session("s"), session("s"))).rejects.toMatchObject(busy);
@@ -481,15 +481,15 @@ describe("several servers on one store", () => {
     await next.release();
   });
 
-  test("a server that was away for too long cannot write over what another made of the session", async () => {
+  test("a server whose claim has lapsed cannot overwrite a session that another has advanced", async () => {
     let now = 1000;
     const store = new MemoryStore({ maxBytes: 1e6, nowMs: () => now });
     const asleep = make({ store });
     const awake = make({ store });
-    await keep(asleep, "s", 3);
+    await save(asleep, "s", 3);
     const lease = await asleep.conversations.open(OWNER, session("s"), session("s"));
     now += 60_000;
-    await keep(awake, "s", 8);
+    await save(awake, "s", 8);
     await expect(lease.save(snapshotOf(asleep.manifest.modelHash, tokensUpTo(4)))).rejects.toMatchObject({
       code: "session_conflict",
     });
@@ -497,7 +497,7 @@ describe("several servers on one store", () => {
     expect(await awake.conversations.inspectSession(OWNER, "s")).toMatchObject({ numTokens: 8 });
   });
 
-  test("what is held is renewed, for as long as it is held", async () => {
+  test("a claim is renewed for as long as it is held", async () => {
     let now = 1000;
     const store = new MemoryStore({ maxBytes: 1e6, nowMs: () => now });
     const repeated: { ms: number; task: () => void }[] = [];
@@ -521,7 +521,7 @@ describe("several servers on one store", () => {
     expect(repeated).toEqual([]);
   });
 
-  test("a session that cannot be claimed is left free here", async () => {
+  test("a session that cannot be claimed is not locked", async () => {
     const store = new MemoryStore({ maxBytes: 1e6 });
     const made = make({ store });
     const gone = new DenseMambaError("store_unavailable", "gone");
@@ -543,10 +543,10 @@ test("records are replaced, read and deleted with their response", async () => {
   await expect(conversations.readRecord(OWNER, "r")).rejects.toMatchObject({ code: "response_not_found" });
 });
 
-test("a list reads each session once, and again when it has changed, here or on another server", async () => {
+test("a list reads each session once, and again after it has changed, on any server", async () => {
   const store = new MemoryStore({ maxBytes: 1e6 });
   const [here, there] = [make({ store }), make({ store })];
-  for (const id of ["a", "b", "c"]) await keep(here, id, 3);
+  for (const id of ["a", "b", "c"]) await save(here, id, 3);
   const get = store.get.bind(store);
   let numRead = 0;
   store.get = (key) => {
@@ -560,8 +560,8 @@ test("a list reads each session once, and again when it has changed, here or on 
   };
   expect(await numTokens()).toEqual({ numRead: 3, tokens: ["a3", "b3", "c3"] });
   expect(await numTokens()).toEqual({ numRead: 0, tokens: ["a3", "b3", "c3"] });
-  await keep(here, "a", 3);
-  await keep(there, "b", 5);
+  await save(here, "a", 3);
+  await save(there, "b", 5);
   await there.conversations.deleteSession(OWNER, "c");
   expect(await numTokens()).toEqual({ numRead: 2, tokens: ["a3", "b5"] });
   expect(store.stats().numSnapshots).toBe(2);
@@ -575,9 +575,9 @@ async function listed(store: StateStore, prefix: string) {
 
 test.each([
   ["more tokens than there are", { spans: [{ numTokens: 1e15, messages: [{ role: "user", at: 0, length: 1 }] }] }],
-  ["spans that together are longer", { spans: [2, 2].map((numTokens) => ({ numTokens, messages: [] })) }],
-  ["a preamble longer than all", { numPreambleTokens: 4, spans: [] }],
-])("an imported session whose conversation speaks of %s is refused", async (_, lie) => {
+  ["spans that are longer together", { spans: [2, 2].map((numTokens) => ({ numTokens, messages: [] })) }],
+  ["a preamble that is too long", { numPreambleTokens: 4, spans: [] }],
+])("an imported session whose conversation claims %s is refused", async (_, lie) => {
   const { conversations, manifest } = make();
   const snapshot = snapshotOf(manifest.modelHash, tokensUpTo(3));
   const file = encodeSnapshot({ ...snapshot, conversation: { ...snapshot.conversation, ...lie } });

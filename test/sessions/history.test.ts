@@ -1,12 +1,12 @@
-/** What stands far back is kept once, apart from the heads that go on from it: a turn costs the same behind any of it. */
+/** Old tokens are stored once, in segments: a turn costs the same after any history. */
 import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import fc from "fast-check";
 import { afterEach, beforeAll, describe, expect, test } from "vitest";
 import type { Generator } from "../../src/generation/generator.ts";
+import type { ConversationKey } from "../../src/sessions/conversation-store.ts";
 import { loadHistory, putSegments, SEGMENT_TOKENS } from "../../src/sessions/history.ts";
-import type { ConversationKey } from "../../src/sessions/keys.ts";
 import { digestText } from "../../src/sessions/messages.ts";
 import { encodeSnapshot } from "../../src/sessions/stores/codec.ts";
 import { MemoryStore } from "../../src/sessions/stores/memory-store.ts";
@@ -20,7 +20,7 @@ import { ScriptedEngine } from "../helpers/scripted-engine.ts";
 import { ValkeyServer, WITHOUT_VALKEY } from "../helpers/valkey-server.ts";
 
 const SESSION: ConversationKey = { type: "session", id: "s" };
-const GOING_ON = { resumeFrom: SESSION, keepAs: SESSION };
+const CONTINUED = { resumeFrom: SESSION, keepAs: SESSION };
 const TEMPLATE = `{% for m in messages %}[{{ m.role }}]{{ m.content }}[end]{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}`;
 const LIMITS = { maxPromptTokens: 20_000_000, maxOutputTokens: 100 };
 
@@ -34,7 +34,7 @@ afterEach(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
 });
 
-/** Counts what goes through it. */
+/** Counts reads and writes. */
 class CountingStore {
   readonly counts = { gets: 0, bytesRead: 0, puts: 0, bytesPut: 0 };
   readonly store: StateStore;
@@ -118,7 +118,7 @@ async function grow(generator: Generator, numTokens: number): Promise<void> {
   for (let left = numTokens; left > 0; left -= 1_000_000) {
     const prompt = tokens(...[]);
     const ids = { ...prompt, tokenIds: idsOf(Math.min(left, 1_000_000)) } as typeof prompt;
-    await fold(generator.generate(request({ prompts: [ids], keepAs: SESSION, ...(isFirst ? {} : GOING_ON) })));
+    await fold(generator.generate(request({ prompts: [ids], keepAs: SESSION, ...(isFirst ? {} : CONTINUED) })));
     isFirst = false;
   }
 }
@@ -128,14 +128,14 @@ describe.each([
   ["disk", openDisk],
   ...(WITHOUT_VALKEY === "" ? [["valkey", openValkey] as const] : []),
 ] as const)("in %s", (_, open) => {
-  test("a turn reads and writes as much behind ten million tokens as behind a thousand", async () => {
+  test("a turn reads and writes as much after ten million tokens as after a thousand", async () => {
     const turns: ReturnType<CountingStore["take"]>[][] = [];
     for (const numTokens of [1000, 100_000, 10_000_000]) {
       const counting = new CountingStore(await open());
       const { generator, engine } = start(counting.store);
       await grow(generator, numTokens);
-      // What the last prompt brought is put apart by the turn behind it.
-      await fold(generator.generate(request({ prompts: [tokens(7)], ...GOING_ON })));
+      // The last prompt's tokens become a segment in the next turn.
+      await fold(generator.generate(request({ prompts: [tokens(7)], ...CONTINUED })));
       counting.take();
       const found: ReturnType<CountingStore["take"]>[] = [];
       for (const keepAs of [SESSION, { type: "response", id: "r" } as const]) {
@@ -164,19 +164,19 @@ describe.each([
       for (const [i, { gets, puts, bytesRead, bytesPut }] of turn.entries()) {
         const first = short![i]!;
         expect({ gets, puts }).toEqual({ gets: first.gets, puts: first.puts });
-        // Of a model with a state of 24 bytes; a head holds a few thousand ids at most, 4 bytes each.
+        // The model's state has 24 bytes, and a snapshot a few thousand ids at most, 4 bytes each.
         expect(bytesPut).toBeLessThan(first.bytesPut + 4 * (SEGMENT_TOKENS + 1000));
         expect(bytesRead).toBeLessThan(first.bytesRead + 4 * (SEGMENT_TOKENS + 1000));
       }
     }
   }, 120_000);
 
-  test("what is kept apart is there again: in a file, for penalties, for token ids and for the messages", async () => {
+  test("segments are read for files, penalties, token ids and messages", async () => {
     const { generator, engine } = start(await open());
     await grow(generator, 3 * SEGMENT_TOKENS);
-    await fold(generator.generate(request({ prompts: [tokens(398)], ...GOING_ON })));
+    await fold(generator.generate(request({ prompts: [tokens(398)], ...CONTINUED })));
     const all = [...idsOf(3 * SEGMENT_TOKENS), 100, 101, 398, 100, 101];
-    const shown = await fold(generator.generate(request({ prompts: [tokens(5)], ...GOING_ON, returnTokenIds: true })));
+    const shown = await fold(generator.generate(request({ prompts: [tokens(5)], ...CONTINUED, returnTokenIds: true })));
     expect(shown.accepted.prompts[0]!.tokenIds).toEqual([...all, 5]);
     const { history, tokenIds } = engine.requests.at(-1)!.resume!;
     expect(history!.numTokens + tokenIds.length).toBe(all.length);
@@ -185,7 +185,7 @@ describe.each([
     const file = await generator.conversations.exportSession("", "s");
     const other = start(await open()).generator;
     expect(await other.conversations.importSession("", file, "s")).toMatchObject({ numTokens: all.length + 3 });
-    const again = await fold(other.generate(request({ prompts: [tokens(6)], ...GOING_ON, returnTokenIds: true })));
+    const again = await fold(other.generate(request({ prompts: [tokens(6)], ...CONTINUED, returnTokenIds: true })));
     expect(again.accepted.prompts[0]!.tokenIds).toEqual([...all, 5, 100, 101, 6]);
     const numMore = (await other.conversations.exportSession("", "s")).length - file.length;
     expect(Math.abs(numMore - 3 * 4)).toBeLessThan(20);
@@ -194,7 +194,7 @@ describe.each([
 
 const LONG = "hello world ".repeat(200);
 
-test("a long chat is the chat that it would be in one piece, whatever is asked of it", async () => {
+test("a chat in segments equals one that is not, whatever the turns", async () => {
   const turn = fc.constantFrom("new", "all again", "other instructions", "goes on", "completion");
   await fc.assert(
     fc.asyncProperty(fc.array(turn, { minLength: 4, maxLength: 9 }), async (turns) => {
@@ -202,33 +202,33 @@ test("a long chat is the chat that it would be in one piece, whatever is asked o
       const store = new MemoryStore({ maxBytes: 1e8 });
       const { generator, engine } = start(store, [...answer, EOS]);
       await generator.conversations.createSession("", "s");
-      const told: { role: string; content: string }[] = [];
+      const messages: { role: string; content: string }[] = [];
       let before = "";
       for (const kind of turns) {
         if (kind === "completion") {
           const { accepted, choices } = await fold(
             generator.generate(
-              request({ prompts: [{ type: "text", text: LONG }], ...GOING_ON, returnTokenIds: true, maxTokens: 50 }),
+              request({ prompts: [{ type: "text", text: LONG }], ...CONTINUED, returnTokenIds: true, maxTokens: 50 }),
             ),
           );
           const ids = [...accepted.prompts[0]!.tokenIds, ...choices[0]!.tokenIds.filter((id) => id !== EOS)];
           before = tokenizer.decode(ids, { skipSpecialTokens: false });
-          told.length = 0;
+          messages.length = 0;
           continue;
         }
-        const isOpen = kind === "goes on" && told.length > 0;
-        const said = isOpen ? [] : [{ role: "user", content: `${LONG}${told.length}` }];
+        const isOpen = kind === "goes on" && messages.length > 0;
+        const added = isOpen ? [] : [{ role: "user", content: `${LONG}${messages.length}` }];
         const prompt = {
-          ...chat(...(kind === "all again" ? told : []), ...said),
+          ...chat(...(kind === "all again" ? messages : []), ...added),
           ...(isOpen && { addGenerationPrompt: false, continueFinalMessage: true }),
-          ...(kind === "other instructions" && { instructions: `Sing ${told.length}.` }),
+          ...(kind === "other instructions" && { instructions: `Sing ${messages.length}.` }),
         };
         const { accepted, choices, usage } = await fold(
-          generator.generate(request({ prompts: [prompt], ...GOING_ON, returnTokenIds: true, maxTokens: 50 })),
+          generator.generate(request({ prompts: [prompt], ...CONTINUED, returnTokenIds: true, maxTokens: 50 })),
         );
-        if (isOpen) told.push({ role: "assistant", content: told.pop()!.content + choices[0]!.text });
-        else told.push(...said, { role: "assistant", content: choices[0]!.text });
-        const shown = told.map(({ role, content }) => `[${role}]${content}[end]`).join("");
+        if (isOpen) messages.push({ role: "assistant", content: messages.pop()!.content + choices[0]!.text });
+        else messages.push(...added, { role: "assistant", content: choices[0]!.text });
+        const shown = messages.map(({ role, content }) => `[${role}]${content}[end]`).join("");
         const instructions = prompt.instructions === undefined ? "" : `[system]${prompt.instructions}[end]`;
         const ids = [...accepted.prompts[0]!.tokenIds, ...choices[0]!.tokenIds.filter((id) => id !== EOS)];
         const text = tokenizer.decode(ids, { skipSpecialTokens: false });
@@ -241,7 +241,7 @@ test("a long chat is the chat that it would be in one piece, whatever is asked o
   );
 }, 120_000);
 
-test("many messages that no token tells of are kept apart, too", async () => {
+test("many messages without tokens become a segment, too", async () => {
   const store = new MemoryStore({ maxBytes: 1e8 });
   const spans = Array.from({ length: 300 }, (_, i) => ({ numTokens: 0, messages: chat(`${i}`).messages }));
   const conversation = {
@@ -259,13 +259,13 @@ test("many messages that no token tells of are kept apart, too", async () => {
   expect(await loadHistory(store, kept)).toEqual({ tokenIds: [1, 2, 3], spans });
 });
 
-describe("parts leave with the last that goes on from them", () => {
-  test("not before, and not as the least recently used", async () => {
+describe("segments are removed after their last reference", () => {
+  test("not before, even if they are the least recently used", async () => {
     let now = 0;
     const store = new MemoryStore({ maxBytes: 4e6, nowMs: () => now });
     const { generator } = start(store);
     await grow(generator, 4 * SEGMENT_TOKENS);
-    await fold(generator.generate(request({ prompts: [tokens(7)], ...GOING_ON })));
+    await fold(generator.generate(request({ prompts: [tokens(7)], ...CONTINUED })));
     await generator.conversations.forkSession("", "s", "t");
     const others = async (count: number) => {
       for (let i = 0; i < count; i++) {
@@ -285,11 +285,11 @@ describe("parts leave with the last that goes on from them", () => {
     expect(store.stats().bytes).toBeLessThan(before - 3 * SEGMENT_TOKENS * 8);
   });
 
-  test("evicted with their head", async () => {
+  test("they are evicted with their conversation", async () => {
     const store = new MemoryStore({ maxBytes: 1e6 });
     const { generator } = start(store);
     await grow(generator, 4 * SEGMENT_TOKENS);
-    await fold(generator.generate(request({ prompts: [tokens(7)], ...GOING_ON })));
+    await fold(generator.generate(request({ prompts: [tokens(7)], ...CONTINUED })));
     for (let i = 0; i < 200; i++) {
       const keepAs = { type: "response", id: `${i}` } as const;
       await fold(generator.generate(request({ prompts: [tokens(...idsOf(900))], keepAs })));
@@ -297,23 +297,23 @@ describe("parts leave with the last that goes on from them", () => {
     expect(await store.has("session::s")).toBe(false);
     const { bytes, numSnapshots } = store.stats();
     expect(bytes).toBeLessThan(1e6);
-    // Nothing of the parts is left.
+    // No segments are left.
     expect(bytes / numSnapshots).toBeLessThan(9000);
   });
 
-  test("on the disk: with what a killed request had put, when the folder is opened again", async () => {
+  test("on disk: those of a killed request, when the folder is opened again", async () => {
     const dir = await newFolder();
     const first = await openFolder(dir);
     const { generator } = start(first);
     await grow(generator, 3 * SEGMENT_TOKENS);
-    await fold(generator.generate(request({ prompts: [tokens(7)], ...GOING_ON })));
-    const part = { modelHash: "fake-400", tokenIds: [1], position: 0, state: new Uint8Array(0), conversation: {} };
-    await first.put("segment::of nobody", { ...part, isSegment: true });
+    await fold(generator.generate(request({ prompts: [tokens(7)], ...CONTINUED })));
+    const segment = { modelHash: "fake-400", tokenIds: [1], position: 0, state: new Uint8Array(0), conversation: {} };
+    await first.put("segment::unreferenced", { ...segment, isSegment: true });
     const numFiles = async () => (await readdir(dir)).filter((name) => name.endsWith(".dsm")).length;
     const before = await numFiles();
     await first.close();
     const second = await openFolder(dir);
-    expect(await second.get("segment::of nobody")).toBeUndefined();
+    expect(await second.get("segment::unreferenced")).toBeUndefined();
     await second.close();
     expect(await numFiles()).toBe(before - 1);
     const third = await openFolder(dir);
@@ -323,11 +323,11 @@ describe("parts leave with the last that goes on from them", () => {
   });
 });
 
-test("what is missing of the past is said, and the session still goes on", async () => {
+test("a missing segment is an error if it is needed; otherwise the session continues", async () => {
   const store = new MemoryStore({ maxBytes: 1e8 });
   const { generator } = start(store);
   await grow(generator, 3 * SEGMENT_TOKENS);
-  await fold(generator.generate(request({ prompts: [tokens(7)], ...GOING_ON })));
+  await fold(generator.generate(request({ prompts: [tokens(7)], ...CONTINUED })));
   const { history } = (await store.get("session::s"))!;
   await store.delete(history!.key);
   await expect(generator.conversations.exportSession("", "s")).rejects.toMatchObject({
@@ -336,6 +336,6 @@ test("what is missing of the past is said, and the session still goes on", async
       `the first ${history!.numTokens} tokens of the conversation, which this request needs, are gone`,
     ),
   });
-  const { usage } = await fold(generator.generate(request({ prompts: [tokens(7)], ...GOING_ON })));
+  const { usage } = await fold(generator.generate(request({ prompts: [tokens(7)], ...CONTINUED })));
   expect(usage.cachedTokens).toBeGreaterThan(3 * SEGMENT_TOKENS);
 });

@@ -1,4 +1,4 @@
-/** A file comes from a stranger: what could not be gone on from is refused, in time and in bounded memory. */
+/** A file is untrusted: what could not be continued is refused, in bounded time and memory. */
 import { createHash } from "node:crypto";
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import { deflateRawSync } from "node:zlib";
@@ -45,7 +45,7 @@ function snapshot(more: Partial<Snapshot> = {}): Snapshot {
   };
 }
 
-/** With a right checksum: what somebody who knows the format would send. */
+/** With a valid checksum, as an attacker who knows the format would send it. */
 function forge(given: Snapshot, change: (bytes: Buffer) => void): Buffer {
   const bytes = Buffer.from(encodeSnapshot(given));
   change(bytes);
@@ -67,10 +67,10 @@ function withJson(json: string | Buffer, inflatedBytes = json.length): Buffer {
 
 const silent = (count: number): MessageSpan[] => Array.from({ length: count }, () => ({ numTokens: 0, messages: [] }));
 const floats = (...values: number[]) => new Uint8Array(Float32Array.from(values).buffer);
-const part = (tokenIds: readonly number[], more: Partial<Snapshot> = {}) =>
+const segment = (tokenIds: readonly number[], more: Partial<Snapshot> = {}) =>
   snapshot({ tokenIds, position: 0, state: new Uint8Array(0), conversation: { spans: [] }, isSegment: true, ...more });
 const history = (numTokens: number) => ({ history: { key: "-", numTokens } });
-const behind = (numTokens: number, more: Partial<Snapshot> = {}) =>
+const after = (numTokens: number, more: Partial<Snapshot> = {}) =>
   snapshot({ ...history(numTokens), position: numTokens + 2, ...more });
 
 const ids = (length: number) => Array.from({ length }, (_, i) => i % 400);
@@ -81,7 +81,11 @@ const refused: readonly [string, () => Uint8Array, string | RegExp][] = [
     () => withJson("[".repeat(127 * 2 ** 20)),
     "conversation of 133169152 bytes; at most 4194304",
   ],
-  ["the same, understated", () => withJson("[".repeat(127 * 2 ** 20), 1000), "does not unpack to the 1000 bytes"],
+  [
+    "the same, with an understated length",
+    () => withJson("[".repeat(127 * 2 ** 20), 1000),
+    "does not unpack to the 1000 bytes",
+  ],
   ["4 MiB of brackets", () => withJson("[".repeat(2 ** 22)), "more than 8 levels deep"],
   [
     "4 MiB of empty lists",
@@ -125,7 +129,7 @@ const refused: readonly [string, () => Uint8Array, string | RegExp][] = [
     "20 bytes of state; this model's state has 24",
   ],
   [
-    "too much left to read",
+    "too many unread tokens",
     () => encodeSnapshot(snapshot({ tokenIds: ids(1500) })),
     "1498 tokens that its state has not read; at most 1000",
   ],
@@ -135,7 +139,7 @@ const refused: readonly [string, () => Uint8Array, string | RegExp][] = [
     /bytes long; its header says/,
   ],
   [
-    "a million ids and more in one piece",
+    "too many ids in one piece",
     () => encodeSnapshot(snapshot({ tokenIds: ids(263_145), position: 263_145 })),
     "263145 token ids in one piece; at most 263144",
   ],
@@ -150,65 +154,64 @@ const refused: readonly [string, () => Uint8Array, string | RegExp][] = [
     "4 draws of random numbers; it holds 3 tokens",
   ],
   [
-    "more sampled than there is",
+    "more sampled tokens than tokens",
     () => encodeSnapshot(snapshot({ conversation: conversation([], { numSampled: 4 }) })),
     "4 sampled tokens; it holds 3",
   ],
   [
-    "messages beyond the tokens",
+    "messages of more tokens than there are",
     () => encodeSnapshot(snapshot({ conversation: conversation([{ numTokens: 4, messages: [] }]) })),
     "claims 4 tokens; the snapshot holds 3",
   ],
   [
-    "a preamble beyond the tokens",
+    "a preamble of more tokens than there are",
     () => encodeSnapshot(snapshot({ conversation: conversation([], { numPreambleTokens: 4 }) })),
     "claims 4 tokens",
   ],
+  ["a history that is not there", () => encodeSnapshot(after(70)), "continues after 70 tokens; 0 come before it"],
+  ["a segment alone", () => encodeSnapshot(segment([1])), "ends within its history"],
   [
-    "a head behind a past that is not there",
-    () => encodeSnapshot(behind(70)),
-    "continues after 70 tokens; 0 come before it",
-  ],
-  ["a part alone", () => encodeSnapshot(part([1])), "ends within its history"],
-  [
-    "a part behind the head",
-    () => Buffer.concat([encodeSnapshot(snapshot()), encodeSnapshot(part([1]))]),
+    "a segment after the snapshot",
+    () => Buffer.concat([encodeSnapshot(snapshot()), encodeSnapshot(segment([1]))]),
     "continues after its end",
   ],
   [
-    "a part that is missing",
-    () => Buffer.concat([encodeSnapshot(part([1, 2])), encodeSnapshot(behind(3))]),
+    "a missing segment",
+    () => Buffer.concat([encodeSnapshot(segment([1, 2])), encodeSnapshot(after(3))]),
     "continues after 3 tokens; 2 come before it",
   ],
   [
-    "a part with a state",
+    "a segment with a state",
     () =>
-      Buffer.concat([encodeSnapshot(part([1], { state: new Uint8Array(24), position: 1 })), encodeSnapshot(behind(1))]),
+      Buffer.concat([
+        encodeSnapshot(segment([1], { state: new Uint8Array(24), position: 1 })),
+        encodeSnapshot(after(1)),
+      ]),
     "a state before its end",
   ],
   [
-    "a part that is too long",
-    () => Buffer.concat([encodeSnapshot(part(ids(65_537))), encodeSnapshot(behind(65_537))]),
+    "a segment that is too long",
+    () => Buffer.concat([encodeSnapshot(segment(ids(65_537))), encodeSnapshot(after(65_537))]),
     "65537 token ids in one piece; at most 65536",
   ],
   [
-    "parts that speak of more than there is",
+    "segments that claim more tokens than there are",
     () =>
       Buffer.concat([
-        encodeSnapshot(part([1], { conversation: { spans: [{ numTokens: 9, messages: [] }] } })),
-        encodeSnapshot(behind(1)),
+        encodeSnapshot(segment([1], { conversation: { spans: [{ numTokens: 9, messages: [] }] } })),
+        encodeSnapshot(after(1)),
       ]),
     "9 in them; it holds 4",
   ],
   [
-    "a hundred thousand parts of nothing",
-    () => Buffer.concat([...Array(100_000).fill(encodeSnapshot(part([]))), encodeSnapshot(snapshot())]),
+    "a hundred thousand empty segments",
+    () => Buffer.concat([...Array(100_000).fill(encodeSnapshot(segment([]))), encodeSnapshot(snapshot())]),
     "more than 8192 pieces",
   ],
   ["nothing", () => new Uint8Array(0), "0 bytes long"],
 ];
 
-describe("refused, and nothing is kept of it", () => {
+describe("refused, and nothing of it is stored", () => {
   test.each(refused)("%s", async (_, file, message) => {
     const { store, conversations } = make();
     const bytes = file();
@@ -230,10 +233,10 @@ function escaped(text: string): RegExp {
   return new RegExp(text.replaceAll(/[.*+?^${}()|[\]\\]/g, "\\$&"));
 }
 
-test("a file of many parts is what it was", async () => {
+test("a file of many segments is exported as it was imported", async () => {
   const { conversations } = make();
-  const parts = Array.from({ length: 40 }, (_, i) => part(ids(65_536), i === 0 ? {} : history(65_536 * i)));
-  const file = Buffer.concat([...parts, behind(65_536 * 40)].map((piece) => encodeSnapshot(piece)));
+  const segments = Array.from({ length: 40 }, (_, i) => segment(ids(65_536), i === 0 ? {} : history(65_536 * i)));
+  const file = Buffer.concat([...segments, after(65_536 * 40)].map((piece) => encodeSnapshot(piece)));
   const numTokens = 65_536 * 40 + 3;
   expect(await conversations.importSession("", file, "s")).toMatchObject({ numTokens });
   const exported = await conversations.exportSession("", "s");
@@ -241,13 +244,13 @@ test("a file of many parts is what it was", async () => {
   expect(await conversations.importSession("", exported, "t")).toMatchObject({ numTokens });
 });
 
-test("whatever is changed in a file, it is refused or can be gone on from, in time", async () => {
+test("a changed file is refused or can be continued, in bounded time", async () => {
   const { conversations } = make();
   const message = { role: "user", at: 0, length: 1 };
   const spans = [{ numTokens: 3, messages: [message, { role: "assistant", content: "x" }] }];
   const good = [
-    part(ids(50), { conversation: { spans } }),
-    behind(50, { conversation: conversation(spans), sampler: { seed: 1, numDraws: 2 } }),
+    segment(ids(50), { conversation: { spans } }),
+    after(50, { conversation: conversation(spans), sampler: { seed: 1, numDraws: 2 } }),
   ].map((piece) => Buffer.from(encodeSnapshot(piece)));
   let seed = 1;
   const random = (below: number) => {
@@ -255,13 +258,13 @@ test("whatever is changed in a file, it is refused or can be gone on from, in ti
     return Math.floor((seed / 2 ** 32) * below);
   };
   const VALUES = [0, 1, 0x7f, 0x80, 0xff];
-  let numTaken = 0;
+  let numImported = 0;
   let worstMs = 0;
   for (let i = 0; i < 3000; i++) {
     const pieces = good.map((piece) => Buffer.from(piece));
     const piece = pieces[random(2)]!;
     for (let changes = 1 + random(3); changes > 0; changes--) {
-      // The header as often as all that lies behind it.
+      // The header as often as all the rest.
       piece[random(random(2) === 0 ? 130 : piece.length - 32)] = random(2) === 0 ? VALUES[random(5)]! : random(256);
     }
     if (random(8) > 0) piece.set(createHash("sha256").update(piece.subarray(0, -32)).digest(), piece.length - 32);
@@ -276,7 +279,7 @@ test("whatever is changed in a file, it is refused or can be gone on from, in ti
     const startedAt = performance.now();
     try {
       const { id } = await conversations.importSession("", file);
-      numTaken++;
+      numImported++;
       await conversations.exportSession("", id);
       const lease = await conversations.open("", { type: "session", id }, undefined);
       await lease.release();
@@ -286,6 +289,6 @@ test("whatever is changed in a file, it is refused or can be gone on from, in ti
     }
     worstMs = Math.max(worstMs, performance.now() - startedAt);
   }
-  expect(numTaken).toBeGreaterThan(10);
+  expect(numImported).toBeGreaterThan(10);
   expect(worstMs).toBeLessThan(1000);
 }, 60_000);

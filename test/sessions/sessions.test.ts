@@ -3,7 +3,7 @@ import { afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest
 import { DenseMambaError } from "../../src/errors.ts";
 import type { Generator } from "../../src/generation/generator.ts";
 import type { Conversation } from "../../src/sessions/conversation.ts";
-import type { ConversationKey } from "../../src/sessions/keys.ts";
+import type { ConversationKey } from "../../src/sessions/conversation-store.ts";
 import { digestText } from "../../src/sessions/messages.ts";
 import { encodeSnapshot } from "../../src/sessions/stores/codec.ts";
 import { MemoryStore } from "../../src/sessions/stores/memory-store.ts";
@@ -27,7 +27,7 @@ import { ScriptedEngine } from "../helpers/scripted-engine.ts";
 const SESSION: ConversationKey = { type: "session", id: "s" };
 const GOING_ON = { resumeFrom: SESSION, keepAs: SESSION };
 
-/** Every turn ends with text that no model wrote, as in ChatML; the answer stands as it was sampled. */
+/** Every turn ends with text that no model wrote, as in ChatML. */
 const TEMPLATE = `{% for m in messages %}[{{ m.role }}]{{ m.content }}[end]{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}`;
 
 let tokenizer: Tokenizer;
@@ -51,7 +51,7 @@ describe("over a real engine", () => {
 
   const kept = async (key = SESSION) => (await store.get(`${key.type}::${key.id}`))!;
 
-  test("a session over five requests answers as one that was never stopped", async () => {
+  test("a session of five requests answers like one uninterrupted request", async () => {
     await generator.conversations.createSession("", "s");
     const all: number[] = [];
     for (let turn = 0; turn < 5; turn++) {
@@ -69,7 +69,7 @@ describe("over a real engine", () => {
     expect((await kept()).tokenIds).toEqual(all);
   });
 
-  test("only what is new is read, besides the one token that the state has not seen", async () => {
+  test("only new tokens are read, and the one that the state has not seen", async () => {
     const long = tokens(...Array.from({ length: 30 }, (_, i) => 10 + i));
     await fold(generator.generate(request({ prompts: [long], keepAs: SESSION, ignoreEos: true })));
     const before = harness.steps.reduce((sum, step) => sum + step.numPromptTokens, 0);
@@ -77,7 +77,7 @@ describe("over a real engine", () => {
     expect(harness.steps.reduce((sum, step) => sum + step.numPromptTokens, 0) - before).toBe(3);
   });
 
-  test("responses are immutable: two requests may go on from the same one", async () => {
+  test("two requests can continue the same response", async () => {
     const first: ConversationKey = { type: "response", id: "r1" };
     await fold(generator.generate(request({ prompts: [tokens(50, 51)], keepAs: first, ignoreEos: true })));
     const snapshot = await kept(first);
@@ -93,7 +93,7 @@ describe("over a real engine", () => {
     expect(await kept(first)).toBe(snapshot);
   });
 
-  test("an aborted request leaves the session as it was, and free", async () => {
+  test("an aborted request leaves the session unchanged and free", async () => {
     await fold(generator.generate(request({ prompts: [tokens(50)], keepAs: SESSION })));
     const before = await kept();
     const abort = new AbortController();
@@ -106,7 +106,7 @@ describe("over a real engine", () => {
     expect((await generator.conversations.inspectSession("", "s")).busy).toBe(false);
   });
 
-  test("a refused request leaves the session as it was, and free", async () => {
+  test("a refused request leaves the session unchanged and free", async () => {
     await fold(generator.generate(request({ prompts: [tokens(50)], keepAs: SESSION })));
     const before = await kept();
     await expect(fold(generator.generate(request({ prompts: [tokens(400)], ...GOING_ON })))).rejects.toMatchObject({
@@ -116,7 +116,7 @@ describe("over a real engine", () => {
     expect((await fold(generator.generate(request({ prompts: [tokens(60)], ...GOING_ON })))).choices).toHaveLength(1);
   });
 
-  test("a session is busy while it answers, and free as soon as its end is told", async () => {
+  test("a session is busy while it answers, and free once the client knows the end", async () => {
     await generator.conversations.createSession("", "s");
     const running = generator.generate(request({ prompts: [tokens(50)], ...GOING_ON, ignoreEos: true }));
     let refused = 0;
@@ -136,7 +136,7 @@ describe("over a real engine", () => {
     expect(refused).toBe(8);
   });
 
-  test("what nobody kept is not found", async () => {
+  test("an unknown session or response is not found", async () => {
     const go = (resumeFrom: ConversationKey) => fold(generator.generate(request({ prompts: [tokens(5)], resumeFrom })));
     await expect(go(SESSION)).rejects.toMatchObject({ code: "session_not_found" });
     await expect(go({ type: "response", id: "r" })).rejects.toMatchObject({ code: "previous_response_not_found" });
@@ -151,7 +151,7 @@ describe("over a real engine", () => {
     });
   });
 
-  test("the prompt limit counts what is read, so that a session may go on for ever", async () => {
+  test("the prompt limit counts only what is read, so that a session has no end", async () => {
     const limited = makeGenerator(harness.engine, tokenizer, { store, limits: { maxPromptTokens: 2 } });
     for (let turn = 0; turn < 4; turn++) {
       const prompts = [tokens(10 + turn, 20)];
@@ -161,7 +161,7 @@ describe("over a real engine", () => {
   });
 });
 
-test("text goes on from kept text without a second BOS or a space of the tokenizer's own", async () => {
+test("continued text gets no second BOS and no space from the tokenizer", async () => {
   const the = (await tokenizer.encodeContinuation(" the"))!;
   const engine = new ScriptedEngine(() => ({ tokenIds: the }));
   const generator = makeGenerator(engine, tokenizer);
@@ -177,7 +177,7 @@ test("text goes on from kept text without a second BOS or a space of the tokeniz
   expect(ids.filter((id) => id === tokenizer.bosTokenId)).toHaveLength(1);
 });
 
-test("what cannot be kept is told, and the session is as it was, and free", async () => {
+test("a session that cannot be saved is an error, and stays unchanged and free", async () => {
   const store = new MemoryStore({ maxBytes: 1e7 });
   const generator = makeGenerator(new ScriptedEngine(() => ({ tokenIds: [100] })), tokenizer, { store });
   await generator.conversations.createSession("", "s");
@@ -192,7 +192,7 @@ test("what cannot be kept is told, and the session is as it was, and free", asyn
   expect((await go()).usage.cachedTokens).toBe(8);
 });
 
-test("a request that fails in mid-stream leaves the session as it was, and free", async () => {
+test("a request that fails in mid-stream leaves the session unchanged and free", async () => {
   const error = new Error("gone");
   const script = (_: unknown, index: number) => ({
     tokenIds: [100],
@@ -226,7 +226,7 @@ describe("chats", () => {
     return { engine, generator, store, say, conversation, messages, textOf };
   }
 
-  test("only what the template adds behind the kept text is read", async () => {
+  test("only what the template adds after the stored text is read", async () => {
     const { say, engine, textOf } = await answering("the é", " and");
     await say(chat("hello"));
     const second = await say(chat("world"));
@@ -241,7 +241,7 @@ describe("chats", () => {
     );
   });
 
-  test("a client may send all of the history again, trimmed or not", async () => {
+  test("a client can send the whole history again, trimmed or not", async () => {
     const { say, textOf, messages } = await answering(" the ");
     await say(chat("hello"));
     const whole = chat("hello", { role: "assistant", content: "the" }, "world");
@@ -256,7 +256,7 @@ describe("chats", () => {
     ]);
   });
 
-  test("a template that shows the past otherwise is followed, from the very beginning", async () => {
+  test("a template that renders earlier messages differently is read from the beginning", async () => {
     const { say, textOf, engine } = await answering("the");
     await say(chat("hello"));
     const second = await say({ ...chat("world"), template: "{{ messages | length }} messages" });
@@ -265,7 +265,7 @@ describe("chats", () => {
     expect(engine.requests[1]!.resume).toBeUndefined();
   });
 
-  test("a stop string that the state has read is taken out again, and the rest goes on from the answer", async () => {
+  test("a stop string is removed although the state has read it", async () => {
     const { say, conversation, textOf } = await answering("the[end]x");
     const first = await say(chat("hello"), { stopStrings: ["[end]"] });
     expect(first.choices[0]!.text).toBe("the");
@@ -275,7 +275,7 @@ describe("chats", () => {
     expect(textOf(second)).toBe("[user]hello[end][assistant]the[end][user]world[end][assistant]");
   });
 
-  test("a session of many turns costs its state, its ids, and less than a kilobyte", async () => {
+  test("a session of many turns takes its state, its ids, and less than a kilobyte", async () => {
     const { say, store, messages } = await answering("the é", " and");
     const words = Array.from({ length: 50 }, (_, i) => `word ${i}`.repeat(1 + (i % 7)));
     for (const word of words) await say(chat(word));
@@ -287,7 +287,7 @@ describe("chats", () => {
     expect((await say(chat("world"))).usage.cachedTokens).toBe(snapshot.position);
   });
 
-  test("tokens behind a stop string are dropped, those that the state has read too", async () => {
+  test("tokens after a stop string are dropped, even if the state has read them", async () => {
     const setup = await answering("the[end]xyz");
     setup.engine.numOvershot = 2;
     await setup.say(chat("hello"), { stopStrings: ["[end]"] });
@@ -298,7 +298,7 @@ describe("chats", () => {
     expect(setup.textOf(second)).toBe("[user]hello[end][assistant]the[end][user]world[end][assistant]");
   });
 
-  test("instructions hold for one request; the same ones again cost nothing", async () => {
+  test("instructions apply to one request, and cost nothing if repeated", async () => {
     const { say, textOf, messages } = await answering("the");
     await say({ ...chat("a"), instructions: "Sing." });
     const same = await say({ ...chat("b"), instructions: "Sing." });
@@ -310,7 +310,7 @@ describe("chats", () => {
     expect(JSON.stringify(await messages())).not.toContain("Sing.");
   });
 
-  test("the final message may be continued, over several requests", async () => {
+  test("the final message can be continued over several requests", async () => {
     const { say, textOf, messages: kept } = await answering("the ");
     const open = {
       ...chat("hello", { role: "assistant", content: "wor" }),
@@ -327,7 +327,7 @@ describe("chats", () => {
     expect(second.usage.promptTokens - second.usage.cachedTokens).toBe(1);
   });
 
-  test("a chat may follow completions on the same session, and the other way round", async () => {
+  test("chats and completions can follow each other in one session", async () => {
     const { say, textOf } = await answering("the");
     await say(text("hello") as never);
     const second = await say(chat("a"));
@@ -343,7 +343,7 @@ describe("chats", () => {
     expect(fifth.usage.cachedTokens).toBe(0);
   });
 
-  test("a message that the template shows nothing of is kept all the same", async () => {
+  test("a message that the template does not render is stored", async () => {
     const { say, messages } = await answering("the[end]", " and");
     const template = `{% for m in messages %}{% if m.role != "note" %}[{{ m.role }}]{{ m.content }}[end]{% endif %}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}`;
     await say({ ...chat("hello"), template }, { stopStrings: ["[end]"] });
@@ -351,7 +351,7 @@ describe("chats", () => {
     expect((await messages()).map(({ content }) => content)).toEqual(["hello", "the", "quiet", " and"]);
   });
 
-  test("a preamble that is cut off in front leaves a session that goes on", async () => {
+  test("a session with a truncated preamble can be continued", async () => {
     const { say, messages, conversation } = await answering("the");
     await say(text("hello hello hello") as never);
     await say(chat("a"));
@@ -364,7 +364,7 @@ describe("chats", () => {
     expect((await messages()).map(({ content }) => content)).toEqual([...said, "c", "the"]);
   });
 
-  test("with the default template too the past is not read again", async () => {
+  test("the default template does not read earlier messages again", async () => {
     const plain = await tinyTokenizer();
     const answer = (await plain.encodeContinuation(" the world.\n\nUser: x"))!;
     const engine = new ScriptedEngine(() => ({ tokenIds: answer }));
@@ -384,7 +384,7 @@ describe("chats", () => {
     expect(second.usage.cachedTokens).toBeGreaterThan(0);
   });
 
-  test("a state that the store evicted is a session not found", async () => {
+  test("an evicted session is not found", async () => {
     const { say, store, generator } = await answering("the");
     await say();
     await store.delete("session::s");
@@ -393,7 +393,7 @@ describe("chats", () => {
   });
 });
 
-test("two requests that race for a session: one answers, one is told at once", async () => {
+test("of two requests that race for a session one answers, and the other is refused at once", async () => {
   const engine = new ScriptedEngine(() => ({ tokenIds: [100] }));
   const generator = makeGenerator(engine, tokenizer);
   await generator.conversations.createSession("", "s");

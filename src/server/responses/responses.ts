@@ -3,7 +3,7 @@
  * made it; for any other key it does not exist. HTTP and the WebSocket are two transports for this service.
  */
 import { DenseMambaError } from "../../errors.ts";
-import type { ConversationKey } from "../../sessions/keys.ts";
+import type { ConversationKey } from "../../sessions/conversation-store.ts";
 import type { ServerDeps } from "../deps.ts";
 import { type AdmittedGeneration, admit } from "../http/pump.ts";
 import { toHttpError } from "../openai/errors.ts";

@@ -1,7 +1,7 @@
 /**
- * A snapshot as bytes, for stores outside this process and for export. Everything is checked before use, and
- * lengths before anything is allocated: what is truncated, altered, or of another model or format version is
- * refused.
+ * A snapshot as bytes, for stores outside this process and for export. Everything is checked before
+ * use, and lengths before anything is allocated: what is truncated, altered, or of another model or
+ * format version is refused.
  *
  * Layout, little-endian:
  *   8  magic "DSMSTATE"
@@ -12,8 +12,8 @@
  *   8  when it expires, ms since 1970 (0: never)
  *   8  number of tokens in the history
  *  56  bytes of each section, 8 each
- *   …  the sections: the history's key, the ids seen in it, state, token ids (4 bytes each), model hash,
- *      conversation (JSON, deflated), sampler (JSON)
+ *   …  the sections: the history's key, the ids seen in it, state, token ids (4 bytes each),
+ *      model hash, conversation (JSON, deflated), sampler (JSON)
  *  32  sha256 of all that precedes it
  */
 import { strict as assert } from "node:assert";
@@ -52,7 +52,7 @@ const MAX_EXTRA_BYTES = 128 * 2 ** 20;
 /** Hashed between two turns of the event loop: some milliseconds. */
 const CHUNK_BYTES = 2 ** 21;
 
-/** How the state is stored. f16 halves the bytes and is not exact: docs/stores.md says what it costs. */
+/** How the state is stored. f16 halves the bytes and is not exact: see docs/stores.md. */
 export type StatePrecision = "f32" | "f16";
 
 const PRECISIONS: readonly StatePrecision[] = ["f32", "f16"];
@@ -135,7 +135,8 @@ export function decodeSnapshot(bytes: Uint8Array, model: SnapshotModel): Snapsho
 }
 
 /**
- * Like `decodeSnapshot`, for an untrusted file: several times as slow, but never blocks the event loop.
+ * Like `decodeSnapshot`, for an untrusted file: several times as slow, but never blocks the event
+ * loop.
  * @param checkJson throws if the conversation's JSON must not be parsed
  */
 export async function decodeUntrusted(
@@ -165,7 +166,7 @@ export async function decodeUntrusted(
   return toSnapshot(layout, model, json);
 }
 
-/** Whether the bytes are torn or altered. Another format version cannot be judged, and counts as intact. */
+/** Whether the bytes are torn or altered. Another format version counts as intact. */
 export function isDamaged(bytes: Uint8Array): boolean {
   const buffer = asBuffer(bytes);
   if (hasOtherVersion(buffer)) return false;

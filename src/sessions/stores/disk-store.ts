@@ -1,7 +1,8 @@
 /**
- * Snapshots in a folder, one file each: what `put` acknowledged survives a restart, a kill and, unless it is
- * a cache, a power failure. At the bound, the owner with the most bytes loses what they used least recently;
- * a file's date records its last use. An index of all files is in memory, read when the folder is opened.
+ * Snapshots in a folder, one file each: what `put` acknowledged survives a restart, a kill and,
+ * unless it is a cache, a power failure. At the bound, the owner with the most bytes loses what
+ * they used least recently; a file's date records its last use. An index of all files is in memory,
+ * read when the folder is opened.
  */
 import { DenseMambaError } from "../../errors.ts";
 import {
@@ -64,9 +65,10 @@ export class DiskStore implements SnapshotStore {
   }
 
   /**
-   * Reads the header of every file: ten thousand take a second or two. Removes what is damaged, unfinished
-   * or expired.
-   * @throws `invalid_config` if another server uses the folder; `store_unavailable` if it cannot be used
+   * Reads the header of every file: ten thousand take a second or two. Removes what is damaged,
+   * unfinished or expired.
+   * @throws `invalid_config` if another server uses the folder; `store_unavailable` if it cannot be
+   * used
    */
   static async open(options: DiskStoreOptions): Promise<DiskStore> {
     const { dir } = options;
@@ -110,7 +112,8 @@ export class DiskStore implements SnapshotStore {
   async delete(key: string): Promise<boolean> {
     const entry = this.#index.find(key);
     if (entry === undefined) return false;
-    // The file first: if it cannot be removed, it must not be forgotten, or it would be back after a restart.
+    // The file first: if it cannot be removed, it must not be forgotten, or it would be back after
+    // a restart.
     await orUnavailable(this.#options.dir, () => this.#folder.remove(entry.file, { isSynced: true }));
     this.#index.remove(key, entry);
     return true;
@@ -182,7 +185,9 @@ export class DiskStore implements SnapshotStore {
     }
   }
 
-  /** @returns "replaced" if the entry is no longer the one to read; there may be another, or none */
+  /**
+   * @returns "replaced" if the entry is no longer the one to read; there may be another, or none
+   */
   async #read(key: string, entry: Entry): Promise<Buffer | "replaced"> {
     const { dir, model } = this.#options;
     const maxBytes = fileBytes(key, maxSnapshotBytes(model));
@@ -235,7 +240,7 @@ export class DiskStore implements SnapshotStore {
     await this.#makeRoom();
   }
 
-  /** `close` waits for it. A failure does no harm, or is reported to the caller who waits for it too. */
+  /** `close` waits for it. A failure is harmless, or reported to another who waits for it. */
   #inBackground(work: Promise<unknown>): void {
     const done: Promise<void> = work.then(
       () => undefined,

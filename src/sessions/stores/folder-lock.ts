@@ -1,7 +1,8 @@
 /**
- * One server per folder: each would believe to know what is in it. The kernel's lock (`flock`) on a file in
- * the folder decides; the file's content only names the holder to others. The file stays when the lock is
- * released: a server that had opened a file which was then removed would hold a lock on nothing.
+ * One server per folder: each would believe to know what is in it. The kernel's lock (`flock`) on a
+ * file in the folder decides; the file's content only names the holder to others. The file stays
+ * when the lock is released: a server that had opened a file which was then removed would hold a
+ * lock on nothing.
  */
 import type { Stats } from "node:fs";
 import { type FileHandle, mkdir, open, readFile, stat, writeFile } from "node:fs/promises";
@@ -26,7 +27,8 @@ export class FolderLock {
 
   /**
    * Creates the folder if it does not exist.
-   * @throws `invalid_config` if another server holds it, or its file system has no locks; file system errors
+   * @throws `invalid_config` if another server holds it, or its file system has no locks; file
+   * system errors
    */
   static async acquire(dir: string): Promise<FolderLock> {
     await mkdir(dir, { recursive: true, mode: 0o700 });
@@ -39,7 +41,9 @@ export class FolderLock {
     return new FolderLock(dir, handle, await handle.stat());
   }
 
-  /** @throws `store_unavailable` if the folder is not the locked one any more; file system errors */
+  /**
+   * @throws `store_unavailable` if the folder is not the locked one any more; file system errors
+   */
   async check(): Promise<void> {
     const { dev, ino } = await statIfExists(path.join(this.#dir, LOCK_FILE));
     if (dev === this.#locked.dev && ino === this.#locked.ino) return;
@@ -55,7 +59,7 @@ export class FolderLock {
   }
 }
 
-/** Loaded on demand: koffi's builds are optional packages, and without a folder nothing here needs them. */
+/** On demand: koffi's builds are optional, and only a server with a folder needs them. */
 async function loadTryLock(dir: string): Promise<TryLock> {
   try {
     return (await import("../../runtime/native/flock.ts")).tryLock;
@@ -64,7 +68,7 @@ async function loadTryLock(dir: string): Promise<TryLock> {
   }
 }
 
-/** Opened for reading, so that the disk can still be made read-only; NFS only locks what is open for writing. */
+/** For reading, so that the disk can be made read-only; NFS locks only what is open for writing. */
 async function openLocked(file: string, tryLock: TryLock, dir: string): Promise<FileHandle> {
   for (const flags of ["r", "r+"]) {
     const handle = await open(file, flags);

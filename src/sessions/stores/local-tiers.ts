@@ -1,7 +1,8 @@
 /**
- * What this server stores by itself: memory in front of the disk. With a disk, a put that the disk does not
- * take fails, unless it is a cache: what was acknowledged must survive a crash. What is read from a slower
- * tier is copied into memory, unless it was replaced or deleted meanwhile. Knows no other server.
+ * What this server stores by itself: memory in front of the disk. With a disk, a put that the disk
+ * does not take fails, unless it is a cache: what was acknowledged must survive a crash. What is
+ * read from a slower tier is copied into memory, unless it was replaced or deleted meanwhile. Knows
+ * no other server.
  */
 import type { DenseMambaError } from "../../errors.ts";
 import type { Snapshot } from "./snapshot.ts";
@@ -37,14 +38,15 @@ export class LocalTiers {
     return this.#askInOrder(key, async (store) => (await store.has(key)) || undefined);
   }
 
-  /** Reads from anywhere, and copies what it finds into memory. @param find may overlap puts and deletions */
+  /** Copies what `find` reads, from anywhere, into memory. It may overlap puts and deletions. */
   async readThrough(key: string, find: () => Promise<Found<Snapshot>>): Promise<Found<Snapshot>> {
     const read: Read = { isStale: false };
     const reads = this.#reads.get(key) ?? new Set();
     this.#reads.set(key, reads.add(read));
     try {
       const found = await find();
-      // Segments are rarely read. NOTE: nothing may be awaited between the check of `isStale` and the put.
+      // Segments are rarely read. NOTE: nothing may be awaited between the check of `isStale` and
+      // the put.
       if (found.value !== undefined && !found.value.isSegment && !read.isStale) {
         // It may be too large for memory.
         await failureOf(this.#memory.store.put(key, found.value, expiryOf(found.value)));
@@ -89,8 +91,8 @@ export class LocalTiers {
 
   /**
    * Whether there was a copy in use.
-   * @param areCopies of a snapshot that is deleted elsewhere: then what a failing tier still holds is not
-   * used any more. Otherwise a failure changes nothing, so that the caller can try again.
+   * @param areCopies of a snapshot that is deleted elsewhere: then what a failing tier still holds
+   * is not used any more. Otherwise a failure changes nothing, so that the caller can try again.
    */
   delete(key: string, { areCopies }: { readonly areCopies: boolean }): Promise<Found<true>> {
     return this.#change(key, async () => {
@@ -126,7 +128,7 @@ export class LocalTiers {
     }
   }
 
-  /** Writes to a tier what it missed while it was broken, from memory. Ends when the tier breaks again. */
+  /** Writes from memory to a tier what it missed. Ends when the tier breaks again. */
   async catchUp(tier: Tier): Promise<void> {
     for (const key of [...tier.outdated]) {
       // Again if it was replaced meanwhile: which of the two writes came last is not known.

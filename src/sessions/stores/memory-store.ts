@@ -1,6 +1,7 @@
 /**
- * Snapshots and claims in this process's memory. At the bound, the owner with the most bytes loses what they
- * used least recently. Bytes are what an entry costs here: state, token ids, conversation.
+ * Snapshots and claims in this process's memory. At the bound, the owner with the most bytes loses
+ * what they used least recently. Bytes are what an entry costs here: state, token ids,
+ * conversation.
  */
 import { strict as assert } from "node:assert";
 import { DenseMambaError } from "../../errors.ts";
@@ -60,7 +61,8 @@ export class MemoryStore implements StateStore {
 
   /**
    * Stores the snapshot itself, not a copy: it must not be changed afterwards.
-   * @throws `session_conflict`; `invalid_value` if it alone exceeds the bound. Then nothing has changed.
+   * @throws `session_conflict`; `invalid_value` if it alone exceeds the bound. Then nothing has
+   * changed.
    */
   async put(key: string, snapshot: Snapshot, { expiresAtMs, fence }: FencedPutOptions = {}): Promise<void> {
     if (fence !== undefined) this.checkFence(key, fence);

@@ -1,8 +1,8 @@
 /**
- * The folder of a `DiskStore`: one file for each snapshot, named by a hash of its key, so that no key means
- * anything to the file system. A file appears under its name complete or not at all, and a new one never
- * overwrites an older one of its key: of two the one with the higher generation counts. Changes nothing in a
- * folder that another server may use.
+ * The folder of a `DiskStore`: one file for each snapshot, named by a hash of its key, so that no
+ * key means anything to the file system. A file appears under its name complete or not at all, and
+ * a new one never overwrites an older one of its key: of two the one with the higher generation
+ * counts. Changes nothing in a folder that another server may use.
  *
  * Layout of a file, little-endian:
  *   8  magic "DSMFILE1"           8  first bytes of the sha256 of the rest of the header
@@ -131,7 +131,8 @@ export class SnapshotFolder {
     try {
       const handle = await open(unfinished, "wx", 0o600);
       try {
-        // NOTE: `writev` may write less than it was given, as on a nearly full disk; `writeFile` goes on.
+        // NOTE: `writev` may write less than it was given, as on a nearly full disk; `writeFile`
+        // goes on.
         await handle.writeFile(encodeHeader(header));
         await handle.writeFile(snapshot);
         if (isSynced) await handle.datasync();
@@ -193,8 +194,8 @@ export function fileBytes(key: string, snapshotBytes: number): number {
 
 /**
  * Reads no state. Synchronous: at the start of a server there are many files, and nobody waits yet.
- * @throws `invalid_snapshot` if the file is not one of ours, torn, or of another length than it says; file
- * system errors
+ * @throws `invalid_snapshot` if the file is not one of ours, torn, or of another length than it
+ * says; file system errors
  */
 function inspectFile(file: string, generation: number): SnapshotFile {
   const descriptor = openSync(file, "r");

@@ -1,7 +1,8 @@
 /**
- * The index of a bounded store: snapshots by owner in the order of their use, with the sums of their bytes.
- * Expired snapshots are not found, and are removed when they are looked for or swept. Segments are
- * reference-counted: they are kept as long as a snapshot refers to them. Stores nothing itself.
+ * The index of a bounded store: snapshots by owner in the order of their use, with the sums of
+ * their bytes. Expired snapshots are not found, and are removed when they are looked for or swept.
+ * Segments are reference-counted: they are kept as long as a snapshot refers to them. Stores
+ * nothing itself.
  */
 import type { ListedSnapshot } from "./store.ts";
 
@@ -161,8 +162,8 @@ export class SnapshotIndex<Entry extends IndexEntry> {
   }
 
   /**
-   * What to evict: a segment that has lost its last reference, else the least recently used of the owner who
-   * has the most bytes. So whoever puts much evicts their own.
+   * What to evict: a segment that has lost its last reference, else the least recently used of the
+   * owner who has the most bytes. So whoever puts much evicts their own.
    * @param put the key and the bytes that are being put; the key itself is spared
    */
   nextToEvict(put?: { readonly key: string; readonly bytes: number }): [string, Entry] | undefined {
@@ -198,7 +199,7 @@ export class SnapshotIndex<Entry extends IndexEntry> {
     }
   }
 
-  /** Removes segments that nothing has referred to for `graceMs`, and those that only they referred to. */
+  /** Removes segments without references for `graceMs`, and those that only they referred to. */
   dropSegments({ graceMs = SEGMENT_GRACE_MS, limit = Number.POSITIVE_INFINITY }): void {
     let numDropped = 0;
     while (numDropped < limit) {

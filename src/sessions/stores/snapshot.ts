@@ -1,7 +1,7 @@
 /**
- * A snapshot: what is stored of a conversation, enough to continue it exactly where it stopped under the
- * same model. The older tokens of a long conversation are in *segments*, which are written once and shared by
- * all that continue from them, so that a turn writes only what is new.
+ * A snapshot: what is stored of a conversation, enough to continue it exactly where it stopped
+ * under the same model. The older tokens of a long conversation are in *segments*, which are
+ * written once and shared by all that continue from them, so that a turn writes only what is new.
  */
 import { endianness } from "node:os";
 
@@ -22,7 +22,7 @@ export interface Snapshot {
   readonly revision?: number;
   /** As it was put; set by `TieredStore`. */
   readonly expiresAtMs?: number;
-  /** A segment of a history: never replaced, and deleted some time after its last reference is gone. */
+  /** A segment of a history: never replaced, and kept as long as anything refers to it. */
   readonly isSegment?: boolean;
   /** The shared store has had it: if that no longer has it, it may have lost a newer one. */
   readonly isShared?: boolean;
@@ -31,8 +31,8 @@ export interface Snapshot {
 /** The segments that precede a snapshot's tokens. */
 export interface HistoryRef {
   /**
-   * The last segment's key: a snapshot without a state, whose own `history` is the segment before it. A
-   * segment is kept for as long as a snapshot refers to it.
+   * The last segment's key: a snapshot without a state, whose own `history` is the segment before
+   * it. A segment is kept for as long as a snapshot refers to it.
    */
   readonly key: string;
   /** In all segments. */
@@ -59,7 +59,7 @@ export function historyTokens(history: HistoryRef | undefined): number {
   return history?.numTokens ?? 0;
 }
 
-/** A snapshot without a state: one that has read nothing, or a record. @param content JSON-serialisable */
+/** One that has read nothing, or a record. @param content JSON-serialisable */
 export function statelessSnapshot(modelHash: string, content: unknown): Snapshot {
   return { modelHash, tokenIds: [], position: 0, state: new Uint8Array(0), conversation: content };
 }

@@ -1,18 +1,19 @@
 /**
- * The interfaces of stores: memory, disk, Valkey, and the tiers made of them. Keys are opaque, except that
- * they can be listed by prefix. Knows neither HTTP nor the runtime.
+ * The interfaces of stores: memory, disk, Valkey, and the tiers made of them. Keys are opaque,
+ * except that they can be listed by prefix. Knows neither HTTP nor the runtime.
  */
 import { DenseMambaError } from "../../errors.ts";
 import type { Snapshot } from "./snapshot.ts";
 
 /** @throws `store_unavailable` from any method, if the store cannot be reached or written */
 export interface SnapshotStore {
-  /** Counts as a use for LRU eviction. @throws `invalid_snapshot` if the stored snapshot is damaged */
+  /** Counts as a use for LRU eviction. @throws `invalid_snapshot` if it is damaged */
   get(key: string): Promise<Snapshot | undefined>;
   /** Whether `get` would find something. Reads no state, and is not a use. */
   has(key: string): Promise<boolean>;
   /**
-   * Replaces, and may evict others. When it returns, the snapshot is as durable as the store can make it.
+   * Replaces, and may evict others. When it returns, the snapshot is as durable as the store can
+   * make it.
    * @throws `invalid_value` if the snapshot alone exceeds the store's bound
    */
   put(key: string, snapshot: Snapshot, options?: PutOptions): Promise<void>;
@@ -50,7 +51,9 @@ export interface PutOptions {
 }
 
 export interface FencedPutOptions extends PutOptions {
-  /** Of the claim under which the snapshot was made. Refused if another has claimed the key since. */
+  /**
+   * Of the claim under which the snapshot was made. Refused if another has claimed the key since.
+   */
   readonly fence?: number;
 }
 
@@ -69,15 +72,17 @@ export interface ListedSnapshot {
 export interface Claim {
   /** Greater than that of any earlier claim of the key. */
   readonly fence: number;
-  /** Extends it to `ttlMs` from now. False: it has lapsed, and another has claimed the key since. */
+  /**
+   * Extends it to `ttlMs` from now. False: it has lapsed, and another has claimed the key since.
+   */
   renew(): Promise<boolean>;
   /** Idempotent. */
   release(): Promise<void>;
 }
 
 /**
- * `revision` is the last one that was put (0: it had none). It is remembered after an eviction, except for
- * caches. "deleted": not long ago, by any server.
+ * `revision` is the last one that was put (0: it had none). It is remembered after an eviction,
+ * except for caches. "deleted": not long ago, by any server.
  */
 export type SharedRevision = "unknown" | "deleted" | { readonly revision: number; readonly exists: boolean };
 

@@ -1,7 +1,7 @@
 /**
- * One store of a `TieredStore`, with a circuit breaker each for reading and writing (a full disk can still be
- * read): while it is broken it is only tried now and then. Remembers which keys it could not write: what it
- * holds under those is outdated.
+ * One store of a `TieredStore`, with a circuit breaker each for reading and writing (a full disk
+ * can still be read): while it is broken it is only tried now and then. Remembers which keys it
+ * could not write: what it holds under those is outdated.
  */
 import { DenseMambaError } from "../../errors.ts";
 import type { SnapshotStore, StoreStats } from "./store.ts";
@@ -93,7 +93,7 @@ export class Tier<Store extends SnapshotStore = SnapshotStore> {
     return { ...this.store.stats(), name: this.name, isAvailable, numFailures: this.#numFailures };
   }
 
-  /** @throws `store_unavailable`, at once if the tier is known to be broken; whatever else `act` throws */
+  /** @throws `store_unavailable`, at once if the tier is broken; whatever else `act` throws */
   async run<T>(way: Way, act: (store: Store) => Promise<T>): Promise<T> {
     const circuit = this.#circuits[way];
     this.#throwIfBroken(circuit);
@@ -110,7 +110,7 @@ export class Tier<Store extends SnapshotStore = SnapshotStore> {
     }
   }
 
-  /** Tried even while it cannot be written: a full disk can be deleted from, and may have room afterwards. */
+  /** Tried even while writing is broken: deleting from a full disk works, and makes room. */
   async delete(key: string): Promise<boolean> {
     const { read, write } = this.#circuits;
     this.#throwIfBroken(read);

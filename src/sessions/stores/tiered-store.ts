@@ -1,8 +1,8 @@
 /**
- * Memory, disk and a server shared with other replicas as one store. A put returns when all of them have it;
- * a get is answered by the first that has it. The shared tier has the last word: a copy here is used only if
- * nobody has replaced or deleted the original. A tier that fails is skipped until it works again, and then
- * gets what it missed.
+ * Memory, disk and a server shared with other replicas as one store. A put returns when all of them
+ * have it; a get is answered by the first that has it. The shared tier has the last word: a copy
+ * here is used only if nobody has replaced or deleted the original. A tier that fails is skipped
+ * until it works again, and then gets what it missed.
  */
 import { DenseMambaError } from "../../errors.ts";
 import type { SnapshotModel, StatePrecision } from "./codec.ts";
@@ -49,14 +49,16 @@ export interface OpenStoreOptions {
   /** Of states on disk and server, unless they are f16 anyway. Default f32: f16 is not exact. */
   readonly precision?: StatePrecision;
   readonly nowMs: () => number;
-  /** Whose a key is: in memory and on disk the owner with the most bytes is evicted from. Default: one owner. */
+  /** Of a key: the owner with the most bytes is evicted from. Default: there is one owner. */
   readonly ownerOf?: OwnerOf;
   readonly observer: StoreObserver;
 }
 
 /**
- * Opens the tiers that are configured. A Valkey server that cannot be reached is used when it can be.
- * @throws `invalid_config` for a folder in use or a malformed URL; `store_unavailable` for an unusable folder
+ * Opens the tiers that are configured. A Valkey server that cannot be reached is used when it can
+ * be.
+ * @throws `invalid_config` for a folder in use or a malformed URL; `store_unavailable` for an
+ * unusable folder
  */
 export async function openStore(options: OpenStoreOptions): Promise<TieredStore> {
   const { memoryBytes, model, nowMs, ownerOf, observer } = options;
@@ -103,7 +105,7 @@ export class TieredStore implements StateStore {
   /** The fastest first. */
   readonly #tiers: readonly Tier[];
   readonly #local: LocalTiers;
-  /** The shared tier's fence of each key's last claim here; absent for a claim made while it was broken. */
+  /** The shared tier's fence of each key's last claim here, unless it was broken then. */
   readonly #fences = new Map<string, number>();
   readonly #catchingUp = new Map<Tier, Promise<void>>();
 
@@ -123,8 +125,8 @@ export class TieredStore implements StateStore {
   }
 
   /**
-   * @throws `store_unavailable` if it was not found, and a tier that may have it cannot be read; `state_lost`
-   * if the only copy may be older than what the shared store had
+   * @throws `store_unavailable` if it was not found, and a tier that may have it cannot be read;
+   * `state_lost` if the only copy may be older than what the shared store had
    */
   async get(key: string): Promise<Snapshot | undefined> {
     const copy = await this.#local.get(key);
@@ -148,8 +150,8 @@ export class TieredStore implements StateStore {
   }
 
   /**
-   * @throws `session_conflict`, and then no tier has changed; `store_unavailable` or `invalid_value` if no
-   * tier has stored it
+   * @throws `session_conflict`, and then no tier has changed; `store_unavailable` or
+   * `invalid_value` if no tier has stored it
    */
   async put(key: string, snapshot: Snapshot, options: FencedPutOptions = {}): Promise<void> {
     const { expiresAtMs, fence, isCache = false } = options;
@@ -163,8 +165,8 @@ export class TieredStore implements StateStore {
   }
 
   /**
-   * @throws `store_unavailable` if a tier may still have it. With a shared tier it is not found here any more,
-   * but may be elsewhere; without, nothing has changed.
+   * @throws `store_unavailable` if a tier may still have it. With a shared tier it is not found
+   * here any more, but may be elsewhere; without, nothing has changed.
    */
   async delete(key: string): Promise<boolean> {
     const copy = await this.#local.delete(key, { areCopies: this.#shared !== undefined });
@@ -281,7 +283,7 @@ export class TieredStore implements StateStore {
     return foundOf(this.#shared.run("read", (store) => store.revisionOf(key)));
   }
 
-  /** Revisions rise with every put of a key, on any server: microseconds, by the clock that gave the fence. */
+  /** Revisions rise with every put of a key, on any server: microseconds by the fence's clock. */
   async #stamp(key: string, snapshot: Snapshot, expiresAtMs: number | undefined, isFenced: boolean) {
     const { expiresAtMs: _, isShared: __, ...rest } = snapshot;
     const earlier = (await this.memory.get(key))?.revision ?? 0;
@@ -338,7 +340,7 @@ export class TieredStore implements StateStore {
     }
   }
 
-  /** Writes to a tier what it missed, in the background, once at a time. Failures are left for the next time. */
+  /** Writes to a tier what it missed, in the background. What fails is left for the next time. */
   #catchUp(tier: Tier): void {
     if (tier.outdated.size === 0 || this.#catchingUp.has(tier)) return;
     const work = tier.name === "shared" ? this.#catchUpShared(this.#shared!) : this.#local.catchUp(tier);
@@ -379,9 +381,9 @@ export class TieredStore implements StateStore {
 }
 
 /**
- * What a copy is worth, by what the shared store knows of its key. "evicted": it is the newest, and the only
- * one. "unshared": it was put while the store could not be reached, or is a cache. "lost": the store had this
- * one or a newer one, and no longer has it.
+ * What a copy is worth, by what the shared store knows of its key. "evicted": it is the newest, and
+ * the only one. "unshared": it was put while the store could not be reached, or is a cache. "lost":
+ * the store had this one or a newer one, and no longer has it.
  */
 type CopyStatus = "current" | "evicted" | "unshared" | "old" | "lost" | "deleted";
 

@@ -1,6 +1,6 @@
 /**
- * The connection to a Valkey or Redis server. Every command is answered, or fails with `store_unavailable`,
- * within the time limit, whatever the server does. It reconnects by itself.
+ * The connection to a Valkey or Redis server. Every command is answered, or fails with
+ * `store_unavailable`, within the time limit, whatever the server does. It reconnects by itself.
  */
 import { Redis } from "ioredis";
 import { DenseMambaError } from "../../errors.ts";
@@ -32,7 +32,8 @@ export class ValkeyConnection {
       // No answer to one command, and no data at all. The latter ends the connection.
       commandTimeout: timeoutMs,
       socketTimeout: timeoutMs,
-      // Commands fail at once while disconnected, and are never repeated: they may have been executed.
+      // Commands fail at once while disconnected, and are never repeated: they may have been
+      // executed.
       enableOfflineQueue: false,
       autoResendUnfulfilledCommands: false,
       maxRetriesPerRequest: 0,
@@ -68,12 +69,15 @@ export class ValkeyConnection {
       return await command(this.#redis);
     } catch (error) {
       const { message } = error as Error;
-      // NOTE: no `cause`: the client's errors contain the command's arguments, with states and passwords.
+      // NOTE: no `cause`: the client's errors contain the command's arguments, with states and
+      // passwords.
       throw this.#unavailable(/timed out/i.test(message) ? `no answer within ${this.#timeoutMs} ms` : message);
     }
   }
 
-  /** The names of all keys with this prefix, once or more, in steps that do not block the server. */
+  /**
+   * The names of all keys with this prefix, once or more, in steps that do not block the server.
+   */
   async *scan(prefix: string): AsyncGenerator<string[]> {
     const pattern = `${prefix.replaceAll(/[*?[\]\\^]/g, "\\$&")}*`;
     let cursor = "0";
@@ -97,8 +101,8 @@ export class ValkeyConnection {
   }
 
   /**
-   * The error for a reply that the command cannot have. Reconnects: commands and replies may be out of step,
-   * so that the next reply would be another's.
+   * The error for a reply that the command cannot have. Reconnects: commands and replies may be out
+   * of step, so that the next reply would be another's.
    */
   distrust(what: string): DenseMambaError {
     this.#redis.disconnect(true);

@@ -1,18 +1,27 @@
 /**
- * Snapshots on a Valkey or Redis server (6.2 or later), shared by all servers that use the same key prefix.
- * Expiry and claims go by the server's clock; its `maxmemory-policy` decides what it evicts.
+ * Snapshots on a Valkey or Redis server (6.2 or later), shared by all servers that use the same key
+ * prefix. Expiry and claims go by the server's clock; its `maxmemory-policy` decides what it
+ * evicts.
  *
- * Two hashes hold what must outlive snapshots that the server may evict. As the most used keys they are
- * evicted last, and they have no expiry.
- * `claims`: each key's last fence and until when it is held (`<fence>:<ms>`), for a day after that, to
- * recognise stale fences. Fences count the server's microseconds, so that they rise even if the last one has
- * been forgotten.
+ * Two hashes hold what must outlive snapshots that the server may evict. As the most used keys they
+ * are evicted last, and they have no expiry.
+ * `claims`: each key's last fence and until when it is held (`<fence>:<ms>`), for a day after that,
+ * to recognise stale fences. Fences count the server's microseconds, so that they rise even if the
+ * last one has been forgotten.
  * `revisions`: each key's last revision, or `x` after a deletion, with `:<ms>` if that expires.
  */
 import { createHash } from "node:crypto";
 import type { Redis } from "ioredis";
 import type { DenseMambaError } from "../../errors.ts";
-import { decodeSnapshot, encodeSnapshot, MAX_HEADER_BYTES, type SnapshotModel, type StatePrecision } from "./codec.ts";
+import {
+  decodeSnapshot,
+  encodeSnapshot,
+  MAX_HEADER_BYTES,
+  readHeader,
+  type SnapshotHeader,
+  type SnapshotModel,
+  type StatePrecision,
+} from "./codec.ts";
 import type { Snapshot } from "./snapshot.ts";
 import {
   type Claim,
@@ -24,9 +33,12 @@ import {
   staleFence,
 } from "./store.ts";
 import { unexpectedReply, ValkeyConnection } from "./valkey-connection.ts";
-import { headerIn, ValkeySweeper } from "./valkey-sweeper.ts";
 
 const DEFAULT_TIMEOUT_MS = 2000;
+const SWEEP_INTERVAL_MS = 3_600_000;
+const DELETE_BATCH = 500;
+/** How long a claim's fence is remembered after it has lapsed. */
+const REMEMBER_CLAIM_MS = 86_400_000;
 /** How long other servers, which may have copies, are told that a key was deleted. */
 const REMEMBER_DELETION_MS = 7 * 86_400_000;
 /** Stored in the place of a deleted snapshot. */
@@ -46,7 +58,7 @@ fence = string.format('%.0f', fence)
 redis.call('HSET', KEYS[1], ARGV[1], fence .. ':' .. string.format('%.0f', now + ARGV[2]))
 return fence`;
 
-/** KEYS: claims. ARGV: field, ttl in ms (0 releases), fence. Returns 0 if the fence is not the last one. */
+/** KEYS: claims. ARGV: field, ttl in ms (0 releases), fence. Returns 0 for a stale fence. */
 const RENEW = `${NOW_MS}
 local last = redis.call('HGET', KEYS[1], ARGV[1])
 if not last or string.match(last, '^%d+') ~= ARGV[3] then return 0 end
@@ -54,8 +66,9 @@ redis.call('HSET', KEYS[1], ARGV[1], ARGV[3] .. ':' .. string.format('%.0f', now
 return 1`;
 
 /**
- * KEYS: snapshot, claims, revisions. ARGV: snapshot, ms to live or '', fence or '', field of both, revision or
- * '' for none to remember. Returns 0 if the fence is not the last one, or a later revision is known.
+ * KEYS: snapshot, claims, revisions. ARGV: snapshot, ms to live or '', fence or '', field of both,
+ * revision or '' for none to remember. Returns 0 if the fence is not the last one, or a later
+ * revision is known.
  */
 const PUT = `${NOW_MS}
 if ARGV[3] ~= '' then
@@ -76,8 +89,8 @@ if ARGV[5] ~= '' then redis.call('HSET', KEYS[3], ARGV[4], record) end
 return 1`;
 
 /**
- * KEYS: snapshot, revisions. ARGV: tombstone, its ms to live, field. Returns 1 if there was a snapshot.
- * Deletes first: a script that has freed memory may write on a server that has none left.
+ * KEYS: snapshot, revisions. ARGV: tombstone, its ms to live, field. Returns 1 if there was a
+ * snapshot. Deletes first: a script that has freed memory may write on a server that has none left.
  */
 const DELETE = `${NOW_MS}
 local first = redis.call('GETRANGE', KEYS[1], 0, #ARGV[1] - 1)
@@ -86,12 +99,18 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 redis.call('HSET', KEYS[2], ARGV[3], 'x:' .. string.format('%.0f', now + ARGV[2]))
 return (first == '' or first == ARGV[1]) and 0 or 1`;
 
-/** KEYS: snapshot, revisions. ARGV: bytes to read, field. Returns the first bytes, and the record or ''. */
+/** KEYS: snapshot, revisions. ARGV: bytes to read, field. Returns those bytes, the record or ''. */
 const READ_REVISION = `${NOW_MS}
 local record = redis.call('HGET', KEYS[2], ARGV[2]) or ''
 local until_ms = tonumber(string.match(record, ':(%d+)$'))
 if until_ms and until_ms <= now then record = '' end
 return {redis.call('GETRANGE', KEYS[1], 0, ARGV[1] - 1), record}`;
+
+/** KEYS: either hash. ARGV: fields and records in turn. Deletes each that has not changed. */
+const DELETE_RECORDS = `for i = 1, #ARGV, 2 do
+  if redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[i + 1] then redis.call('HDEL', KEYS[1], ARGV[i]) end
+end
+return 1`;
 
 export interface ValkeyStoreOptions {
   /** `redis://` or `valkey://`, with a second s for TLS: `[user:password@]host[:port][/db]`. */
@@ -114,24 +133,19 @@ export class ValkeyStore implements SharedStore {
   readonly #statePrefix: string;
   readonly #claimsKey: string;
   readonly #revisionsKey: string;
-  readonly #sweeper: ValkeySweeper;
+  #lastSweepMs: number;
+  #isSweeping = false;
+  /** Segments that nothing referred to at the last sweep. */
+  #unreferenced: ReadonlySet<string> = new Set();
 
   private constructor(options: ValkeyStoreOptions) {
     const { url, keyPrefix, nowMs, timeoutMs = DEFAULT_TIMEOUT_MS } = options;
     this.#options = options;
-    const connection = new ValkeyConnection({ url, timeoutMs });
-    const [statePrefix, claimsKey, revisionsKey] = ["state:", "claims", "revisions"].map((name) => keyPrefix + name);
-    this.#connection = connection;
-    this.#statePrefix = statePrefix!;
-    this.#claimsKey = claimsKey!;
-    this.#revisionsKey = revisionsKey!;
-    this.#sweeper = new ValkeySweeper({
-      connection,
-      statePrefix: this.#statePrefix,
-      claimsKey: this.#claimsKey,
-      revisionsKey: this.#revisionsKey,
-      nowMs,
-    });
+    this.#connection = new ValkeyConnection({ url, timeoutMs });
+    this.#statePrefix = `${keyPrefix}state:`;
+    this.#claimsKey = `${keyPrefix}claims`;
+    this.#revisionsKey = `${keyPrefix}revisions`;
+    this.#lastSweepMs = nowMs();
   }
 
   /**
@@ -238,12 +252,25 @@ export class ValkeyStore implements SharedStore {
 
   /** Once an hour, in the background. A failure is left for the next time. */
   sweep(): void {
-    if (this.#sweeper.isDue()) void this.sweepNow().catch(() => undefined);
+    const isDue = Math.abs(this.#options.nowMs() - this.#lastSweepMs) >= SWEEP_INTERVAL_MS;
+    if (isDue && !this.#isSweeping) void this.sweepNow().catch(() => undefined);
   }
 
-  /** @throws `store_unavailable` */
-  sweepNow(): Promise<void> {
-    return this.#sweeper.sweep();
+  /**
+   * Removes what the server cannot expire by itself: segments without references, and ended
+   * records.
+   * @throws `store_unavailable`
+   */
+  async sweepNow(): Promise<void> {
+    this.#lastSweepMs = this.#options.nowMs();
+    this.#isSweeping = true;
+    try {
+      await this.#deleteSegments();
+      await this.#deleteRecords(this.#revisionsKey, 0);
+      await this.#deleteRecords(this.#claimsKey, REMEMBER_CLAIM_MS);
+    } finally {
+      this.#isSweeping = false;
+    }
   }
 
   async close(): Promise<void> {
@@ -261,12 +288,52 @@ export class ValkeyStore implements SharedStore {
     );
   }
 
+  /** Those that nothing refers to now, nor did an hour ago: a request may have been about to. */
+  async #deleteSegments(): Promise<void> {
+    const historyOf = new Map<string, string | undefined>();
+    const referenced = new Set<string>();
+    for await (const names of this.#connection.scan(this.#statePrefix)) {
+      const headers = await Promise.all(names.map((name) => this.#run((redis) => firstBytes(redis, name))));
+      for (const [i, first] of headers.entries()) {
+        const header = headerIn(first);
+        if (header?.isSegment) historyOf.set(names[i]!.slice(this.#statePrefix.length), header.historyKey);
+        else if (header?.historyKey !== undefined) referenced.add(header.historyKey);
+      }
+    }
+    // NOTE: the set grows while it is iterated, so that indirect references are followed.
+    for (const key of referenced) {
+      const previous = historyOf.get(key);
+      if (previous !== undefined) referenced.add(previous);
+    }
+    const unreferenced = [...historyOf.keys()].filter((key) => !referenced.has(key));
+    const outdated = unreferenced.filter((key) => this.#unreferenced.has(key));
+    this.#unreferenced = new Set(unreferenced);
+    for (let first = 0; first < outdated.length; first += DELETE_BATCH) {
+      const names = outdated.slice(first, first + DELETE_BATCH).map((key) => this.#stateKey(key));
+      await this.#run((redis) => redis.unlink(...names));
+    }
+  }
+
+  /** Records of a hash that ended more than `graceMs` ago. */
+  async #deleteRecords(hash: string, graceMs: number): Promise<void> {
+    const time: unknown = await this.#run((redis) => redis.time());
+    if (!Array.isArray(time)) throw this.#unexpected("TIME", time);
+    const nowMs = Number(time[0]) * 1000;
+    for await (const pairs of this.#connection.scanHash(hash)) {
+      const ended = pairs.flatMap((record, i) => {
+        const [, untilMs] = i % 2 === 1 ? (/:(\d+)$/.exec(record) ?? []) : [];
+        return untilMs !== undefined && Number(untilMs) + graceMs < nowMs ? [pairs[i - 1]!, record] : [];
+      });
+      if (ended.length > 0) await this.#run((redis) => redis.eval(DELETE_RECORDS, 1, hash, ...ended));
+    }
+  }
+
   async #measure(name: string): Promise<ListedSnapshot> {
     const nowMs = this.#options.nowMs();
     const [bytes, msToLive, first] = await this.#run((redis) =>
-      Promise.all([redis.strlen(name), redis.pttl(name), redis.getrangeBuffer(name, 0, MAX_HEADER_BYTES - 1)]),
+      Promise.all([redis.strlen(name), redis.pttl(name), firstBytes(redis, name)]),
     );
-    if (typeof bytes !== "number" || typeof msToLive !== "number" || !Buffer.isBuffer(first)) {
+    if (typeof bytes !== "number" || typeof msToLive !== "number") {
       throw this.#unexpected("STRLEN", bytes);
     }
     const key = name.slice(this.#statePrefix.length);
@@ -295,6 +362,19 @@ function fieldOf(key: string): string {
 /** Appended to each snapshot, to recognise another key's. */
 function keyTag(key: string): Buffer {
   return createHash("sha256").update(key).digest().subarray(0, KEY_TAG_BYTES);
+}
+
+function firstBytes(redis: Redis, name: string): Promise<unknown> {
+  return redis.getrangeBuffer(name, 0, MAX_HEADER_BYTES - 1);
+}
+
+/** @returns undefined if it is not the beginning of a snapshot of this format version */
+function headerIn(first: unknown): SnapshotHeader | undefined {
+  try {
+    return Buffer.isBuffer(first) ? readHeader(first) : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 function isTombstone(bytes: Buffer): boolean {

@@ -12,7 +12,7 @@ import {
 } from "../../../src/sessions/stores/codec.ts";
 import type { Snapshot } from "../../../src/sessions/stores/snapshot.ts";
 
-/** Those that no number holds are bigints. */
+/** Beyond safe integers. */
 const hugeSeed = fc.bigInt(-(2n ** 63n), 2n ** 63n - 1n).filter((seed) => !Number.isSafeInteger(Number(seed)));
 
 const snapshotArbitrary: fc.Arbitrary<Snapshot> = fc
@@ -54,7 +54,7 @@ function modelOf(snapshot: Snapshot) {
   return { modelHash: snapshot.modelHash, stateBytes: snapshot.state.length };
 }
 
-/** Changes bytes and makes the checksum right again: what somebody who knows the format would send. */
+/** Changes bytes and corrects the checksum, as an attacker who knows the format would. */
 function forge(change: (bytes: Buffer) => void): Uint8Array {
   const bytes = Buffer.from(encodeSnapshot(small));
   change(bytes);
@@ -74,7 +74,7 @@ function withConversation(packed: Buffer, inflatedBytes: number): Uint8Array {
   return Buffer.concat([content, createHash("sha256").update(content).digest()]);
 }
 
-test("decoding gives back what was encoded", () => {
+test("decoding returns what was encoded", () => {
   fc.assert(
     fc.property(snapshotArbitrary, fc.nat(7), (snapshot, offset) => {
       const encoded = encodeSnapshot(snapshot);
@@ -98,14 +98,14 @@ test("any changed byte is refused", () => {
       expect(() => decodeSnapshot(bytes, modelOf(snapshot))).toThrow(
         expect.objectContaining({ code: "invalid_snapshot" }),
       );
-      // What calls itself another version's cannot be judged.
+      // Another version cannot be judged.
       expect(isDamaged(bytes)).toBe(bytes.readUInt32LE(8) === 5);
     }),
     { numRuns: 500 },
   );
 });
 
-test("every truncation, and anything appended, is refused", () => {
+test("every truncation and anything appended is refused", () => {
   const bytes = encodeSnapshot(small);
   for (let length = 0; length < bytes.length; length++) {
     expect(() => decodeSnapshot(bytes.subarray(0, length), model)).toThrow(/bytes long/);
@@ -114,7 +114,7 @@ test("every truncation, and anything appended, is refused", () => {
   expect(() => decodeSnapshot(Buffer.concat([bytes, Buffer.alloc(1)]), model)).toThrow(/bytes long; its header says/);
 });
 
-describe("with a right checksum, the message names the bound and the value", () => {
+describe("with a valid checksum, the message names the bound and the value", () => {
   test("another model", () => {
     expect(() => decodeSnapshot(encodeSnapshot(small), { ...model, modelHash: "xyz" })).toThrow(
       "made by model abc; this server runs xyz",
@@ -143,7 +143,7 @@ describe("with a right checksum, the message names the bound and the value", () 
     ).toThrow("position 4 but holds 3 token ids");
   });
 
-  test("lengths far beyond the bytes are refused before anything is allocated", () => {
+  test("lengths beyond the bytes are refused before anything is allocated", () => {
     for (const change of [
       (bytes: Buffer) => bytes.writeBigUInt64LE(10n * 2n ** 30n, lengthAt("state")),
       ...SECTIONS.slice(1).map((name) => (bytes: Buffer) => bytes.writeBigUInt64LE(2n ** 64n - 1n, lengthAt(name))),
@@ -152,7 +152,7 @@ describe("with a right checksum, the message names the bound and the value", () 
     }
   });
 
-  test("a precision that does not exist", () => {
+  test("an unknown precision", () => {
     expect(() =>
       decodeSnapshot(
         forge((bytes) => bytes.writeUInt32LE(7, 12)),
@@ -161,7 +161,7 @@ describe("with a right checksum, the message names the bound and the value", () 
     ).toThrow("a state of precision 7");
   });
 
-  test("f32 that is declared to be f16, and so half as long as it should be", () => {
+  test("f32 that is declared to be f16, and so too long", () => {
     expect(() =>
       decodeSnapshot(
         forge((bytes) => bytes.writeUInt32LE(1, 12)),
@@ -170,7 +170,7 @@ describe("with a right checksum, the message names the bound and the value", () 
     ).toThrow("8 bytes of state; this model's state has 4");
   });
 
-  test("a state that is missing although tokens were read", () => {
+  test("a missing state although tokens were read", () => {
     const empty = encodeSnapshot({ ...small, state: new Uint8Array(0), position: 0 });
     empty.writeBigUInt64LE(1n, 24);
     const end = empty.length - 32;
@@ -178,7 +178,7 @@ describe("with a right checksum, the message names the bound and the value", () 
     expect(() => decodeSnapshot(empty, model)).toThrow("0 bytes of state; this model's state has 4");
   });
 
-  test("a sampler that is none", () => {
+  test("an invalid sampler", () => {
     for (const sampler of [{ seed: 1 }, { seed: "1", numDraws: 0 }, { seed: 1, numDraws: -1 }, [], "x"]) {
       const bytes = encodeSnapshot({ ...small, sampler: sampler as never });
       expect(() => decodeSnapshot(bytes, model)).toThrow("a sampler without a seed and a number of draws");
@@ -189,7 +189,7 @@ describe("with a right checksum, the message names the bound and the value", () 
     expect(() => decodeSnapshot(withConversation(deflateRawSync("{"), 1), model)).toThrow("not JSON");
   });
 
-  test("a conversation that cannot be unpacked, or unpacks to far too much", () => {
+  test("a conversation that cannot be inflated, or inflates to too much", () => {
     const bomb = deflateRawSync(Buffer.alloc(2 ** 27 + 1));
     for (const [packed, inflatedBytes] of [
       [Buffer.from([7]), 10],
@@ -203,17 +203,17 @@ describe("with a right checksum, the message names the bound and the value", () 
     }
   });
 
-  test("something else altogether", () => {
+  test("something else", () => {
     expect(() => decodeSnapshot(Buffer.alloc(200, 7), model)).toThrow("does not start as a snapshot does");
   });
 });
 
-test("a record without a state needs none", () => {
+test("a record has no state", () => {
   const record = { ...small, tokenIds: [], position: 0, state: new Uint8Array(0) };
   expect(decodeSnapshot(encodeSnapshot(record), model)).toEqual(record);
 });
 
-test("what stores look for is found without the rest", () => {
+test("the header is read without the rest", () => {
   const state = new Uint8Array(3000);
   const history = { key: "segment::1", numTokens: 70, seenIds: Uint8Array.of(3) };
   const bytes = encodeSnapshot({
@@ -247,7 +247,7 @@ test("what stores look for is found without the rest", () => {
   expect(() => readHeader(Buffer.alloc(200, 7))).toThrow("does not start as a snapshot does");
 });
 
-test("a past's length counts: no position within it, and none beyond all tokens", () => {
+test("a position is neither within the history nor beyond all tokens", () => {
   const whole = { ...small, history: { key: "segment::1", numTokens: 70 } };
   expect(decodeSnapshot(encodeSnapshot({ ...whole, position: 73 }), model)).toEqual({ ...whole, position: 73 });
   expect(() => decodeSnapshot(encodeSnapshot({ ...whole, position: 69 }), model)).toThrow(
@@ -270,7 +270,7 @@ describe("a state stored in f16", () => {
     expect(saved).toBe(8);
   });
 
-  test("comes back within half a step of f16", () => {
+  test("is restored within half a step of f16", () => {
     const value = fc.float({ min: -65504, max: 65504, noNaN: true });
     fc.assert(
       fc.property(fc.array(value, { minLength: 1 }), (values) => {
@@ -283,7 +283,7 @@ describe("a state stored in f16", () => {
     );
   });
 
-  test("stays f32 if a number in it is beyond f16 or not finite", () => {
+  test("stays f32 if a number is beyond f16 or not finite", () => {
     for (const value of [65520, -1e9, Number.POSITIVE_INFINITY, Number.NaN]) {
       const snapshot = snapshotOf(1 / 3, value);
       expect(roundTrip(snapshot)).toEqual(snapshot);
@@ -291,7 +291,7 @@ describe("a state stored in f16", () => {
   });
 });
 
-test("what is kept of a session of the default model is its state, its ids, and less than a kilobyte", () => {
+test("a session of the default model takes its state, its ids, and less than half a kilobyte", () => {
   const stateBytes = 6 * 512 * (16 + 3) * 4;
   const tokenIds = Array.from({ length: 8000 }, (_, i) => i % 4096);
   const snapshot: Snapshot = {
@@ -306,7 +306,7 @@ test("what is kept of a session of the default model is its state, its ids, and 
   expect(encodeSnapshot(snapshot).length - stateBytes - tokenIds.length * 4).toBeLessThan(512);
 });
 
-test("a snapshot with more than any session comes to is not made", () => {
+test("a snapshot that is larger than any session is refused", () => {
   const conversation = "x".repeat(maxSnapshotBytes({ stateBytes: 0 }));
   expect(() => encodeSnapshot({ ...small, conversation })).toThrow(/cannot be kept: one of this model has at most/);
 });

@@ -39,7 +39,7 @@ describesASnapshotStore(async () => {
 });
 
 describe("after a restart", () => {
-  test("everything is there as it was, with its expiry and the sum of bytes", async () => {
+  test("everything is restored, with expiry and bytes", async () => {
     const dir = await newFolder();
     const before = await open(dir);
     const expiresAtMs = Date.now() + 60_000;
@@ -71,12 +71,12 @@ describe("after a restart", () => {
     expect(await filesIn(dir)).toEqual([]);
   });
 
-  test("the least recently used leaves first, uses before the restart included", async () => {
+  test("the least recently used is evicted first, by uses before the restart too", async () => {
     const dir = await newFolder();
     const clock = new FakeClock();
     const before = await open(dir, { nowMs: clock.nowMs });
     for (const key of ["a", "b", "c"]) await before.put(key, snapshot());
-    // Dates of files are the system's; these were written long ago.
+    // File dates are the system's clock: as if they were written long ago.
     for (const name of await filesIn(dir)) await utimes(path.join(dir, name), 1e9, 1e9);
     clock.advance(3_600_000);
     await before.get("a");
@@ -87,7 +87,7 @@ describe("after a restart", () => {
     expect(await filesIn(dir)).toHaveLength(2);
   });
 
-  test("a clock that was set back loses nothing", async () => {
+  test("a clock that is set back loses nothing", async () => {
     const dir = await newFolder();
     const clock = new FakeClock();
     const before = await open(dir, { nowMs: clock.nowMs });
@@ -101,7 +101,7 @@ describe("after a restart", () => {
   });
 });
 
-test("bytes stay within the bound, on the disk too, and the least recently used leave first", async () => {
+test("bytes stay within the bound, and the least recently used are evicted first", async () => {
   const dir = await newFolder();
   const store = await open(dir, { maxBytes: 3 * 4096 });
   for (const key of ["a", "b", "c"]) await store.put(key, snapshot());
@@ -113,7 +113,7 @@ test("bytes stay within the bound, on the disk too, and the least recently used 
   expect(await filesIn(dir)).toHaveLength(3);
 });
 
-test("of several owners whoever holds the most gives way, after a restart too", async () => {
+test("the owner with the most is evicted from, after a restart too", async () => {
   const dir = await newFolder();
   const options = { maxBytes: 6 * 4096, ownerOf: (key: string) => /^(.+):/.exec(key)?.[1] };
   const before = await open(dir, options);
@@ -126,7 +126,7 @@ test("of several owners whoever holds the most gives way, after a restart too", 
   expect(await keysOf(store, "")).toHaveLength(6);
 });
 
-test("what has expired leaves the disk without being asked for", async () => {
+test("sweeps remove expired files", async () => {
   const dir = await newFolder();
   const clock = new FakeClock();
   const store = await open(dir, { nowMs: clock.nowMs });
@@ -140,7 +140,7 @@ test("what has expired leaves the disk without being asked for", async () => {
   expect(await filesIn(dir)).toHaveLength(1);
 });
 
-test("whatever is put, read, deleted and reopened: what is kept is the last put of the most recently used", async () => {
+test("after any operations the last puts of the most recently used are there", async () => {
   const step = fc.record({
     type: fc.constantFrom("put", "put", "get", "delete", "reopen"),
     key: fc.constantFrom("a", "b", "c", "d"),
@@ -166,13 +166,13 @@ test("whatever is put, read, deleted and reopened: what is kept is the last put 
           if (kept !== undefined && expected.delete(key)) expected.set(key, kept);
         } else {
           const given = snapshotOf(numBlocks * 4096 - 1000);
-          // What is replaced still takes its place while it is.
+          // While a snapshot is replaced, both count.
           const taken = () => [...expected.values()].reduce((sum, entry) => sum + entry.numBlocks, numBlocks);
           for (const oldest of [...expected.keys()]) if (taken() > 6 && oldest !== key) expected.delete(oldest);
           await store.put(key, given, { isCache: true });
           expected.delete(key);
           expected.set(key, { given, numBlocks });
-          // Files' dates are the system's: as if it had been written now. What it replaces may just be going.
+          // File dates are the system's clock. The replaced file may just be being removed.
           for (const name of await filesIn(dir)) {
             if (!name.startsWith(fileStem(key))) continue;
             await utimes(path.join(dir, name), clock.nowMs() / 1000, clock.nowMs() / 1000).catch(() => undefined);
@@ -188,7 +188,7 @@ test("whatever is put, read, deleted and reopened: what is kept is the last put 
   );
 });
 
-test("many at once: each is kept, the last of a key counts, and no file is left over", async () => {
+test("concurrent puts: the last of each key counts, and no other file is left", async () => {
   const dir = await newFolder();
   const store = await open(dir);
   await Promise.all(Array.from({ length: 40 }, (_, i) => store.put(`key ${i % 10}`, snapshot(i))));
@@ -199,7 +199,7 @@ test("many at once: each is kept, the last of a key counts, and no file is left 
   expect(await filesIn(dir)).toHaveLength(10);
 });
 
-test("reading while it is replaced gives the old one or the new one", async () => {
+test("a read during a put returns the old snapshot or the new one", async () => {
   const store = await open(await newFolder());
   await store.put("a", snapshot(0));
   const writing = (async () => {
@@ -210,7 +210,7 @@ test("reading while it is replaced gives the old one or the new one", async () =
   expect((await store.get("a"))?.conversation).toEqual({ text: 20 });
 });
 
-test("what exceeds the bound alone is refused with both numbers, and what was there stays", async () => {
+test("a snapshot beyond the bound is refused with both numbers, and nothing changes", async () => {
   const store = await open(await newFolder(), { maxBytes: 4096 });
   await store.put("a", snapshot());
   const large = store.put("a", snapshotOf(5000));
@@ -232,7 +232,7 @@ describe("a damaged file", () => {
     ["with another expiry", async (file) => flip(file, 17)],
   ];
 
-  test.each(damages)("%s: said and removed when the folder is opened, the others stay", async (_, damage) => {
+  test.each(damages)("%s: reported and removed when the folder is opened", async (_, damage) => {
     const dir = await newFolder();
     const before = await open(dir);
     await before.put("a", snapshot());
@@ -240,30 +240,30 @@ describe("a damaged file", () => {
     await before.put("b", snapshot());
     await before.close();
     await damage(file);
-    const said: string[] = [];
-    const after = await open(dir, { onDamage: (message) => said.push(message) });
-    expect(said).toEqual([expect.stringContaining("was damaged and has been removed")]);
+    const reported: string[] = [];
+    const after = await open(dir, { onDamage: (message) => reported.push(message) });
+    expect(reported).toEqual([expect.stringContaining("was damaged and has been removed")]);
     expect(await keysOf(after, "")).toEqual(["b"]);
     expect(await filesIn(dir)).toHaveLength(1);
   });
 
   test.each([...damages, ["with a flipped bit of its state", async (file: string) => flip(file, 150)] as const])(
-    "%s: an error when it is read, then it does not exist",
+    "%s: an error once, then it does not exist",
     async (_, damage) => {
       const dir = await newFolder();
-      const said: string[] = [];
-      const store = await open(dir, { onDamage: (message) => said.push(message) });
+      const reported: string[] = [];
+      const store = await open(dir, { onDamage: (message) => reported.push(message) });
       await store.put("a", snapshot());
       await damage(await fileOf(dir));
       await expect(store.get("a")).rejects.toMatchObject({ code: "invalid_snapshot" });
-      expect(said).toHaveLength(1);
+      expect(reported).toHaveLength(1);
       expect(await store.get("a")).toBeUndefined();
       expect(store.stats()).toMatchObject({ numSnapshots: 0, bytes: 0 });
       expect(await filesIn(dir)).toEqual([]);
     },
   );
 
-  test("a flipped bit of a state is found by the checksum after a restart, too", async () => {
+  test("the checksum finds a flipped bit of a state after a restart", async () => {
     const dir = await newFolder();
     const before = await open(dir);
     await before.put("a", snapshot());
@@ -281,7 +281,7 @@ describe("a damaged file", () => {
   }
 });
 
-test("another model's snapshot is refused, says which, and stays", async () => {
+test("a snapshot of another model is refused with its name, and stays", async () => {
   const dir = await newFolder();
   const before = await open(dir);
   await before.put("a", snapshot());
@@ -291,7 +291,7 @@ test("another model's snapshot is refused, says which, and stays", async () => {
   expect(await after.has("a")).toBe(true);
 });
 
-test("another version's snapshot is refused, says which, and stays, for it may be read by the next server", async () => {
+test("a snapshot of another format version is refused with its number, and stays", async () => {
   const dir = await newFolder();
   const before = await open(dir);
   await before.put("a", snapshot());
@@ -305,7 +305,7 @@ test("another version's snapshot is refused, says which, and stays, for it may b
   expect(await after.delete("a")).toBe(true);
 });
 
-test("of two files of a key, as a crash may leave them, the newer counts", async () => {
+test("of two files of one key, as a crash may leave them, the newer counts", async () => {
   const dir = await newFolder();
   const store = await open(dir);
   await store.put("a", snapshot("old"));
@@ -319,12 +319,12 @@ test("of two files of a key, as a crash may leave them, the newer counts", async
   expect(await after.get("a")).toMatchObject(snapshot("new"));
   expect(await filesIn(dir)).toHaveLength(1);
   expect(await readdir(dir)).not.toContain(path.basename(`${old}.tmp`));
-  // A generation that was taken is not taken again.
+  // Generations are not used twice.
   await after.put("a", snapshot("newest"));
   expect(await after.get("a")).toMatchObject(snapshot("newest"));
 });
 
-test("a file that somebody removed does not exist; a folder that somebody removed is an error", async () => {
+test("a file that somebody removed does not exist; a missing folder is an error", async () => {
   const dir = await newFolder();
   const store = await open(path.join(dir, "store"));
   await store.put("a", snapshot());
@@ -337,15 +337,15 @@ test("a file that somebody removed does not exist; a folder that somebody remove
     code: "store_unavailable",
     message: expect.stringContaining("moved, removed or replaced"),
   });
-  // It is back, as after a mount: what is put is kept again.
+  // It is back, as after a mount.
   await rename(path.join(dir, "away"), path.join(dir, "store"));
   expect(await store.get("b")).toMatchObject(snapshot());
   await store.put("c", snapshot());
   expect(await store.get("c")).toMatchObject(snapshot());
 });
 
-describe("one server to a folder", () => {
-  test("a second one is told who has it; the kernel frees it when the first is killed", async () => {
+describe("one server per folder", () => {
+  test("a second server learns who has it; the kernel unlocks it when the first is killed", async () => {
     const dir = await newFolder();
     const child = startWriter(dir);
     await once(child, "message");
@@ -359,7 +359,7 @@ describe("one server to a folder", () => {
     await open(dir);
   });
 
-  test("one that is paused for long still has it", async () => {
+  test("a paused server still has it", async () => {
     const dir = await newFolder();
     const child = startWriter(dir);
     await once(child, "message");
@@ -372,7 +372,7 @@ describe("one server to a folder", () => {
     await expect(open(dir)).rejects.toThrow(`process id ${child.pid}`);
   });
 
-  test("what a dead one has left behind is no lock, whatever it says", async () => {
+  test("the file of a dead server is not a lock, whatever it contains", async () => {
     for (const left of [JSON.stringify({ pid: process.pid, host: hostname() }), "", '{"pid":1,"host":"another"}']) {
       const dir = await newFolder();
       await writeFile(path.join(dir, LOCK_FILE), left);
@@ -380,7 +380,7 @@ describe("one server to a folder", () => {
     }
   });
 
-  test("of two that start at once on a folder that was left behind, one gets it: 200 rounds", async () => {
+  test("of two servers that start at the same time one gets it: 200 rounds", async () => {
     const dir = await newFolder();
     await writeFile(path.join(dir, LOCK_FILE), JSON.stringify({ pid: 1, host: "another" }));
     const starters = [startStarter(dir), startStarter(dir)];
@@ -397,7 +397,7 @@ describe("one server to a folder", () => {
     expect(Object.fromEntries(outcomes)).toEqual({ "invalid_config,opened": 200 });
   });
 
-  test("whose folder was replaced changes nothing in the new one, and says so", async () => {
+  test("a server whose folder was replaced changes nothing in the new one, and reports it", async () => {
     const dir = path.join(await newFolder(), "store");
     const clock = new FakeClock();
     const store = await open(dir, { nowMs: clock.nowMs });
@@ -420,34 +420,34 @@ describe("one server to a folder", () => {
   });
 });
 
-test("kill -9 at any moment: what was acknowledged is there, whole, and nothing else is", async () => {
+test("kill -9 at any moment: what was acknowledged is there, complete", async () => {
   const dir = await newFolder();
   for (let round = 0; round < 4; round++) {
     const acknowledged = new Map<string, number>();
     const child = startWriter(dir);
     child.on("message", ({ key, value }: { key: string; value: number }) => acknowledged.set(key, value));
     await once(child, "message");
-    await new Promise((resolve) => setTimeout(resolve, 40 + round * 37));
+    for (let numPuts = 1; numPuts < 10 * (round + 1); numPuts++) await once(child, "message");
     child.kill("SIGKILL");
     await once(child, "exit");
-    const said: string[] = [];
-    const store = await open(dir, { model: WRITERS_MODEL, onDamage: (message) => said.push(message) });
+    const reported: string[] = [];
+    const store = await open(dir, { model: WRITERS_MODEL, onDamage: (message) => reported.push(message) });
     expect(acknowledged.size).toBeGreaterThan(0);
     for (const [key, value] of acknowledged) {
       const kept = (await store.get(key))!;
-      // One more may have been written before its acknowledgement.
+      // One more may have been written and not acknowledged.
       expect((kept.conversation as { value: number }).value).toBeGreaterThanOrEqual(value);
       expect(new Set(kept.state).size).toBe(1);
     }
-    expect(said).toEqual([]);
+    expect(reported).toEqual([]);
     await store.close();
     expect((await readdir(dir)).filter((name) => name.endsWith(".tmp"))).toEqual([]);
   }
 });
 
-test("a disk that is full: a clear error, nothing half-written, and what was there can be read", async () => {
+test("a full disk: a clear error, nothing half-written, and existing snapshots can be read", async () => {
   const dir = await newFolder();
-  // The shell's bound on the size of files stands for the disk's end: the write stops short, as it does there.
+  // A limit on the size of files stands for a full disk: the write stops short likewise.
   const child = startWriter(dir, { maxFileBlocks: 64 });
   const [message] = (await once(child, "message")) as [{ error?: string; kept?: boolean }];
   await once(child, "exit");
@@ -461,7 +461,7 @@ test("a disk that is full: a clear error, nothing half-written, and what was the
 
 const WRITERS_MODEL = { modelHash: "m", stateBytes: 200_000 };
 
-/** A process that puts without end, and says what was acknowledged. */
+/** A process that puts without end, and reports what was acknowledged. */
 function startWriter(dir: string, { maxFileBlocks }: { maxFileBlocks?: number } = {}) {
   const script = path.join(import.meta.dirname, "disk-writer.ts");
   const child = fork(script, [dir, String(maxFileBlocks !== undefined)], {
@@ -472,7 +472,7 @@ function startWriter(dir: string, { maxFileBlocks }: { maxFileBlocks?: number } 
   return child;
 }
 
-/** A process that opens and closes a store whenever it is told to. */
+/** A process that opens and closes a store on request. */
 function startStarter(dir: string) {
   const child = fork(path.join(import.meta.dirname, "disk-starter.ts"), [dir], { execArgv: ["--import", "tsx"] });
   cleanups.push(async () => child.kill("SIGKILL"));

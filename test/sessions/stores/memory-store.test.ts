@@ -21,7 +21,7 @@ function snapshot(stateBytes: number, conversation?: unknown): Snapshot {
 /** Room for `count` snapshots of 10,000 bytes of state, not for one more. */
 const room = (count: number) => count * 10_700;
 
-test("what is put is got, until it is deleted", async () => {
+test("a snapshot is stored without a copy, until it is deleted", async () => {
   const store = new MemoryStore({ maxBytes: room(2) });
   const kept = snapshot(10_000);
   await store.put("a", kept);
@@ -32,7 +32,7 @@ test("what is put is got, until it is deleted", async () => {
   expect(store.stats()).toEqual({ numSnapshots: 0, bytes: 0, maxBytes: room(2), numEvicted: 0 });
 });
 
-test("the least recently used leaves first; getting and putting are uses", async () => {
+test("the least recently used is evicted first; get and put are uses", async () => {
   const store = new MemoryStore({ maxBytes: room(3) });
   for (const key of ["a", "b", "c"]) await store.put(key, snapshot(10_000));
   await store.get("a");
@@ -46,7 +46,7 @@ test("the least recently used leaves first; getting and putting are uses", async
 describe("owners", () => {
   const ownerOf = (key: string) => /^(.+):/.exec(key)?.[1];
 
-  test("a flood of one's own pushes out nobody else's, however much comes", async () => {
+  test("an owner who puts much evicts nobody else's", async () => {
     const store = new MemoryStore({ maxBytes: room(20), ownerOf });
     const kept = ["b:1", "b:2", "c:1"];
     for (const key of kept) await store.put(key, snapshot(10_000));
@@ -56,7 +56,7 @@ describe("owners", () => {
     expect([await store.has("a:3982"), await store.has("a:3983")]).toEqual([false, true]);
   });
 
-  test("whoever holds the most gives what they used least recently, until all hold the same", async () => {
+  test("the owner with the most loses what they used least recently, until all have the same", async () => {
     const store = new MemoryStore({ maxBytes: room(6), ownerOf });
     for (const key of ["b:1", "b:2", "b:3", "b:4", "b:5", "b:6"]) await store.put(key, snapshot(10_000));
     await store.get("b:1");
@@ -66,7 +66,7 @@ describe("owners", () => {
     expect(left.sort()).toEqual(["a:7", "a:8", "a:9", "b:1", "b:5", "b:6"]);
   });
 
-  test("a list of one's own does not go over others'", async () => {
+  test("a list of one owner does not visit others", async () => {
     const store = new MemoryStore({ maxBytes: 1e6, ownerOf });
     for (const key of ["a:1", "ab:2", "b:3"]) await store.put(key, snapshot(1));
     for (const [prefix, keys] of [
@@ -81,7 +81,7 @@ describe("owners", () => {
   });
 });
 
-test("what has expired leaves without being asked for, in sweeps of bounded work", async () => {
+test("sweeps remove what has expired, with bounded work", async () => {
   const clock = new FakeClock();
   const store = new MemoryStore({ maxBytes: 1e9, nowMs: clock.nowMs });
   for (let i = 0; i < 25_000; i++) {
@@ -100,7 +100,7 @@ test("what has expired leaves without being asked for, in sweeps of bounded work
   expect(numSweeps).toBeGreaterThan(1);
 });
 
-test("replacing is not evicting, and counts the new size only", async () => {
+test("replacing is not evicting, and counts only the new size", async () => {
   const store = new MemoryStore({ maxBytes: room(2) });
   await store.put("a", snapshot(10_000));
   const before = store.stats().bytes;
@@ -108,7 +108,7 @@ test("replacing is not evicting, and counts the new size only", async () => {
   expect(store.stats()).toMatchObject({ numSnapshots: 1, bytes: before - 1000, numEvicted: 0 });
 });
 
-test("an entry beyond the bound is refused with both numbers, and what was there stays", async () => {
+test("a snapshot beyond the bound is refused with both numbers, and nothing changes", async () => {
   const store = new MemoryStore({ maxBytes: room(1) });
   const kept = snapshot(10_000);
   await store.put("a", kept);
@@ -116,7 +116,7 @@ test("an entry beyond the bound is refused with both numbers, and what was there
   expect(await store.get("a")).toBe(kept);
 });
 
-test("the conversation counts", async () => {
+test("the conversation's bytes count", async () => {
   const store = new MemoryStore({ maxBytes: room(1) });
   await expect(store.put("a", snapshot(10_000, "x".repeat(1000)))).rejects.toThrow(/at most/);
 });
@@ -142,7 +142,7 @@ test("bytes never exceed the bound, and are zero when everything is deleted", as
   );
 });
 
-test("a claim that is held is not forgotten, however many others come and go", async () => {
+test("a held claim is not forgotten, however many others are made", async () => {
   const store = new MemoryStore({ maxBytes: 0, nowMs: () => 0 });
   await store.claim("held", { ttlMs: 1000 });
   for (let i = 0; i < 100_010; i++) await (await store.claim(`other ${i}`, { ttlMs: 1000 }))!.release();

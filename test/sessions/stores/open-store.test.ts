@@ -18,13 +18,13 @@ async function newFolder(): Promise<string> {
   return dir;
 }
 
-async function open(options: Partial<OpenStoreOptions> & { said?: string[] } = {}): Promise<TieredStore> {
-  const { said = [], ...given } = options;
+async function open(options: Partial<OpenStoreOptions> & { reported?: string[] } = {}): Promise<TieredStore> {
+  const { reported = [], ...given } = options;
   const store = await openStore({
     memoryBytes: 1e7,
     model: MODEL,
     nowMs: Date.now,
-    observer: { onTier: ({ message }) => said.push(message), onDamage: (message) => said.push(message) },
+    observer: { onTier: ({ message }) => reported.push(message), onDamage: (message) => reported.push(message) },
     ...given,
   });
   cleanups.push(() => store.close());
@@ -35,7 +35,7 @@ const cacheOver = (store: TieredStore) => new PrefixCache({ store, model: MODEL,
 const state = new Uint8Array(MODEL.stateBytes).fill(7);
 const prompt = Array.from({ length: 5000 }, (_, i) => i);
 
-test("memory alone needs nothing else, and forgets with the process", async () => {
+test("memory alone needs nothing else, and ends with the process", async () => {
   const store = await open();
   await store.put("a", snapshot());
   expect(store.stats().tiers.map(({ name }) => name)).toEqual(["memory"]);
@@ -54,7 +54,7 @@ test("with a folder, sessions and prefixes are there after a restart", async () 
   expect(await cacheOver(after).lookup("other", prompt)).toBeUndefined();
 });
 
-test("what was replaced after a restart counts, although the new process has not seen the old one", async () => {
+test("a put after a restart replaces a snapshot of the process before", async () => {
   const disk = { dir: await newFolder(), maxBytes: 1e7 };
   for (const text of ["first", "second", "third"]) {
     const store = await open({ disk });
@@ -64,7 +64,7 @@ test("what was replaced after a restart counts, although the new process has not
   expect((await (await open({ disk })).get("a"))?.conversation).toEqual({ text: "third" });
 });
 
-test("damage is said, and is not fatal", async () => {
+test("damage is reported, and is not fatal", async () => {
   const disk = { dir: await newFolder(), maxBytes: 1e7 };
   const before = await open({ disk });
   await before.put("a", snapshot());
@@ -73,14 +73,14 @@ test("damage is said, and is not fatal", async () => {
   const bytes = await readFile(path.join(disk.dir, name));
   bytes[bytes.length - 1]! ^= 1;
   await writeFile(path.join(disk.dir, name), bytes);
-  const said: string[] = [];
-  const after = await open({ disk, said });
+  const reported: string[] = [];
+  const after = await open({ disk, reported });
   await expect(after.get("a")).rejects.toMatchObject({ code: "invalid_snapshot" });
-  expect(said).toEqual([expect.stringContaining("a was damaged on the disk and has been removed")]);
+  expect(reported).toEqual([expect.stringContaining("a was damaged on the disk and has been removed")]);
   expect(await after.get("a")).toBeUndefined();
 });
 
-test("a state that is in f16 already is kept as it is, whatever is asked for", async () => {
+test("a state that is f16 already is stored as it is, whatever the precision", async () => {
   const disk = { dir: await newFolder(), maxBytes: 1e7 };
   // As f32 these bytes would be numbers that lose digits.
   const exact = snapshot("a", { state: Uint8Array.from({ length: MODEL.stateBytes }, (_, i) => (i * 37) % 60) });
@@ -90,7 +90,7 @@ test("a state that is in f16 already is kept as it is, whatever is asked for", a
   expect(await (await open({ disk })).get("a")).toMatchObject(exact);
 });
 
-test("states may be kept in f16, and are read whichever they are in", async () => {
+test("states can be stored in f16, and both precisions are read", async () => {
   const disk = { dir: await newFolder(), maxBytes: 1e7 };
   const floats = Float32Array.of(1, 0.5, -2, 1 / 3);
   const exact = snapshot("a", { state: new Uint8Array(floats.buffer) });
@@ -101,7 +101,7 @@ test("states may be kept in f16, and are read whichever they are in", async () =
   expect(new Float32Array(new Uint8Array(restored).buffer)).toEqual(Float32Array.of(1, 0.5, -2, 0.333251953125));
 });
 
-test("what cannot be opened holds nothing: the folder can be opened again", async () => {
+test("a failed open does not keep the folder locked", async () => {
   const disk = { dir: await newFolder(), maxBytes: 1e7 };
   await expect(open({ disk, valkey: { url: "nonsense", keyPrefix: "" } })).rejects.toMatchObject({
     code: "invalid_config",
@@ -109,7 +109,7 @@ test("what cannot be opened holds nothing: the folder can be opened again", asyn
   await open({ disk });
 });
 
-test("a folder that cannot be made is an error with its name", async () => {
+test("a folder that cannot be created is an error with its name", async () => {
   const file = path.join(await newFolder(), "file");
   await writeFile(file, "");
   await expect(open({ disk: { dir: path.join(file, "store"), maxBytes: 1 } })).rejects.toMatchObject({
@@ -118,21 +118,21 @@ test("a folder that cannot be made is an error with its name", async () => {
   });
 });
 
-test("a server that is not there is said once, and memory serves", async () => {
-  const said: string[] = [];
-  const store = await open({ said, valkey: { url: "redis://127.0.0.1:1", keyPrefix: "", timeoutMs: 200 } });
+test("a missing server is reported once, and memory is used", async () => {
+  const reported: string[] = [];
+  const store = await open({ reported, valkey: { url: "redis://127.0.0.1:1", keyPrefix: "", timeoutMs: 200 } });
   for (const key of ["a", "b"]) {
     await store.put(key, snapshot(key));
     expect(await store.get(key)).toMatchObject(snapshot(key));
   }
-  expect(said).toEqual([
+  expect(reported).toEqual([
     expect.stringMatching(/^the shared tier of stored states cannot be written; continuing without it: .*ECONNREFUSED/),
     expect.stringMatching(/^the shared tier of stored states cannot be read; continuing without it: .*ECONNREFUSED/),
   ]);
 });
 
 describe.skipIf(WITHOUT_VALKEY !== "")(`replicas with a real server${WITHOUT_VALKEY}`, () => {
-  test("turn by turn on different replicas, sessions and prefixes, with one of them out of reach for a while", async () => {
+  test("sessions and prefixes advance on alternating replicas, even when the server pauses", async () => {
     const server = await ValkeyServer.start();
     cleanups.push(() => server.stop());
     const valkey = { url: server.url, keyPrefix: "dm:", timeoutMs: 300 };
@@ -157,14 +157,12 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`replicas with a real server${WITHOUT_VAL
     expect((await replicas[1]!.get("session::a"))?.conversation).toEqual({ text: "alone" });
     expect(performance.now() - startedAt).toBeLessThan(20_000);
     server.resume();
-    // It is tried again after a second, and what it missed is written then.
-    for (let i = 0; i < 100; i++) {
-      await new Promise((resolve) => setTimeout(resolve, 50));
+    // It is tried again after a second, and gets what it missed then.
+    const seenElsewhere = async () => {
       await replicas[1]!.get("session::a");
       await replicas[1]!.put("tick", snapshot());
-      const seen = (await replicas[0]!.get("session::a").catch(() => undefined))?.conversation as { text: unknown };
-      if (seen?.text === "alone") return;
-    }
-    expect.fail("the other replica never saw what was put meanwhile");
+      return (await replicas[0]!.get("session::a").catch(() => undefined))?.conversation;
+    };
+    await expect.poll(seenElsewhere, { timeout: 10_000 }).toEqual({ text: "alone" });
   });
 });

@@ -1,9 +1,9 @@
-/** What every `StateStore` promises, run against each of them. */
+/** The contract of `SnapshotStore` and `StateStore`, run against each implementation. */
 import { expect, test } from "vitest";
 import type { Snapshot } from "../../../src/sessions/stores/snapshot.ts";
 import type { SnapshotStore, StateStore } from "../../../src/sessions/stores/store.ts";
 
-/** Of the model that the contract's snapshots are of. */
+/** The model of the contract's snapshots. */
 export const MODEL = { modelHash: "m", stateBytes: 16 };
 
 export function snapshot(text: unknown = "hello", overrides: Partial<Snapshot> = {}): Snapshot {
@@ -17,16 +17,16 @@ export function snapshot(text: unknown = "hello", overrides: Partial<Snapshot> =
   };
 }
 
-/** Of so many bytes, and a few hundred, in any store that writes it down: text is packed, token ids are not. */
+/** Of so many bytes, and a few hundred, in any store that encodes it: token ids are not packed. */
 export function snapshotOf(numBytes: number): Snapshot {
   return snapshot(`${numBytes} bytes`, { tokenIds: Array.from({ length: numBytes / 4 }, () => 1) });
 }
 
 export interface OpenStore<Store extends SnapshotStore = StateStore> {
   readonly store: Store;
-  /** Moves the store's clock on; for a real server's, waits: then more time may have passed than was asked for. */
+  /** Advances the store's clock; waits where it is a real server's, possibly for longer. */
   advance(ms: number): Promise<void>;
-  /** Whether it is the latter. */
+  /** Whether the clock is a real server's. */
   readonly isRealTime: boolean;
 }
 
@@ -36,14 +36,14 @@ export async function keysOf(store: SnapshotStore, prefix: string): Promise<stri
   return keys.sort();
 }
 
-/** @param open a fresh, empty store for each test; what it opens it closes itself. */
+/** @param open returns a new, empty store for each test, and closes it afterwards */
 export function describesAStateStore(open: () => Promise<OpenStore>): void {
   describesASnapshotStore(open);
   describesClaims(open);
 }
 
 export function describesASnapshotStore(open: () => Promise<OpenStore<SnapshotStore>>): void {
-  test("what is put is got, until it is replaced or deleted", async () => {
+  test("get returns what was put, until it is replaced or deleted", async () => {
     const { store } = await open();
     expect(await store.get("session::a")).toBeUndefined();
     expect(await store.has("session::a")).toBe(false);
@@ -59,14 +59,14 @@ export function describesASnapshotStore(open: () => Promise<OpenStore<SnapshotSt
     expect(await store.has("session::a")).toBe(false);
   });
 
-  test("a record without a state is kept like any other", async () => {
+  test("a record without a state is stored like any other", async () => {
     const { store } = await open();
     const record = snapshot({ id: 1 }, { tokenIds: [], position: 0, state: new Uint8Array(0) });
     await store.put("record::r", record);
     expect(await store.get("record::r")).toMatchObject(record);
   });
 
-  test("a list holds the keys that begin so, and no others", async () => {
+  test("a list contains exactly the keys with the prefix", async () => {
     const { store } = await open();
     const keys = ["session:a:1", "session:a:2", "session:ab:3", "session:[a]*?:4", "response:a:1"];
     for (const key of keys) await store.put(key, snapshot());
@@ -76,7 +76,7 @@ export function describesASnapshotStore(open: () => Promise<OpenStore<SnapshotSt
     for await (const { bytes } of store.list("")) expect(bytes).toBeGreaterThan(MODEL.stateBytes);
   });
 
-  test("names that mean something to a file system are names like others", async () => {
+  test("names that mean something to a file system can be keys", async () => {
     const { store } = await open();
     const names = ["../../etc/passwd", "..", "/etc/x", "a/b", "CON", "a\u0000b", "A", "a", "é".repeat(100)];
     for (const name of names) await store.put(name, snapshot(name));
@@ -84,28 +84,28 @@ export function describesASnapshotStore(open: () => Promise<OpenStore<SnapshotSt
     expect(await keysOf(store, "")).toEqual([...names].sort());
   });
 
-  test("what has expired does not exist; a later expiry replaces an earlier one, and none ends it", async () => {
+  test("what has expired does not exist; a put replaces the expiry, or removes it", async () => {
     const { store, advance } = await open();
     const nowMs = Date.now();
     await store.put("short", snapshot(), { expiresAtMs: nowMs + 150 });
     await store.put("longer", snapshot(), { expiresAtMs: nowMs + 150 });
     await store.put("longer", snapshot(), { expiresAtMs: nowMs + 60_000 });
-    await store.put("for ever", snapshot(), { expiresAtMs: nowMs + 150 });
-    await store.put("for ever", snapshot());
+    await store.put("forever", snapshot(), { expiresAtMs: nowMs + 150 });
+    await store.put("forever", snapshot());
     for await (const { key, expiresAtMs } of store.list("l")) {
       expect(key).toBe("longer");
-      // As exactly as two clocks agree.
+      // The server's clock may differ a little.
       expect(Math.abs(expiresAtMs! - nowMs - 60_000)).toBeLessThan(100);
     }
     await advance(200);
     expect(await store.has("short")).toBe(false);
     expect(await store.get("short")).toBeUndefined();
     expect(await store.delete("short")).toBe(false);
-    expect(await keysOf(store, "")).toEqual(["for ever", "longer"]);
+    expect(await keysOf(store, "")).toEqual(["forever", "longer"]);
     expect(await store.get("longer")).toMatchObject(snapshot());
   });
 
-  test("an expiry that is past already: nothing is there, and what was there is gone", async () => {
+  test("a put that has already expired deletes what was there", async () => {
     const { store } = await open();
     await store.put("a", snapshot());
     await store.put("a", snapshot(), { expiresAtMs: Date.now() - 1000 });
@@ -125,12 +125,12 @@ function describesClaims(open: () => Promise<OpenStore>): void {
     await first?.release();
     const second = await store.claim("session::a", { ttlMs: 60_000 });
     expect(second!.fence).toBeGreaterThan(first!.fence);
-    // The first holder's release, once more, is not the second's.
+    // Releasing the first claim again does not release the second.
     await first?.release();
     expect(await store.claim("session::a", { ttlMs: 60_000 })).toBeUndefined();
   });
 
-  test("a claim lapses unless it is renewed, and cannot be renewed once another has it", async () => {
+  test("a claim lapses unless it is renewed, and cannot be renewed once another holds it", async () => {
     const { store, advance, isRealTime } = await open();
     const first = (await store.claim("a", { ttlMs: 150 }))!;
     await advance(100);
@@ -145,12 +145,12 @@ function describesClaims(open: () => Promise<OpenStore>): void {
     expect(await store.claim("a", { ttlMs: 60_000 })).toBeUndefined();
   });
 
-  test("what a holder puts after another has claimed is refused, and changes nothing", async () => {
+  test("a put under a stale fence is refused, and changes nothing", async () => {
     const { store, advance } = await open();
     const first = (await store.claim("a", { ttlMs: 50 }))!;
     await store.put("a", snapshot("first"), { fence: first.fence });
     await advance(60);
-    // It lapsed, but nobody else has come.
+    // The claim has lapsed, but nobody else has claimed the key.
     await store.put("a", snapshot("still first"), { fence: first.fence });
     const second = (await store.claim("a", { ttlMs: 60_000 }))!;
     const late = store.put("a", snapshot("late"), { fence: first.fence });
@@ -165,7 +165,7 @@ function describesClaims(open: () => Promise<OpenStore>): void {
     expect(await store.get("a")).toMatchObject(snapshot("second"));
   });
 
-  test("what was claimed and deleted does not come back by a stale put", async () => {
+  test("a put under a stale fence does not restore what was deleted", async () => {
     const { store, advance } = await open();
     const first = (await store.claim("a", { ttlMs: 50 }))!;
     await advance(60);

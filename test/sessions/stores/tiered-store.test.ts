@@ -1,9 +1,10 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { setImmediate } from "node:timers/promises";
 import fc from "fast-check";
 import { Redis } from "ioredis";
-import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import { MemoryStore } from "../../../src/sessions/stores/memory-store.ts";
 import type { TierEvent } from "../../../src/sessions/stores/tier.ts";
 import { openStore, TieredStore } from "../../../src/sessions/stores/tiered-store.ts";
@@ -18,7 +19,7 @@ afterEach(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
 });
 
-/** One replica: its own memory and disk, and what it shares with others. */
+/** One replica, with a memory and a disk of its own, and a shared store. */
 function replica({ clock = new FakeClock(), shared, memoryBytes = 1e8, hasDisk = true }: ReplicaOptions = {}) {
   const events: TierEvent[] = [];
   const memory = new MemoryStore({ maxBytes: memoryBytes, nowMs: clock.nowMs });
@@ -42,8 +43,8 @@ interface ReplicaOptions {
 
 const CACHE = { isCache: true };
 
-/** Lets what goes on in the background come to its end. */
-const settled = () => new Promise<void>((resolve) => setTimeout(resolve, 5));
+/** Background work on stores in memory ends within this turn of the event loop. */
+const backgroundWork = () => setImmediate();
 const textOf = async (store: TieredStore, key = "a") =>
   ((await store.get(key))?.conversation as { text: string })?.text;
 
@@ -90,12 +91,12 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`memory, a folder and a real server${WITH
       await store.close();
       await rm(dir, { recursive: true });
     });
-    return { store, advance: (ms) => new Promise((resolve) => setTimeout(resolve, ms)), isRealTime: true };
+    return { store, advance: (ms) => server.passTime(ms), isRealTime: true };
   });
 });
 
 describe("with a disk", () => {
-  test("what is put is in both; what memory forgot comes back from the disk, with its expiry", async () => {
+  test("a put is in both; what memory has lost is read from the disk, with its expiry", async () => {
     const { store, memory, disk, clock } = replica();
     const expiresAtMs = clock.nowMs() + 1000;
     await store.put("a", snapshot("x"), { expiresAtMs });
@@ -110,7 +111,7 @@ describe("with a disk", () => {
     expect(await store.get("a")).toBeUndefined();
   });
 
-  test("what is too large for memory is kept on the disk, and no older copy stays in memory", async () => {
+  test("what is too large for memory is on the disk, and no older copy stays in memory", async () => {
     const { store, memory } = replica({ memoryBytes: 2000 });
     await store.put("a", snapshot("small"));
     await store.put("a", snapshot("x".repeat(3000)));
@@ -121,7 +122,7 @@ describe("with a disk", () => {
     );
   });
 
-  test("a full disk: what it cannot keep is refused, all is as it was, and deleting makes room at once", async () => {
+  test("a full disk: puts fail and change nothing, and deleting makes room at once", async () => {
     const { store, memory, disk } = replica();
     for (const key of ["a", "b"]) await store.put(key, snapshot("old"));
     disk.broken = "putting";
@@ -139,7 +140,7 @@ describe("with a disk", () => {
     expect([await memory.has("c"), await disk.has("c")]).toEqual([true, true]);
   });
 
-  test("of two puts at once memory has the one that the disk has", async () => {
+  test("of two concurrent puts memory has the one that the disk has", async () => {
     const { store, memory, disk } = replica();
     const gates = [gate(), gate()];
     let numPuts = 0;
@@ -156,7 +157,7 @@ describe("with a disk", () => {
     expect(await textOf(store)).toBe(kept.text);
   });
 
-  test("a disk that cannot be written: said once, caches are served from memory, it is still read, and made good later", async () => {
+  test("a disk that cannot be written is reported once, is still read, and gets later what it missed", async () => {
     const { store, memory, disk, clock, events } = replica();
     await store.put("a", snapshot("old"));
     await store.put("c", snapshot("c"));
@@ -178,7 +179,7 @@ describe("with a disk", () => {
     expect([await textOf(store, "a"), await textOf(store, "b")]).toEqual(["new", "newer"]);
     await memory.delete("c");
     expect(await textOf(store, "c")).toBe("c");
-    // What only the disk has now is old: it does not come back.
+    // The disk has only an outdated copy, which is not used.
     await memory.delete("a");
     expect(await store.get("a")).toBeUndefined();
     expect(await keysOf(store, "")).toEqual(["b", "c"]);
@@ -186,10 +187,10 @@ describe("with a disk", () => {
     disk.broken = "nothing";
     const { numAsked } = disk;
     await store.put("d", snapshot(), CACHE);
-    expect(disk.numAsked, "it is not asked before its time").toBeLessThanOrEqual(numAsked + 1);
+    expect(disk.numAsked, "it is not tried early").toBeLessThanOrEqual(numAsked + 1);
     clock.advance(60_000);
     await store.put("e", snapshot());
-    await settled();
+    await backgroundWork();
     expect(events.at(-1)).toMatchObject({ name: "disk", way: "write", isAvailable: true });
     expect(await keysOf(disk, "")).toEqual(["b", "c", "d", "e"]);
     for (const key of ["b", "d"]) await memory.delete(key);
@@ -197,7 +198,7 @@ describe("with a disk", () => {
     expect(await textOf(store, "d")).toBe("hello");
   });
 
-  test("what the disk will not take when it is back is not offered for ever", async () => {
+  test("what the disk refuses when it works again is not offered forever", async () => {
     const { store, memory, disk, clock, events } = replica();
     disk.broken = "writing";
     await store.put("large", snapshot("x".repeat(3000)), CACHE);
@@ -206,7 +207,7 @@ describe("with a disk", () => {
     disk.maxBytes = 2000;
     clock.advance(60_000);
     await store.put("other", snapshot());
-    await settled();
+    await backgroundWork();
     expect(events.at(-1)).toMatchObject({ isAvailable: true });
     expect(await keysOf(disk, "")).toEqual(["other", "small"]);
     expect(await textOf(store, "large")).toHaveLength(3000);
@@ -214,12 +215,12 @@ describe("with a disk", () => {
     expect(await store.get("large")).toBeUndefined();
   });
 
-  test("when nothing can keep it the error says why", async () => {
+  test("when no tier can store it, the error says why", async () => {
     const { store, disk, clock } = replica({ memoryBytes: 100 });
     await store.put("a", snapshot("old"));
     disk.broken = "everything";
     await expect(store.put("a", snapshot())).rejects.toMatchObject({ code: "store_unavailable" });
-    // It may be there: this is not the same as unknown.
+    // It may be there, so it is not "not found".
     await expect(store.get("a")).rejects.toMatchObject({ code: "store_unavailable" });
     await expect(store.has("b")).rejects.toMatchObject({ code: "store_unavailable" });
     disk.broken = "nothing";
@@ -227,7 +228,7 @@ describe("with a disk", () => {
     expect(await textOf(store)).toBe("old");
   });
 
-  test("a deletion that did not reach the disk is an error, and all is as it was", async () => {
+  test("a deletion that fails on the disk is an error, and changes nothing", async () => {
     const { store, memory, disk } = replica();
     await store.put("a", snapshot());
     disk.broken = "writing";
@@ -265,13 +266,13 @@ describe("with a disk", () => {
       await ask();
     }
     expect(broken.numAsked).toBeLessThan(numAsked + maxTries);
-    // A clock that is set back does not make it wait for ever.
+    // A clock that is set back does not make it wait forever.
     clock.advance(-86_400_000);
     broken.broken = "nothing";
     expect(await textOf(store)).toBe("hello");
   });
 
-  test("what was replaced or deleted while it was read from the disk does not come back", async () => {
+  test("a put or deletion during a read from the disk is not undone by it", async () => {
     for (const change of ["put", "delete"] as const) {
       const { store, memory, disk } = replica();
       await store.put("a", snapshot("old"));
@@ -299,7 +300,7 @@ describe("replicas that share a store", () => {
     return { clock, shared, all: Array.from({ length: count }, () => replica({ clock, shared })) };
   }
 
-  test("each turn on another replica: everyone sees the last turn, whoever has old copies", async () => {
+  test("with each turn on another replica, all see the last turn", async () => {
     const { all } = replicas(3);
     for (let turn = 0; turn < 12; turn++) {
       const { store } = all[turn % 3]!;
@@ -310,7 +311,7 @@ describe("replicas that share a store", () => {
     }
   });
 
-  test("a copy that is still the newest is not fetched again", async () => {
+  test("a current copy is not fetched again", async () => {
     const { all, shared } = replicas();
     await all[0]!.store.put("a", snapshot());
     await all[1]!.store.get("a");
@@ -318,7 +319,7 @@ describe("replicas that share a store", () => {
     for (const { store } of all) expect(await textOf(store)).toBe("hello");
   });
 
-  test("one that is full can be deleted from", async () => {
+  test("a full shared store can be deleted from", async () => {
     const clock = new FakeClock();
     const shared = new BreakableStore({ nowMs: clock.nowMs });
     const { store } = replica({ clock, shared });
@@ -329,7 +330,7 @@ describe("replicas that share a store", () => {
     expect([await shared.has("a"), await store.has("a")]).toEqual([false, false]);
   });
 
-  test("what one has deleted no other finds, lists or keeps", async () => {
+  test("what one replica has deleted, no other finds or lists", async () => {
     const { all, shared } = replicas();
     const [a, b] = [all[0]!, all[1]!];
     await a.store.put("a", snapshot());
@@ -340,13 +341,13 @@ describe("replicas that share a store", () => {
     expect(await b.store.get("a")).toBeUndefined();
     expect(await b.memory.has("a")).toBe(false);
     expect(await b.store.delete("a")).toBe(false);
-    // And an id may be used again.
+    // The key can be used again.
     await b.store.put("a", snapshot("again"));
     expect(await textOf(a.store)).toBe("again");
     expect(await shared.revisionOf("a")).toMatchObject({ exists: true });
   });
 
-  test("one replica at a time may advance a session, and what comes late is refused everywhere", async () => {
+  test("one replica at a time advances a session, and a late put is refused everywhere", async () => {
     const { all, clock } = replicas();
     const [a, b] = [all[0]!.store, all[1]!.store];
     const first = (await a.claim("a", { ttlMs: 1000 }))!;
@@ -362,20 +363,20 @@ describe("replicas that share a store", () => {
     expect(await all[0]!.disk.get("a")).toBeUndefined();
   });
 
-  test("what the shared store evicted is served from a copy, and written there again", async () => {
+  test("what the shared store has evicted is read from a copy, and written back", async () => {
     const { all, shared, clock } = replicas();
     const expiresAtMs = clock.nowMs() + 5000;
     await all[0]!.store.put("a", snapshot(), { expiresAtMs });
     await shared.evict("a");
     expect(await keysOf(all[0]!.store, "")).toEqual(["a"]);
     expect(await textOf(all[0]!.store)).toBe("hello");
-    await settled();
+    await backgroundWork();
     expect(await all[1]!.store.get("a")).toMatchObject({ ...snapshot(), expiresAtMs });
     clock.advance(5001);
     for (const { store } of all) expect(await store.get("a")).toBeUndefined();
   });
 
-  test("an older copy is never given in the place of a newer one that the shared store evicted", async () => {
+  test("an older copy is not used instead of a newer one that was evicted", async () => {
     const { all, shared } = replicas();
     const [a, b] = [all[0]!, all[1]!];
     await a.store.put("a", snapshot("old"));
@@ -388,16 +389,16 @@ describe("replicas that share a store", () => {
     });
     expect(await a.store.has("a")).toBe(false);
     expect(await keysOf(a.store, "")).toEqual([]);
-    // The other has the newest one, and gives it back to the store.
+    // The other replica has the newest copy, and writes it back.
     expect(await textOf(b.store)).toBe("new");
-    await settled();
+    await backgroundWork();
     expect(await textOf(a.store)).toBe("new");
-    // Evicted once more, the copy that came from there is as good.
+    // The copy that was read from there is as good.
     await shared.evict("a");
     expect(await textOf(a.store)).toBe("new");
   });
 
-  test("when the shared store has forgotten everything nobody knows whose copy is the newest: none is given", async () => {
+  test("when the shared store has lost everything, no copy is known to be the newest, and none is used", async () => {
     const { all, shared, clock } = replicas();
     const [a, b] = [all[0]!, all[1]!];
     await a.store.put("a", snapshot("old"));
@@ -406,7 +407,7 @@ describe("replicas that share a store", () => {
     await shared.forget();
     for (const { store, memory } of [a, b]) {
       await expect(store.get("a")).rejects.toMatchObject({ code: "state_lost" });
-      // From the disk neither.
+      // Nor from the disk.
       await memory.delete("a");
       expect(await store.has("a")).toBe(false);
     }
@@ -415,7 +416,7 @@ describe("replicas that share a store", () => {
     expect([await textOf(a.store), await textOf(b.store)]).toEqual(["made again", "made again"]);
   });
 
-  test("what was put while it could not be reached is believed, until the shared store has had it", async () => {
+  test("what was put while it could not be reached is used, until the shared store has had it", async () => {
     const { all, shared, clock } = replicas();
     const [a, b] = [all[0]!, all[1]!];
     shared.broken = "everything";
@@ -425,21 +426,21 @@ describe("replicas that share a store", () => {
     expect(await textOf(a.store)).toBe("alone");
     clock.advance(60_000);
     await a.store.put("other", snapshot());
-    await settled();
+    await backgroundWork();
     expect(await textOf(b.store)).toBe("alone");
     await b.store.put("a", snapshot("newer"));
     await shared.forget();
     await expect(a.store.get("a")).rejects.toMatchObject({ code: "state_lost" });
   });
 
-  test("while it cannot be reached each goes on with its own, and it is made good later", async () => {
+  test("while it cannot be reached each replica uses its own, and writes it later", async () => {
     const { all, shared, clock } = replicas();
     const [a, b] = [all[0]!, all[1]!];
     await a.store.put("a", snapshot("old"));
     await b.store.get("a");
     shared.broken = "everything";
     const claim = (await a.store.claim("a", { ttlMs: 60_000 }))!;
-    expect(await a.store.claim("a", { ttlMs: 60_000 }), "among its own requests it still holds").toBeUndefined();
+    expect(await a.store.claim("a", { ttlMs: 60_000 }), "it still excludes this server's requests").toBeUndefined();
     expect(await claim.renew()).toBe(true);
     await a.store.put("a", snapshot("new"), { fence: claim.fence });
     await claim.release();
@@ -451,12 +452,12 @@ describe("replicas that share a store", () => {
     shared.broken = "nothing";
     clock.advance(60_000);
     await a.store.put("other", snapshot());
-    await settled();
+    await backgroundWork();
     expect(await textOf(b.store)).toBe("new");
     expect(a.events.at(-1)).toMatchObject({ isAvailable: true });
   });
 
-  test("what was put meanwhile is not written over what another replica has put since", async () => {
+  test("what was put meanwhile does not replace what another replica has put since", async () => {
     const { all, shared, clock } = replicas();
     const [a, b] = [all[0]!, all[1]!];
     shared.broken = "everything";
@@ -466,11 +467,11 @@ describe("replicas that share a store", () => {
     await b.store.put("a", snapshot("later"));
     clock.advance(60_000);
     await a.store.put("other", snapshot());
-    await settled();
+    await backgroundWork();
     expect([await textOf(a.store), await textOf(b.store)]).toEqual(["later", "later"]);
   });
 
-  test("what one deletes after the shared store evicted it does not come back from another's copy", async () => {
+  test("a deletion after an eviction is not undone by another replica's copy", async () => {
     const { all, shared } = replicas();
     await all[0]!.store.put("a", snapshot());
     await all[1]!.store.get("a");
@@ -480,7 +481,7 @@ describe("replicas that share a store", () => {
     expect(await all[1]!.store.has("a")).toBe(false);
   });
 
-  test("what was claimed without the shared store is not put over what another replica advances", async () => {
+  test("a claim made without the shared store does not replace what another replica advances", async () => {
     const { all, shared, clock } = replicas();
     shared.broken = "everything";
     const blind = (await all[0]!.store.claim("a", { ttlMs: 60_000 }))!;
@@ -494,7 +495,7 @@ describe("replicas that share a store", () => {
     expect(await textOf(all[0]!.store)).toBe("seeing");
   });
 
-  test("whatever happens, a replica never gives what was replaced or deleted before it was asked", async () => {
+  test("after any operations a replica never returns what was replaced or deleted before", async () => {
     const step = fc.record({
       type: fc.constantFrom("put", "get", "delete", "forget", "advance", "evict", "wipe"),
       replica: fc.nat(2),
@@ -515,7 +516,7 @@ describe("replicas that share a store", () => {
           } else if (type === "delete") {
             const wasThere = await store.delete(key);
             if (!isLossy) expect(wasThere).toBe(expected.get(key) !== undefined);
-            // Where there is nothing to delete here any more, others may still have the newest.
+            // If there is nothing to delete here, others may still have the newest.
             if (wasThere) expected.set(key, undefined);
           } else if (type === "get") {
             const found = await textOf(store, key).catch((error) => {
@@ -561,13 +562,8 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`two replicas on a real server that evict
       }),
     );
     const turn = async (store: TieredStore, key: string, text: string) => {
-      // The other may be giving back what was evicted.
-      let claim = await store.claim(key, { ttlMs: 10_000 });
-      for (let tries = 0; claim === undefined && tries < 100; tries++) {
-        await settled();
-        claim = await store.claim(key, { ttlMs: 10_000 });
-      }
-      if (claim === undefined) throw new Error(`${key} stays claimed`);
+      // The other replica may be writing back what was evicted.
+      const claim = await vi.waitFor(async () => (await store.claim(key, { ttlMs: 10_000 })) ?? expect.fail("claimed"));
       const state = new Uint8Array(model.stateBytes).fill(text.length);
       await store.put(key, snapshot(text, { state }), { ...options, fence: claim.fence }).finally(claim.release);
     };
@@ -577,7 +573,7 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`two replicas on a real server that evict
   test.each(["allkeys-lru", "allkeys-random", "volatile-lru"])("%s: the newest or nothing", async (policy) => {
     const server = await ValkeyServer.start("--maxmemory", "4mb", "--maxmemory-policy", policy);
     cleanups.push(() => server.stop());
-    // Only what expires may be evicted by some.
+    // Some policies evict only what expires.
     const isVolatile = policy.startsWith("volatile");
     const { replicas, turn } = await start(server, isVolatile ? { expiresAtMs: Date.now() + 600_000 } : {});
     const last = new Map<string, string>();
@@ -589,7 +585,7 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`two replicas on a real server that evict
         await turn(store, key, `turn ${i}`);
         last.set(key, `turn ${i}`);
       } catch (error) {
-        // Anything may be evicted, a claim too; then the turn is refused.
+        // Claims may be evicted too; then the turn is refused.
         expect(error).toMatchObject({ code: "session_conflict" });
         expect(isVolatile).toBe(false);
       }
@@ -607,7 +603,7 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`two replicas on a real server that evict
     expect(numFound.newest).toBeGreaterThan(50);
   });
 
-  test("a key that somebody deletes on the server, and a server that is restarted with nothing", async () => {
+  test("a key deleted on the server, and a server that has lost everything", async () => {
     const server = await ValkeyServer.start();
     cleanups.push(() => server.stop());
     const redis = new Redis(server.port);

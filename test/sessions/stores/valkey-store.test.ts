@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { Redis } from "ioredis";
-import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import { ValkeyStore, type ValkeyStoreOptions } from "../../../src/sessions/stores/valkey-store.ts";
 import { ValkeyServer, WITHOUT_VALKEY } from "../../helpers/valkey-server.ts";
 import { describesAStateStore, keysOf, MODEL, snapshot, snapshotOf } from "./store-contract.ts";
@@ -22,18 +22,8 @@ async function open(options: Partial<ValkeyStoreOptions> & { url: string }): Pro
   return store;
 }
 
-const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
-
-/** Asks until it is answered: the connection is made anew in its own time. */
-async function eventually<T>(ask: () => Promise<T>): Promise<T> {
-  for (const deadline = Date.now() + 10_000; ; await sleep(20)) {
-    try {
-      return await ask();
-    } catch (error) {
-      if (Date.now() > deadline) throw error;
-    }
-  }
-}
+/** Retries until it succeeds: the client reconnects in its own time. */
+const eventually = <T>(ask: () => Promise<T>) => vi.waitFor(ask, { timeout: 10_000, interval: 20 });
 
 describe.skipIf(WITHOUT_VALKEY !== "")(`over a real server${WITHOUT_VALKEY}`, () => {
   let server: ValkeyServer;
@@ -47,9 +37,13 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`over a real server${WITHOUT_VALKEY}`, ()
     await server.stop();
   });
 
-  describesAStateStore(async () => ({ store: await open({ url: server.url }), advance: sleep, isRealTime: true }));
+  describesAStateStore(async () => ({
+    store: await open({ url: server.url }),
+    advance: (ms) => server.passTime(ms),
+    isRealTime: true,
+  }));
 
-  test("the same prefix is shared, another is not", async () => {
+  test("stores with the same key prefix share, others do not", async () => {
     const [a, b, other] = await Promise.all(
       ["same:", "same:", "other:"].map((keyPrefix) => open({ url: server.url, keyPrefix })),
     );
@@ -62,13 +56,13 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`over a real server${WITHOUT_VALKEY}`, ()
     expect((await b!.claim("x", { ttlMs: 1000 }))!.fence).toBeGreaterThan(claim!.fence);
   });
 
-  test("of many who claim at once one succeeds", async () => {
+  test("of concurrent claims one succeeds", async () => {
     const stores = await Promise.all([1, 2, 3, 4].map(() => open({ url: server.url, keyPrefix: "race:" })));
     const claims = await Promise.all(stores.flatMap((store) => [1, 2, 3].map(() => store.claim("x", { ttlMs: 5000 }))));
     expect(claims.filter((claim) => claim !== undefined)).toHaveLength(1);
   });
 
-  test("the server itself forgets what has expired, and claims in time", async () => {
+  test("the server expires snapshots, and a sweep removes old claims", async () => {
     const store = await open({ url: server.url, keyPrefix: "expiry:" });
     await store.put("x", snapshot(), { expiresAtMs: Date.now() + 5000 });
     await store.put("y", snapshot());
@@ -86,7 +80,7 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`over a real server${WITHOUT_VALKEY}`, ()
     expect(await redis.pttl("expiry:state:x")).toBeGreaterThan(6 * 86_400_000);
   });
 
-  test("revisions are read without the snapshot; what was deleted is known to have been", async () => {
+  test("revisions and deletions are read without the snapshot", async () => {
     const store = await open({ url: server.url });
     expect(await store.revisionOf("x")).toBe("unknown");
     await store.put("x", snapshot());
@@ -98,7 +92,7 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`over a real server${WITHOUT_VALKEY}`, ()
     expect(await keysOf(store, "")).toEqual([]);
   });
 
-  test("a session's last revision is known when the server has evicted it; that of a cache or a part is not kept", async () => {
+  test("the revision of an evicted session is remembered, of a cache or a segment it is not", async () => {
     const store = await open({ url: server.url, keyPrefix: "evicted:" });
     await store.put("x", snapshot("x", { revision: 7 }), { expiresAtMs: Date.now() + 60_000 });
     await store.put("cache", snapshot("c", { revision: 8 }), { isCache: true });
@@ -110,7 +104,7 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`over a real server${WITHOUT_VALKEY}`, ()
     expect(await store.revisionOf("x")).toEqual({ revision: 7, exists: false });
     expect(await store.has("x")).toBe(false);
     for (const key of ["cache", "segment::1"]) expect(await store.revisionOf(key)).toBe("unknown");
-    // Nor does a claim that the server has forgotten let anybody write over what came after it.
+    // A claim that the server has forgotten is stale.
     const claim = (await store.claim("x", { ttlMs: 60_000 }))!;
     await redis.del("evicted:claims");
     expect(await claim.renew()).toBe(false);
@@ -123,14 +117,14 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`over a real server${WITHOUT_VALKEY}`, ()
     expect(await redis.hlen("evicted:revisions")).toBe(1);
   });
 
-  test("parts that nothing names leave the server, in the second hour", async () => {
+  test("unreferenced segments are removed in the second hour", async () => {
     let nowMs = Date.now();
     const store = await open({ url: server.url, keyPrefix: "parts:", nowMs: () => nowMs });
-    const part = { isSegment: true, position: 0, state: new Uint8Array(0) } as const;
+    const segment = { isSegment: true, position: 0, state: new Uint8Array(0) } as const;
     const history = (key: string, numTokens: number) => ({ history: { key, numTokens }, position: numTokens });
-    await store.put("segment::1", snapshot("1", part));
-    await store.put("segment::2", snapshot("2", { ...part, history: { key: "segment::1", numTokens: 3 } }));
-    await store.put("segment::3", snapshot("3", part));
+    await store.put("segment::1", snapshot("1", segment));
+    await store.put("segment::2", snapshot("2", { ...segment, history: { key: "segment::1", numTokens: 3 } }));
+    await store.put("segment::3", snapshot("3", segment));
     await store.put("session::a", snapshot("a", history("segment::2", 6)));
     await store.put("session::b", snapshot("b", history("segment::2", 6)));
     await store.delete("session::a");
@@ -148,16 +142,16 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`over a real server${WITHOUT_VALKEY}`, ()
     expect(await keysOf(store, "")).toEqual([]);
   });
 
-  test("a server that evicts anything is told of", async () => {
-    const told: string[] = [];
+  test("a policy that evicts sessions is warned of", async () => {
+    const warnings: string[] = [];
     const evicting = await ValkeyServer.start("--maxmemory", "10mb", "--maxmemory-policy", "allkeys-lru");
     const keeping = await ValkeyServer.start("--maxmemory", "10mb", "--maxmemory-policy", "volatile-ttl");
     cleanups.push(() => Promise.all([evicting.stop(), keeping.stop()]));
-    for (const { url } of [keeping, evicting]) await open({ url, onWarning: (message) => told.push(message) });
-    expect(told).toEqual([expect.stringContaining("maxmemory-policy is allkeys-lru")]);
+    for (const { url } of [keeping, evicting]) await open({ url, onWarning: (message) => warnings.push(message) });
+    expect(warnings).toEqual([expect.stringContaining("maxmemory-policy is allkeys-lru")]);
   });
 
-  test("more keys than one step of a scan holds are listed, each once", async () => {
+  test("a list of several scan steps has each key once", async () => {
     const store = await open({ url: server.url });
     const keys = Array.from({ length: 2500 }, (_, i) => `session:a:${String(i).padStart(4, "0")}`);
     for (let i = 0; i < keys.length; i += 250) {
@@ -166,7 +160,7 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`over a real server${WITHOUT_VALKEY}`, ()
     expect(await keysOf(store, "session:a:")).toEqual(keys);
   });
 
-  describe("what the server holds is not what was put", () => {
+  describe("when a value on the server has been changed", () => {
     async function tampered(change: (value: Buffer) => Buffer): Promise<ValkeyStore> {
       const store = await open({ url: server.url, keyPrefix: "tampered:" });
       await store.put("x", snapshot());
@@ -174,7 +168,7 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`over a real server${WITHOUT_VALKEY}`, ()
       return store;
     }
 
-    test("a flipped bit", async () => {
+    test("a flipped bit is refused", async () => {
       const store = await tampered((value) => {
         value[70]! ^= 1;
         return value;
@@ -182,7 +176,7 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`over a real server${WITHOUT_VALKEY}`, ()
       await expect(store.get("x")).rejects.toMatchObject({ code: "invalid_snapshot" });
     });
 
-    test("a part of it, or something else: refused, and the connection is made anew", async () => {
+    test("a fragment, or something else: refused, and the client reconnects", async () => {
       for (const change of [(value: Buffer) => value.subarray(0, 100), () => Buffer.from("hello")]) {
         const store = await tampered(change);
         await expect(store.get("x")).rejects.toThrow(/answered with something else than what was kept under x/);
@@ -190,7 +184,7 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`over a real server${WITHOUT_VALKEY}`, ()
       }
     });
 
-    test("another key's snapshot, whole", async () => {
+    test("another key's snapshot is refused", async () => {
       const store = await open({ url: server.url, keyPrefix: "swapped:" });
       await store.put("mine", snapshot("mine"));
       await store.put("yours", snapshot("yours"));
@@ -198,14 +192,14 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`over a real server${WITHOUT_VALKEY}`, ()
       await expect(store.get("mine")).rejects.toMatchObject({ code: "store_unavailable" });
     });
 
-    test("another type", async () => {
+    test("another type is refused", async () => {
       const store = await open({ url: server.url, keyPrefix: "type:" });
       await redis.lpush("type:state:x", "hello");
       await expect(store.get("x")).rejects.toThrow(/cannot be used: WRONGTYPE/);
       await expect(store.has("x")).rejects.toMatchObject({ code: "store_unavailable" });
     });
 
-    test("another model's snapshot is refused and says which", async () => {
+    test("another model's snapshot is refused with its name", async () => {
       const store = await open({ url: server.url, keyPrefix: "model:" });
       await store.put("x", snapshot());
       const other = await open({ url: server.url, keyPrefix: "model:", model: { ...MODEL, modelHash: "other" } });
@@ -213,7 +207,7 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`over a real server${WITHOUT_VALKEY}`, ()
     });
   });
 
-  test("a server that has no memory left refuses clearly, and still gives what it has", async () => {
+  test("a server without memory left refuses puts clearly, and can still be read", async () => {
     const full = await ValkeyServer.start("--maxmemory", "3mb", "--maxmemory-policy", "noeviction");
     cleanups.push(() => full.stop());
     const store = await open({ url: full.url });
@@ -223,7 +217,7 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`over a real server${WITHOUT_VALKEY}`, ()
     };
     await expect(fill()).rejects.toThrow(/cannot be used: .*OOM/);
     expect(await store.get("small")).toMatchObject(snapshot());
-    // Beyond its bound, not just at it.
+    // Over its limit, not just at it.
     const direct = new Redis(full.port);
     cleanups.push(() => direct.quit());
     await direct.config("SET", "maxmemory", "1mb");
@@ -233,7 +227,7 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`over a real server${WITHOUT_VALKEY}`, ()
     await store.put("small", snapshot("again"));
   });
 
-  test("a server that stops answering: refused in time, and found again when it goes on", async () => {
+  test("a server that stops answering fails in time, and is used again when it answers", async () => {
     const own = await ValkeyServer.start();
     cleanups.push(() => own.stop());
     const store = await open({ url: own.url, timeoutMs: 200 });
@@ -252,7 +246,7 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`over a real server${WITHOUT_VALKEY}`, ()
     expect(await eventually(() => store.get("x"))).toMatchObject(snapshot());
   });
 
-  test("a connection that has gone dead on its way is given up, and another made", async () => {
+  test("a dead connection is replaced", async () => {
     let numConnections = 0;
     const proxy = createServer((client) => {
       const isFirst = ++numConnections === 1;
@@ -274,7 +268,7 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`over a real server${WITHOUT_VALKEY}`, ()
     expect(numConnections).toBe(2);
   });
 
-  test("a server that is restarted: refused at once meanwhile, and used again afterwards", async () => {
+  test("a restarted server fails at once meanwhile, and is used afterwards", async () => {
     const own = await ValkeyServer.start();
     cleanups.push(() => own.stop());
     const store = await open({ url: own.url });
@@ -287,7 +281,7 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`over a real server${WITHOUT_VALKEY}`, ()
     expect(await store.get("x")).toMatchObject(snapshot("new"));
   });
 
-  test("a password that is wrong is an error that does not tell it", async () => {
+  test("the error for a wrong password does not contain it", async () => {
     const guarded = await ValkeyServer.start("--requirepass", "right");
     cleanups.push(() => guarded.stop());
     const good = await open({ url: `redis://:right@127.0.0.1:${guarded.port}` });
@@ -299,7 +293,7 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`over a real server${WITHOUT_VALKEY}`, ()
   });
 });
 
-describe("a server that is none", () => {
+describe("something that is not a Valkey server", () => {
   async function impostor(onConnection: (socket: Socket) => void): Promise<string> {
     const sockets = new Set<Socket>();
     const server = createServer((socket) => {
@@ -316,7 +310,7 @@ describe("a server that is none", () => {
   }
 
   const impostors: readonly [string, (socket: Socket) => void][] = [
-    ["accepts and never says a word", () => undefined],
+    ["accepts and never answers", () => undefined],
     ["hangs up", (socket) => socket.end()],
     ["speaks HTTP", (socket) => socket.on("data", () => socket.end("HTTP/1.1 400 Bad Request\r\n\r\n"))],
     ["sends garbage", (socket) => socket.on("data", () => socket.write(Buffer.alloc(1000, 0xa5)))],
@@ -328,13 +322,13 @@ describe("a server that is none", () => {
     ["drips", (socket) => socket.on("data", () => setInterval(() => socket.write("\r"), 20).unref())],
   ];
 
-  test.each(impostors)("%s: every question is refused, in time", async (_, onConnection) => {
+  test.each(impostors)("%s: every command fails in time", async (_, onConnection) => {
     const startedAt = performance.now();
     const store = await open({ url: await impostor(onConnection), timeoutMs: 150 });
     const list = async () => {
       for await (const listed of store.list("")) expect(listed).toBeUndefined();
     };
-    const questions = [
+    const commands = [
       () => store.get("x"),
       () => store.has("x"),
       () => store.put("x", snapshot()),
@@ -342,16 +336,16 @@ describe("a server that is none", () => {
       () => store.claim("x", { ttlMs: 1000 }),
       list,
     ];
-    for (const ask of questions) await expect(ask()).rejects.toMatchObject({ code: "store_unavailable" });
+    for (const ask of commands) await expect(ask()).rejects.toMatchObject({ code: "store_unavailable" });
     expect(performance.now() - startedAt).toBeLessThan(20_000);
   });
 
-  test("nobody listens there: refused at once", async () => {
+  test("nobody listens: fails at once", async () => {
     const store = await open({ url: "redis://127.0.0.1:1", timeoutMs: 500 });
     await expect(store.get("x")).rejects.toThrow(/127\.0\.0\.1:1 cannot be used: .*ECONNREFUSED/);
   });
 
-  test("a URL that is none is refused without repeating its password", async () => {
+  test("a malformed URL is refused without repeating its password", async () => {
     for (const url of ["http://user:secret@host", "redis://", "localhost:6379", "", "redis://[", "valkeysss://host"]) {
       await expect(open({ url })).rejects.toMatchObject({
         code: "invalid_config",

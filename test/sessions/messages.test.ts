@@ -1,4 +1,4 @@
-/** A kept message is where its tokens say it, and comes back as it was, whatever the tokenizer makes of it. */
+/** A stored message is found in its tokens, or stored as text if the tokenizer does not give it back. */
 import fc from "fast-check";
 import { beforeAll, expect, test } from "vitest";
 import { type MessageSpan, messageSpans, messagesOf, textOf, toSpan } from "../../src/sessions/messages.ts";
@@ -19,33 +19,33 @@ const message = fc.record(
   { requiredKeys: ["role", "content"] },
 );
 
-/** One passage for each list of messages, shown between brackets; and the conversation's tokens. */
-async function keep(numBefore: number, turns: readonly (readonly { role: string; content: string }[])[]) {
+/** One span for each list of messages, rendered between brackets, and the conversation's tokens. */
+async function toSpans(numBefore: number, turns: readonly (readonly { role: string; content: string }[])[]) {
   let tokenIds = Array.from({ length: numBefore }, () => 50);
   const spans: MessageSpan[] = [];
   for (const messages of turns) {
     const begin = tokenIds.length;
     const shown = messages.map(({ role, content }) => `[${role}]${content}[end]`).join("");
     tokenIds = tokenIds.concat((await tokenizer.encodeContinuation(shown))!);
-    const stretch = { tokenIds, begin, end: tokenIds.length };
-    spans.push(toSpan(stretch, textOf(tokenizer, stretch), messages));
+    const range = { tokenIds, begin, end: tokenIds.length };
+    spans.push(toSpan(range, textOf(tokenizer, range), messages));
   }
   return { tokenIds, spans };
 }
 
-test("messages come back from JSON and the tokens", async () => {
+test("messages are restored from JSON and the tokens", async () => {
   const turns = fc.array(fc.array(message, { maxLength: 3 }), { maxLength: 4 });
   await fc.assert(
     fc.asyncProperty(fc.nat(3), turns, async (numBefore, given) => {
-      const { tokenIds, spans } = await keep(numBefore, given);
-      const stored = messageSpans.parse(JSON.parse(JSON.stringify(spans))) as MessageSpan[];
+      const { tokenIds, spans } = await toSpans(numBefore, given);
+      const stored = messageSpans.parse(JSON.parse(JSON.stringify(spans)));
       expect(messagesOf(tokenizer, stored, tokenIds, numBefore)).toEqual(given.flat());
     }),
   );
 });
 
-test("what the tokens say is not kept a second time, and what they do not is", async () => {
-  const { tokenIds, spans } = await keep(2, [
+test("only text that the tokens do not give is stored", async () => {
+  const { tokenIds, spans } = await toSpans(2, [
     [
       { role: "user", content: "hello" },
       { role: "user", content: "world" },
@@ -53,12 +53,12 @@ test("what the tokens say is not kept a second time, and what they do not is", a
     [{ role: "assistant", content: "the" }],
   ]);
   expect(JSON.stringify(spans)).not.toMatch(/hello|world|the/);
-  const unsaid = toSpan({ begin: 2, end: tokenIds.length }, "[user]hel", [{ role: "user", content: "hello" }]);
-  expect(unsaid.messages).toEqual([{ role: "user", content: "hello" }]);
+  const incomplete = toSpan({ begin: 2, end: tokenIds.length }, "[user]hel", [{ role: "user", content: "hello" }]);
+  expect(incomplete.messages).toEqual([{ role: "user", content: "hello" }]);
 });
 
-test("a message is read without decoding the spans of others", async () => {
-  const { tokenIds, spans } = await keep(0, [
+test("a message is read without decoding other spans", async () => {
+  const { tokenIds, spans } = await toSpans(0, [
     [{ role: "user", content: "hello ".repeat(1000) }],
     [{ role: "assistant", content: "the" }],
   ]);

@@ -13,10 +13,7 @@ export interface DeviceChoice {
 }
 
 export interface DeviceFacts {
-  /**
-   * Whether ONNX Runtime's CUDA provider is installed. Looks at files only: `auto` asks at every
-   * start.
-   */
+  /** Whether ONNX Runtime's CUDA provider is installed. Quick: `auto` asks at every start. */
   readonly hasCudaProvider: () => boolean;
   /** @returns undefined if only opening the device can tell */
   readonly inspectCuda: () => Promise<CudaReport | undefined>;

@@ -36,10 +36,7 @@ export function loweringFor(
   return kernels.device === "cuda" ? "cuda" : "kernels";
 }
 
-/**
- * @returns undefined, after reporting why, if the graphs are to run on ONNX Runtime's operators
- * alone
- */
+/** @returns undefined, after reporting why, if ONNX Runtime's own operators have to do */
 export async function findKernels(
   config: KernelConfig & Pick<Config, "kernels" | "runtime">,
   device: "cpu" | "cuda",

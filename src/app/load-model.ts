@@ -1,7 +1,4 @@
-/**
- * From `--model` to an artifact and a runner for it: compiled if necessary, verified, on the first
- * device that works.
- */
+/** From `--model` to a verified artifact, compiled if necessary, and a runner on a device. */
 import { existsSync } from "node:fs";
 import path from "node:path";
 import { ensureArtifact, verifyArtifact } from "../compiler/artifact-cache.ts";
@@ -20,10 +17,7 @@ import { numThreads } from "./machine.ts";
 
 export interface LoadedModel {
   readonly manifest: Manifest;
-  /**
-   * The first call returns the runner that has shown that the device works; later calls open
-   * another.
-   */
+  /** The first call returns the runner that has proven the device; later calls open another. */
   openRunner(): Promise<ModelRunner>;
 }
 
@@ -78,10 +72,7 @@ export async function loadModel(config: Config, options: LoadOptions): Promise<L
   });
 }
 
-/**
- * A checkpoint can still be compiled for the kernels; an artifact has been compiled with or without
- * them.
- */
+/** A checkpoint can still be compiled for the kernels; an artifact already is, or is not. */
 async function mayUseKernels(modelDir: string): Promise<boolean> {
   return !isArtifact(modelDir) || (await readManifest(modelDir)).kernels !== undefined;
 }

@@ -90,10 +90,7 @@ const MIB = 2 ** 20;
 const PROGRAM_BYTES = 256 * MIB;
 /** Weights, the runtime's copies of them in its own layout, and activations. */
 const MODEL_FACTOR = 1.25;
-/**
- * Of what is left. The rest is for states in transit: being read, written, suspended, or not yet
- * collected.
- */
+/** Of the rest. What remains is for states in transit, e.g. being read, written or suspended. */
 const SESSION_SHARE = 1 / 2;
 const PREFIX_SHARE = 1 / 8;
 const MIN_SESSION_BYTES = 16 * MIB;
@@ -111,10 +108,7 @@ export interface MemoryFacts {
 /** A config without `auto` sizes. */
 export type SizedConfig = Config & { readonly sessionBytes: number; readonly prefixBytes: number };
 
-/**
- * Replaces `auto` with the usual size, or less if memory is short: going beyond the limit would
- * kill this process.
- */
+/** Replaces `auto` with the usual size, or with less if memory is short. */
 export function withinMemory(config: Config, { limitBytes, modelBytes, slotBytes }: MemoryFacts): SizedConfig {
   const freeBytes = limitBytes - PROGRAM_BYTES - MODEL_FACTOR * modelBytes - slotBytes;
   const size = (given: number | "auto", usual: number, share: number, min: number) =>

@@ -23,10 +23,7 @@ export interface SnapshotObserver {
   onSnapshotRestored(durationMs: number): void;
 }
 
-/**
- * A runner that reports how long states take to copy out of and into slots, and otherwise is
- * `runner`.
- */
+/** Wraps a runner: reports how long states take to copy out of and into slots. */
 export function observeSnapshots(runner: ModelRunner, observer: SnapshotObserver, now: () => number): ModelRunner {
   return {
     manifest: runner.manifest,

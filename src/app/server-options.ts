@@ -52,10 +52,7 @@ export function serverOptions(config: Config): ServerOptions {
   };
 }
 
-/**
- * A server on a loopback address knows its names. Any other may have any name, and checks names
- * only if some are given.
- */
+/** A server on a loopback address knows its names; any other checks them only if some are given. */
 function allowedHosts({ host, allowedHosts: given, apiKeys }: Config): readonly string[] | undefined {
   return given.length > 0 || (apiKeys.length === 0 && isLoopback(host)) ? [host, ...given] : undefined;
 }

@@ -121,10 +121,7 @@ export async function runServer(given: Config, options: RunServerOptions): Promi
   if (isLost) throw reason;
 }
 
-/**
- * `lost` resolves when this process can open no runner any more. Its supervisor should start
- * another.
- */
+/** `lost` resolves when this process cannot open a runner any more and has to be restarted. */
 function watchForLoss(model: LoadedModel): { readonly model: LoadedModel; readonly lost: Promise<LostDeviceError> } {
   let report = (_error: LostDeviceError) => {};
   const lost = new Promise<LostDeviceError>((resolve) => {
@@ -169,10 +166,7 @@ async function limitSending({ descriptor }: Listener, log: Log): Promise<void> {
   log.debug({ err: cause }, "cannot limit the send buffers of connections");
 }
 
-/**
- * Accepts nothing new; lets running requests finish, or saves and stores them; then closes the
- * stores.
- */
+/** Accepts nothing new, lets running requests finish or stores them, then closes the stores. */
 async function shutDown(service: Service, listener: Listener, { shutdownMs }: Config, log: Log): Promise<void> {
   const { engine, generator, stores } = service;
   const work = Promise.all([

@@ -23,10 +23,7 @@ import {
 } from "../sessions/stores/tiered-store.ts";
 import type { SizedConfig } from "./machine.ts";
 
-/**
- * On a shared server prefixes expire, so that its eviction policy can tell them from sessions,
- * which by default do not.
- */
+/** On a shared server prefixes expire, so that it can evict them before sessions. */
 const SHARED_PREFIX_TTL_MS = 86_400_000;
 
 /** Between sweeps, each of which removes some expired entries. */
@@ -63,10 +60,7 @@ export interface Stores {
   close(): Promise<void>;
 }
 
-/**
- * @throws `invalid_config` if another server uses the folder; `store_unavailable` if the folder
- * cannot be used
- */
+/** @throws `invalid_config` if another server uses the folder, `store_unavailable` if unusable */
 export async function openStores(config: SizedConfig, options: StoresOptions): Promise<Stores> {
   const conversations = await openConversations(config, options);
   const prefixes = await openPrefixes(config, options).catch(async (error) => {
@@ -173,10 +167,7 @@ function valkeyOptions({ valkeyUrl: url, valkeyPrefix: keyPrefix, valkeyTimeoutM
   return url === undefined ? {} : { valkey: { url, keyPrefix, timeoutMs } };
 }
 
-/**
- * Asks once, so that a server that cannot be reached is reported at the start and not by the first
- * request.
- */
+/** Asks once, so that an unreachable server is reported at the start, not by the first request. */
 async function probe(store: StateStore): Promise<void> {
   try {
     await store.has("any");

@@ -86,10 +86,7 @@ export async function benchServer(config: Config, options: BenchServerOptions, t
   }
 }
 
-/**
- * How every measurement runs its models: on this machine's processors. Says which operators it
- * uses.
- */
+/** How every measurement runs its models: on the CPU. Prints which operators it uses. */
 export async function benchConfig(config: Config, print: (line: string) => void): Promise<BenchConfig> {
   const { runtime, cacheDir, prefillChunk, prefillStall } = config;
   const kernels = await findKernels(config, "cpu", print);

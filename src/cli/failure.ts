@@ -1,13 +1,7 @@
-/**
- * How the program ends after an error: one line on stderr that says what is wrong, and an exit
- * code.
- */
+/** How the program ends after an error: a line on stderr that says what is wrong, an exit code. */
 import { DenseMambaError } from "../errors.ts";
 
-/**
- * The exit code is 2 for mistakes on the command line or in the configuration, 1 for everything
- * else.
- */
+/** 2 for mistakes on the command line or in the configuration, 1 for everything else. */
 export interface Failure {
   readonly message: string;
   readonly exitCode: 1 | 2;

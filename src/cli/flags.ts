@@ -1,7 +1,4 @@
-/**
- * The configuration's options as flags of a command, and the numbers that belong to one command
- * alone.
- */
+/** The options of the configuration as flags of a command, and parsers for other flags. */
 import { type Command, InvalidArgumentError } from "commander";
 import { readConfig } from "../config/process.ts";
 import { type Config, type ConfigKey, configOptions } from "../config/schema.ts";

@@ -143,10 +143,7 @@ export interface Layer {
   readonly stateBytes: number;
   /** The shallower layers that it reads, the nearest first. */
   readonly reads: readonly number[];
-  /**
-   * Parameters by block, in the checkpoint's order: `in_proj`, `conv1d`, …; empty if the tensors
-   * are not known.
-   */
+  /** Parameters by block, e.g. `in_proj`, in the checkpoint's order; empty if not known. */
   readonly blocks: ReadonlyMap<string, number>;
 }
 
@@ -199,10 +196,7 @@ export function layerTable(layers: readonly Layer[]): string {
   return [head, ...rows].map(line).join("");
 }
 
-/**
- * A row and a column for each layer: ● on the diagonal, ○ for each layer that it reads, and a line
- * between them.
- */
+/** A row and a column for each layer: ● on the diagonal, linked to ○ for those that it reads. */
 export function drawLinks(layers: readonly Layer[]): string {
   const width = Math.max("layer".length, String(layers.length - 1).length);
   return layers

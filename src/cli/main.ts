@@ -1,8 +1,5 @@
 #!/usr/bin/env node
-/**
- * The program `densemamba`: parses the command line, runs the command, and turns errors into an
- * exit code.
- */
+/** The program: parses the command line, runs the command, and turns errors into an exit code. */
 import { closeSync, fstatSync } from "node:fs";
 import { isatty } from "node:tty";
 import type { CommanderError } from "commander";

@@ -18,8 +18,8 @@ import { copyKernelFile } from "../runtime/native/kernel-file.ts";
 import { formatBytes, showProgress, type Terminal, write } from "./terminal.ts";
 
 /**
- * A checkpoint folder in, an artifact folder out, which `--model` accepts as it is; without `outDir` one in the cache, where the
- * checkpoint's next start finds it.
+ * A checkpoint folder in, an artifact folder out, which `--model` accepts as it is; without
+ * `outDir` one in the cache, where the checkpoint's next start finds it.
  * @throws `invalid_checkpoint`, `unsupported_value`, `invalid_value` if both folders are the same
  */
 export async function compile(config: Config, outDir: string | undefined, terminal: Terminal): Promise<void> {

@@ -1,7 +1,4 @@
-/**
- * `densemamba serve`: runs the server, and prints what is served, what a session costs, and a first
- * request to try.
- */
+/** `densemamba serve`: runs the server, and prints what it serves and a first request to try. */
 import { openLog } from "../app/log.ts";
 import { type ReadyFacts, runServer } from "../app/server.ts";
 import type { SignalSource } from "../app/shutdown.ts";

@@ -84,10 +84,7 @@ export function serviceLinks(env: Environment): string[] {
   });
 }
 
-/**
- * An option that has no effect without another one is refused alone: the user has forgotten the
- * other.
- */
+/** An option that has no effect without another one is refused without it. */
 function unmetNeeds(config: Config, origins: ReadonlyMap<string, string>): string[] {
   const flags = new Map(configOptions.map(({ key, flag }) => [key, flag]));
   return configOptions.flatMap(({ key, needs }) => {

@@ -1,7 +1,4 @@
-/**
- * Reads what this process was given: environment, config file, package. Nothing else reads
- * `process.env`.
- */
+/** What this process was given: environment, config file, package. Alone reads `process.env`. */
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { DenseMambaError } from "../errors.ts";
@@ -21,10 +18,7 @@ export function readHubSettings(): HubSettings {
   return parseHubSettings({ env: process.env, findHome: userHome, readText: readTextIfAny });
 }
 
-/**
- * The command that npm's shell runs, if npm started us: a script of package.json, or the command of
- * `npx`.
- */
+/** What npm's shell runs, if npm started us: a script of package.json, or npx's command. */
 export function readNpmScript(): string | undefined {
   return process.env.npm_lifecycle_script;
 }

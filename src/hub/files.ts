@@ -1,7 +1,4 @@
-/**
- * Which of a repository's files a model needs: config, tokenizer, and the weights in the best of
- * the available formats.
- */
+/** Which files of a repository a model needs: config, tokenizer, weights in the best format. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { DenseMambaError } from "../errors.ts";

@@ -1,7 +1,4 @@
-/**
- * The name of a model on the hub: `org/name`, or `org/name@revision` for a branch, a tag or a
- * commit.
- */
+/** A model's name on the hub: `org/name`, or `org/name@revision` (branch, tag or commit). */
 
 export interface ModelId {
   /** `org/name` */
@@ -12,10 +9,7 @@ export interface ModelId {
 const DEFAULT_REVISION = "main";
 const COMMIT = /^[0-9a-f]{40}$/;
 
-/**
- * Letters, digits, `_`, `-` and `.`, without a dot or a dash at either end: the hub's rule for both
- * halves of a name.
- */
+/** The hub's rule for both halves of a name: no dot or dash at either end. */
 const PART = "[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?";
 const MODEL_ID = new RegExp(`^(${PART}/${PART})(?:@([A-Za-z0-9_][A-Za-z0-9._/-]*))?$`);
 

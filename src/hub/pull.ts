@@ -101,10 +101,7 @@ class Pull {
     return dir;
   }
 
-  /**
-   * One after the other: a second connection gains little, and an interruption leaves only one
-   * partial file.
-   */
+  /** Not in parallel: that gains little, and an interruption would leave several partial files. */
   async #fetchAll(commit: string, files: readonly HubFile[], isLast: boolean): Promise<void> {
     this.#total += files.reduce((sum, { numBytes }) => sum + numBytes, 0);
     for (const file of files) {

@@ -68,10 +68,7 @@ export class Metrics implements EngineObserver, Pick<StoreObserver, "onDamage"> 
     return this.#registry.contentType;
   }
 
-  /**
-   * Scrapes read `sources` from now on. Not in the constructor, since the engine is created with
-   * its observer.
-   */
+  /** Scrapes read `sources` from now on. The engine, one of them, is created after this. */
   watch(sources: MetricsSources): void {
     this.#sources = sources;
   }

@@ -1,4 +1,4 @@
-/** What one API key can learn of another: a real process that accepts two. */
+/** What one API key can learn about another: a real process that accepts two. */
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { type ServedProcess, ServingFolder } from "../helpers/served-process.ts";
 
@@ -37,7 +37,7 @@ async function cachedTokens(server: ServedProcess, key: Key, more: object = {}):
   return JSON.parse(text).usage.prompt_tokens_details.cached_tokens;
 }
 
-it("a prompt that one key has sent is as new from another, with any salt", async () => {
+it("a prompt that one key has sent is not cached for another, with any salt", async () => {
   expect(await cachedTokens(apart, ANN)).toBe(0);
   expect(await cachedTokens(apart, ANN)).toBeGreaterThan(64);
   expect(await cachedTokens(apart, BOB)).toBe(0);
@@ -46,13 +46,13 @@ it("a prompt that one key has sent is as new from another, with any salt", async
   expect(await cachedTokens(apart, BOB, { cache_salt: "team" })).toBeGreaterThan(64);
 });
 
-it("with --prefix-scope all keys share what was read, and salts still part it", async () => {
+it("with --prefix-scope all, keys share cached prefixes, and salts still separate them", async () => {
   expect(await cachedTokens(together, ANN)).toBe(0);
   expect(await cachedTokens(together, BOB)).toBeGreaterThan(64);
   expect(await cachedTokens(together, BOB, { cache_salt: "team" })).toBe(0);
 });
 
-it("what another key has made answers as what nobody has made", async () => {
+it("what belongs to another key answers like what does not exist", async () => {
   await ask(apart, ANN, "POST", "/v1/sessions", { session_id: "tale" });
   await ask(apart, ANN, "POST", "/v1/completions", { session_id: "tale", prompt: PROMPT, max_tokens: 2 });
   const made = await ask(apart, ANN, "POST", "/v1/responses", { input: "Tell me.", max_output_tokens: 2 });
@@ -91,7 +91,7 @@ it("what another key has made answers as what nobody has made", async () => {
   expect((await ask(apart, ANN, "GET", "/v1/sessions/tale")).status).toBe(200);
 });
 
-it("one key's flood of responses pushes out its own, the oldest first, and no other key's session", async () => {
+it("one key's flood of responses evicts its own, the oldest first, and no other key's session", async () => {
   const small = await folder.serve([...KEYS.flatMap((key) => ["--api-key", key]), "--session-bytes", "3MiB"]);
   try {
     const turn = { session_id: "tale", prompt: PROMPT, max_tokens: 2 };

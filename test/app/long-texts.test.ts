@@ -80,7 +80,7 @@ describe.skipIf(process.platform !== "linux")("a prompt of 16 MiB", () => {
   });
 });
 
-test("a completion does not wait behind long texts, which end with their clients", async () => {
+test("a completion does not wait for long texts, which end when their clients disconnect", async () => {
   const server = await folder.serve(MANY_TOKENS);
   try {
     const gone = new AbortController();
@@ -99,7 +99,7 @@ test("a completion does not wait behind long texts, which end with their clients
   }
 });
 
-test("a long text does not hold up the end of the server", async () => {
+test("a long text does not delay the shutdown", async () => {
   const server = await folder.serve(MANY_TOKENS);
   const prompt = words(16 * MIB);
   const requests = [

@@ -1,4 +1,4 @@
-/** A process that may not open many files: told at the start, survived later. */
+/** A process that may open few files: reported at the start, survived later. */
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { Agent, type IncomingMessage, request } from "node:http";
@@ -18,7 +18,7 @@ afterAll(async () => {
   await folder.remove();
 });
 
-it("too few to start: one line says how many there are, and how many it takes", () => {
+it("with too few to start, one line says how many there are, and how many are needed", () => {
   const command = "ulimit -n 40; exec node --import tsx src/cli/main.ts serve";
   const { status, stderr } = spawnSync("bash", ["-c", command], { encoding: "utf8" });
   expect(status).toBe(1);
@@ -27,7 +27,7 @@ it("too few to start: one line says how many there are, and how many it takes", 
   );
 });
 
-it("all taken by connections: what needs a file is refused, what does not is answered, and it goes on afterwards", async () => {
+it("if connections take all, requests that need a file are refused, others are answered, and the server recovers", async () => {
   const store = ["--store-dir", path.join(folder.dir, "store")];
   server = await folder.serve(store, path.join(import.meta.dirname, "with-open-files.sh"));
   const { port } = new URL(server.url);

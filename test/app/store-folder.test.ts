@@ -1,7 +1,4 @@
-/**
- * What may happen to a server's folder: real processes on a disk of their own that fills up,
- * becomes read-only, is taken.
- */
+/** What can happen to a server's folder: real processes, a disk that fills up, and others. */
 import { execFileSync } from "node:child_process";
 import { mkdir, rename, rm } from "node:fs/promises";
 import path from "node:path";
@@ -57,7 +54,7 @@ describe.skipIf(withoutMounts() !== "")(`a disk of 2 MiB${withoutMounts()}`, SLO
     return dir;
   }
 
-  it("that is full: what was answered as stored is there after kill -9, what isn't says so, deleting makes room", async () => {
+  it("that is full: stored answers survive kill -9, others say that they are not stored, and deleting frees space", async () => {
     const dir = await mountDisk("full");
     const first = await serve(dir);
     await first.post("/v1/sessions", { session_id: "tale" });
@@ -89,7 +86,7 @@ describe.skipIf(withoutMounts() !== "")(`a disk of 2 MiB${withoutMounts()}`, SLO
     expect(await second.stop()).toBe(0);
   });
 
-  it("that becomes read-only: what is there can be read, nothing is promised, and the server ends in good order", async () => {
+  it("that becomes read-only: entries can be read, nothing is reported as stored, and the server shuts down in good order", async () => {
     const dir = await mountDisk("read-only");
     const server = await serve(dir);
     await server.post("/v1/sessions", { session_id: "tale" });
@@ -116,7 +113,7 @@ describe.skipIf(withoutMounts() !== "")(`a disk of 2 MiB${withoutMounts()}`, SLO
 });
 
 describe("a folder", SLOW, () => {
-  it("of a server that is paused is not another one's to take", async () => {
+  it("of a paused server cannot be taken by another", async () => {
     const dir = path.join(folder.dir, "paused");
     const first = await serve(dir);
     first.kill("SIGSTOP");
@@ -129,7 +126,7 @@ describe("a folder", SLOW, () => {
     await serve(dir);
   });
 
-  it("that is moved away is missed: nothing more is stored, and the server isn't ready until it is back", async () => {
+  it("that is moved away is noticed: nothing more is stored, and the server is not ready until it is back", async () => {
     const dir = path.join(folder.dir, "moved");
     const server = await serve(dir);
     const { id } = await respond(server);

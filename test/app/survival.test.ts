@@ -1,4 +1,4 @@
-/** What outlives a server: real processes, ended in good order, twice asked, or killed. */
+/** What survives a server: real processes that are stopped, stopped twice, or killed. */
 import { spawnSync } from "node:child_process";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -27,8 +27,8 @@ async function serve(...args: string[]): Promise<ServedProcess> {
 const sessionOf = async (server: ServedProcess, id: string) =>
   (await (await fetch(`${server.url}/v1/sessions/${id}`)).json()) as { num_tokens: number; position: number };
 
-describe("SIGTERM in the middle of an answer", () => {
-  it("refuses what is new, interrupts what runs, exits with 0, and after a restart the session goes on where it was", async () => {
+describe("SIGTERM during an answer", () => {
+  it("refuses what is new, interrupts what runs, exits with 0, and after a restart the session continues where it was", async () => {
     const store = ["--store-dir", path.join(folder.dir, "interrupted")];
     const first = await serve(...store, "--shutdown-ms", "1000");
     expect(first.stdout).toMatch(/stored in +memory \(1 GiB\), \S+interrupted \(16 GiB, 0 found\)/);
@@ -69,7 +69,7 @@ describe("SIGTERM in the middle of an answer", () => {
     expect(await second.stop()).toBe(0);
   });
 
-  it("and once more ends the process at once", async () => {
+  it("a second time ends the process at once", async () => {
     const server = await serve("--shutdown-ms", "60000");
     const response = await server.post("/v1/completions", { prompt: PROMPT, max_tokens: 16_000, stream: true });
     await response.body!.getReader().read();
@@ -125,7 +125,7 @@ describe("SIGHUP", { timeout: 180_000 }, () => {
 });
 
 describe("kill -9", () => {
-  it("loses nothing that was answered: sessions, responses and what they were asked", async () => {
+  it("loses nothing that was answered: sessions, responses and their inputs", async () => {
     const store = ["--store-dir", path.join(folder.dir, "killed")];
     const first = await serve(...store);
     const turn = { max_tokens: 12, ...SAMPLED };
@@ -167,8 +167,8 @@ async function json<T>(response: Response): Promise<T> {
   return (await response.json()) as T;
 }
 
-describe("a disk that is full", () => {
-  it("keeps no session that would not outlive the server: the request says so, as do log and metrics", async () => {
+describe("a full disk", () => {
+  it("stores no session that would not survive a restart: the request, the log and the metrics say so", async () => {
     // Files of the process may have 64 KiB; a state of the packaged model has 266.
     const args = ["--store-dir", path.join(folder.dir, "full"), "--prefix-disk-bytes", "1GiB"];
     const server = await folder.serve(args, path.join(import.meta.dirname, "../sessions/stores/with-file-limit.sh"));

@@ -36,12 +36,12 @@ async function failure(args: readonly string[]): Promise<{ exitCode: number; mes
   return { exitCode, message: run.stderr.text };
 }
 
-describe("a model that is not there", () => {
+describe("a model that does not exist", () => {
   it.each([
     ["--model", "/nowhere", "--model names no folder that exists: /nowhere given"],
     ["--model", "package.json", "--model must name a folder, a file: package.json given"],
     ["--tokenizer", "./nowhere", "--tokenizer names no folder that exists: ./nowhere given"],
-  ])("is told by its option: %s %s", async (option, given, message) => {
+  ])("is reported with its option: %s %s", async (option, given, message) => {
     for (const command of [["serve"], ["generate", "--prompt", "x"]]) {
       const result = await failure([...command, option, given, ...cache]);
       expect(result).toEqual({ exitCode: 2, message: `error: invalid_config: ${message}\n` });
@@ -68,7 +68,7 @@ describe("score", () => {
     }
   });
 
-  it("reads token ids from standard input, as a JSON array too, and lists no others unless asked", async () => {
+  it("reads token ids from standard input, also as a JSON array, and lists candidates only on request", async () => {
     const args = ["score", "--model", TINY, "--token-ids", "-", "--precision", "f32", ...cache];
     const { positions } = JSON.parse(await output(args, "[18, 35]\n"));
     expect(positions).toEqual([
@@ -92,7 +92,7 @@ describe("score", () => {
 });
 
 describe("inspect", () => {
-  it("tells a person what a session costs", async () => {
+  it("shows what a session costs", async () => {
     const text = await output(["inspect", "--device", "cpu"]);
     expect(text).toMatch(/^family +dense_mamba$/m);
     expect(text).toMatch(/^parameters +4\.34M/m);
@@ -104,7 +104,7 @@ describe("inspect", () => {
     expect(text).toMatch(/^ +3 {4}○─○─●$/m);
   });
 
-  it("tells a program the same as JSON, of a checkpoint and of what is compiled from it", async () => {
+  it("gives the same as JSON, for a checkpoint and for its artifact", async () => {
     const out = path.join(folder, "inspected");
     await output(["compile", "--model", TINY, "--out", out, "--precision", "f32"]);
     const checkpoint = JSON.parse(await output(["inspect", "--model", TINY, "--precision", "f32", "--json"]));
@@ -119,7 +119,7 @@ describe("inspect", () => {
 });
 
 describe("compile", () => {
-  it("writes a folder that --model takes as it is, tokenizer included", async () => {
+  it("writes a folder that --model accepts as it is, including the tokenizer", async () => {
     const out = path.join(folder, "compiled");
     await output(["compile", "--out", out, "--device", "cpu"]);
     const args = ["generate", "--prompt", "Once upon a time", "--max-tokens", "8", "--seed", "3"];
@@ -136,7 +136,7 @@ describe("compile", () => {
     expect(later.stderr.text).not.toContain("compiling");
   });
 
-  it("refuses to serve an artifact in another precision than its own", async () => {
+  it("refuses to run an artifact in another precision than its own", async () => {
     const out = path.join(folder, "f32");
     await output(["compile", "--model", TINY, "--out", out, "--precision", "f32"]);
     const result = await failure(["score", "--model", out, "--token-ids", "1", "--precision", "int8", ...cache]);
@@ -144,7 +144,7 @@ describe("compile", () => {
     expect(result.exitCode).toBe(2);
   });
 
-  it("refuses to write over the checkpoint", async () => {
+  it("refuses to overwrite the checkpoint", async () => {
     const result = await failure(["compile", "--model", TINY, "--out", TINY]);
     expect(result.message).toContain("another folder");
   });
@@ -162,7 +162,7 @@ describe("generate", () => {
     expect(native.trim().length).toBeGreaterThan(10);
   });
 
-  it("takes the prompt from standard input and can repeat it", async () => {
+  it("reads the prompt from standard input and can echo it", async () => {
     const text = await output([...args, "--prompt", "-", "--echo", ...cache], "Once upon a time");
     expect(text.startsWith("Once upon a time")).toBe(true);
     expect(text).toBe(`Once upon a time${await output([...args, "--prompt", "Once upon a time", ...cache])}`);
@@ -179,20 +179,20 @@ describe("generate", () => {
     expect(later.stdout.text).toBe(first.stdout.text);
   });
 
-  it("says that a model without a tokenizer has no text", async () => {
+  it("refuses a model without a tokenizer", async () => {
     const result = await failure([...args, "--prompt", "x", "--model", TINY, ...cache]);
     expect(result).toMatchObject({ exitCode: 1, message: expect.stringContaining("has no tokenizer.json") });
   });
 });
 
-describe("a model that is not sound", () => {
+describe("a broken model", () => {
   const copyOf = async (source: string, name: string) => {
     const dir = path.join(folder, name);
     await cp(source, dir, { recursive: true });
     return dir;
   };
 
-  it("has no weights that are not finite, unless they are asked for", async () => {
+  it("with weights that are not finite is refused, unless they are allowed", async () => {
     const dir = await copyOf(TINY, "non-finite");
     const file = path.join(dir, "model.safetensors");
     const bytes = await readFile(file);
@@ -216,7 +216,7 @@ describe("a model that is not sound", () => {
   it.each([
     ["score", (dir: string) => ["score", "--model", dir, "--token-ids", "1,2,3,4"], /for token 1 of the prompt/],
     ["eval", (dir: string) => ["eval", "--model", dir, "--text", "README.md"], /for token \d+ of document 1/],
-  ])("is told where f16 cannot hold its numbers, by %s", async (name, command, where) => {
+  ])("whose numbers are too large for f16 is reported by %s", async (name, command, where) => {
     const source = name === "score" ? TINY : "models/densemamba-tales-4m";
     const dir = await copyOf(source, `beyond-f16-${name}`);
     const tensors = readRawTensors(dir);
@@ -237,7 +237,7 @@ describe("a model that is not sound", () => {
     if (name === "score") expect(await output([...command(dir), "--precision", "f32", ...cache])).not.toContain("NaN");
   });
 
-  it("has no tokenizer that knows more ids than the model", async () => {
+  it("with a tokenizer that has more ids than the model is refused", async () => {
     const dir = await copyOf(TINY, "misfit");
     for (const name of ["tokenizer.json", "tokenizer_config.json"]) {
       await cp(path.join("models/densemamba-tales-4m", name), path.join(dir, name));
@@ -257,7 +257,7 @@ describe("a model that is not sound", () => {
 describe("serve", () => {
   const args = ["serve", "--port", "0", "--log-level", "warn"];
 
-  it("says where it listens, answers, counts, and ends in good order on a signal", async () => {
+  it("prints its address, answers, counts, and shuts down in good order on a signal", async () => {
     const run = runProgram([...args, ...cache]);
     const [, url] = await run.stdout.until(/ready +(http:\S+) after [\d.]+ s/);
     expect(run.stdout.text).toContain(`curl -N ${url}/v1/completions`);
@@ -288,7 +288,7 @@ describe("serve", () => {
     await expect(fetch(url!)).rejects.toThrow();
   });
 
-  it("lets a stream that is running end before it closes", async () => {
+  it("lets a running stream finish before it closes", async () => {
     const run = runProgram([...args, ...cache]);
     const [, url] = await run.stdout.until(/ready +(http:\S+)/);
     const response = await fetch(`${url}/v1/completions`, {
@@ -325,7 +325,7 @@ describe("the program", () => {
       );
     });
 
-  it("ends with 2 for mistakes on the command line, with 1 for what goes wrong later", async () => {
+  it("exits with 2 for mistakes on the command line, with 1 for later failures", async () => {
     const [unknown, config, failed, help] = await Promise.all([
       run(["serve", "--prot", "80"]),
       run(["serve", "--port", "x", "--device", "tpu"]),

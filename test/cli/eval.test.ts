@@ -50,7 +50,7 @@ async function oracle(documents: readonly string[]) {
 }
 
 describe("eval", () => {
-  it("gives the oracle's perplexity and bits per byte, first tokens included, states apart, however it is cut", async () => {
+  it("gives the oracle's perplexity and bits per byte, first tokens included, with any chunk", async () => {
     const { loss, numTokens } = await oracle(DOCUMENTS);
     const numBytes = DOCUMENTS.reduce((sum, document) => sum + Buffer.byteLength(document), 0);
     for (const chunk of ["3", "128"]) {
@@ -85,16 +85,16 @@ describe("eval", () => {
     expect(json.against.top1_agreement).toBeGreaterThan(0.8);
   });
 
-  it("reads standard input, with Windows' line ends too", async () => {
+  it("reads standard input, also with Windows' line ends", async () => {
     const { json } = await evaluation(["--text", "-"], DOCUMENTS.join("\r\n<|endoftext|>\r\n"));
     expect([json.documents, json.perplexity]).toEqual([2, (await evaluation()).json.perplexity]);
   });
 
   it.each([
-    ["a text that is not there", ["--text", "no/such/file"], /cannot read --text no\/such\/file/],
+    ["a text that does not exist", ["--text", "no/such/file"], /cannot read --text no\/such\/file/],
     ["one without documents", ["--text", "-"], /at least one document/],
     ["a model without a tokenizer", ["--model", "test/fixtures/torch-tiny-mamba"], /has no tokenizer\.json/],
-    ["a precision that there is not", ["--against", "int3"], /int3/],
+    ["an unknown precision", ["--against", "int3"], /int3/],
   ])("refuses %s", async (_, more, message) => {
     const run = runProgram([...args, ...more], "<|endoftext|>\n");
     expect(await run.exitCode).toBe(1);

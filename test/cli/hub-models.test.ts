@@ -1,7 +1,4 @@
-/**
- * Models by their name on the hub, in every command that takes one: from a server on this machine,
- * real compiler, real runtime.
- */
+/** Models by their name on the hub: a server on this machine, real compiler, real runtime. */
 import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -55,7 +52,7 @@ describe("a model on the hub", () => {
     expect(stderr).toContain("pulling tellers/tales: 100%\n");
   });
 
-  it("is taken by name wherever a folder is, without asking again", async () => {
+  it("is accepted by name wherever a folder is, without asking the hub again", async () => {
     const numAsked = server.questions.length;
     const args = ["--prompt", "Once upon a time", "--max-tokens", "8", "--seed", "3", ...cache];
     const [byName, byFolder] = [
@@ -93,7 +90,7 @@ describe("a model on the hub", () => {
     expect(lent.stdout).toBe((await run(args)).stdout);
   });
 
-  it("that is not there is told in one line that speaks of folder, hub and cache", async () => {
+  it("that does not exist is reported in one line that names folder, hub and cache", async () => {
     const absent = await run(["inspect", "--model", "tellers/absent"]);
     expect(absent).toMatchObject({ exitCode: 1, stdout: "" });
     expect(absent.stderr).toBe(

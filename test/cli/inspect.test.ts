@@ -1,4 +1,4 @@
-/** What `inspect` shows of layers, on made-up ones and on checkpoints. */
+/** What `inspect` shows of layers: made-up ones and those of checkpoints. */
 import { rm } from "node:fs/promises";
 import { expect, it } from "vitest";
 import { describeLayers, drawLinks, layerTable } from "../../src/cli/inspect.ts";
@@ -11,7 +11,7 @@ it("draws each layer on the diagonal, with a line from the layers that it reads"
   expect(drawLinks(layers)).toBe(["    0  ●\n", "    1  ○─●\n", "    2  ○─○─●\n", "    3    ○─○─●\n"].join(""));
 });
 
-it("counts what a layer carries and holds, a column for each block", () => {
+it("counts a layer's state and parameters, a column for each block", () => {
   const state = [
     { name: "conv.0", shape: [3, 64] },
     { name: "ssm.0", shape: [16, 64] },

@@ -1,4 +1,4 @@
-/** The program in this process, over streams that are gathered and signals that the test sends. */
+/** The program in this process, with collected output and signals that the test sends. */
 import { EventEmitter } from "node:events";
 import { Readable, Writable } from "node:stream";
 import type { ShutdownSignal, SignalSource } from "../../src/app/shutdown.ts";

@@ -35,7 +35,7 @@ describe.each(RETNET_GOLDENS)("score of %s", (name) => {
 });
 
 describe("a prompt chunk beyond the model's bound", () => {
-  it("is refused with both", async () => {
+  it("is refused with both numbers", async () => {
     const args = ["score", "--model", "test/fixtures/dense-retnet-hub", "--token-ids", "1,2", "--cache-dir", folder];
     const run = runProgram([...args, "--device", "cpu", "--prefill-chunk", "4097"]);
     expect(await run.exitCode).not.toBe(0);
@@ -52,7 +52,7 @@ describe("inspect", () => {
     expect(text).toMatch(/^0–3 +kv \[2,16,64\] 8 KiB$/m);
   });
 
-  it("counts halves as halves", async () => {
+  it("counts two bytes for an f16", async () => {
     const args = ["inspect", "--model", "test/fixtures/dense-retnet-hub", "--precision", "f16"];
     expect(await output(args)).toMatch(/^0–3 +kv \[2,16,64\] f16 4 KiB$/m);
     const json = JSON.parse(await output([...args, "--json"]));

@@ -107,6 +107,24 @@ describe.runIf(hasProvider)("the simulated device", () => {
     expect(cuda.book().numBlocks).toBe(0);
   });
 
+  it("has two runtimes in a process, each with a last error of its own, on the same streams and memory", () => {
+    const useRuntime = cuda.runtime.func("simulated_cuda_use_runtime", "int", ["int"]);
+    const stream = out("cudaStreamCreateWithFlags", 1);
+    call("cudaGetLastError"); // of tests before
+    useRuntime(1);
+    try {
+      expect(call("cudaStreamSynchronize", stream)).toBe(0);
+      expect(call("cudaFree", 16n)).not.toBe(0);
+      useRuntime(0);
+      expect(call("cudaGetLastError")).toBe(0);
+      useRuntime(1);
+      expect(call("cudaGetLastError")).not.toBe(0);
+    } finally {
+      useRuntime(0);
+    }
+    call("cudaStreamDestroy", stream);
+  });
+
   it("names a function that it lacks", () => {
     expect(call("cudaLibraryUnload", 0n)).not.toBe(0);
     expect(cuda.book().unsupported).toEqual(["cudaLibraryUnload"]);

@@ -40,8 +40,42 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsign
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
 cudaError_t cudaGraphDestroy(cudaGraph_t graph);
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
+int simulated_cuda_use_runtime(int number);
 int simulated_cuda_launch(void *stream, const char *name, void (*call)(void *), void *kernel, void (*destroy)(void *));
 }
+
+/**
+ * Our library has CUDA's runtime linked in (src/runtime/native/cuda-build.ts), the provider is linked with another: what one keeps for
+ * itself the other does not see. Streams, memory and graphs are the driver's.
+ */
+template <typename Call>
+static auto in_own_runtime(Call call) {
+  const int before = simulated_cuda_use_runtime(1);
+  const auto result = call();
+  simulated_cuda_use_runtime(before);
+  return result;
+}
+
+#define cudaGetLastError(...) in_own_runtime([&] { return cudaGetLastError(__VA_ARGS__); })
+#define cudaGetErrorString(...) in_own_runtime([&] { return cudaGetErrorString(__VA_ARGS__); })
+#define cudaMalloc(...) in_own_runtime([&] { return cudaMalloc(__VA_ARGS__); })
+#define cudaFree(...) in_own_runtime([&] { return cudaFree(__VA_ARGS__); })
+#define cudaHostAlloc(...) in_own_runtime([&] { return cudaHostAlloc(__VA_ARGS__); })
+#define cudaFreeHost(...) in_own_runtime([&] { return cudaFreeHost(__VA_ARGS__); })
+#define cudaMemset(...) in_own_runtime([&] { return cudaMemset(__VA_ARGS__); })
+#define cudaMemcpyAsync(...) in_own_runtime([&] { return cudaMemcpyAsync(__VA_ARGS__); })
+#define cudaDeviceSynchronize(...) in_own_runtime([&] { return cudaDeviceSynchronize(__VA_ARGS__); })
+#define cudaStreamCreateWithFlags(...) in_own_runtime([&] { return cudaStreamCreateWithFlags(__VA_ARGS__); })
+#define cudaStreamDestroy(...) in_own_runtime([&] { return cudaStreamDestroy(__VA_ARGS__); })
+#define cudaStreamSynchronize(...) in_own_runtime([&] { return cudaStreamSynchronize(__VA_ARGS__); })
+#define cudaStreamBeginCapture(...) in_own_runtime([&] { return cudaStreamBeginCapture(__VA_ARGS__); })
+#define cudaStreamEndCapture(...) in_own_runtime([&] { return cudaStreamEndCapture(__VA_ARGS__); })
+#define cudaGraphGetNodes(...) in_own_runtime([&] { return cudaGraphGetNodes(__VA_ARGS__); })
+#define cudaGraphNodeGetType(...) in_own_runtime([&] { return cudaGraphNodeGetType(__VA_ARGS__); })
+#define cudaGraphInstantiate(...) in_own_runtime([&] { return cudaGraphInstantiate(__VA_ARGS__); })
+#define cudaGraphLaunch(...) in_own_runtime([&] { return cudaGraphLaunch(__VA_ARGS__); })
+#define cudaGraphDestroy(...) in_own_runtime([&] { return cudaGraphDestroy(__VA_ARGS__); })
+#define cudaGraphExecDestroy(...) in_own_runtime([&] { return cudaGraphExecDestroy(__VA_ARGS__); })
 
 namespace emulation {
 
@@ -56,7 +90,7 @@ void submit(const char *name, cudaStream_t stream, dim3 grid, dim3 size, const K
     launch(launched->grid, launched->size, launched->kernel);
   };
   const auto destroy = [](void *data) { delete static_cast<Launch *>(data); };
-  simulated_cuda_launch(stream, name, call, new Launch{grid, size, kernel}, destroy);
+  in_own_runtime([&] { return simulated_cuda_launch(stream, name, call, new Launch{grid, size, kernel}, destroy); });
 }
 
 }  // namespace emulation

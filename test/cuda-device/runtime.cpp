@@ -21,12 +21,13 @@ struct Fault {
 };
 
 static std::map<std::string, Fault> faults;
-static thread_local int lastError = SUCCESS;
+/** Of a process's two runtimes, the one that the provider is linked with and ours; each keeps its own last error. */
+static thread_local int runtime = 0, lastErrors[2];
 static std::map<const void *, std::string> kernels;
 static bool isTraced = false;
 
 int give(int error) {
-  if (error != SUCCESS) lastError = error;
+  if (error != SUCCESS) lastErrors[runtime] = error;
   return error;
 }
 
@@ -111,6 +112,13 @@ EXPORT void simulated_cuda_reset() {
 EXPORT void simulated_cuda_fail(const char *name, long numSkipped, int error, bool stays) {
   std::lock_guard<std::recursive_mutex> lock(device::mutex);
   faults[name] = {numSkipped, error, stays};
+}
+
+/** Which of them this thread's calls are made to from here on. `@returns` which it was */
+EXPORT int simulated_cuda_use_runtime(int number) {
+  const int before = runtime;
+  runtime = number;
+  return before;
 }
 
 EXPORT void simulated_cuda_trace(bool on) { isTraced = on; }
@@ -307,12 +315,12 @@ EXPORT int cudaFuncGetAttributes(char *attributes, const void *) {
 }
 
 EXPORT int cudaGetLastError() {
-  const int error = lastError;
-  lastError = SUCCESS;
+  const int error = lastErrors[runtime];
+  lastErrors[runtime] = SUCCESS;
   return error;
 }
 
-EXPORT int cudaPeekAtLastError() { return lastError; }
+EXPORT int cudaPeekAtLastError() { return lastErrors[runtime]; }
 
 EXPORT const char *cudaGetErrorName(int error) {
   static thread_local std::string name;

@@ -210,11 +210,11 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
 
     it("keeps states where they are but for a snapshot, and allocates nothing once all shapes have been seen", async () => {
       const { runner } = await open(modelDir, { numSlots: NUM_SLOTS });
-      const prompt = Array.from({ length: 300 }, (_, i) => i);
+      const prompt = Array.from({ length: NUM_SLOTS + 3 }, (_, i) => i); // more rows than slots
       const work = async () => {
         for (const count of [NUM_SLOTS, 7]) await step(runner, count, { wholeRows: [0, 6] });
         const rows = { logitRows: prompt, temperatures: prompt.map(() => 1), wholeRows: prompt };
-        await runner.run({ firstSlot: 5, lengths: [300], tokenIds: prompt, ...rows });
+        await runner.run({ firstSlot: 5, lengths: [prompt.length], tokenIds: prompt, ...rows });
         await runner.swapSlots(0, 31);
         await runner.copySlot(1, 2);
         await runner.clearSlot(3);
@@ -242,6 +242,16 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
       for (let i = 0; i < 4; i++) await expectOneStep(runner, "conv.0", i);
       expect(notes).toEqual([expect.stringMatching(/^steps are not captured as CUDA graphs: CUDA cannot .*: \w+/)]);
       expect(cuda.book().replays).toBe(0);
+    });
+
+    it("goes on without captures where ONNX Runtime refuses, and says why in its words", async () => {
+      const { runner } = await open(modelDir);
+      await step(runner, 2);
+      const { cudaLaunchKernel = 0 } = cuda.book().calls; // of the step and of its capture
+      const { runner: second, notes } = await open(modelDir);
+      cuda.fail({ call: "cudaLaunchKernel", error: LAUNCH_FAILED, after: cudaLaunchKernel / 2 });
+      for (let i = 0; i < 4; i++) await expectOneStep(second, "conv.0", i);
+      expect(notes).toEqual([expect.stringMatching(/^steps are not captured as CUDA graphs: ONNX Runtime: .* node/)]);
     });
 
     it.each(["cudaGraphLaunch", "cudaStreamSynchronize"])(

@@ -10,6 +10,7 @@ import path from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { KERNELS_VERSION } from "../../src/model/artifact.ts";
+import { readSharedObject } from "../../src/runtime/native/elf.ts";
 import { openKernels } from "../../src/runtime/native/kernel-library.ts";
 import { OrtApi } from "../../src/runtime/native/ort-api.ts";
 
@@ -52,6 +53,9 @@ describe.runIf(spawnSync(nvcc, ["--version"]).status === 0)("nvcc", () => {
     const options = { sourceDir: "kernels", cacheDir: ".cache", cc: nvcc, target: "cuda" } as const;
     const library = await openKernels({ ...options, libraryPath: undefined });
     expect(library).toMatchObject({ instructionSet: "cuda", device: "cuda", version: KERNELS_VERSION });
+    // CUDA's runtime is linked in: that of the provider may be of another version.
+    const { needed } = await readSharedObject(library.path);
+    expect(needed.filter((name) => /cuda/.test(name))).toEqual([]);
     const onCpu = openKernels({ ...options, libraryPath: library.path, target: "host" });
     await expect(onCpu).rejects.toThrow("has the kernels for cuda, not for cpu");
   });

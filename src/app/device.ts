@@ -52,9 +52,9 @@ const BF16_CAPABILITY = 80;
 
 /**
  * The precisions to try, in order. On a CPU reading the weights bounds decoding, and 8 bits halve
- * the time per token. On CUDA 16 bits halve it: bf16, which holds all that f32 holds, if the device
- * is known to multiply it, else f16. A model whose weights are too large for f16, or whose sizes do
- * not fit 8 bits, stays in f32.
+ * the time per token. On CUDA 16 bits halve it: bf16, which holds all that f32 holds, unless the
+ * device is known to be too old for it; then f16. A model whose weights are too large for f16, or
+ * whose sizes do not fit 8 bits, stays in f32.
  * @throws `invalid_config` for bf16 on a CPU
  */
 export function choosePrecisions(
@@ -69,5 +69,5 @@ export function choosePrecisions(
   }
   if (wanted !== "auto") return [wanted];
   if (device === "cpu") return ["int8", "f32"];
-  return cuda !== undefined && cuda.capability >= BF16_CAPABILITY ? ["bf16"] : ["f16", "f32"];
+  return cuda !== undefined && cuda.capability < BF16_CAPABILITY ? ["f16", "f32"] : ["bf16"];
 }

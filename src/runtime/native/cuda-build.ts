@@ -45,7 +45,9 @@ interface Toolchain {
   readonly link: readonly string[];
 }
 
-/** nvcc hands on what follows -Xcompiler. Its runtime is linked in, so that a library of any version of it may be at hand. */
+/**
+ * nvcc hands on what follows -Xcompiler. CUDA's runtime is linked in, beside the provider's own: docs/gpu.md, "Two CUDA runtimes".
+ */
 const TOOLCHAINS: Readonly<Record<CudaTarget, Toolchain>> = {
   cuda: {
     c: ["-DDM_CUDA", "-Xcompiler", C_FLAGS.join(",")],

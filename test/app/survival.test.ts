@@ -5,6 +5,8 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { complete, readStream, type ServedProcess, ServingFolder } from "../helpers/served-process.ts";
 
 const PROMPT = "Once upon a time there was a king who";
+/** Long enough for requests to be answered meanwhile on a busy machine, and shorter than an answer of 16,000 tokens takes. */
+const UNHURRIED = ["--shutdown-ms", "6000"];
 const SAMPLED = { temperature: 0.8, seed: 5, presence_penalty: 0.4, ignore_eos: true };
 
 let folder: ServingFolder;
@@ -27,10 +29,10 @@ async function serve(...args: string[]): Promise<ServedProcess> {
 const sessionOf = async (server: ServedProcess, id: string) =>
   (await (await fetch(`${server.url}/v1/sessions/${id}`)).json()) as { num_tokens: number; position: number };
 
-describe("SIGTERM during an answer", () => {
+describe("SIGTERM during an answer", { timeout: 300_000 }, () => {
   it("refuses what is new, interrupts what runs, exits with 0, and after a restart the session continues where it was", async () => {
     const store = ["--store-dir", path.join(folder.dir, "interrupted")];
-    const first = await serve(...store, "--shutdown-ms", "1000");
+    const first = await serve(...store, ...UNHURRIED);
     expect(first.stdout).toMatch(/stored in +memory \(1 GiB\), \S+interrupted \(16 GiB, 0 found\)/);
     await first.post("/v1/sessions", { session_id: "tale" });
     const noSpecialTokens = { 0: -100, 1: -100, 2: -100, 3: -100, 4: -100 }; // or it would end, or not be read back as it was written
@@ -80,11 +82,11 @@ describe("SIGTERM during an answer", () => {
   });
 });
 
-describe("SIGHUP", { timeout: 180_000 }, () => {
+describe("SIGHUP", { timeout: 300_000 }, () => {
   const endless = { session_id: "tale", prompt: PROMPT, max_tokens: 16_000, stream: true, ...SAMPLED };
 
   it("ends the server as SIGTERM does", async () => {
-    const server = await serve("--store-dir", path.join(folder.dir, "hangup"), "--shutdown-ms", "500");
+    const server = await serve("--store-dir", path.join(folder.dir, "hangup"), ...UNHURRIED);
     await server.post("/v1/sessions", { session_id: "tale" });
     const response = await server.post("/v1/completions", endless);
     let isKilled = false;
@@ -101,7 +103,7 @@ describe("SIGHUP", { timeout: 180_000 }, () => {
     async () => {
       const store = ["--store-dir", path.join(folder.dir, "terminal")];
       const terminal = path.join(import.meta.dirname, "in-terminal.sh");
-      const first = await folder.serve([...store, "--shutdown-ms", "500"], terminal);
+      const first = await folder.serve([...store, ...UNHURRIED], terminal);
       running.push(first);
       await first.post("/v1/sessions", { session_id: "tale" });
       const response = await first.post("/v1/completions", endless);

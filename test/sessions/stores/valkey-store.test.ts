@@ -16,6 +16,8 @@ async function open(options: Partial<ValkeyStoreOptions> & { url: string }): Pro
     keyPrefix: `test ${Math.random()}:`,
     model: MODEL,
     nowMs: Date.now,
+    // On a busy machine an answer may take longer than the default.
+    timeoutMs: 60_000,
     ...options,
   });
   cleanups.push(() => store.close());

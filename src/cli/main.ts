@@ -3,6 +3,7 @@
 import { closeSync, fstatSync } from "node:fs";
 import { isatty } from "node:tty";
 import type { CommanderError } from "commander";
+import type { SignalSource } from "../app/shutdown.ts";
 import { describeFailure } from "./failure.ts";
 
 // A reader that stops early (`densemamba generate … | head`) is no failure.
@@ -13,9 +14,10 @@ process.stdout.on("error", (error: NodeJS.ErrnoException) => {
 // A message that cannot be written, e.g. to a closed terminal, is no reason to end.
 process.stderr.on("error", () => {});
 
+const signals = signalsOf(process);
 const exitCode = await run().then(() => 0, exitCodeOf);
 closeLostTerminal();
-process.exit(exitCode);
+signals.exit(exitCode);
 
 async function run(): Promise<void> {
   // Not at the top: Node opens all imports at once, and too low a limit on open files must be
@@ -24,7 +26,22 @@ async function run(): Promise<void> {
     import("./program.ts"),
     import("../config/process.ts"),
   ]);
-  await createProgram({ version: programVersion(), terminal: process, signals: process }).parseAsync();
+  await createProgram({ version: programVersion(), terminal: process, signals }).parseAsync();
+}
+
+/** `exit` waits for no thread, where signals are heard at all. It is loaded early: with all threads busy nothing can be loaded. */
+function signalsOf(source: SignalSource): SignalSource {
+  let exit = (code: number) => source.exit(code);
+  const loadExit = async () => {
+    exit = (await import("../runtime/native/exit.ts")).exitAtOnce;
+  };
+  return {
+    on(event: string, listener: (reason: unknown) => void) {
+      void loadExit().catch(() => {});
+      return source.on(event as "unhandledRejection", listener);
+    },
+    exit: (code) => exit(code),
+  };
 }
 
 /** Otherwise Node aborts when it cannot restore the settings of a terminal that has been closed. */

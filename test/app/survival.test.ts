@@ -1,5 +1,6 @@
 /** What survives a server: real processes that are stopped, stopped twice, or killed. */
 import { spawnSync } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { complete, readStream, type ServedProcess, ServingFolder } from "../helpers/served-process.ts";
@@ -82,6 +83,38 @@ describe("SIGTERM during an answer", { timeout: 300_000 }, () => {
   });
 });
 
+describe.skipIf(process.platform !== "linux")("with a thread that does not return", () => {
+  /** Node's pool has one that is busy for hours, as a runtime or a disk that hangs would have it. */
+  async function serveHanging(...args: string[]): Promise<ServedProcess> {
+    const hang = 'import{pbkdf2}from"node:crypto";pbkdf2("a","b",2**31-1,64,"sha512",()=>{})';
+    const env = { ...process.env, NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(hang)}` };
+    const server = await folder.serve(args, process.execPath, { env });
+    running.push(server);
+    return server;
+  }
+
+  it("SIGTERM ends the server in good order", async () => {
+    const server = await serveHanging();
+    expect(await server.stop()).toBe(0);
+  });
+
+  it("and twice ends it at once, also while texts are encoded", async () => {
+    const server = await serveHanging("--shutdown-ms", "600000");
+    const numIdle = childrenOf(server.pid).length;
+    const texts = ["x", "y"].map((letter) =>
+      server.post("/tokenize", { prompt: letter.repeat(500_000) }).catch(() => {}),
+    );
+    await expect.poll(() => childrenOf(server.pid).length).toBeGreaterThan(numIdle);
+    const children = childrenOf(server.pid);
+    server.kill("SIGTERM");
+    await expect.poll(() => server.stderr).toContain("shutting down");
+    server.kill("SIGTERM");
+    expect(await server.ended).toBe(143);
+    await Promise.all(texts);
+    await expect.poll(() => children.filter((id) => existsSync(`/proc/${id}`))).toEqual([]);
+  });
+});
+
 describe("SIGHUP", { timeout: 300_000 }, () => {
   const endless = { session_id: "tale", prompt: PROMPT, max_tokens: 16_000, stream: true, ...SAMPLED };
 
@@ -159,6 +192,14 @@ describe("kill -9", () => {
     second.kill("SIGKILL");
   });
 });
+
+function childrenOf(pid: number): number[] {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8");
+  return children
+    .split(" ")
+    .filter((id) => id !== "")
+    .map(Number);
+}
 
 interface ResponseObject {
   readonly id: string;

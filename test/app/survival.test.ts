@@ -223,7 +223,7 @@ describe("a full disk", () => {
     expect(await server.metric("densemamba_store_tier_available", 'store="conversations",tier="disk"')).toBe(0);
     await expect
       .poll(() => server.stderr)
-      .toMatch(/"level":40.*"tier":"disk".*cannot be written; going on without: .* is full: EFBIG/);
+      .toMatch(/"level":40.*"tier":"disk".*cannot be written; continuing without it: .* is full: EFBIG/);
     expect((await sessionOf(server, "tale")).num_tokens).toBe(0);
     expect((await complete(server, { ...turn, session_id: undefined })).tokenIds).toHaveLength(6);
     expect(await server.stop()).toBe(0);

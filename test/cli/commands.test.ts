@@ -289,7 +289,7 @@ describe("serve", () => {
   });
 
   it("lets a running stream finish before it closes", async () => {
-    const run = runProgram([...args, ...cache]);
+    const run = runProgram([...args, "--shutdown-ms", "60s", ...cache]);
     const [, url] = await run.stdout.until(/ready +(http:\S+)/);
     const response = await fetch(`${url}/v1/completions`, {
       method: "POST",

@@ -21,13 +21,16 @@ export class Runtime {
   line = 1;
   out = "";
   readonly nowMs: number;
+  /** For the test `filter`: tests know no filters, which run tests. */
+  readonly filterNames: ReadonlySet<string>;
   readonly #limits: RenderLimits;
   #steps = 0;
   #depth = 0;
 
-  constructor(limits: RenderLimits, nowMs: number) {
+  constructor(limits: RenderLimits, nowMs: number, filterNames: ReadonlySet<string>) {
     this.#limits = limits;
     this.nowMs = nowMs;
+    this.filterNames = filterNames;
   }
 
   spend(steps: number): void {

@@ -9,6 +9,7 @@
 import type { Statement } from "./ast.ts";
 import { compile } from "./compiler.ts";
 import { TemplateError } from "./error.ts";
+import { FILTER_NAMES } from "./filters.ts";
 import { parse } from "./parser.ts";
 import { type RenderLimits, Runtime } from "./runtime.ts";
 import { fromJson, type Value } from "./values.ts";
@@ -42,7 +43,7 @@ export class Template {
 
   /** @param given variables, as from JSON @throws TemplateError, with the line; what `refill` throws */
   render(given: Readonly<Record<string, unknown>>, { nowMs, ...limits }: RenderOptions): string {
-    const runtime = new Runtime(limits, nowMs);
+    const runtime = new Runtime(limits, nowMs, FILTER_NAMES);
     try {
       const variables = new Map<string, Value>();
       for (const [name, value] of Object.entries(given)) {

@@ -1,7 +1,6 @@
 /** jinja2's tests: what follows `is`. */
 import { bind } from "./arguments.ts";
 import { TemplateError, unsupported } from "./error.ts";
-import { FILTER_NAMES } from "./filters.ts";
 import { binary } from "./operators.ts";
 import type { Runtime } from "./runtime.ts";
 import * as texts from "./text.ts";
@@ -57,7 +56,7 @@ const TESTS: ReadonlyMap<string, Test> = new Map([
   test("odd", (value, runtime) => equals(remainder(value, 2, runtime), 1, runtime)),
   test("false", (value) => value === false),
   test("true", (value) => value === true),
-  test("filter", (value) => isNameIn(FILTER_NAMES, value)),
+  test("filter", (value, runtime) => isNameIn(runtime.filterNames, value)),
   test("test", (value) => isNameIn(TEST_NAMES, value)),
   test("float", (value) => value instanceof Float),
   test("integer", (value) => typeof value === "number"),

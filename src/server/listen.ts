@@ -4,13 +4,13 @@
  */
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerOptions, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
+import type { AddressInfo, Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { getRequestListener, type HttpBindings } from "@hono/node-server";
 import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
 import { DenseMambaError } from "../errors.ts";
 import type { App, ServerDeps } from "./deps.ts";
-import { lingerWhenClosing } from "./http/lingering-close.ts";
+import { lingerAfterParserError, lingerWhenClosing } from "./http/lingering-close.ts";
 import { answerRaw, checkHostHeader, explainParserError } from "./http/raw-http.ts";
 import { toHttpError } from "./openai/errors.ts";
 import type { Responses } from "./responses/responses.ts";
@@ -99,8 +99,9 @@ export async function listen(args: {
     // An answer that has begun cannot be replaced, and one out of turn would be taken for another request's.
     const answers = answersOn(socket);
     const isFree = answers.length === 0 || (answers.length === 1 && !answers[0]!.headersSent);
-    if (socket.writable && isFree) answerRaw(socket, explainParserError(error, deps.options));
-    else socket.destroy();
+    if (!socket.writable || !isFree) return void socket.destroy();
+    const close = () => lingerAfterParserError(socket as Socket);
+    answerRaw(socket, explainParserError(error, deps.options), { close });
   });
   const webSockets = createWebSocketEndpoint(deps, responses);
   server.on("upgrade", async (request: IncomingMessage, socket: Duplex, head: Buffer) => {

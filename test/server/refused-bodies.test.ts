@@ -68,6 +68,12 @@ describe.each(["close", "keep-alive"])("a large body that is refused early (conn
   });
 });
 
+it("large headers are read to their end too", async () => {
+  await using server = await startTestServer();
+  const received = await sendAllThenRead(server.listener.port, "GET / HTTP/1.1\r\nhost: localhost\r\nx: ", false);
+  expect(received).toMatch(/^HTTP\/1.1 431 .*headers_too_large/s);
+});
+
 describe("the rest of a refused body", () => {
   async function refusing(limits: Parameters<typeof lingerWhenClosing>[1]) {
     const server = createServer((_, response) =>

@@ -30,16 +30,27 @@ export function lingerWhenClosing(server: Server, limits: LingerLimits = LIMITS)
   });
 }
 
-function linger(socket: Socket, request: IncomingMessage, { maxMs, maxBytes }: LingerLimits): void {
-  const mostRead = socket.bytesRead + maxBytes;
-  const deadlineMs = performance.now() + maxMs;
-  // NOTE: Node drops the rest without an event for each piece, and takes it from the socket behind its back.
-  const timer = setInterval(() => {
-    if (socket.bytesRead > mostRead || performance.now() > deadlineMs) socket.destroy();
-  }, CHECK_MS);
-  socket.once("close", () => clearInterval(timer));
+function linger(socket: Socket, request: IncomingMessage, limits: LingerLimits): void {
+  bound(socket, limits);
   // Whoever had begun to read the body would hold up its end.
   request.removeAllListeners("data").removeAllListeners("readable").resume();
   request.once("end", () => socket.destroy());
   socket.end();
+}
+
+/** The same for a socket that is ended after its input turned out to be no HTTP. */
+export function lingerAfterParserError(socket: Socket, limits = LIMITS): void {
+  bound(socket, limits);
+  socket.removeAllListeners("data").on("data", () => {});
+  socket.once("end", () => socket.destroy());
+}
+
+function bound(socket: Socket, { maxMs, maxBytes }: LingerLimits): void {
+  const mostRead = socket.bytesRead + maxBytes;
+  const deadlineMs = performance.now() + maxMs;
+  // NOTE: Node drops the rest of a body without an event for each piece, and takes it from the socket behind its back.
+  const timer = setInterval(() => {
+    if (socket.bytesRead > mostRead || performance.now() > deadlineMs) socket.destroy();
+  }, CHECK_MS);
+  socket.once("close", () => clearInterval(timer));
 }

@@ -8,8 +8,18 @@ import { DenseMambaError } from "../../errors.ts";
 import type { ServerOptions } from "../deps.ts";
 import { toHttpError } from "../openai/errors.ts";
 
-/** Sends the error and closes the socket once it is out, whether the client closes its end or not. */
-export function answerRaw(socket: Duplex, error: unknown, moreHeaders: Readonly<Record<string, string>> = {}): void {
+interface RawAnswerOptions {
+  readonly moreHeaders?: Readonly<Record<string, string>>;
+  /** Sees to the client's end. By default it is closed once the answer is out. */
+  readonly close?: (socket: Duplex) => void;
+}
+
+/** Sends the error and closes our end of the socket. */
+export function answerRaw(
+  socket: Duplex,
+  error: unknown,
+  { moreHeaders = {}, close = closeWhenSent }: RawAnswerOptions = {},
+): void {
   const { status, headers, body } = toHttpError(error);
   const json = JSON.stringify(body);
   const lines = [
@@ -19,8 +29,12 @@ export function answerRaw(socket: Duplex, error: unknown, moreHeaders: Readonly<
     `content-length: ${Buffer.byteLength(json)}`,
     ...Object.entries({ ...headers, ...moreHeaders }).map(([name, value]) => `${name}: ${value}`),
   ];
-  socket.once("finish", () => socket.destroy());
+  close(socket);
   socket.end(`${lines.join("\r\n")}\r\n\r\n${json}`);
+}
+
+function closeWhenSent(socket: Duplex): void {
+  socket.once("finish", () => socket.destroy());
 }
 
 /** @param error of the server's `clientError` event */

@@ -82,7 +82,8 @@ export function createWebSocketEndpoint(deps: ServerDeps, responses: Responses):
   // A malformed handshake.
   server.on("wsClientError", (error, socket) => {
     const message = `the WebSocket handshake is not valid: ${error.message}`;
-    answerRaw(socket, new DenseMambaError("malformed_request", message), { "sec-websocket-version": "13" });
+    const moreHeaders = { "sec-websocket-version": "13" };
+    answerRaw(socket, new DenseMambaError("malformed_request", message), { moreHeaders });
   });
 
   return {

@@ -1,6 +1,7 @@
 /**
- * The HTTP application: middleware in order, then the endpoints. A request passes id, log, CORS and key check; an endpoint
- * parses it with a zod schema, turns it into a `GenerationRequest`, and streams its events or collects them.
+ * The HTTP application: middleware in order, then the endpoints. A request passes id, log, CORS and
+ * key check; an endpoint parses it with a zod schema, turns it into a `GenerationRequest`, and
+ * streams its events or collects them.
  */
 import { Hono } from "hono";
 import { cors } from "hono/cors";
@@ -40,7 +41,8 @@ export function createApp(deps: ServerDeps, responses: Responses): App {
       exposeHeaders: ["x-request-id", "x-should-retry", "retry-after", "retry-after-ms", "content-disposition"],
       maxAge: 600,
     });
-    // NOTE: hono would set one header after the handler, when a stream's headers have been sent; here all come before.
+    // NOTE: hono would set one header after the handler, when a stream's headers have been sent;
+    // here all come before.
     app.use(async function allowOrigins(context, next) {
       const preflight = await allow(context, async () => {});
       if (preflight !== undefined) return preflight;

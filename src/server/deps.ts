@@ -1,6 +1,7 @@
 /**
- * What the composition root gives to the server: generator, engine status, model, logger, clock, ids and options. The types
- * are structural: the server knows no engine, no runtime and no metrics backend. Also hono's types as they are used here.
+ * What the composition root gives to the server: generator, engine status, model, logger, clock,
+ * ids and options. The types are structural: the server knows no engine, no runtime and no metrics
+ * backend. Also hono's types as they are used here.
  */
 import type { HttpBindings } from "@hono/node-server";
 import type { Context, Hono, MiddlewareHandler } from "hono";
@@ -94,7 +95,10 @@ export interface ServedModel {
 
 /** Counts of requests and connections, for metrics. Called synchronously: be quick, never throw. */
 export interface TransportObserver {
-  /** `route` is a pattern such as `/v1/models/:id`, never a client's own path. A stream ends when its last byte is out. */
+  /**
+   * `route` is a pattern such as `/v1/models/:id`, never a client's own path. A stream ends when
+   * its last byte is out.
+   */
   onHttpRequest?(request: {
     readonly method: string;
     readonly route: string;
@@ -120,11 +124,20 @@ export interface ServerOptions {
   readonly apiKeys: readonly string[];
   /** Whether `/metrics` needs a key too. `/health` and `/ready` never do. */
   readonly metricsNeedKey: boolean;
-  /** Host names that requests may use besides this machine's own, or `*`; undefined: any, since the names are not known. */
+  /**
+   * Host names that requests may use besides this machine's own, or `*`; undefined: any, since the
+   * names are not known.
+   */
   readonly allowedHosts: readonly string[] | undefined;
-  /** Origins that browsers may call from, or `*`. None: no CORS headers, and no WebSocket from another origin. */
+  /**
+   * Origins that browsers may call from, or `*`. None: no CORS headers, and no WebSocket from
+   * another origin.
+   */
   readonly corsOrigins: readonly string[];
-  /** Whether a request may bring its own `chat_template`: a template is a program, if one that runs in a sandbox. */
+  /**
+   * Whether a request may bring its own `chat_template`: a template is a program, if one that runs
+   * in a sandbox.
+   */
   readonly trustRequestTemplates: boolean;
   readonly heartbeatMs: number;
   /** Shortest time between two writes to a stream; longer if many run. 0: each token by itself. */
@@ -155,7 +168,9 @@ export interface JsonBounds {
   readonly maxItems: number;
   /** Strings, including the names of members: JSON.parse looks up each short one in a table. */
   readonly maxStrings: number;
-  /** Members of objects, all together: each may have a new name, which costs more than its value. */
+  /**
+   * Members of objects, all together: each may have a new name, which costs more than its value.
+   */
   readonly maxMembers: number;
 }
 
@@ -191,12 +206,18 @@ export interface WebSocketOptions {
   readonly maxStreams: number;
   /** Responses that run at once on one connection. */
   readonly maxInFlight: number;
-  /** Messages of one connection that wait for earlier ones; together they have at most `maxMessageBytes`. */
+  /**
+   * Messages of one connection that wait for earlier ones; together they have at most
+   * `maxMessageBytes`.
+   */
   readonly maxQueued: number;
   /** Responses with `store: false` that a stream can continue from. */
   readonly maxUnstoredPerStream: number;
   readonly pingIntervalMs: number;
-  /** Generation pauses while more than `highWaterBytes` are unsent, until fewer than `lowWaterBytes` are. */
+  /**
+   * Generation pauses while more than `highWaterBytes` are unsent, until fewer than `lowWaterBytes`
+   * are.
+   */
   readonly highWaterBytes: number;
   readonly lowWaterBytes: number;
 }

@@ -1,6 +1,6 @@
 /**
- * The TCP side: Node's HTTP server with its timeouts and limits, the WebSocket upgrade, and a close that lets running
- * requests end before a deadline.
+ * Node's HTTP server with its timeouts and limits, the WebSocket upgrade, and a shutdown that lets
+ * running requests end before a deadline.
  */
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerOptions, type ServerResponse } from "node:http";
@@ -17,16 +17,19 @@ import type { Responses } from "./responses/responses.ts";
 import { createWebSocketEndpoint } from "./websocket/upgrade.ts";
 
 const CLOSE_POLL_MS = 20;
-/** For what has been told to end, which takes a step of the model: a runtime that hangs must not hang the shutdown. */
+/**
+ * For responses that were told to end, which takes a step of the model. A runtime that hangs must
+ * not hang the shutdown.
+ */
 const CLOSE_GRACE_MS = 1000;
 
 export interface Listener {
   readonly port: number;
-  /** Of the listening socket, where the system has such. */
+  /** Of the listening socket, if the system has file descriptors. */
   readonly descriptor: number | undefined;
   /**
-   * Refuses what comes from now on, waits for what is running, and after `deadlineMs` ends what is left. The port is open
-   * as long as something runs, so that whoever asks is told.
+   * Refuses new requests, waits for running ones, and ends the rest after `deadlineMs`. The port
+   * stays open while something runs, so that clients get an answer.
    */
   close(deadlineMs: number): Promise<void>;
 }
@@ -51,8 +54,8 @@ export async function listen(args: {
     requireHostHeader: false, // checked below, and answered in JSON
     shouldUpgradeCallback: isWebSocketUpgrade, // known to Node from 22.21 and 24.9 on
   };
-  // NOTE: if any middleware has set a header, hono copies the placeholder for a stream that has been sent already, and the
-  // adapter would send the copy.
+  // NOTE: if a middleware has set a header, hono copies the placeholder response of a stream that
+  // has been sent already, and the adapter would send the copy.
   const fetchApp = async (request: Request, env: HttpBindings) => {
     const response = await app.fetch(request, env);
     return env.outgoing.headersSent ? RESPONSE_ALREADY_SENT : response;
@@ -61,7 +64,8 @@ export async function listen(args: {
     errorHandler: answerHostile,
   });
   const server = createServer(serverOptions, (request, response) => {
-    // NOTE: Node never reads what follows a request whose upgrade it has ignored: the connection ends with the answer.
+    // NOTE: after a request whose upgrade it ignored, Node reads nothing more: the connection ends
+    // with the answer.
     if (request.headers.upgrade !== undefined) response.shouldKeepAlive = false;
     try {
       checkHostHeader(request);
@@ -70,10 +74,12 @@ export async function listen(args: {
     }
     void answer(request, response);
   });
-  // NOTE: Node drops headers beyond this number, and content-length may be among them. Their bytes are bounded anyway.
+  // NOTE: Node drops headers beyond this number, possibly content-length. Their bytes are bounded
+  // anyway.
   server.maxHeadersCount = 0;
   server.on("checkContinue", (request, response) => {
-    // Whoever reads the body asks for it. If nobody does, the client may send it all the same, and the connection can't go on.
+    // The code that reads the body asks for it. If none does, the client may still send it, so the
+    // connection must end.
     const { shouldKeepAlive } = response;
     response.shouldKeepAlive = false;
     const askForBody = response.writeContinue.bind(response);
@@ -96,7 +102,8 @@ export async function listen(args: {
     response.once("close", () => inFlight.delete(response));
   });
   server.on("clientError", (error, socket) => {
-    // An answer that has begun cannot be replaced, and one out of turn would be taken for another request's.
+    // An answer that has begun cannot be replaced, and one out of turn would seem to belong to
+    // another request.
     const answers = answersOn(socket);
     const isFree = answers.length === 0 || (answers.length === 1 && !answers[0]!.headersSent);
     if (!socket.writable || !isFree) return void socket.destroy();
@@ -126,17 +133,18 @@ export async function listen(args: {
     deps.stopping.abort();
     const deadline = performance.now() + deadlineMs;
     const admitted = [...inFlight.keys()];
-    // A response that nobody reads is kept when it has ended, and can be retrieved from the next server.
+    // A response without a client is stored when it ends, and can be retrieved from the next
+    // server.
     const isBusy = () =>
       admitted.some((response) => inFlight.has(response)) || webSockets.numConnections > 0 || responses.numRunning > 0;
     do {
-      // One that was busy when closing began becomes idle later: look again until none is left.
+      // Busy connections become idle later.
       webSockets.drain();
       if (isBusy()) await pause(CLOSE_POLL_MS);
     } while (isBusy() && performance.now() < deadline);
     const closed = new Promise<void>((resolve) => server.close(() => resolve()));
     await Promise.race([responses.close(), pause(CLOSE_GRACE_MS)]);
-    // Those that are being refused.
+    // Requests that are being refused.
     if (inFlight.size > 0 && performance.now() < deadline) await pause(CLOSE_POLL_MS);
     webSockets.terminate();
     server.closeAllConnections();
@@ -182,9 +190,9 @@ function answerAndClose(response: ServerResponse, error: unknown): void {
 }
 
 /**
- * Some clients offer another protocol on every request (Java's HttpClient: h2c). HTTP lets a server ignore the offer, but Node,
- * where it knows no `shouldUpgradeCallback`, hands the bare socket over: give it back to the server as a fresh connection,
- * without the offer.
+ * Some clients offer another protocol on every request (Java's HttpClient: h2c). HTTP lets a server
+ * ignore the offer, but a Node without `shouldUpgradeCallback` hands over the bare socket: give it
+ * back to the server as a new connection, without the offer.
  */
 function serveWithoutUpgrade(server: Server, request: IncomingMessage, socket: Duplex, head: Buffer): void {
   const lines = [`${request.method} ${request.url} HTTP/${request.httpVersion}`];

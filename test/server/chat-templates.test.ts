@@ -1,4 +1,7 @@
-/** Chat templates that take long or much, in a real server: it answers meanwhile, and leaves no process behind. */
+/**
+ * Chat templates that take long or much, in a real server: it answers meanwhile, and leaves no
+ * process behind.
+ */
 import { readFileSync } from "node:fs";
 import { mkdir, readFile, symlink, writeFile } from "node:fs/promises";
 import path from "node:path";

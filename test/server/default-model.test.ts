@@ -1,4 +1,7 @@
-/** The server over the real generation, engine, runtime and default model: what clients compute from the answers holds. */
+/**
+ * The server over the real generation, engine, runtime and default model: what clients compute from
+ * the answers holds.
+ */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
 import type { Engine } from "../../src/engine/engine.ts";

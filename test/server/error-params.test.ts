@@ -1,4 +1,7 @@
-/** Errors from behind the request's schema name the field as the client spelled it, on every endpoint. On the real engine. */
+/**
+ * Errors from behind the request's schema name the field as the client spelled it, on every
+ * endpoint. On the real engine.
+ */
 import { once } from "node:events";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { WebSocket } from "ws";

@@ -1,4 +1,7 @@
-/** The HTTP statuses of errors are in one file: whoever wants to know what a code is answered with looks there. */
+/**
+ * The HTTP statuses of errors are in one file: whoever wants to know what a code is answered with
+ * looks there.
+ */
 import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { expect, it } from "vitest";

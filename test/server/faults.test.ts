@@ -1,6 +1,6 @@
 /**
- * A fault of the runtime while streams run: their clients are told, `/ready` shows it, a fresh runner takes over, sessions
- * go on from their last kept state, and the server stays up.
+ * A fault of the runtime while streams run: their clients are told, `/ready` shows it, a fresh
+ * runner takes over, sessions go on from their last kept state, and the server stays up.
  */
 import { afterEach, describe, expect, it } from "vitest";
 import { DenseMambaError } from "../../src/errors.ts";
@@ -66,7 +66,8 @@ describe.each([
     const faulty = make();
     let numOpened = 0;
     server = await startRealServer(async (options) => {
-      // The second opening waits, so that the time between the fault and the recovery can be looked at.
+      // The second opening waits, so that the time between the fault and the recovery can be looked
+      // at.
       if (numOpened++ === 1) await new Promise<void>((resolve) => (letOpen = resolve));
       return faulty.open(options);
     }, LIMITS);

@@ -1,4 +1,7 @@
-/** Large JSON answers: the same text as JSON.stringify, never as a whole, and with turns for others in between. */
+/**
+ * Large JSON answers: the same text as JSON.stringify, never as a whole, and with turns for others
+ * in between.
+ */
 import { Writable } from "node:stream";
 import fc from "fast-check";
 import { Hono } from "hono";

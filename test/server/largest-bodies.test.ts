@@ -1,6 +1,6 @@
 /**
- * How long the largest bodies that are taken hold up the event loop: to read a piece of one, and, in one go, to parse and check
- * it. What is measured is printed, the best of several times.
+ * How long the largest bodies that are taken hold up the event loop: to read a piece of one, and,
+ * in one go, to parse and check it. What is measured is printed, the best of several times.
  */
 import { expect, it } from "vitest";
 import type * as z from "zod";

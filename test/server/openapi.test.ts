@@ -1,4 +1,7 @@
-/** `openapi.yaml` against what is served: the same routes, the same request fields, and answers that fit its schemas. */
+/**
+ * `openapi.yaml` against what is served: the same routes, the same request fields, and answers that
+ * fit its schemas.
+ */
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { Ajv2020 } from "ajv/dist/2020.js";

@@ -1,6 +1,7 @@
 /**
- * What clients read off the wire is what PyTorch computes: the log-probabilities of held-back prompts, from a fixture that
- * models/recipes/goldens made, alone, together, in chunks, and in a session that goes on over five requests.
+ * What clients read off the wire is what PyTorch computes: the log-probabilities of held-back
+ * prompts, from a fixture that models/recipes/goldens made, alone, together, in chunks, and in a
+ * session that goes on over five requests.
  */
 import { readFileSync } from "node:fs";
 import path from "node:path";
@@ -55,7 +56,8 @@ it.each(prompts.map((prompt) => [prompt.token_ids.length, prompt] as const))(
     expect(token_logprobs[0]).toBeNull();
     expectClose(token_logprobs, logprobs);
     for (let position = 1; position < token_ids.length; position++) {
-      // The likeliest one's log-probability; it is the given token's own exactly where PyTorch's argmax says so.
+      // The likeliest one's log-probability; it is the given token's own exactly where PyTorch's
+      // argmax says so.
       const best = Math.max(...Object.values(top_logprobs[position]!));
       expect(best === token_logprobs[position], `position ${position}`).toBe(
         argmax[position - 1] === token_ids[position],

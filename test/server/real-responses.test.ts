@@ -1,4 +1,7 @@
-/** Responses and sessions over the real generation, engine, runtime and default model: what is gone on from is the same. */
+/**
+ * Responses and sessions over the real generation, engine, runtime and default model: what is gone
+ * on from is the same.
+ */
 import { once } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import OpenAI from "openai";

@@ -1,4 +1,7 @@
-/** Clients that send all of their request before they read anything, or wait to be asked for its body, on real sockets. */
+/**
+ * Clients that send all of their request before they read anything, or wait to be asked for its
+ * body, on real sockets.
+ */
 import { once } from "node:events";
 import { createServer } from "node:http";
 import { type AddressInfo, connect, type Socket } from "node:net";

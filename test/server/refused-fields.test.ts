@@ -1,6 +1,7 @@
 /**
- * What other servers' documents list as fields that change the output, each with a value that does: it is refused by name on every
- * endpoint that generates, or honoured there. A field that is new there belongs here.
+ * What other servers' documents list as fields that change the output, each with a value that does:
+ * it is refused by name on every endpoint that generates, or honoured there. A field that is new
+ * there belongs here.
  */
 import { describe, expect, it } from "vitest";
 import { createTestServer } from "../helpers/server-deps.ts";

@@ -1,4 +1,7 @@
-/** Streams that are followed again after their connection was lost: nothing is missed, nothing comes twice. */
+/**
+ * Streams that are followed again after their connection was lost: nothing is missed, nothing comes
+ * twice.
+ */
 import { once } from "node:events";
 import { request as httpRequest } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -27,7 +30,10 @@ async function expectIdle(server: ListeningServer): Promise<void> {
   expect(server.generator.numRunning).toBe(0);
 }
 
-/** Reads a new stream until its event of this number, and loses the connection, which the server has noticed. */
+/**
+ * Reads a new stream until its event of this number, and loses the connection, which the server has
+ * noticed.
+ */
 async function readUntil(server: ListeningServer, last: number, settings: object = {}): Promise<Message[]> {
   const numLogged = () => server.logLines.filter(({ message }) => message === "request").length;
   const numBefore = numLogged();

@@ -1,4 +1,7 @@
-/** Requests on real sockets before the real engine: a large one does not keep the slots, or the tokenizer, from the others. */
+/**
+ * Requests on real sockets before the real engine: a large one does not keep the slots, or the
+ * tokenizer, from the others.
+ */
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { openRunner } from "../../src/runtime/open.ts";
 import { post, type RealServer, startRealServer } from "../helpers/real-server.ts";

@@ -1,4 +1,7 @@
-/** Clients that do not read, on real sockets before the real engine: what is made for them stops, and goes on when they read. */
+/**
+ * Clients that do not read, on real sockets before the real engine: what is made for them stops,
+ * and goes on when they read.
+ */
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";

@@ -1,4 +1,7 @@
-/** The Responses API beyond making one: retrieved, listed, deleted, cancelled, run in the background; mostly by OpenAI's client. */
+/**
+ * The Responses API beyond making one: retrieved, listed, deleted, cancelled, run in the
+ * background; mostly by OpenAI's client.
+ */
 import OpenAI from "openai";
 import { describe, expect, it } from "vitest";
 import { DenseMambaError } from "../../src/errors.ts";

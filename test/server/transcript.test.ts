@@ -1,4 +1,7 @@
-/** A response's events follow from what it said: any of them can be rendered again, at any time, also from its record. */
+/**
+ * A response's events follow from what it said: any of them can be rendered again, at any time,
+ * also from its record.
+ */
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { GenerationEvent, TokenDetail } from "../../src/generation/events.ts";

@@ -1,6 +1,7 @@
 /**
- * `POST /v1/chat/completions`: the body, its way into a `GenerationRequest`, and the `chat.completion` objects of the
- * answer. A choice's first chunk carries the role together with its first text: a client that counts chunks counts tokens.
+ * `POST /v1/chat/completions`: the body, its way into a `GenerationRequest`, and the
+ * `chat.completion` objects of the answer. A choice's first chunk carries the role together with
+ * its first text: a client that counts chunks counts tokens.
  */
 import * as z from "zod";
 import type { DeltaEvent, GenerationUsage } from "../../generation/events.ts";

@@ -1,6 +1,7 @@
 /**
- * `POST /v1/completions`: the body, its way into a `GenerationRequest`, and the `text_completion` objects of the answer. A
- * stream's constant parts are built once: a token costs one JSON.stringify of its text.
+ * `POST /v1/completions`: the body, its way into a `GenerationRequest`, and the `text_completion`
+ * objects of the answer. A stream's constant parts are built once: a token costs one JSON.stringify
+ * of its text.
  */
 import * as z from "zod";
 import type { DeltaEvent, GenerationUsage, Prompt, PromptEvent } from "../../generation/events.ts";

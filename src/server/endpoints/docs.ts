@@ -1,4 +1,7 @@
-/** `/openapi.yaml` and a reference page at `/docs`, from files on this machine alone: nothing is fetched from a network. */
+/**
+ * `/openapi.yaml` and a reference page at `/docs`, all from local files: nothing is fetched from a
+ * network.
+ */
 
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
@@ -7,7 +10,7 @@ import { fileURLToPath } from "node:url";
 import { DenseMambaError } from "../../errors.ts";
 import type { App } from "../deps.ts";
 
-/** The same distance from `src/` and from `dist/`. */
+/** The relative path is the same from `src/` and from `dist/`. */
 const OPENAPI_FILE = fileURLToPath(new URL("../../../openapi.yaml", import.meta.url));
 
 const PAGE = `<!doctype html>

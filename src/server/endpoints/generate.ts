@@ -1,4 +1,7 @@
-/** How completions and chat answer: with a stream of chunks, or with one object made from all events. */
+/**
+ * How completions and chat answer: with a stream of chunks, or with one object made from all
+ * events.
+ */
 import type { AppContext, ServerDeps } from "../deps.ts";
 import { answerJson } from "../http/json-answer.ts";
 import { admit, pump } from "../http/pump.ts";
@@ -13,7 +16,9 @@ export interface Rendering {
   readonly answer: (collected: Collected) => object;
 }
 
-/** @throws whatever the generation was refused with, and, without a stream, whatever it failed with */
+/**
+ * @throws whatever the generation was refused with, and, without a stream, whatever it failed with
+ */
 export async function answerChoices(
   context: AppContext,
   deps: ServerDeps,
@@ -27,7 +32,9 @@ export async function answerChoices(
   return answerJson(context, deps.options, rendering.answer(collected));
 }
 
-/** The first event is awaited before the header is sent, so that a refusal is still an HTTP status. */
+/**
+ * The first event is awaited before the header is sent, so that a refusal is still an HTTP status.
+ */
 async function streamChoices(
   context: AppContext,
   deps: ServerDeps,

@@ -1,4 +1,7 @@
-/** `/v1/responses` over HTTP: create, retrieve, stream, cancel and delete. The WebSocket is in `websocket/`. */
+/**
+ * `/v1/responses` over HTTP: create, retrieve, stream, cancel and delete. The WebSocket is in
+ * `websocket/`.
+ */
 import { DenseMambaError } from "../../errors.ts";
 import type { App, AppContext, ServerDeps } from "../deps.ts";
 import { readJson } from "../http/body.ts";
@@ -103,7 +106,10 @@ async function untilEnded(live: LiveResponse, subscription: Subscription, signal
   if (signal.aborted) throw new DenseMambaError("aborted", "the client went away before its response was complete");
 }
 
-/** Streams the events of a response from number `from` on, until it has ended or the client goes away. */
+/**
+ * Streams the events of a response from number `from` on, until it has ended or the client goes
+ * away.
+ */
 function answerEvents(
   context: AppContext,
   deps: ServerDeps,
@@ -142,7 +148,8 @@ interface RetrieveQuery {
 }
 
 /**
- * @param lastEventId the header of an EventSource that reconnects; it overrides the query, which is that of the first request
+ * @param lastEventId the header of an EventSource that reconnects; it overrides the query, which is
+ * that of the first request
  * @throws `invalid_value`
  */
 function parseRetrieve(query: Readonly<Record<string, string>>, lastEventId: string | undefined): RetrieveQuery {

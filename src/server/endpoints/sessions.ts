@@ -1,6 +1,7 @@
 /**
- * `/v1/sessions`. A session is created explicitly, so that a mistyped `session_id` is a 404 and not a new conversation. Chat
- * and completions continue a session by naming it. It can be forked, renamed, and moved to another server as a file.
+ * `/v1/sessions`. A session is created explicitly, so that a mistyped `session_id` is a 404 and not
+ * a new conversation. Chat and completions continue a session by naming it. It can be forked,
+ * renamed, and moved to another server as a file.
  */
 import * as z from "zod";
 import { DenseMambaError } from "../../errors.ts";

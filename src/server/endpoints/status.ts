@@ -1,4 +1,4 @@
-/** `/health` (the process), `/ready` (a model that answers), `/metrics`, and the index at `/`. */
+/** `/health` (the process runs), `/ready` (the model answers), `/metrics`, and the index at `/`. */
 import type { App, ServerDeps } from "../deps.ts";
 
 export function statusRoutes(app: App, { checkStates, engine, metrics, model, stopping }: ServerDeps): void {

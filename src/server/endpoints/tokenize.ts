@@ -1,6 +1,7 @@
 /**
- * `/tokenize`, `/detokenize` and `/tokenizer_info`, in the spelling of lm-evaluation-harness and vLLM (`prompt`) and of
- * llama.cpp (`content`). Long texts are handled in pieces, between which the event loop runs other work.
+ * `/tokenize`, `/detokenize` and `/tokenizer_info`, in the spelling of lm-evaluation-harness and
+ * vLLM (`prompt`) and of llama.cpp (`content`). Long texts are handled in pieces, between which the
+ * event loop runs other work.
  */
 import { setImmediate } from "node:timers/promises";
 import * as z from "zod";

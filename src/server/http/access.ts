@@ -1,16 +1,22 @@
 /**
- * Who may call. Bearer keys: without configured keys every request passes, whatever its Authorization header says. With
- * keys, each request carries an owner, which tells keys apart without giving any of them away.
+ * Who may call. Bearer keys: without configured keys every request passes, whatever its
+ * Authorization header says. With keys, each request carries an owner, which tells keys apart
+ * without giving any of them away.
  *
- * Browser checks protect a server without keys from web pages. A page can send simple requests to any address that its
- * visitor can reach; if it rebinds its own name to that address, it can read the answers too. Other clients pass.
+ * Browser checks protect a server without keys from web pages. A page can send simple requests to
+ * any address that its visitor can reach; if it rebinds its own name to that address, it can read
+ * the answers too. Other clients pass.
  */
 import { createHash, timingSafeEqual } from "node:crypto";
 import { isIPv4 } from "node:net";
 import { DenseMambaError } from "../../errors.ts";
 import type { AppMiddleware } from "../deps.ts";
 
-/** Checks an Authorization header. @returns the owner: "" without configured keys. @throws `invalid_api_key` */
+/**
+ * Checks an Authorization header.
+ * @returns the owner: "" without configured keys.
+ * @throws `invalid_api_key`
+ */
 export type KeyCheck = (authorization: string | undefined) => string;
 
 const OWNER_LENGTH = 16;
@@ -23,7 +29,8 @@ export function keyCheck(apiKeys: readonly string[]): KeyCheck {
     if (key === undefined) {
       throw new DenseMambaError("invalid_api_key", 'this server needs an API key: send "Authorization: Bearer KEY"');
     }
-    // Digests have one length, and all keys are compared: the time taken tells nothing about any of them.
+    // Digests have one length, and all keys are compared, so that the time tells nothing about any
+    // of them.
     const given = digest(key);
     let known = false;
     for (const expected of accepted) known = timingSafeEqual(given, expected) || known;
@@ -75,7 +82,8 @@ export function hostCheck(allowed: readonly string[] | undefined): BrowserCheck 
 export function originCheck(allowed: readonly string[]): BrowserCheck {
   return ({ host, origin, secFetchSite }) => {
     if (origin !== undefined && (allowed.includes("*") || allowed.includes(origin))) return;
-    // A browser that sends this header has compared the origins itself; "none" means that the user opened the address.
+    // A browser that sends this header has compared the origins itself; "none" means that the user
+    // opened the address.
     if (secFetchSite === "same-origin" || secFetchSite === "none") return;
     if (secFetchSite === undefined) {
       if (origin === undefined) return; // no browser
@@ -93,7 +101,10 @@ export function checkHost(check: BrowserCheck): AppMiddleware {
   };
 }
 
-/** A browser keeps pages from reading across origins, but requests that change something must not even arrive. */
+/**
+ * A browser keeps pages from reading across origins, but requests that change something must not
+ * even arrive.
+ */
 export function checkOrigin(check: BrowserCheck): AppMiddleware {
   return async function refuseOtherOrigins({ req }, next) {
     if (!SAFE_METHODS.has(req.method)) {
@@ -104,7 +115,7 @@ export function checkOrigin(check: BrowserCheck): AppMiddleware {
   };
 }
 
-/** Names by which only this machine refers to itself. */
+/** Names that a machine uses for itself alone. */
 export function isLoopback(host: string): boolean {
   const name = bareHost(host);
   const isName = name === "localhost" || name.endsWith(".localhost");

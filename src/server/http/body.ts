@@ -1,11 +1,15 @@
-/** Reads a body of bounded size, JSON or bytes, also one that announces no length. */
+/**
+ * Reads a body of bounded size, JSON or bytes, with or without an announced length. hono's body
+ * limit would hold a whole body in memory before its JSON is bounded, and counts none of those that
+ * are still incomplete.
+ */
 import { DenseMambaError } from "../../errors.ts";
 import type { AppContext, ServerDeps } from "../deps.ts";
 import { JsonReader, parseJson } from "../openai/json-reader.ts";
 
 type BodyDeps = Pick<ServerDeps, "receiving"> & { readonly options: Pick<ServerDeps["options"], "limits"> };
 
-/** A body up to this length comes in few pieces, and is read at once, as most are. */
+/** Most bodies are no longer than this. They come in few chunks and are read at once. */
 const SHORT_BODY_BYTES = 64 * 1024;
 
 /** Whether the request has a body, of whatever type. */
@@ -17,13 +21,14 @@ export function hasBody({ req, env }: AppContext): boolean {
 }
 
 /**
- * @throws `body_too_large`, `unsupported_media_type`, `queue_full`, `aborted`, and `invalid_value` for no body, malformed JSON
- * or too much of it
+ * @throws `body_too_large`, `unsupported_media_type`, `queue_full`, `aborted`; `invalid_value` for
+ * no body, for malformed JSON, and for JSON beyond its bounds
  */
 export async function readJson(context: AppContext, { options, receiving }: BodyDeps): Promise<unknown> {
   const { maxBodyBytes, json } = options.limits;
   if (!hasBody(context)) throw new DenseMambaError("invalid_value", "the body must be a JSON object; got none");
-  // A browser sends other types across origins without asking first; refusing them keeps web pages off a local server.
+  // A browser sends other types across origins without a preflight; refusing them keeps web pages
+  // off a local server.
   checkType(context, "application/json", /^application\/(?:[\w.+-]+\+)?json\s*(?:;|$)/i);
   const length = checkLength(context, maxBodyBytes);
   askForBody(context);
@@ -36,9 +41,10 @@ export async function readJson(context: AppContext, { options, receiving }: Body
 }
 
 /**
- * @param maxBytes may be more than other bodies may have
+ * @param maxBytes may be larger than the limit of JSON bodies
  * @returns a buffer of its own
- * @throws `body_too_large`, also while the body comes in, `unsupported_media_type`, `queue_full`, `aborted`
+ * @throws `body_too_large`, even while the body arrives, `unsupported_media_type`, `queue_full`,
+ * `aborted`
  */
 export async function readBytes(
   context: AppContext,
@@ -68,7 +74,7 @@ function checkLength(context: AppContext, maxBytes: number): number | undefined 
   return Number(length);
 }
 
-/** Some clients send a body only when they are asked to. */
+/** Clients that sent `expect: 100-continue` wait for this before they send the body. */
 function askForBody({ req, env }: AppContext): void {
   if (req.header("expect") !== undefined) env?.outgoing?.writeContinue();
 }

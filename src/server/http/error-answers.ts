@@ -1,4 +1,7 @@
-/** Errors as HTTP answers: failures of a handler, unknown routes and methods, and a server that is stopping. */
+/**
+ * Errors as HTTP answers: failures of a handler, unknown routes and methods, and a server that is
+ * stopping.
+ */
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 import { DenseMambaError } from "../../errors.ts";
 import type { App, AppContext, AppMiddleware, Log } from "../deps.ts";
@@ -19,7 +22,8 @@ export function handleError(log: Log): (error: Error, context: AppContext) => Re
 }
 
 /**
- * For what no route matches: 405 with `allow` if the path has other methods; else 404, with the path that was probably meant.
+ * For what no route matches: 405 with `allow` if the path has other methods; else 404, with the
+ * path that was probably meant.
  */
 export function notFound(app: App): (context: AppContext) => Response {
   const allowedMethods = (path: string): string[] => {

@@ -1,15 +1,22 @@
 /**
- * When to flush a stream: the first few times at the end of the tick, then at most as often as a screen is redrawn, and less
- * often if many streams run. A write costs a third of a small model's step, and wakes a client that may use the same
- * processors; at such rates nobody sees which write carried a token.
+ * When to flush a stream: the first few times at the end of the tick, then at most as often as a
+ * screen is redrawn, and less often if many streams run. A write costs a third of a small model's
+ * step, and wakes a client that may use the same processors; at such rates nobody sees which write
+ * carried a token.
  */
 import type { EngineLoad } from "../deps.ts";
 
-/** Up to this many streams are flushed at the configured rate; with more, each is slowed down, by at most this factor. */
+/**
+ * Up to this many streams are flushed at the configured rate; with more, each is slowed down, by at
+ * most this factor.
+ */
 const NUM_AT_FULL_RATE = 32;
 const MAX_SLOWDOWN = 3;
 
-/** A wait below this share of the gap is skipped: a step about as long as the gap needs no timer for each token. */
+/**
+ * A wait below this share of the gap is skipped: a step about as long as the gap needs no timer for
+ * each token.
+ */
 const SLACK = 0.25;
 
 /** Events that come before a stream's first text do not wait. */
@@ -46,7 +53,8 @@ export class FlushThrottle {
     this.#isScheduled = true;
     const gapMs = this.#gapMs();
     const waitMs = this.#flushedAtMs + gapMs - this.#now();
-    // The next tick runs after all pending microtasks: by then every event of this engine step has been pulled.
+    // The next tick runs after all pending microtasks: by then every event of this engine step has
+    // been pulled.
     if (this.#numFlushes < NUM_IMMEDIATE || waitMs <= gapMs * SLACK) process.nextTick(() => this.flushNow());
     else this.#timer = setTimeout(() => this.flushNow(), waitMs);
   }

@@ -1,4 +1,7 @@
-/** Answers with JSON of any size: a large one is written while it is made, no faster than the client reads. */
+/**
+ * Answers with JSON of any size: a large one is written while it is made, no faster than the client
+ * reads.
+ */
 import { setImmediate } from "node:timers/promises";
 import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
 import type { AppContext } from "../deps.ts";
@@ -28,7 +31,10 @@ export async function answerJson(
   return RESPONSE_ALREADY_SENT;
 }
 
-/** Cuts the connection and throws `aborted` if the client reads nothing for too long, and whatever `rest` throws. */
+/**
+ * Cuts the connection and throws `aborted` if the client reads nothing for too long, and whatever
+ * `rest` throws.
+ */
 async function writeAll(
   writer: StreamWriter,
   begun: readonly string[],
@@ -39,7 +45,7 @@ async function writeAll(
     for (const piece of begun) writer.write(piece);
     for (const piece of rest) {
       if (writer.isFull) await untilReady(writer, stallTimeoutMs);
-      // NOTE: a socket that takes everything is ready again in the same tick: nothing else would ever run.
+      // NOTE: a fast socket is ready again in the same tick: without this, nothing else would run.
       await setImmediate();
       if (writer.isClosed) return;
       writer.write(piece);

@@ -1,7 +1,8 @@
 /**
- * A connection that is closed with unread bytes is reset, and a client that is still sending its request never reads why it was
- * refused. So our end closes at once, and the client's when the rest of the request has come and been dropped, or too much of it, or
- * too late: nginx's lingering close.
+ * If a connection is closed with unread bytes, it is reset, and a client that is still sending its
+ * request never reads why it was refused. So we close our end at once, drop the rest of the request
+ * as it arrives, and then close the connection, within limits of time and size. nginx calls this a
+ * lingering close.
  */
 import type { IncomingMessage, Server } from "node:http";
 import type { Socket } from "node:net";
@@ -14,13 +15,13 @@ export interface LingerLimits {
 const CHECK_MS = 20;
 const LIMITS: LingerLimits = { maxMs: 5000, maxBytes: 64 * 2 ** 20 };
 
-/** To be called before anything answers requests of this server. */
+/** Call this before anything answers requests of the server. */
 export function lingerWhenClosing(server: Server, limits: LingerLimits = LIMITS): void {
   const newest = new WeakMap<Socket, IncomingMessage>();
   server.prependListener("request", (request) => newest.set(request.socket, request));
   server.prependListener("connection", (socket: Socket) => {
     const destroySoon = socket.destroySoon.bind(socket);
-    // NOTE: by this method Node, and hono's adapter, close a connection behind its last answer.
+    // NOTE: Node and hono's adapter call this method to close a connection after its last answer.
     socket.destroySoon = () => {
       const request = newest.get(socket);
       if (request === undefined || request.complete || socket.destroyed) return destroySoon();
@@ -32,13 +33,13 @@ export function lingerWhenClosing(server: Server, limits: LingerLimits = LIMITS)
 
 function linger(socket: Socket, request: IncomingMessage, limits: LingerLimits): void {
   bound(socket, limits);
-  // Whoever had begun to read the body would hold up its end.
+  // A reader that has begun on the body would delay its end.
   request.removeAllListeners("data").removeAllListeners("readable").resume();
   request.once("end", () => socket.destroy());
   socket.end();
 }
 
-/** The same for a socket that is ended after its input turned out to be no HTTP. */
+/** The same for a socket that is closed because its input is not valid HTTP. */
 export function lingerAfterParserError(socket: Socket, limits = LIMITS): void {
   bound(socket, limits);
   socket.removeAllListeners("data").on("data", () => {});
@@ -48,7 +49,8 @@ export function lingerAfterParserError(socket: Socket, limits = LIMITS): void {
 function bound(socket: Socket, { maxMs, maxBytes }: LingerLimits): void {
   const mostRead = socket.bytesRead + maxBytes;
   const deadlineMs = performance.now() + maxMs;
-  // NOTE: Node drops the rest of a body without an event for each piece, and takes it from the socket behind its back.
+  // NOTE: Node drops the rest of a body without an event per chunk, and reads it past the socket's
+  // own events.
   const timer = setInterval(() => {
     if (socket.bytesRead > mostRead || performance.now() > deadlineMs) socket.destroy();
   }, CHECK_MS);

@@ -1,6 +1,6 @@
 /**
- * Drives a generation into a stream of choices. A slow client stops the pulling of events; a failure becomes the stream's
- * last message. Knows no SSE.
+ * Drives a generation into a stream of choices. A slow client stops the pulling of events; a
+ * failure becomes the stream's last message. Knows no SSE.
  */
 import { setImmediate } from "node:timers/promises";
 import type { GenerationEvent, GenerationUsage, PromptEvent } from "../../generation/events.ts";
@@ -39,7 +39,10 @@ export interface PumpParts {
   readonly onFailure: (error: unknown) => void;
 }
 
-/** @returns the usage, unless the generation failed. Never throws: failures go to the client and to `onFailure` */
+/**
+ * @returns the usage, unless the generation failed. Never throws: failures go to the client and to
+ * `onFailure`
+ */
 export async function pump(
   { first, rest }: AdmittedGeneration,
   { choices, sink, throttle, onFailure }: PumpParts,
@@ -65,7 +68,8 @@ export async function pump(
       else choices.push(event);
       if (event.type === "usage") usage = event.usage;
       flushes.request();
-      // Without a write the sink cannot have filled up; to ask a socket costs as much as rendering a token.
+      // Without a write the sink cannot have filled up; to ask a socket costs as much as rendering
+      // a token.
       if (!hasWritten) continue;
       hasWritten = false;
       if (sink.isFull) await sink.drained();
@@ -80,7 +84,10 @@ export async function pump(
   return usage;
 }
 
-/** A long prompt with its log-probabilities is too much for one message. The first of several carries the text. */
+/**
+ * A long prompt with its log-probabilities is too much for one message. The first of several
+ * carries the text.
+ */
 function* promptParts(event: PromptEvent): Generator<PromptEvent> {
   const { tokenIds, logprobs, textOffsets = [] } = event;
   if (logprobs === undefined) return yield event;

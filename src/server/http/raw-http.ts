@@ -1,6 +1,7 @@
 /**
- * Requests that do not reach the application: refused upgrades, and input that is not valid HTTP. They are answered on the
- * bare socket, with OpenAI's error object; Node would answer without a body.
+ * Requests that do not reach the application: refused upgrades, and input that is not valid HTTP.
+ * They are answered on the bare socket, with OpenAI's error object; Node would answer without a
+ * body.
  */
 import { type IncomingMessage, STATUS_CODES } from "node:http";
 import type { Duplex } from "node:stream";
@@ -10,7 +11,7 @@ import { toHttpError } from "../openai/errors.ts";
 
 interface RawAnswerOptions {
   readonly moreHeaders?: Readonly<Record<string, string>>;
-  /** Sees to the client's end. By default it is closed once the answer is out. */
+  /** Closes the client's end. Default: once the answer is out. */
   readonly close?: (socket: Duplex) => void;
 }
 
@@ -60,7 +61,9 @@ export function explainParserError(
   }
 }
 
-/** @throws `malformed_request` unless there is one host header: of two, a proxy might use one and we the other */
+/**
+ * @throws `malformed_request` unless there is one host header: a proxy might use another than we do
+ */
 export function checkHostHeader(request: IncomingMessage): void {
   const { rawHeaders, httpVersion } = request;
   const hosts = rawHeaders.filter((_, index) => index % 2 === 1 && rawHeaders[index - 1]!.toLowerCase() === "host");

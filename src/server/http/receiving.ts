@@ -1,6 +1,7 @@
 /**
- * Counts the bytes of unfinished bodies and WebSocket messages. Each has a limit of its own; beyond the limit for all together
- * the largest is dropped, so that many slow senders cannot keep out the others.
+ * Counts the bytes of incomplete bodies and WebSocket messages. Each has its own limit; beyond the
+ * limit for all together, the largest is dropped, so that many slow clients cannot keep out the
+ * others.
  */
 export class Receiving {
   readonly #maxBytes: number;
@@ -15,7 +16,7 @@ export class Receiving {
     return this.#totalBytes;
   }
 
-  /** @param onDropped called at most once: must free what has arrived, and take no more */
+  /** @param onDropped called at most once: must free what has arrived and accept no more */
   begin(onDropped: (maxBytes: number) => void): Incoming {
     const incoming: Incoming = {
       bytes: 0,
@@ -52,7 +53,7 @@ export class Receiving {
 export interface Incoming {
   bytes: number;
   add(bytes: number): void;
-  /** It is complete, or nobody waits for it any more. */
+  /** It is complete, or was given up. */
   end(): void;
   drop(): void;
 }

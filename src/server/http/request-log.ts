@@ -1,13 +1,17 @@
 /**
- * Every answer carries `x-request-id`: the client's own if it is a plain token, else a new one. Each request leaves one log
- * line and one observation when its last byte is out (or, on a web stream, its header).
+ * Every answer carries `x-request-id`: the client's own if it is a plain token, else a new one.
+ * Each request leaves one log line and one observation when its last byte is out (or, on a web
+ * stream, its header).
  */
 import { routePath } from "hono/route";
 import type { GenerationUsage } from "../../generation/events.ts";
 import type { AppMiddleware, ServerDeps } from "../deps.ts";
 import { statusOf } from "../openai/errors.ts";
 
-/** Visible ASCII, as it goes into a header and into log lines. hono's own middleware takes no `.`, `:` or `/`. */
+/**
+ * Visible ASCII, as it goes into a header and into log lines. hono's own middleware takes no `.`,
+ * `:` or `/`.
+ */
 const VALID = /^[\x21-\x7e]{1,128}$/;
 
 export function requestId(newId: () => string): AppMiddleware {
@@ -35,7 +39,7 @@ export function accessLog({ log, observer }: Pick<ServerDeps, "log" | "observer"
     // Without the pattern of a parameter, such as of a name that may have slashes.
     const matched = routePath(context, -1).replace(/\{.*\}$/, "");
     const route = matched === "*" || matched === "/*" ? "unmatched" : matched;
-    // NOTE: a stream that Node has sent already answers through a placeholder response, whose status is 200 as well.
+    // NOTE: for a stream that has been sent, `res` is a placeholder, whose status is 200 as well.
     const outgoing = context.env?.outgoing;
     const hasLeft = outgoing?.destroyed === true && !outgoing.writableFinished;
     const status = hasLeft ? statusOf("aborted") : context.res.status;
@@ -54,7 +58,7 @@ export function accessLog({ log, observer }: Pick<ServerDeps, "log" | "observer"
   };
 }
 
-/** What a log line says of a generation; nothing if it failed. */
+/** The usage in a log line; nothing if the generation failed. */
 export function usageFields(usage: GenerationUsage | undefined) {
   if (usage === undefined) return {};
   const { promptTokens, cachedTokens, completionTokens } = usage;

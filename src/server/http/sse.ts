@@ -1,6 +1,6 @@
 /**
- * Server-sent events: text is collected until `flush`, a comment breaks a long silence, and a client that reads nothing for
- * too long is cut off. Knows no generation.
+ * Server-sent events: text is collected until `flush`, a comment breaks a long silence, and a
+ * client that reads nothing for too long is cut off. Knows no generation.
  */
 import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
 import type { AppContext } from "../deps.ts";

@@ -1,6 +1,7 @@
 /**
- * Writes a stream's text with backpressure. Under Node it goes straight to the ServerResponse: a chunk costs 9 µs there,
- * against 14 to 18 through a web ReadableStream (measured), which serves every other host and tests through `app.request`.
+ * Writes a stream's text with backpressure. Under Node it goes straight to the ServerResponse, which
+ * costs a third less per chunk than a web ReadableStream (measured). The latter serves tests through
+ * `app.request`, and any other host.
  */
 import type { ServerResponse } from "node:http";
 import { DenseMambaError } from "../../errors.ts";
@@ -11,7 +12,10 @@ export interface Sink {
   flush(): void;
   /** Too much is unsent: await `drained` before adding more. */
   readonly isFull: boolean;
-  /** Resolves once there is room again, or the client has gone. @throws `aborted` if the client stalls */
+  /**
+   * Resolves once there is room again, or the client has gone.
+   * @throws `aborted` if the client stalls
+   */
   drained(): Promise<void>;
 }
 
@@ -46,7 +50,8 @@ export function untilReady(writer: StreamWriter, stallTimeoutMs: number): Promis
 }
 
 export function nodeWriter(outgoing: ServerResponse, headers: Headers): StreamWriter {
-  // NOTE: a write after the socket has gone raises `error` on the response; without a listener that ends the process.
+  // NOTE: a write after the socket has gone raises `error` on the response; without a listener that
+  // ends the process.
   outgoing.on("error", () => {});
   outgoing.writeHead(200, Object.fromEntries(headers));
   outgoing.flushHeaders();

@@ -1,6 +1,6 @@
 /**
- * Answers of completions and chat, which differ in their JSON alone. The events of a generation become the chunks of a
- * stream, or are collected into one answer. Knows no transport.
+ * Answers of completions and chat, which differ in their JSON alone. The events of a generation
+ * become the chunks of a stream, or are collected into one answer. Knows no transport.
  */
 import { DenseMambaError } from "../../errors.ts";
 import type {
@@ -37,7 +37,9 @@ export function answerHead(deps: ServerDeps, idPrefix: "cmpl" | "chatcmpl"): Ans
   };
 }
 
-/** Changes whenever the same seed may give another text: another checkpoint or another numeric mode. */
+/**
+ * Changes whenever the same seed may give another text: another checkpoint or another numeric mode.
+ */
 function systemFingerprint({ manifest }: ServedModel): string {
   return `fp_${manifest.modelHash.slice(0, 10)}_${manifest.precision}_${numericMode(manifest)}`;
 }
@@ -73,8 +75,9 @@ export interface ChunkWriter {
 }
 
 /**
- * Streams choices, one chunk per delta. A delta is held until the tick ends, so that the chunk which ends a choice also
- * carries its last text. Deltas without text are left out, unless they carry something else.
+ * Streams choices, one chunk per delta. A delta is held until the tick ends, so that the chunk
+ * which ends a choice also carries its last text. Deltas without text are left out, unless they
+ * carry something else.
  */
 export class ChoiceStream {
   readonly #writer: ChunkWriter;
@@ -87,7 +90,10 @@ export class ChoiceStream {
     this.#emit = emit;
   }
 
-  /** May hold the event back until the next one or `flush`. @throws `aborted` if the generation was cut off */
+  /**
+   * May hold the event back until the next one or `flush`.
+   * @throws `aborted` if the generation was cut off
+   */
   push(event: GenerationEvent): void {
     switch (event.type) {
       case "accepted":
@@ -155,7 +161,10 @@ export interface Collected {
   readonly usage: GenerationUsage;
 }
 
-/** Collects all events of a request. @throws whatever the generation throws, and `aborted` if it was cut off */
+/**
+ * Collects all events of a request.
+ * @throws whatever the generation throws, and `aborted` if it was cut off
+ */
 export async function collect(events: AsyncIterable<GenerationEvent>, names: TokenNames): Promise<Collected> {
   let prompts: AcceptedEvent["prompts"] = [];
   let usage: GenerationUsage | undefined;
@@ -194,7 +203,10 @@ export async function collect(events: AsyncIterable<GenerationEvent>, names: Tok
   return { prompts, choices: choices.sort((a, b) => a.index - b.index), usage };
 }
 
-/** OpenAI has no finish reason for an aborted generation: to a client that still listens it has failed. */
+/**
+ * OpenAI has no finish reason for an aborted generation: to a client that still listens it has
+ * failed.
+ */
 function choiceEnd({ reason, stoppedBy }: FinishedEvent): ChoiceEnd {
   if (reason === "aborted") throw new DenseMambaError("aborted", "the request was cut off before it was finished");
   return { reason, stoppedBy };

@@ -1,6 +1,7 @@
 /**
- * Errors on the wire: the one place that knows HTTP statuses and OpenAI's error object. Every failure, on HTTP, inside a
- * stream or on a WebSocket, is rendered from here; what is not a `DenseMambaError` shows a generic message only.
+ * Errors on the wire: the only place that knows HTTP statuses and OpenAI's error object. It renders
+ * every failure, over HTTP, inside a stream or on a WebSocket. Anything but a `DenseMambaError`
+ * gets a generic message.
  */
 import { DenseMambaError, type ErrorCode } from "../../errors.ts";
 
@@ -15,7 +16,7 @@ export interface HttpError {
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
   readonly body: { readonly error: WireError };
-  /** Ours or the runtime's fault: the cause belongs in the log at level error. */
+  /** The server's or the runtime's fault, to be logged at level error. */
   readonly isFault: boolean;
 }
 
@@ -24,13 +25,13 @@ type ErrorType = "invalid_request_error" | "authentication_error" | "rate_limit_
 interface Mapping {
   readonly status: number;
   readonly type: ErrorType;
-  /** Where OpenAI has a code for the same thing, clients look for that one. */
+  /** OpenAI's own code for the same error, if there is one: clients look for it. */
   readonly wireCode?: string;
-  /** What clients are told when the error itself names no delay. */
+  /** Used if the error itself names no delay. */
   readonly retryAfterMs?: number;
-  /** Part of an orderly life: no fault, whatever its type. */
+  /** Part of normal operation: no fault, whatever its type. */
   readonly isExpected?: true;
-  /** Stops the SDKs' automatic retries of 409 and ≥ 500 where a retry cannot help. */
+  /** Stops the automatic retries of SDKs, on 409 and from 500 on, if a retry cannot help. */
   readonly retryable?: false;
 }
 
@@ -41,7 +42,7 @@ const MAPPINGS: Readonly<Record<ErrorCode, Mapping>> = {
   invalid_import: { status: 400, type: "invalid_request_error", wireCode: "invalid_snapshot" },
   invalid_stream_id: { status: 400, type: "invalid_request_error" },
   websocket_stream_limit_reached: { status: 400, type: "invalid_request_error" },
-  // OpenAI has one code for both limits of connections: how many there are and how long they last.
+  // OpenAI has one code for both limits of connections: their number and their age.
   websocket_connection_expired: {
     status: 400,
     type: "invalid_request_error",

@@ -1,6 +1,7 @@
 /**
- * The request fields that several endpoints share, in OpenAI's and vLLM's spelling: their bounds, the rules between them,
- * and the parts of a `GenerationRequest` made from them. Bounds are checked here once; the code behind relies on them.
+ * The request fields that several endpoints share, in OpenAI's and vLLM's spelling: their bounds,
+ * the rules between them, and the parts of a `GenerationRequest` made from them. Bounds are checked
+ * here once; the code behind relies on them.
  */
 import * as z from "zod";
 import { DenseMambaError } from "../../errors.ts";
@@ -98,7 +99,8 @@ export function toolFields() {
 }
 
 /**
- * Requests with the same salt share cached prefixes. A request with another salt cannot tell by its timing what they hold.
+ * Requests with the same salt share cached prefixes. A request with another salt cannot tell by its
+ * timing what they hold.
  */
 export function cacheSalt() {
   return z.string().min(1).max(MAX_CACHE_SALT_LENGTH);
@@ -115,7 +117,10 @@ export function sessionId() {
     });
 }
 
-/** Token ids below the vocabulary's size. Checked by hand: zod would report every bad entry of a long list. */
+/**
+ * Token ids below the vocabulary's size. Checked by hand: zod would report every bad entry of a
+ * long list.
+ */
 export function tokenIds(bounds: Pick<Bounds, "vocabSize">, maxLength: number) {
   return z.array(z.unknown()).transform((list, context): readonly number[] => {
     if (list.length > maxLength) {
@@ -186,7 +191,10 @@ function logitBias(bounds: Bounds) {
 type SamplingBody = z.output<z.ZodObject<ReturnType<typeof samplingFields>>>;
 type CompletionsBody = SamplingBody & z.output<z.ZodObject<ReturnType<typeof completionFields>>>;
 
-/** @throws `model_not_found`; a request without a model, or with an empty name, means the one that is served */
+/**
+ * @throws `model_not_found`; a request without a model, or with an empty name, means the one that
+ * is served
+ */
 export function checkModel(requested: string | undefined, model: ServedModel): void {
   if (!requested || requested === model.name || model.aliases.includes(requested)) return;
   const [asked, served] = [requested.slice(0, 128), model.name].map((name) => JSON.stringify(name));

@@ -1,6 +1,7 @@
 /**
- * Reads JSON from clients, bounded before it is parsed: a body of a few megabytes can hold millions of objects, or nested
- * brackets, and JSON.parse would block the event loop for seconds. Bytes are checked and decoded as they arrive.
+ * Reads JSON from clients, bounded before it is parsed: a body of a few megabytes can hold millions
+ * of objects, or nested brackets, and JSON.parse would block the event loop for seconds. Bytes are
+ * checked and decoded as they arrive.
  */
 import { DenseMambaError } from "../../errors.ts";
 import type { JsonBounds } from "../deps.ts";
@@ -44,7 +45,9 @@ export class JsonReader {
     }
   }
 
-  /** Tells strings from the rest, and knows no more grammar: JSON.parse refuses what is not JSON. */
+  /**
+   * Tells strings from the rest, and knows no more grammar: JSON.parse refuses what is not JSON.
+   */
   #count(bytes: Uint8Array): void {
     const { maxDepth, maxItems, maxStrings, maxMembers } = this.#bounds;
     let [inString, isEscaped, depth] = [this.#inString, this.#isEscaped, this.#depth];
@@ -88,9 +91,9 @@ export class JsonReader {
 }
 
 /**
- * A seed of 64 bits does not fit into a number: a rounded one is read from the text again.
- * NOTE: quotes inside a string are escaped, so whatever looks like a member is one. It may belong to another object, but only
- * a seed that rounds to the same number is taken.
+ * A seed of 64 bits does not fit into a number: a rounded one is read from the text again. NOTE:
+ * quotes inside a string are escaped, so whatever looks like a member is one. It may belong to
+ * another object, but only a seed that rounds to the same number is taken.
  */
 function restoreSeed(value: unknown, text: string): void {
   if (!isRecord(value) || !Number.isInteger(value.seed) || Number.isSafeInteger(value.seed)) return;

@@ -1,4 +1,7 @@
-/** Writes JSON piece by piece, so that a large answer is never in memory as a whole. Knows nothing of what it renders. */
+/**
+ * Writes JSON piece by piece, so that a large answer is never in memory as a whole. Knows nothing
+ * of what it renders.
+ */
 
 /** A list whose items are made while it is written. */
 export class LazyList {
@@ -20,7 +23,10 @@ export class RawJson {
 
 const PIECE_LENGTH = 32 * 1024;
 
-/** The text of `JSON.stringify` in pieces of about one size. Any object or list may hold lazy lists and raw JSON. */
+/**
+ * The text of `JSON.stringify` in pieces of about one size. Any object or list may hold lazy lists
+ * and raw JSON.
+ */
 export function* jsonPieces(value: unknown): Generator<string> {
   let piece = "";
   for (const part of parts(value)) {

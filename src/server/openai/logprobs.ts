@@ -1,11 +1,11 @@
 /**
- * Log-probabilities in the shapes of completions, of chat, and of vLLM's `prompt_logprobs`. The sampled token's number is
- * the same one, bit for bit, wherever it appears.
+ * Log-probabilities in the shapes of completions, of chat, and of vLLM's `prompt_logprobs`. The
+ * number of the sampled token is the same, bit for bit, wherever it appears.
  */
 import type { DetailList, TextLogprob, TokenDetail } from "../../generation/events.ts";
 import { LazyList } from "./json-writer.ts";
 
-/** JSON has no -Infinity; vLLM's stand-in for it. */
+/** JSON has no -Infinity; vLLM writes this number. */
 const LOWEST = -9999;
 
 const finite = (logprob: number) => (logprob < LOWEST ? LOWEST : logprob);
@@ -17,18 +17,18 @@ export interface CompletionLogprobs {
   readonly text_offset: number[];
 }
 
-/** Of some tokens: log-probabilities, and where the tokens begin. */
+/** Log-probabilities of some tokens, and where the tokens begin. */
 export interface Scored {
   readonly logprobs?: DetailList<TokenDetail | null>;
   readonly textOffsets?: readonly number[];
 }
 
 export interface Shown {
-  /** Characters of the choice's text before that which the offsets count in. */
+  /** Characters of the choice before the text that the offsets refer to. */
   readonly numBefore: number;
-  /** Characters of that text: what begins behind it begins at its end. Default: as many as there are. */
+  /** Characters of that text; larger offsets are moved to its end. Default: no limit. */
   readonly length?: number;
-  /** Of a token without a log-probability. */
+  /** The text of a token without a log-probability. */
   readonly tokenText?: (position: number) => string;
 }
 
@@ -59,7 +59,10 @@ export function completionLogprobs(scored: Scored, shown: Shown): CompletionLogp
   return logprobs;
 }
 
-/** The same of a whole choice, each array made while it is written. @param entries made anew at each call */
+/**
+ * The same for a whole choice, rendered while it is written.
+ * @param entries starts anew at each call
+ */
 export function lazyCompletionLogprobs(entries: () => Iterable<Entry>) {
   const column = (cell: (entry: Entry) => unknown) => new LazyList(() => map(entries(), cell));
   return {
@@ -71,8 +74,8 @@ export function lazyCompletionLogprobs(entries: () => Iterable<Entry>) {
 }
 
 /**
- * Token text → log-probability of the k likeliest and of the token itself. Two tokens may show the same text: the larger
- * number stays, so that the largest value is always the argmax's.
+ * Token text → log-probability, for the k likeliest tokens and the token itself. If two tokens have
+ * the same text, the larger number stays, so that the largest value is always the argmax's.
  */
 function topMap(detail: TokenDetail): Record<string, number> {
   // Entries first: as a plain object's key, `__proto__` would be lost.
@@ -99,7 +102,7 @@ export function chatLogprobs(details: Iterable<TokenDetail>): ChatLogprobs {
   return { content: tokenLogprobs(details), refusal: null };
 }
 
-/** The same of a whole choice, made while it is written. */
+/** The same for a whole choice, rendered while it is written. */
 export function lazyChatLogprobs(details: Iterable<TokenDetail>) {
   return { content: new LazyList(() => map(details, tokenLogprob)), refusal: null };
 }
@@ -122,12 +125,15 @@ function chatEntry(entry: TextLogprob): ChatTokenLogprob {
 
 export interface PromptLogprob {
   readonly logprob: number;
-  /** From 1; absent for a token that isn't among the likeliest asked for. */
+  /** From 1; absent if the token is not among the requested likeliest. */
   readonly rank?: number;
   readonly decoded_token: string;
 }
 
-/** vLLM's shape: per prompt token, token id → entry; null for the first. Made while it is written. */
+/**
+ * vLLM's shape: per prompt token, token id → entry; null for the first. Rendered while it is
+ * written.
+ */
 export function promptLogprobs(details: Iterable<TokenDetail | null>): LazyList {
   return new LazyList(() => map(details, promptLogprob));
 }

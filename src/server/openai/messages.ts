@@ -1,4 +1,6 @@
-/** Chat messages and their text parts, for chat completions and for the items of a Responses input. */
+/**
+ * Chat messages and their text parts, for chat completions and for the input items of a response.
+ */
 import * as z from "zod";
 import type { ChatMessage } from "../../sessions/messages.ts";
 import { addIssue, addUnsupported, isRecord, show, unsupportedUnless } from "./validate.ts";
@@ -6,7 +8,7 @@ import { addIssue, addUnsupported, isRecord, show, unsupportedUnless } from "./v
 const ROLES = ["system", "developer", "user", "assistant", "tool", "function"] as const;
 const MAX_MESSAGES = 10_000;
 
-/** The `type`s under which chat and Responses carry plain text. */
+/** The types of text parts in chat and in responses. */
 const TEXT_PART_TYPES: ReadonlySet<unknown> = new Set(["text", "input_text", "output_text"]);
 
 export function chatMessages() {
@@ -32,7 +34,10 @@ export function chatMessages() {
     .max(MAX_MESSAGES);
 }
 
-/** `developer` is OpenAI's newer name for `system`; chat templates know the old one. Parts are joined as vLLM does. */
+/**
+ * `developer` is OpenAI's newer name for `system`; chat templates know the old one. Parts are
+ * joined as in vLLM.
+ */
 export function toChatMessage({ role, name }: GivenMessage, texts: readonly string[]): ChatMessage {
   return {
     role: role === "developer" ? "system" : role,
@@ -49,9 +54,9 @@ export interface GivenMessage {
 }
 
 /**
- * The text, or the texts of all parts. What an assistant has refused with is what it said; one that said nothing, as where
- * it called a tool, has an empty turn.
- * @returns undefined where a problem was reported
+ * The text, or the texts of all parts. An assistant's refusal counts as its text; an assistant
+ * without text, such as one that called a tool, has an empty turn.
+ * @returns undefined if a problem was reported
  */
 export function messageTexts({ role, content, refusal }: GivenMessage, context: z.RefinementCtx): string[] | undefined {
   const isAssistant = role === "assistant";
@@ -82,13 +87,13 @@ function report(context: z.RefinementCtx, message: string, path: readonly (strin
   addIssue(context, message, ["content", ...path]);
 }
 
-/** Mistral's and Moonshot's ways to have the last message gone on with. */
+/** How Mistral and Moonshot ask to continue the last message. */
 export function leftOpen() {
   const field = unsupportedUnless((value) => value === null || value === false, "use continue_final_message");
   return { prefix: field, partial: field };
 }
 
-/** Of an assistant's message: what it did beside writing. */
+/** What an assistant did besides writing. */
 function unsupportedCalls() {
   return unsupportedUnless(
     (value) => value === null || (Array.isArray(value) && value.length === 0),

@@ -1,4 +1,4 @@
-/** Lists in pages, as OpenAI cuts them: `limit`, `order`, and `after`, the id that the page before ended with. */
+/** Lists in pages, as at OpenAI: `limit`, `order`, and `after`, the last id of the page before. */
 import * as z from "zod";
 import type { Log } from "../deps.ts";
 import { invalid, parseBody, show } from "./validate.ts";
@@ -15,7 +15,7 @@ interface PageBounds {
   readonly defaultOrder: "asc" | "desc";
 }
 
-/** @param query as it was sent. @throws `invalid_value` */
+/** @param query as the client sent it. @throws `invalid_value` */
 export function parsePage(query: Readonly<Record<string, string>>, bounds: PageBounds, log: Log): PageRequest {
   const schema = z.object({
     limit: z.int().min(1).max(bounds.maxLimit).optional(),
@@ -50,7 +50,7 @@ export function toPage<T extends { readonly id: string }>(items: readonly T[], {
   };
 }
 
-/** The number that a query's text stands for; text that stands for none is kept, to be shown in the refusal. */
+/** The number in a query. Text that is no number is returned as it is, to be shown in the error. */
 export function toNumber(text: string): number | string {
   return /^[+-]?\d+(?:\.\d+)?$/.test(text) ? Number(text) : text;
 }

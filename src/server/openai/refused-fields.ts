@@ -1,6 +1,8 @@
 /**
- * Fields of other servers' requests (OpenAI's, vLLM's, SGLang's, TGI's, llama.cpp's, Ollama's, KoboldCpp's, text-generation-webui's)
- * that would change the answer and are not implemented here. They are refused, never ignored, unless they hold the value that changes nothing: many clients send all they know.
+ * Request fields of other servers (OpenAI, vLLM, SGLang, TGI, llama.cpp, Ollama, KoboldCpp,
+ * text-generation-webui) that would change the answer and are not implemented here. They are
+ * refused, never ignored, unless they hold the value that changes nothing: many clients send every
+ * field they know.
  */
 import { isRecord, unsupportedUnless } from "./validate.ts";
 
@@ -21,10 +23,10 @@ const NO_ITEMS = [[]];
 const NO_FIELDS = [{}];
 const NO_TEXTS = [[], ""];
 
-/** Field → the values that change nothing, and what to say of any other. */
+/** Field → the values that change nothing, and what to answer to any other. */
 type Refused = Readonly<Record<string, readonly [neutral: readonly unknown[], reason: string]>>;
 
-/** On every generating endpoint. */
+/** On every endpoint that generates. */
 const EVERYWHERE = {
   grammar: [[""], CONSTRAINED],
   grammar_string: [[""], CONSTRAINED],
@@ -203,7 +205,7 @@ const EVERYWHERE = {
 const IN_CHAT = "it belongs to /v1/chat/completions";
 const IN_RESPONSES = "it belongs to /v1/responses";
 
-/** Those of Responses' own that would change an answer. */
+/** Fields of /v1/responses that would change the answer of another endpoint. */
 const ON_RESPONSES_ONLY = {
   input: [[], IN_RESPONSES],
   include: [NO_ITEMS, IN_RESPONSES],
@@ -295,7 +297,7 @@ export function refusedOnResponses() {
   return { ...toFields(EVERYWHERE), ...toFields(RESPONSES), response_format: textFormat() };
 }
 
-/** OpenAI's `response_format` and Responses' `text.format`. */
+/** `response_format`, and `text.format` on /v1/responses. */
 export function textFormat() {
   return unsupportedUnless(
     (value) => value === null || (isRecord(value) && value.type === "text"),

@@ -1,6 +1,7 @@
 /**
- * Request bodies: zod's issues become one `DenseMambaError` whose message names the field, the bound and the value given.
- * `null` is the same as absent for every optional field; unknown fields are allowed and logged.
+ * Request bodies: zod's issues become one `DenseMambaError` whose message names the field, the
+ * bound and the value given. `null` is the same as absent for every optional field; unknown fields
+ * are allowed and logged.
  */
 import * as z from "zod";
 import { DenseMambaError } from "../../errors.ts";
@@ -46,7 +47,10 @@ export function unsupportedUnless(isHarmless: (value: unknown) => boolean, what:
     .optional();
 }
 
-/** Reports a problem at `path` below the current field; the message continues after the field's name. */
+/**
+ * Reports a problem at `path` below the current field; the message continues after the field's
+ * name.
+ */
 export function addIssue(context: z.RefinementCtx, message: string, path: readonly (string | number)[] = []): void {
   context.addIssue({ code: "custom", message, path: [...path] });
 }

@@ -1,6 +1,7 @@
 /**
- * One response while it runs: drives its generation into a transcript that any number of subscribers read, each at its own
- * pace. Subscribers may leave and come back; the request says what happens while there is none. Knows no transport.
+ * One response while it runs: drives its generation into a transcript that any number of
+ * subscribers read, each at its own pace. Subscribers may leave and come back; the request says
+ * what happens while there is none. Knows no transport.
  */
 import { DenseMambaError } from "../../errors.ts";
 import type { GenerationEvent } from "../../generation/events.ts";
@@ -11,8 +12,8 @@ import type { Subscription } from "./subscription.ts";
 import type { Transcript } from "./transcript.ts";
 
 /**
- * Without a subscriber a response continues (a background response), waits within limits for one to come back, or is
- * cancelled.
+ * Without a subscriber a response continues (a background response), waits within limits for one to
+ * come back, or is cancelled.
  */
 export type Unattended = "continue" | "wait" | "cancel";
 
@@ -72,7 +73,9 @@ export class LiveResponse {
     return this.#numPublished;
   }
 
-  /** The caller must close the subscription: the response counts as unattended once all are closed. */
+  /**
+   * The caller must close the subscription: the response counts as unattended once all are closed.
+   */
   subscribe(): Subscription {
     const subscription = new LiveSubscription(this, () => this.#onClosed(subscription));
     this.#subscribers.add(subscription);
@@ -119,7 +122,9 @@ export class LiveResponse {
     this.#wakeUps.flushNow();
   }
 
-  /** If the generation was aborted and nobody has stopped the response, the engine is shutting down. */
+  /**
+   * If the generation was aborted and nobody has stopped the response, the engine is shutting down.
+   */
   #throwIfCutOff(event: GenerationEvent): void {
     if (event.type !== "finished" || event.reason !== "aborted" || this.#stopped === "cancelled") return;
     throw (

@@ -1,4 +1,7 @@
-/** The stored records of responses, written while and after they run, and read back as transcripts with all their events. */
+/**
+ * The stored records of responses, written while and after they run, and read back as transcripts
+ * with all their events.
+ */
 import { DenseMambaError } from "../../errors.ts";
 import type { ServerDeps } from "../deps.ts";
 import { type InputItem, type ResponseRecord, responseRecord } from "./response.ts";
@@ -32,8 +35,8 @@ export class ResponseRecords {
   }
 
   /**
-   * A record that has not ended belongs to a response that another server is running, or was running when it went away: then
-   * the response has failed.
+   * A record that has not ended belongs to a response that another server is running, or was
+   * running when it went away: then the response has failed.
    * @throws `response_not_found`, `invalid_snapshot`
    */
   async read(owner: string, id: string): Promise<StoredResponse> {

@@ -1,6 +1,6 @@
 /**
- * The body of `POST /v1/responses` and of the WebSocket's `response.create`: its schema, its input items, and its way into a
- * `GenerationRequest`.
+ * The body of `POST /v1/responses` and of the WebSocket's `response.create`: its schema, its input
+ * items, and its way into a `GenerationRequest`.
  */
 import * as z from "zod";
 import type { GenerationRequest } from "../../generation/events.ts";

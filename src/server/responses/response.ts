@@ -1,6 +1,7 @@
 /**
- * A response as data: what is fixed when it begins, what comes of it, and both as OpenAI's `response` object. The schemas
- * are those of the stored record, so that a response and its record cannot differ; everything is JSON-serialisable.
+ * A response as data: what is fixed when it begins, what comes of it, and both as OpenAI's
+ * `response` object. The schemas are those of the stored record, so that a response and its record
+ * cannot differ; everything is JSON-serialisable.
  */
 import * as z from "zod";
 import type { GenerationUsage } from "../../generation/events.ts";
@@ -36,16 +37,17 @@ const inputItem = z.object({
 });
 
 /**
- * What determines all events. They come in this order: `numLead` that tell of the beginning; two that open the item, if it
- * has been opened; one per piece; three that close the item, if it has been closed; the last, if the response has ended.
+ * What determines all events. They come in this order: `numLead` that tell of the beginning; two
+ * that open the item, if it has been opened; one per piece; three that close the item, if it has
+ * been closed; the last, if the response has ended.
  */
 const transcriptState = z.object({
   numLead: z.int().min(0).max(3),
   hasItem: z.boolean(),
   pieces: z.array(z.string()),
   /**
-   * The JSON of one list per piece, if log-probabilities were asked for. As text, since half a million objects take long to
-   * measure, store and render.
+   * The JSON of one list per piece, if log-probabilities were asked for. As text, since half a
+   * million objects take long to measure, store and render.
    */
   logprobs: z.array(z.string()).nullable(),
   /** How the item was closed, whatever happened to the response afterwards. */
@@ -70,7 +72,9 @@ export const responseRecord = z.object({
   settings,
   input: z.array(inputItem),
   transcript: transcriptState,
-  /** Of a response that was still running when it was stored: when it will have ended at the latest. */
+  /**
+   * Of a response that was still running when it was stored: when it will have ended at the latest.
+   */
   endsByMs: z.number().optional(),
 });
 

@@ -1,6 +1,7 @@
 /**
- * All responses of the server: those that run, and the records of those that have ended. A response belongs to the key that
- * made it; for any other key it does not exist. HTTP and the WebSocket are two transports for this service.
+ * All responses of the server: those that run, and the records of those that have ended. A response
+ * belongs to the key that made it; for any other key it does not exist. HTTP and the WebSocket are
+ * two transports for this service.
  */
 import { DenseMambaError } from "../../errors.ts";
 import type { ConversationKey } from "../../sessions/conversation-store.ts";
@@ -19,12 +20,18 @@ import type { UnstoredResponses } from "./unstored.ts";
 export interface CreateArgs {
   readonly owner: string;
   readonly task: ResponseTask;
-  /** Aborted if the client goes away; it counts until the response is admitted. */
+  /** Aborted if the client goes away before the response is admitted. */
   readonly signal: AbortSignal;
-  /** Of the connection, which can continue from responses with `store: false`. Without it, nothing of them is kept. */
+  /**
+   * Of a connection that can continue from responses with `store: false`. Without it their states
+   * are dropped.
+   */
   readonly unstored?: UnstoredResponses;
   readonly requestId: string;
-  /** Whether the client reads the events: a client that only waits for the end could not come back for it. */
+  /**
+   * Whether the client reads the events: a client that only waits for the end could not come back
+   * for it.
+   */
   readonly isStreamed: boolean;
 }
 
@@ -54,7 +61,10 @@ export class Responses {
     return this.#running.size;
   }
 
-  /** @throws whatever the generation was refused with; once it is admitted, failures are the response's */
+  /**
+   * @throws whatever the generation was refused with; once it is admitted, failures are the
+   * response's
+   */
   async create(args: CreateArgs): Promise<CreatedResponse> {
     const { owner, task, unstored, requestId } = args;
     const { settings } = task;
@@ -112,7 +122,8 @@ export class Responses {
   /**
    * Subscribes to the events of a response, past and future.
    * @param startingAfter the number of the last event that the client has
-   * @throws `response_not_found`, `response_busy` if another server runs it, `invalid_value` for a number beyond its events
+   * @throws `response_not_found`, `response_busy` if another server runs it, `invalid_value` for a
+   * number beyond its events
    */
   async subscribe(
     owner: string,
@@ -130,7 +141,10 @@ export class Responses {
     throw invalid("starting_after", `must be at most ${last}, the response's last event so far; got ${startingAfter}`);
   }
 
-  /** @returns the ended response. @throws `response_not_found`, `response_busy`, `invalid_value` if it had ended before */
+  /**
+   * @returns the ended response.
+   * @throws `response_not_found`, `response_busy`, `invalid_value` if it had ended before
+   */
   async cancel(owner: string, id: string): Promise<ResponseObject> {
     const live = this.#stored(owner, id)?.live;
     if (live !== undefined) {
@@ -165,8 +179,8 @@ export class Responses {
   }
 
   /**
-   * A response that cannot be stored is answered all the same, and says that it is not stored. A background response is
-   * known by its record alone, so that it fails.
+   * A response that cannot be stored is answered all the same, and says that it is not stored. A
+   * background response is known by its record alone, so that it fails.
    * @throws `store_unavailable` for a background response; whatever else the store throws
    */
   async #save(owner: string, response: StoredResponse): Promise<void> {

@@ -1,6 +1,6 @@
 /**
- * How one client reads the events of a response: first those that exist, then new ones, no faster than its transport takes
- * them. Knows neither SSE nor WebSocket, and no generation.
+ * How one client reads the events of a response: first those that exist, then new ones, no faster
+ * than its transport takes them. Knows neither SSE nor WebSocket, and no generation.
  */
 import { setImmediate } from "node:timers/promises";
 import type { Sink } from "../http/stream-writer.ts";
@@ -20,11 +20,15 @@ export interface Subscription {
   close(): void;
 }
 
-/** Long replays and large events are sent in bursts of about this size, between which other work runs. */
+/**
+ * Long replays and large events are sent in bursts of about this size, between which other work
+ * runs.
+ */
 const BURST = { events: 256, length: 256 * 1024 };
 
 /**
- * Sends the events from number `next` on until the response has ended or the subscription is closed, and closes it.
+ * Sends the events from number `next` on until the response has ended or the subscription is
+ * closed, and closes it.
  * @throws `aborted` if the client reads nothing for too long
  */
 export async function streamEvents(

@@ -1,7 +1,8 @@
 /**
- * One response from its first event to its last. The pieces of its text determine its events, so that any of them can be
- * rendered again for a client that comes late or comes back, from the running response or from its record. The answer has
- * one output item, a message with one text part.
+ * One response from its first event to its last. The pieces of its text determine its events, so
+ * that any of them can be rendered again for a client that comes late or comes back, from the
+ * running response or from its record. The answer has one output item, a message with one text
+ * part.
  */
 import type { GenerationEvent } from "../../generation/events.ts";
 import { toHttpError } from "../openai/errors.ts";

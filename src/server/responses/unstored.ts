@@ -1,17 +1,17 @@
 /**
- * Responses with `store: false`: the connection that made them can continue from them, and they are forgotten when it
- * closes. Each stream of the connection keeps the last few.
+ * Responses with `store: false`: the connection that made them can continue from them, and they are
+ * forgotten when it closes. Each stream of the connection keeps the last few.
  */
 export class UnstoredResponses {
   readonly #maxPerStream: number;
   readonly #forget: (id: string) => void;
-  /** Ids of those that run or have ended and are not forgotten. */
+  /** All that are not forgotten, running or ended. */
   readonly #ids = new Set<string>();
-  /** Ids of those that have ended, by stream, the oldest first. */
+  /** Those that have ended, by stream, the oldest first. */
   readonly #ended = new Map<string | undefined, string[]>();
   #isClosed = false;
 
-  /** @param forget called once for each that is dropped */
+  /** @param forget called once per dropped response */
   constructor(maxPerStream: number, forget: (id: string) => void) {
     this.#maxPerStream = maxPerStream;
     this.#forget = forget;
@@ -21,12 +21,12 @@ export class UnstoredResponses {
     return this.#ids.has(id);
   }
 
-  /** Before the response runs. */
+  /** Call this when the response begins. */
   add(id: string): void {
     this.#ids.add(id);
   }
 
-  /** The response has ended and can be continued from. */
+  /** Call this when the response has ended, if it can be continued from. */
   keep(streamId: string | undefined, id: string): void {
     // Nobody can continue from a response that ends after its connection.
     if (this.#isClosed) {

@@ -1,6 +1,7 @@
 /**
- * One WebSocket in OpenAI's Responses mode: responses run in streams, and their events are those of SSE. When the connection
- * closes, waiting jobs are dropped and unstored responses forgotten; stored ones run on for the client to come back.
+ * One WebSocket in OpenAI's Responses mode: responses run in streams, and their events are those of
+ * SSE. When the connection closes, waiting jobs are dropped and unstored responses forgotten;
+ * stored ones run on for the client to come back.
  */
 import type { Duplex } from "node:stream";
 import type { RawData, WebSocket } from "ws";
@@ -27,7 +28,7 @@ const TRY_AGAIN_LATER = 1013;
 
 /** A client that sends this many invalid messages in a row is disconnected. */
 const MAX_REFUSED = 100;
-/** A control frame's type, length and mask. */
+/** Type, length and mask of a control frame. */
 const CONTROL_HEADER_BYTES = 6;
 
 export interface ConnectionContext {
@@ -89,7 +90,8 @@ export class ResponsesConnection {
       incoming.end();
       this.#close();
     });
-    // The close event follows; ws has answered a broken frame or an oversized message with its code already.
+    // The close event follows; ws has already answered a broken frame or an oversized message with
+    // its code.
     socket.on("error", (error) => context.deps.log.debug({ err: error, ...this.#logFields }, "websocket error"));
   }
 
@@ -130,7 +132,10 @@ export class ResponsesConnection {
     }
   }
 
-  /** Every message and ping is answered. While a client does not read the answers, its messages are not read. */
+  /**
+   * Every message and ping is answered. While a client does not read the answers, its messages are
+   * not read.
+   */
   #pauseIfFull(): void {
     if (this.#isPaused || !this.#outbox.isFull) return;
     this.#isPaused = true;
@@ -232,7 +237,7 @@ export class ResponsesConnection {
     }
   }
 
-  /** Cancels a response that has no id yet. @returns whether there was one */
+  /** Cancels a response that has not begun. @returns whether there was one */
   #cancelWaiting(streamId: StreamId): boolean {
     const starting = this.#starting.get(streamId);
     if (starting !== undefined) starting.abort();

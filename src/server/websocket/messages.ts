@@ -1,6 +1,6 @@
 /**
- * The messages of a WebSocket client: `response.create` with the body of a POST, `response.attach` to stream a response that
- * another connection created, and `response.cancel`.
+ * The messages of a WebSocket client: `response.create` with the body of a POST, `response.attach`
+ * to stream a response that another connection created, and `response.cancel`.
  */
 import { DenseMambaError } from "../../errors.ts";
 import type { JsonBounds, Log } from "../deps.ts";

@@ -1,6 +1,7 @@
 /**
- * Sends on a WebSocket with bounded memory: it is full above the high mark, and its producers wait for the low mark. What is
- * sent in one tick leaves in one write. A client that reads nothing for too long is cut off.
+ * Sends on a WebSocket with bounded memory: it is full above the high mark, and its producers wait
+ * for the low mark. What is sent in one tick leaves in one write. A client that reads nothing for
+ * too long is cut off.
  */
 import type { Writable } from "node:stream";
 import type { WebSocket } from "ws";

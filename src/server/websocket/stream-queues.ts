@@ -1,6 +1,6 @@
 /**
- * Whose turn it is on a connection: the jobs of a stream run one after the other, in order; streams run at once, up to a
- * limit. Pure: the connection knows what a job is and runs it.
+ * Whose turn it is on a connection: the jobs of a stream run one after the other, in order; streams
+ * run at once, up to a limit. Pure: the connection knows what a job is and runs it.
  */
 import { DenseMambaError } from "../../errors.ts";
 import type { WebSocketOptions } from "../deps.ts";

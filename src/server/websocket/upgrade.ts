@@ -1,6 +1,7 @@
 /**
- * The WebSocket handshake on `/v1/responses`: path, origin, key and connection limit are checked before the upgrade, and a
- * refusal is a plain HTTP answer with OpenAI's error object. Also pings every client and disconnects those that are gone.
+ * The WebSocket handshake on `/v1/responses`: path, origin, key and connection limit are checked
+ * before the upgrade, and a refusal is a plain HTTP answer with OpenAI's error object. Also pings
+ * every client and disconnects those that are gone.
  */
 import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
@@ -21,7 +22,10 @@ const GOING_AWAY = 1001;
 export interface WebSocketEndpoint {
   /** For the HTTP server's `upgrade` event. */
   handleUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void;
-  /** Accepts no more connections and closes the idle ones with 1001. Call it again until none is left. */
+  /**
+   * Accepts no more connections and closes the idle ones with 1001. Call it again until none is
+   * left.
+   */
   drain(): void;
   readonly numConnections: number;
   terminate(): void;
@@ -38,7 +42,8 @@ export function createWebSocketEndpoint(deps: ServerDeps, responses: Responses):
   const schema = responseBody(boundsOf(deps));
   const checkKey = keyCheck(options.apiKeys);
   const checkHost = hostCheck(options.allowedHosts);
-  // Even with keys: browsers send no preflight for WebSockets, and a page of another origin may have a visitor's key.
+  // Even with keys: browsers send no preflight for WebSockets, and a page of another origin may
+  // have a visitor's key.
   const checkOrigin = originCheck(options.corsOrigins);
   /** Of every handshake, including refused ones. */
   const sockets = new Set<Duplex>();

@@ -34,6 +34,12 @@ export class Client {
     this.send({ type: "response.create", model: FAKE_MODEL, input: "Hi", ...body });
   }
 
+  /** Resolves when the server has handled all messages sent before: it handles them in order. */
+  async handled(): Promise<void> {
+    this.socket.ping();
+    await once(this.socket, "pong");
+  }
+
   /** All messages up to the n-th that ends a response. */
   async until(isLast: (message: Message) => boolean, count = 1): Promise<Message[]> {
     await expect.poll(() => this.messages.filter(isLast).length, { timeout: 5000 }).toBeGreaterThanOrEqual(count);

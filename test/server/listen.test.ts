@@ -1,10 +1,11 @@
 import { once } from "node:events";
 import { request as httpRequest } from "node:http";
 import { connect } from "node:net";
-import { setTimeout as sleep } from "node:timers/promises";
+import { setImmediate } from "node:timers/promises";
 import OpenAI from "openai";
 import { describe, expect, it } from "vitest";
 import { DenseMambaError } from "../../src/errors.ts";
+import { gate, pauseAt } from "../helpers/gate.ts";
 import { startTestServer } from "../helpers/listening-server.ts";
 import { FAKE_MODEL, runtimeFault } from "../helpers/server-deps.ts";
 
@@ -54,7 +55,7 @@ describe("OpenAI's client, unmodified,", () => {
     expect(final.choices[0]).toMatchObject({ finish_reason: "stop", message: { content: "Once upon a time" } });
   });
 
-  it("responds, whole and streamed, and goes on from a response", async () => {
+  it("creates responses, whole and streamed, and continues from one", async () => {
     await using server = await startTestServer();
     const client = clientOf(server.url);
     const first = await client.responses.create({ model: FAKE_MODEL, input: "Hi" });
@@ -109,7 +110,7 @@ describe("OpenAI's client, unmodified,", () => {
     await expect(read()).rejects.toThrow("the runtime failed: injected");
   });
 
-  it("retries a full queue after the time it is told", async () => {
+  it("retries after a full queue when the server says so", async () => {
     await using server = await startTestServer();
     const full = new DenseMambaError("queue_full", "full", { retryAfterMs: 30 });
     const refusals = [full, full];
@@ -170,27 +171,27 @@ describe("a client that goes away", () => {
     await expect.poll(() => server.generator.numRunning).toBe(0);
   });
 
-  it("while it sends its request leaves no error behind", async () => {
+  it("while it sends its request causes no error", async () => {
     await using server = await startTestServer();
     for (const head of ["content-length: 1000", "transfer-encoding: chunked"]) {
-      const request = `POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n${head}\r\n\r\n`;
+      const lines = ["POST /v1/completions HTTP/1.1", "host: localhost", "content-type: application/json", head];
+      const request = [...lines, "expect: 100-continue", "", ""].join("\r\n");
       const socket = connect(server.listener.port, "127.0.0.1", () => socket.write(request));
-      await once(socket, "connect");
-      await sleep(20);
+      await once(socket, "data"); // the server waits for the body
       socket.destroy();
     }
     await expect.poll(() => server.logLines.map(({ fields }) => fields.status)).toEqual([499, 499]);
     expect(server.logLines.map(({ level }) => level)).toEqual(["info", "info"]);
   });
 
-  it("or reads nothing holds generation back, and loses its stream after a while", async () => {
+  it("or does not read pauses generation, and loses its stream in the end", async () => {
     await using server = await startTestServer({ stallTimeoutMs: 300 });
     const pulled: number[] = [];
     server.generator.script = {
       reply: Array.from({ length: 2000 }, () => "x".repeat(64 * 1024)),
       pace: async (index) => {
         pulled.push(index);
-        await sleep(0);
+        await setImmediate();
       },
     };
     const request = httpRequest(`${server.url}/v1/completions`, {
@@ -209,10 +210,7 @@ describe("a client that goes away", () => {
 describe("a stream", () => {
   it("has heartbeats while nothing is ready, which clients do not see", async () => {
     await using server = await startTestServer({ heartbeatMs: 20 });
-    let release = () => {};
-    const held = new Promise<void>((resolve) => {
-      release = resolve;
-    });
+    const { held, release } = gate();
     server.generator.script = { reply: ["a"], pace: () => held };
     const response = await fetch(`${server.url}/v1/completions`, {
       method: "POST",
@@ -227,9 +225,10 @@ describe("a stream", () => {
     expect(text.replaceAll(": heartbeat\n\n", "")).toMatch(/^data: \{.*\}\n\ndata: \[DONE\]\n\n$/);
   });
 
-  it("sends in one write what became ready in one tick", async () => {
+  it("sends everything that one tick made in one write", async () => {
     await using server = await startTestServer();
-    server.generator.script = { reply: ["a", "b"], pace: async (index) => (index === 0 ? sleep(20) : sleep(40)) };
+    const gates = [gate(), gate()];
+    server.generator.script = { reply: ["a", "b"], pace: (index) => gates[index]?.held ?? Promise.resolve() };
     const response = await fetch(`${server.url}/v1/completions`, {
       method: "POST",
       headers: { "content-type": "application/json" },
@@ -237,7 +236,11 @@ describe("a stream", () => {
     });
     const pieces: string[] = [];
     const decoder = new TextDecoder();
-    for await (const bytes of response.body!) pieces.push(decoder.decode(bytes));
+    gates[0]!.release();
+    for await (const bytes of response.body!) {
+      pieces.push(decoder.decode(bytes));
+      gates[1]!.release();
+    }
     expect(pieces.map((piece) => piece.split("data: ").length - 1)).toEqual([4, 5]);
   });
 
@@ -333,9 +336,10 @@ describe("the socket", () => {
 });
 
 describe("closing", () => {
-  it("lets what runs finish, and sends away what is new", async () => {
+  it("lets running requests finish and refuses new ones", async () => {
     const server = await startTestServer();
-    server.generator.script = { reply: ["a", "b"], pace: () => sleep(100) };
+    const { held, release } = gate();
+    server.generator.script = { reply: ["a", "b"], pace: () => held };
     const response = await fetch(`${server.url}/v1/completions`, {
       method: "POST",
       headers: { "content-type": "application/json" },
@@ -350,6 +354,7 @@ describe("closing", () => {
     expect([refused.status, refused.headers.get("retry-after")]).toEqual([503, "2"]);
     expect(refused.headers.get("connection")).toBe("close");
     expect(await refused.json()).toMatchObject({ error: { code: "shutting_down" } });
+    release();
     expect((await response.text()).trim().endsWith("data: [DONE]")).toBe(true);
     const startedAt = performance.now();
     await closed;
@@ -358,11 +363,11 @@ describe("closing", () => {
     await expect(fetch(`${server.url}/health`)).rejects.toThrow();
   });
 
-  it("cuts off at the deadline what does not finish", async () => {
+  it("cuts off at the deadline whatever has not finished", async () => {
     const server = await startTestServer();
     server.generator.script = {
       reply: ["a"],
-      pace: (_index, signal) => sleep(60_000, undefined, { signal }).catch(() => {}),
+      pace: pauseAt(0, gate()),
     };
     const response = await fetch(`${server.url}/v1/completions`, {
       method: "POST",

@@ -1,11 +1,12 @@
 import { once } from "node:events";
-import { setTimeout as sleep } from "node:timers/promises";
+import { setImmediate } from "node:timers/promises";
 import OpenAI from "openai";
 import { ResponsesWS } from "openai/resources/responses/ws";
 import { describe, expect, it } from "vitest";
 import { type ClientOptions, WebSocket } from "ws";
 import type { ServerOptions } from "../../src/server/deps.ts";
-import { startTestServer } from "../helpers/listening-server.ts";
+import { gate } from "../helpers/gate.ts";
+import { type ListeningServer, startTestServer } from "../helpers/listening-server.ts";
 import { DEFAULT_SERVER_OPTIONS, FAKE_MODEL, runtimeFault } from "../helpers/server-deps.ts";
 import { isEnd, open } from "../helpers/websocket-client.ts";
 
@@ -23,16 +24,13 @@ const webSocketOptions = (changes: Partial<ServerOptions["webSocket"]>) => ({
   webSocket: { ...DEFAULT_SERVER_OPTIONS.webSocket, ...changes },
 });
 
-function gate(): { held: Promise<void>; release: () => void } {
-  let release = () => {};
-  const held = new Promise<void>((resolve) => {
-    release = resolve;
-  });
-  return { held, release };
+/** The server logs it last. */
+async function untilClosed({ logLines }: ListeningServer): Promise<void> {
+  await expect.poll(() => logLines.some(({ message }) => message === "websocket closed")).toBe(true);
 }
 
 describe("a response over the WebSocket", () => {
-  it("is the same events as over SSE", async () => {
+  it("sends the events that SSE sends", async () => {
     await using server = await startTestServer();
     const client = await open(server);
     client.create();
@@ -55,7 +53,7 @@ describe("a response over the WebSocket", () => {
     client.close();
   });
 
-  it("runs after the one before it in its stream, in order", async () => {
+  it("waits for earlier responses of its stream", async () => {
     await using server = await startTestServer();
     const client = await open(server);
     for (const input of ["first", "second", "third"]) client.create({ input, stream_id: "lane" });
@@ -69,7 +67,7 @@ describe("a response over the WebSocket", () => {
     client.socket.close();
   });
 
-  it("is gone on from by its id, in the same connection also when it is not stored", async () => {
+  it("is continued by its id, on its own connection even if it is not stored", async () => {
     await using server = await startTestServer();
     const client = await open(server);
     client.create({ store: false });
@@ -87,18 +85,17 @@ describe("a response over the WebSocket", () => {
     await expect.poll(() => server.generator.conversations.unstored.size).toBe(0);
   });
 
-  it("outlives its connection when it is stored", async () => {
+  it("outlives its connection if it is stored", async () => {
     await using server = await startTestServer();
     const client = await open(server);
     client.create();
     await client.until(isEnd);
     client.socket.close();
-    await once(client.socket, "close");
-    await sleep(20);
+    await untilClosed(server);
     expect(server.generator.conversations.responses.size).toBe(1);
   });
 
-  it("can be cancelled, which ends it and lets the next one run", async () => {
+  it("can be cancelled, and the next one runs", async () => {
     await using server = await startTestServer();
     const { held, release } = gate();
     server.generator.script = { reply: ["a", "b", "c"], pace: (index) => (index === 1 ? held : Promise.resolve()) };
@@ -108,7 +105,7 @@ describe("a response over the WebSocket", () => {
     const { id } = client.messages[0]!.response as { id: string };
     client.create();
     client.send({ type: "response.cancel", response_id: id });
-    await sleep(20);
+    await client.handled();
     release();
     const ends = (await client.until(isEnd, 2)).filter(isEnd);
     expect(ends).toMatchObject([
@@ -118,7 +115,7 @@ describe("a response over the WebSocket", () => {
     client.socket.close();
   });
 
-  it("ends as failed when the generation fails in mid-stream, and the connection goes on", async () => {
+  it("fails if its generation fails, and the connection stays open", async () => {
     await using server = await startTestServer();
     server.generator.script = { reply: ["a", "b"], failure: { afterDeltas: 1, error: runtimeFault() } };
     const client = await open(server);
@@ -177,7 +174,7 @@ describe("a bad message", () => {
     client.socket.close();
   });
 
-  it("names the stream_id it came with", async () => {
+  it("is answered under its stream_id", async () => {
     await using server = await startTestServer();
     const client = await open(server);
     client.create({ stream_id: "lane", temperature: 9 });
@@ -185,7 +182,7 @@ describe("a bad message", () => {
     client.socket.close();
   });
 
-  it("of bytes closes with 1003, one over the limit with 1009", async () => {
+  it("closes the connection with 1003 if it is binary, with 1009 if it is too large", async () => {
     await using server = await startTestServer(webSocketOptions({ maxMessageBytes: 1000 }));
     const binary = await open(server);
     binary.socket.send(Buffer.from("{}"), { binary: true });
@@ -196,7 +193,7 @@ describe("a bad message", () => {
     expect((await fetch(`${server.url}/health`)).status).toBe(200);
   });
 
-  it("that can't be understood closes with 1008 when a hundred have come in a row, not before", async () => {
+  it("closes the connection with 1008 once a hundred have come in a row", async () => {
     await using server = await startTestServer();
     const patient = await open(server);
     for (let round = 0; round < 2; round++) {
@@ -212,7 +209,7 @@ describe("a bad message", () => {
     patient.socket.close();
   });
 
-  it("that cancels is heard before the response has been admitted", async () => {
+  it("cancels a response that is not admitted yet", async () => {
     await using server = await startTestServer();
     const client = await open(server);
     for (const stream_id of ["a", "b"]) {
@@ -229,7 +226,7 @@ describe("a bad message", () => {
     client.socket.close();
   });
 
-  it("that cancels drops what waits in its stream", async () => {
+  it("cancels a response that waits in its stream", async () => {
     await using server = await startTestServer(webSocketOptions({ maxInFlight: 1 }));
     const { held, release } = gate();
     server.generator.script = { reply: ["a"], pace: () => held };
@@ -245,7 +242,7 @@ describe("a bad message", () => {
     client.socket.close();
   });
 
-  it("beyond the queue is refused, and the queued ones still run", async () => {
+  it("is refused if the queue is full, and queued ones still run", async () => {
     await using server = await startTestServer(webSocketOptions({ maxQueued: 2 }));
     const { held, release } = gate();
     server.generator.script = { reply: ["a"], pace: () => held };
@@ -263,7 +260,7 @@ describe("a bad message", () => {
 });
 
 describe("streams", () => {
-  it("run at once, each with its own events under its own name", async () => {
+  it("run at once, each with its own events under its own id", async () => {
     await using server = await startTestServer();
     const { held, release } = gate();
     server.generator.script = { reply: ["a", "b"], pace: (index) => (index === 1 ? held : Promise.resolve()) };
@@ -282,7 +279,7 @@ describe("streams", () => {
     client.socket.close();
   });
 
-  it("fork: a response goes on from one of another stream, which goes on as well", async () => {
+  it("fork: two streams can continue from one response", async () => {
     await using server = await startTestServer();
     const client = await open(server);
     client.create({ stream_id: "main", store: false });
@@ -300,21 +297,21 @@ describe("streams", () => {
     client.socket.close();
   });
 
-  it("wait for room when as many run as may on one connection", async () => {
+  it("wait while the most that a connection may run are running", async () => {
     await using server = await startTestServer(webSocketOptions({ maxInFlight: 2 }));
     const { held, release } = gate();
     server.generator.script = { reply: ["a"], pace: () => held };
     const client = await open(server);
     for (const stream_id of ["a", "b", "c"]) client.create({ stream_id });
     await client.until(({ type }) => type === "response.in_progress", 2);
-    await sleep(20);
+    await client.handled();
     expect(server.generator.numRunning).toBe(2);
     release();
     await client.until(({ type }) => type === "response.completed", 3);
     client.socket.close();
   });
 
-  it("are named at most so many times; known ones and the one without a name go on", async () => {
+  it("have at most so many ids; known ones, and messages without an id, still run", async () => {
     await using server = await startTestServer(webSocketOptions({ maxStreams: 2 }));
     const client = await open(server);
     for (const stream_id of ["a", "b", "c", "a"]) client.create({ stream_id });
@@ -333,7 +330,7 @@ describe("streams", () => {
     client.socket.close();
   });
 
-  it("fail alone: an error names its stream, and the others go on", async () => {
+  it("fail alone: an error names its stream, and other streams run on", async () => {
     await using server = await startTestServer();
     const client = await open(server);
     client.create({ stream_id: "a", previous_response_id: "resp_x" });
@@ -346,7 +343,7 @@ describe("streams", () => {
     client.socket.close();
   });
 
-  it("are cancelled one by one: by their name, or by their response's", async () => {
+  it("are cancelled one by one, by stream id or by response id", async () => {
     await using server = await startTestServer();
     const { held, release } = gate();
     server.generator.script = { reply: ["a", "b"], pace: (index) => (index === 1 ? held : Promise.resolve()) };
@@ -359,7 +356,7 @@ describe("streams", () => {
     client.send({ type: "response.cancel", response_id: idOf("b") });
     client.send({ type: "response.cancel" });
     await client.until(({ type }) => type === "error");
-    await sleep(20);
+    await client.handled();
     release();
     const ends = (await client.until(isEnd, 4)).filter(isEnd);
     expect(Object.fromEntries(ends.map(({ type, stream_id }) => [stream_id ?? "none", type]))).toEqual({
@@ -373,7 +370,7 @@ describe("streams", () => {
 });
 
 describe("a response that is not stored", () => {
-  it("is this connection's alone", async () => {
+  it("can be continued on its own connection only", async () => {
     await using server = await startTestServer();
     const [one, other] = [await open(server), await open(server)];
     one.create({ store: false });
@@ -394,7 +391,7 @@ describe("a response that is not stored", () => {
     other.socket.close();
   });
 
-  it("is kept with the few that its lane has made last, and forgotten with the connection", async () => {
+  it("is kept with the last few of its stream, and forgotten when the connection closes", async () => {
     await using server = await startTestServer(webSocketOptions({ maxUnstoredPerStream: 2 }));
     const client = await open(server);
     for (let n = 0; n < 4; n++) client.create({ store: false, stream_id: "a" });
@@ -408,7 +405,7 @@ describe("a response that is not stored", () => {
     expect(server.generator.conversations.records.size).toBe(0);
   });
 
-  it("ends with its connection, and nothing of it is left", async () => {
+  it("ends when its connection closes, and leaves nothing behind", async () => {
     await using server = await startTestServer();
     const { held, release } = gate();
     server.generator.script = { reply: ["a", "b"], pace: (index) => (index === 1 ? held : Promise.resolve()) };
@@ -425,7 +422,7 @@ describe("a response that is not stored", () => {
 });
 
 describe("the handshake", () => {
-  it("wants a key where HTTP does", async () => {
+  it("needs a key whenever HTTP does", async () => {
     await using server = await startTestServer({ apiKeys: ["right"] });
     const { status, body } = await refused(server.webSocketUrl, { headers: { authorization: "Bearer wrong" } });
     expect(status).toBe(401);
@@ -435,12 +432,12 @@ describe("the handshake", () => {
     client.socket.close();
   });
 
-  it("is on one path only", async () => {
+  it("works on one path only", async () => {
     await using server = await startTestServer();
     expect((await refused(`${server.webSocketUrl}/other`)).status).toBe(404);
   });
 
-  it("lets pages of other origins in only if they are listed", async () => {
+  it("accepts pages of other origins only if they are listed", async () => {
     await using server = await startTestServer({ corsOrigins: ["https://a.example"] });
     expect((await refused(server.webSocketUrl, { origin: "https://b.example" })).status).toBe(403);
     const listed = await open(server, { origin: "https://a.example" });
@@ -491,7 +488,7 @@ describe("the handshake", () => {
     expect((await fetch(`${server.url}/health`)).status).toBe(200);
   });
 
-  it("survives a peer that breaks the protocol after it", async () => {
+  it("survives a client that breaks the protocol afterwards", async () => {
     await using server = await startTestServer();
     const client = await open(server);
     const { _socket } = client.socket as unknown as { _socket: import("node:net").Socket };
@@ -504,7 +501,7 @@ describe("the handshake", () => {
 describe("a connection", () => {
   const endless = { reply: Array.from({ length: 1_000_000 }, () => "x ") };
 
-  it("that closes ends what runs and drops what waits", async () => {
+  it("cancels running and drops waiting responses when it closes", async () => {
     await using server = await startTestServer();
     server.generator.script = endless;
     const client = await open(server);
@@ -512,20 +509,20 @@ describe("a connection", () => {
     client.create({ store: false });
     await client.until(({ type }) => type === "response.output_text.delta");
     client.socket.terminate();
+    await untilClosed(server);
     await expect.poll(() => server.generator.numRunning).toBe(0);
-    await sleep(20);
     expect(server.generator.requests).toHaveLength(1);
     expect(server.generator.numAborted).toBe(1);
   });
 
-  it("that reads nothing holds generation back, and is cut off after a while", async () => {
+  it("pauses generation while its client does not read, and is cut off in the end", async () => {
     await using server = await startTestServer({ stallTimeoutMs: 300 });
     let numPulled = 0;
     server.generator.script = {
       reply: Array.from({ length: 2000 }, () => "x".repeat(64 * 1024)),
       pace: async () => {
         numPulled++;
-        await sleep(0);
+        await setImmediate();
       },
     };
     const client = await open(server);
@@ -537,7 +534,7 @@ describe("a connection", () => {
     client.socket.terminate();
   });
 
-  it("lasts for a time: then it is told so, and closes; what it had begun is followed elsewhere", async () => {
+  it("closes at its age limit, and its responses can be attached to elsewhere", async () => {
     await using server = await startTestServer(webSocketOptions({ maxConnectionMs: 300 }));
     const { held, release } = gate();
     server.generator.script = { reply: ["a", "b"], pace: (index) => (index === 1 ? held : Promise.resolve()) };
@@ -559,7 +556,7 @@ describe("a connection", () => {
     expect(await (await rest).text()).toContain("event: response.completed");
   });
 
-  it("that answers no ping is ended; one that does stays", async () => {
+  it("is closed if it answers no ping", async () => {
     await using server = await startTestServer(webSocketOptions({ pingIntervalMs: 50 }));
     const alive = await open(server);
     const dead = await open(server, { autoPong: false });
@@ -568,7 +565,7 @@ describe("a connection", () => {
     alive.socket.close();
   });
 
-  it("is told when the server goes away: at once if idle, else when its response has ended", async () => {
+  it("is closed when the server shuts down: at once if idle, else after its response", async () => {
     const server = await startTestServer();
     const { held, release } = gate();
     server.generator.script = { reply: ["a"], pace: () => held };

@@ -14,6 +14,7 @@ import {
   type ChoiceEnd,
   type ChunkWriter,
   type Collected,
+  endJson,
   headObject,
   toUsage,
 } from "../openai/choices.ts";
@@ -177,9 +178,7 @@ class ChatChunks implements ChunkWriter {
     } else json = text === "" ? `${head}}` : `${head}"content":${JSON.stringify(text)}}`;
 
     json += delta?.logprobs ? `,"logprobs":${JSON.stringify(chatLogprobs(delta.logprobs))}` : ',"logprobs":null';
-    json += end
-      ? `,"finish_reason":"${end.reason}","stop_reason":${JSON.stringify(end.stoppedBy ?? null)}`
-      : ',"finish_reason":null';
+    json += endJson(end);
     if (this.#task.request.returnTokenIds) json += `,"token_ids":${JSON.stringify(delta?.tokenIds ?? [])}`;
     json += "}]";
     if (this.#promptIds !== undefined) json += `,"prompt_token_ids":${JSON.stringify(this.#promptIds)}`;

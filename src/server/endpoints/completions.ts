@@ -16,6 +16,7 @@ import {
   type ChunkWriter,
   type Collected,
   type CollectedChoice,
+  endJson,
   headObject,
   toUsage,
 } from "../openai/choices.ts";
@@ -175,9 +176,7 @@ class CompletionChunks implements ChunkWriter {
     const choice = this.#choice(index);
     let json = choice.head + JSON.stringify(delta?.text ?? "");
     json += delta?.logprobs ? `,"logprobs":${JSON.stringify(completionLogprobs(delta, choice))}` : ',"logprobs":null';
-    json += end
-      ? `,"finish_reason":"${end.reason}","stop_reason":${JSON.stringify(end.stoppedBy ?? null)}`
-      : ',"finish_reason":null';
+    json += endJson(end);
     if (this.#task.request.returnTokenIds) {
       json += `,"token_ids":${JSON.stringify(delta?.tokenIds ?? [])}`;
       if (!choice.hasSentPromptIds) json += `,"prompt_token_ids":${this.#promptIds(index)}`;

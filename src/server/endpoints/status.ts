@@ -15,28 +15,29 @@ export function statusRoutes(app: App, { checkStates, engine, metrics, model, st
 
   app.get("/health", (context) => context.json({ status: "ok" }));
 
-  app.get("/ready", async (context) => {
+  const readiness = async () => {
     const { status } = engine;
-    if (stopping.signal.aborted) {
-      return context.json({ status: "stopping", model: model.name }, 503, { "retry-after": "2" });
-    }
+    if (stopping.signal.aborted) return { isReady: false, status: "stopping", model: model.name };
+    const notReady = { isReady: false, status: status.state, model: model.name };
     switch (status.state) {
       case "ready":
         try {
           await checkStates();
         } catch (error) {
-          const { message } = error as Error;
-          return context.json({ status: "store_lost", model: model.name, error: message }, 503, { "retry-after": "2" });
+          return { ...notReady, status: "store_lost", error: (error as Error).message };
         }
-        return context.json({ status: status.state, model: model.name, runner: status.runner });
+        return { ...notReady, isReady: true, runner: status.runner };
       case "recovering":
-        return context.json({ status: status.state, model: model.name, error: status.error }, 503, {
-          "retry-after": "2",
-        });
+        return { ...notReady, error: status.error };
       case "starting":
       case "closed":
-        return context.json({ status: status.state, model: model.name }, 503, { "retry-after": "2" });
+        return notReady;
     }
+  };
+
+  app.get("/ready", async (context) => {
+    const { isReady, ...body } = await readiness();
+    return isReady ? context.json(body) : context.json(body, 503, { "retry-after": "2" });
   });
 
   app.get("/metrics", async (context) => {

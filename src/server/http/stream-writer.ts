@@ -36,7 +36,7 @@ export interface StreamWriter {
  * Resolves once there is room again, or the client has gone.
  * @throws `aborted` if the client reads nothing for too long: its connection is cut
  */
-export function untilReady(writer: StreamWriter, stallTimeoutMs: number): Promise<void> {
+export function untilReady(writer: Pick<StreamWriter, "destroy" | "onceReady">, stallTimeoutMs: number): Promise<void> {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => {
       writer.destroy();

@@ -64,6 +64,12 @@ export interface ChoiceEnd {
   readonly stoppedBy: string | number | undefined;
 }
 
+/** How a chunk tells whether its choice has ended. */
+export function endJson(end: ChoiceEnd | undefined): string {
+  if (end === undefined) return ',"finish_reason":null';
+  return `,"finish_reason":"${end.reason}","stop_reason":${JSON.stringify(end.stoppedBy ?? null)}`;
+}
+
 /** The JSON of an endpoint's chunks. */
 export interface ChunkWriter {
   /** Whether a delta without text is worth a chunk. */

@@ -5,9 +5,8 @@
  */
 import type { Writable } from "node:stream";
 import type { WebSocket } from "ws";
-import { DenseMambaError } from "../../errors.ts";
 import type { WebSocketOptions } from "../deps.ts";
-import type { Sink } from "../http/stream-writer.ts";
+import { type Sink, untilReady } from "../http/stream-writer.ts";
 
 export class Outbox implements Sink {
   readonly #socket: WebSocket;
@@ -49,16 +48,8 @@ export class Outbox implements Sink {
   }
 
   drained(): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => {
-        this.#socket.terminate();
-        reject(new DenseMambaError("aborted", `the client read nothing for ${this.#stallTimeoutMs} ms`));
-      }, this.#stallTimeoutMs);
-      this.#waiting.push(() => {
-        clearTimeout(timer);
-        resolve();
-      });
-    });
+    const destroy = () => this.#socket.terminate();
+    return untilReady({ destroy, onceReady: (callback) => this.#waiting.push(callback) }, this.#stallTimeoutMs);
   }
 
   get #isOpen(): boolean {

@@ -20,8 +20,10 @@ namespace {
 constexpr size_t LENGTHS = 8, GATES = 9, FIRST_HISTORY = 10;
 /** Channels that lie together in a history, as in ../selective_scan.c. */
 constexpr unsigned PART = 64;
-/** Of a block: of a single step, each with channels of its own; of several, each with steps of its own. */
-constexpr unsigned STEP_WARPS = 4, WARPS = 16;
+/** Of a block of single steps: so many warps have neighbouring channels, for as many sequences, which share what they read of weights. */
+constexpr unsigned STEP_WARPS = 4, STEP_SEQUENCES = 4;
+/** Of a block of several steps: each has steps of its own. */
+constexpr unsigned WARPS = 16;
 /** At most, of a segment. */
 constexpr unsigned STEPS = 16;
 
@@ -192,11 +194,11 @@ struct Lane {
   }
 };
 
-/** One step of each sequence. */
+/** One step of each sequence. A block is lanes, warps and sequences. */
 template <typename Share>
-__global__ void __launch_bounds__(DM_WARP *STEP_WARPS) scan_step(const Scan s) {
-  const unsigned first = (blockIdx.y * STEP_WARPS + threadIdx.x / DM_WARP) * Share::CHANNELS, b = blockIdx.x;
-  if (first < s.numChannels) Lane<Share>(s, b, first).step(s, b); /* otherwise nothing for the whole warp */
+__global__ void __launch_bounds__(DM_WARP *STEP_WARPS *STEP_SEQUENCES, Share::STATES > 4 ? 1 : 3) scan_step(const Scan s) {
+  const unsigned first = (blockIdx.y * STEP_WARPS + threadIdx.y) * Share::CHANNELS, b = blockIdx.x * STEP_SEQUENCES + threadIdx.z;
+  if (first < s.numChannels && b < s.numSequences) Lane<Share>(s, b, first).step(s, b); /* otherwise nothing for the whole warp */
 }
 
 /** Any number of steps of each sequence: none, one, or several, a block of segments at a time. */
@@ -345,8 +347,9 @@ bool launch(const Scan &s, DmContext *context) {
   return dm_on_stream(context, "SelectiveScan", [&](cudaStream_t stream) {
     const size_t numChannels = s.numChannels, numSequences = s.numSequences;
     if (s.lengths == NULL && s.numRows == numSequences) {
-      const dim3 grid((unsigned)numSequences, (unsigned)dm_ceil_div(numChannels, Share::CHANNELS * STEP_WARPS));
-      DM_LAUNCH(scan_step<Share>, grid, dim3(DM_WARP * STEP_WARPS), stream, s);
+      const unsigned together = numSequences < STEP_SEQUENCES ? (unsigned)numSequences : STEP_SEQUENCES;
+      const dim3 grid((unsigned)dm_ceil_div(numSequences, STEP_SEQUENCES), (unsigned)dm_ceil_div(numChannels, Share::CHANNELS * STEP_WARPS));
+      DM_LAUNCH(scan_step<Share>, grid, dim3(DM_WARP, STEP_WARPS, together), stream, s);
     } else {
       const dim3 grid((unsigned)numSequences, (unsigned)dm_ceil_div(numChannels, Share::CHANNELS));
       DM_LAUNCH(scan_steps<Share>, grid, dim3(DM_WARP * WARPS), stream, s);

@@ -241,7 +241,7 @@ int main(void) {
   }
   check((Case){1, 4, 80, 16, 4, 2, 2, false, true}, true);
   check((Case){2, 3, 65, 16, 4, 3, 1, false, false}, true);
-  check((Case){2, 1, 300, 16, 8, 2, 2, false, false}, true); /* links through states */
+  check((Case){7, 1, 300, 16, 8, 2, 2, false, false}, true); /* links through states */
   check((Case){2, 1, 70, 3, 8, 2, 1, false, true}, true);    /* and through histories of one step */
   check((Case){1, 3, 40, 4, 7, 0, 0, true, false}, true);
   check((Case){0, 3, 40, 4, 7, 0, 0, false, false}, false);

@@ -28,8 +28,8 @@ import { npmFacts, type SignalSource, untilNpmEnds, untilSignal } from "./shutdo
 const SUSPEND_SHARE = 0.9;
 /** When responses that no client reads any more are read, to be stored. */
 const DRAIN_SHARE = 0.95;
-/** After that time: for clients to be told. */
-const TELL_GRACE_MS = 500;
+/** After that time: to notify clients. */
+const NOTIFY_GRACE_MS = 500;
 /** And then for everything to end: a runtime or a disk that hangs must not hang the process. */
 const END_GRACE_MS = 2000;
 
@@ -39,7 +39,7 @@ const END_GRACE_MS = 2000;
  */
 const SEND_BUFFER_BYTES = 128 * 1024;
 
-/** What there is to say when the server is ready. */
+/** For the banner. */
 export interface ReadyFacts {
   readonly modelName: string;
   readonly manifest: Manifest;
@@ -170,7 +170,7 @@ async function limitSending({ descriptor }: Listener, log: Log): Promise<void> {
 async function shutDown(service: Service, listener: Listener, { shutdownMs }: Config, log: Log): Promise<void> {
   const { engine, generator, stores } = service;
   const work = Promise.all([
-    listener.close(shutdownMs + TELL_GRACE_MS),
+    listener.close(shutdownMs + NOTIFY_GRACE_MS),
     engine.close({ deadlineMs: shutdownMs * SUSPEND_SHARE }),
     generator.drain({ graceMs: shutdownMs * DRAIN_SHARE }),
   ]);

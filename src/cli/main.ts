@@ -29,7 +29,10 @@ async function run(): Promise<void> {
   await createProgram({ version: programVersion(), terminal: process, signals }).parseAsync();
 }
 
-/** `exit` waits for no thread, where signals are heard at all. It is loaded early: with all threads busy nothing can be loaded. */
+/**
+ * `exit` waits for no thread, where signals are heard at all. It is loaded early: with all threads
+ * busy nothing can be loaded.
+ */
 function signalsOf(source: SignalSource): SignalSource {
   let exit = (code: number) => source.exit(code);
   const loadExit = async () => {

@@ -1,5 +1,6 @@
 /** What a command reads from and writes to, with progress bars and numbers in a readable form. */
 import type { Readable, Writable } from "node:stream";
+import type { CompileProgress } from "../compiler/compile.ts";
 
 /** `process` in the program, plain streams in tests. */
 export interface Terminal {
@@ -22,28 +23,20 @@ export function write(stream: Writable, text: string): Promise<void> {
   });
 }
 
-/** As the compiler and the hub report it. */
-export interface Progress {
-  /** Bytes, of about `total`. */
-  readonly done: number;
-  readonly total: number;
-  readonly message: string;
-}
-
 const REDRAW_MS = 50;
 const BAR_CELLS = 24;
 /** Lines in a log, as shares of the whole. */
 const LOGGED_STEPS = 4;
 
 /**
- * A progress listener that writes to stderr: one line that is redrawn on a terminal, a few lines
- * elsewhere. A new message starts again.
+ * A listener to the progress of compiling or pulling that writes to stderr: one line that is
+ * redrawn on a terminal, a few lines elsewhere. A new message starts again.
  * @param now milliseconds, monotonic
  */
 export function showProgress(
   { stderr }: Pick<Terminal, "stderr">,
   now = () => performance.now(),
-): (progress: Progress) => void {
+): (progress: CompileProgress) => void {
   let current: string | undefined;
   let drawnAtMs = 0;
   let startedAtMs = 0;

@@ -6,7 +6,10 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { complete, readStream, type ServedProcess, ServingFolder } from "../helpers/served-process.ts";
 
 const PROMPT = "Once upon a time there was a king who";
-/** Long enough for requests to be answered meanwhile on a busy machine, and shorter than an answer of 16,000 tokens takes. */
+/**
+ * Long enough for requests to be answered meanwhile on a busy machine, and shorter than an answer
+ * of 16,000 tokens takes.
+ */
 const UNHURRIED = ["--shutdown-ms", "6000"];
 const SAMPLED = { temperature: 0.8, seed: 5, presence_penalty: 0.4, ignore_eos: true };
 
@@ -84,7 +87,9 @@ describe("SIGTERM during an answer", { timeout: 300_000 }, () => {
 });
 
 describe.skipIf(process.platform !== "linux")("with a thread that does not return", () => {
-  /** Node's pool has one that is busy for hours, as a runtime or a disk that hangs would have it. */
+  /**
+   * Node's pool has one that is busy for hours, as a runtime or a disk that hangs would have it.
+   */
   async function serveHanging(...args: string[]): Promise<ServedProcess> {
     const hang = 'import{pbkdf2}from"node:crypto";pbkdf2("a","b",2**31-1,64,"sha512",()=>{})';
     const env = { ...process.env, NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(hang)}` };
@@ -175,8 +180,8 @@ describe("kill -9", () => {
 
     const second = await serve(...store);
     const goneOn = await complete(second, { session_id: "tale", prompt: " One day", ...turn });
-    const told = await (await fetch(`${second.url}/v1/responses/${response.id}`)).json();
-    expect(told).toEqual(response);
+    const stored = await (await fetch(`${second.url}/v1/responses/${response.id}`)).json();
+    expect(stored).toEqual(response);
     // What was not finished has not, and is not waited for.
     const lost = await json<ResponseObject>(await fetch(`${second.url}/v1/responses/${background.id}`));
     expect(lost).toMatchObject({ status: "failed", error: { message: expect.stringContaining("went away") } });

@@ -65,7 +65,7 @@ describe("the README", () => {
     );
   });
 
-  it("shows a chat over WebSocket whose second turn goes on from the first", async () => {
+  it("shows a chat over WebSocket whose second turn continues from the first", async () => {
     const script = run(process.execPath, ["--input-type=module", "-e", block("js", "WebSocket")]);
     const { stdout, stderr } = await script;
     expect(stderr).toBe("");

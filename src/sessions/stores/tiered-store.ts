@@ -44,7 +44,7 @@ export interface OpenStoreOptions {
   /** A folder for this server alone. */
   readonly disk?: { readonly dir: string; readonly maxBytes: number };
   /** The same URL and key prefix on all replicas. */
-  readonly valkey?: { readonly url: string; readonly keyPrefix: string; readonly timeoutMs?: number };
+  readonly valkey?: { readonly url: string; readonly keyPrefix: string; readonly timeoutMs: number };
   readonly model: SnapshotModel;
   /** Of states on disk and server, unless they are f16 anyway. Default f32: f16 is not exact. */
   readonly precision?: StatePrecision;

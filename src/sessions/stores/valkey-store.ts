@@ -34,7 +34,6 @@ import {
 } from "./store.ts";
 import { unexpectedReply, ValkeyConnection } from "./valkey-connection.ts";
 
-const DEFAULT_TIMEOUT_MS = 2000;
 const SWEEP_INTERVAL_MS = 3_600_000;
 const DELETE_BATCH = 500;
 /** How long a claim's fence is remembered after it has lapsed. */
@@ -121,8 +120,8 @@ export interface ValkeyStoreOptions {
   /** Default f32. */
   readonly precision?: StatePrecision;
   readonly nowMs: () => number;
-  /** For each command. Default 2000. */
-  readonly timeoutMs?: number;
+  /** For each command. */
+  readonly timeoutMs: number;
   /** Called if the server is configured so that it may lose states. */
   readonly onWarning?: (message: string) => void;
 }
@@ -139,7 +138,7 @@ export class ValkeyStore implements SharedStore {
   #unreferenced: ReadonlySet<string> = new Set();
 
   private constructor(options: ValkeyStoreOptions) {
-    const { url, keyPrefix, nowMs, timeoutMs = DEFAULT_TIMEOUT_MS } = options;
+    const { url, keyPrefix, nowMs, timeoutMs } = options;
     this.#options = options;
     this.#connection = new ValkeyConnection({ url, timeoutMs });
     this.#statePrefix = `${keyPrefix}state:`;

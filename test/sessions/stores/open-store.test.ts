@@ -103,7 +103,7 @@ test("states can be stored in f16, and both precisions are read", async () => {
 
 test("a failed open does not keep the folder locked", async () => {
   const disk = { dir: await newFolder(), maxBytes: 1e7 };
-  await expect(open({ disk, valkey: { url: "nonsense", keyPrefix: "" } })).rejects.toMatchObject({
+  await expect(open({ disk, valkey: { url: "nonsense", keyPrefix: "", timeoutMs: 200 } })).rejects.toMatchObject({
     code: "invalid_config",
   });
   await open({ disk });

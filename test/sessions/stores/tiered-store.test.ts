@@ -82,7 +82,7 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`memory, a folder and a real server${WITH
     const store = await openStore({
       memoryBytes: 1e6,
       disk: { dir, maxBytes: 1e6 },
-      valkey: { url: server.url, keyPrefix: `${dir}:` },
+      valkey: { url: server.url, keyPrefix: `${dir}:`, timeoutMs: 2000 },
       model: MODEL,
       nowMs: Date.now,
       observer: { onTier: () => undefined, onDamage: () => undefined },
@@ -549,7 +549,7 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`two replicas on a real server that evict
         const store = await openStore({
           memoryBytes: 1e6,
           disk: { dir, maxBytes: 1e9 },
-          valkey: { url: server.url, keyPrefix: "t:" },
+          valkey: { url: server.url, keyPrefix: "t:", timeoutMs: 2000 },
           model,
           nowMs: Date.now,
           observer: { onTier: () => undefined, onDamage: () => undefined },

@@ -41,8 +41,9 @@ keepOnly(tokenizers, (name) => !name.endsWith(".node") || isOwnBuild.test(name))
 // What /docs serves. The package has the same bundle for browsers twice more.
 const SWAGGER_UI = ["package.json", "LICENSE", "NOTICE", "swagger-ui-bundle.js", "swagger-ui.css"];
 keepOnly(path.join(modules, "swagger-ui-dist"), (name) => SWAGGER_UI.includes(name));
-// Its C++ sources: the library itself is a package of its own.
+// Its C++ sources, and the build for musl: the images have glibc.
 keepOnly(path.join(modules, "koffi"), (name) => name !== "vendor" && name !== "lib");
+keepOnly(path.join(modules, "@koromix", `koffi-${platform}-${arch}`), (name) => !name.startsWith("musl"));
 
 const DEAD_FILES = /\.(map|[cm]?ts|tsbuildinfo|cc|hh)$/;
 const DEAD_FOLDERS = /^(test|tests|docs?|examples?|benchmarks?)$/;

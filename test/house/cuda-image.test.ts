@@ -151,6 +151,29 @@ describe.runIf(process.env.CI && process.platform === "linux" && process.arch ==
       if (error !== undefined) expect(error.message).toContain("token id must be");
       expect(await server.stop()).toMatchObject({ code: 0 });
     });
+
+    it("says without a driver what is missing, what there is, and what it needs", async () => {
+      const { code, output } = await start({}).exited;
+      expect(code).not.toBe(0);
+      const [, found, needed] = /there is no NVIDIA driver.*Found: (.*)\. Needed: (.*)/.exec(output)!;
+      for (const name of CUDA_LIBRARIES)
+        expect([found, needed]).toEqual([expect.stringContaining(name), expect.stringContaining(name)]);
+    });
+
+    it("with DENSEMAMBA_DEVICE=auto and no driver runs on the CPU, which takes it less than a second more", async () => {
+      const open = async (device: string) => {
+        const server = start({ DENSEMAMBA_DEVICE: device });
+        await server.ready();
+        const seconds = Number(/ after ([\d.]+) s$/m.exec(server.output)![1]);
+        return { seconds, output: (await server.stop()).output };
+      };
+      // The machine may be busy: the better of two.
+      const tries = [await open("cpu"), await open("auto"), await open("auto"), await open("cpu")];
+      expect(tries[1]!.output).toContain("there is no NVIDIA driver");
+      expect(tries[1]!.output).toContain("native cpu");
+      const [cpu1, auto1, auto2, cpu2] = tries.map(({ seconds }) => seconds);
+      expect(Math.min(auto1!, auto2!) - Math.min(cpu1!, cpu2!)).toBeLessThan(1);
+    });
   },
 );
 

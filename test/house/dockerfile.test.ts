@@ -146,7 +146,7 @@ describe.runIf(process.env.CI)("the Dockerfile's own steps in a clean folder", (
   beforeAll(async () => {
     folder = await mkdtemp(path.join(tmpdir(), "densemamba-image-"));
     image = await buildStages(stages, { context: ".", folder });
-  }, 600_000);
+  }, 1_200_000);
   afterAll(async () => {
     server?.kill();
     await rm(folder, { recursive: true, force: true });

@@ -66,7 +66,7 @@ describe("a path that is not there", () => {
     },
   );
 
-  it("is not taken for one that is: names with line breaks, and names that are routes", async () => {
+  it("is not mistaken for a route that exists", async () => {
     const { app, post, generator } = createTestServer();
     for (const [method, path, status, allow] of [
       ["GET", "/v1/models/%0A", 404, null],
@@ -92,7 +92,7 @@ describe("a path that is not there", () => {
 });
 
 describe("models", () => {
-  it("are listed under their name and aliases, with what this model is", async () => {
+  it("are listed under their name and aliases, with a description of the model", async () => {
     const { app } = createTestServer();
     const list = await (await app.request("/v1/models")).json();
     expect(list).toMatchObject({
@@ -143,7 +143,7 @@ describe("tokenizer endpoints", () => {
     expect(await (await post("/detokenize", { tokens })).json()).toEqual({ prompt: "Hi", content: "Hi" });
   });
 
-  it("refuse what is no text or no token", async () => {
+  it("refuse values that are not texts or tokens", async () => {
     const { post } = createTestServer();
     for (const [path, body, param] of [
       ["/tokenize", {}, "prompt"],
@@ -158,7 +158,7 @@ describe("tokenizer endpoints", () => {
     }
   });
 
-  it("tell what lm-evaluation-harness asks", async () => {
+  it("answer the questions of lm-evaluation-harness", async () => {
     const { app } = createTestServer();
     expect(await (await app.request("/tokenizer_info")).json()).toEqual({
       bos_token: null,
@@ -195,7 +195,7 @@ describe("health and readiness", () => {
     expect(await response.json()).toMatchObject({ status: state });
   });
 
-  it("metrics come as the metrics backend renders them", async () => {
+  it("metrics are served as the backend renders them", async () => {
     const response = await createTestServer().app.request("/metrics");
     expect(await response.text()).toBe("# fake metrics\n");
     expect(response.headers.get("content-type")).toBe("text/plain; version=0.0.4; charset=utf-8");
@@ -236,7 +236,7 @@ describe("keys", () => {
     },
   );
 
-  it("are not asked of probes, documents and, unless so configured, metrics", async () => {
+  it("are not needed for probes and documents, nor for metrics unless configured", async () => {
     const { app } = createTestServer(options);
     for (const path of ["/", "/health", "/ready", "/metrics", "/docs", "/openapi.yaml"]) {
       expect((await app.request(path)).status, path).toBe(200);
@@ -246,7 +246,7 @@ describe("keys", () => {
     expect((await createTestServer({ ...options, metricsNeedKey: true }).app.request("/metrics")).status).toBe(401);
   });
 
-  it("may be anything, also empty, when none are configured", async () => {
+  it("may be anything if none are configured, even empty", async () => {
     const { post } = createTestServer();
     for (const authorization of ["Bearer ", "Bearer sk-x", "Basic x"]) {
       expect((await post("/v1/completions", COMPLETION, { authorization })).status).toBe(200);
@@ -266,7 +266,7 @@ describe("CORS", () => {
     expect(response.headers.get("access-control-allow-origin")).toBeNull();
   });
 
-  it("lets the listed origins in, without credentials, also on streams", async () => {
+  it("allows the listed origins, without credentials, on streams as well", async () => {
     const { app, post } = createTestServer({ corsOrigins: ["https://a.example"], apiKeys: ["k"] });
     const allowed = await app.request("/v1/completions", preflight);
     expect(allowed.status).toBe(204);
@@ -291,7 +291,7 @@ describe("CORS", () => {
 });
 
 describe("the log", () => {
-  it("has one line per request, with its tokens, and the observer hears of its route", async () => {
+  it("has one line per request, with its tokens, and reports the route to the observer", async () => {
     const { post, app, logLines, observed } = createTestServer();
     await post("/v1/completions", COMPLETION, { "x-request-id": "r1" });
     await app.request("/v1/models/secret-name");
@@ -308,7 +308,7 @@ describe("the log", () => {
     ]);
   });
 
-  it("keeps probes at debug level and keys and prompts out", async () => {
+  it("has probes at debug level and no keys or prompts", async () => {
     const { app, post, logLines } = createTestServer({ apiKeys: ["secret-key"] });
     await app.request("/health");
     await post("/v1/completions", { prompt: "private words" }, { authorization: "Bearer secret-key" });
@@ -318,7 +318,7 @@ describe("the log", () => {
 });
 
 describe("documents", () => {
-  it("are served from this machine, under a policy that forbids any other", async () => {
+  it("are served from local files, under a policy that forbids other sources", async () => {
     const { app } = createTestServer();
     const page = await app.request("/docs");
     expect(page.headers.get("content-security-policy")).toContain("script-src 'self'");

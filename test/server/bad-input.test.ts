@@ -313,7 +313,7 @@ describe("a body", () => {
     expect((await refusal(COMPLETIONS, body)).message).toBe(`the body must be a JSON object; got ${body}`);
   });
 
-  it("must say that it is JSON", async () => {
+  it("must be declared as JSON", async () => {
     const response = await server.post(COMPLETIONS, { prompt: "a" }, { "content-type": "text/plain" });
     expect(response.status).toBe(415);
     expect(((await response.json()) as ErrorBody).error.message).toBe(
@@ -331,7 +331,7 @@ describe("a body", () => {
     expect(await response.json()).toMatchObject({ error: { code: "body_too_large" } });
   });
 
-  it("over the limit is refused while it comes in without a length", async () => {
+  it("over the limit and without a length is refused while it arrives", async () => {
     let sent = 0;
     const body = new ReadableStream({
       pull(controller) {
@@ -350,7 +350,7 @@ describe("a body", () => {
     expect(sent).toBeLessThan(limits.maxBodyBytes + 4 * 1024 * 1024);
   });
 
-  it("may have unknown fields: they are logged, and a hostile name changes nothing", async () => {
+  it("may have unknown fields, which are logged, and hostile names change nothing", async () => {
     const response = await server.post(COMPLETIONS, '{"prompt":"a","__proto__":{"n":5},"constructor":1,"whatever":1}');
     expect(response.status).toBe(200);
     expect(server.generator.requests[0]!.numChoices).toBe(1);
@@ -404,14 +404,14 @@ it("a prompt over the limit has OpenAI's code for it", async () => {
   expect(error).toMatchObject({ error: { code: "context_length_exceeded", type: "invalid_request_error" } });
 });
 
-it("an error's own retry time goes before the default", async () => {
+it("an error's own retry time overrides the default", async () => {
   const refusal = new DenseMambaError("queue_full", "full", { retryAfterMs: 2300 });
   server.generator.script = { reply: [], refusal };
   const { headers } = await server.post(COMPLETIONS, { prompt: "a" });
   expect([headers.get("retry-after"), headers.get("retry-after-ms")]).toEqual(["3", "2300"]);
 });
 
-it("an unforeseen error shows nothing of itself and is logged with the request's id", async () => {
+it("an unexpected error reveals nothing and is logged with the request id", async () => {
   server.generator.script = { reply: [], refusal: new Error("secret path /home/x") };
   const response = await server.post(COMPLETIONS, { prompt: "a" }, { "x-request-id": "abc" });
   expect(response.status).toBe(500);

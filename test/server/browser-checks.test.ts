@@ -24,7 +24,7 @@ function send(server: ListeningServer, path: string, headers: Record<string, str
 const optionsOf = (...flags: Record<string, unknown>[]) =>
   serverOptions(loadConfig({ flags: Object.assign({}, ...flags), env: {} }));
 
-describe("a server for this machine alone", () => {
+describe("a server for local use only", () => {
   it.each([
     "localhost",
     "localhost:8080",
@@ -57,7 +57,7 @@ describe("a server for this machine alone", () => {
     }
   });
 
-  it("answers to the names that it is given", async () => {
+  it("answers to the configured names", async () => {
     await using server = await startTestServer(optionsOf({ allowedHosts: ["llm.example", "10.0.0.7"] }));
     expect((await send(server, "/v1/models", { host: "LLM.example:443" })).status).toBe(200);
     expect((await send(server, "/v1/models", { host: "10.0.0.7" })).status).toBe(200);
@@ -92,7 +92,7 @@ describe("a page of another origin", () => {
     expect(await server.generator.conversations.listSessions("")).toEqual([]);
   });
 
-  it("does if its origin is listed, and so do the server's own pages, the address bar, and what is no browser", async () => {
+  it("can if its origin is listed, as can the server's own pages, the address bar and other clients", async () => {
     await using server = await startTestServer({ corsOrigins: ["https://a.example"] });
     const own = `127.0.0.1:${server.listener.port}`;
     for (const headers of [
@@ -108,13 +108,13 @@ describe("a page of another origin", () => {
     }
   });
 
-  it("may come with a key, which no page has by itself", async () => {
+  it("may call with a key, which no page has by itself", async () => {
     const server = createTestServer({ apiKeys: ["k"] });
     const headers = { authorization: "Bearer k", origin: "app://assistant" };
     expect((await server.post("/v1/sessions", {}, headers)).status).toBe(201);
   });
 
-  it("can't send a body of a type that it need not ask for", async () => {
+  it("can't send a body of a type that needs no preflight", async () => {
     await using server = await startTestServer();
     const paths = [
       "/v1/sessions",
@@ -136,7 +136,7 @@ describe("a page of another origin", () => {
 });
 
 describe("CORS", () => {
-  it("tells caches and pages the same on streams as elsewhere, once", async () => {
+  it("sends the same headers on streams as elsewhere, once", async () => {
     const complaints = vi.spyOn(console, "error");
     await using server = await startTestServer({ corsOrigins: ["http://app.example"] });
     const json = { "content-type": "application/json" };

@@ -55,7 +55,7 @@ async function slowestHealth(work: Promise<unknown>): Promise<number> {
   return slowest;
 }
 
-test("while a long chat is rendered, everyone else is answered", async () => {
+test("other requests are answered while a long chat is rendered", async () => {
   const messages = Array.from({ length: 10_000 }, (_, i) => ({ role: i % 2 ? "assistant" : "user", content: "w" }));
   expect((await chat({})).status).toBe(200);
   // The machine may be busy with others: the best of a few.

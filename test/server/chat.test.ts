@@ -67,7 +67,7 @@ describe("an assistant's message", () => {
   });
 });
 
-it("shows its template the tools that may not be called", async () => {
+it("passes tools that may not be called to the template", async () => {
   const tools = [{ type: "function", function: { name: "add" } }];
   await chat({ tools, tool_choice: "none", chat_template_kwargs: { a: 1 } });
   expect(server.generator.requests[0]!.prompts).toMatchObject([{ templateArguments: { tools, a: 1 } }]);
@@ -92,7 +92,7 @@ describe("a chat completion", () => {
     });
   });
 
-  it("passes messages on: parts joined, developer as system, stray keys dropped", async () => {
+  it("joins text parts, treats developer as system and drops unknown keys", async () => {
     await chat({
       messages: [
         { role: "developer", content: "Be brief." },
@@ -121,7 +121,7 @@ describe("a chat completion", () => {
     ]);
   });
 
-  it("leaves the length to the server's limit unless told, by the new name before the old", async () => {
+  it("takes its length from the new field before the old, and else from the server's limit", async () => {
     await chat({});
     await chat({ max_tokens: 3 });
     await chat({ max_tokens: 3, max_completion_tokens: 2 });
@@ -136,7 +136,7 @@ describe("a chat completion", () => {
     });
   });
 
-  it("passes a template and its arguments on where the server trusts them", async () => {
+  it("passes on a template and its arguments if the server trusts them", async () => {
     server = createTestServer({ trustRequestTemplates: true });
     await chat({ chat_template: "{{ x }}", chat_template_kwargs: { x: 1 } });
     expect(server.generator.requests[0]!.prompts[0]).toMatchObject({
@@ -145,7 +145,7 @@ describe("a chat completion", () => {
     });
   });
 
-  it("accepts what asks for nothing beyond text", async () => {
+  it("accepts fields that ask for nothing beyond text", async () => {
     await chat({
       tools: [],
       tool_choice: "none",
@@ -222,7 +222,7 @@ describe("a streamed chat completion", () => {
 });
 
 describe("a session", () => {
-  it("is resumed and kept under one id, and its tokens are reported as cached", async () => {
+  it("is continued and stored under one id, and its tokens are reported as cached", async () => {
     await server.post("/v1/sessions", { session_id: "s1" });
     await chat({ session_id: "s1" });
     expect(server.generator.requests[0]).toMatchObject({
@@ -233,7 +233,7 @@ describe("a session", () => {
     expect(usage).toMatchObject({ prompt_tokens_details: { cached_tokens: 13 } });
   });
 
-  it("can be made, listed, looked at and deleted", async () => {
+  it("can be created, listed, retrieved and deleted", async () => {
     const made = await server.post("/v1/sessions", { session_id: "s1" });
     expect(made.status).toBe(201);
     const session = {
@@ -261,7 +261,7 @@ describe("a session", () => {
     expect((await server.app.request("/v1/sessions/s1")).status).toBe(404);
   });
 
-  it("is gone on with by an empty prompt, which nothing else may have", async () => {
+  it("can be continued with an empty prompt, which is refused elsewhere", async () => {
     await server.post("/v1/sessions", { session_id: "s" });
     const goOn = await server.post("/v1/completions", { prompt: "", session_id: "s" });
     expect(goOn.status).toBe(200);
@@ -269,7 +269,7 @@ describe("a session", () => {
     expect((await server.post("/v1/completions", { prompt: "" })).status).toBe(400);
   });
 
-  it("gets an id of its own from an empty request", async () => {
+  it("gets a generated id if the request is empty", async () => {
     const made = await server.app.request("/v1/sessions", { method: "POST" });
     expect(await made.json()).toMatchObject({ object: "session", id: "sess0" });
   });

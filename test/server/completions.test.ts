@@ -69,7 +69,7 @@ describe("a completion", () => {
     });
   });
 
-  it("asks for 16 tokens, temperature 1 and no other sampling where the request says nothing", async () => {
+  it("defaults to 16 tokens, temperature 1 and no other sampling", async () => {
     await complete({});
     expect(server.generator.requests[0]).toMatchObject({
       maxTokens: 16,
@@ -98,7 +98,7 @@ describe("a completion", () => {
     }
   });
 
-  it("takes every sampling field, and null as not given", async () => {
+  it("accepts every sampling field, and null as absent", async () => {
     await complete({
       temperature: 0.5,
       top_p: 0.9,
@@ -176,7 +176,7 @@ describe("a completion", () => {
     expect(server.generator.requests[0]).toMatchObject({ numChoices: 2, bestOf: 3 });
   });
 
-  it("ends with length where max_tokens cuts it", async () => {
+  it("ends with length if max_tokens cuts it off", async () => {
     const { choices } = await complete({ max_tokens: 2 });
     expect(choices[0]).toMatchObject({ text: "Once upon", finish_reason: "length" });
   });
@@ -211,7 +211,7 @@ describe("log-probabilities for lm-evaluation-harness", () => {
     expect(text_offset).toEqual([0, 1, 2, 3]);
   });
 
-  it("show the argmax as the largest value, so that greediness can be read off", async () => {
+  it("have the argmax as the largest value, which shows whether a token is greedy", async () => {
     const { choices } = await complete(request);
     const { token_logprobs, top_logprobs } = choices[0]!.logprobs!;
     const isGreedy = token_logprobs.map(
@@ -226,14 +226,14 @@ describe("log-probabilities for lm-evaluation-harness", () => {
     expect(choices[0]!.logprobs!.token_logprobs).toEqual([null, -1.5, -1.5]);
   });
 
-  it("keep the larger number where two tokens show the same text", async () => {
+  it("keep the larger number if two tokens have the same text", async () => {
     server.generator.script = { reply: ["x", "A"] };
     const { choices } = await complete({ logprobs: 2, max_tokens: 2 });
     // The second token is written "A" like the runner-up (-2.5), but has -1.5.
     expect(choices[0]!.logprobs!.top_logprobs[1]).toEqual({ x: -0.25, A: -1.5 });
   });
 
-  it("count text offsets in characters, also across tokens that split one", async () => {
+  it("count text offsets in characters, even across tokens that split one", async () => {
     const { choices } = await complete({
       prompt: [...new TextEncoder().encode("é!")],
       echo: true,
@@ -262,7 +262,7 @@ describe("a streamed completion", () => {
     }
   });
 
-  it("says the same as the answer in one piece, choice by choice", async () => {
+  it("has the same choices as the answer without a stream", async () => {
     const body = { prompt: ["a", [66, 67]], n: 2, echo: true, logprobs: 2, return_token_ids: true };
     const whole = await complete(body);
     const folded = whole.choices.map((choice) => ({
@@ -320,7 +320,7 @@ describe("a streamed completion", () => {
     expect(server.logLines.filter((line) => line.level === "error")).toHaveLength(1);
   });
 
-  it("stops generating when the reader cancels", async () => {
+  it("stops generating when the client cancels", async () => {
     const reply = Array.from({ length: 10_000 }, () => "x");
     server.generator.script = { reply };
     const response = await server.post(PATH, { prompt: "Hi", stream: true, max_tokens: 10_000 });

@@ -56,7 +56,7 @@ describe("a session of completions", () => {
     return complete({ session_id: id, prompt: "Once upon a time", ...body });
   };
 
-  it("does not hold the stop string that its answer left out", async () => {
+  it("does not contain the stop string that its answer left out", async () => {
     const free = (await complete({ prompt: "Once upon a time", max_tokens: 20 })).choices[0]!.text;
     const words = free.split(" ");
     // Whole words, and one that ends and one that begins within a word.
@@ -72,7 +72,7 @@ describe("a session of completions", () => {
     }
   });
 
-  it("is gone on with by an empty prompt, however its last answer ended", async () => {
+  it("is continued by an empty prompt, however its last answer ended", async () => {
     const endings = [
       { max_tokens: 5 },
       { max_tokens: 20, stop: [" a"] },
@@ -88,7 +88,7 @@ describe("a session of completions", () => {
   });
 });
 
-it("seeds beyond 2^53 are told apart, and give the same text again", async () => {
+it("seeds beyond 2^53 differ, and each repeats its text", async () => {
   const write = async (seed: string) => {
     const body = `{"prompt":"Once","max_tokens":24,"temperature":2,"seed":${seed}}`;
     const headers = { "content-type": "application/json" };
@@ -102,7 +102,7 @@ it("seeds beyond 2^53 are told apart, and give the same text again", async () =>
   expect(await write(seeds[1]!)).toBe(texts[1]);
 });
 
-it("a response takes no more log-probabilities than its last events can repeat", async () => {
+it("a response has at most as many log-probabilities as its last events can repeat", async () => {
   const asked = { input: "Hi", include: ["message.output_text.logprobs"], top_logprobs: 20, stop: ["e"] };
   const refused = await send("/v1/responses", { ...asked, max_output_tokens: 3121 });
   expect(refused.status).toBe(400);
@@ -138,7 +138,7 @@ describe("lm-evaluation-harness's request", () => {
     }
   });
 
-  it("has its entry for the generated token also when that ends the text", async () => {
+  it("has an entry for the generated token even if that ends the text", async () => {
     const eos = 2;
     const request = { prompt: [[5, 6, 7]], max_tokens: 1, logprobs: 1, echo: true, logit_bias: { [eos]: 100 } };
     const { choices } = await complete(request);
@@ -152,7 +152,7 @@ describe("lm-evaluation-harness's request", () => {
   });
 });
 
-it("a stream says what the whole answer says, for the same seed", async () => {
+it("a stream and an answer without one have the same text for the same seed", async () => {
   const body = { prompt: [PROMPT, "The wolf said"], n: 2, max_tokens: 24, seed: 7, stop: [" the sea"] };
   const whole = await complete({ ...body, temperature: 0.9 });
   const response = await send("/v1/completions", { ...body, temperature: 0.9, stream: true });
@@ -165,7 +165,7 @@ it("a stream says what the whole answer says, for the same seed", async () => {
   expect(texts).toEqual(whole.choices.map((choice) => choice.text));
 });
 
-it("a session goes on where it stopped, without reading its past again", async () => {
+it("a session continues where it stopped, without reading its past again", async () => {
   await send("/v1/sessions", { session_id: "tale" });
   const whole = await complete({ prompt: PROMPT, max_tokens: 20 });
   const first = await complete({ prompt: PROMPT, max_tokens: 10, session_id: "tale" });
@@ -183,7 +183,7 @@ it("a session goes on where it stopped, without reading its past again", async (
   expect(session.state_bytes).toBe(first.usage.state_bytes);
 });
 
-it("an unstored response can be gone on from on its WebSocket, and only there", async () => {
+it("an unstored response can be continued on its WebSocket, and only there", async () => {
   const socket = new WebSocket(`ws://127.0.0.1:${server.port}/v1/responses`);
   const ends: { type: string; response: { id: string; usage: { input_tokens_details: { cached_tokens: number } } } }[] =
     [];
@@ -209,7 +209,7 @@ it("an unstored response can be gone on from on its WebSocket, and only there", 
   await expect.poll(async () => (await resume()).status).toBe(400);
 });
 
-it("a client that goes away frees its slots, and a full queue is refused meanwhile", async () => {
+it("a client that goes away frees its slots, and a full queue refuses requests until then", async () => {
   const abort = new AbortController();
   const endless = { prompt: PROMPT, max_tokens: 2000, ignore_eos: true, stream: true };
   const streams = await Promise.all([1, 2].map(() => send("/v1/completions", { ...endless, n: 2 }, abort.signal)));

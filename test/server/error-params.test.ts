@@ -52,7 +52,7 @@ it.each<[path: string, body: object, param: string, message: RegExp]>([
   expect(await response.json()).toMatchObject({ error: { param, message: expect.stringMatching(message) } });
 });
 
-it("and on the WebSocket", async () => {
+it("the same on the WebSocket", async () => {
   const socket = new WebSocket(`${server.url.replace("http", "ws")}/v1/responses`);
   await once(socket, "open");
   socket.send(JSON.stringify({ type: "response.create", input: LONG }));

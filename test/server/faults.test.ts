@@ -62,7 +62,7 @@ describe.each([
   ["the native runner, with a fault injected", injected],
   ["the portable runner, its worker killed", killed],
 ])("%s, in mid-stream", (_name, make) => {
-  it("fails the streams, shows in /ready, recovers, and loses no session", { timeout: 60_000 }, async () => {
+  it("fails the streams, appears in /ready, recovers, and loses no session", { timeout: 60_000 }, async () => {
     const faulty = make();
     let numOpened = 0;
     server = await startRealServer(async (options) => {

@@ -41,7 +41,7 @@ async function begin(): Promise<void> {
   flushes = [100];
 }
 
-it("flushes at the end of the tick after a silence, once for all that came in it", async () => {
+it("flushes once at the end of the tick after a silence", async () => {
   pace.request();
   pace.request();
   expect(flushes).toEqual([]);
@@ -49,7 +49,7 @@ it("flushes at the end of the tick after a silence, once for all that came in it
   expect(flushes).toEqual([100]);
 });
 
-it("lets none of its first pieces wait", async () => {
+it("flushes the first pieces without delay", async () => {
   for (nowMs of [100, 100.1, 100.3, 100.4, 100.5]) {
     pace.request();
     await tick();
@@ -57,7 +57,7 @@ it("lets none of its first pieces wait", async () => {
   expect(flushes).toEqual([100, 100.1, 100.3, 100.4]);
 });
 
-it("gathers what follows soon after, and forgets none of it", async () => {
+it("collects what follows soon after, and loses none of it", async () => {
   await begin();
   for (nowMs of [100.3, 104, 111.9]) pace.request();
   await tick();
@@ -71,7 +71,7 @@ it("gathers what follows soon after, and forgets none of it", async () => {
   expect(flushes).toEqual([100, 116.2, 129]);
 });
 
-it("flushes at once when told, and not again for what was asked before", async () => {
+it("flushes immediately on demand, and does not repeat a pending flush", async () => {
   await begin();
   nowMs = 100.5;
   pace.request();
@@ -99,7 +99,7 @@ it.each([
   },
 );
 
-it("writes every token by itself where no gap is asked for", async () => {
+it("writes every token by itself if the gap is 0", async () => {
   pace = open(0);
   numRunning = 1000;
   await begin();
@@ -110,7 +110,7 @@ it("writes every token by itself where no gap is asked for", async () => {
   expect(flushes).toEqual([100, 100.1, 100.2, 100.3]);
 });
 
-it("does not wait for the last of a gap", async () => {
+it("skips a wait that is a small share of the gap", async () => {
   await begin();
   nowMs = 113;
   pace.request();

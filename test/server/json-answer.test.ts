@@ -28,7 +28,7 @@ describe("pieces of JSON", () => {
     ]).toEqual(['{"b":[null,null,{}],"d":[]}']);
   });
 
-  it("stay small, however much a lazy list gives", () => {
+  it("stay small, however long a lazy list is", () => {
     const pieces = [...jsonPieces(large())];
     expect(JSON.parse(pieces.join("")).a[0].items).toHaveLength(NUM_ITEMS);
     expect(Math.max(...pieces.map(({ length }) => length))).toBeLessThan(40_000);
@@ -53,7 +53,7 @@ describe("a large answer", () => {
     }
   }
 
-  it("lets others have their turn between its pieces", async () => {
+  it("lets other work run between its pieces", async () => {
     const outgoing = new EagerResponse({ highWaterMark: 1 });
     // One for each time that the event loop goes round.
     let numTurns = 0;
@@ -75,7 +75,7 @@ describe("a large answer", () => {
     for (let i = 2; i < numWrites; i++) expect(turnsAtWrites[i]).toBeGreaterThan(turnsAtWrites[i - 1]!);
   });
 
-  it("is made no faster than it is read, and ends with a reader that takes nothing", async () => {
+  it("is made no faster than it is read, and is cut off if the client does not read", async () => {
     let numMade = 0;
     const endless = new LazyList(function* () {
       for (;;) {
@@ -90,7 +90,7 @@ describe("a large answer", () => {
     expect(numMade).toBeLessThan(1000);
   });
 
-  it("that cannot be made to its end ends with its connection, and is told as a failure", async () => {
+  it("that fails halfway ends its connection and is reported as a failure", async () => {
     const failing = new LazyList(function* () {
       yield "x".repeat(100_000);
       yield "x".repeat(100_000);
@@ -110,7 +110,7 @@ describe("a large answer", () => {
     await expect(response.text()).rejects.toThrow();
   });
 
-  it("is answered as usual where it is small", async () => {
+  it("is answered as usual if it is small", async () => {
     const app = new Hono<AppEnv>().get("/", (context) => answerJson(context, LONG, { a: new LazyList(() => [1]) }));
     const response = await app.request("/");
     expect(response.status).toBe(200);

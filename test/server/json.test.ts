@@ -36,7 +36,7 @@ it.each([
   expect(() => parse(text)).toThrow(message);
 });
 
-it("a byte order mark is no part of a body, however it comes", async () => {
+it("a byte order mark is dropped, however the body is split", async () => {
   await using server = await startTestServer();
   const body = Buffer.from('\ufeff{"prompt":"a"}');
   const headers = { "content-type": "application/json" };
@@ -47,7 +47,7 @@ it("a byte order mark is no part of a body, however it comes", async () => {
   expect([whole.status, chunked.status]).toEqual([200, 200]);
 });
 
-describe("brackets within brackets", () => {
+describe("nested brackets", () => {
   const deep = (depth: number) => `${"[".repeat(depth)}${"]".repeat(depth)}`;
 
   it.each([
@@ -75,7 +75,7 @@ describe("brackets within brackets", () => {
     expect((await server.post(path, `{"${field}":${deep(99)}}`)).status).toBeLessThan(500);
   });
 
-  it("are refused as they come in", async () => {
+  it("are refused while they arrive", async () => {
     await using server = await startTestServer({
       limits: { ...DEFAULT_SERVER_OPTIONS.limits, maxBodyBytes: 32 * 2 ** 20 },
     });

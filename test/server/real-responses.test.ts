@@ -34,7 +34,7 @@ async function expectIdle(): Promise<void> {
 }
 
 describe("a chain of responses", () => {
-  it("reads only what is new, and forks from any of its members as if that were the last", async () => {
+  it("reads only what is new, and can be continued from any of its responses", async () => {
     const first = await client.responses.create({ ...ASK, input: "Tell me of the sea." });
     const second = await client.responses.create({ ...ASK, input: "And then?", previous_response_id: first.id });
     const third = await client.responses.create({ ...ASK, input: "And the end?", previous_response_id: second.id });
@@ -56,7 +56,7 @@ describe("a chain of responses", () => {
     await expectIdle();
   });
 
-  it("has instructions for one of its members alone", async () => {
+  it("applies the instructions of a response to that response alone", async () => {
     const first = await client.responses.create({ ...ASK, input: "Hello.", instructions: "Speak of the sea only." });
     const second = await client.responses.create({ ...ASK, input: "And then?", previous_response_id: first.id });
     const plain = await client.responses.create({ ...ASK, input: "Hello." });
@@ -71,7 +71,7 @@ describe("a chain of responses", () => {
   });
 });
 
-it("a session that was exported and imported says what the original says", async () => {
+it("an exported and imported session answers as the original does", async () => {
   const complete = async (session_id: string) => {
     const body = { prompt: " and", session_id, max_tokens: 12, temperature: 0, add_special_tokens: false };
     const answer = await post(`${server.url}/v1/completions`, body);
@@ -104,7 +104,7 @@ it("a session that was exported and imported says what the original says", async
   await expectIdle();
 });
 
-it("a session that was stopped goes on with an empty prompt as if it had not been", async () => {
+it("an empty prompt continues a stopped session as if it had not been stopped", async () => {
   const complete = async (body: object) => {
     const settings = { temperature: 1, seed: 5, ignore_eos: true };
     const answer = await post(`${server.url}/v1/completions`, { ...settings, ...body });
@@ -119,7 +119,7 @@ it("a session that was stopped goes on with an empty prompt as if it had not bee
 });
 
 describe("a response that generates nothing", () => {
-  it("has read its input for whoever goes on from it, who answers as if it had read all", async () => {
+  it("reads its input for the response that continues from it", async () => {
     const instructions = "Speak of the sea only.";
     const input = "There was a king who had three ships, and one of them was lost.";
     const [before, ask] = [
@@ -170,7 +170,7 @@ describe("a turn that is left open", () => {
 });
 
 describe("a response that is cancelled", () => {
-  it("frees its slot and can't be gone on from", async () => {
+  it("frees its slot and can't be continued", async () => {
     const { id } = await client.responses.create({
       ...ASK,
       input: "Tell me of the sea.",
@@ -237,7 +237,7 @@ describe("a second server of the same store", () => {
   });
   afterAll(() => other?.close());
 
-  it("goes on with what the first one made, turn by turn, and tells and replays the same", async () => {
+  it("continues the responses of the first one, and retrieves and replays them unchanged", async () => {
     const clients = [client, clientOf(other)];
     const take = (turn: number, at: OpenAI, previous_response_id: string | null) =>
       at.responses.create({ ...ASK, input: `Part ${turn}, please.`, previous_response_id });
@@ -270,7 +270,7 @@ describe("a second server of the same store", () => {
     expect(texts).toEqual(alone);
   });
 
-  it("shows a response that the first one makes, and leaves cancelling it to that one", async () => {
+  it("shows a running response of the first one, and refuses to cancel it", async () => {
     const long = { ...ASK, max_output_tokens: 2000, background: true, ...{ ignore_eos: true } };
     const { id } = await client.responses.create({ ...long, input: "Tell me of the sea." });
     const there = clientOf(other).responses;

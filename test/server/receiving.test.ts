@@ -2,7 +2,7 @@ import { expect, it } from "vitest";
 import { Receiving } from "../../src/server/http/receiving.ts";
 import { startTestServer } from "../helpers/listening-server.ts";
 
-it("the largest goes when all together are too large, and what is complete no longer counts", () => {
+it("the largest is dropped when all together are too large; complete ones no longer count", () => {
   const receiving = new Receiving(100);
   const dropped: string[] = [];
   const begin = (name: string) => receiving.begin(() => dropped.push(name));
@@ -21,7 +21,7 @@ it("the largest goes when all together are too large, and what is complete no lo
   expect(receiving.totalBytes).toBe(91);
 });
 
-it("one alone is bounded by its own limit only", () => {
+it("a single one is bounded by its own limit only", () => {
   const receiving = new Receiving(100);
   const alone = receiving.begin(() => expect.unreachable());
   alone.add(1000);
@@ -29,7 +29,7 @@ it("one alone is bounded by its own limit only", () => {
   expect(receiving.totalBytes).toBe(0);
 });
 
-it("a body that is dropped is a 429, and the others go on", async () => {
+it("a dropped body is answered with 429, and the others are read on", async () => {
   await using server = await startTestServer({ maxReceivingBytes: 200_000 });
   const upload = (bytes: number) => {
     let push!: ReadableStreamDefaultController<Uint8Array>;

@@ -96,7 +96,7 @@ describe("the rest of a refused body", () => {
     return { server, socket };
   }
 
-  it("is dropped up to a bound", async () => {
+  it("is dropped up to a size limit", async () => {
     const { server, socket } = await refusing({ maxMs: 60_000, maxBytes: 4 * MIB.length });
     const closed = new Promise((resolve) => socket.once("close", resolve));
     const send = () => void (socket.writable && socket.write(MIB, send));
@@ -107,7 +107,7 @@ describe("the rest of a refused body", () => {
     server.close();
   });
 
-  it("is waited for up to a time", async () => {
+  it("is awaited up to a time limit", async () => {
     const { server, socket } = await refusing({ maxMs: 50, maxBytes: MIB.length });
     await expect.poll(() => numConnections(server)).toBe(0);
     socket.destroy();
@@ -141,17 +141,20 @@ describe("a client that waits to be asked for its body", () => {
     expect((await (await fetch(`${server.url}/v1/sessions`)).json()) as object).toMatchObject({ data: [] });
   });
 
-  it.each(["/v1/completions", "/tokenize"])("is asked on %s, answered, and may go on", async (path) => {
-    await using server = await startTestServer();
-    const { socket, next } = await open(server);
-    for (const _ of [1, 2]) {
-      socket.write(expecting(path, `${JSON_TYPE}content-length: ${BODY.length}\r\n`));
-      expect(await next()).toBe("HTTP/1.1 100 Continue\r\n\r\n");
-      socket.write(BODY);
-      expect(await next()).toMatch(/^HTTP\/1.1 200 /);
-    }
-    socket.destroy();
-  });
+  it.each(["/v1/completions", "/tokenize"])(
+    "is asked on %s and answered, and can send its next request",
+    async (path) => {
+      await using server = await startTestServer();
+      const { socket, next } = await open(server);
+      for (const _ of [1, 2]) {
+        socket.write(expecting(path, `${JSON_TYPE}content-length: ${BODY.length}\r\n`));
+        expect(await next()).toBe("HTTP/1.1 100 Continue\r\n\r\n");
+        socket.write(BODY);
+        expect(await next()).toMatch(/^HTTP\/1.1 200 /);
+      }
+      socket.destroy();
+    },
+  );
 });
 
 function numConnections(server: ReturnType<typeof createServer>): Promise<number> {

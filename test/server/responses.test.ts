@@ -30,12 +30,12 @@ async function stream(body: object): Promise<SseEvent[]> {
 }
 
 describe("a response", () => {
-  it("repeats the tools that it may not call", async () => {
+  it("repeats the tools of the request", async () => {
     const tools = [{ type: "function", name: "add", parameters: {}, strict: true }];
     expect(await respond({ tools, tool_choice: "none" })).toMatchObject({ tools, tool_choice: "none" });
   });
 
-  it("goes on from an assistant's refusals and empty turns", async () => {
+  it("continues from refusals and empty turns of an assistant", async () => {
     const refused = { type: "message", role: "assistant", content: [{ type: "refusal", refusal: "No." }] };
     await respond({ input: [refused, { role: "assistant", content: null }, { role: "user", content: "Why?" }] });
     expect(server.generator.requests[0]!.prompts).toMatchObject([
@@ -88,7 +88,7 @@ describe("a response", () => {
     });
   });
 
-  it("is incomplete where max_output_tokens cuts it", async () => {
+  it("is incomplete if max_output_tokens cuts it off", async () => {
     expect(await respond({ max_output_tokens: 2 })).toMatchObject({
       status: "incomplete",
       completed_at: null,
@@ -97,7 +97,7 @@ describe("a response", () => {
     });
   });
 
-  it("reads a string as a user's message and items as messages", async () => {
+  it("reads a string as a user message, and items as messages", async () => {
     await respond({ input: "Hi" });
     await respond({
       input: [
@@ -124,7 +124,7 @@ describe("a response", () => {
     ]);
   });
 
-  it("is kept unless store is false, and can be gone on from", async () => {
+  it("is stored unless store is false, and can be continued", async () => {
     const first = await respond({});
     await respond({ store: false });
     const second = await respond({ previous_response_id: first.id });
@@ -139,14 +139,14 @@ describe("a response", () => {
     expect(second).toMatchObject({ usage: { input_tokens_details: { cached_tokens: 13 } } });
   });
 
-  it("shortens a long input only under truncation auto", async () => {
+  it("truncates a long input only if truncation is auto", async () => {
     await respond({ truncation: "disabled" });
     await respond({ truncation: "auto" });
     const limits = server.generator.requests.map((request) => request.truncatePromptTokens);
     expect(limits).toEqual([undefined, server.deps.options.limits.maxPromptTokens]);
   });
 
-  it("holds log-probabilities when they are included", async () => {
+  it("has log-probabilities if they are included", async () => {
     const response = await respond({
       include: ["message.output_text.logprobs"],
       top_logprobs: 1,
@@ -179,7 +179,7 @@ describe("a streamed response", () => {
     expect(events.map(({ data }) => data.sequence_number)).toEqual([...events.keys()]);
   });
 
-  it("ends with the response that the answer in one piece would have been", async () => {
+  it("ends with the response that POST without a stream returns", async () => {
     const events = await stream({ max_output_tokens: 3 });
     const whole = await respond({ max_output_tokens: 3 });
     const last = events.at(-1)!.data.response as typeof whole;
@@ -214,7 +214,7 @@ describe("a streamed response", () => {
   });
 });
 
-it("says on GET that the WebSocket wants an upgrade", async () => {
+it("GET answers that the WebSocket needs an upgrade", async () => {
   const response = await server.app.request(PATH);
   expect(response.status).toBe(426);
   expect(response.headers.get("upgrade")).toBe("websocket");

@@ -28,7 +28,7 @@ async function makeSession(id: string, headers: Record<string, string> = {}): Pr
 }
 
 describe("a session", () => {
-  it("is forked into one with the same past, under a name of its own or a new one", async () => {
+  it("is forked into one with the same past, under a given or a generated id", async () => {
     await makeSession("s");
     const original = await json(await get(`${PATH}/s`));
     const named = await server.post(`${PATH}/s/fork`, { session_id: "t" });
@@ -40,7 +40,7 @@ describe("a session", () => {
     expect(await json(await get(`${PATH}/s`))).toEqual(original);
   });
 
-  it("is renamed: the old name is free again", async () => {
+  it("is renamed, and its old id is free again", async () => {
     await makeSession("s");
     const renamed = await server.post(`${PATH}/s`, { session_id: "t" });
     expect(renamed.status).toBe(200);
@@ -49,7 +49,7 @@ describe("a session", () => {
     expect((await server.post(PATH, { session_id: "s" })).status).toBe(201);
   });
 
-  it("is made from a response, and goes on where that ended", async () => {
+  it("is created from a response, and continues where that ended", async () => {
     const { id } = await json(await server.post("/v1/responses", { input: "Hi" }));
     const made = await server.post(PATH, { session_id: "s", previous_response_id: id });
     expect(made.status).toBe(201);
@@ -77,7 +77,7 @@ describe("a session", () => {
     expect((await put(`${PATH}/import`, bytes)).status).toBe(201);
   });
 
-  it("that answers is not deleted and not renamed, but forked", async () => {
+  it("that is busy can be forked, but not deleted or renamed", async () => {
     await makeSession("s");
     server.generator.conversations.sessions.get(":s")!.busy = true;
     expect((await server.app.request(`${PATH}/s`, { method: "DELETE" })).status).toBe(409);
@@ -119,7 +119,7 @@ describe("a session", () => {
     expect(imported.status).toBe(400);
   });
 
-  it("needs a new name to be renamed", async () => {
+  it("needs a new id to be renamed", async () => {
     await makeSession("s");
     const response = await server.post(`${PATH}/s`, {});
     expect(response.status).toBe(400);
@@ -128,7 +128,7 @@ describe("a session", () => {
 });
 
 describe("the list", () => {
-  it("comes in pages, the last used first, and back to front when asked", async () => {
+  it("comes in pages, the last used first, or in reverse order", async () => {
     for (const id of ["a", "b", "c", "d", "e"]) await server.post(PATH, { session_id: id });
     const page = async (query: string) => {
       const { data, first_id, last_id, has_more } = await json(await get(`${PATH}${query}`));
@@ -168,7 +168,7 @@ describe("another key's session", () => {
     expect(await json(await get(PATH, mine!))).toMatchObject({ data: [{ id: "s", num_tokens: 8 }] });
   });
 
-  it("is told apart by the beginning of the key's hash, which is not the key", async () => {
+  it("is identified by a prefix of the key's hash", async () => {
     server = createTestServer({ apiKeys: ["sk-1"] });
     await server.post("/v1/completions", { prompt: "a" }, { authorization: "Bearer sk-1" });
     // printf sk-1 | sha256sum
@@ -206,7 +206,7 @@ describe("an upload", () => {
     },
   );
 
-  it("may be as large as a session can be, and no larger: 4096 bytes of state and its history", async () => {
+  it("may be as large as a session can be, and no larger", async () => {
     server = createTestServer(limited);
     const fits = new Uint8Array(5000).fill(32);
     fits.set(new TextEncoder().encode('{"numTokens":1}'));
@@ -218,7 +218,7 @@ describe("an upload", () => {
     });
   });
 
-  it("that says it has 10 GB is refused before any of it is read", async () => {
+  it("that announces 10 GB is refused before any of it is read", async () => {
     await using listening = await startTestServer(limited);
     const request = httpRequest(`${listening.url}${PATH}/import`, {
       method: "POST",
@@ -231,7 +231,7 @@ describe("an upload", () => {
     request.destroy();
   });
 
-  it("that does not say how long it is is refused while it comes in", async () => {
+  it("of unknown length is refused while it arrives", async () => {
     await using listening = await startTestServer(limited);
     let sent = 0;
     const body = new ReadableStream({

@@ -85,9 +85,9 @@ async function expectIdle(): Promise<void> {
   await expect.poll(() => server.responses.numRunning).toBe(0);
 }
 
-describe("a stream that nobody reads", () => {
+describe("a stream whose client does not read", () => {
   it(
-    "of one choice stops before its end, is given whole when it is read, and ends with its socket",
+    "of one choice pauses, is complete once it is read, and ends when its socket closes",
     async () => {
       const body = { ...LONG, return_token_ids: true };
       const [read, left] = [ask("/v1/chat/completions", body), ask("/v1/chat/completions", body)];
@@ -105,7 +105,7 @@ describe("a stream that nobody reads", () => {
   );
 
   it(
-    "of several choices stops with all of them, and all end when it is read",
+    "of several choices pauses all of them, and all end once it is read",
     async () => {
       const before = server.numDecoded;
       const more = { n: 2, temperature: 1, seed: 1 };
@@ -122,7 +122,7 @@ describe("a stream that nobody reads", () => {
   );
 
   it(
-    "of a WebSocket stops, goes on when it is read, and ends when it is closed",
+    "of a WebSocket pauses, resumes once it is read, and ends when the socket closes",
     async () => {
       const before = server.numDecoded;
       const socket = new WebSocket(`${server.url.replace("http", "ws")}/v1/responses`);
@@ -153,7 +153,7 @@ describe("a stream that nobody reads", () => {
   );
 
   it(
-    "of a stored response that has lost its reader stops within what it may be ahead by, and goes on for the next",
+    "of a stored response that lost its client pauses within its limit, and resumes for the next client",
     async () => {
       const before = server.numDecoded;
       const abort = new AbortController();
@@ -176,7 +176,7 @@ describe("a stream that nobody reads", () => {
 });
 
 it(
-  "a stored response ends with its stream where nobody is waited for",
+  "a stored response ends with its stream if the server does not wait for clients",
   async () => {
     const { limits, resume } = DEFAULT_SERVER_OPTIONS;
     const impatient = await startRealServer((options) => openRunner("native", options), LIMITS, undefined, {

@@ -35,8 +35,8 @@ function unattendedOf({ observed }: Pick<ListeningServer, "observed">): unknown[
 
 const body = { model: FAKE_MODEL, input: "Hi" };
 
-describe("a response that is stored", () => {
-  it("is retrieved as it was answered", async () => {
+describe("a stored response", () => {
+  it("is retrieved unchanged", async () => {
     await using server = await startTestServer();
     const client = clientOf(server);
     for (const settings of [{}, { max_output_tokens: 2, metadata: { a: "b" }, instructions: "Be brief." }]) {
@@ -47,7 +47,7 @@ describe("a response that is stored", () => {
     await expectIdle(server);
   });
 
-  it("has its instructions and metadata for itself: they are not carried over", async () => {
+  it("does not pass on its instructions and metadata", async () => {
     await using server = await startTestServer();
     const client = clientOf(server);
     const first = await client.responses.create({ ...body, instructions: "Be brief.", metadata: { a: "b" } });
@@ -56,7 +56,7 @@ describe("a response that is stored", () => {
     expect(server.generator.requests[1]!.prompts[0]).not.toHaveProperty("instructions");
   });
 
-  it("is gone on from any number of times, also from the middle of a chain", async () => {
+  it("can be continued any number of times, even from the middle of a chain", async () => {
     await using server = await startTestServer();
     const client = clientOf(server);
     const first = await client.responses.create(body);
@@ -69,7 +69,7 @@ describe("a response that is stored", () => {
     expect(cached[2]).toBeGreaterThan(cached[1]!);
   });
 
-  it("is forgotten when it is deleted, its state too", async () => {
+  it("is deleted with its state", async () => {
     await using server = await startTestServer();
     const client = clientOf(server);
     const { id } = await client.responses.create(body);
@@ -84,7 +84,7 @@ describe("a response that is stored", () => {
     expect(await raw.json()).toEqual({ id: answered.id, object: "response", deleted: true });
   });
 
-  it("lists its own input, as it was given, in pages", async () => {
+  it("lists its own input unchanged, in pages", async () => {
     await using server = await startTestServer();
     const client = clientOf(server);
     const roles = ["developer", "user", "assistant", "user", "user"] as const;
@@ -126,7 +126,7 @@ describe("a response that is stored", () => {
     expect(await response.json()).toMatchObject({ error: { message } });
   });
 
-  it("is told only once it is kept; what can't be kept has failed", async () => {
+  it("ends only once it is stored, and fails if it can't be", async () => {
     await using server = await startTestServer();
     server.generator.conversations.refusal = new DenseMambaError("quota_exceeded", "at most 1; got 2");
     const client = clientOf(server);
@@ -137,7 +137,7 @@ describe("a response that is stored", () => {
     await expectIdle(server);
   });
 
-  it("that a full store can't keep is answered all the same, says so, and is not found", async () => {
+  it("that does not fit into the store is answered, says that it is not stored, and is not found", async () => {
     await using server = await startTestServer();
     server.generator.conversations.refusal = new DenseMambaError("store_unavailable", "the disk is full");
     const client = clientOf(server);
@@ -154,7 +154,7 @@ describe("a response that is stored", () => {
     await expectIdle(server);
   });
 
-  it("that has failed is kept as failed", async () => {
+  it("that failed is stored as failed", async () => {
     await using server = await startTestServer();
     server.generator.script = { reply: REPLY, failure: { afterDeltas: 2, error: runtimeFault() } };
     const client = clientOf(server);
@@ -171,7 +171,7 @@ describe("a response that is stored", () => {
 });
 
 describe("a response that is not stored", () => {
-  it("does not exist afterwards, nor meanwhile", async () => {
+  it("can't be retrieved, not even while it runs", async () => {
     await using server = await startTestServer();
     const client = clientOf(server);
     const held = gate();
@@ -192,7 +192,7 @@ describe("a response that is not stored", () => {
 });
 
 describe("a response in the background", () => {
-  it("is answered at once, and retrieved until it has ended", async () => {
+  it("is answered at once, and can be retrieved until it ends", async () => {
     await using server = await startTestServer();
     const client = clientOf(server);
     const held = gate();
@@ -220,7 +220,7 @@ describe("a response in the background", () => {
     });
   });
 
-  it("is refused as any other, with the same status", async () => {
+  it("is refused with the same status as any other", async () => {
     await using server = await startTestServer();
     server.generator.script = { reply: [], refusal: new DenseMambaError("queue_full", "full") };
     const refused = clientOf(server).responses.create({ ...body, background: true });
@@ -232,7 +232,7 @@ describe("a response in the background", () => {
     await expectIdle(server);
   });
 
-  it("goes on when the client that streams it leaves", async () => {
+  it("runs on when the client that streams it leaves", async () => {
     await using server = await startTestServer(resume({ waitMs: 0, waitBytes: 0 }));
     const client = clientOf(server);
     const held = gate();
@@ -249,7 +249,7 @@ describe("a response in the background", () => {
     expect(server.generator.numAborted).toBe(0);
   });
 
-  it("has a time to end in", async () => {
+  it("has a time limit", async () => {
     await using server = await startTestServer(resume({ backgroundMs: 30 }));
     const client = clientOf(server);
     server.generator.script = { reply: REPLY, pace: pauseAt(1, gate()) };
@@ -264,7 +264,7 @@ describe("a response in the background", () => {
     await expectIdle(server);
   });
 
-  it("of a server that went away is known to the next one, and has failed once its time is over", async () => {
+  it("of a server that went away is known to the next one, and has failed after its time limit", async () => {
     await using server = await startTestServer();
     const client = clientOf(server);
     server.generator.script = { reply: REPLY, pace: pauseAt(0, gate()) };
@@ -291,7 +291,7 @@ describe("a response in the background", () => {
 });
 
 describe("cancelling", () => {
-  it("ends a response with what was generated, and answers with it; doing it twice is the same", async () => {
+  it("ends a response and returns it; cancelling twice returns the same", async () => {
     await using server = await startTestServer();
     const client = clientOf(server);
     server.generator.script = { reply: REPLY, pace: pauseAt(2, gate()) };
@@ -305,7 +305,7 @@ describe("cancelling", () => {
     await expectIdle(server);
   });
 
-  it("ends a response whose client waits for it", async () => {
+  it("ends a response whose client waits for its end", async () => {
     await using server = await startTestServer();
     const client = clientOf(server);
     server.generator.script = { reply: REPLY, pace: pauseAt(1, gate()) };
@@ -315,7 +315,7 @@ describe("cancelling", () => {
     expect(await whole).toMatchObject({ status: "cancelled", output_text: "Once" });
   });
 
-  it("a response that has ended is refused", async () => {
+  it("an ended response is refused", async () => {
     await using server = await startTestServer();
     const client = clientOf(server);
     const { id } = await client.responses.create(body);
@@ -326,8 +326,8 @@ describe("cancelling", () => {
   });
 });
 
-describe("deleting a response that is being made", () => {
-  it("is a conflict; it goes on", async () => {
+describe("deleting a running response", () => {
+  it("is a conflict, and the response runs on", async () => {
     await using server = await startTestServer();
     const client = clientOf(server);
     const held = gate();

@@ -6,7 +6,7 @@ import { StreamQueues } from "../../src/server/websocket/stream-queues.ts";
 const LIMITS = { maxStreams: 3, maxInFlight: 2, maxQueued: 4, maxMessageBytes: 100 };
 
 describe("stream queues", () => {
-  it("keep the order within each, never overlap within one, and never exceed what may run at once", () => {
+  it("keep their order, run one job each, and never exceed the limit of running jobs", () => {
     const names = [undefined, "a", "b", "c"];
     const jobs = fc.array(fc.record({ streamId: fc.constantFrom(...names), startsFirst: fc.boolean() }), {
       maxLength: 40,
@@ -42,7 +42,7 @@ describe("stream queues", () => {
     );
   });
 
-  it("have names that are counted for as long as the connection lasts; the one without a name is not", () => {
+  it("have ids that count while the connection lasts; the stream without an id does not", () => {
     const queues = new StreamQueues<string>({ ...LIMITS, maxQueued: 100 });
     for (const name of ["a", "b", "c"]) {
       queues.add(name, "job", 1);
@@ -54,7 +54,7 @@ describe("stream queues", () => {
     expect(() => queues.add("d", "job", 1)).toThrow("a connection may use at most 3 stream ids; got one more");
   });
 
-  it("take no more than may wait", () => {
+  it("accept at most the limit of waiting jobs", () => {
     const queues = new StreamQueues<number>(LIMITS);
     for (let job = 0; job < 5; job++) {
       queues.add(undefined, job, 1);
@@ -65,7 +65,7 @@ describe("stream queues", () => {
     );
   });
 
-  it("take no more bytes that wait than one message may have, and have room again when one has run", () => {
+  it("accept at most the bytes of one message, and have room again once a job has run", () => {
     const queues = new StreamQueues<number>(LIMITS);
     queues.add(undefined, 0, 100);
     queues.next();
@@ -79,7 +79,7 @@ describe("stream queues", () => {
     queues.add(undefined, 4, 100);
   });
 
-  it("that are free take a job though others' queues are full", () => {
+  it("that are free accept a job even if other streams are full", () => {
     const queues = new StreamQueues<number>(LIMITS);
     for (let job = 0; job < 5; job++) {
       queues.add(undefined, job, 1);

@@ -65,7 +65,7 @@ const texts = fc.array(fc.oneof(fc.constant(""), fc.string({ unit: "binary" })),
 const reasons = fc.constantFrom("stop" as const, "length" as const, "aborted" as const);
 
 describe("a transcript", () => {
-  it("renders again, later and from its record, what it rendered while it was made", () => {
+  it("renders the same events again, later and from its record", () => {
     fc.assert(
       fc.property(
         texts,
@@ -104,7 +104,7 @@ describe("a transcript", () => {
     expect(transcript.response().status).toBe("in_progress");
   });
 
-  it("that fails before its first token has nothing between its beginning and its end", () => {
+  it("that fails before its first token has no item", () => {
     for (const background of [false, true]) {
       const seen = play(make(background), [ACCEPTED], runtimeFault()).map((json) => JSON.parse(json));
       expect(seen).toHaveLength(3);
@@ -112,7 +112,7 @@ describe("a transcript", () => {
     }
   });
 
-  it("that fails after its item was closed keeps the item as it was told", () => {
+  it("that fails after its item was closed keeps the item unchanged", () => {
     const transcript = make();
     const [finished] = end("stop");
     const seen = play(transcript, [ACCEPTED, delta("a"), finished!], runtimeFault());
@@ -123,7 +123,7 @@ describe("a transcript", () => {
     });
   });
 
-  it("is in progress to whoever asks until its last event is there", () => {
+  it("is in progress until its last event", () => {
     const transcript = make();
     const [finished, usage] = end("stop");
     play(transcript, [ACCEPTED, delta("a"), finished!]);
@@ -133,7 +133,7 @@ describe("a transcript", () => {
   });
 });
 
-it("of the most log-probabilities, no event and no keeping of it holds up the event loop", async () => {
+it("with the most log-probabilities, no event and no saving blocks the event loop", async () => {
   const transcript = make();
   transcript.push(ACCEPTED);
   for (let numEntries = 0; numEntries < 65_536; numEntries += 21) transcript.push(scored("word", 20));

@@ -188,8 +188,8 @@ describe("answers fit their schemas:", () => {
     socket.on("message", (data) => received.push(JSON.parse(data.toString())));
     await once(socket, "open");
     for (const request of [
-      { type: "response.create", input: "a", stream_id: "lane" },
-      { type: "response.attach", response_id: "resp_x", starting_after: 3, stream_id: "lane" },
+      { type: "response.create", input: "a", stream_id: "one" },
+      { type: "response.attach", response_id: "resp_x", starting_after: 3, stream_id: "one" },
       { type: "response.cancel", response_id: "resp_x" },
     ]) {
       expectValid(request, "WebSocketRequest", "lenient");

@@ -56,9 +56,9 @@ describe("a response over the WebSocket", () => {
   it("waits for earlier responses of its stream", async () => {
     await using server = await startTestServer();
     const client = await open(server);
-    for (const input of ["first", "second", "third"]) client.create({ input, stream_id: "lane" });
+    for (const input of ["first", "second", "third"]) client.create({ input, stream_id: "one" });
     const messages = await client.until(isEnd, 3);
-    expect(messages.map(({ stream_id }) => stream_id)).toEqual(messages.map(() => "lane"));
+    expect(messages.map(({ stream_id }) => stream_id)).toEqual(messages.map(() => "one"));
     const numbers = messages.map(({ sequence_number }) => sequence_number as number);
     expect(numbers).toEqual([...Array(3)].flatMap(() => [...Array(numbers.length / 3).keys()]));
     expect(server.generator.requests.map(({ prompts }) => prompts[0])).toMatchObject(
@@ -177,8 +177,8 @@ describe("a bad message", () => {
   it("is answered under its stream_id", async () => {
     await using server = await startTestServer();
     const client = await open(server);
-    client.create({ stream_id: "lane", temperature: 9 });
-    expect(await client.until(isEnd)).toMatchObject([{ type: "error", stream_id: "lane" }]);
+    client.create({ stream_id: "one", temperature: 9 });
+    expect(await client.until(isEnd)).toMatchObject([{ type: "error", stream_id: "one" }]);
     client.socket.close();
   });
 

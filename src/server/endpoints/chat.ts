@@ -37,8 +37,8 @@ import {
 import { openJson } from "../openai/json-writer.ts";
 import { chatLogprobs, lazyChatLogprobs, promptLogprobs } from "../openai/logprobs.ts";
 import { chatMessages } from "../openai/messages.ts";
-import { refusedOnChat } from "../openai/refused-fields.ts";
-import { addUnsupported, invalid, parseBody } from "../openai/validate.ts";
+import { REFUSED_ON_CHAT, textFormat, textModalities } from "../openai/refused-fields.ts";
+import { addUnsupported, invalid, parseBody, refusals } from "../openai/validate.ts";
 import { answerChoices } from "./generate.ts";
 
 /** The server itself sets these when it renders a template. */
@@ -64,7 +64,7 @@ export function chatRoutes(app: App, deps: ServerDeps): void {
 
 export function chatBody(bounds: Bounds) {
   const maxTokens = z.int().min(1).max(bounds.maxOutputTokens).optional();
-  return z.object({
+  const schema = z.object({
     ...completionFields(bounds),
     messages: chatMessages(),
     max_completion_tokens: maxTokens,
@@ -82,9 +82,11 @@ export function chatBody(bounds: Bounds) {
     store: z.unknown().optional(),
     metadata: z.unknown().optional(),
     ...samplingFields(bounds),
-    ...refusedOnChat(),
+    response_format: textFormat(),
+    modalities: textModalities(),
     ...ignoredFields(),
   });
+  return schema.register(refusals, REFUSED_ON_CHAT);
 }
 
 /** An option, since a template is a program; the generation layer limits its time and memory. */

@@ -37,8 +37,8 @@ import {
 } from "../openai/fields.ts";
 import { openJson } from "../openai/json-writer.ts";
 import { completionEntries, completionLogprobs, lazyCompletionLogprobs, promptLogprobs } from "../openai/logprobs.ts";
-import { refusedOnCompletions } from "../openai/refused-fields.ts";
-import { invalid, parseBody, refuse, show } from "../openai/validate.ts";
+import { REFUSED_ON_COMPLETIONS, textFormat } from "../openai/refused-fields.ts";
+import { invalid, parseBody, refusals, refuse, show } from "../openai/validate.ts";
 import { answerChoices } from "./generate.ts";
 
 const DEFAULT_MAX_TOKENS = 16;
@@ -61,7 +61,7 @@ export function completionRoutes(app: App, deps: ServerDeps): void {
 }
 
 export function completionBody(bounds: Bounds) {
-  return z.object({
+  const schema = z.object({
     ...completionFields(bounds),
     prompt: z.unknown().transform((value, context) => parsePrompts(value, context, bounds)),
     max_tokens: z.int().min(0).max(bounds.maxOutputTokens).optional(),
@@ -69,9 +69,10 @@ export function completionBody(bounds: Bounds) {
     echo: z.boolean().optional(),
     logprobs: z.int().min(0).max(MAX_LOGPROBS).optional(),
     ...samplingFields(bounds),
-    ...refusedOnCompletions(),
+    response_format: textFormat(),
     ...ignoredFields(),
   });
+  return schema.register(refusals, REFUSED_ON_COMPLETIONS);
 }
 
 /** string | string[] | int[] | int[][]; whether an empty text is allowed depends on other fields */

@@ -10,8 +10,8 @@ import type { App, AppContext, ServerDeps, TextTokenizer } from "../deps.ts";
 import { readJson } from "../http/body.ts";
 import { shuttingDown } from "../http/error-answers.ts";
 import { type Bounds, boundsOf, checkModel, tokenIds } from "../openai/fields.ts";
-import { refusedOnTokenize } from "../openai/refused-fields.ts";
-import { invalid, parseBody } from "../openai/validate.ts";
+import { REFUSED_ON_TOKENIZE } from "../openai/refused-fields.ts";
+import { invalid, parseBody, refusals } from "../openai/validate.ts";
 
 /** Tokens of a piece: some milliseconds' work. */
 const PIECE_TOKENS = 8192;
@@ -47,7 +47,7 @@ export function tokenizerRoutes(app: App, deps: ServerDeps): void {
 }
 
 export function tokenizeBody() {
-  return z.object({
+  const schema = z.object({
     model: z.string().optional(),
     prompt: z.string().optional(),
     content: z.string().optional(),
@@ -55,8 +55,8 @@ export function tokenizeBody() {
     /** llama.cpp's name for the same. */
     add_special: z.boolean().optional(),
     return_token_strs: z.boolean().optional(),
-    ...refusedOnTokenize(),
   });
+  return schema.register(refusals, REFUSED_ON_TOKENIZE);
 }
 
 type TokenizeBody = z.output<ReturnType<typeof tokenizeBody>>;

@@ -4,7 +4,7 @@
  * refused, never ignored, unless they hold the value that changes nothing: many clients send every
  * field they know.
  */
-import { isRecord, unsupportedUnless } from "./validate.ts";
+import { isRecord, type RefusedFields, unsupportedUnless } from "./validate.ts";
 
 const CONSTRAINED = "output can't be constrained to a grammar or schema here";
 const OTHER_SAMPLING = "it is not among this server's ways to sample";
@@ -23,11 +23,8 @@ const NO_ITEMS = [[]];
 const NO_FIELDS = [{}];
 const NO_TEXTS = [[], ""];
 
-/** Field → the values that change nothing, and what to answer to any other. */
-type Refused = Readonly<Record<string, readonly [neutral: readonly unknown[], reason: string]>>;
-
 /** On every endpoint that generates. */
-const EVERYWHERE = {
+const EVERYWHERE: RefusedFields = {
   grammar: [[""], CONSTRAINED],
   grammar_string: [[""], CONSTRAINED],
   guided_json: [[], CONSTRAINED],
@@ -200,13 +197,13 @@ const EVERYWHERE = {
   response_fields: [NO_ITEMS, "answers are given whole"],
   detokenize: [[true], "answers are text; return_token_ids adds their ids"],
   render_special: [[false], "use skip_special_tokens"],
-} as const satisfies Refused;
+};
 
 const IN_CHAT = "it belongs to /v1/chat/completions";
 const IN_RESPONSES = "it belongs to /v1/responses";
 
 /** Fields of /v1/responses that would change the answer of another endpoint. */
-const ON_RESPONSES_ONLY = {
+const ON_RESPONSES_ONLY: RefusedFields = {
   input: [[], IN_RESPONSES],
   include: [NO_ITEMS, IN_RESPONSES],
   truncation: [["disabled"], IN_RESPONSES],
@@ -215,9 +212,10 @@ const ON_RESPONSES_ONLY = {
   instructions: [[""], IN_RESPONSES],
   previous_response_id: [[], IN_RESPONSES],
   text: [[], IN_RESPONSES],
-} as const satisfies Refused;
+};
 
-const COMPLETIONS = {
+export const REFUSED_ON_COMPLETIONS: RefusedFields = {
+  ...EVERYWHERE,
   max_completion_tokens: [[], "use max_tokens on this endpoint"],
   max_output_tokens: [[], "use max_tokens on this endpoint"],
   top_logprobs: [[], "logprobs takes the number on this endpoint"],
@@ -230,9 +228,10 @@ const COMPLETIONS = {
   tools: [NO_ITEMS, NO_TOOLS],
   functions: [NO_ITEMS, NO_TOOLS],
   ...ON_RESPONSES_ONLY,
-} as const satisfies Refused;
+};
 
-const CHAT = {
+export const REFUSED_ON_CHAT: RefusedFields = {
+  ...EVERYWHERE,
   ...ON_RESPONSES_ONLY,
   prompt: [NO_TEXTS, "it belongs to /v1/completions"],
   max_output_tokens: [[], "use max_completion_tokens on this endpoint"],
@@ -244,9 +243,10 @@ const CHAT = {
   function_call: [["none"], "this model calls no functions"],
   audio: [[], TEXT_ONLY],
   web_search_options: [[], "this server searches nothing"],
-} as const satisfies Refused;
+};
 
-const RESPONSES = {
+export const REFUSED_ON_RESPONSES: RefusedFields = {
+  ...EVERYWHERE,
   max_tokens: [[], "use max_output_tokens on this endpoint"],
   max_completion_tokens: [[], "use max_output_tokens on this endpoint"],
   n: [[1], "a response has one output"],
@@ -268,34 +268,16 @@ const RESPONSES = {
   context_management: [NO_ITEMS, "the state of a conversation doesn't grow"],
   conversation: [[], "go on from a response with previous_response_id"],
   prompt: [[], "there are no stored prompts here"],
-} as const satisfies Refused;
+};
 
-const ON_TOKENIZE = {
+export const REFUSED_ON_TOKENIZE: RefusedFields = {
   messages: [NO_ITEMS, "give a text"],
   inputs: [[""], "use prompt"],
   tools: [NO_ITEMS, "give a text"],
   chat_template: [[], "give a text"],
   with_pieces: [[false], "use return_token_strs"],
   parse_special: [[true], "special tokens in a text are always read as such"],
-} as const satisfies Refused;
-
-export function refusedOnTokenize() {
-  return toFields(ON_TOKENIZE);
-}
-
-export function refusedOnCompletions() {
-  return { ...toFields(EVERYWHERE), ...toFields(COMPLETIONS), response_format: textFormat() };
-}
-
-export function refusedOnChat() {
-  const isText = (value: unknown) => Array.isArray(value) && value.every((mode) => mode === "text");
-  const modalities = unsupportedUnless(isText, TEXT_ONLY);
-  return { ...toFields(EVERYWHERE), ...toFields(CHAT), response_format: textFormat(), modalities };
-}
-
-export function refusedOnResponses() {
-  return { ...toFields(EVERYWHERE), ...toFields(RESPONSES), response_format: textFormat() };
-}
+};
 
 /** `response_format`, and `text.format` on /v1/responses. */
 export function textFormat() {
@@ -305,10 +287,7 @@ export function textFormat() {
   );
 }
 
-function toFields<T extends Refused>(refused: T) {
-  const fields = Object.entries(refused).map(([name, [neutral, reason]]) => {
-    const harmless = new Set(neutral.map((value) => JSON.stringify(value)));
-    return [name, unsupportedUnless((value) => harmless.has(JSON.stringify(value)), reason)];
-  });
-  return Object.fromEntries(fields) as { [name in keyof T]: ReturnType<typeof unsupportedUnless> };
+/** What a chat's answer is made of. */
+export function textModalities() {
+  return unsupportedUnless((value) => Array.isArray(value) && value.every((mode) => mode === "text"), TEXT_ONLY);
 }

@@ -13,6 +13,15 @@ type Path = readonly PropertyKey[];
 /** Marks a custom issue as `unsupported_value`: well formed, but not implemented here. */
 const UNSUPPORTED = { unsupported: true };
 
+/** Field → the values that change nothing, and what to answer to any other. */
+export type RefusedFields = Readonly<Record<string, readonly [harmless: readonly unknown[], reason: string]>>;
+
+/**
+ * Of request schemas. NOTE: not in the schemas themselves: zod would look for each of some 200
+ * fields in every body, which takes ten times as long as the rest.
+ */
+export const refusals = z.registry<RefusedFields>();
+
 /**
  * Parses a body that JSON.parse has returned.
  * @throws `invalid_value` or `unsupported_value` with the first problem found
@@ -21,14 +30,28 @@ export function parseBody<T extends z.ZodObject>(schema: T, body: unknown, log: 
   if (!isRecord(body)) throw new DenseMambaError("invalid_value", `the body must be a JSON object; got ${show(body)}`);
   const given: Record<string, unknown> = Object.create(null);
   const unknown: string[] = [];
+  const refused = refusals.get(schema) ?? {};
   for (const key of Object.keys(body)) {
-    if (!Object.hasOwn(schema.shape, key)) unknown.push(key);
-    else if (body[key] !== null) given[key] = body[key];
+    if (Object.hasOwn(schema.shape, key)) {
+      if (body[key] !== null) given[key] = body[key];
+    } else if (Object.hasOwn(refused, key)) checkRefused(key, body[key], refused[key]!);
+    else unknown.push(key);
   }
   if (unknown.length > 0) log.debug({ fields: unknown.slice(0, 32) }, "unknown request fields are ignored");
   const parsed = schema.safeParse({ ...given });
   if (!parsed.success) throw toError(parsed.error.issues, given);
   return parsed.data;
+}
+
+function checkRefused(field: string, value: unknown, [harmless, reason]: RefusedFields[string]): void {
+  if (value === null || harmless.some((one) => one === value || (isEmpty(one) && isEmpty(value, one)))) return;
+  throw new DenseMambaError("unsupported_value", `${field} is not supported: ${reason}`, { param: field });
+}
+
+/** A list or an object without anything in it, of the same kind as `other`. */
+function isEmpty(value: unknown, other = value): boolean {
+  const isList = Array.isArray(value);
+  return (isList || isRecord(value)) && isList === Array.isArray(other) && Object.keys(value).length === 0;
 }
 
 /** For rules between fields, which no schema states. */

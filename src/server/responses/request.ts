@@ -18,8 +18,8 @@ import {
   toStopping,
 } from "../openai/fields.ts";
 import { leftOpen, messageTexts, toChatMessage } from "../openai/messages.ts";
-import { refusedOnResponses, textFormat } from "../openai/refused-fields.ts";
-import { addIssue, addUnsupported, invalid, isRecord, refuse, show } from "../openai/validate.ts";
+import { REFUSED_ON_RESPONSES, textFormat } from "../openai/refused-fields.ts";
+import { addIssue, addUnsupported, invalid, isRecord, refusals, refuse, show } from "../openai/validate.ts";
 import type { InputItem, ResponseSettings } from "./response.ts";
 
 const MAX_INPUT_ITEMS = 10_000;
@@ -31,7 +31,7 @@ const LOGPROBS_INCLUDE = "message.output_text.logprobs";
 const MAX_LOGPROB_ENTRIES = 65_536;
 
 export function responseBody(bounds: Bounds) {
-  return z.object({
+  const schema = z.object({
     model: z.string().optional(),
     input: z.unknown().transform(parseInput),
     instructions: z.string().optional(),
@@ -52,9 +52,10 @@ export function responseBody(bounds: Bounds) {
     cache_salt: cacheSalt().optional(),
     ...toolFields(),
     ...samplingFields(bounds),
-    ...refusedOnResponses(),
+    response_format: textFormat(),
     ...ignoredFields(),
   });
+  return schema.register(refusals, REFUSED_ON_RESPONSES);
 }
 
 export type ResponseBody = z.output<ReturnType<typeof responseBody>>;

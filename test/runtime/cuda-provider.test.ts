@@ -1,22 +1,19 @@
 /**
- * ONNX Runtime's real CUDA provider on a simulated device (test/cuda-device/): where nodes are placed, what is captured and replayed,
- * what is waited for, and what happens when a call fails. What its own kernels compute is not computed, and nothing here depends
- * on it.
+ * ONNX Runtime's real CUDA provider on a simulated device (test/cuda-device/): what is captured and replayed, what crosses the bus, what
+ * is waited for, and what happens when a call fails. What its own kernels compute is not computed, and nothing here depends on it.
  */
 import { rm } from "node:fs/promises";
 import koffi from "koffi";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { DenseMambaError } from "../../src/errors.ts";
+import { PRECISIONS } from "../../src/model/artifact.ts";
 import { stateBytes, tensorBytes } from "../../src/model/state.ts";
 import type { NativeRunner } from "../../src/runtime/native/native-runner.ts";
 import type { RunInput, RunOutput } from "../../src/runtime/runner.ts";
 import { CAPTURE_INVALIDATED, LAUNCH_FAILED, OUT_OF_MEMORY } from "../cuda-device/errors.ts";
-import { hasProvider, SimulatedCuda, type SimulatedRunner } from "../cuda-device/simulated-cuda.ts";
+import { onSimulatedCuda } from "../cuda-device/harness.ts";
+import { hasProvider, type SimulatedCuda } from "../cuda-device/simulated-cuda.ts";
 import { randomCheckpoint, TINY_RETNET, TINY_SHAPE } from "../helpers/checkpoints.ts";
-import { readGoldens } from "../helpers/goldens.ts";
-
-const PRECISIONS = ["f32", "f16", "bf16", "int8", "int4"] as const;
-const ON_DEVICE = { "session.disable_cpu_ep_fallback": "1" };
 
 const sources = await Promise.all(
   [
@@ -32,57 +29,12 @@ if (!hasProvider)
   console.warn("CUDA's provider is not there (bash test/cuda-device/fetch-provider.sh): its tests are skipped");
 
 describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
+  const harness = onSimulatedCuda();
+  const { open } = harness;
   let cuda: SimulatedCuda;
-  beforeAll(async () => {
-    cuda = await SimulatedCuda.load();
-  }, 240_000);
-  beforeEach(() => cuda.reset());
-  const opened: NativeRunner[] = [];
-  // Of every test: the device was asked for nothing that it would refuse, and all is given back.
-  afterEach(async () => {
-    for (const runner of opened.splice(0)) await runner.close();
-    expect(cuda.book()).toMatchObject({ illegal: [], unsupported: [], numBlocks: 0 });
+  beforeAll(() => {
+    ({ cuda } = harness);
   });
-
-  const open = async (
-    modelDir: string,
-    options: Parameters<SimulatedCuda["open"]>[1] = {},
-  ): Promise<SimulatedRunner> => {
-    const simulated = await cuda.open(modelDir, options);
-    opened.push(simulated.runner);
-    cuda.reset();
-    return simulated;
-  };
-
-  const goldens = readGoldens({ torch: 0, transformers: 0, retnet: 0 });
-  const graphs = [...sources, ...goldens].flatMap((source) =>
-    PRECISIONS.flatMap((precision) =>
-      (["cuda", "plain"] as const).map((lowering) => ({ ...source, precision, lowering })),
-    ),
-  );
-
-  it.each(graphs)("has every node of a $name in $precision, lowered to $lowering, on the device", async (graph) => {
-    const { modelDir, precision, lowering } = graph;
-    const { runner, notes } = await open(modelDir, { precision, lowering, sessionConfig: ON_DEVICE });
-    await runner.close();
-    expect(notes).toEqual([]);
-  });
-
-  it.each(sources.flatMap((source) => (["cuda", "plain"] as const).map((lowering) => ({ ...source, lowering }))))(
-    "takes a longer prompt of a $name, lowered to $lowering, over the bus in as many copies",
-    async (graph) => {
-      const { runner } = await open(graph.modelDir, { lowering: graph.lowering });
-      const copies = async (numTokens: number) => {
-        cuda.reset();
-        const tokenIds = Array.from({ length: numTokens }, (_, i) => i);
-        await runner.run({ firstSlot: 0, lengths: [numTokens], tokenIds, logitRows: [0], temperatures: [1] });
-        const { "device to device": _, ...crossing } = cuda.book().copies;
-        return crossing;
-      };
-      // A node on the CPU, of a loop's body too, would copy at each step.
-      expect(await copies(24)).toEqual(await copies(12));
-    },
-  );
 
   describe.each(sources)("running a $name", ({ modelDir, ownKernels, shape }) => {
     it.each(PRECISIONS)(
@@ -269,6 +221,17 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
       },
     );
 
+    it("is not blamed for what a runner before it could not free", async () => {
+      const { runner: first } = await cuda.open(modelDir);
+      cuda.fail({ call: "cudaFree", error: LAUNCH_FAILED, stays: true });
+      await expect(first.close()).rejects.toThrow(/free memory/);
+      cuda.forget();
+      const { runner, notes } = await open(modelDir);
+      for (let i = 0; i < 3; i++) await step(runner, 2);
+      expect(notes).toEqual([]);
+      expect(cuda.book()).toMatchObject({ captures: 1, replays: 2 });
+    });
+
     it("survives any one call that fails in a runner's life, and all is given back", async () => {
       const live = async () => {
         const { runner } = await cuda.open(modelDir);
@@ -306,7 +269,7 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
         cuda.fail({ call: "cudaMalloc", error: OUT_OF_MEMORY, after: numRefused, stays: true });
         const result = await cuda.open(modelDir).catch((error: unknown) => error as DenseMambaError);
         isOpen = "runner" in result;
-        if ("runner" in result) opened.push(result.runner);
+        if ("runner" in result) harness.closeAfterwards(result.runner);
         else {
           expect(["runtime_fault", "invalid_artifact", "device_unavailable"]).toContain(result.code);
           expect(result.message).toMatch(/out of memory|Failed to allocate/);

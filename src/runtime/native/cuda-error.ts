@@ -1,4 +1,4 @@
-/** What CUDA says of a call that failed, as an error. */
+/** What CUDA says of a call that failed, as an error. Loads nothing. */
 import type { LibraryHandle } from "koffi";
 import { DenseMambaError } from "../../errors.ts";
 

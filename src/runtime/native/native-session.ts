@@ -9,6 +9,7 @@ import { checkGraphNames, type GraphSteps } from "../graph-names.ts";
 import { kernelsFor } from "../kernels-for.ts";
 import { SESSION_CONFIG } from "../session-config.ts";
 import type { CudaMemory } from "./cuda-memory.ts";
+import { forgetLastError } from "./cuda-runtime.ts";
 import type { CudaStreams } from "./cuda-stream.ts";
 import type { KernelLibrary } from "./kernel-library.ts";
 import { type Handle, OrtApi } from "./ort-api.ts";
@@ -114,6 +115,7 @@ export class NativeSession {
         });
       }
       if (decodeGraph !== undefined) decodeSession ??= await load(decodeGraph, "one");
+      if (hasDevice) forgetLastError();
       const stateMemoryInfo = kernels?.memory && hasDevice ? own(api.createCudaMemoryInfo()) : memoryInfo;
       const handles = { env, memoryInfo, stateMemoryInfo, runOptions, session };
       const device = kernels?.memory && { memory: kernels.memory, streams: kernels.streams, stream };

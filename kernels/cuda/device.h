@@ -86,11 +86,11 @@ static inline cudaError_t dm_taken(cudaError_t error) {
   return error;
 }
 
-static inline size_t dm_ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
+__host__ __device__ static inline size_t dm_ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
 
 /**
- * Calls `launch(stream)`, which launches one kernel. What a pass may have many of, sequences and steps, is a grid's first axis: the
- * other two end at 65,535. Nothing is waited for, and nothing allocated: it may be in the course of a
+ * Calls `launch(stream)`, which launches one kernel. A grid's second and third axis end at 65,535: what may be more, a
+ * model's sizes and a pass's steps, is the first. Nothing is waited for, and nothing allocated: it may be in the course of a
  * graph's capture. `@returns` false after a `dm_fail` if it cannot be launched.
  */
 template <typename Launch>

@@ -22,7 +22,8 @@ struct Retention {
 __global__ void retain(const Retention r) {
   __shared__ float sums[PARTS][COLUMNS];
   const size_t dk = r.keyWidth, dv = r.valueWidth;
-  const size_t j = blockIdx.y * (size_t)COLUMNS + threadIdx.x, head = blockIdx.x; /* through all sequences */
+  const size_t numBlocks = dm_ceil_div(dv, COLUMNS); /* of a head */
+  const size_t j = blockIdx.x % numBlocks * COLUMNS + threadIdx.x, head = blockIdx.x / numBlocks; /* through all sequences */
   float sum = 0;
   if (j < dv) {
     const float *q = r.q + head * dk, *k = r.k + head * dk, *from = r.past + head * dk * dv + j;
@@ -73,7 +74,7 @@ bool compute(const void *, DmContext *context) {
   r.present = (float *)dm_output(context, 1, past.dims, 4);
   if (context->status != NULL) return false;
   if (B * H * r.valueWidth == 0) return true;
-  const dim3 grid((unsigned)(B * H), (unsigned)dm_ceil_div(r.valueWidth, COLUMNS)), block(COLUMNS, PARTS);
+  const dim3 grid((unsigned)(B * H * dm_ceil_div(r.valueWidth, COLUMNS))), block(COLUMNS, PARTS);
   return dm_on_stream(context, "Retention", [&](cudaStream_t stream) { DM_LAUNCH(retain, grid, block, stream, r); });
 }
 

@@ -197,7 +197,7 @@ struct Lane {
 /** One step of each sequence. A block is lanes, warps and sequences. */
 template <typename Share>
 __global__ void __launch_bounds__(DM_WARP *STEP_WARPS *STEP_SEQUENCES, Share::STATES > 4 ? 1 : 3) scan_step(const Scan s) {
-  const unsigned first = (blockIdx.y * STEP_WARPS + threadIdx.y) * Share::CHANNELS, b = blockIdx.x * STEP_SEQUENCES + threadIdx.z;
+  const unsigned first = (blockIdx.x * STEP_WARPS + threadIdx.y) * Share::CHANNELS, b = blockIdx.y * STEP_SEQUENCES + threadIdx.z;
   if (first < s.numChannels && b < s.numSequences) Lane<Share>(s, b, first).step(s, b); /* otherwise nothing for the whole warp */
 }
 
@@ -210,7 +210,7 @@ __global__ void __launch_bounds__(DM_WARP *WARPS, Share::STATES > 4 ? 1 : 2) sca
   __shared__ float deltas[WARPS][STEPS][CHANNELS], deltaSums[WARPS][CHANNELS];
   __shared__ float scales[WARPS][STEPS][2]; /* of B and C */
   const unsigned warp = threadIdx.x / DM_WARP, lane = threadIdx.x % DM_WARP;
-  const unsigned b = blockIdx.x, firstChannel = blockIdx.y * CHANNELS, N = s.stateSize, width = s.rank + 2 * N;
+  const unsigned b = blockIdx.y, firstChannel = blockIdx.x * CHANNELS, N = s.stateSize, width = s.rank + 2 * N;
   const DmRows rows = dm_rows_of(b, s.lengths, s.numSequences, s.numRows);
   Lane<Share> own(s, b, firstChannel);
   if (rows.count <= 1) {
@@ -348,10 +348,10 @@ bool launch(const Scan &s, DmContext *context) {
     const size_t numChannels = s.numChannels, numSequences = s.numSequences;
     if (s.lengths == NULL && s.numRows == numSequences) {
       const unsigned together = numSequences < STEP_SEQUENCES ? (unsigned)numSequences : STEP_SEQUENCES;
-      const dim3 grid((unsigned)dm_ceil_div(numSequences, STEP_SEQUENCES), (unsigned)dm_ceil_div(numChannels, Share::CHANNELS * STEP_WARPS));
+      const dim3 grid((unsigned)dm_ceil_div(numChannels, Share::CHANNELS * STEP_WARPS), (unsigned)dm_ceil_div(numSequences, STEP_SEQUENCES));
       DM_LAUNCH(scan_step<Share>, grid, dim3(DM_WARP, STEP_WARPS, together), stream, s);
     } else {
-      const dim3 grid((unsigned)numSequences, (unsigned)dm_ceil_div(numChannels, Share::CHANNELS));
+      const dim3 grid((unsigned)dm_ceil_div(numChannels, Share::CHANNELS), (unsigned)numSequences);
       DM_LAUNCH(scan_steps<Share>, grid, dim3(DM_WARP * WARPS), stream, s);
     }
   });

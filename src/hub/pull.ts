@@ -3,6 +3,7 @@
  * `hub/`, the only part of the program that sends requests to other machines.
  */
 import { setTimeout } from "node:timers/promises";
+import type { HubSettings } from "../config/hub.ts";
 import { DenseMambaError } from "../errors.ts";
 import { readWeightIndex, shardsOf } from "../model/weight-files.ts";
 import { describeCache, RepoCache } from "./cache.ts";
@@ -21,12 +22,7 @@ export interface PullProgress {
 export interface PullOptions {
   readonly id: ModelId;
   readonly part: Part;
-  readonly hub: {
-    readonly endpoint: string;
-    readonly token: string | undefined;
-    readonly cacheDir: string;
-    readonly offline: boolean;
-  };
+  readonly hub: HubSettings;
   readonly onProgress?: (progress: PullProgress) => void;
   readonly fetch?: typeof fetch;
   readonly sleep?: (ms: number) => Promise<void>;

@@ -19,7 +19,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   onnx: [],
   sampling: ["model"],
   tokenizer: [],
-  hub: ["model"],
+  hub: ["model", "config"],
   compiler: ["model", "onnx"],
   runtime: ["model"],
   sessions: ["model", "runtime", "tokenizer"],

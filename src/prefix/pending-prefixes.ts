@@ -9,9 +9,7 @@
 const GROUP_TOKENS = 16;
 
 interface PendingPrefix {
-  /**
-   * Of its request. A request waits only for smaller tickets, so that no two wait for each other.
-   */
+  /** Of its request, which waits only for smaller ones: so no two wait for each other. */
   readonly ticket: number;
   readonly tokenIds: readonly number[];
   /** Tokens that the state will have read. */

@@ -52,9 +52,7 @@ export class ConversationStore {
     this.#options = options;
   }
 
-  /**
-   * @throws `session_not_found`, `previous_response_not_found`, `invalid_snapshot`, `state_lost`
-   */
+  /** @throws `session_not_found` or `previous_response_not_found`, and as `find` */
   async read(owner: string, key: ConversationKey): Promise<ConversationSnapshot> {
     const snapshot = await this.find(owner, key);
     if (snapshot === undefined) throw notFound(key);

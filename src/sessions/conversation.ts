@@ -10,6 +10,7 @@ import {
   addMessages,
   type ChatMessage,
   countSpanTokens,
+  type DeepReadonly,
   digestText,
   hashText,
   messageChain,
@@ -23,34 +24,30 @@ import {
 } from "./messages.ts";
 import { countTokens, type Snapshot, type Tokens } from "./stores/snapshot.ts";
 
-const conversation = z
-  .object({
-    /** Tokens before the first message: plain completions in the same session. */
-    numPreambleTokens: z.int().min(0),
-    /**
-     * Of the last messages, those that are not in segments. The last span ends the conversation.
-     */
-    spans: messageSpans,
-    /** All messages after the preamble. */
-    messages: messageChain,
-    /** Digest of the text after the preamble, to compare with the messages rendered again. */
-    textLength: z.int().min(0),
-    textHash: z.string(),
-    /**
-     * Set where the template renders each message by itself. Then the digest is only of what
-     * follows all messages but the last, and this identifies all else that decides the text: the
-     * template, its arguments, the instructions.
-     */
-    tailKey: z.string().exactOptional(),
-    /** How many of the last tokens the last request sampled, if it had a seed. */
-    numSampled: z.int().min(0).exactOptional(),
-    createdAtMs: z.number(),
-    lastUsedAtMs: z.number(),
-  })
-  .readonly();
+const conversation = z.object({
+  /** Tokens before the first message: plain completions in the same session. */
+  numPreambleTokens: z.int().min(0),
+  /** Of the last messages, which are not in segments. The last span ends the conversation. */
+  spans: messageSpans,
+  /** All messages after the preamble. */
+  messages: messageChain,
+  /** Digest of the text after the preamble, to compare with the messages rendered again. */
+  textLength: z.int().min(0),
+  textHash: z.string(),
+  /**
+   * Set where the template renders each message by itself. Then the digest is only of what
+   * follows all messages but the last, and this identifies all else that decides the text: the
+   * template, its arguments, the instructions.
+   */
+  tailKey: z.string().exactOptional(),
+  /** How many of the last tokens the last request sampled, if it had a seed. */
+  numSampled: z.int().min(0).exactOptional(),
+  createdAtMs: z.number(),
+  lastUsedAtMs: z.number(),
+});
 
 /** JSON-serialisable: the `conversation` of a snapshot. */
-export type Conversation = z.infer<typeof conversation>;
+export type Conversation = DeepReadonly<z.infer<typeof conversation>>;
 
 export interface ConversationSnapshot extends Snapshot {
   readonly conversation: Conversation;
@@ -59,14 +56,14 @@ export interface ConversationSnapshot extends Snapshot {
 /** @throws `invalid_snapshot` for another model, or a malformed or contradictory conversation */
 export function parseConversation(snapshot: Snapshot, modelHash: string): ConversationSnapshot {
   if (snapshot.modelHash !== modelHash) {
-    throw invalid(`the conversation was kept under model ${snapshot.modelHash}; this server runs ${modelHash}`);
+    throw invalid(`the conversation was made by model ${snapshot.modelHash}; this server runs ${modelHash}`);
   }
   const { data, error } = conversation.safeParse(snapshot.conversation);
-  if (data === undefined) throw invalid(`the kept conversation is malformed: ${error.message}`, error);
+  if (data === undefined) throw invalid(`the stored conversation is malformed: ${error.message}`, error);
   const numSpanTokens = countSpanTokens(data.spans);
   const [numClaimed, numTokens] = [data.numPreambleTokens + numSpanTokens, countTokens(snapshot)];
   if (numSpanTokens > snapshot.tokenIds.length || numClaimed > numTokens) {
-    throw invalid(`the kept conversation claims ${numClaimed} tokens; the snapshot holds ${numTokens}`);
+    throw invalid(`the stored conversation claims ${numClaimed} tokens; the snapshot holds ${numTokens}`);
   }
   return { ...snapshot, conversation: data };
 }

@@ -6,9 +6,7 @@
 import { DenseMambaError } from "../errors.ts";
 import type { Claim, StateStore } from "./stores/store.ts";
 
-/**
- * Calls `task` every `ms` until the returned function is called. Must not keep the process alive.
- */
+/** Calls `task` every `ms` until the result is called. Must not keep the process alive. */
 export type Repeat = (ms: number, task: () => void) => () => void;
 
 export interface LockedSessions {

@@ -59,7 +59,7 @@ export class SessionQuota {
     const { maxSessions = Number.POSITIVE_INFINITY, maxBytes = Number.POSITIVE_INFINITY } = this.#limits;
     const sessions = await this.#list(sessionPrefix(owner));
     if (addition.numSessions > 0 && sessions.length + addition.numSessions > maxSessions) {
-      throw exceeded(`${sessions.length} sessions are kept for this key; at most ${maxSessions} are allowed`);
+      throw exceeded(`this key has ${sessions.length} sessions; at most ${maxSessions} are allowed`);
     }
     if (maxBytes === Number.POSITIVE_INFINITY) return;
     // Sessions count with their history; a response shares its history with the one that it

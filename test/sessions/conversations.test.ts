@@ -324,7 +324,7 @@ describe("quotas", () => {
     const file = await conversations.exportSession(OWNER, "a");
     const full = {
       code: "quota_exceeded",
-      message: expect.stringContaining("2 sessions are kept for this key; at most 2"),
+      message: expect.stringContaining("this key has 2 sessions; at most 2"),
     };
     await expect(conversations.createSession(OWNER, "c")).rejects.toMatchObject(full);
     await expect(conversations.forkSession(OWNER, "a", "c")).rejects.toMatchObject(full);

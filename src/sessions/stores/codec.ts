@@ -100,7 +100,7 @@ export function encodeSnapshot(
   if (Math.max(numBytes, inflatedBytes) > maxBytes) {
     throw new DenseMambaError(
       "invalid_value",
-      `a snapshot of ${inflatedBytes} bytes cannot be kept: one of this model has at most ${maxBytes}`,
+      `a snapshot of ${inflatedBytes} bytes cannot be stored: one of this model has at most ${maxBytes}`,
     );
   }
 

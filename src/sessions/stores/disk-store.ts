@@ -145,13 +145,13 @@ export class DiskStore implements SnapshotStore {
   async #put(key: string, snapshot: Snapshot, { expiresAtMs, isCache = false }: PutOptions): Promise<void> {
     const { dir, maxBytes, precision = "f32", nowMs } = this.#options;
     if (key.length > MAX_KEY_LENGTH) {
-      throw notStored(`a key of ${key.length} characters cannot be kept: at most ${MAX_KEY_LENGTH} can`);
+      throw notStored(`a key of ${key.length} characters cannot be stored: at most ${MAX_KEY_LENGTH} can`);
     }
     const encoded = encodeSnapshot(snapshot, { precision });
     const numBytes = fileBytes(key, encoded.length);
     const bytes = bytesOnDisk(numBytes);
     if (bytes > maxBytes) {
-      throw notStored(`a snapshot of ${bytes} bytes cannot be kept: the disk store holds at most ${maxBytes} bytes`);
+      throw notStored(`a snapshot of ${bytes} bytes cannot be stored: the disk store holds at most ${maxBytes} bytes`);
     }
     const { file, generation } = this.#folder.newFile(key);
     this.#reservedBytes += bytes;
@@ -185,9 +185,7 @@ export class DiskStore implements SnapshotStore {
     }
   }
 
-  /**
-   * @returns "replaced" if the entry is no longer the one to read; there may be another, or none
-   */
+  /** @returns "replaced" if the entry is no longer the key's; there may be another, or none */
   async #read(key: string, entry: Entry): Promise<Buffer | "replaced"> {
     const { dir, model } = this.#options;
     const maxBytes = fileBytes(key, maxSnapshotBytes(model));

@@ -41,9 +41,7 @@ export class FolderLock {
     return new FolderLock(dir, handle, await handle.stat());
   }
 
-  /**
-   * @throws `store_unavailable` if the folder is not the locked one any more; file system errors
-   */
+  /** @throws `store_unavailable` if the folder is no longer the locked one; file system errors */
   async check(): Promise<void> {
     const { dev, ino } = await statIfExists(path.join(this.#dir, LOCK_FILE));
     if (dev === this.#locked.dev && ino === this.#locked.ino) return;

@@ -144,7 +144,7 @@ export class MemoryStore implements StateStore {
   #tooLarge(bytes: number): DenseMambaError {
     return new DenseMambaError(
       "invalid_value",
-      `a snapshot of ${bytes} bytes cannot be kept: the memory store holds at most ${this.#maxBytes} bytes`,
+      `a snapshot of ${bytes} bytes cannot be stored: the memory store holds at most ${this.#maxBytes} bytes`,
     );
   }
 

@@ -109,7 +109,7 @@ export class SnapshotFolder {
         at += bytesRead;
       }
       const { key, snapshotAt } = decodeHeader(bytes);
-      if (key !== expected.key) throw damaged(`is kept under ${key}; ${expected.key} was looked for`);
+      if (key !== expected.key) throw damaged(`is of ${key}; ${expected.key} was looked for`);
       return bytes.subarray(snapshotAt);
     } finally {
       await handle.close();

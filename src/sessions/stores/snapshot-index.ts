@@ -163,7 +163,7 @@ export class SnapshotIndex<Entry extends IndexEntry> {
 
   /**
    * What to evict: a segment that has lost its last reference, else the least recently used of the
-   * owner who has the most bytes. So whoever puts much evicts their own.
+   * owner who has the most bytes. So an owner who puts much evicts their own.
    * @param put the key and the bytes that are being put; the key itself is spared
    */
   nextToEvict(put?: { readonly key: string; readonly bytes: number }): [string, Entry] | undefined {

@@ -51,9 +51,7 @@ export interface PutOptions {
 }
 
 export interface FencedPutOptions extends PutOptions {
-  /**
-   * Of the claim under which the snapshot was made. Refused if another has claimed the key since.
-   */
+  /** Of the claim under which the snapshot was made. Refused if there has been another since. */
   readonly fence?: number;
 }
 
@@ -72,9 +70,7 @@ export interface ListedSnapshot {
 export interface Claim {
   /** Greater than that of any earlier claim of the key. */
   readonly fence: number;
-  /**
-   * Extends it to `ttlMs` from now. False: it has lapsed, and another has claimed the key since.
-   */
+  /** Extends it to `ttlMs` from now. False: it has lapsed, and another has claimed since. */
   renew(): Promise<boolean>;
   /** Idempotent. */
   release(): Promise<void>;

@@ -417,6 +417,6 @@ async function undefinedIfUnavailable<T>(work: Promise<T>): Promise<T | undefine
 function lost(key: string): DenseMambaError {
   return new DenseMambaError(
     "state_lost",
-    `${key} was kept on the shared store, which no longer has it; the copy here may be older, and is not used`,
+    `${key} was on the shared store, which no longer has it; the copy here may be older, and is not used`,
   );
 }

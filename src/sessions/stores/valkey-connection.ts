@@ -75,9 +75,7 @@ export class ValkeyConnection {
     }
   }
 
-  /**
-   * The names of all keys with this prefix, once or more, in steps that do not block the server.
-   */
+  /** The names of all keys with this prefix, possibly repeated. Does not block the server. */
   async *scan(prefix: string): AsyncGenerator<string[]> {
     const pattern = `${prefix.replaceAll(/[*?[\]\\^]/g, "\\$&")}*`;
     let cursor = "0";

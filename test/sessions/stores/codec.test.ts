@@ -308,5 +308,5 @@ test("a session of the default model takes its state, its ids, and less than hal
 
 test("a snapshot that is larger than any session is refused", () => {
   const conversation = "x".repeat(maxSnapshotBytes({ stateBytes: 0 }));
-  expect(() => encodeSnapshot({ ...small, conversation })).toThrow(/cannot be kept: one of this model has at most/);
+  expect(() => encodeSnapshot({ ...small, conversation })).toThrow(/cannot be stored: one of this model has at most/);
 });

@@ -215,7 +215,7 @@ test("a snapshot beyond the bound is refused with both numbers, and nothing chan
   await store.put("a", snapshot());
   const large = store.put("a", snapshotOf(5000));
   await expect(large).rejects.toThrow(
-    "a snapshot of 8192 bytes cannot be kept: the disk store holds at most 4096 bytes",
+    "a snapshot of 8192 bytes cannot be stored: the disk store holds at most 4096 bytes",
   );
   expect(await store.get("a")).toMatchObject(snapshot());
   await expect(store.put("k".repeat(600), snapshot())).rejects.toThrow("a key of 600 characters");

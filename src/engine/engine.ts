@@ -331,7 +331,6 @@ export class Engine {
       throw new DenseMambaError(
         "invalid_value",
         `the request needs ${numRequests} sequences; ${maxBatch} can run and ${maxQueue} wait at a time`,
-        { param: "n" },
       );
     }
     const { numRunning, numWaiting, numSuspended } = this.load;

@@ -4,7 +4,7 @@
  * HTTP nor OpenAI.
  */
 import { setTimeout as delay } from "node:timers/promises";
-import { DenseMambaError } from "../errors.ts";
+import { aboutField, DenseMambaError } from "../errors.ts";
 import type { Manifest } from "../model/artifact.ts";
 import { stateBytes } from "../model/state.ts";
 import { PendingPrefixes } from "../prefix/pending-prefixes.ts";
@@ -232,7 +232,7 @@ export class Generator {
     const shownPrompts = showsPrompt
       ? await Promise.all(prompts.map((prompt) => showPrompt(this.tokenizer, prompt, request)))
       : [];
-    const sequences = await admit(this.#engine, prompts, bestOf, {
+    const admitted = admit(this.#engine, prompts, bestOf, {
       sampling,
       vocabSize: this.tokenizer.vocabSize,
       maxTokens: derived.maxTokens,
@@ -244,6 +244,9 @@ export class Generator {
       // A stop string ends an answer before its last tokens, which the state has read by then.
       capturesPrompt: request.keepAs !== undefined && request.stopStrings.length > 0,
       signal: derived.signal,
+    });
+    const sequences = await admitted.catch((error) => {
+      throw aboutField(error, bestOf > 1 ? "n" : request.names.prompts); // there are too many
     });
     const options: Omit<ChoiceOptions, "stopStrings" | "shownPrompt"> = {
       tokenizer: this.tokenizer,

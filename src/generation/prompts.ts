@@ -3,7 +3,7 @@
  * templates end here; below are only ids.
  */
 import type { Checkpoints, ResumePoint } from "../engine/sequence.ts";
-import { DenseMambaError } from "../errors.ts";
+import { aboutField, DenseMambaError } from "../errors.ts";
 import type { ConversationSnapshot, ConversationSoFar, StoredMessages } from "../sessions/conversation.ts";
 import type { History } from "../sessions/history.ts";
 import {
@@ -73,19 +73,23 @@ type PromptOptions = Pick<
 >;
 
 /** @throws `invalid_value`, `prompt_too_long`, `invalid_checkpoint` (a malformed template of the model's own) */
-export function preparePrompt(
+export async function preparePrompt(
   context: PromptContext,
   prompt: Prompt,
   options: PromptOptions,
   origin: Origin | undefined,
 ): Promise<PreparedPrompt> {
-  switch (prompt.type) {
-    case "text":
-      return prepareText(context, prompt.text, options, origin);
-    case "tokens":
-      return prepareTokens(context, prompt.tokenIds, options, origin);
-    case "chat":
-      return prepareChat(context, prompt, options, origin);
+  try {
+    switch (prompt.type) {
+      case "text":
+        return await prepareText(context, prompt.text, options, origin);
+      case "tokens":
+        return await prepareTokens(context, prompt.tokenIds, options, origin);
+      case "chat":
+        return await prepareChat(context, prompt, options, origin);
+    }
+  } catch (error) {
+    throw aboutField(error, options.names.prompts); // the tokenizer's
   }
 }
 

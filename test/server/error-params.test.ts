@@ -12,6 +12,8 @@ import { DEFAULT_SERVER_OPTIONS } from "../helpers/server-deps.ts";
 const TIMEOUT_MS = 120_000;
 const LONG = "once upon a time, ".repeat(2000);
 const chat = (content: string) => [{ role: "user", content }];
+const UNCUT = "x".repeat(600_000);
+const NOWHERE = /at most 524288 bytes of UTF-8/;
 const LOGPROBS = { include: ["message.output_text.logprobs"], top_logprobs: 20 };
 
 let server: RealServer;
@@ -36,6 +38,12 @@ it.each<[path: string, body: object, param: string, message: RegExp]>([
   ["/v1/responses", { input: "a", instructions: LONG }, "input", TOO_LONG("input")],
   ["/tokenize", { prompt: LONG }, "prompt", TOO_LONG("prompt")],
   ["/tokenize", { content: LONG }, "content", TOO_LONG("content")],
+  ["/v1/completions", { prompt: UNCUT }, "prompt", NOWHERE],
+  ["/v1/chat/completions", { messages: chat(UNCUT) }, "messages", NOWHERE],
+  ["/v1/responses", { input: UNCUT }, "input", NOWHERE],
+  ["/tokenize", { content: UNCUT }, "content", NOWHERE],
+  ["/v1/completions", { prompt: Array(11).fill("a") }, "prompt", /needs 11 sequences/],
+  ["/v1/chat/completions", { messages: chat("a"), n: 11 }, "n", /needs 11 sequences/],
   ["/v1/completions", { prompt: "a", min_tokens: 9, max_tokens: 8 }, "min_tokens", /at most max_tokens \(8\)/],
   [
     "/v1/chat/completions",

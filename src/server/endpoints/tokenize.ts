@@ -5,6 +5,7 @@
  */
 import { setImmediate } from "node:timers/promises";
 import * as z from "zod";
+import { aboutField } from "../../errors.ts";
 import { promptTooLong } from "../../generation/prompts.ts";
 import type { App, AppContext, ServerDeps, TextTokenizer } from "../deps.ts";
 import { readJson } from "../http/body.ts";
@@ -30,7 +31,7 @@ export function tokenizerRoutes(app: App, deps: ServerDeps): void {
     const { field, text } = textToTokenize(body);
     const encoding = tokenizer.encode(text, { addSpecialTokens, maxTokens, signal });
     const tokens = await encoding.catch((error: unknown) => {
-      throw deps.stopping.signal.aborted ? shuttingDown() : error;
+      throw deps.stopping.signal.aborted ? shuttingDown() : aboutField(error, field);
     });
     if (tokens.length > maxTokens) throw promptTooLong(field, tokens.length, maxTokens);
     return json(context, await yielding(tokensJson(tokens, body, tokenizer, maxTokens)));

@@ -3,6 +3,7 @@
  * nothing, and the computing happens on another thread, so that the event loop stays free; but for runs that are shorter than
  * the way there and back. See docs/runtime.md.
  */
+import { DenseMambaError } from "../../errors.ts";
 import type { Manifest } from "../../model/artifact.ts";
 import { readManifest } from "../../model/manifest.ts";
 import { CallGuard } from "../call-guard.ts";
@@ -28,6 +29,9 @@ export interface NativeRunnerOptions extends RunnerOptions {
   readonly now?: () => number;
 }
 
+/** As CUDA and ONNX Runtime's allocator have it. */
+const OUT_OF_MEMORY = /out of memory|Failed to allocate memory/i;
+
 export class NativeRunner implements ModelRunner {
   readonly manifest: Manifest;
   readonly numSlots: number;
@@ -41,10 +45,22 @@ export class NativeRunner implements ModelRunner {
 
   /**
    * Does not block the event loop while the model loads.
-   * @throws `invalid_artifact`, `device_unavailable`; `runtime_fault` if a device has not the memory for so many slots.
+   * @throws `invalid_artifact`; `device_unavailable`, also if a device has not the memory; `runtime_fault` if it fails otherwise
    */
   static async open(options: NativeRunnerOptions): Promise<NativeRunner> {
     const manifest = await readManifest(options.artifactDir);
+    try {
+      return await NativeRunner.#open(manifest, options);
+    } catch (error) {
+      const isFull = options.device === "cuda" && error instanceof DenseMambaError && OUT_OF_MEMORY.test(error.message);
+      if (!isFull) throw error;
+      const what = `${manifest.name} with ${options.numSlots} slots`;
+      const message = `the CUDA device has not the memory for ${what}: ${error.message}`;
+      throw new DenseMambaError("device_unavailable", message, { cause: error });
+    }
+  }
+
+  static async #open(manifest: Manifest, options: NativeRunnerOptions): Promise<NativeRunner> {
     const numThreads = chooseNumThreads(options.numThreads);
     const session = await NativeSession.open(manifest, {
       artifactDir: options.artifactDir,

@@ -1,9 +1,12 @@
 /**
- * A generator without a model, for tests of the server: every prompt is answered with the same scripted tokens. Prompts are
- * tokenised by UTF-8 bytes; the reply's tokens have ids from FIRST_REPLY_ID on.
+ * A generator without a model, for tests of the server: every prompt is answered with the same
+ * scripted tokens. As with the real engine, events are pushed into a queue, ahead of a slow consumer
+ * until the queue is full. Prompts are tokenised by UTF-8 bytes; the reply's tokens have ids from
+ * FIRST_REPLY_ID on.
  */
 
 import { setImmediate as tick } from "node:timers/promises";
+import { EventQueue } from "../../src/engine/event-queue.ts";
 import { DenseMambaError } from "../../src/errors.ts";
 import type {
   GenerationEvent,
@@ -51,7 +54,11 @@ export class FakeGenerator implements TextGenerator {
     this.tokenizer = fakeTokenizer((id) => this.script.reply[id - FIRST_REPLY_ID]);
   }
 
-  async *generate(request: GenerationRequest): AsyncGenerator<GenerationEvent> {
+  generate(request: GenerationRequest): AsyncIterable<GenerationEvent> {
+    return pushed(this.#events(request));
+  }
+
+  async *#events(request: GenerationRequest): AsyncGenerator<GenerationEvent> {
     this.requests.push(request);
     const script = this.script;
     const { refusal } = script;
@@ -156,6 +163,26 @@ export class FakeGenerator implements TextGenerator {
     const { tokenizer } = this;
     return { tokenId, text: tokenizer.tokenText(tokenId), bytes: tokenizer.tokenBytes(tokenId), logprob };
   }
+}
+
+function pushed(events: AsyncIterable<GenerationEvent>): AsyncIterable<GenerationEvent> {
+  let resume = () => {};
+  const queue = new EventQueue<GenerationEvent>(
+    () => resume(),
+    () => resume(),
+  );
+  const pushAll = async () => {
+    for await (const event of events) {
+      queue.push(event);
+      if (queue.isFull && !queue.isAbandoned) await new Promise<void>((resolve) => (resume = resolve));
+      if (queue.isAbandoned) break;
+    }
+  };
+  pushAll().then(
+    () => queue.end(),
+    (error: unknown) => queue.end({ error }),
+  );
+  return queue;
 }
 
 /** Sessions and responses as plain counters; an exported session is its counter as JSON. */

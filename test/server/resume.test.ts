@@ -80,10 +80,10 @@ async function subscribe(
   };
 }
 
-function expectWhole(events: readonly Message[]): void {
+function expectWhole(events: readonly Message[], reply: readonly string[] = REPLY): void {
   expect(events.map(numberOf)).toEqual([...events.keys()]);
   const deltas = events.filter(({ type }) => type === "response.output_text.delta").map(({ delta }) => delta);
-  expect(deltas).toEqual(REPLY);
+  expect(deltas).toEqual(reply);
   expect(events.at(-1)).toMatchObject({ type: "response.completed", response: { status: "completed" } });
 }
 
@@ -197,10 +197,11 @@ describe("a response that lost its last client", () => {
 
   it("is paused once too much text waits, and resumes when a client comes", async () => {
     await using server = await startTestServer(resume({ waitBytes: 40 }));
+    const reply = Array.from({ length: 400 }, (_, index) => ` word${index}`);
     let numMade = 0;
     const held = gate();
     server.generator.script = {
-      reply: REPLY,
+      reply,
       pace: async (index, signal) => {
         await pauseAt(1, held)(index, signal);
         numMade = index;
@@ -209,8 +210,8 @@ describe("a response that lost its last client", () => {
     const seen = await readUntil(server, 4);
     held.release();
     await expect.poll(() => numMade).toBeGreaterThan(5);
-    expect(await lastValue(() => numMade)).toBeLessThan(REPLY.length - 1);
-    expectWhole([...seen, ...(await readOn(server, idOf(seen), 4))]);
+    expect(await lastValue(() => numMade)).toBeLessThan(reply.length - 1);
+    expectWhole([...seen, ...(await readOn(server, idOf(seen), 4))], reply);
   });
 
   it("is not paused for a client that does not read while another one does", async () => {

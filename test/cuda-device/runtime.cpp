@@ -4,6 +4,7 @@
  */
 #include "device.h"
 
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -22,12 +23,20 @@ struct Fault {
 
 static std::map<std::string, Fault> faults;
 /** Of a process's two runtimes, the one that the provider is linked with and ours; each keeps its own last error. */
-static thread_local int runtime = 0, lastErrors[2];
+static thread_local int runtime = 0, lastErrors[2], numForgotten = 0;
+/** How often all threads were made to forget theirs. */
+static std::atomic<int> numForgets = 0;
+
+static int &last_error() {
+  if (numForgotten != numForgets) lastErrors[0] = lastErrors[1] = SUCCESS;
+  numForgotten = numForgets;
+  return lastErrors[runtime];
+}
 static std::map<const void *, std::string> kernels;
 static bool isTraced = false;
 
 int give(int error) {
-  if (error != SUCCESS) lastErrors[runtime] = error;
+  if (error != SUCCESS) last_error() = error;
   return error;
 }
 
@@ -120,6 +129,9 @@ EXPORT int simulated_cuda_use_runtime(int number) {
   runtime = number;
   return before;
 }
+
+/** What each thread has as the last error, of either runtime. */
+EXPORT void simulated_cuda_forget_errors() { numForgets++; }
 
 EXPORT void simulated_cuda_trace(bool on) { isTraced = on; }
 
@@ -315,12 +327,12 @@ EXPORT int cudaFuncGetAttributes(char *attributes, const void *) {
 }
 
 EXPORT int cudaGetLastError() {
-  const int error = lastErrors[runtime];
-  lastErrors[runtime] = SUCCESS;
+  const int error = last_error();
+  last_error() = SUCCESS;
   return error;
 }
 
-EXPORT int cudaPeekAtLastError() { return lastErrors[runtime]; }
+EXPORT int cudaPeekAtLastError() { return last_error(); }
 
 EXPORT const char *cudaGetErrorName(int error) {
   static thread_local std::string name;

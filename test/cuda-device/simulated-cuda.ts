@@ -106,6 +106,14 @@ export class SimulatedCuda {
     return this.runtime.func("simulated_cuda_find_block", "void *", ["size_t"])(numBytes);
   }
 
+  /**
+   * Of all threads the last errors. A session that ends while every call fails leaves some behind, on libuv's threads too, of
+   * which a later run would be told.
+   */
+  forgetErrors(): void {
+    this.runtime.func("simulated_cuda_forget_errors", "void", [])();
+  }
+
   fail({ call, error, after = 0, stays = false }: Fault): void {
     this.#fail(call, after, error, stays);
   }

@@ -49,6 +49,7 @@ describe.runIf(hasProvider)("a server on a CUDA device", () => {
     await server.close();
     expect(cuda.book()).toMatchObject({ illegal: [], unsupported: [] });
     cuda.forget();
+    cuda.forgetErrors();
   });
 
   /** By a bias, or what comes out would depend on what is not computed. */
@@ -112,6 +113,7 @@ describe.runIf(hasProvider)("a server on a CUDA device", () => {
       expect(body.error).toMatch(new RegExp(`error ${error}`));
       expect(body.error!.includes("restart")).toBe(advice);
       cuda.reset(); // it is back
+      cuda.forgetErrors();
       await untilReady();
       await expectAnswer();
     },

@@ -1,8 +1,11 @@
 /** best_of: of each prompt's samples only the likeliest are shown, so nothing can be shown before all have ended. */
+import { setImmediate } from "node:timers/promises";
 import type { Choice } from "./choice.ts";
 import type { GenerationEvent, PromptEvent } from "./events.ts";
 import { GatheredChoice } from "./gathered-choice.ts";
 import type { TokenNames } from "./token-details.ts";
+
+const TOKENS_PER_DELTA = 256;
 
 interface Sample {
   prompt?: PromptEvent;
@@ -12,7 +15,7 @@ interface Sample {
 
 /**
  * @param choices in the order of prompts, `bestOf` for each
- * @returns the events of the `numChoices` samples of each prompt with the highest mean log-probability, one delta each
+ * @returns the events of the `numChoices` samples of each prompt with the highest mean log-probability
  */
 export async function* selectBest(
   events: AsyncIterable<GenerationEvent>,
@@ -40,12 +43,17 @@ function collect(samples: readonly Sample[], event: GenerationEvent): void {
   else sample.answer.push(event);
 }
 
-function* replay(sample: Sample, index: number): Generator<GenerationEvent> {
+/** The text comes with the first delta. Lets other work run between deltas. */
+async function* replay(sample: Sample, index: number): AsyncGenerator<GenerationEvent> {
   const { prompt, answer, finished } = sample;
   const { text, tokenIds, logprobs, textOffsets } = answer;
   if (prompt) yield { ...prompt, index };
-  if (text !== "" || tokenIds.length > 0) {
-    yield { type: "delta", index, text, tokenIds, ...(logprobs.length > 0 && { logprobs, textOffsets }) };
+  for (let start = 0; start < Math.max(tokenIds.length, text === "" ? 0 : 1); start += TOKENS_PER_DELTA) {
+    const end = start + TOKENS_PER_DELTA;
+    const delta = { index, text: start === 0 ? text : "", tokenIds: tokenIds.slice(start, end) };
+    const scores = { logprobs: logprobs.slice(start, end), textOffsets: textOffsets.slice(start, end) };
+    yield { type: "delta", ...delta, ...(logprobs.length > 0 && scores) };
+    await setImmediate();
   }
   if (finished) yield { ...finished, index };
 }

@@ -5,7 +5,7 @@
 import { setImmediate } from "node:timers/promises";
 import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
 import type { AppContext } from "../deps.ts";
-import { jsonPieces } from "../openai/json-writer.ts";
+import { jsonPieces, PIECE_LENGTH } from "../openai/json-writer.ts";
 import { nodeWriter, type StreamWriter, untilReady, webWriter } from "./stream-writer.ts";
 
 const HEADERS = { "content-type": "application/json" };
@@ -17,6 +17,7 @@ export async function answerJson(
 ): Promise<Response> {
   const pieces = jsonPieces(value);
   const first = String(pieces.next().value);
+  if (first.length >= PIECE_LENGTH) await setImmediate();
   const second = pieces.next();
   if (second.done) return context.body(first, 200, HEADERS);
 

@@ -21,7 +21,8 @@ export class RawJson {
   }
 }
 
-const PIECE_LENGTH = 32 * 1024;
+/** Rendering one takes some milliseconds, even of many small objects. */
+export const PIECE_LENGTH = 8 * 1024;
 
 /**
  * The text of `JSON.stringify` in pieces of about one size. Any object or list may hold lazy lists

@@ -3,7 +3,7 @@
  * tokens become text, and what was to be kept is kept before the end is told. Between transports and engine; knows neither
  * HTTP nor OpenAI.
  */
-import { setTimeout as delay } from "node:timers/promises";
+import { setTimeout as delay, setImmediate } from "node:timers/promises";
 import { aboutField, DenseMambaError } from "../errors.ts";
 import type { Manifest } from "../model/artifact.ts";
 import { stateBytes } from "../model/state.ts";
@@ -22,7 +22,7 @@ import type { KeepingContext } from "./keeping.ts";
 import { mergeChoices } from "./merge.ts";
 import { type PreparedPrompt, preparePrompt } from "./prompts.ts";
 import { keepsEnd, RunningRequest } from "./running-request.ts";
-import { showPrompt } from "./shown-prompt.ts";
+import { type ShownPrompt, showPrompt } from "./shown-prompt.ts";
 import { StopStrings } from "./stop-strings.ts";
 
 export interface GeneratorDeps {
@@ -229,9 +229,12 @@ export class Generator {
     // The samples are ranked by their log-probabilities, whether or not anyone wants to see them.
     const numScored = numLogprobs ?? (bestOf > request.numChoices ? 0 : undefined);
     const stopTokenIds = this.#stopTokenIds(request);
-    const shownPrompts = showsPrompt
-      ? await Promise.all(prompts.map((prompt) => showPrompt(this.tokenizer, prompt, request)))
-      : [];
+    const shownPrompts: ShownPrompt[] = [];
+    for (const prompt of showsPrompt ? prompts : []) {
+      shownPrompts.push(await showPrompt(this.tokenizer, prompt, request));
+      // Many prompts take as long as one that is long.
+      await setImmediate();
+    }
     const admitted = admit(this.#engine, prompts, bestOf, {
       sampling,
       vocabSize: this.tokenizer.vocabSize,

@@ -1,3 +1,4 @@
+import { setImmediate as turn } from "node:timers/promises";
 import { beforeAll, describe, expect, test } from "vitest";
 import { DenseMambaError } from "../../src/errors.ts";
 import { deriveSeed } from "../../src/generation/admission.ts";
@@ -205,6 +206,22 @@ describe("echo and log-probabilities", () => {
     expect(choices[0]!.prompt!.text + choices[0]!.text).toBe("  hello é!");
   });
 
+  test("of many prompts are decoded one a turn of the event loop", async () => {
+    const prompts = Array.from({ length: 64 }, () => tokens(50, 51));
+    const events = makeGenerator(await answering("!"), tokenizer).generate(
+      request({ prompts, maxTokens: 1, echo: true }),
+    );
+    let numTurns = 0;
+    let isAdmitted = false;
+    const others = (async () => {
+      for (; !isAdmitted; numTurns++) await turn();
+    })();
+    expect((await events[Symbol.asyncIterator]().next()).value).toMatchObject({ type: "accepted" });
+    isAdmitted = true;
+    await others;
+    expect(numTurns).toBeGreaterThanOrEqual(64);
+  });
+
   test("a prompt of tokens is echoed as text, and an open character shown once", async () => {
     const euro = await ids("€");
     const engine = new ScriptedEngine(() => ({ tokenIds: euro.slice(2) }));
@@ -394,6 +411,16 @@ describe("several choices", () => {
     expect(usage.completionTokens).toBe(12);
     // Nobody asked to see them.
     expect(events.some((event) => event.type === "delta" && event.logprobs)).toBe(false);
+  });
+
+  test("best_of sends a long answer in parts", async () => {
+    const engine = new ScriptedEngine(() => ({ tokenIds: [100], logprob: () => -1 }));
+    const generator = makeGenerator(engine, tokenizer, { limits: { maxOutputTokens: 1000 } });
+    const long = request({ prompts: [tokens(50)], numChoices: 1, bestOf: 2, maxTokens: 1000, numLogprobs: 2 });
+    const { choices, events } = await fold(generator.generate(long));
+    const deltas = events.filter((event) => event.type === "delta");
+    expect(deltas.map(({ tokenIds }) => tokenIds.length)).toEqual([256, 256, 256, 232]);
+    expect(choices[0]!.tokenIds).toHaveLength(1000);
   });
 
   test("have seeds that follow from the request's", () => {

@@ -13,7 +13,6 @@ export function describeFailure(error: unknown): Failure {
     const text = isConfig ? listProblems(error.message) : error.message.replaceAll(/\s*\n\s*/g, " ");
     return { message: `error: ${error.code}: ${text}`, exitCode: isConfig ? 2 : 1 };
   }
-  if (isOutOfFiles(error)) return { message: `error: ${outOfFiles(error)}`, exitCode: 1 };
   // The system's errors (EACCES, ENOSPC, …) explain themselves. Anything else is a bug, and needs
   // its stack.
   if (error instanceof Error && "code" in error) return { message: `error: ${error.message}`, exitCode: 1 };
@@ -24,18 +23,4 @@ export function describeFailure(error: unknown): Failure {
 function listProblems(message: string): string {
   const lines = message.split("\n");
   return lines.length === 1 ? message : `${lines.length} problems\n  ${lines.join("\n  ")}`;
-}
-
-/** Needed to start: Node reads many modules at the same time; 90 to 100 were measured. */
-const MIN_OPEN_FILES = 128;
-
-function isOutOfFiles(error: unknown): error is Error {
-  return error instanceof Error && "code" in error && error.code === "EMFILE";
-}
-
-function outOfFiles({ message }: Error): string {
-  const { userLimits } = (process.report?.getReport() ?? {}) as { userLimits?: { open_files?: { soft?: unknown } } };
-  const given = userLimits?.open_files?.soft ?? "too few";
-  const needed = `at least ${MIN_OPEN_FILES}, and one for each connection (ulimit -n, LimitNOFILE)`;
-  return `${message}: this process may have ${given} files open at once; it needs ${needed}`;
 }

@@ -5,6 +5,7 @@ import { isatty } from "node:tty";
 import type { CommanderError } from "commander";
 import type { SignalSource } from "../app/shutdown.ts";
 import { describeFailure } from "./failure.ts";
+import { requireOpenFiles } from "./open-files.ts";
 
 // A reader that stops early (`densemamba generate … | head`) is no failure.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
@@ -20,8 +21,8 @@ closeLostTerminal();
 signals.exit(exitCode);
 
 async function run(): Promise<void> {
-  // Not at the top: Node opens all imports at once, and too low a limit on open files must be
-  // reported.
+  requireOpenFiles();
+  // Not at the top: Node opens all imports at once, and may have too few files for that.
   const [{ createProgram }, { programVersion }] = await Promise.all([
     import("./program.ts"),
     import("../config/process.ts"),

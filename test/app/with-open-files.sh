@@ -1,4 +1,4 @@
 #!/bin/bash
 # Node with a bound on the files that it may have open.
-ulimit -n 110
+ulimit -n 128
 exec node "$@"

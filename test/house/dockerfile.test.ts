@@ -60,7 +60,7 @@ describe.each(FILES)("%s", (file) => {
   });
 
   it("is what hadolint calls well kept", ({ skip }) => {
-    const linted = spawnSync("hadolint", [file], { encoding: "utf8" });
+    const linted = spawnSync("hadolint", [file], { encoding: "utf8", timeout: 100_000 });
     if (linted.error !== undefined) skip("hadolint is not installed; .ci/run installs it");
     expect(linted.stdout).toBe("");
     expect(linted.status).toBe(0);

@@ -2,7 +2,7 @@
 import { spawnSync } from "node:child_process";
 import { expect, it } from "vitest";
 
-const python = (...args: string[]) => spawnSync("python3", args, { encoding: "utf8" });
+const python = (...args: string[]) => spawnSync("python3", args, { encoding: "utf8", timeout: 100_000 });
 const hasPython = python("-c", "import sys; sys.exit(sys.version_info < (3, 9))").status === 0;
 
 it.skipIf(!hasPython)(

@@ -28,7 +28,7 @@ onLinux("a terminal that closes does not end a rendering: the signal is for the 
 onLinux("where no more files can be opened a process does not start, and nothing else happens", () => {
   const script = path.join(import.meta.dirname, "without-files.ts");
   const command = `ulimit -n 64 && exec "${process.execPath}" --import tsx "${script}"`;
-  const { stdout, stderr, status } = spawnSync("bash", ["-c", command], { encoding: "utf8" });
+  const { stdout, stderr, status } = spawnSync("bash", ["-c", command], { encoding: "utf8", timeout: 60_000 });
   expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
   expect(stdout.trim().split("\n")).toEqual([
     expect.stringMatching(/^tokenizer\.json: the library ended with spawn .*EMFILE$/),

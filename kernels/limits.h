@@ -14,7 +14,7 @@ enum {
   DM_MAX_SCAN_ROWS = 4096,
   /** `SelectiveScan` in CUDA: the state size. */
   DM_MAX_CUDA_STATE_SIZE = 256,
-  /** `Retention` on a CPU: of a head's key. */
+  /** `Retention` and `Recurrence` on a CPU: of a head's key. */
   DM_MAX_KEY_WIDTH = 4096,
 };
 

@@ -9,4 +9,10 @@
   X(retention)         \
   X(rms_norm)          \
   X(sample_statistics) \
+  X(recurrence)        \
+  X(token_shift)       \
+  X(discretize)        \
+  X(delta_rule_inputs) \
+  X(delta_rule_output) \
+  X(norm)              \
   X(chain)

@@ -1,0 +1,101 @@
+/**
+ * densemamba.DeltaRuleOutput: what RWKV-7 makes of a recurrence's readout: each head normalised, plus what its newest key holds for the
+ * receptance, times the gate.
+ *
+ *     out = (y - mean) rsqrt(variance + ε) ⊙ weight + bias + (Σ r ⊙ k ⊙ r_k) v, ⊙ gate    mean, variance and sum of a head
+ */
+#include <stdlib.h>
+
+#include "op.h"
+#include "simd.h"
+
+enum { READOUT, R, KEY, VALUE, GATE, WEIGHT, BIAS, BONUS, NUM_INPUTS };
+/** Below so many numbers a task costs less than handing it to another thread. */
+enum { NUMBERS_PER_TASK = 1 << 12 };
+
+typedef struct {
+  size_t numRows, numHeads, width, headsPerTask;
+  float epsilon;
+  const float *in[NUM_INPUTS]; /* in the order of the node: [rows,H·W], and of parameters [H·W] */
+  float *out;                  /* [rows,H·W] */
+} Output;
+
+/** `at`: where the head begins among all rows' numbers; `c`: among the channels. */
+static void finish_head(const Output *n, size_t at, size_t c) {
+  const size_t width = n->width;
+#define EACH_VECTOR for (size_t i = 0, lanes; i < width && (lanes = width - i < DM_LANES ? width - i : DM_LANES); i += DM_LANES)
+#define OF_ROW(index) vf_load_some(n->in[index] + at + i, lanes)
+#define OF_CHANNEL(index) vf_load_some(n->in[index] + c + i, lanes)
+  vf sums = {0}, bonuses = {0}, squares = {0};
+  EACH_VECTOR {
+    sums += OF_ROW(READOUT);
+    bonuses += OF_ROW(R) * OF_ROW(KEY) * OF_CHANNEL(BONUS);
+  }
+  const float mean = vf_sum(sums) / (float)width, bonus = vf_sum(bonuses);
+  EACH_VECTOR {
+    vf apart = OF_ROW(READOUT) - mean;
+    if (lanes < DM_LANES) memset((float *)&apart + lanes, 0, (DM_LANES - lanes) * sizeof(float));
+    squares += apart * apart;
+  }
+  const float factor = 1.0f / __builtin_sqrtf(vf_sum(squares) / (float)width + n->epsilon);
+  EACH_VECTOR {
+    const vf normed = (OF_ROW(READOUT) - mean) * factor * OF_CHANNEL(WEIGHT) + OF_CHANNEL(BIAS);
+    vf_store_some(n->out + at + i, (normed + bonus * OF_ROW(VALUE)) * OF_ROW(GATE), lanes);
+  }
+}
+
+static void finish_heads(void *user, size_t task) {
+  const Output copy = *(const Output *)user, *n = &copy; /* no store can change it: its fields stay in registers */
+  const size_t total = n->numRows * n->numHeads, first = task * n->headsPerTask;
+  const size_t end = first + n->headsPerTask < total ? first + n->headsPerTask : total;
+  for (size_t head = first; head < end; head++) finish_head(n, head * n->width, head % n->numHeads * n->width);
+}
+
+typedef struct {
+  size_t numHeads;
+  float epsilon;
+} Options;
+
+static void *create(DmAttributes *attributes) {
+  const Options options = {.numHeads = (size_t)dm_int(attributes, "heads"), .epsilon = dm_float_or(attributes, "epsilon", 64e-5f)};
+  if (attributes->status != NULL) return NULL;
+  if (options.numHeads == 0) return dm_reject(attributes, "DeltaRuleOutput: there must be a head");
+  Options *state = malloc(sizeof *state);
+  if (state == NULL) return dm_reject(attributes, "DeltaRuleOutput: no memory");
+  *state = options;
+  return state;
+}
+
+/** Inputs: y [B,T,C] or [B,T,H,C/H], r, k, v, gate [B,T,C], weight, bias, r_k [C]. Attributes: heads H, epsilon. Output: [B,T,C], as r. */
+static bool compute(const void *state, DmContext *context) {
+  const Options *options = state;
+  DmTensor tensors[NUM_INPUTS];
+  for (size_t i = 0; i < NUM_INPUTS; i++) {
+    if (!dm_input(context, i, &tensors[i])) return false;
+  }
+  const DmTensor *r = &tensors[R];
+  const size_t C = dm_num_elements(&tensors[WEIGHT]), H = options->numHeads;
+  if (r->rank == 0 || C == 0 || C % H != 0 || (size_t)r->dims[r->rank - 1] != C) {
+    return dm_fail(context, "DeltaRuleOutput: r must have %zu columns, of %zu heads", C, H);
+  }
+  Output n = {.numRows = dm_num_elements(r) / C, .numHeads = H, .width = C / H, .epsilon = options->epsilon};
+  for (size_t i = 0; i < NUM_INPUTS; i++) {
+    const size_t expected = i >= WEIGHT ? C : n.numRows * C;
+    if (dm_num_elements(&tensors[i]) != expected) {
+      return dm_fail(context, "DeltaRuleOutput: input %zu must have %zu elements, given %zu", i, expected, dm_num_elements(&tensors[i]));
+    }
+    n.in[i] = tensors[i].data;
+  }
+  n.out = dm_output(context, 0, r->dims, r->rank);
+  if (context->status != NULL) return false;
+  n.headsPerTask = 1 + NUMBERS_PER_TASK / n.width;
+  return dm_parallel_for(context, finish_heads, (n.numRows * H + n.headsPerTask - 1) / n.headsPerTask, &n);
+}
+
+const DmOp DM_NAME(delta_rule_output) = {
+    .name = "DeltaRuleOutput",
+    .inputs = {{DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}},
+    .outputs = {{DM_FLOAT}},
+    .create = create,
+    .compute = compute,
+};

@@ -1,0 +1,87 @@
+/**
+ * densemamba.Discretize: Mamba-2's step sizes and what a step leaves of the state, one of each a head:
+ * Δ = clamp(softplus(dt + b), least, most) and decay = e^(Δ A).
+ */
+#include <math.h>
+#include <stdlib.h>
+
+#include "op.h"
+#include "simd.h"
+
+/** Below so many numbers a task costs less than handing it to another thread. */
+enum { NUMBERS_PER_TASK = 1 << 11 };
+
+typedef struct {
+  size_t numRows, numHeads, stride, rowsPerTask;
+  float least, most;
+  const float *dt;    /* [rows,stride] */
+  const float *bias;  /* [H] */
+  const float *A;     /* [H], negative */
+  float *delta;       /* [rows,H] */
+  float *decay;       /* [rows,H] */
+} Steps;
+
+static void discretize_rows(void *user, size_t task) {
+  const Steps copy = *(const Steps *)user, *s = &copy;
+  const size_t H = s->numHeads, first = task * s->rowsPerTask;
+  const size_t end = first + s->rowsPerTask < s->numRows ? first + s->rowsPerTask : s->numRows;
+  for (size_t row = first; row < end; row++) {
+    for (size_t i = 0; i < H; i += DM_LANES) {
+      const size_t lanes = H - i < DM_LANES ? H - i : DM_LANES;
+      const vf dt = vf_load_some(s->dt + row * s->stride + i, lanes) + vf_load_some(s->bias + i, lanes);
+      const vf delta = vf_at_most(vf_at_least(vf_softplus(dt), s->least), s->most);
+      vf_store_some(s->delta + row * H + i, delta, lanes);
+      vf_store_some(s->decay + row * H + i, vf_exp(delta * vf_load_some(s->A + i, lanes)), lanes);
+    }
+  }
+}
+
+typedef struct {
+  size_t at; /* where in its row dt begins */
+  float least, most;
+} Options;
+
+static void *create(DmAttributes *attributes) {
+  Options *options = malloc(sizeof *options);
+  if (options == NULL) return dm_reject(attributes, "Discretize: no memory");
+  *options = (Options){
+      .at = (size_t)dm_int_or(attributes, "dt_at", 0),
+      .least = dm_float_or(attributes, "least", 0),
+      .most = dm_float_or(attributes, "most", INFINITY),
+  };
+  return options;
+}
+
+/** Inputs: dt [B,T,S], H columns from `dt_at` on, b [H], A [H]. Attributes: dt_at (0), least (0), most (∞). Outputs: Δ, decay [B,T,H]. */
+static bool compute(const void *state, DmContext *context) {
+  const Options *options = state;
+  DmTensor dt, bias, A;
+  if (!dm_input(context, 0, &dt) || !dm_input(context, 1, &bias) || !dm_input(context, 2, &A)) return false;
+  const size_t H = dm_num_elements(&A);
+  if (dt.rank != 3 || H == 0 || (size_t)dt.dims[2] < options->at + H || dm_num_elements(&bias) != H) {
+    return dm_fail(context, "Discretize: A and b must be [H] and dt [B,T,S] with H columns from %zu on, H is %zu", options->at, H);
+  }
+  Steps s = {
+      .numRows = (size_t)(dt.dims[0] * dt.dims[1]),
+      .numHeads = H,
+      .stride = (size_t)dt.dims[2],
+      .rowsPerTask = 1 + NUMBERS_PER_TASK / H,
+      .least = options->least,
+      .most = options->most,
+      .dt = (const float *)dt.data + options->at,
+      .bias = bias.data,
+      .A = A.data,
+  };
+  const int64_t dims[] = {dt.dims[0], dt.dims[1], (int64_t)H};
+  s.delta = dm_output(context, 0, dims, 3);
+  s.decay = dm_output(context, 1, dims, 3);
+  return context->status == NULL && dm_parallel_for(context, discretize_rows, (s.numRows + s.rowsPerTask - 1) / s.rowsPerTask, &s);
+}
+
+const DmOp DM_NAME(discretize) = {
+    .name = "Discretize",
+    .inputs = {{DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}},
+    .outputs = {{DM_FLOAT}, {DM_FLOAT}},
+    .create = create,
+    .compute = compute,
+};

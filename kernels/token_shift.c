@@ -1,0 +1,97 @@
+/**
+ * densemamba.TokenShift: between each step's x and that of the step before, as several learned mixtures of the two as are wanted:
+ * out_i = x_t + (x_{t-1} - x_t) mix_i. The last x is its state. A task is a range of channels of one sequence.
+ */
+#include "op.h"
+#include "simd.h"
+
+enum { LENGTHS = 3, MAX_MIXTURES = DM_MAX_OUTPUTS - 1, CHANNELS_PER_TASK = 256 };
+/** Below so many outputs the work costs less than handing it to another thread. */
+enum { OUTPUTS_WORTH_A_THREAD = 1 << 14 };
+
+typedef struct {
+  size_t numSequences, numChannels, numMixtures, stride;
+  const size_t *starts;       /* [B+1]: the sequences' rows */
+  const float *x;             /* [rows,stride], the first D of each */
+  const float *past;          /* [B,D] */
+  const float *mix;           /* [numMixtures,D] */
+  float *out[MAX_MIXTURES];   /* [rows,D] */
+  float *present;             /* [B,D], or the past's memory: a task reads its part before it writes it */
+} Shift;
+
+/** All steps of `lanes` channels from `at` on. */
+DM_INLINE void shift_vector(const Shift *s, size_t b, size_t at, size_t lanes) {
+  const size_t D = s->numChannels;
+  vf before = vf_load_some(s->past + b * D + at, lanes);
+  for (size_t row = s->starts[b]; row < s->starts[b + 1]; row++) {
+    const vf x = vf_load_some(s->x + row * s->stride + at, lanes), change = before - x;
+    for (size_t i = 0; i < s->numMixtures; i++) {
+      vf_store_some(s->out[i] + row * D + at, x + change * vf_load_some(s->mix + i * D + at, lanes), lanes);
+    }
+    before = x;
+  }
+  vf_store_some(s->present + b * D + at, before, lanes);
+}
+
+static size_t tasks_per_sequence(const Shift *s) { return (s->numChannels + CHANNELS_PER_TASK - 1) / CHANNELS_PER_TASK; }
+
+static void shift_channels(void *user, size_t task) {
+  const Shift copy = *(const Shift *)user, *s = &copy; /* no store can change it: its fields stay in registers */
+  const size_t D = s->numChannels, b = task / tasks_per_sequence(s);
+  size_t at = task % tasks_per_sequence(s) * CHANNELS_PER_TASK;
+  const size_t end = at + CHANNELS_PER_TASK < D ? at + CHANNELS_PER_TASK : D;
+  for (; at + DM_LANES <= end; at += DM_LANES) shift_vector(s, b, at, DM_LANES);
+  if (at < end) shift_vector(s, b, at, end - at);
+}
+
+static bool run(Shift *s, DmContext *context) {
+  const size_t numTasks = s->numSequences * tasks_per_sequence(s), numRows = s->starts[s->numSequences];
+  if (numRows * s->numChannels * s->numMixtures >= OUTPUTS_WORTH_A_THREAD) {
+    return dm_parallel_for(context, shift_channels, numTasks, s);
+  }
+  for (size_t task = 0; task < numTasks; task++) shift_channels(s, task);
+  return true;
+}
+
+/**
+ * Inputs: x [B,T,S], of which the first D of each row are taken, past [B,D], mix [n,D], lengths int64 [B]?, and with them x is
+ * [1,rows,S]. Outputs: present, as past, which may be its memory, then n times [B,T,D].
+ */
+static bool compute(const void *state, DmContext *context) {
+  (void)state;
+  DmTensor x, past, mix, lengths;
+  if (!dm_input(context, 0, &x) || !dm_input(context, 1, &past) || !dm_input(context, 2, &mix)) return false;
+  const bool hasLengths = dm_input(context, LENGTHS, &lengths);
+  if (x.rank != 3 || mix.rank != 2 || past.rank == 0 || x.dims[0] != (hasLengths ? 1 : past.dims[0]) || x.dims[2] < mix.dims[1] ||
+      dm_num_elements(&past) != (size_t)(past.dims[0] * mix.dims[1])) {
+    return dm_fail(context, "TokenShift: x must be [B,T,S], past [B,D] and mix [n,D] with D at most S");
+  }
+  if (mix.dims[0] > MAX_MIXTURES) return dm_fail(context, "TokenShift: at most %d mixtures, given %d", MAX_MIXTURES, (int)mix.dims[0]);
+  Shift s = {
+      .numSequences = (size_t)past.dims[0],
+      .numChannels = (size_t)mix.dims[1],
+      .numMixtures = (size_t)mix.dims[0],
+      .stride = (size_t)x.dims[2],
+      .starts = dm_sequence_starts(context, LENGTHS, (size_t)past.dims[0], (size_t)(x.dims[0] * x.dims[1])),
+      .x = x.data,
+      .past = past.data,
+      .mix = mix.data,
+  };
+  if (s.starts == NULL) return false;
+  s.present = dm_output(context, 0, past.dims, past.rank);
+  for (size_t i = 0; i < s.numMixtures; i++) {
+    s.out[i] = dm_output(context, 1 + i, (const int64_t[]){x.dims[0], x.dims[1], mix.dims[1]}, 3);
+    if (context->status == NULL && s.out[i] == NULL) {
+      return dm_fail(context, "TokenShift: %zu mixtures have as many outputs, given %zu", s.numMixtures, i);
+    }
+  }
+  return context->status == NULL && run(&s, context);
+}
+
+const DmOp DM_NAME(token_shift) = {
+    .name = "TokenShift",
+    .inputs = {{DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_INT64, true}},
+    .outputs = {{DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true},
+                {DM_FLOAT, true}},
+    .compute = compute,
+};

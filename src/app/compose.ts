@@ -90,7 +90,7 @@ export function createGenerator(
     prefixScope: prefixScope === "key" ? "owner" : "all",
     manifest: model.manifest,
     limits: { maxPromptTokens, maxOutputTokens, maxAnswerTokens },
-    keeping: retentionPolicy(config),
+    retention: retentionPolicy(config),
     newId,
     nowMs,
   });

@@ -158,7 +158,7 @@ async function limitSending({ descriptor }: Listener, log: Log): Promise<void> {
   if (descriptor === undefined) return;
   let cause: unknown;
   try {
-    const { limitSendBuffer } = await import("../runtime/native/send-buffer.ts");
+    const { limitSendBuffer } = await import("../runtime/native/libc.ts");
     if (limitSendBuffer(descriptor, SEND_BUFFER_BYTES)) return;
   } catch (error) {
     cause = error;

@@ -11,7 +11,7 @@ import { stateBytes } from "../model/state.ts";
 import { PrefixCache, type PrefixCacheStats } from "../prefix/prefix-cache.ts";
 import type { Log } from "../server/deps.ts";
 import { ownerOf } from "../sessions/conversation-store.ts";
-import type { KeepingPolicy } from "../sessions/conversations.ts";
+import type { RetentionPolicy } from "../sessions/conversations.ts";
 import { type Repeat, repeatInBackground } from "../sessions/locks.ts";
 import type { StateStore } from "../sessions/stores/store.ts";
 import type { StoreObserver } from "../sessions/stores/tier.ts";
@@ -93,7 +93,7 @@ export async function openStores(config: SizedConfig, options: StoresOptions): P
 }
 
 /** How long sessions and responses live, and how many one API key may have. */
-export function retentionPolicy(config: Config): KeepingPolicy {
+export function retentionPolicy(config: Config): RetentionPolicy {
   const { sessionTtlMs, responseTtlMs, sessionsPerKey, sessionBytesPerKey } = config;
   return {
     ...(sessionTtlMs > 0 && { sessionTtlMs }),

@@ -114,7 +114,7 @@ export const NOTHING_NEW: Prompt = { type: "tokens", tokenIds: [] };
 export interface TurnOptions {
   readonly maxTokens: number;
   readonly resumeFrom?: ConversationKey;
-  readonly keepAs?: ConversationKey;
+  readonly saveAs?: ConversationKey;
 }
 
 /** Greedy, and always of the length asked for. */

@@ -37,7 +37,7 @@ async function run(): Promise<void> {
 function signalsOf(source: SignalSource): SignalSource {
   let exit = (code: number) => source.exit(code);
   const loadExit = async () => {
-    exit = (await import("../runtime/native/exit.ts")).exitAtOnce;
+    exit = (await import("../runtime/native/libc.ts")).exitAtOnce;
   };
   return {
     on(event: string, listener: (reason: unknown) => void) {

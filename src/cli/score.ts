@@ -5,9 +5,9 @@
  */
 import { withEngine } from "../app/compose.ts";
 import type { Config } from "../config/schema.ts";
-import type { ScoredToken } from "../engine/sequence.ts";
 import { DenseMambaError } from "../errors.ts";
 import { NUM_CANDIDATES } from "../model/artifact.ts";
+import type { ScoredToken } from "../sampling/logprobs.ts";
 import { GREEDY } from "../sampling/params.ts";
 import { inPrecision, NumericFault } from "../sampling/rows.ts";
 import { readAll, showProgress, type Terminal, write } from "./terminal.ts";

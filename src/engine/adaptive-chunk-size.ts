@@ -1,8 +1,9 @@
 /**
  * How many prompt tokens a step may read while other sequences decode, so that running streams keep
- * their pace: a step may take about `1 + maxStall` times as long as decoding alone. The cost of a token
- * depends on model, machine, load and chunk size, so the size follows the duration of recent steps.
- * How long decoding alone takes is measured by steps without prompt tokens; some are made as probes.
+ * their pace: a step may take about `1 + maxStall` times as long as decoding alone. The cost of a
+ * token depends on model, machine, load and chunk size, so the size follows the duration of recent
+ * steps. How long decoding alone takes is measured by steps without prompt tokens; some are made as
+ * probes.
  */
 
 /** One measurement, which may be an outlier, changes the size by at most this factor. */
@@ -10,7 +11,8 @@ const MAX_CHANGE = 1.5;
 const FIRST_CHUNK = 8;
 /**
  * The duration of decoding alone is the minimum of the last so many probes: the first step of a new
- * shape, and a probe right after prefill has evicted the weights from the caches, take up to 3x as long.
+ * shape, and a probe right after prefill has evicted the weights from the caches, take up to 3x as
+ * long.
  */
 const NUM_REMEMBERED = 8;
 const NUM_FIRST_PROBES = 2;
@@ -69,7 +71,8 @@ export class AdaptiveChunkSize {
       return;
     }
     known.numStepsSince++;
-    // The end of a prompt is too small to learn from, and without a probe there is nothing to compare with.
+    // The end of a prompt is too small to learn from, and without a probe there is nothing to
+    // compare with.
     if (numPromptTokens < this.#coarseSize || known.durationsMs.length === 0) return;
     const allowedMs = (1 + this.#maxStall) * Math.min(...known.durationsMs);
     this.#size = Math.min(this.#maxChunk, Math.max(1, this.#size * change(durationMs, allowedMs) ** 0.5));

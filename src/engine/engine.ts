@@ -1,7 +1,8 @@
 /**
- * The engine takes requests as tokens and returns tokens. This file admits sequences (`submit`), ends
- * them (`#finish`), and replaces the runner after a fault: the fault fails the sequences in slots, the
- * waiting ones continue with the next runner. Steps are in `step-loop.ts`. Knows neither text nor HTTP.
+ * The engine takes requests as tokens and returns tokens. This file admits sequences (`submit`),
+ * ends them (`#finish`), and replaces the runner after a fault: the fault fails the sequences in
+ * slots, the waiting ones continue with the next runner. Steps are in `step-loop.ts`. Knows neither
+ * text nor HTTP.
  */
 import { strict as assert } from "node:assert";
 import { setTimeout as delay } from "node:timers/promises";
@@ -26,7 +27,10 @@ export interface EngineLimits {
   readonly maxQueue: number;
   /** The most prompt tokens that a step reads. */
   readonly prefillChunk: number;
-  /** How long reading them may hold up running streams, in steps of theirs. Default: as long as it takes. */
+  /**
+   * How long reading them may hold up running streams, in steps of theirs. Default: as long as it
+   * takes.
+   */
   readonly maxStall?: number;
 }
 
@@ -53,7 +57,10 @@ export interface EngineLoad {
   readonly maxQueue: number;
 }
 
-/** After so many failed attempts in a row to open a runner, waiting sequences fail; the engine keeps trying. */
+/**
+ * After so many failed attempts in a row to open a runner, waiting sequences fail; the engine keeps
+ * trying.
+ */
 const MAX_FAILED_OPENINGS = 5;
 const STARTING_RETRY_MS = 1000;
 /** The longest that Node's timers count. */
@@ -111,7 +118,10 @@ export class Engine {
     });
   }
 
-  /** Opens the runner; from then on requests are admitted. @throws what `openRunner` throws; `shutting_down`. */
+  /**
+   * Opens the runner; from then on requests are admitted. @throws what `openRunner` throws;
+   * `shutting_down`.
+   */
   async start(): Promise<void> {
     assert(this.#life === undefined, "start is called once");
     this.#observer.onStatus(this.#status);
@@ -168,9 +178,9 @@ export class Engine {
   }
 
   /**
-   * Stops all sequences at the next step boundary, those without a slot at once. A sequence that has
-   * started and captures its end gets its state as it is and ends with reason `interrupted`; the others
-   * fail with `shutting_down`. New requests are still admitted until `close`.
+   * Stops all sequences at the next step boundary, those without a slot at once. A sequence that
+   * has started and captures its end gets its state as it is and ends with reason `interrupted`;
+   * the others fail with `shutting_down`. New requests are still admitted until `close`.
    */
   interrupt(): void {
     const error = new DenseMambaError("shutting_down", "the server shut down before the sequence ended");
@@ -184,8 +194,8 @@ export class Engine {
   }
 
   /**
-   * Refuses new requests, lets admitted ones end within the deadline, interrupts the rest, and closes
-   * the runner. May be called again with a shorter deadline.
+   * Refuses new requests, lets admitted ones end within the deadline, interrupts the rest, and
+   * closes the runner. May be called again with a shorter deadline.
    */
   async close({ deadlineMs }: { readonly deadlineMs: number }): Promise<void> {
     this.#isClosing = true;
@@ -239,7 +249,10 @@ export class Engine {
     this.#observer.onStep({ ...step, numRunning, numWaiting });
   }
 
-  /** The only place where a sequence ends and its slot becomes free. Apply the moves before the next run. */
+  /**
+   * The only place where a sequence ends and its slot becomes free. Apply the moves before the next
+   * run.
+   */
   #finish(sequence: LiveSequence, state?: Uint8Array): SlotMove[] {
     const moves = this.#scheduler.remove(sequence);
     const { reason } = sequence.ending!;
@@ -269,7 +282,10 @@ export class Engine {
     this.#loop.wake();
   }
 
-  /** Fails the running sequences, then opens a new runner, however long it takes. Undefined: closed meanwhile. */
+  /**
+   * Fails the running sequences, then opens a new runner, however long it takes. Undefined: closed
+   * meanwhile.
+   */
   async #recover(broken: ModelRunner, fault: unknown): Promise<ModelRunner | undefined> {
     const error = new DenseMambaError("runtime_fault", `the runtime failed: ${messageOf(fault)}`, { cause: fault });
     this.#setStatus({ state: "recovering", error: error.message });

@@ -1,9 +1,12 @@
 /**
- * Events from the engine to one consumer. Pushing never waits; a full queue asks the producer to pause
- * until the consumer has caught up. Knows nothing of sequences.
+ * Events from the engine to one consumer. Pushing never waits; a full queue asks the producer to
+ * pause until the consumer has caught up. Knows nothing of sequences.
  */
 
-/** A queue with so many unread events is full. A consumer that keeps up has a few at most, as it runs between steps. */
+/**
+ * A queue with so many unread events is full. A consumer that keeps up has a few at most, as it
+ * runs between steps.
+ */
 export const MAX_UNREAD = 64;
 /** With at most so many unread events the consumer has caught up. */
 const FEW_UNREAD = MAX_UNREAD / 2;

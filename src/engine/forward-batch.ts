@@ -6,7 +6,10 @@ import type { StepPlan } from "./scheduler.ts";
 /** What one run of the model computes: a step's whole plan, or a part of it. */
 export type ForwardBatch = StepPlan<LiveSequence>;
 
-/** The batches of a step: one for everything if lengths may differ, else one for decoding and one a prompt. */
+/**
+ * The batches of a step: one for everything if lengths may differ, else one for decoding and one a
+ * prompt.
+ */
 export function forwardBatches(plan: ForwardBatch, takesLengths: boolean): ForwardBatch[] {
   if (takesLengths) return [plan];
   const { numDecoding, chunks } = plan;
@@ -30,7 +33,10 @@ export class BatchInputs {
     this.#wholeRows = new Int32Array(maxBatch);
   }
 
-  /** One token of each decoding slot, with logits, then the prompts' tokens. Valid until the next call. */
+  /**
+   * One token of each decoding slot, with logits, then the prompts' tokens. Valid until the next
+   * call.
+   */
   of({ numDecoding, chunks }: ForwardBatch, running: readonly LiveSequence[]): RunInput {
     this.#reserve(chunks.reduce((sum, { numTokens }) => sum + numTokens, numDecoding));
     const firstSlot = numDecoding > 0 ? 0 : chunks[0]!.sequence.slot;

@@ -1,15 +1,15 @@
 /**
- * One admitted sequence while it lives: what it has read and sampled, how it will end, and the events it sends. The
- * engine decides when it runs; this file knows neither slots nor runners, only what a run's logits mean for it.
+ * One admitted sequence while it lives: what it has read and sampled, how it will end, and the
+ * events it sends. The engine decides when it runs; this file knows neither slots nor runners, only
+ * what a run's logits mean for it.
  */
 import { setMaxListeners } from "node:events";
 import { DenseMambaError } from "../errors.ts";
 import type { Precision } from "../model/artifact.ts";
 import type { RunOutput } from "../runtime/runner.ts";
-import { scoreToken } from "../sampling/logprobs.ts";
+import { ScoreTable, scoreToken } from "../sampling/logprobs.ts";
 import { checkFinite, inPrecision } from "../sampling/rows.ts";
 import { graphTemperature, Sampler, type SamplingScratch } from "../sampling/sampler.ts";
-import { ScoreTable } from "../sampling/score-table.ts";
 import { countTokens, historyTokens, idsIn } from "../sessions/stores/snapshot.ts";
 import { EventQueue } from "./event-queue.ts";
 import type { Schedulable, SequenceGroup } from "./scheduler.ts";
@@ -30,7 +30,10 @@ export interface LiveSequenceOptions {
   readonly seed: number;
   readonly scratch: SamplingScratch;
   readonly arrivedAtMs: number;
-  /** Called when it is to leave at the next step boundary: `ending` has been set (the first one stays), or it is interrupted. */
+  /**
+   * Called when it is to leave at the next step boundary: `ending` has been set (the first one
+   * stays), or it is interrupted.
+   */
   readonly onEnding: (sequence: LiveSequence) => void;
   /** Called when it need not be suspended any more. */
   readonly onRoom: (sequence: LiveSequence) => void;
@@ -127,7 +130,10 @@ export class LiveSequence implements Sequence, Schedulable {
     return this.request.numPromptLogprobs !== undefined;
   }
 
-  /** What is left to read is one token whose logits count: a decode step does that, beside all others. */
+  /**
+   * What is left to read is one token whose logits count: a decode step does that, beside all
+   * others.
+   */
   get canDecode(): boolean {
     return this.numUnread === 0 || (this.numUnread === 1 && this.request.maxTokens > 0);
   }
@@ -167,8 +173,8 @@ export class LiveSequence implements Sequence, Schedulable {
   }
 
   /**
-   * To be stopped at the next step boundary, with what the run under way still gives it. Not an ending yet: if that was
-   * its last token, it ends by itself.
+   * To be stopped at the next step boundary, with what the run under way still gives it. Not an
+   * ending yet: if that was its last token, it ends by itself.
    */
   interrupt(): void {
     this.#isInterrupted = true;
@@ -180,7 +186,9 @@ export class LiveSequence implements Sequence, Schedulable {
     if (this.#isInterrupted) this.#ending ??= { reason: "interrupted" };
   }
 
-  /** Decides how the sequence ends; the engine ends it at the next step. Later endings are ignored. */
+  /**
+   * Decides how the sequence ends; the engine ends it at the next step. Later endings are ignored.
+   */
   end(ending: Ending): void {
     if (this.#ending !== undefined) return;
     this.#ending = ending;
@@ -198,20 +206,27 @@ export class LiveSequence implements Sequence, Schedulable {
     return this.#feed.slice(this.#numFed, this.#numFed + numTokens);
   }
 
-  /** Which rows of the next chunk need logits: those before a scored prompt token, and the prompt's last. */
+  /**
+   * Which rows of the next chunk need logits: those before a scored prompt token, and the prompt's
+   * last.
+   */
   chunkLogitRows(numTokens: number): number[] {
     const rows: number[] = [];
     for (let row = 0; row < numTokens; row++) if (this.#needsLogits(this.#numFed + row)) rows.push(row);
     return rows;
   }
 
-  /** Whether all logits behind the next chunk's token `row` will be read: to score a prompt token, or to change them. */
+  /**
+   * Whether all logits behind the next chunk's token `row` will be read: to score a prompt token,
+   * or to change them.
+   */
   readsWholeRow(row: number): boolean {
     return this.#numFed + row + 1 < this.#feed.length || this.#sampler.readsWholeRow;
   }
 
   /**
-   * The next `numTokens` tokens have been read; `output` holds the rows of `chunkLogitRows`, from `firstRow` on.
+   * The next `numTokens` tokens have been read; `output` holds the rows of `chunkLogitRows`, from
+   * `firstRow` on.
    * @returns the first row behind them
    */
   afterChunk(numTokens: number, output: RunOutput, nowMs: number, firstRow = 0): number {

@@ -1,4 +1,7 @@
-/** How metrics and logs observe the engine. Called synchronously inside a step: be quick, never throw. */
+/**
+ * How metrics and logs observe the engine. Called synchronously inside a step: be quick, never
+ * throw.
+ */
 import type { SequenceTimings } from "./sequence.ts";
 
 export interface EngineObserver {

@@ -1,4 +1,6 @@
-/** How long to wait before a runner is reopened, and until a full queue has room. Pure arithmetic. */
+/**
+ * How long to wait before a runner is reopened, and until a full queue has room. Pure arithmetic.
+ */
 
 const FIRST_BACKOFF_MS = 100;
 const MAX_BACKOFF_MS = 30_000;
@@ -28,7 +30,9 @@ export class CompletionRate {
     this.#busyMs = 0;
   }
 
-  /** Estimated milliseconds until `numSequences` have ended; at least the time since the last end. */
+  /**
+   * Estimated milliseconds until `numSequences` have ended; at least the time since the last end.
+   */
   estimateMs(numSequences: number): number {
     const interval = Math.max(this.#meanIntervalMs ?? 0, this.#busyMs);
     return Math.round(Math.min(Math.max(interval * numSequences, MIN_RETRY_MS), MAX_RETRY_MS));

@@ -2,21 +2,25 @@
  * Decides what the next step runs. Pure logic over the queue and the slots; runs nothing.
  *
  * Requests share the slots evenly, however many sequences each has: a free slot goes to the request
- * with the fewest, and among equals to the one that was served longest ago. If a request waits while
- * another holds at least two slots more, the scheduler preempts a sequence of the latter, which goes
- * back to the queue with its state. A request that is alone may use all slots.
+ * with the fewest, and among equals to the one that was served longest ago. If a request waits
+ * while another holds at least two slots more, the scheduler preempts a sequence of the latter,
+ * which goes back to the queue with its state. A request that is alone may use all slots.
  *
- * A step decodes one token of every decoding sequence and reads some prompt tokens (chunked prefill).
- * Prompts take turns, first between requests and then within them, and share the step's token budget:
- * a short prompt does not wait for a long one, and short prompts are read together.
+ * A step decodes one token of every decoding sequence and reads some prompt tokens (chunked
+ * prefill). Prompts take turns, first between requests and then within them, and share the step's
+ * token budget: a short prompt does not wait for a long one, and short prompts are read together.
  *
- * A sequence whose consumer is behind is suspended: it gives up its slot until the consumer catches up.
+ * A sequence whose consumer is behind is suspended: it gives up its slot until the consumer catches
+ * up.
  */
 import { type HasSlot, type SlotMove, SlotTable } from "./slots.ts";
 
 /** The sequences of one request. */
 export interface SequenceGroup {
-  /** When the scheduler last served this group, on a counter of its own. Written by the scheduler only. */
+  /**
+   * When the scheduler last served this group, on a counter of its own. Written by the scheduler
+   * only.
+   */
   lastTurn: number;
 }
 

@@ -1,31 +1,40 @@
 /**
- * What goes into the engine and what comes out: tokens only, no text, no HTTP. A request is admitted to the queue or
- * refused at once; admitted, it ends exactly once.
+ * What goes into the engine and what comes out: tokens only, no text, no HTTP. A request is
+ * admitted to the queue or refused at once; admitted, it ends exactly once.
  */
+import type { ScoredToken, ScoreTable } from "../sampling/logprobs.ts";
 import type { SamplingParams } from "../sampling/params.ts";
-import type { ScoreTable } from "../sampling/score-table.ts";
 import type { HistoryRef, SamplerState } from "../sessions/stores/snapshot.ts";
 
 export interface SequenceRequest {
-  /** Tokens to feed before the first one is sampled, after `resume` if there is one. At least one. */
+  /**
+   * Tokens to feed before the first one is sampled, after `resume` if there is one. At least one.
+   */
   readonly promptIds: readonly number[];
   /** Start from this state rather than from zero. */
   readonly resume?: ResumePoint;
   readonly sampling: SamplingParams;
-  /** Ids from here on are never sampled: padding of the model's vocabulary, to which no text belongs. Default: none. */
+  /**
+   * Ids from here on are never sampled: padding of the model's vocabulary, to which no text
+   * belongs. Default: none.
+   */
   readonly vocabSize?: number;
   /** Tokens to sample. 0: read the prompt only. */
   readonly maxTokens: number;
   /** Until so many tokens are sampled, stop tokens are never chosen. */
   readonly minTokens: number;
   readonly stopTokenIds: ReadonlySet<number>;
-  /** Report each sampled token's log-probability and those of the k likeliest (0 ≤ k ≤ NUM_CANDIDATES). */
+  /**
+   * Report each sampled token's log-probability and those of the k likeliest (0 ≤ k ≤
+   * NUM_CANDIDATES).
+   */
   readonly numLogprobs?: number;
   /** The same for the prompt's tokens; the first of all has none. */
   readonly numPromptLogprobs?: number;
   /**
-   * Hand over the state at the end of the prompt (before anything is sampled) and/or at the end of the sequence. With the
-   * latter a sequence that is interrupted ends with its state; without, interrupting fails it.
+   * Hand over the state at the end of the prompt (before anything is sampled) and/or at the end of
+   * the sequence. With the latter a sequence that is interrupted ends with its state; without,
+   * interrupting fails it.
    */
   readonly capture?: { readonly prompt?: boolean; readonly end?: boolean };
   /** States on the way through the prompt. */
@@ -35,7 +44,10 @@ export interface SequenceRequest {
 }
 
 export interface Checkpoints {
-  /** So many tokens read, counted from the sequence's very beginning; ascending. Those not on the way are passed over. */
+  /**
+   * So many tokens read, counted from the sequence's very beginning; ascending. Those not on the
+   * way are passed over.
+   */
   readonly positions: readonly number[];
   /** Gets a copy of the state at each. Called between two steps: be quick, never throw. */
   readonly take: (position: number, state: Uint8Array) => void;
@@ -47,10 +59,16 @@ export interface ResumePoint {
   readonly history?: HistoryRef;
   /** The tokens up to the resume point, for penalties and for the record. */
   readonly tokenIds: readonly number[];
-  /** How many tokens, from the very beginning, the state has read. The rest of `tokenIds` is fed before `promptIds`. */
+  /**
+   * How many tokens, from the very beginning, the state has read. The rest of `tokenIds` is fed
+   * before `promptIds`.
+   */
   readonly position: number;
   readonly state: Uint8Array;
-  /** With it a request goes on as the one that stopped here, rather than beginning with its own seed and no penalties. */
+  /**
+   * With it a request goes on as the one that stopped here, rather than beginning with its own seed
+   * and no penalties.
+   */
   readonly sampler?: SamplerPoint;
 }
 
@@ -61,30 +79,27 @@ export interface SamplerPoint extends SamplerState {
   readonly sampledInPast?: readonly number[];
 }
 
-export interface TokenLogprob {
-  readonly tokenId: number;
-  readonly logprob: number;
-}
-
-export interface ScoredToken extends TokenLogprob {
-  /** The likeliest tokens, descending; always holds the argmax when k ≥ 1. Same f32 value as `logprob` for the same id. */
-  readonly top: readonly TokenLogprob[];
-}
-
 export type SequenceEvent =
   /** The prompt has been read. Comes once, before the first token. Position 0 has no score. */
   | { readonly type: "prompt"; readonly logprobs?: ScoreTable; readonly captured?: ResumePoint }
-  /** Every sampled token, a stop token too: it is then the last one, and `finished` with its `stopTokenId` follows. */
+  /**
+   * Every sampled token, a stop token too: it is then the last one, and `finished` with its
+   * `stopTokenId` follows.
+   */
   | { readonly type: "token"; readonly tokenId: number; readonly scored?: ScoredToken }
   | {
       readonly type: "finished";
       /**
-       * `stop`: a stop token was sampled (it is not in `captured`), or `stop()` was called. `interrupted`: the engine stopped it
-       * in the middle; a request that resumes from `captured` goes on as if it had not.
+       * `stop`: a stop token was sampled (it is not in `captured`), or `stop()` was called.
+       * `interrupted`: the engine stopped it in the middle; a request that resumes from `captured`
+       * goes on as if it had not.
        */
       readonly reason: "stop" | "length" | "aborted" | "interrupted";
       readonly stopTokenId?: number;
-      /** `tokenIds` are the prompt's and the kept tokens; the last sampled one may not have been read by the state yet. */
+      /**
+       * `tokenIds` are the prompt's and the kept tokens; the last sampled one may not have been
+       * read by the state yet.
+       */
       readonly captured?: ResumePoint;
       readonly timings: SequenceTimings;
     };
@@ -104,10 +119,15 @@ export interface SequenceTimings {
   readonly numOutputTokens: number;
 }
 
-/** An admitted sequence. Iterate `events` to the end; it throws `runtime_fault`, `shutting_down`, … if the sequence failed. */
+/**
+ * An admitted sequence. Iterate `events` to the end; it throws `runtime_fault`, `shutting_down`, …
+ * if the sequence failed.
+ */
 export interface Sequence {
   readonly id: number;
   readonly events: AsyncIterable<SequenceEvent>;
-  /** Ends the sequence with reason `stop` at the next step: the text layer has seen a stop string. */
+  /**
+   * Ends the sequence with reason `stop` at the next step: the text layer has seen a stop string.
+   */
   stop(): void;
 }

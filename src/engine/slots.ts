@@ -1,7 +1,7 @@
 /**
  * Which sequence has which slot. Decoding sequences hold slots [0, D), those reading their prompt
- * [D, D + P), so that a decode batch is one contiguous range. Pure bookkeeping: returns the moves that
- * the runner has to make, in order.
+ * [D, D + P), so that a decode batch is one contiguous range. Pure bookkeeping: returns the moves
+ * that the runner has to make, in order.
  */
 import { strict as assert } from "node:assert";
 

@@ -1,6 +1,7 @@
 /**
  * A step: schedule → run → postprocess. Sequences enter, change and leave slots only between steps
- * (`#applyTransitions`). Knows one runner and does not handle its faults: an exception ends the loop.
+ * (`#applyTransitions`). Knows one runner and does not handle its faults: an exception ends the
+ * loop.
  */
 import { strict as assert } from "node:assert";
 import type { Manifest } from "../model/artifact.ts";
@@ -54,7 +55,9 @@ export class StepLoop {
     this.#wake = undefined;
   }
 
-  /** Steps while there is work. @throws what the runner throws: the states in its slots are lost. */
+  /**
+   * Steps while there is work. @throws what the runner throws: the states in its slots are lost.
+   */
   async run(runner: ModelRunner): Promise<void> {
     const { scheduler, pace, now, onStep, onIdle } = this.#options;
     this.#hasTransitions = true;
@@ -74,8 +77,9 @@ export class StepLoop {
       const numPromptTokens = plan.chunks.reduce((sum, { numTokens }) => sum + numTokens, 0);
       const numLastTokens = numReadByDecoding(scheduler.slots.running, numDecoding);
 
-      // NOTE: nothing is awaited between the end of one run and the start of the next. Events pushed here reach their
-      // consumers as microtasks, that is, once the next run is under way: text and sockets cost no time between runs.
+      // NOTE: nothing is awaited between the end of one run and the start of the next. Events
+      // pushed here reach their consumers as microtasks, that is, once the next run is under way:
+      // text and sockets cost no time between runs.
       const runningSinceMs = now();
       for (const pass of forwardBatches(plan, runner.manifest.takesLengths ?? false)) {
         const output = await runner.run(this.#inputs.of(pass, scheduler.slots.running));
@@ -118,7 +122,9 @@ export class StepLoop {
     }
   }
 
-  /** Between steps: delivers states, ends and promotes sequences, preempts one, admits waiting ones. */
+  /**
+   * Between steps: delivers states, ends and promotes sequences, preempts one, admits waiting ones.
+   */
   async #applyTransitions(runner: ModelRunner): Promise<void> {
     const { scheduler, now, finish } = this.#options;
     this.#hasTransitions = false;
@@ -154,7 +160,10 @@ export class StepLoop {
     }
   }
 
-  /** @param leave returns undefined if the sequence should stay: its consumer has caught up, or it is ending */
+  /**
+   * @param leave returns undefined if the sequence should stay: its consumer has caught up, or it
+   * is ending
+   */
   async #vacate(runner: ModelRunner, sequence: LiveSequence, leave: () => SlotMove[] | undefined): Promise<void> {
     const state = await runner.readSlot(sequence.slot);
     const moves = leave();

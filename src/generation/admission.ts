@@ -1,6 +1,6 @@
 /**
- * A request's prompts → sequences in the engine, all or none. With several samples of one prompt the prompt is read
- * once: the samples resume from the state in front of its last token.
+ * A request's prompts → sequences in the engine, all or none. A prompt with several samples is read
+ * once: the samples resume from the state before its last token.
  */
 import type { Engine } from "../engine/engine.ts";
 import type { ResumePoint, Sequence, SequenceRequest } from "../engine/sequence.ts";
@@ -12,17 +12,17 @@ import type { PreparedPrompt } from "./prompts.ts";
 /** What generation needs of the engine. */
 export type SequenceEngine = Pick<Engine, "submit">;
 
-/** What all sequences of a request have in common. `sampling.seed` is that of the first sample. */
+/** What all sequences of a request share. `sampling.seed` is the first sample's. */
 export type SequenceTemplate = Omit<SequenceRequest, "promptIds" | "resume" | "checkpoints" | "capture"> & {
-  /** Whether the state at the end is wanted, of the samples of this prompt. */
+  /** Whether to capture the state at the end of this prompt's samples. */
   readonly capturesEnd: (prompt: PreparedPrompt) => boolean;
-  /** Whether the state before the answer is wanted too. */
+  /** Whether to capture the state before the answer too. */
   readonly capturesPrompt: boolean;
 };
 
 /**
  * @returns the sequences of the first prompt's samples, then of the second's, …
- * @throws as the engine does, and `aborted` if the signal came while a shared prompt was being read
+ * @throws as the engine does, and `aborted` if aborted while a shared prompt was being read
  */
 export async function admit(
   engine: SequenceEngine,
@@ -30,7 +30,7 @@ export async function admit(
   numSamples: number,
   { capturesEnd, capturesPrompt, ...template }: SequenceTemplate,
 ): Promise<Sequence[]> {
-  // Log-probabilities of a prompt need its own reading: the first sample does it for all.
+  // Prompt log-probabilities come from the sequence that reads the prompt.
   const isShared = numSamples > 1 && template.maxTokens > 0 && template.numPromptLogprobs === undefined;
   const ready = isShared ? await readOnce(engine, prompts, template.signal) : prompts;
   return engine.submit(
@@ -84,8 +84,8 @@ async function captureOf(sequence: Sequence): Promise<ResumePoint> {
 }
 
 /**
- * The first sample has the request's own seed, so that n = 1 and n = 5 agree on it; the others' follow from it. Murmur3's
- * finaliser over both halves of the seed and the sample's index: near seeds give unrelated ones.
+ * The first sample has the request's seed, so that n = 1 and n = 5 agree on it; the other seeds are
+ * derived from it with Murmur3's finaliser, so that similar seeds give unrelated ones.
  */
 export function deriveSeed(seed: number | bigint | undefined, sample: number): number | bigint | undefined {
   if (seed === undefined || sample === 0) return seed;

@@ -1,9 +1,8 @@
 /**
- * A chat's text, as its template shows it. Behind a kept conversation only the end of it matters: where the template
- * allows, that alone is rendered, so that a turn costs the same after ten messages and after ten thousand. Between prompts
- * and the renderer; knows no tokens.
+ * A chat's text, as its template renders it. After a stored conversation only the end of it
+ * matters: if the template allows, only that is rendered, so that a turn costs the same after ten
+ * messages and after ten thousand. Knows no tokens.
  */
-
 import { type Conversation, newText, type TextSoFar } from "../sessions/conversation.ts";
 import { type ChatMessage, hashText } from "../sessions/messages.ts";
 import type { ChatRenderer } from "../tokenizer/chat-template.ts";
@@ -11,15 +10,15 @@ import type { Prompt } from "./events.ts";
 
 export type ChatPrompt = Extract<Prompt, { type: "chat" }>;
 
-/** A conversation's messages, as far as they are needed. */
+/** What is needed of a conversation's messages. */
 export interface ChatMessages {
-  readonly numKept: number;
+  readonly numStored: number;
   readonly firstRole: string | undefined;
-  /** The last of the kept ones. */
-  readonly lastKept: ChatMessage | undefined;
-  /** Messages after the kept ones. */
+  /** The last of the stored ones. */
+  readonly lastStored: ChatMessage | undefined;
+  /** Messages after the stored ones. */
   readonly added: readonly ChatMessage[];
-  /** All of them. The kept ones are read from the store: as much work as there is history. */
+  /** All of them. Reads the stored ones from the store, so the work grows with the history. */
   readonly all: () => Promise<readonly ChatMessage[]>;
 }
 
@@ -38,8 +37,8 @@ export class ChatText {
   #whole: Promise<string> | undefined;
 
   /**
-   * @param prompt says how the messages are shown
-   * @param withoutBos the template writes BOS in front of the messages; behind other tokens it would stand in the middle
+   * @param prompt says how to render the messages
+   * @param withoutBos other tokens precede the chat: the BOS that the template writes is left out
    */
   constructor(
     renderer: ChatRenderer,
@@ -60,20 +59,23 @@ export class ChatText {
     return this.#whole;
   }
 
-  /** What follows the text that the kept tokens say. Undefined if this one begins otherwise. @throws as `whole` */
-  async behind(kept: Conversation): Promise<string | undefined> {
-    if (kept.tailKey === undefined) return newText(kept, await this.whole());
-    if (kept.tailKey !== this.#under()) return undefined;
-    // The last kept message is the answer: its end, and how it is closed, the state may not have read yet.
-    const tail = await this.#tail(this.#messages.numKept - 1);
-    return tail === undefined ? undefined : newText(kept, tail);
+  /**
+   * What follows the text of the stored tokens. Undefined if this text begins differently.
+   * @throws as `whole`
+   */
+  async after(stored: Conversation): Promise<string | undefined> {
+    if (stored.tailKey === undefined) return newText(stored, await this.whole());
+    if (stored.tailKey !== this.#tailKey()) return undefined;
+    // The last stored message is the answer. The state may not have read its end yet.
+    const tail = await this.#tail(this.#messages.numStored - 1);
+    return tail === undefined ? undefined : newText(stored, tail);
   }
 
-  /** What is to be kept of it, with the answer that follows. @throws as `whole` */
+  /** What is stored of it, with the answer that follows. @throws as `whole` */
   async soFar(): Promise<TextSoFar> {
-    const { numKept, added } = this.#messages;
-    const tail = await this.#tail(numKept + added.length - (this.#prompt.continueFinalMessage ? 1 : 0));
-    return tail === undefined ? { text: await this.whole() } : { text: tail, tailKey: this.#under() };
+    const { numStored, added } = this.#messages;
+    const tail = await this.#tail(numStored + added.length - (this.#prompt.continueFinalMessage ? 1 : 0));
+    return tail === undefined ? { text: await this.whole() } : { text: tail, tailKey: this.#tailKey() };
   }
 
   async #renderWhole(): Promise<string> {
@@ -81,26 +83,26 @@ export class ChatText {
     return this.#withoutBos ? this.#renderer.withoutBos(text) : text;
   }
 
-  /** @param numBefore all that are kept at least, but for the last */
+  /** @param numBefore messages before the tail: at least the stored ones but for the last */
   async #tail(numBefore: number): Promise<string | undefined> {
-    const { numKept, firstRole, lastKept, added } = this.#messages;
+    const { numStored, firstRole, lastStored, added } = this.#messages;
     if (firstRole === undefined || numBefore < 1) return undefined;
-    const isBehindKept = numBefore >= numKept;
-    const messages = isBehindKept ? added.slice(numBefore - numKept) : [lastKept!, ...added];
+    const isAfterStored = numBefore >= numStored;
+    const messages = isAfterStored ? added.slice(numBefore - numStored) : [lastStored!, ...added];
     return this.#renderer.renderTail({
       ...renderOptions(this.#prompt, messages, this.#rendering),
       firstRole: this.#prompt.instructions === undefined ? firstRole : INSTRUCTIONS_ROLE,
     });
   }
 
-  /** What decides how a message is shown, beside the message itself. */
-  #under(): string {
+  /** Identifies what decides how a message is rendered, besides the message. */
+  #tailKey(): string {
     const { instructions = null, templateArguments = {} } = this.#prompt;
     return hashText(JSON.stringify([this.#renderer.identity, instructions, templateArguments]));
   }
 }
 
-/** Instructions stand in front of the messages, and are not kept with them. */
+/** Instructions precede the messages and are not stored with them. */
 const INSTRUCTIONS_ROLE = "system";
 
 /** @throws `invalid_value`, `invalid_checkpoint` as the renderer does */

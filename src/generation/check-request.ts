@@ -1,22 +1,24 @@
-/** Bounds of a request that hold whatever its prompts say. Pure; named as on the wire, for the messages. */
+/**
+ * Bounds of a request that do not depend on its prompts' contents. Messages use the wire's names.
+ */
 import { DenseMambaError } from "../errors.ts";
 import type { GenerationRequest } from "./events.ts";
 import { checkTokenIds } from "./prompts.ts";
 
-/** Of one prompt. The engine refuses what its queue cannot take; this bounds what is built before it is asked. */
+/** Of one prompt. The queue is bounded too; this bounds what is built before it is checked. */
 const MAX_SAMPLES = 1024;
 
 export interface GenerationLimits {
-  /** Tokens that one prompt may make us read. */
+  /** Tokens of one prompt that may have to be read. */
   readonly maxPromptTokens: number;
-  /** Tokens that one choice may have; what `maxTokens` undefined means. */
+  /** Tokens of one choice; also the default of `maxTokens`. */
   readonly maxOutputTokens: number;
-  /** Of one answer: tokens shown in all choices, each counted with the log-probabilities beside its own. Default: no bound. */
+  /** Tokens in all choices of an answer, plus their log-probabilities. Default: no bound. */
   readonly maxAnswerTokens?: number;
 }
 
 /**
- * @returns the tokens that a choice may have
+ * @returns the most tokens of a choice
  * @throws `invalid_value`, naming the bound and the value
  */
 export function checkRequest(request: GenerationRequest, limits: GenerationLimits, vocabSize: number): number {
@@ -37,10 +39,10 @@ export function checkRequest(request: GenerationRequest, limits: GenerationLimit
   }
   checkTokenIds(request.stopTokenIds, vocabSize, "stop_token_ids");
   checkTokenIds([...request.sampling.logitBias.keys()], vocabSize, "logit_bias");
-  if ((request.resumeFrom || request.keepAs) && (request.prompts.length !== 1 || bestOf !== 1)) {
+  if ((request.resumeFrom || request.saveAs) && (request.prompts.length !== 1 || bestOf !== 1)) {
     throw new DenseMambaError(
       "invalid_value",
-      `a kept conversation takes one prompt and one choice, given ${request.prompts.length} and ${bestOf}`,
+      `a stored conversation takes one prompt and one choice, given ${request.prompts.length} and ${bestOf}`,
       { param: numChoices > 1 ? "n" : names.prompts },
     );
   }
@@ -48,8 +50,8 @@ export function checkRequest(request: GenerationRequest, limits: GenerationLimit
 }
 
 /**
- * What an answer may come to, before any of it is made: choices, tokens and log-probabilities multiply.
- * @throws `invalid_value`, with all factors
+ * The size of the whole answer: choices, tokens and log-probabilities multiply.
+ * @throws `invalid_value`, naming all factors
  */
 export function checkAnswerSize(
   request: GenerationRequest,
@@ -61,14 +63,14 @@ export function checkAnswerSize(
   const maxAnswerTokens = Math.min(own, limits.maxAnswerTokens ?? Number.POSITIVE_INFINITY);
   const { bestOf, echo, names, numLogprobs = 0 } = request;
   const numPromptLogprobs = request.numPromptLogprobs ?? (echo ? numLogprobs : undefined);
-  // A chat's ids are given once, a completion's beside every choice.
-  const isEachGivenIds = request.returnTokenIds === true && request.prompts[0]!.type !== "chat";
-  const isPromptShown = echo || numPromptLogprobs !== undefined || isEachGivenIds;
-  const promptTokens = isPromptShown ? prompts.reduce((sum, { echoIds }) => sum + echoIds.length, 0) : 0;
+  // A chat returns its prompt ids once, a completion with every choice.
+  const returnsIdsPerChoice = request.returnTokenIds === true && request.prompts[0]!.type !== "chat";
+  const returnsPrompt = echo || numPromptLogprobs !== undefined || returnsIdsPerChoice;
+  const promptTokens = returnsPrompt ? prompts.reduce((sum, { echoIds }) => sum + echoIds.length, 0) : 0;
   const asked =
     bestOf * (promptTokens * (1 + (numPromptLogprobs ?? 0)) + prompts.length * maxTokens * (1 + numLogprobs));
   if (asked <= maxAnswerTokens) return;
-  const shown = isPromptShown
+  const shown = returnsPrompt
     ? `${promptTokens} prompt tokens x (1 + ${numPromptLogprobs ?? 0} log-probabilities) + `
     : "";
   const ahead = prompts.length > 1 ? `${prompts.length} prompts x ` : "";

@@ -1,33 +1,33 @@
 /**
- * One choice: turns its sequence's token events into text events. Decodes, watches for stop strings and stops the
- * sequence, counts. Called once per token, so it does little and allocates little.
+ * One choice: turns its sequence's token events into text events. Decodes, stops the sequence at a
+ * stop string, counts. Called once per token, so it does little and allocates little.
  */
 import { strict as assert } from "node:assert";
-import type { ResumePoint, ScoredToken, Sequence, SequenceEvent } from "../engine/sequence.ts";
-import type { ScoreTable } from "../sampling/score-table.ts";
+import type { ResumePoint, Sequence, SequenceEvent } from "../engine/sequence.ts";
+import type { ScoredToken, ScoreTable } from "../sampling/logprobs.ts";
 import { historyTokens } from "../sessions/stores/snapshot.ts";
 import type { TextStream, Tokenizer } from "../tokenizer/tokenizer.ts";
+import { GrowingText } from "./collected-deltas.ts";
+import type { EchoedPrompt } from "./echo.ts";
 import type { GenerationEvent, TokenDetail } from "./events.ts";
-import { GrowingText } from "./gathered-choice.ts";
 import type { PreparedPrompt } from "./prompts.ts";
-import type { ShownPrompt } from "./shown-prompt.ts";
 import { StopStringMatcher, type StopStrings } from "./stop-strings.ts";
 import { TextOffsets } from "./text-offsets.ts";
 import { named, TokenDetails } from "./token-details.ts";
 
-/** The same for all choices of a request, but for `stopStrings`, which a prompt's template may add to. */
+/** The same for all choices of a request, except that a prompt's template may add stop strings. */
 export interface ChoiceOptions {
   readonly tokenizer: Tokenizer;
   readonly stopStrings: StopStrings;
-  /** As the engine has them: such a token ends the choice, and its text is not shown. */
+  /** The engine's: such a token ends the choice, and its text is not returned. */
   readonly stopTokenIds: ReadonlySet<number>;
-  /** Stop strings count only in text that comes after so many tokens. */
+  /** Stop strings count only in text after this many tokens. */
   readonly minTokens: number;
   readonly includeStopString: boolean;
   readonly skipSpecialTokens: boolean;
-  /** Shown before the answer, if asked for. */
-  readonly shownPrompt: ShownPrompt | undefined;
-  readonly showLogprobs: boolean;
+  /** Sent before the answer, if asked for. */
+  readonly echoedPrompt: EchoedPrompt | undefined;
+  readonly returnsLogprobs: boolean;
 }
 
 export class Choice {
@@ -40,12 +40,12 @@ export class Choice {
   readonly #matcher: StopStringMatcher | undefined;
   #stoppedBy: string | number | undefined;
   #isStopped = false;
-  /** The stop token that ended it, where its text was shown. */
-  #toldStopToken: number | undefined;
+  /** The stop token that ended it, if its text was returned. */
+  #returnedStopToken: number | undefined;
   #numTokens = 0;
   #sumLogprobs = 0;
   readonly #text = new GrowingText();
-  /** The text's length after each token, for answers that a stop string may cut and that may be continued. */
+  /** The length of the text after each token. Filled if a stop string may cut a saved answer. */
   readonly #textEnds: number[] = [];
   /** The state before the answer. */
   #promptPoint: ResumePoint | undefined;
@@ -66,7 +66,9 @@ export class Choice {
     return this.#sequence.events;
   }
 
-  /** Tokens of the answer, a stop token included; those sampled after a stop string do not count. */
+  /**
+   * Tokens of the answer, a stop token included; those sampled after a stop string do not count.
+   */
   get numTokens(): number {
     return this.#numTokens;
   }
@@ -76,12 +78,12 @@ export class Choice {
     return this.#numTokens === 0 ? Number.NEGATIVE_INFINITY : this.#sumLogprobs / this.#numTokens;
   }
 
-  /** The engine stopped it in the middle: it has no `finished`, and its state is there to continue from. */
+  /** The engine stopped it early: there is no `finished`, and its state was captured. */
   get isInterrupted(): boolean {
     return this.#isInterrupted;
   }
 
-  /** Whether its end was captured. */
+  /** Whether the state at its end was captured. */
   get hasState(): boolean {
     return this.#captured !== undefined;
   }
@@ -91,12 +93,12 @@ export class Choice {
     return String(this.#text);
   }
 
-  /** Appends what the event means to `out`. */
+  /** Appends the event's generation events to `out`. */
   accept(event: SequenceEvent, out: GenerationEvent[]): void {
     switch (event.type) {
       case "prompt":
         this.#promptPoint = event.captured;
-        if (this.#options.shownPrompt) out.push(this.#promptEvent(this.#options.shownPrompt, event.logprobs));
+        if (this.#options.echoedPrompt) out.push(this.#promptEvent(this.#options.echoedPrompt, event.logprobs));
         return;
       case "token":
         // The engine may be a step ahead of `stop()`.
@@ -109,11 +111,11 @@ export class Choice {
   }
 
   /**
-   * The state at the end and the tokens it stands for. Tokens sampled after a stop string are left out if the state has
-   * not read them. Only after `finished`, and only if a capture was asked for.
+   * The state at the end, and its tokens. Leaves out tokens sampled after a stop string if the
+   * state has not read them. Only after `finished`, and only if the end was captured.
    */
-  captured(): ResumePoint {
-    assert(this.#captured !== undefined, "the engine captures what it was asked to");
+  endPoint(): ResumePoint {
+    assert(this.#captured !== undefined, "the end was not captured");
     if (typeof this.#stoppedBy !== "string") return this.#captured;
     const { history, tokenIds, position, state } = this.#captured;
     const numUseful = Math.max(position, this.prompt.numTokens + this.#numTokens) - historyTokens(history);
@@ -121,44 +123,46 @@ export class Choice {
   }
 
   /**
-   * The same for a conversation that is continued: of exactly what the client was told. Where a stop string was cut off,
-   * its tokens are out again, and the next request reads the answer once more, from the state in front of it.
-   * @param encode text → the tokens that say it behind others
+   * The same for a conversation that goes on: exactly what the client received. If a stop string
+   * was cut off, its tokens are left out, and the next request reads the answer again from the
+   * state before it.
+   * @param encode text that continues other text → its tokens
    */
-  async told(encode: (text: string) => Promise<readonly number[]>): Promise<ResumePoint> {
-    const captured = this.captured();
-    const { history, tokenIds, position } = captured;
+  async endPointAsReturned(encode: (text: string) => Promise<readonly number[]>): Promise<ResumePoint> {
+    const end = this.endPoint();
+    const { history, tokenIds, position } = end;
     const tokens = { ...(history && { history }), tokenIds };
-    if (this.#toldStopToken !== undefined) {
-      return { ...tokens, tokenIds: [...tokenIds, this.#toldStopToken], position, state: captured.state };
+    if (this.#returnedStopToken !== undefined) {
+      return { ...tokens, tokenIds: [...tokenIds, this.#returnedStopToken], position, state: end.state };
     }
-    const isOwn = typeof this.#stoppedBy === "string" && !this.prompt.stopStrings.includes(this.#stoppedBy);
-    if (!isOwn || this.#promptPoint === undefined) return captured;
-    const { numTokens, rest } = this.#whole();
+    const isClients = typeof this.#stoppedBy === "string" && !this.prompt.stopStrings.includes(this.#stoppedBy);
+    if (!isClients || this.#promptPoint === undefined) return end;
+    const { numTokens, rest } = this.#splitReturned();
     const numPrompt = this.prompt.numTokens;
-    const told = tokenIds.slice(0, numPrompt + numTokens - historyTokens(history));
-    if (rest === "" && position <= numPrompt + numTokens)
-      return { ...tokens, tokenIds: told, position, state: captured.state };
+    const returned = tokenIds.slice(0, numPrompt + numTokens - historyTokens(history));
+    if (rest === "" && position <= numPrompt + numTokens) {
+      return { ...tokens, tokenIds: returned, position, state: end.state };
+    }
     const { position: before, state } = this.#promptPoint;
-    return { ...tokens, tokenIds: [...told, ...(rest === "" ? [] : await encode(rest))], position: before, state };
+    return { ...tokens, tokenIds: [...returned, ...(rest === "" ? [] : await encode(rest))], position: before, state };
   }
 
-  /** The number of tokens whose text was shown in full, and the rest of the shown text: the beginning of a token that was cut. */
-  #whole(): { readonly numTokens: number; readonly rest: string } {
+  /** The number of tokens whose text was returned in full, and what was returned of a cut token. */
+  #splitReturned(): { readonly numTokens: number; readonly rest: string } {
     const { text } = this;
     const { length } = text;
     const numUpTo = (end: number) => (end === 0 ? 0 : this.#textEnds.findIndex((at) => at >= end) + 1);
     const numTokens = numUpTo(length);
-    // Longer than the text of all tokens: it ends with a character that was never completed.
+    // Longer than the text of all tokens: it ends with an incomplete character.
     if (numTokens === 0 && length > 0) return { numTokens: this.#textEnds.length, rest: "" };
     if (length === 0 || this.#textEnds[numTokens - 1] === length) return { numTokens, rest: "" };
     const end = numTokens < 2 ? 0 : this.#textEnds[numTokens - 2]!;
     return { numTokens: numUpTo(end), rest: text.slice(end) };
   }
 
-  #promptEvent({ text, textOffsets }: ShownPrompt, scores: ScoreTable | undefined): GenerationEvent {
+  #promptEvent({ text, textOffsets }: EchoedPrompt, scores: ScoreTable | undefined): GenerationEvent {
     const { echoIds } = this.prompt;
-    // With nothing new on a kept conversation the engine reads, and scores, a token of the past.
+    // With no new tokens the engine reads, and scores, a token of the stored conversation.
     const logprobs = scores && new TokenDetails(scores, this.#options.tokenizer, scores.length - echoIds.length);
     return {
       type: "prompt",
@@ -172,23 +176,23 @@ export class Choice {
   #delta(tokenId: number, scored: ScoredToken | undefined): GenerationEvent {
     this.#numTokens++;
     if (scored) this.#sumLogprobs += scored.logprob;
-    const { stopTokenIds, includeStopString, showLogprobs } = this.#options;
+    const { stopTokenIds, includeStopString, returnsLogprobs } = this.#options;
     const offset = this.#offsets.next;
     let text = "";
     if (includeStopString || !stopTokenIds.has(tokenId)) {
-      const said = this.#stream.push(tokenId);
-      if (stopTokenIds.has(tokenId) && said !== "") this.#toldStopToken = tokenId;
-      if (this.#promptPoint !== undefined) this.#textEnds.push((this.#textEnds.at(-1) ?? 0) + said.length);
-      if (showLogprobs) this.#offsets.add(said, this.#stream);
-      text = this.#read(said);
+      const decoded = this.#stream.push(tokenId);
+      if (stopTokenIds.has(tokenId) && decoded !== "") this.#returnedStopToken = tokenId;
+      if (this.#promptPoint !== undefined) this.#textEnds.push((this.#textEnds.at(-1) ?? 0) + decoded.length);
+      if (returnsLogprobs) this.#offsets.add(decoded, this.#stream);
+      text = this.#scan(decoded);
     }
     this.#text.push(text);
     const delta = { type: "delta", index: this.index, text, tokenIds: [tokenId] } as const;
-    return showLogprobs && scored ? { ...delta, logprobs: [this.#detail(scored)], textOffsets: [offset] } : delta;
+    return returnsLogprobs && scored ? { ...delta, logprobs: [this.#detail(scored)], textOffsets: [offset] } : delta;
   }
 
-  /** Text from the decoder → text to show. */
-  #read(text: string): string {
+  /** Decoded text → text to return. */
+  #scan(text: string): string {
     if (this.#matcher === undefined || this.#numTokens <= this.#options.minTokens) return text;
     const scan = this.#matcher.push(text);
     if (scan.matched !== undefined) {
@@ -201,8 +205,8 @@ export class Choice {
 
   #finish(event: Extract<SequenceEvent, { type: "finished" }>, out: GenerationEvent[]): void {
     if (!this.#isStopped) {
-      // What was held back may still complete a stop string; what the matcher holds then cannot.
-      let rest = this.#read(this.#stream.flush());
+      // The rest may complete a stop string. What the matcher still holds afterwards is answer.
+      let rest = this.#scan(this.#stream.flush());
       if (!this.#isStopped) rest += this.#matcher?.flush() ?? "";
       this.#text.push(rest);
       if (rest !== "") out.push({ type: "delta", index: this.index, text: rest, tokenIds: [] });

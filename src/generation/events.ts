@@ -1,6 +1,7 @@
 /**
- * The contract between transports and generation: one request becomes one stream of events, in which every choice ends
- * exactly once. Streaming renders the events, non-streaming folds them. Knows neither HTTP nor OpenAI's field names.
+ * The contract between transports and generation: one request becomes one stream of events, in
+ * which every choice ends exactly once. A stream renders the events one by one, a plain answer
+ * collects them. Knows neither HTTP nor OpenAI's field names.
  */
 import type { SamplingParams } from "../sampling/params.ts";
 import type { ConversationKey } from "../sessions/conversation-store.ts";
@@ -14,14 +15,14 @@ export type Prompt =
       readonly messages: readonly ChatMessage[];
       readonly addGenerationPrompt: boolean;
       readonly continueFinalMessage: boolean;
-      /** A system message for this request only: it stands before the conversation and is not kept with it. */
+      /** A system message for this request only: it precedes the conversation and is not stored. */
       readonly instructions?: string;
       /** Overrides the model's own template. */
       readonly template?: string;
       readonly templateArguments?: Readonly<Record<string, unknown>>;
     };
 
-/** What the client calls the parts of its request, for errors. */
+/** The client's names for parts of its request, for error messages. */
 export interface FieldNames {
   readonly prompts: string;
   readonly maxTokens: string;
@@ -34,7 +35,7 @@ export interface GenerationRequest {
   readonly prompts: readonly Prompt[];
   /** n */
   readonly numChoices: number;
-  /** best_of ≥ n: sample so many and keep the n with the highest mean log-probability. */
+  /** best_of ≥ n: sample this many and return the n with the highest mean log-probability. */
   readonly bestOf: number;
   readonly sampling: SamplingParams;
   /** Undefined: the server's limit. */
@@ -50,21 +51,21 @@ export interface GenerationRequest {
   readonly echo: boolean;
   readonly numLogprobs?: number;
   readonly numPromptLogprobs?: number;
-  /** What its answer may hold, where that is less than `GenerationLimits.maxAnswerTokens`. */
+  /** A tighter limit on the answer's size than `GenerationLimits.maxAnswerTokens`. */
   readonly maxAnswerTokens?: number;
-  /** Keep only the last so many prompt tokens. */
+  /** Use only this many of the last prompt tokens. */
   readonly truncatePromptTokens?: number;
-  /** Continue from a kept conversation; the prompt is what is new. One prompt, one choice. */
+  /** Continue a stored conversation; the prompt is what is new. One prompt, one choice. */
   readonly resumeFrom?: ConversationKey;
-  /** Keep the conversation at the end, under this key. One prompt, one choice. */
-  readonly keepAs?: ConversationKey;
-  /** Whose sessions and responses `resumeFrom` and `keepAs` name; "" where the server has no keys. */
+  /** Store the conversation under this key at the end. One prompt, one choice. */
+  readonly saveAs?: ConversationKey;
+  /** The owner of the sessions and responses named here; "" if the server has no keys. */
   readonly owner: string;
-  /** `accepted` holds all token ids, including those of a long conversation that is continued. Default false. */
+  /** `accepted` has all token ids, even those of a long conversation. Default false. */
   readonly returnTokenIds?: boolean;
   /**
-   * Requests share what was read before only with requests of the same owner and the same salt: a prefix hit can be timed.
-   * Default: "".
+   * Requests share cached prefixes only with requests of the same owner and salt, since a hit can
+   * be timed. Default: "".
    */
   readonly cacheSalt?: string;
   readonly signal: AbortSignal;
@@ -82,7 +83,7 @@ export interface TokenDetail extends TextLogprob {
   readonly top: readonly TextLogprob[];
 }
 
-/** One detail per token: a list, or one that makes its items when they are looked at. */
+/** One detail per token: an array, or a list that makes its items when they are read. */
 export interface DetailList<T extends TokenDetail | null> extends Iterable<T> {
   readonly length: number;
   slice(start: number, end?: number): DetailList<T>;
@@ -92,12 +93,15 @@ export type PromptEvent = Extract<GenerationEvent, { type: "prompt" }>;
 export type DeltaEvent = Extract<GenerationEvent, { type: "delta" }>;
 
 export type GenerationEvent =
-  /** First, once: everything was admitted. After this event failures are mid-stream. Ids are joined when they are asked for. */
+  /**
+   * First, once: all sequences are admitted. Later failures are mid-stream. `tokenIds` are joined
+   * when they are first read.
+   */
   | {
       readonly type: "accepted";
       readonly prompts: readonly { readonly tokenIds: readonly number[]; readonly cachedTokens: number }[];
     }
-  /** Once per choice, when echo or prompt logprobs were asked for. `text` is the prompt's. */
+  /** Once per choice, for echo or prompt logprobs. `text` is the prompt's. */
   | {
       readonly type: "prompt";
       readonly index: number;
@@ -105,7 +109,7 @@ export type GenerationEvent =
       readonly tokenIds: readonly number[];
       /** One per prompt token, null for a token with nothing before it. */
       readonly logprobs?: DetailList<TokenDetail | null>;
-      /** With `logprobs`, one per prompt token: characters (code points) of `text` that begin before it. */
+      /** With `logprobs`, one per prompt token: characters (code points) of `text` before it. */
       readonly textOffsets?: readonly number[];
     }
   /** `text` may be empty while a character is incomplete or a stop string might be starting. */
@@ -116,7 +120,7 @@ export type GenerationEvent =
       readonly tokenIds: readonly number[];
       /** One per token id. */
       readonly logprobs?: DetailList<TokenDetail>;
-      /** With `logprobs`, one per token id: characters of the answer that begin before it. */
+      /** With `logprobs`, one per token id: characters of the answer before it. */
       readonly textOffsets?: readonly number[];
     }
   | {
@@ -125,17 +129,17 @@ export type GenerationEvent =
       readonly reason: "stop" | "length" | "aborted";
       /** The stop string or stop token id that ended the choice. */
       readonly stoppedBy?: string | number;
-      /** False: the response that was to be kept could not be, and is not. A session that cannot be kept is an error. */
-      readonly isKept?: false;
+      /** False: the store failed to save a response. For a session that is an error. */
+      readonly isSaved?: false;
     }
   /** Last, once. */
   | { readonly type: "usage"; readonly usage: GenerationUsage };
 
 export interface GenerationUsage {
   readonly promptTokens: number;
-  /** Of the prompt's tokens, those that a kept state already covered. */
+  /** Prompt tokens that a stored or cached state had read. */
   readonly cachedTokens: number;
   readonly completionTokens: number;
-  /** Bytes of one sequence's state: constant. */
+  /** Of one sequence: constant. */
   readonly stateBytes: number;
 }

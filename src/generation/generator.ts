@@ -1,7 +1,7 @@
 /**
- * One request → one stream of events: prompts become tokens, those read before are found, sequences are admitted, their
- * tokens become text, and what was to be kept is kept before the end is told. Between transports and engine; knows neither
- * HTTP nor OpenAI.
+ * One request → one stream of events: prompts become tokens and resume from cached or stored
+ * states, sequences are admitted, their tokens become text, and the conversation is saved before
+ * the end is sent. Between transports and engine; knows neither HTTP nor OpenAI.
  */
 import { setTimeout as delay, setImmediate } from "node:timers/promises";
 import { aboutField, DenseMambaError } from "../errors.ts";
@@ -9,20 +9,18 @@ import type { Manifest } from "../model/artifact.ts";
 import { stateBytes } from "../model/state.ts";
 import { PendingPrefixes } from "../prefix/pending-prefixes.ts";
 import { PrefixReuse, type PrefixStates } from "../prefix/prefix-reuse.ts";
-import { Conversations, type KeepingPolicy, type Lease } from "../sessions/conversations.ts";
+import { Conversations, type Lease, type RetentionPolicy } from "../sessions/conversations.ts";
 import type { StateStore } from "../sessions/stores/store.ts";
 import { ChatRenderer } from "../tokenizer/chat-template.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { admit, type SequenceEngine } from "./admission.ts";
-import { selectBest } from "./best-of.ts";
 import { checkAnswerSize, checkRequest, type GenerationLimits } from "./check-request.ts";
 import { Choice, type ChoiceOptions } from "./choice.ts";
+import { mergeChoices, selectBest } from "./choice-events.ts";
+import { type EchoedPrompt, echoPrompt } from "./echo.ts";
 import type { GenerationEvent, GenerationRequest, GenerationUsage } from "./events.ts";
-import type { KeepingContext } from "./keeping.ts";
-import { mergeChoices } from "./merge.ts";
-import { type PreparedPrompt, preparePrompt } from "./prompts.ts";
-import { keepsEnd, RunningRequest } from "./running-request.ts";
-import { type ShownPrompt, showPrompt } from "./shown-prompt.ts";
+import { type PreparedPrompt, PromptPreparer } from "./prompts.ts";
+import { cachesEnd, RunningRequest } from "./running-request.ts";
 import { StopStrings } from "./stop-strings.ts";
 
 export interface GeneratorDeps {
@@ -30,15 +28,15 @@ export interface GeneratorDeps {
   readonly tokenizer: Tokenizer;
   readonly manifest: Manifest;
   readonly store: StateStore;
-  /** Memory alone, for responses that are not to be stored. Default: `store`. */
+  /** Memory only, for responses with `store: false`. Default: `store`. */
   readonly unstored?: StateStore;
-  /** Without it every prompt that does not continue from a conversation is read from its beginning. */
+  /** Without it only stored conversations are resumed. */
   readonly prefixCache?: PrefixStates;
-  /** Whose requests continue from each other's prompts: those of one owner, or everybody's. Default: `owner`. */
+  /** Which requests share cached prefixes: those of one owner, or all. Default: `owner`. */
   readonly prefixScope?: "owner" | "all";
   readonly limits: GenerationLimits;
-  /** How long, and how much for one owner, conversations are kept. Default: without bounds. */
-  readonly keeping?: KeepingPolicy;
+  /** How long conversations are stored, and how many for one owner. Default: without bounds. */
+  readonly retention?: RetentionPolicy;
   /** Names sessions that are created without an id. */
   readonly newId: () => string;
   /** Unix time in milliseconds. */
@@ -60,7 +58,7 @@ export class Generator {
   readonly #sleep: (ms: number, signal: AbortSignal) => Promise<void>;
   readonly #running = new Set<RunningRequest>();
   readonly #pendingPrefixes = new PendingPrefixes();
-  /** Aborted as the server begins to shut down: what is not admitted by then never is. */
+  /** Aborted when the server begins to shut down: nothing is admitted from then on. */
   readonly #stopping = new AbortController();
 
   constructor(deps: GeneratorDeps) {
@@ -73,7 +71,7 @@ export class Generator {
       prefixCache,
       prefixScope = "owner",
       limits,
-      keeping = {},
+      retention = {},
       newId,
       nowMs,
     } = deps;
@@ -85,7 +83,7 @@ export class Generator {
       manifest,
       newId,
       nowMs,
-      policy: keeping,
+      policy: retention,
       maxUnreadTokens,
     });
     this.#prefixCache = prefixCache;
@@ -99,9 +97,9 @@ export class Generator {
   }
 
   /**
-   * Nothing happens before the first `next()`. What is wrong with the request, and a full queue, is thrown before
-   * `accepted`; later failures are the runtime's, or `shutting_down` when the engine interrupted the request: what it keeps is
-   * kept then, as far as it had come. Leaving the iteration early aborts.
+   * Nothing happens before the first `next()`. An invalid request or a full queue throws before
+   * `accepted`. Later failures are the runtime's, or `shutting_down` when the engine interrupted
+   * the request: its conversation is saved up to that point. Leaving the iteration early aborts.
    */
   async *generate(request: GenerationRequest): AsyncGenerator<GenerationEvent, void, undefined> {
     const abort = new AbortController();
@@ -114,14 +112,22 @@ export class Generator {
       const maxTokens = checkRequest(request, this.#limits, this.#manifest.sizes.vocabSize);
       const stopStrings = new StopStrings(request.stopStrings);
       throwIfAborted(signal);
-      lease = await this.conversations.open(request.owner, request.resumeFrom, request.keepAs);
+      lease = await this.conversations.open(request.owner, request.resumeFrom, request.saveAs);
       reuse = this.#reuse(request);
       const prompts = await this.#prepare(request, { lease, reuse, signal });
       throwIfAborted(signal);
       checkAnswerSize(request, prompts, maxTokens, this.#limits);
 
       const choices = await this.#admit(request, prompts, { maxTokens, stopStrings, reuse, signal });
-      running = new RunningRequest({ context: this.#keepingContext, request, choices, lease, reuse });
+      running = new RunningRequest({
+        tokenizer: this.tokenizer,
+        modelHash: this.#manifest.modelHash,
+        nowMs: this.#nowMs,
+        request,
+        choices,
+        lease,
+        reuse,
+      });
       this.#running.add(running);
       yield { type: "accepted", prompts: prompts.map(asAccepted) };
 
@@ -130,10 +136,10 @@ export class Generator {
       for await (let event of isSelected ? selectBest(merged, choices, this.tokenizer, request) : merged) {
         if (event.type === "finished" && !isSelected) {
           const isAborted = event.reason === "aborted";
-          const { isKept } = await running.settle(choices[event.index]!, { isAborted });
-          if (!isKept) event = { ...event, isKept };
+          const { isSaved } = await running.save(choices[event.index]!, { isAborted });
+          if (!isSaved) event = { ...event, isSaved };
         }
-        if (!running.isTaken) yield event;
+        if (!running.isDrained) yield event;
       }
       if (running.isCutShort) {
         await running.saveInterrupted();
@@ -142,7 +148,7 @@ export class Generator {
       hasEnded = true;
       yield { type: "usage", usage: this.#usage(prompts, choices) };
     } finally {
-      // Left early, or failed: what still runs must not run on.
+      // Left early or failed: the other choices must stop.
       if (!hasEnded) abort.abort();
       reuse?.end();
       await lease?.release();
@@ -154,21 +160,22 @@ export class Generator {
   }
 
   /**
-   * Resolves when every request that was admitted has ended and what it keeps is kept. For the end of the server's life:
-   * the engine closes or interrupts at the same time, or they may go on for long. What consumers have not read `graceMs` later
-   * is read in their place, so that one who reads nothing cannot keep a session from being kept.
+   * For shutdown: resolves when every admitted request has ended and is saved. The caller also
+   * closes or interrupts the engine, or this may take long. After `graceMs` unread events are read
+   * and dropped, so that a client that has stopped reading cannot prevent its session from being
+   * saved.
    */
   async drain({ graceMs }: { readonly graceMs: number }): Promise<void> {
     this.#stopping.abort();
     const running = [...this.#running];
-    const patience = new AbortController();
-    const isOver = this.#sleep(graceMs, patience.signal);
-    const whenOver = async (request: RunningRequest) => {
-      await isOver;
-      if (!patience.signal.aborted) await request.readForNobody();
+    const grace = new AbortController();
+    const graceOver = this.#sleep(graceMs, grace.signal);
+    const drainLate = async (request: RunningRequest) => {
+      await graceOver;
+      if (!grace.signal.aborted) await request.drain();
     };
-    await Promise.all(running.map((request) => Promise.race([request.ended, whenOver(request)])));
-    patience.abort();
+    await Promise.all(running.map((request) => Promise.race([request.ended, drainLate(request)])));
+    grace.abort();
   }
 
   /** Ends the processes that render chats. No chat can be answered afterwards. */
@@ -176,7 +183,7 @@ export class Generator {
     this.#renderer.close();
   }
 
-  /** Log-probabilities of a prompt need all of it to be read, and whoever asks for them continues from none. */
+  /** Undefined with prompt log-probabilities, for which the whole prompt must be read. */
   #reuse(request: GenerationRequest): PrefixReuse | undefined {
     const { owner, cacheSalt: salt = "", numPromptLogprobs, echo, numLogprobs } = request;
     const scoresPrompt = numPromptLogprobs !== undefined || (echo && numLogprobs !== undefined);
@@ -199,10 +206,9 @@ export class Generator {
       maxPromptTokens: this.#limits.maxPromptTokens,
       signal: AbortSignal.any([signal, this.#stopping.signal]),
     };
-    const { snapshot } = lease;
-    const origin = snapshot && { snapshot, loadHistory: lease.loadHistory };
+    const preparer = new PromptPreparer(context, request, lease.resumed);
     const prompts = request.prompts.map(async (given) => {
-      const prompt = await preparePrompt(context, given, request, origin);
+      const prompt = await preparer.prepare(given);
       return reuse === undefined ? prompt : reuse.resume(prompt, signal);
     });
     try {
@@ -225,14 +231,14 @@ export class Generator {
   ): Promise<Choice[]> {
     const { sampling, minTokens, bestOf, echo, numLogprobs } = request;
     const numPromptLogprobs = request.numPromptLogprobs ?? (echo ? numLogprobs : undefined);
-    const showsPrompt = echo || numPromptLogprobs !== undefined;
-    // The samples are ranked by their log-probabilities, whether or not anyone wants to see them.
+    const echoesPrompt = echo || numPromptLogprobs !== undefined;
+    // best_of ranks samples by log-probability, whether or not they are returned.
     const numScored = numLogprobs ?? (bestOf > request.numChoices ? 0 : undefined);
     const stopTokenIds = this.#stopTokenIds(request);
-    const shownPrompts: ShownPrompt[] = [];
-    for (const prompt of showsPrompt ? prompts : []) {
-      shownPrompts.push(await showPrompt(this.tokenizer, prompt, request));
-      // Many prompts take as long as one that is long.
+    const echoedPrompts: EchoedPrompt[] = [];
+    for (const prompt of echoesPrompt ? prompts : []) {
+      echoedPrompts.push(await echoPrompt(this.tokenizer, prompt, request));
+      // Many short prompts take as long as a long one.
       await setImmediate();
     }
     const admitted = admit(this.#engine, prompts, bestOf, {
@@ -243,21 +249,21 @@ export class Generator {
       stopTokenIds,
       ...(numScored !== undefined && { numLogprobs: numScored }),
       ...(numPromptLogprobs !== undefined && { numPromptLogprobs }),
-      capturesEnd: (prompt) => request.keepAs !== undefined || keepsEnd(request, { prompt }, derived.reuse),
-      // A stop string ends an answer before its last tokens, which the state has read by then.
-      capturesPrompt: request.keepAs !== undefined && request.stopStrings.length > 0,
+      capturesEnd: (prompt) => request.saveAs !== undefined || cachesEnd(request, { prompt }, derived.reuse),
+      // A stop string cuts off tokens that the state has read by then.
+      capturesPrompt: request.saveAs !== undefined && request.stopStrings.length > 0,
       signal: derived.signal,
     });
     const sequences = await admitted.catch((error) => {
-      throw aboutField(error, bestOf > 1 ? "n" : request.names.prompts); // there are too many
+      throw aboutField(error, bestOf > 1 ? "n" : request.names.prompts); // too many sequences
     });
-    const options: Omit<ChoiceOptions, "stopStrings" | "shownPrompt"> = {
+    const options: Omit<ChoiceOptions, "stopStrings" | "echoedPrompt"> = {
       tokenizer: this.tokenizer,
       stopTokenIds,
       minTokens,
       includeStopString: request.includeStopString,
       skipSpecialTokens: request.skipSpecialTokens,
-      showLogprobs: numLogprobs !== undefined,
+      returnsLogprobs: numLogprobs !== undefined,
     };
     return sequences.map((sequence, index) => {
       const promptIndex = Math.floor(index / bestOf);
@@ -266,17 +272,13 @@ export class Generator {
         prompt.stopStrings.length === 0
           ? derived.stopStrings
           : new StopStrings([...request.stopStrings, ...prompt.stopStrings]);
-      return new Choice(index, prompt, sequence, { ...options, stopStrings, shownPrompt: shownPrompts[promptIndex] });
+      return new Choice(index, prompt, sequence, { ...options, stopStrings, echoedPrompt: echoedPrompts[promptIndex] });
     });
   }
 
   #stopTokenIds({ stopTokenIds, ignoreEos }: GenerationRequest): ReadonlySet<number> {
     if (ignoreEos) return new Set(stopTokenIds);
     return new Set([...stopTokenIds, ...this.#manifest.eosTokenIds, ...this.tokenizer.endTokenIds]);
-  }
-
-  get #keepingContext(): KeepingContext {
-    return { tokenizer: this.tokenizer, modelHash: this.#manifest.modelHash, nowMs: this.#nowMs };
   }
 
   #usage(prompts: readonly PreparedPrompt[], choices: readonly Choice[]): GenerationUsage {
@@ -302,9 +304,9 @@ function throwIfAborted(signal: AbortSignal): void {
   if (signal.aborted) throw new DenseMambaError("aborted", "the request was aborted before it was admitted");
 }
 
-function cutShort({ keepAs }: GenerationRequest): DenseMambaError {
-  const kept = keepAs === undefined ? "" : `; ${keepAs.type} ${keepAs.id} is kept as far as it had come`;
-  return new DenseMambaError("shutting_down", `the server shut down before the answer ended${kept}`);
+function cutShort({ saveAs }: GenerationRequest): DenseMambaError {
+  const saved = saveAs === undefined ? "" : `; ${saveAs.type} ${saveAs.id} is saved up to this point`;
+  return new DenseMambaError("shutting_down", `the server shut down before the answer ended${saved}`);
 }
 
 async function sleepUnlessAborted(ms: number, signal: AbortSignal): Promise<void> {

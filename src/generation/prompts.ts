@@ -1,11 +1,11 @@
 /**
- * A request's prompts → token ids, within the limits, continuing from a kept conversation where there is one. Text and
- * templates end here; below are only ids.
+ * A request's prompts → token ids, within the limits, continuing a stored conversation if there is
+ * one. Text and templates end here: the engine sees ids only.
  */
 import type { Checkpoints, ResumePoint } from "../engine/sequence.ts";
 import { aboutField, DenseMambaError } from "../errors.ts";
 import type { ConversationSnapshot, ConversationSoFar, StoredMessages } from "../sessions/conversation.ts";
-import type { History } from "../sessions/history.ts";
+import type { ResumedConversation } from "../sessions/conversations.ts";
 import {
   type ChatMessage,
   countSpanTokens,
@@ -23,24 +23,24 @@ import type { GenerationRequest, Prompt } from "./events.ts";
 /** Ready for the engine. */
 export interface PreparedPrompt {
   /**
-   * What stands before the first sampled token, kept and new: all of it where the request returns token ids, else without
-   * what a long conversation keeps apart. Copied only if somebody looks.
+   * All tokens before the first sampled one, stored and new. Without `returnTokenIds`, those of a
+   * long conversation that are stored in segments are left out. Joined when first read.
    */
   readonly tokenIds: readonly number[];
   readonly numTokens: number;
   /** The last of the tokens: enough to decode those that follow. */
   readonly contextIds: readonly number[];
-  /** What is fed to the engine; at least one, unless `resume` has left one unread. */
+  /** What the engine reads; at least one, unless `resume` has a token left to read. */
   readonly promptIds: readonly number[];
   readonly resume?: ResumePoint;
   readonly checkpoints?: Checkpoints;
-  /** Of the tokens, those that the resumed state has read. */
+  /** How many of the tokens the resumed state has read. */
   readonly cachedTokens: number;
-  /** What `echo` shows, if it is known better than by decoding `echoIds`. */
+  /** The text for `echo`, if it is known without decoding `echoIds`. */
   readonly echoText?: string;
-  /** The tokens of this request's own prompt, without what a kept conversation holds already. */
+  /** The tokens of this request's own prompt. */
   readonly echoIds: readonly number[];
-  /** How many of the tokens any chat with the same instructions begins with; 0: unknown. */
+  /** How many tokens any chat with the same instructions begins with; 0: unknown. */
   readonly findBranchPoint?: () => Promise<number>;
   /** The template's own. */
   readonly stopStrings: readonly string[];
@@ -51,20 +51,10 @@ export interface PromptContext {
   readonly tokenizer: Tokenizer;
   readonly renderer: ChatRenderer;
   readonly vocabSize: number;
-  /** Of the tokens to read; what a kept state has read does not count. */
+  /** Tokens to read; what a stored state has read does not count. */
   readonly maxPromptTokens: number;
   /** Aborts encoding. */
   readonly signal: AbortSignal;
-}
-
-/** A template may show less of the past than was read, though hardly less than half of it. */
-const READ_AGAIN_SLACK = 2;
-
-/** What a request continues from. */
-export interface Origin {
-  readonly snapshot: ConversationSnapshot;
-  /** Of all tokens, or of so many of the last at least. As much work as there is history. */
-  readonly loadHistory: (numTokens?: number) => Promise<History>;
 }
 
 type PromptOptions = Pick<
@@ -72,113 +62,240 @@ type PromptOptions = Pick<
   "addSpecialTokens" | "names" | "truncatePromptTokens" | "sampling" | "returnTokenIds"
 >;
 
-/** @throws `invalid_value`, `prompt_too_long`, `invalid_checkpoint` (a malformed template of the model's own) */
-export async function preparePrompt(
-  context: PromptContext,
-  prompt: Prompt,
-  options: PromptOptions,
-  origin: Origin | undefined,
-): Promise<PreparedPrompt> {
-  try {
-    switch (prompt.type) {
-      case "text":
-        return await prepareText(context, prompt.text, options, origin);
-      case "tokens":
-        return await prepareTokens(context, prompt.tokenIds, options, origin);
-      case "chat":
-        return await prepareChat(context, prompt, options, origin);
-    }
-  } catch (error) {
-    throw aboutField(error, options.names.prompts); // the tokenizer's
+/** A template may leave out parts of the past, though hardly more than half of it. */
+const READ_AGAIN_SLACK = 2;
+
+interface AssemblyOptions {
+  /** What the ids follow. */
+  readonly resumed: ResumedConversation | undefined;
+  /** What the ids encode. */
+  readonly text?: string;
+  readonly stopStrings?: readonly string[];
+  readonly conversation: ConversationSoFar;
+}
+
+/** Prepares the prompts of one request. */
+export class PromptPreparer {
+  readonly #context: PromptContext;
+  readonly #options: PromptOptions;
+  readonly #resumed: ResumedConversation | undefined;
+
+  constructor(context: PromptContext, options: PromptOptions, resumed: ResumedConversation | undefined) {
+    this.#context = context;
+    this.#options = options;
+    this.#resumed = resumed;
   }
-}
 
-async function prepareText(
-  context: PromptContext,
-  text: string,
-  options: PromptOptions,
-  origin: Origin | undefined,
-): Promise<PreparedPrompt> {
-  const limits = encodeLimits(context, options);
-  const { addSpecialTokens } = options;
-  const ids = origin
-    ? await encodeBehind(context.tokenizer, text, limits)
-    : await context.tokenizer.encode(text, { ...limits, addSpecialTokens });
-  return assemble(origin, ids, { context, options, text, conversation: { type: "completion" } });
-}
-
-async function prepareTokens(
-  context: PromptContext,
-  tokenIds: readonly number[],
-  options: PromptOptions,
-  origin: Origin | undefined,
-): Promise<PreparedPrompt> {
-  checkTokenIds(tokenIds, context.vocabSize, options.names.prompts);
-  return assemble(origin, tokenIds, { context, options, conversation: { type: "completion" } });
-}
-
-async function prepareChat(
-  context: PromptContext,
-  prompt: ChatPrompt,
-  options: PromptOptions,
-  origin: Origin | undefined,
-): Promise<PreparedPrompt> {
-  const { numPreambleTokens = 0, messages: chain = NO_MESSAGES } = origin?.snapshot.conversation ?? {};
-  const stored = origin && storedMessages(context, origin.snapshot);
-  const added = newMessages(chain, prompt.messages);
-  let reading: Promise<readonly ChatMessage[]> | undefined;
-  const readAll = async () => [...(origin ? await earlierMessages(context, origin) : []), ...added];
-  const all = () => {
-    reading ??= readAll();
-    return reading;
-  };
-  const messages = {
-    numKept: chain.count,
-    firstRole: chain.firstRole ?? added[0]?.role,
-    lastKept: stored?.last.at(-1),
-    added,
-    all,
-  };
-  const chat = new ChatText(context.renderer, prompt, messages, {
-    withoutBos: numPreambleTokens > 0,
-    messagesName: options.names.prompts,
-    signal: context.signal,
-  });
-  const { continueFinalMessage: continuesFinalMessage } = prompt;
-  const soFar = { type: "chat", numPreambleTokens, continuesFinalMessage, ...(await chat.soFar()) } as const;
-  const stopStrings = context.renderer.stopStrings(prompt.template);
-  const limits = encodeLimits(context, options);
-  const details = { context, options, stopStrings };
-
-  const rest = origin && (await chat.behind(origin.snapshot.conversation));
-  if (origin !== undefined && rest !== undefined) {
-    const ids = await context.tokenizer.encodeContinuation(rest, limits);
-    if (ids !== undefined && (ids.length > 0 || hasUnreadToken(origin.snapshot))) {
-      return assemble(origin, ids, { ...details, text: rest, conversation: { ...soFar, stored, added } });
+  /**
+   * @throws `invalid_value`, `prompt_too_long`, `invalid_checkpoint` (the model's template is
+   * malformed)
+   */
+  async prepare(prompt: Prompt): Promise<PreparedPrompt> {
+    try {
+      switch (prompt.type) {
+        case "text":
+          return await this.#prepareText(prompt.text);
+        case "tokens":
+          return await this.#prepareTokens(prompt.tokenIds);
+        case "chat":
+          return await this.#prepareChat(prompt);
+      }
+    } catch (error) {
+      throw aboutField(error, this.#options.names.prompts); // the tokenizer's
     }
   }
-  // Nothing is kept, or the template shows the past otherwise than the state has read it: correct, though slow.
-  if (origin !== undefined) checkCanBeReadAgain(context, origin.snapshot, options);
-  const full = await chat.whole();
-  const everything = await all();
-  const conversation = { ...soFar, stored: undefined, added: everything };
-  if (origin === undefined || numPreambleTokens === 0) {
-    const ids = await context.tokenizer.encode(full, { ...limits, addSpecialTokens: false });
-    const { prompts: messagesName } = options.names;
-    const findBranchPoint = () => instructionsEnd(context, prompt, everything, { ids, messagesName });
-    return { ...(await assemble(undefined, ids, { ...details, text: full, conversation })), findBranchPoint };
+
+  async #prepareText(text: string): Promise<PreparedPrompt> {
+    const { tokenizer } = this.#context;
+    const resumed = this.#resumed;
+    const { addSpecialTokens } = this.#options;
+    const ids = resumed
+      ? await encodeContinuation(tokenizer, text, this.#encodeLimits)
+      : await tokenizer.encode(text, { ...this.#encodeLimits, addSpecialTokens });
+    return this.#assemble(ids, { resumed, text, conversation: { type: "completion" } });
   }
-  const preamble = (await origin.loadHistory()).tokenIds.slice(0, numPreambleTokens);
-  const ids = await encodeBehind(context.tokenizer, full, limits);
-  const prepared = await assemble(undefined, preamble.concat(ids), { ...details, conversation });
-  const numCut = preamble.length + ids.length - prepared.numTokens;
-  return {
-    ...prepared,
-    conversation: { ...conversation, numPreambleTokens: Math.max(0, numPreambleTokens - numCut) },
-  };
+
+  #prepareTokens(tokenIds: readonly number[]): Promise<PreparedPrompt> {
+    checkTokenIds(tokenIds, this.#context.vocabSize, this.#options.names.prompts);
+    return this.#assemble(tokenIds, { resumed: this.#resumed, conversation: { type: "completion" } });
+  }
+
+  async #prepareChat(prompt: ChatPrompt): Promise<PreparedPrompt> {
+    const { tokenizer, renderer, signal } = this.#context;
+    const resumed = this.#resumed;
+    const { numPreambleTokens = 0, messages: chain = NO_MESSAGES } = resumed?.snapshot.conversation ?? {};
+    const stored = resumed && storedMessages(tokenizer, resumed.snapshot);
+    const added = newMessages(chain, prompt.messages);
+    let loading: Promise<readonly ChatMessage[]> | undefined;
+    const loadAll = async () => [...(resumed ? await loadMessages(tokenizer, resumed) : []), ...added];
+    const all = () => {
+      loading ??= loadAll();
+      return loading;
+    };
+    const messages = {
+      numStored: chain.count,
+      firstRole: chain.firstRole ?? added[0]?.role,
+      lastStored: stored?.last.at(-1),
+      added,
+      all,
+    };
+    const chat = new ChatText(renderer, prompt, messages, {
+      withoutBos: numPreambleTokens > 0,
+      messagesName: this.#options.names.prompts,
+      signal,
+    });
+    const { continueFinalMessage: continuesFinalMessage } = prompt;
+    const soFar = { type: "chat", numPreambleTokens, continuesFinalMessage, ...(await chat.soFar()) } as const;
+    const stopStrings = renderer.stopStrings(prompt.template);
+
+    const rest = resumed && (await chat.after(resumed.snapshot.conversation));
+    if (resumed !== undefined && rest !== undefined) {
+      const ids = await tokenizer.encodeContinuation(rest, this.#encodeLimits);
+      if (ids !== undefined && (ids.length > 0 || hasUnreadToken(resumed.snapshot))) {
+        const conversation = { ...soFar, stored, added };
+        return this.#assemble(ids, { resumed, stopStrings, text: rest, conversation });
+      }
+    }
+    // Nothing is stored, or the template renders the past differently: all of it is read again.
+    if (resumed !== undefined) this.#checkCanReadAgain(resumed.snapshot);
+    const full = await chat.whole();
+    const everything = await all();
+    const conversation = { ...soFar, stored: undefined, added: everything };
+    if (resumed === undefined || numPreambleTokens === 0) {
+      const ids = await tokenizer.encode(full, { ...this.#encodeLimits, addSpecialTokens: false });
+      const findBranchPoint = () => this.#findInstructionsEnd(prompt, everything, ids);
+      const prepared = await this.#assemble(ids, { resumed: undefined, stopStrings, text: full, conversation });
+      return { ...prepared, findBranchPoint };
+    }
+    const preamble = (await resumed.loadHistory()).tokenIds.slice(0, numPreambleTokens);
+    const ids = await encodeContinuation(tokenizer, full, this.#encodeLimits);
+    const prepared = await this.#assemble(preamble.concat(ids), { resumed: undefined, stopStrings, conversation });
+    const numCut = preamble.length + ids.length - prepared.numTokens;
+    return {
+      ...prepared,
+      conversation: { ...conversation, numPreambleTokens: Math.max(0, numPreambleTokens - numCut) },
+    };
+  }
+
+  /** Checked before a long conversation is loaded, rendered and encoded for nothing. */
+  #checkCanReadAgain(snapshot: ConversationSnapshot): void {
+    const { maxPromptTokens } = this.#context;
+    const { names, truncatePromptTokens } = this.#options;
+    const numTokens = countTokens(snapshot);
+    if (truncatePromptTokens !== undefined || numTokens <= READ_AGAIN_SLACK * maxPromptTokens) return;
+    throw new DenseMambaError(
+      "prompt_too_long",
+      `under this template or these instructions the conversation would have to be read again from its beginning: it has ${numTokens} tokens, and at most ${maxPromptTokens} may be read`,
+      { param: names.prompts },
+    );
+  }
+
+  /**
+   * Where the instructions end and the first user message begins: how many tokens this chat shares
+   * with one that differs in that message.
+   */
+  async #findInstructionsEnd(
+    prompt: ChatPrompt,
+    messages: readonly ChatMessage[],
+    ids: readonly number[],
+  ): Promise<number> {
+    const { tokenizer, renderer, signal } = this.#context;
+    const isInstruction = ({ role }: ChatMessage) => role === "system" || role === "developer";
+    const first = messages.findIndex((message) => !isInstruction(message));
+    if (first === -1 || (first === 0 && prompt.instructions === undefined)) return 0;
+    const content = messages[first]!.content.trimStart().startsWith("a") ? "b" : "a";
+    try {
+      const otherMessages = [...messages.slice(0, first), { ...messages[first]!, content }];
+      const messagesName = this.#options.names.prompts;
+      const { text } = await renderChat(renderer, prompt, otherMessages, { messagesName, signal });
+      const otherIds = await tokenizer.encode(text, { addSpecialTokens: false, maxTokens: ids.length, signal });
+      const branchPoint = ids.findIndex((id, i) => id !== otherIds[i]);
+      return branchPoint === -1 ? 0 : branchPoint;
+    } catch {
+      // A template may insist on more messages. Then the branch point stays unknown.
+      return 0;
+    }
+  }
+
+  async #assemble(ids: readonly number[], options: AssemblyOptions): Promise<PreparedPrompt> {
+    const { resumed, text, stopStrings = [], conversation } = options;
+    const { names, returnTokenIds, sampling } = this.#options;
+    const newIds = this.#withinLimits(ids);
+    const snapshot = resumed?.snapshot;
+    if (newIds.length === 0 && !(snapshot && hasUnreadToken(snapshot))) {
+      if (resumed !== undefined) return this.#readAgain(resumed, conversation);
+      const message = `${names.prompts} must hold at least one token, given 0`;
+      throw new DenseMambaError("invalid_value", message, { param: names.prompts });
+    }
+    const earlier = snapshot?.tokenIds ?? [];
+    const returned = resumed !== undefined && returnTokenIds ? (await resumed.loadHistory()).tokenIds : earlier;
+    let joined: readonly number[] | undefined;
+    return {
+      promptIds: newIds,
+      ...(resumed && { resume: await resumePoint(resumed, newIds, sampling) }),
+      numTokens: (snapshot === undefined ? 0 : countTokens(snapshot)) + newIds.length,
+      get tokenIds() {
+        joined ??= returned.length === 0 ? newIds : returned.concat(newIds);
+        return joined;
+      },
+      contextIds:
+        newIds.length < CONTEXT_TOKENS ? earlier.slice(newIds.length - CONTEXT_TOKENS).concat(newIds) : newIds,
+      cachedTokens: snapshot?.position ?? 0,
+      ...(text !== undefined && newIds.length === ids.length && { echoText: text }),
+      echoIds: newIds,
+      stopStrings,
+      conversation,
+    };
+  }
+
+  /**
+   * For a prompt without new tokens after a state that has read everything, as after an answer that
+   * a stop ended: the logits that come next are not stored, so the past is read again.
+   */
+  async #readAgain(
+    { snapshot, loadHistory }: ResumedConversation,
+    conversation: ConversationSoFar,
+  ): Promise<PreparedPrompt> {
+    const { maxPromptTokens } = this.#context;
+    const { prompts: param } = this.#options.names;
+    const numTokens = countTokens(snapshot);
+    if (numTokens > maxPromptTokens) {
+      throw new DenseMambaError(
+        "prompt_too_long",
+        `${param} is empty, and the state has read all of the past: to continue, its ${numTokens} tokens must be read again, and at most ${maxPromptTokens} may be`,
+        { param },
+      );
+    }
+    const { tokenIds } = await loadHistory();
+    return {
+      promptIds: tokenIds,
+      numTokens,
+      tokenIds,
+      contextIds: tokenIds.slice(-CONTEXT_TOKENS),
+      cachedTokens: 0,
+      echoText: "",
+      echoIds: [],
+      stopStrings: [],
+      conversation,
+    };
+  }
+
+  /** A prompt that is truncated at its beginning must be encoded to its end. */
+  get #encodeLimits(): EncodeLimits {
+    const { maxPromptTokens, signal } = this.#context;
+    return { signal, ...(this.#options.truncatePromptTokens === undefined && { maxTokens: maxPromptTokens }) };
+  }
+
+  #withinLimits(ids: readonly number[]): readonly number[] {
+    const { maxPromptTokens } = this.#context;
+    const { names, truncatePromptTokens } = this.#options;
+    const bounded = truncatePromptTokens === undefined ? ids : ids.slice(-truncatePromptTokens);
+    if (bounded.length > maxPromptTokens) throw promptTooLong(names.prompts, bounded.length, maxPromptTokens);
+    return bounded;
+  }
 }
 
-function storedMessages({ tokenizer }: PromptContext, snapshot: ConversationSnapshot): StoredMessages {
+function storedMessages(tokenizer: Tokenizer, snapshot: ConversationSnapshot): StoredMessages {
   const { tokenIds, conversation } = snapshot;
   const { spans, messages } = conversation;
   const last = spans.slice(-1);
@@ -190,135 +307,20 @@ function storedMessages({ tokenizer }: PromptContext, snapshot: ConversationSnap
   };
 }
 
-async function earlierMessages(
-  { tokenizer }: PromptContext,
-  { snapshot, loadHistory }: Origin,
+async function loadMessages(
+  tokenizer: Tokenizer,
+  { snapshot, loadHistory }: ResumedConversation,
 ): Promise<ChatMessage[]> {
   if (snapshot.conversation.messages.count === 0) return [];
   const { tokenIds, spans } = await loadHistory();
   return decodeMessages(tokenizer, spans, tokenIds, tokenIds.length - countSpanTokens(spans));
 }
 
-/** Checked before the whole conversation is fetched, rendered and encoded in vain. */
-function checkCanBeReadAgain(
-  { maxPromptTokens }: PromptContext,
-  snapshot: ConversationSnapshot,
-  { names, truncatePromptTokens }: PromptOptions,
-): void {
-  const numTokens = countTokens(snapshot);
-  if (truncatePromptTokens !== undefined || numTokens <= READ_AGAIN_SLACK * maxPromptTokens) return;
-  throw new DenseMambaError(
-    "prompt_too_long",
-    `under this template or these instructions the conversation would have to be read again from its beginning: it has ${numTokens} tokens, and at most ${maxPromptTokens} may be read`,
-    { param: names.prompts },
-  );
-}
-
-/**
- * Where the instructions end, and the first user's words begin: the tokens that this chat and one with other words have in
- * common.
- */
-async function instructionsEnd(
-  context: PromptContext,
-  prompt: ChatPrompt,
-  messages: readonly ChatMessage[],
-  { ids, messagesName }: { readonly ids: readonly number[]; readonly messagesName: string },
-): Promise<number> {
-  const isInstruction = ({ role }: ChatMessage) => role === "system" || role === "developer";
-  const first = messages.findIndex((message) => !isInstruction(message));
-  if (first === -1 || (first === 0 && prompt.instructions === undefined)) return 0;
-  const content = messages[first]!.content.trimStart().startsWith("a") ? "b" : "a";
-  try {
-    const { signal, tokenizer } = context;
-    const otherMessages = [...messages.slice(0, first), { ...messages[first]!, content }];
-    const { text } = await renderChat(context.renderer, prompt, otherMessages, { messagesName, signal });
-    const others = await tokenizer.encode(text, { addSpecialTokens: false, maxTokens: ids.length, signal });
-    const parting = ids.findIndex((id, i) => id !== others[i]);
-    return parting === -1 ? 0 : parting;
-  } catch {
-    // A template may insist on more messages than these: then nothing is known, and nothing lost.
-    return 0;
-  }
-}
-
-interface AssemblyDetails {
-  readonly context: PromptContext;
-  readonly options: PromptOptions;
-  /** What `ids` were made of. */
-  readonly text?: string;
-  readonly stopStrings?: readonly string[];
-  readonly conversation: ConversationSoFar;
-}
-
-async function assemble(
-  origin: Origin | undefined,
-  ids: readonly number[],
-  details: AssemblyDetails,
-): Promise<PreparedPrompt> {
-  const { context, options, text, stopStrings = [], conversation } = details;
-  const { prompts: param } = options.names;
-  const newIds = withinLimits(context, ids, options);
-  const snapshot = origin?.snapshot;
-  if (newIds.length === 0 && !(snapshot && hasUnreadToken(snapshot))) {
-    if (origin !== undefined) return readAgain(origin, details);
-    throw new DenseMambaError("invalid_value", `${param} must hold at least one token, given 0`, { param });
-  }
-  const earlier = snapshot?.tokenIds ?? [];
-  const shown = origin !== undefined && options.returnTokenIds ? (await origin.loadHistory()).tokenIds : earlier;
-  let joined: readonly number[] | undefined;
-  return {
-    promptIds: newIds,
-    ...(origin && { resume: await goOn(origin, newIds, options) }),
-    numTokens: (snapshot === undefined ? 0 : countTokens(snapshot)) + newIds.length,
-    get tokenIds() {
-      joined ??= shown.length === 0 ? newIds : shown.concat(newIds);
-      return joined;
-    },
-    contextIds: newIds.length < CONTEXT_TOKENS ? earlier.slice(newIds.length - CONTEXT_TOKENS).concat(newIds) : newIds,
-    cachedTokens: snapshot?.position ?? 0,
-    ...(text !== undefined && newIds.length === ids.length && { echoText: text }),
-    echoIds: newIds,
-    stopStrings,
-    conversation,
-  };
-}
-
-/**
- * With nothing new on a past that the state has read to its end, as it has where a stop ended the last answer: what comes next
- * is in no state, so the past is read anew. Correct, though slow.
- */
-async function readAgain(
-  { snapshot, loadHistory }: Origin,
-  { context: { maxPromptTokens }, options, conversation }: AssemblyDetails,
-): Promise<PreparedPrompt> {
-  const { prompts: param } = options.names;
-  const numTokens = countTokens(snapshot);
-  if (numTokens > maxPromptTokens) {
-    throw new DenseMambaError(
-      "prompt_too_long",
-      `${param} is empty, and the state has read all of the past: to continue, its ${numTokens} tokens must be read again, and at most ${maxPromptTokens} may be`,
-      { param },
-    );
-  }
-  const { tokenIds } = await loadHistory();
-  return {
-    promptIds: tokenIds,
-    numTokens,
-    tokenIds,
-    contextIds: tokenIds.slice(-CONTEXT_TOKENS),
-    cachedTokens: 0,
-    echoText: "",
-    echoIds: [],
-    stopStrings: [],
-    conversation,
-  };
-}
-
-/** With nothing new and the same seed, this continues the last request, and so do its random numbers. */
-async function goOn(
-  { snapshot, loadHistory }: Origin,
+/** With no new tokens and the same seed the random numbers of the last request continue. */
+async function resumePoint(
+  { snapshot, loadHistory }: ResumedConversation,
   newIds: readonly number[],
-  { sampling }: PromptOptions,
+  sampling: GenerationRequest["sampling"],
 ): Promise<ResumePoint> {
   const { history, tokenIds, position, state, sampler } = snapshot;
   const resume = { ...(history && { history }), tokenIds, position, state };
@@ -338,34 +340,20 @@ function hasUnreadToken(snapshot: ConversationSnapshot): boolean {
 }
 
 /** Encodes a text that continues other text. */
-export async function encodeBehind(tokenizer: Tokenizer, text: string, limits: EncodeLimits = {}): Promise<number[]> {
+export async function encodeContinuation(
+  tokenizer: Tokenizer,
+  text: string,
+  limits: EncodeLimits = {},
+): Promise<number[]> {
   return (
     (await tokenizer.encodeContinuation(text, limits)) ??
     (await tokenizer.encode(text, { ...limits, addSpecialTokens: false }))
   );
 }
 
-/** A prompt whose beginning is cut off must be encoded to its end. */
-function encodeLimits(
-  { maxPromptTokens, signal }: PromptContext,
-  { truncatePromptTokens }: Pick<PromptOptions, "truncatePromptTokens">,
-): EncodeLimits {
-  return { signal, ...(truncatePromptTokens === undefined && { maxTokens: maxPromptTokens }) };
-}
-
-function withinLimits(
-  { maxPromptTokens }: PromptContext,
-  ids: readonly number[],
-  { names, truncatePromptTokens }: PromptOptions,
-): readonly number[] {
-  const bounded = truncatePromptTokens === undefined ? ids : ids.slice(-truncatePromptTokens);
-  if (bounded.length > maxPromptTokens) throw promptTooLong(names.prompts, bounded.length, maxPromptTokens);
-  return bounded;
-}
-
 /**
- * In the words by which clients tell that a prompt is too long.
- * @param numTokens of the prompt, or of its beginning: a text is not encoded further than it may go
+ * Worded so that clients recognise a prompt that is too long.
+ * @param numTokens of the prompt or of its beginning: encoding stops at the limit
  */
 export function promptTooLong(param: string, numTokens: number, maxPromptTokens: number): DenseMambaError {
   return new DenseMambaError(
@@ -375,7 +363,7 @@ export function promptTooLong(param: string, numTokens: number, maxPromptTokens:
   );
 }
 
-/** @throws `invalid_value` naming the first id that is none. */
+/** @throws `invalid_value`, naming the first id that is out of range */
 export function checkTokenIds(ids: readonly number[], vocabSize: number, param: string): void {
   for (let i = 0; i < ids.length; i++) {
     const id = ids[i]!;

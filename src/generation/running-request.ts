@@ -1,16 +1,22 @@
 /**
- * A request from its admission to its end, and what it leaves behind: the snapshot of its conversation, and states for prompts
- * like its own. Kept once, whether its end was told, or the engine interrupted it, or nobody read its events any more.
+ * A request from its admission to its end, and what is saved at the end: its conversation, and
+ * states for prompts like its own. Saves once, whether the consumer read the end, the engine
+ * interrupted the request, or nobody read its events any more.
  */
 import { DenseMambaError } from "../errors.ts";
 import type { PrefixReuse } from "../prefix/prefix-reuse.ts";
+import { buildConversation, type ConversationSnapshot } from "../sessions/conversation.ts";
 import type { Lease } from "../sessions/conversations.ts";
+import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { Choice } from "./choice.ts";
 import type { GenerationEvent, GenerationRequest } from "./events.ts";
-import { type KeepingContext, toSnapshot } from "./keeping.ts";
+import { encodeContinuation } from "./prompts.ts";
 
 export interface RunningRequestOptions {
-  readonly context: KeepingContext;
+  readonly tokenizer: Tokenizer;
+  readonly modelHash: string;
+  /** Unix time in milliseconds. */
+  readonly nowMs: () => number;
   readonly request: GenerationRequest;
   /** In the order of prompts, `bestOf` for each. */
   readonly choices: readonly Choice[];
@@ -18,13 +24,18 @@ export interface RunningRequestOptions {
   readonly reuse: PrefixReuse | undefined;
 }
 
+interface SaveResult {
+  /** False: a response could not be saved. */
+  readonly isSaved: boolean;
+}
+
 export class RunningRequest {
-  /** Resolves when everything is kept that will be, and all that was held is free. */
+  /** Resolves when everything is saved and released. */
   readonly ended: Promise<void>;
   readonly #options: RunningRequestOptions;
-  readonly #settled = new Map<Choice, Promise<{ readonly isKept: boolean }>>();
+  readonly #saves = new Map<Choice, Promise<SaveResult>>();
   #resolveEnded: () => void = () => {};
-  #isTaken = false;
+  #isDrained = false;
 
   constructor(options: RunningRequestOptions) {
     this.#options = options;
@@ -33,75 +44,101 @@ export class RunningRequest {
     });
   }
 
-  /** Some of its events were read in the consumer's place: what comes behind them is not to be told. */
-  get isTaken(): boolean {
-    return this.#isTaken;
+  /** `drain` took events: the consumer must not get later ones. */
+  get isDrained(): boolean {
+    return this.#isDrained;
   }
 
-  /** It will not give all of its events to its consumer: the server shut down before. */
+  /** The server shut down before the consumer got all events. */
   get isCutShort(): boolean {
-    return this.#isTaken || this.#options.choices.some(({ isInterrupted }) => isInterrupted);
+    return this.#isDrained || this.#options.choices.some(({ isInterrupted }) => isInterrupted);
   }
 
   /**
-   * The choice has ended. Idempotent.
-   * @returns whether nothing that was to be kept is missing. A response is worth its answer even so.
-   * @throws what the store throws, where a session cannot be kept: its next turn would not know of this one
+   * Saves what a choice leaves behind; call it when the choice has ended. Idempotent.
+   * @throws what the store throws if a session cannot be saved: its next turn would not know of
+   * this one
    */
-  settle(choice: Choice, { isAborted }: { readonly isAborted: boolean }): Promise<{ readonly isKept: boolean }> {
-    const settling = this.#settled.get(choice) ?? this.#settle(choice, isAborted);
-    this.#settled.set(choice, settling);
-    return settling;
+  save(choice: Choice, { isAborted }: { readonly isAborted: boolean }): Promise<SaveResult> {
+    const saving = this.#saves.get(choice) ?? this.#save(choice, isAborted);
+    this.#saves.set(choice, saving);
+    return saving;
   }
 
-  /** Settles the choices that were interrupted. */
   async saveInterrupted(): Promise<void> {
-    for (const choice of this.#options.choices)
-      if (choice.isInterrupted) await this.settle(choice, { isAborted: false });
+    for (const choice of this.#options.choices) if (choice.isInterrupted) await this.save(choice, { isAborted: false });
   }
 
   /**
-   * Reads the events in the consumer's place, who has stopped reading: what is to be kept needs the whole answer. Resolves
-   * when the engine has ended all choices and they are kept; failures are the consumer's to hear. Nothing is taken from a
-   * consumer that has read everything and waits for the store.
+   * Reads the events of a consumer that has stopped reading, since saving needs the whole answer.
+   * Resolves when all choices have ended and are saved; the consumer gets the failures. Takes
+   * nothing from a consumer that has read everything and waits for the store.
    */
-  async readForNobody(): Promise<void> {
-    await Promise.allSettled(this.#options.choices.map((choice) => this.#read(choice)));
+  async drain(): Promise<void> {
+    await Promise.allSettled(this.#options.choices.map((choice) => this.#drain(choice)));
   }
 
   end(): void {
     this.#resolveEnded();
   }
 
-  async #read(choice: Choice): Promise<void> {
+  async #drain(choice: Choice): Promise<void> {
     const out: GenerationEvent[] = [];
     for await (const event of choice.events) {
-      this.#isTaken = true;
+      this.#isDrained = true;
       choice.accept(event, out);
     }
     const last = out.at(-1);
-    if (last?.type === "finished") await this.settle(choice, { isAborted: last.reason === "aborted" });
+    if (last?.type === "finished") await this.save(choice, { isAborted: last.reason === "aborted" });
     else await this.saveInterrupted();
-    await this.#settled.get(choice);
+    await this.#saves.get(choice);
   }
 
-  async #settle(choice: Choice, isAborted: boolean): Promise<{ readonly isKept: boolean }> {
-    const { context, request, choices, lease, reuse } = this.#options;
-    // Aborted before it had a slot, it has none.
-    if (keepsEnd(request, choice, reuse) && choice.hasState) reuse?.cacheEnd(choice.captured());
-    if (choices.length > 1) return { isKept: true };
-    // Before the client hears of the end: its next request may follow at once.
-    let isKept = true;
-    if (request.keepAs && !isAborted) {
+  async #save(choice: Choice, isAborted: boolean): Promise<SaveResult> {
+    const { request, choices, lease, reuse } = this.#options;
+    // A choice that was aborted while it waited has no state.
+    if (cachesEnd(request, choice, reuse) && choice.hasState) reuse?.cacheEnd(choice.endPoint());
+    if (choices.length > 1) return { isSaved: true };
+    // Before the client gets the end, since its next request may follow at once.
+    let isSaved = true;
+    if (request.saveAs && !isAborted) {
       try {
-        await lease.save(await toSnapshot(context, request, choice, lease));
+        await lease.save(await this.#snapshot(choice));
       } catch (error) {
-        if (request.keepAs.type !== "response" || !isStoreFailure(error)) throw error;
-        isKept = false;
+        if (request.saveAs.type !== "response" || !isStoreFailure(error)) throw error;
+        isSaved = false;
       }
     }
     await lease.release();
-    return { isKept };
+    return { isSaved };
+  }
+
+  async #snapshot(choice: Choice): Promise<ConversationSnapshot> {
+    const { tokenizer, modelHash, nowMs, request, lease } = this.#options;
+    const end = await choice.endPointAsReturned((text) => encodeContinuation(tokenizer, text));
+    const { history, tokenIds, position, state, sampler } = end;
+    // Without a seed every request is random, also one that continues this answer.
+    const isSeeded = request.sampling.seed !== undefined && sampler !== undefined;
+    const conversation = {
+      ...buildConversation(tokenizer, choice.prompt.conversation, {
+        ...(history && { history }),
+        tokenIds,
+        numPromptTokens: choice.prompt.numTokens,
+        sentText: choice.text,
+      }),
+      ...(isSeeded && { numSampled: sampler.numSampled }),
+      createdAtMs: lease.createdAtMs,
+      lastUsedAtMs: Math.max(nowMs(), lease.lastUsedAtMs),
+    };
+    return {
+      modelHash,
+      ...(history && { history }),
+      tokenIds,
+      position,
+      state,
+      conversation,
+      ...(isSeeded && { sampler: { seed: sampler.seed, numDraws: sampler.numDraws } }),
+    };
   }
 }
 
@@ -110,15 +147,15 @@ function isStoreFailure(error: unknown): boolean {
 }
 
 /**
- * Whether the state at the end of a choice is worth keeping for prompts that repeat it: of several samples nobody knows
- * which one will be continued, and a session is continued by its name, as whoever names a response will do again.
+ * Whether to cache the state at the end of a choice for prompts that repeat its text. Of several
+ * samples any one may be continued, and sessions and stored responses are continued by their names.
  */
-export function keepsEnd(
+export function cachesEnd(
   request: GenerationRequest,
   { prompt }: Pick<Choice, "prompt">,
   reuse: PrefixReuse | undefined,
 ): boolean {
-  const { bestOf, resumeFrom, keepAs } = request;
-  const isNamed = resumeFrom !== undefined || keepAs?.type === "session";
+  const { bestOf, resumeFrom, saveAs } = request;
+  const isNamed = resumeFrom !== undefined || saveAs?.type === "session";
   return reuse?.wantsEnd(prompt) === true && bestOf === 1 && !isNamed;
 }

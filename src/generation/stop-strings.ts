@@ -1,6 +1,7 @@
 /**
- * Stop strings over streamed text: finds the first one to be complete, and holds back no more text than could be the
- * beginning of one. Aho-Corasick, so the cost per character does not depend on how many strings there are or how long.
+ * Stop strings over streamed text: finds the first complete one, and holds back only text that may
+ * be the beginning of one. Aho-Corasick, so the cost per character does not depend on how many
+ * strings there are or on their length.
  */
 import { DenseMambaError } from "../errors.ts";
 
@@ -8,7 +9,7 @@ import { DenseMambaError } from "../errors.ts";
 export const MAX_STOP_TEXT_LENGTH = 16_384;
 
 const ROOT = 0;
-/** A node and a UTF-16 unit make one key; nodes are few enough for the product to stay an exact integer. */
+/** A node and a UTF-16 unit make one key, which stays an exact integer. */
 const UNITS = 0x10000;
 
 /** The strings of one request; shared by its choices. */
@@ -17,7 +18,7 @@ export class StopStrings {
   readonly #children = new Map<number, number>();
   /** Per node: the node of its longest proper suffix. */
   readonly #fail: number[] = [ROOT];
-  /** Per node: how long its text is. */
+  /** Per node: the length of its text. */
   readonly depth: number[] = [0];
   /** Per node: the longest stop string that its text ends with. */
   readonly match: (string | undefined)[] = [undefined];
@@ -72,18 +73,18 @@ export class StopStrings {
 }
 
 export interface StopScan {
-  /** Text that is certain to belong to the answer. */
+  /** Text that belongs to the answer for certain. */
   readonly text: string;
-  /** The stop string that ended it. Nothing may be pushed after. */
+  /** The stop string that ended it. Push nothing afterwards. */
   readonly matched?: string;
 }
 
-/** One choice's text. Of several strings that end at the same place the longest counts. */
+/** Scans one choice's text. Of several strings that end at the same place the longest counts. */
 export class StopStringMatcher {
   readonly #strings: StopStrings;
   readonly #includeStopString: boolean;
   #node = ROOT;
-  /** As long as the node is deep. */
+  /** Held back; its length is the node's depth. */
   #held = "";
 
   constructor(strings: StopStrings, options: { readonly includeStopString: boolean }) {
@@ -109,7 +110,7 @@ export class StopStringMatcher {
     return { text: whole.slice(0, certain) };
   }
 
-  /** What was held back, when no more text can come. */
+  /** At the end of the text: what was held back. */
   flush(): string {
     const rest = this.#held;
     this.#held = "";

@@ -1,10 +1,9 @@
-/** Log-probabilities of an answer or a prompt as texts, made from numbers one at a time when they are looked at. */
-import type { RankedLogprob } from "../sampling/logprobs.ts";
-import type { ScoreTable } from "../sampling/score-table.ts";
+/** Log-probabilities of an answer or a prompt with texts: stored as numbers, made when read. */
+import type { ScoreTable, TokenLogprob } from "../sampling/logprobs.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { DetailList, TextLogprob, TokenDetail } from "./events.ts";
 
-/** What shows a token. */
+/** Gives the text of a token. */
 export type TokenNames = Pick<Tokenizer, "tokenText" | "tokenBytes">;
 
 export class TokenDetails implements DetailList<TokenDetail | null> {
@@ -45,6 +44,6 @@ export class TokenDetails implements DetailList<TokenDetail | null> {
   }
 }
 
-export function named({ tokenId, logprob }: RankedLogprob, names: TokenNames): TextLogprob {
+export function named({ tokenId, logprob }: TokenLogprob, names: TokenNames): TextLogprob {
   return { tokenId, text: names.tokenText(tokenId), bytes: names.tokenBytes(tokenId), logprob };
 }

@@ -1,6 +1,7 @@
 /**
- * What both runners promise about calls: one at a time (a second one is our own bug), none after a fault or after close,
- * and a close that waits for the call in flight. Knows nothing of what the calls do.
+ * What both runners promise about calls: one at a time (a second one is our own bug), none after a
+ * fault or after close, and a close that waits for the call in flight. Knows nothing of what the
+ * calls do.
  */
 import { strict as assert } from "node:assert";
 import { DenseMambaError } from "../errors.ts";
@@ -32,7 +33,8 @@ export class CallGuard {
     if (this.#closed !== undefined) throw new DenseMambaError("runtime_fault", `${this.#name} is closed`);
     if (this.#fault !== undefined) throw this.#faultError();
     assert(!this.busy, `${this.#name} has a call in flight: await it before the next`);
-    // The call starts within this turn, so that a caller sees its arguments read, and `busy` set, on return.
+    // The call starts within this turn, so that a caller sees its arguments read, and `busy` set,
+    // on return.
     const running = (async () => call())();
     this.#inFlight = running;
     try {

@@ -1,11 +1,15 @@
 /**
- * The names of the compiled graph's inputs and outputs, in one order for both runners. See `Manifest` for their meaning.
+ * The names of the compiled graph's inputs and outputs, in one order for both runners. See
+ * `Manifest` for their meaning.
  */
 import { DenseMambaError } from "../errors.ts";
 import type { Manifest } from "../model/artifact.ts";
 
 export const FIXED_INPUTS = ["input_ids", "logit_rows", "temperature"] as const;
-/** Behind them, of the graph of an artifact that takes lengths; its graph of a single step is without. */
+/**
+ * Behind them, of the graph of an artifact that takes lengths; its graph of a single step is
+ * without.
+ */
 export const LENGTHS_INPUT = "lengths";
 export const FIXED_OUTPUTS = ["logits", "top_logits", "top_ids", "log_sum_exp", "tempered_log_sum_exp"] as const;
 
@@ -25,7 +29,9 @@ export function graphNames(
   };
 }
 
-/** @throws `invalid_artifact` if the graph's names are not exactly those that the manifest promises. */
+/**
+ * @throws `invalid_artifact` if the graph's names are not exactly those that the manifest promises.
+ */
 export function checkGraphNames(
   contract: Contract,
   steps: GraphSteps,

@@ -8,8 +8,8 @@ import type { RunnerOptions } from "./runner.ts";
 
 /**
  * What the session must be told of: nothing if the graph has no operators of ours.
- * @throws `invalid_artifact` if it has, and they are not there, of another version, or not for this runner;
- * `device_unavailable` if they, or its precision, are not for this device.
+ * @throws `invalid_artifact` if it has, and they are not there, of another version, or not for this
+ * runner; `device_unavailable` if they, or its precision, are not for this device.
  */
 export function kernelsFor(
   kind: "native" | "portable",

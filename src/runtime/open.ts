@@ -1,6 +1,4 @@
-/**
- * Opens a runner by its kind. The one entry to this folder for the rest of the house.
- */
+/** The entry to this folder: opens a runner by its kind. */
 import { DenseMambaError } from "../errors.ts";
 import type { CudaDevice, CudaReport } from "./native/cuda-inspect.ts";
 import type { KernelLibrary, OpenKernelsOptions } from "./native/kernel-library.ts";
@@ -8,7 +6,7 @@ import { findOrtLibrary, ortPackageVersion } from "./ort-library.ts";
 import { PortableRunner } from "./portable/portable-runner.ts";
 import type { ModelRunner, RunnerOptions } from "./runner.ts";
 
-export { listProviders } from "./providers.ts";
+export { listProviders } from "./ort-library.ts";
 export type { CudaDevice, CudaReport, KernelLibrary, OpenKernelsOptions };
 
 export type RunnerKind = "native" | "portable";
@@ -23,14 +21,15 @@ export async function openRunner(kind: RunnerKind, options: RunnerOptions): Prom
   }
 }
 
-/** Our own operators, for `RunnerOptions`. @throws `device_unavailable` with the reason why there are none. */
+/** Our own operators, for `RunnerOptions`. @throws `device_unavailable`, with the reason */
 export async function openKernels(options: OpenKernelsOptions): Promise<KernelLibrary> {
   return (await loadNative(() => import("./native/kernel-library.ts"))).openKernels(options);
 }
 
 /**
- * What there is of CUDA for onnxruntime-node's library; undefined where only opening it can tell: not on Linux, or without koffi.
- * @throws `device_unavailable` where onnxruntime-node has no build for this platform.
+ * Whether CUDA can work with onnxruntime-node's library. Undefined where only opening it can tell:
+ * off Linux, or without koffi.
+ * @throws `device_unavailable` if onnxruntime-node has no build for this platform
  */
 export async function inspectCuda(): Promise<CudaReport | undefined> {
   if (process.platform !== "linux") return undefined;
@@ -38,14 +37,16 @@ export async function inspectCuda(): Promise<CudaReport | undefined> {
   return native?.inspectCuda({ ortLibrary: findOrtLibrary(), ortVersion: ortPackageVersion() });
 }
 
-/** No static imports: koffi's builds are optional packages, and `portable` must work where there is none. */
+/**
+ * No static imports: koffi's builds are optional packages, and `portable` must work without them.
+ */
 async function loadNative<Module>(load: () => Promise<Module>): Promise<Module> {
   try {
     return await load();
   } catch (cause) {
     throw new DenseMambaError(
       "device_unavailable",
-      `the native runner needs koffi, which does not load here (${String(cause)}); the portable runner does without it`,
+      `the native runner needs koffi, which does not load here (${String(cause)}); the portable runner does not need it`,
       { cause },
     );
   }

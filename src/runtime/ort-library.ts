@@ -1,6 +1,6 @@
 /**
- * Finds the ONNX Runtime shared library that onnxruntime-node ships, and which execution providers it can really open.
- * Knows file names only; `ort-api.ts` loads the library.
+ * The ONNX Runtime library that onnxruntime-node ships: where it is, and which execution providers
+ * it can open.
  */
 import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -13,10 +13,22 @@ const LIBRARY_NAMES: Readonly<Record<string, (version: string) => string>> = {
   win32: () => "onnxruntime.dll",
 };
 
-/** Providers that live in a shared library of their own: the main library lists them whether or not that one is there. */
+/**
+ * Providers with a library of their own. The main library lists them even if that one is missing.
+ */
 const PROVIDER_LIBRARIES: Readonly<Record<string, string>> = {
   CUDAExecutionProvider: "onnxruntime_providers_cuda",
   TensorrtExecutionProvider: "onnxruntime_providers_tensorrt",
+};
+
+/** onnxruntime-node's short names → ONNX Runtime's own. */
+const PROVIDER_NAMES: Readonly<Record<string, string>> = {
+  cpu: "CPUExecutionProvider",
+  cuda: "CUDAExecutionProvider",
+  tensorrt: "TensorrtExecutionProvider",
+  webgpu: "WebGpuExecutionProvider",
+  dml: "DmlExecutionProvider",
+  coreml: "CoreMLExecutionProvider",
 };
 
 /** Of onnxruntime-node, and so of the library that it ships. */
@@ -24,7 +36,7 @@ export function ortPackageVersion(): string {
   return String(createRequire(import.meta.url)("onnxruntime-node/package.json").version);
 }
 
-/** @throws `device_unavailable` where onnxruntime-node has no build for this platform. */
+/** @throws `device_unavailable` if onnxruntime-node has no build for this platform. */
 export function findOrtLibrary(): string {
   const packageDir = path.dirname(createRequire(import.meta.url).resolve("onnxruntime-node/package.json"));
   const version = ortPackageVersion();
@@ -40,7 +52,22 @@ export function findOrtLibrary(): string {
   return libraryPath;
 }
 
-/** The providers of `listed` that are built in or whose own library lies beside the main one. */
+/**
+ * The execution providers that can be opened, e.g. `["CPUExecutionProvider"]`, whether or not there
+ * is a device. Asks onnxruntime-node, so that both runners get the same answer.
+ * @throws as `findOrtLibrary`
+ */
+export function listProviders(): string[] {
+  const libraryPath = findOrtLibrary();
+  // Loaded at the first call, not at import: it opens the whole library.
+  const { listSupportedBackends }: typeof import("onnxruntime-node") = createRequire(import.meta.url)(
+    "onnxruntime-node",
+  );
+  const listed = listSupportedBackends().map(({ name }) => PROVIDER_NAMES[name] ?? name);
+  return openableProviders(listed, libraryPath);
+}
+
+/** The providers of `listed` that are built in, or whose library is beside the main one. */
 export function openableProviders(listed: readonly string[], libraryPath: string): string[] {
   return listed.filter((provider) => {
     const isBuiltIn = !(provider in PROVIDER_LIBRARIES);

@@ -1,6 +1,7 @@
 /**
- * Checks one run's input before it reaches ONNX Runtime, where a wrong length would read memory that is not there. Both
- * runners use it. A failure here is our own bug: the engine never makes such an input, whatever a client sends.
+ * Checks one run's input before it reaches ONNX Runtime, where a wrong length would read memory
+ * that is not there. Both runners use it. A failure here is our own bug: the engine never makes
+ * such an input, whatever a client sends.
  */
 import { strict as assert } from "node:assert";
 import type { Manifest } from "../model/artifact.ts";
@@ -76,14 +77,18 @@ export function isSingleStep({ lengths }: Pick<RunInput, "lengths">): boolean {
 }
 
 /**
- * The rows to ask the graph for: those of the input, or row 0, its outputs not fetched, if the input asks for none.
- * NOTE: an empty `logit_rows` kills the process: ONNX Runtime's TopK divides by the number of rows (SIGFPE in 1.30).
+ * The rows to ask the graph for: those of the input, or row 0, its outputs not fetched, if the
+ * input asks for none. NOTE: an empty `logit_rows` kills the process: ONNX Runtime's TopK divides
+ * by the number of rows (SIGFPE in 1.30).
  */
 export function graphRows({ logitRows, temperatures }: RunInput): Pick<RunInput, "logitRows" | "temperatures"> {
   return logitRows.length === 0 ? { logitRows: [0], temperatures: [1] } : { logitRows, temperatures };
 }
 
-/** Writes non-negative 32-bit numbers as int64, without making a BigInt of each. `target` holds zeros above bit 31. */
+/**
+ * Writes non-negative 32-bit numbers as int64, without making a BigInt of each. `target` holds
+ * zeros above bit 31.
+ */
 export function writeInt64(target: BigInt64Array, values: ArrayLike<number>): void {
   const words = new Int32Array(target.buffer, target.byteOffset, target.length * 2); // little-endian: low word first
   for (let index = 0; index < values.length; index++) words[index * 2] = values[index]!;

@@ -1,6 +1,7 @@
 /**
- * The seam to ONNX Runtime: load an artifact, keep the states of `numSlots` sequences, step a contiguous range of them
- * in place. Two implementations of one contract, `native` and `portable`. Knows nothing of requests or sampling.
+ * The seam to ONNX Runtime: load an artifact, keep the states of `numSlots` sequences, step a
+ * contiguous range of them in place. Two implementations of one contract, `native` and `portable`.
+ * Knows nothing of requests or sampling.
  */
 import type { Manifest } from "../model/artifact.ts";
 import type { KernelLibrary } from "./native/kernel-library.ts";
@@ -22,24 +23,29 @@ export interface RunnerOptions {
 export interface RunInput {
   readonly firstSlot: number;
   /**
-   * [B]: by how many tokens each slot is advanced. All by the same number, at least 1; unless `manifest.takesLengths`: then 0
-   * leaves a slot as it is, but one at least must be advanced.
+   * [B]: by how many tokens each slot is advanced. All by the same number, at least 1; unless
+   * `manifest.takesLengths`: then 0 leaves a slot as it is, but one at least must be advanced.
    */
   readonly lengths: ArrayLike<number>;
-  /** The slots' tokens, one slot's after another's. The caller may reuse it once the run has ended. */
+  /**
+   * The slots' tokens, one slot's after another's. The caller may reuse it once the run has ended.
+   */
   readonly tokenIds: ArrayLike<number>;
   /** Which of `tokenIds` get logits of what follows them, ascending. May be empty. */
   readonly logitRows: ArrayLike<number>;
   /** [logitRows.length], each > 0. */
   readonly temperatures: ArrayLike<number>;
   /**
-   * Whose logits will be read whole, as places in `logitRows`, ascending. On a device they come with the other results; another
-   * row's are fetched when they are asked for. Default: none.
+   * Whose logits will be read whole, as places in `logitRows`, ascending. On a device they come
+   * with the other results; another row's are fetched when they are asked for. Default: none.
    */
   readonly wholeRows?: ArrayLike<number>;
 }
 
-/** R rows in the order of `logitRows`. The arrays belong to the runner and are valid until its next call. */
+/**
+ * R rows in the order of `logitRows`. The arrays belong to the runner and are valid until its next
+ * call.
+ */
 export interface RunOutput {
   readonly numRows: number;
   readonly vocabSize: number;
@@ -56,13 +62,16 @@ export interface RunOutput {
 }
 
 /**
- * Calls must not overlap: await one before the next. Any rejection with code `runtime_fault` means that the runner's
- * states are lost; close it and open another.
+ * Calls must not overlap: await one before the next. Any rejection with code `runtime_fault` means
+ * that the runner's states are lost; close it and open another.
  */
 export interface ModelRunner {
   readonly manifest: Manifest;
   readonly numSlots: number;
-  /** What runs where, for logs and `/ready`: e.g. `native cpu, onnxruntime 1.30.0, 2 threads, kernels avx2, int8 batch-invariant`. */
+  /**
+   * What runs where, for logs and `/ready`: e.g. `native cpu, onnxruntime 1.30.0, 2 threads,
+   * kernels avx2, int8 batch-invariant`.
+   */
   readonly description: string;
   /** Does not block the event loop. */
   run(input: RunInput): Promise<RunOutput>;
@@ -71,7 +80,10 @@ export interface ModelRunner {
   /** Copies one slot's state over another's. */
   copySlot(from: number, to: number): Promise<void>;
   swapSlots(a: number, b: number): Promise<void>;
-  /** A copy of the slot's state, `stateBytes(manifest.state)` long, tensors in the order of the state spec. */
+  /**
+   * A copy of the slot's state, `stateBytes(manifest.state)` long, tensors in the order of the
+   * state spec.
+   */
   readSlot(slot: number): Promise<Uint8Array>;
   /** @throws `invalid_snapshot` if the length is not `stateBytes(manifest.state)`. */
   writeSlot(slot: number, state: Uint8Array): Promise<void>;

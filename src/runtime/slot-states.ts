@@ -1,6 +1,7 @@
 /**
- * The states of all slots in host memory: one buffer per state tensor, [numSlots, ...shape], so that a range of slots is
- * one contiguous tensor and nothing is gathered or scattered. Both runners use it; knows nothing of ONNX Runtime.
+ * The states of all slots in host memory: one buffer per state tensor, [numSlots, ...shape], so
+ * that a range of slots is one contiguous tensor and nothing is gathered or scattered. Both runners
+ * use it; knows nothing of ONNX Runtime.
  */
 import { strict as assert } from "node:assert";
 import { DenseMambaError } from "../errors.ts";

@@ -1,16 +1,17 @@
 /**
- * Draws from the graph's candidates (the 64 largest logits of a row), which nearly always suffice: 64 exponentials
- * instead of a vocabulary of them. Says so where they cannot decide; `full-row.ts` then gives the same answer from all logits.
+ * Draws from the graph's candidates (the 64 largest logits of a row), which nearly always suffice:
+ * 64 exponentials instead of a vocabulary of them. If they cannot decide, it says so, and
+ * `full-row.ts` gives the same answer from all logits.
  */
 import { type LogitRows, numCandidatesOf } from "./rows.ts";
 import { type DrawParams, MAX_WEIGHT, type RowMass, weightOf } from "./weights.ts";
 
 /**
- * Relative error allowed to the graph's f32 sum: it may add a vocabulary's worth of terms one by one, each rounding, and
- * lose the terms below its resolution.
+ * Relative error allowed to the graph's f32 sum, which may add a vocabulary of terms one by one:
+ * each addition rounds, and terms below the sum's resolution are lost.
  */
 const SUM_ERROR_PER_TOKEN = 2 ** -24;
-/** Relative error of a log-sum-exp in f32, with the division by the temperature before it. */
+/** Relative error of a log-sum-exp in f32 after the division by the temperature. */
 const LOG_ERROR = 2 ** -22;
 
 export type CandidateDraw =
@@ -19,8 +20,8 @@ export type CandidateDraw =
   | { readonly type: "full row"; readonly mass: RowMass };
 
 /**
- * @param u uniform in [0, 1).
- * @param cumulative scratch of at least K elements, overwritten.
+ * @param u uniform in [0, 1)
+ * @param cumulative scratch of at least K elements, overwritten
  */
 export function drawFromCandidates(
   rows: LogitRows,
@@ -52,7 +53,7 @@ export function drawFromCandidates(
   const isFiltered = params.topK > 0 || params.minP > 0;
   if (isFiltered && !isTopKDecided && numPastMinP === numCandidates && numTail > 0) return { type: "full row", mass };
 
-  // Under a filter the kept tokens are the first `numKept` candidates; without one the whole row is kept.
+  // With a filter the first `numKept` candidates remain; without one, the whole row.
   const numKept = isTopKDecided ? Math.min(params.topK, numPastMinP) : numPastMinP;
   let target: number;
   if (params.topP < 1) {
@@ -77,8 +78,9 @@ function firstAtLeast(cumulative: Float64Array, length: number, goal: number): n
 }
 
 /**
- * The row's mass from the graph's f32 sum, held between what the candidates alone weigh and what the row weighs if every
- * other token is as likely as the last candidate. At low temperatures, where the f32 sum says little, these bounds meet.
+ * The row's mass from the graph's f32 sum, clamped between the candidates' mass and what the row
+ * weighs if every other token is as likely as the last candidate. At low temperatures, where the
+ * f32 sum is inexact, these bounds meet.
  */
 function estimateMass(
   rows: LogitRows,

@@ -1,6 +1,7 @@
 /**
- * Draws from all logits of a row without sorting it: weights are summed in buckets of nearly equal logits, and only the
- * buckets in which a boundary falls (of top-k, of top-p, of the draw) are ranked. Same answer as `candidates.ts`.
+ * Draws from all logits of a row without sorting it: weights are summed in buckets of nearly equal
+ * logits, and only the buckets that contain a boundary (of top-k, top-p or the draw) are ranked.
+ * Same answer as `candidates.ts`.
  */
 import { type DrawParams, MIN_EXPONENT, type RowMass, weightOf } from "./weights.ts";
 
@@ -9,7 +10,10 @@ const NUM_BUCKETS = Math.ceil(-MIN_EXPONENT * BUCKETS_PER_NAT) + 1;
 /** In `bucketOf`: a token that is never drawn. */
 const NO_BUCKET = 0xffff;
 
-/** A row's weights by bucket; bucket 0 holds the likeliest tokens. Reused from row to row: allocates only when V grows. */
+/**
+ * A row's weights by bucket; bucket 0 holds the likeliest tokens. Reused from row to row: allocates
+ * only when V grows.
+ */
 export class RowRanking {
   readonly #masses = new Float64Array(NUM_BUCKETS);
   readonly #counts = new Int32Array(NUM_BUCKETS);
@@ -23,8 +27,9 @@ export class RowRanking {
   count = 0;
 
   /**
-   * @param logits [V] one row; referenced until the next call. No NaN, no +Infinity; -Infinity is never drawn.
-   * @param max the largest of them, finite.
+   * @param logits [V] one row; referenced until the next call. No NaN, no +Infinity; -Infinity is
+   * never drawn
+   * @param max the largest of them, finite
    */
   load(logits: Float32Array, max: number, temperature: number, minP: number): void {
     if (this.#bucketOf.length < logits.length) this.#bucketOf = new Uint16Array(logits.length);
@@ -119,8 +124,8 @@ export class RowRanking {
 }
 
 /**
- * @param mass the graph's measure of the row, where the candidates were tried first; without it the row's own is used.
- * @param u uniform in [0, 1).
+ * @param mass from the graph, if the candidates were tried first. Default: the row's own sum
+ * @param u uniform in [0, 1)
  */
 export function drawFromFullRow(
   ranking: RowRanking,

@@ -1,25 +1,25 @@
-/** Log-probabilities for reports: of the raw logits, before temperature, penalties and masks. */
+/** Reported log-probabilities: of the raw logits, before temperature, penalties and masks. */
 import { type LogitRows, numCandidatesOf } from "./rows.ts";
 
-export interface RankedLogprob {
+export interface TokenLogprob {
   readonly tokenId: number;
   readonly logprob: number;
 }
 
-/**
- * The token's log-probability in one row and those of the k likeliest, descending (fewer than k if the row has fewer
- * candidates). The same id has the same f32 value in both.
- */
-export function scoreToken(
-  rows: LogitRows,
-  row: number,
-  tokenId: number,
-  k: number,
-): RankedLogprob & { readonly top: readonly RankedLogprob[] } {
+export interface ScoredToken extends TokenLogprob {
+  /**
+   * The k likeliest tokens, descending; fewer if the row has fewer candidates. With k ≥ 1 the first
+   * is the argmax.
+   */
+  readonly top: readonly TokenLogprob[];
+}
+
+/** The same id has the same f32 value as the token itself and in `top`. */
+export function scoreToken(rows: LogitRows, row: number, tokenId: number, k: number): ScoredToken {
   const numCandidates = numCandidatesOf(rows);
   const first = row * numCandidates;
   const ids = rows.topIds.subarray(first, first + numCandidates);
-  const ranked = (id: number, logit: number): RankedLogprob => ({
+  const ranked = (id: number, logit: number): TokenLogprob => ({
     tokenId: id,
     logprob: Math.fround(logit - rows.logSumExp[row]!),
   });
@@ -27,4 +27,77 @@ export function scoreToken(
   const place = ids.indexOf(BigInt(tokenId));
   const logit = place === -1 ? rows.logitsOf(row)[tokenId]! : rows.topLogits[first + place]!;
   return { ...ranked(tokenId, logit), top };
+}
+
+/** In place of a token id: no score, or no more rivals. */
+const NONE = -1;
+const MIN_ROWS = 16;
+
+/**
+ * Scores of consecutive tokens, stored as numbers: 8 bytes for a token and for each of its rivals,
+ * where objects take ten times as much. Append only.
+ */
+export class ScoreTable implements Iterable<ScoredToken | null> {
+  /** Entries of a row: the token's own, then its rivals'. */
+  readonly #width: number;
+  #ids = new Int32Array(0);
+  #logprobs = new Float32Array(0);
+  #length = 0;
+
+  /** @param numTop the most rivals that a token has */
+  constructor(numTop: number) {
+    this.#width = 1 + numTop;
+  }
+
+  get length(): number {
+    return this.#length;
+  }
+
+  push(scored: ScoredToken | null): void {
+    const start = this.#length++ * this.#width;
+    if (start === this.#ids.length) this.#grow();
+    this.#ids.fill(NONE, start, start + this.#width);
+    if (scored === null) return;
+    this.#put(start, scored);
+    for (const [index, rival] of scored.top.entries()) this.#put(start + 1 + index, rival);
+  }
+
+  /** Null where the token has no score. */
+  at(row: number): TokenLogprob | null {
+    const start = row * this.#width;
+    return this.#ids[start] === NONE ? null : this.#get(start);
+  }
+
+  /** The likeliest tokens at this position, descending. */
+  topAt(row: number): TokenLogprob[] {
+    const start = row * this.#width;
+    const top: TokenLogprob[] = [];
+    for (let i = start + 1; i < start + this.#width && this.#ids[i] !== NONE; i++) top.push(this.#get(i));
+    return top;
+  }
+
+  *[Symbol.iterator](): Generator<ScoredToken | null> {
+    for (let row = 0; row < this.#length; row++) {
+      const own = this.at(row);
+      yield own && { ...own, top: this.topAt(row) };
+    }
+  }
+
+  #put(index: number, { tokenId, logprob }: TokenLogprob): void {
+    this.#ids[index] = tokenId;
+    this.#logprobs[index] = logprob;
+  }
+
+  #get(index: number): TokenLogprob {
+    return { tokenId: this.#ids[index]!, logprob: this.#logprobs[index]! };
+  }
+
+  #grow(): void {
+    const numRows = Math.max(MIN_ROWS, Math.ceil(this.#length * 1.5));
+    const [ids, logprobs] = [this.#ids, this.#logprobs];
+    this.#ids = new Int32Array(numRows * this.#width);
+    this.#logprobs = new Float32Array(numRows * this.#width);
+    this.#ids.set(ids);
+    this.#logprobs.set(logprobs);
+  }
 }

@@ -1,4 +1,4 @@
-/** How the next token is chosen. Bounds are checked where requests enter; here the values are taken as valid. */
+/** How the next token is chosen. Bounds are checked in the server; here the values are valid. */
 export interface SamplingParams {
   /** 0 means greedy. */
   readonly temperature: number;

@@ -1,6 +1,6 @@
 /**
- * The random numbers behind sampling: sfc32, seeded through splitmix32. Small, fast, and the same on every platform, so
- * that a request with a seed gives the same text wherever and beside whomever it runs.
+ * The random numbers of sampling: sfc32, seeded with splitmix32. Small, fast, and the same on every
+ * platform, so that a request with a seed gives the same text everywhere and in every batch.
  */
 export class SeededRandom {
   #a: number;
@@ -24,7 +24,7 @@ export class SeededRandom {
     return (high * 2 ** 26 + low) / 2 ** 53;
   }
 
-  /** As if `next` had been called so often. */
+  /** Has the effect of `numDraws` calls of `next`. */
   skip(numDraws: number): void {
     for (let i = 0; i < 2 * numDraws; i++) this.#next32();
   }

@@ -1,4 +1,6 @@
-/** What sampling reads: the graph's summary of the logits of R positions, and the logits themselves. Nothing here is mutated. */
+/**
+ * What sampling reads: the graph's summary of the logits of R positions, and the logits. Immutable.
+ */
 import { DenseMambaError } from "../errors.ts";
 import type { Precision } from "../model/artifact.ts";
 import { MAX_F16 } from "../model/dtypes.ts";
@@ -6,9 +8,12 @@ import { MAX_F16 } from "../model/dtypes.ts";
 export interface LogitRows {
   readonly numRows: number;
   readonly vocabSize: number;
-  /** [V]: all logits of one row. They may be far away: whoever can do with the candidates should. */
+  /** [V]: all logits of one row. On a device they must be fetched: prefer the candidates. */
   readonly logitsOf: (row: number) => Float32Array;
-  /** [R, K] the K largest logits of a row, descending, equal ones by ascending id; K = min(NUM_CANDIDATES, V). */
+  /**
+   * [R, K]: the K largest logits of a row, descending, equal ones by ascending id; K =
+   * min(NUM_CANDIDATES, V).
+   */
   readonly topLogits: Float32Array;
   /** [R, K] */
   readonly topIds: BigInt64Array;
@@ -18,14 +23,17 @@ export interface LogitRows {
   readonly temperedLogSumExp: Float32Array;
 }
 
-/** The model gave numbers that nothing can be made of. */
+/** The model's numbers are unusable. */
 export class NumericFault extends DenseMambaError {
   constructor(message: string, cause?: unknown) {
     super("runtime_fault", message, { cause });
   }
 }
 
-/** Adds the precision to such a fault: a number beyond f16 may be well within bf16. Other errors stay as they are. */
+/**
+ * Adds the precision to a numeric fault: what overflows f16 may fit bf16. Returns other errors as
+ * they are.
+ */
 export function inPrecision(error: unknown, precision: Precision): unknown {
   if (!(error instanceof NumericFault)) return error;
   const name = precision === "f16" ? `f16, whose numbers end at ${MAX_F16}` : precision;
@@ -33,7 +41,7 @@ export function inPrecision(error: unknown, precision: Precision): unknown {
 }
 
 /**
- * A NaN or +Infinity anywhere in a row makes its log-sum-exp so, and a row of -Infinity alone has none.
+ * A NaN or +Infinity anywhere in a row shows in its log-sum-exp, as does a row of only -Infinity.
  * @param where for the message, with a space before it
  * @throws `runtime_fault`
  */

@@ -1,20 +1,21 @@
 /**
- * One sequence's way of choosing tokens: its random numbers, its penalties, and which of the two draws a row needs.
- * The choice depends on the row, the parameters, the seed and the sequence's own past only, never on its neighbours.
+ * Chooses the tokens of one sequence: has its random numbers and penalties, and picks the draw that
+ * a row needs. The choice depends only on the row, the parameters, the seed and the sequence's own
+ * past, never on its neighbours.
  */
 import { DenseMambaError } from "../errors.ts";
 import { NUM_CANDIDATES } from "../model/artifact.ts";
-import { type AdjusterOptions, LogitAdjuster } from "./adjuster.ts";
 import { drawFromCandidates } from "./candidates.ts";
 import { drawFromFullRow, RowRanking } from "./full-row.ts";
+import { LogitsProcessor, type ProcessorOptions } from "./logits-processor.ts";
 import type { SamplingParams } from "./params.ts";
 import { SeededRandom } from "./random.ts";
 import { checkFinite, type LogitRows, numCandidatesOf } from "./rows.ts";
 
-/** Below this a temperature means greedy, as in vLLM: logits divided by it would overflow f32. */
+/** Lower temperatures mean greedy, as in vLLM: logits divided by them would overflow f32. */
 const MIN_TEMPERATURE = 1e-5;
 
-/** The temperature to run the graph with for these parameters: > 0. */
+/** The temperature that the graph divides by: > 0. */
 export function graphTemperature(params: SamplingParams): number {
   return isGreedy(params) ? 1 : params.temperature;
 }
@@ -23,7 +24,7 @@ function isGreedy(params: SamplingParams): boolean {
   return params.temperature < MIN_TEMPERATURE;
 }
 
-/** Working memory for sampling one row at a time; one serves any number of samplers. */
+/** Working memory for one row at a time, shared by any number of samplers. */
 export class SamplingScratch {
   readonly cumulative = new Float64Array(NUM_CANDIDATES);
   readonly ranking = new RowRanking();
@@ -37,9 +38,9 @@ export class SamplingScratch {
   }
 }
 
-export interface SamplerOptions extends AdjusterOptions {
+export interface SamplerOptions extends ProcessorOptions {
   readonly seed: number | bigint;
-  /** Random numbers of the seed's sequence that were taken before. Default: none. */
+  /** How many of the seed's random numbers are used up. Default: none. */
   readonly numDraws?: number;
   readonly scratch: SamplingScratch;
   /** Ids from here on are never drawn: padding of the model's vocabulary. Default: all may be. */
@@ -48,7 +49,7 @@ export interface SamplerOptions extends AdjusterOptions {
 
 export class Sampler {
   readonly #params: SamplingParams;
-  readonly #adjuster: LogitAdjuster;
+  readonly #processor: LogitsProcessor;
   readonly #random: SeededRandom;
   readonly #seed: number | bigint;
   #numDraws: number;
@@ -57,7 +58,7 @@ export class Sampler {
 
   constructor(options: SamplerOptions) {
     this.#params = options.params;
-    this.#adjuster = new LogitAdjuster(options);
+    this.#processor = new LogitsProcessor(options);
     this.#seed = options.seed;
     this.#numDraws = options.numDraws ?? 0;
     this.#random = new SeededRandom(options.seed);
@@ -67,23 +68,28 @@ export class Sampler {
   }
 
   /**
-   * Chooses the next token from one row, and remembers it. Takes one random number per token, whichever way it is drawn.
-   * @throws `runtime_fault` if the row holds NaN or +Infinity; `invalid_value` if masks leave no token to choose.
+   * Chooses the next token from one row, and remembers it. Uses one random number per token,
+   * whichever way it is drawn.
+   * @throws `runtime_fault` if the row has NaN or +Infinity; `invalid_value` if masks leave no
+   * token
    */
   sample(rows: LogitRows, row: number): number {
     checkFinite(rows, row);
-    const isChanged = this.#adjuster.isActive || this.#hasPaddingAhead(rows, row);
+    const isChanged = this.#processor.isActive || this.#hasPaddingAhead(rows, row);
     const tokenId = isChanged ? this.#chooseAdjusted(rows, row) : this.#choose(rows, row);
-    this.#adjuster.record(tokenId);
+    this.#processor.record(tokenId);
     return tokenId;
   }
 
-  /** Whether the next row's logits will be read whole, whatever they are; of others only where the candidates cannot decide. */
+  /**
+   * Whether all logits of the next row will be read for certain, and not only if the candidates
+   * cannot decide.
+   */
   get readsWholeRow(): boolean {
-    return this.#adjuster.isActive;
+    return this.#processor.isActive;
   }
 
-  /** From which another sampler goes on with the same random numbers. */
+  /** Another sampler continues the random numbers from here. */
   get state(): { readonly seed: number | bigint; readonly numDraws: number } {
     return { seed: this.#seed, numDraws: this.#numDraws };
   }
@@ -103,7 +109,10 @@ export class Sampler {
     return drawFromFullRow(this.#scratch.ranking, this.#realLogits(rows, row), max, params, u, draw.mass);
   }
 
-  /** Padding was never trained: it is rarely among the candidates, and only then costs the whole row. */
+  /**
+   * Padding was never trained, so it is rarely among the candidates. Only then is the whole row
+   * read.
+   */
   #hasPaddingAhead(rows: LogitRows, row: number): boolean {
     if (this.#vocabSize >= rows.vocabSize) return false;
     const numCandidates = numCandidatesOf(rows);
@@ -119,7 +128,7 @@ export class Sampler {
   #chooseAdjusted(rows: LogitRows, row: number): number {
     const params = this.#params;
     const logits = this.#scratch.copyOf(rows.logitsOf(row));
-    this.#adjuster.adjust(logits);
+    this.#processor.process(logits);
     if (this.#vocabSize < logits.length) logits.fill(Number.NEGATIVE_INFINITY, this.#vocabSize);
     const best = argmax(logits);
     const max = logits[best]!;
@@ -131,7 +140,10 @@ export class Sampler {
   }
 }
 
-/** The candidate with the largest logit; of equal ones the lowest id, whatever order the device returned them in. */
+/**
+ * The candidate with the largest logit, of equal ones the lowest id: devices may return them in any
+ * order.
+ */
 function likeliest(rows: LogitRows, row: number): number {
   const numCandidates = numCandidatesOf(rows);
   const first = row * numCandidates;

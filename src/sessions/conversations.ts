@@ -17,7 +17,6 @@ import {
   toSummary,
 } from "./conversation-store.ts";
 import type { History } from "./history.ts";
-
 import { type LockedSessions, type Repeat, SessionLocks } from "./locks.ts";
 import { digestText, NO_MESSAGES } from "./messages.ts";
 import { type QuotaLimits, SessionQuota } from "./quota.ts";
@@ -34,12 +33,20 @@ export interface SessionInfo extends SessionSummary {
   readonly busy: boolean;
 }
 
+/** The conversation that a request continues. */
+export interface ResumedConversation {
+  readonly snapshot: ConversationSnapshot;
+  /**
+   * Loads all of it, or at least the last `numTokens`. The work grows with its length.
+   * @throws `state_lost`
+   */
+  readonly loadHistory: (numTokens?: number) => Promise<History>;
+}
+
 /** What one request holds while it runs. */
 export interface Lease {
-  /** What it continues; undefined for a new conversation. */
-  readonly snapshot: ConversationSnapshot | undefined;
-  /** Of the snapshot; at least its last `numTokens`, if given. @throws `state_lost` */
-  readonly loadHistory: (numTokens?: number) => Promise<History>;
+  /** Undefined for a new conversation. */
+  readonly resumed: ResumedConversation | undefined;
   /** When the conversation to be saved began. */
   readonly createdAtMs: number;
   /** Now, but never before its last use, whatever the clock says. */
@@ -50,7 +57,7 @@ export interface Lease {
   release(): Promise<void>;
 }
 
-export interface KeepingPolicy extends QuotaLimits {
+export interface RetentionPolicy extends QuotaLimits {
   /** A session expires when it has not been used for so long. Default: never. */
   readonly sessionTtlMs?: number;
   /** A response expires so long after it was made. Default: never. */
@@ -65,7 +72,7 @@ export interface ConversationsDeps {
   readonly newId: () => string;
   /** Unix time in milliseconds; may jump. */
   readonly nowMs: () => number;
-  readonly policy?: KeepingPolicy;
+  readonly policy?: RetentionPolicy;
   /** Tokens that a file's state may not have read. Default: any number. */
   readonly maxUnreadTokens?: number;
   readonly repeat?: Repeat;
@@ -218,8 +225,10 @@ export class Conversations {
       const snapshot = resumed && countTokens(resumed) > 0 ? resumed : undefined;
       const nowMs = this.#nowMs();
       return {
-        snapshot,
-        loadHistory: (numTokens) => this.#store.loadHistory(snapshot!, numTokens),
+        resumed: snapshot && {
+          snapshot,
+          loadHistory: (numTokens) => this.#store.loadHistory(snapshot, numTokens),
+        },
         createdAtMs: earlier?.createdAtMs ?? nowMs,
         lastUsedAtMs: Math.max(nowMs, earlier?.lastUsedAtMs ?? nowMs),
         save: async (next) => {

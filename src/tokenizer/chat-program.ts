@@ -1,6 +1,6 @@
 /**
- * A chat template that has been read, wherever it is rendered. Finds out whether it wants contents as lists of parts, as
- * templates of models for more than text do.
+ * A parsed chat template. Finds out whether it expects contents as lists of parts, as templates of
+ * multimodal models do.
  */
 import { type RenderOptions, Template } from "./jinja/template.ts";
 
@@ -10,7 +10,7 @@ export type Variables = Readonly<Record<string, unknown>>;
 const PROBE_STEPS = 20_000;
 const PROBE = "densemamba";
 
-/** Rendering takes more steps than this thread should spend on it. */
+/** Rendering takes more steps than this thread should spend. */
 export class OutOfSteps extends Error {}
 
 export class ChatProgram {
@@ -26,7 +26,7 @@ export class ChatProgram {
   }
 
   /**
-   * @param numStatements render only so many of the template's statements
+   * @param numStatements render only this many of the template's statements
    * @throws TemplateError, what `refill` throws
    */
   render(variables: Variables, options: RenderOptions, numStatements?: number): string {
@@ -41,7 +41,7 @@ export class ChatProgram {
   }
 }
 
-/** What the template shows of a message with this content. */
+/** What the template renders of a message with this content. */
 function show(template: Template, content: unknown): string {
   const variables = {
     messages: [{ role: "user", content }],
@@ -56,12 +56,12 @@ function show(template: Template, content: unknown): string {
   }
 }
 
-/** Whether it shows the text without the list around it. */
+/** Whether the text is rendered without the list around it. */
 function showsPart(text: string): boolean {
   return text.includes(PROBE) && !/["']text["']/.test(text);
 }
 
-/** For `refill`: gives so many steps once, and throws OutOfSteps when asked for more. */
+/** For `refill`: gives this many steps once, and throws OutOfSteps when asked for more. */
 export function once(steps: number): () => number {
   let isFirst = true;
   return () => {

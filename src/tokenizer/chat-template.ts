@@ -1,6 +1,7 @@
 /**
- * Messages → the text that the model reads, by the model's own Jinja template, the request's, or a plain default.
- * Knows nothing of tokens; whoever encodes the result adds no special tokens, for the template writes them.
+ * Messages → the text that the model reads, by the model's own Jinja template, the request's, or a
+ * plain default. Knows no tokens. Encode the result without special tokens: the template writes
+ * them.
  */
 import { createHash } from "node:crypto";
 import { DenseMambaError } from "../errors.ts";
@@ -13,8 +14,8 @@ import { partsOf, type TemplateParts } from "./template-parts.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 /**
- * For models without a template, which are base models: a transcript such as they have seen in plain text. The
- * assistant's turn is opened without a trailing space, because pieces of text begin with their space.
+ * For models without a template, that is, base models: a transcript as they have seen in plain
+ * text. The assistant's turn opens without a trailing space, because tokens begin with their space.
  */
 export const DEFAULT_CHAT_TEMPLATE = `{{ bos_token }}{% for message in messages %}
 {%- if message.role == 'system' or message.role == 'developer' %}{{ message.content | trim }}
@@ -22,10 +23,10 @@ export const DEFAULT_CHAT_TEMPLATE = `{{ bos_token }}{% for message in messages 
 {%- endfor %}
 {%- if add_generation_prompt %}Assistant:{% endif %}`;
 
-/** With the default template nothing else tells a base model to stop before it speaks for the user. */
+/** With the default template nothing else stops a base model from writing the user's turn. */
 const DEFAULT_STOP_STRINGS: readonly string[] = ["\nUser:"];
 
-/** Those that a template may read and a request may not set. */
+/** Variables that a template may read but a request may not set. */
 const RESERVED = ["messages", "add_generation_prompt", "bos_token", "eos_token", "pad_token", "unk_token"];
 
 export const MAX_TEMPLATE_LENGTH = 64 * 1024;
@@ -45,14 +46,14 @@ export interface TemplateMessage {
 
 export interface ChatRenderOptions {
   readonly messages: readonly TemplateMessage[];
-  /** What the client calls them, for errors. Default: `messages`. */
+  /** The client's name for them, for errors. Default: `messages`. */
   readonly messagesName?: string;
   readonly addGenerationPrompt: boolean;
   /** Leave the last message open, so that the model continues it. */
   readonly continueFinalMessage: boolean;
   readonly template?: string;
   readonly templateArguments?: Readonly<Record<string, unknown>>;
-  /** Ends a rendering that takes long. */
+  /** Aborts the rendering. */
   readonly signal?: AbortSignal;
 }
 
@@ -63,25 +64,25 @@ export interface RenderedChat {
 }
 
 export interface TailRenderOptions extends ChatRenderOptions {
-  /** The role of the conversation's very first message, which is not among `messages`. */
+  /** The role of the conversation's first message, which is not in `messages`. */
   readonly firstRole: string;
 }
 
 export interface RendererSettings {
   readonly nowMs?: () => number;
-  /** How long one rendering may take, from when it begins. */
+  /** The time limit of one rendering, from its beginning. */
   readonly ownTimeoutMs?: number;
   readonly requestTimeoutMs?: number;
 }
 
 export class ChatRenderer {
-  /** Changes with all that a text depends on beside the messages and the request. */
+  /** Changes with everything a text depends on besides the messages and the request. */
   readonly identity: string;
   readonly #source: string;
   readonly #isDefault: boolean;
   readonly #specialTokens: Readonly<Record<string, string>>;
   readonly #settings: Required<RendererSettings>;
-  /** Requests' templates have a process of their own: they may not hold up the model's. */
+  /** Requests' templates have a process of their own, so that they cannot delay the model's. */
   readonly #ownProcess = new RenderProcess();
   readonly #requestProcess = new RenderProcess();
   #compiled: { readonly program: ChatProgram; readonly parts: TemplateParts | undefined } | undefined;
@@ -93,7 +94,7 @@ export class ChatRenderer {
     this.#source = tokenizer.chatTemplate ?? DEFAULT_CHAT_TEMPLATE;
     this.#isDefault = tokenizer.chatTemplate === undefined;
     this.#settings = { nowMs, ownTimeoutMs, requestTimeoutMs };
-    // A model that was not trained with BOS has none in front of its default chats either.
+    // A model that was not trained with BOS gets none before its default chats.
     const { bos_token: bos, ...others } = tokenizer.specialTokens;
     const hasBos = bos !== undefined && (!this.#isDefault || tokenizer.addsBos);
     this.#specialTokens = hasBos ? { ...others, bos_token: bos } : others;
@@ -102,8 +103,9 @@ export class ChatRenderer {
   }
 
   /**
-   * @throws `invalid_value` if the messages do not suit the template, or the request's own template is malformed, fails or
-   * exceeds its limits; `invalid_checkpoint` if the model's is malformed; `queue_full`
+   * @throws `invalid_value` if the messages do not suit the template, or the request's own template
+   * is malformed, fails or exceeds its limits; `invalid_checkpoint` if the model's is malformed;
+   * `queue_full`
    */
   async render(options: ChatRenderOptions): Promise<RenderedChat> {
     const {
@@ -138,10 +140,11 @@ export class ChatRenderer {
   }
 
   /**
-   * The last `messages` of a conversation, as they stand at the end of its whole text. Takes no longer for a long
-   * conversation than for a short one.
-   * @returns undefined if that takes the whole conversation: for a request's own template always, and for those of models
-   * where what is written of one message may depend on others. Then `render` says what is wrong, if something is.
+   * The last `messages` of a conversation as they appear at the end of its whole text. A long
+   * conversation takes no longer than a short one.
+   * @returns undefined if the whole conversation must be rendered: always for a request's own
+   * template, and for a model's if the text of one message may depend on others. `render` then
+   * reports errors
    */
   async renderTail({ firstRole, ...options }: TailRenderOptions): Promise<string | undefined> {
     const { messages, addGenerationPrompt, continueFinalMessage, signal } = options;
@@ -157,7 +160,7 @@ export class ChatRenderer {
       const tail = whole.slice(before.length);
       if (mark === undefined) return tail;
       const open = cutAtMark(tail, mark, messages.at(-1)!);
-      // If it is all white space, some of that may belong to the text before it.
+      // If it is only white space, some of it may belong to the text before.
       return open === undefined || strip(open) === "" ? undefined : open;
     } catch {
       return undefined;
@@ -169,12 +172,12 @@ export class ChatRenderer {
     return bos && text.startsWith(bos) ? text.slice(bos.length) : text;
   }
 
-  /** Those that a chat is stopped by without being asked to. */
+  /** Stop strings that every chat has. */
   stopStrings(template: string | undefined): readonly string[] {
     return this.#isDefault && template === undefined ? DEFAULT_STOP_STRINGS : [];
   }
 
-  /** Ends the processes that render. Nothing can be rendered after. */
+  /** Ends the rendering processes. Nothing can be rendered afterwards. */
   close(): void {
     this.#ownProcess.close();
     this.#requestProcess.close();
@@ -191,7 +194,7 @@ export class ChatRenderer {
       throw invalid(`chat_template_kwargs may not set ${reserved}`, "chat_template_kwargs");
     }
     return {
-      // As transformers has them where there are none.
+      // As in transformers when there are none.
       tools: null,
       documents: null,
       ...this.#specialTokens,
@@ -212,7 +215,7 @@ export class ChatRenderer {
     }
   }
 
-  /** Renders here for a small number of steps; what takes more is rendered in a process. */
+  /** Renders here for a small number of steps; what takes longer is rendered in a process. */
   #run(variables: Variables, signal: AbortSignal | undefined, numStatements?: number): Promise<string> {
     const { nowMs, ownTimeoutMs: timeoutMs } = this.#settings;
     const limits = { nowMs: nowMs(), maxLength: MAX_OWN_LENGTH };

@@ -1,10 +1,11 @@
 /**
- * Text → ids, part by part: a text is cut where that changes nothing, so that encoding can stop at a limit or when nobody
- * waits for it, and takes memory for a part alone.
+ * Text → ids, part by part: a text is cut where that changes nothing, so that encoding can stop at
+ * a limit or when the client leaves, and needs memory for one part only.
  *
- * Also text that continues from earlier text. Tokenizers of the SentencePiece kind put a space before whatever they encode,
- * which would stand in the middle of a conversation, or before each part. We encode behind a sentinel, a character that
- * never merges with its neighbours, and cut the sentinel's tokens off.
+ * Also encodes text that continues earlier text. SentencePiece tokenizers put a space before
+ * everything they encode, which would end up in the middle of a conversation or before each part.
+ * So the text is encoded after a sentinel, a character that never merges with its neighbours, and
+ * the sentinel's tokens are cut off.
  */
 import { DenseMambaError } from "../errors.ts";
 import type { Encoder } from "./encoder.ts";
@@ -12,12 +13,18 @@ import type { TextCuts } from "./text-cuts.ts";
 import type { EncodeLimits } from "./tokenizer.ts";
 import type { VocabTable } from "./vocab-table.ts";
 
-/** In UTF-16 units. Encoded in some ten milliseconds. */
+/** In UTF-16 units. Takes about ten milliseconds to encode. */
 const PART_LENGTH = 16 * 1024;
-/** In UTF-8, of a part that cannot be cut: each byte may be a token, for which the native library takes some 250 bytes. */
+/**
+ * In UTF-8, of a part that cannot be cut: each byte may be a token, and the native library needs
+ * about 250 bytes for a token.
+ */
 export const MAX_PART_BYTES = 512 * 1024;
 
-/** The first that the vocabulary spells by itself is used: a private character (bytes), a control, a rare sign. */
+/**
+ * The first one that the vocabulary encodes separately is used: a private-use character (bytes), a
+ * control character, a rare sign.
+ */
 const SENTINELS = ["\uE000", "\u0001", "\u00A6"];
 const PROBE = "a";
 
@@ -26,10 +33,10 @@ export class ChunkedEncoder {
   readonly #vocab: VocabTable;
   readonly #cuts: TextCuts | undefined;
   readonly #partLength: number;
-  /** Undefined until the first use. `null`: none works. */
+  /** Undefined until first used. `null`: none works. */
   #sentinel: Promise<Sentinel | "unneeded" | null> | undefined;
 
-  /** @param partLength where the text allows; a part that cannot be cut is longer */
+  /** @param partLength where the text allows it; a part that cannot be cut is longer */
   constructor(encoder: Encoder, vocab: VocabTable, cuts: TextCuts | undefined, partLength = PART_LENGTH) {
     this.#encoder = encoder;
     this.#vocab = vocab;
@@ -37,7 +44,7 @@ export class ChunkedEncoder {
     this.#partLength = partLength;
   }
 
-  /** @throws `aborted`; `invalid_value` for a text that is too long to be encoded in one part and cannot be cut */
+  /** @throws `aborted`; `invalid_value` if a part is too long to be encoded and cannot be cut */
   async encode(text: string, limits: EncodeLimits = {}): Promise<number[]> {
     const ids = await this.#encodeParts(text, limits, { isContinuation: false });
     if (ids !== undefined) return ids;
@@ -45,7 +52,9 @@ export class ChunkedEncoder {
     return Array.from(await this.#encoder.encode(text, { textLength: text.length, ...limits }));
   }
 
-  /** @returns undefined if this tokenizer cannot: the text must be encoded as a whole then. @throws as `encode` */
+  /**
+   * @returns undefined if this tokenizer cannot; then encode the whole text. @throws as `encode`
+   */
   encodeContinuation(text: string, limits: EncodeLimits = {}): Promise<number[] | undefined> {
     return this.#encodeParts(text, limits, { isContinuation: true });
   }
@@ -81,7 +90,7 @@ export class ChunkedEncoder {
     if (sentinel === "unneeded") return this.#encoder.encode(text, options);
     if (sentinel === null) return undefined;
     const ids = await this.#encoder.encode(sentinel.text + text, options);
-    // The beginning of the text merged with the sentinel: not expected, but then the cut would be wrong.
+    // The text merged with the sentinel. Not expected, but then the cut would be wrong.
     if (!sentinel.ids.every((id, i) => id === ids[i])) return undefined;
     return ids.subarray(sentinel.ids.length);
   }
@@ -98,7 +107,7 @@ export class ChunkedEncoder {
     if (!this.#spell(await this.#encodeShort(PROBE)).startsWith(" ")) return "unneeded";
     for (const text of SENTINELS) {
       const ids = await this.#encodeShort(text);
-      // Spelled faithfully, that is not as an unknown token, which might swallow an unknown neighbour.
+      // It must not be an unknown token, which might swallow an unknown neighbour.
       if (this.#spell(ids) === ` ${text}`) return { text, ids };
     }
     return null;
@@ -108,7 +117,7 @@ export class ChunkedEncoder {
     return Array.from(await this.#encoder.encode(text, { textLength: text.length }));
   }
 
-  /** As it would stand in the middle of a text. */
+  /** As in the middle of a text. */
   #spell(ids: readonly number[]): string {
     return Buffer.concat(ids.map((id) => this.#vocab.bytes(id))).toString("utf8");
   }

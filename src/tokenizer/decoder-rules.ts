@@ -1,28 +1,31 @@
 /**
- * A tokenizer's decoder, read as rules for one piece: what text or bytes it stands for in the middle of a text, and how
- * many spaces fall away at the very beginning. That is what makes decoding a table and streaming exact. Decoders whose
- * output for a piece depends on later pieces are refused. Knows nothing of ids.
+ * A tokenizer's decoder as rules for one piece: its text or bytes in the middle of a text, and how
+ * many spaces are removed at the beginning. This makes decoding a table lookup and streaming exact.
+ * Decoders whose output for a piece depends on later pieces are refused. Knows no ids.
  */
 import { DenseMambaError } from "../errors.ts";
 import type { TokenizerComponent } from "./files.ts";
 
 export interface DecoderRules {
   /**
-   * A piece of the vocabulary (or the content of an added token) → its text, before bytes are considered. The first of a
-   * whole text may be written otherwise.
+   * A piece of the vocabulary (or the content of an added token) → its text, before bytes are
+   * decoded. The first piece of a text may differ.
    */
   readonly rewrite: (piece: string, isFirst: boolean) => string;
-  /** `byteLevel`: each character stands for a byte. `byteFallback`: pieces `<0x00>` … `<0xFF>` stand for bytes. */
+  /**
+   * `byteLevel`: each character is a byte. `byteFallback`: the pieces `<0x00>` … `<0xFF>` are
+   * bytes.
+   */
   readonly bytes: "none" | "byteLevel" | "byteFallback";
-  /** Spaces removed from the beginning of a whole text, as far as there are any. */
+  /** How many spaces are removed from the beginning of a text, if there are that many. */
   readonly numSpacesStripped: number;
 }
 
 const NO_RULES: DecoderRules = { rewrite: (piece) => piece, bytes: "none", numSpacesStripped: 0 };
 
-/** @throws `invalid_checkpoint` for a decoder that we do not implement. */
+/** @throws `invalid_checkpoint` for a decoder that is not implemented */
 export function parseDecoderRules(decoder: TokenizerComponent | null | undefined): DecoderRules {
-  // Without a decoder, pieces are words: they are joined by spaces.
+  // Without a decoder, pieces are words, joined by spaces.
   if (decoder === null || decoder === undefined) {
     return { ...NO_RULES, rewrite: (piece, isFirst) => (isFirst ? piece : ` ${piece}`) };
   }
@@ -33,9 +36,9 @@ function compose(steps: readonly TokenizerComponent[]): DecoderRules {
   let rules = NO_RULES;
   let fused = false;
   for (const step of steps) {
-    // NOTE: after Fuse the text is one string; a step that works on pieces would have to be applied to the whole.
+    // NOTE: after Fuse the text is one string: a step for pieces would apply to the whole text.
     if (fused && step.type !== "Strip") throw unsupported(`${step.type} after Fuse`);
-    // What the bytes spell is known when they have come together.
+    // Bytes are decoded once they are joined.
     const isLate = step.type !== "Fuse" && step.type !== "Strip";
     if (rules.bytes !== "none" && isLate && (rules.bytes === "byteLevel" || step.type !== "Metaspace")) {
       throw unsupported(`${step.type} after ${rules.bytes === "byteLevel" ? "ByteLevel" : "ByteFallback"}`);
@@ -111,7 +114,10 @@ function patternOf(step: TokenizerComponent): string | RegExp {
   }
 }
 
-/** What the reference library's WordPiece decoder does to spaces before punctuation and English contractions. */
+/**
+ * How the reference library's WordPiece decoder treats spaces before punctuation and English
+ * contractions.
+ */
 function tidyPunctuation(text: string): string {
   return text
     .replaceAll(" .", ".")

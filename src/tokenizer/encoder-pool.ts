@@ -1,9 +1,11 @@
-/** Encoder processes in a pool. A process that encodes a long text is killed when its caller leaves. */
+/**
+ * Encoder processes in a pool. A process that encodes a long text is killed when its client leaves.
+ */
 import { DenseMambaError } from "../errors.ts";
 import type { EncoderProcess } from "./encoder-process.ts";
 import { ProcessPool } from "./process-pool.ts";
 
-/** Encoding a shorter text is finished soon. */
+/** Shorter texts are encoded soon enough. */
 const MAX_UNINTERRUPTED_LENGTH = 64 * 1024;
 
 export interface EncoderPoolOptions {
@@ -12,7 +14,7 @@ export interface EncoderPoolOptions {
   readonly maxProcesses: number;
   /** For one text. */
   readonly timeoutMs: number;
-  /** An idle pool ends its processes after this time. */
+  /** An idle pool ends its processes after this long. */
   readonly idleMs?: number;
 }
 
@@ -21,7 +23,7 @@ export class EncoderPool extends ProcessPool<EncoderProcess, string, Int32Array>
     super({ ...options, run: (process, text, signal) => encode(process, text, timeoutMs, signal), aborted });
   }
 
-  /** @param signal stands for the request. @throws `aborted`; else as `EncoderProcess` does */
+  /** @param signal identifies the request. @throws `aborted`; else as `EncoderProcess` does */
   encode(text: string, signal?: AbortSignal): Promise<Int32Array> {
     return this.submit(text, signal);
   }

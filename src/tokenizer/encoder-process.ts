@@ -1,6 +1,6 @@
 /**
- * A tokenizer's library in a process of its own: its native code may abort on a text or take minutes over it. One text at a
- * time; knows nothing of queues or of how texts are cut.
+ * A tokenizer's library in a process of its own: its native code may crash on a text or take
+ * minutes. One text at a time; knows neither queues nor how texts are cut.
  */
 import { strict as assert } from "node:assert";
 import { spawn } from "node:child_process";
@@ -8,20 +8,23 @@ import { createRequire } from "node:module";
 import { DenseMambaError } from "../errors.ts";
 import { START_TIMEOUT_MS, WorkerProcess } from "./worker-process.ts";
 
-/** `native`: Rust. `script`: JavaScript, for platforms without a prebuilt binary. Neither adds special tokens here. */
+/**
+ * `native`: Rust. `script`: JavaScript, for platforms without a prebuilt binary. Used without
+ * special tokens.
+ */
 export type EncodingLibrary = "native" | "script";
 
 export interface EncoderSource {
   readonly path: string;
-  /** tokenizer.json as it stands. */
+  /** The contents of tokenizer.json. */
   readonly text: string;
   readonly addedTokens: readonly { readonly id: number; readonly content: string }[];
-  /** `auto`: the native library where it loads. */
+  /** `auto`: the native library if it loads. */
   readonly library: EncodingLibrary | "auto";
   readonly startTimeoutMs?: number;
 }
 
-/** A string rather than a file, so that it runs the same from source and from the built package. */
+/** A string and not a file, so that it runs the same from source and from the built package. */
 const SCRIPT = `
 let encode;
 // A signal to the whole process group is for the server, which may still encode while it drains.
@@ -46,7 +49,8 @@ function open({ library, modules, text, addedTokens }) {
     return "script";
   }
   const tokenizer = native.Tokenizer.fromString(text);
-  // Some files still carry the settings of the training run; they would cut or pad prompts silently.
+  // Some files still carry the settings of the training run; they would cut or pad prompts
+  // silently.
   tokenizer.disableTruncation();
   tokenizer.disablePadding();
   // The library numbers added tokens that the vocabulary lacks itself, whatever the file says.
@@ -81,12 +85,15 @@ export class EncoderProcess {
     this.library = library;
   }
 
-  /** @throws `invalid_checkpoint` if the library refuses the file, or does not survive it; `not_ready` if it takes too long */
+  /**
+   * @throws `invalid_checkpoint` if the library refuses the file or crashes on it; `not_ready` if
+   * it takes too long
+   */
   static async start(source: EncoderSource): Promise<EncoderProcess> {
     const { path, text, library, addedTokens, startTimeoutMs: timeoutMs = START_TIMEOUT_MS } = source;
     const require = createRequire(import.meta.url);
     const modules = { native: require.resolve("tokenizers"), script: require.resolve("@huggingface/tokenizers") };
-    // It needs nothing of our environment, which may hold keys.
+    // It gets no environment variables, which may contain keys.
     const env = { UV_THREADPOOL_SIZE: "1" };
     const child = spawn(process.execPath, ["-e", SCRIPT], {
       stdio: ["ignore", "ignore", "pipe", "ipc"],
@@ -119,8 +126,8 @@ export class EncoderProcess {
   }
 
   /**
-   * @throws `invalid_value` if the tokenizer has no ids for the text; `invalid_checkpoint` if the library dies over it, takes
-   * too long or is killed
+   * @throws `invalid_value` if the tokenizer has no ids for the text; `invalid_checkpoint` if the
+   * library crashes on it, takes too long or is killed
    */
   async encode(text: string, timeoutMs: number): Promise<Int32Array> {
     const what = `encoding a text of ${text.length} characters took longer than ${timeoutMs} ms`;
@@ -132,7 +139,7 @@ export class EncoderProcess {
     return answer.ids;
   }
 
-  /** @param because what the caller that waits for ids gets */
+  /** @param because the error for the caller that waits for ids */
   kill(because: Error): void {
     this.#process.kill(because);
   }

@@ -1,6 +1,7 @@
 /**
- * Text → ids by one of two libraries, in processes of their own: short texts do not wait for long ones, nor those for what cannot be
- * cut, and a library that crashes does not take our process with it.
+ * Text → ids by one of two libraries, in processes of their own: a library that crashes does not
+ * crash the server. Short texts do not wait for long ones, and neither waits for long parts that
+ * cannot be cut.
  */
 import { availableParallelism } from "node:os";
 import { DenseMambaError } from "../errors.ts";
@@ -11,18 +12,18 @@ import { checkScriptSupport, checkScriptText } from "./script-support.ts";
 
 export type LibraryChoice = EncoderSource["library"];
 
-/** Takes some hundred milliseconds to encode. */
+/** Takes about a hundred milliseconds to encode. */
 const MAX_SHORT_LENGTH = 64 * 1024;
-/** A process costs some 60 MiB. */
+/** A process takes about 60 MiB. */
 const CORES_PER_PROCESS = 4;
 const TIMEOUT_MS = 30_000;
 const IDLE_MS = 30_000;
 
 interface Pools {
   readonly short: EncoderPool;
-  /** For long texts' parts, if they are short. */
+  /** For the short parts of long texts. */
   readonly long: EncoderPool;
-  /** For parts that are long, which take seconds: nothing in them can be cut. */
+  /** For long parts, which cannot be cut and take seconds. */
   readonly uncut: EncoderPool;
 }
 
@@ -35,7 +36,10 @@ export class Encoder {
     this.#pools = pools;
   }
 
-  /** @throws `invalid_checkpoint` if the library refuses the file, does not survive it, or would read it otherwise. */
+  /**
+   * @throws `invalid_checkpoint` if the library refuses the file, crashes on it, or would encode
+   * differently
+   */
   static async open(files: TokenizerFiles, library: LibraryChoice): Promise<Encoder> {
     const { path, text, json } = files;
     const first = await EncoderProcess.start({ path, text, library, addedTokens: json.added_tokens });
@@ -53,7 +57,10 @@ export class Encoder {
     return new Encoder(first.library, { short, long: onDemand(), uncut: onDemand() });
   }
 
-  /** @param textLength of the whole text: decides whether `part` waits with short or with long ones */
+  /**
+   * @param textLength of the whole text: decides whether `part` is queued with short or with long
+   * texts
+   */
   async encode(part: string, { textLength, signal }: { readonly textLength: number; readonly signal?: AbortSignal }) {
     if (this.library === "script") checkScriptText(part);
     const { short, long, uncut } = this.#pools;
@@ -63,15 +70,15 @@ export class Encoder {
 }
 
 /**
- * Most faults that crash a library show at the first text. Regular expressions that backtrack without end show at long
- * runs of the characters that they mention.
+ * Most faults that crash a library show with the first text. Endless backtracking of regular
+ * expressions shows with long runs of the characters that they mention.
  */
 async function tryOut(pool: EncoderPool, { json }: TokenizerFiles): Promise<void> {
   const spoken = new Set(` \n\taA1é.${JSON.stringify([json.normalizer, json.pre_tokenizer]).slice(0, 4096)}`);
   const runs = Array.from(spoken, (character) => `${character.repeat(40)}\u0001`).join("");
   for (const text of ["", "a", "Hello, world 123\n", runs]) {
     await pool.encode(text).catch((error: unknown) => {
-      // A tokenizer without an unknown token has no ids for some texts.
+      // Without an unknown token a tokenizer has no ids for some texts.
       if (error instanceof DenseMambaError && error.code === "invalid_value") return;
       throw error instanceof DenseMambaError
         ? new DenseMambaError("invalid_checkpoint", `${error.message}, encoding ${JSON.stringify(text.slice(0, 20))}`, {

@@ -1,16 +1,16 @@
 /**
- * The files beside a checkpoint that say how it reads and writes text, parsed and checked as far as we use them.
- * Knows nothing of encoding. Everything wrong in them is `invalid_checkpoint`, with the file's path.
+ * A checkpoint's tokenizer files, parsed and validated as far as they are used. Knows nothing of
+ * encoding. Errors are `invalid_checkpoint`, with the file's path.
  */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { DenseMambaError } from "../errors.ts";
 
-/** Above this an id is a mistake; it also bounds the tables that are indexed by id. */
+/** A larger id is a mistake. Also bounds the tables that are indexed by id. */
 const MAX_TOKEN_ID = 2 ** 24;
 
-/** BPE, WordPiece and WordLevel: piece → id. Unigram: [piece, score], the index is the id. */
+/** BPE, WordPiece and WordLevel: piece → id. Unigram: [piece, score] by id. */
 type Vocabulary = Readonly<Record<string, number>> | readonly (readonly [piece: string, score: number])[];
 
 const tokenId = z.int().min(0).max(MAX_TOKEN_ID);
@@ -56,7 +56,7 @@ export const SPECIAL_ROLES = ["bos_token", "eos_token", "pad_token", "unk_token"
 
 export interface TokenizerFiles {
   readonly path: string;
-  /** tokenizer.json as it stands. */
+  /** The contents of tokenizer.json. */
   readonly text: string;
   readonly json: TokenizerJson;
   readonly addBosToken: boolean | undefined;
@@ -68,7 +68,7 @@ export interface TokenizerFiles {
   readonly endTokenIds: readonly number[];
 }
 
-/** @returns undefined if the folder has no tokenizer.json. */
+/** @returns undefined if the folder has no tokenizer.json */
 export async function readTokenizerFiles(modelDir: string): Promise<TokenizerFiles | undefined> {
   const path = join(modelDir, "tokenizer.json");
   const [text, config, map, template, generation] = await Promise.all([
@@ -96,7 +96,7 @@ export async function readTokenizerFiles(modelDir: string): Promise<TokenizerFil
   };
 }
 
-/** Of several named templates the one called `default` is for plain chat; the others serve tools and the like. */
+/** Of several named templates `default` is for plain chats; others are for tools and the like. */
 function pickTemplate(template: z.infer<typeof tokenizerConfig>["chat_template"]): string | undefined {
   if (!Array.isArray(template)) return template ?? undefined;
   const named = template.find((candidate) => candidate.name === "default");
@@ -114,7 +114,7 @@ async function readOptional(path: string): Promise<string | undefined> {
   }
 }
 
-/** Without the byte order mark that editors on Windows put in front. */
+/** Without the byte order mark that Windows editors put first. */
 async function readJsonText(path: string): Promise<string | undefined> {
   return (await readOptional(path))?.replace(/^\uFEFF/, "");
 }
@@ -140,7 +140,7 @@ function parseJson<Schema extends z.ZodType>(path: string, text: string, schema:
   throw new DenseMambaError("invalid_checkpoint", `${path}: ${place}: ${issue.message}`, { cause: parsed.error });
 }
 
-/** By hand: a general validator takes half a second over a large vocabulary. */
+/** By hand: zod takes half a second for a large vocabulary. */
 function isVocabulary(value: unknown): value is Vocabulary {
   if (typeof value !== "object" || value === null) return false;
   if (Array.isArray(value)) return value.every((entry) => Array.isArray(entry) && typeof entry[0] === "string");

@@ -1,6 +1,6 @@
 /**
- * Text from tokens, one at a time: holds back a character until its last byte has come, and no longer than that. Whole
- * texts are decoded by the same code, so that streaming and not streaming cannot differ.
+ * Tokens → text, one at a time: holds back a character only until its last byte arrives. Whole
+ * texts are decoded by the same code, so that streaming changes nothing.
  */
 
 import type { TextStream } from "./tokenizer.ts";
@@ -12,7 +12,10 @@ const NONE = new Uint8Array(0);
 export interface IncrementalDecoderOptions {
   /** Ids that decode to nothing. */
   readonly skippedIds: ReadonlySet<number>;
-  /** What stands before the first token: its text is not repeated, but a character it left open is completed. */
+  /**
+   * The tokens before the first one: their text is not repeated, but an incomplete character of
+   * theirs is completed.
+   */
   readonly contextIds?: readonly number[];
 }
 
@@ -21,9 +24,9 @@ export class IncrementalDecoder implements TextStream {
   readonly #skippedIds: ReadonlySet<number>;
   /** The beginning of a character, at most three bytes. */
   #held: Uint8Array = NONE;
-  /** No token has come. */
+  /** No token has arrived. */
   #isFirst = true;
-  /** Spaces still to be removed; 0 once any text has come. */
+  /** Spaces still to be removed; 0 once there is text. */
   #numSpacesToStrip: number;
 
   constructor(vocab: VocabTable, { skippedIds, contextIds = [] }: IncrementalDecoderOptions) {
@@ -56,7 +59,10 @@ export class IncrementalDecoder implements TextStream {
     return this.#emit(rest);
   }
 
-  /** Only the last bytes matter for an open character, and only whether there is any text for the leading space. */
+  /**
+   * An incomplete character depends on the last bytes only, the leading space on whether there is
+   * any text.
+   */
   #readContext(ids: readonly number[]): void {
     let numBytes = 0;
     let first = ids.length;
@@ -71,7 +77,7 @@ export class IncrementalDecoder implements TextStream {
     if (this.#numSpacesToStrip === 0 || text === "") return text;
     let start = 0;
     while (start < this.#numSpacesToStrip && text[start] === " ") start++;
-    // Anything but a space ends the beginning of the text; a space only uses up its share.
+    // Anything but a space ends the text's beginning; each space uses up one.
     this.#numSpacesToStrip = start < text.length ? 0 : this.#numSpacesToStrip - start;
     return text.slice(start);
   }

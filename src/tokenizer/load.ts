@@ -1,11 +1,11 @@
-/** Opens the tokenizer that lies beside a checkpoint. */
+/** Opens a checkpoint's tokenizer. */
 import type { LibraryChoice } from "./encoder.ts";
 import { readTokenizerFiles } from "./files.ts";
 import { ModelTokenizer } from "./model-tokenizer.ts";
 
 /**
- * @returns undefined when the folder has no tokenizer.json.
- * @throws `invalid_checkpoint` if a file is malformed or asks for something that we do not implement.
+ * @returns undefined if the folder has no tokenizer.json
+ * @throws `invalid_checkpoint` if a file is malformed or uses what is not implemented
  */
 export async function loadTokenizer(
   modelDir: string,

@@ -1,4 +1,7 @@
-/** A checkpoint's tokenizer: encoding by a library, decoding by our own table. Immutable; shared by all requests. */
+/**
+ * A checkpoint's tokenizer: encoding by a library, decoding by our own table. Immutable; shared by
+ * all requests.
+ */
 
 import { ChunkedEncoder } from "./chunked-encoder.ts";
 import { Encoder, type LibraryChoice } from "./encoder.ts";
@@ -28,7 +31,7 @@ export class ModelTokenizer implements Tokenizer {
   readonly endTokenIds: ReadonlySet<number>;
   readonly chatTemplate: string | undefined;
   readonly specialTokens: Readonly<Record<string, string>>;
-  /** Which library encodes: `native`, or `script` where there is no prebuilt binary. */
+  /** The library that encodes: `native`, or `script` without a prebuilt binary. */
   readonly library: EncodingLibrary;
   readonly #encoder: ChunkedEncoder;
   readonly #vocab: VocabTable;
@@ -58,7 +61,7 @@ export class ModelTokenizer implements Tokenizer {
       eos: roleIds.get("eos_token"),
     });
     const cuts = findTextCuts(files.json);
-    // Last: our own checks explain what is wrong with a file more clearly.
+    // Last, since our own checks explain a file's faults more clearly.
     const library = await Encoder.open(files, choice);
     const encoder = new ChunkedEncoder(library, vocab, cuts);
     return new ModelTokenizer(files, { vocab, surroundingTokens, roleIds, encoder, library: library.library });

@@ -1,11 +1,11 @@
 /**
  * A few worker processes and the jobs that wait for them. Requests take turns, one job each, so a
- * request with many jobs does not delay one with few. A process that has died, or was killed because
- * its caller left, is replaced when the next job comes.
+ * request with many jobs does not delay one with few. A process that has died, or was killed
+ * because its caller left, is replaced when the next job comes.
  */
 export interface PooledProcess {
   readonly isAlive: boolean;
-  /** @param because what the caller that waits for an answer gets */
+  /** @param because the error for the caller that waits for an answer */
   kill(because: Error): void;
 }
 
@@ -13,10 +13,10 @@ export interface ProcessPoolOptions<Process, Job, Answer> {
   readonly start: () => Promise<Process>;
   readonly run: (process: Process, job: Job, signal: AbortSignal | undefined) => Promise<Answer>;
   readonly maxProcesses: number;
-  /** What an aborted job fails with. */
+  /** The error of an aborted job. */
   readonly aborted: () => Error;
   readonly first?: Process;
-  /** An idle pool ends its processes after this time. Default: never. */
+  /** An idle pool ends its processes after this long. Default: never. */
   readonly idleMs?: number;
 }
 
@@ -52,7 +52,7 @@ export class ProcessPool<Process extends PooledProcess, Job, Answer> {
   }
 
   /**
-   * @param signal stands for the request
+   * @param signal identifies the request
    * @throws what `aborted` makes, as soon as the signal fires; what `run` throws
    */
   submit(job: Job, signal?: AbortSignal): Promise<Answer> {
@@ -76,7 +76,7 @@ export class ProcessPool<Process extends PooledProcess, Job, Answer> {
     return answered.finally(() => signal?.removeEventListener("abort", leave));
   }
 
-  /** Ends the processes and refuses further jobs; those that wait or run fail with `because`. */
+  /** Ends the processes and refuses further jobs; waiting and running ones fail with `because`. */
   close(because: Error): void {
     this.#closedBecause = because;
     clearTimeout(this.#idleTimer);

@@ -1,10 +1,12 @@
-/** Entry of the process that renders chat templates, one job after another. Ends with its parent. */
+/**
+ * Entry of the process that renders chat templates, one job after another. Ends with its parent.
+ */
 import { ChatProgram, tookTooLong, type Variables } from "./chat-program.ts";
 import { TemplateError } from "./jinja/error.ts";
 
 export interface RenderJob {
   readonly source: string;
-  /** Only so many of the template's statements. */
+  /** Render only this many of the template's statements. */
   readonly numStatements?: number;
   readonly variables: Variables;
   readonly nowMs: number;
@@ -14,10 +16,10 @@ export interface RenderJob {
 
 export type RenderReply = { readonly text: string } | { readonly error: string };
 
-/** The clock is read each time so many steps are used up. */
+/** The clock is read each time this many steps are used up. */
 const STEPS = 20_000;
 
-/** The last template that was read: the model's own is the same each time. */
+/** The last parsed template: the model's own is the same each time. */
 let last: { readonly source: string; readonly program: ChatProgram } | undefined;
 
 function render({ source, numStatements, variables, nowMs, timeoutMs, maxLength }: RenderJob): string {

@@ -1,6 +1,7 @@
 /**
- * Renders chat templates in a process of its own, one at a time: a slow one does not block our event loop, and one that runs
- * out of memory ends only that process. Started at the first use and after it has died; ends with our process.
+ * Renders chat templates in a process of its own, one at a time: a slow one does not block the
+ * event loop, and one that runs out of memory ends only that process. Started at first use and
+ * again after a crash; ends with the server.
  */
 import { fork } from "node:child_process";
 import { DenseMambaError } from "../errors.ts";
@@ -12,12 +13,15 @@ import { START_TIMEOUT_MS, WorkerProcess } from "./worker-process.ts";
 const MAX_HEAP_MB = 96;
 /** Jobs wait for all earlier ones. */
 const MAX_WAITING = 64;
-/** The process stops a job by itself when its time is over. It is killed if it has not done so after this grace. */
+/**
+ * The process stops a job itself when its time is over. It is killed if that takes longer than
+ * this.
+ */
 const KILL_GRACE_MS = 1000;
-/** Answered as soon as the process listens. */
+/** Answered once the process listens. */
 const EMPTY_JOB: RenderJob = { source: "", variables: { messages: [] }, nowMs: 0, timeoutMs: 1000, maxLength: 0 };
 
-/** Why rendering failed. The caller adds whose template it was. */
+/** Why rendering failed. The caller adds which template it was. */
 export class RenderFailure extends Error {}
 
 export class RenderProcess {
@@ -34,8 +38,8 @@ export class RenderProcess {
   }
 
   /**
-   * @throws RenderFailure; `queue_full` if too many wait; `shutting_down` after `close`; `aborted` when the signal fires,
-   * which ends the process if the job is running
+   * @throws RenderFailure; `queue_full` if too many wait; `shutting_down` after `close`; `aborted`
+   * when the signal fires: a running job is ended with its process
    */
   async render(job: RenderJob, signal?: AbortSignal): Promise<string> {
     if (this.#pool.numWaiting >= MAX_WAITING) {
@@ -50,13 +54,13 @@ export class RenderProcess {
     this.#pool.close(new DenseMambaError("shutting_down", "the server is shutting down"));
   }
 
-  /** Resolves when it listens, so that its start is not counted as anyone's time. */
+  /** Resolves when it listens, so that its start does not count as a job's time. */
   async #start(): Promise<WorkerProcess<RenderReply>> {
     const isSource = import.meta.url.endsWith(".ts");
     const child = fork(new URL(isSource ? "./render-main.ts" : "./render-main.js", import.meta.url), {
       serialization: "advanced",
       execArgv: [`--max-old-space-size=${MAX_HEAP_MB}`, ...(isSource ? ["--import", import.meta.resolve("tsx")] : [])],
-      // Nothing of our environment but the time zone.
+      // No environment variables except the time zone.
       env: { TZ: Intl.DateTimeFormat().resolvedOptions().timeZone },
       stdio: ["ignore", "ignore", "ignore", "ipc"],
     });

@@ -1,13 +1,14 @@
 /**
- * What the JavaScript library encodes as the native one does. Everything else is refused: a tokenizer when it is loaded, a
- * text when it comes. Found by comparing the two on many small tokenizers.
+ * What the JavaScript library encodes as the native one does. Everything else is refused: a
+ * tokenizer when it is loaded, a text when it is encoded. Found by comparing the two with many
+ * small tokenizers.
  */
 import { z } from "zod";
 import { DenseMambaError } from "../errors.ts";
 import type { TokenizerComponent, TokenizerFiles } from "./files.ts";
 import { SPLITTING_PATTERNS, stepsOf } from "./text-cuts.ts";
 
-/** White space to one of the two libraries and not to the other. */
+/** White space to only one of the two libraries. */
 const AMBIGUOUS = /[\u0085\uFEFF]/u;
 
 const addedTokens = z.array(

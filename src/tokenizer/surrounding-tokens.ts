@@ -1,6 +1,6 @@
 /**
- * The special tokens that stand around every encoded text. They are read from the post-processor and put there by us,
- * because tokenizer_config.json may overrule it and both encoding libraries ignore that.
+ * The special tokens around every encoded text. They are read from the post-processor and added
+ * here, because tokenizer_config.json may overrule it, which both libraries ignore.
  */
 import { z } from "zod";
 import { DenseMambaError } from "../errors.ts";
@@ -26,7 +26,7 @@ const pair = z.tuple([z.string(), z.int().min(0)]);
 const bert = z.looseObject({ sep: pair, cls: pair });
 const sequence = z.looseObject({ processors: z.array(z.looseObject({ type: z.string() })) });
 
-/** @throws `invalid_checkpoint` for a post-processor that is malformed or unknown. */
+/** @throws `invalid_checkpoint` if the post-processor is malformed or unknown */
 export function parseSurroundingTokens(
   files: TokenizerFiles,
   ids: { readonly bos: number | undefined; readonly eos: number | undefined },
@@ -60,7 +60,7 @@ function surroundingTokensOf(processor: TokenizerComponent | null | undefined, p
     }
     case "Sequence": {
       const parts = parse(sequence, processor, path).processors.map((part) => surroundingTokensOf(part, path));
-      // A later one wraps what the earlier ones made.
+      // A later one wraps the result of the earlier ones.
       return parts.reduce(
         (inner, outer) => ({
           prefix: [...outer.prefix, ...inner.prefix],

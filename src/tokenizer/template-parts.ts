@@ -1,28 +1,31 @@
 /**
- * Templates that show every message by itself: what they write of a conversation is the beginning, each message's own
- * text, and the end. Of such a conversation the last messages can be rendered without the others. That a template is one
- * is read from its syntax, so that it holds for any messages; what is not understood is none.
+ * Templates that render each message by itself: their text is the beginning, each message's own
+ * text, and the end. The last messages of such a conversation can be rendered without the others.
+ * Decided by the template's syntax, so that it holds for all messages; unknown constructs do not
+ * qualify.
  */
 import type { Expression, For, Statement, Target } from "./jinja/ast.ts";
-import { partsOf as expressionsIn } from "./jinja/scopes.ts";
 import type { Template } from "./jinja/template.ts";
+import { partsOf as expressionsIn } from "./jinja/walk.ts";
 
 export interface TemplateParts {
-  /** How many of the template's statements there are up to the last message. */
+  /** The number of the template's statements up to the last message. */
   readonly numStatements: number;
-  /** It may show the first message otherwise than it would another one, or ask for that one's role. */
+  /** It may render the first message differently, or read its role. */
   readonly knowsFirst: boolean;
 }
 
-/** Methods that change nothing. Of functions only `raise_exception` gives the same each time. */
+/** Methods without effects. Of the functions only `raise_exception` always does the same. */
 const METHODS = new Set(["strip", "lstrip", "rstrip", "startswith", "endswith", "split", "replace", "upper", "lower"]);
-/** Their results can be iterated once: a message that does so leaves nothing for the next one. */
+/** Their results can be iterated once only: the next message would find nothing. */
 const ONE_TIME_FILTERS = new Set([
   ...["map", "select", "reject", "selectattr", "rejectattr", "unique", "reverse", "items"],
 ]);
 const GENERATION = "add_generation_prompt";
 
-/** @returns undefined if some message's text may depend on others, on their number, or on what follows them */
+/**
+ * @returns undefined if a message's text may depend on others, on their number, or on what follows
+ */
 export function partsOf({ statements }: Pick<Template, "statements">): TemplateParts | undefined {
   const at = statements.findIndex(isMessageLoop);
   if (at === -1) return undefined;
@@ -57,7 +60,7 @@ class Reading {
     return statements.every((statement) => this.#acceptsStatement(statement));
   }
 
-  /** What a message sets is not set for the next one: each round of a loop begins anew. */
+  /** A variable set in one round of a loop is not set in the next. */
   acceptsTarget(target: Target): boolean {
     if (target.type === "TupleTarget") return target.items.every((item) => this.acceptsTarget(item));
     return target.type === "Name" && !["messages", "loop", GENERATION].includes(target.name);
@@ -92,7 +95,7 @@ class Reading {
         return statement.filter === undefined && this.acceptsTarget(statement.target) && this.accepts(statement.body);
       case "CallBlock":
         return statement.call === undefined && this.accepts(statement.body);
-      // These may remember something, or are not worth the care.
+      // These may carry state over, or are too rare to analyse.
       case "Macro":
       case "FilterBlock":
       case "With":
@@ -135,7 +138,10 @@ function isMessageLoop(statement: Statement): boolean {
   return statement.type === "For" && isNamed(statement.iter, "messages");
 }
 
-/** `{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}{% endif %}`: here it always is. */
+/**
+ * `{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}{% endif
+ * %}`: here it always is.
+ */
 function isDefaultOfGeneration(statement: Statement): boolean {
   if (statement.type !== "If" || statement.otherwise.length > 0) return false;
   const { test, body } = statement;

@@ -1,38 +1,41 @@
 /**
- * Places where a text may be cut so that its parts, encoded one by one, give the ids of the whole. There are two kinds:
- * before a space between two words, and behind a line break between two lines. Which of them hold is proven from
- * tokenizer.json: either the pre-tokenizer splits there whatever else the text says, or no piece of the vocabulary
- * reaches over such a place. What is not known to hold is not used. Pure.
+ * Places where a text may be cut so that its parts, encoded one by one, give the ids of the whole.
+ * There are two kinds: before a space between words, and after a line break between lines.
+ * tokenizer.json proves which are valid: either the pre-tokenizer always splits there, or no piece
+ * of the vocabulary spans such a place. Others are not used. Pure.
  */
 import { z } from "zod";
 import type { TokenizerComponent, TokenizerJson } from "./files.ts";
 
 export interface TextCuts {
-  /** Something is put in front of every text that is encoded: a part must stand behind a sentinel. */
+  /** The tokenizer puts something before every text: parts must be encoded after a sentinel. */
   readonly needsSentinel: boolean;
   /** The last place in `(begin, end]`; undefined if there is none. */
   last(text: string, begin: number, end: number): number | undefined;
-  /** The first place behind `begin`, up to `end`. */
+  /** The first place after `begin`, up to `end`. */
   first(text: string, begin: number, end: number): number | undefined;
 }
 
 const NEWLINE = 0x0a;
 const SPACE = 0x20;
 
-/** GPT-2's is that of the ByteLevel pre-tokenizer. None looks back, and none matches over a place of either kind. */
+/**
+ * GPT-2's is the ByteLevel pre-tokenizer's. None looks back or matches across a place of either
+ * kind.
+ */
 export const SPLITTING_PATTERNS: ReadonlySet<unknown> = new Set([
   "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
   "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
   "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
 ]);
 
-/** How the pipeline spells what stands at a cut, and whether it splits there. */
+/** How the pipeline spells the characters at a cut, and whether it splits there. */
 interface Pipeline {
   space: string;
   newline: string;
   splitsWords: boolean;
   splitsLines: boolean;
-  /** A part may begin with a line: no step changes it, or puts something in front of it. */
+  /** A part may begin with a line: no step changes it or puts something before it. */
   keepsLines: boolean;
   needsSentinel: boolean;
 }
@@ -53,27 +56,27 @@ const bpe = z.looseObject({
   dropout: z.null().optional(),
 });
 
-/** @returns undefined if no kind of place is known to hold */
+/** @returns undefined if no kind of place is known to be valid */
 export function findTextCuts(json: TokenizerJson): TextCuts | undefined {
   const pipeline = followPipeline(json);
   const tokens = z.array(added).safeParse(json.added_tokens).data;
   if (pipeline === undefined || tokens === undefined) return undefined;
   const excluded = { before: new Set<string>(), behind: new Set<string>() };
   let words = true;
-  // Where the pre-tokenizer splits, a sentinel could join the first word of a line.
+  // If the pre-tokenizer splits, a sentinel could join the first word of a line.
   let lines = pipeline.keepsLines && !(pipeline.needsSentinel && pipeline.splitsLines);
   for (const { content, lstrip, rstrip, single_word: isWord } of tokens) {
     const variants = [content, content.toLowerCase(), content.toUpperCase(), content.normalize("NFKC")];
-    // It could stand over the place.
+    // It could span the place.
     if (/[^\s▁][\s▁]/u.test(content)) words = false;
     if (/\n\S/u.test(content) || lstrip) lines = false;
     if (isWord && /^[\s▁]/u.test(content)) words = false;
-    // What is put in front of a text is put behind such a token too.
+    // What is put before a text is also put after such a token.
     if (pipeline.needsSentinel) {
       for (const variant of variants) excluded.before.add(variant.at(-1) ?? "");
       if (content.endsWith("\n")) lines = false;
     }
-    // It takes the space beside it.
+    // It takes the space next to it.
     if (rstrip) for (const variant of variants) excluded.before.add(variant.at(-1) ?? "");
     if (lstrip) for (const variant of variants) excluded.behind.add(variant.at(0) ?? "");
   }
@@ -99,7 +102,7 @@ export function findTextCuts(json: TokenizerJson): TextCuts | undefined {
   };
 }
 
-/** Before a single space that printing ASCII characters enclose. */
+/** Before a single space between printing ASCII characters. */
 function isWordCut(
   text: string,
   at: number,
@@ -110,7 +113,7 @@ function isWordCut(
   return !excluded.before.has(text[at - 1]!) && !excluded.behind.has(text[at + 1]!);
 }
 
-/** Behind a single line break that letters, digits and signs enclose. */
+/** After a single line break between letters, digits and signs. */
 function isLineCut(text: string, at: number): boolean {
   return text.charCodeAt(at - 1) === NEWLINE && isSolid(text[at - 2]) && isSolid(text[at]);
 }
@@ -123,7 +126,7 @@ function isSolid(unit: string | undefined): boolean {
   return unit !== undefined && /^[\p{L}\p{N}\p{P}\p{S}]$/u.test(unit) && unit !== "▁";
 }
 
-/** Undefined at a step whose effect on a place is not known. */
+/** Undefined if a step's effect on a place is not known. */
 function followPipeline(json: TokenizerJson): Pipeline | undefined {
   const pipeline = {
     ...{ space: " ", newline: "\n", splitsWords: false, splitsLines: false },
@@ -136,7 +139,7 @@ function followPipeline(json: TokenizerJson): Pipeline | undefined {
   return pipeline;
 }
 
-/** A component's steps in order, if it is a sequence of some. Undefined if it is malformed. */
+/** A component's steps in order. Undefined if it is malformed. */
 export function stepsOf(given: unknown, listName: string): readonly TokenizerComponent[] | undefined {
   if (given === null || given === undefined) return [];
   const { type, [listName]: list } = given as TokenizerComponent;
@@ -146,7 +149,7 @@ export function stepsOf(given: unknown, listName: string): readonly TokenizerCom
   return steps.every((step) => step !== undefined) ? steps.flat() : undefined;
 }
 
-/** Whether it leaves the characters at a place where they are. */
+/** Whether it leaves the characters at a place unchanged. */
 function followNormalizer(step: TokenizerComponent, pipeline: Pipeline): boolean {
   switch (step.type) {
     case "Prepend":
@@ -223,7 +226,7 @@ function followPreTokenizer(step: TokenizerComponent, pipeline: Pipeline): boole
   }
 }
 
-/** Of a model that sees places of a kind unsplit: whether its pieces end there. */
+/** For places that are not split before the model: whether its pieces end there. */
 function findReach(
   json: TokenizerJson,
   { space, newline }: Pipeline,

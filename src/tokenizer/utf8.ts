@@ -1,12 +1,13 @@
-/** UTF-8 that arrives in pieces: where the last complete character ends. Knows nothing of tokens. */
+/** UTF-8 in pieces: where the last complete character ends. */
 
-/** A character is at most four bytes, so at most three of it can be waiting for the rest. */
+/** A character has at most four bytes, so at most three can be incomplete. */
 export const MAX_INCOMPLETE_BYTES = 3;
 
 /**
- * How many bytes at the end are the beginning of a character that later bytes may complete: 0 to 3. Bytes that no
- * continuation can make valid (a stray continuation byte, an overlong form, a surrogate) do not count: they are broken
- * whatever follows. Cutting there never changes what a lossy decoder makes of the whole (the Unicode standard, table 3-7).
+ * How many bytes at the end begin a character that later bytes may complete: 0 to 3. Bytes that
+ * nothing can make valid (a stray continuation byte, an overlong form, a surrogate) do not count. A
+ * cut there never changes what a lossy decoder makes of the whole (the Unicode standard, table
+ * 3-7).
  */
 export function incompleteTail(bytes: Uint8Array): number {
   const end = bytes.length;
@@ -19,7 +20,7 @@ export function incompleteTail(bytes: Uint8Array): number {
   return 0;
 }
 
-/** Lossy: every maximal broken part becomes one U+FFFD; a byte order mark is text like any other. */
+/** Lossy: each maximal broken part becomes one U+FFFD. A byte order mark is text. */
 export function decodeUtf8(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("utf8");
 }

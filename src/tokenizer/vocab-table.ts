@@ -1,6 +1,6 @@
 /**
- * The vocabulary as a table: id → text, or bytes for the pieces that are parts of characters. Everything that decodes
- * reads from here. Built once at load, immutable.
+ * The vocabulary as a table: id → text, or bytes for pieces that are parts of characters. All
+ * decoding reads it. Immutable.
  */
 
 import { type DecoderRules, parseDecoderRules } from "./decoder-rules.ts";
@@ -16,9 +16,9 @@ export class VocabTable {
   /** The vocabulary's spelling. */
   readonly #spellings: (string | undefined)[] = [];
   readonly #texts: (string | undefined)[] = [];
-  /** Only for the pieces that are written otherwise where a text begins. */
+  /** Only for pieces that differ at the beginning of a text. */
   readonly #firstTexts = new Map<number, string>();
-  /** Only for the pieces whose bytes are not valid UTF-8 by themselves. */
+  /** Only for pieces whose bytes alone are not valid UTF-8. */
   readonly #fragments = new Map<number, Uint8Array>();
 
   constructor(json: TokenizerJson) {
@@ -30,7 +30,7 @@ export class VocabTable {
       ? vocab.map(([piece], id): [string, number] => [piece, id])
       : Object.entries(vocab as Readonly<Record<string, number>>);
     for (const [piece, id] of entries) this.#add(id, piece, rules, byteOfChar);
-    // Added tokens are spelled as they read, also where the rest of the vocabulary is spelled in bytes.
+    // Added tokens are plain text even if the rest of the vocabulary is spelled in bytes.
     for (const { id, content } of json.added_tokens) this.#add(id, content, rules, undefined);
     this.size = this.#spellings.length;
   }
@@ -39,7 +39,7 @@ export class VocabTable {
     return this.#spellings[id];
   }
 
-  /** The piece in the middle of a text, broken UTF-8 shown as U+FFFD; empty outside the vocabulary. */
+  /** The piece in the middle of a text, broken UTF-8 as U+FFFD; empty outside the vocabulary. */
   text(id: number): string {
     return this.#texts[id] ?? "";
   }
@@ -49,12 +49,12 @@ export class VocabTable {
     return this.#firstTexts.get(id) ?? this.text(id);
   }
 
-  /** Whether the piece is a part of a character, so that its bytes must be joined with its neighbours'. */
+  /** Whether the piece is part of a character: its bytes must be joined with its neighbours'. */
   isFragment(id: number): boolean {
     return this.#fragments.has(id);
   }
 
-  /** The caller must not alter them. */
+  /** Must not be changed. */
   bytes(id: number): Uint8Array {
     const text = this.#texts[id];
     if (text === undefined) return NO_BYTES;
@@ -83,7 +83,7 @@ export class VocabTable {
   }
 }
 
-/** Undefined if some character stands for no byte: the piece is then plain text. */
+/** Undefined if a character is not a byte's: the piece is plain text. */
 function bytesOfChars(piece: string, byteOfChar: ReadonlyMap<string, number>): Uint8Array | undefined {
   const bytes = new Uint8Array(piece.length);
   for (let i = 0; i < piece.length; i++) {
@@ -101,8 +101,8 @@ function fallbackByte(piece: string, rules: DecoderRules): Uint8Array | undefine
 }
 
 /**
- * GPT-2's spelling of bytes: those that print in Latin-1 stand for themselves; the others, in order, for the characters
- * from U+0100 on.
+ * GPT-2's spelling of bytes: printing Latin-1 characters are themselves; the others, in order, are
+ * the characters from U+0100 on.
  */
 function byteLevelAlphabet(): ReadonlyMap<string, number> {
   const alphabet = new Map<string, number>();

@@ -1,20 +1,21 @@
 /**
- * A child process that answers one message at a time, each within a time. Nothing but the end of a process stops native code, or
- * returns the memory that it took. While it has no message to answer, it does not keep our own process running.
+ * A child process that answers one message at a time, within a time limit. Only the end of a
+ * process stops native code and frees its memory. While idle it does not keep the server's process
+ * alive.
  */
 import { strict as assert } from "node:assert";
 import type { ChildProcess } from "node:child_process";
 import type { Socket } from "node:net";
 
-/** To start, which takes a second, or several on a busy machine. */
+/** For the start, which takes a second, or several on a busy machine. */
 export const START_TIMEOUT_MS = 60_000;
 /** The end of what a process wrote to stderr before it died. */
 const MAX_STDERR_LENGTH = 4096;
 
 export interface AskOptions {
-  /** The process is killed if there is no answer by then. */
+  /** The process is killed if there is no answer in this time. */
   readonly timeoutMs: number;
-  /** What the caller is told in that case. */
+  /** The error in that case. */
   readonly late: () => Error;
 }
 
@@ -32,19 +33,20 @@ export class WorkerProcess<Answer> {
   #killedBecause: Error | undefined;
 
   /**
-   * @param child with an IPC channel, which it must end with; a pipe for stderr is optional
-   * @param explainEnd the error for a process that ended by itself: how, and what it wrote to stderr
+   * @param child has an IPC channel and ends when that closes; a pipe for stderr is optional
+   * @param explainEnd makes the error for a process that ended by itself, from how it ended and its
+   * stderr
    */
   constructor(child: ChildProcess, explainEnd: (how: string, stderr: string) => Error) {
     this.#child = child;
     this.#explainEnd = explainEnd;
     child.on("message", (answer) => this.#settle(({ resolve }) => resolve(answer as Answer)));
     child.on("error", (error) => this.#end(error.message));
-    // Without its channel it answers no more, though it may live on.
+    // Without its channel it cannot answer, though it may still run.
     child.on("disconnect", () => child.kill("SIGKILL"));
     // NOTE: `close`, not `exit`: by then its last messages and its stderr have been read.
     child.on("close", (code, signal) => this.#end(signal ?? `exit code ${code}`));
-    // A process that could not be started for want of file descriptors has no stderr.
+    // A process that could not start, as for lack of file descriptors, has no stderr.
     child.stderr?.setEncoding("utf8").on("data", (text: string) => {
       this.#stderr = (this.#stderr + text).slice(-MAX_STDERR_LENGTH);
     });
@@ -73,14 +75,14 @@ export class WorkerProcess<Answer> {
     }
   }
 
-  /** @param because what the caller that waits for an answer is told */
+  /** @param because the error for the caller that waits for an answer */
   kill(because: Error): void {
     this.#isAlive = false;
     this.#killedBecause ??= because;
     this.#child.kill("SIGKILL");
   }
 
-  /** Whether our own process goes on for it. */
+  /** Whether it keeps our own process alive. */
   #keepAlive(isBusy: boolean): void {
     for (const handle of [this.#child, this.#child.channel, this.#child.stderr as Socket | null]) {
       if (isBusy) handle?.ref();

@@ -31,8 +31,8 @@ describe("a turn", () => {
   });
 
   it("is the same work each time: greedy, to its full length", () => {
-    const request = turnOf({ type: "tokens", tokenIds: [] }, { maxTokens: 5, keepAs: session("s") });
-    expect(request).toMatchObject({ ignoreEos: true, maxTokens: 5, keepAs: { type: "session", id: "s" } });
+    const request = turnOf({ type: "tokens", tokenIds: [] }, { maxTokens: 5, saveAs: session("s") });
+    expect(request).toMatchObject({ ignoreEos: true, maxTokens: 5, saveAs: { type: "session", id: "s" } });
     expect(request.sampling.temperature).toBe(0);
   });
 });

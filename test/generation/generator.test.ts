@@ -528,11 +528,11 @@ describe("what is refused", () => {
     ["truncation to nothing", { truncatePromptTokens: 0 }, "truncate_prompt_tokens", /at least 1, given 0/],
     [
       "two prompts on a session",
-      { prompts: [tokens(5), tokens(5)], keepAs: { type: "session", id: "s" } },
+      { prompts: [tokens(5), tokens(5)], saveAs: { type: "session", id: "s" } },
       "prompt",
       /one prompt/,
     ],
-    ["two choices on a session", { numChoices: 2, bestOf: 2, keepAs: { type: "session", id: "s" } }, "n", /one choice/],
+    ["two choices on a session", { numChoices: 2, bestOf: 2, saveAs: { type: "session", id: "s" } }, "n", /one choice/],
   ])("%s", async (_, given, param, message) => {
     const engine = await answering("x");
     const stream = makeGenerator(engine, tokenizer).generate(request({ prompts: [tokens(50)], ...given }));

@@ -65,15 +65,15 @@ async function interruptedAfter(numTokens: number, given: GenerationRequest) {
 
 describe("a session that was interrupted", () => {
   const endless = { ignoreEos: true, maxTokens: 100, sampling: SAMPLED };
-  const goingOn = { resumeFrom: SESSION, keepAs: SESSION };
+  const continued = { resumeFrom: SESSION, saveAs: SESSION };
 
   test("goes on as if it had never stopped, seed, penalties and all", async () => {
     const whole = await fold(generator.generate(request({ prompts: [tokens(5, 6, 7)], ...endless, maxTokens: 40 })));
-    const given = request({ prompts: [tokens(5, 6, 7)], keepAs: SESSION, ...endless, maxTokens: 40 });
+    const given = request({ prompts: [tokens(5, 6, 7)], saveAs: SESSION, ...endless, maxTokens: 40 });
     const { tokenIds, error } = await interruptedAfter(9, given);
-    expect(error).toMatchObject({ code: "shutting_down", message: expect.stringContaining("session s is kept") });
+    expect(error).toMatchObject({ code: "shutting_down", message: expect.stringContaining("session s is saved") });
     const maxTokens = 40 - tokenIds.length;
-    const rest = await fold(generator.generate(request({ prompts: [text("")], ...endless, ...goingOn, maxTokens })));
+    const rest = await fold(generator.generate(request({ prompts: [text("")], ...endless, ...continued, maxTokens })));
     expect([...tokenIds, ...rest.choices[0]!.tokenIds]).toEqual(whole.choices[0]!.tokenIds);
     // Only the token that was sampled last was not read.
     expect(rest.usage.promptTokens - rest.usage.cachedTokens).toBe(1);
@@ -81,10 +81,10 @@ describe("a session that was interrupted", () => {
 
   test("and interrupted once more", async () => {
     const whole = await fold(generator.generate(request({ prompts: [tokens(5, 6, 7)], ...endless, maxTokens: 40 })));
-    const first = await interruptedAfter(5, request({ prompts: [tokens(5, 6, 7)], keepAs: SESSION, ...endless }));
-    const second = await interruptedAfter(6, request({ prompts: [text("")], ...endless, ...goingOn }));
+    const first = await interruptedAfter(5, request({ prompts: [tokens(5, 6, 7)], saveAs: SESSION, ...endless }));
+    const second = await interruptedAfter(6, request({ prompts: [text("")], ...endless, ...continued }));
     const maxTokens = 40 - first.tokenIds.length - second.tokenIds.length;
-    const third = await fold(generator.generate(request({ prompts: [text("")], ...endless, ...goingOn, maxTokens })));
+    const third = await fold(generator.generate(request({ prompts: [text("")], ...endless, ...continued, maxTokens })));
     expect([...first.tokenIds, ...second.tokenIds, ...third.choices[0]!.tokenIds]).toEqual(whole.choices[0]!.tokenIds);
   });
 
@@ -92,7 +92,7 @@ describe("a session that was interrupted", () => {
     const prompt = tokens(...Array.from({ length: 200 }, (_, i) => 5 + i));
     const whole = await fold(generator.generate(request({ prompts: [prompt], ...endless, maxTokens: 10 })));
     harness.steps.length = 0;
-    const events = generator.generate(request({ prompts: [prompt], keepAs: SESSION, ...endless }));
+    const events = generator.generate(request({ prompts: [prompt], saveAs: SESSION, ...endless }));
     const ended = expect(fold(events)).rejects.toMatchObject({ code: "shutting_down" });
     await until(() => harness.steps.length >= 3);
     harness.engine.interrupt();
@@ -102,16 +102,16 @@ describe("a session that was interrupted", () => {
     expect(position).toBeGreaterThan(0);
     expect(position).toBeLessThan(200);
     const rest = await fold(
-      generator.generate(request({ prompts: [text("")], ...endless, ...goingOn, maxTokens: 10 })),
+      generator.generate(request({ prompts: [text("")], ...endless, ...continued, maxTokens: 10 })),
     );
     expect(rest.choices[0]!.tokenIds).toEqual(whole.choices[0]!.tokenIds);
     expect(rest.usage.cachedTokens).toBe(position);
   });
 
   test("in a chat goes on with its answer", async () => {
-    const first = await interruptedAfter(6, request({ prompts: [chat("hello")], keepAs: SESSION, ...endless }));
+    const first = await interruptedAfter(6, request({ prompts: [chat("hello")], saveAs: SESSION, ...endless }));
     const open = { ...chat(), addGenerationPrompt: false, continueFinalMessage: true };
-    const rest = await fold(generator.generate(request({ prompts: [open], ...endless, ...goingOn, maxTokens: 10 })));
+    const rest = await fold(generator.generate(request({ prompts: [open], ...endless, ...continued, maxTokens: 10 })));
     const whole = await fold(
       generator.generate(request({ prompts: [chat("hello")], ...endless, maxTokens: first.tokenIds.length + 10 })),
     );
@@ -119,11 +119,11 @@ describe("a session that was interrupted", () => {
   });
 
   test("that waited for a slot is as it was before", async () => {
-    await fold(generator.generate(request({ prompts: [tokens(5)], keepAs: SESSION, maxTokens: 4 })));
+    await fold(generator.generate(request({ prompts: [tokens(5)], saveAs: SESSION, maxTokens: 4 })));
     const before = await store.get("session::s");
     const busy = [6, 7].map((id) => fold(generator.generate(request({ prompts: [tokens(id)], ...endless }))));
     await until(() => harness.engine.load.numRunning === 2);
-    const waiting = fold(generator.generate(request({ prompts: [tokens(8)], ...endless, ...goingOn })));
+    const waiting = fold(generator.generate(request({ prompts: [tokens(8)], ...endless, ...continued })));
     await until(() => harness.engine.load.numWaiting > 0);
     harness.engine.interrupt();
     const ends = await Promise.allSettled([...busy, waiting]);
@@ -140,7 +140,7 @@ test("with another seed, or none, an answer that is gone on with is drawn anew",
         request({ prompts: [text("")], sampling: { ...SAMPLED, seed }, ignoreEos: true, maxTokens: 12, ...given }),
       ),
     );
-  await go(11, { prompts: [tokens(5, 6)], keepAs: SESSION });
+  await go(11, { prompts: [tokens(5, 6)], saveAs: SESSION });
   const [same, again, other, none] = [
     await go(11, { resumeFrom: SESSION }),
     await go(11, { resumeFrom: SESSION }),
@@ -154,7 +154,7 @@ test("with another seed, or none, an answer that is gone on with is drawn anew",
 
 test("a new turn begins its seed's random numbers anew, as it does where everything is sent again", async () => {
   const first = await fold(
-    generator.generate(request({ prompts: [tokens(5, 6)], sampling: SAMPLED, keepAs: SESSION, ignoreEos: true })),
+    generator.generate(request({ prompts: [tokens(5, 6)], sampling: SAMPLED, saveAs: SESSION, ignoreEos: true })),
   );
   const all = [5, 6, ...first.choices[0]!.tokenIds, 9, 10];
   const given = { sampling: SAMPLED, ignoreEos: true };
@@ -166,21 +166,21 @@ test("a new turn begins its seed's random numbers anew, as it does where everyth
 describe("draining", () => {
   test("waits for what runs, and for what it keeps", async () => {
     const put = store.put.bind(store);
-    let isKept = false;
+    let isSaved = false;
     store.put = async (...given) => {
       await tick();
       await put(...given);
-      if (given[0] === "session::s") isKept = true;
+      if (given[0] === "session::s") isSaved = true;
     };
-    const run = fold(generator.generate(request({ prompts: [tokens(5)], keepAs: SESSION, maxTokens: 30 })));
+    const run = fold(generator.generate(request({ prompts: [tokens(5)], saveAs: SESSION, maxTokens: 30 })));
     await until(() => harness.engine.load.numRunning > 0);
     await generator.drain({ graceMs: 60_000 });
-    expect(isKept).toBe(true);
+    expect(isSaved).toBe(true);
     expect((await run).choices).toHaveLength(1);
   });
 
   test("keeps the session of a consumer that has stopped reading", async () => {
-    const given = request({ prompts: [chat("hello")], keepAs: SESSION, ignoreEos: true, maxTokens: 100 });
+    const given = request({ prompts: [chat("hello")], saveAs: SESSION, ignoreEos: true, maxTokens: 100 });
     const events = generator.generate(given);
     const seen: GenerationEvent[] = [];
     while (seen.length < 4) seen.push((await events.next()).value!);
@@ -212,7 +212,7 @@ describe("draining", () => {
       }
       await put(...given);
     };
-    const run = fold(generator.generate(request({ prompts: [tokens(5)], keepAs: SESSION, maxTokens: 5 })));
+    const run = fold(generator.generate(request({ prompts: [tokens(5)], saveAs: SESSION, maxTokens: 5 })));
     await until(() => isKeeping);
     let isDrained = false;
     const draining = generator.drain({ graceMs: 0 }).then(() => {

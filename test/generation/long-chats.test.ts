@@ -15,7 +15,7 @@ const TOGETHER = `{% set number = messages | length %}${APART}`;
 
 const ANSWERS = ["the é", " and", "x[end]y", " [end]", ""];
 const SESSION = { type: "session", id: "s" } as const;
-const GOING_ON = { resumeFrom: SESSION, keepAs: SESSION };
+const CONTINUED = { resumeFrom: SESSION, saveAs: SESSION };
 
 /** Loaded once: each encodes in a process of its own. */
 const tokenizers = new Map<string, Promise<Tokenizer>>();
@@ -35,7 +35,7 @@ async function startChat(template: string) {
   await generator.conversations.createSession("", "s");
   const say = async (prompt: ReturnType<typeof chat>, more = {}) => {
     const outcome = await fold(
-      generator.generate(request({ prompts: [prompt], maxTokens: 50, ...GOING_ON, ...more })),
+      generator.generate(request({ prompts: [prompt], maxTokens: 50, ...CONTINUED, ...more })),
     ).catch((error: unknown) => error as Error);
     if (outcome instanceof Error) return outcome.message;
     const { accepted, usage, choices } = outcome;

@@ -137,7 +137,7 @@ async function play(actions: readonly Action[]): Promise<void> {
   for (const act of actions) {
     for (let turn = 0; turn < act.turns; turn++) await tick();
     if (act.type === "say") {
-      const resumed = { resumeFrom: key(act.session), keepAs: key(act.session) };
+      const resumed = { resumeFrom: key(act.session), saveAs: key(act.session) };
       start({ prompts: [tokens(...ids(act.length, act.n))], ...resumed, sampling: sampling(act.n), maxTokens: 6 });
     } else if (act.type === "send") {
       start({

@@ -293,11 +293,11 @@ export class FakeConversations implements ConversationDirectory {
   }
 
   keep(request: GenerationRequest, numNewTokens: number): void {
-    const { owner, keepAs } = request;
-    if (keepAs === undefined) return;
+    const { owner, saveAs } = request;
+    if (saveAs === undefined) return;
     const numTokens = this.cachedTokens(request) + numNewTokens;
-    if (keepAs.type === "session") this.#session(owner, keepAs.id).numTokens = numTokens;
-    else this.#kept(keepAs).set(keyOf(owner, keepAs.id), { numTokens });
+    if (saveAs.type === "session") this.#session(owner, saveAs.id).numTokens = numTokens;
+    else this.#kept(saveAs).set(keyOf(owner, saveAs.id), { numTokens });
   }
 
   #kept({ type }: ConversationKey): Map<string, { numTokens: number }> {

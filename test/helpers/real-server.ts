@@ -6,7 +6,7 @@ import path from "node:path";
 import { ensureArtifact } from "../../src/compiler/artifact-cache.ts";
 import { Engine, type EngineLimits } from "../../src/engine/engine.ts";
 import { Generator } from "../../src/generation/generator.ts";
-import { limitSendBuffer } from "../../src/runtime/native/send-buffer.ts";
+import { limitSendBuffer } from "../../src/runtime/native/libc.ts";
 import type { ModelRunner, RunnerOptions } from "../../src/runtime/runner.ts";
 import { createApp } from "../../src/server/app.ts";
 import type { ServerOptions } from "../../src/server/deps.ts";

@@ -3,9 +3,9 @@
  * what it was asked, and how each sequence ended.
  */
 import { setImmediate as tick } from "node:timers/promises";
-import type { ScoredToken, Sequence, SequenceEvent, SequenceRequest } from "../../src/engine/sequence.ts";
+import type { Sequence, SequenceEvent, SequenceRequest } from "../../src/engine/sequence.ts";
 import type { SequenceEngine } from "../../src/generation/admission.ts";
-import { ScoreTable } from "../../src/sampling/score-table.ts";
+import { type ScoredToken, ScoreTable } from "../../src/sampling/logprobs.ts";
 import { historyTokens } from "../../src/sessions/stores/snapshot.ts";
 
 export interface Script {

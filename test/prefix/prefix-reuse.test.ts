@@ -204,17 +204,17 @@ describe("states are cached", () => {
   test("not at the end of a session's turn, which is continued by name", async () => {
     await generator.conversations.createSession("", "s");
     const session = { type: "session", id: "s" } as const;
-    await run(tokens(...ids(150)), { keepAs: session });
+    await run(tokens(...ids(150)), { saveAs: session });
     expect(cache.lengths).toEqual([149]);
-    await run(tokens(...ids(150, 3)), { resumeFrom: session, keepAs: session });
+    await run(tokens(...ids(150, 3)), { resumeFrom: session, saveAs: session });
     expect(cache.lengths).toEqual([149]);
   });
 
   test("for a response that begins a chain, not for one that continues another", async () => {
     const response = (id: string) => ({ type: "response", id }) as const;
-    await run(tokens(...ids(150)), { keepAs: response("a") });
+    await run(tokens(...ids(150)), { saveAs: response("a") });
     expect(cache.lengths).toEqual([149, 157]);
-    await run(tokens(...ids(150, 3)), { resumeFrom: response("a"), keepAs: response("b") });
+    await run(tokens(...ids(150, 3)), { resumeFrom: response("a"), saveAs: response("b") });
     expect(cache.lengths).toEqual([149, 157]);
   });
 });
@@ -258,7 +258,7 @@ describe("chats", () => {
     const say = (content: string, resume: boolean) =>
       fold(
         rewriting.generate(
-          request({ prompts: [chat(content)], keepAs: session, ...(resume && { resumeFrom: session }), sampling }),
+          request({ prompts: [chat(content)], saveAs: session, ...(resume && { resumeFrom: session }), sampling }),
         ),
       );
     // An answer with a bar is rendered without its beginning, and so read again.

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { scoreToken } from "../../src/sampling/logprobs.ts";
+import { ScoreTable, scoreToken } from "../../src/sampling/logprobs.ts";
 import { logitRows } from "../helpers/logit-rows.ts";
 
 const rowArbitrary = fc.array(fc.float({ min: -30, max: 30, noNaN: true }), { minLength: 2, maxLength: 100 });
@@ -27,4 +27,19 @@ test("log-probabilities are those of the raw logits, in f32", () => {
   expect(scored.logprob).toBeCloseTo(Math.log(0.25), 6);
   expect(scored.top.map(({ tokenId }) => tokenId)).toEqual([1, 0]);
   expect(Math.fround(scored.logprob)).toBe(scored.logprob);
+});
+
+const MAX_TOP = 5;
+const score = fc.record({ tokenId: fc.nat(2 ** 31 - 1), logprob: fc.float({ noNaN: true }) });
+const scored = fc.tuple(score, fc.array(score, { maxLength: MAX_TOP })).map(([own, top]) => ({ ...own, top }));
+
+test("a score table returns every number as it was pushed, and null where there was none", () => {
+  fc.assert(
+    fc.property(fc.array(fc.option(scored), { maxLength: 60 }), (given) => {
+      const table = new ScoreTable(MAX_TOP);
+      for (const row of given) table.push(row);
+      expect(table.length).toBe(given.length);
+      expect([...table]).toEqual(given);
+    }),
+  );
 });

@@ -227,7 +227,7 @@ describe("a session", () => {
     await chat({ session_id: "s1" });
     expect(server.generator.requests[0]).toMatchObject({
       resumeFrom: { type: "session", id: "s1" },
-      keepAs: { type: "session", id: "s1" },
+      saveAs: { type: "session", id: "s1" },
     });
     const { usage } = await chat({ session_id: "s1" });
     expect(usage).toMatchObject({ prompt_tokens_details: { cached_tokens: 13 } });

@@ -128,7 +128,7 @@ describe("a response", () => {
     const first = await respond({});
     await respond({ store: false });
     const second = await respond({ previous_response_id: first.id });
-    expect(server.generator.requests.map(({ resumeFrom, keepAs }) => [resumeFrom, keepAs])).toEqual([
+    expect(server.generator.requests.map(({ resumeFrom, saveAs }) => [resumeFrom, saveAs])).toEqual([
       [undefined, { type: "response", id: first.id }],
       [undefined, undefined],
       [

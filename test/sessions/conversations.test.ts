@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { DenseMambaError } from "../../src/errors.ts";
-import { Conversations, type KeepingPolicy } from "../../src/sessions/conversations.ts";
+import { Conversations, type RetentionPolicy } from "../../src/sessions/conversations.ts";
 import { digestText, NO_MESSAGES } from "../../src/sessions/messages.ts";
 import { encodeSnapshot } from "../../src/sessions/stores/codec.ts";
 import { MemoryStore } from "../../src/sessions/stores/memory-store.ts";
@@ -16,7 +16,7 @@ function make({
   nowMs,
 }: {
   store?: StateStore;
-  policy?: KeepingPolicy;
+  policy?: RetentionPolicy;
   nowMs?: () => number;
 } = {}) {
   let lastId = 0;
@@ -94,7 +94,7 @@ test("a saved session shows in its summary, with the time of its creation", asyn
   const { conversations, manifest } = make();
   const { createdAtMs } = await conversations.createSession(OWNER, "a");
   const lease = await conversations.open(OWNER, session("a"), session("a"));
-  expect(lease.snapshot).toBeUndefined();
+  expect(lease.resumed).toBeUndefined();
   expect(lease.createdAtMs).toBe(createdAtMs);
   expect((await conversations.inspectSession(OWNER, "a")).busy).toBe(true);
   await lease.save(snapshotOf(manifest.modelHash, [1, 2, 3], lease.createdAtMs));
@@ -127,7 +127,7 @@ test("a session that outlived the process is found in the store", async () => {
   });
   await expect(conversations.createSession(OWNER, "old")).rejects.toMatchObject({ code: "session_exists" });
   const lease = await conversations.open(OWNER, session("old"), undefined);
-  expect(lease.snapshot!.conversation).toMatchObject(digestText("p"));
+  expect(lease.resumed!.snapshot.conversation).toMatchObject(digestText("p"));
 });
 
 test("a snapshot without a valid conversation is refused", async () => {
@@ -201,7 +201,7 @@ describe("forking", () => {
     await save(made, "a", 3);
     expect(await conversations.forkSession(OWNER, "a", "b")).toMatchObject({ id: "b", numTokens: 3, position: 2 });
     const lease = await conversations.open(OWNER, session("b"), session("b"));
-    expect(lease.snapshot!.tokenIds).toEqual([0, 1, 2]);
+    expect(lease.resumed!.snapshot.tokenIds).toEqual([0, 1, 2]);
     await lease.save(snapshotOf(manifest.modelHash, tokensUpTo(9)));
     await lease.release();
     expect(await conversations.inspectSession(OWNER, "a")).toMatchObject({ numTokens: 3 });
@@ -271,8 +271,8 @@ describe("files", () => {
     const original = await here.conversations.open(OWNER, session("a"), undefined);
     const copy = await there.conversations.open(OTHER, session("b"), undefined);
     const times = { createdAtMs: expect.any(Number), lastUsedAtMs: expect.any(Number) };
-    expect(copy.snapshot!.conversation).toEqual({ ...original.snapshot!.conversation, ...times });
-    expect(Buffer.compare(copy.snapshot!.state, original.snapshot!.state)).toBe(0);
+    expect(copy.resumed!.snapshot.conversation).toEqual({ ...original.resumed!.snapshot.conversation, ...times });
+    expect(Buffer.compare(copy.resumed!.snapshot.state, original.resumed!.snapshot.state)).toBe(0);
   });
 
   test("an empty session can be exported", async () => {
@@ -477,7 +477,7 @@ describe("several servers on one store", () => {
     await lease.save(snapshotOf(a.manifest.modelHash, tokensUpTo(6)));
     await lease.release();
     const next = await b.conversations.open(OWNER, session("s"), session("s"));
-    expect(next.snapshot!.tokenIds).toHaveLength(6);
+    expect(next.resumed!.snapshot.tokenIds).toHaveLength(6);
     await next.release();
   });
 

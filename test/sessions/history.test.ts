@@ -20,7 +20,7 @@ import { ScriptedEngine } from "../helpers/scripted-engine.ts";
 import { ValkeyServer, WITHOUT_VALKEY } from "../helpers/valkey-server.ts";
 
 const SESSION: ConversationKey = { type: "session", id: "s" };
-const CONTINUED = { resumeFrom: SESSION, keepAs: SESSION };
+const CONTINUED = { resumeFrom: SESSION, saveAs: SESSION };
 const TEMPLATE = `{% for m in messages %}[{{ m.role }}]{{ m.content }}[end]{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}`;
 const LIMITS = { maxPromptTokens: 20_000_000, maxOutputTokens: 100 };
 
@@ -118,7 +118,7 @@ async function grow(generator: Generator, numTokens: number): Promise<void> {
   for (let left = numTokens; left > 0; left -= 1_000_000) {
     const prompt = tokens(...[]);
     const ids = { ...prompt, tokenIds: idsOf(Math.min(left, 1_000_000)) } as typeof prompt;
-    await fold(generator.generate(request({ prompts: [ids], keepAs: SESSION, ...(isFirst ? {} : CONTINUED) })));
+    await fold(generator.generate(request({ prompts: [ids], saveAs: SESSION, ...(isFirst ? {} : CONTINUED) })));
     isFirst = false;
   }
 }
@@ -138,13 +138,13 @@ describe.each([
       await fold(generator.generate(request({ prompts: [tokens(7)], ...CONTINUED })));
       counting.take();
       const found: ReturnType<CountingStore["take"]>[] = [];
-      for (const keepAs of [SESSION, { type: "response", id: "r" } as const]) {
-        await fold(generator.generate(request({ prompts: [tokens(7, 8)], resumeFrom: SESSION, keepAs })));
+      for (const saveAs of [SESSION, { type: "response", id: "r" } as const]) {
+        await fold(generator.generate(request({ prompts: [tokens(7, 8)], resumeFrom: SESSION, saveAs })));
         found.push(counting.take());
       }
       const resumeFrom = { type: "response", id: "r" } as const;
       await fold(
-        generator.generate(request({ prompts: [tokens(9)], resumeFrom, keepAs: { type: "response", id: "r2" } })),
+        generator.generate(request({ prompts: [tokens(9)], resumeFrom, saveAs: { type: "response", id: "r2" } })),
       );
       found.push(counting.take());
       await generator.conversations.forkSession("", "s", "forked");
@@ -269,8 +269,8 @@ describe("segments are removed after their last reference", () => {
     await generator.conversations.forkSession("", "s", "t");
     const others = async (count: number) => {
       for (let i = 0; i < count; i++) {
-        const keepAs = { type: "response", id: `${now}-${i}` } as const;
-        await fold(generator.generate(request({ prompts: [tokens(...idsOf(900))], keepAs })));
+        const saveAs = { type: "response", id: `${now}-${i}` } as const;
+        await fold(generator.generate(request({ prompts: [tokens(...idsOf(900))], saveAs })));
       }
     };
     await generator.conversations.deleteSession("", "s");
@@ -291,8 +291,8 @@ describe("segments are removed after their last reference", () => {
     await grow(generator, 4 * SEGMENT_TOKENS);
     await fold(generator.generate(request({ prompts: [tokens(7)], ...CONTINUED })));
     for (let i = 0; i < 200; i++) {
-      const keepAs = { type: "response", id: `${i}` } as const;
-      await fold(generator.generate(request({ prompts: [tokens(...idsOf(900))], keepAs })));
+      const saveAs = { type: "response", id: `${i}` } as const;
+      await fold(generator.generate(request({ prompts: [tokens(...idsOf(900))], saveAs })));
     }
     expect(await store.has("session::s")).toBe(false);
     const { bytes, numSnapshots } = store.stats();

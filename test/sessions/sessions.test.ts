@@ -25,7 +25,7 @@ import {
 import { ScriptedEngine } from "../helpers/scripted-engine.ts";
 
 const SESSION: ConversationKey = { type: "session", id: "s" };
-const GOING_ON = { resumeFrom: SESSION, keepAs: SESSION };
+const CONTINUED = { resumeFrom: SESSION, saveAs: SESSION };
 
 /** Every turn ends with text that no model wrote, as in ChatML. */
 const TEMPLATE = `{% for m in messages %}[{{ m.role }}]{{ m.content }}[end]{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}`;
@@ -56,7 +56,9 @@ describe("over a real engine", () => {
     const all: number[] = [];
     for (let turn = 0; turn < 5; turn++) {
       const prompt = [10 + turn, 20 + turn, 30 + turn];
-      const { choices, usage } = await fold(generator.generate(request({ prompts: [tokens(...prompt)], ...GOING_ON })));
+      const { choices, usage } = await fold(
+        generator.generate(request({ prompts: [tokens(...prompt)], ...CONTINUED })),
+      );
       const position = all.length === 0 ? 0 : all.length - 1;
       all.push(...prompt);
       const cold = await fold(generator.generate(request({ prompts: [tokens(...all)] })));
@@ -71,20 +73,20 @@ describe("over a real engine", () => {
 
   test("only new tokens are read, and the one that the state has not seen", async () => {
     const long = tokens(...Array.from({ length: 30 }, (_, i) => 10 + i));
-    await fold(generator.generate(request({ prompts: [long], keepAs: SESSION, ignoreEos: true })));
+    await fold(generator.generate(request({ prompts: [long], saveAs: SESSION, ignoreEos: true })));
     const before = harness.steps.reduce((sum, step) => sum + step.numPromptTokens, 0);
-    await fold(generator.generate(request({ prompts: [tokens(7, 8)], ...GOING_ON })));
+    await fold(generator.generate(request({ prompts: [tokens(7, 8)], ...CONTINUED })));
     expect(harness.steps.reduce((sum, step) => sum + step.numPromptTokens, 0) - before).toBe(3);
   });
 
   test("two requests can continue the same response", async () => {
     const first: ConversationKey = { type: "response", id: "r1" };
-    await fold(generator.generate(request({ prompts: [tokens(50, 51)], keepAs: first, ignoreEos: true })));
+    await fold(generator.generate(request({ prompts: [tokens(50, 51)], saveAs: first, ignoreEos: true })));
     const snapshot = await kept(first);
     const go = (id: string, next: number) =>
       fold(
         generator.generate(
-          request({ prompts: [tokens(next)], resumeFrom: first, keepAs: { type: "response", id }, ignoreEos: true }),
+          request({ prompts: [tokens(next)], resumeFrom: first, saveAs: { type: "response", id }, ignoreEos: true }),
         ),
       );
     const [a, b, again] = await Promise.all([go("r2", 60), go("r3", 61), go("r4", 60)]);
@@ -94,11 +96,11 @@ describe("over a real engine", () => {
   });
 
   test("an aborted request leaves the session unchanged and free", async () => {
-    await fold(generator.generate(request({ prompts: [tokens(50)], keepAs: SESSION })));
+    await fold(generator.generate(request({ prompts: [tokens(50)], saveAs: SESSION })));
     const before = await kept();
     const abort = new AbortController();
     for await (const event of generator.generate(
-      request({ prompts: [tokens(60)], ...GOING_ON, maxTokens: 100, ignoreEos: true, signal: abort.signal }),
+      request({ prompts: [tokens(60)], ...CONTINUED, maxTokens: 100, ignoreEos: true, signal: abort.signal }),
     )) {
       if (event.type === "delta") abort.abort();
     }
@@ -107,29 +109,29 @@ describe("over a real engine", () => {
   });
 
   test("a refused request leaves the session unchanged and free", async () => {
-    await fold(generator.generate(request({ prompts: [tokens(50)], keepAs: SESSION })));
+    await fold(generator.generate(request({ prompts: [tokens(50)], saveAs: SESSION })));
     const before = await kept();
-    await expect(fold(generator.generate(request({ prompts: [tokens(400)], ...GOING_ON })))).rejects.toMatchObject({
+    await expect(fold(generator.generate(request({ prompts: [tokens(400)], ...CONTINUED })))).rejects.toMatchObject({
       code: "invalid_value",
     });
     expect(await kept()).toBe(before);
-    expect((await fold(generator.generate(request({ prompts: [tokens(60)], ...GOING_ON })))).choices).toHaveLength(1);
+    expect((await fold(generator.generate(request({ prompts: [tokens(60)], ...CONTINUED })))).choices).toHaveLength(1);
   });
 
   test("a session is busy while it answers, and free once the client knows the end", async () => {
     await generator.conversations.createSession("", "s");
-    const running = generator.generate(request({ prompts: [tokens(50)], ...GOING_ON, ignoreEos: true }));
+    const running = generator.generate(request({ prompts: [tokens(50)], ...CONTINUED, ignoreEos: true }));
     let refused = 0;
     for await (const event of running) {
       if (event.type === "delta") {
-        const second = generator.generate(request({ prompts: [tokens(60)], ...GOING_ON }));
+        const second = generator.generate(request({ prompts: [tokens(60)], ...CONTINUED }));
         await expect(second.next()).rejects.toMatchObject({ code: "session_busy", param: "session_id" });
         await expect(generator.conversations.deleteSession("", "s")).rejects.toMatchObject({ code: "session_busy" });
         refused++;
       }
       if (event.type === "finished") {
         expect(
-          (await fold(generator.generate(request({ prompts: [tokens(60)], ...GOING_ON })))).usage.cachedTokens,
+          (await fold(generator.generate(request({ prompts: [tokens(60)], ...CONTINUED })))).usage.cachedTokens,
         ).toBe(8);
       }
     }
@@ -143,9 +145,9 @@ describe("over a real engine", () => {
   });
 
   test("a snapshot of another model is refused", async () => {
-    await fold(generator.generate(request({ prompts: [tokens(50)], keepAs: SESSION })));
+    await fold(generator.generate(request({ prompts: [tokens(50)], saveAs: SESSION })));
     await store.put("session::s", { ...(await kept()), modelHash: "other" });
-    await expect(fold(generator.generate(request({ prompts: [tokens(5)], ...GOING_ON })))).rejects.toMatchObject({
+    await expect(fold(generator.generate(request({ prompts: [tokens(5)], ...CONTINUED })))).rejects.toMatchObject({
       code: "invalid_snapshot",
       message: expect.stringContaining("other"),
     });
@@ -155,7 +157,7 @@ describe("over a real engine", () => {
     const limited = makeGenerator(harness.engine, tokenizer, { store, limits: { maxPromptTokens: 2 } });
     for (let turn = 0; turn < 4; turn++) {
       const prompts = [tokens(10 + turn, 20)];
-      await fold(limited.generate(request({ prompts, keepAs: SESSION, ...(turn > 0 && GOING_ON) })));
+      await fold(limited.generate(request({ prompts, saveAs: SESSION, ...(turn > 0 && CONTINUED) })));
     }
     expect((await kept()).tokenIds.length).toBeGreaterThan(20);
   });
@@ -168,7 +170,7 @@ test("continued text gets no second BOS and no space from the tokenizer", async 
   await generator.conversations.createSession("", "s");
   const turns: Outcome[] = [];
   for (const prompt of ["hello", "wor", " ld é"]) {
-    const given = request({ prompts: [text(prompt)], maxTokens: the.length, ...GOING_ON });
+    const given = request({ prompts: [text(prompt)], maxTokens: the.length, ...CONTINUED });
     turns.push(await fold(generator.generate(given)));
   }
   const [, , last] = turns;
@@ -181,7 +183,7 @@ test("a session that cannot be saved is an error, and stays unchanged and free",
   const store = new MemoryStore({ maxBytes: 1e7 });
   const generator = makeGenerator(new ScriptedEngine(() => ({ tokenIds: [100] })), tokenizer, { store });
   await generator.conversations.createSession("", "s");
-  const go = () => fold(generator.generate(request({ prompts: [tokens(50)], ...GOING_ON })));
+  const go = () => fold(generator.generate(request({ prompts: [tokens(50)], ...CONTINUED })));
   await go();
   const before = await store.get("session::s");
   const put = store.put.bind(store);
@@ -201,7 +203,7 @@ test("a request that fails in mid-stream leaves the session unchanged and free",
   const store = new MemoryStore({ maxBytes: 1e7 });
   const generator = makeGenerator(new ScriptedEngine(script), tokenizer, { store });
   await generator.conversations.createSession("", "s");
-  const go = () => fold(generator.generate(request({ prompts: [tokens(50)], ...GOING_ON })));
+  const go = () => fold(generator.generate(request({ prompts: [tokens(50)], ...CONTINUED })));
   await go();
   const before = await store.get("session::s");
   await expect(go()).rejects.toBe(error);
@@ -218,7 +220,7 @@ describe("chats", () => {
     const generator = makeGenerator(engine, tokenizer, { store });
     await generator.conversations.createSession("", "s");
     const say = (prompt = chat("hello"), more = {}) =>
-      fold(generator.generate(request({ prompts: [prompt], maxTokens: 50, ...GOING_ON, ...more })));
+      fold(generator.generate(request({ prompts: [prompt], maxTokens: 50, ...CONTINUED, ...more })));
     const conversation = async () => (await store.get("session::s"))!.conversation as Conversation;
     const messages = async () => keptMessages(tokenizer, (await store.get("session::s"))!);
     const textOf = ({ accepted }: Outcome) =>
@@ -372,7 +374,7 @@ describe("chats", () => {
     const say = (content: string) =>
       fold(
         generator.generate(
-          request({ prompts: [chat(content)], maxTokens: 50, keepAs: SESSION, ...(content !== "a" && GOING_ON) }),
+          request({ prompts: [chat(content)], maxTokens: 50, saveAs: SESSION, ...(content !== "a" && CONTINUED) }),
         ),
       );
     const first = await say("a");
@@ -399,7 +401,7 @@ test("of two requests that race for a session one answers, and the other is refu
   await generator.conversations.createSession("", "s");
   const ends: (Outcome | { code: string })[] = await Promise.all(
     [5, 6].map((id) =>
-      fold(generator.generate(request({ prompts: [tokens(id)], ...GOING_ON }))).catch((error) => error),
+      fold(generator.generate(request({ prompts: [tokens(id)], ...CONTINUED }))).catch((error) => error),
     ),
   );
   expect(ends.filter((end) => "code" in end && end.code === "session_busy")).toHaveLength(1);

@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { streamRequest } from "../../src/bench/streams.ts";
 import type { Engine } from "../../src/engine/engine.ts";
-import type { ScoredToken } from "../../src/engine/sequence.ts";
+import type { ScoredToken } from "../../src/sampling/logprobs.ts";
 import { decodeSnapshot, type SnapshotModel } from "../../src/sessions/stores/codec.ts";
 import { ask, codeOf, type Reply } from "./http.ts";
 import { type Answer, type KnownSession, type Ledger, type OpenTurn, reconcile } from "./ledger.ts";

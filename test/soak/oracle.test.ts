@@ -4,7 +4,7 @@ import type { AddressInfo } from "node:net";
 import { setImmediate as tick } from "node:timers/promises";
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import type { ScoredToken } from "../../src/engine/sequence.ts";
+import type { ScoredToken } from "../../src/sampling/logprobs.ts";
 import { gate } from "../helpers/gate.ts";
 import { type ColdRun, firstWrong, SoakFixture, type SoakParts } from "./fixture.ts";
 import { codeOf, streamTokens, TokenStream } from "./http.ts";

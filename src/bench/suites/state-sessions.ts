@@ -30,7 +30,7 @@ export async function benchFork(context: SuiteContext, parts: ConversationParts,
   return withDiskStore(context, parts, { memoryBytes: 0, diskBytes: GIB }, async (store, dir) => {
     const onDisk = parts.generatorOn(store);
     for (const generator of [inMemory, onDisk]) {
-      await runTurn(generator, turnOf(tokens(PROMPT_TOKENS, 1), { maxTokens: 1, keepAs: session("trunk") }));
+      await runTurn(generator, turnOf(tokens(PROMPT_TOKENS, 1), { maxTokens: 1, saveAs: session("trunk") }));
     }
     const { copy, memory, goOn, write, disk } = await inTurns(
       {
@@ -79,7 +79,7 @@ async function timeForkedTurn(generator: Generator): Promise<number> {
   const branch = session("branch");
   const { firstTokenMs } = await runTurn(
     generator,
-    turnOf(NOTHING_NEW, { maxTokens: 1, resumeFrom: branch, keepAs: branch }),
+    turnOf(NOTHING_NEW, { maxTokens: 1, resumeFrom: branch, saveAs: branch }),
   );
   await generator.conversations.deleteSession("", "branch");
   return firstTokenMs;
@@ -151,7 +151,7 @@ export async function benchSessions(config: BenchConfig, parts: ConversationPart
 /** @returns milliseconds per fork, with many at once */
 async function makeSessions(generator: Generator): Promise<number> {
   await inParallel(NUM_ORIGINALS, MAX_BATCH, async (i) => {
-    await runTurn(generator, turnOf(tokens(PROMPT_TOKENS, i), { maxTokens: TURN_TOKENS, keepAs: session(nameOf(i)) }));
+    await runTurn(generator, turnOf(tokens(PROMPT_TOKENS, i), { maxTokens: TURN_TOKENS, saveAs: session(nameOf(i)) }));
   });
   const startMs = performance.now();
   const numForks = NUM_SESSIONS - NUM_ORIGINALS;
@@ -165,7 +165,7 @@ async function makeSessions(generator: Generator): Promise<number> {
 async function rotate(generator: Generator, onToken: () => void, isOver: AbortSignal): Promise<void> {
   const clients = Array.from({ length: NUM_ACTIVE }, async (_, i) => {
     const id = session(nameOf(Math.floor((i * NUM_SESSIONS) / NUM_ACTIVE)));
-    const turn = turnOf(NOTHING_NEW, { maxTokens: TURN_TOKENS, resumeFrom: id, keepAs: id });
+    const turn = turnOf(NOTHING_NEW, { maxTokens: TURN_TOKENS, resumeFrom: id, saveAs: id });
     while (!isOver.aborted) await runTurn(generator, turn, onToken);
   });
   await Promise.all(clients);

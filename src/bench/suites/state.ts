@@ -70,7 +70,7 @@ async function benchResume(
   // With no memory, every lookup goes to the disk.
   return withDiskStore(config, parts, { memoryBytes: 0, diskBytes: GIB }, async (store, dir) => {
     const onDisk = parts.generatorOn(store);
-    const begin = turnOf({ type: "tokens", tokenIds: history }, { maxTokens: 0, keepAs: session("long") });
+    const begin = turnOf({ type: "tokens", tokenIds: history }, { maxTokens: 0, saveAs: session("long") });
     for (const generator of [inMemory, onDisk]) await runTurn(generator, begin);
     const files = (await readdir(dir, { recursive: true })).filter((file) => file.endsWith(".dsm"));
     assert(files.length > 0, "the session is in files");
@@ -117,16 +117,16 @@ async function benchSecondTurns(parts: ConversationParts): Promise<Figure[]> {
   const sentAgain: Record<string, () => Promise<number>> = {};
   for (const length of LENGTHS) {
     const story = message("user", SENTENCE.repeat(Math.ceil(length / sentenceIds.length)));
-    const keepAs = session(`after-${length}`);
+    const saveAs = session(`after-${length}`);
     const first = turnOf(chat([story]), { maxTokens: 16 });
-    await runTurn(sessions, { ...first, keepAs });
+    await runTurn(sessions, { ...first, saveAs });
     const answer = message("assistant", (await runTurn(prefixes, first)).text);
-    const ask = async (generator: Generator, prompt: Prompt, resumeFrom?: typeof keepAs) => {
+    const ask = async (generator: Generator, prompt: Prompt, resumeFrom?: typeof saveAs) => {
       const turn = await runTurn(generator, turnOf(prompt, { maxTokens: 1, ...(resumeFrom && { resumeFrom }) }));
       assert(turn.cachedTokens >= 0.9 * length, `only ${turn.cachedTokens} of ${length} tokens were not read again`);
       return turn.firstTokenMs;
     };
-    inSession[length] = () => ask(sessions, chat([question()]), keepAs);
+    inSession[length] = () => ask(sessions, chat([question()]), saveAs);
     sentAgain[length] = () => ask(prefixes, chat([story, answer, question()]));
   }
   const medians = async (measurements: typeof inSession, numRounds: number) => {

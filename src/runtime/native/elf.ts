@@ -1,4 +1,7 @@
-/** What a shared library for Linux says of itself, read from its file without loading it, for loading runs its code. */
+/**
+ * What a shared library for Linux says of itself, read from its file without loading it, for
+ * loading runs its code.
+ */
 import { type FileHandle, open } from "node:fs/promises";
 
 export interface SharedObject {

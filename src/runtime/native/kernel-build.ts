@@ -1,6 +1,7 @@
 /**
- * Compiles kernels/ to a shared library with whatever C compiler there is: every operator once per instruction set, in
- * parallel, then one link. Which of them runs is chosen when the library is loaded. Knows nothing of ONNX Runtime.
+ * Compiles kernels/ to a shared library with whatever C compiler there is: every operator once per
+ * instruction set, in parallel, then one link. Which of them runs is chosen when the library is
+ * loaded. Knows nothing of ONNX Runtime.
  */
 import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -16,7 +17,10 @@ const AVX512_FLAGS = [
   "-mprefer-vector-width=512",
 ];
 
-/** Instruction set → flags, as in kernels/isa.h. A newer set's processors have all that the older ones have. */
+/**
+ * Instruction set → flags, as in kernels/isa.h. A newer set's processors have all that the older
+ * ones have.
+ */
 const INSTRUCTION_SETS: Readonly<Record<string, Readonly<Record<string, readonly string[]>>>> = {
   x64: {
     baseline: [],
@@ -36,16 +40,23 @@ const CPU_FEATURES: Readonly<Record<string, readonly string[]>> = {
   amx: [...AVX512_FEATURES, "amx_tile", "amx_int8"],
 };
 
-/** The CPU may have it and the system, an old one or a sandbox, not grant it: then the library takes the set before. */
+/**
+ * The CPU may have it and the system, an old one or a sandbox, not grant it: then the library takes
+ * the set before.
+ */
 const MAY_BE_REFUSED: ReadonlySet<string> = new Set(["amx"]);
 
 /** No `-ffast-math`: a NaN must stay one. */
 const FLAGS = [
   ...["-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-w"],
-  // Or an inner loop may begin anywhere in a line of the cache, by a change somewhere else: up to 5% of a step.
+  // Or an inner loop may begin anywhere in a line of the cache, by a change somewhere else: up to
+  // 5% of a step.
   ...["-falign-functions=64", "-falign-loops=64"],
 ];
-/** `nodelete`: threads that outlive the process's last use of the library still run the destructor of their scratch memory. */
+/**
+ * `nodelete`: threads that outlive the process's last use of the library still run the destructor
+ * of their scratch memory.
+ */
 const LINK_FLAGS = ["-shared", "-lm", "-pthread", ...(process.platform === "linux" ? ["-Wl,-z,nodelete"] : [])];
 
 /** Compiled once; every other file once per instruction set. */
@@ -57,9 +68,14 @@ const TIMEOUT_MS = 5 * 60 * 1000;
 export interface KernelBuild {
   /** Folder of the C files. */
   readonly sourceDir: string;
-  /** The compiler's command, perhaps with arguments: `ccache gcc`. nvcc for `cuda`, a C++ compiler for `emulated`. */
+  /**
+   * The compiler's command, perhaps with arguments: `ccache gcc`. nvcc for `cuda`, a C++ compiler
+   * for `emulated`.
+   */
   readonly cc: string;
-  /** `host`: for this CPU alone, in a part of the time. `all`: for every CPU of this architecture. */
+  /**
+   * `host`: for this CPU alone, in a part of the time. `all`: for every CPU of this architecture.
+   */
   readonly target: "host" | "all" | CudaTarget;
 }
 
@@ -93,7 +109,10 @@ export async function buildKernels(build: KernelBuild, library: string, objectDi
   }
 }
 
-/** The files that the library is made from, below `sourceDir`, in one order. @throws `device_unavailable` if they are not there. */
+/**
+ * The files that the library is made from, below `sourceDir`, in one order. @throws
+ * `device_unavailable` if they are not there.
+ */
 export async function buildSources(build: KernelBuild): Promise<string[]> {
   const { folders } = await recipeFor(build);
   const names = await Promise.all(
@@ -123,7 +142,10 @@ async function recipeFor({ sourceDir, target, cc }: KernelBuild): Promise<Recipe
   return { folders: ["."], jobs, linkFlags: LINK_FLAGS };
 }
 
-/** The files of C and CUDA and their headers, in one order. @throws `device_unavailable` if the folder is not there. */
+/**
+ * The files of C and CUDA and their headers, in one order. @throws `device_unavailable` if the
+ * folder is not there.
+ */
 async function kernelSources(sourceDir: string): Promise<string[]> {
   const names = await readdir(sourceDir).catch((cause: unknown) => {
     throw unavailable(`the kernels' sources are not in ${sourceDir}`, cause);
@@ -135,7 +157,10 @@ export function unavailable(message: string, cause?: unknown): DenseMambaError {
   return new DenseMambaError("device_unavailable", message, { cause });
 }
 
-/** Instruction set → its flags. @throws `device_unavailable` on other machines than those that the kernels are written for. */
+/**
+ * Instruction set → its flags. @throws `device_unavailable` on other machines than those that the
+ * kernels are written for.
+ */
 export function instructionSets(): Readonly<Record<string, readonly string[]>> {
   const sets = process.platform === "win32" ? undefined : INSTRUCTION_SETS[process.arch];
   if (sets === undefined) throw unavailable(`the kernels are not written for ${process.platform}/${process.arch}`);
@@ -156,7 +181,10 @@ async function setsFor(target: "host" | "all", cc: string): Promise<Readonly<Rec
   return Object.fromEntries(known.slice(first, best + 1));
 }
 
-/** Whether this CPU has an instruction set, by the kernel's own list; undefined if there is no telling. */
+/**
+ * Whether this CPU has an instruction set, by the kernel's own list; undefined if there is no
+ * telling.
+ */
 function cpuHas(): ((set: string) => boolean) | undefined {
   if (process.arch !== "x64") return () => true;
   const features = /^flags\s*:(.*)$/m.exec(readFileSync("/proc/cpuinfo", "utf8"))?.[1]?.split(" ");
@@ -178,7 +206,10 @@ function knowsFlags(cc: string, flags: readonly string[]): Promise<boolean> {
   return known;
 }
 
-/** As many at once as there are cores. Rejects with the first failure, when nothing is at work any more. */
+/**
+ * As many at once as there are cores. Rejects with the first failure, when nothing is at work any
+ * more.
+ */
 async function eachOnSomeCore<Job>(jobs: readonly Job[], work: (job: Job) => Promise<unknown>): Promise<void> {
   const waiting = [...jobs];
   const workers = Array.from({ length: availableParallelism() }, async () => {

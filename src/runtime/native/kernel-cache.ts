@@ -1,7 +1,8 @@
 /**
- * The kernels' library, compiled at the first start and kept in the cache under the hash of all that it is made from.
- * Safe with several processes at once: a library appears, with its seal, by renaming a finished folder, and none goes. One that
- * another user could have written is not believed.
+ * The kernels' library, compiled at the first start and kept in the cache under the hash of all
+ * that it is made from. Safe with several processes at once: a library appears, with its seal, by
+ * renaming a finished folder, and none goes. One that another user could have written is not
+ * believed.
  */
 import { createHash } from "node:crypto";
 import { chmod, mkdir, mkdtemp, readFile, rm } from "node:fs/promises";

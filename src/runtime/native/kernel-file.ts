@@ -1,6 +1,7 @@
 /**
- * Looks at a shared library's bytes before it is loaded, for loading cannot fail softly: a library that was cut off ends the
- * process when its missing pages are touched. Beside it may lie its seal, `<file>.sha256`.
+ * Looks at a shared library's bytes before it is loaded, for loading cannot fail softly: a library
+ * that was cut off ends the process when its missing pages are touched. Beside it may lie its seal,
+ * `<file>.sha256`.
  */
 import { createHash } from "node:crypto";
 import { copyFile, mkdir, readFile, rename, stat, writeFile } from "node:fs/promises";
@@ -17,7 +18,8 @@ const MACH_O_LIBRARIES = [6, 8]; // filetype: dylib, bundle
 
 /**
  * @param isCached it must have a seal, and be nobody else's
- * @throws `device_unavailable` if it is missing, not a shared library for this machine, cut off, or not what its seal says.
+ * @throws `device_unavailable` if it is missing, not a shared library for this machine, cut off, or
+ * not what its seal says.
  */
 export async function checkKernelFile(file: string, { isCached }: { readonly isCached: boolean }): Promise<void> {
   if (isCached) {
@@ -57,7 +59,10 @@ export async function sealKernelFile(file: string): Promise<void> {
   await writeFile(sealOf(file), `${hash(await readFile(file))}\n`);
 }
 
-/** A library and its seal, under another name. One that is there is replaced, whoever has it loaded keeps it. */
+/**
+ * A library and its seal, under another name. One that is there is replaced, whoever has it loaded
+ * keeps it.
+ */
 export async function copyKernelFile(from: string, to: string): Promise<void> {
   await mkdir(path.dirname(to), { recursive: true });
   for (const [source, target] of [

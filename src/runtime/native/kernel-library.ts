@@ -1,6 +1,7 @@
 /**
- * Our own operators, as a library that sessions are told of: found or compiled, checked, loaded. Everything that can be wrong
- * with it is an error with a reason, so that the caller can do without. docs/kernels.md
+ * Our own operators, as a library that sessions are told of: found or compiled, checked, loaded.
+ * Everything that can be wrong with it is an error with a reason, so that the caller can do
+ * without. docs/kernels.md
  */
 import type { LibraryHandle } from "koffi";
 import { KERNELS_VERSION } from "../../model/artifact.ts";
@@ -17,14 +18,20 @@ export interface KernelLibrary {
   readonly path: string;
   /** Of the operators' interface: a graph that was made for another is not computed by it. */
   readonly version: number;
-  /** The instruction set that its operators will use here: `avx512`, `avx2` or `baseline`; `cuda`, or `emulated` in tests. */
+  /**
+   * The instruction set that its operators will use here: `avx512`, `avx2` or `baseline`; `cuda`,
+   * or `emulated` in tests.
+   */
   readonly instructionSet: string;
   readonly device: "cpu" | "cuda";
   /** Of the device, if that is not the host. */
   readonly memory: CudaMemory | undefined;
   /** Of a device that has streams: of CUDA's, not of its emulation. */
   readonly streams: CudaStreams | undefined;
-  /** Makes a session's options know the operators. Takes the addresses of `OrtSessionOptions` and `OrtApiBase`. */
+  /**
+   * Makes a session's options know the operators. Takes the addresses of `OrtSessionOptions` and
+   * `OrtApiBase`.
+   */
   readonly register: (sessionOptions: bigint, apiBase: bigint) => Status;
 }
 

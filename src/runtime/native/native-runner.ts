@@ -1,7 +1,7 @@
 /**
- * The `native` runner: ONNX Runtime through its C API. States are updated in place, a step in the steady state allocates
- * nothing, and the computing happens on another thread, so that the event loop stays free; but for runs that are shorter than
- * the way there and back. See docs/runtime.md.
+ * The `native` runner: ONNX Runtime through its C API. States are updated in place, a step in the
+ * steady state allocates nothing, and the computing happens on another thread, so that the event
+ * loop stays free; but for runs that are shorter than the way there and back. See docs/runtime.md.
  */
 import { DenseMambaError } from "../../errors.ts";
 import type { Manifest } from "../../model/artifact.ts";
@@ -23,7 +23,9 @@ export interface NativeRunnerOptions extends RunnerOptions {
   readonly checked?: boolean;
   /** ONNX Runtime's session configuration entries, on top of our own. For measurements. */
   readonly sessionConfig?: Readonly<Record<string, string>>;
-  /** In place of the ONNX Runtime that onnxruntime-node ships: for tests, with a provider beside it. */
+  /**
+   * In place of the ONNX Runtime that onnxruntime-node ships: for tests, with a provider beside it.
+   */
   readonly ortLibrary?: string;
   /** Monotonic, in milliseconds. */
   readonly now?: () => number;
@@ -45,7 +47,8 @@ export class NativeRunner implements ModelRunner {
 
   /**
    * Does not block the event loop while the model loads.
-   * @throws `invalid_artifact`; `device_unavailable`, also if a device has not the memory; `runtime_fault` if it fails otherwise
+   * @throws `invalid_artifact`; `device_unavailable`, also if a device has not the memory;
+   * `runtime_fault` if it fails otherwise
    */
   static async open(options: NativeRunnerOptions): Promise<NativeRunner> {
     const manifest = await readManifest(options.artifactDir);

@@ -1,6 +1,7 @@
 /**
- * Opens an artifact's graph with the session settings that we chose by measurement (docs/runtime.md, "Threads"), and owns
- * what has to live as long as the session. Knows nothing of slots or runs.
+ * Opens an artifact's graph with the session settings that we chose by measurement
+ * (docs/runtime.md, "Threads"), and owns what has to live as long as the session. Knows nothing of
+ * slots or runs.
  */
 import path from "node:path";
 import { DenseMambaError } from "../../errors.ts";
@@ -62,7 +63,8 @@ export class NativeSession {
 
   /**
    * Loads off the event loop.
-   * @throws `invalid_artifact` if the graph does not load or is not the manifest's; `device_unavailable`.
+   * @throws `invalid_artifact` if the graph does not load or is not the manifest's;
+   * `device_unavailable`.
    */
   static async open(manifest: Manifest, options: NativeSessionOptions): Promise<NativeSession> {
     const kernels = kernelsFor("native", manifest, options);

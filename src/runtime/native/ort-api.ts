@@ -1,6 +1,6 @@
 /**
- * ONNX Runtime's C API as typed calls: statuses become errors, and every object it makes is a `Handle` that is released
- * once and not used after that. Knows nothing of models or slots.
+ * ONNX Runtime's C API as typed calls: statuses become errors, and every object it makes is a
+ * `Handle` that is released once and not used after that. Knows nothing of models or slots.
  */
 import { strict as assert } from "node:assert";
 import { DenseMambaError, type ErrorCode } from "../../errors.ts";
@@ -27,7 +27,10 @@ const ELEMENT_TYPES = { float32: 1, int64: 7, float16: 10 } as const;
 
 export type ElementType = keyof typeof ELEMENT_TYPES;
 
-/** Owns one object of the C API. Released once, through `OrtApi.release`; its address cannot be read after that. */
+/**
+ * Owns one object of the C API. Released once, through `OrtApi.release`; its address cannot be read
+ * after that.
+ */
 export class Handle {
   readonly kind: HandleKind;
   #address: bigint;
@@ -51,13 +54,17 @@ export class Handle {
   }
 }
 
-/** The caller keeps all of it, and every tensor's data, alive and unmoved until the call has ended. */
+/**
+ * The caller keeps all of it, and every tensor's data, alive and unmoved until the call has ended.
+ */
 export interface RunArguments {
   readonly session: Handle;
   readonly runOptions: Handle;
   /** `const char *` each. */
   readonly inputNames: PointerArray;
-  /** `OrtValue *` each, in the order of the names; likewise `outputs`, which the run writes into. */
+  /**
+   * `OrtValue *` each, in the order of the names; likewise `outputs`, which the run writes into.
+   */
   readonly inputs: PointerArray;
   readonly outputNames: PointerArray;
   readonly outputs: PointerArray;
@@ -75,7 +82,10 @@ export interface SessionSettings {
 }
 
 export interface OrtApiOptions {
-  /** Track every live object, check the values of each run against them, and the count on `assertNothingLive`. */
+  /**
+   * Track every live object, check the values of each run against them, and the count on
+   * `assertNothingLive`.
+   */
   readonly checked?: boolean;
   /** undefined: onnxruntime-node's. */
   readonly libraryPath?: string | undefined;
@@ -90,7 +100,10 @@ export class OrtApi {
   /** Address → kind; undefined unless checked. */
   readonly #live: Map<bigint, HandleKind> | undefined;
 
-  /** @throws `device_unavailable` if the library does not load, is too old, or is not what its table says. */
+  /**
+   * @throws `device_unavailable` if the library does not load, is too old, or is not what its table
+   * says.
+   */
   constructor({ checked = false, libraryPath = findOrtLibrary() }: OrtApiOptions = {}) {
     const { functions, version, base } = loadOrtTable(libraryPath);
     this.#functions = functions;
@@ -131,7 +144,10 @@ export class OrtApi {
     return options;
   }
 
-  /** Makes the run in flight with these options, and all later ones, fail at its next node. From any thread. */
+  /**
+   * Makes the run in flight with these options, and all later ones, fail at its next node. From any
+   * thread.
+   */
   setTerminate(runOptions: Handle): void {
     this.#check("runtime_fault", this.#functions.RunOptionsSetTerminate(runOptions.address));
   }
@@ -202,7 +218,10 @@ export class OrtApi {
     );
   }
 
-  /** One forward pass on a thread of libuv's pool. @throws `runtime_fault` with ONNX Runtime's message. */
+  /**
+   * One forward pass on a thread of libuv's pool. @throws `runtime_fault` with ONNX Runtime's
+   * message.
+   */
   run(args: RunArguments): Promise<void> {
     const parameters = this.#runParameters(args);
     return new Promise((resolve, reject) => {

@@ -1,12 +1,15 @@
 /**
- * The functions of ONNX Runtime's C API that we call: their positions in the table `OrtApi`, their C signatures, and the
- * koffi binding. A wrong line here is a crash of the process, not an exception: only `ort-api.ts` may use it.
+ * The functions of ONNX Runtime's C API that we call: their positions in the table `OrtApi`, their
+ * C signatures, and the koffi binding. A wrong line here is a crash of the process, not an
+ * exception: only `ort-api.ts` may use it.
  */
 import koffi, { type LibraryHandle } from "koffi";
 import { DenseMambaError } from "../../errors.ts";
 import { loadSharedLibrary } from "./shared-library.ts";
 
-/** The version whose table we ask for. The table only ever grows, so every later library serves it. */
+/**
+ * The version whose table we ask for. The table only ever grows, so every later library serves it.
+ */
 const API_VERSION = 17;
 
 /** A C pointer argument: an address, or a typed array, whose data koffi passes in place. */
@@ -79,7 +82,10 @@ const STATUS = "void *";
 /** `ORTCHAR_T *` */
 const PATH = process.platform === "win32" ? "str16" : "str";
 
-/** Name → [position in `struct OrtApi`, result, arguments]. Positions are those of API version 17 and never change. */
+/**
+ * Name → [position in `struct OrtApi`, result, arguments]. Positions are those of API version 17
+ * and never change.
+ */
 const TABLE: Readonly<Record<keyof OrtFunctions, readonly [index: number, result: string, args: readonly string[]]>> = {
   GetErrorMessage: [2, "str", [POINTER]],
   CreateEnv: [3, STATUS, ["int", "str", POINTER]],
@@ -126,7 +132,9 @@ export interface OrtTable {
   readonly base: bigint;
 }
 
-/** Never emptied: ONNX Runtime is not made to be unloaded. Besides, one binding serves every runner. */
+/**
+ * Never emptied: ONNX Runtime is not made to be unloaded. Besides, one binding serves every runner.
+ */
 const loaded = new Map<string, { readonly library: LibraryHandle; readonly table: OrtTable }>();
 
 /**
@@ -144,7 +152,8 @@ export function loadOrtTable(libraryPath: string): OrtTable {
   } catch (cause) {
     throw new DenseMambaError("device_unavailable", `cannot load ${libraryPath}: ${String(cause)}`, { cause });
   }
-  // struct OrtApiBase { const OrtApi* (*GetApi)(uint32_t version); const char* (*GetVersionString)(void); }
+  // struct OrtApiBase { const OrtApi* (*GetApi)(uint32_t version); const char*
+  // (*GetVersionString)(void); }
   const version: string = bind(base, 1, "str", [])();
   const api: bigint | null = bind(base, 0, POINTER, ["uint32_t"])(API_VERSION);
   if (api === null) {
@@ -165,7 +174,10 @@ function bind(struct: bigint, index: number, result: string, args: readonly stri
   return koffi.decode(pointer, koffi.proto(result, [...args]));
 }
 
-/** Stable for as long as the view's ArrayBuffer lives: buffers that were made as ArrayBuffers never move. */
+/**
+ * Stable for as long as the view's ArrayBuffer lives: buffers that were made as ArrayBuffers never
+ * move.
+ */
 export function addressOf(view: ArrayBufferView): bigint {
   return koffi.address(view);
 }

@@ -1,5 +1,6 @@
 /**
- * C arrays of pointers, in memory that stays where it is for as long as the object lives: what koffi hands to `Run`.
+ * C arrays of pointers, in memory that stays where it is for as long as the object lives: what
+ * koffi hands to `Run`.
  */
 import { addressOf } from "./ort-table.ts";
 

@@ -1,12 +1,18 @@
 /**
- * How long runs take, by the number of tokens they read: so that a short one can be made where it is asked for. Handing a run
- * to another thread and waiting for its answer takes two wake-ups of a sleeping thread, 60 to 200 µs in a virtual machine:
- * half a step of a small model, a tenth of one of 32 sequences. See docs/runtime.md, "Where a run computes".
+ * How long runs take, by the number of tokens they read: so that a short one can be made where it
+ * is asked for. Handing a run to another thread and waiting for its answer takes two wake-ups of a
+ * sleeping thread, 60 to 200 µs in a virtual machine: half a step of a small model, a tenth of one
+ * of 32 sequences. See docs/runtime.md, "Where a run computes".
  */
 
-/** A run that is expected to take less, in ms, may hold up the event loop: nobody at the other end of a socket notices. */
+/**
+ * A run that is expected to take less, in ms, may hold up the event loop: nobody at the other end
+ * of a socket notices.
+ */
 const SHORT_MS = 3;
-/** The shortest of so many last runs counts: that one was interrupted says nothing about the next. */
+/**
+ * The shortest of so many last runs counts: that one was interrupted says nothing about the next.
+ */
 const NUM_REMEMBERED = 8;
 
 export class RunTimes {

@@ -1,17 +1,18 @@
 /**
- * Loads C libraries for this process. The settings of koffi have to come before its first library, whichever that is.
+ * Loads C libraries for this process. The settings of koffi have to come before its first library,
+ * whichever that is.
  */
 import koffi, { type LibraryHandle } from "koffi";
 
 /**
- * ONNX Runtime computes on the stack of the thread that calls `Run`, and koffi gives its calls a stack of their own:
- * 128 KiB by default, less than the kernels may take.
+ * ONNX Runtime computes on the stack of the thread that calls `Run`, and koffi gives its calls a
+ * stack of their own: 128 KiB by default, less than the kernels may take.
  */
 const ASYNC_STACK_BYTES = 8 * 1024 * 1024;
 
 /**
- * NOTE: koffi unloads a library when its handle is collected, even while functions decoded from its pointers remain. Hold
- * the handle for as long as anything may call into it.
+ * NOTE: koffi unloads a library when its handle is collected, even while functions decoded from its
+ * pointers remain. Hold the handle for as long as anything may call into it.
  *
  * @param path null: what the process itself is linked with
  * @throws koffi's error if it does not load.

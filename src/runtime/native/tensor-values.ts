@@ -1,17 +1,21 @@
 /**
- * OrtValues over our own memory, kept by shape so that a step in the steady state makes none. Owns the memory and the
- * values; whoever binds them must be done with a run before asking for the next.
+ * OrtValues over our own memory, kept by shape so that a step in the steady state makes none. Owns
+ * the memory and the values; whoever binds them must be done with a run before asking for the next.
  */
 import { type SlotStates, slotRange } from "../slot-states.ts";
 import type { CudaStates } from "./cuda-states.ts";
 import type { ElementType, Handle, OrtApi } from "./ort-api.ts";
 
-/** Shapes kept per buffer; prefill lengths and batch sizes change, most steps repeat the last ones. */
+/**
+ * Shapes kept per buffer; prefill lengths and batch sizes change, most steps repeat the last ones.
+ */
 const NUM_CACHED_SHAPES = 32;
 
 type DataOf<Type extends ElementType> = Type extends "int64" ? BigInt64Array<ArrayBuffer> : Float32Array<ArrayBuffer>;
 
-/** One buffer, as large as the largest shape asked for so far, and the values over its beginning. */
+/**
+ * One buffer, as large as the largest shape asked for so far, and the values over its beginning.
+ */
 export class TensorBuffer<Type extends ElementType> {
   readonly #api: OrtApi;
   readonly #memoryInfo: Handle;
@@ -27,12 +31,17 @@ export class TensorBuffer<Type extends ElementType> {
     this.#data = allocate(type, numElements);
   }
 
-  /** The first elements: a view, for reading and writing. Valid until a larger shape is asked for. */
+  /**
+   * The first elements: a view, for reading and writing. Valid until a larger shape is asked for.
+   */
   view(numElements: number): DataOf<Type> {
     return this.#data.subarray(0, numElements) as DataOf<Type>;
   }
 
-  /** A tensor over the buffer's beginning. The buffer is replaced, contents lost, if it is too small. Owned here. */
+  /**
+   * A tensor over the buffer's beginning. The buffer is replaced, contents lost, if it is too
+   * small. Owned here.
+   */
   value(shape: readonly number[]): Handle {
     return this.#values.get(shape.join(","), () => {
       const numElements = shape.reduce((product, size) => product * size, 1);
@@ -130,7 +139,10 @@ function releaseAll(api: OrtApi, values: readonly Handle[]): void {
   for (const value of values) api.release(value);
 }
 
-/** NOTE: by way of an ArrayBuffer: V8 keeps a small typed array's own memory on its heap, where it may move. */
+/**
+ * NOTE: by way of an ArrayBuffer: V8 keeps a small typed array's own memory on its heap, where it
+ * may move.
+ */
 function allocate<Type extends ElementType>(type: Type, numElements: number): DataOf<Type> {
   const length = Math.max(1, numElements); // ONNX Runtime wants an address even for an empty tensor
   const data =

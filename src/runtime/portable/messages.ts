@@ -1,6 +1,6 @@
 /**
- * What the portable runner and its worker say to each other: one request, one reply, in turn. Plain data only, so that it
- * survives the structured clone.
+ * What the portable runner and its worker say to each other: one request, one reply, in turn. Plain
+ * data only, so that it survives the structured clone.
  */
 import { DenseMambaError, type ErrorCode } from "../../errors.ts";
 import type { Manifest } from "../../model/artifact.ts";

@@ -1,6 +1,7 @@
 /**
- * The `portable` runner: onnxruntime-node's own binding, in a worker thread that also holds the states. The fallback where
- * koffi has no build, and the cross-check of `native`. A worker that dies is a fault; the process lives on.
+ * The `portable` runner: onnxruntime-node's own binding, in a worker thread that also holds the
+ * states. The fallback where koffi has no build, and the cross-check of `native`. A worker that
+ * dies is a fault; the process lives on.
  */
 import { AssertionError } from "node:assert";
 import path from "node:path";
@@ -11,7 +12,7 @@ import { readManifest } from "../../model/manifest.ts";
 import { CallGuard } from "../call-guard.ts";
 import { chooseNumThreads, describeRunner } from "../describe-runner.ts";
 import { kernelsFor } from "../kernels-for.ts";
-import { listProviders } from "../providers.ts";
+import { listProviders } from "../ort-library.ts";
 import { assertRunInput, graphRows, writeInt64 } from "../run-input.ts";
 import { toRunOutput } from "../run-output.ts";
 import type { ModelRunner, RunInput, RunnerOptions, RunOutput } from "../runner.ts";
@@ -122,8 +123,9 @@ export class PortableRunner implements ModelRunner {
   }
 
   /**
-   * Makes the worker end without an answer to the call in flight, as a crash would. For tests of what happens then.
-   * NOTE: not `terminate()`: onnxruntime-node's binding does not survive it in the middle of a run, it aborts the process.
+   * Makes the worker end without an answer to the call in flight, as a crash would. For tests of
+   * what happens then. NOTE: not `terminate()`: onnxruntime-node's binding does not survive it in
+   * the middle of a run, it aborts the process.
    */
   async killWorker(): Promise<void> {
     if (this.#exited) return;
@@ -163,8 +165,8 @@ export class PortableRunner implements ModelRunner {
 }
 
 /**
- * From TypeScript sources (tests, `npm run dev`) the worker needs tsx, which neither vitest nor tsx itself hands down to
- * workers on Node 20; so it starts with a line that registers it.
+ * From TypeScript sources (tests, `npm run dev`) the worker needs tsx, which neither vitest nor tsx
+ * itself hands down to workers on Node 20; so it starts with a line that registers it.
  */
 function startWorker(workerData: WorkerSettings): Worker {
   const options = { workerData, name: "densemamba-runtime" };

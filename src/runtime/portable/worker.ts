@@ -1,6 +1,7 @@
 /**
- * The portable runner's worker thread: onnxruntime-node's `InferenceSession`, which blocks the thread it runs on, and the
- * states, which would otherwise be copied at every step. Answers one message at a time. See messages.ts.
+ * The portable runner's worker thread: onnxruntime-node's `InferenceSession`, which blocks the
+ * thread it runs on, and the states, which would otherwise be copied at every step. Answers one
+ * message at a time. See messages.ts.
  */
 import { strict as assert } from "node:assert";
 import { parentPort, workerData } from "node:worker_threads";
@@ -50,7 +51,8 @@ async function openSession(settings: WorkerSettings, modelPath: string, steps: G
     });
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
-    // NOTE: the binding tells a provider that does not open and a graph that does not load apart in its message only.
+    // NOTE: the binding tells a provider that does not open and a graph that does not load apart in
+    // its message only.
     if (device === "cuda" && /CUDA/i.test(reason)) {
       throw new DenseMambaError("device_unavailable", `device cuda is not available: ${reason}`);
     }

@@ -1,7 +1,7 @@
 /**
- * Writes a stream's text with backpressure. Under Node it goes straight to the ServerResponse, which
- * costs a third less per chunk than a web ReadableStream (measured). The latter serves tests through
- * `app.request`, and any other host.
+ * Writes a stream's text with backpressure. Under Node it goes straight to the ServerResponse,
+ * which costs a third less per chunk than a web ReadableStream (measured). The latter serves tests
+ * through `app.request`, and any other host.
  */
 import type { ServerResponse } from "node:http";
 import { DenseMambaError } from "../../errors.ts";

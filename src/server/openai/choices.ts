@@ -3,6 +3,7 @@
  * become the chunks of a stream, or are collected into one answer. Knows no transport.
  */
 import { DenseMambaError } from "../../errors.ts";
+import { CollectedDeltas } from "../../generation/collected-deltas.ts";
 import type {
   DeltaEvent,
   DetailList,
@@ -11,7 +12,6 @@ import type {
   PromptEvent,
   TokenDetail,
 } from "../../generation/events.ts";
-import { GatheredChoice } from "../../generation/gathered-choice.ts";
 import type { TokenNames } from "../../generation/token-details.ts";
 import { numericMode } from "../../model/manifest.ts";
 import type { ServedModel, ServerDeps } from "../deps.ts";
@@ -175,10 +175,10 @@ export async function collect(events: AsyncIterable<GenerationEvent>, names: Tok
   let prompts: AcceptedEvent["prompts"] = [];
   let usage: GenerationUsage | undefined;
   const promptEvents = new Map<number, PromptEvent>();
-  const gathered = new Map<number, GatheredChoice>();
-  const gatheredAt = (index: number) => {
-    const choice = gathered.get(index) ?? new GatheredChoice(names);
-    gathered.set(index, choice);
+  const collected = new Map<number, CollectedDeltas>();
+  const deltasOf = (index: number) => {
+    const choice = collected.get(index) ?? new CollectedDeltas(names);
+    collected.set(index, choice);
     return choice;
   };
   const choices: CollectedChoice[] = [];
@@ -191,11 +191,11 @@ export async function collect(events: AsyncIterable<GenerationEvent>, names: Tok
         promptEvents.set(event.index, event);
         break;
       case "delta":
-        gatheredAt(event.index).push(event);
+        deltasOf(event.index).push(event);
         break;
       case "finished": {
         const { index } = event;
-        const { text, tokenIds, logprobs, textOffsets } = gatheredAt(index);
+        const { text, tokenIds, logprobs, textOffsets } = deltasOf(index);
         const prompt = promptEvents.get(index);
         choices.push({ index, prompt, text, tokenIds, logprobs, textOffsets, ...choiceEnd(event) });
         break;

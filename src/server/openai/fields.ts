@@ -279,11 +279,11 @@ function sessionKeys(
   id: string | undefined,
   numPrompts: number,
   bestOf: number,
-): Pick<GenerationRequest, "resumeFrom" | "keepAs"> {
+): Pick<GenerationRequest, "resumeFrom" | "saveAs"> {
   if (id === undefined) return {};
   if (numPrompts !== 1) throw invalid("session_id", `needs exactly one prompt; got ${numPrompts}`);
   if (bestOf !== 1) throw invalid("session_id", `needs n and best_of to be 1; got ${bestOf}`);
-  return { resumeFrom: { type: "session", id }, keepAs: { type: "session", id } };
+  return { resumeFrom: { type: "session", id }, saveAs: { type: "session", id } };
 }
 
 /** @throws `invalid_value` */

@@ -61,7 +61,7 @@ export function responseBody(bounds: Bounds) {
 export type ResponseBody = z.output<ReturnType<typeof responseBody>>;
 
 export interface ResponseTask {
-  readonly request: Omit<GenerationRequest, "owner" | "signal" | "resumeFrom" | "keepAs">;
+  readonly request: Omit<GenerationRequest, "owner" | "signal" | "resumeFrom" | "saveAs">;
   readonly stream: boolean;
   readonly input: ResponseInput["items"];
   readonly settings: ResponseSettings;

@@ -201,14 +201,14 @@ export class Responses {
     const { owner, task, unstored, signal } = args;
     const { settings, request } = task;
     const resumeFrom = previous(settings.previousResponseId, unstored);
-    const keepAs: ConversationKey | undefined = settings.store
+    const saveAs: ConversationKey | undefined = settings.store
       ? { type: "response", id }
       : unstored && { type: "unstored", id };
     const onGone = () => abort.abort();
     signal.addEventListener("abort", onGone, { once: true });
     if (signal.aborted) onGone();
     try {
-      const keys = { ...(resumeFrom && { resumeFrom }), ...(keepAs && { keepAs }) };
+      const keys = { ...(resumeFrom && { resumeFrom }), ...(saveAs && { saveAs }) };
       return await admit(this.#deps.generator.generate({ ...request, ...keys, owner, signal: abort.signal }));
     } finally {
       signal.removeEventListener("abort", onGone);

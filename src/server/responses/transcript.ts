@@ -105,7 +105,7 @@ export class Transcript {
         }
         return;
       case "finished":
-        if (event.isKept === false) this.markUnstored();
+        if (event.isSaved === false) this.markUnstored();
         state.status = this.#statusAfter(event.reason);
         if (state.status === "completed") state.completedAtS = this.#nowS();
         if (!this.settings.generates) return;

@@ -60,7 +60,7 @@ export class FolderLock {
 /** On demand: koffi's builds are optional, and only a server with a folder needs them. */
 async function loadTryLock(dir: string): Promise<TryLock> {
   try {
-    return (await import("../../runtime/native/flock.ts")).tryLock;
+    return (await import("../../runtime/native/libc.ts")).tryLock;
   } catch (cause) {
     throw cannotLock(dir, cause);
   }

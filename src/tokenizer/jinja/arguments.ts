@@ -4,7 +4,8 @@ import type { Arguments, Value } from "./values.ts";
 import { integerIn, typeOf } from "./values.ts";
 
 /**
- * @param parameters their names; those behind `/` can be given by name, and those before `?` must be given
+ * @param parameters their names; those after `/` can be given by name, and those before `?` are
+ * required
  * @returns one for each parameter, undefined where none was given
  */
 export function bind(name: string, parameters: string, { args, kwargs }: Arguments): (Value | undefined)[] {
@@ -31,7 +32,7 @@ interface Parameters {
   readonly numPositional: number;
 }
 
-/** `a b ? c / d`: a and b are required, d alone may be given by name. */
+/** `a b ? c / d`: a and b are required, only d may be given by name. */
 function parse(parameters: string): Parameters {
   const names: string[] = [];
   let numRequired: number | undefined;

@@ -1,6 +1,9 @@
-/** An error of a template or of its variables. Also thrown for what jinja2 supports and this engine does not. */
+/**
+ * An error of a template or of its variables. Also thrown for what jinja2 supports and this engine
+ * does not.
+ */
 export class TemplateError extends Error {
-  /** In the template. Set at the latest when rendering fails. */
+  /** In the template. Set when rendering fails, if not before. */
   line: number | undefined;
 
   constructor(message: string, line?: number) {
@@ -10,7 +13,10 @@ export class TemplateError extends Error {
   }
 }
 
-/** For what jinja2 supports and this engine does not: it is refused rather than rendered differently. */
+/**
+ * For what jinja2 supports and this engine does not: it is refused rather than rendered
+ * differently.
+ */
 export function unsupported(what: string): TemplateError {
   return new TemplateError(`${what} is not supported here`);
 }

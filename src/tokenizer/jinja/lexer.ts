@@ -1,6 +1,6 @@
 /**
- * Template source → tokens, as jinja2 reads it with trim_blocks and lstrip_blocks: white space around tags, comments and
- * raw blocks are dealt with here.
+ * Template source → tokens, as jinja2 reads it with trim_blocks and lstrip_blocks: handles white
+ * space around tags, comments and raw blocks.
  */
 import { TemplateError } from "./error.ts";
 import { isSpace, rstrip, SPACE } from "./space.ts";
@@ -11,7 +11,7 @@ export type TokenType =
 
 export interface Token {
   readonly type: TokenType;
-  /** Of strings what they say; of all others as they are written. */
+  /** The contents of a string; other tokens as written. */
   readonly value: string;
   readonly line: number;
 }
@@ -36,7 +36,7 @@ class Lexer {
   #at = 0;
   #line = 1;
   #lineAt = 0;
-  /** Whether what was read last ended a line. */
+  /** Whether the last thing read ended a line. */
   #startsLine = true;
 
   constructor(template: string) {
@@ -61,7 +61,7 @@ class Lexer {
     return this.#tokens;
   }
 
-  /** The text in front of a tag. @returns where the tag's sign ends */
+  /** The text before a tag. @returns where the tag's sign ends */
   #readTextBefore(tagAt: number, isVariable: boolean): number {
     const text = this.#source.slice(this.#at, tagAt);
     const sign = this.#source[tagAt + 2];
@@ -98,7 +98,7 @@ class Lexer {
     this.#close(end.index + end[0].length, end[2], true);
   }
 
-  /** Behind a tag that ends at `end` with this sign. */
+  /** After a tag that ends at `end` with this sign. */
   #close(end: number, sign: string | undefined, trimsNewline: boolean): void {
     const source = this.#source;
     this.#at = end;
@@ -175,7 +175,7 @@ class Lexer {
     this.#at = end + 1;
   }
 
-  /** As Python's `unicode-escape` does: what is no escape keeps its backslash. */
+  /** As Python's `unicode-escape`: an unknown escape keeps its backslash. */
   #unescape(written: string, at: number): string {
     return written.replace(
       /\\(?:x([\da-fA-F]{2})|u([\da-fA-F]{4})|U([\da-fA-F]{8})|([0-7]{1,3})|([\s\S]))/gu,
@@ -196,7 +196,7 @@ class Lexer {
     this.#tokens.push({ type, value, line: this.#lineOf(at) });
   }
 
-  /** Positions are asked for in rising order, but for errors. */
+  /** Positions come in rising order, except for errors. */
   #lineOf(at: number): number {
     for (; this.#lineAt < at; this.#lineAt++) if (this.#source[this.#lineAt] === "\n") this.#line++;
     return this.#line;

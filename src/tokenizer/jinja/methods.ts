@@ -1,4 +1,7 @@
-/** The methods of Python's strings, lists, tuples and dicts. jinja2's sandbox has none that change a value. */
+/**
+ * The methods of Python's strings, lists, tuples and dicts. jinja2's sandbox has none that change a
+ * value.
+ */
 import { bind, integerArgument, textArgument } from "./arguments.ts";
 import { TemplateError, unsupported } from "./error.ts";
 import type { Runtime } from "./runtime.ts";

@@ -100,7 +100,10 @@ class Parser {
     }
   }
 
-  /** A tag's body. @returns the name of the tag that ends it; the name has been read, the tag's end has not */
+  /**
+   * A tag's body. @returns the name of the tag that ends it; the name has been read, the tag's end
+   * has not
+   */
   #parseBody(...ends: readonly string[]): { body: Statement[]; end: string } {
     this.#skipIf("operator", ":");
     this.#expect("block_end");

@@ -1,17 +1,21 @@
 /**
- * The output of a rendering, and its bounds. Work that grows with the data is charged before it is done, in steps of about the
- * same cost, and the length of every text is bounded; so a rendering of few steps takes little time and memory.
+ * The output of a rendering, and its bounds. Work that grows with the data is charged in advance,
+ * in steps of about equal cost, and every text's length is bounded: a rendering of few steps takes
+ * little time and memory.
  */
 import { TemplateError } from "./error.ts";
 
-/** Characters that are read or copied in one step. */
+/** Characters read or copied in one step. */
 const TEXT_PER_STEP = 16;
 
 /** Of nested macros, recursive loops and blocks. Python's stack overflows at 197 macros. */
 const MAX_DEPTH = 200;
 
 export interface RenderLimits {
-  /** Called at the beginning and when the steps are used up. @returns the number of further steps @throws to stop */
+  /**
+   * Called at the beginning and when the steps are used up. @returns the number of further steps
+   * @throws to stop
+   */
   readonly refill: () => number;
   readonly maxLength: number;
 }
@@ -21,7 +25,7 @@ export class Runtime {
   line = 1;
   out = "";
   readonly nowMs: number;
-  /** For the test `filter`: tests know no filters, which run tests. */
+  /** For the test `filter`. Tests cannot import the filters, which run tests. */
   readonly filterNames: ReadonlySet<string>;
   readonly #limits: RenderLimits;
   #steps = 0;
@@ -38,12 +42,12 @@ export class Runtime {
     while (this.#steps < 0) this.#steps += this.#limits.refill();
   }
 
-  /** For reading a text, or an unknown part of it. */
+  /** For reading a text or an unknown part of it. */
   spendText({ length }: string): void {
     this.spend(1 + length / TEXT_PER_STEP);
   }
 
-  /** Called before making so many characters or list items. */
+  /** Called before making this many characters or list items. */
   reserve(length: number): void {
     const { maxLength } = this.#limits;
     if (length > maxLength)

@@ -1,10 +1,10 @@
 /**
- * Chat templates, rendered as transformers renders them with jinja2, or refused: never otherwise.
+ * Chat templates, rendered exactly as transformers renders them with jinja2, or refused.
  *
- * An engine of our own, and not @huggingface/jinja (0.5.11): that one's lexer keeps no lines and knows neither `raw` nor the
- * ends of lines, its parser has another precedence (`~`), one relation in a comparison and tests without arguments, and its
- * values are JavaScript's. Of 2,496 renderings of public templates 111 were different or refused, and there is no place to
- * put that right from outside. This one also knows what a rendering costs, and stops.
+ * Our own engine and not @huggingface/jinja (0.5.11), whose lexer has no line numbers and no `raw`,
+ * whose parser differs in precedence (`~`), comparisons and tests, and whose values are
+ * JavaScript's: of 2,496 renderings of public templates 111 were different or refused, and none of
+ * that can be fixed from outside. This one also bounds what a rendering costs.
  */
 import type { Statement } from "./ast.ts";
 import { compile } from "./compiler.ts";
@@ -32,16 +32,18 @@ export class Template {
     try {
       return new Template(parse(source));
     } catch (error) {
-      throw told(error);
+      throw withLine(error);
     }
   }
 
-  /** The same without its statements from the n-th on. */
+  /** The same template with only its first statements. */
   upTo(numStatements: number): Template {
     return new Template(this.statements.slice(0, numStatements));
   }
 
-  /** @param given variables, as from JSON @throws TemplateError, with the line; what `refill` throws */
+  /**
+   * @param given variables, as from JSON @throws TemplateError, with the line; what `refill` throws
+   */
   render(given: Readonly<Record<string, unknown>>, { nowMs, ...limits }: RenderOptions): string {
     const runtime = new Runtime(limits, nowMs, FILTER_NAMES);
     try {
@@ -52,15 +54,15 @@ export class Template {
       this.#run({ runtime, variables });
       return runtime.out;
     } catch (error) {
-      throw told(error, runtime.line);
+      throw withLine(error, runtime.line);
     }
   }
 }
 
-/** With the line in its message. */
-function told(error: unknown, line?: number): unknown {
+/** Puts the line into the message. */
+function withLine(error: unknown, line?: number): unknown {
   if (error instanceof RangeError && /call stack/.test(error.message)) {
-    return told(new TemplateError("it nests too deeply"), line);
+    return withLine(new TemplateError("it nests too deeply"), line);
   }
   if (!(error instanceof TemplateError)) return error;
   const at = error.line ?? line;

@@ -97,7 +97,7 @@ function isNameIn(names: ReadonlySet<string>, value: Value): boolean {
   return new Dict([[value, null]]).size === 1 && typeof value === "string" && names.has(value);
 }
 
-/** Whether equal strings or numbers are the same object depends on Python's interning. */
+/** Whether equal strings or numbers are identical depends on Python's interning. */
 function isSame(value: Value, other: Value): boolean {
   if (value !== other) return false;
   if (typeof value === "string" || typeof value === "number") throw unsupported(`sameas of a ${typeOf(value)}`);

@@ -1,4 +1,4 @@
-/** Strings as in Python: code points rather than UTF-16 units, and the work of its methods. Pure. */
+/** Python's strings: code points rather than UTF-16 units, and their methods. Pure. */
 import { TemplateError, unsupported } from "./error.ts";
 import { isSpace } from "./space.ts";
 
@@ -20,7 +20,7 @@ export function codePointAt(text: string, index: number): string | undefined {
   return SURROGATE.test(text) ? Array.from(text).at(index) : text.at(index);
 }
 
-/** For slicing by code points: the text itself if that gives the same. */
+/** For slicing by code points: the text itself if that is the same. */
 export function sliceable(text: string): string | string[] {
   return SURROGATE.test(text) ? Array.from(text) : text;
 }
@@ -98,7 +98,7 @@ function splitAtSpace(text: string, limit: number): string[] {
 export function splitFromEnd(text: string, separator: string | null, limit: number): string[] {
   if (separator === null) return splitAtSpaceFromEnd(text, limit);
   if (separator === "") throw new TemplateError("empty separator");
-  // Searched from the end: with overlapping separators that makes a difference.
+  // Searched from the end, which matters for overlapping separators.
   const parts: string[] = [];
   let end = text.length;
   while (limit < 0 || parts.length < limit) {

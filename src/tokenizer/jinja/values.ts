@@ -1,6 +1,6 @@
 /**
- * Python's values: types, equality, order, and text. Integers are numbers and lists are arrays; types without a counterpart in
- * JavaScript are classes here.
+ * Python's values: types, equality, order, and text. Integers are numbers and lists are arrays;
+ * other types are classes.
  */
 import { TemplateError, unsupported } from "./error.ts";
 import type { Runtime } from "./runtime.ts";
@@ -52,7 +52,7 @@ export class Group extends Tuple {
   }
 }
 
-/** Keys that are equal in Python are one: 1, 1.0 and True. */
+/** Keys that are equal in Python are the same: 1, 1.0 and True. */
 export class Dict {
   readonly #entries = new Map<unknown, [Value, Value]>();
 
@@ -152,7 +152,9 @@ export interface Arguments {
   readonly kwargs: ReadonlyMap<string, Value>;
 }
 
-/** A function, a method of a value, or a macro. A call block's `caller` is a macro without a name. */
+/**
+ * A function, a method of a value, or a macro. A call block's `caller` is a macro without a name.
+ */
 export class Callable {
   readonly kind: "function" | "method" | "macro";
   readonly name: string;
@@ -329,7 +331,7 @@ export function* each(value: Value, runtime: Runtime): Generator<Value> {
   }
 }
 
-/** As a number, where Python has it as one: booleans are too. */
+/** As a number, if it is one in Python, as booleans are. */
 export function numberIn(value: Value): number | undefined {
   if (typeof value === "number") return value;
   if (typeof value === "boolean") return Number(value);
@@ -462,7 +464,7 @@ export function showFloat(value: number): string {
   if (Number.isInteger(value) && Math.abs(value) < 1e16) return `${Object.is(value, -0) ? "-0" : value}.0`;
   const size = Math.abs(value);
   if (size >= 1e-4 && size < 1e16) return String(value);
-  // JavaScript writes an exponent at other sizes, and without the zero in front of a single digit.
+  // JavaScript uses exponents for other sizes, and writes one digit without a leading zero.
   return value.toExponential().replace(/e([+-])(\d)$/, "e$10$2");
 }
 

@@ -1,22 +1,26 @@
 /**
- * What changes a sequence's logits before a draw, in vLLM's order: stop tokens masked until enough tokens are sampled,
- * logit bias, repetition penalty, frequency and presence penalties. Remembers which tokens the sequence has seen.
+ * Changes a sequence's logits before a draw, in vLLM's order: masks stop tokens until enough tokens
+ * are sampled, then logit bias, repetition penalty, frequency and presence penalties. Remembers
+ * which tokens the sequence has seen.
  */
 import type { SamplingParams } from "./params.ts";
 
 const MAX_F32 = 2 ** 128 - 2 ** 104;
 
-export interface AdjusterOptions {
+export interface ProcessorOptions {
   readonly params: SamplingParams;
-  /** Everything before the first sampled token, in parts; read once, and only if a penalty needs it. */
+  /**
+   * All tokens before the first sampled one, in parts. Read once, and only for a repetition
+   * penalty.
+   */
   readonly context: readonly Iterable<number>[];
-  /** Of the context, what counts as output for the penalties: an answer that is continued. Default: nothing. */
+  /** The part of the context that counts as output: an answer that is continued. Default: none. */
   readonly sampledBefore?: readonly number[];
   readonly minTokens: number;
   readonly stopTokenIds: ReadonlySet<number>;
 }
 
-export class LogitAdjuster {
+export class LogitsProcessor {
   readonly #params: SamplingParams;
   readonly #minTokens: number;
   readonly #stopTokenIds: ReadonlySet<number>;
@@ -27,7 +31,7 @@ export class LogitAdjuster {
   readonly #counts = new Map<number, number>();
   #numSampled = 0;
 
-  constructor({ params, context, sampledBefore = [], minTokens, stopTokenIds }: AdjusterOptions) {
+  constructor({ params, context, sampledBefore = [], minTokens, stopTokenIds }: ProcessorOptions) {
     this.#params = params;
     this.#minTokens = minTokens;
     this.#stopTokenIds = stopTokenIds;
@@ -44,14 +48,14 @@ export class LogitAdjuster {
   }
 
   /** Changes `logits` [V] in place. Ids outside the vocabulary have no effect. */
-  adjust(logits: Float32Array): void {
+  process(logits: Float32Array): void {
     const { logitBias, repetitionPenalty, presencePenalty, frequencyPenalty } = this.#params;
     if (this.#numSampled < this.#minTokens) for (const id of this.#stopTokenIds) logits[id] = Number.NEGATIVE_INFINITY;
     for (const [id, bias] of logitBias) logits[id] = logits[id]! + bias;
     if (repetitionPenalty !== 1) {
       for (const id of this.#seen) {
         const logit = logits[id]!;
-        // A penalty near 0 divides beyond what f32 holds; what is masked stays so.
+        // A penalty near 0 may overflow f32. Masked tokens stay masked.
         logits[id] = logit > 0 ? Math.min(logit / repetitionPenalty, MAX_F32) : logit * repetitionPenalty;
       }
     }
@@ -62,7 +66,7 @@ export class LogitAdjuster {
     }
   }
 
-  /** Call once for every sampled token. */
+  /** Call once for each sampled token. */
   record(tokenId: number): void {
     this.#numSampled++;
     if (!this.#hasPenalties) return;

@@ -1,11 +1,11 @@
-/** One choice's answer, gathered from its deltas in little more memory than it needs itself. */
-import { ScoreTable } from "../sampling/score-table.ts";
+/** Collects the deltas of one choice, in little more memory than its text and tokens need. */
+import { ScoreTable } from "../sampling/logprobs.ts";
 import type { DeltaEvent, DetailList, TokenDetail } from "./events.ts";
 import { TokenDetails, type TokenNames } from "./token-details.ts";
 
 const MAX_PARTS = 1024;
 
-/** A text that grows a token at a time. A plain string would keep a node for each addition. */
+/** A text that grows a token at a time. A plain string would allocate a node for each addition. */
 export class GrowingText {
   readonly #parts: string[] = [];
 
@@ -20,7 +20,7 @@ export class GrowingText {
   }
 }
 
-export class GatheredChoice {
+export class CollectedDeltas {
   readonly tokenIds: number[] = [];
   /** As of deltas; with `logprobs`. */
   readonly textOffsets: number[] = [];

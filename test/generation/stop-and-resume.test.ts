@@ -1,4 +1,4 @@
-/** A session is what its client was told: text that a stop cut from an answer is not part of its past. */
+/** A session continues from what the client received: text that a stop string cut off is not part of it. */
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { GenerationRequest } from "../../src/generation/events.ts";
@@ -41,24 +41,24 @@ afterEach(async () => {
 const run = async (given: Parameters<typeof request>[0], on = generator) => fold(on.generate(request(given)));
 const decode = (ids: readonly number[]) => tokenizer.decode(ids, { skipSpecialTokens: true });
 
-/** Answers in a new session, then asks what the next request's past is, and what comes behind it. */
-async function goOn(first: Partial<GenerationRequest>, next = text("")) {
+/** Answers in a new session, then returns the tokens that the next request continues from. */
+async function answerAndResume(first: Partial<GenerationRequest>, next = text("")) {
   await generator.conversations.createSession("", SESSION.id);
-  const keys = { resumeFrom: SESSION, keepAs: SESSION };
+  const keys = { resumeFrom: SESSION, saveAs: SESSION };
   const { choices } = await run({ prompts: [text("one two")], sampling: { ...SAMPLED, seed: 1 }, ...keys, ...first });
   const after = await run({ prompts: [next], returnTokenIds: true, ignoreEos: true, ...keys });
   await generator.conversations.deleteSession("", SESSION.id);
   const past = after.accepted.prompts[0]!.tokenIds;
-  // The state is of that past, and of nothing else.
+  // The state has read exactly these tokens.
   const alone = await run({ prompts: [tokens(...past)], ignoreEos: true }, cold);
   expect(after.choices[0]!.tokenIds).toEqual(alone.choices[0]!.tokenIds);
-  return { told: choices[0]!, past };
+  return { answer: choices[0]!, past };
 }
 
 const prompt = async () => decode(await tokenizer.encode("one two", { addSpecialTokens: true }));
 
-describe("the past behind an answer", () => {
-  test("is what the client was told, wherever a stop string begins and ends", async () => {
+describe("the next request in a session", () => {
+  test("continues from what the client received, wherever a stop string begins and ends", async () => {
     const whole = (
       await run({ prompts: [text("one two")], sampling: { ...SAMPLED, seed: 1 }, ignoreEos: true, maxTokens: 30 })
     ).choices[0]!.text;
@@ -75,16 +75,16 @@ describe("the past behind an answer", () => {
         async ({ begin, length, maxTokens, minTokens, ...given }) => {
           const stop = whole.slice(begin, begin + length);
           const bounds = { maxTokens, minTokens: Math.min(minTokens, maxTokens) };
-          const { told, past } = await goOn({ stopStrings: [stop], ignoreEos: true, ...bounds, ...given });
-          // Broken characters are told as U+FFFD, and kept as the bytes that they are.
-          if (!told.text.includes("\ufffd")) expect(decode(past)).toBe(beginning + told.text);
+          const { answer, past } = await answerAndResume({ stopStrings: [stop], ignoreEos: true, ...bounds, ...given });
+          // Broken characters are sent as U+FFFD and stored as bytes.
+          if (!answer.text.includes("\ufffd")) expect(decode(past)).toBe(beginning + answer.text);
         },
       ),
       { numRuns: 60 },
     );
   });
 
-  test("ends in front of a stop token, or behind one that was shown", async () => {
+  test("continues before a stop token, or after one that was returned", async () => {
     const free = await run({
       prompts: [text("one two")],
       sampling: { ...SAMPLED, seed: 1 },
@@ -94,43 +94,43 @@ describe("the past behind an answer", () => {
     const stopToken = free.choices[0]!.tokenIds.find((id, i) => i > 3 && decode([id]) !== "")!;
     const beginning = await prompt();
     for (const includeStopString of [false, true]) {
-      const { told, past } = await goOn({
+      const { answer, past } = await answerAndResume({
         stopTokenIds: [stopToken],
         ignoreEos: true,
         maxTokens: 9,
         includeStopString,
       });
-      expect(told.finished).toMatchObject({ reason: "stop", stoppedBy: stopToken });
+      expect(answer.finished).toMatchObject({ reason: "stop", stoppedBy: stopToken });
       expect(past.at(-1) === stopToken).toBe(includeStopString);
-      expect(decode(past)).toBe(beginning + told.text);
+      expect(decode(past)).toBe(beginning + answer.text);
     }
   });
 
-  test("is gone on with by nothing new, however the answer ended", async () => {
+  test("may have an empty prompt, however the answer ended", async () => {
     const ended: Partial<GenerationRequest>[] = [
       { maxTokens: 5 },
       { stopTokenIds: Array.from({ length: 390 }, (_, i) => i + 10) },
       { maxTokens: 0 },
     ];
     for (const given of ended) {
-      const { told, past } = await goOn({ ignoreEos: true, ...given });
-      expect(decode(past)).toBe((await prompt()) + told.text);
+      const { answer, past } = await answerAndResume({ ignoreEos: true, ...given });
+      expect(decode(past)).toBe((await prompt()) + answer.text);
     }
   });
 
-  test("does not hold what a chat's answer left out, for a completion behind it", async () => {
+  test("does not see what a stop string cut from a chat's answer, even if it is a completion", async () => {
     const given = { prompts: [chat("one")], sampling: { ...SAMPLED, seed: 2 }, ignoreEos: true, maxTokens: 12 };
     const whole = (await run(given)).choices[0]!.text;
     const stop = whole.slice(3, 5);
-    const { told, past } = await goOn({ ...given, stopStrings: [stop] }, text("x"));
-    expect(told.finished!.reason).toBe("stop");
-    expect(decode(past)).toContain(`[assistant]${told.text}x`);
+    const { answer, past } = await answerAndResume({ ...given, stopStrings: [stop] }, text("x"));
+    expect(answer.finished!.reason).toBe("stop");
+    expect(decode(past)).toContain(`[assistant]${answer.text}x`);
   });
 });
 
-test("what would have to be read again is bounded, and the message says why", async () => {
+test("the number of tokens that must be read again is bounded, and the message says why", async () => {
   const small = makeGenerator(harness.engine, tokenizer, { limits: { maxPromptTokens: 6 } });
-  const keys = { resumeFrom: SESSION, keepAs: SESSION };
+  const keys = { resumeFrom: SESSION, saveAs: SESSION };
   await small.conversations.createSession("", SESSION.id);
   const stopTokenIds = Array.from({ length: 390 }, (_, i) => i + 10);
   for (let turn = 0; turn < 3; turn++) await run({ prompts: [tokens(20, 21, 22, 23)], stopTokenIds, ...keys }, small);

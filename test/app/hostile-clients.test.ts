@@ -8,6 +8,7 @@ import { readFileSync } from "node:fs";
 import { connect, createServer, type Socket } from "node:net";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { PROGRAM } from "../helpers/program.ts";
 import { ServingFolder } from "../helpers/served-process.ts";
 
 const MIB = 2 ** 20;
@@ -35,7 +36,7 @@ class Redirected implements AsyncDisposable {
   private constructor(redirection: string, port: number, args: readonly string[]) {
     const numerics = ["--device", "cpu", "--precision", "f32", "--kernels", "off", "--threads", "1"];
     const places = ["--port", String(port), "--cache-dir", path.join(folder.dir, "cache")];
-    const command = [process.execPath, "--import", "tsx", "src/cli/main.ts", "serve", ...places, ...numerics, ...args];
+    const command = [process.execPath, PROGRAM, "serve", ...places, ...numerics, ...args];
     this.child = spawn("bash", ["-c", `exec "$@" ${redirection}`, "bash", ...command], { stdio: "ignore" });
     this.ended = once(this.child, "exit").then(([code, signal]) => code ?? signal);
     this.port = port;

@@ -6,6 +6,7 @@ import { connect } from "node:net";
 import path from "node:path";
 import { text } from "node:stream/consumers";
 import { afterAll, beforeAll, expect, it } from "vitest";
+import { PROGRAM } from "../helpers/program.ts";
 import { type ServedProcess, ServingFolder } from "../helpers/served-process.ts";
 
 let folder: ServingFolder;
@@ -19,7 +20,7 @@ afterAll(async () => {
 });
 
 it.each([40, 127])("with %d, too few to start, one line says how many there are, and how many are needed", (count) => {
-  const command = `ulimit -n ${count}; exec node --import tsx src/cli/main.ts serve --port 0`;
+  const command = `ulimit -n ${count}; exec node ${PROGRAM} serve --port 0`;
   const { status, stderr } = spawnSync("bash", ["-c", command], { encoding: "utf8", timeout: 30_000 });
   expect(status).toBe(1);
   expect(stderr).toMatch(

@@ -6,6 +6,7 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
+import { PROGRAM } from "../helpers/program.ts";
 import { type ServedProcess, ServingFolder } from "../helpers/served-process.ts";
 
 let folder: ServingFolder;
@@ -69,8 +70,7 @@ it("refuses a port that is in use before it looks for the model", async () => {
 it("shuts down in good order when the npx that started it is stopped", async () => {
   const bin = path.join(folder.dir, "npx/node_modules/.bin");
   await mkdir(bin, { recursive: true });
-  const main = path.join(import.meta.dirname, "../../src/cli/main.ts");
-  const command = `"${process.execPath}" --import "${import.meta.resolve("tsx")}" "${main}" "$@"`;
+  const command = `"${process.execPath}" "${path.resolve(PROGRAM)}" "$@"`;
   await writeFile(path.join(bin, "densemamba"), `#!/bin/sh\nexec ${command}\n`, { mode: 0o755 });
   const cache = ["--cache-dir", path.join(folder.dir, "cache"), "--precision", "f32", "--kernels", "off"];
   const args = ["--no-install", "densemamba", "serve", "--port", "0", ...cache];

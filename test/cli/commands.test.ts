@@ -11,6 +11,7 @@ import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type FloatDtype, widen } from "../../src/model/dtypes.ts";
 import { readRawTensors, writeRawTensors } from "../helpers/checkpoints.ts";
+import { PROGRAM } from "../helpers/program.ts";
 import { runProgram } from "./program-run.ts";
 
 const TINY = "test/fixtures/torch-tiny-densemamba";
@@ -319,8 +320,7 @@ describe("serve", () => {
 describe("the program", () => {
   const run = (args: readonly string[]) =>
     new Promise<{ code: number; stdout: string; stderr: string }>((resolve) => {
-      const command = ["--import", "tsx", "src/cli/main.ts", ...args];
-      execFile(process.execPath, command, (error, stdout, stderr) =>
+      execFile(process.execPath, [PROGRAM, ...args], (error, stdout, stderr) =>
         resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr }),
       );
     });

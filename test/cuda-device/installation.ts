@@ -4,6 +4,7 @@
  */
 import { cp, mkdir, mkdtemp, readdir, rm, symlink } from "node:fs/promises";
 import path from "node:path";
+import { BUILT } from "../helpers/program.ts";
 import { PROVIDER_FOLDER } from "./simulated-cuda.ts";
 
 const ORT = "node_modules/onnxruntime-node";
@@ -20,8 +21,7 @@ export class Installation {
         await symlink(path.resolve("node_modules", name), path.join(dir, "node_modules", name));
     }
     for (const name of ["kernels", "models"]) await symlink(path.resolve(name), path.join(dir, name));
-    for (const name of ["package.json", "tsconfig.json", "src", ORT])
-      await cp(name, path.join(dir, name), { recursive: true });
+    for (const name of ["package.json", BUILT, ORT]) await cp(name, path.join(dir, name), { recursive: true });
     for (const name of ["libonnxruntime_providers_cuda.so", "libonnxruntime_providers_shared.so"]) {
       const libraries = path.join(dir, ORT, "bin/napi-v6/linux/x64");
       await symlink(path.join(PROVIDER_FOLDER, name), path.join(libraries, name));

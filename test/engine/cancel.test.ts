@@ -77,7 +77,7 @@ describe("an abort", () => {
     };
     const sequences = engine.submit(Array.from({ length: 32 }, () => request({ ...endless, signal })));
     const outcomes = Promise.all(sequences.map((sequence) => gather(sequence)));
-    await new Promise((resolve) => setTimeout(resolve, 5));
+    while (engine.load.numRunning === 0) await new Promise((resolve) => setImmediate(resolve));
     abort.abort();
     expect(new Set((await outcomes).map(({ reason }) => reason))).toEqual(new Set(["aborted"]));
     await untilIdle(engine);

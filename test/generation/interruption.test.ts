@@ -1,4 +1,4 @@
-import { setTimeout as sleep, setImmediate as tick } from "node:timers/promises";
+import { setImmediate as tick } from "node:timers/promises";
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import type { GenerationEvent, GenerationRequest } from "../../src/generation/events.ts";
 import type { Generator } from "../../src/generation/generator.ts";
@@ -11,9 +11,9 @@ import { gate } from "../helpers/gate.ts";
 import {
   chat,
   fold,
-  keptMessages,
   makeGenerator,
   request,
+  storedMessages,
   text,
   tinyTokenizer,
   tokens,
@@ -197,28 +197,29 @@ describe("draining", () => {
     };
     await expect(reading()).rejects.toMatchObject({ code: "shutting_down" });
     expect(rest.every(({ type }) => type === "delta")).toBe(true);
-    expect(keptMessages(tokenizer, (await store.get("session::s"))!)).toHaveLength(2);
+    expect(storedMessages(tokenizer, (await store.get("session::s"))!)).toHaveLength(2);
   });
 
-  // A soak saw streams that told `finished` and then an error: they were being kept when patience ran out.
+  // A soak saw streams with `finished` and then an error: they were being saved when the grace period ended.
   test("takes nothing from a consumer that has read everything and waits for the store", async () => {
     const put = store.put.bind(store);
     const slow = gate();
-    let isKeeping = false;
+    let isSaving = false;
     store.put = async (...given) => {
       if (given[0] === "session::s") {
-        isKeeping = true;
+        isSaving = true;
         await slow.held;
       }
       await put(...given);
     };
-    const run = fold(generator.generate(request({ prompts: [tokens(5)], saveAs: SESSION, maxTokens: 5 })));
-    await until(() => isKeeping);
+    const impatient = makeGenerator(harness.engine, tokenizer, { store, sleep: async () => {} });
+    const run = fold(impatient.generate(request({ prompts: [tokens(5)], saveAs: SESSION, maxTokens: 5 })));
+    await until(() => isSaving);
     let isDrained = false;
-    const draining = generator.drain({ graceMs: 0 }).then(() => {
+    const draining = impatient.drain({ graceMs: 0 }).then(() => {
       isDrained = true;
     });
-    for (let turn = 0; turn < 20; turn++) await sleep(1);
+    for (let turn = 0; turn < 20; turn++) await tick();
     expect(isDrained).toBe(false);
     slow.release();
     const { choices, usage } = await run;

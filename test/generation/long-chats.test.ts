@@ -4,7 +4,15 @@ import { expect, test } from "vitest";
 import type { Conversation } from "../../src/sessions/conversation.ts";
 import { MemoryStore } from "../../src/sessions/stores/memory-store.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
-import { chat, EOS, fold, keptMessages, makeGenerator, request, tinyTokenizer } from "../helpers/generation-harness.ts";
+import {
+  chat,
+  EOS,
+  fold,
+  makeGenerator,
+  request,
+  storedMessages,
+  tinyTokenizer,
+} from "../helpers/generation-harness.ts";
 import { NaivePrefixCache } from "../helpers/naive-prefix-cache.ts";
 import { ScriptedEngine } from "../helpers/scripted-engine.ts";
 
@@ -71,7 +79,7 @@ test("every turn reads what rendering all of the conversation would have had it 
     fc.asyncProperty(fc.array(turn, { minLength: 2, maxLength: 6 }), async (turns) => {
       const [one, other] = [await startChat(APART), await startChat(TOGETHER)];
       for (const { kind, words, instructions, stopStrings } of turns) {
-        const messages = keptMessages(one.tokenizer, await one.kept());
+        const messages = storedMessages(one.tokenizer, await one.kept());
         const given = kind === "again" ? [...messages, ...words] : kind === "nothing" ? [] : words;
         const isOpen = kind.startsWith("goes on");
         const prompt = {
@@ -82,7 +90,7 @@ test("every turn reads what rendering all of the conversation would have had it 
         expect(await one.say(prompt, { stopStrings })).toEqual(await other.say(prompt, { stopStrings }));
         const [kept, expected] = [await one.kept(), await other.kept()];
         expect(kept.tokenIds).toEqual(expected.tokenIds);
-        expect(keptMessages(one.tokenizer, kept)).toEqual(keptMessages(other.tokenizer, expected));
+        expect(storedMessages(one.tokenizer, kept)).toEqual(storedMessages(other.tokenizer, expected));
       }
     }),
     { numRuns: 60 },

@@ -28,7 +28,12 @@ export async function tinyTokenizer(chatTemplate?: string): Promise<Tokenizer> {
 export function makeGenerator(
   engine: SequenceEngine,
   tokenizer: Tokenizer,
-  options: { limits?: Partial<GenerationLimits>; store?: StateStore; prefixCache?: PrefixStates } = {},
+  options: {
+    limits?: Partial<GenerationLimits>;
+    store?: StateStore;
+    prefixCache?: PrefixStates;
+    sleep?: (ms: number, signal: AbortSignal) => Promise<void>;
+  } = {},
 ): Generator {
   let lastId = 0;
   let nowMs = 1000;
@@ -38,6 +43,7 @@ export function makeGenerator(
     manifest: { ...fakeManifest(VOCAB_SIZE), eosTokenIds: [EOS] },
     store: options.store ?? new MemoryStore({ maxBytes: 1e8 }),
     ...(options.prefixCache && { prefixCache: options.prefixCache }),
+    ...(options.sleep && { sleep: options.sleep }),
     limits: { maxPromptTokens: 1000, maxOutputTokens: 100, ...options.limits },
     newId: () => `id-${++lastId}`,
     nowMs: () => nowMs++,
@@ -131,8 +137,8 @@ export async function until(isSo: () => boolean): Promise<void> {
   throw new Error(`it never came to: ${isSo}`);
 }
 
-/** The messages of a session as it was kept. */
-export function keptMessages(tokenizer: Tokenizer, { conversation, tokenIds }: Snapshot): ChatMessage[] {
+/** The messages of a stored session. */
+export function storedMessages(tokenizer: Tokenizer, { conversation, tokenIds }: Snapshot): ChatMessage[] {
   const { spans, numPreambleTokens } = conversation as Conversation;
   return messagesOf(tokenizer, spans, tokenIds, numPreambleTokens);
 }

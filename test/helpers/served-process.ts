@@ -8,6 +8,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { ensureArtifact } from "../../src/compiler/artifact-cache.ts";
+import { PROGRAM } from "./program.ts";
 import { DEFAULT_MODEL_DIR } from "./real-server.ts";
 
 /** A compiled default model, once for all processes of a test file, and a place for what they keep. */
@@ -64,8 +65,9 @@ export class ServedProcess {
   }
 
   static async start(execPath: string, args: readonly string[], options: ProcessOptions = {}): Promise<ServedProcess> {
-    const command = ["--import", "tsx", "src/cli/main.ts", ...args];
-    const server = new ServedProcess(spawn(execPath, command, { ...options, stdio: ["ignore", "pipe", "pipe"] }));
+    const server = new ServedProcess(
+      spawn(execPath, [PROGRAM, ...args], { ...options, stdio: ["ignore", "pipe", "pipe"] }),
+    );
     server.url = await server.#address();
     return server;
   }

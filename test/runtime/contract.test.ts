@@ -159,7 +159,7 @@ describe.each(["native", "portable"] as const)("%s runner", (kind) => {
       });
       let numTicks = 0;
       while (!done) {
-        await new Promise((resolve) => setTimeout(resolve, 1));
+        await new Promise((resolve) => setImmediate(resolve));
         numTicks++;
       }
       await running;

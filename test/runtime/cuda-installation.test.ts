@@ -8,6 +8,7 @@ import { LAUNCH_FAILED } from "../cuda-device/errors.ts";
 import { Installation } from "../cuda-device/installation.ts";
 import { hasProvider, simulatedLibraries } from "../cuda-device/simulated-cuda.ts";
 import { randomCheckpoint, TINY_SHAPE } from "../helpers/checkpoints.ts";
+import { PROGRAM } from "../helpers/program.ts";
 import { DEFAULT_MODEL_DIR } from "../helpers/real-server.ts";
 import { ServedProcess } from "../helpers/served-process.ts";
 
@@ -33,17 +34,7 @@ describe.runIf(hasProvider)("the program with a CUDA provider", () => {
   };
 
   it("refuses device cuda without a driver, and names driver, provider and CUDA's libraries", async () => {
-    const command = [
-      "--import",
-      "tsx",
-      "src/cli/main.ts",
-      "score",
-      "--token-ids",
-      "1,2",
-      ...model(),
-      "--device",
-      "cuda",
-    ];
+    const command = [PROGRAM, "score", "--token-ids", "1,2", ...model(), "--device", "cuda"];
     const run = promisify(execFile)(process.execPath, command, { cwd: installation.dir });
     const { stderr } = await run.then(
       () => Promise.reject(new Error("it ran")),

@@ -83,7 +83,7 @@ describe.skipIf(!hasCompiler)(`with ${CC} here`, () => {
 
   it("the sources of this checkout compile, and are of the version that graphs are compiled for", async () => {
     const library = process.env.DENSEMAMBA_KERNEL_LIBRARY;
-    expect(library, "test/helpers/build-kernels.ts could not build it; its message is above").toBeDefined();
+    expect(library, "test/helpers/global-setup.ts could not build it; its message is above").toBeDefined();
     expect((await loads(library!)).version).toBe(KERNELS_VERSION);
     expect(readFileSync("kernels/op.h", "utf8")).toContain(`#define DM_KERNELS_VERSION ${KERNELS_VERSION}\n`);
   });

@@ -5,7 +5,7 @@
 import { readFileSync } from "node:fs";
 import { mkdir, readFile, symlink, writeFile } from "node:fs/promises";
 import path from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
+import { setInterval } from "node:timers/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { DEFAULT_MODEL_DIR, post } from "../helpers/real-server.ts";
 import { type ServedProcess, ServingFolder } from "../helpers/served-process.ts";
@@ -45,18 +45,18 @@ async function slowestHealth(work: Promise<unknown>): Promise<number> {
   const over = work.finally(() => {
     isOver = true;
   });
-  while (!isOver) {
+  for await (const _ of setInterval(20)) {
+    if (isOver) break;
     const askedAtMs = performance.now();
     await (await fetch(`${server.url}/health`)).text();
     slowest = Math.max(slowest, performance.now() - askedAtMs);
-    await sleep(20);
   }
   await over;
   return slowest;
 }
 
 test("other requests are answered while a long chat is rendered", async () => {
-  const messages = Array.from({ length: 10_000 }, (_, i) => ({ role: i % 2 ? "assistant" : "user", content: "w" }));
+  const messages = Array.from({ length: 3000 }, (_, i) => ({ role: i % 2 ? "assistant" : "user", content: "w" }));
   expect((await chat({})).status).toBe(200);
   // The machine may be busy with others: the best of a few.
   const tries: number[] = [];

@@ -3,7 +3,7 @@
  * on from is the same.
  */
 import { once } from "node:events";
-import { setTimeout as sleep } from "node:timers/promises";
+import { setImmediate } from "node:timers/promises";
 import OpenAI from "openai";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
@@ -298,7 +298,7 @@ describe("many clients at once that lose their connections at random", () => {
         const read = random(2) === 0 ? overSse : overWebSocket;
         const last = events.at(-1)?.sequence_number;
         events.push(...(await read(events[0]?.response?.id, last, 1 + random(25))));
-        await sleep(random(10));
+        for (let turns = random(100); turns > 0; turns--) await setImmediate();
       }
       return events;
     };

@@ -4,9 +4,9 @@
  */
 import { once } from "node:events";
 import { request as httpRequest } from "node:http";
-import { setImmediate, setTimeout as sleep } from "node:timers/promises";
+import { setImmediate } from "node:timers/promises";
 import OpenAI from "openai";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import type { ServerOptions } from "../../src/server/deps.ts";
 import { gate, pauseAt } from "../helpers/gate.ts";
 import { type ListeningServer, startTestServer } from "../helpers/listening-server.ts";
@@ -146,7 +146,7 @@ describe("a lost stream", () => {
     const helper = clientOf(server).responses.stream({ response_id: idOf(seen), starting_after: 6 });
     const numbers: number[] = [];
     helper.on("event", (event) => numbers.push(event.sequence_number));
-    setTimeout(held.release, 20);
+    helper.on("connect", held.release);
     const final = await helper.finalResponse();
     expect(final.output_text).toBe(REPLY.join(""));
     expect(numbers[0]).toBe(7);
@@ -180,12 +180,15 @@ describe("a response that lost its last client", () => {
   });
 
   it("gets the whole time again when a client has come back", async () => {
-    await using server = await startTestServer(resume({ waitMs: 150 }));
+    await using server = await startTestServer(resume({ waitMs: 15_000 }));
     const held = gate();
     server.generator.script = { reply: REPLY, pace: pauseAt(5, held) };
+    using _real = { [Symbol.dispose]: () => vi.useRealTimers() };
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
     const seen = await readUntil(server, 6);
     for (let round = 0; round < 4; round++) {
-      await sleep(60);
+      await expect.poll(() => vi.getTimerCount()).toBeGreaterThan(0);
+      vi.advanceTimersByTime(14_000);
       const abort = new AbortController();
       const url = `${server.url}/v1/responses/${idOf(seen)}?stream=true`;
       await (await fetch(url, { signal: abort.signal })).body!.getReader().read();

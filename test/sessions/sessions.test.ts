@@ -13,10 +13,10 @@ import {
   chat,
   EOS,
   fold,
-  keptMessages,
   makeGenerator,
   type Outcome,
   request,
+  storedMessages,
   text,
   tinyTokenizer,
   tokens,
@@ -222,7 +222,7 @@ describe("chats", () => {
     const say = (prompt = chat("hello"), more = {}) =>
       fold(generator.generate(request({ prompts: [prompt], maxTokens: 50, ...CONTINUED, ...more })));
     const conversation = async () => (await store.get("session::s"))!.conversation as Conversation;
-    const messages = async () => keptMessages(tokenizer, (await store.get("session::s"))!);
+    const messages = async () => storedMessages(tokenizer, (await store.get("session::s"))!);
     const textOf = ({ accepted }: Outcome) =>
       tokenizer.decode(accepted.prompts[0]!.tokenIds, { skipSpecialTokens: false });
     return { engine, generator, store, say, conversation, messages, textOf };

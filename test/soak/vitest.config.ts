@@ -3,7 +3,7 @@ import { defineConfig } from "vitest/config";
 export default defineConfig({
   test: {
     include: ["test/soak/soak.ts"],
-    globalSetup: ["test/helpers/build-kernels.ts"],
+    globalSetup: ["test/helpers/global-setup.ts"],
     testTimeout: 0,
     disableConsoleIntercept: true,
   },

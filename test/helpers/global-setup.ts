@@ -1,11 +1,17 @@
-/**
- * Once before all tests: the kernels' library, so that no test compiles its own. Where it cannot be built the program runs
- * without, and test/runtime/kernels.test.ts says why.
- */
+/** Once before all tests: builds what many tests use. */
+import type { TestProject } from "vitest/node";
 import { DenseMambaError } from "../../src/errors.ts";
 import { ensureKernelLibrary } from "../../src/runtime/native/kernel-cache.ts";
+import { buildProgram } from "./program.ts";
 
-export default async function buildKernels(): Promise<void> {
+export default async function setUp(project: TestProject): Promise<void> {
+  await buildKernels();
+  buildProgram();
+  project.onTestsRerun(async () => buildProgram());
+}
+
+/** If that is not possible the program runs without, and test/runtime/kernels.test.ts says why. */
+async function buildKernels(): Promise<void> {
   try {
     process.env.DENSEMAMBA_KERNEL_LIBRARY = await ensureKernelLibrary({
       sourceDir: "kernels",

@@ -92,9 +92,10 @@ export function workOf(shape: RandomShape, pass: Pass): PassWork {
 
 type Role = "head" | "matrix" | "f32 matrix" | "table" | "vector";
 
-function roleOf({ name, shape }: ExpectedTensor, { tieEmbeddings }: Architecture): Role {
+function roleOf({ name, shape }: ExpectedTensor, architecture: Architecture): Role {
   if (/lm_head/.test(name)) return "head";
-  if (/embed/.test(name)) return tieEmbeddings ? "head" : "table";
+  const isTied = "tieEmbeddings" in architecture && architecture.tieEmbeddings;
+  if (/embed/.test(name)) return isTied ? "head" : "table";
   if (shape.length !== 2 || /A_log/.test(name)) return "vector";
   return /dt_proj/.test(name) ? "f32 matrix" : "matrix";
 }
@@ -105,6 +106,13 @@ function recurrenceOf(architecture: Architecture, numSteps: number): Pick<Work, 
     const { numLayers, dInner: E, stateSize: N, convKernel: K } = architecture;
     const numWalks = numSteps > 1 ? 2 : 1; // a prompt's segments are walked through twice
     return { f32Flops: numLayers * E * (N * (4 * numWalks + 2) + 2 * K), powers: numLayers * E * (N * numWalks + 4) };
+  }
+  if (architecture.kind === "mamba2" || architecture.kind === "rwkv7") {
+    const { numLayers, numHeads: H, headDim } = architecture;
+    const isMamba2 = architecture.kind === "mamba2";
+    const state = H * headDim * (isMamba2 ? architecture.stateSize : headDim);
+    // A step decays, adds and reads; RWKV-7's also finds what is removed, and removes it.
+    return { f32Flops: numLayers * (isMamba2 ? 5 : 9) * state, powers: numLayers * (isMamba2 ? H : H * headDim) };
   }
   const { numLayers, numHeads: H, keyDim, valueDim } = architecture;
   const state = (keyDim / H) * valueDim; // of all heads

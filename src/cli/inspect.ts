@@ -11,6 +11,7 @@ import { openCheckpoint, sourceFiles } from "../model/checkpoint.ts";
 import type { ExpectedTensor } from "../model/families/family.ts";
 import { MANIFEST_FILE, readManifest } from "../model/manifest.ts";
 import { numElements, type StateSpec, stateBytes, tensorBytes } from "../model/state.ts";
+import { modelFolder } from "../model/weight-files.ts";
 import { formatBytes, formatCount, type Terminal, write } from "./terminal.ts";
 
 interface Inspection {
@@ -52,7 +53,10 @@ function inspectCheckpoint({ model, precision, device }: Config): Inspection {
     numParameters,
     precision: chosen,
     sizes,
-    files: sourceFiles(model).map((file) => ({ name: file, bytes: statSync(path.join(model, file)).size })),
+    files: sourceFiles(model).map((file) => ({
+      name: file,
+      bytes: statSync(path.join(modelFolder(model), file)).size,
+    })),
     state: stateIn(chosen, checkpoint.state),
     tensors,
   };

@@ -65,6 +65,9 @@ function groupsOf({ architecture }: Checkpoint, normShare: number): Group[] {
       return mambaGroups(architecture, normShare);
     case "retnet":
       return retNetGroups(architecture, normShare);
+    case "mamba2":
+    case "rwkv7":
+      return [];
   }
 }
 

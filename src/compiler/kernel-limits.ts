@@ -31,6 +31,7 @@ function boundsOf(architecture: Architecture, device: "cpu" | "cuda"): Bound[] {
     const value = architecture.keyDim / architecture.numHeads;
     return device === "cpu" ? [{ name: "a head's key", value, most: keyWidth }] : [];
   }
+  if (architecture.kind !== "mamba") return [];
   const { stateSize, timeStepRank, convKernel, denseLayers, numLayers } = architecture;
   return [
     { name: "conv_kernel", value: convKernel, most: taps },

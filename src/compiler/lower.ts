@@ -2,6 +2,7 @@
  * From a checkpoint to a graph with the contract of `model/artifact.ts`. The one place that picks an architecture's own
  * lowering.
  */
+import { DenseMambaError } from "../errors.ts";
 import { type LoweringKind, type Precision, stateIn } from "../model/artifact.ts";
 import type { Checkpoint } from "../model/checkpoint.ts";
 import type { StateLayout, StateSpec } from "../model/state.ts";
@@ -51,6 +52,9 @@ export function lower(checkpoint: Checkpoint, precision: Precision, steps: Steps
     case "retnet":
       lowerRetNet(lowering, architecture);
       break;
+    case "mamba2":
+    case "rwkv7":
+      throw new DenseMambaError("unsupported_value", `${checkpoint.family.name} cannot be compiled yet`);
     default:
       architecture satisfies never;
   }

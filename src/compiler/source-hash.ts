@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { KERNELS_VERSION, type LoweringKind, type Precision } from "../model/artifact.ts";
 import { sourceFiles } from "../model/checkpoint.ts";
 import { FORMAT_VERSION } from "../model/manifest.ts";
+import { modelFolder } from "../model/weight-files.ts";
 import { invalidCheckpoint } from "../model/weights.ts";
 import { sha256 } from "./file-hash.ts";
 
@@ -22,7 +23,7 @@ export async function hashModel(
   const lines = [`format ${FORMAT_VERSION} compiler ${COMPILER_VERSION} precision ${precision}`];
   if (lowering !== "plain") lines.push(`${lowering} ${KERNELS_VERSION}`);
   for (const name of sourceFiles(modelDir)) {
-    const path = join(modelDir, name);
+    const path = join(modelFolder(modelDir), name);
     try {
       lines.push(`${name} ${await hashFile(path)}`);
     } catch (cause) {

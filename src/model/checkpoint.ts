@@ -1,16 +1,18 @@
 /**
- * A checkpoint folder: `config.json` and weights, opened and checked against each other before anything is read
+ * A checkpoint: `config.json` and weights, opened and checked against each other before anything is read
  * from them. The front door of everything that needs weights: compiler, oracle, inspection.
  */
-import { readFileSync } from "node:fs";
-import { basename, join, resolve } from "node:path";
+import { existsSync, readFileSync } from "node:fs";
+import { basename, extname, join, resolve } from "node:path";
 import { type ConfigJson, parsePythonJson, readTokenIds } from "./config-json.ts";
 import { FLOAT_DTYPES, isFloatDtype } from "./dtypes.ts";
 import type { Family, ModelDescription } from "./families/family.ts";
-import { type Architecture, familyOf, knownModelTypes } from "./families/registry.ts";
+import type { Layout } from "./families/layout.ts";
+import { type Architecture, families, familyOf, knownModelTypes } from "./families/registry.ts";
+import { attentionIn, earlierRwkvIn } from "./families/unserved.ts";
 import { openWeights, type WeightOptions } from "./open-weights.ts";
 import { numElements } from "./state.ts";
-import { findWeightFiles } from "./weight-files.ts";
+import { findWeightFiles, modelFolder } from "./weight-files.ts";
 import { invalidCheckpoint, type WeightTensor } from "./weights.ts";
 
 export interface Checkpoint extends ModelDescription<Architecture> {
@@ -25,35 +27,36 @@ export interface Checkpoint extends ModelDescription<Architecture> {
   close(): void;
 }
 
-const CONFIG_FILE = "config.json";
+/** Mistral's releases have the second. */
+const CONFIG_FILES = ["config.json", "params.json"];
 
-/** @throws `invalid_checkpoint` for anything missing, malformed, or in contradiction to the config. */
-export function openCheckpoint(modelDir: string, options: WeightOptions = {}): Checkpoint {
-  const given = readJson(join(modelDir, CONFIG_FILE));
-  const family = familyOf(given);
-  if (family === undefined) {
-    const type = given.model_type === undefined ? "missing" : JSON.stringify(given.model_type);
-    throw invalidCheckpoint(
-      `${CONFIG_FILE}: model_type is ${type}, which is not supported; these are: ${knownModelTypes().join(", ")}`,
-    );
-  }
-  const json = { ...family.defaults, ...given };
-  const weights = openWeights(modelDir, options);
+/**
+ * @param model its folder, or the file that holds its weights
+ * @throws `invalid_checkpoint` for anything missing, malformed, or in contradiction to the config.
+ */
+export function openCheckpoint(model: string, options: WeightOptions = {}): Checkpoint {
+  const configFile = findConfig(model);
+  const given = configFile === undefined ? undefined : readJson(join(modelFolder(model), configFile));
+  const known = given === undefined ? undefined : familyOfConfig(given);
+  const weights = openWeights(model, options);
   try {
-    const tensors = byFullName(weights.tensors, family.prefix);
-    const model = family.describe(json, tensors);
-    checkTensors(model, tensors);
-    const { vocabSize } = model.sizes;
+    const family = known ?? familyOfTensors(weights.tensors, model);
+    const json = { ...family.defaults, ...given };
+    const layout = family.layout(weights.tensors);
+    const tensors = byFamilyName(weights.tensors, layout);
+    const description = family.describe(json, tensors);
+    checkTensors(description, tensors, { layout, source: configFile ?? "the other tensors" });
+    const { vocabSize } = description.sizes;
     return {
-      name: nameOf(modelDir),
+      name: nameOf(model),
       family,
-      ...model,
-      numParameters: model.tensors.reduce((sum, { shape }) => sum + numElements(shape), 0),
+      ...description,
+      numParameters: description.tensors.reduce((sum, { shape }) => sum + numElements(shape), 0),
       bosTokenId: readTokenIds(json, "bos_token_id", vocabSize)[0] ?? null,
       eosTokenIds: readTokenIds(json, "eos_token_id", vocabSize),
       tensor(name) {
         const tensor = tensors.get(name);
-        if (tensor === undefined) throw invalidCheckpoint(`tensor ${name} is missing`);
+        if (tensor === undefined) throw invalidCheckpoint(`tensor ${layout.fileName(name)} is missing`);
         return tensor;
       },
       close: weights.close,
@@ -64,43 +67,90 @@ export function openCheckpoint(modelDir: string, options: WeightOptions = {}): C
   }
 }
 
-/** The files, relative to the folder, whose bytes make the model: config first, then weights. */
-export function sourceFiles(modelDir: string): string[] {
-  return [CONFIG_FILE, ...findWeightFiles(modelDir).files];
+/** The files, relative to the model's folder, whose bytes make the model: config first, if there is one, then weights. */
+export function sourceFiles(model: string): string[] {
+  return [findConfig(model) ?? [], findWeightFiles(model).files].flat();
 }
 
-/** The folder's name; of a snapshot in Hugging Face's cache, which is named after its commit, the repository's. */
-function nameOf(modelDir: string): string {
-  const folder = resolve(modelDir);
+function findConfig(model: string): string | undefined {
+  return CONFIG_FILES.find((name) => existsSync(join(modelFolder(model), name)));
+}
+
+/** @throws `invalid_checkpoint` naming what the model is, if we know it and do not serve it */
+function familyOfConfig(json: ConfigJson): Family<Architecture> {
+  const served = `these are: ${knownModelTypes().join(", ")}`;
+  const attention = attentionIn(json);
+  if (attention !== undefined) {
+    throw invalidCheckpoint(
+      `config.json: ${attention}: a hybrid with attention layers, whose memory grows with the text; only models whose layers are all recurrent are supported, ${served}`,
+    );
+  }
+  const family = familyOf(json);
+  if (family !== undefined) return family;
+  const type = json.model_type === undefined ? "missing" : JSON.stringify(json.model_type);
+  const generation = earlierRwkvIn(json);
+  const explained = generation === undefined ? "" : `; ${type} is ${generation}, and of RWKV only RWKV-7 is supported`;
+  throw invalidCheckpoint(`config.json: model_type is ${type}, which is not supported; ${served}${explained}`);
+}
+
+/** Of weights without a config. @throws `invalid_checkpoint` if they do not tell what they are */
+function familyOfTensors(tensors: readonly WeightTensor[], model: string): Family<Architecture> {
+  const names = tensors.map(({ name }) => name);
+  const family = families.find(({ recognizesTensors }) => recognizesTensors?.(names));
+  if (family !== undefined) return family;
+  throw invalidCheckpoint(
+    `cannot read ${join(modelFolder(model), CONFIG_FILES[0]!)}: ENOENT, no such file; without it only the weights of an RWKV-7 are understood`,
+  );
+}
+
+/**
+ * The folder's name; of a file, its own without the extension; of a snapshot in Hugging Face's cache, which is named after its
+ * commit, the repository's.
+ */
+function nameOf(model: string): string {
+  const folder = resolve(modelFolder(model));
+  if (folder !== resolve(model)) return basename(model, extname(model));
   const [, repository] = /[\\/]models--([^\\/]+)[\\/]snapshots[\\/][^\\/]+$/.exec(folder) ?? [];
   return repository?.replaceAll("--", "/") ?? basename(folder);
 }
 
+/** @param source what the expected shapes follow from */
 function checkTensors(
   { tensors: expected, ignored = [] }: ModelDescription<Architecture>,
   tensors: ReadonlyMap<string, WeightTensor>,
+  { layout, source }: { readonly layout: Layout; readonly source: string },
 ): void {
+  const asks = source.endsWith("s") ? "ask" : "asks";
   for (const { name, shape } of expected) {
     const tensor = tensors.get(name);
-    if (tensor === undefined)
-      throw invalidCheckpoint(`tensor ${name} is missing; config.json asks for shape [${shape}]`);
+    if (tensor === undefined) {
+      throw invalidCheckpoint(`tensor ${layout.fileName(name)} is missing; ${source} ${asks} for shape [${shape}]`);
+    }
     if (tensor.shape.length !== shape.length || shape.some((size, axis) => tensor.shape[axis] !== size)) {
-      throw invalidCheckpoint(`tensor ${name} has shape [${tensor.shape}]; config.json asks for [${shape}]`);
+      throw invalidCheckpoint(`tensor ${tensor.name} has shape [${tensor.shape}]; ${source} ${asks} for [${shape}]`);
     }
     if (!isFloatDtype(tensor.dtype)) {
-      throw invalidCheckpoint(`tensor ${name} is ${tensor.dtype}, not one of ${FLOAT_DTYPES.join(", ")}`);
+      throw invalidCheckpoint(`tensor ${tensor.name} is ${tensor.dtype}, not one of ${FLOAT_DTYPES.join(", ")}`);
     }
   }
   const names = new Set([...expected.map(({ name }) => name), ...ignored]);
-  for (const [fullName, { name, shape }] of tensors) {
-    if (!names.has(fullName)) throw invalidCheckpoint(`tensor ${name} of shape [${shape}] has no place in this model`);
+  for (const [familyName, { name, shape }] of tensors) {
+    if (names.has(familyName)) continue;
+    throw invalidCheckpoint(`tensor ${name} of shape [${shape}] has no place in this model`);
   }
 }
 
-/** transformers' `MambaModel` and its like save their tensors without the name that they have in the model with a head. */
-function byFullName(tensors: readonly WeightTensor[], prefix: string): ReadonlyMap<string, WeightTensor> {
-  const isHeadless = !tensors.some(({ name }) => name.startsWith(prefix));
-  return new Map(tensors.map((tensor) => [isHeadless ? prefix + tensor.name : tensor.name, tensor]));
+/** @throws `invalid_checkpoint` if two tensors of the file are one of the family's */
+function byFamilyName(tensors: readonly WeightTensor[], layout: Layout): ReadonlyMap<string, WeightTensor> {
+  const named = new Map<string, WeightTensor>();
+  for (const tensor of tensors) {
+    const name = layout.familyName(tensor.name);
+    const other = named.get(name);
+    if (other !== undefined)
+      throw invalidCheckpoint(`tensors ${other.name} and ${tensor.name} are the same of the model`);
+    named.set(name, layout.adapt?.(tensor, name) ?? tensor);
+  }
+  return named;
 }
 
 function readJson(path: string): ConfigJson {

@@ -48,6 +48,26 @@ export function readNumber(json: ConfigJson, key: string, { min, max, fallback }
   return value;
 }
 
+/** A pair of numbers, from zero on, the upper of which may be infinite. @throws `invalid_checkpoint` */
+export function readRange(
+  json: ConfigJson,
+  key: string,
+  fallback: readonly [min: number, max: number],
+): readonly [min: number, max: number] {
+  const value = json[key] ?? fallback;
+  const [min, max] = Array.isArray(value) && value.length === 2 ? (value as unknown[]) : [];
+  if (typeof min === "number" && typeof max === "number" && min >= 0 && min <= max) return [min, max];
+  throw invalidCheckpoint(`config.json: ${key} is ${printed(value)}, not two numbers from 0 on in ascending order`);
+}
+
+/** Short enough for a message, with the numbers that JSON has not. */
+export function printed(value: unknown): string {
+  const text = JSON.stringify(value, (_, part: unknown) =>
+    typeof part === "number" && !Number.isFinite(part) ? String(part) : part,
+  );
+  return text !== undefined && text.length > 100 ? `${text.slice(0, 100)}…` : String(text);
+}
+
 /** @throws `invalid_checkpoint` for anything but true, false, null or nothing. */
 export function readBoolean(json: ConfigJson, key: string, fallback: boolean): boolean {
   const value = json[key] ?? fallback;

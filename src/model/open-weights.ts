@@ -14,8 +14,8 @@ export interface WeightOptions {
 }
 
 /** @throws `invalid_checkpoint` for anything missing, malformed, or in contradiction. */
-export function openWeights(modelDir: string, { allowNonFinite = false }: WeightOptions = {}): Weights {
-  const layout = findWeightFiles(modelDir);
+export function openWeights(model: string, { allowNonFinite = false }: WeightOptions = {}): Weights {
+  const layout = findWeightFiles(model);
   const open = layout.format === "safetensors" ? openSafetensors : openTorchFile;
   const opened: Weights[] = [];
   const close = () => {
@@ -23,7 +23,7 @@ export function openWeights(modelDir: string, { allowNonFinite = false }: Weight
   };
   try {
     const tensors = layout.files.flatMap((file) => {
-      const weights = open(join(modelDir, file));
+      const weights = open(join(layout.folder, file));
       opened.push(weights);
       return weights.tensors.map((tensor) => ({ tensor, file }));
     });

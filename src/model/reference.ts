@@ -6,8 +6,10 @@
 import type { Checkpoint } from "./checkpoint.ts";
 import type { Architecture } from "./families/registry.ts";
 import { MambaOracle } from "./reference/mamba.ts";
+import { Mamba2Oracle } from "./reference/mamba2.ts";
 import type { Oracle, ReadWeight, ReferenceState, Vector } from "./reference/math.ts";
 import { RetNetOracle } from "./reference/retnet.ts";
+import { Rwkv7Oracle } from "./reference/rwkv7.ts";
 import { numElements } from "./state.ts";
 import { readAll } from "./weights.ts";
 
@@ -47,7 +49,11 @@ function oracleOf(architecture: Architecture, weight: ReadWeight): Oracle {
   switch (architecture.kind) {
     case "mamba":
       return new MambaOracle(architecture, weight);
+    case "mamba2":
+      return new Mamba2Oracle(architecture, weight);
     case "retnet":
       return new RetNetOracle(architecture, weight);
+    case "rwkv7":
+      return new Rwkv7Oracle(architecture, weight);
   }
 }

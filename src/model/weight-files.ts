@@ -1,13 +1,16 @@
 /**
- * Which files of a checkpoint folder hold its weights: safetensors before torch's pickles, one file before shards with an
- * index, as Hugging Face's transformers looks for them. Reads indexes, no weights.
+ * Which files of a checkpoint hold its weights: safetensors before torch's pickles, one file before shards with an index, as
+ * Hugging Face's transformers looks for them; or a file by any name, as RWKV's are released. Reads indexes, no weights.
  */
-import { existsSync, readFileSync } from "node:fs";
-import { basename, join } from "node:path";
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { basename, dirname, extname, join } from "node:path";
 import { isJsonObject, parseJsonObject } from "./strict-json.ts";
 import { invalidCheckpoint } from "./weights.ts";
 
 export type WeightFormat = "safetensors" | "torch";
+
+/** Of a single file. */
+const FORMATS: Readonly<Record<string, WeightFormat>> = { ".safetensors": "safetensors", ".pth": "torch" };
 
 /** Names of the files that a folder may have, in the order of preference. */
 export const WEIGHT_LAYOUTS = [
@@ -15,9 +18,12 @@ export const WEIGHT_LAYOUTS = [
   { format: "safetensors", file: "model.safetensors.index.json", isIndex: true },
   { format: "torch", file: "pytorch_model.bin", isIndex: false },
   { format: "torch", file: "pytorch_model.bin.index.json", isIndex: true },
+  { format: "safetensors", file: "consolidated.safetensors", isIndex: false },
+  { format: "torch", file: "model.pth", isIndex: false },
 ] as const satisfies readonly { format: WeightFormat; file: string; isIndex: boolean }[];
 
 export interface WeightFiles {
+  readonly folder: string;
   readonly format: WeightFormat;
   /** Relative to the folder, sorted. */
   readonly files: readonly string[];
@@ -30,20 +36,57 @@ export interface WeightIndex {
   readonly shardOf: ReadonlyMap<string, string>;
 }
 
+/** A model is named by its folder, or by the file that holds its weights. */
+export function modelFolder(model: string): string {
+  return isFile(model) ? dirname(model) : model;
+}
+
 /** @throws `invalid_checkpoint` if there are no weights, or for a malformed index or a shard that is not there. */
-export function findWeightFiles(modelDir: string): WeightFiles {
-  const layout = WEIGHT_LAYOUTS.find(({ file }) => existsSync(join(modelDir, file)));
-  if (layout === undefined) {
-    throw invalidCheckpoint(`${modelDir} holds none of ${WEIGHT_LAYOUTS.map(({ file }) => file).join(", ")}`);
-  }
+export function findWeightFiles(model: string): WeightFiles {
+  const folder = modelFolder(model);
+  if (folder !== model) return { folder, ...singleFile(basename(model)) };
+  const layout = WEIGHT_LAYOUTS.find(({ file }) => existsSync(join(folder, file)));
+  if (layout === undefined) return { folder, ...singleFile(onlyWeights(namesIn(folder), folder)) };
   const { format, file } = layout;
-  if (!layout.isIndex) return { format, files: [file] };
-  const index = readWeightIndex(modelDir, file);
+  if (!layout.isIndex) return { folder, format, files: [file] };
+  const index = readWeightIndex(folder, file);
   for (const [tensor, shard] of index.shardOf) {
-    if (existsSync(join(modelDir, shard))) continue;
-    throw invalidCheckpoint(`${join(modelDir, shard)} is missing; ${file} says that it holds tensor ${tensor}`);
+    if (existsSync(join(folder, shard))) continue;
+    throw invalidCheckpoint(`${join(folder, shard)} is missing; ${file} says that it holds tensor ${tensor}`);
   }
-  return { format, files: shardsOf(index), index };
+  return { folder, format, files: shardsOf(index), index };
+}
+
+/**
+ * The one file of weights among others, by any name.
+ * @throws `invalid_checkpoint` if there are several, or none; `where` names the place.
+ */
+export function onlyWeights(names: readonly string[], where: string): string {
+  for (const extension of [".pth", ".safetensors"]) {
+    const [file, ...others] = names.filter((name) => extname(name) === extension).sort();
+    if (file === undefined) continue;
+    if (others.length === 0) return file;
+    throw invalidCheckpoint(
+      `${where} holds ${others.length + 1} files *${extension}: name one, such as ${where}/${file}`,
+    );
+  }
+  throw invalidCheckpoint(
+    `${where} holds none of ${WEIGHT_LAYOUTS.map(({ file }) => file).join(", ")}, and no other *.pth or *.safetensors`,
+  );
+}
+
+function singleFile(file: string): Omit<WeightFiles, "folder"> {
+  const format = FORMATS[extname(file)];
+  if (format !== undefined) return { format, files: [file] };
+  throw invalidCheckpoint(`${file} is not a file of weights: ${Object.keys(FORMATS).join(" or ")}`);
+}
+
+function isFile(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isFile() === true;
+}
+
+function namesIn(folder: string): string[] {
+  return existsSync(folder) ? readdirSync(folder) : [];
 }
 
 /** @throws `invalid_checkpoint` */

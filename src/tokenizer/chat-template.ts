@@ -11,7 +11,7 @@ import { TemplateError } from "./jinja/error.ts";
 import { strip } from "./jinja/space.ts";
 import { RenderFailure, RenderProcess } from "./render-process.ts";
 import { partsOf, type TemplateParts } from "./template-parts.ts";
-import type { Tokenizer } from "./tokenizer.ts";
+import type { DefaultChat, Tokenizer } from "./tokenizer.ts";
 
 /**
  * For models without a template, that is, base models: a transcript as they have seen in plain
@@ -23,8 +23,8 @@ export const DEFAULT_CHAT_TEMPLATE = `{{ bos_token }}{% for message in messages 
 {%- endfor %}
 {%- if add_generation_prompt %}Assistant:{% endif %}`;
 
-/** With the default template nothing else stops a base model from writing the user's turn. */
-const DEFAULT_STOP_STRINGS: readonly string[] = ["\nUser:"];
+/** Nothing else stops a base model from writing the user's turn. */
+const DEFAULT_CHAT: DefaultChat = { template: DEFAULT_CHAT_TEMPLATE, stopStrings: ["\nUser:"] };
 
 /** Variables that a template may read but a request may not set. */
 const RESERVED = ["messages", "add_generation_prompt", "bos_token", "eos_token", "pad_token", "unk_token"];
@@ -79,7 +79,8 @@ export class ChatRenderer {
   /** Changes with everything a text depends on besides the messages and the request. */
   readonly identity: string;
   readonly #source: string;
-  readonly #isDefault: boolean;
+  /** Undefined for a template of the model's own. */
+  readonly #defaultChat: DefaultChat | undefined;
   readonly #specialTokens: Readonly<Record<string, string>>;
   readonly #settings: Required<RendererSettings>;
   /** Requests' templates have a process of their own, so that they cannot delay the model's. */
@@ -88,15 +89,16 @@ export class ChatRenderer {
   #compiled: { readonly program: ChatProgram; readonly parts: TemplateParts | undefined } | undefined;
 
   constructor(
-    tokenizer: Pick<Tokenizer, "chatTemplate" | "specialTokens" | "addsBos">,
+    tokenizer: Pick<Tokenizer, "chatTemplate" | "defaultChat" | "specialTokens" | "addsBos">,
     { nowMs = Date.now, ownTimeoutMs = OWN_TIMEOUT_MS, requestTimeoutMs = REQUEST_TIMEOUT_MS }: RendererSettings = {},
   ) {
-    this.#source = tokenizer.chatTemplate ?? DEFAULT_CHAT_TEMPLATE;
-    this.#isDefault = tokenizer.chatTemplate === undefined;
+    const { chatTemplate, defaultChat = DEFAULT_CHAT } = tokenizer;
+    this.#source = chatTemplate ?? defaultChat.template;
+    this.#defaultChat = chatTemplate === undefined ? defaultChat : undefined;
     this.#settings = { nowMs, ownTimeoutMs, requestTimeoutMs };
     // A model that was not trained with BOS gets none before its default chats.
     const { bos_token: bos, ...others } = tokenizer.specialTokens;
-    const hasBos = bos !== undefined && (!this.#isDefault || tokenizer.addsBos);
+    const hasBos = bos !== undefined && (this.#defaultChat === undefined || tokenizer.addsBos);
     this.#specialTokens = hasBos ? { ...others, bos_token: bos } : others;
     const content = JSON.stringify([this.#source, this.#specialTokens]);
     this.identity = createHash("sha256").update(content).digest("base64url").slice(0, 22);
@@ -174,7 +176,7 @@ export class ChatRenderer {
 
   /** Stop strings that every chat has. */
   stopStrings(template: string | undefined): readonly string[] {
-    return this.#isDefault && template === undefined ? DEFAULT_STOP_STRINGS : [];
+    return (template === undefined ? this.#defaultChat?.stopStrings : undefined) ?? [];
   }
 
   /** Ends the rendering processes. Nothing can be rendered afterwards. */

@@ -2,13 +2,13 @@
  * A checkpoint's tokenizer files, parsed and validated as far as they are used. Knows nothing of
  * encoding. Errors are `invalid_checkpoint`, with the file's path.
  */
-import { readFile } from "node:fs/promises";
-import { join } from "node:path";
+import { readdir, readFile } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
 import { z } from "zod";
 import { DenseMambaError } from "../errors.ts";
 
 /** A larger id is a mistake. Also bounds the tables that are indexed by id. */
-const MAX_TOKEN_ID = 2 ** 24;
+export const MAX_TOKEN_ID = 2 ** 24;
 
 /** BPE, WordPiece and WordLevel: piece → id. Unigram: [piece, score] by id. */
 type Vocabulary = Readonly<Record<string, number>> | readonly (readonly [piece: string, score: number])[];
@@ -42,7 +42,11 @@ const specialTokens = z.looseObject({
   unk_token: specialToken,
 });
 
+/** transformers' tokenizers in Python keep here what others have in tokenizer.json. */
+const addedTokensDecoder = z.record(z.string(), z.looseObject({ content: z.string() })).nullish();
+
 const tokenizerConfig = specialTokens.extend({
+  added_tokens_decoder: addedTokensDecoder,
   add_bos_token: z.boolean().nullish(),
   add_eos_token: z.boolean().nullish(),
   chat_template: z.union([z.string(), z.array(z.looseObject({ name: z.string(), template: z.string() }))]).nullish(),
@@ -54,11 +58,12 @@ export type TokenizerJson = z.infer<typeof tokenizerJson>;
 export type TokenizerComponent = z.infer<typeof component>;
 export const SPECIAL_ROLES = ["bos_token", "eos_token", "pad_token", "unk_token"] as const;
 
-export interface TokenizerFiles {
+/** What stands beside a vocabulary, of any kind. */
+export interface TextFiles {
+  /** Of the vocabulary. */
   readonly path: string;
-  /** The contents of tokenizer.json. */
+  /** The contents of the vocabulary's file. */
   readonly text: string;
-  readonly json: TokenizerJson;
   readonly addBosToken: boolean | undefined;
   readonly addEosToken: boolean | undefined;
   readonly chatTemplate: string | undefined;
@@ -66,17 +71,46 @@ export interface TokenizerFiles {
   readonly specialTokens: Readonly<Record<string, string>>;
   /** From generation_config.json. */
   readonly endTokenIds: readonly number[];
+  /** From tokenizer_config.json: text → id. */
+  readonly addedTokenIds: ReadonlyMap<string, number>;
 }
+
+/** With a tokenizer.json, which a library encodes by. */
+export interface TokenizerFiles extends TextFiles {
+  readonly json: TokenizerJson;
+}
+
+/** RWKV's World vocabulary, `rwkv_vocab_v20230424.txt`, or another in its format. */
+const WORLD_VOCABULARY = /^rwkv_vocab.*\.txt$/;
 
 /** @returns undefined if the folder has no tokenizer.json */
 export async function readTokenizerFiles(modelDir: string): Promise<TokenizerFiles | undefined> {
   const path = join(modelDir, "tokenizer.json");
+  const files = await readTextFiles(path);
+  return files && { ...files, json: parseJson(path, files.text, tokenizerJson) };
+}
+
+/** @returns undefined if there is none: no file of RWKV's in a folder */
+export async function readWorldFiles(path: string): Promise<TextFiles | undefined> {
+  if (isWorldVocabulary(path)) return readTextFiles(path);
+  const names = await readdir(path).catch(() => []);
+  const [name] = names.filter(isWorldVocabulary).sort();
+  return name === undefined ? undefined : readTextFiles(join(path, name));
+}
+
+export function isWorldVocabulary(path: string): boolean {
+  return WORLD_VOCABULARY.test(basename(path));
+}
+
+/** @param path of the vocabulary. @returns undefined if it is not there */
+async function readTextFiles(path: string): Promise<TextFiles | undefined> {
+  const folder = dirname(path);
   const [text, config, map, template, generation] = await Promise.all([
     readJsonText(path),
-    readJson(join(modelDir, "tokenizer_config.json"), tokenizerConfig),
-    readJson(join(modelDir, "special_tokens_map.json"), specialTokens),
-    readOptional(join(modelDir, "chat_template.jinja")),
-    readJson(join(modelDir, "generation_config.json"), generationConfig),
+    readJson(join(folder, "tokenizer_config.json"), tokenizerConfig),
+    readJson(join(folder, "special_tokens_map.json"), specialTokens),
+    readOptional(join(folder, "chat_template.jinja")),
+    readJson(join(folder, "generation_config.json"), generationConfig),
   ]);
   if (text === undefined) return undefined;
   const special: Record<string, string> = {};
@@ -87,12 +121,14 @@ export async function readTokenizerFiles(modelDir: string): Promise<TokenizerFil
   return {
     path,
     text,
-    json: parseJson(path, text, tokenizerJson),
     addBosToken: config?.add_bos_token ?? undefined,
     addEosToken: config?.add_eos_token ?? undefined,
     chatTemplate: template ?? pickTemplate(config?.chat_template),
     specialTokens: special,
     endTokenIds: [generation?.eos_token_id ?? []].flat(),
+    addedTokenIds: new Map(
+      Object.entries(config?.added_tokens_decoder ?? {}).map(([id, { content }]) => [content, Number(id)]),
+    ),
   };
 }
 

@@ -1,16 +1,25 @@
 /** Opens a checkpoint's tokenizer. */
+import { stat } from "node:fs/promises";
+import { dirname } from "node:path";
 import type { LibraryChoice } from "./encoder.ts";
-import { readTokenizerFiles } from "./files.ts";
+import { isWorldVocabulary, readTokenizerFiles, readWorldFiles } from "./files.ts";
 import { ModelTokenizer } from "./model-tokenizer.ts";
+import { openWorld } from "./world-tokenizer.ts";
 
 /**
- * @returns undefined if the folder has no tokenizer.json
+ * @param model its folder, a file in it, or one of RWKV's vocabularies
+ * @returns undefined if the folder has neither a tokenizer.json nor such a vocabulary
  * @throws `invalid_checkpoint` if a file is malformed or uses what is not implemented
  */
 export async function loadTokenizer(
-  modelDir: string,
+  model: string,
   { library = "auto" }: { readonly library?: LibraryChoice } = {},
 ): Promise<ModelTokenizer | undefined> {
-  const files = await readTokenizerFiles(modelDir);
-  return files && ModelTokenizer.open(files, library);
+  const isFile = (await stat(model).catch(() => undefined))?.isFile() ?? false;
+  const isVocabulary = isFile && isWorldVocabulary(model);
+  const folder = isFile ? dirname(model) : model;
+  const files = isVocabulary ? undefined : await readTokenizerFiles(folder);
+  if (files !== undefined) return ModelTokenizer.open(files, library);
+  const world = await readWorldFiles(isVocabulary ? model : folder);
+  return world && openWorld(world);
 }

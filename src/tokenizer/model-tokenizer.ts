@@ -1,24 +1,35 @@
 /**
- * A checkpoint's tokenizer: encoding by a library, decoding by our own table. Immutable; shared by
- * all requests.
+ * A checkpoint's tokenizer: encoding by a library or a trie, decoding by our own table. Immutable;
+ * shared by all requests.
  */
 
 import { ChunkedEncoder } from "./chunked-encoder.ts";
 import { Encoder, type LibraryChoice } from "./encoder.ts";
 import type { EncodingLibrary } from "./encoder-process.ts";
-import { SPECIAL_ROLES, type TokenizerFiles } from "./files.ts";
+import { SPECIAL_ROLES, type TextFiles, type TokenizerFiles } from "./files.ts";
 import { IncrementalDecoder } from "./incremental-decoder.ts";
 import { parseSurroundingTokens, type SurroundingTokens } from "./surrounding-tokens.ts";
 import { findTextCuts } from "./text-cuts.ts";
-import type { EncodeLimits, EncodeOptions, TextStream, Tokenizer } from "./tokenizer.ts";
+import type { DefaultChat, EncodeLimits, EncodeOptions, TextStream, Tokenizer } from "./tokenizer.ts";
 import { VocabTable } from "./vocab-table.ts";
 
-interface Parts {
+/** What differs between kinds of tokenizers. */
+export interface TokenizerParts {
   readonly vocab: VocabTable;
+  readonly encoder: TextEncoder;
   readonly surroundingTokens: SurroundingTokens;
+  /** Texts and ids of the special tokens, by their roles. */
+  readonly specialTokens: Readonly<Record<string, string>>;
   readonly roleIds: ReadonlyMap<string, number>;
-  readonly encoder: ChunkedEncoder;
-  readonly library: EncodingLibrary;
+  readonly specialIds: Iterable<number>;
+  readonly defaultChat?: DefaultChat | undefined;
+  /** Which one encodes; none does for a vocabulary that needs only a trie. */
+  readonly library?: EncodingLibrary;
+}
+
+interface TextEncoder {
+  encode(text: string, limits?: EncodeLimits): Promise<number[]>;
+  encodeContinuation(text: string, limits?: EncodeLimits): Promise<number[] | undefined>;
 }
 
 const NOTHING: ReadonlySet<number> = new Set();
@@ -30,41 +41,46 @@ export class ModelTokenizer implements Tokenizer {
   readonly addsBos: boolean;
   readonly endTokenIds: ReadonlySet<number>;
   readonly chatTemplate: string | undefined;
+  readonly defaultChat: DefaultChat | undefined;
   readonly specialTokens: Readonly<Record<string, string>>;
   /** The library that encodes: `native`, or `script` without a prebuilt binary. */
-  readonly library: EncodingLibrary;
-  readonly #encoder: ChunkedEncoder;
+  readonly library: EncodingLibrary | undefined;
+  readonly #encoder: TextEncoder;
   readonly #vocab: VocabTable;
   readonly #surroundingTokens: SurroundingTokens;
 
-  private constructor(files: TokenizerFiles, { vocab, surroundingTokens, roleIds, encoder, library }: Parts) {
-    this.library = library;
+  constructor(files: TextFiles, parts: TokenizerParts) {
+    const { vocab, encoder, surroundingTokens, roleIds, specialIds } = parts;
+    this.library = parts.library;
     this.#encoder = encoder;
     this.#vocab = vocab;
     this.#surroundingTokens = surroundingTokens;
-    this.specialTokens = files.specialTokens;
+    this.specialTokens = parts.specialTokens;
     this.chatTemplate = files.chatTemplate;
+    this.defaultChat = parts.defaultChat;
     this.bosTokenId = roleIds.get("bos_token");
     this.eosTokenId = roleIds.get("eos_token");
     this.addsBos = this.bosTokenId !== undefined && surroundingTokens.prefix.includes(this.bosTokenId);
-    const added = files.json.added_tokens.filter((token) => token.special === true).map((token) => token.id);
-    this.specialIds = new Set([...added, ...roleIds.values()]);
+    this.specialIds = new Set([...specialIds, ...roleIds.values()]);
     this.endTokenIds = new Set([...(this.eosTokenId === undefined ? [] : [this.eosTokenId]), ...files.endTokenIds]);
   }
 
-  /** @throws `invalid_checkpoint` */
+  /** By tokenizer.json. @throws `invalid_checkpoint` */
   static async open(files: TokenizerFiles, choice: LibraryChoice): Promise<ModelTokenizer> {
-    const vocab = new VocabTable(files.json);
-    const roleIds = findIds(vocab, files.specialTokens);
+    const { json, specialTokens } = files;
+    const vocab = new VocabTable(json);
+    const roleIds = findIds(vocab, specialTokens);
     const surroundingTokens = parseSurroundingTokens(files, {
       bos: roleIds.get("bos_token"),
       eos: roleIds.get("eos_token"),
     });
-    const cuts = findTextCuts(files.json);
+    const cuts = findTextCuts(json);
+    const specialIds = json.added_tokens.filter((token) => token.special === true).map((token) => token.id);
     // Last, since our own checks explain a file's faults more clearly.
     const library = await Encoder.open(files, choice);
     const encoder = new ChunkedEncoder(library, vocab, cuts);
-    return new ModelTokenizer(files, { vocab, surroundingTokens, roleIds, encoder, library: library.library });
+    const texts = { specialTokens, roleIds, specialIds, surroundingTokens };
+    return new ModelTokenizer(files, { vocab, encoder, library: library.library, ...texts });
   }
 
   get vocabSize(): number {

@@ -11,6 +11,8 @@ export interface Tokenizer {
   readonly endTokenIds: ReadonlySet<number>;
   /** From tokenizer_config.json (or chat_template.jinja), if the model has one. */
   readonly chatTemplate: string | undefined;
+  /** What such models are used with where they have no template, if that is known of all that have this tokenizer. */
+  readonly defaultChat?: DefaultChat | undefined;
   /** The texts of the special tokens by role: bos_token, eos_token, pad_token, unk_token. */
   readonly specialTokens: Readonly<Record<string, string>>;
   /**
@@ -40,6 +42,12 @@ export interface Tokenizer {
   tokenText(id: number): string;
   /** Its bytes: a token may be part of a character. */
   tokenBytes(id: number): Uint8Array;
+}
+
+export interface DefaultChat {
+  readonly template: string;
+  /** What ends an answer, since no token of its own does. */
+  readonly stopStrings: readonly string[];
 }
 
 export interface EncodeLimits {

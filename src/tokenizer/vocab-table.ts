@@ -9,6 +9,13 @@ import { decodeUtf8 } from "./utf8.ts";
 
 const NO_BYTES = new Uint8Array(0);
 
+/** Of a vocabulary that lists bytes. */
+export interface VocabEntry {
+  readonly id: number;
+  readonly bytes: Uint8Array;
+  readonly spelling: string;
+}
+
 export class VocabTable {
   /** Max id + 1. */
   readonly size: number;
@@ -21,7 +28,17 @@ export class VocabTable {
   /** Only for pieces whose bytes alone are not valid UTF-8. */
   readonly #fragments = new Map<number, Uint8Array>();
 
-  constructor(json: TokenizerJson) {
+  constructor(source: TokenizerJson | readonly VocabEntry[]) {
+    if (isList(source)) {
+      this.numSpacesStripped = 0;
+      for (const { id, bytes, spelling } of source) {
+        this.#spell(id, spelling);
+        this.#setBytes(id, bytes);
+      }
+      this.size = this.#spellings.length;
+      return;
+    }
+    const json = source;
     const rules = parseDecoderRules(json.decoder);
     this.numSpacesStripped = rules.numSpacesStripped;
     const byteOfChar = rules.bytes === "byteLevel" ? byteLevelAlphabet() : undefined;
@@ -62,12 +79,7 @@ export class VocabTable {
   }
 
   #add(id: number, piece: string, rules: DecoderRules, byteOfChar: ReadonlyMap<string, number> | undefined): void {
-    while (this.#spellings.length < id) {
-      this.#spellings.push(undefined);
-      this.#texts.push(undefined);
-    }
-    this.#spellings[id] = piece;
-    this.#fragments.delete(id);
+    this.#spell(id, piece);
     const rewritten = rules.rewrite(piece, false);
     const bytes = byteOfChar ? bytesOfChars(rewritten, byteOfChar) : fallbackByte(rewritten, rules);
     this.#firstTexts.delete(id);
@@ -77,10 +89,28 @@ export class VocabTable {
       if (first !== rewritten) this.#firstTexts.set(id, first);
       return;
     }
+    this.#setBytes(id, bytes);
+  }
+
+  #spell(id: number, piece: string): void {
+    while (this.#spellings.length < id) {
+      this.#spellings.push(undefined);
+      this.#texts.push(undefined);
+    }
+    this.#spellings[id] = piece;
+    this.#fragments.delete(id);
+  }
+
+  #setBytes(id: number, bytes: Uint8Array): void {
     const text = decodeUtf8(bytes);
     this.#texts[id] = text;
     if (text.includes("\uFFFD")) this.#fragments.set(id, bytes);
   }
+}
+
+/** `Array.isArray` does not know readonly lists. */
+function isList(source: TokenizerJson | readonly VocabEntry[]): source is readonly VocabEntry[] {
+  return Array.isArray(source);
 }
 
 /** Undefined if a character is not a byte's: the piece is plain text. */

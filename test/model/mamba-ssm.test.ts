@@ -63,7 +63,11 @@ describe("a checkpoint of the mamba_ssm package", () => {
   });
 
   it.each([
-    ["another architecture of the package", { ssm_cfg: { layer: "Mamba2" } }, /ssm_cfg\.layer "Mamba2" is not Mamba1/],
+    [
+      "another architecture of the package",
+      { ssm_cfg: { layer: "Mamba3" } },
+      /ssm_cfg\.layer "Mamba3" is not Mamba1 or Mamba2/,
+    ],
     ["attention layers", { attn_layer_idx: [1] }, /attn_layer_idx is \[1\], not empty/],
     ["an MLP", { d_intermediate: 64 }, /d_intermediate is 64/],
     ["another norm", { rms_norm: false }, /rms_norm is false/],

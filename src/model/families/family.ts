@@ -6,6 +6,7 @@ import type { ModelSizes } from "../artifact.ts";
 import type { ConfigJson } from "../config-json.ts";
 import type { StateLayout } from "../state.ts";
 import type { WeightTensor } from "../weights.ts";
+import type { Layout } from "./layout.ts";
 
 /** @template Config of its architecture; families may share one */
 export interface Family<Config> {
@@ -16,10 +17,13 @@ export interface Family<Config> {
   readonly recognizes?: (json: ConfigJson) => boolean;
   /** Stand in for keys that the config leaves out, as the family's own implementation has them. */
   readonly defaults?: ConfigJson;
-  /** Of the tensors' names. A checkpoint of the model without its head may leave it out. */
-  readonly prefix: string;
+  /** Whether a checkpoint without a config holds this family, by its tensors' names. */
+  readonly recognizesTensors?: (names: readonly string[]) => boolean;
+  /** How the file names and stores the tensors. @throws `invalid_checkpoint` for a layout of another model */
+  readonly layout: (tensors: readonly WeightTensor[]) => Layout;
   /**
-   * Reads the config. The tensors are at hand because some sizes stand only there (the width of a gate).
+   * Reads the config, empty where there is none. The tensors, by the family's names, are at hand because some sizes stand only
+   * there (the width of a gate).
    * @throws `invalid_checkpoint` for a key that is missing or out of bounds.
    */
   describe(json: ConfigJson, tensors: ReadonlyMap<string, WeightTensor>): ModelDescription<Config>;

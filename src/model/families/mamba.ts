@@ -6,6 +6,7 @@ import { type ConfigJson, readBoolean, readInt, readNumber, requireSilu } from "
 import type { StateLayout } from "../state.ts";
 import type { WeightTensor } from "../weights.ts";
 import { boundedSteps, type ExpectedTensor, type Family, type ModelDescription } from "./family.ts";
+import { withOptionalPrefix } from "./layout.ts";
 
 export interface MambaConfig {
   readonly kind: "mamba";
@@ -47,12 +48,13 @@ const TRANSFORMERS_DEFAULTS: ConfigJson = {
   eos_token_id: 0,
 };
 
-export const MAMBA_PREFIX = "backbone.";
+/** With the prefix that transformers leaves out of a model without its head. */
+export const mambaLayout: Family<unknown>["layout"] = (tensors) => withOptionalPrefix("backbone.", tensors);
 
 export const denseMamba: Family<MambaConfig> = {
   name: "dense_mamba",
   modelTypes: ["dense_mamba"],
-  prefix: MAMBA_PREFIX,
+  layout: mambaLayout,
   describe: (json, tensors) => describe(json, tensors, readInt(json, "dense_layers", { min: 0, max: MAX_LAYERS })),
 };
 
@@ -60,7 +62,7 @@ export const mamba: Family<MambaConfig> = {
   name: "mamba",
   modelTypes: ["mamba"],
   defaults: TRANSFORMERS_DEFAULTS,
-  prefix: MAMBA_PREFIX,
+  layout: mambaLayout,
   describe: (json, tensors) => describe(json, tensors, 0),
 };
 
@@ -68,7 +70,7 @@ export const falconMamba: Family<MambaConfig> = {
   name: "falcon_mamba",
   modelTypes: ["falcon_mamba"],
   defaults: TRANSFORMERS_DEFAULTS,
-  prefix: MAMBA_PREFIX,
+  layout: mambaLayout,
   describe: (json, tensors) =>
     describe(json, tensors, 0, readNumber(json, "mixer_rms_eps", { min: 0, max: 1, fallback: 1e-6 })),
 };

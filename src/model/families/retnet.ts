@@ -7,6 +7,7 @@ import { type ConfigJson, readBoolean, readInt, readNumber, requireSilu } from "
 import type { StateLayout } from "../state.ts";
 import { invalidCheckpoint, type WeightTensor } from "../weights.ts";
 import { boundedSteps, type ExpectedTensor, type Family, type ModelDescription } from "./family.ts";
+import { withOptionalPrefix } from "./layout.ts";
 
 export interface RetNetConfig {
   readonly kind: "retnet";
@@ -28,12 +29,12 @@ export interface LinkGates {
   readonly valueWidth: number;
 }
 
-const PREFIX = "model.";
+const layout: Family<unknown>["layout"] = (tensors) => withOptionalPrefix("model.", tensors);
 
 export const denseRetNet: Family<RetNetConfig> = {
   name: "dense_retnet",
   modelTypes: ["DenseGauRetNet"],
-  prefix: PREFIX,
+  layout,
   describe: (json, tensors) =>
     describe(json, tensors, readInt(json, "dense_block_layers", { min: 0, max: MAX_LAYERS })),
 };
@@ -49,7 +50,7 @@ export const denseRetNetAsLlama: Family<RetNetConfig> = {
 export const retNet: Family<RetNetConfig> = {
   name: "retnet",
   modelTypes: ["GauRetNet"],
-  prefix: PREFIX,
+  layout,
   describe: (json, tensors) => describe(json, tensors, 0),
 };
 

@@ -21,6 +21,18 @@ export function rmsNorm(x: Vector, weight: Vector, epsilon: number): Vector {
   return x.map((value, i) => value * scale * weight[i]!);
 }
 
+/** (x - mean) / √(variance + ε) · weight + bias */
+export function layerNorm(x: Vector, weight: Vector, bias: Vector, epsilon: number): Vector {
+  const mean = x.reduce((sum, value) => sum + value, 0) / x.length;
+  const variance = x.reduce((sum, value) => sum + (value - mean) ** 2, 0) / x.length;
+  const scale = 1 / Math.sqrt(variance + epsilon);
+  return x.map((value, i) => (value - mean) * scale * weight[i]! + bias[i]!);
+}
+
+export function sigmoid(x: number): number {
+  return 1 / (1 + Math.exp(-x));
+}
+
 export function silu(x: number): number {
   return x / (1 + Math.exp(-x));
 }
@@ -38,6 +50,13 @@ export function matVec(weight: Vector, x: Vector): Vector {
     for (let column = 0; column < columns; column++) sum += weight[row * columns + column]! * x[column]!;
     return sum;
   });
+}
+
+/** y = W x + b, W and b the tensors `<name>.weight` and `<name>.bias`. */
+export function linear(weight: ReadWeight, x: Vector, name: string, { hasBias = false } = {}): Vector {
+  const y = matVec(weight(`${name}.weight`), x);
+  if (hasBias) addTo(y, weight(`${name}.bias`));
+  return y;
 }
 
 /** target += addend */

@@ -85,8 +85,9 @@ function isFile(path: string): boolean {
   return statSync(path, { throwIfNoEntry: false })?.isFile() === true;
 }
 
+/** Without links that lead nowhere. */
 function namesIn(folder: string): string[] {
-  return existsSync(folder) ? readdirSync(folder) : [];
+  return existsSync(folder) ? readdirSync(folder).filter((name) => existsSync(join(folder, name))) : [];
 }
 
 /** @throws `invalid_checkpoint` */

@@ -66,7 +66,7 @@ describe("the vocabulary's file", () => {
     [
       "cut in mid-line",
       worldText().slice(0, -5),
-      /line 271 is "271 'aa.*, not an id, a literal and a number of bytes; the file may be cut off/,
+      /line 271 is "271 'a", not an id, a literal and a number of bytes; the file may be cut off/,
     ],
     [
       "cut in a number",
@@ -137,7 +137,7 @@ describe("encoding", () => {
     await fc.assert(
       fc.asyncProperty(texts, async (text) => {
         const ids = await tokenizer.encode(text, PLAIN);
-        const whole = text.isWellFormed() ? text : text.toWellFormed();
+        const whole = Buffer.from(text).toString();
         expect(tokenizer.decode(ids, { skipSpecialTokens: true })).toBe(whole);
         const stream = tokenizer.stream({ skipSpecialTokens: true });
         expect(ids.map((id) => stream.push(id)).join("") + stream.flush()).toBe(whole);

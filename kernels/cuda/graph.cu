@@ -8,16 +8,25 @@
 
 #define DM_EXPORT extern "C" __attribute__((visibility("default")))
 
-/** As in memory.cu. */
-struct Copy {
-  void *to;
-  const void *from;
-  size_t numBytes;
-};
-
 /** For `user_compute_stream`. `@returns` 0, or what `densemamba_cuda_error` explains; likewise the others. */
 DM_EXPORT int densemamba_cuda_stream_create(cudaStream_t *out) {
   return dm_taken(cudaStreamCreateWithFlags(out, cudaStreamNonBlocking));
+}
+
+namespace {
+__global__ void do_nothing() {}
+}  // namespace
+
+/** Whether the device runs what is compiled here: there may be no code for it, or PTX that its driver is too old for. */
+DM_EXPORT int densemamba_cuda_probe(void) {
+  cudaStream_t stream;
+  cudaError_t error = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+  if (error != cudaSuccess) return dm_taken(error);
+  DM_LAUNCH(do_nothing, dim3(1), dim3(1), stream);
+  error = cudaGetLastError();
+  if (error == cudaSuccess) error = cudaStreamSynchronize(stream);
+  dm_taken(cudaStreamDestroy(stream));
+  return dm_taken(error);
 }
 
 DM_EXPORT int densemamba_cuda_stream_destroy(cudaStream_t stream) { return dm_taken(cudaStreamDestroy(stream)); }
@@ -27,20 +36,27 @@ DM_EXPORT int densemamba_cuda_capture_begin(cudaStream_t stream) {
   return dm_taken(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
 }
 
+/** cuBLAS takes memory for a product in a captured stream, and gives it back, by nodes of the graph. */
+static bool may_repeat(cudaGraphNodeType type) {
+  return type == cudaGraphNodeTypeKernel || type == cudaGraphNodeTypeMemcpy || type == cudaGraphNodeTypeMemset ||
+         type == cudaGraphNodeTypeMemAlloc || type == cudaGraphNodeTypeMemFree || type == cudaGraphNodeTypeEmpty;
+}
+
 /**
- * `cudaErrorNotSupported` if there is more in the graph than kernels, copies and fills: a function of the host may be called once
- * only, for ONNX Runtime releases memory by them.
+ * `cudaErrorNotSupported` if there is anything in the graph that may be done once only: ONNX Runtime releases memory by functions
+ * of the host.
  */
 static cudaError_t check_nodes(cudaGraph_t graph) {
   size_t count = 0;
   cudaError_t error = cudaGraphGetNodes(graph, NULL, &count);
-  cudaGraphNode_t *nodes = error == cudaSuccess ? (cudaGraphNode_t *)calloc(count + 1, sizeof *nodes) : NULL;
-  if (nodes != NULL) error = cudaGraphGetNodes(graph, nodes, &count);
-  for (size_t i = 0; nodes != NULL && i < count && error == cudaSuccess; i++) {
+  if (error != cudaSuccess) return error;
+  cudaGraphNode_t *nodes = (cudaGraphNode_t *)calloc(count + 1, sizeof *nodes);
+  if (nodes == NULL) return cudaErrorMemoryAllocation;
+  error = cudaGraphGetNodes(graph, nodes, &count);
+  for (size_t i = 0; i < count && error == cudaSuccess; i++) {
     cudaGraphNodeType type;
     error = cudaGraphNodeGetType(nodes[i], &type);
-    const bool mayRepeat = type == cudaGraphNodeTypeKernel || type == cudaGraphNodeTypeMemcpy || type == cudaGraphNodeTypeMemset;
-    if (error == cudaSuccess && !mayRepeat) error = cudaErrorNotSupported;
+    if (error == cudaSuccess && !may_repeat(type)) error = cudaErrorNotSupported;
   }
   free(nodes);
   return error;
@@ -57,23 +73,10 @@ DM_EXPORT int densemamba_cuda_capture_end(cudaStream_t stream, int isWanted, cud
   return dm_taken(error);
 }
 
-static cudaError_t copy_all(const Copy *copies, size_t count, cudaStream_t stream) {
-  cudaError_t error = cudaSuccess;
-  for (size_t i = 0; i < count && error == cudaSuccess; i++) {
-    error = cudaMemcpyAsync(copies[i].to, copies[i].from, copies[i].numBytes, cudaMemcpyDefault, stream);
-  }
-  return error;
-}
-
-/** In their order, behind what is on the stream. Nothing is waited for where the host's memory is pinned. */
-DM_EXPORT int densemamba_cuda_enqueue(cudaStream_t stream, const Copy *copies, size_t count) {
-  return dm_taken(copy_all(copies, count, stream));
-}
-
 /** The graph, unless it is NULL, and the copies behind it. Returns when all that is on the stream is done. */
-DM_EXPORT int densemamba_cuda_finish(cudaGraphExec_t exec, cudaStream_t stream, const Copy *copies, size_t count) {
+DM_EXPORT int densemamba_cuda_finish(cudaGraphExec_t exec, cudaStream_t stream, const DmCopy *copies, size_t count) {
   cudaError_t error = exec != NULL ? cudaGraphLaunch(exec, stream) : cudaSuccess;
-  if (error == cudaSuccess) error = copy_all(copies, count, stream);
+  if (error == cudaSuccess) error = dm_copy_all(copies, count, stream);
   const cudaError_t last = cudaStreamSynchronize(stream); /* whatever went wrong: the host's memory is its own again */
   return dm_taken(error != cudaSuccess ? error : last);
 }

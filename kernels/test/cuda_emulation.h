@@ -188,7 +188,7 @@ enum { cudaSuccess = 0, cudaErrorMemoryAllocation = 2 };
 enum { cudaMemcpyDefault = 4 };
 
 static inline cudaError_t cudaGetLastError(void) { return cudaSuccess; }
-static inline cudaError_t cudaDeviceSynchronize(void) { return cudaSuccess; }
+static inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 static inline const char *cudaGetErrorString(cudaError_t error) { return error == cudaSuccess ? "no error" : "out of memory"; }
 
 static inline cudaError_t cudaMalloc(void **out, size_t numBytes) {
@@ -201,7 +201,7 @@ static inline cudaError_t cudaFree(void *data) {
   return cudaSuccess;
 }
 
-static inline cudaError_t cudaMemset(void *data, int value, size_t numBytes) {
+static inline cudaError_t cudaMemsetAsync(void *data, int value, size_t numBytes, cudaStream_t) {
   memset(data, value, numBytes);
   return cudaSuccess;
 }

@@ -45,6 +45,11 @@ export async function findKernels(
   if (config.kernels === "off" || config.runtime !== "native") return undefined;
   try {
     const library = await openKernelLibrary(config, device === "cuda" ? "cuda" : "host", note);
+    const missing = library.streams?.findMissingCode();
+    if (missing !== undefined) {
+      note(`plain ONNX in place of kernels: ${library.path} has no code for this device: ${missing}`);
+      return undefined;
+    }
     note(`kernels ${library.instructionSet}: ${library.path}`);
     return library;
   } catch (error) {

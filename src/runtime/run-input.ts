@@ -85,13 +85,13 @@ export function graphRows({ logitRows, temperatures }: RunInput): Pick<RunInput,
   return logitRows.length === 0 ? { logitRows: [0], temperatures: [1] } : { logitRows, temperatures };
 }
 
-/**
- * Writes non-negative 32-bit numbers as int64, without making a BigInt of each. `target` holds
- * zeros above bit 31.
- */
+/** Writes non-negative 32-bit numbers as int64, without making a BigInt of each. */
 export function writeInt64(target: BigInt64Array, values: ArrayLike<number>): void {
   const words = new Int32Array(target.buffer, target.byteOffset, target.length * 2); // little-endian: low word first
-  for (let index = 0; index < values.length; index++) words[index * 2] = values[index]!;
+  for (let index = 0; index < values.length; index++) {
+    words[index * 2] = values[index]!;
+    words[index * 2 + 1] = 0;
+  }
 }
 
 function isCount(value: number, least: number): boolean {

@@ -195,6 +195,6 @@ describe.runIf(canEmulateCuda)("the memory of a device", () => {
 
   it("is given back, with the session, when it is too small for the slots", async () => {
     const opening = EmulatedCuda.open(sources[0]!.modelDir, "f32", { numSlots: 64, maxBytes: 50_000 });
-    await expect(opening).rejects.toMatchObject({ code: "runtime_fault" });
+    await expect(opening).rejects.toMatchObject({ code: "device_unavailable" });
   });
 });

@@ -9,7 +9,7 @@
 
 namespace {
 
-enum { OK = 0, NOT_INITIALISED = 1, WRONG_VALUE = 7 };
+enum { OK = 0, NOT_INITIALISED = 1, NO_MEMORY = 3, WRONG_VALUE = 7 };
 enum Type { F32 = 0, F64 = 1, F16 = 2, BF16 = 14 };
 enum Compute { COMPUTE_16F = 64, COMPUTE_16F_PEDANTIC = 65, COMPUTE_64F = 70, COMPUTE_64F_PEDANTIC = 71 };
 
@@ -104,6 +104,19 @@ double scalar(const void *value, int compute) {
   return get(value, compute == COMPUTE_64F || compute == COMPUTE_64F_PEDANTIC ? F64 : F32, 0);
 }
 
+/**
+ * In a capture cuBLAS takes its workspace from the device by a node of the graph, and gives it back by another, unless it has been given
+ * one (`cublasSetWorkspace`, which ONNX Runtime does not call).
+ */
+int launch(const char *name, void *handle, std::function<void()> compute) {
+  void *stream = ((Blas *)handle)->stream;
+  const bool isCaptured = device::stream_of(stream)->capture != nullptr;
+  const auto add = [&](const char *what, std::function<void()> run) { return device::submit(name, stream, {what, std::move(run)}) == 0; };
+  if (isCaptured && !add("take", [] {})) return WRONG_VALUE;
+  if (!add("gemm", std::move(compute))) return WRONG_VALUE;
+  return !isCaptured || add("give back", [] {}) ? OK : WRONG_VALUE;
+}
+
 /** `strides` in elements, of a, b and c, between the `count` products. */
 int submit(const char *name, void *handle, const Product &first, const long long (&strides)[3], int count) {
   std::lock_guard<std::recursive_mutex> lock(device::mutex);
@@ -117,7 +130,7 @@ int submit(const char *name, void *handle, const Product &first, const long long
       multiply(p);
     }
   };
-  return device::submit(name, ((Blas *)handle)->stream, {"gemm", compute}) == 0 ? OK : WRONG_VALUE;
+  return launch(name, handle, compute);
 }
 
 /** Each product has addresses of its own, which are on the device. */
@@ -135,16 +148,21 @@ int submit_batched(const char *name, void *handle, const Product &first, const V
       multiply(p);
     }
   };
-  return device::submit(name, ((Blas *)handle)->stream, {"gemm", compute}) == 0 ? OK : WRONG_VALUE;
+  return launch(name, handle, compute);
 }
 
 }  // namespace
 
 EXPORT int cublasCreate_v2(void **handle) {
+  std::lock_guard<std::recursive_mutex> lock(device::mutex);
+  if (const int fault = device::enter("cublasCreate_v2")) return fault == OUT_OF_MEMORY ? NO_MEMORY : NOT_INITIALISED;
   *handle = new Blas{};
+  device::hold("cublas", *handle);
   return OK;
 }
 EXPORT int cublasDestroy_v2(void *handle) {
+  std::lock_guard<std::recursive_mutex> lock(device::mutex);
+  if (device::drop("cublasDestroy_v2", "cublas", handle) != 0) return WRONG_VALUE;
   delete (Blas *)handle;
   return OK;
 }
@@ -160,7 +178,9 @@ EXPORT int cublasGetMathMode(void *handle, unsigned *mode) {
   *mode = ((Blas *)handle)->mathMode;
   return OK;
 }
-EXPORT const char *cublasGetStatusName(int status) { return status == OK ? "CUBLAS_STATUS_SUCCESS" : "CUBLAS_STATUS_FAILED"; }
+EXPORT const char *cublasGetStatusName(int status) {
+  return status == OK ? "CUBLAS_STATUS_SUCCESS" : status == NO_MEMORY ? "CUBLAS_STATUS_ALLOC_FAILED" : "CUBLAS_STATUS_FAILED";
+}
 EXPORT const char *cublasGetStatusString(int status) { return cublasGetStatusName(status); }
 EXPORT int cublasSgemm_v2(void *handle, int opA, int opB, int m, int n, int k, const float *alpha, const float *a, int lda,
                           const float *b, int ldb, const float *beta, float *c, int ldc) {

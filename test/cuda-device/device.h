@@ -21,6 +21,7 @@ enum Error : int {
   SUCCESS = 0,
   INVALID_VALUE = 1,
   OUT_OF_MEMORY = 2,
+  NO_KERNEL_IMAGE = 209,
   INVALID_HANDLE = 400,
   ILLEGAL_STATE = 401,
   SYMBOL_NOT_FOUND = 500,
@@ -39,7 +40,7 @@ enum Memory { PAGEABLE, PINNED, DEVICE };
 
 namespace device {
 
-/** One thing that a stream does, now or at every replay. `name`: of a kernel, or `copy`, `set`, `host`, `event`. */
+/** One thing that a stream does, now or at every replay. `name`: of a kernel, or `copy`, `set`, `host`, `event`, `take`, `give back`. */
 struct Work {
   std::string name;
   std::function<void()> run;
@@ -86,6 +87,7 @@ struct Book {
 extern std::recursive_mutex mutex;
 extern Book book;
 extern std::map<uintptr_t, Block> blocks;
+extern std::map<const void *, std::string> handles;
 
 /** Counts a call. `@returns` the error to give, if one has been asked for. */
 int enter(const char *name);
@@ -107,6 +109,12 @@ Memory memory_of(const void *address);
 /** Whether [address, address + numBytes) lies in one block, or in the host's own memory. */
 bool is_inside(const void *address, size_t numBytes);
 void check_canaries();
+
+/** What has been made and not destroyed, but for memory: streams, events, graphs. */
+void hold(const char *kind, const void *handle);
+/** Writes down what is none of its kind, or no longer. `@returns` 0, or the error to give */
+int drop(const char *call, const char *kind, const void *handle);
+int check_handle(const char *call, const char *kind, const void *handle);
 
 }  // namespace device
 

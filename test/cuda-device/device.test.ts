@@ -26,6 +26,11 @@ describe.runIf(hasProvider)("the simulated device", () => {
     expect(call(name, result, ...args)).toBe(0);
     return result[0]!;
   };
+  const captured = (stream: bigint): bigint => {
+    const graph = new BigUint64Array(1);
+    expect(call("cudaStreamEndCapture", stream, graph)).toBe(0);
+    return graph[0]!;
+  };
   const filled = (value: number) => new Uint8Array(new ArrayBuffer(NUM_BYTES)).fill(value);
 
   it("does what waits in a stream when something waits for it, and not before", () => {
@@ -33,6 +38,7 @@ describe.runIf(hasProvider)("the simulated device", () => {
     const data = out("cudaMalloc", NUM_BYTES);
     const pinned = out("cudaHostAlloc", NUM_BYTES, 0);
     const view = new Uint8Array(koffi.view(pinned, NUM_BYTES));
+    view.fill(0);
     call("cudaMemcpyAsync", data, filled(7), NUM_BYTES, HOST_TO_DEVICE, stream);
     call("cudaMemcpyAsync", pinned, data, NUM_BYTES, DEVICE_TO_HOST, stream);
     expect(view[0]).toBe(0);
@@ -53,9 +59,8 @@ describe.runIf(hasProvider)("the simulated device", () => {
     const [from, to] = [out("cudaMalloc", NUM_BYTES), out("cudaMalloc", NUM_BYTES)];
     expect(call("cudaStreamBeginCapture", stream, THREAD_LOCAL)).toBe(0);
     expect(call("cudaMemcpyAsync", to, from, NUM_BYTES, 3, stream)).toBe(0);
-    const graph = new BigUint64Array(1);
-    expect(call("cudaStreamEndCapture", stream, graph)).toBe(0);
-    const exec = out("cudaGraphInstantiate", graph[0]!, 0);
+    const graph = captured(stream);
+    const exec = out("cudaGraphInstantiate", graph, 0);
     for (const value of [3, 9]) {
       const result = filled(0);
       call("cudaMemcpyAsync", from, filled(value), NUM_BYTES, HOST_TO_DEVICE, stream);
@@ -66,7 +71,7 @@ describe.runIf(hasProvider)("the simulated device", () => {
     }
     expect(cuda.book()).toMatchObject({ captures: 1, replays: 2, copies: { "device to device": 2 }, illegal: [] });
     call("cudaGraphExecDestroy", exec);
-    call("cudaGraphDestroy", graph[0]!);
+    call("cudaGraphDestroy", graph);
     for (const [name, address] of [
       ["cudaFree", from],
       ["cudaFree", to],
@@ -100,11 +105,69 @@ describe.runIf(hasProvider)("the simulated device", () => {
     new Uint8Array(koffi.view(data, NUM_BYTES))[NUM_BYTES - 3] = 1;
     expect(cuda.book().illegal).toEqual([`write outside of a block of ${NUM_BYTES - 3} bytes`]);
     expect(call("cudaMemcpy", data, filled(1), NUM_BYTES, HOST_TO_DEVICE)).not.toBe(0);
+    const { numBlocks } = cuda.book();
     call("cudaFree", data);
     expect(call("cudaFree", data)).not.toBe(0);
     expect(cuda.book().illegal).toContain(`cudaMemcpy of ${NUM_BYTES} bytes reaches past the end of a block`);
     expect(cuda.book().illegal).toContain("cudaFree of what is not allocated");
-    expect(cuda.book().numBlocks).toBe(0);
+    expect(cuda.book().numBlocks).toBe(numBlocks - 1);
+  });
+
+  it("gives memory that is not zeros, and finds a write to memory that has been freed", () => {
+    for (const [take, free] of [
+      ["cudaMalloc", "cudaFree"],
+      ["cudaHostAlloc", "cudaFreeHost"],
+    ] as const) {
+      const data = out(take, NUM_BYTES, ...(take === "cudaHostAlloc" ? [0] : []));
+      const view = new Uint8Array(koffi.view(data, NUM_BYTES));
+      expect(view).not.toContain(0);
+      call(free, data);
+      expect(cuda.book().illegal).toEqual([]);
+      const before = view[5]!;
+      view[5] = 1;
+      expect(cuda.book().illegal).toEqual([`write to a block of ${NUM_BYTES} bytes that has been freed`]);
+      view[5] = before;
+      cuda.reset();
+    }
+  });
+
+  it("finds what a replay copies out of memory that has been freed meanwhile", () => {
+    const stream = out("cudaStreamCreateWithFlags", 1);
+    const [from, to] = [out("cudaMalloc", NUM_BYTES), out("cudaMalloc", NUM_BYTES)];
+    call("cudaStreamBeginCapture", stream, THREAD_LOCAL);
+    call("cudaMemcpyAsync", to, from, NUM_BYTES, 3, stream);
+    const graph = captured(stream);
+    const exec = out("cudaGraphInstantiate", graph, 0);
+    call("cudaFree", from);
+    call("cudaGraphLaunch", exec, stream);
+    call("cudaStreamSynchronize", stream);
+    expect(cuda.book().illegal).toEqual(["cudaMemcpyAsync of memory that has been freed"]);
+    call("cudaGraphExecDestroy", exec);
+    call("cudaGraphDestroy", graph);
+    call("cudaFree", to);
+    call("cudaStreamDestroy", stream);
+  });
+
+  it("knows which streams, events and graphs there are, and refuses others", () => {
+    const { handles: before } = cuda.book();
+    const count = (kind: string) => (cuda.book().handles[kind] ?? 0) - (before[kind] ?? 0);
+    const [stream, event] = [out("cudaStreamCreateWithFlags", 1), out("cudaEventCreateWithFlags", 0)];
+    call("cudaStreamBeginCapture", stream, THREAD_LOCAL);
+    const graph = captured(stream);
+    const exec = out("cudaGraphInstantiate", graph, 0);
+    const made = [
+      ["stream", "cudaStreamDestroy", stream],
+      ["event", "cudaEventDestroy", event],
+      ["graph", "cudaGraphDestroy", graph],
+      ["executable graph", "cudaGraphExecDestroy", exec],
+    ] as const;
+    for (const [kind, destroy, handle] of made) {
+      expect(count(kind)).toBe(1);
+      expect(call(destroy, handle)).toBe(0);
+      expect(count(kind)).toBe(0);
+      expect(call(destroy, handle)).not.toBe(0);
+    }
+    expect(cuda.book().illegal).toEqual(made.map(([kind, destroy]) => `${destroy} of what is no ${kind}`));
   });
 
   it("has two runtimes in a process, each with a last error of its own, on the same streams and memory", () => {

@@ -2,6 +2,8 @@
 export const OUT_OF_MEMORY = 2;
 /** Of a device that another process holds, or that has gone. */
 export const DEVICE_UNAVAILABLE = 46;
+/** Of a library that was compiled for other devices. */
+export const NO_KERNEL_IMAGE = 209;
 /** After it nothing works in this process. */
 export const LAUNCH_FAILED = 719;
 export const CAPTURE_UNSUPPORTED = 900;

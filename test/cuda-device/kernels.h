@@ -12,12 +12,19 @@ typedef struct SimulatedGraph *cudaGraph_t;
 typedef struct SimulatedGraphExec *cudaGraphExec_t;
 typedef struct SimulatedNode *cudaGraphNode_t;
 typedef int cudaError_t;
-enum { cudaSuccess = 0, cudaErrorNotSupported = 801 };
+enum { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorNotSupported = 801 };
 enum { cudaMemcpyDefault = 4 };
 enum { cudaStreamNonBlocking = 1 };
 enum { cudaHostAllocDefault = 0 };
 enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
-enum cudaGraphNodeType { cudaGraphNodeTypeKernel = 0, cudaGraphNodeTypeMemcpy = 1, cudaGraphNodeTypeMemset = 2 };
+enum cudaGraphNodeType {
+  cudaGraphNodeTypeKernel = 0,
+  cudaGraphNodeTypeMemcpy = 1,
+  cudaGraphNodeTypeMemset = 2,
+  cudaGraphNodeTypeEmpty = 5,
+  cudaGraphNodeTypeMemAlloc = 10,
+  cudaGraphNodeTypeMemFree = 11,
+};
 
 extern "C" {
 cudaError_t cudaGetLastError(void);
@@ -26,9 +33,8 @@ cudaError_t cudaMalloc(void **out, size_t numBytes);
 cudaError_t cudaFree(void *data);
 cudaError_t cudaHostAlloc(void **out, size_t numBytes, unsigned flags);
 cudaError_t cudaFreeHost(void *data);
-cudaError_t cudaMemset(void *data, int value, size_t numBytes);
+cudaError_t cudaMemsetAsync(void *data, int value, size_t numBytes, cudaStream_t stream);
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t numBytes, int kind, cudaStream_t stream);
-cudaError_t cudaDeviceSynchronize(void);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
@@ -62,9 +68,8 @@ static auto in_own_runtime(Call call) {
 #define cudaFree(...) in_own_runtime([&] { return cudaFree(__VA_ARGS__); })
 #define cudaHostAlloc(...) in_own_runtime([&] { return cudaHostAlloc(__VA_ARGS__); })
 #define cudaFreeHost(...) in_own_runtime([&] { return cudaFreeHost(__VA_ARGS__); })
-#define cudaMemset(...) in_own_runtime([&] { return cudaMemset(__VA_ARGS__); })
+#define cudaMemsetAsync(...) in_own_runtime([&] { return cudaMemsetAsync(__VA_ARGS__); })
 #define cudaMemcpyAsync(...) in_own_runtime([&] { return cudaMemcpyAsync(__VA_ARGS__); })
-#define cudaDeviceSynchronize(...) in_own_runtime([&] { return cudaDeviceSynchronize(__VA_ARGS__); })
 #define cudaStreamCreateWithFlags(...) in_own_runtime([&] { return cudaStreamCreateWithFlags(__VA_ARGS__); })
 #define cudaStreamDestroy(...) in_own_runtime([&] { return cudaStreamDestroy(__VA_ARGS__); })
 #define cudaStreamSynchronize(...) in_own_runtime([&] { return cudaStreamSynchronize(__VA_ARGS__); })

@@ -1,8 +1,10 @@
 /** Memory of the device, and pinned memory: blocks between canaries. Copies are written down by direction and kind. */
 #include "device.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 
 namespace device {
 
@@ -10,6 +12,13 @@ std::map<uintptr_t, Block> blocks;
 
 static constexpr size_t CANARY_BYTES = 256; /* also the alignment */
 static constexpr unsigned char CANARY = 0xa5;
+/** Of memory that nobody has written: a device's is not zeros either. As f32, f16 and bf16 a small number, as an id too large. */
+static constexpr unsigned char UNWRITTEN = 0x3c;
+/** Of memory that has been freed, for as long as it is kept from others. */
+static constexpr unsigned char FREED = 0xee;
+static constexpr size_t MOST_FREED_BYTES = 8 << 20;
+static std::deque<Block> freed; /* oldest first */
+static size_t numFreedBytes = 0;
 static size_t capacity = size_t(8) << 30, numTaken = 0;
 
 static const std::pair<const uintptr_t, Block> *block_of(const void *address) {
@@ -40,7 +49,7 @@ static int take(const char *call, void **out, size_t numBytes, Memory memory) {
   if (base == nullptr) return give(OUT_OF_MEMORY);
   char *data = base + CANARY_BYTES;
   memset(base, CANARY, CANARY_BYTES);
-  memset(data, 0, numBytes);
+  memset(data, UNWRITTEN, numBytes);
   memset(data + numBytes, CANARY, rounded(numBytes) - numBytes + CANARY_BYTES);
   blocks[(uintptr_t)data] = {base, numBytes, memory};
   if (memory == DEVICE) numTaken += numBytes;
@@ -60,9 +69,27 @@ static bool is_whole(uintptr_t address, const Block &block) {
   return true;
 }
 
+static void check_freed(const Block &block) {
+  const auto *data = (const unsigned char *)block.base + CANARY_BYTES;
+  if (std::all_of(data, data + block.numBytes, [](unsigned char byte) { return byte == FREED; })) return;
+  refuse("write", "to a block of " + std::to_string(block.numBytes) + " bytes that has been freed", 0);
+}
+
 void check_canaries() {
   for (const auto &[address, block] : blocks) {
     if (!is_whole(address, block)) refuse("write", "outside of a block of " + std::to_string(block.numBytes) + " bytes", 0);
+  }
+  for (const Block &block : freed) check_freed(block);
+}
+
+/** Kept for a while, so that what is still written to it shows. */
+static void keep_freed(const Block &block) {
+  memset(block.base + CANARY_BYTES, FREED, block.numBytes);
+  freed.push_back(block);
+  for (numFreedBytes += block.numBytes; numFreedBytes > MOST_FREED_BYTES; freed.pop_front()) {
+    check_freed(freed.front());
+    numFreedBytes -= freed.front().numBytes;
+    free(freed.front().base);
   }
 }
 
@@ -76,7 +103,7 @@ static int release(const char *call, void *data, Memory memory) {
     refuse("write", "outside of a block of " + std::to_string(found->second.numBytes) + " bytes", 0);
   }
   if (memory == DEVICE) numTaken -= found->second.numBytes;
-  free(found->second.base);
+  keep_freed(found->second);
   blocks.erase(found);
   return SUCCESS;
 }
@@ -103,6 +130,10 @@ static int copy(const char *call, void *to, const void *from, size_t numBytes, i
   }
   const std::string direction = std::string(name_of(source)) + " to " + name_of(target);
   Work work = {"copy", [=] {
+                 if (memory_of(from) != source || memory_of(to) != target || !is_inside(from, numBytes) || !is_inside(to, numBytes)) {
+                   refuse(call, "of memory that has been freed", 0);
+                   return;
+                 }
                  book.copies[direction]++;
                  book.copiedBytes[direction] += (long)numBytes;
                  memmove(to, from, numBytes);
@@ -114,7 +145,10 @@ static int copy(const char *call, void *to, const void *from, size_t numBytes, i
 
 static int set(const char *call, void *to, int value, size_t numBytes, void *stream) {
   if (memory_of(to) != DEVICE || !is_inside(to, numBytes)) return refuse(call, "outside of the device's memory", INVALID_VALUE);
-  return submit(call, stream, {"set", [=] { memset(to, value, numBytes); }});
+  return submit(call, stream, {"set", [=] {
+                  if (memory_of(to) == DEVICE && is_inside(to, numBytes)) memset(to, value, numBytes);
+                  else refuse(call, "of memory that has been freed", 0);
+                }});
 }
 
 }  // namespace device
@@ -139,11 +173,12 @@ EXPORT void *simulated_cuda_find_block(size_t numBytes) {
   return found;
 }
 
-/** All blocks. */
+/** All blocks and handles. */
 EXPORT void simulated_cuda_forget() {
   std::lock_guard<std::recursive_mutex> lock(device::mutex);
   for (const auto &[_, block] : blocks) free(block.base);
   blocks.clear();
+  handles.clear();
   numTaken = 0;
 }
 

@@ -102,11 +102,14 @@ EXPORT const char *simulated_cuda_book() {
   check_canaries();
   size_t numBlocks = 0, numBytes = 0;
   for (const auto &[_, block] : blocks) numBlocks++, numBytes += block.numBytes;
+  std::map<std::string, long> held;
+  for (const auto &[_, kind] : handles) held[kind]++;
   std::ostringstream out;
   out << "{\"calls\":" << json(book.calls) << ",\"launches\":" << json(book.launches) << ",\"copies\":" << json(book.copies)
       << ",\"copiedBytes\":" << json(book.copiedBytes) << ",\"illegal\":" << json(book.illegal)
       << ",\"unsupported\":" << json(book.unsupported) << ",\"captures\":" << book.captures << ",\"replays\":" << book.replays
-      << ",\"synchronisations\":" << book.synchronisations << ",\"numBlocks\":" << numBlocks << ",\"numBytes\":" << numBytes << "}";
+      << ",\"synchronisations\":" << book.synchronisations << ",\"numBlocks\":" << numBlocks << ",\"numBytes\":" << numBytes
+      << ",\"handles\":" << json(held) << "}";
   text = out.str();
   return text.c_str();
 }
@@ -344,6 +347,7 @@ EXPORT const char *cudaGetErrorString(int error) {
   switch (error) {
     case SUCCESS: return "no error";
     case OUT_OF_MEMORY: return "out of memory";
+    case NO_KERNEL_IMAGE: return "no kernel image is available for execution on the device";
     case CAPTURE_UNSUPPORTED: return "operation not permitted when stream is capturing";
     case CAPTURE_INVALIDATED: return "operation failed due to a previous error during capture";
     default: return cudaGetErrorName(error);

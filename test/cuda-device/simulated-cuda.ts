@@ -37,6 +37,8 @@ export interface Book {
   readonly synchronisations: number;
   readonly numBlocks: number;
   readonly numBytes: number;
+  /** Streams, events, graphs and handles of cuBLAS that have not been destroyed, by their kind. */
+  readonly handles: Readonly<Record<string, number>>;
 }
 
 export interface Fault {

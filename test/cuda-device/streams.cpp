@@ -4,10 +4,32 @@
  */
 #include "device.h"
 
+#include <algorithm>
+
 namespace device {
 
 static Stream defaultStream = {true, {}, 0, 0, nullptr};
 static std::vector<Stream *> streams = {&defaultStream};
+std::map<const void *, std::string> handles;
+
+void hold(const char *kind, const void *handle) { handles[handle] = kind; }
+
+int check_handle(const char *call, const char *kind, const void *handle) {
+  const auto found = handles.find(handle);
+  if (found != handles.end() && found->second == kind) return SUCCESS;
+  return refuse(call, std::string("of what is no ") + kind, INVALID_HANDLE);
+}
+
+int drop(const char *call, const char *kind, const void *handle) {
+  const int error = check_handle(call, kind, handle);
+  if (error == SUCCESS) handles.erase(handle);
+  return error;
+}
+
+static bool is_kernel(const std::string &name) {
+  static const std::vector<std::string> others = {"copy", "set", "event", "take", "give back"};
+  return std::find(others.begin(), others.end(), name) == others.end();
+}
 
 Stream *stream_of(void *handle) {
   const auto number = (uintptr_t)handle;
@@ -19,7 +41,7 @@ void drain(Stream *stream, uint64_t position) {
     Work work = std::move(stream->queue.front());
     stream->queue.erase(stream->queue.begin());
     stream->numDone++;
-    if (work.name != "copy" && work.name != "set" && work.name != "event") book.launches[work.name]++;
+    if (is_kernel(work.name)) book.launches[work.name]++;
     work.run();
   }
 }
@@ -84,6 +106,7 @@ EXPORT int cudaStreamCreateWithFlags(void **out, unsigned flags) {
   ENTER(cudaStreamCreateWithFlags);
   auto *stream = new Stream{(flags & 1) == 0, {}, 0, 0, nullptr};
   streams.push_back(stream);
+  hold("stream", stream);
   *out = stream;
   return SUCCESS;
 }
@@ -92,9 +115,10 @@ EXPORT int cudaStreamCreate(void **out) { return cudaStreamCreateWithFlags(out, 
 
 EXPORT int cudaStreamDestroy(void *handle) {
   ENTER(cudaStreamDestroy);
-  Stream *stream = stream_of(handle);
+  if (const int error = drop("cudaStreamDestroy", "stream", handle)) return error;
+  Stream *stream = (Stream *)handle;
   drain(stream);
-  if (std::erase(streams, stream) == 0) return refuse("cudaStreamDestroy", "of what is no stream", INVALID_HANDLE);
+  std::erase(streams, stream);
   delete stream;
   return SUCCESS;
 }
@@ -124,6 +148,7 @@ EXPORT int cudaLaunchHostFunc(void *stream, void (*call)(void *), void *data) {
 EXPORT int cudaEventCreateWithFlags(void **out, unsigned) {
   ENTER(cudaEventCreateWithFlags);
   *out = new Event{nullptr, 0, false};
+  hold("event", *out);
   return SUCCESS;
 }
 
@@ -131,6 +156,7 @@ EXPORT int cudaEventCreate(void **out) { return cudaEventCreateWithFlags(out, 0)
 
 EXPORT int cudaEventDestroy(void *event) {
   ENTER(cudaEventDestroy);
+  if (const int error = drop("cudaEventDestroy", "event", event)) return error;
   delete (Event *)event;
   return SUCCESS;
 }
@@ -139,7 +165,10 @@ EXPORT int cudaEventRecord(void *handle, void *streamHandle) {
   ENTER(cudaEventRecord);
   auto *event = (Event *)handle;
   Stream *stream = stream_of(streamHandle);
-  if (const int error = submit("cudaEventRecord", streamHandle, {"event", [] {}})) return error;
+  /* In a capture it marks a place in the graph, and is nothing that the graph does. */
+  if (stream->capture == nullptr) {
+    if (const int error = submit("cudaEventRecord", streamHandle, {"event", [] {}})) return error;
+  }
   *event = {stream, stream->numQueued, stream->capture != nullptr};
   return SUCCESS;
 }
@@ -203,6 +232,7 @@ EXPORT int cudaStreamEndCapture(void *handle, void **out) {
   const bool isValid = capture->isValid && fault == SUCCESS;
   if (isValid) {
     *out = capture->graph;
+    hold("graph", *out);
     book.captures++;
   } else {
     delete capture->graph;
@@ -213,12 +243,15 @@ EXPORT int cudaStreamEndCapture(void *handle, void **out) {
 
 EXPORT int cudaGraphInstantiate(void **out, void *graph, unsigned long long) {
   ENTER(cudaGraphInstantiate);
+  if (const int error = check_handle("cudaGraphInstantiate", "graph", graph)) return error;
   *out = new Graph(*(Graph *)graph);
+  hold("executable graph", *out);
   return SUCCESS;
 }
 
 EXPORT int cudaGraphLaunch(void *exec, void *handle) {
   ENTER(cudaGraphLaunch);
+  if (const int error = check_handle("cudaGraphLaunch", "executable graph", exec)) return error;
   Stream *stream = stream_of(handle);
   if (stream->capture != nullptr) {
     stream->capture->isValid = false;
@@ -243,18 +276,22 @@ EXPORT int cudaGraphGetNodes(void *graph, void **nodes, size_t *count) {
 EXPORT int cudaGraphNodeGetType(void *node, int *type) {
   ENTER(cudaGraphNodeGetType);
   const std::string &name = ((Work *)node)->name;
-  *type = name == "copy" ? 1 : name == "set" ? 2 : name == "host" ? 3 : name == "event" ? 5 : 0;
+  static const std::map<std::string, int> types = {{"copy", 1}, {"set", 2}, {"host", 3}, {"take", 10}, {"give back", 11}};
+  const auto known = types.find(name);
+  *type = known == types.end() ? 0 : known->second;
   return SUCCESS;
 }
 
 EXPORT int cudaGraphDestroy(void *graph) {
   ENTER(cudaGraphDestroy);
+  if (const int error = drop("cudaGraphDestroy", "graph", graph)) return error;
   delete (Graph *)graph;
   return SUCCESS;
 }
 
 EXPORT int cudaGraphExecDestroy(void *exec) {
   ENTER(cudaGraphExecDestroy);
+  if (const int error = drop("cudaGraphExecDestroy", "executable graph", exec)) return error;
   delete (Graph *)exec;
   return SUCCESS;
 }

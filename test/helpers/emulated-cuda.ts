@@ -62,10 +62,10 @@ export class EmulatedCuda {
     const artifactDir = temporaryFolder();
     await compileModel({ modelDir, precision, lowering: "cuda", outDir: artifactDir });
     const kernels = await emulatedKernels();
-    const memory = counted(kernels.memory!, maxBytes);
+    const memory = counted(kernels.memoryOn!(0n), maxBytes);
     const opening = NativeRunner.open({
       ...{ artifactDir, numSlots, numThreads: 1, device: "cuda", checked: true },
-      kernels: { ...kernels, memory },
+      kernels: { ...kernels, memoryOn: () => memory },
     });
     const runner = await opening.catch(async (error: unknown) => {
       await rm(artifactDir, { recursive: true });

@@ -66,6 +66,6 @@ describe.runIf(hasProvider)("the program with a CUDA provider", () => {
     expect(await answer.text()).toMatch(/the runtime failed: CUDA cannot finish a step/);
     expect(await server.ended).toBe(1);
     expect(server.stderr).toContain("this process has lost the device and ends");
-    expect(server.stderr).toMatch(/^error: runtime_fault: .*CUDA works again only in a new process/m);
+    expect(server.stderr).toMatch(/^error: device_unavailable: .*CUDA works again only in a new process/m);
   }, 60_000);
 });

@@ -2,18 +2,32 @@
  * ONNX Runtime's real CUDA provider on a simulated device (test/cuda-device/): what is captured and replayed, what crosses the bus, what
  * is waited for, and what happens when a call fails. What its own kernels compute is not computed, and nothing here depends on it.
  */
+import { pbkdf2 } from "node:crypto";
 import { rm } from "node:fs/promises";
+import { promisify } from "node:util";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import koffi from "koffi";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { compileModel } from "../../src/compiler/compile.ts";
 import { DenseMambaError } from "../../src/errors.ts";
 import { PRECISIONS } from "../../src/model/artifact.ts";
 import { stateBytes, tensorBytes } from "../../src/model/state.ts";
+import { LostDeviceError } from "../../src/runtime/native/cuda-error.ts";
+import type { CudaMemory } from "../../src/runtime/native/cuda-memory.ts";
+import type { KernelLibrary } from "../../src/runtime/native/kernel-library.ts";
 import type { NativeRunner } from "../../src/runtime/native/native-runner.ts";
 import type { RunInput, RunOutput } from "../../src/runtime/runner.ts";
-import { CAPTURE_INVALIDATED, LAUNCH_FAILED, OUT_OF_MEMORY } from "../cuda-device/errors.ts";
+import {
+  CAPTURE_INVALIDATED,
+  DEVICE_UNAVAILABLE,
+  LAUNCH_FAILED,
+  NO_KERNEL_IMAGE,
+  OUT_OF_MEMORY,
+} from "../cuda-device/errors.ts";
 import { onSimulatedCuda } from "../cuda-device/harness.ts";
 import { hasProvider, type SimulatedCuda } from "../cuda-device/simulated-cuda.ts";
-import { randomCheckpoint, TINY_RETNET, TINY_SHAPE } from "../helpers/checkpoints.ts";
+import { randomCheckpoint, TINY_RETNET, TINY_SHAPE, temporaryFolder } from "../helpers/checkpoints.ts";
 
 const sources = await Promise.all(
   [
@@ -149,7 +163,7 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
       // What the device has there now: what it had when the run ended is the same but for this.
       const logits = new Float32Array(koffi.view(cuda.findBlock((NUM_SLOTS + 1) * ROW_BYTES), NUM_SLOTS * ROW_BYTES));
       for (const row of [3, 5]) logits.fill(row, row * VOCAB_SIZE, (row + 1) * VOCAB_SIZE);
-      expect(await cost(() => expect(output.logitsOf(3)[0]).toBe(0))).toMatchObject({
+      expect(await cost(() => expect(output.logitsOf(3)[0]).not.toBe(3))).toMatchObject({
         numBytes: 0,
         synchronisations: 0,
       });
@@ -172,17 +186,185 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
         await runner.clearSlot(3);
       };
       for (let i = 0; i < 2; i++) await work();
-      const { crossing } = await cost(work);
+      const { crossing, synchronisations } = await cost(work);
+      expect(synchronisations).toBe(3); // of the runs
       expect(Object.keys(crossing).toSorted()).toEqual(["device to pinned", "pinned to device"]);
       const { calls } = cuda.book();
       expect(Object.keys(calls).filter((name) => /Malloc|Alloc|Free/.test(name))).toEqual([]);
-      const snapshot = await cost(() => runner.readSlot(0));
-      expect(snapshot.numBytes).toBe(stateBytes(runner.manifest.state));
+      const numBytes = stateBytes(runner.manifest.state);
+      expect(await cost(() => runner.readSlot(0))).toMatchObject({ numBytes, synchronisations: 1 });
+      expect(await cost(() => runner.writeSlot(0, new Uint8Array(numBytes)))).toMatchObject({
+        numBytes,
+        synchronisations: 1,
+      });
     });
+  });
+
+  // Old bug: only the lower half of each id was written, over what another shape's run had there.
+  it("gives the device the ids that it was given, whatever was in their place before", async () => {
+    const inputs: bigint[][] = [];
+    const kernels: KernelLibrary = {
+      ...cuda.kernels,
+      memoryOn: (stream) => {
+        const memory = cuda.kernels.memoryOn!(stream);
+        const copy: CudaMemory["copy"] = (copies) => {
+          const [first] = copies;
+          inputs.push([...new BigInt64Array(koffi.view(first!.from, first!.numBytes))]);
+          memory.copy(copies);
+        };
+        return { ...memory, copy };
+      },
+    };
+    const { runner } = await open(sources[0]!.modelDir, { kernels, numSlots: 40 });
+    const prompt = Array.from({ length: 70 }, (_, i) => i);
+    const rows = { logitRows: prompt, temperatures: prompt.map(() => 0.7) };
+    for (const run of [
+      () => runner.run({ firstSlot: 0, lengths: [70], tokenIds: prompt, ...rows }),
+      () => step(runner, 3),
+      () => runner.run({ firstSlot: 1, lengths: [70], tokenIds: prompt, ...rows }),
+    ]) {
+      await run();
+    }
+    const ids = prompt.map(BigInt);
+    expect(inputs.at(-1)!.slice(0, 70)).toEqual(ids);
+    const afterIds = Math.ceil((70 * 8) / 256) * 32;
+    expect(inputs.at(-1)!.slice(afterIds, afterIds + 70)).toEqual(ids);
+    expect(inputs[0]!.slice(0, 70)).toEqual(ids);
+  });
+
+  it("runs two models side by side, one stream each, and captures each one's steps", async () => {
+    let timeMs = 0;
+    let numCalls = 0;
+    const now = () => (timeMs += numCalls++ % 6 < 3 ? 100 : 0);
+    const opened = await Promise.all([open(sources[1]!.modelDir, { now }), open(sources[3]!.modelDir, { now })]);
+    const runners = opened.map(({ runner }) => runner);
+    cuda.reset();
+    const states = ["conv.0", "kv.0"];
+    await Promise.all(
+      runners.map(async (runner, i) => {
+        for (let seed = 0; seed < 6; seed++) {
+          await expectOneStep(runner, states[i]!, seed);
+          await step(runner, 1 + (seed % 3));
+          await runner.run({ firstSlot: 3, lengths: [4], tokenIds: [1, 2, 3, 4], logitRows: [3], temperatures: [1] });
+        }
+      }),
+    );
+    expect(cuda.book().captures).toBe(6);
+    await runners[0]!.close();
+    await expectOneStep(runners[1]!, "kv.0", 7);
+    for (const { notes } of opened) expect(notes).toEqual([]);
+  });
+
+  it.each([
+    { name: "a first step", numStepsBefore: 0 },
+    { name: "a step that is replayed", numStepsBefore: 2 },
+  ])("closes in the middle of $name, and says nothing of captures", async ({ numStepsBefore }) => {
+    for (const turns of [0, 1, 2, 5]) {
+      const { runner, notes } = await cuda.open(sources[0]!.modelDir, { now: () => performance.now() * 1000 });
+      for (let i = 0; i < numStepsBefore; i++) await step(runner, 2);
+      const ended = step(runner, 2).catch((error: unknown) => error as DenseMambaError);
+      for (let i = 0; i < turns; i++) await new Promise(setImmediate);
+      await runner.close();
+      const result = await ended;
+      if (result instanceof DenseMambaError) expect(result.code).toBe("runtime_fault");
+      expect(notes).toEqual([]);
+      const { numBlocks, handles } = cuda.book();
+      expect({ numBlocks, handles }).toEqual({ numBlocks: 0, handles: {} });
+    }
+  });
+
+  // Old bug: they were the garbage collector's as soon as the call had been handed to another thread.
+  it("keeps the list of a step's copies until another thread has made them", async () => {
+    setFlagsFromString("--expose-gc");
+    const collectGarbage: () => void = runInNewContext("gc");
+    const streams = cuda.kernels.streams!;
+    const stream = streams.createStream();
+    const NUM_COPIES = 500;
+    const [from, to] = [streams.allocatePinned(NUM_COPIES), streams.allocatePinned(NUM_COPIES)];
+    const copies = Array.from({ length: NUM_COPIES }, (_, i) => ({
+      to: to.address + BigInt(i),
+      from: from.address + BigInt(i),
+      numBytes: 1,
+    }));
+    new Uint8Array(from.data).fill(7);
+    for (let i = 0; i < 4; i++) {
+      new Uint8Array(to.data).fill(0);
+      // All of libuv's threads are busy: what comes next has to wait.
+      const busy = Array.from({ length: 4 }, () => promisify(pbkdf2)("a", "b", 20_000, 64, "sha512"));
+      const finished = streams.finish({ stream, copies });
+      const taken: BigUint64Array[] = [];
+      for (let turn = 0; turn < 5; turn++) {
+        collectGarbage();
+        await new Promise(setImmediate);
+        for (let k = 0; k < 50; k++) taken.push(new BigUint64Array(new ArrayBuffer(NUM_COPIES * 24)).fill(0n));
+      }
+      await finished;
+      await Promise.all(busy);
+      expect(taken).toHaveLength(250);
+      expect(new Uint8Array(to.data)).toEqual(new Uint8Array(NUM_COPIES).fill(7));
+    }
+    for (const memory of [from, to]) streams.freePinned(memory);
+    streams.destroyStream(stream);
+  });
+
+  it("knows a library that has no code for the device", () => {
+    const streams = cuda.kernels.streams!;
+    expect(streams.findMissingCode()).toBeUndefined();
+    cuda.fail({ call: "cudaLaunchKernel", error: NO_KERNEL_IMAGE });
+    expect(streams.findMissingCode()).toBe("no kernel image is available for execution on the device (error 209)");
+    cuda.fail({ call: "cudaLaunchKernel", error: DEVICE_UNAVAILABLE });
+    expect(streams.findMissingCode()).toBeUndefined(); // opening will tell
   });
 
   describe("when a call fails", () => {
     const { modelDir } = sources[0]!;
+
+    it.each(["cuda", "plain"] as const)(
+      "opens nothing on a device that fails, lowered to %s: auto goes on to the CPU, and a lost device is told apart",
+      async (lowering) => {
+        const artifactDir = temporaryFolder();
+        await compileModel({ modelDir, precision: "f32", lowering, outDir: artifactDir });
+        const open = async (): Promise<DenseMambaError | undefined> => {
+          const opened = await cuda.openArtifact(artifactDir, { lowering }).catch((error: unknown) => error as Error);
+          cuda.reset();
+          if (opened instanceof DenseMambaError) return opened;
+          if (opened instanceof Error) throw opened;
+          return opened.runner.close().then(() => undefined);
+        };
+        await open();
+        await cuda.openArtifact(artifactDir, { lowering }).then(({ runner }) => runner.close());
+        const calls = lowering === "cuda" ? Object.keys(cuda.book().calls) : ["cudaSetDevice", "cudaMemcpy"];
+        for (const call of ["*", ...calls]) {
+          cuda.fail({ call, error: LAUNCH_FAILED, stays: true });
+          const error = await open();
+          if (error === undefined && /Free|Destroy/.test(call)) continue;
+          expect({ call, code: error?.code }).toEqual({ call, code: "device_unavailable" });
+          expect(error!.message).toMatch(
+            /^the CUDA device (cannot run|has not the memory for) \S+ with 4 slots: .{1,250}$/s,
+          );
+          // ONNX Runtime does not say why there is no memory; cuBLAS has numbers of its own.
+          if (!/Malloc|cublas/.test(call)) {
+            expect({ call, isLost: error instanceof LostDeviceError }).toEqual({ call, isLost: true });
+          }
+        }
+        cuda.fail({ call: "*", error: DEVICE_UNAVAILABLE, stays: true });
+        const error = await open();
+        expect(error).toMatchObject({ code: "device_unavailable", message: expect.stringContaining("cudaError46") });
+        expect(error).not.toBeInstanceOf(LostDeviceError);
+        cuda.forget();
+        cuda.forgetErrors();
+        await rm(artifactDir, { recursive: true });
+      },
+      200_000,
+    );
+
+    it("fails the next run as well when a row cannot be fetched between runs", async () => {
+      const { runner } = await open(modelDir);
+      const output = await step(runner, 2);
+      cuda.fail({ call: "cudaStreamSynchronize", error: LAUNCH_FAILED });
+      expect(() => output.logitsOf(1)).toThrow("CUDA cannot finish a step");
+      await expect(step(runner, 2)).rejects.toMatchObject({ code: "runtime_fault" });
+    });
 
     it.each([
       { call: "cudaStreamBeginCapture", error: OUT_OF_MEMORY },
@@ -323,7 +505,7 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
         const at = head * perHead + i;
         return (second.now[at]! - first.now[at]!) / (second.before[at]! - first.before[at]!);
       });
-      for (const ratio of ratios) expect(ratio).toBeCloseTo(1 - 2 ** (-5 - head), 4);
+      for (const ratio of ratios) expect(ratio).toBeCloseTo(1 - 2 ** (-5 - head), 3);
     }
   }
 });

@@ -205,7 +205,7 @@ describe("an artifact that was compiled for the kernels", () => {
     version,
     instructionSet: "baseline",
     device: "cpu",
-    memory: undefined,
+    memoryOn: undefined,
     streams: undefined,
     register: () => null,
   });

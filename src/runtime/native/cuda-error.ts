@@ -1,6 +1,6 @@
 /** What CUDA says of a call that failed, as an error. Loads nothing. */
 import type { LibraryHandle } from "koffi";
-import { DenseMambaError } from "../../errors.ts";
+import { DenseMambaError, type ErrorCode } from "../../errors.ts";
 
 /** @throws `runtime_fault`: `CUDA cannot <what>: <CUDA's message>`, for an error other than 0. */
 export type CudaCheck = (what: string, error: number) => void;
@@ -16,11 +16,55 @@ export class LostDeviceError extends DenseMambaError {}
 
 /** `library`: our own, which has the function that explains. */
 export function cudaCheck(library: LibraryHandle): CudaCheck {
-  const explain = library.func("densemamba_cuda_error", "str", ["int"]);
+  const explain = explainCuda(library);
   return (what, error) => {
-    if (error === 0) return;
-    const message = `CUDA cannot ${what}: ${explain(error)} (error ${error})`;
-    if (!LASTING.has(error)) throw new DenseMambaError("runtime_fault", message);
-    throw new LostDeviceError("runtime_fault", `${message}; CUDA works again only in a new process: restart this one`);
+    if (error !== 0) throw failure("runtime_fault", `CUDA cannot ${what}: ${explain(error)}`, error);
   };
+}
+
+/** @returns e.g. `out of memory (error 2)` */
+export function explainCuda(library: LibraryHandle): (error: number) => string {
+  const explain = library.func("densemamba_cuda_error", "str", ["int"]);
+  return (error) => `${explain(error)} (error ${error})`;
+}
+
+/** As ONNX Runtime's CUDA provider words what one of CUDA's libraries refused. */
+const PROVIDER_FAILURE = /\b(CUDA|CUBLAS|CURAND|CUDNN|CUFFT) failure (\d+): /;
+const OUT_OF_MEMORY = /out of memory|Failed to allocate memory|ALLOC_FAILED/i;
+/** Of ONNX Runtime's source: file, line and signature, before what happened there. */
+const TRACE = /\/onnxruntime_src\/\S+:\d+ .*?(?=[A-Z]+ failure \d+: |Failed to allocate)/gs;
+const PLACE = / ; GPU=-?\d+ ; hostname=[^;]* ; file=[^;]* ; line=\d+ ; expr=([^;]*);?/g;
+
+/** ONNX Runtime's message of a failure of CUDA's without kilobytes about its source, and without this machine's name. */
+export function withoutTrace(message: string): string {
+  return message.replace(TRACE, "").replace(PLACE, " ($1)").trim();
+}
+
+/** ONNX Runtime takes whatever goes wrong while it opens a session for the model's fault. @returns the error as it should be */
+export function orDeviceFailure(error: unknown): unknown {
+  if (!(error instanceof DenseMambaError)) return error;
+  const [found, library, number] = PROVIDER_FAILURE.exec(error.message) ?? [];
+  if (found === undefined && !OUT_OF_MEMORY.test(error.message)) return error;
+  return failure("device_unavailable", error.message, library === "CUDA" ? Number(number) : 0, error);
+}
+
+/**
+ * What an error is that came up while a runner was opened on a device for `what`: the device cannot be had, which is no fault of the
+ * model, and `auto` may go on to the CPU. Others are returned as they are.
+ */
+export function whileOpening(error: unknown, what: string): unknown {
+  if (!(error instanceof DenseMambaError) || !["runtime_fault", "device_unavailable"].includes(error.code))
+    return error;
+  const isFull = OUT_OF_MEMORY.test(error.message);
+  const isCuda = error.code === "runtime_fault" || PROVIDER_FAILURE.test(error.message);
+  if (!isFull && !isCuda) return error;
+  const problem = isFull ? `has not the memory for ${what}` : `cannot run ${what}`;
+  const Kind = error instanceof LostDeviceError ? LostDeviceError : DenseMambaError;
+  return new Kind("device_unavailable", `the CUDA device ${problem}: ${error.message}`, { cause: error });
+}
+
+function failure(code: ErrorCode, message: string, error: number, cause?: unknown): DenseMambaError {
+  if (!LASTING.has(error)) return new DenseMambaError(code, message, { cause });
+  const advice = "CUDA works again only in a new process: restart this one";
+  return new LostDeviceError(code, `${message}; ${advice}`, { cause });
 }

@@ -14,7 +14,7 @@ import { FIXED_OUTPUTS } from "../graph-names.ts";
 import { graphRows, isSameShape, isSingleStep, numTokensOf, type RunShape, writeInt64 } from "../run-input.ts";
 import { assertRow } from "../run-output.ts";
 import type { RunInput, RunOutput } from "../runner.ts";
-import { callEach } from "./call-each.ts";
+import { callEach, callEachQuietly } from "./call-each.ts";
 import type { Copy, CudaMemory } from "./cuda-memory.ts";
 import type { CudaStates } from "./cuda-states.ts";
 import type { CudaStreams, Pinned } from "./cuda-stream.ts";
@@ -90,6 +90,8 @@ export class CudaRuns {
   /** Of the last run. */
   #output: RunOutput | undefined;
   #capturesSteps: boolean;
+  /** Of a row that could not be fetched, between runs: the next one fails of it. */
+  #fault: unknown;
 
   /** Reserves what a step of all slots needs. @throws `runtime_fault` if there is no such memory. */
   constructor({ session, manifest, states, device, note }: CudaRunsOptions) {
@@ -115,13 +117,14 @@ export class CudaRuns {
         giveBack: (address) => this.#memory.free(address),
       });
     } catch (error) {
-      this.#places.release();
+      callEachQuietly([() => this.#places.release()]);
       throw error;
     }
   }
 
-  /** Reads the input. No run may be in flight. */
+  /** Reads the input. No run may be in flight. @throws `runtime_fault` if the device has failed since the last one */
   bind(input: RunInput): BoundRun {
+    if (this.#fault !== undefined) throw this.#fault;
     const captured = isWholeStep(input) ? this.#captured.get(input.lengths.length) : undefined;
     const places = captured ?? this.#bindUncaptured(input);
     writeInt64(places.tokenIds, input.tokenIds);
@@ -161,7 +164,7 @@ export class CudaRuns {
   async #run(bound: Bound, rowCopies: readonly Copy[], isShort: boolean): Promise<void> {
     const { api } = this.#session;
     try {
-      this.#streams.enqueue(this.#stream, [bound.inputs]);
+      this.#memory.copy([bound.inputs]);
       await (isShort ? api.runBlocking(bound.args) : api.run(bound.args));
     } catch (error) {
       // What was launched may still write into memory that is about to be used again, or given back.
@@ -169,7 +172,7 @@ export class CudaRuns {
       throw error;
     }
     await this.#finish(undefined, bound.results ? [bound.results, ...rowCopies] : [], isShort);
-    if (this.#capturesSteps && isWholeStep(bound)) this.#record(bound);
+    if (this.#capturesSteps && isWholeStep(bound) && !this.#session.isCutShort) this.#record(bound);
   }
 
   async #finish(graph: bigint | undefined, copies: readonly Copy[], isShort: boolean): Promise<void> {
@@ -184,9 +187,9 @@ export class CudaRuns {
     try {
       streams.begin(this.#stream);
       try {
-        streams.enqueue(this.#stream, [bound.inputs]);
+        this.#memory.copy([bound.inputs]);
         this.#session.api.runBlocking(bound.args);
-        streams.enqueue(this.#stream, [bound.results!]);
+        this.#memory.copy([bound.results!]);
       } catch (error) {
         streams.abandon(this.#stream);
         throw error;
@@ -282,7 +285,7 @@ export class CudaRuns {
     try {
       return { device, host: this.#streams.allocatePinned(numBytes) };
     } catch (error) {
-      this.#memory.free(device);
+      callEachQuietly([() => this.#memory.free(device)]);
       throw error;
     }
   }
@@ -293,7 +296,12 @@ export class CudaRuns {
     assertRow(row, numRows);
     assert(places.output === this.#output, "logits are those of the last run");
     if (!this.#fetched.has(row)) {
-      this.#streams.finishBlocking({ stream: this.#stream, copies: this.#rowCopies(places, [row]) });
+      try {
+        this.#streams.finishBlocking({ stream: this.#stream, copies: this.#rowCopies(places, [row]) });
+      } catch (error) {
+        this.#fault = error;
+        throw error;
+      }
       this.#fetched.add(row);
     }
     return new Float32Array(this.#hostRows(numRows).data, row * this.#rowBytes, vocabSize);

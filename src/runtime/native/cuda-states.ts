@@ -1,11 +1,11 @@
 /**
  * The states of all slots in a CUDA device's memory: as `SlotStates`, one buffer a tensor, [numSlots, ...shape]. A step reads and
- * writes them where they are; only a snapshot crosses to the host. Knows nothing of ONNX Runtime.
+ * writes them where they are; only a snapshot crosses to the host, and is waited for. Knows nothing of ONNX Runtime.
  */
 import { strict as assert } from "node:assert";
 import { type StateSpec, stateBytes, tensorBytes } from "../../model/state.ts";
 import { assertSlot, assertStateLength } from "../slot-states.ts";
-import { callEach } from "./call-each.ts";
+import { callEach, callEachQuietly } from "./call-each.ts";
 import type { Copy, CudaMemory } from "./cuda-memory.ts";
 import { addressOf } from "./ort-table.ts";
 
@@ -50,13 +50,13 @@ export class CudaStates {
         return { name, type, shape, bytesPerSlot, address: take(numSlots * bytesPerSlot) };
       });
     } catch (error) {
-      for (const address of taken) memory.free(address);
+      callEachQuietly(taken.map((address) => () => memory.free(address)));
       throw error;
     }
   }
 
   clear(slot: number): void {
-    for (const { bytesPerSlot, at } of this.#parts(slot)) this.#memory.zero(at, bytesPerSlot);
+    this.#memory.zero(this.#parts(slot).map(({ at, bytesPerSlot }) => ({ address: at, numBytes: bytesPerSlot })));
   }
 
   copy(from: number, to: number): void {
@@ -70,7 +70,7 @@ export class CudaStates {
   /** A copy, tensors in the order of the state spec. */
   read(slot: number): Uint8Array<ArrayBuffer> {
     const state = new Uint8Array(new ArrayBuffer(Math.max(1, this.#slotBytes)));
-    this.#memory.copy(this.#toRow(slot, addressOf(state)));
+    this.#memory.copyAndWait(this.#toRow(slot, addressOf(state)));
     return state.subarray(0, this.#slotBytes);
   }
 
@@ -79,7 +79,7 @@ export class CudaStates {
     assertStateLength(state, this.#slotBytes);
     const held = new Uint8Array(new ArrayBuffer(Math.max(1, state.length))); // of an address that stays
     held.set(state);
-    this.#memory.copy(this.#fromRow(slot, addressOf(held)));
+    this.#memory.copyAndWait(this.#fromRow(slot, addressOf(held)));
   }
 
   release(): void {

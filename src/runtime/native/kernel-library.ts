@@ -24,8 +24,8 @@ export interface KernelLibrary {
    */
   readonly instructionSet: string;
   readonly device: "cpu" | "cuda";
-  /** Of the device, if that is not the host. */
-  readonly memory: CudaMemory | undefined;
+  /** Of the device, if that is not the host, as it is used on a stream. */
+  readonly memoryOn: ((stream: bigint) => CudaMemory) | undefined;
   /** Of a device that has streams: of CUDA's, not of its emulation. */
   readonly streams: CudaStreams | undefined;
   /**
@@ -69,7 +69,7 @@ function load(path: string, instructionSet: string | null): KernelLibrary {
     version,
     instructionSet: instructionSet ?? best,
     device: onCuda ? "cuda" : "cpu",
-    memory: onCuda ? bindCudaMemory(library) : undefined,
+    memoryOn: onCuda ? bindCudaMemory(library) : undefined,
     streams: best === "cuda" ? bindCudaStreams(library) : undefined,
     register: (sessionOptions, apiBase) => register(sessionOptions, apiBase, instructionSet),
   };

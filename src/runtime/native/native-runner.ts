@@ -3,7 +3,6 @@
  * steady state allocates nothing, and the computing happens on another thread, so that the event
  * loop stays free; but for runs that are shorter than the way there and back. See docs/runtime.md.
  */
-import { DenseMambaError } from "../../errors.ts";
 import type { Manifest } from "../../model/artifact.ts";
 import { readManifest } from "../../model/manifest.ts";
 import { CallGuard } from "../call-guard.ts";
@@ -11,7 +10,8 @@ import { chooseNumThreads, describeRunner } from "../describe-runner.ts";
 import { assertRunInput, numTokensOf } from "../run-input.ts";
 import type { ModelRunner, RunInput, RunnerOptions, RunOutput } from "../runner.ts";
 import { SlotStates } from "../slot-states.ts";
-import { callEach } from "./call-each.ts";
+import { callEach, callEachQuietly } from "./call-each.ts";
+import { whileOpening } from "./cuda-error.ts";
 import { CudaRuns } from "./cuda-runs.ts";
 import { CudaStates } from "./cuda-states.ts";
 import { NativeSession } from "./native-session.ts";
@@ -31,9 +31,6 @@ export interface NativeRunnerOptions extends RunnerOptions {
   readonly now?: () => number;
 }
 
-/** As CUDA and ONNX Runtime's allocator have it. */
-const OUT_OF_MEMORY = /out of memory|Failed to allocate memory/i;
-
 export class NativeRunner implements ModelRunner {
   readonly manifest: Manifest;
   readonly numSlots: number;
@@ -47,19 +44,16 @@ export class NativeRunner implements ModelRunner {
 
   /**
    * Does not block the event loop while the model loads.
-   * @throws `invalid_artifact`; `device_unavailable`, also if a device has not the memory;
-   * `runtime_fault` if it fails otherwise
+   * @throws `invalid_artifact`; `device_unavailable`, also if a device has not the memory or fails
+   * otherwise; `runtime_fault`
    */
   static async open(options: NativeRunnerOptions): Promise<NativeRunner> {
     const manifest = await readManifest(options.artifactDir);
     try {
       return await NativeRunner.#open(manifest, options);
     } catch (error) {
-      const isFull = options.device === "cuda" && error instanceof DenseMambaError && OUT_OF_MEMORY.test(error.message);
-      if (!isFull) throw error;
-      const what = `${manifest.name} with ${options.numSlots} slots`;
-      const message = `the CUDA device has not the memory for ${what}: ${error.message}`;
-      throw new DenseMambaError("device_unavailable", message, { cause: error });
+      if (options.device !== "cuda") throw error;
+      throw whileOpening(error, `${manifest.name} with ${options.numSlots} slots`);
     }
   }
 
@@ -81,7 +75,7 @@ export class NativeRunner implements ModelRunner {
     try {
       return new NativeRunner(session, manifest, { numSlots: options.numSlots, description, now, note });
     } catch (error) {
-      session.close(); // a device has not the memory for so many slots
+      callEachQuietly([() => session.close()]); // a device has not the memory for so many slots
       throw error;
     }
   }
@@ -122,7 +116,7 @@ export class NativeRunner implements ModelRunner {
         ? new CudaRuns({ session, manifest, states, device, note })
         : new RunBindings(session, manifest, states);
     } catch (error) {
-      states.release();
+      callEachQuietly([() => states.release()]);
       throw error;
     }
   }
@@ -163,7 +157,7 @@ export class NativeRunner implements ModelRunner {
 
   /** Cuts a run in flight short: it rejects with `runtime_fault`. */
   close(): Promise<void> {
-    if (this.#guard.busy && !this.#guard.closing) this.#session.api.setTerminate(this.#session.runOptions);
+    if (this.#guard.busy && !this.#guard.closing) this.#session.cutShort();
     return this.#guard.close(() =>
       callEach([
         () => this.#runs.release(),

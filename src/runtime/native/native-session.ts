@@ -9,6 +9,8 @@ import type { Manifest } from "../../model/artifact.ts";
 import { checkGraphNames, type GraphSteps } from "../graph-names.ts";
 import { kernelsFor } from "../kernels-for.ts";
 import { SESSION_CONFIG } from "../session-config.ts";
+import { callEachQuietly } from "./call-each.ts";
+import { orDeviceFailure } from "./cuda-error.ts";
 import type { CudaMemory } from "./cuda-memory.ts";
 import { forgetLastError } from "./cuda-runtime.ts";
 import type { CudaStreams } from "./cuda-stream.ts";
@@ -60,6 +62,7 @@ export class NativeSession {
   readonly #session: Handle;
   /** For one step, where the artifact has a graph of its own for it. */
   readonly #decodeSession: Handle | undefined;
+  #isCutShort = false;
 
   /**
    * Loads off the event loop.
@@ -97,7 +100,12 @@ export class NativeSession {
         });
         try {
           const file = path.resolve(options.artifactDir, graph);
-          const session = own(await api.createSession(env, file, sessionOptions));
+          const opening = api.createSession(env, file, sessionOptions);
+          const session = own(
+            await opening.catch((error: unknown) => {
+              throw hasDevice ? orDeviceFailure(error) : error;
+            }),
+          );
           checkGraphNames(manifest, steps, api.sessionNames(session));
           return session;
         } finally {
@@ -118,13 +126,14 @@ export class NativeSession {
       }
       if (decodeGraph !== undefined) decodeSession ??= await load(decodeGraph, "one");
       if (hasDevice) forgetLastError();
-      const stateMemoryInfo = kernels?.memory && hasDevice ? own(api.createCudaMemoryInfo()) : memoryInfo;
+      const memory = kernels?.memoryOn?.(stream ?? 0n);
+      const stateMemoryInfo = memory && hasDevice ? own(api.createCudaMemoryInfo()) : memoryInfo;
       const handles = { env, memoryInfo, stateMemoryInfo, runOptions, session };
-      const device = kernels?.memory && { memory: kernels.memory, streams: kernels.streams, stream };
+      const device = memory && { memory, streams: kernels?.streams, stream };
       return new NativeSession(api, handles, decodeSession, { device, capturesSteps });
     } catch (error) {
       for (const handle of owned.toReversed()) api.release(handle);
-      if (stream !== undefined) kernels?.streams?.destroyStream(stream);
+      if (stream !== undefined) callEachQuietly([() => kernels?.streams?.destroyStream(stream!)]);
       throw error;
     }
   }
@@ -151,6 +160,16 @@ export class NativeSession {
     return isSingleStep && this.#decodeSession !== undefined
       ? { session: this.#decodeSession, steps: "one" }
       : { session: this.#session, steps: "any" };
+  }
+
+  /** The run in flight fails at its next node, and so do all later ones. From any thread. */
+  cutShort(): void {
+    this.#isCutShort = true;
+    this.api.setTerminate(this.runOptions);
+  }
+
+  get isCutShort(): boolean {
+    return this.#isCutShort;
   }
 
   /** No run may be in flight, and every tensor must have been released. */

@@ -5,6 +5,7 @@
 import { strict as assert } from "node:assert";
 import { DenseMambaError, type ErrorCode } from "../../errors.ts";
 import { findOrtLibrary, openableProviders } from "../ort-library.ts";
+import { withoutTrace } from "./cuda-error.ts";
 import type { KernelLibrary } from "./kernel-library.ts";
 import { addressOf, decodePointer, decodeString, loadOrtTable, type OrtFunctions, type Status } from "./ort-table.ts";
 import { NameArray, PointerArray } from "./pointer-array.ts";
@@ -337,7 +338,7 @@ export class OrtApi {
     if (status === null) return;
     const message = this.#functions.GetErrorMessage(status);
     this.#functions.ReleaseStatus(status);
-    throw new DenseMambaError(code, `ONNX Runtime: ${message}`);
+    throw new DenseMambaError(code, `ONNX Runtime: ${withoutTrace(message)}`);
   }
 
   #runParameters(args: RunArguments): Parameters<OrtFunctions["Run"]> {

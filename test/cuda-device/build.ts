@@ -1,6 +1,7 @@
 /**
- * Makes the simulated device's libraries: its parts in C++, and for every other function that the provider imports a stub that
- * fails and leaves its name in the book. Also our own kernels, to run on it.
+ * Makes the simulated device's libraries: its parts in C++, and for every other function that the
+ * provider imports a stub that fails and leaves its name in the book. Also our own kernels, to run
+ * on it.
  */
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -108,8 +109,8 @@ export interface FakeProvider {
 }
 
 /**
- * In `folder` libraries without contents of these sonames, and in its folder `provider` one that says of itself what a CUDA provider
- * of that release says.
+ * In `folder` libraries without contents of these sonames, and in its folder `provider` one that
+ * says of itself what a CUDA provider of that release says.
  */
 export async function buildFakeProvider(folder: string, { version, needed }: FakeProvider): Promise<void> {
   for (const name of needed) await buildEmptyLibrary(folder, name);
@@ -180,7 +181,10 @@ async function link(
   ]);
 }
 
-/** As `cuda-build.ts` builds them for a device, but emulated: to ONNX Runtime they are the kernels of its CUDA provider. */
+/**
+ * As `cuda-build.ts` builds them for a device, but emulated: to ONNX Runtime they are the kernels
+ * of its CUDA provider.
+ */
 async function buildKernels(folder: string): Promise<void> {
   const names = (await readdir(path.join(KERNELS, "cuda"))).filter((name) => name.endsWith(".cu"));
   const C = ["-x", "c", "-std=gnu11", "-O1", "-fPIC", "-fvisibility=hidden", "-w", "-DDM_CUDA"];

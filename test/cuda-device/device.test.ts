@@ -1,4 +1,7 @@
-/** The simulated device itself: that it refuses what a device refuses, and finds what it is there to find. */
+/**
+ * The simulated device itself: that it refuses what a device refuses, and finds what it is there to
+ * find.
+ */
 import koffi from "koffi";
 import { beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { CAPTURE_INVALIDATED, CAPTURE_UNSUPPORTED } from "./errors.ts";

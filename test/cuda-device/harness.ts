@@ -1,4 +1,7 @@
-/** What tests of runners on the simulated device share: it is loaded, and after every test all has been given back. */
+/**
+ * What tests of runners on the simulated device share: it is loaded, and after every test all has
+ * been given back.
+ */
 import { afterEach, beforeAll, beforeEach, expect } from "vitest";
 import type { NativeRunner } from "../../src/runtime/native/native-runner.ts";
 import { type OpenOptions, SimulatedCuda, type SimulatedRunner } from "./simulated-cuda.ts";

@@ -1,6 +1,7 @@
 /**
- * The program as it is installed with ONNX Runtime's CUDA provider beside onnxruntime-node's library, to be started on a machine of
- * which the environment is given: without a driver, or with the simulated device's libraries.
+ * The program as it is installed with ONNX Runtime's CUDA provider beside onnxruntime-node's
+ * library, to be started on a machine of which the environment is given: without a driver, or with
+ * the simulated device's libraries.
  */
 import { cp, mkdir, mkdtemp, readdir, rm, symlink } from "node:fs/promises";
 import path from "node:path";

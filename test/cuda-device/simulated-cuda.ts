@@ -1,6 +1,6 @@
 /**
- * ONNX Runtime's real CUDA provider on a device that does not exist: loads both into this process, opens runners on them, and reads
- * the device's book. README.md says what that shows and what not.
+ * ONNX Runtime's real CUDA provider on a device that does not exist: loads both into this process,
+ * opens runners on them, and reads the device's book. README.md says what that shows and what not.
  */
 import { existsSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
@@ -22,7 +22,10 @@ export const PROVIDER = path.join(PROVIDER_FOLDER, "libonnxruntime_providers_cud
 export const hasProvider =
   process.platform === "linux" && process.arch === "x64" && existsSync(path.join(PROVIDER_FOLDER, "complete"));
 
-/** Since the last reset, but for what is allocated. Counts are by the name of a function, a kernel, or `pageable to device`. */
+/**
+ * Since the last reset, but for what is allocated. Counts are by the name of a function, a kernel,
+ * or `pageable to device`.
+ */
 export interface Book {
   readonly calls: Readonly<Record<string, number>>;
   readonly launches: Readonly<Record<string, number>>;
@@ -68,7 +71,10 @@ export class SimulatedCuda {
   readonly #reset: () => void;
   readonly #fail: (call: string, after: number, error: number, stays: boolean) => void;
 
-  /** NOTE: before anything loads the provider, which finds the device's libraries by their names among those that are loaded. */
+  /**
+   * NOTE: before anything loads the provider, which finds the device's libraries by their names
+   * among those that are loaded.
+   */
   static async load(): Promise<SimulatedCuda> {
     const paths = await simulatedLibraries();
     const libraries = paths.device.map((library) => loadSharedLibrary(library));
@@ -109,8 +115,8 @@ export class SimulatedCuda {
   }
 
   /**
-   * Of all threads the last errors. A session that ends while every call fails leaves some behind, on libuv's threads too, of
-   * which a later run would be told.
+   * Of all threads the last errors. A session that ends while every call fails leaves some behind,
+   * on libuv's threads too, of which a later run would be told.
    */
   forgetErrors(): void {
     this.runtime.func("simulated_cuda_forget_errors", "void", [])();

@@ -1,4 +1,7 @@
-/** Machines on which CUDA cannot be had, each for a reason of its own: made of libraries that say what those of such a machine say. */
+/**
+ * Machines on which CUDA cannot be had, each for a reason of its own: made of libraries that say
+ * what those of such a machine say.
+ */
 import { existsSync } from "node:fs";
 import { mkdir, rm, writeFile } from "node:fs/promises";
 import path from "node:path";

@@ -1,4 +1,7 @@
-/** The program with ONNX Runtime's CUDA provider, as a process of its own: without a driver, and on the simulated device. */
+/**
+ * The program with ONNX Runtime's CUDA provider, as a process of its own: without a driver, and on
+ * the simulated device.
+ */
 import { execFile } from "node:child_process";
 import { rm } from "node:fs/promises";
 import { promisify } from "node:util";

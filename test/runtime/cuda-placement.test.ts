@@ -1,4 +1,7 @@
-/** Where ONNX Runtime's real CUDA provider puts the nodes of our graphs: on the device, all of them (test/cuda-device/). */
+/**
+ * Where ONNX Runtime's real CUDA provider puts the nodes of our graphs: on the device, all of them
+ * (test/cuda-device/).
+ */
 import { rm } from "node:fs/promises";
 import { afterAll, describe, expect, it } from "vitest";
 import { PRECISIONS } from "../../src/model/artifact.ts";

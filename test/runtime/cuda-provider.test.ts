@@ -1,6 +1,7 @@
 /**
- * ONNX Runtime's real CUDA provider on a simulated device (test/cuda-device/): what is captured and replayed, what crosses the bus, what
- * is waited for, and what happens when a call fails. What its own kernels compute is not computed, and nothing here depends on it.
+ * ONNX Runtime's real CUDA provider on a simulated device (test/cuda-device/): what is captured and
+ * replayed, what crosses the bus, what is waited for, and what happens when a call fails. What its
+ * own kernels compute is not computed, and nothing here depends on it.
  */
 import { pbkdf2 } from "node:crypto";
 import { rm } from "node:fs/promises";
@@ -273,7 +274,8 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
     }
   });
 
-  // Old bug: they were the garbage collector's as soon as the call had been handed to another thread.
+  // Old bug: they were the garbage collector's as soon as the call had been handed to another
+  // thread.
   it("keeps the list of a step's copies until another thread has made them", async () => {
     setFlagsFromString("--expose-gc");
     const collectGarbage: () => void = runInNewContext("gc");
@@ -480,8 +482,9 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
   }
 
   /**
-   * What a step does to the first layer's state that does not depend on what ONNX Runtime computes: the window of a convolution
-   * moves by one place; the difference of two matrices shrinks by each head's decay.
+   * What a step does to the first layer's state that does not depend on what ONNX Runtime computes:
+   * the window of a convolution moves by one place; the difference of two matrices shrinks by each
+   * head's decay.
    */
   async function expectOneStep(runner: NativeRunner, name: string, seed: number): Promise<void> {
     const after = async (value: (i: number) => number) => {

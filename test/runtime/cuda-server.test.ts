@@ -1,7 +1,8 @@
 /**
- * A server on a simulated CUDA device (test/cuda-device/), by its sockets: what clients, `/ready` and the next request see of a call
- * that fails, of memory that ends, and of a device that is lost in the middle of a stream. What tokens come out depends on nothing:
- * ONNX Runtime's own kernels compute nothing there.
+ * A server on a simulated CUDA device (test/cuda-device/), by its sockets: what clients, `/ready`
+ * and the next request see of a call that fails, of memory that ends, and of a device that is lost
+ * in the middle of a stream. What tokens come out depends on nothing: ONNX Runtime's own kernels
+ * compute nothing there.
  */
 import { rm } from "node:fs/promises";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";

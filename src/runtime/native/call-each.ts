@@ -14,7 +14,9 @@ export function callEach(calls: Iterable<() => unknown>): void {
   if (failure !== undefined) throw failure.error;
 }
 
-/** The same after a failure that is going to be thrown: what fails here as well is not to hide it. */
+/**
+ * The same after a failure that is going to be thrown: what fails here as well is not to hide it.
+ */
 export function callEachQuietly(calls: Iterable<() => unknown>): void {
   try {
     callEach(calls);

@@ -1,6 +1,7 @@
 /**
- * How the operators in CUDA become a library: with nvcc for devices; with a C++ compiler for the emulation that tests run on a
- * CPU. The library of the CPU's operators is another (kernel-build.ts, which runs the compiler).
+ * How the operators in CUDA become a library: with nvcc for devices; with a C++ compiler for the
+ * emulation that tests run on a CPU. The library of the CPU's operators is another
+ * (kernel-build.ts, which runs the compiler).
  */
 
 /** `cuda`: for NVIDIA's devices. `emulated`: the same kernels on a CPU, slowly. */
@@ -11,8 +12,8 @@ export function isCuda(target: string): target is CudaTarget {
 }
 
 /**
- * Machine code for A100, H100, B200 and RTX 5090 and what runs their code (8.x, 9.x, 10.x, 12.x), and PTX for all others from Turing
- * on, which the driver translates at the first start.
+ * Machine code for A100, H100, B200 and RTX 5090 and what runs their code (8.x, 9.x, 10.x, 12.x),
+ * and PTX for all others from Turing on, which the driver translates at the first start.
  */
 const ARCHITECTURES = [
   ...["80", "90", "100", "120"].flatMap((version) => ["-gencode", `arch=compute_${version},code=sm_${version}`]),
@@ -46,7 +47,8 @@ interface Toolchain {
 }
 
 /**
- * nvcc hands on what follows -Xcompiler. CUDA's runtime is linked in, beside the provider's own: docs/gpu.md, "Two CUDA runtimes".
+ * nvcc hands on what follows -Xcompiler. CUDA's runtime is linked in, beside the provider's own:
+ * docs/gpu.md, "Two CUDA runtimes".
  */
 const TOOLCHAINS: Readonly<Record<CudaTarget, Toolchain>> = {
   cuda: {

@@ -6,8 +6,9 @@ import { DenseMambaError, type ErrorCode } from "../../errors.ts";
 export type CudaCheck = (what: string, error: number) => void;
 
 /**
- * After these nothing more can be done on the device in this process, whatever is closed and opened again: its memory may be
- * corrupt, and every call gives the same error. As NVIDIA's documentation of `cudaError` has them.
+ * After these nothing more can be done on the device in this process, whatever is closed and opened
+ * again: its memory may be corrupt, and every call gives the same error. As NVIDIA's documentation
+ * of `cudaError` has them.
  */
 const LASTING = new Set([214, 220, 226, 700, 702, 710, 714, 715, 716, 717, 718, 719, 721]);
 
@@ -35,12 +36,18 @@ const OUT_OF_MEMORY = /out of memory|Failed to allocate memory|ALLOC_FAILED/i;
 const TRACE = /\/onnxruntime_src\/\S+:\d+ .*?(?=[A-Z]+ failure \d+: |Failed to allocate)/gs;
 const PLACE = / ; GPU=-?\d+ ; hostname=[^;]* ; file=[^;]* ; line=\d+ ; expr=([^;]*);?/g;
 
-/** ONNX Runtime's message of a failure of CUDA's without kilobytes about its source, and without this machine's name. */
+/**
+ * ONNX Runtime's message of a failure of CUDA's without kilobytes about its source, and without
+ * this machine's name.
+ */
 export function withoutTrace(message: string): string {
   return message.replace(TRACE, "").replace(PLACE, " ($1)").trim();
 }
 
-/** ONNX Runtime takes whatever goes wrong while it opens a session for the model's fault. @returns the error as it should be */
+/**
+ * ONNX Runtime takes whatever goes wrong while it opens a session for the model's fault.
+ * @returns the error as it should be
+ */
 export function orDeviceFailure(error: unknown): unknown {
   if (!(error instanceof DenseMambaError)) return error;
   const [found, library, number] = PROVIDER_FAILURE.exec(error.message) ?? [];
@@ -49,8 +56,9 @@ export function orDeviceFailure(error: unknown): unknown {
 }
 
 /**
- * What an error is that came up while a runner was opened on a device for `what`: the device cannot be had, which is no fault of the
- * model, and `auto` may go on to the CPU. Others are returned as they are.
+ * What an error is that came up while a runner was opened on a device for `what`: the device cannot
+ * be had, which is no fault of the model, and `auto` may go on to the CPU. Others are returned as
+ * they are.
  */
 export function whileOpening(error: unknown, what: string): unknown {
   if (!(error instanceof DenseMambaError) || !["runtime_fault", "device_unavailable"].includes(error.code))

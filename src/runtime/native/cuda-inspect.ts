@@ -1,6 +1,7 @@
 /**
- * Whether CUDA can be had here, and what is missing: asked of the driver and of the files before ONNX Runtime loads its provider, which
- * would say less, and of a provider of another release end the process. Takes milliseconds where there is no driver.
+ * Whether CUDA can be had here, and what is missing: asked of the driver and of the files before
+ * ONNX Runtime loads its provider, which would say less, and of a provider of another release end
+ * the process. Takes milliseconds where there is no driver.
  */
 import { existsSync } from "node:fs";
 import path from "node:path";

@@ -1,6 +1,7 @@
 /**
- * Memory of a CUDA device through our own library (kernels/cuda/memory.cu): taken, cleared and copied between runs, on the stream
- * that they are launched on. Addresses are those of the device; what they point at is not to be read here. Knows nothing of states.
+ * Memory of a CUDA device through our own library (kernels/cuda/memory.cu): taken, cleared and
+ * copied between runs, on the stream that they are launched on. Addresses are those of the device;
+ * what they point at is not to be read here. Knows nothing of states.
  */
 import type { LibraryHandle } from "koffi";
 import { cudaCheck } from "./cuda-error.ts";
@@ -25,13 +26,19 @@ export interface CudaMemory {
   /** Waits for the device. */
   free(address: bigint): void;
   zero(ranges: readonly Range[]): void;
-  /** In their order, behind what is on the stream. Returns before they are made, unless memory of the host is not pinned. */
+  /**
+   * In their order, behind what is on the stream. Returns before they are made, unless memory of
+   * the host is not pinned.
+   */
   copy(copies: readonly Copy[]): void;
   /** Returns when they are made. */
   copyAndWait(copies: readonly Copy[]): void;
 }
 
-/** @returns the memory as it is used on a stream; of an emulation, which has none, on 0. @throws koffi's error if the library has no such functions. */
+/**
+ * @returns the memory as it is used on a stream; on 0 of an emulation, which has none
+ * @throws koffi's error if the library has no such functions.
+ */
 export function bindCudaMemory(library: LibraryHandle): (stream: bigint) => CudaMemory {
   const allocate = library.func("densemamba_cuda_allocate", "int", ["size_t", "void *", "void *"]);
   const free = library.func("densemamba_cuda_free", "int", ["void *"]);

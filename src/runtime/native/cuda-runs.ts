@@ -1,11 +1,13 @@
 /**
- * Runs on a CUDA device, on one stream of ours. The small inputs and results have places on the device and in pinned memory of the
- * host, laid out alike, and cross the bus in one copy each way; logits stay on the device but for the rows that are read whole. A
- * run is waited for once. docs/gpu.md
+ * Runs on a CUDA device, on one stream of ours. The small inputs and results have places on the
+ * device and in pinned memory of the host, laid out alike, and cross the bus in one copy each way;
+ * logits stay on the device but for the rows that are read whole. A run is waited for once.
+ * docs/gpu.md
  *
- * Decode steps are captured as CUDA graphs, one for each number of sequences, and replayed, which saves launching some hundred kernels
- * one by one. Captured by us, and not by ONNX Runtime: it keeps its graphs per thread, ours run on any of several, and it makes a
- * step several times to capture it.
+ * Decode steps are captured as CUDA graphs, one for each number of sequences, and replayed, which
+ * saves launching some hundred kernels one by one. Captured by us, and not by ONNX Runtime: it
+ * keeps its graphs per thread, ours run on any of several, and it makes a step several times to
+ * capture it.
  */
 import { strict as assert } from "node:assert";
 import { DenseMambaError } from "../../errors.ts";
@@ -79,7 +81,10 @@ export class CudaRuns {
   readonly #places: GrowingMemory<Mirrored>;
   /** On the device. */
   readonly #logits: GrowingMemory<bigint>;
-  /** Of the host: the last run's rows of logits, each at its place among all. Taken when the first is read whole. */
+  /**
+   * Of the host: the last run's rows of logits, each at its place among all. Taken when the first
+   * is read whole.
+   */
   #wholeRows: GrowingMemory<Pinned> | undefined;
   /** Which of them are there. */
   readonly #fetched = new Set<number>();
@@ -93,7 +98,10 @@ export class CudaRuns {
   /** Of a row that could not be fetched, between runs: the next one fails of it. */
   #fault: unknown;
 
-  /** Reserves what a step of all slots needs. @throws `runtime_fault` if there is no such memory. */
+  /**
+   * Reserves what a step of all slots needs.
+   * @throws `runtime_fault` if there is no such memory.
+   */
   constructor({ session, manifest, states, device, note }: CudaRunsOptions) {
     assert(device.streams !== undefined && device.stream !== undefined, "this device has no streams");
     this.#session = session;
@@ -122,7 +130,10 @@ export class CudaRuns {
     }
   }
 
-  /** Reads the input. No run may be in flight. @throws `runtime_fault` if the device has failed since the last one */
+  /**
+   * Reads the input. No run may be in flight.
+   * @throws `runtime_fault` if the device has failed since the last one
+   */
   bind(input: RunInput): BoundRun {
     if (this.#fault !== undefined) throw this.#fault;
     const captured = isWholeStep(input) ? this.#captured.get(input.lengths.length) : undefined;
@@ -160,14 +171,18 @@ export class CudaRuns {
     ]);
   }
 
-  /** By the first step of each number of sequences ONNX Runtime has the memory, and CUDA the kernels, that a capture may not ask for. */
+  /**
+   * By the first step of each number of sequences ONNX Runtime has the memory, and CUDA the
+   * kernels, that a capture may not ask for.
+   */
   async #run(bound: Bound, rowCopies: readonly Copy[], isShort: boolean): Promise<void> {
     const { api } = this.#session;
     try {
       this.#memory.copy([bound.inputs]);
       await (isShort ? api.runBlocking(bound.args) : api.run(bound.args));
     } catch (error) {
-      // What was launched may still write into memory that is about to be used again, or given back.
+      // What was launched may still write into memory that is about to be used again, or given
+      // back.
       await this.#finish(undefined, [], isShort).catch(() => undefined);
       throw error;
     }
@@ -181,7 +196,10 @@ export class CudaRuns {
     else await this.#streams.finish(work);
   }
 
-  /** Launches the step once more, which computes nothing: states stay as they are. On this thread, for a few milliseconds. */
+  /**
+   * Launches the step once more, which computes nothing: states stay as they are. On this thread,
+   * for a few milliseconds.
+   */
   #record(bound: Bound): void {
     const streams = this.#streams;
     try {
@@ -331,7 +349,10 @@ export class CudaRuns {
   }
 }
 
-/** A step of the first slots with a row of logits for each: what decoding makes again and again, in few shapes. */
+/**
+ * A step of the first slots with a row of logits for each: what decoding makes again and again, in
+ * few shapes.
+ */
 function isWholeStep(input: RunInput | RunShape): boolean {
   const numRows = "numRows" in input ? input.numRows : input.logitRows.length;
   return input.firstSlot === 0 && isSingleStep(input) && numRows === input.lengths.length;

@@ -3,8 +3,9 @@ import { readFileSync } from "node:fs";
 import { loadSharedLibrary } from "./shared-library.ts";
 
 /**
- * Makes the provider's CUDA runtime, which is not our library's, forget the last error of this thread. ONNX Runtime does not ask for one of
- * memory that it cannot free when a session ends, and the next session's first launch would be told of it.
+ * Makes the provider's CUDA runtime, which is not our library's, forget the last error of this
+ * thread. ONNX Runtime does not ask for one of memory that it cannot free when a session ends, and
+ * the next session's first launch would be told of it.
  */
 export function forgetLastError(): void {
   if (process.platform !== "linux") return;

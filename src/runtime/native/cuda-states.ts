@@ -1,6 +1,7 @@
 /**
- * The states of all slots in a CUDA device's memory: as `SlotStates`, one buffer a tensor, [numSlots, ...shape]. A step reads and
- * writes them where they are; only a snapshot crosses to the host, and is waited for. Knows nothing of ONNX Runtime.
+ * The states of all slots in a CUDA device's memory: as `SlotStates`, one buffer a tensor,
+ * [numSlots, ...shape]. A step reads and writes them where they are; only a snapshot crosses to the
+ * host, and is waited for. Knows nothing of ONNX Runtime.
  */
 import { strict as assert } from "node:assert";
 import { type StateSpec, stateBytes, tensorBytes } from "../../model/state.ts";

@@ -1,20 +1,26 @@
 /**
- * A CUDA stream, what is captured and replayed on it, and pinned memory of the host, through our own library
- * (kernels/cuda/graph.cu). Addresses are the library's handles. Knows nothing of ONNX Runtime: what is captured is whatever someone
- * launches on the stream.
+ * A CUDA stream, what is captured and replayed on it, and pinned memory of the host, through our
+ * own library (kernels/cuda/graph.cu). Addresses are the library's handles. Knows nothing of ONNX
+ * Runtime: what is captured is whatever someone launches on the stream.
  */
 import koffi, { type LibraryHandle } from "koffi";
 import { cudaCheck, explainCuda } from "./cuda-error.ts";
 import { type Copy, copyFields } from "./cuda-memory.ts";
 
-/** What ends a step: the graph's launch, if there is one, then copies, then the wait for all that is on the stream. */
+/**
+ * What ends a step: the graph's launch, if there is one, then copies, then the wait for all that is
+ * on the stream.
+ */
 export interface Finish {
   readonly stream: bigint;
   readonly graph?: bigint | undefined;
   readonly copies: readonly Copy[];
 }
 
-/** Memory of the host that a device reaches by itself. Gone with `freePinned`: nobody may look at `data` after that. */
+/**
+ * Memory of the host that a device reaches by itself. Gone with `freePinned`: nobody may look at
+ * `data` after that.
+ */
 export interface Pinned {
   readonly address: bigint;
   readonly data: ArrayBuffer;
@@ -22,11 +28,17 @@ export interface Pinned {
 
 /** All @throws `runtime_fault` with CUDA's message. */
 export interface CudaStreams {
-  /** Why the device cannot run this library; undefined if it can, or if that cannot be told. Does not throw. */
+  /**
+   * Why the device cannot run this library; undefined if it can, or if that cannot be told. Does
+   * not throw.
+   */
   findMissingCode(): string | undefined;
   createStream(): bigint;
   destroyStream(stream: bigint): void;
-  /** From here to `end`, on this thread, what is launched on the stream is recorded and not computed. */
+  /**
+   * From here to `end`, on this thread, what is launched on the stream is recorded and not
+   * computed.
+   */
   begin(stream: bigint): void;
   /** The graph, to be destroyed. @throws as well if it holds what may not be repeated. */
   end(stream: bigint): bigint;
@@ -41,8 +53,9 @@ export interface CudaStreams {
 }
 
 /**
- * cudaErrorInvalidDeviceFunction, InvalidKernelImage, NoKernelImageForDevice, InvalidPtx and UnsupportedPtxVersion: there is no
- * machine code for the device, and no PTX that its driver can translate.
+ * cudaErrorInvalidDeviceFunction, InvalidKernelImage, NoKernelImageForDevice, InvalidPtx and
+ * UnsupportedPtxVersion: there is no machine code for the device, and no PTX that its driver can
+ * translate.
  */
 const NO_CODE = new Set([98, 200, 209, 218, 222]);
 

@@ -27,13 +27,16 @@
 enum { Q, K, V, PAST, DECAY, LENGTHS, A, B, SCALE, SKIP };
 
 /** Of a single step. A row of 64 numbers is a few lines of the cache, and its sums stay in registers. */
-enum { VALUES_PER_STEP_TASK = 256, VECTORS_AT_ONCE = DM_LANES == 16 ? 4 : 8 };
+enum { VALUES_PER_STEP_TASK = 256, VECTORS_AT_ONCE = DM_LANES == 16 ? 4 : 8, AHEAD_BYTES = 4096, LINE_BYTES = 64 };
 /** Of several: a block's own work grows with its square, and the state is passed over once for each. */
 enum { VALUES_PER_TASK = 64, BLOCK = 16 };
 /** Steps whose readouts, and rows of the state whose sums, stay in registers together: two vectors of each. */
 enum { STEPS_AT_ONCE = DM_LANES == 16 ? 8 : 4, ROWS_AT_ONCE = 4, PAIR = 2 };
-/** Of steps one by one: so many vectors of a row have their sums in registers. */
-enum { VECTORS_PER_PASS = DM_LANES == 16 ? 4 : 2 };
+/**
+ * A task's part of the state is [VALUES_PER_TASK / PANEL][dk][PANEL]: what is gone through at once lies together, and does not push itself
+ * out of the cache.
+ */
+enum { PANEL = PAIR * DM_LANES };
 
 /** Numbers of every row and head, or of every row and group of `share` heads. */
 typedef struct {
@@ -105,7 +108,27 @@ DM_INLINE void store_state(void *state, size_t at, vf s, size_t lanes, bool isHa
   else vf_store_some((float *)state + at, s, lanes);
 }
 
+/**
+ * a x + y, rounded once where there is an instruction for it. Where y is a product itself, a compiler would choose which of the two to round,
+ * here the one and there the other, and a step's bits would depend on how it is taken.
+ */
+DM_INLINE vf add_product(float a, vf x, vf y) {
+#if defined(__AVX512F__)
+  return (vf)_mm512_fmadd_ps((__m512)vf_all(a), (__m512)x, (__m512)y);
+#elif defined(__AVX2__)
+  return (vf)_mm256_fmadd_ps((__m256)vf_all(a), (__m256)x, (__m256)y);
+#else
+  return a * x + y;
+#endif
+}
+
 /* --- a single step --- */
+
+/** Asks for what comes next. The processor's own prefetcher stops at pages, and where a state is gone over twice, between the two. */
+DM_INLINE void prefetch_state(const Recurrence *r, size_t at, size_t count, bool isHalf) {
+  const size_t size = isHalf ? sizeof(half) : sizeof(float);
+  for (size_t i = 0; i < count * size; i += LINE_BYTES) __builtin_prefetch((const char *)r->past + at * size + i);
+}
 
 /** `count` vectors of columns from j on; of a single one, `lanes` columns. All but r, h, row and j are constants. */
 DM_INLINE void step(const Recurrence *r, const Head *h, size_t row, size_t j, size_t count, size_t lanes, bool removes, bool isHalf) {
@@ -119,17 +142,21 @@ DM_INLINE void step(const Recurrence *r, const Head *h, size_t row, size_t j, si
     v[i] = scale * vf_load_some(x + i * DM_LANES, lanes);
     y[i] = removed[i] = (vf){0};
   }
+  const size_t rest = j + count * DM_LANES < dv ? count * DM_LANES : dk * dv - j; /* to where the next columns or the next head's begin */
+  const size_t ahead = removes ? rest : AHEAD_BYTES / (isHalf ? sizeof(half) : sizeof(float));
   for (size_t d = 0, at = h->state + j; removes && d < dk; d++, at += dv) {
 #pragma GCC unroll 8
     for (size_t i = 0; i < count; i++) removed[i] += a[d] * load_state(r->past, at + i * DM_LANES, lanes, isHalf);
   }
   for (size_t d = 0, at = h->state + j; d < dk; d++, at += dv, decay += r->decayStride) {
+    const float left = *decay, key = k[d], query = q[d], replaced = removes ? b[d] : 0; /* read before any store, which might be to them */
+    if (count > 1) prefetch_state(r, at + ahead, count * DM_LANES, isHalf);
 #pragma GCC unroll 8
     for (size_t i = 0; i < count; i++) {
-      vf s = *decay * load_state(r->past, at + i * DM_LANES, lanes, isHalf) + k[d] * v[i];
-      if (removes) s += b[d] * removed[i];
+      vf s = add_product(left, load_state(r->past, at + i * DM_LANES, lanes, isHalf), key * v[i]);
+      if (removes) s += replaced * removed[i];
       store_state(r->present, at + i * DM_LANES, s, lanes, isHalf);
-      y[i] += q[d] * s;
+      y[i] += query * s;
     }
   }
   const float skip = number_of(&h->skip, row, 0);
@@ -184,7 +211,7 @@ static void score_block(void *user, size_t task) {
 typedef struct {
   size_t numSteps, keyWidth;
   Rows q, k;    /* from the block's first step on */
-  float *state; /* [dk,VALUES_PER_TASK] */
+  float *state; /* panels */
   _Alignas(64) float v[BLOCK][VALUES_PER_TASK];
   float since[BLOCK];          /* what is left of the state before the block, c_i */
   float until[BLOCK];          /* what is left of step i at the end of the block */
@@ -210,12 +237,12 @@ static void decay_block(Block *block, const Rows *decay, size_t first, const flo
 
 /** q_i S of steps [i, i + STEPS_AT_ONCE) and two vectors of columns; of steps that are not there, the last one's. */
 DM_INLINE void read_out(const Block *block, size_t i, size_t column, vf sums[STEPS_AT_ONCE][PAIR]) {
-  const float *q[STEPS_AT_ONCE], *state = block->state + column;
+  const float *q[STEPS_AT_ONCE], *state = block->state + column * block->keyWidth;
   for (size_t s = 0; s < STEPS_AT_ONCE; s++) {
     q[s] = row_of(&block->q, i + s < block->numSteps ? i + s : block->numSteps - 1);
     for (size_t p = 0; p < PAIR; p++) sums[s][p] = (vf){0};
   }
-  for (size_t d = 0; d < block->keyWidth; d++, state += VALUES_PER_TASK) {
+  for (size_t d = 0; d < block->keyWidth; d++, state += PANEL) {
     const vf first = vf_load(state), second = vf_load(state + DM_LANES);
     for (size_t s = 0; s < STEPS_AT_ONCE; s++) {
       sums[s][0] += q[s][d] * first;
@@ -227,10 +254,10 @@ DM_INLINE void read_out(const Block *block, size_t i, size_t column, vf sums[STE
 /** Row d of the state and, with `count` rows, the next ones, over all steps: two vectors of columns. `count` is a constant. */
 DM_INLINE void advance(const Block *block, size_t d, size_t column, size_t count) {
   const float *k = block->k.data + d, decay = block->since[block->numSteps - 1];
-  float *state = block->state + d * VALUES_PER_TASK + column;
+  float *state = block->state + column * block->keyWidth + d * PANEL;
   vf sums[ROWS_AT_ONCE][PAIR];
   for (size_t n = 0; n < count; n++) {
-    for (size_t p = 0; p < PAIR; p++) sums[n][p] = decay * vf_load(state + n * VALUES_PER_TASK + p * DM_LANES);
+    for (size_t p = 0; p < PAIR; p++) sums[n][p] = decay * vf_load(state + n * PANEL + p * DM_LANES);
   }
   for (size_t i = 0; i < block->numSteps; i++, k += block->k.stride) {
     const vf first = vf_load(block->v[i] + column), second = vf_load(block->v[i] + column + DM_LANES);
@@ -240,13 +267,13 @@ DM_INLINE void advance(const Block *block, size_t d, size_t column, size_t count
     }
   }
   for (size_t n = 0; n < count; n++) {
-    for (size_t p = 0; p < PAIR; p++) vf_store(state + n * VALUES_PER_TASK + p * DM_LANES, sums[n][p]);
+    for (size_t p = 0; p < PAIR; p++) vf_store(state + n * PANEL + p * DM_LANES, sums[n][p]);
   }
 }
 
 /** Writes y of the block's steps, the first of which is row `first`: `count` columns from j on. */
 static void read_block(const Block *block, const Head *h, size_t first, size_t j, size_t count) {
-  for (size_t column = 0; column < count; column += PAIR * DM_LANES) {
+  for (size_t column = 0; column < count; column += PANEL) {
     for (size_t i = 0; i < block->numSteps; i += STEPS_AT_ONCE) {
       vf sums[STEPS_AT_ONCE][PAIR];
       read_out(block, i, column, sums);
@@ -256,8 +283,8 @@ static void read_block(const Block *block, const Head *h, size_t first, size_t j
         for (size_t p = 0; p < PAIR; p++) {
           const size_t at = column + p * DM_LANES, lanes = count - at < DM_LANES ? count - at : DM_LANES;
           if (at >= count) break;
-          vf sum = block->since[i + s] * sums[s][p];
-          for (size_t n = 0; n <= i + s; n++) sum += block->scores[i + s][n] * vf_load(block->v[n] + at);
+          vf sum = add_product(block->scores[i + s][0], vf_load(block->v[0] + at), block->since[i + s] * sums[s][p]);
+          for (size_t n = 1; n <= i + s; n++) sum += block->scores[i + s][n] * vf_load(block->v[n] + at);
           if (h->skip.data) sum += skip * vf_load_some(row_of(&h->x, row) + j + at, lanes);
           vf_store_some(h->y + row * h->yStride + j + at, sum, lanes);
         }
@@ -272,7 +299,7 @@ static void advance_block(Block *block) {
       vf_store(block->v[i] + at, block->until[i] * vf_load(block->v[i] + at));
     }
   }
-  for (size_t column = 0; column < VALUES_PER_TASK; column += PAIR * DM_LANES) {
+  for (size_t column = 0; column < VALUES_PER_TASK; column += PANEL) {
     size_t d = 0;
     for (; d + ROWS_AT_ONCE <= block->keyWidth; d += ROWS_AT_ONCE) advance(block, d, column, ROWS_AT_ONCE);
     for (; d < block->keyWidth; d++) advance(block, d, column, 1);
@@ -305,58 +332,59 @@ static void steps_in_blocks(const Recurrence *r, const Head *h, size_t head, siz
 
 /* --- several steps, one by one --- */
 
-/** A pass over two or four vectors of columns: step `row`, and in `removed` what the next one removes. `removes` is a constant. */
+/** Step `row` of a panel, and in `removed` what the next one removes of it. `removes` is a constant. */
 DM_INLINE void pass(const Recurrence *r, const Head *h, size_t row, const float *nextA, const float *v, float *state, float *y,
                     float *removed, bool removes) {
   const float *q = row_of(&h->q, row), *k = row_of(&h->k, row), *b = row_of(&h->b, row), *decay = row_of(&h->decay, row);
-  vf values[VECTORS_PER_PASS], sums[VECTORS_PER_PASS], now[VECTORS_PER_PASS], next[VECTORS_PER_PASS];
-#pragma GCC unroll 4
-  for (size_t i = 0; i < VECTORS_PER_PASS; i++) {
-    values[i] = vf_load(v + i * DM_LANES);
-    now[i] = vf_load(removed + i * DM_LANES);
-    sums[i] = next[i] = (vf){0};
-  }
-  for (size_t d = 0; d < r->keyWidth; d++, state += VALUES_PER_TASK, decay += r->decayStride) {
-#pragma GCC unroll 4
-    for (size_t i = 0; i < VECTORS_PER_PASS; i++) {
-      vf s = *decay * vf_load(state + i * DM_LANES) + k[d] * values[i];
-      if (removes) s += b[d] * now[i];
-      vf_store(state + i * DM_LANES, s);
-      sums[i] += q[d] * s;
-      if (removes) next[i] += nextA[d] * s;
+  const size_t dk = r->keyWidth, decayStride = r->decayStride;
+  const vf v0 = vf_load(v), v1 = vf_load(v + DM_LANES), removed0 = vf_load(removed), removed1 = vf_load(removed + DM_LANES);
+  vf y0 = {0}, y1 = {0}, next0 = {0}, next1 = {0};
+  for (size_t d = 0; d < dk; d++, state += PANEL, decay += decayStride) {
+    const float left = *decay, key = k[d], query = q[d];
+    vf s0 = add_product(left, vf_load(state), key * v0), s1 = add_product(left, vf_load(state + DM_LANES), key * v1);
+    if (removes) {
+      const float replaced = b[d], next = nextA[d];
+      s0 += replaced * removed0;
+      s1 += replaced * removed1;
+      next0 += next * s0;
+      next1 += next * s1;
     }
+    vf_store(state, s0);
+    vf_store(state + DM_LANES, s1);
+    y0 += query * s0;
+    y1 += query * s1;
   }
-#pragma GCC unroll 4
-  for (size_t i = 0; i < VECTORS_PER_PASS; i++) {
-    vf_store(y + i * DM_LANES, sums[i]);
-    vf_store(removed + i * DM_LANES, next[i]);
-  }
+  vf_store(y, y0);
+  vf_store(y + DM_LANES, y1);
+  vf_store(removed, next0);
+  vf_store(removed + DM_LANES, next1);
 }
 
-/** What the first step removes of its columns. */
+/** What the first step removes of a panel. */
 static void remove_first(const Recurrence *r, const float *a, const float *state, float *removed) {
-  for (size_t at = 0; at < VALUES_PER_TASK; at += DM_LANES) {
-    vf sum = {0};
-    for (size_t d = 0; d < r->keyWidth; d++) sum += a[d] * vf_load(state + d * VALUES_PER_TASK + at);
-    vf_store(removed + at, sum);
+  vf sums[PAIR] = {{0}};
+  for (size_t d = 0; d < r->keyWidth; d++) {
+    for (size_t p = 0; p < PAIR; p++) sums[p] += a[d] * vf_load(state + d * PANEL + p * DM_LANES);
   }
+  for (size_t p = 0; p < PAIR; p++) vf_store(removed + p * DM_LANES, sums[p]);
 }
 
-/** A block of steps goes over two or four vectors of columns, then over the next ones: these stay in the first-level cache. */
+/** A block of steps goes over one panel, then over the next: it stays in the first-level cache. */
 static void steps_one_by_one(const Recurrence *r, const Head *h, size_t first, size_t end, size_t j, size_t count, float *state) {
-  enum { COLUMNS = VECTORS_PER_PASS * DM_LANES };
   _Alignas(64) float v[BLOCK][VALUES_PER_TASK], y[BLOCK][VALUES_PER_TASK], removed[VALUES_PER_TASK];
   memset(v, 0, sizeof v);
-  memset(removed, 0, sizeof removed);
-  if (h->a.data) remove_first(r, row_of(&h->a, first), state, removed);
+  for (size_t at = 0; h->a.data && at < count; at += PANEL) {
+    remove_first(r, row_of(&h->a, first), state + at * r->keyWidth, removed + at);
+  }
   for (size_t row = first; row < end; row += BLOCK) {
     const size_t numSteps = end - row < BLOCK ? end - row : BLOCK;
     for (size_t i = 0; i < numSteps; i++) load_values(h, row + i, j, count, v[i]);
-    for (size_t at = 0; at < count; at += COLUMNS) {
+    for (size_t at = 0; at < count; at += PANEL) {
+      float *panel = state + at * r->keyWidth;
       for (size_t i = 0; i < numSteps; i++) {
         const float *nextA = row_of(&h->a, row + i + 1 < end ? row + i + 1 : row + i);
-        if (h->a.data) pass(r, h, row + i, nextA, v[i] + at, state + at, y[i] + at, removed + at, true);
-        else pass(r, h, row + i, NULL, v[i] + at, state + at, y[i] + at, removed + at, false);
+        if (h->a.data) pass(r, h, row + i, nextA, v[i] + at, panel, y[i] + at, removed + at, true);
+        else pass(r, h, row + i, NULL, v[i] + at, panel, y[i] + at, removed + at, false);
       }
     }
     for (size_t i = 0; i < numSteps; i++) {
@@ -390,7 +418,8 @@ static void several_steps(const Recurrence *r, const Head *h, size_t b, size_t h
   for (size_t d = 0; d < dk; d++) {                                               \
     for (size_t i = 0; i < count; i += DM_LANES) {                                \
       const size_t lanes = count - i < DM_LANES ? count - i : DM_LANES;           \
-      const size_t here = d * VALUES_PER_TASK + i, there = h->state + d * dv + j + i; \
+      const size_t here = (i / PANEL * dk + d) * PANEL + i % PANEL;               \
+      const size_t there = h->state + d * dv + j + i;                             \
       body;                                                                       \
     }                                                                             \
   }

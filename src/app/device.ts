@@ -55,7 +55,7 @@ const BF16_CAPABILITY = 80;
  * the time per token. On CUDA 16 bits halve it: bf16, which holds all that f32 holds, unless the
  * device is known to be too old for it; then f16. A model whose weights are too large for f16, or
  * whose sizes do not fit 8 bits, stays in f32.
- * @throws `invalid_config` for bf16 on a CPU
+ * @throws `invalid_config` for bf16 on a CPU, or on a device that is too old for it
  */
 export function choosePrecisions(
   wanted: Config["precision"],
@@ -67,7 +67,14 @@ export function choosePrecisions(
       "--precision bf16 needs a CUDA device; on a CPU there are f32, f16, int8 and int4",
     );
   }
+  const lacksBf16 = cuda !== undefined && cuda.capability < BF16_CAPABILITY;
+  if (wanted === "bf16" && lacksBf16) {
+    throw new DenseMambaError(
+      "invalid_config",
+      `bf16 needs a device of sm_${BF16_CAPABILITY} or later, ${cuda.name} is sm_${cuda.capability}; f16 runs on it`,
+    );
+  }
   if (wanted !== "auto") return [wanted];
   if (device === "cpu") return ["int8", "f32"];
-  return cuda !== undefined && cuda.capability < BF16_CAPABILITY ? ["f16", "f32"] : ["bf16"];
+  return lacksBf16 ? ["f16", "f32"] : ["bf16"];
 }

@@ -4,6 +4,7 @@ import path from "node:path";
 import { ensureArtifact, verifyArtifact } from "../compiler/artifact-cache.ts";
 import type { CompileProgress } from "../compiler/compile.ts";
 import { FileHasher } from "../compiler/file-hash.ts";
+import { readLibraryPath } from "../config/process.ts";
 import type { Config } from "../config/schema.ts";
 import { DenseMambaError, type ErrorCode } from "../errors.ts";
 import type { LoweringKind, Manifest, Precision } from "../model/artifact.ts";
@@ -30,7 +31,7 @@ export interface LoadOptions {
 
 const FACTS: DeviceFacts = {
   hasCudaProvider: () => openableProviders(["CUDAExecutionProvider"], findOrtLibrary()).length > 0,
-  inspectCuda,
+  inspectCuda: () => inspectCuda(readLibraryPath()),
 };
 
 interface Artifact {
@@ -99,6 +100,7 @@ async function findArtifact(
   }
   const hasher = new FileHasher({ recordDir: path.join(cacheDir, "hashes") });
   const manifest = await verifyArtifact(modelDir, (file) => hasher.hash(file));
+  if (choice.device === "cuda") choosePrecisions(manifest.precision, choice); // throws if it does not run there
   if (config.precision !== "auto" && config.precision !== manifest.precision) {
     throw new DenseMambaError(
       "invalid_config",

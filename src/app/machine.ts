@@ -6,6 +6,8 @@
 import { availableParallelism, totalmem } from "node:os";
 import { readTextIfAny } from "../config/process.ts";
 import { AUTO_PREFIX_BYTES, AUTO_SESSION_BYTES, type Config } from "../config/schema.ts";
+import type { Manifest } from "../model/artifact.ts";
+import { stateBytes } from "../model/state.ts";
 
 export interface MachineFacts {
   /** Logical processors that this process may be scheduled on. */
@@ -101,8 +103,13 @@ export interface MemoryFacts {
   readonly limitBytes: number;
   /** Of the artifact. */
   readonly modelBytes: number;
-  /** Of the states in all slots. */
+  /** `slotBytesOf` */
   readonly slotBytes: number;
+}
+
+/** Of the states in all slots, as far as they are in this machine's memory and not on a device. */
+export function slotBytesOf({ device, state }: Pick<Manifest, "device" | "state">, numSlots: number): number {
+  return device === "cuda" ? 0 : numSlots * stateBytes(state);
 }
 
 /** A config without `auto` sizes. */

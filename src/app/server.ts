@@ -10,7 +10,6 @@ import { readNpmScript, readServiceLinks } from "../config/process.ts";
 import type { Config } from "../config/schema.ts";
 import type { EngineStatus } from "../engine/observer.ts";
 import type { Manifest } from "../model/artifact.ts";
-import { stateBytes } from "../model/state.ts";
 import { LostDeviceError } from "../runtime/native/cuda-error.ts";
 import type { Log } from "../server/deps.ts";
 import type { Listener } from "../server/listen.ts";
@@ -18,7 +17,7 @@ import type { TierStats } from "../sessions/stores/tier.ts";
 import type { Service } from "./compose.ts";
 import { type LoadedModel, loadModel } from "./load-model.ts";
 import type { ServerLog } from "./log.ts";
-import { memoryLimit, type SizedConfig, withinMemory } from "./machine.ts";
+import { memoryLimit, type SizedConfig, slotBytesOf, withinMemory } from "./machine.ts";
 import { npmFacts, type SignalSource, untilNpmEnds, untilSignal } from "./shutdown.ts";
 
 /**
@@ -90,7 +89,7 @@ export async function runServer(given: Config, options: RunServerOptions): Promi
   const config = withinMemory(given, {
     limitBytes,
     modelBytes: model.manifest.files.reduce((sum, { bytes }) => sum + bytes, 0),
-    slotBytes: given.maxBatch * stateBytes(model.manifest.state),
+    slotBytes: slotBytesOf(model.manifest, given.maxBatch),
   });
   const service = await createService(config, model, { tokenizer, logging });
   const { app, deps, responses, engine, stores } = service;

@@ -28,6 +28,11 @@ export function readServiceLinks(): readonly string[] {
   return serviceLinks(process.env);
 }
 
+/** Where the loader of shared libraries looks first. */
+export function readLibraryPath(): string | undefined {
+  return process.env.LD_LIBRARY_PATH;
+}
+
 export function programVersion(): string {
   return JSON.parse(readFileSync(path.join(packageRoot, "package.json"), "utf8")).version;
 }

@@ -29,12 +29,13 @@ export async function openKernels(options: OpenKernelsOptions): Promise<KernelLi
 /**
  * Whether CUDA can work with onnxruntime-node's library. Undefined where only opening it can tell:
  * off Linux, or without koffi.
+ * @param libraryPath where the loader looks first
  * @throws `device_unavailable` if onnxruntime-node has no build for this platform
  */
-export async function inspectCuda(): Promise<CudaReport | undefined> {
+export async function inspectCuda(libraryPath: string | undefined): Promise<CudaReport | undefined> {
   if (process.platform !== "linux") return undefined;
   const native = await import("./native/cuda-inspect.ts").catch(() => undefined); // without koffi
-  return native?.inspectCuda({ ortLibrary: findOrtLibrary(), ortVersion: ortPackageVersion() });
+  return native?.inspectCuda({ ortLibrary: findOrtLibrary(), ortVersion: ortPackageVersion(), libraryPath });
 }
 
 /**

@@ -1,7 +1,7 @@
 import { EventEmitter } from "node:events";
 import { describe, expect, it } from "vitest";
 import { chooseDevices, choosePrecisions, type DeviceFacts } from "../../src/app/device.ts";
-import { memoryLimit, usableCores, withinMemory } from "../../src/app/machine.ts";
+import { memoryLimit, slotBytesOf, usableCores, withinMemory } from "../../src/app/machine.ts";
 import { observeSnapshots } from "../../src/app/observers.ts";
 import { untilNpmEnds, untilSignal } from "../../src/app/shutdown.ts";
 import { loadConfig } from "../../src/config/load.ts";
@@ -58,7 +58,16 @@ describe("the choice of a device", () => {
     // Compiled ahead of time, for a device that is not there.
     expect(choosePrecisions("auto", { device: "cuda" })).toEqual(["bf16"]);
     expect(() => choosePrecisions("bf16", { device: "cpu" })).toThrow(/--precision bf16 needs a CUDA device/);
+    expect(() => choosePrecisions("bf16", { device: "cuda", cuda: { name: "Tesla T4", capability: 75 } })).toThrow(
+      "bf16 needs a device of sm_80 or later, Tesla T4 is sm_75; f16 runs on it",
+    );
   });
+});
+
+it("states on a device take none of this machine's memory", () => {
+  const state = [{ name: "conv.0", shape: [3, 8], dtype: "f32" }] as const;
+  expect(slotBytesOf({ state }, 4)).toBe(4 * 3 * 8 * 4);
+  expect(slotBytesOf({ state, device: "cuda" }, 4)).toBe(0);
 });
 
 describe("usable cores", () => {

@@ -106,21 +106,48 @@ export interface FakeProvider {
   readonly version: string;
   /** Sonames that it is linked with. */
   readonly needed: readonly string[];
+  /** Of the devices that it has machine code for, e.g. 90. Default: none is found in it. */
+  readonly capabilities?: readonly number[];
 }
 
 /**
  * In `folder` libraries without contents of these sonames, and in its folder `provider` one that
  * says of itself what a CUDA provider of that release says.
  */
-export async function buildFakeProvider(folder: string, { version, needed }: FakeProvider): Promise<void> {
+export async function buildFakeProvider(
+  folder: string,
+  { version, needed, capabilities = [] }: FakeProvider,
+): Promise<void> {
   for (const name of needed) await buildEmptyLibrary(folder, name);
   await mkdir(path.join(folder, "provider"), { recursive: true });
+  await buildEmptyLibrary(path.join(folder, "provider"), "libonnxruntime_providers_shared.so");
   const source = path.join(folder, "provider", "provider.c");
-  await writeFile(source, `const char *GetProvider(void) { return "other" "\\0" "${version}" + 6; }\n`);
+  const code = `__attribute__((section(".nv_fatbin"), aligned(8))) const unsigned char code[] = {${codeFor(capabilities)}};`;
+  const text = `const char *GetProvider(void) { return "other" "\\0" "${version}" + 6; }\n`;
+  await writeFile(source, capabilities.length > 0 ? `${code}\n${text}` : text);
   await run(CC, [
     ...["-shared", "-fPIC", source, "-Wl,--no-as-needed", ...needed.map((name) => path.join(folder, name))],
     ...["-o", path.join(folder, "provider", "libonnxruntime_providers_cuda.so")],
   ]);
+}
+
+/** A container of code as nvcc makes it, for each of these devices 8 bytes. */
+function codeFor(capabilities: readonly number[]): number[] {
+  const entries = capabilities.map((capability) => {
+    const entry = Buffer.alloc(64 + 8);
+    entry.writeUInt16LE(2, 0); // machine code
+    entry.writeUInt32LE(64, 4);
+    entry.writeBigUInt64LE(8n, 8);
+    entry.writeUInt32LE(capability, 28);
+    return entry;
+  });
+  const contents = Buffer.concat(entries);
+  const header = Buffer.alloc(16);
+  header.writeUInt32LE(0xba55_ed50, 0);
+  header.writeUInt16LE(1, 4);
+  header.writeUInt16LE(16, 6);
+  header.writeBigUInt64LE(BigInt(contents.length), 8);
+  return [...header, ...contents];
 }
 
 export async function buildEmptyLibrary(folder: string, soname: string): Promise<void> {

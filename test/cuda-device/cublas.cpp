@@ -86,12 +86,16 @@ void multiply(const Product &p) {
   const auto element = [](const Matrix &x, int row, int column) {
     return get(x.data, x.type, x.isTransposed ? (size_t)row * x.leading + column : (size_t)column * x.leading + row);
   };
-  std::vector<double> row(p.k);
+  std::vector<double> row(p.k), columns((size_t)p.k * p.n);
+  for (int j = 0; j < p.n; j++) {
+    for (int l = 0; l < p.k; l++) columns[(size_t)j * p.k + l] = element(p.b, l, j);
+  }
   for (int i = 0; i < p.m; i++) {
     for (int l = 0; l < p.k; l++) row[l] = element(p.a, i, l);
     for (int j = 0; j < p.n; j++) {
       double sum = 0;
-      for (int l = 0; l < p.k; l++) sum += row[l] * element(p.b, l, j);
+      const double *column = &columns[(size_t)j * p.k];
+      for (int l = 0; l < p.k; l++) sum += row[l] * column[l];
       const size_t at = (size_t)j * p.c.leading + i;
       const double before = p.beta == 0 ? 0 : p.beta * get(p.c.data, p.c.type, at);
       put((void *)p.c.data, p.c.type, at, p.alpha * sum + before);

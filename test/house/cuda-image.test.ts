@@ -9,6 +9,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { promisify } from "node:util";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { deviceCodeOf, nameOf } from "../../src/runtime/native/device-code.ts";
 import { buildSimulatedDevice } from "../cuda-device/build.ts";
 import { type BuiltStage, buildStages, folderBytes, parseDockerfile } from "./dockerfile.ts";
 import { ImageServer } from "./image-server.ts";
@@ -111,10 +112,8 @@ describe.runIf(process.env.CI && process.platform === "linux" && process.arch ==
     });
 
     it("holds the kernels for sm_80, 90, 100 and 120, and PTX for the others", async () => {
-      const library = readFileSync(inTree("app/library/libdensemamba-cuda.so"));
-      expect([...architectures(library)]).toEqual(
-        expect.arrayContaining(["sm_80", "sm_90", "sm_100", "sm_120", "compute_75"]),
-      );
+      const code = await deviceCodeOf(inTree("app/library/libdensemamba-cuda.so"));
+      expect(code.map(nameOf)).toEqual(expect.arrayContaining(["sm_80", "sm_90", "sm_100", "sm_120", "compute_75"]));
     });
 
     it("has the sizes that docs/containers.md says", async () => {
@@ -206,22 +205,4 @@ async function linked(file: string, libraryPath: string): Promise<[string, strin
     name!,
     found === "not found" ? undefined : found,
   ]);
-}
-
-/**
- * What nvcc compiled a library for: `sm_80` machine code, `compute_75` PTX. A container of code begins with a magic number, version,
- * size of this header, and size of what follows; each entry with its kind, size of the header, size of the code.
- */
-function architectures(library: Buffer): Set<string> {
-  const magic = Buffer.from([0x50, 0xed, 0x55, 0xba]);
-  const found = new Set<string>();
-  for (let at = library.indexOf(magic); at !== -1; at = library.indexOf(magic, at + magic.length)) {
-    const end = at + 16 + Number(library.readBigUInt64LE(at + 8));
-    for (let entry = at + 16; entry < end; ) {
-      const isMachineCode = library.readUInt16LE(entry) === 2;
-      found.add(`${isMachineCode ? "sm" : "compute"}_${library.readUInt32LE(entry + 28)}`);
-      entry += library.readUInt32LE(entry + 4) + Number(library.readBigUInt64LE(entry + 8));
-    }
-  }
-  return found;
 }

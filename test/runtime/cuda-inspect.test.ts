@@ -3,20 +3,26 @@
  * what those of such a machine say.
  */
 import { existsSync } from "node:fs";
-import { mkdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { inspectCuda } from "../../src/runtime/native/cuda-inspect.ts";
+import { deviceCodeOf, nameOf, runsOn } from "../../src/runtime/native/device-code.ts";
 import { loadSharedLibrary } from "../../src/runtime/native/shared-library.ts";
 import { ortPackageVersion } from "../../src/runtime/ort-library.ts";
 import { buildDriver, buildEmptyLibrary, buildFakeProvider } from "../cuda-device/build.ts";
-import { hasProvider } from "../cuda-device/simulated-cuda.ts";
+import { hasProvider, PROVIDER } from "../cuda-device/simulated-cuda.ts";
 import { temporaryFolder } from "../helpers/checkpoints.ts";
 import { canEmulateCuda } from "../helpers/emulated-cuda.ts";
 
 const VERSION = ortPackageVersion();
 const CUDA_13 = ["libcublasLt.so.13", "libcublas.so.13", "libcurand.so.10", "libcudart.so.13"];
 const CUDA_12 = ["libcublasLt.so.12", "libcublas.so.12", "libcurand.so.10", "libcudart.so.12"];
+
+/** Of a file, as a download that was broken off leaves it. */
+async function halve(file: string): Promise<void> {
+  await truncate(file, Math.floor((await stat(file)).size / 2));
+}
 
 describe.runIf(canEmulateCuda && process.arch === "x64")("what there is of CUDA", () => {
   let folder: string;
@@ -32,6 +38,7 @@ describe.runIf(canEmulateCuda && process.arch === "x64")("what there is of CUDA"
     inspectCuda({
       ortLibrary,
       ortVersion: VERSION,
+      libraryPath: `/nowhere:${folder}`,
       // The system's loader, of a machine that has this folder's libraries.
       load(soname) {
         const file = path.join(folder, soname);
@@ -45,6 +52,23 @@ describe.runIf(canEmulateCuda && process.arch === "x64")("what there is of CUDA"
     await buildFakeProvider(folder, { version: VERSION, needed: CUDA_13 });
     process.env.SIMULATED_CAPABILITY = "75";
     expect(await inspect()).toEqual({ isUsable: true, device: { name: "Simulated device", capability: 75 } });
+  });
+
+  it.each([75, 80, 87, 90, 121])("is usable if the provider's code runs on the device, sm_%i", async (capability) => {
+    await buildDriver(folder);
+    await buildFakeProvider(folder, { version: VERSION, needed: CUDA_13, capabilities: [75, 80, 86, 90, 120] });
+    process.env.SIMULATED_CAPABILITY = String(capability);
+    expect(await inspect()).toMatchObject({ isUsable: true, device: { capability } });
+  });
+
+  it("is read from a provider's code: machine code of its generation, PTX for whatever is later", () => {
+    const code = [
+      { isPtx: false, capability: 86 },
+      { isPtx: true, capability: 90 },
+    ];
+    const usable = (capability: number) => code.some((part) => runsOn(part, capability));
+    expect([75, 80, 86, 89, 90, 100].map(usable)).toEqual([false, false, true, true, true, true]);
+    expect(code.map(nameOf)).toEqual(["sm_86", "compute_90"]);
   });
 
   const machines: {
@@ -80,6 +104,117 @@ describe.runIf(canEmulateCuda && process.arch === "x64")("what there is of CUDA"
       problem: /libonnxruntime_providers_cuda\.so cannot be read: it is cut off/,
       found: ["a CUDA provider that cannot be read"],
       needed: ["the libraries of CUDA 13"],
+    },
+    {
+      name: "a provider that is cut off at its end",
+      make: async () => {
+        await buildDriver(folder);
+        await buildFakeProvider(folder, { version: VERSION, needed: CUDA_13 });
+        await halve(path.join(folder, "provider", "libonnxruntime_providers_cuda.so"));
+      },
+      problem: /libonnxruntime_providers_cuda\.so cannot be read: it is cut off: \d+ bytes, not \d+/,
+      found: ["a CUDA provider that cannot be read"],
+      needed: ["the libraries of CUDA 13"],
+    },
+    {
+      name: "one of the provider's two libraries",
+      make: async () => {
+        await buildDriver(folder);
+        await buildFakeProvider(folder, { version: VERSION, needed: CUDA_13 });
+        await rm(path.join(folder, "provider", "libonnxruntime_providers_shared.so"));
+      },
+      problem: "libonnxruntime_providers_shared.so is not beside the CUDA provider",
+      found: [`the CUDA provider of ONNX Runtime ${VERSION}`],
+    },
+    {
+      name: "one of the provider's two libraries cut off",
+      make: async () => {
+        await buildDriver(folder);
+        await buildFakeProvider(folder, { version: VERSION, needed: CUDA_13 });
+        await halve(path.join(folder, "provider", "libonnxruntime_providers_shared.so"));
+      },
+      problem: /libonnxruntime_providers_shared\.so beside it: it is cut off/,
+      found: ["a CUDA provider that cannot be read"],
+      needed: ["the libraries of CUDA 13"],
+    },
+    {
+      name: "a device that the provider has no code for",
+      make: async () => {
+        await buildDriver(folder);
+        await buildFakeProvider(folder, { version: VERSION, needed: CUDA_13, capabilities: [75, 80, 90, 120] });
+        process.env.SIMULATED_CAPABILITY = "100";
+      },
+      problem: "the CUDA provider has no code for sm_100",
+      found: ["(Simulated device, sm_100)"],
+      needed: ["a device that runs the provider's code, sm_75, sm_80, sm_90, sm_120"],
+    },
+    {
+      name: "a device that is too old for the provider",
+      make: async () => {
+        await buildDriver(folder);
+        await buildFakeProvider(folder, { version: VERSION, needed: CUDA_13, capabilities: [75, 80, 90, 120] });
+        process.env.SIMULATED_CAPABILITY = "70";
+      },
+      problem: "the CUDA provider has no code for sm_70",
+      found: ["(Simulated device, sm_70)"],
+    },
+    {
+      name: "a library of CUDA that is cut off",
+      make: async () => {
+        await buildDriver(folder);
+        await buildFakeProvider(folder, { version: VERSION, needed: CUDA_13 });
+        await halve(path.join(folder, "libcublasLt.so.13"));
+        await writeFile(path.join(folder, "libcurand.so.10"), "\x7fEL");
+      },
+      problem: "libcublasLt.so.13, libcurand.so.10 cannot be loaded",
+      found: [
+        "libcudart.so.13, libcublas.so.13",
+        "libcublasLt.so.13 does not load (",
+        "libcublasLt.so.13 cannot be read: it is cut off",
+        "libcurand.so.10 cannot be read: it is cut off: 3 bytes, not 64",
+      ],
+    },
+    {
+      name: "a file that is no library in a library's place",
+      make: async () => {
+        await buildDriver(folder);
+        await buildFakeProvider(folder, { version: VERSION, needed: CUDA_13 });
+        await rm(path.join(folder, "libcublas.so.13"));
+        await mkdir(path.join(folder, "libcublas.so.13"));
+        await writeFile(path.join(folder, "libcudart.so.13"), "x".repeat(100));
+      },
+      problem: "libcudart.so.13, libcublas.so.13 cannot be loaded",
+      found: ["libcudart.so.13 cannot be read: it is no ELF file", "libcublas.so.13 cannot be read: EISDIR"],
+    },
+    {
+      name: "the libraries of a later CUDA alone",
+      make: async () => {
+        await buildDriver(folder);
+        await buildFakeProvider(folder, { version: VERSION, needed: CUDA_13 });
+        for (const name of CUDA_13) await rm(path.join(folder, name));
+        await buildEmptyLibrary(folder, "libcudart.so.14");
+      },
+      problem: "libcudart.so.13, libcublasLt.so.13, libcublas.so.13, libcurand.so.10 cannot be loaded",
+      found: ["; libcudart.so.14"],
+    },
+    {
+      name: "something else in the driver's place",
+      make: async () => {
+        await buildEmptyLibrary(folder, "libcuda.so.1");
+        await buildFakeProvider(folder, { version: VERSION, needed: CUDA_13 });
+      },
+      problem: "libcuda.so.1 is not an NVIDIA driver's",
+      found: ["libcuda.so.1, but: Cannot find function 'cuDriverGetVersion'"],
+    },
+    {
+      name: "a driver's library that is cut off",
+      make: async () => {
+        await buildDriver(folder);
+        await halve(path.join(folder, "libcuda.so.1"));
+        await buildFakeProvider(folder, { version: VERSION, needed: CUDA_13 });
+      },
+      problem: "there is no NVIDIA driver",
+      found: ["libcuda.so.1 cannot be read: it is cut off"],
     },
     {
       name: "the libraries of CUDA 12",
@@ -144,6 +279,13 @@ describe.runIf(canEmulateCuda && process.arch === "x64")("what there is of CUDA"
     for (const text of found) expect(before).toContain(text);
     for (const text of ["an NVIDIA driver for CUDA 13.0 or later", `of ONNX Runtime ${VERSION} in`, ...needed])
       expect(after).toContain(text);
+  });
+
+  it.runIf(hasProvider)("has code for the devices that docs/gpu.md names, and no PTX for others", async () => {
+    const code = await deviceCodeOf(PROVIDER);
+    const names = code.map(nameOf).toSorted((a, b) => Number(a.slice(3)) - Number(b.slice(3)));
+    expect(await readFile("docs/gpu.md", "utf8")).toContain(`machine code for ${names.join(", ")}`);
+    expect([70, 100, 103].filter((capability) => code.some((part) => runsOn(part, capability)))).toEqual([]);
   });
 
   it.runIf(hasProvider)("is read from the real provider, in less than a second", async () => {

@@ -7,7 +7,8 @@ import { existsSync } from "node:fs";
 import path from "node:path";
 import koffi, { type LibraryHandle } from "koffi";
 import { providerLibrary } from "../ort-library.ts";
-import { readSharedObject } from "./elf.ts";
+import { type DeviceCode, deviceCodeOf, nameOf as nameOfCode, runsOn } from "./device-code.ts";
+import { readSections, readSharedObject } from "./elf.ts";
 import { loadSharedLibrary } from "./shared-library.ts";
 
 export interface CudaDevice {
@@ -31,9 +32,13 @@ export interface InspectOptions {
   /** ONNX Runtime's, which the provider has to lie beside. */
   readonly ortLibrary: string;
   readonly ortVersion: string;
+  /** Where the loader looks first: LD_LIBRARY_PATH. */
+  readonly libraryPath?: string | undefined;
   /** By a soname. @throws if it does not load */
   readonly load?: (soname: string) => LibraryHandle;
 }
+
+type Load = (soname: string) => Promise<LibraryHandle>;
 
 const DRIVER = "libcuda.so.1";
 /** What the provider of this release is linked with: said where there is none to ask. */
@@ -41,6 +46,7 @@ const CUDA_MAJOR = 13;
 /** Those of CUDA's libraries that are named, with their major version. */
 const CUDA_LIBRARY = /^lib(cudart|cublas|cublasLt|curand|cudnn|cufft)\.so\.(\d+)$/;
 const OLDEST_MAJOR = 11;
+const NEWEST_MAJOR = 15;
 
 /** Never emptied: the provider is going to need them. */
 const loaded: LibraryHandle[] = [];
@@ -49,11 +55,17 @@ const loaded: LibraryHandle[] = [];
 export async function inspectCuda({
   ortLibrary,
   ortVersion,
+  libraryPath = "",
   load = loadSharedLibrary,
 }: InspectOptions): Promise<CudaReport> {
-  const driver = findDriver(load);
-  const provider = await findProvider(ortLibrary, ortVersion);
-  const libraries = findLibraries(provider.needed, load);
+  const loadWhole = async (soname: string): Promise<LibraryHandle> => {
+    await checkWhole(soname, libraryPath);
+    return load(soname);
+  };
+  const driver = await findDriver(loadWhole);
+  const { device } = driver;
+  const provider = await findProvider(ortLibrary, ortVersion, device?.capability);
+  const libraries = await findLibraries(provider.needed, loadWhole);
   const major = majorOf(provider.needed) ?? CUDA_MAJOR;
   const tooOld = "version" in driver && driver.version < major * 1000;
 
@@ -63,16 +75,29 @@ export async function inspectCuda({
     ...(tooOld ? [`the NVIDIA driver is too old for CUDA ${major}`] : []),
     ...(libraries.missing.length === 0 ? [] : [`${libraries.missing.join(", ")} cannot be loaded`]),
   ];
-  const { device } = driver;
   if (problems.length === 0 && device !== undefined) return { isUsable: true, device };
   const needed = [
     `an NVIDIA driver for CUDA ${major}.0 or later`,
+    ...(provider.devices === undefined ? [] : [`a device that runs the provider's code, ${provider.devices}`]),
     `${path.basename(provider.path)} of ONNX Runtime ${ortVersion} in ${path.dirname(provider.path)}`,
     provider.needed.length > 0 ? provider.needed.join(", ") : `the libraries of CUDA ${major}`,
   ];
   const found = [driver.description, provider.description, libraries.description];
   const details = `found: ${found.join("; ")}. Needed: ${needed.join("; ")}`;
   return { isUsable: false, problem: problems.join("; "), details };
+}
+
+/**
+ * Loading a library that is cut off ends the process.
+ * @throws an error if the loader would find such a one on its path
+ */
+async function checkWhole(soname: string, libraryPath: string): Promise<void> {
+  const files = libraryPath.split(/[:;]/).map((folder) => path.join(folder || ".", soname));
+  const file = libraryPath === "" ? undefined : files.find((name) => existsSync(name));
+  if (file === undefined) return;
+  await readSections(file, async () => undefined).catch((error: unknown) => {
+    throw new Error(`${file} cannot be read: ${messageOf(error)}`, { cause: error });
+  });
 }
 
 interface Driver {
@@ -84,14 +109,23 @@ interface Driver {
 }
 
 /** Of the newest CUDA that it can do, and of the first device. */
-function findDriver(load: (soname: string) => LibraryHandle): Driver {
+async function findDriver(load: Load): Promise<Driver> {
   let library: LibraryHandle;
   try {
-    library = load(DRIVER);
+    library = await load(DRIVER);
   } catch (error) {
     return { description: `no NVIDIA driver (${DRIVER}: ${messageOf(error)})`, problem: "there is no NVIDIA driver" };
   }
   loaded.push(library);
+  try {
+    return askDriver(library);
+  } catch (error) {
+    return { description: `${DRIVER}, but: ${messageOf(error)}`, problem: `${DRIVER} is not an NVIDIA driver's` };
+  }
+}
+
+/** @throws koffi's error if it lacks a function */
+function askDriver(library: LibraryHandle): Driver {
   const number = new Int32Array(1);
   const ask = (name: string, ...args: (number | ArrayBufferView)[]): number => {
     const types = args.map((arg) => (typeof arg === "number" ? "int" : "void *"));
@@ -137,9 +171,15 @@ interface Provider {
   readonly problem?: string;
   /** Of CUDA's libraries. */
   readonly needed: readonly string[];
+  /** That it has code for, if the device is none of them. */
+  readonly devices?: string;
 }
 
-async function findProvider(ortLibrary: string, ortVersion: string): Promise<Provider> {
+/** Through which ONNX Runtime loads a provider. */
+const SHARED_LIBRARY = "libonnxruntime_providers_shared.so";
+
+/** `capability`: of the device, if there is one. */
+async function findProvider(ortLibrary: string, ortVersion: string, capability: number | undefined): Promise<Provider> {
   const file = path.join(path.dirname(ortLibrary), providerLibrary("CUDAExecutionProvider"));
   const nameless = { path: file, needed: [] };
   if (!existsSync(file)) {
@@ -149,13 +189,31 @@ async function findProvider(ortLibrary: string, ortVersion: string): Promise<Pro
     const { needed, constants } = await readSharedObject(file);
     const version = versionIn(constants, ortVersion);
     const description = `the CUDA provider of ONNX Runtime ${version ?? "of an unknown version"}`;
-    const problem = `the CUDA provider is not that of ONNX Runtime ${ortVersion}`;
     const known = { path: file, description, needed: needed.filter((name) => CUDA_LIBRARY.test(name)) };
-    return version === ortVersion ? known : { ...known, problem };
+    if (version !== ortVersion) {
+      return { ...known, problem: `the CUDA provider is not that of ONNX Runtime ${ortVersion}` };
+    }
+    const shared = path.join(path.dirname(ortLibrary), SHARED_LIBRARY);
+    if (!existsSync(shared)) {
+      return { ...known, problem: `${SHARED_LIBRARY} is not beside the CUDA provider` };
+    }
+    await readSections(shared, async () => undefined).catch((error: unknown) => {
+      throw new Error(`${SHARED_LIBRARY} beside it: ${messageOf(error)}`, { cause: error });
+    });
+    return capability === undefined ? known : { ...known, ...(await findCode(file, capability)) };
   } catch (error) {
     const problem = `${file} cannot be read: ${messageOf(error)}`;
     return { ...nameless, description: "a CUDA provider that cannot be read", problem };
   }
+}
+
+/** What is wrong with a device for which the provider has no code. */
+async function findCode(file: string, capability: number): Promise<Pick<Provider, "problem" | "devices">> {
+  const runs = (all: readonly DeviceCode[]) => all.some((code) => runsOn(code, capability));
+  const code = await deviceCodeOf(file, runs);
+  if (code.length === 0 || runs(code)) return {}; // of none nothing is known
+  const devices = code.map(nameOfCode).join(", ");
+  return { problem: `the CUDA provider has no code for sm_${capability}`, devices };
 }
 
 /** The release that a provider was built as is a string of its own in it. */
@@ -164,27 +222,32 @@ function versionIn(constants: Buffer, expected: string): string | undefined {
   return /\0(\d+\.\d+\.\d+)\0/.exec(constants.toString("latin1"))?.[1];
 }
 
-function findLibraries(
+async function findLibraries(
   needed: readonly string[],
-  load: (soname: string) => LibraryHandle,
-): { readonly missing: readonly string[]; readonly description: string } {
-  const tryLoading = (name: string): boolean => {
+  load: Load,
+): Promise<{ readonly missing: readonly string[]; readonly description: string }> {
+  /** Why a library that is there does not load. */
+  const reasons: string[] = [];
+  const tryLoading = async (name: string): Promise<boolean> => {
     try {
-      loaded.push(load(name));
+      loaded.push(await load(name));
       return true;
-    } catch {
+    } catch (error) {
+      const reason = messageOf(error);
+      if (!reason.includes("No such file")) reasons.push(`${name} does not load (${reason})`);
       return false;
     }
   };
+  const present: string[] = [];
+  const missing: string[] = [];
   // The runtime first: the others are linked with it.
   const order = [...needed].sort((a, b) => Number(b.includes("cudart")) - Number(a.includes("cudart")));
-  const missing = order.filter((name) => !tryLoading(name));
-  const present = order.filter((name) => !missing.includes(name));
-  const major = majorOf(needed) ?? CUDA_MAJOR;
-  const others = [...Array(major + 1 - OLDEST_MAJOR).keys()]
-    .map((i) => `libcudart.so.${major - i}`)
-    .filter((name) => !needed.includes(name) && tryLoading(name));
-  const found = [...present, ...others];
+  for (const name of order) ((await tryLoading(name)) ? present : missing).push(name);
+  for (let major = NEWEST_MAJOR; major >= OLDEST_MAJOR; major--) {
+    const name = `libcudart.so.${major}`;
+    if (!needed.includes(name) && (await tryLoading(name))) present.push(name);
+  }
+  const found = [...present, ...reasons];
   return { missing, description: found.length === 0 ? "no library of CUDA" : found.join(", ") };
 }
 

@@ -16,21 +16,36 @@ const ELF_MAGIC = 0x7f45_4c46;
 const DYNAMIC_ENTRY_BYTES = 16;
 const DT_NEEDED = 1n;
 
-interface Section {
-  readonly name: string;
-  readonly offset: number;
-  readonly size: number;
+export interface Section {
+  readonly numBytes: number;
+  read(start: number, numBytes: number): Promise<Buffer>;
 }
 
-/** @throws an error if it cannot be read, or is no such file for a 64-bit little-endian machine. */
-export async function readSharedObject(path: string): Promise<SharedObject> {
+/**
+ * Calls `use`, which finds sections by their names; one that is not there is empty.
+ * @throws an error if the file cannot be read, is cut off, or is no such file for a 64-bit
+ * little-endian machine.
+ */
+export async function readSections<Result>(
+  path: string,
+  use: (find: (name: string) => Section) => Promise<Result>,
+): Promise<Result> {
   const file = await open(path);
   try {
-    const sections = await readSections(file);
-    const contents = async (name: string): Promise<Buffer> => {
-      const section = sections.find((section) => section.name === name);
-      return section === undefined ? Buffer.alloc(0) : readAt(file, section.offset, section.size);
-    };
+    const table = await readTable(file);
+    return await use((wanted) => {
+      const { offset, size } = table.find(({ name }) => name === wanted) ?? { offset: 0, size: 0 };
+      return { numBytes: size, read: (start, numBytes) => readAt(file, offset + start, numBytes) };
+    });
+  } finally {
+    await file.close();
+  }
+}
+
+/** @throws as `readSections` does */
+export function readSharedObject(path: string): Promise<SharedObject> {
+  return readSections(path, async (find) => {
+    const contents = (name: string) => find(name).read(0, find(name).numBytes);
     const [dynamic, strings] = [await contents(".dynamic"), await contents(".dynstr")];
     const needed: string[] = [];
     for (let at = 0; at + DYNAMIC_ENTRY_BYTES <= dynamic.length; at += DYNAMIC_ENTRY_BYTES) {
@@ -38,12 +53,16 @@ export async function readSharedObject(path: string): Promise<SharedObject> {
       needed.push(stringAt(strings, Number(dynamic.readBigUInt64LE(at + 8))));
     }
     return { needed, constants: await contents(".rodata") };
-  } finally {
-    await file.close();
-  }
+  });
 }
 
-async function readSections(file: FileHandle): Promise<Section[]> {
+interface Range {
+  readonly name: string;
+  readonly offset: number;
+  readonly size: number;
+}
+
+async function readTable(file: FileHandle): Promise<Range[]> {
   const header = await readAt(file, 0, HEADER_BYTES);
   if (header.readUInt32BE(0) !== ELF_MAGIC || header[4] !== 2 || header[5] !== 1) {
     throw new Error("it is no ELF file for a 64-bit little-endian machine");
@@ -54,6 +73,8 @@ async function readSections(file: FileHandle): Promise<Section[]> {
     header.readUInt16LE(60),
     header.readUInt16LE(62),
   ];
+  if (tableAt === 0 || namesIndex >= count) throw new Error("it has no table of sections");
+  // It stands at the end of the file.
   const table = await readAt(file, tableAt, entryBytes * count);
   const rangeOf = (index: number) => ({
     nameAt: table.readUInt32LE(index * entryBytes),
@@ -69,6 +90,8 @@ async function readSections(file: FileHandle): Promise<Section[]> {
 }
 
 async function readAt(file: FileHandle, position: number, numBytes: number): Promise<Buffer> {
+  const { size } = await file.stat();
+  if (position + numBytes > size) throw new Error(`it is cut off: ${size} bytes, not ${position + numBytes}`);
   const { bytesRead, buffer } = await file.read(Buffer.alloc(numBytes), 0, numBytes, position);
   if (bytesRead < numBytes) throw new Error(`it is cut off: nothing at ${position + bytesRead}`);
   return buffer;

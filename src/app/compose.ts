@@ -164,7 +164,7 @@ export async function requireTokenizer(config: Config): Promise<Tokenizer> {
   if (tokenizer !== undefined) return tokenizer;
   throw new DenseMambaError(
     "invalid_checkpoint",
-    `${folder} has no tokenizer.json; use another one with --tokenizer, or score, inspect and compile without one`,
+    `${folder} has no tokenizer.json; use another one with --tokenizer (for an RWKV its rwkv_vocab_v20230424.txt), or score, inspect and compile without one`,
   );
 }
 
@@ -174,8 +174,15 @@ export async function requireTokenizer(config: Config): Promise<Tokenizer> {
  * @throws `invalid_checkpoint`
  */
 export function checkVocabulary(tokenizer: Tokenizer, { name, sizes }: Manifest): void {
-  if (tokenizer.vocabSize <= sizes.vocabSize) return;
-  const [last, lastOfModel] = [tokenizer.vocabSize - 1, sizes.vocabSize - 1];
+  const { vocabSize, maxPadding = sizes.vocabSize } = tokenizer;
+  const [last, lastOfModel] = [vocabSize - 1, sizes.vocabSize - 1];
+  if (sizes.vocabSize - vocabSize > maxPadding) {
+    throw new DenseMambaError(
+      "invalid_checkpoint",
+      `the tokenizer of ${name} gives ids up to ${last}, and the model's vocabulary goes on to ${lastOfModel}; at most ${maxPadding} more are padding: its file may be cut off`,
+    );
+  }
+  if (vocabSize <= sizes.vocabSize) return;
   throw new DenseMambaError(
     "invalid_checkpoint",
     `the tokenizer of ${name} gives ids up to ${last}, but the model's vocabulary ends at ${lastOfModel}`,

@@ -1,5 +1,5 @@
 /**
- * From `--model` and `--tokenizer` to folders. A path is one already; a name such as
+ * From `--model` and `--tokenizer` to folders or files. A path is one already; a name such as
  * `org/name@revision` is looked up in the hub's cache, and pulled if it is not there.
  */
 import { statSync } from "node:fs";
@@ -21,12 +21,15 @@ export async function withModelFolders(config: Config, onProgress: (progress: Pu
   return Object.freeze({ ...config, model, tokenizer });
 }
 
+/** A file stands for the model of its weights, or for the tokenizer of its vocabulary. */
+const FILES: Readonly<Record<Part, RegExp>> = { model: /\.(pth|safetensors)$/, tokenizer: /\.txt$/ };
+
 async function findFolder(given: string, part: Part, onProgress: (progress: PullProgress) => void): Promise<string> {
   const found = statSync(given, { throwIfNoEntry: false });
-  if (found?.isDirectory()) return given;
+  if (found?.isDirectory() || (found?.isFile() && FILES[part].test(given))) return given;
   const id = found === undefined ? parseModelId(given) : undefined;
   if (id === undefined) {
-    const problem = found === undefined ? "names no folder that exists" : "must name a folder, a file";
+    const problem = found === undefined ? "names no folder that exists" : "must name a folder, a file of another kind";
     throw new DenseMambaError("invalid_config", `--${part} ${problem}: ${given} given`);
   }
   // Loaded only when needed: it brings Hugging Face's client.

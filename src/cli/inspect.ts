@@ -176,12 +176,14 @@ export function describeLayers(
 }
 
 /**
- * `mixer.in_proj.weight` → `in_proj`, `mixer.select.fc1.weight` → `select`, `norm.weight` → `norm`.
+ * `mixer.in_proj.weight` → `in_proj`, `mixer.select.fc1.weight` → `select`, `norm.weight` → `norm`; a
+ * block's own vectors, which an RWKV has many of, are `vectors`.
  */
 function blockOf(path: string): string {
   const parts = path.split(".");
-  const isInsideMixer = parts[0] === "mixer" || parts[0] === "self_attn";
-  return parts[isInsideMixer ? 1 : 0]!;
+  const isInside = ["mixer", "self_attn", "attn", "ffn"].includes(parts[0]!);
+  if (isInside && parts.length === 2 && parts[0] !== "mixer") return "vectors";
+  return parts[isInside ? 1 : 0]!;
 }
 
 /** A row for each layer, a column for each block. */

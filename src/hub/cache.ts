@@ -14,6 +14,11 @@ import { isCommit, type ModelId } from "./model-id.ts";
 
 const REPO_PREFIX = "models--";
 
+/** A snapshot's folder, or the file in it that the model is named by. */
+export function modelIn(dir: string, { file }: ModelId): string {
+  return file === undefined ? dir : path.join(dir, file);
+}
+
 export class RepoCache {
   readonly #folder: string;
 
@@ -21,12 +26,13 @@ export class RepoCache {
     this.#folder = path.join(cacheDir, REPO_PREFIX + repo.replaceAll("/", "--"));
   }
 
-  /** The snapshot of a revision, if the part is complete in it. */
-  async find(revision: string, part: Part): Promise<string | undefined> {
+  /** The model in a snapshot of its revision, see `modelIn`, if the part is complete in it. */
+  async find(id: ModelId, part: Part): Promise<string | undefined> {
+    const { revision } = id;
     const commit = isCommit(revision) ? revision : await this.#commitOf(revision);
     if (commit === undefined) return undefined;
     const dir = this.snapshotDir(commit);
-    return isComplete(dir, part) ? dir : undefined;
+    return isComplete(dir, part, id) ? modelIn(dir, id) : undefined;
   }
 
   snapshotDir(commit: string): string {

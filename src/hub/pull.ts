@@ -6,7 +6,7 @@ import { setTimeout } from "node:timers/promises";
 import type { HubSettings } from "../config/hub.ts";
 import { DenseMambaError } from "../errors.ts";
 import { readWeightIndex, shardsOf } from "../model/weight-files.ts";
-import { describeCache, RepoCache } from "./cache.ts";
+import { describeCache, modelIn, RepoCache } from "./cache.ts";
 import { HubClient, type HubFile, HubUnreachable } from "./client.ts";
 import { download } from "./download.ts";
 import { chooseFiles, findShards, type Part } from "./files.ts";
@@ -29,18 +29,18 @@ export interface PullOptions {
 }
 
 /**
- * The model's folder: from the cache if it is complete there, without using the network; else
+ * The model's folder, or its file if the name has one: from the cache if it is complete there, without using the network; else
  * pulled.
  * @throws `pull_failed`
  */
 export async function ensureModel(options: PullOptions): Promise<string> {
   const { id, part, hub } = options;
-  return (await new RepoCache(hub.cacheDir, id.repo).find(id.revision, part)) ?? pullModel(options);
+  return (await new RepoCache(hub.cacheDir, id.repo).find(id, part)) ?? pullModel(options);
 }
 
 /**
  * Asks the hub for the revision's current commit, and downloads the missing files.
- * @returns the model's folder
+ * @returns the model's folder, or its file if the name has one
  * @throws `pull_failed` if the hub cannot be reached, refuses, or sends wrong bytes; without a
  * network the message says what the cache has
  */
@@ -94,7 +94,7 @@ class Pull {
       await this.#fetchAll(commit, shards, true);
     }
     await this.#cache.noteRevision(this.#id.revision, commit);
-    return dir;
+    return modelIn(dir, this.#id);
   }
 
   /** Not in parallel: that gains little, and an interruption would leave several partial files. */

@@ -23,6 +23,7 @@ export interface TokenizerParts {
   readonly roleIds: ReadonlyMap<string, number>;
   readonly specialIds: Iterable<number>;
   readonly defaultChat?: DefaultChat | undefined;
+  readonly maxPadding?: number;
   /** Which one encodes; none does for a vocabulary that needs only a trie. */
   readonly library?: EncodingLibrary;
 }
@@ -35,6 +36,7 @@ interface TextEncoder {
 const NOTHING: ReadonlySet<number> = new Set();
 
 export class ModelTokenizer implements Tokenizer {
+  readonly maxPadding: number | undefined;
   readonly specialIds: ReadonlySet<number>;
   readonly bosTokenId: number | undefined;
   readonly eosTokenId: number | undefined;
@@ -58,6 +60,7 @@ export class ModelTokenizer implements Tokenizer {
     this.specialTokens = parts.specialTokens;
     this.chatTemplate = files.chatTemplate;
     this.defaultChat = parts.defaultChat;
+    this.maxPadding = parts.maxPadding;
     this.bosTokenId = roleIds.get("bos_token");
     this.eosTokenId = roleIds.get("eos_token");
     this.addsBos = this.bosTokenId !== undefined && surroundingTokens.prefix.includes(this.bosTokenId);

@@ -2,6 +2,8 @@
 export interface Tokenizer {
   /** Max id + 1 of the ids that a text can have. The model's vocabulary may be padded beyond it. */
   readonly vocabSize: number;
+  /** How many more ids its models may have, where that is known. */
+  readonly maxPadding?: number | undefined;
   readonly specialIds: ReadonlySet<number>;
   readonly bosTokenId: number | undefined;
   readonly eosTokenId: number | undefined;

@@ -12,6 +12,8 @@ import { WorldEncoder } from "./world-encoder.ts";
 import { parseWorldVocabulary, type WorldToken } from "./world-vocabulary.ts";
 
 const END_ID = 0;
+/** The models have 65,536 ids for the vocabulary's 65,530. A file that is cut off at the end of a line is sound otherwise. */
+const MAX_PADDING = 1024;
 /** As transformers' tokenizers spell id 0. */
 const END_TEXT = "<|rwkv_tokenizer_end_of_text|>";
 
@@ -50,6 +52,7 @@ export function openWorld(files: TextFiles): ModelTokenizer {
     roleIds: new Map([["eos_token", END_ID], ...named]),
     specialIds: [END_ID, ...special.values()],
     defaultChat: WORLD_CHAT,
+    maxPadding: MAX_PADDING,
   });
 }
 

@@ -14,7 +14,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { parseModelId } from "../../src/hub/model-id.ts";
+import { formatModelId, parseModelId } from "../../src/hub/model-id.ts";
 import { ensureModel, type PullOptions, type PullProgress, pullModel } from "../../src/hub/pull.ts";
 import { openCheckpoint } from "../../src/model/checkpoint.ts";
 import { temporaryFolder } from "../helpers/checkpoints.ts";
@@ -77,6 +77,38 @@ describe("a pull", () => {
     const checkpoint = openCheckpoint(dir);
     checkpoint.close();
     expect(checkpoint.name).toBe("org/tiny");
+  });
+
+  it("fetches one of a repository's RWKVs, which have no config, by the file's name", async () => {
+    const pth = readFileSync("test/fixtures/rwkv7-tiny/model.pth");
+    const vocabulary = text("a vocabulary");
+    const rwkv = { "README.md": text("# RWKV"), "g1-0.1b.pth": pth, "g1-0.4b.pth": text("another") };
+    server.add("org/rwkv7", { commit: COMMIT, files: { ...rwkv, "rwkv_vocab_v20230424.txt": vocabulary } });
+    await expect(pullModel(options("org/rwkv7"))).rejects.toMatchObject({
+      code: "pull_failed",
+      message: "org/rwkv7: org/rwkv7 holds 2 files *.pth: name one, such as org/rwkv7/g1-0.1b.pth",
+    });
+    const model = await ensureModel(options("org/rwkv7/g1-0.1b.pth"));
+    const dir = join(folderOf("org/rwkv7"), "snapshots", COMMIT);
+    expect(model).toBe(join(dir, "g1-0.1b.pth"));
+    expect(readdirSync(dir).sort()).toEqual(["g1-0.1b.pth", "rwkv_vocab_v20230424.txt"]);
+    const checkpoint = openCheckpoint(model);
+    checkpoint.close();
+    expect([checkpoint.name, checkpoint.family.name]).toEqual(["g1-0.1b", "rwkv7"]);
+
+    const numRequests = server.requests.length;
+    expect(await ensureModel(options("org/rwkv7/g1-0.1b.pth"))).toBe(model);
+    expect(await ensureModel(options("org/rwkv7", { part: "tokenizer" }))).toBe(dir);
+    expect(server.requests.length).toBe(numRequests);
+    await expect(pullModel(options("org/rwkv7/g1-2.9b.pth"))).rejects.toThrow(
+      "org/rwkv7/g1-2.9b.pth does not have g1-2.9b.pth",
+    );
+  });
+
+  it("fetches Mistral's params.json and consolidated weights", async () => {
+    const mistral = { "params.json": text("{}"), "consolidated.safetensors": weights };
+    server.add("org/codestral", { commit: COMMIT, files: mistral });
+    expect(readdirSync(await pullModel(options("org/codestral"))).sort()).toEqual(Object.keys(mistral).sort());
   });
 
   it("notes where a branch points in one go, so that no reader finds half of a name", async () => {
@@ -356,8 +388,11 @@ describe("a name", () => {
     ["org/name@v1.0", "org/name", "v1.0"],
     ["org/name@refs/pr/3", "org/name", "refs/pr/3"],
     ["a/b", "a/b", "main"],
-  ])("%s is one", (text, repo, revision) => {
-    expect(parseModelId(text)).toEqual({ repo, revision });
+    ["a/b/c.pth", "a/b", "main", "c.pth"],
+    ["a/b/rwkv7-g1-0.4b.pth@v1", "a/b", "v1", "rwkv7-g1-0.4b.pth"],
+  ])("%s is one", (text, repo, revision, file?: string) => {
+    expect(parseModelId(text)).toEqual({ repo, revision, file });
+    expect(formatModelId(parseModelId(text)!)).toBe(text);
   });
 
   it.each([
@@ -366,6 +401,9 @@ describe("a name", () => {
     "../a",
     "a",
     "a/b/c",
+    "a/b/..pth",
+    "a/b/c..pth",
+    "a/b/c/d.pth",
     "a/..",
     "a/b@",
     "a/b@../x",

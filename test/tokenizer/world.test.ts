@@ -4,6 +4,8 @@ import { join } from "node:path";
 import { setImmediate } from "node:timers/promises";
 import fc from "fast-check";
 import { afterEach, describe, expect, it } from "vitest";
+import { checkVocabulary } from "../../src/app/compose.ts";
+import type { Manifest } from "../../src/model/artifact.ts";
 import { ChatRenderer } from "../../src/tokenizer/chat-template.ts";
 import { loadTokenizer } from "../../src/tokenizer/load.ts";
 import { WorldEncoder } from "../../src/tokenizer/world-encoder.ts";
@@ -116,6 +118,20 @@ describe("the vocabulary's file", () => {
 
   it("may have Windows' line ends", () => {
     expect(parseWorldVocabulary(worldText().replaceAll("\n", "\r\n"), "v")).toEqual(tokens);
+  });
+});
+
+describe("a vocabulary that is cut at the end of a line", () => {
+  it("is refused for a model with many more ids", async () => {
+    const tokenizer = await opened();
+    const manifest = (vocabSize: number) => ({ name: "rwkv", sizes: { vocabSize } }) as Manifest;
+    checkVocabulary(tokenizer, manifest(tokenizer.vocabSize + 100));
+    expect(() => checkVocabulary(tokenizer, manifest(65_536))).toThrow(
+      /goes on to 65535; at most 1024 more are padding/,
+    );
+    expect(() => checkVocabulary(tokenizer, manifest(100))).toThrow(
+      /ids up to 271, but the model's vocabulary ends at 99/,
+    );
   });
 });
 

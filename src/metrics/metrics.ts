@@ -3,6 +3,7 @@
  * levels (slots, stored states) are read at the scrape. Knows no HTTP server and no runtime.
  */
 import { type Counter, Registry } from "prom-client";
+import type { EngineLoad } from "../engine/engine.ts";
 import type { EngineObserver, EngineStatus, StepReport } from "../engine/observer.ts";
 import type { SequenceTimings } from "../engine/sequence.ts";
 import type { Manifest } from "../model/artifact.ts";
@@ -23,14 +24,7 @@ export interface MetricsOptions {
 
 /** Read at each scrape. */
 export interface MetricsSources {
-  readonly load: () => {
-    readonly numRunning: number;
-    readonly numWaiting: number;
-    readonly numSuspended: number;
-    readonly slotsInUse: number;
-    readonly maxBatch: number;
-    readonly maxQueue: number;
-  };
+  readonly load: () => EngineLoad;
   readonly store: () => StoreStats & { readonly tiers?: readonly TierStats[] };
   readonly droppedLogLines?: () => number;
   /** Default: there is no prefix cache. */

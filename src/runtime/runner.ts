@@ -4,6 +4,7 @@
  * Knows nothing of requests or sampling.
  */
 import type { Manifest } from "../model/artifact.ts";
+import type { LogitRows } from "../model/logits.ts";
 import type { KernelLibrary } from "./native/kernel-library.ts";
 
 export interface RunnerOptions {
@@ -44,22 +45,9 @@ export interface RunInput {
 
 /**
  * R rows in the order of `logitRows`. The arrays belong to the runner and are valid until its next
- * call.
+ * call. `logitsOf` throws `runtime_fault` if a row is on a device and cannot be fetched.
  */
-export interface RunOutput {
-  readonly numRows: number;
-  readonly vocabSize: number;
-  /** [V], of one row. @throws `runtime_fault` if they are on a device and cannot be fetched. */
-  readonly logitsOf: (row: number) => Float32Array;
-  /** [R, K] descending; see `NUM_CANDIDATES`. */
-  readonly topLogits: Float32Array;
-  /** [R, K] */
-  readonly topIds: BigInt64Array;
-  /** [R] */
-  readonly logSumExp: Float32Array;
-  /** [R] */
-  readonly temperedLogSumExp: Float32Array;
-}
+export type RunOutput = LogitRows;
 
 /**
  * Calls must not overlap: await one before the next. Any rejection with code `runtime_fault` means

@@ -3,7 +3,8 @@
  * 64 exponentials instead of a vocabulary of them. If they cannot decide, it says so, and
  * `full-row.ts` gives the same answer from all logits.
  */
-import { type LogitRows, numCandidatesOf } from "./rows.ts";
+import type { LogitRows } from "../model/logits.ts";
+import { numCandidatesOf } from "./rows.ts";
 import { type DrawParams, MAX_WEIGHT, type RowMass, weightOf } from "./weights.ts";
 
 /**

@@ -1,5 +1,6 @@
 /** Reported log-probabilities: of the raw logits, before temperature, penalties and masks. */
-import { type LogitRows, numCandidatesOf } from "./rows.ts";
+import type { LogitRows } from "../model/logits.ts";
+import { numCandidatesOf } from "./rows.ts";
 
 export interface TokenLogprob {
   readonly tokenId: number;

@@ -1,27 +1,8 @@
-/**
- * What sampling reads: the graph's summary of the logits of R positions, and the logits. Immutable.
- */
+/** Checks of the logits before sampling reads them. */
 import { DenseMambaError } from "../errors.ts";
 import type { Precision } from "../model/artifact.ts";
 import { MAX_F16 } from "../model/dtypes.ts";
-
-export interface LogitRows {
-  readonly numRows: number;
-  readonly vocabSize: number;
-  /** [V]: all logits of one row. On a device they must be fetched: prefer the candidates. */
-  readonly logitsOf: (row: number) => Float32Array;
-  /**
-   * [R, K]: the K largest logits of a row, descending, equal ones by ascending id; K =
-   * min(NUM_CANDIDATES, V).
-   */
-  readonly topLogits: Float32Array;
-  /** [R, K] */
-  readonly topIds: BigInt64Array;
-  /** [R] */
-  readonly logSumExp: Float32Array;
-  /** [R] log-sum-exp of logits / temperature. */
-  readonly temperedLogSumExp: Float32Array;
-}
+import type { LogitRows } from "../model/logits.ts";
 
 /** The model's numbers are unusable. */
 export class NumericFault extends DenseMambaError {

@@ -3,14 +3,16 @@
  * a row needs. The choice depends only on the row, the parameters, the seed and the sequence's own
  * past, never on its neighbours.
  */
+
 import { DenseMambaError } from "../errors.ts";
 import { NUM_CANDIDATES } from "../model/artifact.ts";
+import type { LogitRows } from "../model/logits.ts";
 import { drawFromCandidates } from "./candidates.ts";
 import { drawFromFullRow, RowRanking } from "./full-row.ts";
 import { LogitsProcessor, type ProcessorOptions } from "./logits-processor.ts";
 import type { SamplingParams } from "./params.ts";
 import { SeededRandom } from "./random.ts";
-import { checkFinite, type LogitRows, numCandidatesOf } from "./rows.ts";
+import { checkFinite, numCandidatesOf } from "./rows.ts";
 
 /** Lower temperatures mean greedy, as in vLLM: logits divided by them would overflow f32. */
 const MIN_TEMPERATURE = 1e-5;

@@ -271,6 +271,65 @@ describe("chats", () => {
   });
 });
 
+describe("prompts with a common prefix that arrive together", () => {
+  test("one prompt in five concurrent requests is read once", async () => {
+    const prompt = tokens(...ids(150));
+    const outcomes = await Promise.all([1, 2, 3, 4, 5].map(() => run(prompt)));
+    expect(outcomes.map(({ usage }) => usage.cachedTokens)).toEqual([0, 149, 149, 149, 149]);
+    expect(numRead()).toBe(150 + 4);
+    const alone = await runCold(prompt);
+    for (const { choices } of outcomes) expect(choices).toEqual(alone.choices);
+  });
+
+  test("the instructions of several concurrent chats are read once", async () => {
+    const instructions = "Be kind and brief. ".repeat(10);
+    const chats = ["hello", "world", "you"].map((words) => ({ ...chat(words), instructions }));
+    const outcomes = await Promise.all(chats.map((prompt) => run(prompt)));
+    const [first, ...others] = outcomes.map(({ usage }) => usage.cachedTokens);
+    expect(first).toBe(0);
+    for (const cached of others) expect(cached).toBeGreaterThan(100);
+    for (const [i, { choices }] of outcomes.entries()) {
+      expect(choices).toEqual((await runCold(chats[i]!)).choices);
+    }
+  });
+
+  test("a request that waits for an aborted one reads its prompt itself", async () => {
+    const abort = new AbortController();
+    const first = run(tokens(...ids(150)), { signal: abort.signal });
+    const second = run(tokens(...ids(150)));
+    const third = run(tokens(...ids(150)));
+    await until(() => numRead() > 20);
+    abort.abort();
+    await first;
+    // At most what the first one had read.
+    expect((await second).usage.cachedTokens).toBeLessThan(149);
+    expect((await third).usage.cachedTokens).toBe(149);
+  });
+
+  test("a waiting request can be aborted", async () => {
+    const abort = new AbortController();
+    const first = run(tokens(...ids(150)));
+    const second = run(tokens(...ids(150)), { signal: abort.signal });
+    abort.abort();
+    await expect(second).rejects.toMatchObject({ code: "aborted" });
+    expect((await first).usage.cachedTokens).toBe(0);
+  });
+
+  test("requests with the same prompts in another order do not wait for each other", async () => {
+    const runAll = (...prompts: Prompt[]) => fold(generator.generate(request({ prompts, ignoreEos: true })));
+    const [a, b] = [tokens(...ids(150)), tokens(...ids(150, 4))];
+    const outcomes = await Promise.all([runAll(a, b, a), runAll(b, a)]);
+    expect(outcomes.map(({ usage }) => usage.cachedTokens)).toEqual([0, 298]);
+  });
+
+  test("no request waits for another salt or another owner", async () => {
+    const prompt = tokens(...ids(150));
+    const others = [{ cacheSalt: "one" }, { cacheSalt: "other" }, { owner: "a0" }, { owner: "b1" }];
+    const outcomes = await Promise.all(others.map((other) => run(prompt, other)));
+    expect(outcomes.map(({ usage }) => usage.cachedTokens)).toEqual([0, 0, 0, 0]);
+  });
+});
+
 async function* prepend<T>(first: T, rest: AsyncIterable<T>): AsyncGenerator<T> {
   yield first;
   yield* rest;

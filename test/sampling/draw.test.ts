@@ -1,9 +1,9 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import type { LogitRows } from "../../src/model/logits.ts";
 import { drawFromCandidates } from "../../src/sampling/candidates.ts";
 import { drawFromFullRow, RowRanking } from "../../src/sampling/full-row.ts";
 import { SeededRandom } from "../../src/sampling/random.ts";
-import type { LogitRows } from "../../src/sampling/rows.ts";
 import { type DrawParams, type RowMass, weightOf } from "../../src/sampling/weights.ts";
 import { logitRows, rankIds } from "../helpers/logit-rows.ts";
 

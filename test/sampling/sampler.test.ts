@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
+import type { LogitRows } from "../../src/model/logits.ts";
 import { GREEDY, type SamplingParams } from "../../src/sampling/params.ts";
-import type { LogitRows } from "../../src/sampling/rows.ts";
 import { graphTemperature, Sampler, SamplingScratch } from "../../src/sampling/sampler.ts";
 import { logitRows } from "../helpers/logit-rows.ts";
 

@@ -16,7 +16,7 @@ import type { PrefixCache } from "../prefix/prefix-cache.ts";
 import type { ModelRunner } from "../runtime/runner.ts";
 import { createApp } from "../server/app.ts";
 import type { App, ServerDeps } from "../server/deps.ts";
-import { Receiving } from "../server/http/receiving.ts";
+import { IncomingData } from "../server/http/incoming-data.ts";
 import { Responses } from "../server/responses/responses.ts";
 import type { StateStore } from "../sessions/stores/store.ts";
 import { loadTokenizer } from "../tokenizer/load.ts";
@@ -149,7 +149,7 @@ export async function createService(
     log,
     stopping: new AbortController(),
     options,
-    receiving: new Receiving(options.maxReceivingBytes),
+    incomingData: new IncomingData(options.maxIncomingBytes),
     newId,
     nowMs,
   };

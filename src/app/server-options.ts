@@ -44,7 +44,7 @@ export function serverOptions(config: Config): ServerOptions {
       highWaterBytes: 128 * 1024,
       lowWaterBytes: 32 * 1024,
     },
-    maxReceivingBytes: Math.max(64 * 1024 * 1024, 2 * maxBodyBytes),
+    maxIncomingBytes: Math.max(64 * 1024 * 1024, 2 * maxBodyBytes),
     resume: { waitMs: config.resumeMs, waitBytes: config.resumeBytes, backgroundMs: config.backgroundMs },
     sharesStore: config.valkeyUrl !== undefined,
     timeouts: { headersMs: 30_000, requestMs: 120_000, keepAliveMs: 75_000 },

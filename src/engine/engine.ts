@@ -50,7 +50,7 @@ export interface EngineOptions {
 export interface EngineLoad {
   readonly numRunning: number;
   readonly numWaiting: number;
-  /** Their consumers are behind. They have no slot, and count as waiting. */
+  /** With slow consumers. They have no slot, and count as waiting. */
   readonly numSuspended: number;
   readonly slotsInUse: number;
   readonly maxBatch: number;
@@ -58,8 +58,8 @@ export interface EngineLoad {
 }
 
 /**
- * After so many failed attempts in a row to open a runner, waiting sequences fail; the engine keeps
- * trying.
+ * After this many failed attempts in a row to open a runner, waiting sequences fail; the engine
+ * keeps trying.
  */
 const MAX_FAILED_OPENINGS = 5;
 const STARTING_RETRY_MS = 1000;
@@ -293,7 +293,7 @@ export class Engine {
       sequence.loseState(error);
       this.#finish(sequence);
     }
-    // It is broken, so it may fail to close too.
+    // A broken runner may fail to close too.
     await broken.close().catch(() => undefined);
     for (;;) {
       if (this.#isClosing && this.#scheduler.isEmpty) return undefined;

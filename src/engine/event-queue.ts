@@ -4,11 +4,11 @@
  */
 
 /**
- * A queue with so many unread events is full. A consumer that keeps up has a few at most, as it
+ * A queue with this many unread events is full. A consumer that keeps up has a few at most, as it
  * runs between steps.
  */
 export const MAX_UNREAD = 64;
-/** With at most so many unread events the consumer has caught up. */
+/** With at most this many unread events the consumer has caught up. */
 const FEW_UNREAD = MAX_UNREAD / 2;
 
 interface Reader<T> {

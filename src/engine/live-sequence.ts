@@ -31,11 +31,11 @@ export interface LiveSequenceOptions {
   readonly scratch: SamplingScratch;
   readonly arrivedAtMs: number;
   /**
-   * Called when it is to leave at the next step boundary: `ending` has been set (the first one
-   * stays), or it is interrupted.
+   * Called when the sequence must leave at the next step boundary: `ending` is set, or it is
+   * interrupted.
    */
   readonly onEnding: (sequence: LiveSequence) => void;
-  /** Called when it need not be suspended any more. */
+  /** Called when it need not be suspended any longer. */
   readonly onRoom: (sequence: LiveSequence) => void;
 }
 
@@ -67,9 +67,9 @@ export class LiveSequence implements Sequence, Schedulable {
   #firstTokenAtMs: number | undefined;
   /** As many as were asked for of each prompt token that has been read. */
   readonly #promptScores: ScoreTable | undefined;
-  /** Where the state is to be handed out, the next one first; none is behind `#position`. */
+  /** Positions of the checkpoints to come, ascending. */
   readonly #checkpoints: number[];
-  /** Events behind a prompt event that waits for its captured state. */
+  /** Events after a prompt event that waits for its captured state. */
   #held: SequenceEvent[] | undefined;
   #ending: Ending | undefined;
   #isInterrupted = false;
@@ -131,7 +131,7 @@ export class LiveSequence implements Sequence, Schedulable {
   }
 
   /**
-   * What is left to read is one token whose logits count: a decode step does that, beside all
+   * One token is left to read, and its logits are needed: a decode step does that together with all
    * others.
    */
   get canDecode(): boolean {
@@ -158,12 +158,12 @@ export class LiveSequence implements Sequence, Schedulable {
     return this.request.capture?.end === true && !this.events.isAbandoned && this.#ending?.reason !== "failed";
   }
 
-  /** It leaves at the next step boundary. */
+  /** It leaves its slot at the next step boundary. */
   get isLeaving(): boolean {
     return this.#ending !== undefined || this.#isInterrupted;
   }
 
-  /** Its reader lags: it should leave its slot until the reader has caught up. */
+  /** Its consumer is slow: it should leave its slot until the consumer has caught up. */
   get mustSuspend(): boolean {
     return this.events.isFull && !this.isLeaving;
   }
@@ -173,8 +173,8 @@ export class LiveSequence implements Sequence, Schedulable {
   }
 
   /**
-   * To be stopped at the next step boundary, with what the run under way still gives it. Not an
-   * ending yet: if that was its last token, it ends by itself.
+   * Stops the sequence at the next step boundary, with the result of the current run. Not an ending
+   * yet: the run may give its last token.
    */
   interrupt(): void {
     this.#isInterrupted = true;
@@ -217,8 +217,8 @@ export class LiveSequence implements Sequence, Schedulable {
   }
 
   /**
-   * Whether all logits behind the next chunk's token `row` will be read: to score a prompt token,
-   * or to change them.
+   * Whether all logits after the next chunk's token `row` will be read, to score a prompt token or
+   * to change them.
    */
   readsWholeRow(row: number): boolean {
     return this.#numFed + row + 1 < this.#feed.length || this.#sampler.readsWholeRow;
@@ -227,7 +227,7 @@ export class LiveSequence implements Sequence, Schedulable {
   /**
    * The next `numTokens` tokens have been read; `output` holds the rows of `chunkLogitRows`, from
    * `firstRow` on.
-   * @returns the first row behind them
+   * @returns the first row after them
    */
   afterChunk(numTokens: number, output: RunOutput, nowMs: number, firstRow = 0): number {
     const start = this.#numFed;

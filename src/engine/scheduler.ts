@@ -10,8 +10,7 @@
  * prefill). Prompts take turns, first between requests and then within them, and share the step's
  * token budget: a short prompt does not wait for a long one, and short prompts are read together.
  *
- * A sequence whose consumer is behind is suspended: it gives up its slot until the consumer catches
- * up.
+ * A sequence with a slow consumer is suspended: it gives up its slot until the consumer catches up.
  */
 import { type HasSlot, type SlotMove, SlotTable } from "./slots.ts";
 

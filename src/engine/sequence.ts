@@ -1,6 +1,6 @@
 /**
- * What goes into the engine and what comes out: tokens only, no text, no HTTP. A request is
- * admitted to the queue or refused at once; admitted, it ends exactly once.
+ * The engine's input and output: tokens, no text. A request is admitted to the queue or refused at
+ * once; once admitted, it ends exactly once.
  */
 import type { ScoredToken, ScoreTable } from "../sampling/logprobs.ts";
 import type { SamplingParams } from "../sampling/params.ts";
@@ -45,8 +45,8 @@ export interface SequenceRequest {
 
 export interface Checkpoints {
   /**
-   * So many tokens read, counted from the sequence's very beginning; ascending. Those not on the
-   * way are passed over.
+   * Numbers of tokens read since the sequence's beginning, ascending. Others than those reached are
+   * skipped.
    */
   readonly positions: readonly number[];
   /** Gets a copy of the state at each. Called between two steps: be quick, never throw. */
@@ -66,7 +66,7 @@ export interface ResumePoint {
   readonly position: number;
   readonly state: Uint8Array;
   /**
-   * With it a request goes on as the one that stopped here, rather than beginning with its own seed
+   * With it a request continues as the one that stopped here; without, it starts with its own seed
    * and no penalties.
    */
   readonly sampler?: SamplerPoint;
@@ -92,13 +92,13 @@ export type SequenceEvent =
       /**
        * `stop`: a stop token was sampled (it is not in `captured`), or `stop()` was called.
        * `interrupted`: the engine stopped it in the middle; a request that resumes from `captured`
-       * goes on as if it had not.
+       * continues as if it had not.
        */
       readonly reason: "stop" | "length" | "aborted" | "interrupted";
       readonly stopTokenId?: number;
       /**
-       * `tokenIds` are the prompt's and the kept tokens; the last sampled one may not have been
-       * read by the state yet.
+       * `tokenIds` are the prompt's and the sampled ones; the state may not have read the last one
+       * yet.
        */
       readonly captured?: ResumePoint;
       readonly timings: SequenceTimings;

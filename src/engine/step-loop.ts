@@ -49,7 +49,7 @@ export class StepLoop {
     this.#hasTransitions = true;
   }
 
-  /** Ends an idle wait, to look for work again. */
+  /** Ends an idle wait: there may be work. */
   wake(): void {
     this.#wake?.();
     this.#wake = undefined;

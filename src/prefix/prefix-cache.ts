@@ -188,8 +188,8 @@ export class PrefixCache {
 }
 
 /**
- * A name for the prefix of each length: sha256, so that nobody can make two prompts with one name
- * and be given the other's state.
+ * A name for the prefix of each length: sha256, so that no client can make two prompts with one
+ * name and get the other's state.
  * @param bytes of the token ids, 4 each
  * @param lengths ascending
  */

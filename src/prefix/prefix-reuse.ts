@@ -71,7 +71,7 @@ export class PrefixReuse {
     return { ...prompt, checkpoints, resume, promptIds: tokenIds.slice(length), cachedTokens: length };
   }
 
-  /** The request is over: nobody waits for its states any more. */
+  /** The request is over: others need not wait for its states. */
   end(): void {
     this.#prefixes.close();
   }

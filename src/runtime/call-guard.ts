@@ -1,7 +1,6 @@
 /**
- * What both runners promise about calls: one at a time (a second one is our own bug), none after a
- * fault or after close, and a close that waits for the call in flight. Knows nothing of what the
- * calls do.
+ * Guards both runners' calls: one at a time (a second one is our own bug), none after a fault or
+ * after close, and a close that waits for the call in flight.
  */
 import { strict as assert } from "node:assert";
 import { DenseMambaError } from "../errors.ts";
@@ -33,8 +32,7 @@ export class CallGuard {
     if (this.#closed !== undefined) throw new DenseMambaError("runtime_fault", `${this.#name} is closed`);
     if (this.#fault !== undefined) throw this.#faultError();
     assert(!this.busy, `${this.#name} has a call in flight: await it before the next`);
-    // The call starts within this turn, so that a caller sees its arguments read, and `busy` set,
-    // on return.
+    // The call starts in this turn: on return its arguments have been read, and `busy` is set.
     const running = (async () => call())();
     this.#inFlight = running;
     try {
@@ -47,12 +45,12 @@ export class CallGuard {
     }
   }
 
-  /** From now on every call is refused, with `cause`. The first fault is kept. */
+  /** From now on every call is refused with `cause`. The first fault counts. */
   fail(cause: unknown): void {
     this.#fault ??= cause;
   }
 
-  /** Refuses new calls, waits for the one in flight however it ends, then runs `release`, once. */
+  /** Refuses new calls, waits for the one in flight, then runs `release` once. */
   close(release: () => Promise<void> | void): Promise<void> {
     this.#closed ??= (async () => {
       await this.#inFlight?.catch(() => undefined);

@@ -6,14 +6,11 @@ import { DenseMambaError } from "../errors.ts";
 import type { Manifest } from "../model/artifact.ts";
 
 export const FIXED_INPUTS = ["input_ids", "logit_rows", "temperature"] as const;
-/**
- * Behind them, of the graph of an artifact that takes lengths; its graph of a single step is
- * without.
- */
+/** After them, in the graph of an artifact that takes lengths, but not in its single-step graph. */
 export const LENGTHS_INPUT = "lengths";
 export const FIXED_OUTPUTS = ["logits", "top_logits", "top_ids", "log_sum_exp", "tempered_log_sum_exp"] as const;
 
-/** What the names depend on, and the graph: `any` number of steps, or `one`. */
+/** What the names depend on; `steps` is the graph's: `any` number, or `one`. */
 type Contract = Pick<Manifest, "state" | "takesLengths">;
 export type GraphSteps = "any" | "one";
 
@@ -29,9 +26,7 @@ export function graphNames(
   };
 }
 
-/**
- * @throws `invalid_artifact` if the graph's names are not exactly those that the manifest promises.
- */
+/** @throws `invalid_artifact` if the graph's names are not exactly the manifest's */
 export function checkGraphNames(
   contract: Contract,
   steps: GraphSteps,

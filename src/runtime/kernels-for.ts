@@ -1,5 +1,5 @@
 /**
- * Whether an artifact's graph can run with the operators at hand. The same rule for both runners.
+ * Whether an artifact's graph can run with the available operators: the same rule for both runners.
  */
 import { DenseMambaError, type ErrorCode } from "../errors.ts";
 import type { Manifest } from "../model/artifact.ts";
@@ -7,9 +7,9 @@ import type { KernelLibrary } from "./native/kernel-library.ts";
 import type { RunnerOptions } from "./runner.ts";
 
 /**
- * What the session must be told of: nothing if the graph has no operators of ours.
- * @throws `invalid_artifact` if it has, and they are not there, of another version, or not for this
- * runner; `device_unavailable` if they, or its precision, are not for this device.
+ * The operators to register with the session; undefined if the graph has none of ours.
+ * @throws `invalid_artifact` if they are missing, of another version, or not for this runner;
+ * `device_unavailable` if they, or the precision, are not for this device
  */
 export function kernelsFor(
   kind: "native" | "portable",

@@ -1,7 +1,6 @@
 /**
- * Checks one run's input before it reaches ONNX Runtime, where a wrong length would read memory
- * that is not there. Both runners use it. A failure here is our own bug: the engine never makes
- * such an input, whatever a client sends.
+ * Checks a run's input before it reaches ONNX Runtime, where a wrong length would read memory that
+ * does not exist. For both runners. A failure is our own bug: no client can cause it.
  */
 import { strict as assert } from "node:assert";
 import type { Manifest } from "../model/artifact.ts";
@@ -54,7 +53,7 @@ export function numTokensOf({ lengths }: Pick<RunInput, "lengths">): number {
   return numTokens;
 }
 
-/** What a run's tensors depend on, beside the model. */
+/** What a run's tensors depend on, besides the model. */
 export interface RunShape {
   readonly firstSlot: number;
   readonly lengths: readonly number[];

@@ -1,6 +1,6 @@
 /**
- * A run's results in host memory, logits included, as `RunOutput` gives them: what the worker of
- * the portable runner sends, and what the native one has on a CPU.
+ * A run's results in host memory, including logits: what the portable runner's worker sends, and
+ * the native runner has on a CPU.
  */
 import { strict as assert } from "node:assert";
 import type { RunOutput } from "./runner.ts";

@@ -1,7 +1,7 @@
 /**
- * The seam to ONNX Runtime: load an artifact, keep the states of `numSlots` sequences, step a
- * contiguous range of them in place. Two implementations of one contract, `native` and `portable`.
- * Knows nothing of requests or sampling.
+ * The interface to ONNX Runtime: load an artifact, hold the states of `numSlots` sequences, advance
+ * a contiguous range of them in place. Two implementations, `native` and `portable`. Knows neither
+ * requests nor sampling.
  */
 import type { Manifest } from "../model/artifact.ts";
 import type { LogitRows } from "../model/logits.ts";
@@ -16,7 +16,7 @@ export interface RunnerOptions {
   readonly device: "cpu" | "cuda";
   /** Our own operators, for artifacts that need them: `native` on a CPU. */
   readonly kernels?: KernelLibrary | undefined;
-  /** Told what runs otherwise than it was meant to, and why. */
+  /** Called with what runs differently than intended, and why. */
   readonly note?: ((message: string) => void) | undefined;
 }
 
@@ -24,21 +24,19 @@ export interface RunnerOptions {
 export interface RunInput {
   readonly firstSlot: number;
   /**
-   * [B]: by how many tokens each slot is advanced. All by the same number, at least 1; unless
-   * `manifest.takesLengths`: then 0 leaves a slot as it is, but one at least must be advanced.
+   * [B]: by how many tokens each slot is advanced. All the same, at least 1, unless
+   * `manifest.takesLengths`: then 0 leaves a slot as it is, but at least one must be advanced.
    */
   readonly lengths: ArrayLike<number>;
-  /**
-   * The slots' tokens, one slot's after another's. The caller may reuse it once the run has ended.
-   */
+  /** The slots' tokens, one slot after another. May be reused once the run has ended. */
   readonly tokenIds: ArrayLike<number>;
-  /** Which of `tokenIds` get logits of what follows them, ascending. May be empty. */
+  /** Indices into `tokenIds` after which logits are needed, ascending. May be empty. */
   readonly logitRows: ArrayLike<number>;
   /** [logitRows.length], each > 0. */
   readonly temperatures: ArrayLike<number>;
   /**
-   * Whose logits will be read whole, as places in `logitRows`, ascending. On a device they come
-   * with the other results; another row's are fetched when they are asked for. Default: none.
+   * Which rows will be read whole, as indices into `logitRows`, ascending. On a device their logits
+   * come with the results; other rows' are fetched on demand. Default: none.
    */
   readonly wholeRows?: ArrayLike<number>;
 }

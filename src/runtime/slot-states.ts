@@ -1,13 +1,13 @@
 /**
  * The states of all slots in host memory: one buffer per state tensor, [numSlots, ...shape], so
- * that a range of slots is one contiguous tensor and nothing is gathered or scattered. Both runners
- * use it; knows nothing of ONNX Runtime.
+ * that a range of slots is one contiguous tensor and nothing is gathered or scattered. For both
+ * runners; knows nothing of ONNX Runtime.
  */
 import { strict as assert } from "node:assert";
 import { DenseMambaError } from "../errors.ts";
 import { numElements, type StateSpec, stateBytes, tensorBytes } from "../model/state.ts";
 
-/** Halves are kept as their bits: nobody here computes with them. */
+/** Halves are stored as bits: nothing here computes with them. */
 export type StateArray = Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>;
 
 export interface SlotTensor {

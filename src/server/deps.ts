@@ -10,7 +10,7 @@ import type { GenerationEvent, GenerationRequest, GenerationUsage } from "../gen
 import type { Manifest } from "../model/artifact.ts";
 import type { Conversations } from "../sessions/conversations.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
-import type { Receiving } from "./http/receiving.ts";
+import type { IncomingData } from "./http/incoming-data.ts";
 
 export interface AppEnv {
   /** Absent if the app runs without Node's HTTP server, as in `app.request`. */
@@ -19,7 +19,7 @@ export interface AppEnv {
     requestId: string;
     /** Whose sessions and responses the request may name; set by the key check. */
     owner: string;
-    /** Set by the endpoints that generate, for the access log. */
+    /** Set by endpoints that generate, for the access log. */
     usage: GenerationUsage | undefined;
   };
 }
@@ -37,7 +37,7 @@ export interface ServerDeps {
   readonly generator: TextGenerator;
   readonly engine: { readonly status: EngineStatus; readonly load: EngineLoad };
   readonly model: ServedModel;
-  /** Whether this server still owns its stored states. @throws `store_unavailable` if not */
+  /** Whether this server still owns its store. @throws `store_unavailable` if not */
   readonly checkStates: () => Promise<void>;
   readonly metrics: { render(): Promise<string>; readonly contentType: string };
   readonly observer?: TransportObserver;
@@ -46,7 +46,7 @@ export interface ServerDeps {
   readonly stopping: AbortController;
   readonly options: ServerOptions;
   /** Shared by the HTTP side and the WebSocket. */
-  readonly receiving: Receiving;
+  readonly incomingData: IncomingData;
   /** Unguessable, of [0-9a-z]: the tail of `cmpl-…`, `resp_…` and request ids. */
   readonly newId: () => string;
   /** Unix time in milliseconds. */
@@ -55,7 +55,7 @@ export interface ServerDeps {
 
 /** `generation/generator.ts`, or a fake. */
 export interface TextGenerator {
-  /** The first event, or the first rejection, tells whether the request was admitted. */
+  /** The first event, or a rejection instead of it, shows whether the request was admitted. */
   generate(request: GenerationRequest): AsyncIterable<GenerationEvent>;
   readonly conversations: ConversationDirectory;
   readonly tokenizer: TextTokenizer;
@@ -107,7 +107,7 @@ export interface TransportObserver {
   }): void;
   onWebSocketOpen?(): void;
   onWebSocketClose?(): void;
-  /** One response more, or less, runs without a client. */
+  /** The number of responses that run without a client changes. */
   onUnattended?(change: 1 | -1): void;
 }
 
@@ -142,12 +142,12 @@ export interface ServerOptions {
   readonly heartbeatMs: number;
   /** Shortest time between two writes to a stream; longer if many run. 0: each token by itself. */
   readonly streamGapMs: number;
-  /** A client that reads nothing for this long loses its stream, and the slot is freed. */
+  /** A client that reads nothing for this long loses its stream and its slot. */
   readonly stallTimeoutMs: number;
   readonly limits: RequestLimits;
   readonly webSocket: WebSocketOptions;
   /** Of all incomplete bodies and WebSocket messages together. */
-  readonly maxReceivingBytes: number;
+  readonly maxIncomingBytes: number;
   readonly resume: ResumeOptions;
   /** Whether other servers may be running responses whose records are in the store. */
   readonly sharesStore: boolean;

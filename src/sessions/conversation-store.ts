@@ -239,7 +239,7 @@ function rethrowLost(key: ConversationKey, error: unknown): never {
 export function notFound({ type, id }: ConversationKey): DenseMambaError {
   return type === "session"
     ? new DenseMambaError("session_not_found", `session ${id} is not known here`, { param: "session_id" })
-    : new DenseMambaError("previous_response_not_found", `previous response ${id} is not kept here`, {
+    : new DenseMambaError("previous_response_not_found", `previous response ${id} is not stored here`, {
         param: "previous_response_id",
       });
 }

@@ -1,7 +1,6 @@
 /**
- * Sessions and stored responses, on a `StateStore`: what a server does with them, with locks and
- * quotas. All belong to an owner and are found by that owner only; whom an owner stands for is the
- * server's business. Knows no engine.
+ * Sessions and stored responses on a `StateStore`, with locks and quotas. Each belongs to an owner
+ * and is found only by that owner. Knows no engine.
  */
 import { DenseMambaError } from "../errors.ts";
 import type { Manifest } from "../model/artifact.ts";
@@ -267,8 +266,8 @@ export class Conversations {
   }
 
   /**
-   * @param make what it begins with; its age begins now, whatever that came from
-   * @param prepare stores what must precede it, once it is within the quota; returns what is to be
+   * @param make makes its first snapshot; its age starts now
+   * @param prepare stores what must precede it, once the quota allows it; returns the snapshot to
    * put
    */
   async #add(
@@ -338,5 +337,5 @@ function bytesOf({ state, tokenIds }: ConversationSnapshot): number {
 }
 
 function responseNotFound(id: string): DenseMambaError {
-  return new DenseMambaError("response_not_found", `response ${id} is not kept here`, { param: "response_id" });
+  return new DenseMambaError("response_not_found", `response ${id} is not stored here`, { param: "response_id" });
 }

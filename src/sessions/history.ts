@@ -1,9 +1,9 @@
 /**
- * Long histories in segments: the store keeps older tokens and messages apart from the
- * conversation's snapshot, in segments that are written once, each naming the one before it. So
- * what a turn writes does not depend on the length of the conversation, and all that continue from
- * one history share it. Most turns never read it; only those do that need earlier messages or all
- * token ids. Knows neither owners nor locks.
+ * Long histories in segments: older tokens and messages are stored apart from the conversation's
+ * snapshot, in segments that are written once, each naming the one before it. So what a turn writes
+ * does not depend on the length of the conversation, and all that continue from one history share
+ * it. Most turns never read it; only those do that need earlier messages or all token ids. Knows
+ * neither owners nor locks.
  */
 import { setImmediate } from "node:timers/promises";
 import { DenseMambaError } from "../errors.ts";

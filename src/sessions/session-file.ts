@@ -67,7 +67,7 @@ export class SessionFile {
 
   /**
    * Checks all of it.
-   * @param bytes kept by the result: must not be changed afterwards
+   * @param bytes referenced by the result: must not be changed afterwards
    * @throws `invalid_snapshot`
    */
   static async read(bytes: Uint8Array, bounds: ImportBounds): Promise<SessionFile> {

@@ -101,8 +101,8 @@ export class EncoderProcess {
       env,
     });
     const worker = new WorkerProcess<Answer>(child, (how, stderr) => {
-      const said = /panicked at[^\n]*\n[^\n]*|[^\n]*rror: [^\n]*/.exec(stderr)?.[0].replaceAll("\n", " ");
-      return invalid(path, `the library ended with ${how}${said === undefined ? "" : ` (${said})`}`);
+      const cause = /panicked at[^\n]*\n[^\n]*|[^\n]*rror: [^\n]*/.exec(stderr)?.[0].replaceAll("\n", " ");
+      return invalid(path, `the library ended with ${how}${cause === undefined ? "" : ` (${cause})`}`);
     });
     const message = {
       ...{ library, modules, text },

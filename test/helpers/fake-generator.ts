@@ -328,7 +328,7 @@ export class FakeConversations implements ConversationDirectory {
 
 function noPreviousResponse(id: string): DenseMambaError {
   const details = { param: "previous_response_id" };
-  return new DenseMambaError("previous_response_not_found", `previous response ${id} is not kept here`, details);
+  return new DenseMambaError("previous_response_not_found", `previous response ${id} is not stored here`, details);
 }
 
 function keyOf(owner: string, id: string): string {
@@ -340,7 +340,7 @@ function sessionBusy(id: string): DenseMambaError {
 }
 
 function noResponse(id: string): DenseMambaError {
-  return new DenseMambaError("response_not_found", `response ${id} is not kept here`, { param: "response_id" });
+  return new DenseMambaError("response_not_found", `response ${id} is not stored here`, { param: "response_id" });
 }
 
 function fakeTokenizer(replyText: (id: number) => string | undefined): FakeTokenizer {

@@ -6,7 +6,7 @@ import type { EngineStatus } from "../../src/engine/observer.ts";
 import { DenseMambaError } from "../../src/errors.ts";
 import { createApp } from "../../src/server/app.ts";
 import type { App, EngineLoad, ServerDeps, ServerOptions } from "../../src/server/deps.ts";
-import { Receiving } from "../../src/server/http/receiving.ts";
+import { IncomingData } from "../../src/server/http/incoming-data.ts";
 import { Responses } from "../../src/server/responses/responses.ts";
 import { FAKE_VOCAB_SIZE, FakeGenerator } from "./fake-generator.ts";
 
@@ -86,7 +86,7 @@ export function createTestServer(options: Partial<ServerOptions> = {}): TestServ
     log: { debug: logAt("debug"), info: logAt("info"), warn: logAt("warn"), error: logAt("error") },
     stopping: new AbortController(),
     options: allOptions,
-    receiving: new Receiving(allOptions.maxReceivingBytes),
+    incomingData: new IncomingData(allOptions.maxIncomingBytes),
     newId: () => String(++lastId).padStart(8, "0"),
     nowMs: () => clock.nowMs,
   };

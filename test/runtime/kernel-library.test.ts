@@ -284,7 +284,7 @@ describe("the program without kernels", () => {
   it.each([
     ["there is no compiler", { cCompiler: "no-such-compiler" }, /no C compiler: no-such-compiler is not found$/],
     ["the compiler is none", { cCompiler: "false" }, /no C compiler: false fails \(exit code 1\)$/],
-    ["the cache cannot be written", { cacheDir: "/dev/null/cache" }, /cannot be kept in \/dev\/null\/cache\/kernels/],
+    ["the cache cannot be written", { cacheDir: "/dev/null/cache" }, /cannot be cached in \/dev\/null\/cache\/kernels/],
     ["the library that is named is missing", { kernelLibrary: "missing.so" }, /cannot read missing\.so$/],
   ])("says so in one line when %s", async (_, change, reason) => {
     const notes: string[] = [];

@@ -349,7 +349,7 @@ describe("another key's response", () => {
     server.generator.script = { reply: REPLY, pace: pauseAt(1, gate()) };
     const running = await mine.responses.create({ ...body, background: true });
     for (const given of [id, running.id, "resp_nobody"]) {
-      const message = expect.stringContaining(`response ${given} is not kept here`);
+      const message = expect.stringContaining(`response ${given} is not stored here`);
       const unknown = { status: 404, code: "response_not_found", message };
       await expect(theirs.responses.retrieve(given)).rejects.toMatchObject(unknown);
       await expect(theirs.responses.retrieve(given, { stream: true })).rejects.toMatchObject(unknown);

@@ -174,5 +174,5 @@ it.each<[string, unknown]>([
   ["another version", { version: 2 }],
   ["a list", []],
 ])("%s is no record", (_name, kept) => {
-  expect(() => parseRecord("resp_1", kept)).toThrow(/kept record of response resp_1 is malformed/);
+  expect(() => parseRecord("resp_1", kept)).toThrow(/stored record of response resp_1 is malformed/);
 });

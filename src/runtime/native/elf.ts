@@ -1,7 +1,4 @@
-/**
- * What a shared library for Linux says of itself, read from its file without loading it, for
- * loading runs its code.
- */
+/** Reads a Linux shared library's own description without loading it, which would run its code. */
 import { type FileHandle, open } from "node:fs/promises";
 
 export interface SharedObject {

@@ -1,7 +1,6 @@
 /**
- * Memory that most runs fit into, and a larger piece for those that do not, replaced by one twice
- * as large where it is too small as well. The first stays where it is: captured graphs go on using
- * it.
+ * Memory that most runs fit into, and a larger piece for the others, which is replaced by one twice
+ * as large when needed. The first never moves, since captured graphs use it.
  */
 import { callEach } from "./call-each.ts";
 
@@ -26,9 +25,7 @@ export class GrowingMemory<Piece> {
     this.#first = { piece: source.take(firstBytes), numBytes: firstBytes };
   }
 
-  /**
-   * Of that size at least. What was given before and is too small may be gone, but for the first.
-   */
+  /** At least that size. Earlier pieces that were too small may be freed, except the first. */
   at(numBytes: number): Piece {
     if (numBytes <= this.#first.numBytes) return this.#first.piece;
     if (this.#larger === undefined || numBytes > this.#larger.numBytes) {

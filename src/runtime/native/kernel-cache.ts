@@ -1,8 +1,7 @@
 /**
- * The kernels' library, compiled at the first start and kept in the cache under the hash of all
- * that it is made from. Safe with several processes at once: a library appears, with its seal, by
- * renaming a finished folder, and none goes. One that another user could have written is not
- * believed.
+ * The kernels' library, compiled at the first start and cached under the hash of everything that it
+ * is made from. Safe with several processes: a library and its seal appear by renaming a finished
+ * folder, and are never removed. A library that another user could have written is not loaded.
  */
 import { createHash } from "node:crypto";
 import { chmod, mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
@@ -20,12 +19,12 @@ const LIBRARY_NAMES = { cpu: "libdensemamba-kernels.so", cuda: "libdensemamba-cu
 export interface EnsureKernelsOptions extends KernelBuild {
   /** Created if missing; the libraries are in its folder `kernels`. */
   readonly cacheDir: string;
-  /** Told before the compiler runs, which takes seconds. */
+  /** Called before the compiler runs, which takes seconds. */
   readonly onBuild?: (message: string) => void;
 }
 
 /**
- * @returns the library's file, compiled now unless the cache has it whole.
+ * @returns the library's file, compiled now unless the cache has it
  * @throws `device_unavailable` without a compiler, if it fails, or if the cache cannot be written.
  */
 export async function ensureKernelLibrary(options: EnsureKernelsOptions): Promise<string> {
@@ -42,11 +41,11 @@ export async function ensureKernelLibrary(options: EnsureKernelsOptions): Promis
     await mkdir(built);
     await buildKernels(options, join(built, name), join(temporary, "objects"));
     await sealKernelFile(join(built, name));
-    // Whatever the umask: a library that others may write is not loaded.
+    // Regardless of the umask: a library that others may write is not loaded.
     await chmod(join(built, name), PRIVATE_MODE);
     await chmod(built, PRIVATE_MODE);
     if (await isWhole(library)) return library; // another process was faster
-    // What is there is broken. Whoever has it loaded keeps it: the file lives on unnamed.
+    // The existing one is broken. Processes that have loaded it still have its file, now unnamed.
     await publishFolder(built, dir, name).catch((cause: unknown) => {
       throw unavailable(`cannot write ${dir}`, cause);
     });
@@ -80,6 +79,6 @@ async function makeTemporary(folder: string): Promise<string> {
     await mkdir(folder, { recursive: true });
     return await mkdtemp(join(folder, ".compiling-"));
   } catch (cause) {
-    throw unavailable(`the kernels cannot be kept in ${folder}: ${String(cause)}`, cause);
+    throw unavailable(`the kernels cannot be cached in ${folder}: ${String(cause)}`, cause);
   }
 }

@@ -1,7 +1,6 @@
 /**
- * Looks at a shared library's bytes before it is loaded, for loading cannot fail softly: a library
- * that was cut off ends the process when its missing pages are touched. Beside it may lie its seal,
- * `<file>.sha256`.
+ * Checks a shared library's bytes before it is loaded: a truncated one would end the process when
+ * its missing pages are touched. Its seal, `<file>.sha256`, may be next to it.
  */
 import { createHash } from "node:crypto";
 import { copyFile, mkdir, readFile, rename, stat, writeFile } from "node:fs/promises";
@@ -17,9 +16,9 @@ const SHARED_OBJECT = 3; // e_type
 const MACH_O_LIBRARIES = [6, 8]; // filetype: dylib, bundle
 
 /**
- * @param isCached it must have a seal, and be nobody else's
- * @throws `device_unavailable` if it is missing, not a shared library for this machine, cut off, or
- * not what its seal says.
+ * @param isCached it must have a seal and belong to this user or root
+ * @throws `device_unavailable` if it is missing, not a shared library for this machine, truncated,
+ * or does not match its seal
  */
 export async function checkKernelFile(file: string, { isCached }: { readonly isCached: boolean }): Promise<void> {
   if (isCached) {
@@ -60,8 +59,8 @@ export async function sealKernelFile(file: string): Promise<void> {
 }
 
 /**
- * A library and its seal, under another name. One that is there is replaced, whoever has it loaded
- * keeps it.
+ * Moves a library and its seal to another name. Processes that have loaded a replaced one still
+ * have it.
  */
 export async function copyKernelFile(from: string, to: string): Promise<void> {
   await mkdir(path.dirname(to), { recursive: true });

@@ -1,7 +1,6 @@
 /**
- * Our own operators, as a library that sessions are told of: found or compiled, checked, loaded.
- * Everything that can be wrong with it is an error with a reason, so that the caller can do
- * without. docs/kernels.md
+ * Our own operators as a library for sessions: found or compiled, checked, loaded. Every failure is
+ * an error with a reason, so that the caller can run without them. See docs/kernels.md.
  */
 import type { LibraryHandle } from "koffi";
 import { KERNELS_VERSION } from "../../model/artifact.ts";
@@ -36,13 +35,13 @@ export interface KernelLibrary {
 }
 
 export interface OpenKernelsOptions extends EnsureKernelsOptions {
-  /** Of a library that was built before, which is taken as it is; undefined: the cache's. */
+  /** A library that was built before; undefined: the cache's. */
   readonly libraryPath: string | undefined;
-  /** In place of the best that this CPU has. For tests. */
+  /** Instead of the best that this CPU has. For tests. */
   readonly instructionSet?: string;
 }
 
-/** @throws `device_unavailable` with the reason why there are no kernels. */
+/** @throws `device_unavailable` with the reason */
 export async function openKernels(options: OpenKernelsOptions): Promise<KernelLibrary> {
   const path = options.libraryPath ?? (await ensureKernelLibrary(options));
   await checkKernelFile(path, { isCached: options.libraryPath === undefined });

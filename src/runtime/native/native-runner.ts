@@ -1,7 +1,7 @@
 /**
  * The `native` runner: ONNX Runtime through its C API. States are updated in place, a step in the
- * steady state allocates nothing, and the computing happens on another thread, so that the event
- * loop stays free; but for runs that are shorter than the way there and back. See docs/runtime.md.
+ * steady state allocates nothing, and runs compute on another thread, except those that are shorter
+ * than the switch. See docs/runtime.md.
  */
 import type { Manifest } from "../../model/artifact.ts";
 import { readManifest } from "../../model/manifest.ts";
@@ -23,9 +23,7 @@ export interface NativeRunnerOptions extends RunnerOptions {
   readonly checked?: boolean;
   /** ONNX Runtime's session configuration entries, on top of our own. For measurements. */
   readonly sessionConfig?: Readonly<Record<string, string>>;
-  /**
-   * In place of the ONNX Runtime that onnxruntime-node ships: for tests, with a provider beside it.
-   */
+  /** Instead of onnxruntime-node's ONNX Runtime: for tests, with a provider next to it. */
   readonly ortLibrary?: string;
   /** Monotonic, in milliseconds. */
   readonly now?: () => number;

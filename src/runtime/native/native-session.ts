@@ -1,7 +1,6 @@
 /**
- * Opens an artifact's graph with the session settings that we chose by measurement
- * (docs/runtime.md, "Threads"), and owns what has to live as long as the session. Knows nothing of
- * slots or runs.
+ * Opens an artifact's graph with measured session settings (docs/runtime.md, "Threads"), and owns
+ * what must live as long as the session. Knows neither slots nor runs.
  */
 import path from "node:path";
 import { DenseMambaError } from "../../errors.ts";
@@ -17,14 +16,14 @@ import type { CudaStreams } from "./cuda-stream.ts";
 import type { KernelLibrary } from "./kernel-library.ts";
 import { type Handle, OrtApi } from "./ort-api.ts";
 
-/** f32 is f32: without it ONNX Runtime multiplies matrices with 10 bits of each number. */
+/** Without it ONNX Runtime multiplies f32 matrices with 10 bits of each number. */
 const CUDA_CONFIG = { use_tf32: "0" };
-/** Of runs on our stream: whoever asked for them waits for it. */
+/** For runs on our stream: the caller waits for it. */
 const NO_WAIT = { disable_synchronize_execution_providers: "1" };
 /** Of a graph that is to be captured: a node on the CPU would be waited for in its midst. */
 const ON_DEVICE = { "session.disable_cpu_ep_fallback": "1" };
 
-/** A device whose memory our own library has at hand. */
+/** A device whose memory our own library can access. */
 export interface Device {
   readonly memory: CudaMemory;
   /** Undefined: an emulation, whose memory is the host's. */
@@ -52,7 +51,7 @@ export class NativeSession {
   readonly #env: Handle;
   /** Of the host. */
   readonly memoryInfo: Handle;
-  /** Of where the states are: the host, or the device if our own library is there for it. */
+  /** Where the states are: the host, or the device if our own library supports it. */
   readonly stateMemoryInfo: Handle;
   readonly device: Device | undefined;
   /** Whether single steps may be captured as CUDA graphs. */

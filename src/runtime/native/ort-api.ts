@@ -56,7 +56,8 @@ export class Handle {
 }
 
 /**
- * The caller keeps all of it, and every tensor's data, alive and unmoved until the call has ended.
+ * The caller must keep all of it, and every tensor's data, alive and unmoved until the call has
+ * ended.
  */
 export interface RunArguments {
   readonly session: Handle;

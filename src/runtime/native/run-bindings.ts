@@ -1,7 +1,7 @@
 /**
- * Everything one run reads and writes in host memory, as the argument arrays that the C API wants:
- * our buffers, the values over them, and which of them belong to a shape. Repeating the last shape
- * costs nothing. Of a CUDA device: cuda-runs.ts.
+ * Everything one run reads and writes in host memory, as the C API's argument arrays: our buffers,
+ * the values over them, and which belong to a shape. Repeating the last shape costs nothing. For
+ * CUDA devices: cuda-runs.ts.
  */
 import { strict as assert } from "node:assert";
 import { type Manifest, NUM_CANDIDATES } from "../../model/artifact.ts";
@@ -24,7 +24,7 @@ export interface BoundRun {
   readonly run: (isShort: boolean) => Promise<void>;
 }
 
-/** What the arrays point at now, and the views of it. */
+/** What the arrays point at now, and its views. */
 interface Bound extends RunShape {
   readonly args: RunArguments;
   readonly tokenIds: BigInt64Array;
@@ -52,10 +52,7 @@ export class RunBindings {
   readonly #temperedLogSumExp: TensorBuffer<"float32">;
   #bound: Bound | undefined;
 
-  /**
-   * Reserves a row of output per slot, which is what decoding needs; a run that wants more makes
-   * the buffers grow.
-   */
+  /** Reserves a row of output per slot for decoding; the buffers grow if a run needs more. */
   constructor(session: NativeSession, manifest: Manifest, states: SlotStates | CudaStates) {
     const { api, memoryInfo, stateMemoryInfo } = session;
     const { numSlots } = states;
@@ -77,8 +74,7 @@ export class RunBindings {
   }
 
   /**
-   * Copies the input in and points the argument arrays at what this run takes. No run may be in
-   * flight.
+   * Copies the input and points the argument arrays at this run's tensors. No run may be in flight.
    */
   bind(input: RunInput): BoundRun {
     if (this.#bound === undefined || !isSameShape(this.#bound, input)) {
@@ -86,8 +82,7 @@ export class RunBindings {
       this.#bound = this.#rebind(input);
     }
     const { args, tokenIds, logitRows, temperatures, logits, output } = this.#bound;
-    // A caller that transferred our output to another thread has freed what the run would write
-    // into.
+    // If a caller transferred our output to another thread, the run would write into freed memory.
     assert(logits.buffer.byteLength > 0, "the runner's output buffers were transferred away");
     writeInt64(tokenIds, input.tokenIds);
     const rows = graphRows(input);

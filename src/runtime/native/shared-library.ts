@@ -1,7 +1,4 @@
-/**
- * Loads C libraries for this process. The settings of koffi have to come before its first library,
- * whichever that is.
- */
+/** Loads C libraries for this process. koffi must be configured before its first library. */
 import koffi, { type LibraryHandle } from "koffi";
 
 /**
@@ -14,7 +11,7 @@ const ASYNC_STACK_BYTES = 8 * 1024 * 1024;
  * NOTE: koffi unloads a library when its handle is collected, even while functions decoded from its
  * pointers remain. Hold the handle for as long as anything may call into it.
  *
- * @param path null: what the process itself is linked with
+ * @param path null: what the process is linked with
  * @throws koffi's error if it does not load.
  */
 export function loadSharedLibrary(path: string | null): LibraryHandle {

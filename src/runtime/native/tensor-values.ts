@@ -1,13 +1,14 @@
 /**
- * OrtValues over our own memory, kept by shape so that a step in the steady state makes none. Owns
- * the memory and the values; whoever binds them must be done with a run before asking for the next.
+ * OrtValues over our own memory, cached by shape so that a step in the steady state makes none.
+ * Owns the memory and the values. Finish a run before asking for the next one's values.
  */
 import { type SlotStates, slotRange } from "../slot-states.ts";
 import type { CudaStates } from "./cuda-states.ts";
 import type { ElementType, Handle, OrtApi } from "./ort-api.ts";
 
 /**
- * Shapes kept per buffer; prefill lengths and batch sizes change, most steps repeat the last ones.
+ * Shapes cached per buffer. Prefill lengths and batch sizes change; most steps repeat the last
+ * ones.
  */
 const NUM_CACHED_SHAPES = 32;
 
@@ -140,8 +141,7 @@ function releaseAll(api: OrtApi, values: readonly Handle[]): void {
 }
 
 /**
- * NOTE: by way of an ArrayBuffer: V8 keeps a small typed array's own memory on its heap, where it
- * may move.
+ * NOTE: over an ArrayBuffer: a small typed array's own memory is on V8's heap, where it may move.
  */
 function allocate<Type extends ElementType>(type: Type, numElements: number): DataOf<Type> {
   const length = Math.max(1, numElements); // ONNX Runtime wants an address even for an empty tensor

@@ -1,6 +1,6 @@
 /**
- * What the portable runner and its worker say to each other: one request, one reply, in turn. Plain
- * data only, so that it survives the structured clone.
+ * The messages between the portable runner and its worker: one request, one reply, in turn. Plain
+ * data, for the structured clone.
  */
 import { DenseMambaError, type ErrorCode } from "../../errors.ts";
 import type { Manifest } from "../../model/artifact.ts";
@@ -21,7 +21,7 @@ export interface RunRequest {
   readonly firstSlot: number;
   readonly numSequences: number;
   readonly numSteps: number;
-  /** Of outputs to fetch: `logitRows.length`, or 0 where the caller wants none. */
+  /** Of outputs to fetch: `logitRows.length`, or 0 if the caller needs none. */
   readonly numRows: number;
   readonly tokenIds: BigInt64Array<ArrayBuffer>;
   readonly logitRows: BigInt64Array<ArrayBuffer>;

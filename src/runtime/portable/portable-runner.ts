@@ -1,7 +1,7 @@
 /**
  * The `portable` runner: onnxruntime-node's own binding, in a worker thread that also holds the
- * states. The fallback where koffi has no build, and the cross-check of `native`. A worker that
- * dies is a fault; the process lives on.
+ * states. The fallback without a koffi build, and the cross-check of `native`. If the worker dies,
+ * that is a fault, and the process survives.
  */
 import { AssertionError } from "node:assert";
 import path from "node:path";
@@ -123,9 +123,9 @@ export class PortableRunner implements ModelRunner {
   }
 
   /**
-   * Makes the worker end without an answer to the call in flight, as a crash would. For tests of
-   * what happens then. NOTE: not `terminate()`: onnxruntime-node's binding does not survive it in
-   * the middle of a run, it aborts the process.
+   * Ends the worker without an answer to the call in flight, as a crash would. For tests. NOTE: not
+   * `terminate()`: onnxruntime-node's binding does not survive it in the middle of a run, it aborts
+   * the process.
    */
   async killWorker(): Promise<void> {
     if (this.#exited) return;

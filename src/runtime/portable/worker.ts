@@ -51,8 +51,8 @@ async function openSession(settings: WorkerSettings, modelPath: string, steps: G
     });
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
-    // NOTE: the binding tells a provider that does not open and a graph that does not load apart in
-    // its message only.
+    // NOTE: only the binding's message tells a provider that does not open from a graph that does
+    // not load.
     if (device === "cuda" && /CUDA/i.test(reason)) {
       throw new DenseMambaError("device_unavailable", `device cuda is not available: ${reason}`);
     }

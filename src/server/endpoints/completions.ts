@@ -107,7 +107,7 @@ function parsePrompts(value: unknown, context: z.RefinementCtx, bounds: Bounds):
 
 /** @throws `invalid_value` if fields contradict each other */
 export function toCompletionTask(body: z.output<ReturnType<typeof completionBody>>, bounds: Bounds): CompletionsTask {
-  // An empty prompt is fine if a session goes on.
+  // A session may be continued with an empty prompt.
   const [first] = body.prompt;
   const isEmpty = first?.type === "text" && first.text === "";
   if (body.session_id === undefined && isEmpty) throw invalid("prompt", "must not be empty");

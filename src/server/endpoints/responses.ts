@@ -72,7 +72,7 @@ export function responseRoutes(app: App, deps: ServerDeps, responses: Responses)
     const { stream, startingAfter } = parseRetrieve(context.req.query(), lastEventId);
     if (!stream) return answerJson(context, deps.options, await responses.retrieve(owner, id));
     const { subscription, from } = await responses.subscribe(owner, id, startingAfter);
-    // An EventSource reconnects until it is told that there is nothing more.
+    // An EventSource reconnects until it gets a 204.
     if (lastEventId !== undefined && subscription.isOver && from === subscription.numEvents) {
       subscription.close();
       return context.body(null, 204);
@@ -117,7 +117,7 @@ function answerEvents(
   from: number,
 ): Promise<Response> {
   const unbind = closeOnAbort(subscription, context.req.raw.signal);
-  // A client that can't come back needs no ids to come back with.
+  // Ids are for clients that can resume.
   const isResumable = subscription.transcript.settings.store;
   const close = () => subscription.close();
   return streamSse(context, deps.options, close, async (stream) => {

@@ -29,8 +29,8 @@ export function keyCheck(apiKeys: readonly string[]): KeyCheck {
     if (key === undefined) {
       throw new DenseMambaError("invalid_api_key", 'this server needs an API key: send "Authorization: Bearer KEY"');
     }
-    // Digests have one length, and all keys are compared, so that the time tells nothing about any
-    // of them.
+    // Digests have one length, and all keys are compared, so that the time reveals nothing about
+    // any of them.
     const given = digest(key);
     let known = false;
     for (const expected of accepted) known = timingSafeEqual(given, expected) || known;

@@ -7,7 +7,7 @@ import { DenseMambaError } from "../../errors.ts";
 import type { AppContext, ServerDeps } from "../deps.ts";
 import { JsonReader, parseJson } from "../openai/json-reader.ts";
 
-type BodyDeps = Pick<ServerDeps, "receiving"> & { readonly options: Pick<ServerDeps["options"], "limits"> };
+type BodyDeps = Pick<ServerDeps, "incomingData"> & { readonly options: Pick<ServerDeps["options"], "limits"> };
 
 /** Most bodies are no longer than this. They come in few chunks and are read at once. */
 const SHORT_BODY_BYTES = 64 * 1024;
@@ -24,7 +24,7 @@ export function hasBody({ req, env }: AppContext): boolean {
  * @throws `body_too_large`, `unsupported_media_type`, `queue_full`, `aborted`; `invalid_value` for
  * no body, for malformed JSON, and for JSON beyond its bounds
  */
-export async function readJson(context: AppContext, { options, receiving }: BodyDeps): Promise<unknown> {
+export async function readJson(context: AppContext, { options, incomingData }: BodyDeps): Promise<unknown> {
   const { maxBodyBytes, json } = options.limits;
   if (!hasBody(context)) throw new DenseMambaError("invalid_value", "the body must be a JSON object; got none");
   // A browser sends other types across origins without a preflight; refusing them keeps web pages
@@ -36,7 +36,7 @@ export async function readJson(context: AppContext, { options, receiving }: Body
     return parseJson(new Uint8Array(await context.req.arrayBuffer().catch(gone)), json);
   }
   const reader = new JsonReader(json);
-  await readChunks(context, { maxBytes: maxBodyBytes, receiving, push: (chunk) => reader.push(chunk) });
+  await readChunks(context, { maxBytes: maxBodyBytes, incomingData, push: (chunk) => reader.push(chunk) });
   return reader.parse();
 }
 
@@ -48,14 +48,14 @@ export async function readJson(context: AppContext, { options, receiving }: Body
  */
 export async function readBytes(
   context: AppContext,
-  { receiving }: Pick<BodyDeps, "receiving">,
+  { incomingData }: Pick<BodyDeps, "incomingData">,
   maxBytes: number,
 ): Promise<Uint8Array> {
   checkType(context, "application/octet-stream", /^application\/octet-stream\s*(?:;|$)/i);
   checkLength(context, maxBytes);
   askForBody(context);
   const chunks: Uint8Array[] = [];
-  await readChunks(context, { maxBytes, receiving, push: (chunk) => chunks.push(chunk) });
+  await readChunks(context, { maxBytes, incomingData, push: (chunk) => chunks.push(chunk) });
   return Buffer.concat(chunks);
 }
 
@@ -79,17 +79,17 @@ function askForBody({ req, env }: AppContext): void {
   if (req.header("expect") !== undefined) env?.outgoing?.writeContinue();
 }
 
-interface ChunkArgs extends Pick<BodyDeps, "receiving"> {
+interface ChunkArgs extends Pick<BodyDeps, "incomingData"> {
   readonly maxBytes: number;
   /** Reading ends if it throws. */
   readonly push: (chunk: Uint8Array) => void;
 }
 
-async function readChunks(context: AppContext, { maxBytes, receiving, push }: ChunkArgs): Promise<void> {
+async function readChunks(context: AppContext, { maxBytes, incomingData, push }: ChunkArgs): Promise<void> {
   const reader = context.req.raw.body?.getReader();
   const leave = () => reader?.cancel().catch(() => {});
   let dropped: DenseMambaError | undefined;
-  const incoming = receiving.begin((most) => {
+  const incoming = incomingData.begin((most) => {
     const message = `unfinished request bodies may take at most ${most} bytes together; they take more, and this one is the largest`;
     dropped = new DenseMambaError("queue_full", message);
     void leave();

@@ -22,8 +22,8 @@ export function handleError(log: Log): (error: Error, context: AppContext) => Re
 }
 
 /**
- * For what no route matches: 405 with `allow` if the path has other methods; else 404, with the
- * path that was probably meant.
+ * If no route matches: 405 with `allow` if the path has other methods, else 404 with the path that
+ * was probably meant.
  */
 export function notFound(app: App): (context: AppContext) => Response {
   const allowedMethods = (path: string): string[] => {
@@ -53,7 +53,7 @@ function hasRoute(app: App, method: string, path: string): boolean {
   return app.router.match(method, path)[0].some(([[, route]]) => route.method !== "ALL");
 }
 
-/** What the path may have been before a base URL with a part too few or too many. */
+/** The paths that may have been meant: base URLs often have a part too few or too many. */
 function similarPaths(path: string): string[] {
   const plain = path.replaceAll(/\/{2,}/g, "/").replace(/(?<=.)\/$/, "");
   const bare = plain.replace(/^(?:\/v1)+(?=\/)/, "");
@@ -62,7 +62,7 @@ function similarPaths(path: string): string[] {
 }
 
 /**
- * Once the server stops, clients are sent away and told when to come back.
+ * Once the server is stopping, requests are refused with `retry-after`.
  * @param stopping aborted when the server begins to stop
  */
 export function refuseWhenStopping(stopping: AbortSignal): AppMiddleware {

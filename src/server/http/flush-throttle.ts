@@ -1,8 +1,8 @@
 /**
  * When to flush a stream: the first few times at the end of the tick, then at most as often as a
  * screen is redrawn, and less often if many streams run. A write costs a third of a small model's
- * step, and wakes a client that may use the same processors; at such rates nobody sees which write
- * carried a token.
+ * step, and wakes a client that may use the same processors; at such rates the difference is not
+ * visible.
  */
 import type { EngineLoad } from "../deps.ts";
 

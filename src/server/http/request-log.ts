@@ -27,7 +27,7 @@ export function chooseRequestId(given: string | undefined, newId: () => string):
   return given !== undefined && VALID.test(given) ? given : `req_${newId()}`;
 }
 
-/** Probes and scrapers ask for these every few seconds: they are logged at debug. */
+/** Requested by probes and scrapers every few seconds: logged at debug. */
 const QUIET: ReadonlySet<string> = new Set(["/health", "/ready", "/metrics"]);
 
 export function accessLog({ log, observer }: Pick<ServerDeps, "log" | "observer">): AppMiddleware {

@@ -64,7 +64,7 @@ export interface ChoiceEnd {
   readonly stoppedBy: string | number | undefined;
 }
 
-/** How a chunk tells whether its choice has ended. */
+/** The members of a chunk that say whether its choice has ended. */
 export function endJson(end: ChoiceEnd | undefined): string {
   if (end === undefined) return ',"finish_reason":null';
   return `,"finish_reason":"${end.reason}","stop_reason":${JSON.stringify(end.stoppedBy ?? null)}`;

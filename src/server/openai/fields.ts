@@ -1,7 +1,7 @@
 /**
  * The request fields that several endpoints share, in OpenAI's and vLLM's spelling: their bounds,
  * the rules between them, and the parts of a `GenerationRequest` made from them. Bounds are checked
- * here once; the code behind relies on them.
+ * here once; other code relies on them.
  */
 import * as z from "zod";
 import { DenseMambaError } from "../../errors.ts";

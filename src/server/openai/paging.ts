@@ -50,7 +50,7 @@ export function toPage<T extends { readonly id: string }>(items: readonly T[], {
   };
 }
 
-/** The number in a query. Text that is no number is returned as it is, to be shown in the error. */
+/** The number in a query. Other text is returned as it is, for the error message. */
 export function toNumber(text: string): number | string {
   return /^[+-]?\d+(?:\.\d+)?$/.test(text) ? Number(text) : text;
 }

@@ -1,7 +1,7 @@
 /**
  * One response while it runs: drives its generation into a transcript that any number of
- * subscribers read, each at its own pace. Subscribers may leave and come back; the request says
- * what happens while there is none. Knows no transport.
+ * subscribers read, each at its own pace. Subscribers may leave and return; the request says what
+ * happens without any. Knows no transport.
  */
 import { DenseMambaError } from "../../errors.ts";
 import type { GenerationEvent } from "../../generation/events.ts";
@@ -12,8 +12,8 @@ import type { Subscription } from "./subscription.ts";
 import type { Transcript } from "./transcript.ts";
 
 /**
- * Without a subscriber a response continues (a background response), waits within limits for one to
- * come back, or is cancelled.
+ * Without a subscriber a response continues (in the background), waits within limits for one to
+ * return, or is cancelled.
  */
 export type Unattended = "continue" | "wait" | "cancel";
 
@@ -32,7 +32,7 @@ export interface LiveResponseArgs {
 
 export class LiveResponse {
   readonly transcript: Transcript;
-  /** Resolves when the last event is there and the record is saved; never rejects. */
+  /** Resolves when the response has ended and its record is saved; never rejects. */
   readonly ended: Promise<void>;
   /** What it failed with. */
   error: unknown;
@@ -93,7 +93,7 @@ export class LiveResponse {
     this.resumeIfAllowed();
   }
 
-  /** Resumes a paused generation if nothing holds it back any more. */
+  /** Resumes a paused generation if it need not wait any longer. */
   resumeIfAllowed(): void {
     if (this.#resume === undefined || this.#mustPause()) return;
     this.#resume();
@@ -122,9 +122,7 @@ export class LiveResponse {
     this.#wakeUps.flushNow();
   }
 
-  /**
-   * If the generation was aborted and nobody has stopped the response, the engine is shutting down.
-   */
+  /** If the generation was aborted without `stop`, the engine is shutting down. */
   #throwIfCutOff(event: GenerationEvent): void {
     if (event.type !== "finished" || event.reason !== "aborted" || this.#stopped === "cancelled") return;
     throw (
@@ -138,7 +136,7 @@ export class LiveResponse {
       this.error = this.#stopped ?? error;
       this.transcript.fail(this.error);
     }
-    // A response that cannot be saved has failed for that very reason, or had failed before.
+    // If it cannot be saved, it has failed for that reason, or before.
     await this.#args.save().catch(() => {});
   }
 

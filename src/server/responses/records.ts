@@ -19,7 +19,7 @@ export class ResponseRecords {
     this.#deps = deps;
   }
 
-  /** @param endsByMs of a response that is still running: when it will have ended at the latest */
+  /** @param endsByMs of a running response: when it will have ended at the latest */
   save(owner: string, { transcript, input }: StoredResponse, endsByMs?: number): Promise<void> {
     const { head, settings, state } = transcript;
     const record: ResponseRecord = {
@@ -35,8 +35,8 @@ export class ResponseRecords {
   }
 
   /**
-   * A record that has not ended belongs to a response that another server is running, or was
-   * running when it went away: then the response has failed.
+   * An unfinished record belongs to a response on another server, or on one that has gone: then it
+   * has failed.
    * @throws `response_not_found`, `invalid_snapshot`
    */
   async read(owner: string, id: string): Promise<StoredResponse> {
@@ -64,6 +64,6 @@ export class ResponseRecords {
 export function parseRecord(id: string, stored: unknown): ResponseRecord {
   const { data, error } = responseRecord.safeParse(stored);
   if (data !== undefined) return data;
-  const message = `the kept record of response ${id} is malformed: ${error.message}`;
+  const message = `the stored record of response ${id} is malformed: ${error.message}`;
   throw new DenseMambaError("invalid_snapshot", message, { cause: error });
 }

@@ -103,7 +103,7 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
         {
           type: "chat",
           messages: body.input.messages,
-          // Without an answer the last message stays open: the next response continues behind it.
+          // Without an answer the last message stays open for the next response to continue.
           addGenerationPrompt: generates,
           continueFinalMessage: !generates,
           ...defined({ instructions: body.instructions }),

@@ -28,10 +28,7 @@ export interface CreateArgs {
    */
   readonly unstored?: UnstoredResponses;
   readonly requestId: string;
-  /**
-   * Whether the client reads the events: a client that only waits for the end could not come back
-   * for it.
-   */
+  /** Whether the client reads the events: one that only waits for the end cannot resume. */
   readonly isStreamed: boolean;
 }
 
@@ -49,7 +46,7 @@ interface Running {
 export class Responses {
   readonly #deps: ServerDeps;
   readonly #records: ResponseRecords;
-  /** Every generation for a response, including those that are not stored. */
+  /** All running responses, including those that are not stored. */
   readonly #running = new Map<string, Running>();
 
   constructor(deps: ServerDeps) {
@@ -99,7 +96,7 @@ export class Responses {
       this.#deps.log.error({ err: live.error, requestId, responseId: head.id }, "response failed");
     });
     if (settings.background) {
-      // Before its id is told, so that other servers know of it, and this one after a restart.
+      // Before its id is sent, so that other servers know it, and this one after a restart.
       announced = this.#records.save(owner, response, this.#deps.nowMs() + resume.backgroundMs);
       await announced.catch((error: unknown) => {
         live.stop("cancelled");
@@ -163,7 +160,7 @@ export class Responses {
   /** @throws `response_not_found`, `response_busy` while it runs */
   async delete(owner: string, id: string): Promise<void> {
     if (this.#stored(owner, id) !== undefined) {
-      const message = `response ${id} is being made: cancel it first`;
+      const message = `response ${id} is running: cancel it first`;
       throw new DenseMambaError("response_busy", message, { param: "response_id" });
     }
     if (!(await this.#transcript(owner, id)).hasEnded) throw runsElsewhere(id);
@@ -179,8 +176,8 @@ export class Responses {
   }
 
   /**
-   * A response that cannot be stored is answered all the same, and says that it is not stored. A
-   * background response is known by its record alone, so that it fails.
+   * A response that cannot be stored is answered with `store: false`. A background response fails
+   * instead, since only its record is known.
    * @throws `store_unavailable` for a background response; whatever else the store throws
    */
   async #save(owner: string, response: StoredResponse): Promise<void> {
@@ -224,7 +221,7 @@ export class Responses {
   async #transcript(owner: string, id: string): Promise<Transcript> {
     const running = this.#stored(owner, id);
     if (running !== undefined) {
-      // Nobody sees its end before it is saved.
+      // Its end is visible only once it is saved.
       if (running.live.transcript.hasEnded) await running.live.ended;
       return running.live.transcript;
     }
@@ -258,6 +255,6 @@ function keyOf(owner: string, id: string): string {
 }
 
 function runsElsewhere(id: string): DenseMambaError {
-  const message = `response ${id} is being made by another server: it can be retrieved here, and streamed when it has ended`;
+  const message = `response ${id} is running on another server: it can be retrieved here, and streamed once it has ended`;
   return new DenseMambaError("response_busy", message, { param: "response_id", retryAfterMs: 1000 });
 }

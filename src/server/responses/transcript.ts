@@ -125,7 +125,7 @@ export class Transcript {
     this.#hasEnded = true;
   }
 
-  /** It could not be stored: from now on it says so. */
+  /** It could not be stored: from now on it has `store: false`. */
   markUnstored(): void {
     this.#settings = { ...this.#settings, store: false };
   }

@@ -1,6 +1,6 @@
 /**
- * Responses with `store: false`: the connection that made them can continue from them, and they are
- * forgotten when it closes. Each stream of the connection keeps the last few.
+ * Responses with `store: false`: their connection can continue from them until it closes. Each
+ * stream of the connection holds the last few.
  */
 export class UnstoredResponses {
   readonly #maxPerStream: number;
@@ -21,14 +21,14 @@ export class UnstoredResponses {
     return this.#ids.has(id);
   }
 
-  /** Call this when the response begins. */
+  /** Call this when the response starts. */
   add(id: string): void {
     this.#ids.add(id);
   }
 
   /** Call this when the response has ended, if it can be continued from. */
   keep(streamId: string | undefined, id: string): void {
-    // Nobody can continue from a response that ends after its connection.
+    // Its connection has closed: it cannot be continued.
     if (this.#isClosed) {
       this.drop(id);
       return;

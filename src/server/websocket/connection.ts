@@ -69,7 +69,7 @@ export class ResponsesConnection {
     this.#queues = new StreamQueues(webSocket);
     this.#unstored = new UnstoredResponses(webSocket.maxUnstoredPerStream, (id) => this.#forget(id));
     this.#expiry = setTimeout(() => this.#expire(), webSocket.maxConnectionMs);
-    const incoming = context.deps.receiving.begin((maxBytes) => {
+    const incoming = context.deps.incomingData.begin((maxBytes) => {
       socket.close(TRY_AGAIN_LATER, `more than ${maxBytes} bytes of unfinished messages`);
       socket.terminate();
     });

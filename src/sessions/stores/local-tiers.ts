@@ -1,8 +1,8 @@
 /**
- * What this server stores by itself: memory in front of the disk. With a disk, a put that the disk
- * does not take fails, unless it is a cache: what was acknowledged must survive a crash. What is
- * read from a slower tier is copied into memory, unless it was replaced or deleted meanwhile. Knows
- * no other server.
+ * This server's own tiers: memory in front of the disk. With a disk, a put that the disk does not
+ * take fails, unless it is a cache: what was acknowledged must survive a crash. What is read from a
+ * slower tier is copied into memory, unless it was replaced or deleted meanwhile. Knows no other
+ * server.
  */
 import type { DenseMambaError } from "../../errors.ts";
 import type { Snapshot } from "./snapshot.ts";

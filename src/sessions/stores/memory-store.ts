@@ -19,7 +19,7 @@ import {
 /** Objects, map entry and array headers of one snapshot, roughly. */
 const OVERHEAD_BYTES = 512;
 const BYTES_PER_TOKEN = 8;
-/** Of claims that nobody holds so many are remembered, to recognise their fences. */
+/** How many released claims are remembered, to recognise their fences. */
 const MAX_REMEMBERED_CLAIMS = 100_000;
 
 export interface MemoryStoreOptions {
@@ -116,7 +116,7 @@ export class MemoryStore implements StateStore {
   }
 
   /**
-   * A claim that has lapsed still counts as long as nobody else has claimed the key.
+   * An expired claim still counts until someone else claims the key.
    * @throws `session_conflict` unless `fence` is that of the key's last claim
    */
   checkFence(key: string, fence: number): void {

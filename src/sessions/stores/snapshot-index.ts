@@ -1,8 +1,8 @@
 /**
  * The index of a bounded store: snapshots by owner in the order of their use, with the sums of
  * their bytes. Expired snapshots are not found, and are removed when they are looked for or swept.
- * Segments are reference-counted: they are kept as long as a snapshot refers to them. Stores
- * nothing itself.
+ * Segments are reference-counted: they stay as long as a snapshot refers to them. Stores nothing
+ * itself.
  */
 import type { ListedSnapshot } from "./store.ts";
 

@@ -22,7 +22,7 @@ export interface Snapshot {
   readonly revision?: number;
   /** As it was put; set by `TieredStore`. */
   readonly expiresAtMs?: number;
-  /** A segment of a history: never replaced, and kept as long as anything refers to it. */
+  /** A segment of a history: never replaced, and stored as long as anything refers to it. */
   readonly isSegment?: boolean;
   /** The shared store has had it: if that no longer has it, it may have lost a newer one. */
   readonly isShared?: boolean;
@@ -32,7 +32,7 @@ export interface Snapshot {
 export interface HistoryRef {
   /**
    * The last segment's key: a snapshot without a state, whose own `history` is the segment before
-   * it. A segment is kept for as long as a snapshot refers to it.
+   * it. A segment stays as long as a snapshot refers to it.
    */
   readonly key: string;
   /** In all segments. */

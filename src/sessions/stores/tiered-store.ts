@@ -352,7 +352,7 @@ export class TieredStore implements StateStore {
 
   async #catchUpShared(shared: Tier<SharedStore>): Promise<void> {
     for (const key of [...shared.outdated]) {
-      // Whoever holds a claim is about to write something newer.
+      // The holder of a claim is about to write a newer snapshot.
       const { failure } = await foundOf(this.#whileClaimed(shared, key, (claim) => this.#share(shared, key, claim)));
       if (isUnavailable(failure)) return;
       shared.setOutdated(key, false);

@@ -38,7 +38,7 @@ const SWEEP_INTERVAL_MS = 3_600_000;
 const DELETE_BATCH = 500;
 /** How long a claim's fence is remembered after it has lapsed. */
 const REMEMBER_CLAIM_MS = 86_400_000;
-/** How long other servers, which may have copies, are told that a key was deleted. */
+/** How long deletions are remembered for other servers, which may have copies. */
 const REMEMBER_DELETION_MS = 7 * 86_400_000;
 /** Stored in the place of a deleted snapshot. */
 const TOMBSTONE = "DSMGONE1";
@@ -148,7 +148,7 @@ export class ValkeyStore implements SharedStore {
   }
 
   /**
-   * Returns once connected, or when that has failed or timed out: the server may come back.
+   * Returns once connected, or when that has failed or timed out: the server may return.
    * @throws `invalid_config` for a malformed URL
    */
   static async open(options: ValkeyStoreOptions): Promise<ValkeyStore> {

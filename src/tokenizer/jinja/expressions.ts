@@ -122,10 +122,10 @@ export function compileExpression(expression: ast.Expression, scope: Scope, isSo
     case "And":
     case "Or": {
       const [left, right] = [of(expression.left), of(expression.right)];
-      const goesOn = expression.type === "And";
+      const continues = expression.type === "And";
       return (frame, context) => {
         const value = left(frame, context);
-        return isTrue(value) === goesOn ? right(frame, context) : value;
+        return isTrue(value) === continues ? right(frame, context) : value;
       };
     }
     case "Binary": {

@@ -1,11 +1,11 @@
 import { expect, it } from "vitest";
-import { Receiving } from "../../src/server/http/receiving.ts";
+import { IncomingData } from "../../src/server/http/incoming-data.ts";
 import { startTestServer } from "../helpers/listening-server.ts";
 
 it("the largest is dropped when all together are too large; complete ones no longer count", () => {
-  const receiving = new Receiving(100);
+  const incomingData = new IncomingData(100);
   const dropped: string[] = [];
-  const begin = (name: string) => receiving.begin(() => dropped.push(name));
+  const begin = (name: string) => incomingData.begin(() => dropped.push(name));
   const [a, b, c] = [begin("a"), begin("b"), begin("c")];
   a.add(40);
   b.add(50);
@@ -13,24 +13,24 @@ it("the largest is dropped when all together are too large; complete ones no lon
   expect(dropped).toEqual([]);
   c.add(1);
   expect(dropped).toEqual(["b"]);
-  expect(receiving.totalBytes).toBe(51);
+  expect(incomingData.totalBytes).toBe(51);
   b.add(1000); // what was under way
   a.end();
   c.add(80);
   expect(dropped).toEqual(["b"]);
-  expect(receiving.totalBytes).toBe(91);
+  expect(incomingData.totalBytes).toBe(91);
 });
 
 it("a single one is bounded by its own limit only", () => {
-  const receiving = new Receiving(100);
-  const alone = receiving.begin(() => expect.unreachable());
+  const incomingData = new IncomingData(100);
+  const alone = incomingData.begin(() => expect.unreachable());
   alone.add(1000);
   alone.end();
-  expect(receiving.totalBytes).toBe(0);
+  expect(incomingData.totalBytes).toBe(0);
 });
 
 it("a dropped body is answered with 429, and the others are read on", async () => {
-  await using server = await startTestServer({ maxReceivingBytes: 200_000 });
+  await using server = await startTestServer({ maxIncomingBytes: 200_000 });
   const upload = (bytes: number) => {
     let push!: ReadableStreamDefaultController<Uint8Array>;
     const body = new ReadableStream<Uint8Array>({ start: (controller) => (push = controller) });
@@ -45,12 +45,12 @@ it("a dropped body is answered with 429, and the others are read on", async () =
     return { answer, end };
   };
   const large = upload(120_000);
-  await expect.poll(() => server.deps.receiving.totalBytes).toBeGreaterThan(120_000);
+  await expect.poll(() => server.deps.incomingData.totalBytes).toBeGreaterThan(120_000);
   const small = upload(90_000);
   const response = await large.answer;
   expect(response.status).toBe(429);
   expect(await response.json()).toMatchObject({ error: { code: "queue_full" } });
   small.end();
   expect((await small.answer).status).toBe(200);
-  expect(server.deps.receiving.totalBytes).toBe(0);
+  expect(server.deps.incomingData.totalBytes).toBe(0);
 });

@@ -1,9 +1,8 @@
 /**
  * Counts the bytes of incomplete bodies and WebSocket messages. Each has its own limit; beyond the
- * limit for all together, the largest is dropped, so that many slow clients cannot keep out the
- * others.
+ * limit for all of them the largest is dropped, so that many slow clients cannot block the others.
  */
-export class Receiving {
+export class IncomingData {
   readonly #maxBytes: number;
   readonly #all = new Set<Incoming>();
   #totalBytes = 0;
@@ -53,7 +52,7 @@ export class Receiving {
 export interface Incoming {
   bytes: number;
   add(bytes: number): void;
-  /** It is complete, or was given up. */
+  /** It is complete or abandoned. */
   end(): void;
   drop(): void;
 }

@@ -47,7 +47,8 @@ it("ONNX Runtime makes the memory info of a device that is not there", () => {
 const nvcc = process.env.CUDA_HOME ? path.join(process.env.CUDA_HOME, "bin", "nvcc") : "nvcc";
 
 describe.runIf(spawnSync(nvcc, ["--version"]).status === 0)("nvcc", () => {
-  it("compiles the operators, to a library that loads without a device and is CUDA's alone", {
+  // In CI test/house/cuda-image.test.ts compiles it, for a minute.
+  it.skipIf(process.env.CI)("compiles the operators, to a library that loads without a device and is CUDA's alone", {
     timeout: 240_000,
   }, async () => {
     const options = { sourceDir: "kernels", cacheDir: ".cache", cc: nvcc, target: "cuda" } as const;
@@ -60,7 +61,7 @@ describe.runIf(spawnSync(nvcc, ["--version"]).status === 0)("nvcc", () => {
     await expect(onCpu).rejects.toThrow("has the kernels for cuda, not for cpu");
   });
 
-  it.each([80, 90, 100, 120])("keeps a thread's numbers in registers, on sm_%i", { timeout: 240_000 }, async (sm) => {
+  it.each([75, 80, 90, 100, 120])("keeps a thread's numbers in registers, on sm_%i", { timeout: 240_000 }, async (sm) => {
     const target = ["-std=c++20", "-O3", "-w", "-gencode", `arch=compute_${sm},code=sm_${sm}`, "-DDM_ISA=cuda"];
     for (const name of operators) {
       const files = ["-c", `kernels/cuda/${name}.cu`, "-o", path.join(folder, `${name}.${sm}.o`)];

@@ -48,29 +48,37 @@ const nvcc = process.env.CUDA_HOME ? path.join(process.env.CUDA_HOME, "bin", "nv
 
 describe.runIf(spawnSync(nvcc, ["--version"]).status === 0)("nvcc", () => {
   // In CI test/house/cuda-image.test.ts compiles it, for a minute.
-  it.skipIf(process.env.CI)("compiles the operators, to a library that loads without a device and is CUDA's alone", {
-    timeout: 240_000,
-  }, async () => {
-    const options = { sourceDir: "kernels", cacheDir: ".cache", cc: nvcc, target: "cuda" } as const;
-    const library = await openKernels({ ...options, libraryPath: undefined });
-    expect(library).toMatchObject({ instructionSet: "cuda", device: "cuda", version: KERNELS_VERSION });
-    // CUDA's runtime is linked in: that of the provider may be of another version.
-    const { needed } = await readSharedObject(library.path);
-    expect(needed.filter((name) => /cuda/.test(name))).toEqual([]);
-    const onCpu = openKernels({ ...options, libraryPath: library.path, target: "host" });
-    await expect(onCpu).rejects.toThrow("has the kernels for cuda, not for cpu");
-  });
+  it.skipIf(process.env.CI)(
+    "compiles the operators, to a library that loads without a device and is CUDA's alone",
+    {
+      timeout: 240_000,
+    },
+    async () => {
+      const options = { sourceDir: "kernels", cacheDir: ".cache", cc: nvcc, target: "cuda" } as const;
+      const library = await openKernels({ ...options, libraryPath: undefined });
+      expect(library).toMatchObject({ instructionSet: "cuda", device: "cuda", version: KERNELS_VERSION });
+      // CUDA's runtime is linked in: that of the provider may be of another version.
+      const { needed } = await readSharedObject(library.path);
+      expect(needed.filter((name) => /cuda/.test(name))).toEqual([]);
+      const onCpu = openKernels({ ...options, libraryPath: library.path, target: "host" });
+      await expect(onCpu).rejects.toThrow("has the kernels for cuda, not for cpu");
+    },
+  );
 
-  it.each([75, 80, 90, 100, 120])("keeps a thread's numbers in registers, on sm_%i", { timeout: 240_000 }, async (sm) => {
-    const target = ["-std=c++20", "-O3", "-w", "-gencode", `arch=compute_${sm},code=sm_${sm}`, "-DDM_ISA=cuda"];
-    for (const name of operators) {
-      const files = ["-c", `kernels/cuda/${name}.cu`, "-o", path.join(folder, `${name}.${sm}.o`)];
-      const { stdout, stderr } = await run(nvcc, [...target, "-Xptxas", "-v", ...files]);
-      const spills = [...(stdout + stderr).matchAll(/(\d+) bytes spill stores/g)].map(([, bytes]) => Number(bytes));
-      expect(spills.length).toBeGreaterThan(0);
-      expect(Math.max(...spills)).toBeLessThanOrEqual(32);
-    }
-  });
+  it.each([75, 80, 90, 100, 120])(
+    "keeps a thread's numbers in registers, on sm_%i",
+    { timeout: 240_000 },
+    async (sm) => {
+      const target = ["-std=c++20", "-O3", "-w", "-gencode", `arch=compute_${sm},code=sm_${sm}`, "-DDM_ISA=cuda"];
+      for (const name of operators) {
+        const files = ["-c", `kernels/cuda/${name}.cu`, "-o", path.join(folder, `${name}.${sm}.o`)];
+        const { stdout, stderr } = await run(nvcc, [...target, "-Xptxas", "-v", ...files]);
+        const spills = [...(stdout + stderr).matchAll(/(\d+) bytes spill stores/g)].map(([, bytes]) => Number(bytes));
+        expect(spills.length).toBeGreaterThan(0);
+        expect(Math.max(...spills)).toBeLessThanOrEqual(32);
+      }
+    },
+  );
 });
 
 describe.runIf(hasCompilers)("the operators in CUDA", () => {

@@ -1,8 +1,10 @@
 /**
- * densemamba.DeltaRuleInputs: RWKV-7's decay, removal and replacement keys and values, from their projections, for `Recurrence`.
+ * densemamba.DeltaRuleInputs: RWKV-7's decay, removal and replacement keys and values, from their
+ * projections, for `Recurrence`.
  *
  *     decay = exp(-e^{-1/2} σ(w0 + w))    rate = σ(a0 + a)    κ = k ⊙ k_k of norm 1 in each head
- *     removed = -κ    replaced = κ ⊙ rate    k ← k ⊙ (1 + (rate - 1) ⊙ k_a)    v ← v + (v_first - v) ⊙ σ(v0 + mix)
+ *     removed = -κ    replaced = κ ⊙ rate    k ← k ⊙ (1 + (rate - 1) ⊙ k_a)
+ *     v ← v + (v_first - v) ⊙ σ(v0 + mix)
  *
  * A task is a range of heads, through all rows. A head's result depends on its own numbers alone.
  */
@@ -13,7 +15,10 @@
 
 enum { KEY, W, RATE, KEY_SCALE, KEY_RATE, W0, A0, VALUE, FIRST_VALUE, MIX, V0, NUM_INPUTS };
 enum { DECAY, REMOVED, REPLACED, NEW_KEY, NEW_VALUE, NUM_OUTPUTS };
-/** Below so many numbers a task costs less than handing it to another thread: each takes four exponentials. */
+/**
+ * Below so many numbers a task costs less than handing it to another thread: each takes four
+ * exponentials.
+ */
 enum { NUMBERS_PER_TASK = 1 << 11 };
 
 /** Of inputs and outputs, in the order of the node: [rows,H·W], and of parameters [H·W]. */
@@ -58,7 +63,7 @@ static void prepare_head(const Inputs *n, size_t at, size_t c) {
 }
 
 static void prepare_heads(void *user, size_t task) {
-  const Inputs copy = *(const Inputs *)user, *n = &copy; /* no store can change it: its fields stay in registers */
+  const Inputs copy = *(const Inputs *)user, *n = &copy; /* no store can change a copy */
   const size_t total = n->numRows * n->numHeads, first = task * n->headsPerTask;
   const size_t end = first + n->headsPerTask < total ? first + n->headsPerTask : total;
   for (size_t head = first; head < end; head++) prepare_head(n, head * n->width, head % n->numHeads * n->width);
@@ -74,8 +79,8 @@ static void *create(DmAttributes *attributes) {
 }
 
 /**
- * Inputs: k, w, a [B,T,C], k_k, k_a, w0, a0 [C], and where values are mixed v, v_first, mix [B,T,C]?, v0 [C]?. Attribute: heads.
- * Outputs: decay, removed, replaced, k [B,T,C], v [B,T,C]?.
+ * Inputs: k, w, a [B,T,C], k_k, k_a, w0, a0 [C], and where values are mixed v, v_first, mix
+ * [B,T,C]?, v0 [C]?. Attribute: heads. Outputs: decay, removed, replaced, k [B,T,C], v [B,T,C]?.
  */
 static bool compute(const void *state, DmContext *context) {
   const size_t numHeads = *(const size_t *)state;

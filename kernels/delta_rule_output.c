@@ -1,8 +1,9 @@
 /**
- * densemamba.DeltaRuleOutput: what RWKV-7 makes of a recurrence's readout: each head normalised, plus what its newest key holds for the
- * receptance, times the gate.
+ * densemamba.DeltaRuleOutput: what RWKV-7 makes of a recurrence's readout: each head normalised,
+ * plus what its newest key holds for the receptance, times the gate.
  *
- *     out = (y - mean) rsqrt(variance + ε) ⊙ weight + bias + (Σ r ⊙ k ⊙ r_k) v, ⊙ gate    mean, variance and sum of a head
+ *     normed = (y - mean) rsqrt(variance + ε) ⊙ weight + bias
+ *     out = (normed + (Σ r ⊙ k ⊙ r_k) v) ⊙ gate    mean, variance and sum of a head
  */
 #include <stdlib.h>
 
@@ -45,7 +46,7 @@ static void finish_head(const Output *n, size_t at, size_t c) {
 }
 
 static void finish_heads(void *user, size_t task) {
-  const Output copy = *(const Output *)user, *n = &copy; /* no store can change it: its fields stay in registers */
+  const Output copy = *(const Output *)user, *n = &copy; /* no store can change a copy */
   const size_t total = n->numRows * n->numHeads, first = task * n->headsPerTask;
   const size_t end = first + n->headsPerTask < total ? first + n->headsPerTask : total;
   for (size_t head = first; head < end; head++) finish_head(n, head * n->width, head % n->numHeads * n->width);
@@ -66,7 +67,10 @@ static void *create(DmAttributes *attributes) {
   return state;
 }
 
-/** Inputs: y [B,T,C] or [B,T,H,C/H], r, k, v, gate [B,T,C], weight, bias, r_k [C]. Attributes: heads H, epsilon. Output: [B,T,C], as r. */
+/**
+ * Inputs: y [B,T,C] or [B,T,H,C/H], r, k, v, gate [B,T,C], weight, bias, r_k [C]. Attributes: heads
+ * H, epsilon. Output: [B,T,C], as r.
+ */
 static bool compute(const void *state, DmContext *context) {
   const Options *options = state;
   DmTensor tensors[NUM_INPUTS];

@@ -1,6 +1,6 @@
 /**
- * densemamba.Discretize: Mamba-2's step sizes and what a step leaves of the state, one of each a head:
- * Δ = clamp(softplus(dt + b), least, most) and decay = e^(Δ A).
+ * densemamba.Discretize: Mamba-2's step sizes and what a step leaves of the state, one of each a
+ * head: Δ = clamp(softplus(dt + b), least, most) and decay = e^(Δ A).
  */
 #include <math.h>
 #include <stdlib.h>
@@ -52,7 +52,10 @@ static void *create(DmAttributes *attributes) {
   return options;
 }
 
-/** Inputs: dt [B,T,S], H columns from `dt_at` on, b [H], A [H]. Attributes: dt_at (0), least (0), most (∞). Outputs: Δ, decay [B,T,H]. */
+/**
+ * Inputs: dt [B,T,S], H columns from `dt_at` on, b [H], A [H]. Attributes: dt_at (0), least (0),
+ * most (∞). Outputs: Δ, decay [B,T,H].
+ */
 static bool compute(const void *state, DmContext *context) {
   const Options *options = state;
   DmTensor dt, bias, A;

@@ -12,7 +12,7 @@ enum {
   DM_MAX_LINKS = 8,
   /** `SelectiveScan` on a CPU: twice the state size and the rank, together. */
   DM_MAX_SCAN_ROWS = 4096,
-  /** `SelectiveScan` in CUDA: the state size. */
+  /** In CUDA the state size of `SelectiveScan`, and of `Recurrence` a head's key. */
   DM_MAX_CUDA_STATE_SIZE = 256,
   /** `Retention` and `Recurrence` on a CPU: of a head's key. */
   DM_MAX_KEY_WIDTH = 4096,

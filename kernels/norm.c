@@ -1,7 +1,7 @@
 /**
- * densemamba.Norm: of each group of columns of a row, x · rsqrt(mean(x²) + ε) · weight + bias; where `centred` (LayerNorm, GroupNorm) of
- * x less its mean. x may be the sum of two inputs, which it gives too, or come gated: x ⊙ SiLU(gate) (Mamba-2's). A row's result
- * depends on the row alone.
+ * densemamba.Norm: of each group of columns of a row, x · rsqrt(mean(x²) + ε) · weight + bias;
+ * where `centred` (LayerNorm, GroupNorm) of x less its mean. x may be the sum of two inputs, which
+ * it gives too, or come gated: x ⊙ SiLU(gate) (Mamba-2's). A row's result depends on the row alone.
  */
 #include <stdlib.h>
 
@@ -36,7 +36,10 @@ static float sum_squares(const float *row, size_t first, size_t end, float mean)
   return vf_sum((squares[0] + squares[1]) + (squares[2] + squares[3]));
 }
 
-/** Columns [first, end) of a row. What is normalised is written first, to where it is kept or to where its norm will be. */
+/**
+ * Columns [first, end) of a row. What is normalised is written first, to where it is kept or to
+ * where its norm will be.
+ */
 static void normalise_group(const Norm *n, size_t row, size_t first, size_t end) {
   const size_t D = n->width;
   const float *x = n->x + row * D, width = (float)(end - first);
@@ -59,7 +62,7 @@ static void normalise_group(const Norm *n, size_t row, size_t first, size_t end)
 }
 
 static void normalise_rows(void *user, size_t task) {
-  const Norm copy = *(const Norm *)user, *n = &copy; /* no store can change it: its fields stay in registers */
+  const Norm copy = *(const Norm *)user, *n = &copy; /* no store can change a copy */
   const size_t first = task * n->rowsPerTask;
   for (size_t row = first; row < first + n->rowsPerTask && row < n->numRows; row++) {
     for (size_t group = 0; group < n->width; group += n->groupWidth) normalise_group(n, row, group, group + n->groupWidth);
@@ -87,9 +90,10 @@ static void *create(DmAttributes *attributes) {
 }
 
 /**
- * Inputs: x [..., D] (or of other dimensions, with as many numbers a row), weight [D], bias [D]?, pending, as x?, gate [..., S]?, of
- * which D columns from `gate_at` on. Attributes: groups (1), centred (0), epsilon (1e-5), gate_at (0). Outputs: normed, and x with the
- * pending summand and gate?; both as x.
+ * Inputs: x [..., D] (or of other dimensions, with as many numbers a row), weight [D], bias [D]?,
+ * pending, as x?, gate [..., S]?, of which D columns from `gate_at` on. Attributes: groups (1),
+ * centred (0), epsilon (1e-5), gate_at (0). Outputs: normed, and x with the pending summand and
+ * gate?; both as x.
  */
 static bool compute(const void *state, DmContext *context) {
   const Options *options = state;

@@ -1,22 +1,28 @@
 /**
- * densemamba.Recurrence: a linear recurrence whose state is a matrix per head, any number of steps. It is a RetNet's retention
- * (decay [H]), Mamba-2's (decay [rows,H], k and q in groups, scale, skip), that of models with a decay for each key
- * ([rows,H,dk]), and with a and b, which remove what the state holds for a key, RWKV-7's.
+ * densemamba.Recurrence: a linear recurrence whose state is a matrix per head, any number of steps.
+ * It is a RetNet's retention (decay [H]), Mamba-2's (decay [rows,H], k and q in groups, scale,
+ * skip), that of models with a decay for each key ([rows,H,dk]), and with a and b, which remove
+ * what the state holds for a key, RWKV-7's.
  *
- *     S_t = decay_t ⊙ S_{t-1} + b_t ⊗ (a_t S_{t-1}) + k_t ⊗ v_t    y_t = q_t S_t + skip x_t    v = scale x
+ *     S_t = decay_t ⊙ S_{t-1} + b_t ⊗ (a_t S_{t-1}) + k_t ⊗ v_t    v = scale x
+ *     y_t = q_t S_t + skip x_t
  *
- * A state is [dk,dv] for every family, in f32 or f16: columns of values do not see each other, so a task is a range of them, of one
- * head of one sequence. A single step goes over the state where it lies, once (with removal twice, the second time in the cache).
- * Several steps keep their columns of the state in a buffer of their own:
+ * A state is [dk,dv] for every family, in f32 or f16: columns of values do not see each other, so a
+ * task is a range of them, of one head of one sequence. A single step goes over the state where it
+ * lies, once (with removal twice, the second time in the cache). Several steps keep their columns
+ * of the state in a buffer of their own:
  *
- * - With one decay a head and no removal, in blocks: the past is read out for all steps of a block and advanced over all of them at
- *   once, and the steps see each other through their scores, which all columns of a head, and all heads of a group, share.
+ * - With one decay a head and no removal, in blocks: the past is read out for all steps of a block
+ *   and advanced over all of them at once, and the steps see each other through their scores, which
+ *   all columns of a head, and all heads of a group, share.
  *
- *       y_i = c_i q_i S + Σ_{j≤i} (c_i / c_j) (q_i·k_j) v_j    S = c_n S + Σ_i (c_n / c_i) k_i v_iᵀ    c_i = Π_{j≤i} decay_j
+ *       y_i = c_i q_i S + Σ_{j≤i} (c_i / c_j) (q_i·k_j) v_j    c_i = Π_{j≤i} decay_j
+ *       S = c_n S + Σ_i (c_n / c_i) k_i v_iᵀ
  *
- *   The quotients are products of the decays between: nothing is divided, and no decay is too small.
- * - Otherwise step by step, one pass over the state each, which reads out a_{t+1} S_t on the way. The sums are those of a single
- *   step, so the bits of a sequence do not depend on how its prompt is cut.
+ *   A quotient is the product of the decays in between: nothing is divided, so decays may be 0.
+ * - Otherwise step by step, one pass over the state each, which reads out a_{t+1} S_t on the way.
+ *   The sums are those of a single step, so the bits of a sequence do not depend on how its prompt
+ *   is cut.
  */
 #include <stdlib.h>
 
@@ -26,15 +32,18 @@
 
 enum { Q, K, V, PAST, DECAY, LENGTHS, A, B, SCALE, SKIP };
 
-/** Of a single step. A row of 64 numbers is a few lines of the cache, and its sums stay in registers. */
+/** Of a single step. The sums of a row of 64 numbers stay in registers. */
 enum { VALUES_PER_STEP_TASK = 256, VECTORS_AT_ONCE = DM_LANES == 16 ? 4 : 8, AHEAD_BYTES = 4096, LINE_BYTES = 64 };
-/** Of several: a block's own work grows with its square, and the state is passed over once for each. */
+/** Of several. A longer block has more work of its own, a shorter one more passes over the state. */
 enum { VALUES_PER_TASK = 64, BLOCK = 16 };
-/** Steps whose readouts, and rows of the state whose sums, stay in registers together: two vectors of each. */
+/**
+ * Steps whose readouts, and rows of the state whose sums, stay in registers together: two vectors
+ * of each.
+ */
 enum { STEPS_AT_ONCE = DM_LANES == 16 ? 8 : 4, ROWS_AT_ONCE = 4, PAIR = 2 };
 /**
- * A task's part of the state is [VALUES_PER_TASK / PANEL][dk][PANEL]: what is gone through at once lies together, and does not push itself
- * out of the cache.
+ * A task's part of the state is [VALUES_PER_TASK / PANEL][dk][PANEL]: what is gone through at once
+ * lies together, and does not push itself out of the cache.
  */
 enum { PANEL = PAIR * DM_LANES };
 
@@ -109,8 +118,9 @@ DM_INLINE void store_state(void *state, size_t at, vf s, size_t lanes, bool isHa
 }
 
 /**
- * a x + y, rounded once where there is an instruction for it. Where y is a product itself, a compiler would choose which of the two to round,
- * here the one and there the other, and a step's bits would depend on how it is taken.
+ * a x + y, rounded once where there is an instruction for it. Where y is a product itself, a
+ * compiler would choose which of the two to round, here the one and there the other, and a step's
+ * bits would depend on how it is taken.
  */
 DM_INLINE vf add_product(float a, vf x, vf y) {
 #if defined(__AVX512F__)
@@ -124,13 +134,19 @@ DM_INLINE vf add_product(float a, vf x, vf y) {
 
 /* --- a single step --- */
 
-/** Asks for what comes next. The processor's own prefetcher stops at pages, and where a state is gone over twice, between the two. */
+/**
+ * Asks for what comes next. The processor's own prefetcher stops at pages, and where a state is
+ * gone over twice, between the two.
+ */
 DM_INLINE void prefetch_state(const Recurrence *r, size_t at, size_t count, bool isHalf) {
   const size_t size = isHalf ? sizeof(half) : sizeof(float);
   for (size_t i = 0; i < count * size; i += LINE_BYTES) __builtin_prefetch((const char *)r->past + at * size + i);
 }
 
-/** `count` vectors of columns from j on; of a single one, `lanes` columns. All but r, h, row and j are constants. */
+/**
+ * `count` vectors of columns from j on; of a single one, `lanes` columns. All but r, h, row and j
+ * are constants.
+ */
 DM_INLINE void step(const Recurrence *r, const Head *h, size_t row, size_t j, size_t count, size_t lanes, bool removes, bool isHalf) {
   const size_t dk = r->keyWidth, dv = r->valueWidth;
   const float *q = row_of(&h->q, row), *k = row_of(&h->k, row), *a = row_of(&h->a, row), *b = row_of(&h->b, row);
@@ -142,14 +158,16 @@ DM_INLINE void step(const Recurrence *r, const Head *h, size_t row, size_t j, si
     v[i] = scale * vf_load_some(x + i * DM_LANES, lanes);
     y[i] = removed[i] = (vf){0};
   }
-  const size_t rest = j + count * DM_LANES < dv ? count * DM_LANES : dk * dv - j; /* to where the next columns or the next head's begin */
+  /* To where the next columns, or the next head's, begin. */
+  const size_t rest = j + count * DM_LANES < dv ? count * DM_LANES : dk * dv - j;
   const size_t ahead = removes ? rest : AHEAD_BYTES / (isHalf ? sizeof(half) : sizeof(float));
   for (size_t d = 0, at = h->state + j; removes && d < dk; d++, at += dv) {
 #pragma GCC unroll 8
     for (size_t i = 0; i < count; i++) removed[i] += a[d] * load_state(r->past, at + i * DM_LANES, lanes, isHalf);
   }
   for (size_t d = 0, at = h->state + j; d < dk; d++, at += dv, decay += r->decayStride) {
-    const float left = *decay, key = k[d], query = q[d], replaced = removes ? b[d] : 0; /* read before any store, which might be to them */
+    /* Read before any store, which for all the compiler knows is to them. */
+    const float left = *decay, key = k[d], query = q[d], replaced = removes ? b[d] : 0;
     if (count > 1) prefetch_state(r, at + ahead, count * DM_LANES, isHalf);
 #pragma GCC unroll 8
     for (size_t i = 0; i < count; i++) {
@@ -235,7 +253,10 @@ static void decay_block(Block *block, const Rows *decay, size_t first, const flo
   }
 }
 
-/** q_i S of steps [i, i + STEPS_AT_ONCE) and two vectors of columns; of steps that are not there, the last one's. */
+/**
+ * q_i S of steps [i, i + STEPS_AT_ONCE) and two vectors of columns; of steps that are not there,
+ * the last one's.
+ */
 DM_INLINE void read_out(const Block *block, size_t i, size_t column, vf sums[STEPS_AT_ONCE][PAIR]) {
   const float *q[STEPS_AT_ONCE], *state = block->state + column * block->keyWidth;
   for (size_t s = 0; s < STEPS_AT_ONCE; s++) {
@@ -251,7 +272,10 @@ DM_INLINE void read_out(const Block *block, size_t i, size_t column, vf sums[STE
   }
 }
 
-/** Row d of the state and, with `count` rows, the next ones, over all steps: two vectors of columns. `count` is a constant. */
+/**
+ * Row d of the state and, with `count` rows, the next ones, over all steps: two vectors of columns.
+ * `count` is a constant.
+ */
 DM_INLINE void advance(const Block *block, size_t d, size_t column, size_t count) {
   const float *k = block->k.data + d, decay = block->since[block->numSteps - 1];
   float *state = block->state + column * block->keyWidth + d * PANEL;
@@ -332,7 +356,9 @@ static void steps_in_blocks(const Recurrence *r, const Head *h, size_t head, siz
 
 /* --- several steps, one by one --- */
 
-/** Step `row` of a panel, and in `removed` what the next one removes of it. `removes` is a constant. */
+/**
+ * Step `row` of a panel, and in `removed` what the next one removes of it. `removes` is a constant.
+ */
 DM_INLINE void pass(const Recurrence *r, const Head *h, size_t row, const float *nextA, const float *v, float *state, float *y,
                     float *removed, bool removes) {
   const float *q = row_of(&h->q, row), *k = row_of(&h->k, row), *b = row_of(&h->b, row), *decay = row_of(&h->decay, row);
@@ -409,7 +435,10 @@ static size_t columns_per_task(const Recurrence *r, size_t b) {
   return length_of(r, b) > 1 ? VALUES_PER_TASK : VALUES_PER_STEP_TASK;
 }
 
-/** Columns [j, j + count) of all steps of sequence `b`. DM_MAX_KEY_WIDTH bounds what they take of the thread's stack. */
+/**
+ * Columns [j, j + count) of all steps of sequence `b`. DM_MAX_KEY_WIDTH bounds what they take of
+ * the thread's stack.
+ */
 static void several_steps(const Recurrence *r, const Head *h, size_t b, size_t head, size_t j, size_t count) {
   const size_t dk = r->keyWidth, dv = r->valueWidth;
   _Alignas(64) float state[dk * VALUES_PER_TASK];
@@ -438,7 +467,7 @@ static void copy_state(const Recurrence *r, const Head *h, size_t j, size_t coun
 }
 
 static void advance_columns(void *user, size_t task) {
-  const Recurrence copy = *(const Recurrence *)user, *r = &copy; /* no store can change it: its fields stay in registers */
+  const Recurrence copy = *(const Recurrence *)user, *r = &copy; /* no store can change a copy */
   const size_t dv = r->valueWidth, b = dm_sequence_of(r->firstTask, r->numSequences, task), width = columns_per_task(r, b);
   const size_t tasksPerHead = (dv + width - 1) / width, head = (task - r->firstTask[b]) / tasksPerHead;
   const size_t j = (task - r->firstTask[b]) % tasksPerHead * width, count = dv - j < width ? dv - j : width;
@@ -494,7 +523,10 @@ static void *create(DmAttributes *attributes) {
   return state;
 }
 
-/** Input `index`: `width` columns of each of `share` heads' from column `at` of its rows on. Without it, nothing. */
+/**
+ * Input `index`: `width` columns of each of `share` heads' from column `at` of its rows on. Without
+ * it, nothing.
+ */
 static Operand columns_of(DmContext *context, size_t index, const char *name, size_t numRows, size_t at, size_t width,
                           size_t numHeads, size_t share) {
   DmTensor tensor;
@@ -524,10 +556,11 @@ static bool read_decay(Recurrence *r, DmContext *context, size_t numRows) {
 }
 
 /**
- * Inputs: q, k [B,T,…] with G·dk columns from `q_at` and `k_at` on, v [B,T,…] with H·dv from `v_at` on, past [B,H,dk,dv], decay [H],
- * [B,T,H] or [B,T,H,dk], lengths int64 [B]?, a, b [B,T,H·dk]?, scale [B,T,H]?, skip [H]?. With lengths, all that is [B,T,…] is
- * [1,rows,…]. Attributes: groups G (H), q_at, k_at, v_at (0), half (0): states are f16, of which an element holds two: [B,H,dk,dv/2].
- * Outputs: y [B,T,H,dv] and present, as past, which may be its memory.
+ * Inputs: q, k [B,T,…] with G·dk columns from `q_at` and `k_at` on, v [B,T,…] with H·dv from `v_at`
+ * on, past [B,H,dk,dv], decay [H], [B,T,H] or [B,T,H,dk], lengths int64 [B]?, a, b [B,T,H·dk]?,
+ * scale [B,T,H]?, skip [H]?. With lengths, all that is [B,T,…] is [1,rows,…]. Attributes: groups G
+ * (H), q_at, k_at, v_at (0), half (0): states are f16, of which an element holds two:
+ * [B,H,dk,dv/2]. Outputs: y [B,T,H,dv] and present, as past, which may be its memory.
  */
 static bool compute(const void *state, DmContext *context) {
   const Options *options = state;

@@ -1,6 +1,7 @@
 /**
- * densemamba.TokenShift: between each step's x and that of the step before, as several learned mixtures of the two as are wanted:
- * out_i = x_t + (x_{t-1} - x_t) mix_i. The last x is its state. A task is a range of channels of one sequence.
+ * densemamba.TokenShift: between each step's x and that of the step before, as several learned
+ * mixtures of the two as are wanted: out_i = x_t + (x_{t-1} - x_t) mix_i. The last x is its state.
+ * A task is a range of channels of one sequence.
  */
 #include "op.h"
 #include "simd.h"
@@ -16,7 +17,7 @@ typedef struct {
   const float *past;          /* [B,D] */
   const float *mix;           /* [numMixtures,D] */
   float *out[MAX_MIXTURES];   /* [rows,D] */
-  float *present;             /* [B,D], or the past's memory: a task reads its part before it writes it */
+  float *present;             /* [B,D], or the past's memory */
 } Shift;
 
 /** All steps of `lanes` channels from `at` on. */
@@ -36,7 +37,7 @@ DM_INLINE void shift_vector(const Shift *s, size_t b, size_t at, size_t lanes) {
 static size_t tasks_per_sequence(const Shift *s) { return (s->numChannels + CHANNELS_PER_TASK - 1) / CHANNELS_PER_TASK; }
 
 static void shift_channels(void *user, size_t task) {
-  const Shift copy = *(const Shift *)user, *s = &copy; /* no store can change it: its fields stay in registers */
+  const Shift copy = *(const Shift *)user, *s = &copy; /* no store can change a copy */
   const size_t D = s->numChannels, b = task / tasks_per_sequence(s);
   size_t at = task % tasks_per_sequence(s) * CHANNELS_PER_TASK;
   const size_t end = at + CHANNELS_PER_TASK < D ? at + CHANNELS_PER_TASK : D;
@@ -54,8 +55,9 @@ static bool run(Shift *s, DmContext *context) {
 }
 
 /**
- * Inputs: x [B,T,S], of which the first D of each row are taken, past [B,D], mix [n,D], lengths int64 [B]?, and with them x is
- * [1,rows,S]. Outputs: present, as past, which may be its memory, then n times [B,T,D].
+ * Inputs: x [B,T,S], of which the first D of each row are taken, past [B,D], mix [n,D], lengths
+ * int64 [B]?, and with them x is [1,rows,S]. Outputs: present, as past, which may be its memory,
+ * then n times [B,T,D].
  */
 static bool compute(const void *state, DmContext *context) {
   (void)state;

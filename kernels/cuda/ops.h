@@ -5,10 +5,16 @@
 #ifndef DENSEMAMBA_CUDA_OPS_H
 #define DENSEMAMBA_CUDA_OPS_H
 
-#define DM_OPS(X)   \
-  X(causal_conv)    \
-  X(selective_scan) \
-  X(retention)
+#define DM_OPS(X)      \
+  X(causal_conv)       \
+  X(selective_scan)    \
+  X(retention)         \
+  X(recurrence)        \
+  X(token_shift)       \
+  X(discretize)        \
+  X(delta_rule_inputs) \
+  X(delta_rule_output) \
+  X(norm)
 
 #ifdef DM_CUDA_EMULATION
 #define DM_ISAS(X) X(emulated)

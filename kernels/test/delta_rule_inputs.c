@@ -1,4 +1,7 @@
-/** DeltaRuleInputs against the same in double: with and without mixed values, widths of a head that are no multiple of a vector, a head of zeros. */
+/**
+ * DeltaRuleInputs against the same in double: with and without mixed values, widths of a head that
+ * are no multiple of a vector, a head of zeros.
+ */
 #include <math.h>
 
 #include "fake_ort.h"

@@ -1,4 +1,7 @@
-/** DeltaRuleOutput against the same in double: widths of a head that are no multiple of a vector, a readout far from zero. */
+/**
+ * DeltaRuleOutput against the same in double: widths of a head that are no multiple of a vector, a
+ * readout far from zero.
+ */
 #include <math.h>
 
 #include "fake_ort.h"

@@ -1,4 +1,7 @@
-/** Discretize against the same in double: with and without limits, columns of a packed projection, numbers from very small to very large. */
+/**
+ * Discretize against the same in double: with and without limits, columns of a packed projection,
+ * numbers from very small to very large.
+ */
 #include <math.h>
 
 #include "fake_ort.h"
@@ -27,7 +30,8 @@ static void check(int64_t rows, int64_t heads, int64_t at, int64_t stride, float
     for (int64_t h = 0; h < heads; h++) {
       const double x = (double)dt[row * stride + at + h] + bias[h], step = x > 0 ? x + log1p(exp(-x)) : log1p(exp(x));
       const double expected = fmin(fmax(step, least), most), left = exp(expected * A[h]);
-      CHECK(fabs(delta[row * heads + h] - expected) <= 1e-6 * (1 + fabs(x) / 10) * expected); /* dt + b is rounded */
+      /* The sum of dt and b is rounded. */
+      CHECK(fabs(delta[row * heads + h] - expected) <= 1e-6 * (1 + fabs(x) / 10) * expected);
       CHECK(fabs(decay[row * heads + h] - left) <= 2e-6 * left * (1 - expected * A[h]) + 1e-37);
     }
   }

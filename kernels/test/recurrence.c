@@ -1,7 +1,8 @@
 /**
- * Recurrence against the same in double, one step and several: all kinds of decay, with and without removal, groups, columns of a packed
- * projection, states of f32 and f16, sequences of unequal lengths, in place and not. A sequence's bits are the same alone and in a
- * batch, and on any number of threads; where there is a decay for each key, also however its steps are cut.
+ * Recurrence against the same in double, one step and several: all kinds of decay, with and without
+ * removal, groups, columns of a packed projection, states of f32 and f16, sequences of unequal
+ * lengths, in place and not. A sequence's bits are the same alone and in a batch, and on any number
+ * of threads; where there is a decay for each key, also however its steps are cut.
  */
 #include <math.h>
 
@@ -133,7 +134,10 @@ static void check_kinds(Case c) {
   }
 }
 
-/** Copies sequence `b` of `of`'s inputs, steps [first, first + count) of it, with `past` for a state. */
+/**
+ * Copies sequence `b` of `of`'s inputs, steps [first, first + count) of it, with `past` for a
+ * state.
+ */
 static void take(FakeNode *node, const FakeNode *of, const Case *c, int64_t b, int64_t first, int64_t count, const void *past) {
   for (size_t i = 0; i <= SKIP; i++) {
     const OrtValue *value = &of->inputs[i];
@@ -154,7 +158,10 @@ static void take(FakeNode *node, const FakeNode *of, const Case *c, int64_t b, i
   node->numAttributes = of->numAttributes;
 }
 
-/** Sequence `b` by itself, its steps in parts of `numSteps`: its outputs are those it had in the batch, bit for bit. */
+/**
+ * Sequence `b` by itself, its steps in parts of `numSteps`: its outputs are those it had in the
+ * batch, bit for bit.
+ */
 static void check_alone(const FakeNode *batch, const Case *c, int64_t b, int64_t numSteps) {
   const int64_t length = start_of(c, b + 1) - start_of(c, b), width = c->H * c->dv;
   const size_t bytes = fake_bytes(&batch->inputs[PAST]) / (size_t)c->B;
@@ -219,10 +226,19 @@ static void check_refused(Case c, size_t input, const int64_t *dims, size_t rank
 int main(void) {
   check_kinds((Case){1, 1, 1, 1, 1, 1});
   check_kinds((Case){2, 1, 4, 2, 5, 6});
-  check_kinds((Case){1, 1, 2, 1, 12, 300});
   check_kinds((Case){3, 1, 2, 2, 4, 67});
   check((Case){0, 1, 2, 2, 4, 8});
-#ifndef DM_ON_DEVICE
+  const int64_t unequal[] = {1, 17, 0, 16, 1, 33, 2, 0}, single[] = {0, 1, 1};
+#ifdef DM_ON_DEVICE
+  check_kinds((Case){2, 5, 2, 1, 7, 34});
+  check_kinds((Case){3, 0, 2, 2, 6, 8, .lengths = single});
+  check((Case){8, 0, 2, 1, 7, 10, FOR_ROW, .scales = true, .skips = true, .lengths = unequal});
+  check((Case){1, 9, 1, 1, 160, 6, FOR_KEY, .removes = true});
+  check_bits((Case){8, 0, 1, 1, 70, 8, FOR_KEY, .removes = true, .lengths = unequal}, true);
+  check_bits((Case){8, 0, 2, 1, 7, 10, FOR_ROW, .isHalf = true, .lengths = unequal}, false);
+  check_refused((Case){1, 3, 1, 1, 257, 1}, 0, NULL, 0, "at most 256 wide, given 257");
+#else
+  check_kinds((Case){1, 1, 2, 1, 12, 300});
   for (int64_t T = 2; T <= 40; T += T < 5 ? 1 : 7) {
     check_kinds((Case){1, T, 1, 1, 1, 1});
     check_kinds((Case){2, T, 2, 1, 7, 68});
@@ -230,7 +246,6 @@ int main(void) {
   check_kinds((Case){1, 19, 3, 3, 12, 150});
   check((Case){1, 40, 2, 2, 128, 64, FOR_ROW, .scales = true, .skips = true}); /* Mamba-2's */
   check((Case){1, 40, 2, 2, 64, 64, FOR_KEY, .removes = true});                /* RWKV-7's */
-  const int64_t unequal[] = {1, 17, 0, 16, 1, 33, 2, 0}, single[] = {0, 1, 1};
   check_kinds((Case){8, 0, 4, 2, 6, 130, .lengths = unequal});
   check_kinds((Case){8, 0, 1, 1, 13, 65, .lengths = unequal});
   check_kinds((Case){3, 0, 2, 2, 6, 300, .lengths = single});

@@ -1,4 +1,7 @@
-/** TokenShift against the same in double: one mixture and several, widths that are no multiple of a vector, in place and not, sequences of unequal lengths. */
+/**
+ * TokenShift against the same in double: one mixture and several, widths that are no multiple of a
+ * vector, in place and not, sequences of unequal lengths.
+ */
 #include <math.h>
 
 #include "fake_ort.h"

@@ -83,7 +83,17 @@ describe.runIf(spawnSync(nvcc, ["--version"]).status === 0)("nvcc", () => {
 
 describe.runIf(hasCompilers)("the operators in CUDA", () => {
   it("are some of those in C", () => {
-    expect(operators).toEqual(["causal_conv", "retention", "selective_scan"]);
+    expect(operators).toEqual([
+      "causal_conv",
+      "delta_rule_inputs",
+      "delta_rule_output",
+      "discretize",
+      "norm",
+      "recurrence",
+      "retention",
+      "selective_scan",
+      "token_shift",
+    ]);
   });
 
   it.each(operators)("%s passes the test of the same name in C", { timeout: 240_000 }, async (name) => {

@@ -6,6 +6,7 @@
 import type { Precision } from "../model/artifact.ts";
 import type { Checkpoint } from "../model/checkpoint.ts";
 import { type MambaConfig, mixer } from "../model/families/mamba.ts";
+import type { Mamba2Config } from "../model/families/mamba2.ts";
 import { attention, type RetNetConfig } from "../model/families/retnet.ts";
 import { readAll, type WeightTensor } from "../model/weights.ts";
 import { matrix, rowChunks } from "./matrix.ts";
@@ -66,6 +67,7 @@ function groupsOf({ architecture }: Checkpoint, normShare: number): Group[] {
     case "retnet":
       return retNetGroups(architecture, normShare);
     case "mamba2":
+      return mamba2Groups(architecture, normShare);
     case "rwkv7":
       return [];
   }
@@ -81,6 +83,21 @@ function mambaGroups({ gates, embedding, tieEmbeddings }: MambaConfig, normShare
       normShare,
     }),
   );
+  return layers.concat(tieEmbeddings ? [] : headGroup("backbone.norm_f", writers));
+}
+
+function mamba2Groups({ numLayers, tieEmbeddings }: Mamba2Config, normShare: number): Group[] {
+  const mixers = Array.from({ length: numLayers }, (_, layer) => mixer(layer));
+  const writers = ["backbone.embeddings", ...mixers.map((name) => `${name}.out_proj`)];
+  const layers = mixers.flatMap((name, layer): Group[] => [
+    {
+      norm: `backbone.layers.${layer}.norm`,
+      readers: [`${name}.in_proj`],
+      writers: writers.slice(0, layer + 1),
+      normShare,
+    },
+    { norm: `${name}.norm`, readers: [`${name}.out_proj`], writers: [], normShare },
+  ]);
   return layers.concat(tieEmbeddings ? [] : headGroup("backbone.norm_f", writers));
 }
 

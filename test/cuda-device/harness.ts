@@ -2,7 +2,7 @@
  * What tests of runners on the simulated device share: it is loaded, and after every test all has
  * been given back.
  */
-import { afterEach, beforeAll, beforeEach, expect } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, expect } from "vitest";
 import type { NativeRunner } from "../../src/runtime/native/native-runner.ts";
 import { type OpenOptions, SimulatedCuda, type SimulatedRunner } from "./simulated-cuda.ts";
 
@@ -21,6 +21,7 @@ export function onSimulatedCuda(): Harness {
   beforeAll(async () => {
     loaded = await SimulatedCuda.load();
   }, 240_000);
+  afterAll(() => loaded.removeArtifacts());
   beforeEach(() => loaded.reset());
   // Of every test: the device was asked for nothing that it would refuse, and all is given back.
   afterEach(async () => {

@@ -67,6 +67,8 @@ export class SimulatedCuda {
   readonly #libraries: readonly LibraryHandle[];
   /** The device's own `libcudart.so.13`. */
   readonly runtime: LibraryHandle;
+  /** By model, precision and lowering. */
+  readonly #artifacts = new Map<string, Promise<string>>();
   readonly #book: () => string;
   readonly #reset: () => void;
   readonly #fail: (call: string, after: number, error: number, stays: boolean) => void;
@@ -141,14 +143,26 @@ export class SimulatedCuda {
   /** A runner over the model compiled for the device. `lowering` `plain`: as without nvcc. */
   async open(modelDir: string, options: OpenOptions = {}): Promise<SimulatedRunner> {
     const { precision = "f32", lowering = "cuda", ...runnerOptions } = options;
-    const artifactDir = await mkdtemp(path.join(tmpdir(), "densemamba-simulated-"));
-    try {
-      await compileModel({ modelDir, precision, lowering, outDir: artifactDir });
-      return await this.openArtifact(artifactDir, { lowering, ...runnerOptions });
-    } finally {
-      // ONNX Runtime has read it, or mapped it.
-      await rm(artifactDir, { recursive: true });
-    }
+    return this.openArtifact(await this.compile(modelDir, precision, lowering), { lowering, ...runnerOptions });
+  }
+
+  /** @returns the artifact's folder, which lasts until `removeArtifacts` */
+  compile(modelDir: string, precision: Precision = "f32", lowering: LoweringKind = "cuda"): Promise<string> {
+    const key = `${modelDir} ${precision} ${lowering}`;
+    const compiling = async () => {
+      const outDir = await mkdtemp(path.join(tmpdir(), "densemamba-simulated-"));
+      await compileModel({ modelDir, precision, lowering, outDir });
+      return outDir;
+    };
+    const artifact = this.#artifacts.get(key) ?? compiling();
+    this.#artifacts.set(key, artifact);
+    return artifact;
+  }
+
+  async removeArtifacts(): Promise<void> {
+    const folders = await Promise.all(this.#artifacts.values());
+    await Promise.all(folders.map((folder) => rm(folder, { recursive: true })));
+    this.#artifacts.clear();
   }
 }
 

@@ -21,15 +21,19 @@ export async function withModelFolders(config: Config, onProgress: (progress: Pu
   return Object.freeze({ ...config, model, tokenizer });
 }
 
-/** A file stands for the model of its weights, or for the tokenizer of its vocabulary. */
-const FILES: Readonly<Record<Part, RegExp>> = { model: /\.(pth|safetensors)$/, tokenizer: /\.txt$/ };
+/** Files that may be named instead of a folder: weights, or a vocabulary. */
+const FILES: Readonly<Record<Part, { readonly pattern: RegExp; readonly kinds: string }>> = {
+  model: { pattern: /\.(pth|safetensors)$/, kinds: ".pth or .safetensors" },
+  tokenizer: { pattern: /\.txt$/, kinds: ".txt" },
+};
 
 async function findFolder(given: string, part: Part, onProgress: (progress: PullProgress) => void): Promise<string> {
   const found = statSync(given, { throwIfNoEntry: false });
-  if (found?.isDirectory() || (found?.isFile() && FILES[part].test(given))) return given;
+  if (found?.isDirectory() || (found?.isFile() && FILES[part].pattern.test(given))) return given;
   const id = found === undefined ? parseModelId(given) : undefined;
   if (id === undefined) {
-    const problem = found === undefined ? "names no folder that exists" : "must name a folder, a file of another kind";
+    const problem =
+      found === undefined ? "names no folder that exists" : `must name a folder or a ${FILES[part].kinds} file`;
     throw new DenseMambaError("invalid_config", `--${part} ${problem}: ${given} given`);
   }
   // Loaded only when needed: it brings Hugging Face's client.

@@ -40,7 +40,7 @@ async function failure(args: readonly string[]): Promise<{ exitCode: number; mes
 describe("a model that does not exist", () => {
   it.each([
     ["--model", "/nowhere", "--model names no folder that exists: /nowhere given"],
-    ["--model", "package.json", "--model must name a folder, a file: package.json given"],
+    ["--model", "package.json", "--model must name a folder or a .pth or .safetensors file: package.json given"],
     ["--tokenizer", "./nowhere", "--tokenizer names no folder that exists: ./nowhere given"],
   ])("is reported with its option: %s %s", async (option, given, message) => {
     for (const command of [["serve"], ["generate", "--prompt", "x"]]) {

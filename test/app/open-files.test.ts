@@ -19,7 +19,7 @@ afterAll(async () => {
   await folder.remove();
 });
 
-it.each([40, 127])("with %d, too few to start, one line says how many there are, and how many are needed", (count) => {
+it.each([40, 127])("with %d, too few to start, one line says how many are available and needed", (count) => {
   const command = `ulimit -n ${count}; exec node ${PROGRAM} serve --port 0`;
   const { status, stderr } = spawnSync("bash", ["-c", command], { encoding: "utf8", timeout: 30_000 });
   expect(status).toBe(1);

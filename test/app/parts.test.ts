@@ -45,7 +45,7 @@ describe("the choice of a device", () => {
     }
   });
 
-  it("prefers 8 bits on a CPU only, and keeps to a precision that was asked for", () => {
+  it("prefers 8 bits on a CPU only, unless a precision is given", () => {
     expect(choosePrecisions("auto", { device: "cpu" })).toEqual(["int8", "f32"]);
     expect(choosePrecisions("f32", { device: "cpu" })).toEqual(["f32"]);
   });
@@ -100,7 +100,7 @@ describe("usable cores", () => {
       { "/sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n", "/sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n" },
       4,
     ],
-  ])("keep to a container's quota, cgroup %s", (_, files, cores) => {
+  ])("respect a container's quota, cgroup %s", (_, files, cores) => {
     expect(usableCores(machine(8, { "/proc/cpuinfo": fourCores, ...files }))).toBe(cores);
   });
 

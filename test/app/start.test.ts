@@ -57,7 +57,7 @@ it.runIf(process.getuid?.() === 0)(
   },
 );
 
-it("refuses a port that is in use before it looks for the model", async () => {
+it("refuses a port that is in use before it loads the model", async () => {
   const other = createServer().listen(0, "127.0.0.1");
   await new Promise((resolve) => other.once("listening", resolve));
   const { port } = other.address() as { port: number };

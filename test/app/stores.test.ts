@@ -204,7 +204,7 @@ describe("the banner", () => {
     return /stored in +(.*)/.exec(readyBanner("1", { ...facts, tiers: stores.stats.conversations().tiers }))![1];
   };
 
-  it("says where states are stored, and whether they outlive the server", async () => {
+  it("says where states are stored, and whether they persist", async () => {
     expect(await shown({ sessionBytes: "2MiB" })).toBe("memory (2 MiB) only; with --store-dir they survive a restart");
     expect(await shown({ storeDir: folder })).toBe(`memory (1 GiB), ${folder} (16 GiB, 0 found)`);
     await opened[1]!.conversations.put("session::a", snapshot());

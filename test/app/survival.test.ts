@@ -34,7 +34,7 @@ const sessionOf = async (server: ServedProcess, id: string) =>
   (await (await fetch(`${server.url}/v1/sessions/${id}`)).json()) as { num_tokens: number; position: number };
 
 describe("SIGTERM during an answer", { timeout: 300_000 }, () => {
-  it("refuses what is new, interrupts what runs, exits with 0, and after a restart the session continues where it was", async () => {
+  it("refuses new requests, interrupts running ones, exits with 0, and the session continues after a restart", async () => {
     const store = ["--store-dir", path.join(folder.dir, "interrupted")];
     const first = await serve(...store, ...UNHURRIED);
     expect(first.stdout).toMatch(/stored in +memory \(1 GiB\), \S+interrupted \(16 GiB, 0 found\)/);
@@ -137,7 +137,7 @@ describe("SIGHUP", { timeout: 300_000 }, () => {
   });
 
   it.skipIf(spawnSync("script", ["--version"]).status !== 0)(
-    "comes from a terminal that closes: there is nowhere to log to, and the session is interrupted all the same",
+    "interrupts the session when the terminal closes, although nothing can be logged",
     async () => {
       const store = ["--store-dir", path.join(folder.dir, "terminal")];
       const terminal = path.join(import.meta.dirname, "in-terminal.sh");

@@ -19,7 +19,7 @@ function settle(pace: AdaptiveChunkSize, chunkMs: (numTokens: number) => number,
   return sizes.slice(-20).filter((size) => size > 0);
 }
 
-describe("a pace of 1.5 steps", () => {
+describe("a stall limit of 1.5 steps", () => {
   const pace = () => new AdaptiveChunkSize({ maxChunk: 128, maxStall: 1.5 });
 
   it.each([
@@ -45,7 +45,7 @@ describe("a pace of 1.5 steps", () => {
     expect(settle(one, (n) => 0.5 * n).at(-1)!).toBeLessThan(before / 3);
   });
 
-  it("is hardly moved by a single accident, nor by a prompt's short end", () => {
+  it("hardly changes with a single outlier or the short end of a prompt", () => {
     const one = pace();
     const before = settle(one, (n) => 0.1 * n).at(-1)!;
     one.record({ numDecoding: NUM_DECODING, numPromptTokens: 0, durationMs: 500 });
@@ -58,14 +58,14 @@ describe("a pace of 1.5 steps", () => {
     expect(one.size(NUM_DECODING)).toBe(after);
   });
 
-  it("looks how long so many take to decode before it reads beside them, and now and then again", () => {
+  it("probes the duration of decoding before it reads prompts, and again from time to time", () => {
     const one = pace();
     const isLook = (numDecoding: number) => step(one, (n) => 0.1 * n, numDecoding) === 0;
     expect([1, 2, 1, 2, 1, 2].map(isLook)).toEqual([true, true, true, true, false, false]);
     expect(Array.from({ length: 200 }, () => isLook(3)).filter((look) => look)).toHaveLength(5);
   });
 
-  it("believes a shape's first step no more than its second", () => {
+  it("does not trust a shape's first step", () => {
     const one = pace();
     for (const durationMs of [10 * DECODE_MS, DECODE_MS]) {
       one.record({ numDecoding: NUM_DECODING, numPromptTokens: 0, durationMs });
@@ -73,7 +73,7 @@ describe("a pace of 1.5 steps", () => {
     expect(settle(one, (n) => 0.1 * n, 40).at(-1)).toBeLessThan(40);
   });
 
-  it("reads less beside fewer, whose steps are shorter", () => {
+  it("reads less with fewer sequences, whose steps are shorter", () => {
     const one = pace();
     const durations = new Map([
       [1, 1],
@@ -92,7 +92,7 @@ describe("a pace of 1.5 steps", () => {
   });
 });
 
-it("reads as much as it may where no pace is asked for", () => {
+it("reads whole chunks without a limit on stalls", () => {
   const pace = new AdaptiveChunkSize({ maxChunk: 128, maxStall: Number.POSITIVE_INFINITY });
   expect(pace.size(NUM_DECODING)).toBe(128);
   expect(settle(pace, (n) => n * 10).at(-1)).toBe(128);

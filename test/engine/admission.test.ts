@@ -51,7 +51,7 @@ describe("a request is refused with the bound and the value", () => {
     );
   });
 
-  test("one bad request refuses all that came with it", async () => {
+  test("one invalid request refuses all submitted with it", async () => {
     const { engine } = await startEngine();
     expect(() => engine.submit([request(endless), request({ promptIds: [99] })])).toThrow(/token 0 is 99/);
     expect(engine.load.numWaiting).toBe(0);
@@ -60,7 +60,7 @@ describe("a request is refused with the bound and the value", () => {
 });
 
 describe("a full queue", () => {
-  test("refuses all of a request or none, says when to retry, and takes requests again when it has room", async () => {
+  test("refuses all of a request or none, says when to retry, and admits requests again when it has room", async () => {
     const { engine } = await startEngine({ maxBatch: 2, maxQueue: 2 });
     const sequences = engine.submit([1, 2, 3].map(() => request(endless)));
     expect(() => engine.submit([request(endless), request(endless)])).toThrow(
@@ -81,7 +81,7 @@ describe("a full queue", () => {
     expect(outcomes.map(({ reason }) => reason)).toEqual(["length", "length"]);
   });
 
-  test("a request that could never fit is invalid, not one to retry", async () => {
+  test("a request that can never fit is invalid", async () => {
     const { engine } = await startEngine({ maxBatch: 2, maxQueue: 2 });
     expect(() => engine.submit([1, 2, 3, 4, 5].map(() => request(endless)))).toThrow(
       expect.objectContaining({
@@ -92,7 +92,7 @@ describe("a full queue", () => {
   });
 });
 
-test("before the model is there a request is told to come back", () => {
+test("before the model is loaded a request is refused with a time to retry", () => {
   const { engine } = makeEngine();
   expect(engine.status).toEqual({ state: "starting" });
   expect(() => engine.submit([request(endless)])).toThrow(
@@ -100,7 +100,7 @@ test("before the model is there a request is told to come back", () => {
   );
 });
 
-test("a model that cannot be opened at the start is the caller's to hear about", async () => {
+test("a model that cannot be opened at the start is an error of `start`", async () => {
   const { engine } = makeEngine({
     onOpen: () => {
       throw new Error("no such artifact");

@@ -23,7 +23,7 @@ describe("an abort", () => {
     expect(ends.map(({ reason }) => reason)).toEqual(["aborted"]);
   });
 
-  test("ends a sequence in the middle of its prompt, its state and position agreeing", async () => {
+  test("ends a sequence in the middle of its prompt, with consistent state and position", async () => {
     const { engine, steps } = await startEngine({ prefillChunk: 1 });
     const abort = new AbortController();
     const promptIds = Array.from({ length: 1000 }, (_, i) => i % 29);
@@ -61,7 +61,7 @@ describe("an abort", () => {
     expect(runners[0]!.calls).toEqual([]);
   });
 
-  test("of one signal ends all its sequences and leaves no listener behind", async () => {
+  test("of one signal ends all its sequences and removes its listeners", async () => {
     const { engine } = await startEngine({ maxBatch: 16 });
     const abort = new AbortController();
     const { signal } = abort;
@@ -100,7 +100,7 @@ describe("stop", () => {
     expect(captured).toMatchObject({ tokenIds: kept, position: kept.length, state: bytesOf(stateAfter(kept)) });
   });
 
-  test("of a waiting sequence, or a second time, or after the end, does what one expects", async () => {
+  test("works for a waiting sequence, a second time, and after the end", async () => {
     const { engine, ends } = await startEngine({ maxBatch: 1 });
     const [first, second] = engine.submit([request({ ...endless, maxTokens: 5 }), request(endless)]);
     second!.stop();
@@ -123,7 +123,7 @@ describe("a consumer", () => {
     expect(ends.map(({ reason }) => reason)).toEqual(["aborted"]);
   });
 
-  test("that is slow gets every event, and holds up nobody", async () => {
+  test("that is slow gets every event, and delays no others", async () => {
     const { engine } = await startEngine();
     const [slow, quick] = engine.submit([
       request({ promptIds: [1], maxTokens: 30 }),
@@ -134,7 +134,7 @@ describe("a consumer", () => {
     expect((await gather(slow!)).tokenIds).toEqual(tokensAlone(request({ promptIds: [1], maxTokens: 30 })));
   });
 
-  test("gets its events while the next run is under way, not between runs", async () => {
+  test("gets its events during the next run, not between runs", async () => {
     const { engine, runners } = await startEngine();
     const seen: number[] = [];
     await gather(engine.submit([request({ promptIds: [1], maxTokens: 5 })])[0]!, (event) => {

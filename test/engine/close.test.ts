@@ -4,7 +4,7 @@ import { bytesOf, gather, makeEngine, request, startEngine, stateAfter } from ".
 const endless = { promptIds: [1], maxTokens: 1_000_000 };
 
 describe("closing", () => {
-  test("lets admitted sequences end, also waiting ones, and refuses new ones", async () => {
+  test("lets admitted sequences finish, also waiting ones, and refuses new ones", async () => {
     const { engine, runners, statuses } = await startEngine({ maxBatch: 1 });
     const sequences = engine.submit([request({ promptIds: [1] }), request({ promptIds: [2] })]);
     const outcomes = Promise.all(sequences.map((sequence) => gather(sequence)));
@@ -17,7 +17,7 @@ describe("closing", () => {
     expect(statuses.at(-1)).toEqual({ state: "closed" });
   });
 
-  test("fails what is left at the deadline", async () => {
+  test("fails the rest at the deadline", async () => {
     const { engine, runners, ends } = await startEngine({
       maxBatch: 1,
       sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
@@ -32,7 +32,7 @@ describe("closing", () => {
     expect(engine.load.slotsInUse).toBe(0);
   });
 
-  test("interrupts at the deadline those whose state is wanted", async () => {
+  test("interrupts sequences that capture their state at the deadline", async () => {
     const { engine, ends } = await startEngine({
       maxBatch: 2,
       prefillChunk: 2,
@@ -62,7 +62,7 @@ describe("closing", () => {
     expect(engine.load.slotsInUse).toBe(0);
   });
 
-  test("a second call may have less patience", async () => {
+  test("a second call may have an earlier deadline", async () => {
     const { engine } = await startEngine({ sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms).unref()) });
     const outcome = gather(engine.submit([request(endless)])[0]!);
     const patient = engine.close({ deadlineMs: 1e12 });
@@ -71,7 +71,7 @@ describe("closing", () => {
     expect((await outcome).error).toMatchObject({ code: "shutting_down" });
   });
 
-  test("when idle is immediate, and twice is once", async () => {
+  test("is immediate when idle, and idempotent", async () => {
     const { engine, runners, statuses } = await startEngine();
     await Promise.all([engine.close({ deadlineMs: 60_000 }), engine.close({ deadlineMs: 60_000 })]);
     await engine.close({ deadlineMs: 60_000 });

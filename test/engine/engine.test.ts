@@ -5,7 +5,7 @@ import { bytesOf, gather, request, startEngine, stateAfter, tokensAlone } from "
 const sampled = { ...GREEDY, temperature: 1, seed: 7 };
 
 describe("a sequence", () => {
-  test("gives a prompt event, then its tokens, then how it ended", async () => {
+  test("sends a prompt event, its tokens, and its end", async () => {
     const { engine, ends, runners } = await startEngine();
     const given = request({ promptIds: [1, 2, 3], maxTokens: 3 });
     const { events, tokenIds, reason } = await gather(engine.submit([given])[0]!);
@@ -17,7 +17,7 @@ describe("a sequence", () => {
     expect(runners[0]!.breaches).toEqual([]);
   });
 
-  test("is run again before anybody reads what the last run gave", async () => {
+  test("the next run starts before consumers get the last run's tokens", async () => {
     let numRead = 0;
     const numReadAtStart: number[] = [];
     const { engine, runners } = await startEngine({
@@ -39,7 +39,7 @@ describe("a sequence", () => {
     expect((await gather(engine.submit([given])[0]!)).tokenIds).toEqual(tokensAlone(given));
   });
 
-  test("ends with the stop token as its last token, which its capture does not hold", async () => {
+  test("ends with the stop token, which its capture does not contain", async () => {
     const { engine } = await startEngine();
     const promptIds = [4, 5];
     const free = tokensAlone(request({ promptIds, sampling: sampled, maxTokens: 8 }));
@@ -106,8 +106,8 @@ describe("a sequence", () => {
   });
 });
 
-describe("among strangers", () => {
-  test("every sequence gives what it gives alone", async () => {
+describe("in a batch with others", () => {
+  test("every sequence has the same tokens as alone", async () => {
     const { engine, runners } = await startEngine({ maxBatch: 5, prefillChunk: 3 });
     const requests = Array.from({ length: 40 }, (_, i) =>
       request({
@@ -123,7 +123,7 @@ describe("among strangers", () => {
     expect(engine.load.slotsInUse).toBe(0);
   });
 
-  test("decoding goes on while a long prompt is read, and a short prompt overtakes it", async () => {
+  test("decoding continues while a long prompt is read, and a short prompt overtakes it", async () => {
     const { engine, steps } = await startEngine({ prefillChunk: 4 });
     const order: string[] = [];
     const track = (name: string) => (event: { type: string }) => event.type !== "prompt" && order.push(name);
@@ -200,7 +200,7 @@ describe("a model's bound on the steps of a pass", () => {
   });
 });
 
-describe("logits are asked for only where they are needed", () => {
+describe("logits are requested only where they are needed", () => {
   test("for the prompt's last token and every decoded one", async () => {
     const { engine, runners } = await startEngine({ prefillChunk: 3 });
     await gather(
@@ -276,7 +276,7 @@ describe("log-probabilities", () => {
     },
   );
 
-  test("of a resumed prompt's first token are there when a token was read before it in this request", async () => {
+  test("of a resumed prompt's first token exist if this request read a token before it", async () => {
     const { engine } = await startEngine();
     const state = bytesOf(stateAfter([7, 8]));
     const resumeFrom = (tokenIds: number[]) =>

@@ -40,7 +40,7 @@ test("a waiting reader gets the failure, a second one the end", async () => {
   expect((await second).done).toBe(true);
 });
 
-test("a consumer that stops iterating is reported once, and keeps nothing alive", async () => {
+test("a consumer that stops iterating is reported once, and holds nothing", async () => {
   let numReturns = 0;
   const queue = new EventQueue<number>(() => numReturns++);
   queue.push(1);

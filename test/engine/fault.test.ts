@@ -30,7 +30,7 @@ function expectSound({ engine, runners }: Harness): void {
 }
 
 describe("a fault of the runner", () => {
-  test("fails the sequences in slots, after their events so far; those waiting go on with a fresh runner", async () => {
+  test("fails the sequences in slots, after their events so far; waiting ones continue with a new runner", async () => {
     const harness = await startEngine({ maxBatch: 2, onCall: faultAt("run", 6) });
     const requests = [3, 4, 5, 6].map((id) => request({ promptIds: [id], maxTokens: 20 }));
     const outcomes = await Promise.all(harness.engine.submit(requests).map((sequence) => gather(sequence)));
@@ -46,7 +46,7 @@ describe("a fault of the runner", () => {
     expectSound(harness);
   });
 
-  test.each(["clear", "copy", "swap", "read", "write"] as const)("in a %s is no different", async (type) => {
+  test.each(["clear", "copy", "swap", "read", "write"] as const)("in a %s is handled alike", async (type) => {
     const harness = await startEngine({ maxBatch: 3, prefillChunk: 2, onCall: faultAt(type, 1) });
     const resume = { tokenIds: [1], position: 1, state: bytesOf(stateAfter([1])) };
     const requests = [9, 4, 5, 6, 7, 8].map((id, i) =>
@@ -67,7 +67,7 @@ describe("a fault of the runner", () => {
     expectSound(harness);
   });
 
-  test("does not fail a sequence whose last token is out and whose state nobody wants", async () => {
+  test("does not fail a sequence that has its last token and needs no state", async () => {
     // Both end in the same step, the first one a step older; reading its state faults.
     const harness = await startEngine({ maxBatch: 2, onCall: faultAt("read", 1) });
     const requests = [
@@ -81,7 +81,7 @@ describe("a fault of the runner", () => {
     expectSound(harness);
   });
 
-  test("that a request causes every time fails that request once and is not repeated", async () => {
+  test("that a request always causes fails that request once and is not repeated", async () => {
     const harness = await startEngine({
       maxBatch: 1,
       onCall: (call) => {
@@ -97,7 +97,7 @@ describe("a fault of the runner", () => {
     expect(harness.runners).toHaveLength(2);
   });
 
-  test("again and again is met with growing pauses, which a good step resets", async () => {
+  test("again and again leads to growing pauses, which a successful step resets", async () => {
     let isBroken = true;
     const harness = await startEngine({
       maxBatch: 1,
@@ -142,7 +142,7 @@ describe("when no runner can be opened", () => {
     return Object.assign(harness, { heal: () => (isHealed = true), wake: () => wake?.() });
   }
 
-  test("those waiting fail in the end, new ones are refused, and it keeps trying until it succeeds", async () => {
+  test("waiting sequences fail in the end, new ones are refused, and it keeps trying until it succeeds", async () => {
     const harness = await startBroken();
     const outcomes = await Promise.all(
       harness.engine

@@ -191,7 +191,7 @@ async function play(actions: readonly Action[], options: HarnessOptions): Promis
   expect(harness.runners.every(({ isClosed }) => isClosed)).toBe(true);
 }
 
-test("whatever clients and faults do, each sequence ends once, gives what it gives alone, and leaves no slot in use", async () => {
+test("whatever clients and faults do, each sequence ends once, has the same tokens as alone, and frees its slot", async () => {
   const options = fc.record({
     maxBatch: fc.integer({ min: 1, max: 5 }),
     prefillChunk: fc.integer({ min: 1, max: 6 }),

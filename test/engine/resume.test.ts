@@ -26,7 +26,7 @@ describe("a captured state", () => {
     expect(captured?.tokenIds).toHaveLength(3);
   });
 
-  test("comes at every checkpoint on the way through the prompt, whatever the chunks", async () => {
+  test("is taken at every checkpoint within the prompt, whatever the chunks", async () => {
     const { engine, runners } = await startEngine({ prefillChunk: 4 });
     const promptIds = Array.from({ length: 20 }, (_, i) => i + 1);
     const taken: [number, Uint8Array][] = [];
@@ -42,7 +42,7 @@ describe("a captured state", () => {
     expect(runners[0]!.breaches).toEqual([]);
   });
 
-  test("checkpoints that a resumed sequence has behind it are passed over", async () => {
+  test("checkpoints before the resume point are skipped", async () => {
     const { engine } = await startEngine();
     const all = [1, 2, 3, 4, 5, 6, 7, 8];
     const taken: [number, Uint8Array][] = [];
@@ -55,7 +55,7 @@ describe("a captured state", () => {
     expect(taken).toEqual([[6, bytesOf(stateAfter(all.slice(0, 6)))]]);
   });
 
-  test("at the end has not read the last token where the length ended it", async () => {
+  test("at the end has not read the last token if the length ended it", async () => {
     const { engine } = await startEngine();
     const given = request({ promptIds: [1, 2], sampling, maxTokens: 3, capture: { end: true } });
     const { captured, tokenIds } = await gather(engine.submit([given])[0]!);
@@ -89,10 +89,10 @@ test("a sequence continued over five requests equals one that never stopped", as
   expect(numFed).toBe(3 + 24); // Nothing is read twice; the last token is not read at all.
 });
 
-describe("a sampler that is gone on with", () => {
+describe("a resumed sampler", () => {
   const penalised = { ...sampling, presencePenalty: 0.7, frequencyPenalty: 0.4, repetitionPenalty: 1.1 };
 
-  test.each([sampling, penalised])("gives what it would have given without the stop: %j", async (given) => {
+  test.each([sampling, penalised])("continues as without the stop: %j", async (given) => {
     const { engine } = await startEngine();
     const whole = request({ promptIds: [1, 2, 3], sampling: given, maxTokens: 24 });
     const first = await gather(engine.submit([{ ...whole, maxTokens: 9, capture: { end: true } }])[0]!);
@@ -123,7 +123,7 @@ describe("a sampler that is gone on with", () => {
   });
 });
 
-test("a last token to read is read by a decode step, beside those that decode", async () => {
+test("a single unread token is read by a decode step, together with decoding sequences", async () => {
   const { engine, runners, steps } = await startEngine({ maxBatch: 4 });
   const resume = { tokenIds: [5, 6], position: 2, state: bytesOf(stateAfter([5, 6])) };
   const forks = Array.from({ length: 4 }, (_, id) => request({ resume, promptIds: [id], sampling, maxTokens: 3 }));
@@ -138,7 +138,7 @@ test("a last token to read is read by a decode step, beside those that decode", 
   ]);
 });
 
-test("a new prompt after a resume point reads what the state has not, then the prompt", async () => {
+test("a new prompt after a resume point reads the unread tokens, then the prompt", async () => {
   const { engine } = await startEngine();
   const resume = { tokenIds: [5, 6, 7], position: 2, state: bytesOf(stateAfter([5, 6])) };
   const given = request({ resume, promptIds: [8, 9], sampling: { ...sampling, repetitionPenalty: 1.5 } });

@@ -1,12 +1,12 @@
 import { expect, test } from "vitest";
 import { backoffMs, CompletionRate } from "../../src/engine/retry-delays.ts";
 
-test("the first fault is answered at once, the next ones after pauses that double up to a bound", () => {
+test("there is no delay after the first fault; later delays double up to a bound", () => {
   expect([0, 1, 2, 3, 4].map(backoffMs)).toEqual([0, 100, 200, 400, 800]);
   expect(backoffMs(1000)).toBe(30_000);
 });
 
-test("the wait for a place follows the recent pace of sequences' ends, between bounds", () => {
+test("the estimated wait follows the recent rate of completions, within bounds", () => {
   const rate = new CompletionRate();
   expect(rate.estimateMs(1)).toBe(100);
   for (let i = 0; i < 20; i++) {

@@ -50,7 +50,7 @@ describe("scheduler", () => {
     expect(scheduler.waiting.map(({ name }) => name)).toEqual(["d"]);
   });
 
-  test("a free slot goes to the request that holds the fewest, then to the one whose turn is longest ago", () => {
+  test("a free slot goes to the request with the fewest, then to the one served longest ago", () => {
     const scheduler = new Scheduler<Waiting>(3);
     const [a, b, c] = [grouped("a1", "a2", "a3", "a4"), grouped("b1", "b2"), grouped("c1")];
     for (const sequence of [...a, ...b, ...c]) scheduler.enqueue(sequence);
@@ -65,7 +65,7 @@ describe("scheduler", () => {
     expect(next(b[0]!)).toBe("a3");
   });
 
-  test("with one slot requests take turns, and none waits for all of another's", () => {
+  test("with one slot requests take turns", () => {
     const scheduler = new Scheduler<Waiting>(1);
     for (const sequence of grouped("a1", "a2", "a3")) scheduler.enqueue(sequence);
     const order: string[] = [];
@@ -77,7 +77,7 @@ describe("scheduler", () => {
     expect(order).toEqual(["a1", "b1", "c1", "a2", "c2", "a3"]);
   });
 
-  test("a request that holds two slots more than one that waits has its last sequence preempted, and nobody else", () => {
+  test("only a request with two slots more than a waiting one has its last sequence preempted", () => {
     const scheduler = new Scheduler<Waiting>(4);
     const preempt = (): string | undefined => {
       const sequence = scheduler.findPreemptible();
@@ -95,25 +95,25 @@ describe("scheduler", () => {
     expect(scheduler.waiting.map(({ name }) => name)).toEqual(["a2", "a3", "a4", "a5", "b2", "b3", "e1"]);
   });
 
-  test("of what a step reads each request has its turn, however many prompts another has", () => {
+  test("each request has its turn in what steps read, however many prompts another has", () => {
     const [a, b] = [grouped("a1", "a2", "a3"), grouped("b1")];
     b[0]!.numUnread = 10;
     expect(readTimes(schedulerOf(...a, ...b), 5)).toEqual(["b18", "a18", "b12 a26", "a38", "a18"]);
   });
 
-  test("prompts take turns, so that a short one is not stuck behind a long one", () => {
+  test("prompts take turns, so that a short one does not wait for a long one", () => {
     const one = { ...LIMITS, maxPrompts: 1 };
     const scheduler = schedulerOf(waiting("long", 100), waiting("short", 10));
     expect(readTimes(scheduler, 5, one)).toEqual(["long8", "short8", "long8", "short2", "long8"]);
   });
 
-  test("what a prompt leaves of a step the next ones take, in the order of their slots", () => {
+  test("the next prompts use what a prompt leaves of a step, in the order of their slots", () => {
     const scheduler = schedulerOf(waiting("a", 3), waiting("b", 2), waiting("c", 20), waiting("d", 9));
     expect(readTimes(scheduler, 5)).toEqual(["a3 b2 c3", "d8", "c8", "c7 d1", "c2"]);
     expect(scheduler.plan(LIMITS)).toEqual({ numDecoding: 4, chunks: [] });
   });
 
-  test("chunks are smaller beside sequences that decode, if they are to keep their pace", () => {
+  test("chunks are smaller while sequences decode, within the stall limit", () => {
     const scheduler = schedulerOf(waiting("a", 100), waiting("b", 1));
     expect(readOnce(scheduler, { ...LIMITS, maxPrompts: 1 })).toBe("a8");
     expect(readOnce(scheduler, { ...LIMITS, maxTokens: 1 })).toBe("b1");
@@ -134,7 +134,7 @@ describe("scheduler", () => {
     expect(readTimes(scheduler, 4)).toEqual(["a5 c3", "b5 c3", "a4 b1 c3", "b3"]);
   });
 
-  test("decoding sequences all decode, beside what is read", () => {
+  test("all decoding sequences decode in each step", () => {
     const scheduler = schedulerOf(waiting("a", 3), waiting("b", 3), waiting("c", 3));
     readTimes(scheduler, 2, { ...LIMITS, maxPrompts: 1 });
     const plan = scheduler.plan(LIMITS);
@@ -142,7 +142,7 @@ describe("scheduler", () => {
     expect(plan.chunks.map(({ sequence }) => sequence.name)).toEqual(["c"]);
   });
 
-  test("a sequence leaves the queue or its slot, and then nothing is left of it", () => {
+  test("a removed sequence leaves the queue or its slot", () => {
     const scheduler = new Scheduler<Waiting>(1);
     const [a, b] = [waiting("a", 3), waiting("b", 3)];
     scheduler.enqueue(a);
@@ -156,7 +156,7 @@ describe("scheduler", () => {
 });
 
 describe("slots", () => {
-  test("whoever joins, begins to decode or leaves, each sequence's state is in its slot and decoding ones come first", () => {
+  test("however sequences join, start to decode or leave, each state is in its slot and decoding ones come first", () => {
     const command = fc.record({ type: fc.constantFrom("add", "add", "promote", "remove"), pick: fc.nat() });
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 6 }), fc.array(command, { maxLength: 60 }), (numSlots, commands) => {
@@ -194,7 +194,7 @@ describe("slots", () => {
     );
   });
 
-  test("a decoding sequence that leaves costs at most two copies", () => {
+  test("removing a decoding sequence takes at most two copies", () => {
     const table = new SlotTable<{ slot: number }>(4);
     const sequences = [0, 1, 2, 3].map(() => ({ slot: -1 }));
     for (const sequence of sequences) table.add(sequence);

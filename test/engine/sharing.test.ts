@@ -16,7 +16,7 @@ async function untilRuns(harness: Harness, count: number): Promise<void> {
 test.each([
   ["reads its prompts", 3],
   ["decodes", 90],
-])("who comes while another request %s in all slots has one at once", async (_, numRuns) => {
+])("a request that arrives while another %s in all slots gets one at once", async (_, numRuns) => {
   const harness = await startEngine({ maxBatch: 4, prefillChunk: 4 });
   const large = harness.engine.submit(LARGE).map((sequence) => gather(sequence));
   await untilRuns(harness, numRuns);
@@ -35,7 +35,7 @@ test.each([
   harness.engine.checkIntegrity();
 });
 
-test("a request that is alone has all slots, and none of its states is moved", async () => {
+test("a single request has all slots, and none of its states is moved", async () => {
   const harness = await startEngine({ maxBatch: 4 });
   await Promise.all(harness.engine.submit(LARGE).map((sequence) => gather(sequence)));
   expect(calls(harness, "read")).toBe(0);
@@ -60,7 +60,7 @@ test("two large requests share evenly, one state moved before each run", async (
   for (const { tokenIds } of await Promise.all([...first, ...second])) expect(tokenIds).toHaveLength(60);
 });
 
-test("a sequence that is interrupted or aborted while its state is read ends, and holds nothing", async () => {
+test("a sequence that is interrupted or aborted while its state is read ends, and frees everything", async () => {
   for (const end of ["interrupt", "abort"] as const) {
     const abort = new AbortController();
     const harness: Harness = await startEngine({

@@ -27,7 +27,7 @@ async function turns(count: number): Promise<void> {
   for (let i = 0; i < count; i++) await turn();
 }
 
-test("who reads nothing is sampled for no further than a queue holds, and holds no slot", async () => {
+test("a consumer that reads nothing gets at most a full queue, and no slot", async () => {
   const harness = await startEngine({ maxBatch: 1 });
   const [unread] = harness.engine.submit([LONG]);
   await untilSuspended(harness);
@@ -45,7 +45,7 @@ test("who reads nothing is sampled for no further than a queue holds, and holds 
   expect(harness.runners[0]!.breaches).toEqual([]);
 });
 
-test("a reader who reads a little gets as much more, step by step, and the same tokens as alone", async () => {
+test("a slow consumer gets tokens as it reads, the same as alone", async () => {
   const harness = await startEngine({ maxBatch: 2 });
   const sampled = request({ ...LONG, sampling: { ...LONG.sampling, temperature: 1, seed: 3, frequencyPenalty: 0.5 } });
   const [sequence] = harness.engine.submit([sampled]);
@@ -63,7 +63,7 @@ test("a reader who reads a little gets as much more, step by step, and the same 
   expect(harness.runners[0]!.calls.filter(({ type }) => type === "read").length).toBeGreaterThan(3);
 });
 
-test("when readers catch up, whoever came first has the next slot", async () => {
+test("when consumers catch up, the earliest request gets the next slot", async () => {
   const harness = await startEngine({ maxBatch: 1 });
   const order: string[] = [];
   const follow = (name: string, sequence: ReturnType<typeof harness.engine.submit>[number]) =>
@@ -78,7 +78,7 @@ test("when readers catch up, whoever came first has the next slot", async () => 
   expect(order).toEqual(["third", "first", "second", "fourth"]);
 });
 
-test("the suspended count among those who may wait", async () => {
+test("suspended sequences count as waiting", async () => {
   const harness = await startEngine({ maxBatch: 1, maxQueue: 2 });
   const sequences = harness.engine.submit([LONG, LONG, LONG]);
   await untilSuspended(harness, 3);
@@ -88,7 +88,7 @@ test("the suspended count among those who may wait", async () => {
   expect((await gather(harness.engine.submit([LONG])[0]!)).reason).toBe("length");
 });
 
-test("a suspended sequence that is stopped or aborted, or whose reader leaves, ends at once and with its state", async () => {
+test("a suspended sequence that is stopped, aborted or abandoned ends at once, with its state", async () => {
   const harness = await startEngine({ maxBatch: 4 });
   const abort = new AbortController();
   const kept = { ...LONG, capture: { end: true } };
@@ -111,7 +111,7 @@ test("a suspended sequence that is stopped or aborted, or whose reader leaves, e
   }
 });
 
-test("closing waits for a reader who is behind, and interrupts at the deadline what can be gone on with", async () => {
+test("closing waits for a slow consumer, and interrupts sequences that can be resumed at the deadline", async () => {
   const patient = await startEngine({ maxBatch: 1 });
   const [read] = patient.engine.submit([LONG]);
   await untilSuspended(patient);

@@ -103,21 +103,21 @@ describe("an answer that would be too large", () => {
     expect(String(error)).toContain(message);
   });
 
-  test("is refused no sooner than that", async () => {
+  test("is refused only then", async () => {
     expect(await ask({ ...echoed, numLogprobs: 20 }, 525)).toBe("admitted");
     expect(await ask({ maxTokens: 100, numLogprobs: 9 })).toBe("admitted");
     expect(await ask({ prompts: Array(10).fill(tokens(...Array(100).fill(5))), maxTokens: 100 })).toBe("admitted");
   });
 });
 
-test("ids that no text belongs to are not for sampling", async () => {
+test("ids without a text are not sampled", async () => {
   const engine = await answering(" world", EOS);
   await fold(makeGenerator(engine, tokenizer).generate(request({ prompts: [text("hello")] })));
   expect(tokenizer.vocabSize).toBeLessThan(VOCAB_SIZE);
   expect(engine.requests.map(({ vocabSize }) => vocabSize)).toEqual([tokenizer.vocabSize]);
 });
 
-test("max_tokens ends an answer, and what an open character held is shown", async () => {
+test("max_tokens ends an answer, and an incomplete character is returned as U+FFFD", async () => {
   const euro = await ids("€");
   const engine = new ScriptedEngine(() => ({ tokenIds: euro }));
   const { choices } = await fold(
@@ -138,7 +138,7 @@ test("without max_tokens the server's limit holds", async () => {
   expect(engine.requests[0]!.maxTokens).toBe(7);
 });
 
-test("EOS is no stop token where it is to be ignored", async () => {
+test("ignore_eos makes EOS an ordinary token", async () => {
   const engine = await answering("x", EOS);
   const { choices } = await fold(
     makeGenerator(engine, tokenizer).generate(request({ prompts: [text("a")], ignoreEos: true, stopTokenIds: [9] })),
@@ -158,7 +158,7 @@ describe("stop strings", () => {
     return { ...outcome, engine, choice: outcome.choices[0]! };
   };
 
-  test("end the answer in front of the string, and stop the sequence", async () => {
+  test("end the answer before the string, and stop the sequence", async () => {
     const { choice, engine, usage } = await generate("xy END z", { stopStrings: ["END"] });
     expect(choice.text).toBe("xy ");
     expect(choice.finished).toMatchObject({ reason: "stop", stoppedBy: "END" });
@@ -166,17 +166,17 @@ describe("stop strings", () => {
     expect(usage.completionTokens).toBe((await ids("xy END")).length);
   });
 
-  test("tokens that the engine samples before it sees the stop are neither shown nor counted", async () => {
+  test("tokens sampled after the stop are neither returned nor counted", async () => {
     const { choice, usage } = await generate("xy END z", { stopStrings: ["END"] }, 2);
     expect(choice.text).toBe("xy ");
     expect(usage.completionTokens).toBe((await ids("xy END")).length);
   });
 
-  test("are shown if asked for", async () => {
+  test("are returned if asked for", async () => {
     expect((await generate("xy END z", { stopStrings: ["END"], includeStopString: true })).choice.text).toBe("xy END");
   });
 
-  test("never appear in part, and what was held back for one that did not come is shown", async () => {
+  test("are never returned in part, and text that was held back for an incomplete one is returned", async () => {
     const { events } = await generate("xENx", { stopStrings: ["END"], maxTokens: 4 });
     const deltas = events.flatMap((event) => (event.type === "delta" ? [event.text] : []));
     expect(deltas.filter((delta) => delta !== "")).toEqual(["x", "ENx"]);
@@ -189,7 +189,7 @@ describe("stop strings", () => {
     expect(choice.finished).toMatchObject({ reason: "stop", stoppedBy: "END" });
   });
 
-  test("a stop token's text is shown with them, in its place", async () => {
+  test("a stop token's text is returned too", async () => {
     const [z] = await ids("z");
     const { choice } = await generate("xENz", { stopStrings: ["END"], stopTokenIds: [z!], includeStopString: true });
     expect(choice.text).toBe("xENz");
@@ -198,7 +198,7 @@ describe("stop strings", () => {
 });
 
 describe("echo and log-probabilities", () => {
-  test("a text prompt is echoed as it was given", async () => {
+  test("a text prompt is echoed unchanged", async () => {
     const engine = await answering("!");
     const { choices } = await fold(
       makeGenerator(engine, tokenizer).generate(request({ prompts: [text("  hello é")], maxTokens: 1, echo: true })),
@@ -222,7 +222,7 @@ describe("echo and log-probabilities", () => {
     expect(numTurns).toBeGreaterThanOrEqual(64);
   });
 
-  test("a prompt of tokens is echoed as text, and an open character shown once", async () => {
+  test("a prompt of tokens is echoed as text, and an incomplete character returned once", async () => {
     const euro = await ids("€");
     const engine = new ScriptedEngine(() => ({ tokenIds: euro.slice(2) }));
     const prompt = tokens(1, ...(await ids("he")), ...euro.slice(0, 2));
@@ -279,7 +279,7 @@ describe("a token's place in the text", () => {
     expect(answerOffsets(events)).toEqual(offsets);
   });
 
-  test("counts what is shown of a prompt of tokens", async () => {
+  test("counts the returned text of a prompt of tokens", async () => {
     const [the] = (await ids(" the")) as [number];
     const places = async (skipSpecialTokens: boolean) => {
       const { choices } = await fold(
@@ -315,7 +315,7 @@ describe("a token's place in the text", () => {
     expect(answerOffsets(events).slice(0, 6)).toEqual([0, 1, 1, 1, 2, 2]);
   });
 
-  test("is not behind the text's end for tokens that a stop string left out", async () => {
+  test("is at most the text's end for tokens that a stop string cut off", async () => {
     const generation = makeGenerator(await answering(" the the the"), tokenizer).generate(
       request({ prompts: [text("a")], maxTokens: 3, numLogprobs: 0, stopStrings: ["e the the"] }),
     );
@@ -326,7 +326,7 @@ describe("a token's place in the text", () => {
     expect(answer.choices[0]).toMatchObject({ text: " th", logprobs: { text_offset: [0, 3, 3] } });
   });
 
-  test("is kept by the best of several", async () => {
+  test("is the same in the best of several samples", async () => {
     const { events } = await fold(
       makeGenerator(await answering(" the the"), tokenizer).generate(
         request({ prompts: [text("a")], numChoices: 1, bestOf: 2, maxTokens: 2, numLogprobs: 0 }),
@@ -357,7 +357,7 @@ describe("several choices", () => {
     expect(usage).toMatchObject({ promptTokens: 2, completionTokens: 8 });
   });
 
-  test("come as they are sampled, none waiting for another", async () => {
+  test("are sent as they are sampled", async () => {
     const { events } = await fold(
       makeGenerator(await answering("x"), tokenizer).generate(
         request({ prompts: [tokens(50)], numChoices: 3, maxTokens: 20 }),
@@ -367,7 +367,7 @@ describe("several choices", () => {
     for (let i = 0; i < order.length; i += 3) expect(order.slice(i, i + 3).sort()).toEqual([0, 1, 2]);
   });
 
-  test("of a real engine read the prompt once, and equal requests of their own", async () => {
+  test("of a real engine read the prompt once, and equal separate requests", async () => {
     const { engine, steps, runners } = await startEngine({ vocabSize: VOCAB_SIZE, prefillChunk: 7 });
     const generator = makeGenerator(engine, tokenizer);
     const prompts = [tokens(...Array.from({ length: 40 }, (_, i) => 10 + i)), tokens(5)];
@@ -393,7 +393,7 @@ describe("several choices", () => {
     await engine.close({ deadlineMs: 0 });
   });
 
-  test("best_of shows those with the highest mean log-probability", async () => {
+  test("best_of returns those with the highest mean log-probability", async () => {
     const script = (_: unknown, index: number): Script => ({
       tokenIds: [100 + index],
       logprob: () => [-3, -1, -2, -4][index]!,
@@ -488,7 +488,7 @@ describe("ends", () => {
     expect(engine.requests.every(({ signal }) => signal.aborted)).toBe(true);
   });
 
-  test("a full queue is told before anything is accepted, also for the choices behind a shared prompt", async () => {
+  test("a full queue is an error before anything is accepted, also for choices that share a prompt", async () => {
     const refusal = new DenseMambaError("queue_full", "full");
     const engine = endless();
     engine.refusal = refusal;
@@ -544,7 +544,7 @@ describe("what is refused", () => {
     expect(engine.requests).toHaveLength(0);
   });
 
-  test("a prompt over the limit, unless it is to be truncated", async () => {
+  test("a prompt over the limit, unless it is truncated", async () => {
     const engine = await answering("x");
     const generator = makeGenerator(engine, tokenizer, { limits: { maxPromptTokens: 3 } });
     const prompts = [tokens(10, 11, 12, 13)];

@@ -67,7 +67,7 @@ describe("a session that was interrupted", () => {
   const endless = { ignoreEos: true, maxTokens: 100, sampling: SAMPLED };
   const continued = { resumeFrom: SESSION, saveAs: SESSION };
 
-  test("goes on as if it had never stopped, seed, penalties and all", async () => {
+  test("continues as if it had never stopped, including seed and penalties", async () => {
     const whole = await fold(generator.generate(request({ prompts: [tokens(5, 6, 7)], ...endless, maxTokens: 40 })));
     const given = request({ prompts: [tokens(5, 6, 7)], saveAs: SESSION, ...endless, maxTokens: 40 });
     const { tokenIds, error } = await interruptedAfter(9, given);
@@ -79,7 +79,7 @@ describe("a session that was interrupted", () => {
     expect(rest.usage.promptTokens - rest.usage.cachedTokens).toBe(1);
   });
 
-  test("and interrupted once more", async () => {
+  test("and is interrupted again, still continues", async () => {
     const whole = await fold(generator.generate(request({ prompts: [tokens(5, 6, 7)], ...endless, maxTokens: 40 })));
     const first = await interruptedAfter(5, request({ prompts: [tokens(5, 6, 7)], saveAs: SESSION, ...endless }));
     const second = await interruptedAfter(6, request({ prompts: [text("")], ...endless, ...continued }));
@@ -88,7 +88,7 @@ describe("a session that was interrupted", () => {
     expect([...first.tokenIds, ...second.tokenIds, ...third.choices[0]!.tokenIds]).toEqual(whole.choices[0]!.tokenIds);
   });
 
-  test("while its prompt was read goes on reading it", async () => {
+  test("while its prompt was read continues reading it", async () => {
     const prompt = tokens(...Array.from({ length: 200 }, (_, i) => 5 + i));
     const whole = await fold(generator.generate(request({ prompts: [prompt], ...endless, maxTokens: 10 })));
     harness.steps.length = 0;
@@ -108,7 +108,7 @@ describe("a session that was interrupted", () => {
     expect(rest.usage.cachedTokens).toBe(position);
   });
 
-  test("in a chat goes on with its answer", async () => {
+  test("in a chat continues its answer", async () => {
     const first = await interruptedAfter(6, request({ prompts: [chat("hello")], saveAs: SESSION, ...endless }));
     const open = { ...chat(), addGenerationPrompt: false, continueFinalMessage: true };
     const rest = await fold(generator.generate(request({ prompts: [open], ...endless, ...continued, maxTokens: 10 })));
@@ -118,7 +118,7 @@ describe("a session that was interrupted", () => {
     expect([...first.tokenIds, ...rest.choices[0]!.tokenIds]).toEqual(whole.choices[0]!.tokenIds);
   });
 
-  test("that waited for a slot is as it was before", async () => {
+  test("while it waited for a slot is unchanged", async () => {
     await fold(generator.generate(request({ prompts: [tokens(5)], saveAs: SESSION, maxTokens: 4 })));
     const before = await store.get("session::s");
     const busy = [6, 7].map((id) => fold(generator.generate(request({ prompts: [tokens(id)], ...endless }))));
@@ -133,7 +133,7 @@ describe("a session that was interrupted", () => {
   });
 });
 
-test("with another seed, or none, an answer that is gone on with is drawn anew", async () => {
+test("with another seed, or none, a continued answer has new random numbers", async () => {
   const go = (seed: number | undefined, given: Partial<GenerationRequest>) =>
     fold(
       generator.generate(
@@ -152,7 +152,7 @@ test("with another seed, or none, an answer that is gone on with is drawn anew",
   expect(none).not.toEqual(same);
 });
 
-test("a new turn begins its seed's random numbers anew, as it does where everything is sent again", async () => {
+test("a new turn restarts its seed's random numbers, as if the whole conversation were sent", async () => {
   const first = await fold(
     generator.generate(request({ prompts: [tokens(5, 6)], sampling: SAMPLED, saveAs: SESSION, ignoreEos: true })),
   );
@@ -164,7 +164,7 @@ test("a new turn begins its seed's random numbers anew, as it does where everyth
 });
 
 describe("draining", () => {
-  test("waits for what runs, and for what it keeps", async () => {
+  test("waits for running requests, and for their sessions to be saved", async () => {
     const put = store.put.bind(store);
     let isSaved = false;
     store.put = async (...given) => {
@@ -179,7 +179,7 @@ describe("draining", () => {
     expect((await run).choices).toHaveLength(1);
   });
 
-  test("keeps the session of a consumer that has stopped reading", async () => {
+  test("saves the session of a consumer that has stopped reading", async () => {
     const given = request({ prompts: [chat("hello")], saveAs: SESSION, ignoreEos: true, maxTokens: 100 });
     const events = generator.generate(given);
     const seen: GenerationEvent[] = [];
@@ -228,7 +228,7 @@ describe("draining", () => {
     expect(usage).toMatchObject({ completionTokens: 5 });
   });
 
-  test("with nothing running is immediate", async () => {
+  test("is immediate if nothing runs", async () => {
     await generator.drain({ graceMs: 60_000 });
   });
 });

@@ -74,7 +74,7 @@ const turn = fc.record({
   stopStrings: fc.constantFrom([], [], ["[end]"]),
 });
 
-test("every turn reads what rendering all of the conversation would have had it read", async () => {
+test("every turn reads the same tokens as if the whole conversation were rendered", async () => {
   await fc.assert(
     fc.asyncProperty(fc.array(turn, { minLength: 2, maxLength: 6 }), async (turns) => {
       const [one, other] = [await startChat(APART), await startChat(TOGETHER)];
@@ -112,7 +112,7 @@ test.each([
   expect(second).toMatchObject({ usage: { cachedTokens: isEndEnough ? snapshot.position : 0 } });
 });
 
-test("nothing copies the past's tokens on the way to the engine", async () => {
+test("the tokens of the past are not copied on the way to the engine", async () => {
   const { kept, say, store, engine } = await startChat(APART);
   await say(chat("hello"));
   const snapshot = await kept();
@@ -129,7 +129,7 @@ test("nothing copies the past's tokens on the way to the engine", async () => {
   expect(past.numCopied()).toBeGreaterThan(0);
 });
 
-test("a session kept under other instructions or another template's arguments is read again", async () => {
+test("a session stored with other instructions or template arguments is read again", async () => {
   const { say } = await startChat(APART);
   await say({ ...chat("a"), instructions: "Sing." });
   await say({ ...chat("b"), instructions: "Sing." });

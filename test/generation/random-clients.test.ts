@@ -176,6 +176,6 @@ async function play(actions: readonly Action[]): Promise<void> {
   await harness.engine.close({ deadlineMs: 0 });
 }
 
-test("whatever clients do, each is answered as from the beginning, once; sessions are whole and free, slots are empty", async () => {
+test("whatever clients do, each gets one answer, as from the beginning; sessions are complete and free, slots are empty", async () => {
   await fc.assert(fc.asyncProperty(fc.array(action, { minLength: 1, maxLength: 30 }), play), { numRuns: 60 });
 }, 120_000);

@@ -37,7 +37,7 @@ const chunks = fc.array(fc.string({ unit: fc.constantFrom("a", "b", "c", "é", "
   maxLength: 12,
 });
 
-test("however the text is cut, the result is that of a search in the whole", () => {
+test("the result is that of a search in the whole text, however it is cut", () => {
   fc.assert(
     fc.property(stops, chunks, fc.boolean(), (given, pieces, includeStopString) => {
       const whole = expected(given, pieces.join(""), includeStopString);
@@ -48,7 +48,7 @@ test("however the text is cut, the result is that of a search in the whole", () 
   );
 });
 
-test("what is held back is exactly the longest end that could become a stop string", () => {
+test("exactly the longest suffix that could become a stop string is held back", () => {
   fc.assert(
     fc.property(stops, chunks, (given, pieces) => {
       const matcher = new StopStringMatcher(new StopStrings(given), { includeStopString: false });
@@ -68,7 +68,7 @@ test("what is held back is exactly the longest end that could become a stop stri
   );
 });
 
-test("text that cannot be a beginning is shown at once", () => {
+test("text that cannot begin a stop string is returned at once", () => {
   const matcher = new StopStringMatcher(new StopStrings(["\nUser:"]), { includeStopString: false });
   expect(matcher.push("Hello.\n").text).toBe("Hello.");
   expect(matcher.push("\n").text).toBe("\n");

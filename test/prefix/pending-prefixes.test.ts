@@ -24,7 +24,7 @@ describe("pending prefixes", () => {
     expect(order).toEqual(["planned"]);
   });
 
-  test("a plan that fails delays nobody, and closed requests leave nothing behind", async () => {
+  test("a failed plan delays no others, and closed requests leave nothing", async () => {
     const pending = new PendingPrefixes();
     const [one, other] = [pending.open(), pending.open()];
     const failure = one.enter("s", ids(100), signal, () => Promise.reject(new Error("no")));

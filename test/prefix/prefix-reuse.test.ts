@@ -210,7 +210,7 @@ describe("states are cached", () => {
     expect(cache.lengths).toEqual([149]);
   });
 
-  test("for a response that begins a chain, not for one that continues another", async () => {
+  test("for the first response of a chain only", async () => {
     const response = (id: string) => ({ type: "response", id }) as const;
     await run(tokens(...ids(150)), { saveAs: response("a") });
     expect(cache.lengths).toEqual([149, 157]);

@@ -60,7 +60,7 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`replicas${WITHOUT_VALKEY}`, () => {
     expect(proxy.asked.join()).toMatch(/^(0,1,0,1|1,0,1,0)$/);
   });
 
-  it("go on from a response that the other one made", async () => {
+  it("continue a response of the other one", async () => {
     proxy.asked.length = 0;
     let previous: ResponseObject | undefined;
     for (const input of ["Tell me of the king.", "And then?", "And the end?"]) {
@@ -73,7 +73,7 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`replicas${WITHOUT_VALKEY}`, () => {
     expect(proxy.asked.join()).toMatch(/^(0,1,0|1,0,1)$/);
   });
 
-  it("do not advance one session at once: the second one is told to wait", async () => {
+  it("do not advance one session at once: the second one has to wait", async () => {
     const [one, other] = replicas as [ServedProcess, ServedProcess];
     const turn = { session_id: "tale", prompt: " But", ...SAMPLED };
     const leave = new AbortController();
@@ -120,7 +120,7 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`replicas${WITHOUT_VALKEY}`, () => {
     expect([await numKeys("state:[^p]*"), await filesOnDisk()]).toEqual(before.map((count) => count + 2));
   });
 
-  it("go on while the Valkey server is gone, say so, and make good what it missed", async () => {
+  it("continue while the Valkey server is gone, report it, and restore what it missed", async () => {
     const [one, other] = replicas as [ServedProcess, ServedProcess];
     const turn = { session_id: "tale", prompt: " And so", max_tokens: 6, ...SAMPLED };
     const isShared = () => one.metric("densemamba_store_tier_available", 'store="conversations",tier="shared"');

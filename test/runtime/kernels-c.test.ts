@@ -10,6 +10,7 @@ import path from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { instructionSets } from "../../src/runtime/native/kernel-build.ts";
+import { sanitizerFlags } from "../helpers/sanitizers.ts";
 
 const CC = process.env.CC || "cc";
 const FLAGS = [
@@ -24,17 +25,10 @@ const FLAGS = [
     "-Wno-unused-function",
     "-Wno-missing-field-initializers",
   ],
-  ...["-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
-  // Checks of pointers that AddressSanitizer repeats at their use take half of the compiler's time.
-  "-fno-sanitize=null,pointer-overflow",
+  ...sanitizerFlags(CC),
 ];
 const run = promisify(execFile);
-const version = spawnSync(CC, ["--version"], { encoding: "utf8", timeout: 60_000 });
-const hasCompiler = version.status === 0;
-// AddressSanitizer as calls: larger kernels compile in two thirds of the time. Clang has another option for it.
-if (hasCompiler && version.stdout.includes("Free Software Foundation")) {
-  FLAGS.push("--param", "asan-instrumentation-with-call-threshold=0");
-}
+const hasCompiler = spawnSync(CC, ["--version"], { timeout: 60_000 }).status === 0;
 
 const tests = readdirSync("kernels/test")
   .filter((name) => name.endsWith(".c"))

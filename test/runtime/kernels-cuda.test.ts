@@ -13,13 +13,29 @@ import { KERNELS_VERSION } from "../../src/model/artifact.ts";
 import { readSharedObject } from "../../src/runtime/native/elf.ts";
 import { openKernels } from "../../src/runtime/native/kernel-library.ts";
 import { OrtApi } from "../../src/runtime/native/ort-api.ts";
+import { sanitizerFlags } from "../helpers/sanitizers.ts";
 
 const CC = process.env.CC || "cc";
 const CXX = process.env.CXX || "c++";
-const SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
-const C_FLAGS = ["-std=gnu11", "-O1", "-g", "-fno-var-tracking", "-DDM_ISA=emulated", "-DDM_ON_DEVICE", ...SANITIZERS];
+const C_FLAGS = [
+  "-std=gnu11",
+  "-O1",
+  "-g",
+  "-fno-var-tracking",
+  "-DDM_ISA=emulated",
+  "-DDM_ON_DEVICE",
+  ...sanitizerFlags(CC),
+];
 const CUDA_FLAGS = [
-  ...["-std=gnu++20", "-O1", "-g", "-fno-var-tracking", "-DDM_ISA=emulated", "-DDM_CUDA_EMULATION", ...SANITIZERS],
+  ...[
+    "-std=gnu++20",
+    "-O1",
+    "-g",
+    "-fno-var-tracking",
+    "-DDM_ISA=emulated",
+    "-DDM_CUDA_EMULATION",
+    ...sanitizerFlags(CXX),
+  ],
   ...["-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-Wno-missing-field-initializers", "-Wno-unknown-pragmas"],
 ];
 /** It prints so at the first thread that is emulated, and has no option against it. */

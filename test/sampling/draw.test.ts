@@ -88,7 +88,7 @@ function drawEitherWay(rows: LogitRows, params: DrawParams, u: number): number {
   return drawFromFullRow(ranking, rows.logitsOf(0), rows.topLogits[0]!, params, u, draw.mass);
 }
 
-test("the candidates, where they decide, choose the token that the full row chooses", () => {
+test("the candidates choose the same token as the full row, if they can decide", () => {
   let numDecided = 0;
   let numUndecided = 0;
   fc.assert(
@@ -120,7 +120,7 @@ test("the full row's draw is the one defined on a full sort", () => {
   );
 });
 
-test("whatever path is taken, the token lies within top-k, top-p and min-p", () => {
+test("on either path the token is within top-k, top-p and min-p", () => {
   fc.assert(
     fc.property(rowArbitrary, paramsArbitrary, uArbitrary, (logits, params, u) => {
       const rows = logitRows([logits], [params.temperature]);

@@ -6,7 +6,7 @@ function take(seed: number | bigint, count: number): number[] {
   return Array.from({ length: count }, () => random.next());
 }
 
-test("the stream of a seed never changes: kept transcripts replay", () => {
+test("the random numbers of a seed never change", () => {
   expect(take(42, 3)).toEqual([0.8029528514623244, 0.38803304175865116, 0.6673172517838049]);
 });
 

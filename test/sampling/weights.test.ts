@@ -13,7 +13,7 @@ test("a weight is the rounded exponential", () => {
   );
 });
 
-test("the likeliest token has the largest weight, hopeless ones none", () => {
+test("the likeliest token has the largest weight, very unlikely ones none", () => {
   expect(weightOf(0)).toBe(MAX_WEIGHT);
   expect(weightOf(-0)).toBe(MAX_WEIGHT);
   for (const exponent of [MIN_EXPONENT * 1.0001, -1e300, Number.NEGATIVE_INFINITY]) expect(weightOf(exponent)).toBe(0);

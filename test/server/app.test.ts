@@ -48,7 +48,7 @@ describe("a path that is not there", () => {
     ["GET", "/health/", "/health"],
     ["POST", "/v1/tokenize", "/tokenize"],
     ["GET", "/v1/health", "/health"],
-  ])("says which was meant: %s %s", async (method, path, meant) => {
+  ])("suggests the right one: %s %s", async (method, path, meant) => {
     const { app } = createTestServer();
     const response = await app.request(path, { method });
     expect(response.status).toBe(404);
@@ -58,7 +58,7 @@ describe("a path that is not there", () => {
   });
 
   it.each(["/", "/v1", "/v1/", "/v1/embeddings", "/completions/x", `/${"a/".repeat(5000)}`])(
-    "says no other: %s",
+    "suggests none: %s",
     async (path) => {
       const response = await createTestServer().app.request(path, { method: "POST" });
       expect([404, 405]).toContain(response.status);

@@ -46,7 +46,7 @@ describe("a server for local use only", () => {
     "127.0.0.1.evil.example",
     "evil-localhost",
     "0.0.0.0",
-  ])("does not answer to %s, and says how it would", async (host) => {
+  ])("does not answer to %s, and says how to allow it", async (host) => {
     await using server = await startTestServer(optionsOf());
     for (const path of ["/v1/models", "/health", "/nowhere"]) {
       const { status, body } = await send(server, path, { host });
@@ -108,7 +108,7 @@ describe("a page of another origin", () => {
     }
   });
 
-  it("may call with a key, which no page has by itself", async () => {
+  it("may call with a key, which pages do not have", async () => {
     const server = createTestServer({ apiKeys: ["k"] });
     const headers = { authorization: "Bearer k", origin: "app://assistant" };
     expect((await server.post("/v1/sessions", {}, headers)).status).toBe(201);

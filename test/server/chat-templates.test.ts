@@ -75,7 +75,7 @@ test.each([
   "{{ range(2000000) | join(',') | length }}",
   "{{ 'a' * 10 ** 9 }}",
   "{% set ns = namespace(l=[]) %}{% for i in range(1000) %}{% set ns.l = ns.l + [('a' * 4000000).replace('a', 'b') ~ i] %}{% endfor %}",
-])("a request's template %s ends nothing but itself", async (chat_template) => {
+])("a request's template %s fails alone", async (chat_template) => {
   const answer = await chat({ chat_template });
   expect(answer.status).toBe(400);
   expect(await answer.json()).toMatchObject({ error: { param: "chat_template" } });
@@ -83,7 +83,7 @@ test.each([
 });
 
 test.skipIf(process.platform !== "linux").each(["SIGKILL", "SIGTERM"] as const)(
-  "%s leaves no process behind",
+  "%s leaves no process",
   async (signal) => {
     const other = await folder.serve(["--trust-request-templates"]);
     const body = { messages: HI, max_tokens: 1, chat_template: ENDLESS };

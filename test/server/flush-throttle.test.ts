@@ -99,7 +99,7 @@ it.each([
   },
 );
 
-it("writes every token by itself if the gap is 0", async () => {
+it("writes each token separately if the gap is 0", async () => {
   pace = open(0);
   numRunning = 1000;
   await begin();

@@ -27,7 +27,7 @@ describe("a body", () => {
 
   // Node's own list of headers ends after 2,000.
   it.each([0, 1990, 2000, 2100, 3000])(
-    "behind an offer of h2c and %i headers is never run as a request",
+    "after an offer of h2c and %i headers is never run as a request",
     async (num) => {
       await using server = await startTestServer();
       const [first, last, ...others] = await answers(
@@ -61,7 +61,7 @@ describe("a body", () => {
   });
 });
 
-describe("what is not HTTP as it should be is told in JSON:", () => {
+describe("invalid HTTP gets an error in JSON:", () => {
   it.each<[string, string, number, string]>([
     ["garbage", "what is this\r\n\r\n", 400, "malformed_request"],
     ["two hosts", "GET /health HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n", 400, "malformed_request"],

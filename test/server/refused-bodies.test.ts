@@ -130,7 +130,7 @@ describe("a client that waits to be asked for its body", () => {
     [413, "/v1/sessions/import", `content-type: application/octet-stream\r\ncontent-length: 1000000000000\r\n`],
     [415, "/v1/completions", "content-length: 14\r\n"],
     [404, "/nope", `${JSON_TYPE}content-length: 14\r\n`],
-  ])("is told %i on %s at once, and what it sends next is no request of ours", async (status, path, headers) => {
+  ])("gets %i on %s at once, and its next bytes are not taken for a request", async (status, path, headers) => {
     await using server = await startTestServer();
     const { socket, next } = await open(server);
     socket.write(expecting(path, headers));

@@ -1,6 +1,5 @@
 /**
- * Streams that are followed again after their connection was lost: nothing is missed, nothing comes
- * twice.
+ * Streams that are resumed after their connection was lost: no event is lost or repeated.
  */
 import { once } from "node:events";
 import { request as httpRequest } from "node:http";
@@ -152,7 +151,7 @@ describe("a lost stream", () => {
     expect(numbers[0]).toBe(7);
   });
 
-  it("is resumed by a browser's EventSource, which is told when there is nothing more", async () => {
+  it("is resumed by a browser's EventSource, which gets a 204 at the end", async () => {
     await using server = await startTestServer();
     server.generator.script = { reply: REPLY };
     const seen = await readUntil(server, 100);
@@ -168,7 +167,7 @@ describe("a lost stream", () => {
 });
 
 describe("a response that lost its last client", () => {
-  it("is cancelled if none comes back in time, and stored as it was then", async () => {
+  it("is cancelled if no client returns in time, and stored up to that point", async () => {
     await using server = await startTestServer(resume({ waitMs: 40 }));
     server.generator.script = { reply: REPLY, pace: pauseAt(5, gate()) };
     const seen = await readUntil(server, 6);
@@ -179,7 +178,7 @@ describe("a response that lost its last client", () => {
     expect([...seen, ...(await readOn(server, idOf(seen), 6))].at(-1)!.type).toBe("response.incomplete");
   });
 
-  it("gets the whole time again when a client has come back", async () => {
+  it("gets the whole time again when a client has returned", async () => {
     await using server = await startTestServer(resume({ waitMs: 15_000 }));
     const held = gate();
     server.generator.script = { reply: REPLY, pace: pauseAt(5, held) };
@@ -331,7 +330,7 @@ describe("starting_after", () => {
 });
 
 describe("many responses in a row", () => {
-  it("leave no listener and no timer behind, over either transport", async () => {
+  it("leave no listener and no timer, over either transport", async () => {
     const warnings: Error[] = [];
     const onWarning = (warning: Error) => warnings.push(warning);
     process.on("warning", onWarning);
@@ -432,7 +431,7 @@ describe("on the WebSocket", () => {
     ["a fractional place", { response_id: "resp_x", starting_after: 0.5 }, 400, { param: "starting_after" }],
     ["a place that is text", { response_id: "resp_x", starting_after: "1" }, 400, { param: "starting_after" }],
     ["something that is no response", { response_id: 5 }, 400, { code: "invalid_value", param: "response_id" }],
-  ])("following %s is refused, and the connection goes on", async (_name, message, status, error) => {
+  ])("attaching to %s is refused, and the connection stays open", async (_name, message, status, error) => {
     await using server = await startTestServer();
     const client = await open(server);
     client.send({ type: "response.attach", stream_id: "a", ...message });

@@ -137,7 +137,7 @@ describe("a stored response", () => {
     await expectIdle(server);
   });
 
-  it("that does not fit into the store is answered, says that it is not stored, and is not found", async () => {
+  it("that does not fit into the store is answered with store: false, and is not found", async () => {
     await using server = await startTestServer();
     server.generator.conversations.refusal = new DenseMambaError("store_unavailable", "the disk is full");
     const client = clientOf(server);

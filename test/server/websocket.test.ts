@@ -147,7 +147,7 @@ describe("a bad message", () => {
     ],
     ["for another model", { type: "response.create", input: "a", model: "x" }, 404, { code: "model_not_found" }],
     [
-      "that goes on from nothing",
+      "that continues an unknown response",
       { type: "response.create", input: "a", previous_response_id: "resp_x" },
       400,
       { code: "previous_response_not_found", param: "previous_response_id" },
@@ -155,7 +155,7 @@ describe("a bad message", () => {
     ["with tools", { type: "response.create", input: "a", tools: [{}] }, 400, { code: "unsupported_value" }],
     ["that cancels nothing", { type: "response.cancel" }, 404, { code: "response_not_found" }],
     [
-      "that cancels in a stream that nobody used",
+      "that cancels in an unused stream",
       { type: "response.cancel", stream_id: "x" },
       404,
       { code: "response_not_found", message: "no response is running on this connection" },
@@ -164,7 +164,7 @@ describe("a bad message", () => {
     ["with an empty stream_id", { ...CREATE, stream_id: "" }, 400, INVALID_STREAM_ID],
     ["with a stream_id of other characters", { ...CREATE, stream_id: "a b" }, 400, INVALID_STREAM_ID],
     ["with a long stream_id", { ...CREATE, stream_id: "x".repeat(257) }, 400, INVALID_STREAM_ID],
-  ])("%s is answered with an error event, and the connection goes on", async (_name, message, status, error) => {
+  ])("%s is answered with an error event, and the connection stays open", async (_name, message, status, error) => {
     await using server = await startTestServer();
     const client = await open(server);
     client.send(message);
@@ -391,7 +391,7 @@ describe("a response that is not stored", () => {
     other.socket.close();
   });
 
-  it("is kept with the last few of its stream, and forgotten when the connection closes", async () => {
+  it("is held with the last few of its stream, and dropped when the connection closes", async () => {
     await using server = await startTestServer(webSocketOptions({ maxUnstoredPerStream: 2 }));
     const client = await open(server);
     for (let n = 0; n < 4; n++) client.create({ store: false, stream_id: "a" });
@@ -405,7 +405,7 @@ describe("a response that is not stored", () => {
     expect(server.generator.conversations.records.size).toBe(0);
   });
 
-  it("ends when its connection closes, and leaves nothing behind", async () => {
+  it("ends when its connection closes, and leaves nothing", async () => {
     await using server = await startTestServer();
     const { held, release } = gate();
     server.generator.script = { reply: ["a", "b"], pace: (index) => (index === 1 ? held : Promise.resolve()) };

@@ -70,7 +70,7 @@ test("raise_exception in the model's template is the request's fault", async () 
   });
 });
 
-test("a malformed template of the model's own is the checkpoint's fault, told when it is used", async () => {
+test("a malformed template of the model is an error of the checkpoint when it is used", async () => {
   await expect(render(renderer("{% for %}"))).rejects.toMatchObject({ code: "invalid_checkpoint" });
 });
 
@@ -102,7 +102,7 @@ test.each([
   }
 });
 
-test("of a final message that the template trims, what is shown stays open", async () => {
+test("a final message that the template trims is left open after its text", async () => {
   const trimming = renderer("{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}</>{% endfor %}");
   const options = { addGenerationPrompt: false, continueFinalMessage: true };
   const open = async (content: string) => {
@@ -172,11 +172,11 @@ const BOMBS: readonly (readonly [string, string])[] = [
     "{% set ns = namespace(l=['x' * 1000]) %}{% for i in range(60) %}{% set ns.l = ns.l + ns.l %}{% endfor %}",
   ],
   [
-    "keeps ever more",
+    "makes ever longer texts",
     "{% set ns = namespace(l=[]) %}{% for i in range(100) %}{% set ns.l = ns.l + [('a' * 4000000).replace('a', 'b') ~ i] %}{% endfor %}",
   ],
   [
-    "nests what it shows",
+    "nests its output",
     "{% set ns = namespace(l=[]) %}{% for i in range(99999) %}{% set ns.l = [ns.l] %}{% endfor %}{{ ns.l }}",
   ],
   ["renders too much", `{% for i in range(100000) %}${"x".repeat(100)}{% endfor %}`],
@@ -188,7 +188,7 @@ const BOMBS: readonly (readonly [string, string])[] = [
   ["chains filters", `{{ x${" | list".repeat(9000)} }}`],
 ];
 
-test.each(BOMBS)("a request's template that %s is refused, and the event loop goes on", async (_, template) => {
+test.each(BOMBS)("a request's template that %s is refused without blocking the event loop", async (_, template) => {
   const stall = await shortestStall(async () => {
     const rendered = render(forBombs, { template });
     await expect(rendered).rejects.toMatchObject({ code: "invalid_value", param: "chat_template" });
@@ -199,7 +199,7 @@ test.each(BOMBS)("a request's template that %s is refused, and the event loop go
 });
 
 test.each(BOMBS.slice(0, 4))(
-  "a model's template that %s is refused, and the event loop goes on",
+  "a model's template that %s is refused without blocking the event loop",
   async (_, template) => {
     const using = renderer(template, { ownTimeoutMs: 500 });
     const stall = await shortestStall(async () => {
@@ -227,11 +227,11 @@ test.each([
   ["looks long texts up", "{% for i in range(9999) %}{{ 'x' if a in d }}{{ d[b] }}{% endfor %}"],
   ["reads digits", "{% for i in range(9999) %}{{ digits | int }}{{ digits | float }}{% endfor %}"],
   [
-    "begins to go through long texts",
+    "searches from the start of long texts",
     "{% for i in range(9999) %}{% for c in a %}{{ loop.length }}{% break %}{% endfor %}{% endfor %}",
   ],
   [
-    "goes through much from behind",
+    "searches from the end of long texts",
     "{% for i in range(9999) %}{{ many | last }}{{ many.copy() | length }}{% endfor %}",
   ],
   ["indexes beyond the BMP", "{% for i in range(9999) %}{{ chili[i] }}{{ chili[i:i+1] }}{% endfor %}"],
@@ -253,7 +253,7 @@ test.each([
   expect(stall).toBeLessThan(200);
 });
 
-test("a time limit begins when the rendering does, and not when it is asked for", async () => {
+test("the time limit begins with the rendering, not with the request", async () => {
   const using = renderer(undefined, { requestTimeoutMs: 1000 });
   const [endless, short] = await Promise.allSettled([
     render(using, { template: BOMBS[0]![1] }),
@@ -263,7 +263,7 @@ test("a time limit begins when the rendering does, and not when it is asked for"
   expect(short).toMatchObject({ value: { text: "after a second" } });
 });
 
-test("no more than so many wait, and nobody waits for a renderer that is closed", async () => {
+test("the number of waiting renderings is bounded, and closing fails them", async () => {
   const using = renderer();
   const all = Array.from({ length: 100 }, () =>
     render(using, { template: "x" }).then(
@@ -281,7 +281,7 @@ test("no more than so many wait, and nobody waits for a renderer that is closed"
   await expect(render(using, { template: "x" })).rejects.toMatchObject({ code: "shutting_down" });
 });
 
-test("whoever leaves is not rendered for, and holds up nobody", async () => {
+test("an aborted rendering ends, and delays no others", async () => {
   const using = renderer(undefined, { requestTimeoutMs: 60_000 });
   const [first, second] = [new AbortController(), new AbortController()];
   const endless = (signal: AbortSignal) => render(using, { template: BOMBS[0]![1], signal });

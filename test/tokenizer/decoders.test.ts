@@ -115,7 +115,7 @@ describe("decodes as the library does:", () => {
   });
 });
 
-test("of broken characters among byte pieces, what is whole is shown, and each broken part is one U+FFFD", async () => {
+test("among byte pieces each broken part of a character is one U+FFFD", async () => {
   const { decode, idsOf, library } = open(sequence(fallback, fuse), [...WORDS, ...BYTES]);
   const ids = idsOf("<0x41>", "<0xE2>", "<0x82>", "<0x0A>", "<0xFF>", "the");
   expect(decode(ids)).toBe("A\uFFFD\n\uFFFDthe");
@@ -123,7 +123,7 @@ test("of broken characters among byte pieces, what is whole is shown, and each b
   expect(await library.decode(ids, false)).toBe("\uFFFD\uFFFD\uFFFD\uFFFD\uFFFDthe");
 });
 
-test("WordPiece's first piece keeps its mark, and behind others it has none", () => {
+test("WordPiece's mark stays only on the first piece", () => {
   const { decode, idsOf } = open({ type: "WordPiece", prefix: "##", cleanup: true }, WORDS);
   expect(decode(idsOf("##ing", "##ing"))).toBe("##inging");
   expect(decode([WORDS.length, ...idsOf("##ing", "play")], new Set([WORDS.length]))).toBe("##ing play");

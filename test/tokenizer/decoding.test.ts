@@ -22,7 +22,7 @@ describe.each(Object.entries(KINDS))("%s", (_, open) => {
 
   const ids = () => fc.array(fc.integer({ min: 0, max: tokenizer.vocabSize + 3 }), { maxLength: 16 });
 
-  test("deltas and flush, joined, are the decoded whole, behind any context", () => {
+  test("deltas and flush joined equal the whole text, after any context", () => {
     fc.assert(
       fc.property(ids(), ids(), fc.boolean(), (contextIds, given, skipSpecialTokens) => {
         const context = tokenizer.stream({ skipSpecialTokens });
@@ -60,7 +60,7 @@ describe.each(Object.entries(KINDS))("%s", (_, open) => {
     );
   });
 
-  test("text encoded as a continuation stands behind what was there, nothing between", async () => {
+  test("text encoded as a continuation follows the text before, with nothing between", async () => {
     const text = randomText(12);
     await fc.assert(
       fc.asyncProperty(text, text, async (first, second) => {
@@ -86,7 +86,7 @@ describe.each(Object.entries(KINDS))("%s", (_, open) => {
   });
 });
 
-test("the first delta keeps its space behind a prompt, and loses it at the beginning of a text", async () => {
+test("the first delta keeps its space after a prompt, and loses it at the beginning of a text", async () => {
   const tokenizer = (await loadTokenizer(await KINDS["BPE with byte fallback"]()))!;
   const [the] = await tokenizer.encode("the", { addSpecialTokens: false });
   const promptIds = await tokenizer.encode("He said", { addSpecialTokens: true });
@@ -98,7 +98,7 @@ test("the first delta keeps its space behind a prompt, and loses it at the begin
   expect(tokenizer.idToToken(the!)).toBe("▁the");
 });
 
-test("special tokens are left out or shown", async () => {
+test("special tokens are skipped or decoded", async () => {
   const tokenizer = (await loadTokenizer(TALES))!;
   const ids = [1, ...(await tokenizer.encode("Hi", { addSpecialTokens: false })), 2];
   expect(tokenizer.decode(ids, { skipSpecialTokens: true })).toBe("Hi");

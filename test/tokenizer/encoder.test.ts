@@ -72,7 +72,7 @@ test("encoding stops soon after the limit", async () => {
   expect(ids.slice(0, 100)).toEqual((await tokenizer.encode(text.slice(0, 1000), PLAIN)).slice(0, 100));
 });
 
-test("encoding ends at once when nobody waits for it, and a short text does not wait for long ones", async () => {
+test("encoding ends at once when it is aborted, and a short text does not wait for long ones", async () => {
   const tokenizer = (await loadTokenizer(TALES))!;
   const abort = new AbortController();
   const cuttable = WORDS.repeat(500_000);
@@ -106,7 +106,7 @@ test("a text that cannot be cut is bounded", async () => {
   ).not.toHaveLength(0);
 });
 
-test("the event loop goes on while a long text is encoded, in little memory", async () => {
+test("encoding a long text takes little memory and does not block the event loop", async () => {
   const tokenizer = (await loadTokenizer(TALES))!;
   const text = WORDS.repeat(Math.ceil(2 ** 22 / WORDS.length));
   let isDone = false;

@@ -129,7 +129,7 @@ describe("the JavaScript library", () => {
     ["lstrip", token({ lstrip: true }), "added_tokens.0.lstrip"],
     ["rstrip", token({ rstrip: true }), "added_tokens.0.rstrip"],
     [
-      "normalized behind Prepend",
+      "normalized after Prepend",
       { ...byteFallbackJson(), added_tokens: [{ id: 0, content: "<unk>", normalized: true }] },
       "added_tokens.0.normalized",
     ],
@@ -178,7 +178,7 @@ describe("the JavaScript library", () => {
       { ...byteFallbackJson(), model: { ...byteFallbackJson().model, unk_token: null } },
       "unknown token",
     ],
-  ])("is refused for %s, which it does otherwise", async (_, json, said) => {
+  ])("is refused for %s, which it does differently", async (_, json, said) => {
     const dir = await writeTokenizer({ json });
     await expect(loadTokenizer(dir, { library: "script" })).rejects.toMatchObject({
       code: "invalid_checkpoint",

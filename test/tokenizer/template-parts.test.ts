@@ -46,7 +46,7 @@ const TOGETHER: Readonly<Record<string, string>> = {
   "a loop within a condition": `{% if bos_token %}${each("{{ m.content }}")}{% endif %}`,
 };
 
-test.each(Object.entries(TOGETHER))("%s: messages are shown together", (_, template) => {
+test.each(Object.entries(TOGETHER))("%s: messages are not rendered by themselves", (_, template) => {
   expect(partsOf(Template.parse(template))).toBeUndefined();
 });
 
@@ -78,7 +78,7 @@ describe.each(Object.entries(APART))("%s", (_, chatTemplate) => {
   });
 });
 
-test("a tail can be left open for the model to go on with", async () => {
+test("a tail can be left open for the model to continue", async () => {
   const chatTemplate = CHATML;
   const renderer = new ChatRenderer({ chatTemplate, specialTokens: {}, addsBos: false });
   const options = { addGenerationPrompt: false, continueFinalMessage: true, firstRole: "user" };
@@ -90,7 +90,7 @@ test("a tail can be left open for the model to go on with", async () => {
   }
 });
 
-test("where a tail cannot be had alone, or not be rendered, that is said by rendering all", async () => {
+test("if a tail cannot be rendered alone, all is rendered", async () => {
   const options = { messages: [{ role: "user", content: "a" }], firstRole: "user" };
   const closed = { ...options, addGenerationPrompt: true, continueFinalMessage: false };
   const of = (chatTemplate: string) => new ChatRenderer({ chatTemplate, specialTokens: {}, addsBos: false });

@@ -44,7 +44,7 @@ describe("a process that is not heard of", () => {
   };
   const patience = (timeoutMs: number) => ({ timeoutMs, late: () => new Error(`nothing in ${timeoutMs} ms`) });
 
-  test("is killed when its time is over, and its caller is told", async () => {
+  test("is killed when its time is over, and its caller gets an error", async () => {
     const { child, worker } = start('process.on("message", () => {})');
     const closed = once(child, "close");
     await expect(worker.ask({}, patience(50))).rejects.toThrow("nothing in 50 ms");

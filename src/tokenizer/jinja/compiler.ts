@@ -12,8 +12,9 @@ import {
   compileShown,
   NO_ARGUMENTS,
 } from "./expressions.ts";
+import { toText } from "./represent.ts";
 import { Routine, Scope } from "./scopes.ts";
-import { Callable, Dict, each, Iter, isTrue, iterate, Loop, Tuple, toText, Undefined, type Value } from "./values.ts";
+import { Callable, Dict, each, Iter, isTrue, iterate, Loop, Tuple, Undefined, type Value } from "./values.ts";
 import { assignment, type Context, enter, Frame, leave, namespaceCheck, nextOf } from "./variables.ts";
 import { expressionsOf, partsOf, reads, writes } from "./walk.ts";
 

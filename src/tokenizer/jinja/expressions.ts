@@ -6,7 +6,8 @@ import { textArgument } from "./arguments.ts";
 import type * as ast from "./ast.ts";
 import { TemplateError, unsupported } from "./error.ts";
 import { FILTER_NAMES, runFilter } from "./filters.ts";
-import { binary } from "./operators.ts";
+import { binary, compare, contains } from "./operators.ts";
+import { toText } from "./represent.ts";
 import type { Runtime } from "./runtime.ts";
 import type { Scope } from "./scopes.ts";
 import { attribute, slice, subscript } from "./subscripts.ts";
@@ -14,8 +15,6 @@ import { runTest, TEST_NAMES } from "./tests.ts";
 import {
   type Arguments,
   Callable,
-  compare,
-  contains,
   Dict,
   equals,
   Float,
@@ -24,7 +23,6 @@ import {
   Loop,
   numberIn,
   Tuple,
-  toText,
   typeOf,
   Undefined,
   type Value,

@@ -3,7 +3,8 @@ import { bind, integerArgument, textArgument } from "./arguments.ts";
 import { TemplateError, unsupported } from "./error.ts";
 import { toJson } from "./json.ts";
 import { joinTexts, padded, replaced, stripLeft, stripRight } from "./methods.ts";
-import { binary, formatText, numeric } from "./operators.ts";
+import { binary, compare, formatText, numeric } from "./operators.ts";
+import { toText } from "./represent.ts";
 import type { Runtime } from "./runtime.ts";
 import { SPACE } from "./space.ts";
 import { attribute, subscript } from "./subscripts.ts";
@@ -11,7 +12,6 @@ import { runTest } from "./tests.ts";
 import * as texts from "./text.ts";
 import {
   type Arguments,
-  compare,
   Dict,
   DictView,
   each,
@@ -25,7 +25,6 @@ import {
   numberIn,
   Range,
   Tuple,
-  toText,
   typeOf,
   Undefined,
   type Value,

@@ -1,9 +1,10 @@
 /** The functions that every template has: jinja2's, and those that transformers adds. */
 import { bind, integerArgument, textArgument } from "./arguments.ts";
 import { TemplateError, unsupported } from "./error.ts";
+import { toText } from "./represent.ts";
 import type { Runtime } from "./runtime.ts";
 import { strftime } from "./strftime.ts";
-import { type Arguments, Callable, Dict, each, Namespace, Range, toText, Undefined, type Value } from "./values.ts";
+import { type Arguments, Callable, Dict, each, Namespace, Range, Undefined, type Value } from "./values.ts";
 
 /** The longest that jinja2's sandbox allows. */
 const MAX_RANGE = 100_000;

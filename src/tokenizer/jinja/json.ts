@@ -1,9 +1,10 @@
 /** The filter `tojson` as transformers has it: Python's json.dumps(), with its spaces. */
 import { bind } from "./arguments.ts";
 import { TemplateError, unsupported } from "./error.ts";
+import { showFloat } from "./represent.ts";
 import type { Runtime } from "./runtime.ts";
 import { compareText } from "./text.ts";
-import { type Arguments, Dict, Float, integerIn, isTrue, showFloat, Tuple, typeOf, type Value } from "./values.ts";
+import { type Arguments, Dict, Float, integerIn, isTrue, Tuple, typeOf, type Value } from "./values.ts";
 
 interface Style {
   readonly isAscii: boolean;

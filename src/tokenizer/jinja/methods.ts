@@ -4,10 +4,11 @@
  */
 import { bind, integerArgument, textArgument } from "./arguments.ts";
 import { TemplateError, unsupported } from "./error.ts";
+import { toText } from "./represent.ts";
 import type { Runtime } from "./runtime.ts";
 import { isSpace, lstrip, rstrip } from "./space.ts";
 import * as texts from "./text.ts";
-import { type Arguments, Callable, Dict, DictView, each, equals, isTrue, Tuple, toText, type Value } from "./values.ts";
+import { type Arguments, Callable, Dict, DictView, each, equals, isTrue, Tuple, type Value } from "./values.ts";
 
 type Method<Self> = (self: Self, given: readonly (Value | undefined)[], runtime: Runtime) => Value;
 /** Parameters as `bind` takes them, and what it does. */

@@ -1,16 +1,19 @@
-/** Python's arithmetic, and % formatting. */
+/** Python's operators: arithmetic, % formatting, order and `in`. */
 import type { BinaryOperator } from "./ast.ts";
 import { TemplateError, unsupported } from "./error.ts";
+import { represent, toText } from "./represent.ts";
 import type { Runtime } from "./runtime.ts";
+import { compareText } from "./text.ts";
 import {
   Dict,
+  DictView,
+  each,
+  equals,
   Float,
   integerIn,
   numberIn,
   Range,
-  represent,
   Tuple,
-  toText,
   typeOf,
   Undefined,
   type Value,
@@ -122,4 +125,42 @@ export function formatText(format: string, given: Value, runtime: Runtime): stri
 /** Python accepts an unused right side if it has keys or indices. */
 function isMapping(value: Value): boolean {
   return Array.isArray(value) || value instanceof Dict || value instanceof Range || value instanceof Undefined;
+}
+
+/** Negative, 0 or positive, as for sorting. */
+export function compare(a: Value, b: Value, runtime: Runtime): number {
+  runtime.spend(1);
+  if (typeof a === "string" && typeof b === "string") {
+    runtime.spendText(a);
+    runtime.spendText(b);
+    return compareText(a, b);
+  }
+  const [x, y] = [numberIn(a), numberIn(b)];
+  if (x !== undefined && y !== undefined) return x - y;
+  if (Array.isArray(a) && Array.isArray(b)) return compareAll(a, b, runtime);
+  if (a instanceof Tuple && b instanceof Tuple) return compareAll(a.items, b.items, runtime);
+  for (const value of [a, b]) if (value instanceof Undefined) throw new TemplateError(value.message);
+  throw new TemplateError(`'${typeOf(a)}' and '${typeOf(b)}' cannot be compared`);
+}
+
+function compareAll(a: readonly Value[], b: readonly Value[], runtime: Runtime): number {
+  for (let i = 0; i < Math.min(a.length, b.length); i++) {
+    if (!equals(a[i]!, b[i]!, runtime)) return compare(a[i]!, b[i]!, runtime);
+  }
+  return a.length - b.length;
+}
+
+export function contains(container: Value, item: Value, runtime: Runtime): boolean {
+  if (typeof container === "string") {
+    if (typeof item !== "string") {
+      throw new TemplateError(`'in <string>' requires string as left operand, not ${typeOf(item)}`);
+    }
+    runtime.spendText(container);
+    return container.includes(item);
+  }
+  if (typeof item === "string") runtime.spendText(item);
+  if (container instanceof Dict) return container.has(item);
+  if (container instanceof DictView && container.kind === "keys") return container.dict.has(item);
+  for (const other of each(container, runtime)) if (equals(other, item, runtime)) return true;
+  return false;
 }

@@ -1,14 +1,13 @@
 /** jinja2's tests: what follows `is`. */
 import { bind } from "./arguments.ts";
 import { TemplateError, unsupported } from "./error.ts";
-import { binary } from "./operators.ts";
+import { binary, compare, contains } from "./operators.ts";
+import { toText } from "./represent.ts";
 import type { Runtime } from "./runtime.ts";
 import * as texts from "./text.ts";
 import {
   type Arguments,
   Callable,
-  compare,
-  contains,
   Dict,
   equals,
   Float,
@@ -16,7 +15,6 @@ import {
   numberIn,
   Range,
   Tuple,
-  toText,
   tryIterate,
   typeOf,
   Undefined,

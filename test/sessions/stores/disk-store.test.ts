@@ -58,7 +58,7 @@ describe("after a restart", () => {
     expect(await filesIn(dir)).toHaveLength(2);
   });
 
-  test("what has expired meanwhile is removed", async () => {
+  test("expired snapshots are removed", async () => {
     const dir = await newFolder();
     const clock = new FakeClock();
     const before = await open(dir, { nowMs: clock.nowMs });

@@ -46,7 +46,7 @@ test("the least recently used is evicted first; get and put are uses", async () 
 describe("owners", () => {
   const ownerOf = (key: string) => /^(.+):/.exec(key)?.[1];
 
-  test("an owner who puts much evicts nobody else's", async () => {
+  test("an owner with many snapshots evicts only their own", async () => {
     const store = new MemoryStore({ maxBytes: room(20), ownerOf });
     const kept = ["b:1", "b:2", "c:1"];
     for (const key of kept) await store.put(key, snapshot(10_000));

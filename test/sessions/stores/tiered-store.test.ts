@@ -457,7 +457,7 @@ describe("replicas that share a store", () => {
     expect(a.events.at(-1)).toMatchObject({ isAvailable: true });
   });
 
-  test("what was put meanwhile does not replace what another replica has put since", async () => {
+  test("a put that was missed does not replace a newer one of another replica", async () => {
     const { all, shared, clock } = replicas();
     const [a, b] = [all[0]!, all[1]!];
     shared.broken = "everything";

@@ -342,7 +342,7 @@ describe("something that is not a Valkey server", () => {
     expect(performance.now() - startedAt).toBeLessThan(20_000);
   });
 
-  test("nobody listens: fails at once", async () => {
+  test("without a server it fails at once", async () => {
     const store = await open({ url: "redis://127.0.0.1:1", timeoutMs: 500 });
     await expect(store.get("x")).rejects.toThrow(/127\.0\.0\.1:1 cannot be used: .*ECONNREFUSED/);
   });

@@ -1,6 +1,6 @@
 /**
- * Any template and any chat: rendered as jinja2 does, or refused. Where Python has no jinja2, beside answers that it gave
- * before: `npx tsx test/tokenizer/jinja/record.ts` records them.
+ * Random templates and chats: rendered as jinja2 does, or refused. Also compared with recorded output for machines without
+ * jinja2: `npx tsx test/tokenizer/jinja/record.ts` records it.
  */
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -23,7 +23,7 @@ const hasJinja = (() => {
   }
 })();
 
-test.skipIf(!hasJinja)("no template renders otherwise than with jinja2", async () => {
+test.skipIf(!hasJinja)("no template renders differently from jinja2", async () => {
   const given = pairs(Math.floor(Math.random() * 1e6), NUM_PAIRS);
   const { different, numEqual, refusedByUs } = compare(given, await renderTheirs(given, "python3"));
   expect(different).toEqual([]);
@@ -32,7 +32,7 @@ test.skipIf(!hasJinja)("no template renders otherwise than with jinja2", async (
   expect(refusedByUs.length).toBeLessThan(NUM_PAIRS * 0.03);
 });
 
-test("no template renders otherwise than jinja2 did when that was recorded", () => {
+test("no template renders differently from jinja2's recorded output", () => {
   const given = pairs(RECORDED_SEED, RECORDED_COUNT);
   const records = JSON.parse(readFileSync(RECORDS, "utf8")) as Records;
   expect(records.pairs, "the grammar has changed since: record again").toBe(digestOf(given));

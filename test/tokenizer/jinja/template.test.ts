@@ -17,23 +17,19 @@ const content = (text: string) => ({ messages: [say("user", text)] });
 
 const CASES: readonly (readonly [what: string, template: string, right: string, variables?: Variables])[] = [
   [
-    "a round of a loop begins anew",
+    "each round of a loop starts anew",
     "{% for a in [1,2] %}{% for b in [1,2] %}{% if b == 1 %}{% set z = a %}{% endif %}{{ z }}{% endfor %};{% endfor %}",
     "1;2;",
   ],
   [
-    "what a loop sets is not set behind it",
+    "variables set in a loop are not set after it",
     "{% set x = 1 %}{% for a in [2] %}{% set x = a %}{{ x }}{% endfor %}{{ x }}",
     "21",
   ],
-  [
-    "break keeps what was written",
-    "{% for a in 'abc' %}{{ a }}{% if a == 'b' %}{% break %}{% endif %};{% endfor %}",
-    "a;b",
-  ],
+  ["break keeps the output", "{% for a in 'abc' %}{{ a }}{% if a == 'b' %}{% break %}{% endif %};{% endfor %}", "a;b"],
   ["continue too", "{% for a in 'abc' %}{{ a }}{% if a == 'b' %}{% continue %}{% endif %};{% endfor %}", "a;bc;"],
   [
-    "strip takes only what it is told to",
+    "strip removes only the given characters",
     "[{{ messages[0].content.lstrip('\\n') }}]",
     "[    if a:]",
     content("\n\n    if a:"),
@@ -48,7 +44,7 @@ const CASES: readonly (readonly [what: string, template: string, right: string, 
     "TrueFalseTrueFalseTrueTrue",
   ],
   [
-    "values are shown as Python shows them",
+    "values are printed as in Python",
     "{{ x }}{{ [true, none, 1.0, 'a\"b', \"it's\"] }}{{ messages[0] }}{{ (1,) }}{{ 1e20 }}{{ 1e-5 }}",
     "None[True, None, 1.0, 'a\"b', \"it's\"]{'role': 'user', 'content': 'Hi'}(1,)1e+201e-05",
     { x: null },
@@ -81,7 +77,7 @@ const CASES: readonly (readonly [what: string, template: string, right: string, 
   ["generation is shown as it is", "{% generation %}\n{{ 'a' }}\n{% endgeneration %}\nb", "a\nb"],
   ["a map is gone through once", "{% set m = ['a'] | map('upper') %}{{ m | list }}{{ m | list }}", "['A'][]"],
   [
-    "a dict's methods hide its keys behind the dot",
+    "a dict's methods hide its keys as attributes",
     "{{ {'items': 1}['items'] }}{{ {'items': 1}.items is callable }}",
     "1True",
   ],
@@ -130,6 +126,6 @@ test.each([
   ["\n{{ raise_exception('roles must alternate') }}", "line 2: roles must alternate"],
   ["\n{{ messages.append(1) }}", "line 2: 'list' object has no attribute 'append'"],
   ["\n{% macro f() %}\n\n{{ 1 / 0 }}{% endmacro %}\n{{ f() }}", "line 4: division by zero"],
-])("what cannot be is said with its line: %j", (template, message) => {
+])("errors name the line: %j", (template, message) => {
   expect(() => render(template, { x: "text" })).toThrow(message);
 });

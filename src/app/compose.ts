@@ -84,12 +84,13 @@ export function createGenerator(
     readonly prefixCache?: PrefixCache;
   },
 ): Generator {
-  const { maxPromptTokens, maxOutputTokens, maxAnswerTokens, prefixScope } = config;
+  const { maxPromptTokens, maxOutputTokens, maxAnswerTokens, prefixScope, reasoning } = config;
   return new Generator({
     ...parts,
     prefixScope: prefixScope === "key" ? "owner" : "all",
     manifest: model.manifest,
     limits: { maxPromptTokens, maxOutputTokens, maxAnswerTokens },
+    reasoning,
     retention: retentionPolicy(config),
     newId,
     nowMs,

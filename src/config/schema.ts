@@ -180,6 +180,11 @@ export const configSchema = z.strictObject({
   }),
   metricsNeedKey: option(boolean(), false, "require an API key for /metrics too"),
   trustRequestTemplates: option(boolean(), false, "let requests bring their own chat_template, which is a program"),
+  reasoning: option(
+    oneOf("auto", "off", "think", "thinking", "mistral", "cohere"),
+    "auto",
+    "tags around the reasoning in answers to chats; auto takes those that the chat template has, if any",
+  ),
   heartbeatMs: option(duration(100, 3_600_000), 15_000, "silence on a stream after which a heartbeat is sent"),
   streamGapMs: option(
     duration(0, 1000),

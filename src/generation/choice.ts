@@ -9,16 +9,20 @@ import { historyTokens } from "../sessions/stores/snapshot.ts";
 import type { TextStream, Tokenizer } from "../tokenizer/tokenizer.ts";
 import { GrowingText } from "./collected-deltas.ts";
 import type { EchoedPrompt } from "./echo.ts";
-import type { GenerationEvent, TokenDetail } from "./events.ts";
+import type { DeltaEvent, GenerationEvent, TokenDetail } from "./events.ts";
 import type { PreparedPrompt } from "./prompts.ts";
-import { StopStringMatcher, type StopStrings } from "./stop-strings.ts";
+import { ReasoningSplitter, type SplitText } from "./reasoning.ts";
+import { type StopScan, StopStringMatcher, type StopStrings } from "./stop-strings.ts";
 import { TextOffsets } from "./text-offsets.ts";
 import { named, TokenDetails } from "./token-details.ts";
 
 /** The same for all choices of a request, except that a prompt's template may add stop strings. */
 export interface ChoiceOptions {
   readonly tokenizer: Tokenizer;
+  /** They count in content only. */
   readonly stopStrings: StopStrings;
+  /** They count in reasoning too: they end an answer as a stop token does. Default: none. */
+  readonly turnEnds?: StopStrings;
   /** The engine's: such a token ends the choice, and its text is not returned. */
   readonly stopTokenIds: ReadonlySet<number>;
   /** Stop strings count only in text after this many tokens. */
@@ -30,6 +34,14 @@ export interface ChoiceOptions {
   readonly returnsLogprobs: boolean;
 }
 
+type Tokens = Pick<DeltaEvent, "tokenIds" | "logprobs" | "textOffsets">;
+
+interface PendingTokens {
+  readonly tokenIds: number[];
+  readonly logprobs: TokenDetail[];
+  readonly textOffsets: number[];
+}
+
 export class Choice {
   readonly index: number;
   readonly prompt: PreparedPrompt;
@@ -38,6 +50,12 @@ export class Choice {
   readonly #stream: TextStream;
   readonly #offsets = new TextOffsets();
   readonly #matcher: StopStringMatcher | undefined;
+  readonly #turnEndMatcher: StopStringMatcher | undefined;
+  /** Undefined if all of the text is content. */
+  readonly #splitter: ReasoningSplitter | undefined;
+  /** Tokens before it is known whether there is reasoning: they go with the next delta. */
+  #undecided: PendingTokens | undefined;
+  #numReasoningTokens = 0;
   #stoppedBy: string | number | undefined;
   #isStopped = false;
   /** The stop token that ended it, if its text was returned. */
@@ -45,7 +63,12 @@ export class Choice {
   #numTokens = 0;
   #sumLogprobs = 0;
   readonly #text = new GrowingText();
-  /** The length of the text after each token. Filled if a stop string may cut a saved answer. */
+  readonly #reasoning = new GrowingText();
+  /**
+   * The text before it is split, and its length after each token. Filled if a stop string may cut a
+   * saved answer.
+   */
+  readonly #decoded = new GrowingText();
   readonly #textEnds: number[] = [];
   /** The state before the answer. */
   #promptPoint: ResumePoint | undefined;
@@ -57,9 +80,13 @@ export class Choice {
     this.prompt = prompt;
     this.#sequence = sequence;
     this.#options = options;
-    const { tokenizer, stopStrings, skipSpecialTokens, includeStopString } = options;
+    const { tokenizer, stopStrings, turnEnds, skipSpecialTokens, includeStopString } = options;
     this.#stream = tokenizer.stream({ skipSpecialTokens, contextIds: prompt.contextIds });
-    this.#matcher = stopStrings.isEmpty ? undefined : new StopStringMatcher(stopStrings, { includeStopString });
+    const matcherOf = (strings: StopStrings | undefined) =>
+      strings === undefined || strings.isEmpty ? undefined : new StopStringMatcher(strings, { includeStopString });
+    this.#matcher = matcherOf(stopStrings);
+    this.#turnEndMatcher = matcherOf(turnEnds);
+    this.#splitter = prompt.reasoning && new ReasoningSplitter(prompt.reasoning);
   }
 
   get events(): AsyncIterable<SequenceEvent> {
@@ -71,6 +98,11 @@ export class Choice {
    */
   get numTokens(): number {
     return this.#numTokens;
+  }
+
+  /** Those up to the end of the reasoning, tags included. */
+  get numReasoningTokens(): number {
+    return this.#numReasoningTokens;
   }
 
   /** Mean over the answer's tokens, if log-probabilities were asked of the engine. */
@@ -88,9 +120,13 @@ export class Choice {
     return this.#captured !== undefined;
   }
 
-  /** All of the answer so far. */
+  /** All of the answer's content so far. */
   get text(): string {
     return String(this.#text);
+  }
+
+  get reasoning(): string {
+    return String(this.#reasoning);
   }
 
   /** Appends the event's generation events to `out`. */
@@ -102,7 +138,7 @@ export class Choice {
         return;
       case "token":
         // The engine may be a step ahead of `stop()`.
-        if (!this.#isStopped) out.push(this.#delta(event.tokenId, event.scored));
+        if (!this.#isStopped) this.#token(event.tokenId, event.scored, out);
         return;
       case "finished":
         this.#captured = event.captured;
@@ -149,7 +185,7 @@ export class Choice {
 
   /** The number of tokens whose text was returned in full, and what was returned of a cut token. */
   #splitReturned(): { readonly numTokens: number; readonly rest: string } {
-    const { text } = this;
+    const text = this.#returnedText();
     const { length } = text;
     const numUpTo = (end: number) => (end === 0 ? 0 : this.#textEnds.findIndex((at) => at >= end) + 1);
     const numTokens = numUpTo(length);
@@ -158,6 +194,12 @@ export class Choice {
     if (length === 0 || this.#textEnds[numTokens - 1] === length) return { numTokens, rest: "" };
     const end = numTokens < 2 ? 0 : this.#textEnds[numTokens - 2]!;
     return { numTokens: numUpTo(end), rest: text.slice(end) };
+  }
+
+  /** As the tokens have it, with the reasoning before it. */
+  #returnedText(): string {
+    if (this.#splitter === undefined) return this.text;
+    return String(this.#decoded).slice(0, this.#splitter.contentStart + this.text.length);
   }
 
   #promptEvent({ text, textOffsets }: EchoedPrompt, scores: ScoreTable | undefined): GenerationEvent {
@@ -173,43 +215,94 @@ export class Choice {
     };
   }
 
-  #delta(tokenId: number, scored: ScoredToken | undefined): GenerationEvent {
+  #token(tokenId: number, scored: ScoredToken | undefined, out: GenerationEvent[]): void {
     this.#numTokens++;
     if (scored) this.#sumLogprobs += scored.logprob;
     const { stopTokenIds, includeStopString, returnsLogprobs } = this.#options;
     const offset = this.#offsets.next;
-    let text = "";
+    const wasContent = this.#splitter === undefined || this.#splitter.phase === "content";
+    let split: SplitText = { reasoning: "", content: "" };
     if (includeStopString || !stopTokenIds.has(tokenId)) {
       const decoded = this.#stream.push(tokenId);
       if (stopTokenIds.has(tokenId) && decoded !== "") this.#returnedStopToken = tokenId;
-      if (this.#promptPoint !== undefined) this.#textEnds.push((this.#textEnds.at(-1) ?? 0) + decoded.length);
       if (returnsLogprobs) this.#offsets.add(decoded, this.#stream);
-      text = this.#scan(decoded);
+      const text = decoded + this.#hiddenTag(tokenId);
+      if (this.#promptPoint !== undefined) {
+        this.#decoded.push(text);
+        this.#textEnds.push((this.#textEnds.at(-1) ?? 0) + text.length);
+      }
+      split = this.#scan(text, { isLast: false });
     }
-    this.#text.push(text);
-    const delta = { type: "delta", index: this.index, text, tokenIds: [tokenId] } as const;
-    return returnsLogprobs && scored ? { ...delta, logprobs: [this.#detail(scored)], textOffsets: [offset] } : delta;
+    const isReasoning = !wasContent && this.#splitter?.hasReasoning === true;
+    if (isReasoning) this.#numReasoningTokens = this.#numTokens;
+    const details = returnsLogprobs && scored && { logprobs: [this.#detail(scored)], textOffsets: [offset] };
+    this.#emit(split, { tokenIds: [tokenId], ...details }, isReasoning, out);
   }
 
-  /** Decoded text → text to return. */
-  #scan(text: string): string {
-    if (this.#matcher === undefined || this.#numTokens <= this.#options.minTokens) return text;
-    const scan = this.#matcher.push(text);
-    if (scan.matched !== undefined) {
-      this.#isStopped = true;
-      this.#stoppedBy = scan.matched;
-      this.#sequence.stop();
+  /** A tag that is a special token counts though special tokens are not shown. */
+  #hiddenTag(tokenId: number): string {
+    const { tokenizer, skipSpecialTokens } = this.#options;
+    const tag = this.#splitter?.expectedTag;
+    const isHidden = tag !== undefined && skipSpecialTokens && tokenizer.specialIds.has(tokenId);
+    return isHidden && tokenizer.idToToken(tokenId) === tag ? tag : "";
+  }
+
+  /** Text that ends the reasoning and begins the content makes two deltas; the first has the token. */
+  #emit({ reasoning, content }: SplitText, token: Tokens, isReasoning: boolean, out: GenerationEvent[]): void {
+    this.#text.push(content);
+    this.#reasoning.push(reasoning);
+    if (this.#splitter?.phase === "undecided") {
+      this.#undecided ??= { tokenIds: [], logprobs: [], textOffsets: [] };
+      append(this.#undecided, token);
+      return;
     }
+    const delta = { type: "delta", index: this.index } as const;
+    const tokens = this.#undecided === undefined ? token : append(this.#undecided, token);
+    this.#undecided = undefined;
+    if (!isReasoning) out.push({ ...delta, text: content, ...tokens });
+    else {
+      out.push({ ...delta, part: "reasoning", text: reasoning, ...tokens });
+      if (content !== "") out.push({ ...delta, text: content, tokenIds: [] });
+    }
+  }
+
+  /**
+   * Decoded text → text to return.
+   * @param isLast no more text follows: what was held back is answer
+   */
+  #scan(text: string, { isLast }: { readonly isLast: boolean }): SplitText {
+    const decoded = this.#match(this.#turnEndMatcher, text, isLast);
+    const ends = isLast || this.#isStopped;
+    const split = this.#splitter === undefined ? { reasoning: "", content: decoded } : this.#split(decoded, ends);
+    return { ...split, content: this.#match(this.#matcher, split.content, ends) };
+  }
+
+  #split(text: string, isLast: boolean): SplitText {
+    const splitter = this.#splitter!;
+    const split = splitter.push(text);
+    if (!isLast) return split;
+    const rest = splitter.flush();
+    return { reasoning: split.reasoning + rest.reasoning, content: split.content + rest.content };
+  }
+
+  /** The text up to a stop string, which stops the sequence. */
+  #match(matcher: StopStringMatcher | undefined, text: string, isLast: boolean): string {
+    if (matcher === undefined) return text;
+    const scan: StopScan = this.#numTokens <= this.#options.minTokens ? { text } : matcher.push(text);
+    if (scan.matched === undefined) return isLast ? scan.text + matcher.flush() : scan.text;
+    this.#isStopped = true;
+    this.#stoppedBy = scan.matched;
+    this.#sequence.stop();
     return scan.text;
   }
 
   #finish(event: Extract<SequenceEvent, { type: "finished" }>, out: GenerationEvent[]): void {
     if (!this.#isStopped) {
-      // The rest may complete a stop string. What the matcher still holds afterwards is answer.
-      let rest = this.#scan(this.#stream.flush());
-      if (!this.#isStopped) rest += this.#matcher?.flush() ?? "";
-      this.#text.push(rest);
-      if (rest !== "") out.push({ type: "delta", index: this.index, text: rest, tokenIds: [] });
+      // The rest may complete a stop string.
+      const rest = this.#scan(this.#stream.flush(), { isLast: true });
+      if (rest.reasoning + rest.content !== "" || this.#undecided !== undefined) {
+        this.#emit(rest, { tokenIds: [] }, rest.reasoning !== "", out);
+      }
     }
     const reason = this.#isStopped ? "stop" : event.reason;
     if (reason === "interrupted") {
@@ -229,4 +322,12 @@ export class Choice {
     const { tokenizer } = this.#options;
     return { ...named(scored, tokenizer), top: scored.top.map((other) => named(other, tokenizer)) };
   }
+}
+
+/** @returns all of them. */
+function append(pending: PendingTokens, { tokenIds, logprobs, textOffsets }: Tokens): Tokens {
+  pending.tokenIds.push(...tokenIds);
+  pending.logprobs.push(...(logprobs ?? []));
+  pending.textOffsets.push(...(textOffsets ?? []));
+  return pending.logprobs.length === 0 ? { tokenIds: pending.tokenIds } : pending;
 }

@@ -25,6 +25,7 @@ export class CollectedDeltas {
   /** As of deltas; with `logprobs`. */
   readonly textOffsets: number[] = [];
   readonly #text = new GrowingText();
+  readonly #reasoning = new GrowingText();
   readonly #names: TokenNames;
   #scores: ScoreTable | undefined;
 
@@ -32,8 +33,8 @@ export class CollectedDeltas {
     this.#names = names;
   }
 
-  push({ text, tokenIds, logprobs, textOffsets = [] }: DeltaEvent): void {
-    this.#text.push(text);
+  push({ part, text, tokenIds, logprobs, textOffsets = [] }: DeltaEvent): void {
+    (part === "reasoning" ? this.#reasoning : this.#text).push(text);
     for (const id of tokenIds) this.tokenIds.push(id);
     for (const offset of textOffsets) this.textOffsets.push(offset);
     for (const detail of logprobs ?? []) {
@@ -44,6 +45,10 @@ export class CollectedDeltas {
 
   get text(): string {
     return String(this.#text);
+  }
+
+  get reasoning(): string {
+    return String(this.#reasoning);
   }
 
   /** One per token id; empty where there were none. */

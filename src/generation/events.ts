@@ -116,6 +116,8 @@ export type GenerationEvent =
   | {
       readonly type: "delta";
       readonly index: number;
+      /** Of an answer's parts the reasoning comes first. Default: content. */
+      readonly part?: "reasoning";
       readonly text: string;
       readonly tokenIds: readonly number[];
       /** One per token id. */
@@ -140,6 +142,11 @@ export interface GenerationUsage {
   /** Prompt tokens that a stored or cached state had read. */
   readonly cachedTokens: number;
   readonly completionTokens: number;
+  /**
+   * How many of them came up to the end of the reasoning, tags included. Undefined if answers were
+   * not searched for reasoning.
+   */
+  readonly reasoningTokens?: number;
   /** Of one sequence: constant. */
   readonly stateBytes: number;
 }

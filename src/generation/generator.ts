@@ -12,6 +12,7 @@ import { PrefixReuse, type PrefixStates } from "../prefix/prefix-reuse.ts";
 import { Conversations, type Lease, type RetentionPolicy } from "../sessions/conversations.ts";
 import type { StateStore } from "../sessions/stores/store.ts";
 import { ChatRenderer } from "../tokenizer/chat-template.ts";
+import type { ReasoningFormat } from "../tokenizer/reasoning-tags.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { admit, type SequenceEngine } from "./admission.ts";
 import { checkAnswerSize, checkRequest, type GenerationLimits } from "./check-request.ts";
@@ -35,6 +36,8 @@ export interface GeneratorDeps {
   /** Which requests share cached prefixes: those of one owner, or all. Default: `owner`. */
   readonly prefixScope?: "owner" | "all";
   readonly limits: GenerationLimits;
+  /** How the reasoning in answers to chats is told from their content. Default: `auto`. */
+  readonly reasoning?: ReasoningFormat;
   /** How long conversations are stored, and how many for one owner. Default: without bounds. */
   readonly retention?: RetentionPolicy;
   /** Names sessions that are created without an id. */
@@ -71,6 +74,7 @@ export class Generator {
       prefixCache,
       prefixScope = "owner",
       limits,
+      reasoning = "auto",
       retention = {},
       newId,
       nowMs,
@@ -91,7 +95,7 @@ export class Generator {
     this.#engine = engine;
     this.#manifest = manifest;
     this.#limits = limits;
-    this.#renderer = new ChatRenderer(tokenizer, { nowMs });
+    this.#renderer = new ChatRenderer(tokenizer, { nowMs, reasoning });
     this.#nowMs = nowMs;
     this.#sleep = deps.sleep ?? sleepUnlessAborted;
   }
@@ -268,12 +272,16 @@ export class Generator {
     return sequences.map((sequence, index) => {
       const promptIndex = Math.floor(index / bestOf);
       const prompt = prompts[promptIndex]!;
-      const stopStrings =
-        prompt.stopStrings.length === 0
-          ? derived.stopStrings
-          : new StopStrings([...request.stopStrings, ...prompt.stopStrings]);
-      return new Choice(index, prompt, sequence, { ...options, stopStrings, echoedPrompt: echoedPrompts[promptIndex] });
+      const strings = this.#stopStrings(request, prompt, derived.stopStrings);
+      return new Choice(index, prompt, sequence, { ...options, ...strings, echoedPrompt: echoedPrompts[promptIndex] });
     });
+  }
+
+  /** Models without reasoning need one automaton only. */
+  #stopStrings(request: GenerationRequest, prompt: PreparedPrompt, stopStrings: StopStrings) {
+    if (prompt.stopStrings.length === 0) return { stopStrings };
+    if (prompt.reasoning !== undefined) return { stopStrings, turnEnds: new StopStrings(prompt.stopStrings) };
+    return { stopStrings: new StopStrings([...request.stopStrings, ...prompt.stopStrings]) };
   }
 
   #stopTokenIds({ stopTokenIds, ignoreEos }: GenerationRequest): ReadonlySet<number> {
@@ -286,6 +294,9 @@ export class Generator {
       promptTokens: prompts.reduce((sum, { numTokens }) => sum + numTokens, 0),
       cachedTokens: prompts.reduce((sum, { cachedTokens }) => sum + cachedTokens, 0),
       completionTokens: choices.reduce((sum, { numTokens }) => sum + numTokens, 0),
+      ...(prompts.some(({ reasoning }) => reasoning !== undefined) && {
+        reasoningTokens: choices.reduce((sum, { numReasoningTokens }) => sum + numReasoningTokens, 0),
+      }),
       stateBytes: stateBytes(this.#manifest.state),
     };
   }

@@ -16,9 +16,12 @@ import {
 } from "../sessions/messages.ts";
 import { countTokens } from "../sessions/stores/snapshot.ts";
 import type { ChatRenderer } from "../tokenizer/chat-template.ts";
+import { continuesReasoning } from "../tokenizer/final-message.ts";
+import type { ReasoningTags } from "../tokenizer/reasoning-tags.ts";
 import { CONTEXT_TOKENS, type EncodeLimits, type Tokenizer } from "../tokenizer/tokenizer.ts";
 import { type ChatPrompt, ChatText, renderChat } from "./chat-text.ts";
 import type { GenerationRequest, Prompt } from "./events.ts";
+import { openingTag, type ReasoningStart } from "./reasoning.ts";
 
 /** Ready for the engine. */
 export interface PreparedPrompt {
@@ -44,6 +47,8 @@ export interface PreparedPrompt {
   readonly findBranchPoint?: () => Promise<number>;
   /** The template's own. */
   readonly stopStrings: readonly string[];
+  /** Undefined if the answer is not searched for reasoning. */
+  readonly reasoning?: ReasoningStart;
   readonly conversation: ConversationSoFar;
 }
 
@@ -70,9 +75,12 @@ interface AssemblyOptions {
   readonly resumed: ResumedConversation | undefined;
   /** What the ids encode. */
   readonly text?: string;
-  readonly stopStrings?: readonly string[];
+  readonly chat?: ChatAnswer;
   readonly conversation: ConversationSoFar;
 }
+
+/** What a chat's template says of the answer. */
+type ChatAnswer = Pick<PreparedPrompt, "stopStrings" | "reasoning">;
 
 /** Prepares the prompts of one request. */
 export class PromptPreparer {
@@ -146,14 +154,20 @@ export class PromptPreparer {
     });
     const { continueFinalMessage: continuesFinalMessage } = prompt;
     const soFar = { type: "chat", numPreambleTokens, continuesFinalMessage, ...(await chat.soFar()) } as const;
-    const stopStrings = renderer.stopStrings(prompt.template);
+    const answerAfter = (text: string): ChatAnswer => {
+      const tags = renderer.reasoningTags(prompt.template);
+      const stopStrings = renderer.stopStrings(prompt.template);
+      if (tags === undefined) return { stopStrings };
+      const final = added.at(-1) ?? stored?.last.at(-1);
+      return { stopStrings, reasoning: { tags, seed: reasoningSeed(prompt, { tags, text, final }) } };
+    };
 
     const rest = resumed && (await chat.after(resumed.snapshot.conversation));
     if (resumed !== undefined && rest !== undefined) {
       const ids = await tokenizer.encodeContinuation(rest, this.#encodeLimits);
       if (ids !== undefined && (ids.length > 0 || hasUnreadToken(resumed.snapshot))) {
         const conversation = { ...soFar, stored, added };
-        return this.#assemble(ids, { resumed, stopStrings, text: rest, conversation });
+        return this.#assemble(ids, { resumed, chat: answerAfter(rest), text: rest, conversation });
       }
     }
     // Nothing is stored, or the template renders the past differently: all of it is read again.
@@ -161,15 +175,16 @@ export class PromptPreparer {
     const full = await chat.whole();
     const everything = await all();
     const conversation = { ...soFar, stored: undefined, added: everything };
+    const answer = answerAfter(full);
     if (resumed === undefined || numPreambleTokens === 0) {
       const ids = await tokenizer.encode(full, { ...this.#encodeLimits, addSpecialTokens: false });
       const findBranchPoint = () => this.#findInstructionsEnd(prompt, everything, ids);
-      const prepared = await this.#assemble(ids, { resumed: undefined, stopStrings, text: full, conversation });
+      const prepared = await this.#assemble(ids, { resumed: undefined, chat: answer, text: full, conversation });
       return { ...prepared, findBranchPoint };
     }
     const preamble = (await resumed.loadHistory()).tokenIds.slice(0, numPreambleTokens);
     const ids = await encodeContinuation(tokenizer, full, this.#encodeLimits);
-    const prepared = await this.#assemble(preamble.concat(ids), { resumed: undefined, stopStrings, conversation });
+    const prepared = await this.#assemble(preamble.concat(ids), { resumed: undefined, chat: answer, conversation });
     const numCut = preamble.length + ids.length - prepared.numTokens;
     return {
       ...prepared,
@@ -218,12 +233,12 @@ export class PromptPreparer {
   }
 
   async #assemble(ids: readonly number[], options: AssemblyOptions): Promise<PreparedPrompt> {
-    const { resumed, text, stopStrings = [], conversation } = options;
+    const { resumed, text, chat = { stopStrings: [] }, conversation } = options;
     const { names, returnTokenIds, sampling } = this.#options;
     const newIds = this.#withinLimits(ids);
     const snapshot = resumed?.snapshot;
     if (newIds.length === 0 && !(snapshot && hasUnreadToken(snapshot))) {
-      if (resumed !== undefined) return this.#readAgain(resumed, conversation);
+      if (resumed !== undefined) return this.#readAgain(resumed, chat, conversation);
       const message = `${names.prompts} must hold at least one token, given 0`;
       throw new DenseMambaError("invalid_value", message, { param: names.prompts });
     }
@@ -243,7 +258,7 @@ export class PromptPreparer {
       cachedTokens: snapshot?.position ?? 0,
       ...(text !== undefined && newIds.length === ids.length && { echoText: text }),
       echoIds: newIds,
-      stopStrings,
+      ...chat,
       conversation,
     };
   }
@@ -254,6 +269,7 @@ export class PromptPreparer {
    */
   async #readAgain(
     { snapshot, loadHistory }: ResumedConversation,
+    chat: ChatAnswer,
     conversation: ConversationSoFar,
   ): Promise<PreparedPrompt> {
     const { maxPromptTokens } = this.#context;
@@ -275,7 +291,7 @@ export class PromptPreparer {
       cachedTokens: 0,
       echoText: "",
       echoIds: [],
-      stopStrings: [],
+      ...chat,
       conversation,
     };
   }
@@ -293,6 +309,21 @@ export class PromptPreparer {
     if (bounded.length > maxPromptTokens) throw promptTooLong(names.prompts, bounded.length, maxPromptTokens);
     return bounded;
   }
+}
+
+/** What of the answer's beginning, as far as reasoning is concerned, the prompt already has. */
+function reasoningSeed(
+  { addGenerationPrompt, continueFinalMessage }: ChatPrompt,
+  {
+    tags,
+    text,
+    final,
+  }: { readonly tags: ReasoningTags; readonly text: string; readonly final?: ChatMessage | undefined },
+): string {
+  if (addGenerationPrompt) return openingTag(tags, text);
+  if (!continueFinalMessage || final === undefined) return "";
+  if (continuesReasoning(final)) return tags.open + final.reasoning;
+  return final.content.trim() === "" ? openingTag(tags, text) : final.content;
 }
 
 function storedMessages(tokenizer: Tokenizer, snapshot: ConversationSnapshot): StoredMessages {

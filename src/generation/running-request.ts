@@ -125,6 +125,7 @@ export class RunningRequest {
         tokenIds,
         numPromptTokens: choice.prompt.numTokens,
         sentText: choice.text,
+        sentReasoning: choice.reasoning,
       }),
       ...(isSeeded && { numSampled: sampler.numSampled }),
       createdAtMs: lease.createdAtMs,

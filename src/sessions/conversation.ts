@@ -105,8 +105,9 @@ export type TextSoFar = Pick<Conversation, "tailKey"> & { readonly text: string 
 export interface Answer extends Tokens {
   /** All tokens before the answer. */
   readonly numPromptTokens: number;
-  /** What the client was sent. */
+  /** What the client was sent, and what reasoning before that, if any. */
   readonly sentText: string;
+  readonly sentReasoning?: string;
 }
 
 /** After a completion all tokens are preamble: no template will ever render them. */
@@ -139,7 +140,8 @@ function withAnswer(
   const { spans, messages, numTokens } = stored ?? nothingStored(numPreambleTokens);
   const prompt = rangeOf(answer, numTokens, answer.numPromptTokens);
   const isEmpty = prompt.begin === prompt.end && added.length === 0;
-  const message = { role: "assistant", content: answer.sentText };
+  const { sentText: content, sentReasoning: reasoning = "" } = answer;
+  const message = { role: "assistant", content, ...(reasoning !== "" && { reasoning }) };
   return {
     spans: [
       ...spans,
@@ -160,7 +162,9 @@ function withContinuedMessage(
   const replacesStored = added.length === 0 && lastStored.length > 0;
   const before = replacesStored ? lastStored : added;
   const last = before.at(-1) ?? { role: "assistant", content: "" };
-  const whole = [...before.slice(0, -1), { ...last, content: last.content + answer.sentText }];
+  const reasoning = (last.reasoning ?? "") + (answer.sentReasoning ?? "");
+  const content = last.content + answer.sentText;
+  const whole = [...before.slice(0, -1), { ...last, content, ...(reasoning !== "" && { reasoning }) }];
   const range = rangeOf(answer, replacesStored ? numTokens - spans.at(-1)!.numTokens : numTokens);
   return {
     spans: [...(replacesStored ? spans.slice(0, -1) : spans), toSpan(range, textOf(tokenizer, range), whole)],

@@ -15,9 +15,19 @@ const TOKENS_AT_ONCE = 4096;
 const MESSAGES_AT_ONCE = 256;
 
 const author = { role: z.string(), name: z.string().exactOptional() };
-const chatMessage = z.object({ ...author, content: z.string() });
 /** In UTF-16 units of the span's text, which includes special tokens. */
-const locatedMessage = z.object({ ...author, at: z.int().min(0), length: z.int().min(0) });
+const place = { at: z.int().min(0), length: z.int().min(0) };
+const chatMessage = z.object({
+  ...author,
+  content: z.string(),
+  /** What an assistant thought before. */
+  reasoning: z.string().exactOptional(),
+});
+const locatedMessage = z.object({
+  ...author,
+  ...place,
+  reasoning: z.union([z.string(), z.object(place)]).exactOptional(),
+});
 const messageSpan = z.object({
   numTokens: z.int().min(0),
   messages: z.array(z.union([chatMessage, locatedMessage])),
@@ -82,7 +92,10 @@ export function newMessages(chain: MessageChain, given: readonly ChatMessage[]):
   return addMessages(NO_MESSAGES, given.slice(0, count)).hash === hash ? given.slice(count) : given;
 }
 
-/** Clients trim answers before they send them back, and so do templates. */
+/**
+ * Clients trim answers before they send them back, and so do templates. Reasoning does not count:
+ * many clients leave it out.
+ */
 function nextHash(previous: string, { role, name, content }: ChatMessage): string {
   return hashText(JSON.stringify([previous, role, name ?? null, role === "assistant" ? content.trim() : content]));
 }
@@ -115,12 +128,18 @@ export function toSpan(
   messages: readonly ChatMessage[],
 ): MessageSpan {
   let from = 0;
-  const located = messages.map(({ role, name, content }) => {
+  const locate = (part: string) => {
+    const at = text.indexOf(part, from);
+    if (at === -1) return undefined;
+    from = at + part.length;
+    return { at, length: part.length };
+  };
+  const located = messages.map(({ role, name, content, reasoning }) => {
     const by = { role, ...(name !== undefined && { name }) };
-    const at = text.indexOf(content, from);
-    if (at === -1) return { ...by, content };
-    from = at + content.length;
-    return { ...by, at, length: content.length };
+    const thought = reasoning === undefined ? undefined : (locate(reasoning) ?? reasoning);
+    const place = locate(content);
+    if (place !== undefined) return { ...by, ...place, ...(thought !== undefined && { reasoning: thought }) };
+    return { ...by, content, ...(reasoning !== undefined && { reasoning }) };
   });
   return { numTokens: end - begin, messages: located };
 }
@@ -138,17 +157,11 @@ export function messagesOf(
 ): ChatMessage[] {
   return [...rangesOf(spans, tokenIds, begin)].flatMap(({ range, messages }) => {
     let text: string | undefined;
-    return messages.map((message) => {
-      if (!isLocated(message)) return message;
-      const { at, length, ...by } = message;
-      return {
-        ...by,
-        get content() {
-          text ??= textOf(tokenizer, range);
-          return text.slice(at, at + length);
-        },
-      };
-    });
+    const readText = () => {
+      text ??= textOf(tokenizer, range);
+      return text;
+    };
+    return messages.map((message) => (isLocated(message) ? withTexts(message, readText) : message));
   });
 }
 
@@ -168,11 +181,7 @@ export async function decodeMessages(
       if (++numPieces % TOKENS_AT_ONCE === 0) await setImmediate();
     }
     for (const message of messages) {
-      if (!isLocated(message)) all.push(message);
-      else {
-        const { at, length, ...by } = message;
-        all.push({ ...by, content: text.slice(at, at + length) });
-      }
+      all.push(isLocated(message) ? { ...withTexts(message, () => text) } : message);
     }
     if (all.length % MESSAGES_AT_ONCE < messages.length) await setImmediate();
   }
@@ -186,6 +195,22 @@ function* rangesOf(spans: readonly MessageSpan[], tokenIds: readonly number[], b
     end = range.end;
     yield { range, messages };
   }
+}
+
+/** Its texts are cut out when they are read. */
+function withTexts({ at, length, reasoning, ...by }: LocatedMessage, text: () => string): ChatMessage {
+  const cut = (place: DeepReadonly<{ at: number; length: number }>) => text().slice(place.at, place.at + place.length);
+  const located = {
+    ...by,
+    get content() {
+      return cut({ at, length });
+    },
+  };
+  if (reasoning === undefined) return located;
+  return Object.defineProperty(located, "reasoning", {
+    enumerable: true,
+    get: () => (typeof reasoning === "string" ? reasoning : cut(reasoning)),
+  });
 }
 
 function isLocated(message: ChatMessage | LocatedMessage): message is LocatedMessage {

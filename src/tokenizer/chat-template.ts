@@ -6,9 +6,10 @@
 import { createHash } from "node:crypto";
 import { DenseMambaError } from "../errors.ts";
 import { ChatProgram, OutOfSteps, once, type Variables } from "./chat-program.ts";
-import { cutAtMark, markFinal, pickMark } from "./final-message.ts";
+import { continuesReasoning, cutAtMark, markFinal, pickMark } from "./final-message.ts";
 import { TemplateError } from "./jinja/error.ts";
 import { strip } from "./jinja/space.ts";
+import { findReasoningTags, type ReasoningFormat, type ReasoningTags } from "./reasoning-tags.ts";
 import { RenderFailure, RenderProcess } from "./render-process.ts";
 import { partsOf, type TemplateParts } from "./template-parts.ts";
 import type { DefaultChat, Tokenizer } from "./tokenizer.ts";
@@ -42,6 +43,8 @@ export interface TemplateMessage {
   readonly role: string;
   readonly content: string;
   readonly name?: string;
+  /** What an assistant thought before. The template decides whether the model reads it again. */
+  readonly reasoning?: string;
 }
 
 export interface ChatRenderOptions {
@@ -69,6 +72,8 @@ export interface TailRenderOptions extends ChatRenderOptions {
 }
 
 export interface RendererSettings {
+  /** Default: `auto`. */
+  readonly reasoning?: ReasoningFormat;
   readonly nowMs?: () => number;
   /** The time limit of one rendering, from its beginning. */
   readonly ownTimeoutMs?: number;
@@ -82,7 +87,8 @@ export class ChatRenderer {
   /** Undefined for a template of the model's own. */
   readonly #defaultChat: DefaultChat | undefined;
   readonly #specialTokens: Readonly<Record<string, string>>;
-  readonly #settings: Required<RendererSettings>;
+  readonly #settings: Required<Omit<RendererSettings, "reasoning">>;
+  readonly #reasoning: ReasoningFormat;
   /** Requests' templates have a process of their own, so that they cannot delay the model's. */
   readonly #ownProcess = new RenderProcess();
   readonly #requestProcess = new RenderProcess();
@@ -90,8 +96,14 @@ export class ChatRenderer {
 
   constructor(
     tokenizer: Pick<Tokenizer, "chatTemplate" | "defaultChat" | "specialTokens" | "addsBos">,
-    { nowMs = Date.now, ownTimeoutMs = OWN_TIMEOUT_MS, requestTimeoutMs = REQUEST_TIMEOUT_MS }: RendererSettings = {},
+    {
+      reasoning = "auto",
+      nowMs = Date.now,
+      ownTimeoutMs = OWN_TIMEOUT_MS,
+      requestTimeoutMs = REQUEST_TIMEOUT_MS,
+    }: RendererSettings = {},
   ) {
+    this.#reasoning = reasoning;
     const { chatTemplate, defaultChat = DEFAULT_CHAT } = tokenizer;
     this.#source = chatTemplate ?? defaultChat.template;
     this.#defaultChat = chatTemplate === undefined ? defaultChat : undefined;
@@ -134,7 +146,7 @@ export class ChatRenderer {
     const shown = mark === undefined ? text : isContentRead ? cutAtMark(text, mark, messages.at(-1)!) : undefined;
     if (shown === undefined) {
       throw invalid(
-        "continue_final_message: the chat template does not show the last message's content as it is",
+        `continue_final_message: the chat template does not show the last message's ${continuesReasoning(messages.at(-1)!) ? "reasoning" : "content"} as it is`,
         "continue_final_message",
       );
     }
@@ -179,6 +191,11 @@ export class ChatRenderer {
     return (template === undefined ? this.#defaultChat?.stopStrings : undefined) ?? [];
   }
 
+  /** What surrounds reasoning in the answers to such chats, if they can have any. */
+  reasoningTags(template: string | undefined): ReasoningTags | undefined {
+    return findReasoningTags(this.#reasoning, template ?? this.#source);
+  }
+
   /** Ends the rendering processes. Nothing can be rendered afterwards. */
   close(): void {
     this.#ownProcess.close();
@@ -186,7 +203,7 @@ export class ChatRenderer {
   }
 
   #pickMark({ messages, template = this.#source, templateArguments = {} }: ChatRenderOptions): string {
-    const contents = messages.map(({ content }) => content);
+    const contents = messages.flatMap(({ content, reasoning = "" }) => [content, reasoning]);
     return pickMark([...contents, template, JSON.stringify(templateArguments)]);
   }
 
@@ -201,7 +218,7 @@ export class ChatRenderer {
       documents: null,
       ...this.#specialTokens,
       ...templateArguments,
-      messages,
+      messages: messages.map(toVariable),
       add_generation_prompt: addGenerationPrompt,
     };
   }
@@ -253,6 +270,12 @@ export class ChatRenderer {
     }
     return this.#compiled;
   }
+}
+
+/** Under all names that templates use: DeepSeek's and Qwen's, vLLM's, and OpenAI's for gpt-oss. */
+function toVariable({ reasoning, ...message }: TemplateMessage): object {
+  if (reasoning === undefined) return message;
+  return { ...message, reasoning_content: reasoning, reasoning, thinking: reasoning };
 }
 
 function compile(source: string): ChatProgram {

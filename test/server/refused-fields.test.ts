@@ -61,7 +61,7 @@ const FIELDS = {
     ...{ repetition_decay: 5, allowed_tokens: [1], banned_phrases: ["a"], regex_pattern: "a", token_healing: true },
     ...{ repetition_context_size: 20, adapters: "a", logit_bias_type: "tokens", random_seed: 1, safe_prompt: true },
     ...{ num_beams: 2, num_beam_groups: 2, beam_width: 2, diversity_penalty: 1, num_return_sequences: 2, max_time: 1 },
-    ...{ min_length: 5, generation_config: "{}", bad_words_list: ["a"], stop_words: ["a"], enable_thinking: true },
+    ...{ min_length: 5, generation_config: "{}", bad_words_list: ["a"], stop_words: ["a"] },
     ...{ max_tokens_to_sample: 5, prompt_truncate_len: 5 },
   },
 };
@@ -87,6 +87,8 @@ describe.each(ENDPOINTS)("%s", (path, body) => {
 it.each<[path: string, body: object, param: string]>([
   ["/v1/completions", { prompt: "a", chat_template: "a" }, "chat_template"],
   ["/v1/completions", { prompt: "a", chat_template_kwargs: {} }, "chat_template_kwargs"],
+  ["/v1/completions", { prompt: "a", enable_thinking: true }, "enable_thinking"],
+  ["/v1/responses", { input: "a", enable_thinking: false }, "enable_thinking"],
   ["/v1/completions", { prompt: "a", tools: [{}] }, "tools"],
   ["/v1/completions", { prompt: "a", include: ["message.output_text.logprobs"] }, "include"],
   ["/v1/completions", { prompt: "a", truncation: "auto" }, "truncation"],

@@ -30,6 +30,9 @@ import {
   defined,
   ignoredFields,
   MAX_LOGPROBS,
+  reasoningArguments,
+  reasoningEffort,
+  reasoningField,
   samplingFields,
   toCompletionsTask,
   toolFields,
@@ -77,7 +80,9 @@ export function chatBody(bounds: Bounds) {
     chat_template_kwargs: z.record(z.string(), z.unknown()).optional(),
     ...toolFields(),
     prediction: z.unknown().optional(),
-    reasoning_effort: z.unknown().optional(),
+    reasoning_effort: reasoningEffort().optional(),
+    reasoning: reasoningField().optional(),
+    enable_thinking: z.boolean().optional(),
     verbosity: z.unknown().optional(),
     store: z.unknown().optional(),
     metadata: z.unknown().optional(),
@@ -141,8 +146,14 @@ export function toChatTask(body: ChatBody, bounds: Bounds): CompletionsTask {
 }
 
 /** The template sees tools even if none may be called, as in vLLM. */
-function templateArguments({ tools = [], chat_template_kwargs: given }: ChatBody) {
-  return tools.length === 0 ? given : { tools, ...given };
+function templateArguments({ tools = [], enable_thinking, ...body }: ChatBody) {
+  const all = {
+    ...(tools.length > 0 && { tools }),
+    ...reasoningArguments(body.reasoning_effort ?? body.reasoning?.effort),
+    ...defined({ enable_thinking }),
+    ...body.chat_template_kwargs,
+  };
+  return Object.keys(all).length === 0 ? undefined : all;
 }
 
 class ChatChunks implements ChunkWriter {
@@ -171,13 +182,15 @@ class ChatChunks implements ChunkWriter {
   }
 
   chunk(index: number, delta: DeltaEvent | undefined, end: ChoiceEnd | undefined): string {
-    const text = delta?.text ?? "";
+    const isReasoning = delta?.part === "reasoning";
+    const text = JSON.stringify(delta?.text ?? "");
+    const members = isReasoning ? `"reasoning_content":${text},"reasoning":${text}` : `"content":${text}`;
     let json: string;
     const head = this.#choiceHeads[index];
     if (head === undefined) {
       this.#choiceHeads[index] = `${this.#head},"choices":[{"index":${index},"delta":{`;
-      json = `${this.#choiceHeads[index]}"role":"assistant","content":${JSON.stringify(text)}}`;
-    } else json = text === "" ? `${head}}` : `${head}"content":${JSON.stringify(text)}}`;
+      json = `${this.#choiceHeads[index]}"role":"assistant",${isReasoning ? '"content":"",' : ""}${members}}`;
+    } else json = text === '""' ? `${head}}` : `${head}${members}}`;
 
     json += delta?.logprobs ? `,"logprobs":${JSON.stringify(chatLogprobs(delta.logprobs))}` : ',"logprobs":null';
     json += endJson(end);
@@ -204,7 +217,7 @@ function chatAnswer(
     ...headObject(head, "chat.completion"),
     choices: choices.map((choice) => ({
       index: choice.index,
-      message: { role: "assistant", content: choice.text, refusal: null },
+      message: { role: "assistant", content: choice.text, refusal: null, ...reasoningMembers(choice.reasoning) },
       logprobs: request.numLogprobs === undefined ? null : lazyChatLogprobs(choice.logprobs),
       finish_reason: choice.reason,
       stop_reason: choice.stoppedBy ?? null,
@@ -214,4 +227,9 @@ function chatAnswer(
     ...(request.returnTokenIds && { prompt_token_ids: prompts[0]?.tokenIds ?? [] }),
     ...(showsPromptLogprobs && { prompt_logprobs: promptLogprobs(choices[0]?.prompt?.logprobs ?? []) }),
   };
+}
+
+/** DeepSeek's name and vLLM's: clients read one or the other. */
+function reasoningMembers(reasoning: string) {
+  return reasoning === "" ? {} : { reasoning_content: reasoning, reasoning };
 }

@@ -168,7 +168,10 @@ function parseRetrieve(query: Readonly<Record<string, string>>, lastEventId: str
   return { stream: true, startingAfter: checkEventNumber("starting_after", toNumber(startingAfter)) };
 }
 
-function toInputItemObject({ id, role, texts }: InputItem) {
+function toInputItemObject({ id, type, role, texts }: InputItem) {
+  if (type === "reasoning") {
+    return { id, type, summary: [], content: texts.map((text) => ({ type: "reasoning_text", text })) };
+  }
   return {
     id,
     type: "message",

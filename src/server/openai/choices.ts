@@ -55,6 +55,9 @@ export function toUsage(usage: GenerationUsage) {
     completion_tokens: usage.completionTokens,
     total_tokens: usage.promptTokens + usage.completionTokens,
     prompt_tokens_details: { cached_tokens: usage.cachedTokens },
+    ...(usage.reasoningTokens !== undefined && {
+      completion_tokens_details: { reasoning_tokens: usage.reasoningTokens },
+    }),
     state_bytes: usage.stateBytes,
   };
 }
@@ -155,6 +158,7 @@ export interface CollectedChoice extends ChoiceEnd {
   readonly index: number;
   readonly prompt: PromptEvent | undefined;
   readonly text: string;
+  readonly reasoning: string;
   readonly tokenIds: readonly number[];
   readonly logprobs: DetailList<TokenDetail>;
   readonly textOffsets: readonly number[];
@@ -195,9 +199,9 @@ export async function collect(events: AsyncIterable<GenerationEvent>, names: Tok
         break;
       case "finished": {
         const { index } = event;
-        const { text, tokenIds, logprobs, textOffsets } = deltasOf(index);
+        const { text, reasoning, tokenIds, logprobs, textOffsets } = deltasOf(index);
         const prompt = promptEvents.get(index);
-        choices.push({ index, prompt, text, tokenIds, logprobs, textOffsets, ...choiceEnd(event) });
+        choices.push({ index, prompt, text, reasoning, tokenIds, logprobs, textOffsets, ...choiceEnd(event) });
         break;
       }
       case "usage":

@@ -98,6 +98,27 @@ export function toolFields() {
   };
 }
 
+/** As far as the chat template knows it. */
+export function reasoningEffort() {
+  return z.enum(["none", "minimal", "low", "medium", "high", "xhigh", "max"]);
+}
+
+/** There are no summaries to choose. */
+export function reasoningField() {
+  return z.object({
+    effort: reasoningEffort().nullish(),
+    summary: z.enum(["auto", "concise", "detailed"]).nullish(),
+    generate_summary: z.enum(["auto", "concise", "detailed"]).nullish(),
+  });
+}
+
+/** What templates call it: OpenAI's, Qwen's and DeepSeek's. */
+export function reasoningArguments(effort: string | null | undefined): Readonly<Record<string, unknown>> {
+  if (effort == null) return {};
+  const thinks = effort !== "none";
+  return { reasoning_effort: effort, enable_thinking: thinks, thinking: thinks };
+}
+
 /**
  * Requests with the same salt share cached prefixes. A request with another salt cannot tell by its
  * timing what they hold.

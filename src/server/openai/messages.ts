@@ -20,6 +20,8 @@ export function chatMessages() {
           content: z.unknown().optional(),
           refusal: z.string().nullish(),
           name: z.string().max(256).nullish(),
+          reasoning_content: z.string().nullish(),
+          reasoning: z.string().nullish(),
           tool_calls: unsupportedCalls(),
           function_call: unsupportedCalls(),
           audio: unsupportedCalls(),
@@ -38,11 +40,15 @@ export function chatMessages() {
  * `developer` is OpenAI's newer name for `system`; chat templates know the old one. Parts are
  * joined as in vLLM.
  */
-export function toChatMessage({ role, name }: GivenMessage, texts: readonly string[]): ChatMessage {
+export function toChatMessage(given: GivenMessage, texts: readonly string[]): ChatMessage {
+  const { role, name } = given;
+  // Two names for one thing.
+  const reasoning = role === "assistant" ? given.reasoning_content || given.reasoning : undefined;
   return {
     role: role === "developer" ? "system" : role,
     content: texts.join("\n"),
     ...(name == null ? {} : { name }),
+    ...(reasoning && { reasoning }),
   };
 }
 
@@ -51,6 +57,8 @@ export interface GivenMessage {
   readonly content?: unknown;
   readonly refusal?: string | null | undefined;
   readonly name?: string | null | undefined;
+  readonly reasoning_content?: string | null | undefined;
+  readonly reasoning?: string | null | undefined;
 }
 
 /**

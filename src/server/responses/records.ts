@@ -5,7 +5,7 @@
 import { DenseMambaError } from "../../errors.ts";
 import type { ServerDeps } from "../deps.ts";
 import { type InputItem, type ResponseRecord, responseRecord } from "./response.ts";
-import { isFinal, Transcript } from "./transcript.ts";
+import { copyState, isFinal, Transcript } from "./transcript.ts";
 
 export interface StoredResponse {
   readonly transcript: Transcript;
@@ -28,7 +28,7 @@ export class ResponseRecords {
       settings,
       input: [...input],
       // Copied, as a running response goes on changing its own.
-      transcript: { ...state, pieces: [...state.pieces], logprobs: state.logprobs && [...state.logprobs] },
+      transcript: copyState(state),
       ...(endsByMs === undefined ? {} : { endsByMs }),
     };
     return this.#deps.generator.conversations.saveRecord(owner, head.id, record);

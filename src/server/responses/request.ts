@@ -12,6 +12,8 @@ import {
   defined,
   ignoredFields,
   MAX_LOGPROBS,
+  reasoningArguments,
+  reasoningField,
   samplingFields,
   toolFields,
   toSampling,
@@ -19,7 +21,16 @@ import {
 } from "../openai/fields.ts";
 import { leftOpen, messageTexts, toChatMessage } from "../openai/messages.ts";
 import { REFUSED_ON_RESPONSES, textFormat } from "../openai/refused-fields.ts";
-import { addIssue, addUnsupported, invalid, isRecord, refusals, refuse, show } from "../openai/validate.ts";
+import {
+  addIssue,
+  addUnsupported,
+  invalid,
+  isRecord,
+  refusals,
+  refuse,
+  show,
+  unsupportedUnless,
+} from "../openai/validate.ts";
 import type { InputItem, ResponseSettings } from "./response.ts";
 
 const MAX_INPUT_ITEMS = 10_000;
@@ -48,7 +59,7 @@ export function responseBody(bounds: Bounds) {
     background: z.boolean().optional(),
     generate: z.boolean().optional(),
     max_tool_calls: z.unknown().optional(),
-    reasoning: z.unknown().optional(),
+    reasoning: reasoningField().optional(),
     cache_salt: cacheSalt().optional(),
     ...toolFields(),
     ...samplingFields(bounds),
@@ -94,6 +105,7 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
       generates,
       metadata: body.metadata ?? {},
       parallelToolCalls: body.parallel_tool_calls ?? true,
+      ...(body.reasoning?.effort && { reasoningEffort: body.reasoning.effort }),
       toolChoice: body.tool_choice === "none" ? "none" : "auto",
       tools: body.tools ?? [],
     },
@@ -107,6 +119,7 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
           addGenerationPrompt: generates,
           continueFinalMessage: !generates,
           ...defined({ instructions: body.instructions }),
+          ...(body.reasoning?.effort && { templateArguments: reasoningArguments(body.reasoning.effort) }),
         },
       ],
       numChoices: 1,
@@ -141,9 +154,10 @@ function metadata() {
 
 interface ResponseInput {
   readonly messages: readonly ChatMessage[];
-  /** One per message. */
-  readonly items: readonly Omit<InputItem, "id">[];
+  readonly items: readonly GivenItem[];
 }
+
+type GivenItem = Omit<InputItem, "id">;
 
 const item = z
   .object({
@@ -157,7 +171,14 @@ const item = z
     return texts === undefined ? z.NEVER : { role: message.role, texts, message: toChatMessage(message, texts) };
   });
 
-/** A string is one user message; everything else is a list of message items. */
+/** What an assistant thought before the message that follows. A summary stands in for what is not there. */
+const reasoningItem = z.object({
+  summary: z.array(z.object({ text: z.string() })).nullish(),
+  content: z.array(z.object({ text: z.string() })).nullish(),
+  encrypted_content: unsupportedUnless((value) => value === null || value === "", "this server encrypts nothing"),
+});
+
+/** A string is one user message; everything else is a list of messages and reasoning. */
 function parseInput(value: unknown, context: z.RefinementCtx): ResponseInput {
   if (typeof value === "string" && value !== "") {
     return { messages: [{ role: "user", content: value }], items: [{ role: "user", texts: [value] }] };
@@ -168,29 +189,54 @@ function parseInput(value: unknown, context: z.RefinementCtx): ResponseInput {
     return refuse(context, `must be a string or a list of at most ${MAX_INPUT_ITEMS} items; got ${show(value)}`);
   }
   const messages: ChatMessage[] = [];
-  const items: Omit<InputItem, "id">[] = [];
+  const items: GivenItem[] = [];
+  /** Of the assistant's message that follows. */
+  let reasoning: string[] = [];
+  const endReasoning = () => {
+    if (reasoning.length > 0) messages.push({ role: "assistant", content: "", reasoning: reasoning.join("\n") });
+    reasoning = [];
+  };
   for (const [index, raw] of value.entries()) {
-    if (isRecord(raw) && raw.type != null && raw.type !== "message") {
-      addUnsupported(context, `${show(raw.type)} is not supported: only message items are`, [index, "type"]);
+    const type = isRecord(raw) ? (raw.type ?? "message") : "message";
+    if (type !== "message" && type !== "reasoning") {
+      addUnsupported(context, `${show(type)} is not supported: only message and reasoning items are`, [index, "type"]);
       return z.NEVER;
     }
-    const parsed = item.safeParse(raw);
+    const parsed = type === "reasoning" ? reasoningItem.safeParse(raw) : item.safeParse(raw);
     if (!parsed.success) {
       const issue = parsed.error.issues[0]!;
       context.issues.push({ ...issue, path: [index, ...issue.path], input: raw } as (typeof context.issues)[number]);
       return z.NEVER;
     }
+    if (!("message" in parsed.data)) {
+      const { content, summary } = parsed.data;
+      const texts = (content?.length ? content : (summary ?? [])).map(({ text }) => text);
+      reasoning.push(...texts.filter((text) => text !== ""));
+      items.push({ role: "assistant", type: "reasoning", texts });
+      continue;
+    }
     const { message, ...given } = parsed.data;
-    messages.push(message);
+    if (message.role === "assistant" && reasoning.length > 0) {
+      messages.push({ ...message, reasoning: reasoning.join("\n") });
+      reasoning = [];
+    } else {
+      endReasoning();
+      messages.push(message);
+    }
     items.push(given);
   }
+  endReasoning();
+  if (messages.length === 0) return refuse(context, "must have at least one message, or reasoning with text; got none");
   return { messages, items };
 }
 
 /** The ids of items follow from the id of their response. */
 export function withIds(items: ResponseInput["items"], responseId: string): InputItem[] {
   const stem = responseId.replace(/^resp_/, "msg_");
-  return items.map((given, index) => ({ id: `${stem}_in${index}`, ...given }));
+  return items.map((given, index) => {
+    const ownStem = given.type === "reasoning" ? stem.replace(/^msg_/, "rs_") : stem;
+    return { id: `${ownStem}_in${index}`, ...given };
+  });
 }
 
 /** @throws `invalid_value` */

@@ -25,24 +25,34 @@ const settings = z.object({
   parallelToolCalls: z.boolean(),
   /** Default: "auto". */
   toolChoice: z.enum(["auto", "none"]).optional(),
+  /** Default: none was asked for. */
+  reasoningEffort: z.string().optional(),
   /** Never called: repeated for the client. Default: none. */
   tools: z.array(z.record(z.string(), z.unknown())).optional(),
 });
 
 const inputItem = z.object({
   id: z.string(),
+  /** Default: a message. */
+  type: z.literal("reasoning").optional(),
   role: z.enum(["system", "developer", "user", "assistant"]),
   /** One per content part. */
   texts: z.array(z.string()),
 });
 
+/** How an item was closed, whatever happened to the response afterwards. */
+const closedAs = z.enum(["completed", "incomplete"]).nullable();
+
 /**
- * What determines all events. They come in this order: `numLead` that tell of the beginning; two
- * that open the item, if it has been opened; one per piece; three that close the item, if it has
- * been closed; the last, if the response has ended.
+ * What determines all events. They come in this order: `numLead` that tell of the beginning; those
+ * of the reasoning, if there is any, and of the message, if it has been opened; the last, if the
+ * response has ended. An item has two events that open it; one per piece; three that close it, if it
+ * has been closed.
  */
 const transcriptState = z.object({
   numLead: z.int().min(0).max(3),
+  reasoning: z.object({ pieces: z.array(z.string()), closedAs }).optional(),
+  /** The message, to which pieces, log-probabilities and `closedAs` belong. */
   hasItem: z.boolean(),
   pieces: z.array(z.string()),
   /**
@@ -50,14 +60,14 @@ const transcriptState = z.object({
    * million objects take long to measure, store and render.
    */
   logprobs: z.array(z.string()).nullable(),
-  /** How the item was closed, whatever happened to the response afterwards. */
-  closedAs: z.enum(["completed", "incomplete"]).nullable(),
+  closedAs,
   status: z.enum(["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]),
   usage: z
     .object({
       promptTokens: z.number(),
       cachedTokens: z.number(),
       completionTokens: z.number(),
+      reasoningTokens: z.number().exactOptional(),
       stateBytes: z.number(),
     })
     .nullable(),
@@ -107,7 +117,7 @@ export function responseObject(head: ResponseHead, settings: ResponseSettings, p
     output: progress.output,
     parallel_tool_calls: settings.parallelToolCalls,
     previous_response_id: settings.previousResponseId,
-    reasoning: { effort: null, summary: null },
+    reasoning: { effort: settings.reasoningEffort ?? null, summary: null },
     store: settings.store,
     temperature: settings.temperature,
     text: { format: { type: "text" } },
@@ -128,7 +138,7 @@ function toUsage(usage: GenerationUsage) {
     // Caching costs nothing: no tokens count as written to a cache.
     input_tokens_details: { cached_tokens: usage.cachedTokens, cache_write_tokens: 0 },
     output_tokens: usage.completionTokens,
-    output_tokens_details: { reasoning_tokens: 0 },
+    output_tokens_details: { reasoning_tokens: usage.reasoningTokens ?? 0 },
     total_tokens: usage.promptTokens + usage.completionTokens,
     state_bytes: usage.stateBytes,
   };

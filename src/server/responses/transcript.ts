@@ -1,13 +1,13 @@
 /**
  * One response from its first event to its last. The pieces of its text determine its events, so
  * that any of them can be rendered again for a client that comes late or comes back, from the
- * running response or from its record. The answer has one output item, a message with one text
- * part.
+ * running response or from its record.
  */
 import type { GenerationEvent } from "../../generation/events.ts";
 import { toHttpError } from "../openai/errors.ts";
-import { openJson, RawJson, toJson } from "../openai/json-writer.ts";
+import { toJson } from "../openai/json-writer.ts";
 import { tokenLogprobs } from "../openai/logprobs.ts";
+import { type ItemEvent, type ItemProgress, NUM_CLOSING, NUM_OPENING, OutputItem } from "./output-item.ts";
 import {
   type ResponseHead,
   type ResponseObject,
@@ -23,13 +23,19 @@ export interface RenderedEvent {
   readonly json: string;
 }
 
-const PLACE = { output_index: 0, content_index: 0 };
-const NUM_OPENING = 2;
-const NUM_CLOSING = 3;
-
 /** Whether a response with this status has ended. */
 export function isFinal(status: ResponseStatus): boolean {
   return status !== "queued" && status !== "in_progress";
+}
+
+/** Independent of what is pushed later. */
+export function copyState({ pieces, logprobs, reasoning, ...state }: TranscriptState): TranscriptState {
+  return {
+    ...state,
+    pieces: [...pieces],
+    logprobs: logprobs && [...logprobs],
+    ...(reasoning && { reasoning: { ...reasoning, pieces: [...reasoning.pieces] } }),
+  };
 }
 
 export class Transcript {
@@ -37,20 +43,18 @@ export class Transcript {
   #settings: ResponseSettings;
   readonly #state: TranscriptState;
   readonly #nowS: () => number;
-  /** The event of a piece, up to its text. */
-  readonly #pieceHead: string;
+  /** Made when they are first rendered. */
+  #reasoningItem: OutputItem | undefined;
+  #messageItem: OutputItem | undefined;
   #hasEnded: boolean;
-  /** Set once the item is closed. */
-  #closedText: string | undefined;
 
   /** @param stored the state of a stored response; it is not changed */
   constructor(head: ResponseHead, settings: ResponseSettings, nowS: () => number, stored?: TranscriptState) {
     this.head = head;
     this.#settings = settings;
     this.#nowS = nowS;
-    this.#pieceHead = `${openJson({ type: "response.output_text.delta", item_id: head.itemId, ...PLACE })},"delta":`;
     this.#hasEnded = stored !== undefined && isFinal(stored.status);
-    this.#state = {
+    this.#state = copyState({
       numLead: 0,
       hasItem: false,
       closedAs: null,
@@ -58,10 +62,10 @@ export class Transcript {
       usage: null,
       error: null,
       completedAtS: null,
+      pieces: [],
+      logprobs: null,
       ...stored,
-      pieces: [...(stored?.pieces ?? [])],
-      logprobs: stored?.logprobs ? [...stored.logprobs] : null,
-    };
+    });
   }
 
   get settings(): ResponseSettings {
@@ -77,9 +81,9 @@ export class Transcript {
   }
 
   get numEvents(): number {
-    const { numLead, hasItem, pieces, closedAs } = this.#state;
-    const numOfItem = (hasItem ? NUM_OPENING : 0) + pieces.length + (closedAs ? NUM_CLOSING : 0);
-    return numLead + numOfItem + (this.#hasEnded ? 1 : 0);
+    const { numLead, reasoning, hasItem } = this.#state;
+    const numOfReasoning = reasoning === undefined ? 0 : numItemEvents(reasoning);
+    return numLead + numOfReasoning + (hasItem ? numItemEvents(this.#state) : 0) + (this.#hasEnded ? 1 : 0);
   }
 
   push(event: GenerationEvent): void {
@@ -96,6 +100,13 @@ export class Transcript {
       case "prompt":
         return;
       case "delta":
+        if (event.part === "reasoning") {
+          if (event.text === "") return;
+          state.reasoning ??= { pieces: [], closedAs: null };
+          state.reasoning.pieces.push(event.text);
+          return;
+        }
+        if (state.reasoning) state.reasoning.closedAs ??= "completed";
         state.hasItem = true;
         if (event.text === "" && event.logprobs === undefined) return;
         state.pieces.push(event.text);
@@ -109,13 +120,23 @@ export class Transcript {
         state.status = this.#statusAfter(event.reason);
         if (state.status === "completed") state.completedAtS = this.#nowS();
         if (!this.settings.generates) return;
-        state.hasItem = true;
-        state.closedAs = state.status === "completed" ? "completed" : "incomplete";
+        this.#close(state.status === "completed" ? "completed" : "incomplete");
         return;
       case "usage":
         state.usage = event.usage;
         this.#hasEnded = true;
         return;
+    }
+  }
+
+  /** An answer that has not come beyond its reasoning has no message. */
+  #close(status: "completed" | "incomplete"): void {
+    const state = this.#state;
+    const isAllReasoning = state.reasoning !== undefined && !state.hasItem;
+    if (isAllReasoning) state.reasoning!.closedAs = status;
+    else {
+      state.hasItem = true;
+      state.closedAs = status;
     }
   }
 
@@ -140,8 +161,9 @@ export class Transcript {
 
   /** The response at this moment. */
   response(): ResponseObject {
-    const { status, usage, error, completedAtS, hasItem } = this.#state;
-    const output = hasItem ? [this.#item()] : [];
+    const { status, usage, error, completedAtS } = this.#state;
+    const shown = isFinal(status) ? "incomplete" : "in_progress";
+    const output = this.#items().map(({ item, progress }) => item.object(progress, shown));
     // Until its last event, clients see a finished response as in progress.
     if (!this.#hasEnded && isFinal(status)) return this.#beginning("in_progress", output);
     return responseObject(this.head, this.settings, { status, output, usage, error, completedAtS });
@@ -149,17 +171,36 @@ export class Transcript {
 
   /** @param sequenceNumber below `numEvents` */
   render(sequenceNumber: number): RenderedEvent {
-    const { numLead, hasItem, pieces, closedAs } = this.#state;
+    const { numLead } = this.#state;
     if (sequenceNumber < numLead) return this.#lead(sequenceNumber);
     let index = sequenceNumber - numLead;
-    if (hasItem) {
-      if (index < NUM_OPENING) return this.#opening(index, sequenceNumber);
+    for (const { item, progress } of this.#items()) {
+      const { pieces, logprobs } = progress;
+      if (index < NUM_OPENING) return rendered(item.opening(index), sequenceNumber);
       index -= NUM_OPENING;
-      if (index < pieces.length) return this.#piece(index, sequenceNumber);
+      if (index < pieces.length) return item.piece(pieces[index]!, logprobs?.[index] ?? "[]", sequenceNumber);
       index -= pieces.length;
-      if (closedAs && index < NUM_CLOSING) return this.#closing(index, sequenceNumber);
+      if (progress.closedAs) {
+        if (index < NUM_CLOSING) return rendered(item.closing(index, progress), sequenceNumber);
+        index -= NUM_CLOSING;
+      }
     }
     return this.#last(sequenceNumber);
+  }
+
+  #items(): { readonly item: OutputItem; readonly progress: ItemProgress }[] {
+    const { reasoning, hasItem } = this.#state;
+    const { itemId } = this.head;
+    const items: { item: OutputItem; progress: ItemProgress }[] = [];
+    if (reasoning !== undefined) {
+      this.#reasoningItem ??= new OutputItem("reasoning", itemId.replace(/^msg_/, "rs_"), 0);
+      items.push({ item: this.#reasoningItem, progress: { ...reasoning, logprobs: null } });
+    }
+    if (hasItem) {
+      this.#messageItem ??= new OutputItem("message", itemId, items.length);
+      items.push({ item: this.#messageItem, progress: this.#state });
+    }
+    return items;
   }
 
   #statusAfter(reason: "stop" | "length" | "aborted"): ResponseStatus {
@@ -171,82 +212,25 @@ export class Transcript {
     const { background } = this.settings;
     const types = background ? ["created", "queued", "in_progress"] : ["created", "in_progress"];
     const status = background && index < 2 ? "queued" : "in_progress";
-    return rendered(`response.${types[index]}`, { response: this.#beginning(status, []) }, index);
-  }
-
-  #opening(index: number, sequenceNumber: number): RenderedEvent {
-    const { itemId } = this.head;
-    if (index === 0) {
-      const item = { ...message(itemId, "in_progress"), content: [] };
-      return rendered("response.output_item.added", { output_index: 0, item }, sequenceNumber);
-    }
-    const place = { item_id: itemId, ...PLACE };
-    return rendered("response.content_part.added", { ...place, part: textPart("", joinedLists([])) }, sequenceNumber);
-  }
-
-  #piece(index: number, sequenceNumber: number): RenderedEvent {
-    const { pieces, logprobs } = this.#state;
-    const details = logprobs?.[index] ?? "[]";
-    const json = `${this.#pieceHead}${JSON.stringify(pieces[index])},"logprobs":${details}`;
-    return { type: "response.output_text.delta", json: `${json},"sequence_number":${sequenceNumber}}` };
-  }
-
-  #closing(index: number, sequenceNumber: number): RenderedEvent {
-    const place = { item_id: this.head.itemId, ...PLACE };
-    const part = this.#part();
-    switch (index) {
-      case 0:
-        return rendered(
-          "response.output_text.done",
-          { ...place, text: part.text, logprobs: part.logprobs },
-          sequenceNumber,
-        );
-      case 1:
-        return rendered("response.content_part.done", { ...place, part }, sequenceNumber);
-      default:
-        return rendered("response.output_item.done", { output_index: 0, item: this.#item() }, sequenceNumber);
-    }
+    return rendered({ type: `response.${types[index]}`, members: { response: this.#beginning(status, []) } }, index);
   }
 
   #last(sequenceNumber: number): RenderedEvent {
     const { status } = this.#state;
     const type = status === "completed" || status === "failed" ? status : "incomplete";
-    return rendered(`response.${type}`, { response: this.response() }, sequenceNumber);
+    return rendered({ type: `response.${type}`, members: { response: this.response() } }, sequenceNumber);
   }
 
   #beginning(status: ResponseStatus, output: readonly object[]): ResponseObject {
     const nothingYet = { usage: null, error: null, completedAtS: null };
     return responseObject(this.head, this.settings, { status, output, ...nothingYet });
   }
-
-  #item() {
-    const { closedAs, status } = this.#state;
-    const shown = closedAs ?? (isFinal(status) ? "incomplete" : "in_progress");
-    return { ...message(this.head.itemId, shown), content: [this.#part()] };
-  }
-
-  #part() {
-    const { pieces, logprobs, closedAs } = this.#state;
-    const text = this.#closedText ?? pieces.join("");
-    if (closedAs) this.#closedText = text;
-    return textPart(text, joinedLists(logprobs ?? []));
-  }
 }
 
-function message(id: string, status: "in_progress" | "completed" | "incomplete") {
-  return { id, type: "message", role: "assistant", status };
+function numItemEvents({ pieces, closedAs }: Pick<ItemProgress, "pieces" | "closedAs">): number {
+  return NUM_OPENING + pieces.length + (closedAs ? NUM_CLOSING : 0);
 }
 
-function textPart(text: string, logprobs: RawJson) {
-  return { type: "output_text", text, annotations: [], logprobs };
-}
-
-/** @param lists JSON lists @returns one list of all their items */
-function joinedLists(lists: readonly string[]): RawJson {
-  const items = lists.map((list) => list.slice(1, -1)).filter((inside) => inside !== "");
-  return new RawJson(`[${items.join(",")}]`);
-}
-
-function rendered(type: string, members: object, sequenceNumber: number): RenderedEvent {
+function rendered({ type, members }: ItemEvent, sequenceNumber: number): RenderedEvent {
   return { type, json: toJson({ type, ...members, sequence_number: sequenceNumber }) };
 }

@@ -12,6 +12,7 @@ import { MemoryStore } from "../../src/sessions/stores/memory-store.ts";
 import type { Snapshot } from "../../src/sessions/stores/snapshot.ts";
 import type { StateStore } from "../../src/sessions/stores/store.ts";
 import { loadTokenizer } from "../../src/tokenizer/load.ts";
+import type { ReasoningFormat } from "../../src/tokenizer/reasoning-tags.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { fakeManifest } from "./fake-runner.ts";
 import { BYTE_FALLBACK_CONFIG, byteFallbackJson, writeTokenizer } from "./tiny-tokenizers.ts";
@@ -32,6 +33,7 @@ export function makeGenerator(
     limits?: Partial<GenerationLimits>;
     store?: StateStore;
     prefixCache?: PrefixStates;
+    reasoning?: ReasoningFormat;
     sleep?: (ms: number, signal: AbortSignal) => Promise<void>;
   } = {},
 ): Generator {
@@ -43,6 +45,7 @@ export function makeGenerator(
     manifest: { ...fakeManifest(VOCAB_SIZE), eosTokenIds: [EOS] },
     store: options.store ?? new MemoryStore({ maxBytes: 1e8 }),
     ...(options.prefixCache && { prefixCache: options.prefixCache }),
+    ...(options.reasoning && { reasoning: options.reasoning }),
     ...(options.sleep && { sleep: options.sleep }),
     limits: { maxPromptTokens: 1000, maxOutputTokens: 100, ...options.limits },
     newId: () => `id-${++lastId}`,

@@ -69,7 +69,9 @@ export class DenseMambaError extends Error {
   }
 }
 
-/** The same error, with the request field at fault where whoever found it could not know its name. */
+/**
+ * The same error, with the request field at fault where whoever found it could not know its name.
+ */
 export function aboutField(error: unknown, param: string): unknown {
   if (!(error instanceof DenseMambaError) || error.code !== "invalid_value" || error.param !== undefined) return error;
   return new DenseMambaError(error.code, error.message, { param, cause: error });

@@ -1,6 +1,7 @@
 /**
- * The memory's read bandwidth, which limits every decode step, since a step reads all weights once. Measured by comparing
- * the halves of large zeroed buffers (a vectorised loop in C that reads two streams) on several threads at once.
+ * The memory's read bandwidth, which limits every decode step, since a step reads all weights once.
+ * Measured by comparing the halves of large zeroed buffers (a vectorised loop in C that reads two
+ * streams) on several threads at once.
  */
 import { once } from "node:events";
 import { Worker } from "node:worker_threads";
@@ -34,8 +35,9 @@ export interface ThreadRead {
 }
 
 /**
- * Bytes per second of threads that read together, from the first start to the last end. Their own rates must not be added
- * up: threads that happen to run one after the other have the whole memory to themselves.
+ * Bytes per second of threads that read together, from the first start to the last end. Their own
+ * rates must not be added up: threads that happen to run one after the other have the whole memory
+ * to themselves.
  */
 export function combinedRate(reads: readonly ThreadRead[]): number {
   const startMs = Math.min(...reads.map((read) => read.startMs));
@@ -43,7 +45,10 @@ export function combinedRate(reads: readonly ThreadRead[]): number {
   return (reads.reduce((sum, { bytes }) => sum + bytes, 0) / (endMs - startMs)) * 1000;
 }
 
-/** The threads and their buffers stay, so that a benchmark can measure again and again, in turns with what it compares. */
+/**
+ * The threads and their buffers stay, so that a benchmark can measure again and again, in turns
+ * with what it compares.
+ */
 export class ReadBandwidth {
   readonly #workers: readonly Worker[];
 
@@ -59,8 +64,8 @@ export class ReadBandwidth {
   }
 
   /**
-   * Bytes per second, now, where the threads together read `numBytes` again and again, as decode steps do: the processor's
-   * caches may hold a part of a few hundred megabytes.
+   * Bytes per second, now, where the threads together read `numBytes` again and again, as decode
+   * steps do: the processor's caches may hold a part of a few hundred megabytes.
    */
   async measure(numBytes: number = this.#workers.length * BYTES_PER_THREAD): Promise<number> {
     const answers = this.#workers.map(nextMessage);

@@ -1,6 +1,7 @@
 /**
- * `densemamba bench`: what this machine reaches, as tables and one last line of JSON. Opens with the memory's read bandwidth,
- * the physical limit, and compares within the run, since machines drift.
+ * `densemamba bench`: what this machine reaches, as tables and one last line of JSON. Opens with
+ * the memory's read bandwidth, the physical limit, and compares within the run, since machines
+ * drift.
  */
 import { availableParallelism } from "node:os";
 import { withReadBandwidth } from "./bandwidth.ts";
@@ -15,7 +16,10 @@ import { benchLinks, benchLowerings, benchShape } from "./suites/shape.ts";
 import { benchState } from "./suites/state.ts";
 import { benchStreams } from "./suites/streams.ts";
 
-/** They take many minutes and run only when they are named. `million` is the session suite with a million tokens. */
+/**
+ * They take many minutes and run only when they are named. `million` is the session suite with a
+ * million tokens.
+ */
 const LONG_SUITES = ["million", "length", "state"] as const;
 export const SUITES = [
   "streams",

@@ -1,4 +1,6 @@
-/** What must not outlive the benchmark, however it ends: child processes, and gigabytes of states. */
+/**
+ * What must not outlive the benchmark, however it ends: child processes, and gigabytes of states.
+ */
 import type { ChildProcess } from "node:child_process";
 import { rmSync } from "node:fs";
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
@@ -6,7 +8,10 @@ import { join } from "node:path";
 
 const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
-/** Runs `cleanup`, which must be synchronous, when this process exits by itself or on a signal. @returns cancels that */
+/**
+ * Runs `cleanup`, which must be synchronous, when this process exits by itself or on a signal.
+ * @returns cancels that
+ */
 function onExit(cleanup: () => void): () => void {
   const exit = () => process.exit(1); // which runs `cleanup`
   process.once("exit", cleanup);

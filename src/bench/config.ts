@@ -1,4 +1,7 @@
-/** How models are run while they are measured, and what opens them: engines and runners, closed again whatever happens. */
+/**
+ * How models are run while they are measured, and what opens them: engines and runners, closed
+ * again whatever happens.
+ */
 import { performance } from "node:perf_hooks";
 import { ensureArtifact } from "../compiler/artifact-cache.ts";
 import { Engine } from "../engine/engine.ts";

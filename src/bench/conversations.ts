@@ -1,6 +1,6 @@
 /**
- * Conversations without HTTP: the parts of a server from the engine up to the generator, on stores that a suite chooses, and
- * one turn, timed.
+ * Conversations without HTTP: the parts of a server from the engine up to the generator, on stores
+ * that a suite chooses, and one turn, timed.
  */
 import { spawnSync } from "node:child_process";
 import { join } from "node:path";
@@ -94,7 +94,10 @@ const FAILING: OpenStoreOptions["observer"] = {
   },
 };
 
-/** Makes the system forget what it has of a file in memory, so that the next read is the disk's. Does nothing without `dd`. */
+/**
+ * Makes the system forget what it has of a file in memory, so that the next read is the disk's.
+ * Does nothing without `dd`.
+ */
 export function dropFromCache(file: string): void {
   spawnSync("dd", [`if=${file}`, "iflag=nocache", "count=0"], { stdio: "ignore" });
 }

@@ -1,4 +1,7 @@
-/** What every benchmark produces: figures with a unit and, for some, a target. Also the statistics they come from, and tables. */
+/**
+ * What every benchmark produces: figures with a unit and, for some, a target. Also the statistics
+ * they come from, and tables.
+ */
 
 export interface Figure {
   readonly name: string;

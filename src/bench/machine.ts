@@ -1,6 +1,6 @@
 /**
- * Where and when a figure was measured, without which it means nothing, and how busy the machine was just before: on a
- * machine that others use, only ratios within a run mean anything.
+ * Where and when a figure was measured, without which it means nothing, and how busy the machine
+ * was just before: on a machine that others use, only ratios within a run mean anything.
  */
 import { readFileSync } from "node:fs";
 import { type CpuInfo, cpus, type as osName, release, totalmem } from "node:os";

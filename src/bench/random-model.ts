@@ -1,6 +1,7 @@
 /**
- * Models with random weights, and what they are asked. Their vocabulary reads token n as the word `n`, so that every chunk of
- * text is exactly one token and two servers' outputs can be compared as text.
+ * Models with random weights, and what they are asked. Their vocabulary reads token n as the word
+ * `n`, so that every chunk of text is exactly one token and two servers' outputs can be compared as
+ * text.
  */
 import { existsSync } from "node:fs";
 import { rename, rm, writeFile } from "node:fs/promises";
@@ -20,7 +21,8 @@ export type ShapeName = keyof typeof BENCH_SHAPES;
 export async function randomCheckpoint(cacheDir: string, shape: ShapeName): Promise<string> {
   const modelDir = join(cacheDir, "bench", shape);
   if (!existsSync(join(modelDir, "tokenizer.json"))) {
-    // Moved into place when it is complete: a benchmark that was interrupted leaves no half checkpoint.
+    // Moved into place when it is complete: a benchmark that was interrupted leaves no half
+    // checkpoint.
     const partial = `${modelDir}.${process.pid}`;
     await writeRandomCheckpoint({ outDir: partial, shape: BENCH_SHAPES[shape], seed: 1 });
     await writeNumberedTokenizer(partial, BENCH_SHAPES[shape].vocabSize);
@@ -60,7 +62,10 @@ export async function writeNumberedTokenizer(modelDir: string, vocabSize: number
   await writeFile(join(modelDir, "tokenizer.json"), JSON.stringify(tokenizer));
 }
 
-/** Ids that every model's vocabulary has. Each seed gives another prompt: nothing can be answered from a cache. */
+/**
+ * Ids that every model's vocabulary has. Each seed gives another prompt: nothing can be answered
+ * from a cache.
+ */
 export function randomPrompt(length: number, seed: number): number[] {
   const random = new SeededRandom(seed);
   return Array.from({ length }, () => NUM_SPECIAL + Math.floor(random.next() * 250));

@@ -1,6 +1,6 @@
 /**
- * Measurements take turns, round after round, and ratios are taken within a round: a machine that changes speed, or that
- * other programs use too, then slows all of them alike.
+ * Measurements take turns, round after round, and ratios are taken within a round: a machine that
+ * changes speed, or that other programs use too, then slows all of them alike.
  */
 
 /** By name of the measurement, one value per round. */

@@ -66,14 +66,17 @@ export function decodeInput(numSequences: number): RunInput {
 }
 
 /**
- * A decode step of one sequence reads every weight and the state once. The largest file holds the weights; these shapes
- * tie the embedding to the head, which reads all of it.
+ * A decode step of one sequence reads every weight and the state once. The largest file holds the
+ * weights; these shapes tie the embedding to the head, which reads all of it.
  */
 export function bytesReadByStep({ files, state }: Pick<Manifest, "files" | "state">): number {
   return Math.max(...files.map((file) => file.bytes)) + stateBytes(state);
 }
 
-/** A decode step of one sequence beside the time in which memory delivers as many bytes. `share` is in percent. */
+/**
+ * A decode step of one sequence beside the time in which memory delivers as many bytes. `share` is
+ * in percent.
+ */
 export async function measureShare(
   { memory }: Pick<SuiteContext, "memory">,
   runner: ModelRunner,

@@ -1,6 +1,6 @@
 /**
- * A server as its user runs it: another process, reached over loopback. The benchmark is the client and counts what arrives,
- * so neither takes time from the other's event loop.
+ * A server as its user runs it: another process, reached over loopback. The benchmark is the client
+ * and counts what arrives, so neither takes time from the other's event loop.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { createServer } from "node:net";
@@ -28,7 +28,10 @@ export class ServerProcess {
     this.baseUrl = baseUrl;
   }
 
-  /** On a free port; resolves when it is ready. @throws Error with the end of its output if it exits before that */
+  /**
+   * On a free port; resolves when it is ready. @throws Error with the end of its output if it exits
+   * before that
+   */
   static async start({ command, args, readyPath }: ServerCommand): Promise<ServerProcess> {
     const port = await freePort();
     const child = spawn(command, args(port), { stdio: ["ignore", "pipe", "pipe"] });

@@ -1,6 +1,6 @@
 /**
- * Token streams straight from the engine, without text or HTTP. Greedy, to their full length, with seeded prompts: two runs
- * do the same work.
+ * Token streams straight from the engine, without text or HTTP. Greedy, to their full length, with
+ * seeded prompts: two runs do the same work.
  */
 import { performance } from "node:perf_hooks";
 import type { Engine } from "../engine/engine.ts";
@@ -35,15 +35,18 @@ export async function runStream(engine: Engine, request: SequenceRequest): Promi
   return { firstTokenMs: (tokenAtMs[0] ?? Number.NaN) - submittedAtMs, tokenAtMs };
 }
 
-/** What one of several streams received: when each chunk came, ms, and how many tokens all of them had. */
+/**
+ * What one of several streams received: when each chunk came, ms, and how many tokens all of them
+ * had.
+ */
 export interface StreamArrivals {
   readonly chunkAtMs: readonly number[];
   readonly numTokens: number;
 }
 
 /**
- * Tokens per second while all streams run: from the first chunk of the last to start until the first to end. A chunk counts
- * as many tokens as its stream's chunks have on average.
+ * Tokens per second while all streams run: from the first chunk of the last to start until the
+ * first to end. A chunk counts as many tokens as its stream's chunks have on average.
  */
 export function rateTogether(streams: readonly StreamArrivals[]): number {
   const fromMs = Math.max(...streams.map(({ chunkAtMs }) => chunkAtMs[0]!));

@@ -176,8 +176,8 @@ export function describeLayers(
 }
 
 /**
- * `mixer.in_proj.weight` → `in_proj`, `mixer.select.fc1.weight` → `select`, `norm.weight` → `norm`; a
- * block's own vectors, which an RWKV has many of, are `vectors`.
+ * `mixer.in_proj.weight` → `in_proj`, `mixer.select.fc1.weight` → `select`, `norm.weight` → `norm`;
+ * a block's own vectors, which an RWKV has many of, are `vectors`.
  */
 function blockOf(path: string): string {
   const parts = path.split(".");

@@ -3,7 +3,10 @@
 /** Needed to start: Node reads many modules at the same time; 90 to 100 were measured. */
 const MIN_OPEN_FILES = 128;
 
-/** @throws where there are too few to start, which would otherwise show now here, now there, or only under load */
+/**
+ * @throws where there are too few to start, which would otherwise show now here, now there, or only
+ * under load
+ */
 export function requireOpenFiles(): void {
   const { userLimits } = process.report.getReport() as { userLimits?: { open_files: { soft: number | "unlimited" } } };
   const given = userLimits?.open_files.soft ?? "unlimited";

@@ -57,7 +57,9 @@ class Redirected implements AsyncDisposable {
     return server;
   }
 
-  /** Resolves when it has dealt with all that it will: for two seconds it uses hardly any CPU time. */
+  /**
+   * Resolves when it has dealt with all that it will: for two seconds it uses hardly any CPU time.
+   */
   async untilIdle(): Promise<void> {
     const usedTicks: number[] = [];
     const recentTicks = () => {

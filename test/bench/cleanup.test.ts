@@ -1,4 +1,7 @@
-/** Nothing that a benchmark starts or stores stays behind: scratch folders, and other programs, which also have to report. */
+/**
+ * Nothing that a benchmark starts or stores stays behind: scratch folders, and other programs,
+ * which also have to report.
+ */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";

@@ -1,4 +1,7 @@
-/** Our GGUF is the format's own: byte for byte what its Python package writes, and holding the checkpoint's weights. */
+/**
+ * Our GGUF is the format's own: byte for byte what its Python package writes, and holding the
+ * checkpoint's weights.
+ */
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";

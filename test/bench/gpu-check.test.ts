@@ -1,6 +1,7 @@
 /**
- * scripts/gpu-check.sh from its first line to its last, on the simulated device and with tiny models: that all of it runs, and what it
- * says. What it measures there means nothing, but for the calls that it counts.
+ * scripts/gpu-check.sh from its first line to its last, on the simulated device and with tiny
+ * models: that all of it runs, and what it says. What it measures there means nothing, but for the
+ * calls that it counts.
  */
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
@@ -81,7 +82,8 @@ describe.runIf(hasProvider)("on the simulated device", () => {
     expect(result.figures.filter(({ kind }) => kind === "note")).toEqual([]);
     expect(page).toContain(checkSection(result));
 
-    // What a device is to be compared with. If ONNX Runtime's calls have changed for good: -u writes them.
+    // What a device is to be compared with. If ONNX Runtime's calls have changed for good: -u
+    // writes them.
     const calls = result.figures.filter((figure) => figure.kind === "calls").map(({ kind: _, ...figure }) => figure);
     await expect(`${JSON.stringify(calls, null, 2)}\n`).toMatchFileSnapshot("../../bench/gpu/simulated.json");
   });

@@ -1,4 +1,7 @@
-/** docs/performance.md: its sections and charts come from the results beside it, those of the peers among them. */
+/**
+ * docs/performance.md: its sections and charts come from the results beside it, those of the peers
+ * among them.
+ */
 import { cp, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";

@@ -1,4 +1,7 @@
-/** The size of chunks beside running streams, on machines whose steps take so long for so many tokens. */
+/**
+ * The size of chunks beside running streams, on machines whose steps take so long for so many
+ * tokens.
+ */
 import { describe, expect, it } from "vitest";
 import { AdaptiveChunkSize } from "../../src/engine/adaptive-chunk-size.ts";
 

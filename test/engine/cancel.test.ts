@@ -140,7 +140,8 @@ describe("a consumer", () => {
     await gather(engine.submit([request({ promptIds: [1], maxTokens: 5 })])[0]!, (event) => {
       if (event.type === "token") seen.push(runners[0]!.calls.filter(({ type }) => type === "run").length);
     });
-    // The first token leads to a change of slots; after that token i is seen when run i + 1 has begun.
+    // The first token leads to a change of slots; after that token i is seen when run i + 1 has
+    // begun.
     expect(seen.slice(1, 4)).toEqual([3, 4, 5]);
   });
 });

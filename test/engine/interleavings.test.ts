@@ -161,7 +161,8 @@ async function play(actions: readonly Action[], options: HarnessOptions): Promis
     expectConsistent(captured);
     expectConsistent(capturedPrompt);
     if (reason === "interrupted") {
-      // Whoever goes on from where it was interrupted, maybe in the middle of its prompt, gets the rest of what it gives alone.
+      // Whoever goes on from where it was interrupted, maybe in the middle of its prompt, gets the
+      // rest of what it gives alone.
       const maxTokens = given.maxTokens - tokenIds.length;
       const { checkpoints: _, capture: __, ...rest } = given;
       const next = { ...rest, resume: captured!, promptIds: [], maxTokens, signal: new AbortController().signal };

@@ -1,4 +1,7 @@
-/** Slots are shared between requests: who holds many gives some up for who comes later, and loses nothing by it. */
+/**
+ * Slots are shared between requests: who holds many gives some up for who comes later, and loses
+ * nothing by it.
+ */
 import { setImmediate as turn } from "node:timers/promises";
 import { expect, test } from "vitest";
 import { gather, type Harness, request, startEngine, tokensAlone } from "../helpers/engine-harness.ts";
@@ -26,7 +29,8 @@ test.each([
   const outcome = await gather(small!, ({ type }) => {
     if (type === "token") runsToFirstToken ??= calls(harness, "run") - numRuns;
   });
-  // The run that was under way; then chunks of four tokens, in turn with all prompts of the other request as one.
+  // The run that was under way; then chunks of four tokens, in turn with all prompts of the other
+  // request as one.
   expect(runsToFirstToken).toBeLessThanOrEqual(6);
   expect(outcome.tokenIds).toEqual(tokensAlone(SMALL));
   const outcomes = await Promise.all(large);

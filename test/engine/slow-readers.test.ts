@@ -13,7 +13,9 @@ import {
 } from "../helpers/engine-harness.ts";
 
 const LONG = request({ promptIds: [1, 2, 3], maxTokens: 500 });
-/** Sampled while the runner is under way with the step that follows the one that filled the queue. */
+/**
+ * Sampled while the runner is under way with the step that follows the one that filled the queue.
+ */
 const MARGIN = 2;
 
 const numSampled = ({ steps }: Harness) => steps.reduce((sum, { numDecodeTokens }) => sum + numDecodeTokens, 0);

@@ -375,7 +375,8 @@ describe("several choices", () => {
     const { choices, usage, accepted } = await fold(
       generator.generate(request({ prompts, numChoices: 3, sampling, ignoreEos: true })),
     );
-    // 39 tokens once, then the last one for each choice; the single token of the second prompt for each.
+    // 39 tokens once, then the last one for each choice; the single token of the second prompt for
+    // each.
     expect(steps.reduce((sum, step) => sum + step.numPromptTokens, 0)).toBe(39 + 3 + 3);
     expect(accepted.prompts.map(({ cachedTokens }) => cachedTokens)).toEqual([0, 0]);
     expect(usage).toMatchObject({ promptTokens: 41, cachedTokens: 0, completionTokens: 48 });

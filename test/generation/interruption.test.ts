@@ -200,7 +200,8 @@ describe("draining", () => {
     expect(storedMessages(tokenizer, (await store.get("session::s"))!)).toHaveLength(2);
   });
 
-  // A soak saw streams with `finished` and then an error: they were being saved when the grace period ended.
+  // A soak saw streams with `finished` and then an error: they were being saved when the grace
+  // period ended.
   test("takes nothing from a consumer that has read everything and waits for the store", async () => {
     const put = store.put.bind(store);
     const slow = gate();

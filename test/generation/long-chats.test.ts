@@ -1,4 +1,7 @@
-/** A chat's turn looks at the end of the conversation only, where the template allows it, and reads the same tokens. */
+/**
+ * A chat's turn looks at the end of the conversation only, where the template allows it, and reads
+ * the same tokens.
+ */
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import type { Conversation } from "../../src/sessions/conversation.ts";
@@ -97,7 +100,10 @@ test("every turn reads the same tokens as if the whole conversation were rendere
   );
 });
 
-/** The text of the first message is lost: a turn that looks at it finds that the tokens say otherwise. */
+/**
+ * The text of the first message is lost: a turn that looks at it finds that the tokens say
+ * otherwise.
+ */
 test.each([
   ["shows each message by itself", APART, true],
   ["may look at all of them", TOGETHER, false],

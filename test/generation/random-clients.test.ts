@@ -84,7 +84,10 @@ interface Client {
   readonly done: Promise<void>;
 }
 
-/** Asks, checks that the answer is that of one who read everything from the beginning, and gives the error's code. */
+/**
+ * Asks, checks that the answer is that of one who read everything from the beginning, and gives the
+ * error's code.
+ */
 async function ask(
   generator: Generator,
   client: Omit<Client, "done">,

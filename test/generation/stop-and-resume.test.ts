@@ -1,4 +1,7 @@
-/** A session continues from what the client received: text that a stop string cut off is not part of it. */
+/**
+ * A session continues from what the client received: text that a stop string cut off is not part of
+ * it.
+ */
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { GenerationRequest } from "../../src/generation/events.ts";

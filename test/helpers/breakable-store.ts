@@ -1,4 +1,6 @@
-/** A store in memory that breaks when it is told to, and can stand for a server that several share. */
+/**
+ * A store in memory that breaks when it is told to, and can stand for a server that several share.
+ */
 import { DenseMambaError } from "../../src/errors.ts";
 import { MemoryStore } from "../../src/sessions/stores/memory-store.ts";
 import type { Snapshot } from "../../src/sessions/stores/snapshot.ts";

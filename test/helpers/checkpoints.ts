@@ -1,12 +1,16 @@
 /**
- * Small checkpoints for tests: random ones of a given shape, edited copies of one, and hand-made safetensors files.
+ * Small checkpoints for tests: random ones of a given shape, edited copies of one, and hand-made
+ * safetensors files.
  */
 import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type RandomShape, writeRandomCheckpoint } from "../../src/compiler/random-checkpoint.ts";
 
-/** Two layers and a bit: links of one and of two layers, sizes that differ from one another. Fit for int8. */
+/**
+ * Two layers and a bit: links of one and of two layers, sizes that differ from one another. Fit for
+ * int8.
+ */
 export const TINY_SHAPE = {
   hiddenSize: 32,
   numLayers: 4,
@@ -17,7 +21,10 @@ export const TINY_SHAPE = {
   gateWidth: 16,
 } as const satisfies RandomShape;
 
-/** The same for a RetNet: two heads whose sizes differ from one another's and from the hidden size. Fit for int8. */
+/**
+ * The same for a RetNet: two heads whose sizes differ from one another's and from the hidden size.
+ * Fit for int8.
+ */
 export const TINY_RETNET = {
   kind: "retnet",
   hiddenSize: 32,

@@ -1,5 +1,6 @@
 /**
- * The tiny DenseMamba fixture as an f32 artifact in a temporary folder, and variants of it that are broken in one way.
+ * The tiny DenseMamba fixture as an f32 artifact in a temporary folder, and variants of it that are
+ * broken in one way.
  */
 import { cp, mkdtemp, readFile, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";

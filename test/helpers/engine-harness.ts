@@ -1,4 +1,7 @@
-/** What engine tests share: an engine over fake runners, requests with defaults, events gathered, and an oracle. */
+/**
+ * What engine tests share: an engine over fake runners, requests with defaults, events gathered,
+ * and an oracle.
+ */
 import { Engine, type EngineLimits } from "../../src/engine/engine.ts";
 import type { EngineStatus, StepReport } from "../../src/engine/observer.ts";
 import type {
@@ -117,7 +120,10 @@ export async function gather(sequence: Sequence, onEvent?: (event: SequenceEvent
   };
 }
 
-/** What the request must give, computed without an engine: one token after the other, from the very first. */
+/**
+ * What the request must give, computed without an engine: one token after the other, from the very
+ * first.
+ */
 export function tokensAlone(given: SequenceRequest, vocabSize = 29): number[] {
   const context = [...(given.resume?.tokenIds ?? []), ...given.promptIds];
   const state = stateAfter(context);

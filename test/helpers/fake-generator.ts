@@ -1,8 +1,8 @@
 /**
  * A generator without a model, for tests of the server: every prompt is answered with the same
- * scripted tokens. As with the real engine, events are pushed into a queue, ahead of a slow consumer
- * until the queue is full. Prompts are tokenised by UTF-8 bytes; the reply's tokens have ids from
- * FIRST_REPLY_ID on.
+ * scripted tokens. As with the real engine, events are pushed into a queue, ahead of a slow
+ * consumer until the queue is full. Prompts are tokenised by UTF-8 bytes; the reply's tokens have
+ * ids from FIRST_REPLY_ID on.
  */
 
 import { setImmediate as tick } from "node:timers/promises";

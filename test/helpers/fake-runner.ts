@@ -1,6 +1,7 @@
 /**
- * A `ModelRunner` without a model: a sequence's state is a rolling hash of every token it has read, and its logits come
- * from that hash. Whoever mixes up slots, positions or states gets other logits. Deterministic; watches its own contract.
+ * A `ModelRunner` without a model: a sequence's state is a rolling hash of every token it has read,
+ * and its logits come from that hash. Whoever mixes up slots, positions or states gets other
+ * logits. Deterministic; watches its own contract.
  */
 import { setImmediate as macrotask } from "node:timers/promises";
 import { DenseMambaError } from "../../src/errors.ts";
@@ -24,7 +25,10 @@ export interface FakeRunnerOptions {
   readonly precision?: Precision;
   /** Awaited within every call. By default one turn of the event loop. */
   readonly pace?: (() => Promise<unknown>) | undefined;
-  /** Called before every call takes effect; throws to inject a fault, of which the state does not recover. */
+  /**
+   * Called before every call takes effect; throws to inject a fault, of which the state does not
+   * recover.
+   */
   readonly onCall?: ((call: FakeCall) => void) | undefined;
   /** A sequence that reads this token gets NaN logits. */
   readonly poisonToken?: number;
@@ -84,7 +88,10 @@ export class FakeRunner implements ModelRunner {
   readonly manifest: Manifest;
   readonly numSlots: number;
   readonly description = "fake";
-  /** Breaches of the contract by the caller: overlapping calls, calls after a fault or after `close`, wrong slots. */
+  /**
+   * Breaches of the contract by the caller: overlapping calls, calls after a fault or after
+   * `close`, wrong slots.
+   */
   readonly breaches: string[] = [];
   readonly calls: FakeCall[] = [];
   isClosed = false;

@@ -1,4 +1,7 @@
-/** What generation tests share: requests with defaults, a generator around an engine, and the fold of its events. */
+/**
+ * What generation tests share: requests with defaults, a generator around an engine, and the fold
+ * of its events.
+ */
 import type { SequenceEngine } from "../../src/generation/admission.ts";
 import type { GenerationLimits } from "../../src/generation/check-request.ts";
 import type { GenerationEvent, GenerationRequest, GenerationUsage, Prompt } from "../../src/generation/events.ts";
@@ -107,7 +110,10 @@ export interface FoldedChoice {
   finished?: Extract<GenerationEvent, { type: "finished" }>;
 }
 
-/** Reads to the end and checks what holds for every stream: its order, and that each choice ends exactly once. */
+/**
+ * Reads to the end and checks what holds for every stream: its order, and that each choice ends
+ * exactly once.
+ */
 export async function fold(stream: AsyncIterable<GenerationEvent>): Promise<Outcome> {
   const events: GenerationEvent[] = [];
   const choices: FoldedChoice[] = [];

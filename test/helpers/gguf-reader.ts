@@ -1,4 +1,7 @@
-/** Reads the GGUF that tests look into: version 3, f32 tensors. Written from the format's description, not from our writer. */
+/**
+ * Reads the GGUF that tests look into: version 3, f32 tensors. Written from the format's
+ * description, not from our writer.
+ */
 
 export interface ReadGguf {
   readonly metadata: Readonly<Record<string, unknown>>;

@@ -1,4 +1,7 @@
-/** The logits that others compute for the small checkpoints in test/fixtures, of all families, in one shape. */
+/**
+ * The logits that others compute for the small checkpoints in test/fixtures, of all families, in
+ * one shape.
+ */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { RETNET_GOLDENS, readRetNetGolden } from "./retnet-goldens.ts";
@@ -17,7 +20,10 @@ export interface Golden {
   readonly tolerance: number;
 }
 
-/** Our PyTorch recipe, Hugging Face's transformers, the authors' RetNet: each with the tolerance that it is given. */
+/**
+ * Our PyTorch recipe, Hugging Face's transformers, the authors' RetNet: each with the tolerance
+ * that it is given.
+ */
 export function readGoldens(tolerances: Record<"torch" | "transformers" | "retnet", number>): readonly Golden[] {
   return [
     ...["torch-tiny-densemamba", "torch-tiny-mamba", "torch-tiny-shared-gate"].map((name) => {

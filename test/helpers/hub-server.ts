@@ -1,6 +1,7 @@
 /**
- * A server on this machine that speaks as much of the Hugging Face hub's API as a pull needs: model info, file lists,
- * `resolve` with a redirect to another origin for large files, ranges; and that can fail in the ways a network does.
+ * A server on this machine that speaks as much of the Hugging Face hub's API as a pull needs: model
+ * info, file lists, `resolve` with a redirect to another origin for large files, ranges; and that
+ * can fail in the ways a network does.
  */
 import { createHash } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";

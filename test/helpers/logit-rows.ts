@@ -1,4 +1,6 @@
-/** Builds what the graph's sampling outputs hold, plainly: full sort, sums in f64 rounded to f32. */
+/**
+ * Builds what the graph's sampling outputs hold, plainly: full sort, sums in f64 rounded to f32.
+ */
 import { NUM_CANDIDATES } from "../../src/model/artifact.ts";
 import type { RunOutput } from "../../src/runtime/runner.ts";
 

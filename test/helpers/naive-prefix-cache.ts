@@ -1,4 +1,7 @@
-/** A prefix cache by the book: keeps everything, compares everything, and remembers what it was asked. */
+/**
+ * A prefix cache by the book: keeps everything, compares everything, and remembers what it was
+ * asked.
+ */
 import type { PrefixStates } from "../../src/prefix/prefix-reuse.ts";
 
 interface Entry {

@@ -1,6 +1,7 @@
 /**
- * The program for tests that run it in a process of its own: the sources as JavaScript, in `.built/`.
- * Running the sources with tsx would take each process one to two seconds of CPU time more.
+ * The program for tests that run it in a process of its own: the sources as JavaScript, in
+ * `.built/`. Running the sources with tsx would take each process one to two seconds of CPU time
+ * more.
  */
 import { execFileSync } from "node:child_process";
 import path from "node:path";

@@ -1,4 +1,6 @@
-/** The whole house on a real port: server, generation, engine and runtime over the default model. */
+/**
+ * The whole house on a real port: server, generation, engine and runtime over the default model.
+ */
 import { randomUUID } from "node:crypto";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -48,7 +50,8 @@ export interface RealServerOptions {
 }
 
 /**
- * In f32, whose results do not depend on how many sequences run together. `openRunner` is called again after a fault.
+ * In f32, whose results do not depend on how many sequences run together. `openRunner` is called
+ * again after a fault.
  * @param store by default its own; two servers may share one
  */
 export async function startRealServer(

@@ -1,4 +1,7 @@
-/** What the authors' PyTorch code computes for the two tiny DenseRetNets in `test/fixtures`, f32 on CPU. */
+/**
+ * What the authors' PyTorch code computes for the two tiny DenseRetNets in `test/fixtures`, f32 on
+ * CPU.
+ */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { readRawTensors } from "./checkpoints.ts";

@@ -1,6 +1,6 @@
 /**
- * An engine that says what it is told to, for tests of the text layer: each sequence's tokens come from a script. Keeps
- * what it was asked, and how each sequence ended.
+ * An engine that says what it is told to, for tests of the text layer: each sequence's tokens come
+ * from a script. Keeps what it was asked, and how each sequence ended.
  */
 import { setImmediate as tick } from "node:timers/promises";
 import type { Sequence, SequenceEvent, SequenceRequest } from "../../src/engine/sequence.ts";

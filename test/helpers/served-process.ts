@@ -1,6 +1,6 @@
 /**
- * `densemamba serve` as its user runs it: a process of its own that can be signalled and killed. In f32 on ONNX Runtime's
- * own operators, whose results do not depend on what runs beside them.
+ * `densemamba serve` as its user runs it: a process of its own that can be signalled and killed. In
+ * f32 on ONNX Runtime's own operators, whose results do not depend on what runs beside them.
  */
 import { type ChildProcess, type SpawnOptions, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -11,7 +11,9 @@ import { ensureArtifact } from "../../src/compiler/artifact-cache.ts";
 import { PROGRAM } from "./program.ts";
 import { DEFAULT_MODEL_DIR } from "./real-server.ts";
 
-/** A compiled default model, once for all processes of a test file, and a place for what they keep. */
+/**
+ * A compiled default model, once for all processes of a test file, and a place for what they keep.
+ */
 export class ServingFolder {
   readonly dir: string;
 

@@ -1,4 +1,7 @@
-/** The server's dependencies around a `FakeGenerator`: fixed ids and clock, a log that keeps its lines. */
+/**
+ * The server's dependencies around a `FakeGenerator`: fixed ids and clock, a log that keeps its
+ * lines.
+ */
 
 import { serverOptions } from "../../src/app/server-options.ts";
 import { loadConfig } from "../../src/config/load.ts";

@@ -1,6 +1,6 @@
 /**
- * Two small tokenizers of the two kinds that matter, written as a checkpoint's files: byte-level BPE (GPT-NeoX, Mamba)
- * and SentencePiece-like BPE with byte fallback (LLaMA).
+ * Two small tokenizers of the two kinds that matter, written as a checkpoint's files: byte-level
+ * BPE (GPT-NeoX, Mamba) and SentencePiece-like BPE with byte fallback (LLaMA).
  */
 import { mkdtemp, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -88,7 +88,10 @@ export function byteFallbackJson(): TokenizerJson {
 
 export const BYTE_FALLBACK_CONFIG = { bos_token: "<s>", eos_token: "</s>", unk_token: "<unk>", add_bos_token: true };
 
-/** The 256 bytes in GPT-2's spelling, one special token, and merges, some of which end inside a character. */
+/**
+ * The 256 bytes in GPT-2's spelling, one special token, and merges, some of which end inside a
+ * character.
+ */
 export function byteLevelJson(): TokenizerJson {
   const alphabet = byteLevelAlphabet();
   const spell = (text: string) => [...Buffer.from(text)].map((byte) => alphabet[byte]!);

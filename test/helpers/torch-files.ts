@@ -1,4 +1,6 @@
-/** Writes what `torch.save` writes, and what it never would: pickles and zips by hand, sound or not. */
+/**
+ * Writes what `torch.save` writes, and what it never would: pickles and zips by hand, sound or not.
+ */
 import { writeFileSync } from "node:fs";
 
 export interface ZipSource {
@@ -9,8 +11,8 @@ export interface ZipSource {
 }
 
 /**
- * Of a stored zip. With `zip64`, sizes and places stand in the wide fields, as they must above 4 GiB; with "position" the
- * places alone, as for the small entries at the end of a large file.
+ * Of a stored zip. With `zip64`, sizes and places stand in the wide fields, as they must above 4
+ * GiB; with "position" the places alone, as for the small entries at the end of a large file.
  */
 export function zipBytes(
   sources: readonly ZipSource[],
@@ -73,7 +75,10 @@ export function zipBytes(
   return Buffer.concat(parts);
 }
 
-/** Pickle source: strings and numbers are instructions' own bytes, so that a test can write any program. */
+/**
+ * Pickle source: strings and numbers are instructions' own bytes, so that a test can write any
+ * program.
+ */
 export const op = {
   proto: Buffer.from([0x80, 2]),
   stop: Buffer.from("."),

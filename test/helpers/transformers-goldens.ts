@@ -1,4 +1,7 @@
-/** What Hugging Face's transformers compute for the two tiny checkpoints of models/recipes/goldens/transformers_goldens.py. */
+/**
+ * What Hugging Face's transformers compute for the two tiny checkpoints of
+ * models/recipes/goldens/transformers_goldens.py.
+ */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 

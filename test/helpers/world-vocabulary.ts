@@ -1,4 +1,6 @@
-/** A small vocabulary in the format of RWKV's, as a file: every byte, and the texts that are given. */
+/**
+ * A small vocabulary in the format of RWKV's, as a file: every byte, and the texts that are given.
+ */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { temporaryFolder } from "./checkpoints.ts";
@@ -36,7 +38,9 @@ export function worldText(literals = SMALL_LITERALS): string {
   return `${[...byteLines(), ...lines].join("\n")}\n`;
 }
 
-/** In a new folder, which the caller removes, with further files: name → content, objects as JSON. */
+/**
+ * In a new folder, which the caller removes, with further files: name → content, objects as JSON.
+ */
 export function writeWorldVocabulary(text = worldText(), others: Readonly<Record<string, unknown>> = {}): string {
   const folder = temporaryFolder();
   for (const [name, content] of Object.entries({ [WORLD_FILE]: text, ...others })) {

@@ -10,7 +10,10 @@ import { type BuiltStage, buildStages, folderBytes, parseDockerfile } from "./do
 import { ImageServer } from "./image-server.ts";
 
 const FILES = ["Dockerfile", "docker/Dockerfile.cuda"];
-/** A test has neither of the CPU image's own: the packages of which its base consists, unpacked; its version of Node, stripped. */
+/**
+ * A test has neither of the CPU image's own: the packages of which its base consists, unpacked; its
+ * version of Node, stripped.
+ */
 const BASE_MEGABYTES = 30;
 const NODE_MEGABYTES = 107;
 const stagesOf = (file: string) => parseDockerfile(readFileSync(file, "utf8"));

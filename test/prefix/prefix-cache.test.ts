@@ -29,7 +29,8 @@ test("finds the longest cached prefix, whatever its length", async () => {
 });
 
 test("finds what a linear search through all cached prefixes finds", async () => {
-  // Few ids and long repetitions, so that prompts share much, and lengths on both sides of the anchors.
+  // Few ids and long repetitions, so that prompts share much, and lengths on both sides of the
+  // anchors.
   const prompt = fc
     .array(fc.tuple(fc.nat(1), fc.constantFrom(1, 2, 30, 63, 64, 65)), { maxLength: 6 })
     .map((runs) => runs.flatMap(([tokenId, length]) => Array<number>(length).fill(tokenId)));

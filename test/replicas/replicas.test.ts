@@ -1,4 +1,7 @@
-/** Two servers as two processes, one Valkey server, and a proxy that knows nothing: one conversation, wherever it is asked. */
+/**
+ * Two servers as two processes, one Valkey server, and a proxy that knows nothing: one
+ * conversation, wherever it is asked.
+ */
 
 import { readdir } from "node:fs/promises";
 import { createServer, request as httpRequest, type Server } from "node:http";

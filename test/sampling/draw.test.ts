@@ -12,7 +12,9 @@ const ranking = new RowRanking();
 
 const unfiltered: DrawParams = { temperature: 1, topK: 0, topP: 1, minP: 0 };
 
-/** From peaked to flat, with ties and impossible tokens, below and above the number of candidates. */
+/**
+ * From peaked to flat, with ties and impossible tokens, below and above the number of candidates.
+ */
 const rowArbitrary = fc
   .record({
     size: fc.oneof(fc.integer({ min: 1, max: 80 }), fc.constant(1000)),

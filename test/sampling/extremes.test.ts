@@ -1,4 +1,6 @@
-/** Whatever the schema lets through, and whatever finite logits a model gives, a token comes out. */
+/**
+ * Whatever the schema lets through, and whatever finite logits a model gives, a token comes out.
+ */
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { graphTemperature, Sampler, SamplingScratch } from "../../src/sampling/sampler.ts";

@@ -150,7 +150,8 @@ test("tokens at -Infinity are legal and never drawn", () => {
 });
 
 describe("ids past the tokenizer's vocabulary", () => {
-  // 500 ids of which 490 are real; padding is likelier than anything real, or as likely as the rest.
+  // 500 ids of which 490 are real; padding is likelier than anything real, or as likely as the
+  // rest.
   const real = Float32Array.from({ length: 490 }, (_, id) => Math.sin(id) * 3);
   const likely = logitRows([[...real, ...Array(10).fill(9)]]);
   const flat = logitRows([new Float32Array(500)]);

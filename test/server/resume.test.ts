@@ -24,7 +24,10 @@ const resume = (changes: Partial<ServerOptions["resume"]>) => ({
 
 const numberOf = ({ sequence_number }: Message) => sequence_number as number;
 
-/** The value once it has stopped changing: the fake generator waits a turn of the event loop for each delta. */
+/**
+ * The value once it has stopped changing: the fake generator waits a turn of the event loop for
+ * each delta.
+ */
 async function lastValue(value: () => number): Promise<number> {
   for (let last = Number.NaN, turns = 0; ; ) {
     turns = value() === last ? turns + 1 : 0;

@@ -1,4 +1,7 @@
-/** A stored message is found in its tokens, or stored as text if the tokenizer does not give it back. */
+/**
+ * A stored message is found in its tokens, or stored as text if the tokenizer does not give it
+ * back.
+ */
 import fc from "fast-check";
 import { beforeAll, expect, test } from "vitest";
 import { type MessageSpan, messageSpans, messagesOf, textOf, toSpan } from "../../src/sessions/messages.ts";

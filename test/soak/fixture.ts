@@ -1,4 +1,7 @@
-/** What the soak test's clients share: the server, the ledger, the cold run, and a barrier at which all of them pause. */
+/**
+ * What the soak test's clients share: the server, the ledger, the cold run, and a barrier at which
+ * all of them pause.
+ */
 import { setTimeout as sleep } from "node:timers/promises";
 import { streamRequest } from "../../src/bench/streams.ts";
 import type { Engine } from "../../src/engine/engine.ts";
@@ -52,7 +55,10 @@ export class SoakFixture {
     }
   }
 
-  /** Runs `check` when every client has finished what it was doing, and none has begun anything else. */
+  /**
+   * Runs `check` when every client has finished what it was doing, and none has begun anything
+   * else.
+   */
   async whilePaused(check: () => Promise<void>): Promise<void> {
     this.#isPaused = true;
     while (this.#numActing > 0) await sleep(RETRY_MS);
@@ -74,7 +80,9 @@ export class SoakFixture {
     }
   }
 
-  /** The tokens of a session that nobody continues. undefined: it does not exist, or cannot be read. */
+  /**
+   * The tokens of a session that nobody continues. undefined: it does not exist, or cannot be read.
+   */
   async storedIds(id: string): Promise<readonly number[] | undefined> {
     for (;;) {
       const session = await this.insist("GET", `/v1/sessions/${id}`);
@@ -87,7 +95,10 @@ export class SoakFixture {
     return file.status === 200 ? decodeSnapshot(file.body, this.#model).tokenIds : undefined;
   }
 
-  /** What the server has of a session whose last turn may have been cut off. undefined: that is wrong, and was reported. */
+  /**
+   * What the server has of a session whose last turn may have been cut off. undefined: that is
+   * wrong, and was reported.
+   */
   async recover(known: KnownSession, turn?: OpenTurn): Promise<KnownSession | undefined> {
     const storedIds = await this.storedIds(known.id);
     const found = storedIds === undefined ? `${known.id} is gone` : reconcile(known, storedIds, turn);
@@ -112,14 +123,20 @@ export interface ColdRun {
   readonly engine: Pick<Engine, "submit">;
   /** Ids from here on are never sampled. */
   readonly vocabSize: number;
-  /** How much less likely than the likeliest a greedily chosen token may be: 0 where all runs give the same bits. */
+  /**
+   * How much less likely than the likeliest a greedily chosen token may be: 0 where all runs give
+   * the same bits.
+   */
   readonly tolerance: number;
 }
 
 /** Padding of the model's vocabulary may be likelier than any token, and is never sampled. */
 const NUM_CANDIDATES = 5;
 
-/** @returns the position of the first token that a greedy answer would not have; undefined if there is none */
+/**
+ * @returns the position of the first token that a greedy answer would not have; undefined if there
+ * is none
+ */
 export async function firstWrong(
   { engine, vocabSize, tolerance }: ColdRun,
   { tokenIds, answers }: { readonly tokenIds: readonly number[]; readonly answers: readonly Answer[] },

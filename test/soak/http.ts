@@ -1,6 +1,6 @@
 /**
- * The soak test's HTTP client: a JSON request, or a streamed completion that the client may leave. One connection each, so that
- * a server's death breaks only the requests in flight.
+ * The soak test's HTTP client: a JSON request, or a streamed completion that the client may leave.
+ * One connection each, so that a server's death breaks only the requests in flight.
  */
 import { request as httpRequest, type IncomingMessage } from "node:http";
 

@@ -1,6 +1,6 @@
 /**
- * What the soak test's clients know for certain: the acknowledged tokens of every session, what may have come after them when
- * a request was cut off, and every violation. Knows no network.
+ * What the soak test's clients know for certain: the acknowledged tokens of every session, what may
+ * have come after them when a request was cut off, and every violation. Knows no network.
  */
 
 /** Tokens of a session that the model chose: from `start` up to `end`. */
@@ -48,8 +48,8 @@ export function afterTurn(
 }
 
 /**
- * A session after its last turn was cut off: all that was acknowledged, and then nothing, or the turn's prompt and some of
- * its answer.
+ * A session after its last turn was cut off: all that was acknowledged, and then nothing, or the
+ * turn's prompt and some of its answer.
  * @param storedIds what the server has of it now
  * @returns what is wrong with it, as text, if it is anything else
  */

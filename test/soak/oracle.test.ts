@@ -34,7 +34,8 @@ describe("what is known of a session", () => {
         expect(reconcile(known, known.tokenIds, open)).toBe(known);
         const found = reconcile(known, kept, open) as KnownSession;
         expect(found.tokenIds).toEqual(kept);
-        // Every token behind the acknowledged ones is either the prompt's or is compared with a cold run.
+        // Every token behind the acknowledged ones is either the prompt's or is compared with a
+        // cold run.
         const chosen = found.answers.slice(1).reduce((sum, { start, end }) => sum + end - start, 0);
         expect(kept.length - known.tokenIds.length - chosen).toBe(found === known ? 0 : promptIds.length);
       }),

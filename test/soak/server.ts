@@ -1,4 +1,7 @@
-/** The server under test: one process after another on the same stored states, stopped in order or killed; and its metrics. */
+/**
+ * The server under test: one process after another on the same stored states, stopped in order or
+ * killed; and its metrics.
+ */
 import { setTimeout as sleep } from "node:timers/promises";
 import { ServedProcess } from "../helpers/served-process.ts";
 import { ask } from "./http.ts";
@@ -61,7 +64,9 @@ export class SoakServer {
     return sumOf(body.toString(), name);
   }
 
-  /** @returns what is still in use when nobody has asked anything for some time; empty if nothing is */
+  /**
+   * @returns what is still in use when nobody has asked anything for some time; empty if nothing is
+   */
   async leftInUse(): Promise<string> {
     const names = ["slots_in_use", "num_requests_running", "num_requests_waiting"];
     for (let waitedMs = 0; ; waitedMs += POLL_MS) {

@@ -1,6 +1,7 @@
 /**
- * One of the soak test's clients over HTTP: at random it continues sessions of its own, leaves in the middle of an answer, forks
- * (also while a session answers), deletes, and asks without a session with prompts that begin alike.
+ * One of the soak test's clients over HTTP: at random it continues sessions of its own, leaves in
+ * the middle of an answer, forks (also while a session answers), deletes, and asks without a
+ * session with prompts that begin alike.
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { randomPrompt } from "../../src/bench/random-model.ts";

@@ -1,7 +1,8 @@
 /**
- * The soak test, `npm run soak`: clients that come, fork, leave in the middle and return, on a server with a disk store that is
- * restarted and killed under them. Every stream ends exactly once, nothing acknowledged is lost, no continuation differs from
- * a cold run, slots are released, and memory stays flat. SOAK_MINUTES says how long it lasts.
+ * The soak test, `npm run soak`: clients that come, fork, leave in the middle and return, on a
+ * server with a disk store that is restarted and killed under them. Every stream ends exactly once,
+ * nothing acknowledged is lost, no continuation differs from a cold run, slots are released, and
+ * memory stays flat. SOAK_MINUTES says how long it lasts.
  */
 import { strict as assert } from "node:assert";
 import { join } from "node:path";
@@ -24,7 +25,9 @@ import { SocketUser } from "./socket-user.ts";
 const MINUTES = Number(process.env.SOAK_MINUTES ?? 20);
 const NUM_SESSION_USERS = 16;
 const NUM_SOCKET_USERS = 4;
-/** In the first half; in the second the same process lives on, so that its memory means something. */
+/**
+ * In the first half; in the second the same process lives on, so that its memory means something.
+ */
 const NUM_RESTARTS = 10;
 const NUM_PAUSES = 10;
 const SAMPLE_MS = 2000;
@@ -34,7 +37,9 @@ const MIB = 2 ** 20;
 const MAX_GROWTH = 0.05;
 /** A process that has just started still grows. */
 const MIN_MINUTES_FOR_MEMORY = 10;
-/** In 8 bits without our own operators, results depend a little on how many sequences run together. */
+/**
+ * In 8 bits without our own operators, results depend a little on how many sequences run together.
+ */
 const PLAIN_TOLERANCE = 0.3;
 
 const print = (line: string) => console.log(line);

@@ -1,6 +1,7 @@
 /**
- * One of the soak test's clients over WebSocket: responses that continue from one another, with a fork over two streams of one
- * connection. Sometimes it cuts the connection and fetches the rest, from the last event that arrived.
+ * One of the soak test's clients over WebSocket: responses that continue from one another, with a
+ * fork over two streams of one connection. Sometimes it cuts the connection and fetches the rest,
+ * from the last event that arrived.
  */
 import { WebSocket } from "ws";
 import { SeededRandom } from "../../src/sampling/random.ts";
@@ -44,7 +45,9 @@ export class SocketUser {
     this.#random = new SeededRandom(seed);
   }
 
-  /** A response, and two that continue it at once; each is compared with a cold run, and deleted. */
+  /**
+   * A response, and two that continue it at once; each is compared with a cold run, and deleted.
+   */
   async act(): Promise<void> {
     const { server } = this.#soak;
     const url = await server.url();

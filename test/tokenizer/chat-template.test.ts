@@ -296,7 +296,10 @@ test("an aborted rendering ends, and delays no others", async () => {
   await expect(endless(first.signal)).rejects.toMatchObject({ code: "aborted" });
 });
 
-/** How long the event loop stood still at most, in milliseconds: the best of a few tries, on a machine that others use too. */
+/**
+ * How long the event loop stood still at most, in milliseconds: the best of a few tries, on a
+ * machine that others use too.
+ */
 async function shortestStall(work: () => Promise<void>): Promise<number> {
   let shortest = Number.POSITIVE_INFINITY;
   for (let i = 0; i < 5 && shortest >= 200; i++) {

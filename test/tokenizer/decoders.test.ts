@@ -119,7 +119,8 @@ test("among byte pieces each broken part of a character is one U+FFFD", async ()
   const { decode, idsOf, library } = open(sequence(fallback, fuse), [...WORDS, ...BYTES]);
   const ids = idsOf("<0x41>", "<0xE2>", "<0x82>", "<0x0A>", "<0xFF>", "the");
   expect(decode(ids)).toBe("A\uFFFD\n\uFFFDthe");
-  // The library takes all of a run of bytes back if any is broken: a stream cannot wait for its end.
+  // The library takes all of a run of bytes back if any is broken: a stream cannot wait for its
+  // end.
   expect(await library.decode(ids, false)).toBe("\uFFFD\uFFFD\uFFFD\uFFFD\uFFFDthe");
 });
 

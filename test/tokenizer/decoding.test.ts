@@ -135,7 +135,10 @@ test("our table decodes as the library does", async () => {
   );
 });
 
-/** NOTE: `▁` is how the SentencePiece kinds spell a space: written in a text it comes back as one, by their definition. */
+/**
+ * NOTE: `▁` is how the SentencePiece kinds spell a space: written in a text it comes back as one,
+ * by their definition.
+ */
 function randomText(maxLength: number): fc.Arbitrary<string> {
   return fc.string({ unit: "grapheme", maxLength }).map((text) => text.replaceAll("▁", "_"));
 }

@@ -45,7 +45,9 @@ test("bytes decode as the platform's own decoder has it, byte order marks includ
   );
 });
 
-/** By trying: a few continuation bytes stand for all, for the second byte is where the rules differ. */
+/**
+ * By trying: a few continuation bytes stand for all, for the second byte is where the rules differ.
+ */
 function canBeCompleted(tail: Uint8Array): boolean {
   const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
   const candidates = [0x80, 0x90, 0xa0, 0xbf];

@@ -1,4 +1,7 @@
-/** The processes that encode and render: what a signal, a lack of files, silence and callers that leave do to them. */
+/**
+ * The processes that encode and render: what a signal, a lack of files, silence and callers that
+ * leave do to them.
+ */
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { readdirSync, readFileSync } from "node:fs";

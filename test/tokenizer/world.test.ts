@@ -1,4 +1,7 @@
-/** RWKV's World tokenizer: its file, its rule, its limits; and what its authors' own gives, where the real file is at hand. */
+/**
+ * RWKV's World tokenizer: its file, its rule, its limits; and what its authors' own gives, where
+ * the real file is at hand.
+ */
 import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { setImmediate } from "node:timers/promises";

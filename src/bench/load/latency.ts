@@ -1,6 +1,7 @@
 /**
- * Latencies and goodput of what one client saw. Time to first token and end to end count from when a request was due, not
- * from when it could be sent: otherwise a client that falls behind would hide the wait.
+ * Latencies and goodput of what one client saw. Time to first token and end to end count from when
+ * a request was due, not from when it could be sent: otherwise a client that falls behind would
+ * hide the wait.
  */
 import { gaps, percentile } from "../figures.ts";
 import type { StreamRecord } from "./stream-client.ts";

@@ -1,6 +1,7 @@
 /**
- * Requests to a server. In an open loop each is sent when it is due, however many are still unanswered; arrivals are drawn
- * before the run, so that a slow server cannot slow its own load down. The same seed gives every server the same load.
+ * Requests to a server. In an open loop each is sent when it is due, however many are still
+ * unanswered; arrivals are drawn before the run, so that a slow server cannot slow its own load
+ * down. The same seed gives every server the same load.
  */
 import { performance } from "node:perf_hooks";
 import { setImmediate, setTimeout as sleep } from "node:timers/promises";
@@ -32,7 +33,10 @@ export async function runOpenLoop(target: Target, load: Load): Promise<DueRecord
   return Promise.all(running);
 }
 
-/** All at once, and none after. @throws Error if a stream fails: a rate of the others would mean nothing */
+/**
+ * All at once, and none after. @throws Error if a stream fails: a rate of the others would mean
+ * nothing
+ */
 export async function runTogether(
   target: Target,
   load: Omit<Load, "perSecond" | "numRequests"> & { readonly numStreams: number },
@@ -51,7 +55,10 @@ function requestOf(
   return { promptIds: randomPrompt(promptTokens, seed * 1_000_003 + index), maxTokens: outputTokens, timeoutMs };
 }
 
-/** Of a Poisson process: milliseconds from the start of the run, ascending. @param perSecond mean rate, > 0 */
+/**
+ * Of a Poisson process: milliseconds from the start of the run, ascending. @param perSecond mean
+ * rate, > 0
+ */
 export function poissonArrivals(options: Pick<Load, "perSecond" | "numRequests" | "seed">): number[] {
   const random = new SeededRandom(options.seed);
   let atMs = 0;
@@ -62,7 +69,10 @@ export function poissonArrivals(options: Pick<Load, "perSecond" | "numRequests" 
   });
 }
 
-/** Never early, as timers may be, nor a whole millisecond late: the last of it passes in turns of the event loop. */
+/**
+ * Never early, as timers may be, nor a whole millisecond late: the last of it passes in turns of
+ * the event loop.
+ */
 async function until(atMs: number): Promise<void> {
   for (let waitMs = atMs - performance.now(); waitMs > 0; waitMs = atMs - performance.now()) {
     if (waitMs >= 1) await sleep(Math.floor(waitMs));

@@ -1,6 +1,6 @@
 /**
- * `densemamba bench-server`: an open-loop load at several rates against a server over SSE. Several servers take turns, with
- * the same arrivals and prompts.
+ * `densemamba bench-server`: an open-loop load at several rates against a server over SSE. Several
+ * servers take turns, with the same arrivals and prompts.
  */
 import { formatNumber, markdownTable } from "../figures.ts";
 import { describeMachine, formatMachine, type Machine } from "../machine.ts";
@@ -43,7 +43,10 @@ export interface ServerBenchResult {
 
 const NUM_WARM_UPS = 3;
 
-/** Prints each run as it ends, then a table and one line of JSON. @throws Error if a server cannot do the warm-up */
+/**
+ * Prints each run as it ends, then a table and one line of JSON. @throws Error if a server cannot
+ * do the warm-up
+ */
 export async function runServerBench(options: ServerBenchOptions): Promise<void> {
   const { targets, rates, objective, print, threads, versions, modelName, ...load } = options;
   const { promptTokens, outputTokens, numRequests } = load;

@@ -1,6 +1,6 @@
 /**
- * The client of every measurement over HTTP: one streamed `/v1/completions` request to any OpenAI-compatible server, timed
- * as its user sees it.
+ * The client of every measurement over HTTP: one streamed `/v1/completions` request to any
+ * OpenAI-compatible server, timed as its user sees it.
  */
 import { request as httpRequest } from "node:http";
 import { request as httpsRequest } from "node:https";
@@ -53,12 +53,14 @@ export function streamCompletion(target: Target, { promptIds, maxTokens, timeout
     "content-length": Buffer.byteLength(body),
     ...(target.apiKey === undefined ? {} : { authorization: `Bearer ${target.apiKey}` }),
   };
-  // One connection per request: an idle one that the server closes would look like a failed request.
+  // One connection per request: an idle one that the server closes would look like a failed
+  // request.
   const options = { method: "POST", headers, agent: false };
 
   return new Promise<StreamRecord>((resolve) => {
     const sentAtMs = performance.now();
-    // Parsed when the stream has ended: the client shares the processors with the server that it measures.
+    // Parsed when the stream has ended: the client shares the processors with the server that it
+    // measures.
     const pieces: { readonly text: string; readonly atMs: number }[] = [];
     const events = new CompletionEvents();
     const end = (error: string | undefined) => {

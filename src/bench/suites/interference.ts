@@ -1,4 +1,7 @@
-/** What running streams and arriving prompts cost each other: short prompts, many of them at once, and very long ones. */
+/**
+ * What running streams and arriving prompts cost each other: short prompts, many of them at once,
+ * and very long ones.
+ */
 import type { Engine } from "../../engine/engine.ts";
 import { atMost, type Figure, gaps, median, percentile } from "../figures.ts";
 import { randomPrompt } from "../random-model.ts";
@@ -32,7 +35,10 @@ async function besideStreams<T>(
   }
 }
 
-/** The first token of short prompts that arrive one after the other while `numStreams` streams decode. */
+/**
+ * The first token of short prompts that arrive one after the other while `numStreams` streams
+ * decode.
+ */
 export async function benchInterference(engine: Engine, numStreams: number): Promise<Figure[]> {
   const arrive = async (seed: number) =>
     (await runStream(engine, streamRequest(randomPrompt(SHORT_PROMPT_TOKENS, seed), 4))).firstTokenMs;
@@ -53,7 +59,10 @@ export async function benchInterference(engine: Engine, numStreams: number): Pro
   ];
 }
 
-/** The last first token of short prompts that come at once, in turns with that of a single prompt of as many tokens. */
+/**
+ * The last first token of short prompts that come at once, in turns with that of a single prompt of
+ * as many tokens.
+ */
 export async function benchBurst(engine: Engine): Promise<Figure[]> {
   let seed = 0;
   const firstTokenMs = async (numTokens: number) =>
@@ -77,7 +86,8 @@ export async function benchBurst(engine: Engine): Promise<Figure[]> {
 
 /** The pace of running streams while an 8,000-token prompt is read, and how long that takes. */
 export async function benchStall(engine: Engine): Promise<Figure[]> {
-  // Other streams of the engine tell when these have run for a while: no timer, whatever the model's speed.
+  // Other streams of the engine tell when these have run for a while: no timer, whatever the
+  // model's speed.
   const timed = async (promptTokens: number, maxTokens: number, seed: number) => {
     const fromMs = performance.now();
     await runStream(engine, streamRequest(randomPrompt(promptTokens, seed), maxTokens));
@@ -105,7 +115,8 @@ export async function benchStall(engine: Engine): Promise<Figure[]> {
     { name: `median while ${prompt}`, value: typical, unit: "ms" },
     { name: `p99 while ${prompt}`, value: worst, unit: "ms" },
     { name: "p99 / median, while it is read", value: worst / typical, unit: "x", ...atMost(3) },
-    // Beside a prompt all steps could be as slow as the p99: what the prompt costs shows against the streams alone.
+    // Beside a prompt all steps could be as slow as the p99: what the prompt costs shows against
+    // the streams alone.
     { name: "median while it is read / median of the streams alone", value: typical / typicalQuiet, unit: "x" },
     { name: "p99 while it is read / p99 of the streams alone", value: worst / worstQuiet, unit: "x" },
     { name: "p99 while it is read / median of the streams alone", value: worst / typicalQuiet, unit: "x" },

@@ -1,4 +1,7 @@
-/** Decoding far into a sequence, with random weights of a RetNet: a step after 64k tokens must cost what one after 1k does. */
+/**
+ * Decoding far into a sequence, with random weights of a RetNet: a step after 64k tokens must cost
+ * what one after 1k does.
+ */
 import { randomArtifact, type SuiteContext, withRunner } from "../config.ts";
 import { atLeast, atMost, type Figure, median } from "../figures.ts";
 import { inTurns } from "../rounds.ts";

@@ -11,8 +11,8 @@ const TENTH = NUM_SEGMENTS / 10;
 const NUM_WARM_UPS = 3;
 
 /**
- * A session of `numTokens` in segments, each resumed from the state of the one before. In the first and the last tenth fresh
- * sequences take turns with it, which cancels out the machine's own drift.
+ * A session of `numTokens` in segments, each resumed from the state of the one before. In the first
+ * and the last tenth fresh sequences take turns with it, which cancels out the machine's own drift.
  * @param minRatio of the last tenth's speed to the first's
  */
 export async function benchSession(engine: Engine, numTokens: number, minRatio: number): Promise<Figure[]> {

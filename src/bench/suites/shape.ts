@@ -1,4 +1,7 @@
-/** Random weights of one shape, without the engine: each precision beside the memory, both lowerings, and dense links. */
+/**
+ * Random weights of one shape, without the engine: each precision beside the memory, both
+ * lowerings, and dense links.
+ */
 import { stateBytes } from "../../model/state.ts";
 import type { ModelRunner } from "../../runtime/runner.ts";
 import {

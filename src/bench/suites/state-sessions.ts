@@ -1,6 +1,7 @@
 /**
- * Forks, beside copying and writing as many bytes; and ten thousand sessions: what each takes on the disk, and how fast many
- * more of them than there are slots go on in rotation, beside sequences that never leave their slots.
+ * Forks, beside copying and writing as many bytes; and ten thousand sessions: what each takes on
+ * the disk, and how fast many more of them than there are slots go on in rotation, beside sequences
+ * that never leave their slots.
  */
 import { open, readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
@@ -56,7 +57,10 @@ export async function benchFork(context: SuiteContext, parts: ConversationParts,
   });
 }
 
-/** Out of the processor's caches and into fresh memory, like that of a state that was stored a while ago. */
+/**
+ * Out of the processor's caches and into fresh memory, like that of a state that was stored a while
+ * ago.
+ */
 function timeCopy(numBytes: number): number {
   const numCopies = Math.ceil((64 * 2 ** 20) / numBytes);
   const from = Buffer.alloc(numBytes * numCopies, 1);
@@ -110,7 +114,8 @@ const TURN_TOKENS = 64;
 const ROUND_TOKENS = 20_000;
 
 export async function benchSessions(config: BenchConfig, parts: ConversationParts): Promise<Figure[]> {
-  // Memory holds half of the active ones: in rotation, with the least recently used evicted, it never has the next one.
+  // Memory holds half of the active ones: in rotation, with the least recently used evicted, it
+  // never has the next one.
   const memoryBytes = (NUM_ACTIVE / 2) * parts.stateBytes;
   const diskBytes = 2 * NUM_SESSIONS * parts.stateBytes + GIB;
   return withDiskStore(config, parts, { memoryBytes, diskBytes }, async (store, dir) => {
@@ -180,7 +185,10 @@ async function stay(generator: Generator, onToken: () => void, isOver: AbortSign
   await Promise.all(streams);
 }
 
-/** Tokens per second of `load` after a tenth as a warm-up. How long it takes to end when it is told to does not count. */
+/**
+ * Tokens per second of `load` after a tenth as a warm-up. How long it takes to end when it is told
+ * to does not count.
+ */
 export async function measureRate(
   load: (onToken: () => void, isOver: AbortSignal) => Promise<void>,
   numTokens = ROUND_TOKENS,

@@ -1,6 +1,7 @@
 /**
- * What it is worth that a conversation's whole past is one block of memory: it is resumed instead of read again, a second
- * turn does not depend on the first one's length, and there are many more conversations than slots. In turns, without HTTP.
+ * What it is worth that a conversation's whole past is one block of memory: it is resumed instead
+ * of read again, a second turn does not depend on the first one's length, and there are many more
+ * conversations than slots. In turns, without HTTP.
  */
 import { strict as assert } from "node:assert";
 import { readdir } from "node:fs/promises";
@@ -48,7 +49,9 @@ export async function benchState(context: SuiteContext): Promise<Figure[]> {
   return figures;
 }
 
-/** Going on with a long conversation, from memory and from the disk, beside reading all of it again. */
+/**
+ * Going on with a long conversation, from memory and from the disk, beside reading all of it again.
+ */
 async function benchResume(
   config: BenchConfig,
   parts: ConversationParts,
@@ -103,7 +106,10 @@ const LENGTHS = [100, 1000, 10_000, 100_000];
 /** How much the medians of equal times may differ on a machine that others use. */
 const NOISE = 1.2;
 
-/** First token of a chat's second turn: as a session, which sends only what is new, and with the whole history sent again. */
+/**
+ * First token of a chat's second turn: as a session, which sends only what is new, and with the
+ * whole history sent again.
+ */
 async function benchSecondTurns(parts: ConversationParts): Promise<Figure[]> {
   const model = { modelHash: parts.manifest.modelHash, stateBytes: parts.stateBytes };
   const prefixCache = new PrefixCache({ store: new MemoryStore({ maxBytes: GIB }), model, nowMs: Date.now });

@@ -1,4 +1,7 @@
-/** One stream, 32 and 64: straight from the engine, and over SSE from a server in another process. In turns. */
+/**
+ * One stream, 32 and 64: straight from the engine, and over SSE from a server in another process.
+ * In turns.
+ */
 import { type SuiteContext, serveFlags, withEngine } from "../config.ts";
 import { atLeast, type Figure, median } from "../figures.ts";
 import { runTogether } from "../load/load.ts";

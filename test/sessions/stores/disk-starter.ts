@@ -1,4 +1,7 @@
-/** The process that `disk-store.test.ts` starts twice: opens a folder when it is told to, and says what came of it. */
+/**
+ * The process that `disk-store.test.ts` starts twice: opens a folder when it is told to, and says
+ * what came of it.
+ */
 import { DenseMambaError } from "../../../src/errors.ts";
 import { DiskStore } from "../../../src/sessions/stores/disk-store.ts";
 

@@ -1,4 +1,6 @@
-/** The process that `disk-store.test.ts` kills: puts snapshots and says what has been acknowledged. */
+/**
+ * The process that `disk-store.test.ts` kills: puts snapshots and says what has been acknowledged.
+ */
 import { DiskStore } from "../../../src/sessions/stores/disk-store.ts";
 
 const [dir, fillsDisk] = [process.argv[2]!, process.argv[3] === "true"];

@@ -1,4 +1,7 @@
-/** Chat templates and chats at random, of all that public templates use, from a seed. Most of them make sense. */
+/**
+ * Chat templates and chats at random, of all that public templates use, from a seed. Most of them
+ * make sense.
+ */
 
 /** A small generator of pseudo-random numbers (mulberry32). */
 class Dice {

@@ -1,6 +1,6 @@
 /**
- * Random templates and chats: rendered as jinja2 does, or refused. Also compared with recorded output for machines without
- * jinja2: `npx tsx test/tokenizer/jinja/record.ts` records it.
+ * Random templates and chats: rendered as jinja2 does, or refused. Also compared with recorded
+ * output for machines without jinja2: `npx tsx test/tokenizer/jinja/record.ts` records it.
  */
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";

@@ -1,4 +1,7 @@
-/** Records what jinja2 makes of templates at random: `npx tsx test/tokenizer/jinja/record.ts`, with TZ=UTC. */
+/**
+ * Records what jinja2 makes of templates at random: `npx tsx test/tokenizer/jinja/record.ts`, with
+ * TZ=UTC.
+ */
 import { writeFileSync } from "node:fs";
 import { renderTheirs } from "./compare.ts";
 import { pairs } from "./grammar.ts";

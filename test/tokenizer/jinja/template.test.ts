@@ -1,4 +1,6 @@
-/** What chat templates of public models rely on, one by one; the values are transformers' (5.24.0). */
+/**
+ * What chat templates of public models rely on, one by one; the values are transformers' (5.24.0).
+ */
 import { expect, test } from "vitest";
 import { Template } from "../../../src/tokenizer/jinja/template.ts";
 

@@ -11,7 +11,7 @@ enum { USUAL_TAPS = 4, CHANNELS_PER_TASK = 256, LENGTHS = 4 };
 typedef struct {
   size_t numSequences, numChannels, numTaps, stride;
   const size_t *starts; /* [B+1]: the sequences' rows */
-  const float *x;       /* [rows,stride], the first E of each */
+  const float *x;       /* [rows,E], `stride` apart */
   const float *past;    /* [B,K-1,E] */
   const float *taps;    /* [K,E] */
   const float *bias;    /* [E] or NULL */
@@ -54,18 +54,18 @@ static void convolve_channels(void *user, size_t task) {
 enum { OUTPUTS_WORTH_A_THREAD = 4096 };
 
 /**
- * Inputs: xz [B,T,S], of which the first E of each row are convolved, past [B,K-1,E], taps [K,E], bias [E]?, lengths int64 [B]?,
- * and with them xz is [1,rows,S]. Outputs: u as xz, but E wide, present [B,K-1,E], which may be the memory of `past`.
+ * Inputs: x [B,T,E], past [B,K-1,E], taps [K,E], bias [E]?, lengths int64 [B]?, and with them x is [1,rows,E]. Outputs: u as x,
+ * present [B,K-1,E], which may be the memory of `past`.
  */
 static bool compute(const void *state, DmContext *context) {
   (void)state;
   DmTensor x, past, taps, bias = {0}, lengths;
-  if (!dm_input(context, 0, &x) || !dm_input(context, 1, &past) || !dm_input(context, 2, &taps)) return false;
+  if (!dm_input_rows(context, 0, &x) || !dm_input(context, 1, &past) || !dm_input(context, 2, &taps)) return false;
   const bool hasBias = dm_input(context, 3, &bias), hasLengths = dm_input(context, LENGTHS, &lengths);
-  if (x.rank != 3 || past.rank != 3 || taps.rank != 2 || x.dims[0] != (hasLengths ? 1 : past.dims[0]) || x.dims[2] < taps.dims[1] ||
+  if (x.rank != 3 || past.rank != 3 || taps.rank != 2 || x.dims[0] != (hasLengths ? 1 : past.dims[0]) || x.dims[2] != taps.dims[1] ||
       past.dims[1] != taps.dims[0] - 1 || past.dims[2] != taps.dims[1] ||
       (hasBias && dm_num_elements(&bias) != (size_t)taps.dims[1])) {
-    return dm_fail(context, "CausalConv: x must be [B,T,S], past [B,K-1,E], taps [K,E] and bias [E] with E at most S");
+    return dm_fail(context, "CausalConv: x must be [B,T,E], past [B,K-1,E], taps [K,E] and bias [E]");
   }
   if (taps.dims[0] > DM_MAX_TAPS) return dm_fail(context, "CausalConv: at most %d taps, given %d", DM_MAX_TAPS, (int)taps.dims[0]);
   const size_t numRows = (size_t)(x.dims[0] * x.dims[1]);
@@ -73,7 +73,7 @@ static bool compute(const void *state, DmContext *context) {
       .numSequences = (size_t)past.dims[0],
       .numChannels = (size_t)taps.dims[1],
       .numTaps = (size_t)taps.dims[0],
-      .stride = (size_t)x.dims[2],
+      .stride = x.stride,
       .starts = dm_sequence_starts(context, LENGTHS, (size_t)past.dims[0], numRows),
       .x = x.data,
       .past = past.data,
@@ -81,9 +81,9 @@ static bool compute(const void *state, DmContext *context) {
       .bias = bias.data,
   };
   if (c.starts == NULL) return false;
-  c.u = dm_output(context, 0, (const int64_t[]){x.dims[0], x.dims[1], taps.dims[1]}, 3);
+  c.u = dm_output(context, 0, x.dims, 3);
   c.present = dm_output(context, 1, past.dims, 3);
-  if (context->status != NULL) return false;
+  if (context->failure.exists) return false;
   const size_t numTasks = c.numSequences * ((c.numChannels + CHANNELS_PER_TASK - 1) / CHANNELS_PER_TASK);
   if (numRows * c.numChannels >= OUTPUTS_WORTH_A_THREAD) {
     return dm_parallel_for(context, convolve_channels, numTasks, &c);

@@ -1,15 +1,15 @@
 /**
  * densemamba.Chain: several operators of ours, one after another, as one. ONNX Runtime's threads come together once for all of
- * them instead of once for each, and what passes between them is nobody else's. The operators do not know: to them the chain is
- * ONNX Runtime, behind the same table of functions. Many rows with few weights are taken apart: a thread leads some of them through all
- * operators by itself.
+ * them instead of once for each, and what passes between them is nobody else's: the chain is its operators' host. Many rows with few
+ * weights are taken apart: a thread leads some of them through all operators by itself.
  *
  * The attribute `program` has a line for every operator: its name, what it reads, what it writes, its attributes.
  *
- *     Linear x0 i1 i2 > r0 rows=512 columns=256 bits=8 block=128 silu=0
+ *     CausalConv r3[0:512] x4 i5 i6 > r0 o1
+ *     Linear r0 i1 i2 > r1 rows=512 columns=512 bits=8 block=128 activation=0
  *
  * `i`, `o`: the chain's inputs and outputs; `x`: an input that has a row for each sequence, as everything has that is computed; `r`: a
- * register, memory of the chain's own; `-`: an optional one left out.
+ * register, memory of the chain's own; `-`: an optional one left out; `[first:end]`: columns of it alone.
  */
 #include <stdatomic.h>
 #include <stdio.h>
@@ -26,12 +26,13 @@ DM_OPS(DECLARE)
 static const DmOp *const ops[] = {DM_OPS(ENTRY)};
 enum { NUM_OPS = sizeof ops / sizeof *ops };
 
-enum { MAX_RANK = 8, MAX_ATTRIBUTES = 16, NAME_BYTES = 32, ALIGNMENT = 64, PAGE = 4096 };
+enum { MAX_ATTRIBUTES = 16, NAME_BYTES = 32, ALIGNMENT = 64, PAGE = 4096 };
 
 typedef struct {
   char kind; /* 'i', 'o', 'r', or 0 if there is none */
   bool isByRow; /* of an input */
   size_t index;
+  DmColumns columns;
 } Operand;
 
 typedef struct {
@@ -47,13 +48,9 @@ typedef struct {
   size_t numAttributes;
 } Link;
 
-/** What the operators know as an OrtValue. */
 typedef struct {
-  void *data;
-  int64_t dims[MAX_RANK];
-  size_t rank;
-  int type;
-  bool isMade;     /* an output: ONNX Runtime has been asked for it */
+  DmTensor tensor; /* whole */
+  bool isMade;     /* an output: the chain's host has been asked for it */
   void *memory;    /* a register's own */
   size_t capacity; /* its bytes */
 } Value;
@@ -67,16 +64,13 @@ typedef struct {
 enum { MAX_SPARE = 64 };
 
 typedef struct {
-  OrtApi api; /* ours, behind which the operators find the chain */
   Link *links;
   bool *isByRow; /* [numInputs]: a sequence's part is one piece, of the first dimension; the others are every sequence's */
   size_t numLinks, numInputs, numOutputs, numRegisters;
   _Atomic(Values *) spare[MAX_SPARE];
-  _Atomic size_t numThreads; /* the most that have come together so far; ONNX Runtime does not say how many it has */
-  _Atomic size_t numRunsTogether, numRunsApart;
 } Chain;
 
-/** The chain's node as ONNX Runtime runs it. */
+/** The chain's node as its own host runs it. */
 typedef struct {
   Chain *chain;
   DmContext *outer;
@@ -86,7 +80,7 @@ typedef struct {
   atomic_flag isBusy; /* somebody asks `outer` for an output */
 } Node;
 
-/** The chain's operators over rows [first, first + numRows), and what they know as an OrtKernelContext. */
+/** The chain's operators over rows [first, first + numRows): what their contexts have as `self`. */
 typedef struct {
   Node *node;
   const Link *link;
@@ -95,75 +89,44 @@ typedef struct {
   Team *team; /* or NULL: one thread does everything */
 } Run;
 
-/* --- what the operators take for ONNX Runtime --- */
+/* --- the operators' host --- */
 
-static OrtStatus *attribute_of(const OrtKernelInfo *info, const char *name, double *out) {
-  static const char missing;
-  const Link *link = (const Link *)info;
-  for (size_t i = 0; i < link->numAttributes; i++) {
-    if (strcmp(link->attributes[i].name, name) != 0) continue;
-    *out = link->attributes[i].value;
-    return NULL;
-  }
-  return (OrtStatus *)&missing; /* op.c only asks whether there is a status, and releases it */
-}
-
-static OrtStatus *get_int(const OrtKernelInfo *info, const char *name, int64_t *out) {
-  double value;
-  OrtStatus *status = attribute_of(info, name, &value);
-  if (status == NULL) *out = (int64_t)value;
-  return status;
-}
-
-static OrtStatus *get_float(const OrtKernelInfo *info, const char *name, float *out) {
-  double value;
-  OrtStatus *status = attribute_of(info, name, &value);
-  if (status == NULL) *out = (float)value;
-  return status;
-}
-
-static void release_nothing(OrtStatus *status) { (void)status; }
-
-static size_t bytes_of(int type) { return type == DM_INT64 ? 8 : type == DM_UINT8 ? 1 : 4; }
-
-static size_t bytes_per_row(const Value *value) {
-  size_t bytes = bytes_of(value->type);
-  for (size_t i = 1; i < value->rank; i++) bytes *= (size_t)value->dims[i];
+static size_t bytes_per_row(const DmTensor *tensor) {
+  size_t bytes = dm_type_bytes(tensor->type);
+  for (size_t i = 1; i < tensor->rank; i++) bytes *= (size_t)tensor->dims[i];
   return bytes;
 }
 
 static bool is_part(const Run *run) { return run->numRows != run->node->numRows; }
 
-static void set_shape(Value *value, int type, const int64_t *dims, size_t rank) {
-  value->type = type;
-  value->rank = rank;
-  memcpy(value->dims, dims, rank * sizeof *dims);
-}
-
 /** Where this run's rows of `whole` begin. */
-static void *own_rows(const Run *run, const Value *whole) {
+static void *own_rows(const Run *run, const DmTensor *whole) {
   return whole->data == NULL ? NULL : (char *)whole->data + run->first * bytes_per_row(whole);
 }
 
-static OrtStatus *get_input(const OrtKernelContext *context, size_t index, const OrtValue **out) {
-  const Run *run = (const Run *)context;
+static bool get_input(DmContext *context, size_t index, DmTensor *tensor) {
+  const Run *run = context->self;
   const Node *node = run->node;
   const Operand operand = index < DM_MAX_INPUTS ? run->link->inputs[index] : (Operand){0};
-  Value *value = NULL;
-  if (operand.kind == 'r') value = &run->values->registers[operand.index];
-  if (operand.kind == 'o') value = &run->values->outputs[operand.index];
-  if (operand.kind == 'i') {
-    value = &node->values->inputs[operand.index];
-    if (is_part(run) && node->chain->isByRow[operand.index]) {
-      Value *part = &run->values->inputs[operand.index];
-      set_shape(part, value->type, value->dims, value->rank);
-      part->dims[0] = (int64_t)run->numRows;
-      part->data = own_rows(run, value);
-      value = part;
-    }
+  switch (operand.kind) {
+    case 'r':
+      *tensor = run->values->registers[operand.index].tensor;
+      break;
+    case 'o':
+      *tensor = run->values->outputs[operand.index].tensor;
+      break;
+    case 'i':
+      *tensor = node->values->inputs[operand.index].tensor;
+      if (is_part(run) && node->chain->isByRow[operand.index]) {
+        tensor->data = own_rows(run, tensor);
+        tensor->dims[0] = (int64_t)run->numRows;
+        if (tensor->rank == 1) tensor->stride = run->numRows;
+      }
+      break;
+    default:
+      return false;
   }
-  *out = (const OrtValue *)value;
-  return NULL;
+  return dm_take_columns(context, tensor, operand.columns);
 }
 
 /**
@@ -172,12 +135,13 @@ static OrtStatus *get_input(const OrtKernelContext *context, size_t index, const
  */
 static bool reserve(Value *value, size_t index, size_t bytes) {
   const size_t start = index * 9 % (PAGE / ALIGNMENT) * ALIGNMENT;
-  if (bytes <= value->capacity) return true;
-  free(value->memory);
-  value->memory = aligned_alloc(PAGE, (start + bytes + PAGE - 1) / PAGE * PAGE);
-  value->capacity = value->memory == NULL ? 0 : bytes;
-  value->data = value->memory == NULL ? NULL : (char *)value->memory + start;
-  return value->memory != NULL;
+  if (bytes > value->capacity) {
+    free(value->memory);
+    value->memory = aligned_alloc(PAGE, (start + bytes + PAGE - 1) / PAGE * PAGE);
+    value->capacity = value->memory == NULL ? 0 : bytes;
+  }
+  value->tensor.data = value->memory == NULL ? NULL : (char *)value->memory + start;
+  return bytes <= value->capacity;
 }
 
 static void lock(Node *node) {
@@ -186,65 +150,83 @@ static void lock(Node *node) {
 
 static void unlock(Node *node) { atomic_flag_clear_explicit(&node->isBusy, memory_order_release); }
 
-/** ONNX Runtime's memory for all rows of an output, asked for by whichever slice comes first. */
-static OrtStatus *make_output(Node *node, size_t index, const Value *part, size_t numRows) {
+/** The memory for all rows of an output, asked for by whichever slice comes first. */
+static bool make_output(DmContext *context, Node *node, size_t index, const DmTensor *part, size_t numRows) {
   Value *whole = &node->values->outputs[index];
-  OrtStatus *status = NULL;
+  DmContext outer = {.host = node->outer->host, .self = node->outer->self};
   lock(node);
   if (!whole->isMade) {
-    DmContext outer = {.api = node->outer->api, .context = node->outer->context};
-    set_shape(whole, part->type, part->dims, part->rank);
-    whole->dims[0] = (int64_t)numRows;
-    whole->data = dm_output(&outer, index, whole->dims, whole->rank);
-    status = outer.status;
-    whole->isMade = status == NULL; /* or else every slice asks, and is told */
+    whole->tensor = *part;
+    whole->tensor.dims[0] = (int64_t)numRows;
+    whole->tensor.data = dm_output(&outer, index, whole->tensor.dims, whole->tensor.rank);
+    whole->isMade = !outer.failure.exists; /* or else every slice asks, and is told */
   }
   unlock(node);
-  return status;
+  return !outer.failure.exists || dm_fail(context, "%s", outer.failure.message);
 }
 
-static OrtStatus *get_output(OrtKernelContext *context, size_t index, const int64_t *dims, size_t rank, OrtValue **out) {
-  const Run *run = (const Run *)context;
+static void *get_output(DmContext *context, size_t index, const int64_t *dims, size_t rank) {
+  const Run *run = context->self;
   Node *node = run->node;
   const Operand operand = index < DM_MAX_OUTPUTS ? run->link->outputs[index] : (Operand){0};
-  const OrtApi *api = node->outer->api;
-  *out = NULL;
   if (operand.kind == 0) return NULL;
-  if (rank == 0 || rank > MAX_RANK) return api->CreateStatus(ORT_INVALID_ARGUMENT, "Chain: a tensor of too many dimensions, or of none");
-  if (is_part(run) && (size_t)dims[0] != run->numRows) return api->CreateStatus(ORT_FAIL, "Chain: a result without a row for each of its inputs'");
+  if (rank == 0 || rank > DM_MAX_RANK) return dm_fail(context, "Chain: a tensor of too many dimensions, or of none"), NULL;
+  if (is_part(run) && (size_t)dims[0] != run->numRows) return dm_fail(context, "Chain: a result without a row for each of its inputs'"), NULL;
   Value *value = operand.kind == 'r' ? &run->values->registers[operand.index] : &run->values->outputs[operand.index];
-  set_shape(value, (int)run->link->op->outputs[index].type, dims, rank);
-  if (operand.kind == 'o') {
-    OrtStatus *status = make_output(node, operand.index, value, is_part(run) ? node->numRows : (size_t)dims[0]);
-    if (status != NULL) return status;
-    value->data = own_rows(run, &node->values->outputs[operand.index]);
-  } else if (!reserve(value, operand.index, (size_t)dims[0] * bytes_per_row(value))) {
-    return api->CreateStatus(ORT_FAIL, "Chain: no memory");
+  DmTensor *tensor = &value->tensor;
+  tensor->type = (int)run->link->op->outputs[index].type;
+  tensor->rank = rank;
+  tensor->stride = (size_t)dims[rank - 1];
+  memcpy(tensor->dims, dims, rank * sizeof *dims);
+  if (operand.kind == 'r') {
+    if (!reserve(value, operand.index, (size_t)dims[0] * bytes_per_row(tensor))) return dm_fail(context, "Chain: no memory"), NULL;
+  } else {
+    if (!make_output(context, node, operand.index, tensor, is_part(run) ? node->numRows : (size_t)dims[0])) return NULL;
+    tensor->data = own_rows(run, &node->values->outputs[operand.index].tensor);
   }
-  *out = (OrtValue *)value;
-  return NULL;
+  return tensor->data;
 }
 
-static OrtStatus *get_data(OrtValue *value, void **out) {
-  *out = ((Value *)value)->data;
-  return NULL;
-}
-
-static OrtStatus *get_shape(const OrtValue *value, int *type, const int64_t **dims, size_t *rank) {
-  const Value *v = (const Value *)value;
-  *type = v->type;
-  *dims = v->dims;
-  *rank = v->rank;
-  return NULL;
-}
-
-static OrtStatus *parallel_for(const OrtKernelContext *context, void (*fn)(void *, size_t), size_t total, size_t batches, void *user) {
-  Team *team = ((const Run *)context)->team;
-  (void)batches;
+static bool parallel_for(DmContext *context, void (*fn)(void *user, size_t index), size_t total, void *user) {
+  Team *team = ((const Run *)context->self)->team;
   if (team != NULL) team_run(team, fn, total, user);
   else for (size_t i = 0; i < total; i++) fn(user, i);
-  return NULL;
+  return true;
 }
+
+static size_t num_threads(const DmContext *context) {
+  const Run *run = context->self;
+  return run->team == NULL ? 1 : dm_num_threads(run->node->outer);
+}
+
+static const DmHost host = {.input = get_input, .output = get_output, .parallel_for = parallel_for, .num_threads = num_threads};
+
+static bool find_attribute(const Link *link, const char *name, double *value) {
+  for (size_t i = 0; i < link->numAttributes; i++) {
+    if (strcmp(link->attributes[i].name, name) != 0) continue;
+    *value = link->attributes[i].value;
+    return true;
+  }
+  return false;
+}
+
+static bool get_integer(const void *link, const char *name, int64_t *value) {
+  double number;
+  const bool isThere = find_attribute(link, name, &number);
+  if (isThere) *value = (int64_t)number;
+  return isThere;
+}
+
+static bool get_real(const void *link, const char *name, float *value) {
+  double number;
+  const bool isThere = find_attribute(link, name, &number);
+  if (isThere) *value = (float)number;
+  return isThere;
+}
+
+static char *get_text(const void *link, const char *name) { return (void)link, (void)name, NULL; }
+
+static const DmAttributeSource source = {get_integer, get_real, get_text};
 
 /* --- a run --- */
 
@@ -274,21 +256,20 @@ static void give_back(Chain *chain, Values *values) {
   free_values(values, chain->numRegisters);
 }
 
-static void fail_node(Node *node, OrtStatus *status) {
+static void fail_node(Node *node, const char *message) {
   lock(node);
-  dm_check(node->outer, status);
+  dm_fail(node->outer, "%s", message);
   unlock(node);
 }
 
 static void run_links(void *user) {
   Run *run = user;
   const Chain *chain = run->node->chain;
-  OrtStatus *status = NULL;
-  for (size_t i = 0; i < chain->numLinks && status == NULL; i++) {
+  for (size_t i = 0; i < chain->numLinks; i++) {
+    DmContext context = {.host = &host, .self = run};
     run->link = &chain->links[i];
-    status = dm_run(run->link->op, run->link->state, &chain->api, (OrtKernelContext *)run);
+    if (!dm_run(run->link->op, run->link->state, &context)) return fail_node(run->node, context.failure.message);
   }
-  if (status != NULL) fail_node(run->node, status);
 }
 
 /** As many as ONNX Runtime may have threads: each takes the first that comes to it, and whoever comes late finds it over. */
@@ -307,20 +288,13 @@ static void join_team(void *user, size_t index) {
   team_join(&joined->team, run_links, &joined->run);
 }
 
-static void learn_threads(Chain *chain, size_t numThreads) {
-  size_t known = atomic_load(&chain->numThreads);
-  atomic_fetch_add(&chain->numRunsTogether, 1);
-  while (known < numThreads && !atomic_compare_exchange_weak(&chain->numThreads, &known, numThreads)) continue;
-}
-
 static bool run_together(Node *node) {
   TeamRun all = {.run = {.node = node, .values = take_values(node->chain), .numRows = node->numRows}};
   if (all.run.values == NULL) return dm_fail(node->outer, "Chain: no memory");
   all.run.team = &all.team;
   dm_parallel_for(node->outer, join_team, MEMBERS, &all);
-  learn_threads(node->chain, atomic_load(&all.team.numMembers));
   give_back(node->chain, all.run.values);
-  return node->outer->status == NULL;
+  return !node->outer->failure.exists;
 }
 
 /* Or in slices: a thread takes some rows through all operators, and waits for nobody. */
@@ -329,10 +303,7 @@ static void run_slice(Node *node, size_t first) {
   const size_t rest = node->numRows - first;
   Run run = {.node = node, .values = take_values(node->chain), .first = first};
   run.numRows = rest < node->rowsPerSlice ? rest : node->rowsPerSlice;
-  if (run.values == NULL) {
-    fail_node(node, node->outer->api->CreateStatus(ORT_FAIL, "Chain: no memory"));
-    return;
-  }
+  if (run.values == NULL) return fail_node(node, "Chain: no memory");
   run_links(&run);
   give_back(node->chain, run.values);
 }
@@ -349,7 +320,7 @@ static void take_slices(void *user, size_t index) {
 
 static bool run_apart(Node *node) {
   dm_parallel_for(node->outer, take_slices, MEMBERS, node);
-  return node->outer->status == NULL;
+  return !node->outer->failure.exists;
 }
 
 /** Looks at all inputs, once for all slices. @returns false after a failure. */
@@ -358,17 +329,13 @@ static bool read_inputs(Node *node) {
   bool hasRows = false;
   for (size_t i = 0; i < chain->numOutputs; i++) node->values->outputs[i].isMade = false;
   for (size_t i = 0; i < chain->numInputs; i++) {
-    DmTensor tensor;
-    Value *value = &node->values->inputs[i];
-    if (!dm_input(node->outer, i, &tensor)) return dm_fail(node->outer, "Chain: input %zu is missing", i);
-    if (tensor.rank > MAX_RANK) return dm_fail(node->outer, "Chain: a tensor of too many dimensions");
-    set_shape(value, tensor.type, tensor.dims, tensor.rank);
-    value->data = tensor.data;
+    DmTensor *tensor = &node->values->inputs[i].tensor;
+    if (!dm_input(node->outer, i, tensor)) return dm_fail(node->outer, "Chain: input %zu is missing", i);
     if (!chain->isByRow[i]) {
-      node->sharedBytes += dm_num_elements(&tensor) * bytes_of(tensor.type);
+      node->sharedBytes += dm_num_elements(tensor) * dm_type_bytes(tensor->type);
       continue;
     }
-    const size_t numRows = tensor.rank == 0 ? 0 : (size_t)tensor.dims[0];
+    const size_t numRows = tensor->rank == 0 ? 0 : (size_t)tensor->dims[0];
     if (hasRows && numRows != node->numRows) return dm_fail(node->outer, "Chain: inputs of %zu and of %zu rows", node->numRows, numRows);
     node->numRows = numRows;
     hasRows = true;
@@ -380,17 +347,10 @@ static bool read_inputs(Node *node) {
 enum { MOST_ROWS_PER_SLICE = 16 };
 /** Weights that every slice may read again: what the third-level cache has. */
 enum { MOST_SHARED_BYTES = 16 << 20 };
-/** The first runs are made together, to see how many threads come. */
-enum { LEARNING_RUNS = 8 };
-/** And one in so many later: threads that were late at first, all of them, would otherwise never be counted. */
-enum { RUNS_BETWEEN_LOOKS = 128 };
-
 /** As equal as can be, and as many slices for each thread. 0: the rows are to be taken together. */
 static size_t rows_per_slice(const Node *node) {
-  const size_t numThreads = atomic_load(&node->chain->numThreads), numRows = node->numRows;
-  if (atomic_load(&node->chain->numRunsTogether) < LEARNING_RUNS || node->sharedBytes > MOST_SHARED_BYTES) return 0;
-  if (numRows < 2 || numRows < numThreads) return 0;
-  if (atomic_fetch_add(&node->chain->numRunsApart, 1) % RUNS_BETWEEN_LOOKS == RUNS_BETWEEN_LOOKS - 1) return 0;
+  const size_t numThreads = dm_num_threads(node->outer), numRows = node->numRows;
+  if (numThreads == 0 || node->sharedBytes > MOST_SHARED_BYTES || numRows < 2 || numRows < numThreads) return 0;
   const size_t most = MOST_ROWS_PER_SLICE * numThreads, numRounds = (numRows + most - 1) / most;
   return (numRows + numRounds * numThreads - 1) / (numRounds * numThreads);
 }
@@ -412,12 +372,7 @@ static bool compute(const void *state, DmContext *context) {
 
 static void destroy(void *state) {
   Chain *chain = state;
-  for (size_t i = 0; i < chain->numLinks; i++) {
-    const Link *link = &chain->links[i];
-    if (link->state == NULL) continue;
-    if (link->op->destroy != NULL) link->op->destroy(link->state);
-    else free(link->state);
-  }
+  for (size_t i = 0; i < chain->numLinks; i++) dm_destroy(chain->links[i].op, chain->links[i].state);
   for (size_t i = 0; i < MAX_SPARE; i++) {
     Values *spare = atomic_load(&chain->spare[i]);
     if (spare != NULL) free_values(spare, chain->numRegisters);
@@ -446,8 +401,8 @@ static bool parse_operand(const char *word, Operand *operand) {
   if (strcmp(word, "-") == 0) return true;
   if (strchr("ixor", word[0]) == NULL) return false;
   const bool isByRow = word[0] == 'x';
-  *operand = (Operand){isByRow ? 'i' : word[0], isByRow, strtoul(word + 1, &end, 10)};
-  return end != word + 1 && *end == 0;
+  *operand = (Operand){isByRow ? 'i' : word[0], isByRow, strtoul(word + 1, &end, 10), {0}};
+  return end != word + 1 && dm_parse_columns(end, &operand->columns);
 }
 
 static bool parse_attribute(char *word, Attribute *attribute) {
@@ -476,6 +431,7 @@ static const char *parse_link(Chain *chain, char *line, Link *link) {
       if (!parse_operand(word, &operand)) return "a bad operand";
       if (isOutput ? numOutputs == DM_MAX_OUTPUTS : numInputs == DM_MAX_INPUTS) return "too many operands";
       if (isOutput && operand.kind == 'i') return "an input that is written";
+      if (isOutput && operand.columns.end > 0) return "columns that are written";
       if (isOutput) link->outputs[numOutputs++] = operand;
       else link->inputs[numInputs++] = operand;
       count_operand(chain, operand);
@@ -485,7 +441,7 @@ static const char *parse_link(Chain *chain, char *line, Link *link) {
 }
 
 static void *fail(DmAttributes *attributes, Chain *chain, char *program, const char *problem) {
-  if (attributes->status == NULL) dm_reject(attributes, "Chain: operator %zu: %s", chain->numLinks, problem);
+  dm_reject(attributes, "Chain: operator %zu: %s", chain->numLinks, problem);
   destroy(chain);
   free(program);
   return NULL;
@@ -502,28 +458,14 @@ static void *create(DmAttributes *attributes) {
     free(program);
     return dm_reject(attributes, "Chain: no memory");
   }
-  chain->api = (OrtApi){
-      .CreateStatus = attributes->api->CreateStatus,
-      .ReleaseStatus = attributes->api->ReleaseStatus,
-      .GetTensorMutableData = get_data,
-      .KernelInfoGetAttribute_float = get_float,
-      .KernelInfoGetAttribute_int64 = get_int,
-      .KernelContext_GetInput = get_input,
-      .KernelContext_GetOutput = get_output,
-      .KernelContext_ParallelFor = parallel_for,
-      .GetTensorElementTypeAndShapeDataReference = get_shape,
-  };
-  OrtApi creating = chain->api;
-  creating.ReleaseStatus = release_nothing; /* of attributes that are missing */
   for (char *line = strtok_r(program, "\n", &rest); line != NULL; line = strtok_r(NULL, "\n", &rest)) {
     Link *link = &chain->links[chain->numLinks];
     const char *problem = parse_link(chain, line, link);
     if (problem != NULL) return fail(attributes, chain, program, problem);
-    DmAttributes own = {.api = &creating, .info = (const OrtKernelInfo *)link};
-    link->state = link->op->create == NULL ? NULL : link->op->create(&own);
+    DmAttributes own = {.source = &source, .self = link};
+    link->state = dm_create(link->op, &own);
+    if (own.failure.exists) return fail(attributes, chain, program, own.failure.message);
     chain->numLinks++;
-    attributes->status = own.status;
-    if (own.status != NULL) return fail(attributes, chain, program, "");
   }
   free(program);
   chain->isByRow = calloc(chain->numInputs + 1, sizeof *chain->isByRow);

@@ -73,9 +73,9 @@ static void *create(DmAttributes *attributes) {
   size_t *numHeads = malloc(sizeof *numHeads);
   if (numHeads == NULL) return dm_reject(attributes, "DeltaRuleInputs: no memory");
   *numHeads = (size_t)dm_int(attributes, "heads");
-  if (attributes->status == NULL && *numHeads > 0) return numHeads;
+  if (!attributes->failure.exists && *numHeads > 0) return numHeads;
   free(numHeads);
-  return attributes->status == NULL ? dm_reject(attributes, "DeltaRuleInputs: there must be a head") : NULL;
+  return !attributes->failure.exists ? dm_reject(attributes, "DeltaRuleInputs: there must be a head") : NULL;
 }
 
 /**
@@ -87,7 +87,7 @@ static bool compute(const void *state, DmContext *context) {
   DmTensor tensors[NUM_INPUTS];
   size_t numInputs = 0;
   while (numInputs < NUM_INPUTS && dm_input(context, numInputs, &tensors[numInputs])) numInputs++;
-  if (context->status != NULL) return false;
+  if (context->failure.exists) return false;
   if (numInputs != VALUE && numInputs != NUM_INPUTS) {
     return dm_fail(context, "DeltaRuleInputs: v, v_first, mix and v0 are given together or not at all");
   }
@@ -106,7 +106,7 @@ static bool compute(const void *state, DmContext *context) {
     n.in[i] = tensors[i].data;
   }
   for (size_t i = 0; i < (n.mixesValues ? NUM_OUTPUTS : NEW_VALUE); i++) n.out[i] = dm_output(context, i, key->dims, key->rank);
-  if (context->status != NULL) return false;
+  if (context->failure.exists) return false;
   if (n.mixesValues && n.out[NEW_VALUE] == NULL) return dm_fail(context, "DeltaRuleInputs: mixed values need an output");
   n.headsPerTask = 1 + NUMBERS_PER_TASK / n.width;
   return dm_parallel_for(context, prepare_heads, (n.numRows * numHeads + n.headsPerTask - 1) / n.headsPerTask, &n);

@@ -59,7 +59,7 @@ typedef struct {
 
 static void *create(DmAttributes *attributes) {
   const Options options = {.numHeads = (size_t)dm_int(attributes, "heads"), .epsilon = dm_float_or(attributes, "epsilon", 64e-5f)};
-  if (attributes->status != NULL) return NULL;
+  if (attributes->failure.exists) return NULL;
   if (options.numHeads == 0) return dm_reject(attributes, "DeltaRuleOutput: there must be a head");
   Options *state = malloc(sizeof *state);
   if (state == NULL) return dm_reject(attributes, "DeltaRuleOutput: no memory");
@@ -91,7 +91,7 @@ static bool compute(const void *state, DmContext *context) {
     n.in[i] = tensors[i].data;
   }
   n.out = dm_output(context, 0, r->dims, r->rank);
-  if (context->status != NULL) return false;
+  if (context->failure.exists) return false;
   n.headsPerTask = 1 + NUMBERS_PER_TASK / n.width;
   return dm_parallel_for(context, finish_heads, (n.numRows * H + n.headsPerTask - 1) / n.headsPerTask, &n);
 }

@@ -21,7 +21,7 @@ static void *create(DmAttributes *attributes) {
       .block = dm_int(attributes, "block"),
   };
   const int64_t bits = dm_int(attributes, "bits");
-  if (attributes->status != NULL) return NULL;
+  if (attributes->failure.exists) return NULL;
   if (bits != 8) return dm_reject(attributes, "bits must be 8, not %lld", (long long)bits);
   if (read.rows < 1) return dm_reject(attributes, "rows must be at least 1, not %lld", (long long)read.rows);
   if (read.block < QUAD || read.block % QUAD != 0) {
@@ -72,7 +72,7 @@ static bool compute(const void *data, DmContext *context) {
     }
     embed_row(state, codes.data, scales.data, id[i], out);
   }
-  return context->status == NULL;
+  return !context->failure.exists;
 }
 
 const DmOp DM_NAME(embed_rows) = {

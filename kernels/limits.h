@@ -1,6 +1,6 @@
 /**
- * The models that the operators can take: src/compiler/kernel-limits.ts knows the same numbers, and a model beyond them is lowered to
- * plain ONNX. A test compares the two files.
+ * What the operators take at most: src/compiler/operators/ has the same numbers, and where a model is beyond one, its graphs have plain
+ * ONNX in that operator's place. A test compares them.
  */
 #ifndef DENSEMAMBA_LIMITS_H
 #define DENSEMAMBA_LIMITS_H

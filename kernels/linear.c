@@ -5,6 +5,7 @@
  */
 #include <stdlib.h>
 
+#include "activation.h"
 #include "integer_dot.h"
 #if defined(__AMX_INT8__)
 #include "amx.h"
@@ -22,11 +23,12 @@ typedef struct {
 /** Shapes: inputs [numInputs, numColumns], outputs [numInputs, numRows], bias [numRows]. */
 typedef struct {
   size_t numInputs, numRows, numColumns, blockSize, bits;
-  bool silu;
+  Activation activation;
   const uint8_t *codes;
   const float *scales;
   const float *bias; /* or NULL */
-  const float *raw;
+  const float *raw; /* rows `rawStride` apart */
+  size_t rawStride;
   dot_input *inputs; /* raw ones, rounded: [paddedInputs, numColumns] */
   InputBlock *inputBlocks; /* [paddedInputs, numColumns / blockSize] */
   float *outputs;
@@ -74,9 +76,12 @@ static void round_rows(void *user, size_t task) {
   const Linear *l = user;
   const size_t blocksPerRow = l->numColumns / l->blockSize;
   const size_t first = task * l->rowsPerRounding, end = first + l->rowsPerRounding;
-  for (size_t block = first * blocksPerRow; block < (end < l->numInputs ? end : l->numInputs) * blocksPerRow; block++) {
-    const size_t at = block * l->blockSize;
-    l->inputBlocks[block] = round_block(l->raw + at, l->blockSize, l->inputs + at);
+  for (size_t row = first; row < end && row < l->numInputs; row++) {
+    for (size_t block = 0; block < blocksPerRow; block++) {
+      const size_t at = block * l->blockSize;
+      dot_input *codes = l->inputs + row * l->numColumns + at;
+      l->inputBlocks[row * blocksPerRow + block] = round_block(l->raw + row * l->rawStride + at, l->blockSize, codes);
+    }
   }
 }
 
@@ -89,7 +94,7 @@ DM_INLINE void finish(const Linear *l, size_t input, size_t row, dot_floats y) {
   for (size_t i = 0; i < DOT_ROWS; i += DM_LANES) {
     vf some = vf_load(values + i);
     if (l->bias && i < count) some += vf_load_some(l->bias + row + i, count - i < DM_LANES ? count - i : DM_LANES);
-    vf_store(values + i, l->silu ? vf_silu(some) : some);
+    vf_store(values + i, activated(l->activation, some));
   }
   if (count == DOT_ROWS) memcpy(out, values, sizeof values);
   else memcpy(out, values, count * sizeof *out);
@@ -230,7 +235,7 @@ DM_INLINE void multiply_by_amx(const Linear *l, size_t tile, size_t input, size_
       inputBlocks++;
     }
   }
-  if (count == AMX_INPUTS && l->bias == NULL && !l->silu && (tile + 1) * DM_TILE <= l->numRows) {
+  if (count == AMX_INPUTS && l->bias == NULL && l->activation == ACTIVATION_NONE && (tile + 1) * DM_TILE <= l->numRows) {
     float *out = l->outputs + input * l->numRows + tile * DM_TILE;
     EACH(WRITE_16)
   } else {
@@ -348,9 +353,12 @@ static void *create(DmAttributes *attributes) {
       .numColumns = (size_t)dm_int(attributes, "columns"),
       .blockSize = (size_t)dm_int(attributes, "block"),
       .bits = (size_t)dm_int(attributes, "bits"),
-      .silu = dm_int_or(attributes, "silu", 0) != 0,
+      .activation = (Activation)dm_int_or(attributes, "activation", ACTIVATION_NONE),
   };
-  if (attributes->status != NULL) return NULL;
+  if (attributes->failure.exists) return NULL;
+  if (l.activation < 0 || l.activation >= NUM_ACTIVATIONS) {
+    return dm_reject(attributes, "Linear: activation must be below %d, given %d", NUM_ACTIVATIONS, (int)l.activation);
+  }
   if (l.bits != 4 && l.bits != 8) return dm_reject(attributes, "Linear: bits must be 4 or 8, given %zu", l.bits);
   if (l.blockSize == 0 || l.blockSize > MAX_BLOCK || l.blockSize % 16 != 0 || l.numColumns % l.blockSize != 0) {
     return dm_reject(attributes,
@@ -367,9 +375,9 @@ static void *create(DmAttributes *attributes) {
 static bool compute(const void *state, DmContext *context) {
   Linear l = *(const Linear *)state;
   DmTensor x, codes, scales, bias = {0};
-  if (!dm_input(context, 0, &x) || !dm_input(context, 1, &codes) || !dm_input(context, 2, &scales)) return false;
+  if (!dm_input_rows(context, 0, &x) || !dm_input(context, 1, &codes) || !dm_input(context, 2, &scales)) return false;
   const bool hasBias = dm_input(context, 3, &bias);
-  if (x.rank == 0 || x.rank > 8 || (size_t)x.dims[x.rank - 1] != l.numColumns) {
+  if (x.rank == 0 || (size_t)x.dims[x.rank - 1] != l.numColumns) {
     return dm_fail(context, "Linear: x must have %zu columns", l.numColumns);
   }
   const size_t paddedRows = dm_num_tiles(l.numRows) * DM_TILE;
@@ -381,14 +389,13 @@ static bool compute(const void *state, DmContext *context) {
   if (hasBias && dm_num_elements(&bias) != l.numRows) {
     return dm_fail(context, "Linear: bias must have %zu elements, given %zu", l.numRows, dm_num_elements(&bias));
   }
-  int64_t dims[8];
-  memcpy(dims, x.dims, x.rank * sizeof *dims);
-  dims[x.rank - 1] = (int64_t)l.numRows;
   l.raw = x.data;
+  l.rawStride = x.stride;
+  x.dims[x.rank - 1] = (int64_t)l.numRows;
   l.codes = codes.data;
   l.scales = scales.data;
   l.bias = bias.data;
-  l.outputs = dm_output(context, 0, dims, x.rank);
+  l.outputs = dm_output(context, 0, x.dims, x.rank);
   if (l.numInputs == 0) return true;
   return l.outputs != NULL && run(&l, context);
 }

@@ -1,5 +1,5 @@
 /**
- * The helpers of op.h that are not worth inlining: attributes, messages, scratch memory, and the frame around a run.
+ * The helpers of op.h that are not worth inlining: attributes, messages, scratch memory, columns, and the frame around a run.
  */
 #include "op.h"
 
@@ -8,59 +8,40 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { MESSAGE_BYTES = 256, SCRATCH_ALIGNMENT = 64, MIN_BLOCK_BYTES = 64 * 1024 };
+enum { SCRATCH_ALIGNMENT = 64, MIN_BLOCK_BYTES = 64 * 1024 };
 
 int64_t dm_int(DmAttributes *attributes, const char *name) {
   int64_t value = 0;
-  OrtStatus *status = attributes->api->KernelInfoGetAttribute_int64(attributes->info, name, &value);
-  if (status == NULL) return value;
-  attributes->api->ReleaseStatus(status);
-  dm_reject(attributes, "the attribute %s is missing", name);
-  return 0;
+  if (!attributes->source->integer(attributes->self, name, &value)) dm_reject(attributes, "the attribute %s is missing", name);
+  return value;
 }
 
 int64_t dm_int_or(const DmAttributes *attributes, const char *name, int64_t fallback) {
-  int64_t value = fallback;
-  OrtStatus *status = attributes->api->KernelInfoGetAttribute_int64(attributes->info, name, &value);
-  if (status == NULL) return value;
-  attributes->api->ReleaseStatus(status);
-  return fallback;
+  int64_t value;
+  return attributes->source->integer(attributes->self, name, &value) ? value : fallback;
 }
 
 float dm_float_or(const DmAttributes *attributes, const char *name, float fallback) {
-  float value = fallback;
-  OrtStatus *status = attributes->api->KernelInfoGetAttribute_float(attributes->info, name, &value);
-  if (status == NULL) return value;
-  attributes->api->ReleaseStatus(status);
-  return fallback;
+  float value;
+  return attributes->source->real(attributes->self, name, &value) ? value : fallback;
 }
 
 char *dm_string(DmAttributes *attributes, const char *name) {
-  size_t bytes = 0;
-  OrtStatus *status = attributes->api->KernelInfoGetAttribute_string(attributes->info, name, NULL, &bytes);
-  char *value = status == NULL ? malloc(bytes + 1) : NULL;
-  if (value != NULL) status = attributes->api->KernelInfoGetAttribute_string(attributes->info, name, value, &bytes);
-  if (status == NULL && value != NULL) {
-    value[bytes] = 0;
-    return value;
-  }
-  if (status != NULL) attributes->api->ReleaseStatus(status);
-  free(value);
-  return dm_reject(attributes, "the attribute %s is missing", name);
+  char *value = attributes->source->text(attributes->self, name);
+  return value != NULL ? value : dm_reject(attributes, "the attribute %s is missing", name);
 }
 
 /** The first failure is the one to report. */
-static void keep_status(const OrtApi *api, OrtStatus **status, const char *format, va_list values) {
-  char message[MESSAGE_BYTES];
-  if (*status != NULL) return;
-  vsnprintf(message, sizeof message, format, values);
-  *status = api->CreateStatus(ORT_INVALID_ARGUMENT, message);
+static void keep_failure(DmFailure *failure, const char *format, va_list values) {
+  if (failure->exists) return;
+  failure->exists = true;
+  vsnprintf(failure->message, sizeof failure->message, format, values);
 }
 
 void *dm_reject(DmAttributes *attributes, const char *format, ...) {
   va_list values;
   va_start(values, format);
-  keep_status(attributes->api, &attributes->status, format, values);
+  keep_failure(&attributes->failure, format, values);
   va_end(values);
   return NULL;
 }
@@ -68,9 +49,36 @@ void *dm_reject(DmAttributes *attributes, const char *format, ...) {
 bool dm_fail(DmContext *context, const char *format, ...) {
   va_list values;
   va_start(values, format);
-  keep_status(context->api, &context->status, format, values);
+  keep_failure(&context->failure, format, values);
   va_end(values);
   return false;
+}
+
+bool dm_parse_columns(const char *text, DmColumns *columns) {
+  long long first, end;
+  int length = 0;
+  *columns = (DmColumns){0};
+  if (*text == 0) return true;
+  if (sscanf(text, "[%lld:%lld]%n", &first, &end, &length) != 2 || text[length] != 0 || length == 0) return false;
+  *columns = (DmColumns){first, end};
+  return first >= 0 && first < end;
+}
+
+bool dm_take_columns(DmContext *context, DmTensor *tensor, DmColumns columns) {
+  if (columns.end == 0) return true;
+  const int64_t width = tensor->rank == 0 ? 0 : tensor->dims[tensor->rank - 1];
+  if (columns.end > width) {
+    return dm_fail(context, "columns %lld to %lld of %lld", (long long)columns.first, (long long)columns.end, (long long)width);
+  }
+  if (tensor->data != NULL) tensor->data = (char *)tensor->data + (size_t)columns.first * dm_type_bytes(tensor->type);
+  tensor->dims[tensor->rank - 1] = columns.end - columns.first;
+  return true;
+}
+
+bool dm_input(DmContext *context, size_t index, DmTensor *tensor) {
+  if (!dm_input_rows(context, index, tensor)) return false;
+  if (tensor->rank == 0 || tensor->stride == (size_t)tensor->dims[tensor->rank - 1]) return true;
+  return dm_fail(context, "input %zu has to be in one piece, given columns of %zu", index, tensor->stride);
 }
 
 /**
@@ -156,7 +164,7 @@ const size_t *dm_sequence_starts(DmContext *context, size_t index, size_t numSeq
   DmTensor lengths;
   const bool hasLengths = dm_input(context, index, &lengths);
   size_t *starts = dm_scratch(context, (numSequences + 1) * sizeof *starts);
-  if (starts == NULL || context->status != NULL) return NULL;
+  if (starts == NULL || context->failure.exists) return NULL;
   if (hasLengths && dm_num_elements(&lengths) != numSequences) {
     dm_fail(context, "there must be a length for each of %zu sequences, given %zu", numSequences, dm_num_elements(&lengths));
     return NULL;
@@ -190,9 +198,18 @@ static void reset_arena(struct DmArena *arena) {
   arena->total = 0;
 }
 
-OrtStatus *dm_run(const DmOp *op, const void *state, const OrtApi *api, OrtKernelContext *ort_context) {
-  DmContext context = {.api = api, .context = ort_context};
-  if (!op->compute(state, &context)) dm_fail(&context, "%s failed", op->name); /* unless it has said why */
-  if (context.arena != NULL) reset_arena(context.arena);
-  return context.status;
+bool dm_run(const DmOp *op, const void *state, DmContext *context) {
+  if (!op->compute(state, context)) dm_fail(context, "%s failed", op->name); /* unless it has said why */
+  if (context->arena != NULL) reset_arena(context->arena);
+  return !context->failure.exists;
+}
+
+void *dm_create(const DmOp *op, DmAttributes *attributes) {
+  return op->create == NULL ? NULL : op->create(attributes);
+}
+
+void dm_destroy(const DmOp *op, void *state) {
+  if (state == NULL) return;
+  if (op->destroy != NULL) op->destroy(state);
+  else free(state);
 }

@@ -1,6 +1,7 @@
 /**
  * What an operator's author needs. An operator is one `DmOp` in a file of its own, compiled once per instruction set
- * (`DM_NAME`), listed in ops.h and registered by register.c. docs/kernels.md says how to write one.
+ * (`DM_NAME`) and listed in ops.h. It is written against the interface below, whose other side is its host: ONNX Runtime
+ * (register.c), a chain (chain.c) or a test (test/fake_host.h). docs/kernels.md says how to write one.
  */
 #ifndef DENSEMAMBA_OP_H
 #define DENSEMAMBA_OP_H
@@ -9,42 +10,60 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "ort.h"
-
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 /** Of the operators' interface: raised when a graph made for the last one would no longer be computed rightly. */
-#define DM_KERNELS_VERSION 6
+#define DM_KERNELS_VERSION 7
 
 /** `DM_NAME(f)` is `f_<instruction set>`: everything an operator's file exports is named so. */
 #define DM_JOIN_(a, b) a##_##b
 #define DM_JOIN(a, b) DM_JOIN_(a, b)
 #define DM_NAME(name) DM_JOIN(name, DM_ISA)
 
-typedef enum { DM_FLOAT = ORT_TYPE_FLOAT, DM_UINT8 = ORT_TYPE_UINT8, DM_INT64 = ORT_TYPE_INT64 } DmType;
+/** As ONNX numbers them. */
+typedef enum { DM_FLOAT = 1, DM_UINT8 = 2, DM_INT64 = 7 } DmType;
 
-enum { DM_MAX_INPUTS = 24, DM_MAX_OUTPUTS = 8 };
+enum { DM_MAX_INPUTS = 24, DM_MAX_OUTPUTS = 8, DM_MAX_RANK = 8, DM_MESSAGE_BYTES = 256 };
 
 typedef struct {
   DmType type;
   bool optional; /* only after the last required one, unless the graph names an absent one "" */
 } DmArgument;
 
-/** One run of one node. On the stack of the thread that runs it. */
+/** The first failure, which is what is reported. */
 typedef struct {
-  const OrtApi *api;
-  OrtKernelContext *context;
-  OrtStatus *status; /* the first failure */
+  bool exists;
+  char message[DM_MESSAGE_BYTES];
+} DmFailure;
+
+typedef struct {
+  void *data; /* NULL if there are no elements */
+  int64_t dims[DM_MAX_RANK];
+  size_t rank;
+  int type;      /* a DmType */
+  size_t stride; /* elements from one row to the next: the last dimension, or of columns of a wider value that one's */
+} DmTensor;
+
+/** Columns [first, end) of an input; all of them if `end` is 0. */
+typedef struct {
+  int64_t first, end;
+} DmColumns;
+
+/** One run of one node. On the stack of the thread that runs it. */
+typedef struct DmContext {
+  const struct DmHost *host;
+  void *self; /* the host's */
   struct DmArena *arena;
+  DmFailure failure;
 } DmContext;
 
-/** A node's attributes, while its kernel is created. */
-typedef struct {
-  const OrtApi *api;
-  const OrtKernelInfo *info;
-  OrtStatus *status; /* the first failure */
+/** A node's attributes, while its state is created. */
+typedef struct DmAttributes {
+  const struct DmAttributeSource *source;
+  const void *self; /* the source's */
+  DmFailure failure;
 } DmAttributes;
 
 /** Everything about an operator. Constant: one for all nodes, sessions and threads. */
@@ -64,12 +83,41 @@ typedef struct {
   void (*destroy)(void *state);
 } DmOp;
 
-typedef struct {
-  void *data; /* NULL if there are no elements */
-  const int64_t *dims;
-  size_t rank;
-  int type; /* a DmType */
-} DmTensor;
+/* --- what a host implements --- */
+
+typedef struct DmHost {
+  /** @returns false if the node does not have this input, or after a failure. */
+  bool (*input)(DmContext *context, size_t index, DmTensor *tensor);
+  /** @returns NULL if the node does not have this output, or after a failure. */
+  void *(*output)(DmContext *context, size_t index, const int64_t *dims, size_t rank);
+  /** `total` is at least 2. @returns false after a failure. */
+  bool (*parallel_for)(DmContext *context, void (*fn)(void *user, size_t index), size_t total, void *user);
+  /** How many threads take part in that; 0 if that is not known yet. */
+  size_t (*num_threads)(const DmContext *context);
+  /** The `cudaStream_t` of an operator that runs on CUDA. */
+  void *(*stream)(DmContext *context);
+} DmHost;
+
+typedef struct DmAttributeSource {
+  /** @returns false if there is none of that name. */
+  bool (*integer)(const void *self, const char *name, int64_t *value);
+  bool (*real)(const void *self, const char *name, float *value);
+  /** @returns what the caller frees; NULL if there is none. */
+  char *(*text)(const void *self, const char *name);
+} DmAttributeSource;
+
+/** Runs `compute`, and takes its scratch memory back. Of `context` host and self are set. @returns false after a failure. */
+bool dm_run(const DmOp *op, const void *state, DmContext *context);
+/** `@returns` the state of a node, which may be NULL; after a failure `attributes->failure` exists. */
+void *dm_create(const DmOp *op, DmAttributes *attributes);
+void dm_destroy(const DmOp *op, void *state);
+
+/** For hosts: the tensor of `columns` alone. @returns false after a `dm_fail` if it has no such columns. */
+bool dm_take_columns(DmContext *context, DmTensor *tensor, DmColumns columns);
+/** For hosts: `[first:end]` at the end of `text`, or nothing. @returns false if it is something else. */
+bool dm_parse_columns(const char *text, DmColumns *columns);
+
+/* --- what an operator calls --- */
 
 /** `@returns` the attribute's value; 0 if the node lacks it, and then the kernel is not created. */
 int64_t dm_int(DmAttributes *attributes, const char *name);
@@ -108,36 +156,24 @@ static inline size_t dm_sequence_of(const size_t *first, size_t numSequences, si
   return least;
 }
 
-static inline bool dm_check(DmContext *context, OrtStatus *status) {
-  if (__builtin_expect(status == NULL, 1)) return true;
-  if (context->status == NULL) context->status = status;
-  else context->api->ReleaseStatus(status);
-  return false;
+/**
+ * An input whose rows may be columns of a wider value, `stride` elements apart. `@returns` false if the node does not have it, or
+ * after a failure.
+ */
+static inline bool dm_input_rows(DmContext *context, size_t index, DmTensor *tensor) {
+  *tensor = (DmTensor){0};
+  return context->host->input(context, index, tensor);
 }
 
-/** `@returns` false if the node does not have this input, or after a failure, which ONNX Runtime reports. */
-static inline bool dm_input(DmContext *context, size_t index, DmTensor *tensor) {
-  const OrtApi *api = context->api;
-  const OrtValue *value = NULL;
-  *tensor = (DmTensor){0};
-  if (!dm_check(context, api->KernelContext_GetInput(context->context, index, &value)) || value == NULL) return false;
-  return dm_check(context, api->GetTensorMutableData((OrtValue *)value, &tensor->data)) &&
-         dm_check(context, api->GetTensorElementTypeAndShapeDataReference(value, &tensor->type, &tensor->dims, &tensor->rank));
-}
+/** An input in one piece, in row-major order; otherwise likewise. */
+bool dm_input(DmContext *context, size_t index, DmTensor *tensor);
 
 /**
- * `@returns` where to write the output; NULL if the node does not have it, or after a failure, which ONNX Runtime reports.
- * It may be the memory of an input: see `in place` in docs/kernels.md.
+ * `@returns` where to write the output; NULL if the node does not have it, or after a failure, which is reported. It may be the
+ * memory of an input: see `in place` in docs/kernels.md.
  */
 static inline void *dm_output(DmContext *context, size_t index, const int64_t *dims, size_t rank) {
-  OrtValue *value = NULL;
-  void *data = NULL;
-  if (!dm_check(context, context->api->KernelContext_GetOutput(context->context, index, dims, rank, &value)) ||
-      value == NULL) {
-    return NULL;
-  }
-  dm_check(context, context->api->GetTensorMutableData(value, &data));
-  return data;
+  return context->host->output(context, index, dims, rank);
 }
 
 /**
@@ -145,21 +181,21 @@ static inline void *dm_output(DmContext *context, size_t index, const int64_t *d
  * all have. Which thread takes which index is not known.
  */
 static inline bool dm_parallel_for(DmContext *context, void (*fn)(void *user, size_t index), size_t total, void *user) {
-  if (total <= 1) {
-    if (total == 1) fn(user, 0);
-    return true;
-  }
-  return dm_check(context, context->api->KernelContext_ParallelFor(context->context, fn, total, 0, user));
+  if (total > 1) return context->host->parallel_for(context, fn, total, user);
+  if (total == 1) fn(user, 0);
+  return true;
 }
 
-/** Calls `compute`, for register.c and the tests. @returns the first failure, owned by the caller; NULL if there is none. */
-OrtStatus *dm_run(const DmOp *op, const void *state, const OrtApi *api, OrtKernelContext *context);
+/** How many threads share the work of `dm_parallel_for`; 0 if that is not known yet. No result may depend on it. */
+static inline size_t dm_num_threads(const DmContext *context) { return context->host->num_threads(context); }
 
 static inline size_t dm_num_elements(const DmTensor *tensor) {
   size_t product = 1;
   for (size_t i = 0; i < tensor->rank; i++) product *= (size_t)tensor->dims[i];
   return product;
 }
+
+static inline size_t dm_type_bytes(int type) { return type == DM_INT64 ? 8 : type == DM_UINT8 ? 1 : 4; }
 
 #ifdef __cplusplus
 }

@@ -7,12 +7,11 @@
   X(causal_conv)       \
   X(selective_scan)    \
   X(retention)         \
-  X(rms_norm)          \
+  X(norm)              \
   X(sample_statistics) \
   X(recurrence)        \
   X(token_shift)       \
   X(discretize)        \
   X(delta_rule_inputs) \
   X(delta_rule_output) \
-  X(norm)              \
   X(chain)

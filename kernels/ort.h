@@ -26,7 +26,6 @@ typedef struct OrtCustomOp OrtCustomOp;
 enum { ORT_FAIL = 1, ORT_INVALID_ARGUMENT = 2 };
 enum { ORT_MEMORY_DEFAULT = 0 };
 enum { ORT_ARGUMENT_REQUIRED = 0, ORT_ARGUMENT_OPTIONAL = 1, ORT_ARGUMENT_VARIADIC = 2 };
-enum { ORT_TYPE_FLOAT = 1, ORT_TYPE_UINT8 = 2, ORT_TYPE_INT8 = 3, ORT_TYPE_INT32 = 6, ORT_TYPE_INT64 = 7 };
 
 typedef struct OrtApiBase {
   const OrtApi *(*GetApi)(uint32_t version); /* NULL if the library is older */
@@ -36,7 +35,9 @@ typedef struct OrtApiBase {
 /** `unusedN` are the functions from position N on that we do not call. */
 struct OrtApi {
   OrtStatus *(*CreateStatus)(int code, const char *message);
-  void *unused1[25];
+  void *unused1[1];
+  const char *(*GetErrorMessage)(const OrtStatus *status);
+  void *unused3[23];
   OrtStatus *(*CreateCustomOpDomain)(const char *name, OrtCustomOpDomain **out);
   OrtStatus *(*CustomOpDomain_Add)(OrtCustomOpDomain *domain, const OrtCustomOp *op);
   OrtStatus *(*AddCustomOpDomain)(OrtSessionOptions *options, OrtCustomOpDomain *domain);
@@ -71,6 +72,7 @@ struct OrtApi {
 #define DM_ASSERT_POSITION(name, position) \
   static_assert(offsetof(OrtApi, name) == (position) * sizeof(void *), #name " is at another position")
 DM_ASSERT_POSITION(CreateStatus, 0);
+DM_ASSERT_POSITION(GetErrorMessage, 2);
 DM_ASSERT_POSITION(CreateCustomOpDomain, 26);
 DM_ASSERT_POSITION(AddCustomOpDomain, 28);
 DM_ASSERT_POSITION(GetTensorMutableData, 51);

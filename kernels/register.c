@@ -1,12 +1,14 @@
 /**
- * Makes ONNX Runtime know our operators: the callbacks through which it asks about one, and the library's entry points.
- * Everything here is constant or made once in the process; nothing belongs to a session.
+ * ONNX Runtime as a host of our operators: the interface of op.h on its functions, the callbacks through which it asks about an
+ * operator, and the library's entry points. Nothing here belongs to a session but a node's `Kernel`.
  */
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "op.h"
+#include "ort.h"
+#include "thread_count.h"
 #ifdef DM_CUDA
 #include "cuda/ops.h"
 #else
@@ -26,11 +28,126 @@ typedef struct {
   const DmOp *op;
 } RegisteredOp;
 
+/** A node. */
 typedef struct {
   const DmOp *op;
   const OrtApi *api;
   void *state;
+  DmColumns columns[DM_MAX_INPUTS];
+  ThreadCount threads;
 } Kernel;
+
+/* --- the host --- */
+
+/** A run of a node: `self` of its context. */
+typedef struct {
+  Kernel *kernel;
+  OrtKernelContext *context;
+} Run;
+
+static bool check(DmContext *context, OrtStatus *status) {
+  if (__builtin_expect(status == NULL, 1)) return true;
+  const OrtApi *api = ((const Run *)context->self)->kernel->api;
+  dm_fail(context, "%s", api->GetErrorMessage(status));
+  api->ReleaseStatus(status);
+  return false;
+}
+
+static bool get_input(DmContext *context, size_t index, DmTensor *tensor) {
+  const Run *run = context->self;
+  const OrtApi *api = run->kernel->api;
+  const OrtValue *value = NULL;
+  const int64_t *dims;
+  if (!check(context, api->KernelContext_GetInput(run->context, index, &value)) || value == NULL) return false;
+  if (!check(context, api->GetTensorMutableData((OrtValue *)value, &tensor->data)) ||
+      !check(context, api->GetTensorElementTypeAndShapeDataReference(value, &tensor->type, &dims, &tensor->rank))) {
+    return false;
+  }
+  if (tensor->rank > DM_MAX_RANK) return dm_fail(context, "a tensor of %zu dimensions", tensor->rank);
+  if (tensor->rank > 0) memcpy(tensor->dims, dims, tensor->rank * sizeof *dims);
+  tensor->stride = tensor->rank > 0 ? (size_t)dims[tensor->rank - 1] : 1;
+  return index >= DM_MAX_INPUTS || dm_take_columns(context, tensor, run->kernel->columns[index]);
+}
+
+static void *get_output(DmContext *context, size_t index, const int64_t *dims, size_t rank) {
+  const Run *run = context->self;
+  const OrtApi *api = run->kernel->api;
+  OrtValue *value = NULL;
+  void *data = NULL;
+  if (!check(context, api->KernelContext_GetOutput(run->context, index, dims, rank, &value)) || value == NULL) return NULL;
+  check(context, api->GetTensorMutableData(value, &data));
+  return data;
+}
+
+static bool parallel_for(DmContext *context, void (*fn)(void *user, size_t index), size_t total, void *user) {
+  const Run *run = context->self;
+  const OrtApi *api = run->kernel->api;
+  ThreadCount *threads = &run->kernel->threads;
+  if (!is_loop_counted(threads)) return check(context, api->KernelContext_ParallelFor(run->context, fn, total, 0, user));
+  CountedLoop loop = counted_loop(fn, user);
+  const bool isDone = check(context, api->KernelContext_ParallelFor(run->context, counted_call, total, 0, &loop));
+  count_threads(threads, &loop);
+  return isDone;
+}
+
+static size_t num_threads(const DmContext *context) { return thread_count(&((const Run *)context->self)->kernel->threads); }
+
+static void *get_stream(DmContext *context) {
+  const Run *run = context->self;
+  void *stream = NULL;
+  check(context, run->kernel->api->KernelContext_GetGPUComputeStream(run->context, &stream));
+  return stream;
+}
+
+static const DmHost host = {get_input, get_output, parallel_for, num_threads, get_stream};
+
+/** A node that is being created: `self` of its attributes. */
+typedef struct {
+  const OrtApi *api;
+  const OrtKernelInfo *info;
+} Creation;
+
+static bool is_there(const Creation *creation, OrtStatus *status) {
+  if (status != NULL) creation->api->ReleaseStatus(status);
+  return status == NULL;
+}
+
+static bool get_integer(const void *self, const char *name, int64_t *value) {
+  const Creation *creation = self;
+  return is_there(creation, creation->api->KernelInfoGetAttribute_int64(creation->info, name, value));
+}
+
+static bool get_real(const void *self, const char *name, float *value) {
+  const Creation *creation = self;
+  return is_there(creation, creation->api->KernelInfoGetAttribute_float(creation->info, name, value));
+}
+
+static char *get_text(const void *self, const char *name) {
+  const Creation *creation = self;
+  size_t bytes = 0;
+  if (!is_there(creation, creation->api->KernelInfoGetAttribute_string(creation->info, name, NULL, &bytes))) return NULL;
+  char *text = calloc(bytes + 1, 1);
+  if (text == NULL || is_there(creation, creation->api->KernelInfoGetAttribute_string(creation->info, name, text, &bytes))) return text;
+  free(text);
+  return NULL;
+}
+
+static const DmAttributeSource source = {get_integer, get_real, get_text};
+
+/** The attribute `views`: `index[first:end]` of each input that is columns of a wider value. */
+static void read_columns(DmAttributes *attributes, DmColumns columns[DM_MAX_INPUTS]) {
+  char *text = source.text(attributes->self, "views"), *rest = NULL;
+  for (char *word = text == NULL ? NULL : strtok_r(text, " ", &rest); word != NULL; word = strtok_r(NULL, " ", &rest)) {
+    char *end;
+    const size_t index = strtoul(word, &end, 10);
+    if (end == word || index >= DM_MAX_INPUTS || !dm_parse_columns(end, &columns[index])) {
+      dm_reject(attributes, "views must be index[first:end], given %s", word);
+    }
+  }
+  free(text);
+}
+
+/* --- what ONNX Runtime asks --- */
 
 static const DmOp *op_of(const OrtCustomOp *custom) {
   return ((const RegisteredOp *)custom)->op;
@@ -97,33 +214,32 @@ static int get_version(const OrtCustomOp *custom) {
   return 1; /* of the operator set; `DM_KERNELS_VERSION` is checked before a graph is loaded */
 }
 
-static void destroy_state(const DmOp *op, void *state) {
-  if (op->destroy != NULL) op->destroy(state);
-  else free(state);
-}
-
 static OrtStatus *create_kernel(const OrtCustomOp *custom, const OrtApi *api, const OrtKernelInfo *info, void **out) {
   const DmOp *op = op_of(custom);
-  DmAttributes attributes = {.api = api, .info = info};
-  void *state = op->create == NULL ? NULL : op->create(&attributes);
-  Kernel *kernel = attributes.status == NULL ? malloc(sizeof *kernel) : NULL;
-  if (kernel == NULL) {
-    if (state != NULL) destroy_state(op, state);
-    return attributes.status != NULL ? attributes.status : api->CreateStatus(ORT_FAIL, "no memory for a kernel");
-  }
-  *kernel = (Kernel){.op = op, .api = api, .state = state};
+  const Creation creation = {api, info};
+  DmAttributes attributes = {.source = &source, .self = &creation};
+  Kernel *kernel = calloc(1, sizeof *kernel);
+  if (kernel == NULL) return api->CreateStatus(ORT_FAIL, "no memory for a kernel");
+  *kernel = (Kernel){.op = op, .api = api, .state = dm_create(op, &attributes)};
+  read_columns(&attributes, kernel->columns);
   *out = kernel;
-  return NULL;
+  if (!attributes.failure.exists) return NULL;
+  dm_destroy(op, kernel->state);
+  free(kernel);
+  return api->CreateStatus(ORT_INVALID_ARGUMENT, attributes.failure.message);
 }
 
 static OrtStatus *compute(void *data, OrtKernelContext *context) {
-  const Kernel *kernel = data;
-  return dm_run(kernel->op, kernel->state, kernel->api, context);
+  Kernel *kernel = data;
+  Run run = {kernel, context};
+  DmContext own = {.host = &host, .self = &run};
+  if (dm_run(kernel->op, kernel->state, &own)) return NULL;
+  return kernel->api->CreateStatus(ORT_INVALID_ARGUMENT, own.failure.message);
 }
 
 static void destroy_kernel(void *data) {
   Kernel *kernel = data;
-  if (kernel->state != NULL) destroy_state(kernel->op, kernel->state);
+  dm_destroy(kernel->op, kernel->state);
   free(kernel);
 }
 

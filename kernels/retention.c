@@ -26,7 +26,8 @@ typedef struct {
   const size_t *firstTask;  /* [B+1] */
   const size_t *firstBlock; /* [B+1]: of sequences of several steps */
   const float *q, *k;       /* [rows,H,dk] */
-  const float *v;           /* [rows,H,dv] */
+  const float *v;           /* [rows,H,dv], rows `valueStride` apart */
+  size_t valueStride;
   const float *decay;       /* [H] */
   const float *past;        /* [B,H,dk,dv] */
   float *scores;            /* [rows,H,BLOCK]: γ^{i-j} q_i·k_j, j from the block's first step to i */
@@ -44,7 +45,7 @@ DM_INLINE void retain(const Retention *r, size_t b, size_t head, size_t j, size_
   float *to = r->present + (b * H + head) * dk * dv + j;
   vf v[VECTORS_AT_ONCE], y[VECTORS_AT_ONCE];
   for (size_t i = 0; i < count; i++) {
-    v[i] = vf_load_some(r->v + at * dv + j + i * DM_LANES, lanes);
+    v[i] = vf_load_some(r->v + r->starts[b] * r->valueStride + head * dv + j + i * DM_LANES, lanes);
     y[i] = (vf){0};
   }
   for (size_t d = 0; d < dk; d++) {
@@ -178,7 +179,8 @@ static void retain_steps(const Retention *r, size_t b, size_t head, size_t j, si
     block.numSteps = rest < BLOCK ? rest : BLOCK;
     block.q = r->q + at * dk;
     block.k = r->k + at * dk;
-    for (size_t i = 0; i < block.numSteps; i++) memcpy(block.v[i], r->v + (at + i * H) * dv + j, count * sizeof *state);
+    const float *v = r->v + row * r->valueStride + head * dv + j;
+    for (size_t i = 0; i < block.numSteps; i++) memcpy(block.v[i], v + i * r->valueStride, count * sizeof *state);
     read_block(&block, r->scores + at * BLOCK, H * BLOCK, r->y + at * dv + j, H * dv, count);
     advance_block(&block);
   }
@@ -226,17 +228,17 @@ static bool divide(Retention *r, DmContext *context) {
 
 /**
  * Inputs: q, k [B,T,H·dk], v [B,T,H·dv], past [B,H,dk,dv], decay [H], lengths int64 [B]?, and with them q, k and v are
- * [1,rows,…]. Outputs: y [B,T,H,dv], or [1,rows,H,dv], and present [B,H,dk,dv], which may be the memory of `past`.
+ * [1,rows,…]. Outputs: y as v, and present [B,H,dk,dv], which may be the memory of `past`.
  */
 static bool compute(const void *state, DmContext *context) {
   (void)state;
   DmTensor q, k, v, past, decay, lengths;
-  if (!dm_input(context, 0, &q) || !dm_input(context, 1, &k) || !dm_input(context, 2, &v) ||
+  if (!dm_input(context, 0, &q) || !dm_input(context, 1, &k) || !dm_input_rows(context, 2, &v) ||
       !dm_input(context, 3, &past) || !dm_input(context, 4, &decay)) {
     return false;
   }
   const bool hasLengths = dm_input(context, LENGTHS, &lengths);
-  if (past.rank != 4 || q.rank != 3 || q.dims[0] != (hasLengths ? 1 : past.dims[0])) {
+  if (past.rank != 4 || q.rank != 3 || v.rank != 3 || q.dims[0] != (hasLengths ? 1 : past.dims[0])) {
     return dm_fail(context, "Retention: past must be [B,H,dk,dv] and q [B,T,H·dk]");
   }
   const size_t B = (size_t)past.dims[0], H = (size_t)past.dims[1], numRows = (size_t)(q.dims[0] * q.dims[1]);
@@ -249,6 +251,7 @@ static bool compute(const void *state, DmContext *context) {
       .q = q.data,
       .k = k.data,
       .v = v.data,
+      .valueStride = v.stride,
       .decay = decay.data,
       .past = past.data,
   };
@@ -260,9 +263,9 @@ static bool compute(const void *state, DmContext *context) {
       dm_num_elements(&v) != numRows * H * r.valueWidth || dm_num_elements(&decay) != H) {
     return dm_fail(context, "Retention: q and k must be [B,T,H·dk], v [B,T,H·dv] and decay [H]");
   }
-  r.y = dm_output(context, 0, (const int64_t[]){q.dims[0], q.dims[1], past.dims[1], past.dims[3]}, 4);
+  r.y = dm_output(context, 0, v.dims, 3);
   r.present = dm_output(context, 1, past.dims, 4);
-  if (context->status != NULL || !divide(&r, context)) return false;
+  if (context->failure.exists || !divide(&r, context)) return false;
   const size_t numBlocks = r.firstBlock[B];
   if (numBlocks > 0) {
     r.scores = dm_scratch(context, numRows * H * BLOCK * sizeof *r.scores);

@@ -128,7 +128,7 @@ static void measure_row(void *user, size_t row) {
 
 static void *create(DmAttributes *attributes) {
   const int64_t top = dm_int(attributes, "top");
-  if (attributes->status != NULL) return NULL;
+  if (attributes->failure.exists) return NULL;
   if (top < 1) return dm_reject(attributes, "SampleStatistics: top must be at least 1, given %lld", (long long)top);
   Statistics *s = calloc(1, sizeof *s);
   if (s == NULL) return dm_reject(attributes, "SampleStatistics: no memory");
@@ -156,7 +156,7 @@ static bool compute(const void *state, DmContext *context) {
   s.topIds = dm_output(context, 1, dims, 2);
   s.logSumExp = dm_output(context, 2, dims, 1);
   s.tempered = dm_output(context, 3, dims, 1);
-  if (context->status != NULL || R == 0) return context->status == NULL;
+  if (context->failure.exists || R == 0) return !context->failure.exists;
   const size_t numGroups = (s.numLogits + GROUP - 1) / GROUP;
   s.heaps = dm_scratch(context, R * (s.numTop * sizeof *s.heaps + numGroups * sizeof *s.maxima));
   if (s.heaps == NULL) return false;

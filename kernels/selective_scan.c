@@ -14,15 +14,22 @@
 #include "op.h"
 #include "simd.h"
 
-enum { LENGTHS = 8, GATES = 9, FIRST_HISTORY = 10 };
+/** The inputs, in their order. */
+enum { INPUT_U, INPUT_Z, INPUT_DT, INPUT_B, INPUT_C, PAST, STEP_WEIGHT, STEP_BIAS, INPUT_A, INPUT_D, LENGTHS, GATES, FIRST_HISTORY };
+
+/** Rows `stride` apart. */
+typedef struct {
+  const float *data;
+  size_t stride;
+} Rows;
 
 typedef struct {
-  size_t numSequences, numRows, numChannels, stateSize, rank, numLinks, numGates, zStride;
+  size_t numSequences, numRows, numChannels, stateSize, rank, numLinks, numGates;
   const size_t *starts;              /* [B+1]: the sequences' rows */
   float epsilon;                     /* of the norms of dt, B and C; negative: none */
   const float *u;                    /* [rows,E] */
-  const float *z;                    /* [rows,zStride], the first E of each */
-  const float *parameters;           /* [rows,R+2N]: dt, B, C */
+  Rows z;                            /* [rows,E] */
+  Rows dt, B, C;                     /* [rows,R], [rows,N], [rows,N] */
   const float *past;                 /* [B,N,E] */
   const float *stepWeight;           /* [R,E] */
   const float *stepBias;             /* [E] */
@@ -40,6 +47,8 @@ typedef struct {
 
 /** Channels of a task of several steps: what it keeps of state, A and W_dt should fill no more than the first-level cache. */
 enum { CHANNELS_PER_TASK = 64, CHANNELS_OF_SINGLE_STEP = 256 };
+
+static inline const float *row_of(Rows rows, size_t row) { return rows.data + row * rows.stride; }
 
 static size_t num_parts(size_t numChannels) { return (numChannels + CHANNELS_PER_TASK - 1) / CHANNELS_PER_TASK; }
 
@@ -218,14 +227,13 @@ DM_INLINE void read_link(const void *h, size_t stride, const float *C, size_t N,
 }
 
 /** One step: what is kept of a channel stays in registers through all rows of its state, and of a group several are in flight. */
-DM_INLINE void step(const Scan *s, size_t b, size_t row, const float *parameters, const Part *part, bool isHalf) {
+DM_INLINE void step(const Scan *s, size_t b, size_t row, const float *dt, const float *B, const float *C, const Part *part, bool isHalf) {
   const size_t E = s->numChannels, N = s->stateSize, first = part->first;
-  const float *B = parameters + s->rank, *C = B + N;
   const size_t bytes = isHalf ? sizeof(half) : sizeof(float), historyAt = history_offset(s, row, first);
   char *kept = s->history ? (char *)s->history + historyAt * bytes : NULL;
   Work work;
 
-  sum_step_sizes(s, part, parameters, work.deltaLog2);
+  sum_step_sizes(s, part, dt, work.deltaLog2);
   prepare(s, part, s->u + row * E + first, &work);
   const size_t nextAt = historyAt + N * CHANNELS_PER_TASK;
 #define KEEP(at, numVectors, lanes) \
@@ -244,7 +252,7 @@ DM_INLINE void step(const Scan *s, size_t b, size_t row, const float *parameters
     if (s->linksAreStates) EACH_GROUP(part, STATE);
     else EACH_GROUP(part, HISTORY);
   }
-  const float *z = s->z + row * s->zStride + first;
+  const float *z = row_of(s->z, row) + first;
   float *out = s->out + row * E + first;
 #define GATE(at, lanes) \
   vf_store_some(out + at, vf_load_some(work.y + at, lanes) * vf_silu(vf_load_some(z + at, lanes)), lanes)
@@ -262,21 +270,17 @@ static void prefetch_floats(const float *p, size_t count) {
 static void prefetch_step(const Scan *s, size_t row, const Part *part) {
   const size_t E = s->numChannels, first = part->first;
   prefetch_floats(s->u + row * E + first, part->count);
-  prefetch_floats(s->z + row * s->zStride + first, part->count);
+  prefetch_floats(row_of(s->z, row) + first, part->count);
   for (size_t gate = 0; gate < s->numGates; gate++) prefetch_floats(s->gates + (row * s->numGates + gate) * E + first, part->count);
 }
 
-/** dt, B and C, each divided by its root mean square. */
-static void normalise(const Scan *s, const float *parameters, float *normalised) {
-  const size_t widths[3] = {s->rank, s->stateSize, s->stateSize};
-  for (size_t part = 0; part < 3; part++) {
-    float squares = 0;
-    for (size_t i = 0; i < widths[part]; i++) squares += parameters[i] * parameters[i];
-    const float factor = 1.0f / __builtin_sqrtf(squares / (float)widths[part] + s->epsilon);
-    for (size_t i = 0; i < widths[part]; i++) normalised[i] = parameters[i] * factor;
-    parameters += widths[part];
-    normalised += widths[part];
-  }
+/** x divided by its root mean square. @returns `normalised` */
+static const float *normalise(const float *x, size_t width, float epsilon, float *normalised) {
+  float squares = 0;
+  for (size_t i = 0; i < width; i++) squares += x[i] * x[i];
+  const float factor = 1.0f / __builtin_sqrtf(squares / (float)width + epsilon);
+  for (size_t i = 0; i < width; i++) normalised[i] = x[i] * factor;
+  return normalised;
 }
 
 static void copy_rows(float *to, size_t toStride, const float *from, size_t fromStride, size_t numRows, size_t count) {
@@ -284,17 +288,18 @@ static void copy_rows(float *to, size_t toStride, const float *from, size_t from
 }
 
 DM_INLINE void walk(const Scan *s, size_t b, const Part *part) {
-  const size_t width = s->rank + 2 * s->stateSize, end = s->starts[b + 1];
+  const size_t R = s->rank, N = s->stateSize, end = s->starts[b + 1];
   for (size_t row = s->starts[b]; row < end; row++) {
-    const float *parameters = s->parameters + row * width;
-    float normalised[s->epsilon < 0 ? 1 : width];
+    const float *dt = row_of(s->dt, row), *B = row_of(s->B, row), *C = row_of(s->C, row);
+    float normalised[s->epsilon < 0 ? 1 : R + 2 * N];
     if (row + STEPS_AHEAD < end) prefetch_step(s, row + STEPS_AHEAD, part);
     if (s->epsilon >= 0) {
-      normalise(s, parameters, normalised);
-      parameters = normalised;
+      dt = normalise(dt, R, s->epsilon, normalised);
+      B = normalise(B, N, s->epsilon, normalised + R);
+      C = normalise(C, N, s->epsilon, normalised + R + N);
     }
-    if (s->half) step(s, b, row, parameters, part, true);
-    else step(s, b, row, parameters, part, false);
+    if (s->half) step(s, b, row, dt, B, C, part, true);
+    else step(s, b, row, dt, B, C, part, false);
   }
 }
 
@@ -352,13 +357,12 @@ static const size_t *first_tasks(const Scan *s, DmContext *context) {
 
 static void *create(DmAttributes *attributes) {
   const Scan s = {
-      .rank = (size_t)dm_int(attributes, "rank"),
       .numLinks = (size_t)dm_int_or(attributes, "links", 0),
       .numGates = (size_t)dm_int_or(attributes, "gates", 0),
       .epsilon = dm_float_or(attributes, "epsilon", -1),
       .half = dm_int_or(attributes, "half", 0) != 0,
   };
-  if (attributes->status != NULL) return NULL;
+  if (attributes->failure.exists) return NULL;
   if (s.numLinks > DM_MAX_LINKS || (s.numLinks > 0 && s.numGates != 1 && s.numGates != s.numLinks)) {
     return dm_reject(attributes, "SelectiveScan: at most %d links, with one gate or one each, given %zu and %zu gates",
                      DM_MAX_LINKS, s.numLinks, s.numGates);
@@ -383,36 +387,48 @@ static const float *expect(DmContext *context, size_t index, size_t numElements,
   return tensor.data;
 }
 
+/** Input `index`, if it has so many rows, of `*width` columns; of any number, which becomes `*width`, if that is 0. */
+static Rows expect_rows(DmContext *context, size_t index, size_t numRows, size_t *width, const char *name) {
+  DmTensor tensor;
+  if (!dm_input_rows(context, index, &tensor)) return dm_fail(context, "SelectiveScan: %s is missing", name), (Rows){0};
+  if (*width == 0 && tensor.rank > 0) *width = (size_t)tensor.dims[tensor.rank - 1];
+  if (dm_num_elements(&tensor) != numRows * *width) {
+    dm_fail(context, "SelectiveScan: %s must be %zu rows of %zu, given %zu elements", name, numRows, *width, dm_num_elements(&tensor));
+  }
+  return (Rows){tensor.data, tensor.stride};
+}
+
 /**
- * Inputs: u [B,T,E], xz [B,T,2E] (z is the second half), parameters [B,T,R+2N], past [B,N,E], W_dt [R,E], b_dt [E], A [N,E],
- * D [E], lengths int64 [B]?, gates [B,T,gates·E]?, then what the links read, the nearest layer's first: its history, or of a
+ * Inputs: u [B,T,E], z [B,T,E], dt [B,T,R], B [B,T,N], C [B,T,N], past [B,N,E], W_dt [R,E], b_dt [E], A [N,E], D [E],
+ * lengths int64 [B]?, gates [B,T,gates·E]?, then what the links read, the nearest layer's first: its history, or of a
  * single step its present. Outputs: out [B,T,E], present [B,N,E], history f32 [parts,rows,N,64]?, of which one element holds two
  * of f16. With lengths, all that is [B,T,…] is [1,rows,…]. `present` may be the memory of `past`.
  */
 static bool compute(const void *state, DmContext *context) {
   Scan s = *(const Scan *)state;
   DmTensor u, past, lengths;
-  if (!dm_input(context, 0, &u) || !dm_input(context, 3, &past)) return false;
+  if (!dm_input(context, INPUT_U, &u) || !dm_input(context, PAST, &past)) return false;
   const bool hasLengths = dm_input(context, LENGTHS, &lengths);
   if (u.rank != 3 || past.rank != 3 || u.dims[0] != (hasLengths ? 1 : past.dims[0]) || u.dims[2] != past.dims[2]) {
     return dm_fail(context, "SelectiveScan: u must be [B,T,E] and past [B,N,E]");
   }
   const size_t B = s.numSequences = (size_t)past.dims[0], numRows = s.numRows = (size_t)(u.dims[0] * u.dims[1]);
-  const size_t E = s.numChannels = (size_t)u.dims[2], N = s.stateSize = (size_t)past.dims[1];
+  size_t E = s.numChannels = (size_t)u.dims[2], N = s.stateSize = (size_t)past.dims[1];
+  s.starts = dm_sequence_starts(context, LENGTHS, B, numRows);
+  s.u = u.data;
+  s.past = past.data;
+  s.z = expect_rows(context, INPUT_Z, numRows, &E, "z");
+  s.dt = expect_rows(context, INPUT_DT, numRows, &s.rank, "dt");
+  s.B = expect_rows(context, INPUT_B, numRows, &N, "B");
+  s.C = expect_rows(context, INPUT_C, numRows, &N, "C");
   if (2 * N + s.rank > DM_MAX_SCAN_ROWS) {
     return dm_fail(context, "SelectiveScan: twice the state size and the rank must be at most %d together, given %zu",
                    DM_MAX_SCAN_ROWS, 2 * N + s.rank);
   }
-  s.starts = dm_sequence_starts(context, LENGTHS, B, numRows);
-  s.zStride = 2 * E;
-  s.u = u.data;
-  s.past = past.data;
-  const float *xz = expect(context, 1, numRows * 2 * E, "xz");
-  s.parameters = expect(context, 2, numRows * (s.rank + 2 * N), "parameters");
-  s.stepWeight = expect(context, 4, s.rank * E, "W_dt");
-  s.stepBias = expect(context, 5, E, "b_dt");
-  s.A = expect(context, 6, N * E, "A");
-  s.D = expect(context, 7, E, "D");
+  s.stepWeight = expect(context, STEP_WEIGHT, s.rank * E, "W_dt");
+  s.stepBias = expect(context, STEP_BIAS, E, "b_dt");
+  s.A = expect(context, INPUT_A, N * E, "A");
+  s.D = expect(context, INPUT_D, E, "D");
   if (s.numLinks > 0) s.gates = expect(context, GATES, numRows * s.numGates * E, "gates");
   const int64_t floatsPerRow = s.half ? CHANNELS_PER_TASK / 2 : CHANNELS_PER_TASK;
   const size_t historySize = num_parts(E) * numRows * N * (size_t)floatsPerRow;
@@ -426,13 +442,12 @@ static bool compute(const void *state, DmContext *context) {
       return dm_fail(context, "SelectiveScan: a link's states do not have the size of this layer's");
     }
   }
-  if (context->status != NULL) return false;
+  if (context->failure.exists) return false;
   s.out = dm_output(context, 0, u.dims, 3);
   s.present = dm_output(context, 1, past.dims, 3);
   s.history = dm_output(context, 2, (const int64_t[]){(int64_t)num_parts(E), (int64_t)numRows, past.dims[1], floatsPerRow}, 4);
-  if (context->status != NULL) return false;
+  if (context->failure.exists) return false;
   if (B == 0) return true;
-  s.z = xz + E;
   s.firstTask = first_tasks(&s, context);
   return s.firstTask != NULL && dm_parallel_for(context, scan_channels, s.firstTask[B], &s);
 }
@@ -440,7 +455,7 @@ static bool compute(const void *state, DmContext *context) {
 const DmOp DM_NAME(selective_scan) = {
     .name = "SelectiveScan",
     .inputs = {{DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT},
-               {DM_INT64, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true},
+               {DM_FLOAT}, {DM_FLOAT}, {DM_INT64, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true},
                {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}},
     .outputs = {{DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT, true}},
     .create = create,

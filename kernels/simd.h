@@ -175,6 +175,31 @@ DM_INLINE vf vf_exp(vf x) {
 /** x / (1 + e^-x) */
 DM_INLINE vf vf_silu(vf x) { return x / (1.0f + vf_exp(-x)); }
 
+/** 1 / (1 + e^-x) */
+DM_INLINE vf vf_sigmoid(vf x) { return 1.0f / (1.0f + vf_exp(-x)); }
+
+/** To 4e-7 relative: a series near 0, where e^2x - 1 would lose digits. */
+DM_INLINE vf vf_tanh(vf x) {
+  const vf q = x * x;
+  vf p = q * -5.70498872745e-3f + 2.06390887954e-2f;
+  p = p * q - 5.37397155531e-2f;
+  p = p * q + 1.33314422036e-1f;
+  p = p * q - 3.33332819422e-1f;
+  const vf far = 1.0f - 2.0f / (vf_exp(2.0f * x) + 1.0f);
+  return vf_select(vf_abs(x) < vf_all(0.625f), x + x * q * p, far);
+}
+
+/** To 2e-7: Abramowitz and Stegun, 7.1.26. */
+DM_INLINE vf vf_erf(vf x) {
+  const vf size = vf_abs(x), t = 1.0f / (1.0f + 0.3275911f * size);
+  vf p = t * 1.061405429f - 1.453152027f;
+  p = p * t + 1.421413741f;
+  p = p * t - 0.284496736f;
+  p = p * t + 0.254829592f;
+  const vf y = 1.0f - p * t * vf_exp(-size * size);
+  return vf_select(x < vf_all(0), -y, y);
+}
+
 /**
  * log(1 + e^x) = max(x, 0) + log(1 + w), w = e^-|x|, and log(1 + w) = 2 artanh(w / (2 + w)): a series in at most 1/3, to 2e-7
  * relative for every x.

@@ -226,7 +226,7 @@ export async function exercise(setup: Setup, report: Report): Promise<void> {
   for (const [name, shape] of Object.entries(EXERCISES)) {
     const modelDir = await checkpointOf(setup, name, shape);
     await withRunner(setup, { modelDir, precision: "f32", numSlots: 3 }, report, async (runner) => {
-      const lengths = runner.manifest.takesLengths ? [40, 0, 1] : [40, 40, 40];
+      const lengths = runner.manifest.ragged ? [40, 0, 1] : [40, 40, 40];
       const tokenIds = lengths.flatMap((length) => Array.from({ length }, (_, i) => i));
       await runner.run({ firstSlot: 0, lengths, tokenIds, logitRows: [tokenIds.length - 1], temperatures: [1] });
       await measureDecode(runner, { numSequences: 2, numSteps: 1 });

@@ -15,7 +15,7 @@ constexpr long STEPS_PER_THREAD = 16;
 struct Convolution {
   size_t numSequences, numRows, numChannels, numTaps, stride;
   const int64_t *lengths; /* [B] on the device, or NULL */
-  const float *x;         /* [rows,stride], the first E of each */
+  const float *x;         /* [rows,E], `stride` apart */
   const float *past;      /* [B,K-1,E] */
   const float *taps;      /* [K,E] */
   const float *bias;      /* [E] or NULL */
@@ -73,17 +73,17 @@ __global__ void convolve(const Convolution c) {
 }
 
 /**
- * Inputs: xz [B,T,S], of which the first E of each row are convolved, past [B,K-1,E], taps [K,E], bias [E]?, lengths int64 [B]?,
- * and with them xz is [1,rows,S]. Outputs: u as xz, but E wide, present [B,K-1,E], which may be the memory of `past`.
+ * Inputs: x [B,T,E], past [B,K-1,E], taps [K,E], bias [E]?, lengths int64 [B]?, and with them x is [1,rows,E]. Outputs: u as x,
+ * present [B,K-1,E], which may be the memory of `past`.
  */
 bool compute(const void *, DmContext *context) {
   DmTensor x, past, taps, bias = {}, lengths = {};
-  if (!dm_input(context, 0, &x) || !dm_input(context, 1, &past) || !dm_input(context, 2, &taps)) return false;
+  if (!dm_input_rows(context, 0, &x) || !dm_input(context, 1, &past) || !dm_input(context, 2, &taps)) return false;
   const bool hasBias = dm_input(context, 3, &bias), hasLengths = dm_input(context, LENGTHS, &lengths);
-  if (x.rank != 3 || past.rank != 3 || taps.rank != 2 || x.dims[0] != (hasLengths ? 1 : past.dims[0]) || x.dims[2] < taps.dims[1] ||
+  if (x.rank != 3 || past.rank != 3 || taps.rank != 2 || x.dims[0] != (hasLengths ? 1 : past.dims[0]) || x.dims[2] != taps.dims[1] ||
       past.dims[1] != taps.dims[0] - 1 || past.dims[2] != taps.dims[1] ||
       (hasBias && dm_num_elements(&bias) != (size_t)taps.dims[1])) {
-    return dm_fail(context, "CausalConv: x must be [B,T,S], past [B,K-1,E], taps [K,E] and bias [E] with E at most S");
+    return dm_fail(context, "CausalConv: x must be [B,T,E], past [B,K-1,E], taps [K,E] and bias [E]");
   }
   if (taps.dims[0] > DM_MAX_TAPS) return dm_fail(context, "CausalConv: at most %d taps, given %d", DM_MAX_TAPS, (int)taps.dims[0]);
   Convolution c = {};
@@ -93,15 +93,14 @@ bool compute(const void *, DmContext *context) {
   c.lengths = (const int64_t *)lengths.data;
   c.numChannels = (size_t)taps.dims[1];
   c.numTaps = (size_t)taps.dims[0];
-  c.stride = (size_t)x.dims[2];
+  c.stride = x.stride;
   c.x = (const float *)x.data;
   c.past = (const float *)past.data;
   c.taps = (const float *)taps.data;
   c.bias = (const float *)bias.data;
-  const int64_t dims[3] = {x.dims[0], x.dims[1], taps.dims[1]};
-  c.u = (float *)dm_output(context, 0, dims, 3);
+  c.u = (float *)dm_output(context, 0, x.dims, 3);
   c.present = (float *)dm_output(context, 1, past.dims, 3);
-  if (context->status != NULL) return false;
+  if (context->failure.exists) return false;
   if (c.numSequences * c.numChannels == 0) return true;
   const dim3 grid((unsigned)(c.numSequences + dm_ceil_div(c.numRows, STEPS_PER_THREAD)), (unsigned)dm_ceil_div(c.numChannels, THREADS));
   return dm_on_stream(context, "CausalConv", [&](cudaStream_t stream) { DM_LAUNCH(convolve, grid, dim3(THREADS), stream, c); });

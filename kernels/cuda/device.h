@@ -116,8 +116,8 @@ __host__ __device__ static inline size_t dm_ceil_div(size_t a, size_t b) { retur
  */
 template <typename Launch>
 bool dm_on_stream(DmContext *context, const char *name, Launch launch) {
-  void *stream = NULL;
-  if (!dm_check(context, context->api->KernelContext_GetGPUComputeStream(context->context, &stream))) return false;
+  void *stream = context->host->stream(context);
+  if (context->failure.exists) return false;
   launch(static_cast<cudaStream_t>(stream));
   const cudaError_t error = cudaGetLastError();
   return error == cudaSuccess || dm_fail(context, "%s: %s", name, cudaGetErrorString(error));

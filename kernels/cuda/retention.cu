@@ -12,7 +12,8 @@ constexpr unsigned COLUMNS = 32, PARTS = 16;
 struct Retention {
   size_t numHeads, keyWidth, valueWidth; /* widths of a head: dk, dv */
   const float *q, *k;                    /* [B,H,dk] */
-  const float *v;                        /* [B,H,dv] */
+  const float *v;                        /* [B,H,dv], sequences `valueStride` apart */
+  size_t valueStride;
   const float *decay;                    /* [H] */
   const float *past;                     /* [B,H,dk,dv] */
   float *y;                              /* [B,H,dv] */
@@ -28,7 +29,7 @@ __global__ void retain(const Retention r) {
   if (j < dv) {
     const float *q = r.q + head * dk, *k = r.k + head * dk, *from = r.past + head * dk * dv + j;
     float *to = r.present + head * dk * dv + j;
-    const float v = r.v[head * dv + j], decay = r.decay[head % r.numHeads];
+    const float v = r.v[head / r.numHeads * r.valueStride + head % r.numHeads * dv + j], decay = r.decay[head % r.numHeads];
 #pragma unroll 4
     for (size_t d = threadIdx.y; d < dk; d += PARTS) {
       const float s = decay * from[d * dv] + k[d] * v;
@@ -45,12 +46,12 @@ __global__ void retain(const Retention r) {
 }
 
 /**
- * Inputs: q, k [B,1,H·dk], v [B,1,H·dv], past [B,H,dk,dv], decay [H]. Outputs: y [B,1,H,dv], present [B,H,dk,dv], which may be
- * the memory of `past`.
+ * Inputs: q, k [B,1,H·dk], v [B,1,H·dv], past [B,H,dk,dv], decay [H]. Outputs: y as v, present [B,H,dk,dv], which may be the
+ * memory of `past`.
  */
 bool compute(const void *, DmContext *context) {
   DmTensor q, k, v, past, decay;
-  if (!dm_input(context, 0, &q) || !dm_input(context, 1, &k) || !dm_input(context, 2, &v) ||
+  if (!dm_input(context, 0, &q) || !dm_input(context, 1, &k) || !dm_input_rows(context, 2, &v) ||
       !dm_input(context, 3, &past) || !dm_input(context, 4, &decay)) {
     return false;
   }
@@ -63,16 +64,16 @@ bool compute(const void *, DmContext *context) {
   r.q = (const float *)q.data;
   r.k = (const float *)k.data;
   r.v = (const float *)v.data;
+  r.valueStride = v.stride;
   r.decay = (const float *)decay.data;
   r.past = (const float *)past.data;
   if (dm_num_elements(&q) != B * H * r.keyWidth || dm_num_elements(&k) != B * H * r.keyWidth ||
       dm_num_elements(&v) != B * H * r.valueWidth || dm_num_elements(&decay) != H) {
     return dm_fail(context, "Retention: q and k must be [B,1,H·dk], v [B,1,H·dv] and decay [H]");
   }
-  const int64_t dims[4] = {past.dims[0], 1, past.dims[1], past.dims[3]};
-  r.y = (float *)dm_output(context, 0, dims, 4);
+  r.y = (float *)dm_output(context, 0, v.dims, v.rank);
   r.present = (float *)dm_output(context, 1, past.dims, 4);
-  if (context->status != NULL) return false;
+  if (context->failure.exists) return false;
   if (B * H * r.valueWidth == 0) return true;
   const dim3 grid((unsigned)(B * H * dm_ceil_div(r.valueWidth, COLUMNS))), block(COLUMNS, PARTS);
   return dm_on_stream(context, "Retention", [&](cudaStream_t stream) { DM_LAUNCH(retain, grid, block, stream, r); });

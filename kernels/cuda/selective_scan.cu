@@ -17,7 +17,8 @@
 
 namespace {
 
-constexpr size_t LENGTHS = 8, GATES = 9, FIRST_HISTORY = 10;
+/** The inputs, in their order. */
+enum Input : size_t { INPUT_U, INPUT_Z, INPUT_DT, INPUT_B, INPUT_C, PAST, STEP_WEIGHT, STEP_BIAS, INPUT_A, INPUT_D, LENGTHS, GATES, FIRST_HISTORY };
 /** Channels that lie together in a history, as in ../selective_scan.c. */
 constexpr unsigned PART = 64;
 /** Of a block of single steps: so many warps have neighbouring channels, for as many sequences, which share what they read of weights. */
@@ -40,14 +41,21 @@ using UpTo64 = Share<4, 8>;
 using UpTo256 = Share<1, 8>;
 static_assert(UpTo256::LANES * UpTo256::STATES == DM_MAX_CUDA_STATE_SIZE);
 
+/** Rows `stride` apart. */
+struct Rows {
+  const float *data;
+  size_t stride;
+  __device__ const float *operator[](size_t row) const { return data + row * stride; }
+};
+
 struct Scan {
   size_t numSequences, numRows;
   unsigned numChannels, stateSize, rank, numLinks, numGates;
   const int64_t *lengths;              /* [B] on the device, or NULL */
   float epsilon;                       /* of the norms of dt, B and C; negative: none */
   const float *u;                      /* [rows,E] */
-  const float *xz;                     /* [rows,2E]: z is the second half of each row */
-  const float *parameters;             /* [rows,R+2N]: dt, B, C */
+  Rows z;                              /* [rows,E] */
+  Rows dt, B, C;                       /* [rows,R], [rows,N], [rows,N] */
   const float *past;                   /* [B,N,E] */
   const float *stepWeight;             /* W_dt [R,E]; or if they are summed up, W_dt dt [rows,E] */
   bool isSummed;
@@ -145,7 +153,7 @@ struct Lane {
   /** W_dt dt, by the lanes of the channel. */
   __device__ float sum_of_step(const Scan &s, size_t row) const {
     if (s.isSummed) return s.stepWeight[row * s.numChannels + e];
-    const float *dt = s.parameters + row * (s.rank + 2 * s.stateSize);
+    const float *dt = s.dt[row];
     float sum = 0;
     for (unsigned r = n; r < s.rank; r += LANES) sum += s.stepWeight[(size_t)r * s.numChannels + e] * dt[r];
     return over_lanes(sum) * inverse_rms_of(s, dt, s.rank);
@@ -153,7 +161,7 @@ struct Lane {
 
   /** h of the next step. `scale`: of B. */
   __device__ void advance(const Scan &s, size_t row, float delta, float scale) {
-    const float *B = s.parameters + row * (s.rank + 2 * s.stateSize) + s.rank;
+    const float *B = s.B[row];
     const float deltaU = delta * s.u[row * s.numChannels + e] * scale;
 #pragma unroll
     for (int i = 0; i < STATES; i++) {
@@ -164,7 +172,7 @@ struct Lane {
   /** What the step gives with the state after it. `scale`: of C. */
   __device__ void read_out(const Scan &s, size_t row, float scale) const {
     const unsigned E = s.numChannels, N = s.stateSize;
-    const float *C = s.parameters + row * (s.rank + 2 * N) + s.rank + N;
+    const float *C = s.C[row];
     const size_t historyAt = history_offset(s, row, e);
     float y = 0; /* of this lane's numbers: all that is read out with C */
 #pragma unroll
@@ -181,15 +189,14 @@ struct Lane {
       y += s.gates[(row * s.numGates + (s.numGates == 1 ? 0 : link)) * E + e] * readout;
     }
     y = scale * over_lanes(y) + s.D[e] * s.u[row * E + e];
-    if (isReal && n == 0) s.out[row * E + e] = y * dm_silu(s.xz[(row * 2 + 1) * E + e]);
+    if (isReal && n == 0) s.out[row * E + e] = y * dm_silu(s.z[row][e]);
   }
 
   /** The only step of its sequence, by one warp. */
   __device__ void step(const Scan &s, size_t row) {
-    const float *B = s.parameters + row * (s.rank + 2 * s.stateSize) + s.rank, *C = B + s.stateSize;
     load(s);
-    advance(s, row, dm_softplus(s.stepBias[e] + sum_of_step(s, row)), inverse_rms_of(s, B, s.stateSize));
-    read_out(s, row, inverse_rms_of(s, C, s.stateSize));
+    advance(s, row, dm_softplus(s.stepBias[e] + sum_of_step(s, row)), inverse_rms_of(s, s.B[row], s.stateSize));
+    read_out(s, row, inverse_rms_of(s, s.C[row], s.stateSize));
     store(s);
   }
 };
@@ -210,7 +217,7 @@ __global__ void __launch_bounds__(DM_WARP *WARPS, Share::STATES > 4 ? 1 : 2) sca
   __shared__ float deltas[WARPS][STEPS][CHANNELS], deltaSums[WARPS][CHANNELS];
   __shared__ float scales[WARPS][STEPS][2]; /* of B and C */
   const unsigned warp = threadIdx.x / DM_WARP, lane = threadIdx.x % DM_WARP;
-  const unsigned b = blockIdx.y, firstChannel = blockIdx.x * CHANNELS, N = s.stateSize, width = s.rank + 2 * N;
+  const unsigned b = blockIdx.y, firstChannel = blockIdx.x * CHANNELS, N = s.stateSize;
   const DmRows rows = dm_rows_of(b, s.lengths, s.numSequences, s.numRows);
   Lane<Share> own(s, b, firstChannel);
   if (rows.count <= 1) {
@@ -236,7 +243,7 @@ __global__ void __launch_bounds__(DM_WARP *WARPS, Share::STATES > 4 ? 1 : 2) sca
     for (unsigned i = lane; i < count * CHANNELS; i += DM_WARP) {
       /* CHANNELS divides the warp: a lane stays with its channel. */
       const size_t at = first + i / CHANNELS;
-      const float *dt = s.parameters + at * width;
+      const float *dt = s.dt[at];
       float sum = s.isSummed ? s.stepWeight[at * s.numChannels + own.e] : 0.0f, squares = 0;
 #pragma unroll 1
       for (unsigned r = 0; r < s.rank && !s.isSummed; r++) {
@@ -248,8 +255,7 @@ __global__ void __launch_bounds__(DM_WARP *WARPS, Share::STATES > 4 ? 1 : 2) sca
     }
 #pragma unroll 1
     for (unsigned t = 0; t < count; t++) {
-      const float *B = s.parameters + (first + t) * width + s.rank;
-      const float ofB = inverse_rms_of(s, B, N), ofC = inverse_rms_of(s, B + N, N);
+      const float ofB = inverse_rms_of(s, s.B[first + t], N), ofC = inverse_rms_of(s, s.C[first + t], N);
       if (lane == 0) scales[warp][t][0] = ofB, scales[warp][t][1] = ofC;
     }
     __syncwarp();
@@ -290,13 +296,12 @@ __global__ void __launch_bounds__(DM_WARP *WARPS, Share::STATES > 4 ? 1 : 2) sca
 
 void *create(DmAttributes *attributes) {
   Scan s = {};
-  s.rank = (unsigned)dm_int(attributes, "rank");
   s.numLinks = (unsigned)dm_int_or(attributes, "links", 0);
   s.numGates = (unsigned)dm_int_or(attributes, "gates", 0);
   s.epsilon = dm_float_or(attributes, "epsilon", -1);
   s.half = dm_int_or(attributes, "half", 0) != 0;
   s.isSummed = dm_int_or(attributes, "summed", 0) != 0;
-  if (attributes->status != NULL) return NULL;
+  if (attributes->failure.exists) return NULL;
   if (s.numLinks > DM_MAX_LINKS || (s.numLinks > 0 && s.numGates != 1 && s.numGates != s.numLinks)) {
     return dm_reject(attributes, "SelectiveScan: at most %d links, with one gate or one each, given %u and %u gates",
                      DM_MAX_LINKS, s.numLinks, s.numGates);
@@ -319,6 +324,17 @@ const float *expect(DmContext *context, size_t index, size_t numElements, const 
     return NULL;
   }
   return (const float *)tensor.data;
+}
+
+/** Input `index`, if it has so many rows, of `*width` columns; of any number, which becomes `*width`, if that is 0. */
+Rows expect_rows(DmContext *context, size_t index, size_t numRows, unsigned *width, const char *name) {
+  DmTensor tensor;
+  if (!dm_input_rows(context, index, &tensor)) return dm_fail(context, "SelectiveScan: %s is missing", name), Rows{};
+  if (*width == 0 && tensor.rank > 0) *width = (unsigned)tensor.dims[tensor.rank - 1];
+  if (dm_num_elements(&tensor) != numRows * *width) {
+    dm_fail(context, "SelectiveScan: %s must be %zu rows of %u, given %zu elements", name, numRows, *width, dm_num_elements(&tensor));
+  }
+  return {(const float *)tensor.data, tensor.stride};
 }
 
 /** Of PART numbers of a history. */
@@ -358,8 +374,8 @@ bool launch(const Scan &s, DmContext *context) {
 }
 
 /**
- * Inputs: u [B,T,E], xz [B,T,2E] (z is the second half), parameters [B,T,R+2N], past [B,N,E], W_dt [R,E], b_dt [E], A [N,E],
- * D [E], lengths int64 [B]?, gates [B,T,gates·E]?, then what the links read, the nearest layer's first: its history, or of a
+ * Inputs: u [B,T,E], z [B,T,E], dt [B,T,R], B [B,T,N], C [B,T,N], past [B,N,E], W_dt [R,E], b_dt [E], A [N,E], D [E],
+ * lengths int64 [B]?, gates [B,T,gates·E]?, then what the links read, the nearest layer's first: its history, or of a
  * single step its present. Outputs: out [B,T,E], present [B,N,E], history f32 [parts,rows,N,64]?, of which one element holds two
  * of f16. With lengths, all that is [B,T,…] is [1,rows,…]. `present` may be the memory of `past`. With the attribute `summed`, in place
  * of W_dt comes what it gives: W_dt dt [B,T,E], dt being normalised.
@@ -367,7 +383,7 @@ bool launch(const Scan &s, DmContext *context) {
 bool compute(const void *state, DmContext *context) {
   Scan s = *(const Scan *)state;
   DmTensor u, past, lengths = {};
-  if (!dm_input(context, 0, &u) || !dm_input(context, 3, &past)) return false;
+  if (!dm_input(context, INPUT_U, &u) || !dm_input(context, PAST, &past)) return false;
   const bool hasLengths = dm_input(context, LENGTHS, &lengths);
   if (u.rank != 3 || past.rank != 3 || u.dims[0] != (hasLengths ? 1 : past.dims[0]) || u.dims[2] != past.dims[2]) {
     return dm_fail(context, "SelectiveScan: u must be [B,T,E] and past [B,N,E]");
@@ -381,19 +397,21 @@ bool compute(const void *state, DmContext *context) {
   s.lengths = (const int64_t *)lengths.data;
   s.u = (const float *)u.data;
   s.past = (const float *)past.data;
-  s.xz = expect(context, 1, numRows * 2 * E, "xz");
-  s.parameters = expect(context, 2, numRows * (s.rank + 2 * N), "parameters");
-  s.stepWeight = expect(context, 4, (s.isSummed ? numRows : s.rank) * E, "W_dt");
-  s.stepBias = expect(context, 5, E, "b_dt");
-  s.A = expect(context, 6, N * E, "A");
-  s.D = expect(context, 7, E, "D");
+  s.z = expect_rows(context, INPUT_Z, numRows, &s.numChannels, "z");
+  s.dt = expect_rows(context, INPUT_DT, numRows, &s.rank, "dt");
+  s.B = expect_rows(context, INPUT_B, numRows, &s.stateSize, "B");
+  s.C = expect_rows(context, INPUT_C, numRows, &s.stateSize, "C");
+  s.stepWeight = expect(context, STEP_WEIGHT, (s.isSummed ? numRows : s.rank) * E, "W_dt");
+  s.stepBias = expect(context, STEP_BIAS, E, "b_dt");
+  s.A = expect(context, INPUT_A, N * E, "A");
+  s.D = expect(context, INPUT_D, E, "D");
   if (s.numLinks > 0) s.gates = expect(context, GATES, numRows * s.numGates * E, "gates");
-  if (context->status != NULL || !find_links(&s, context)) return false;
+  if (context->failure.exists || !find_links(&s, context)) return false;
   const int64_t history[4] = {(int64_t)num_parts(E), (int64_t)numRows, past.dims[1], (int64_t)floats_per_row(s)};
   s.out = (float *)dm_output(context, 0, u.dims, 3);
   s.present = (float *)dm_output(context, 1, past.dims, 3);
   s.history = dm_output(context, 2, history, 4);
-  if (context->status != NULL) return false;
+  if (context->failure.exists) return false;
   if (B * E == 0) return true;
   if (N <= UpTo16::LANES * UpTo16::STATES) return launch<UpTo16>(s, context);
   if (N <= UpTo64::LANES * UpTo64::STATES) return launch<UpTo64>(s, context);
@@ -405,7 +423,7 @@ bool compute(const void *state, DmContext *context) {
 extern "C" const DmOp DM_NAME(selective_scan) = {
     .name = "SelectiveScan",
     .inputs = {{DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT},
-               {DM_INT64, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true},
+               {DM_FLOAT}, {DM_FLOAT}, {DM_INT64, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true},
                {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}},
     .outputs = {{DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT, true}},
     .create = create,

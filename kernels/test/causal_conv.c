@@ -1,7 +1,7 @@
 /** CausalConv against sums in double: one tap and several, widths that are no multiple of a vector, in place and not, sequences of unequal lengths. */
 #include <math.h>
 
-#include "fake_ort.h"
+#include "fake_host.h"
 
 extern const DmOp DM_NAME(causal_conv);
 
@@ -28,6 +28,7 @@ static void put(FakeNode *node, size_t index, const int64_t *dims, size_t rank, 
 }
 
 static void set_up(FakeNode *node, const Case *c) {
+  node->columns[0] = (DmColumns){0, c->channels};
   if (c->lengths) put(node, 0, (int64_t[]){1, start_of(c, c->sequences), c->stride}, 3, 1);
   else put(node, 0, (int64_t[]){c->sequences, c->steps, c->stride}, 3, 1);
   put(node, 1, (int64_t[]){c->sequences, c->taps - 1, c->channels}, 3, 2);
@@ -91,6 +92,6 @@ int main(void) {
   check_refused((Case){1, 0, 20, 4, 40, true, false}, "at least one step");
   check_refused((Case){2, 0, 20, 4, 40, true, false, none}, "at least one step");
   check_refused((Case){1, 1, 20, 17, 40, true, false}, "at most 16 taps, given 17");
-  check_refused((Case){1, 1, 20, 4, 19, true, false}, "E at most S");
+  check_refused((Case){1, 1, 20, 4, 19, true, false}, "columns 0 to 20 of 19");
   return 0;
 }

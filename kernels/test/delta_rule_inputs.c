@@ -4,7 +4,7 @@
  */
 #include <math.h>
 
-#include "fake_ort.h"
+#include "fake_host.h"
 
 extern const DmOp DM_NAME(delta_rule_inputs);
 

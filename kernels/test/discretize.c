@@ -4,7 +4,7 @@
  */
 #include <math.h>
 
-#include "fake_ort.h"
+#include "fake_host.h"
 
 extern const DmOp DM_NAME(discretize);
 
@@ -20,7 +20,7 @@ static void check(int64_t rows, int64_t heads, int64_t at, int64_t stride, float
   fake_input(&node, 0, DM_FLOAT, (int64_t[]){1, rows, stride}, 3, dt);
   fake_input(&node, 1, DM_FLOAT, &heads, 1, bias);
   fake_input(&node, 2, DM_FLOAT, &heads, 1, A);
-  fake_int(&node, "dt_at", at);
+  node.columns[0] = (DmColumns){at, at + heads};
   if (least > 0) fake_float(&node, "least", least);
   if (most < INFINITY) fake_float(&node, "most", most);
   CHECK(fake_run(&node, &DM_NAME(discretize)) == NULL);
@@ -45,7 +45,6 @@ static void check_refused(int64_t stride, int64_t heads, const char *reason) {
   fake_input(&node, 0, DM_FLOAT, (int64_t[]){1, 1, stride}, 3, numbers);
   fake_input(&node, 1, DM_FLOAT, &heads, 1, numbers);
   fake_input(&node, 2, DM_FLOAT, (int64_t[]){4}, 1, numbers);
-  fake_int(&node, "dt_at", 3);
   const char *error = fake_run(&node, &DM_NAME(discretize));
   CHECK(error != NULL && strstr(error, reason) != NULL);
   fake_free(&node);
@@ -58,8 +57,8 @@ int main(void) {
   }
   check(700, 24, 2, 27, 0, INFINITY);
   check(0, 4, 0, 4, 0, INFINITY);
-  check_refused(6, 4, "with H columns from 3 on, H is 4");
-  check_refused(7, 5, "A and b must be [H]");
+  check_refused(6, 4, "dt [B,T,H], H is 4");
+  check_refused(4, 5, "A and b must be [H]");
 
   FakeNode node = {0};
   const float dt[2] = {NAN, 1}, zero[2] = {0, 0};

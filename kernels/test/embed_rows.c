@@ -1,5 +1,5 @@
 /** EmbedRows against the layout's own words, at the edges: one row, a tile and a bit, one block and several, no ids. */
-#include "fake_ort.h"
+#include "fake_host.h"
 
 extern const DmOp DM_NAME(embed_rows);
 
@@ -43,7 +43,7 @@ static void check_rows(Table table) {
   FakeNode node = {0};
   set_up(&node, &table, ids, 2, 3);
   CHECK(fake_run(&node, &DM_NAME(embed_rows)) == NULL);
-  const OrtValue *out = &node.outputs[0];
+  const FakeValue *out = &node.outputs[0];
   CHECK(out->rank == 3 && out->dims[0] == 2 && out->dims[1] == 3 && out->dims[2] == table.columns);
   for (int64_t i = 0; i < 6; i++) {
     for (int64_t k = 0; k < table.columns; k++) {

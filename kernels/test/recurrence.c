@@ -7,7 +7,7 @@
 #include <math.h>
 
 #include "../simd.h"
-#include "fake_ort.h"
+#include "fake_host.h"
 
 extern const DmOp DM_NAME(recurrence);
 
@@ -47,7 +47,7 @@ static void set_up(FakeNode *node, const Case *c) {
   for (int i = Q; i <= V; i++) put(node, (size_t)i, (int64_t[]){B0, T, stride_of(c, i)}, 3, -1, 1);
   put(node, PAST, (int64_t[]){c->B, c->H, c->dk, c->dv}, 4, -1, 1);
   if (c->isHalf) { /* two in the place of one */
-    OrtValue *past = &node->inputs[PAST];
+    FakeValue *past = &node->inputs[PAST];
     const float *exact = past->data;
     half *rounded = malloc(fake_bytes(past) / 2 + 1);
     for (size_t i = 0; i < fake_bytes(past) / sizeof *exact; i++) rounded[i] = vh_of(vf_all(exact[i]))[0];
@@ -64,11 +64,7 @@ static void set_up(FakeNode *node, const Case *c) {
   if (c->scales) put(node, SCALE, (int64_t[]){B0, T, c->H}, 3, -1, 1);
   if (c->skips) put(node, SKIP, (int64_t[]){c->H}, 1, -1, 1);
   if (c->G != c->H) fake_int(node, "groups", c->G);
-  if (c->isPacked) {
-    fake_int(node, "q_at", first_of(c, Q));
-    fake_int(node, "k_at", first_of(c, K));
-    fake_int(node, "v_at", first_of(c, V));
-  }
+  for (int i = Q; i <= V; i++) node->columns[i] = (DmColumns){first_of(c, i), first_of(c, i) + width_of(c, i)};
   if (c->isHalf) fake_int(node, "half", 1);
   if (c->inPlace) node->inPlaceOf[1] = 1 + PAST;
 }
@@ -110,7 +106,7 @@ static void check(Case c) {
   void *past = malloc(bytes + 1);
   memcpy(past, node.inputs[PAST].data, bytes);
   CHECK(fake_run(&node, &DM_NAME(recurrence)) == NULL);
-  CHECK(node.outputs[0].rank == 4 && node.outputs[0].dims[2] == c.H && node.outputs[0].dims[3] == c.dv);
+  CHECK(node.outputs[0].rank == 3 && node.outputs[0].dims[2] == c.H * c.dv);
   for (int64_t b = 0; b < c.B; b++) {
     for (int64_t head = 0; head < c.H; head++) {
       for (int64_t j = 0; j < c.dv; j++) check_column(&node, &c, past, b, head, j);
@@ -140,9 +136,9 @@ static void check_kinds(Case c) {
  */
 static void take(FakeNode *node, const FakeNode *of, const Case *c, int64_t b, int64_t first, int64_t count, const void *past) {
   for (size_t i = 0; i <= SKIP; i++) {
-    const OrtValue *value = &of->inputs[i];
+    const FakeValue *value = &of->inputs[i];
     if (!value->exists || i == LENGTHS) continue;
-    OrtValue part = *value;
+    FakeValue part = *value;
     const char *data = value->data;
     if (i == PAST) {
       part.dims[0] = 1;
@@ -154,6 +150,7 @@ static void take(FakeNode *node, const FakeNode *of, const Case *c, int64_t b, i
     }
     fake_input(node, i, DM_FLOAT, part.dims, part.rank, data);
   }
+  memcpy(node->columns, of->columns, sizeof of->columns);
   memcpy(node->attributes, of->attributes, sizeof of->attributes);
   node->numAttributes = of->numAttributes;
 }
@@ -262,9 +259,10 @@ int main(void) {
   check_refused((Case){2, 0, 2, 2, 2, 4}, 0, NULL, 0, "at least one step");
 #endif
   const Case whole = {1, 1, 2, 2, 2, 4, FOR_KEY, .removes = true};
-  check_refused(whole, V, (int64_t[]){1, 1, 6}, 3, "v must have 1 rows of 8 columns or more, given 6 numbers");
-  check_refused(whole, DECAY, (int64_t[]){1, 1, 3}, 3, "decay must be [H], [B,T,H] or [B,T,H,dk], given 3 numbers");
-  check_refused(whole, B, (int64_t[]){1, 1, 3}, 3, "b must have 1 rows of 4 columns or more");
+  check_refused(whole, V, (int64_t[]){1, 1, 6}, 3, "columns 0 to 8 of 6");
+  check_refused(whole, V, (int64_t[]){1, 2, 8}, 3, "v must have 1 rows of 8 columns, given 16 numbers");
+  check_refused(whole, DECAY, (int64_t[]){1, 1, 3}, 3, "decay must be [H], [B,T,H] or [B,T,H·dk], given 3 numbers");
+  check_refused(whole, B, (int64_t[]){1, 1, 3}, 3, "b must have 1 rows of 4 columns");
   check_refused((Case){1, 1, 3, 2, 2, 4}, 0, NULL, 0, "3 heads do not divide into 2 groups");
   return 0;
 }

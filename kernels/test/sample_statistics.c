@@ -1,7 +1,7 @@
 /** SampleStatistics against a full sort and sums in double: ties, masked logits, tiny and large temperatures. */
 #include <math.h>
 
-#include "fake_ort.h"
+#include "fake_host.h"
 
 extern const DmOp DM_NAME(sample_statistics);
 

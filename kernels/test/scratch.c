@@ -1,5 +1,5 @@
 /** `dm_scratch`: regions of one run are apart and aligned, the next run begins anew, and threads do not share. */
-#include "fake_ort.h"
+#include "fake_host.h"
 
 enum { REGIONS = 5 };
 static const size_t sizes[REGIONS] = {1, 63, 64 * 1024, 0, 3 * 64 * 1024};
@@ -35,7 +35,10 @@ static const DmOp silent = {.name = "Silent", .compute = fail_silently};
 
 static void *run_often(void *data) {
   (void)data;
-  for (int i = 0; i < 50; i++) CHECK(dm_run(&user, NULL, &fake_api, NULL) == NULL);
+  for (int i = 0; i < 50; i++) {
+    DmContext context = {.host = &fake_host};
+    CHECK(dm_run(&user, NULL, &context));
+  }
   return NULL;
 }
 

@@ -4,7 +4,7 @@
  */
 #include <math.h>
 
-#include "fake_ort.h"
+#include "fake_host.h"
 
 extern const DmOp DM_NAME(selective_scan);
 
@@ -14,7 +14,7 @@ enum { HAS_DEVICE = true }; /* where the host does not see lengths, and so canno
 enum { HAS_DEVICE = false };
 #endif
 
-enum { LENGTHS = 8, GATES = 9, FIRST_HISTORY = 10, PART = 64, MAX_STATE = 256 };
+enum { PAST = 5, LENGTHS = 10, GATES = 11, FIRST_HISTORY = 12, PART = 64, MAX_STATE = 256 };
 
 typedef struct {
   int64_t B, T, E, N, R, links, gates;
@@ -63,7 +63,6 @@ static int64_t num_parts(const Case *c) {
 }
 
 static void set_up(FakeNode *node, const Case *c) {
-  fake_int(node, "rank", c->R);
   fake_int(node, "links", c->links);
   fake_int(node, "gates", c->gates);
   if (c->half) fake_int(node, "half", 1);
@@ -71,21 +70,27 @@ static void set_up(FakeNode *node, const Case *c) {
   const int64_t numRows = start_of(c, c->B), B = c->lengths ? 1 : c->B, T = c->lengths ? numRows : c->T;
   put(node, 0, (int64_t[]){B, T, c->E}, 3, -1, 1);
   put(node, 1, (int64_t[]){B, T, 2 * c->E}, 3, -3, 3);
-  put(node, 2, (int64_t[]){B, T, c->R + 2 * c->N}, 3, -1, 1);
-  put(node, 3, (int64_t[]){c->B, c->N, c->E}, 3, -1, 1);
+  node->columns[1] = (DmColumns){c->E, 2 * c->E};
+  const int64_t packed[] = {B, T, c->R + 2 * c->N}; /* dt, B and C */
+  put(node, 2, packed, 3, -1, 1);
+  for (size_t i = 3; i <= 4; i++) fake_input(node, i, DM_FLOAT, packed, 3, node->inputs[2].data);
+  node->columns[2] = (DmColumns){0, c->R};
+  node->columns[3] = (DmColumns){c->R, c->R + c->N};
+  node->columns[4] = (DmColumns){c->R + c->N, c->R + 2 * c->N};
+  put(node, PAST, (int64_t[]){c->B, c->N, c->E}, 3, -1, 1);
   if (c->summed) fake_int(node, "summed", 1);
-  if (c->summed) put(node, 4, (int64_t[]){B, T, c->E}, 3, -2, 2);
-  else put(node, 4, (int64_t[]){c->R, c->E}, 2, -1, 1);
-  put(node, 5, (int64_t[]){c->E}, 1, -4, 1);
-  put(node, 6, (int64_t[]){c->N, c->E}, 2, -8, -0.01f);
-  put(node, 7, (int64_t[]){c->E}, 1, -1, 1);
+  if (c->summed) put(node, 6, (int64_t[]){B, T, c->E}, 3, -2, 2);
+  else put(node, 6, (int64_t[]){c->R, c->E}, 2, -1, 1);
+  put(node, 7, (int64_t[]){c->E}, 1, -4, 1);
+  put(node, 8, (int64_t[]){c->N, c->E}, 2, -8, -0.01f);
+  put(node, 9, (int64_t[]){c->E}, 1, -1, 1);
   if (c->lengths) fake_input(node, LENGTHS, DM_INT64, &c->B, 1, c->lengths);
   if (c->links > 0) put(node, GATES, (int64_t[]){B, T, c->gates * c->E}, 3, -1, 1);
   for (int64_t i = 0; i < c->links; i++) {
     const size_t index = FIRST_HISTORY + (size_t)i;
     if (c->T == 1 && !c->history && !c->lengths) put(node, index, (int64_t[]){c->B, c->N, c->E}, 3, -1, 1);
     else put(node, index, (int64_t[]){num_parts(c), numRows, c->N, c->half ? PART / 2 : PART}, 4, -1, 1);
-    const OrtValue *link = &node->inputs[index];
+    const FakeValue *link = &node->inputs[index];
     uint16_t *halves = link->data;
     /* Whatever the random bits were: f16 between -2 and 2, tiny ones among them. */
     for (size_t k = 0; c->half && link->rank == 4 && k < fake_bytes(link) / 2; k++) halves[k] &= k % 3 ? 0xbfff : 0x83ff;
@@ -99,7 +104,7 @@ static int64_t history_at(const Case *c, int64_t row, int64_t n, int64_t e) {
 }
 
 static double link_state(const FakeNode *node, const Case *c, int64_t link, int64_t b, int64_t row, int64_t n, int64_t e) {
-  const OrtValue *value = &node->inputs[FIRST_HISTORY + link];
+  const FakeValue *value = &node->inputs[FIRST_HISTORY + link];
   const float *states = value->data;
   if (value->rank == 3) {
     const double h = states[(b * c->N + n) * c->E + e];
@@ -116,7 +121,7 @@ static double rms(const float *values, int64_t count) {
 
 static void check_channel(const FakeNode *node, const Case *c, const float *past, int64_t b, int64_t e) {
   const float *u = node->inputs[0].data, *xz = node->inputs[1].data, *parameters = node->inputs[2].data;
-  const float *W = node->inputs[4].data, *bias = node->inputs[5].data, *A = node->inputs[6].data, *D = node->inputs[7].data;
+  const float *W = node->inputs[6].data, *bias = node->inputs[7].data, *A = node->inputs[8].data, *D = node->inputs[9].data;
   const float *gates = node->inputs[GATES].data, *out = node->outputs[0].data, *present = node->outputs[1].data;
   double h[MAX_STATE];
   for (int64_t n = 0; n < c->N; n++) h[n] = past[(b * c->N + n) * c->E + e];
@@ -157,10 +162,10 @@ static void check_channel(const FakeNode *node, const Case *c, const float *past
 static void check(Case c, bool inPlace) {
   FakeNode node = {0};
   set_up(&node, &c);
-  const size_t bytes = fake_bytes(&node.inputs[3]);
+  const size_t bytes = fake_bytes(&node.inputs[PAST]);
   float *past = malloc(bytes + 1);
-  memcpy(past, node.inputs[3].data, bytes);
-  if (inPlace) node.inPlaceOf[1] = 4;
+  memcpy(past, node.inputs[PAST].data, bytes);
+  if (inPlace) node.inPlaceOf[1] = 1 + PAST;
   CHECK(fake_run(&node, &DM_NAME(selective_scan)) == NULL);
   for (int64_t b = 0; b < c.B; b++) {
     for (int64_t e = 0; e < c.E; e++) check_channel(&node, &c, past, b, e);
@@ -174,7 +179,7 @@ static void check_large(void) {
   const Case c = {1, 2, 20, 1, 3, 0, 0, false, true, true};
   FakeNode node = {0};
   set_up(&node, &c);
-  float *past = node.inputs[3].data, *A = node.inputs[6].data;
+  float *past = node.inputs[PAST].data, *A = node.inputs[8].data;
   for (int64_t e = 0; e < c.E; e++) past[e] = e % 2 ? -1e6f : 1e6f, A[e] = -1e-6f;
   past[7] = NAN;
   CHECK(fake_run(&node, &DM_NAME(selective_scan)) == NULL);
@@ -210,7 +215,7 @@ static void check_nan(void) {
   const Case c = {2, 3, 70, 4, 3, 0, 0, false, false};
   FakeNode node = {0};
   set_up(&node, &c);
-  ((float *)node.inputs[3].data)[5] = NAN; /* sequence 0, n = 0, channel 5 */
+  ((float *)node.inputs[PAST].data)[5] = NAN; /* sequence 0, n = 0, channel 5 */
   CHECK(fake_run(&node, &DM_NAME(selective_scan)) == NULL);
   const float *out = node.outputs[0].data;
   for (int64_t i = 0; i < 2 * c.T * c.E; i++) CHECK(isnan(out[i]) == (i < c.T * c.E && i % c.E == 5));
@@ -283,9 +288,10 @@ int main(void) {
   check_refused((Case){1, 2, 40, 4, 7, 2, 3, false, false}, 0, NULL, 0, "one gate or one each, given 2 and 3");
   const char *tooLarge = HAS_DEVICE ? "must be at most 256, given 2100" : "must be at most 4096 together, given 4207";
   check_refused((Case){1, 2, 8, 2100, 7, 0, 0, false, false}, 0, NULL, 0, tooLarge);
-  check_refused(sound, 6, (int64_t[]){4, 39}, 2, "A must have 160 elements, given 156");
+  check_refused(sound, 8, (int64_t[]){4, 39}, 2, "A must have 160 elements, given 156");
   check_refused(sound, FIRST_HISTORY, (int64_t[]){1, 4, 40}, 3, "do not have the size of this layer's");
-  check_refused(sound, 3, (int64_t[]){1, 4, 41}, 3, "u must be [B,T,E] and past [B,N,E]");
+  check_refused(sound, 0, (int64_t[]){1, 1, 40}, 3, "z must be 1 rows of 40, given 80 elements");
+  check_refused(sound, PAST, (int64_t[]){1, 4, 41}, 3, "u must be [B,T,E] and past [B,N,E]");
   const int64_t short_of[] = {1, 0}, too_long[] = {1, 2}, negative[] = {-1, 3}, none[] = {0, 0};
   const int64_t *const bad[] = {short_of, too_long, negative};
   const char *const reasons[] = {"2 rows, but sequences of 1 in all", "sequence 1 cannot have 2 of the 1 rows left",

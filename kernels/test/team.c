@@ -1,7 +1,7 @@
 /** A team: every index of every job once, whoever comes, and a leader alone does all. */
 #include "../team.h"
 
-#include "fake_ort.h"
+#include "fake_host.h"
 
 enum { MEMBERS = 4, JOBS = 2000, MOST_TASKS = 97 };
 

@@ -4,7 +4,7 @@
  */
 #include <math.h>
 
-#include "fake_ort.h"
+#include "fake_host.h"
 
 extern const DmOp DM_NAME(token_shift);
 
@@ -31,6 +31,7 @@ static void put(FakeNode *node, size_t index, const int64_t *dims, size_t rank) 
 static void set_up(FakeNode *node, const Case *c) {
   if (c->lengths) put(node, X, (int64_t[]){1, start_of(c, c->sequences), c->stride}, 3);
   else put(node, X, (int64_t[]){c->sequences, c->steps, c->stride}, 3);
+  node->columns[X] = (DmColumns){0, c->channels};
   put(node, PAST, (int64_t[]){c->sequences, c->channels}, 2);
   put(node, MIX, (int64_t[]){c->mixtures, c->channels}, 2);
   if (c->lengths) fake_input(node, LENGTHS, DM_INT64, &c->sequences, 1, c->lengths);
@@ -83,7 +84,7 @@ int main(void) {
   check((Case){5, 0, 1030, 7, 1030, false, unequal});
   check((Case){3, 0, 64, 1, 64, true, single});
   check((Case){0, 1, 8, 2, 8, false, NULL});
-  check_refused((Case){2, 1, 8, 1, 7, false, NULL}, 2, "with D at most S");
+  check_refused((Case){2, 1, 8, 1, 7, false, NULL}, 2, "columns 0 to 8 of 7");
   check_refused((Case){2, 1, 8, 3, 8, false, NULL}, 2, "3 mixtures have as many outputs, given 1");
   FakeNode node = {0};
   put(&node, X, (int64_t[]){1, 1, 4}, 3);

@@ -1,7 +1,7 @@
 /** Whether our own operators are used, and where they come from. */
 import { existsSync } from "node:fs";
 import path from "node:path";
-import { beyondKernels } from "../compiler/kernel-limits.ts";
+import { surveyOperators } from "../compiler/lower.ts";
 import { type Config, packageRoot } from "../config/schema.ts";
 import { DenseMambaError } from "../errors.ts";
 import type { LoweringKind } from "../model/artifact.ts";
@@ -14,8 +14,8 @@ const SOURCE_DIR = path.join(packageRoot, "kernels");
 export type KernelConfig = Pick<Config, "kernelLibrary" | "cCompiler" | "nvcc" | "cacheDir">;
 
 /**
- * What a model's graphs are made of. Reports with `note` if a checkpoint is beyond the kernels'
- * limits.
+ * What a model's graphs are made of. Reports with `note` the kernels whose limits a
+ * checkpoint is beyond.
  * @throws `invalid_checkpoint`
  */
 export function loweringFor(
@@ -24,16 +24,14 @@ export function loweringFor(
   note: (message: string) => void,
 ): LoweringKind {
   if (kernels === undefined) return "plain";
+  const kind = kernels.device === "cuda" ? "cuda" : "kernels";
   if (!existsSync(path.join(modelDir, MANIFEST_FILE))) {
     const checkpoint = openCheckpoint(modelDir);
+    const { beyond } = surveyOperators(checkpoint, kind);
     checkpoint.close();
-    const problem = beyondKernels(checkpoint.architecture, kernels.device);
-    if (problem !== undefined) {
-      note(`plain ONNX in place of kernels: ${problem}`);
-      return "plain";
-    }
+    for (const [name, reason] of beyond) note(`plain ONNX in place of the kernel ${name}: ${reason}`);
   }
-  return kernels.device === "cuda" ? "cuda" : "kernels";
+  return kind;
 }
 
 /** @returns undefined, after reporting why, if ONNX Runtime's own operators have to do */

@@ -67,14 +67,24 @@ function chain(graph: Graph, links: readonly Node[], { read, isByRow, name }: Su
       else operands.set(value, registers.take(value, i === 0 ? "" : `${link.opType} ${i}`));
     });
     registers.release(index);
+    const columns = columnsOf(link);
     const operand = (value: Value | undefined) => (value === undefined ? "-" : operands.get(value)!);
-    const words = [link.opType, ...link.inputs.map(operand), ">", ...link.outputs.map(operand)];
-    return [...words, ...[...link.attributes].map(attributeWord)].join(" ");
+    const inputWords = link.inputs.map((value, i) => operand(value) + (columns.get(i) ?? ""));
+    const attributes = [...link.attributes].filter(([name]) => name !== "views");
+    const words = [link.opType, ...inputWords, ">", ...link.outputs.map(operand)];
+    return [...words, ...attributes.map(attributeWord)].join(" ");
   });
   // ONNX Runtime cannot tell the types of results that may be of any; ours between operators are all of one.
   for (const value of outputs) if (!outer.has(value)) graph.declare(value, "f32");
   const program: Attribute = { type: "string", value: lines.join("\n") };
   return { opType: "Chain", domain: DOMAIN, name, inputs, outputs, attributes: new Map([["program", program]]) };
+}
+
+/** Of each input that is columns of a wider value: `[first:end]`. See `kernelNode`. */
+function columnsOf({ attributes }: Node): Map<number, string> {
+  const columns = attributes.get("views");
+  const words = columns?.type === "string" ? columns.value.split(" ") : [];
+  return new Map(words.map((word) => [Number.parseInt(word, 10), word.slice(word.indexOf("["))]));
 }
 
 function attributeWord([name, attribute]: readonly [string, Attribute]): string {

@@ -20,7 +20,6 @@
 import { createHash } from "node:crypto";
 import { mkdir, open, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { DenseMambaError } from "../errors.ts";
 import {
   type ArtifactFile,
   KERNELS_VERSION,
@@ -36,8 +35,7 @@ import { chainOperators } from "./chains.ts";
 import { equalised } from "./equalise.ts";
 import { hashFile, sha256 } from "./file-hash.ts";
 import { assertInPlaceSafe } from "./in-place.ts";
-import { beyondKernels } from "./kernel-limits.ts";
-import { lower, loweredState, loweringKind, takesLengths } from "./lower.ts";
+import { lower, loweredState, loweringKind, surveyOperators } from "./lower.ts";
 import { COMPILER_VERSION, hashModel } from "./source-hash.ts";
 
 const GRAPH_FILE = "model.onnx";
@@ -81,21 +79,19 @@ export interface CompileOptions {
   readonly modelHash?: string;
 }
 
-/** @throws `invalid_checkpoint`; `unsupported_value` if the precision, or our own operators, do not fit the model's sizes. */
+/** @throws `invalid_checkpoint`; `unsupported_value` if the precision does not fit the model's weights. */
 export async function compileModel(options: CompileOptions): Promise<Manifest> {
   const { modelDir, precision, outDir } = options;
   const lowering = loweringKind(precision, options.lowering);
   const opened = openCheckpoint(modelDir, { allowNonFinite: options.allowNonFinite ?? false });
   const checkpoint = equalised(opened, precision);
   try {
-    const beyond = lowering !== "plain" && beyondKernels(checkpoint.architecture, lowering === "cuda" ? "cuda" : "cpu");
-    if (beyond)
-      throw new DenseMambaError("unsupported_value", `${checkpoint.name} is not for our own operators: ${beyond}`);
+    const { isRagged } = surveyOperators(checkpoint, lowering);
     const modelHash = options.modelHash ?? (await hashModel(modelDir, precision, hashFile, lowering));
     await mkdir(outDir, { recursive: true });
     const total = checkpoint.numParameters * BYTES_PER_WEIGHT[precision];
     const message = `compiling ${checkpoint.name} to ${precision}`;
-    const files = await writeGraphs(checkpoint, { precision, lowering, outDir }, (done) => {
+    const files = await writeGraphs(checkpoint, { precision, lowering, isRagged, outDir }, (done) => {
       options.onProgress?.({ done: Math.min(done, total), total, message });
     });
     const manifest: Manifest = {
@@ -112,7 +108,7 @@ export async function compileModel(options: CompileOptions): Promise<Manifest> {
       bosTokenId: checkpoint.bosTokenId,
       eosTokenIds: checkpoint.eosTokenIds,
       state: loweredState(precision, lowering, checkpoint.state),
-      ...(takesLengths(checkpoint, lowering) && { takesLengths: true }),
+      ...(isRagged && { ragged: true }),
       maxPassSteps: checkpoint.maxPassSteps,
       graph: GRAPH_FILE,
       decodeGraph: DECODE_GRAPH_FILE,
@@ -128,9 +124,13 @@ export async function compileModel(options: CompileOptions): Promise<Manifest> {
 
 async function writeGraphs(
   checkpoint: Checkpoint,
-  { precision, lowering, outDir }: Pick<CompileOptions, "precision" | "outDir"> & { readonly lowering: LoweringKind },
+  options: Pick<CompileOptions, "precision" | "outDir"> & {
+    readonly lowering: LoweringKind;
+    readonly isRagged: boolean;
+  },
   onBytes: (bytesWritten: number) => void,
 ): Promise<ArtifactFile[]> {
+  const { precision, lowering, isRagged, outDir } = options;
   const data = await open(join(outDir, DATA_FILE), "w");
   const dataHash = createHash("sha256");
   const external = new ExternalData(DATA_FILE, async (bytes) => {
@@ -138,7 +138,6 @@ async function writeGraphs(
     await data.writeFile(bytes);
   });
   const files: ArtifactFile[] = [];
-  const isRagged = takesLengths(checkpoint, lowering);
   try {
     for (const [name, steps] of GRAPHS) {
       const graph = lower(checkpoint, precision, steps, lowering);

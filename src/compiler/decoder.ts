@@ -1,47 +1,80 @@
 /**
- * What every architecture has around its layers: token ids in, the residual stream with a norm before each layer, the
- * head, and what sampling needs of the logits.
+ * What every architecture has around its layers: the embedding, the residual stream with a norm before each branch, the head, and what
+ * sampling needs of the logits.
  */
 import type { Value } from "../onnx/graph.ts";
-import { embed } from "./blocks/embed.ts";
-import { type Head, logits, sampleStatistics } from "./blocks/logits.ts";
-import { addRmsNorm, rmsNorm } from "./blocks/rms-norm.ts";
-import { type Lowering, narrowed, widened } from "./lowering.ts";
+import type { Lowering } from "./lowering.ts";
+import { sizes } from "./onnx.ts";
+import { embedRows } from "./operators/embed-rows.ts";
+import { linear } from "./operators/linear.ts";
+import { type NormWeights, norm } from "./operators/norm.ts";
+import { type Operand, toValue } from "./operators/operand.ts";
+import { sampleStatistics } from "./operators/sample-statistics.ts";
 
-/** Sizes, and the names of tensors without `.weight`. */
-export interface Decoder extends Head {
-  readonly numLayers: number;
+/** Names are those of tensors without `.weight`. */
+export interface Decoder {
   readonly embedding: string;
-  readonly layerNorm: (layer: number) => string;
+  /** Of the embedding, before the first layer. */
+  readonly embeddingNorm?: NormWeights;
+  readonly layers: readonly (readonly Branch[])[];
+  readonly finalNorm: NormWeights;
+  /** Of a tied head: the embedding's. */
+  readonly head: string;
 }
 
-/** A layer's output for its normalised input, [B,T,D] each, of the lowering's type; the residual is added outside. */
-export type LayerLowering = (x: Value, layer: number) => Value;
+/** stream += branch(norm(stream)) */
+export interface Branch {
+  readonly norm: NormWeights;
+  readonly branch: (x: Operand) => Operand;
+}
 
-/** `start` lowers what the layers share, and gives the layers. */
-export function lowerDecoder(lowering: Lowering, decoder: Decoder, start: (tokenIds: Value) => LayerLowering): void {
-  const { graph: g, weight } = lowering;
-  const shape = lowering.lengths ? [1, "S"] : ["B", lowering.steps === "one" ? 1 : "T"];
-  const tokenIds = g.input("input_ids", "i64", shape);
+/** The residual stream, [B,T,D], in f32 whatever the branches compute in: it adds up over all of them. */
+interface Stream {
+  readonly sum: Operand;
+  /** The last branch's output, not yet added: the next norm adds it in the same pass. */
+  readonly pending?: Operand;
+}
+
+export function lowerDecoder(lowering: Lowering, decoder: Decoder): void {
+  const { graph: g } = lowering;
   const logitRows = g.input("logit_rows", "i64", ["R"]);
   const temperature = g.input("temperature", "f32", ["R"]);
-  const lowerLayer = start(tokenIds);
 
-  // In f32 whatever the layers compute in: it adds up over all of them.
-  let sum = embed(lowering, tokenIds, decoder.embedding);
-  /** The last layer's output, not yet added: the next norm adds it in the same pass. */
-  let pending: Value | undefined;
-  for (let layer = 0; layer < decoder.numLayers; layer++) {
+  let stream: Stream = { sum: embedRows(lowering, decoder.embedding) };
+  if (decoder.embeddingNorm) stream = { sum: normOf(lowering, stream, decoder.embeddingNorm).normed };
+  for (const [layer, branches] of decoder.layers.entries()) {
     g.scoped(`layers.${layer}`, () => {
-      const normWeight = weight(`${decoder.layerNorm(layer)}.weight`);
-      let x: Value;
-      if (pending === undefined) x = rmsNorm(lowering, sum, normWeight, decoder.normEpsilon, "f32");
-      else [x, sum] = addRmsNorm(lowering, sum, widened(lowering, pending), normWeight, decoder.normEpsilon, "f32");
-      pending = lowerLayer(narrowed(lowering, x), layer);
+      for (const { norm, branch } of branches) {
+        const { normed, sum } = normOf(lowering, stream, norm);
+        stream = { sum, pending: branch(normed) };
+      }
     });
   }
   g.scoped("head", () => {
-    const result = logits(lowering, decoder, { sum, pending: pending! }, logitRows);
-    sampleStatistics(lowering, decoder.vocabSize, result, temperature);
+    const logits = lowerHead(lowering, decoder, stream, logitRows);
+    sampleStatistics(lowering, { logits, temperature });
   });
+}
+
+function normOf(lowering: Lowering, { sum, pending }: Stream, weights: NormWeights) {
+  return norm(lowering, { ...weights, x: sum, added: pending, dtype: "f32" });
+}
+
+/**
+ * Logits, f32 [R,V], of the requested rows, which are picked before the norm and the head, the largest matrix of a small model: a chunk
+ * of a prompt that asks for none pays for none.
+ */
+function lowerHead(lowering: Lowering, { finalNorm, head }: Decoder, stream: Stream, logitRows: Value): Operand {
+  const { graph: g } = lowering;
+  const pick = (x: Operand): Operand => ({
+    value: g.op("Gather", [g.op("Reshape", [toValue(lowering, x), sizes(g, -1, x.width)]), logitRows]),
+    dtype: x.dtype,
+    width: x.width,
+  });
+  const { sum, pending } = stream;
+  const picked = { sum: pick(sum), ...(pending && { pending: pick(pending) }) };
+  const logits = linear(lowering, normOf(lowering, picked, finalNorm).normed, head, { role: "table" });
+  const value = toValue(lowering, logits, "f32");
+  g.output("logits", value, "f32", ["R", logits.width]);
+  return { value, dtype: "f32", width: logits.width };
 }

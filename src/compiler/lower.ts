@@ -20,30 +20,62 @@ function isHalf(precision: Precision): precision is "f16" | "bf16" {
   return precision === "f16" || precision === "bf16";
 }
 
-/** Whether the graph for many steps takes sequences of unequal lengths: where all that looks along time is an operator of ours. */
-export function takesLengths({ architecture }: Pick<Checkpoint, "architecture">, kind: LoweringKind): boolean {
-  return kind === "kernels" || (kind === "cuda" && architecture.kind === "mamba");
-}
-
 /** The state that an artifact keeps: our own operators work on f32. */
 export function loweredState(precision: Precision, kind: LoweringKind, layouts: readonly StateLayout[]): StateSpec {
-  return stateIn(kind === "cuda" ? "f32" : precision, layouts);
+  return stateIn(kind === "plain" ? precision : "f32", layouts);
 }
 
-export function lower(checkpoint: Checkpoint, precision: Precision, steps: Steps, wanted?: LoweringKind): Graph {
-  const { architecture } = checkpoint;
-  const graph = new Graph(checkpoint.name);
+/** How a model's operators are emitted. */
+export interface OperatorSurvey {
+  /** The kernels whose limits the model is beyond, and what each takes; plain ONNX is in their place. */
+  readonly beyond: ReadonlyMap<string, string>;
+  /** Whether a pass may have sequences of unequal lengths: whether every operator that looks along time is a kernel. */
+  readonly isRagged: boolean;
+}
+
+type Source = Pick<Checkpoint, "architecture" | "name" | "state" | "tensor">;
+
+/** Lowers the model for trial. Reads no weights. */
+export function surveyOperators(checkpoint: Source, kind: LoweringKind): OperatorSurvey {
+  const beyond = new Map<string, string>();
+  if (kind === "plain") return { beyond, isRagged: false };
+  const { used } = build(checkpoint, { precision: "f32", steps: "many", kind }, { beyond, isRagged: true });
+  for (const { name, beyond: limit } of used) {
+    if (limit === undefined) continue;
+    beyond.set(name, `it takes ${limit.name} up to ${limit.most}, this model has ${limit.value}`);
+  }
+  const isRagged = used.every(
+    ({ name, looksAlongTime, isKernel }) => !looksAlongTime || (isKernel && !beyond.has(name)),
+  );
+  return { beyond, isRagged };
+}
+
+export function lower(checkpoint: Source, precision: Precision, steps: Steps, wanted?: LoweringKind): Graph {
   const kind = loweringKind(precision, wanted);
-  const isRagged = steps === "many" && takesLengths(checkpoint, kind);
+  return build(checkpoint, { precision, steps, kind }, surveyOperators(checkpoint, kind)).graph;
+}
+
+function build(
+  { name, architecture, state, tensor }: Source,
+  { precision, steps, kind }: Pick<Lowering, "precision" | "steps" | "kind">,
+  { beyond, isRagged }: OperatorSurvey,
+): Lowering {
+  const graph = new Graph(name);
+  const hasLengths = isRagged && steps === "many";
   const lowering: Lowering = {
     graph,
     precision,
     float: isHalf(precision) ? precision : "f32",
     steps,
     kind,
-    state: loweredState(precision, kind, checkpoint.state),
-    lengths: isRagged ? graph.input("lengths", "i64", ["B"]) : undefined,
-    weight: checkpoint.tensor,
+    plainOperators: new Set(beyond.keys()),
+    state: loweredState(precision, kind, state),
+    lengths: hasLengths ? graph.input("lengths", "i64", ["B"]) : undefined,
+    tokenIds: graph.input("input_ids", "i64", hasLengths ? [1, "S"] : ["B", steps === "one" ? 1 : "T"]),
+    weight: tensor,
+    used: [],
+    conversions: { parts: new Map(), casts: new Map() },
+    shared: new Map(),
   };
   switch (architecture.kind) {
     case "mamba":
@@ -58,5 +90,5 @@ export function lower(checkpoint: Checkpoint, precision: Precision, steps: Steps
     default:
       architecture satisfies never;
   }
-  return graph;
+  return lowering;
 }

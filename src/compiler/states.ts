@@ -2,8 +2,9 @@
 import assert from "node:assert/strict";
 import type { StateTensor } from "../model/state.ts";
 import type { Value } from "../onnx/graph.ts";
-import { cast, type Lowering } from "./lowering.ts";
+import type { Lowering } from "./lowering.ts";
 import type { FloatType } from "./matrix.ts";
+import { cast } from "./onnx.ts";
 
 /** [B, ...shape], cast to `float` if it is kept in another type. Asked for once a graph. */
 export function pastState(lowering: Lowering, name: string, float: FloatType = "f32"): Value {

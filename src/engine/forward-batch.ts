@@ -10,8 +10,8 @@ export type ForwardBatch = StepPlan<LiveSequence>;
  * The batches of a step: one for everything if lengths may differ, else one for decoding and one a
  * prompt.
  */
-export function forwardBatches(plan: ForwardBatch, takesLengths: boolean): ForwardBatch[] {
-  if (takesLengths) return [plan];
+export function forwardBatches(plan: ForwardBatch, ragged: boolean): ForwardBatch[] {
+  if (ragged) return [plan];
   const { numDecoding, chunks } = plan;
   const decoding = numDecoding > 0 ? [{ numDecoding, chunks: [] }] : [];
   return [...decoding, ...chunks.map((chunk) => ({ numDecoding: 0, chunks: [chunk] }))];

@@ -81,7 +81,7 @@ export class StepLoop {
       // pushed here reach their consumers as microtasks, that is, once the next run is under way:
       // text and sockets cost no time between runs.
       const runningSinceMs = now();
-      for (const pass of forwardBatches(plan, runner.manifest.takesLengths ?? false)) {
+      for (const pass of forwardBatches(plan, runner.manifest.ragged ?? false)) {
         const output = await runner.run(this.#inputs.of(pass, scheduler.slots.running));
         this.#afterBatch(pass, output, now());
       }
@@ -96,14 +96,14 @@ export class StepLoop {
     }
   }
 
-  #promptLimits({ maxPassSteps = Number.POSITIVE_INFINITY, takesLengths, sizes }: Manifest): PromptLimits {
+  #promptLimits({ maxPassSteps = Number.POSITIVE_INFINITY, ragged, sizes }: Manifest): PromptLimits {
     const { scheduler, pace, prefillChunk } = this.#options;
     const { numDecoding } = scheduler.slots;
-    const inPass = takesLengths ? maxPassSteps - numDecoding : maxPassSteps;
+    const inPass = ragged ? maxPassSteps - numDecoding : maxPassSteps;
     const wanted = numDecoding === 0 ? prefillChunk : pace.size(numDecoding);
     return {
       maxTokens: Math.min(wanted, Math.max(1, inPass)),
-      maxPrompts: takesLengths ? Number.POSITIVE_INFINITY : 1,
+      maxPrompts: ragged ? Number.POSITIVE_INFINITY : 1,
       maxScored: Math.max(1, Math.floor(MAX_PROMPT_LOGITS_BYTES / (sizes.vocabSize * 4))),
     };
   }

@@ -14,7 +14,7 @@ export type Precision = (typeof PRECISIONS)[number];
 export type LoweringKind = "plain" | "kernels" | "cuda";
 
 /** Of the interface of our operators, as in kernels/op.h: what a graph compiled now needs of them. */
-export const KERNELS_VERSION = 6;
+export const KERNELS_VERSION = 7;
 
 /** The graph's sampling outputs hold this many candidates per row (fewer if the vocabulary is smaller). */
 export const NUM_CANDIDATES = 64;
@@ -22,8 +22,8 @@ export const NUM_CANDIDATES = 64;
 /**
  * The graph's contract, R = number of rows in `logit_rows`, K = min(NUM_CANDIDATES, V):
  *
- * inputs   input_ids           int64 [B, T]      with `takesLengths`: int64 [1, S], sequence after sequence
- *          lengths             int64 [B]         with `takesLengths` only: their lengths, S in all; 0 leaves a state as it is
+ * inputs   input_ids           int64 [B, T]      with `ragged`: int64 [1, S], sequence after sequence
+ *          lengths             int64 [B]         with `ragged` only: their lengths, S in all; 0 leaves a state as it is
  *          logit_rows          int64 [R]      rows of the flattened hidden states that get logits; R is at least 1
  *          temperature         f32   [R]      > 0; only `tempered_log_sum_exp` depends on it
  *          past_<state>        [B, ...state.shape] of the state's dtype
@@ -51,7 +51,7 @@ export interface Manifest {
   readonly eosTokenIds: readonly number[];
   readonly state: StateSpec;
   /** `graph` reads sequences of unequal lengths in one pass. */
-  readonly takesLengths?: boolean | undefined;
+  readonly ragged?: boolean | undefined;
   /** The most steps that a pass may have, of one sequence or, where it takes lengths, of all: the memory for more is out of proportion. */
   readonly maxPassSteps?: number | undefined;
   /** The ONNX file, relative to the artifact's folder. */

@@ -19,12 +19,12 @@ export type NumericMode = "exact" | "batch-invariant" | "fast";
 
 export function numericMode({
   precision,
-  kernels,
+  ragged,
   device,
-}: Pick<Manifest, "precision" | "kernels" | "device">): NumericMode {
+}: Pick<Manifest, "precision" | "ragged" | "device">): NumericMode {
   if (precision === "f32") return "exact";
-  // On CUDA the matrices are multiplied by ONNX Runtime.
-  return kernels === undefined || device === "cuda" ? "fast" : "batch-invariant";
+  // On CUDA the matrices are multiplied by ONNX Runtime; on a CPU what looks along time is, where it has no kernel.
+  return ragged && device !== "cuda" ? "batch-invariant" : "fast";
 }
 
 const count = z.int().nonnegative();
@@ -46,7 +46,7 @@ const manifestSchema = z.object({
   bosTokenId: count.nullable(),
   eosTokenIds: z.array(count),
   state: z.array(z.object({ name: z.string(), shape: z.array(count), dtype: z.enum(STATE_DTYPES).default("f32") })),
-  takesLengths: z.boolean().optional(),
+  ragged: z.boolean().optional(),
   maxPassSteps: z.int().positive().optional(),
   graph: fileName,
   decodeGraph: fileName,

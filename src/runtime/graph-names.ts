@@ -11,15 +11,15 @@ export const LENGTHS_INPUT = "lengths";
 export const FIXED_OUTPUTS = ["logits", "top_logits", "top_ids", "log_sum_exp", "tempered_log_sum_exp"] as const;
 
 /** What the names depend on; `steps` is the graph's: `any` number, or `one`. */
-type Contract = Pick<Manifest, "state" | "takesLengths">;
+type Contract = Pick<Manifest, "state" | "ragged">;
 export type GraphSteps = "any" | "one";
 
 /** The fixed names first, then one per state tensor in the order of the state spec. */
 export function graphNames(
-  { state, takesLengths = false }: Contract,
+  { state, ragged = false }: Contract,
   steps: GraphSteps,
 ): { inputs: string[]; outputs: string[] } {
-  const lengths = takesLengths && steps === "any" ? [LENGTHS_INPUT] : [];
+  const lengths = ragged && steps === "any" ? [LENGTHS_INPUT] : [];
   return {
     inputs: [...FIXED_INPUTS, ...lengths, ...state.map(({ name }) => `past_${name}`)],
     outputs: [...FIXED_OUTPUTS, ...state.map(({ name }) => `present_${name}`)],

@@ -13,11 +13,11 @@ export function assertRunInput(input: RunInput, numSlots: number, manifest: Mani
   assert(lengths.length >= 1, "there must be a sequence at least");
   const endSlot = firstSlot + lengths.length;
   assert(endSlot <= numSlots, `slots ${firstSlot} to ${endSlot - 1} are not all below ${numSlots}`);
-  const least = manifest.takesLengths ? 0 : 1;
+  const least = manifest.ragged ? 0 : 1;
   for (let index = 0; index < lengths.length; index++) {
     const length = lengths[index]!;
     assert(isCount(length, least), `a length must be a whole number, at least ${least}, got ${length}`);
-    const isAllowed = manifest.takesLengths || length === lengths[0];
+    const isAllowed = manifest.ragged || length === lengths[0];
     assert(isAllowed, `this model's lengths must be equal, got ${lengths[0]} and ${length}`);
   }
   const numTokens = numTokensOf(input);

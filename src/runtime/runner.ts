@@ -25,7 +25,7 @@ export interface RunInput {
   readonly firstSlot: number;
   /**
    * [B]: by how many tokens each slot is advanced. All the same, at least 1, unless
-   * `manifest.takesLengths`: then 0 leaves a slot as it is, but at least one must be advanced.
+   * `manifest.ragged`: then 0 leaves a slot as it is, but at least one must be advanced.
    */
   readonly lengths: ArrayLike<number>;
   /** The slots' tokens, one slot after another. May be reused once the run has ended. */

@@ -11,8 +11,11 @@ import { randomCheckpoint, TINY_RETNET, TINY_SHAPE } from "../helpers/checkpoint
 function run(node: Node, meanings: Map<Value, string>, shared: ReadonlySet<Value>): void {
   const read = (value: Value | undefined) => (value === undefined ? "-" : meanings.get(value)!);
   if (node.opType !== "Chain") {
-    const attributes = [...node.attributes].map(([name, { value }]) => `${name}=${String(value)}`);
-    const inputs = node.inputs.map(read);
+    const views = node.attributes.get("views")?.value as string | undefined;
+    const columns = new Map(views?.split(" ").map((view) => view.split(/(?=\[)/) as [string, string]));
+    const named = [...node.attributes].filter(([name]) => name !== "views");
+    const attributes = named.map(([name, { value }]) => `${name}=${String(value)}`);
+    const inputs = node.inputs.map((value, i) => read(value) + (columns.get(String(i)) ?? ""));
     for (const [i, output] of node.outputs.entries()) {
       meanings.set(output, `${node.opType}.${i}(${[...inputs, ...attributes].join(" ")})`);
     }
@@ -23,12 +26,13 @@ function run(node: Node, meanings: Map<Value, string>, shared: ReadonlySet<Value
     const words = line.split(" ");
     const arrow = words.indexOf(">");
     const attributes = words.filter((word) => word.includes("="));
-    const inputs = words.slice(1, arrow);
+    const operands = words.slice(1, arrow).map((word) => word.split(/(?=\[)/) as [string, string?]);
+    const inputs = operands.map(([word]) => word);
     const outputs = words.slice(arrow + 1).filter((word) => !word.includes("="));
     expect(outputs.some((word) => inputs.includes(word))).toBe(false); // they may be written before all is read
     expect(new Set(outputs).size).toBe(outputs.length);
     for (const word of inputs) expect(word === "-" || memory.has(word), `${word} of ${line}`).toBe(true);
-    const given = inputs.map((word) => (word === "-" ? "-" : memory.get(word)!));
+    const given = operands.map(([word, columns = ""]) => (word === "-" ? "-" : memory.get(word)! + columns));
     for (const [i, word] of outputs.entries()) {
       memory.set(word, `${words[0]}.${i}(${[...given, ...attributes].join(" ")})`);
     }
@@ -62,6 +66,7 @@ describe("chains", () => {
         numOutputs: fc.integer({ min: 1, max: 3 }),
         isOutput: fc.boolean(),
         rows: fc.integer({ min: 1, max: 3 }),
+        isView: fc.boolean(),
       }),
       { minLength: 1, maxLength: 25 },
     );
@@ -69,9 +74,10 @@ describe("chains", () => {
       fc.property(nodes, fc.boolean(), (records, hasRowPerSequence) => {
         const graph = new Graph("any");
         const values = [graph.input("x", "f32", [1]), graph.input("y", "f32", [1])];
-        for (const [n, { own, inputs, numOutputs, isOutput, rows }] of records.entries()) {
+        for (const [n, { own, inputs, numOutputs, isOutput, rows, isView }] of records.entries()) {
           const operands = inputs.map((at) => (at === undefined ? undefined : values[at % values.length]));
-          const attributes = { rows, epsilon: float(1e-5) };
+          const view = own && isView && operands[0] !== undefined ? { views: `0[${rows}:${rows + 2}]` } : {};
+          const attributes = { rows, epsilon: float(1e-5), ...view };
           const outputs = graph.ops(own ? "densemamba.Own" : "Other", operands, numOutputs, attributes);
           values.push(...outputs);
           if (isOutput) graph.output(`out${n}`, outputs[0]!, "f32", [1]);

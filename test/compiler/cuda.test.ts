@@ -111,8 +111,8 @@ describe.runIf(canEmulateCuda).each(sources)("an emulated $name", ({ name, model
   it("reads sequences of unequal lengths in one pass as each alone, if it says so", async () => {
     const { runner } = cuda;
     const others = [TOKENS, TOKENS.slice(0, 1), [], TOKENS.toReversed().slice(0, 6)];
-    expect(runner.manifest.takesLengths).toBe(name === "DenseMamba" ? true : undefined);
-    if (runner.manifest.takesLengths !== true) return;
+    expect(runner.manifest.ragged).toBe(name === "DenseMamba" ? true : undefined);
+    if (runner.manifest.ragged !== true) return;
     await cuda.clear();
     const together = await readPass(runner, others);
     expect((await runner.readSlot(2)).every((byte) => byte === 0)).toBe(true);

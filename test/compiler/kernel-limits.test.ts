@@ -1,21 +1,27 @@
-/** What the compiler knows of our operators' bounds is what they have, and a model beyond them runs on plain ONNX. */
+/** What the compiler knows of our operators' bounds is what they have, and beyond one plain ONNX is in that operator's place. */
 import { readFileSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { describe, expect, it } from "vitest";
 import { loweringFor } from "../../src/app/kernels.ts";
-import { compileModel } from "../../src/compiler/compile.ts";
-import { KERNEL_LIMITS } from "../../src/compiler/kernel-limits.ts";
+import { lower, surveyOperators } from "../../src/compiler/lower.ts";
+import { MAX_TAPS } from "../../src/compiler/operators/causal-conv.ts";
+import { MAX_KEY_WIDTH } from "../../src/compiler/operators/retention.ts";
+import { MAX_CUDA_STATE_SIZE, MAX_LINKS, MAX_SCAN_ROWS } from "../../src/compiler/operators/selective-scan.ts";
 import type { RandomShape } from "../../src/compiler/random-checkpoint.ts";
+import { openCheckpoint } from "../../src/model/checkpoint.ts";
+import { numericMode } from "../../src/model/manifest.ts";
+import { ReferenceModel } from "../../src/model/reference.ts";
 import type { KernelLibrary } from "../../src/runtime/open.ts";
 import { runProgram } from "../cli/program-run.ts";
+import { relativeError } from "../helpers/arrays.ts";
 import { randomCheckpoint, TINY_RETNET, TINY_SHAPE, temporaryFolder } from "../helpers/checkpoints.ts";
+import { hasKernels, OwnGraph } from "./own-graph.ts";
 
 it("the compiler knows the limits of the sources, all of them", () => {
-  const limits = readFileSync("kernels/limits.h", "utf8").matchAll(/\bDM_MAX_(\w+) = (\d+)/g);
-  const camelCase = (name: string) => name.toLowerCase().replace(/_(\w)/g, (_, letter) => letter.toUpperCase());
-  expect(Object.fromEntries([...limits].map(([, name, value]) => [camelCase(name!), Number(value)]))).toEqual(
-    KERNEL_LIMITS,
-  );
+  const limits = readFileSync("kernels/limits.h", "utf8").matchAll(/\bDM_(MAX_\w+) = (\d+)/g);
+  expect(Object.fromEntries([...limits].map(([, name, value]) => [name, Number(value)]))).toEqual({
+    ...{ MAX_TAPS, MAX_LINKS, MAX_SCAN_ROWS, MAX_CUDA_STATE_SIZE, MAX_KEY_WIDTH },
+  });
 });
 
 it.each(["causal_conv", "selective_scan", "retention"])("%s has no other limits, in C or in CUDA", (name) => {
@@ -28,24 +34,35 @@ it.each(["causal_conv", "selective_scan", "retention"])("%s has no other limits,
 
 interface Beyond {
   readonly shape: RandomShape;
+  readonly operator: string;
   readonly reason: RegExp;
 }
 
-const { scanRows, cudaStateSize, keyWidth } = KERNEL_LIMITS;
-const wideKey = { ...TINY_RETNET, numHeads: 1, keyDim: keyWidth + 2 };
-const largeState = { ...TINY_SHAPE, stateSize: cudaStateSize + 1 };
+const wideKey = { ...TINY_RETNET, numHeads: 1, keyDim: MAX_KEY_WIDTH + 2 };
+const largeState = { ...TINY_SHAPE, stateSize: MAX_CUDA_STATE_SIZE + 1 };
 const onBoth: readonly Beyond[] = [
-  { shape: { ...TINY_SHAPE, convKernel: 17 }, reason: /conv_kernel up to 16, this model has 17/ },
-  { shape: { ...TINY_SHAPE, numLayers: 10, denseLayers: 9 }, reason: /dense_layers up to 8, this model has 9/ },
+  {
+    shape: { ...TINY_SHAPE, convKernel: 17 },
+    operator: "CausalConv",
+    reason: /conv_kernel up to 16, this model has 17/,
+  },
+  {
+    shape: { ...TINY_SHAPE, numLayers: 10, denseLayers: 9 },
+    operator: "SelectiveScan",
+    reason: /dense_layers up to 8, this model has 9/,
+  },
 ];
 const onCpu: readonly Beyond[] = [
   {
-    shape: { ...TINY_SHAPE, stateSize: scanRows / 2 },
+    shape: { ...TINY_SHAPE, stateSize: MAX_SCAN_ROWS / 2 },
+    operator: "SelectiveScan",
     reason: /2 state_size \+ time_step_rank up to 4096, this model has 4100/,
   },
-  { shape: wideKey, reason: /a head's key up to 4096, this model has 4098/ },
+  { shape: wideKey, operator: "Retention", reason: /a head's key up to 4096, this model has 4098/ },
 ];
-const onCuda: readonly Beyond[] = [{ shape: largeState, reason: /state_size up to 256, this model has 257/ }];
+const onCuda: readonly Beyond[] = [
+  { shape: largeState, operator: "SelectiveScan", reason: /state_size up to 256, this model has 257/ },
+];
 
 describe.each([
   { device: "cpu" as const, own: "kernels" as const, beyond: [...onBoth, ...onCpu], within: [largeState] },
@@ -53,16 +70,22 @@ describe.each([
 ])("on $device", ({ device, own, beyond, within }) => {
   const kernels = { device } as KernelLibrary;
 
-  it.each(beyond)("a model is lowered to plain ONNX with one line, or refused: $reason", async ({ shape, reason }) => {
-    const [modelDir, outDir] = [await randomCheckpoint(shape), temporaryFolder()];
+  it.each(beyond)("a model's $operator is plain ONNX, with one line: $reason", async ({ shape, operator, reason }) => {
+    const modelDir = await randomCheckpoint(shape);
     const notes: string[] = [];
-    expect(loweringFor(kernels, modelDir, (note) => notes.push(note))).toBe("plain");
+    expect(loweringFor(kernels, modelDir, (note) => notes.push(note))).toBe(own);
     expect(notes).toEqual([expect.stringMatching(reason)]);
-    await expect(compileModel({ modelDir, precision: "f32", lowering: own, outDir })).rejects.toMatchObject({
-      code: "unsupported_value",
-      message: expect.stringMatching(reason),
-    });
-    for (const dir of [modelDir, outDir]) await rm(dir, { recursive: true });
+    expect(notes[0]).toContain(`in place of the kernel ${operator}`);
+    const checkpoint = openCheckpoint(modelDir);
+    expect(surveyOperators(checkpoint, own).isRagged).toBe(false);
+    for (const steps of ["one", "many"] as const) {
+      const graph = lower(checkpoint, "f32", steps, own);
+      expect(graph.inputs.map(({ value }) => value.name)).not.toContain("lengths");
+      expect(graph.nodes.map(({ opType }) => opType)).not.toContain(operator);
+      expect(graph.nodes.map(({ domain }) => domain)).toContain("densemamba");
+    }
+    checkpoint.close();
+    await rm(modelDir, { recursive: true });
   });
 
   it("a model that the other device's operators cannot take is lowered to our own", async () => {
@@ -73,6 +96,31 @@ describe.each([
       expect(notes).toEqual([]);
       await rm(modelDir, { recursive: true });
     }
+  });
+});
+
+const { convKernel, links } = {
+  convKernel: { ...TINY_SHAPE, convKernel: 17 },
+  links: { ...TINY_SHAPE, numLayers: 10, denseLayers: 9 },
+};
+
+describe.runIf(hasKernels).each([convKernel, links, wideKey])("a model beyond a limit: %o", (shape) => {
+  it("gives what the oracle gives, whole and step by step, and promises no more than plain ONNX", async () => {
+    const modelDir = await randomCheckpoint(shape);
+    const checkpoint = openCheckpoint(modelDir);
+    const oracle = new ReferenceModel(checkpoint);
+    const graph = await OwnGraph.open(modelDir, "f32");
+    expect(graph.runner.manifest.ragged).toBeUndefined();
+    expect(numericMode({ ...graph.runner.manifest, precision: "int8" })).toBe("fast");
+    const tokens = [5, 17, 42, 3, 70, 0, 8];
+    const expected = oracle.forward(tokens, oracle.newState());
+    for (const lengths of [[7], [3, 1, 1, 2]]) {
+      const [rows] = await graph.read([tokens], lengths);
+      for (const [t, row] of rows!.entries()) expect(relativeError(row, expected[t]!)).toBeLessThan(1e-4);
+    }
+    await graph.close();
+    checkpoint.close();
+    await rm(modelDir, { recursive: true });
   });
 });
 

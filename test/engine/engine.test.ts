@@ -150,8 +150,8 @@ describe("a runner that takes lengths", () => {
   test.each([
     [true, ["1 3 2 3", "1 1 1 2", "1 1 1 1", "1"]],
     [false, ["1", "3", "1 1", "2", "1 1 1", "5", "1 1", "1"]],
-  ])("reads short prompts in one run with those that decode (%s)", async (takesLengths, expected) => {
-    const { engine, runners } = await startEngine({ takesLengths, prefillChunk: 8 });
+  ])("reads short prompts in one run with those that decode (%s)", async (ragged, expected) => {
+    const { engine, runners } = await startEngine({ ragged, prefillChunk: 8 });
     const outcomes = await Promise.all(engine.submit(given).map((sequence) => gather(sequence)));
     expect(outcomes.map(({ tokenIds }) => tokenIds)).toEqual(given.map((one) => tokensAlone(one)));
     const runs = runners[0]!.calls.flatMap((call) => (call.type === "run" ? [call.input.lengths] : []));
@@ -161,11 +161,11 @@ describe("a runner that takes lengths", () => {
 });
 
 describe("a prompt beside a stream", () => {
-  test.each([true, false])("is read as fast as the stream's pace allows (lengths: %s)", async (takesLengths) => {
+  test.each([true, false])("is read as fast as the stream's pace allows (lengths: %s)", async (ragged) => {
     let clockMs = 0;
     const sizes: number[] = [];
     const { engine } = await startEngine({
-      ...{ takesLengths, prefillChunk: 128, maxStall: 1.5, now: () => clockMs },
+      ...{ ragged, prefillChunk: 128, maxStall: 1.5, now: () => clockMs },
       onCall: (call) => {
         if (call.type !== "run") return;
         const numPromptTokens = Array.from(call.input.lengths).reduce(
@@ -222,7 +222,7 @@ describe("logits are requested only where they are needed", () => {
     { name: "the prompt is scored", given: { numPromptLogprobs: 1 }, rows: [2, 0, 0] },
     { name: "tokens are scored", given: { numLogprobs: 2 }, rows: [0, 0, 0] },
   ])("whole where all of a row's are read: $name", async ({ given, rows }) => {
-    const { engine, runners } = await startEngine({ takesLengths: true });
+    const { engine, runners } = await startEngine({ ragged: true });
     // Beside another, which reads candidates alone.
     const others = request({ promptIds: [4], maxTokens: 3 });
     const sequences = engine.submit([others, request({ promptIds: [1, 2, 3], maxTokens: 3, ...given })]);

@@ -197,7 +197,7 @@ test("whatever clients and faults do, each sequence ends once, has the same toke
     maxBatch: fc.integer({ min: 1, max: 5 }),
     prefillChunk: fc.integer({ min: 1, max: 6 }),
     maxStall: fc.constantFrom(0.5, Number.POSITIVE_INFINITY),
-    takesLengths: fc.boolean(),
+    ragged: fc.boolean(),
     maxPassSteps: fc.integer({ min: 6, max: 9 }),
   });
   await fc.assert(fc.asyncProperty(fc.array(action, { minLength: 1, maxLength: 25 }), options, play), { numRuns: 200 });

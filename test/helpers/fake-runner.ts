@@ -20,7 +20,7 @@ export interface FakeRunnerOptions {
   /** Of its manifest. */
   readonly maxPassSteps?: number;
   /** Likewise. */
-  readonly takesLengths?: boolean;
+  readonly ragged?: boolean;
   /** Likewise. */
   readonly precision?: Precision;
   /** Awaited within every call. By default one turn of the event loop. */
@@ -104,8 +104,8 @@ export class FakeRunner implements ModelRunner {
   constructor(options: FakeRunnerOptions) {
     this.#options = options;
     this.numSlots = options.numSlots;
-    const { vocabSize = 29, claimedVocabSize = vocabSize, maxPassSteps, takesLengths, precision = "f32" } = options;
-    this.manifest = { ...fakeManifest(claimedVocabSize), maxPassSteps, takesLengths, precision };
+    const { vocabSize = 29, claimedVocabSize = vocabSize, maxPassSteps, ragged, precision = "f32" } = options;
+    this.manifest = { ...fakeManifest(claimedVocabSize), maxPassSteps, ragged, precision };
     // A slot nobody cleared holds somebody's past.
     this.#states = Array.from({ length: options.numSlots }, (_, slot) => fakeState().fill(0xdead0000 + slot));
   }
@@ -123,7 +123,7 @@ export class FakeRunner implements ModelRunner {
       const slots = Array.from(lengths).flatMap((length, i) => new Array<number>(length).fill(firstSlot + i));
       if (input.tokenIds.length !== slots.length || slots.length === 0) this.breaches.push("wrong number of tokens");
       const areEqual = Array.from(lengths).every((length) => length === lengths[0]);
-      if (!areEqual && !this.manifest.takesLengths) this.breaches.push("lengths are unequal");
+      if (!areEqual && !this.manifest.ragged) this.breaches.push("lengths are unequal");
       if (slots.length > (this.manifest.maxPassSteps ?? Number.POSITIVE_INFINITY))
         this.breaches.push("a pass too long");
       const all = Array.from(input.tokenIds).map((tokenId, index) => {

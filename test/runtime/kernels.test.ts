@@ -226,7 +226,7 @@ describe("an artifact that was compiled for the kernels", () => {
 
   it.each([
     ["without them", "native", undefined, "they are not loaded"],
-    ["with those of another version", "native", 7, "/kernels.so has version 7"],
+    ["with those of another version", "native", KERNELS_VERSION + 1, `/kernels.so has version ${KERNELS_VERSION + 1}`],
     ["in the portable runner", "portable", KERNELS_VERSION, "the portable runner cannot load them"],
   ] as const)("is refused %s", async (_, kind, version, reason) => {
     const opening = openWith(kind, await needing(KERNELS_VERSION), version && library(version));

@@ -1,6 +1,6 @@
 /**
  * The oracle of Mamba and DenseMamba, written to be compared with the papers. Each block has a twin of the same name in
- * `compiler/blocks/`.
+ * `compiler/operators/`.
  *
  * Symbols as in the glossary of `compiler/compile.ts`: V vocabulary, D hidden size, E channels, N state size, R rank of
  * the step size, K taps, m links; u the convolved input, z the output gate, Δ the step size, h^l layer l's carried state.

@@ -1,6 +1,6 @@
 /**
  * The oracle of RetNet and DenseRetNet in its recurrent form, written to be compared with the authors' code. Each block
- * has a twin of the same name in `compiler/blocks/`.
+ * has a twin of the same name in `compiler/operators/`.
  *
  * Symbols: H heads; dk and dv, the widths of a head's key and value; q, k, v query, key and value, g the output gate;
  * γ a head's decay; S [dk,dv] a head's state; θ the angles of the rotation.

@@ -239,7 +239,7 @@ export class CudaRuns {
     const numRows = input.logitRows.length;
     const numGraphRows = Math.max(1, numRows); // see `graphRows`
     const { session, steps } = this.#session.graphFor(isSingleStep(input));
-    const isRagged = steps === "any" && (this.#manifest.takesLengths ?? false);
+    const isRagged = steps === "any" && (this.#manifest.ragged ?? false);
     const sizes = { numSequences: lengths.length, numTokens: numTokensOf(input), numRows: numGraphRows, isRagged };
     const { inputs, results, inputBytes, numBytes } = layOut(this.#manifest, sizes);
     const { device, host } = this.#places.at(numBytes);

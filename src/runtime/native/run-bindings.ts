@@ -37,7 +37,7 @@ interface Bound extends RunShape {
 export class RunBindings {
   readonly #session: NativeSession;
   readonly #arrays: Readonly<Record<GraphSteps, ArgumentArrays>>;
-  readonly #takesLengths: boolean;
+  readonly #isRagged: boolean;
   readonly #states: StateValues;
   readonly #vocabSize: number;
   readonly #numCandidates: number;
@@ -59,7 +59,7 @@ export class RunBindings {
     this.#vocabSize = manifest.sizes.vocabSize;
     this.#numCandidates = Math.min(NUM_CANDIDATES, this.#vocabSize);
     this.#states = new StateValues(api, stateMemoryInfo, states);
-    this.#takesLengths = manifest.takesLengths ?? false;
+    this.#isRagged = manifest.ragged ?? false;
     this.#tokenIds = new TensorBuffer(api, memoryInfo, "int64", numSlots);
     this.#lengths = new TensorBuffer(api, memoryInfo, "int64", numSlots);
     this.#logitRows = new TensorBuffer(api, memoryInfo, "int64", numSlots);
@@ -112,7 +112,7 @@ export class RunBindings {
     const numTokens = numTokensOf(input);
     const { session, steps } = this.#session.graphFor(isSingleStep(input));
     const arrays = this.#arrays[steps];
-    const isRagged = this.#takesLengths && steps === "any";
+    const isRagged = this.#isRagged && steps === "any";
     const numRows = logitRows.length;
     const numGraphRows = Math.max(1, numRows); // see `graphRows`
     const states = this.#states.range(firstSlot, numSequences);

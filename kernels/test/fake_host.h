@@ -1,6 +1,6 @@
 /**
- * A stand-in for ONNX Runtime that runs one node: for tests of operators as plain programs under sanitizers. Every tensor is
- * an allocation of its exact size, and `dm_parallel_for` has real threads.
+ * A host that runs one node: for tests of operators as plain programs under sanitizers. Every tensor is an allocation of its exact
+ * size, and `dm_parallel_for` has real threads.
  *
  *   FakeNode node = {0};
  *   fake_int(&node, "rows", 5);
@@ -9,8 +9,8 @@
  *   const float *y = node.outputs[0].data;
  *   fake_free(&node);
  */
-#ifndef DENSEMAMBA_FAKE_ORT_H
-#define DENSEMAMBA_FAKE_ORT_H
+#ifndef DENSEMAMBA_FAKE_HOST_H
+#define DENSEMAMBA_FAKE_HOST_H
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -26,7 +26,7 @@
 __attribute__((constructor)) static void fake_ask_for_tiles(void) { dm_supports_amx(); }
 #endif
 
-enum { FAKE_MAX_ATTRIBUTES = 16, FAKE_MAX_RANK = 6, FAKE_THREADS = 3, MESSAGE_BYTES = 256 };
+enum { FAKE_MAX_ATTRIBUTES = 16, FAKE_THREADS = 3 };
 
 #define CHECK(condition)                                                       \
   do {                                                                         \
@@ -36,18 +36,14 @@ enum { FAKE_MAX_ATTRIBUTES = 16, FAKE_MAX_RANK = 6, FAKE_THREADS = 3, MESSAGE_BY
     }                                                                          \
   } while (0)
 
-struct OrtStatus {
-  char message[MESSAGE_BYTES];
-};
-
-struct OrtValue {
+typedef struct {
   bool exists;
   int type;
-  int64_t dims[FAKE_MAX_RANK];
+  int64_t dims[DM_MAX_RANK];
   size_t rank;
   void *data;
   bool isBorrowed; /* an input's memory */
-};
+} FakeValue;
 
 typedef struct {
   const char *name;
@@ -61,21 +57,18 @@ typedef struct {
 typedef struct {
   FakeAttribute attributes[FAKE_MAX_ATTRIBUTES];
   size_t numAttributes;
-  OrtValue inputs[DM_MAX_INPUTS];
-  OrtValue outputs[DM_MAX_OUTPUTS];
+  FakeValue inputs[DM_MAX_INPUTS];
+  DmColumns columns[DM_MAX_INPUTS]; /* of them */
+  FakeValue outputs[DM_MAX_OUTPUTS];
   bool isWanted[DM_MAX_OUTPUTS];       /* optional outputs; the others always are */
   size_t inPlaceOf[DM_MAX_OUTPUTS];    /* 1 + the input whose memory the output shares; 0: its own */
   bool refusesOutputs;                 /* as if there were no memory for them */
   const DmOp *op;
-  char error[MESSAGE_BYTES];
+  char error[DM_MESSAGE_BYTES];
 } FakeNode;
 
-static size_t fake_type_bytes(int type) {
-  return type == DM_FLOAT ? sizeof(float) : type == DM_INT64 ? sizeof(int64_t) : 1;
-}
-
-static size_t fake_bytes(const OrtValue *value) {
-  size_t bytes = fake_type_bytes(value->type);
+static size_t fake_bytes(const FakeValue *value) {
+  size_t bytes = dm_type_bytes(value->type);
   for (size_t i = 0; i < value->rank; i++) bytes *= (size_t)value->dims[i];
   return bytes;
 }
@@ -92,9 +85,9 @@ static inline void fake_string(FakeNode *node, const char *name, const char *val
   node->attributes[node->numAttributes++] = (FakeAttribute){.name = name, .text = value};
 }
 
-static void fake_allocate(OrtValue *value, int type, const int64_t *dims, size_t rank) {
-  CHECK(rank <= FAKE_MAX_RANK);
-  *value = (OrtValue){.exists = true, .type = type, .rank = rank};
+static void fake_allocate(FakeValue *value, int type, const int64_t *dims, size_t rank) {
+  CHECK(rank <= DM_MAX_RANK);
+  *value = (FakeValue){.exists = true, .type = type, .rank = rank};
   memcpy(value->dims, dims, rank * sizeof *dims);
   const size_t bytes = fake_bytes(value);
   value->data = malloc(bytes > 0 ? bytes : 1);
@@ -104,24 +97,13 @@ static void fake_allocate(OrtValue *value, int type, const int64_t *dims, size_t
 /** Copies `data`. */
 static inline void fake_input(FakeNode *node, size_t index, DmType type, const int64_t *dims, size_t rank,
                               const void *data) {
-  OrtValue *value = &node->inputs[index];
+  FakeValue *value = &node->inputs[index];
   fake_allocate(value, (int)type, dims, rank);
   memcpy(value->data, data, fake_bytes(value));
 }
 
-static OrtStatus *fake_create_status(int code, const char *message) {
-  (void)code;
-  OrtStatus *status = calloc(1, sizeof *status);
-  snprintf(status->message, sizeof status->message, "%s", message);
-  return status;
-}
-
-static void fake_release_status(OrtStatus *status) {
-  free(status);
-}
-
-static const FakeAttribute *fake_find(const OrtKernelInfo *info, const char *name, bool isFloat) {
-  const FakeNode *node = (const FakeNode *)info;
+static const FakeAttribute *fake_find(const void *self, const char *name, bool isFloat) {
+  const FakeNode *node = self;
   for (size_t i = 0; i < node->numAttributes; i++) {
     const FakeAttribute *attribute = &node->attributes[i];
     if (attribute->isFloat == isFloat && strcmp(attribute->name, name) == 0) return attribute;
@@ -129,47 +111,42 @@ static const FakeAttribute *fake_find(const OrtKernelInfo *info, const char *nam
   return NULL;
 }
 
-static OrtStatus *fake_get_float(const OrtKernelInfo *info, const char *name, float *out) {
-  const FakeAttribute *attribute = fake_find(info, name, true);
-  if (attribute == NULL) return fake_create_status(ORT_FAIL, "no such attribute");
-  *out = attribute->real;
-  return NULL;
+static bool fake_get_integer(const void *self, const char *name, int64_t *value) {
+  const FakeAttribute *attribute = fake_find(self, name, false);
+  if (attribute != NULL) *value = attribute->whole;
+  return attribute != NULL;
 }
 
-static OrtStatus *fake_get_int(const OrtKernelInfo *info, const char *name, int64_t *out) {
-  const FakeAttribute *attribute = fake_find(info, name, false);
-  if (attribute == NULL) return fake_create_status(ORT_FAIL, "no such attribute");
-  *out = attribute->whole;
-  return NULL;
+static bool fake_get_real(const void *self, const char *name, float *value) {
+  const FakeAttribute *attribute = fake_find(self, name, true);
+  if (attribute != NULL) *value = attribute->real;
+  return attribute != NULL;
 }
 
-/** `size` counts the final 0. */
-static OrtStatus *fake_get_string(const OrtKernelInfo *info, const char *name, char *out, size_t *size) {
-  const FakeAttribute *attribute = fake_find(info, name, false);
-  if (attribute == NULL || attribute->text == NULL) return fake_create_status(ORT_FAIL, "no such attribute");
-  const size_t needed = strlen(attribute->text) + 1, given = *size;
-  *size = needed;
-  if (out == NULL) return NULL;
-  if (given < needed) return fake_create_status(ORT_INVALID_ARGUMENT, "too small");
-  memcpy(out, attribute->text, needed);
-  return NULL;
+static char *fake_get_text(const void *self, const char *name) {
+  const FakeAttribute *attribute = fake_find(self, name, false);
+  return attribute == NULL || attribute->text == NULL ? NULL : strdup(attribute->text);
 }
 
-static OrtStatus *fake_get_input(const OrtKernelContext *context, size_t index, const OrtValue **out) {
-  const OrtValue *value = &((const FakeNode *)context)->inputs[index];
+static const DmAttributeSource fake_source = {fake_get_integer, fake_get_real, fake_get_text};
+
+static bool fake_get_input(DmContext *context, size_t index, DmTensor *tensor) {
+  const FakeNode *node = context->self;
   CHECK(index < DM_MAX_INPUTS);
-  *out = value->exists ? value : NULL;
-  return NULL;
+  const FakeValue *value = &node->inputs[index];
+  if (!value->exists) return false;
+  *tensor = (DmTensor){.data = value->data, .rank = value->rank, .type = value->type};
+  memcpy(tensor->dims, value->dims, sizeof value->dims);
+  tensor->stride = value->rank == 0 ? 1 : (size_t)value->dims[value->rank - 1];
+  return dm_take_columns(context, tensor, node->columns[index]);
 }
 
-static OrtStatus *fake_get_output(OrtKernelContext *context, size_t index, const int64_t *dims, size_t rank,
-                                  OrtValue **out) {
-  FakeNode *node = (FakeNode *)context;
+static void *fake_get_output(DmContext *context, size_t index, const int64_t *dims, size_t rank) {
+  FakeNode *node = context->self;
   CHECK(index < DM_MAX_OUTPUTS && (node->op->isVariadic || node->op->outputs[index].type != 0));
   const int type = node->op->isVariadic ? DM_FLOAT : (int)node->op->outputs[index].type;
-  OrtValue *value = &node->outputs[index];
-  *out = NULL;
-  if (node->refusesOutputs) return fake_create_status(ORT_FAIL, "no memory for an output");
+  FakeValue *value = &node->outputs[index];
+  if (node->refusesOutputs) return dm_fail(context, "no memory for an output"), NULL;
   if (node->op->outputs[index].optional && !node->isWanted[index]) return NULL;
   CHECK(!value->exists); /* asked for once */
   if (node->inPlaceOf[index] > 0) {
@@ -180,26 +157,7 @@ static OrtStatus *fake_get_output(OrtKernelContext *context, size_t index, const
     fake_allocate(value, type, dims, rank);
     memset(value->data, 0xa5, fake_bytes(value)); /* what nobody writes is seen */
   }
-  *out = value;
-  return NULL;
-}
-
-static OrtStatus *fake_get_data(OrtValue *value, void **out) {
-  *out = value->data;
-  return NULL;
-}
-
-static OrtStatus *fake_get_shape(const OrtValue *value, int *type, const int64_t **dims, size_t *rank) {
-  *type = value->type;
-  *dims = value->rank > 0 ? value->dims : NULL;
-  *rank = value->rank;
-  return NULL;
-}
-
-static OrtStatus *fake_get_stream(const OrtKernelContext *context, void **out) {
-  (void)context;
-  *out = NULL;
-  return NULL;
+  return value->data;
 }
 
 typedef struct {
@@ -219,55 +177,50 @@ static void *fake_work(void *data) {
 
 /** How many come. */
 static int fake_num_threads = FAKE_THREADS;
+/** Whether the host says so. */
+static bool fake_knows_threads = true;
 
-static OrtStatus *fake_parallel_for(const OrtKernelContext *context, void (*fn)(void *user, size_t index), size_t total,
-                                    size_t numBatches, void *user) {
-  (void)context, (void)numBatches;
+static bool fake_parallel_for(DmContext *context, void (*fn)(void *user, size_t index), size_t total, void *user) {
+  (void)context;
   FakeLoop loop = {.fn = fn, .user = user, .total = total};
   pthread_t threads[FAKE_THREADS];
   for (int i = 0; i < fake_num_threads; i++) CHECK(pthread_create(&threads[i], NULL, fake_work, &loop) == 0);
   for (int i = 0; i < fake_num_threads; i++) pthread_join(threads[i], NULL);
-  return NULL;
+  return true;
 }
 
-static const OrtApi fake_api = {
-    .CreateStatus = fake_create_status,
-    .ReleaseStatus = fake_release_status,
-    .KernelInfoGetAttribute_float = fake_get_float,
-    .KernelInfoGetAttribute_int64 = fake_get_int,
-    .KernelInfoGetAttribute_string = fake_get_string,
-    .KernelContext_GetInput = fake_get_input,
-    .KernelContext_GetOutput = fake_get_output,
-    .GetTensorMutableData = fake_get_data,
-    .GetTensorElementTypeAndShapeDataReference = fake_get_shape,
-    .KernelContext_ParallelFor = fake_parallel_for,
-    .KernelContext_GetGPUComputeStream = fake_get_stream,
-};
+static size_t fake_count_threads(const DmContext *context) { return (void)context, fake_knows_threads ? (size_t)fake_num_threads : 0; }
 
-static const char *fake_keep_error(FakeNode *node, OrtStatus *status) {
-  snprintf(node->error, sizeof node->error, "%s", status->message);
-  free(status);
-  return node->error;
+static void *fake_get_stream(DmContext *context) { return (void)context, NULL; }
+
+static const DmHost fake_host = {fake_get_input, fake_get_output, fake_parallel_for, fake_count_threads, fake_get_stream};
+
+static inline DmAttributes fake_attributes(const FakeNode *node) { return (DmAttributes){.source = &fake_source, .self = node}; }
+
+/** Runs the node with that state. `@returns` NULL, or the message of what failed. */
+static inline const char *fake_run_state(FakeNode *node, const DmOp *op, const void *state) {
+  DmContext context = {.host = &fake_host, .self = node};
+  node->op = op;
+  if (dm_run(op, state, &context)) return NULL;
+  return strcpy(node->error, context.failure.message);
 }
 
 static void fake_free_outputs(FakeNode *node) {
   for (size_t i = 0; i < DM_MAX_OUTPUTS; i++) {
     if (node->outputs[i].exists && !node->outputs[i].isBorrowed) free(node->outputs[i].data);
-    node->outputs[i] = (OrtValue){0};
+    node->outputs[i] = (FakeValue){0};
   }
 }
 
-/** Creates the kernel, runs it, destroys it. `@returns` NULL, or the message of what failed. May be called again. */
+/** Creates the state, runs the node, destroys the state. `@returns` NULL, or the message of what failed. May be called again. */
 static inline const char *fake_run(FakeNode *node, const DmOp *op) {
   fake_free_outputs(node);
-  node->op = op;
-  DmAttributes attributes = {.api = &fake_api, .info = (const OrtKernelInfo *)node};
-  void *state = op->create == NULL ? NULL : op->create(&attributes);
-  if (attributes.status != NULL) return fake_keep_error(node, attributes.status);
-  OrtStatus *status = dm_run(op, state, &fake_api, (OrtKernelContext *)node);
-  if (op->destroy != NULL) op->destroy(state);
-  else free(state);
-  return status == NULL ? NULL : fake_keep_error(node, status);
+  DmAttributes attributes = fake_attributes(node);
+  void *state = dm_create(op, &attributes);
+  if (attributes.failure.exists) return strcpy(node->error, attributes.failure.message);
+  const char *error = fake_run_state(node, op, state);
+  dm_destroy(op, state);
+  return error;
 }
 
 static inline void fake_free(FakeNode *node) {

@@ -5,11 +5,13 @@
  * The position is part of the state, so that a pass needs nothing but tokens and states, and a snapshot is whole. From
  * it to sine and cosine everything is f64: in f32 the fast angles are noise after a million tokens.
  */
-import { headDecays, POSITION_BASE, type RetNetConfig, rotationAngles } from "../../model/families/retnet.ts";
-import type { Graph, Value } from "../../onnx/graph.ts";
-import { f64Tensor, i64Tensor } from "../../onnx/tensor.ts";
-import { cast, type Lowering, sizes } from "../lowering.ts";
-import { pastState, presentState } from "../states.ts";
+import { POSITION_BASE } from "../model/families/retnet.ts";
+import type { Graph, Value } from "../onnx/graph.ts";
+import { f64Tensor, i64Tensor } from "../onnx/tensor.ts";
+import { type Lowering, once } from "./lowering.ts";
+import { cast, sizes } from "./onnx.ts";
+import { type Operand, toValue } from "./operators/operand.ts";
+import { pastState, presentState } from "./states.ts";
 
 export interface Positions {
   /** [rows, dk/2], by `rows`. All but `rows` are of the lowering's type. */
@@ -21,11 +23,19 @@ export interface Positions {
   readonly normalizer: Value;
 }
 
+/** Radians a step of each pair of a key, and γ of each head. */
+export interface Rates {
+  readonly angles: readonly number[];
+  readonly decays: readonly number[];
+}
+
 /** Reads `past_position` and writes `present_position`, [B,2]: two digits, low and high, of how many tokens were read. */
-export function positions(lowering: Lowering, config: RetNetConfig, tokenIds: Value): Positions {
-  const { graph: g, steps, lengths } = lowering;
-  const angles = rotationAngles(config);
-  const decays = headDecays(config);
+export function positions(lowering: Lowering, rates: Rates): Positions {
+  return once(lowering, "position", () => lowerPositions(lowering, rates));
+}
+
+function lowerPositions(lowering: Lowering, { angles, decays }: Rates): Positions {
+  const { graph: g, steps, lengths, tokenIds } = lowering;
   const f64 = (...values: number[]) => g.constant(f64Tensor([values.length], values));
 
   const past = pastState(lowering, "position");
@@ -39,7 +49,7 @@ export function positions(lowering: Lowering, config: RetNetConfig, tokenIds: Va
   const first = g.op("MatMul", [cast(g, past, "f64"), column]); // [B,1]
   const numSteps = within // [B,1], all the same
     ? g.op("Add", [lastOf(g, within), g.constant(i64Tensor([], [1]))])
-    : ones(g, tokenIds);
+    : onesOf(g, tokenIds);
   const next = g.op("Add", [first, cast(g, lengths ? columnOf(g, lengths) : numSteps, "f64")]);
   const high = g.op("Floor", [g.op("Div", [next, f64(POSITION_BASE)])]);
   const low = g.op("Sub", [next, g.op("Mul", [high, f64(POSITION_BASE)])]);
@@ -77,9 +87,11 @@ function columnOf(g: Graph, x: Value): Value {
   return g.op("Unsqueeze", [x, sizes(g, 1)]);
 }
 
-/** Turns pairs of neighbours of each head by θ · position: [B,T,H·dk] -> [B,T,H·dk]. */
-export function rotate({ graph: g }: Lowering, x: Value, { cos, sin, rows }: Positions): Value {
-  return g.op("com.microsoft.RotaryEmbedding", [x, rows, cos, sin], { interleaved: 1 });
+/** Turns pairs of neighbours of each head by θ · position: H·dk wide. */
+export function rotate(lowering: Lowering, x: Operand, { cos, sin, rows }: Positions): Operand {
+  const inputs = [toValue(lowering, x), rows, cos, sin];
+  const value = lowering.graph.op("com.microsoft.RotaryEmbedding", inputs, { interleaved: 1 });
+  return { value, dtype: x.dtype, width: x.width };
 }
 
 /**
@@ -89,11 +101,11 @@ export function rotate({ graph: g }: Lowering, x: Value, { cos, sin, rows }: Pos
  * cannot wait for it.
  */
 export function countWithin(g: Graph, tokenIds: Value): Value {
-  return countBefore(g, ones(g, tokenIds), 1);
+  return countBefore(g, onesOf(g, tokenIds), 1);
 }
 
 /** i64, as the token ids. */
-export function ones(g: Graph, tokenIds: Value): Value {
+export function onesOf(g: Graph, tokenIds: Value): Value {
   return cast(g, g.op("GreaterOrEqual", [tokenIds, g.constant(i64Tensor([], [0]))]), "i64");
 }
 

@@ -86,7 +86,7 @@ function build(
       break;
     case "mamba2":
     case "rwkv7":
-      throw new DenseMambaError("unsupported_value", `${checkpoint.family.name} cannot be compiled yet`);
+      throw new DenseMambaError("unsupported_value", `${architecture.kind} cannot be compiled yet`);
     default:
       architecture satisfies never;
   }

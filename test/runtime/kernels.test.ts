@@ -229,7 +229,11 @@ describe("an artifact that was compiled for the kernels", () => {
     ["with those of another version", "native", KERNELS_VERSION + 1, `/kernels.so has version ${KERNELS_VERSION + 1}`],
     ["in the portable runner", "portable", KERNELS_VERSION, "the portable runner cannot load them"],
   ] as const)("is refused %s", async (_, kind, version, reason) => {
-    const opening = openWith(kind, await needing(KERNELS_VERSION), version && library(version));
+    const opening = openWith(
+      kind,
+      await needing(KERNELS_VERSION),
+      version === undefined ? undefined : library(version),
+    );
     await expect(opening).rejects.toMatchObject({
       code: "invalid_artifact",
       message: expect.stringContaining(

@@ -14,7 +14,7 @@ enum { NUMBERS_PER_TASK = 1 << 11 };
 typedef struct {
   size_t numRows, numHeads, stride, rowsPerTask;
   float least, most;
-  const float *dt;    /* [rows,stride] */
+  const float *dt;    /* [rows,H], `stride` apart */
   const float *bias;  /* [H] */
   const float *A;     /* [H], negative */
   float *delta;       /* [rows,H] */
@@ -37,7 +37,6 @@ static void discretize_rows(void *user, size_t task) {
 }
 
 typedef struct {
-  size_t at; /* where in its row dt begins */
   float least, most;
 } Options;
 
@@ -45,40 +44,35 @@ static void *create(DmAttributes *attributes) {
   Options *options = malloc(sizeof *options);
   if (options == NULL) return dm_reject(attributes, "Discretize: no memory");
   *options = (Options){
-      .at = (size_t)dm_int_or(attributes, "dt_at", 0),
       .least = dm_float_or(attributes, "least", 0),
       .most = dm_float_or(attributes, "most", INFINITY),
   };
   return options;
 }
 
-/**
- * Inputs: dt [B,T,S], H columns from `dt_at` on, b [H], A [H]. Attributes: dt_at (0), least (0),
- * most (∞). Outputs: Δ, decay [B,T,H].
- */
+/** Inputs: dt [B,T,H], b [H], A [H]. Attributes: least (0), most (∞). Outputs: Δ, decay [B,T,H]. */
 static bool compute(const void *state, DmContext *context) {
   const Options *options = state;
   DmTensor dt, bias, A;
-  if (!dm_input(context, 0, &dt) || !dm_input(context, 1, &bias) || !dm_input(context, 2, &A)) return false;
+  if (!dm_input_rows(context, 0, &dt) || !dm_input(context, 1, &bias) || !dm_input(context, 2, &A)) return false;
   const size_t H = dm_num_elements(&A);
-  if (dt.rank != 3 || H == 0 || (size_t)dt.dims[2] < options->at + H || dm_num_elements(&bias) != H) {
-    return dm_fail(context, "Discretize: A and b must be [H] and dt [B,T,S] with H columns from %zu on, H is %zu", options->at, H);
+  if (dt.rank != 3 || H == 0 || (size_t)dt.dims[2] != H || dm_num_elements(&bias) != H) {
+    return dm_fail(context, "Discretize: A and b must be [H] and dt [B,T,H], H is %zu", H);
   }
   Steps s = {
       .numRows = (size_t)(dt.dims[0] * dt.dims[1]),
       .numHeads = H,
-      .stride = (size_t)dt.dims[2],
+      .stride = dt.stride,
       .rowsPerTask = 1 + NUMBERS_PER_TASK / H,
       .least = options->least,
       .most = options->most,
-      .dt = (const float *)dt.data + options->at,
+      .dt = (const float *)dt.data,
       .bias = bias.data,
       .A = A.data,
   };
-  const int64_t dims[] = {dt.dims[0], dt.dims[1], (int64_t)H};
-  s.delta = dm_output(context, 0, dims, 3);
-  s.decay = dm_output(context, 1, dims, 3);
-  return context->status == NULL && dm_parallel_for(context, discretize_rows, (s.numRows + s.rowsPerTask - 1) / s.rowsPerTask, &s);
+  s.delta = dm_output(context, 0, dt.dims, 3);
+  s.decay = dm_output(context, 1, dt.dims, 3);
+  return !context->failure.exists && dm_parallel_for(context, discretize_rows, (s.numRows + s.rowsPerTask - 1) / s.rowsPerTask, &s);
 }
 
 const DmOp DM_NAME(discretize) = {

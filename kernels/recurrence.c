@@ -507,14 +507,12 @@ static bool run(Recurrence *r, DmContext *context) {
 
 typedef struct {
   size_t numGroups; /* 0: one a head */
-  size_t at[V + 1]; /* where in their rows q, k and v begin */
   bool isHalf;
 } Options;
 
 static void *create(DmAttributes *attributes) {
   const Options options = {
       .numGroups = (size_t)dm_int_or(attributes, "groups", 0),
-      .at = {(size_t)dm_int_or(attributes, "q_at", 0), (size_t)dm_int_or(attributes, "k_at", 0), (size_t)dm_int_or(attributes, "v_at", 0)},
       .isHalf = dm_int_or(attributes, "half", 0) != 0,
   };
   Options *state = malloc(sizeof *state);
@@ -523,20 +521,17 @@ static void *create(DmAttributes *attributes) {
   return state;
 }
 
-/**
- * Input `index`: `width` columns of each of `share` heads' from column `at` of its rows on. Without
- * it, nothing.
- */
-static Operand columns_of(DmContext *context, size_t index, const char *name, size_t numRows, size_t at, size_t width,
+/** Input `index`: `width` columns for every `share` heads. Without it, nothing. */
+static Operand columns_of(DmContext *context, size_t index, const char *name, size_t numRows, size_t width,
                           size_t numHeads, size_t share) {
   DmTensor tensor;
-  if (!dm_input(context, index, &tensor) || numRows == 0) return (Operand){0};
-  const size_t numNumbers = dm_num_elements(&tensor), stride = numNumbers / numRows, needed = at + numHeads / share * width;
-  if (numNumbers % numRows != 0 || stride < needed) {
-    dm_fail(context, "Recurrence: %s must have %zu rows of %zu columns or more, given %zu numbers", name, numRows, needed, numNumbers);
+  if (!dm_input_rows(context, index, &tensor) || numRows == 0) return (Operand){0};
+  const size_t numNumbers = dm_num_elements(&tensor), needed = numHeads / share * width;
+  if (tensor.rank != 3 || numNumbers != numRows * needed || (size_t)tensor.dims[2] != needed) {
+    dm_fail(context, "Recurrence: %s must have %zu rows of %zu columns, given %zu numbers", name, numRows, needed, numNumbers);
     return (Operand){0};
   }
-  return (Operand){(const float *)tensor.data + at, stride, width, share};
+  return (Operand){(const float *)tensor.data, tensor.stride, width, share};
 }
 
 /** One number of each head, or of each head and row; or as many as the key is wide. */
@@ -552,22 +547,21 @@ static bool read_decay(Recurrence *r, DmContext *context, size_t numRows) {
   r->decay.rowStride = H * dk;
   r->decay.headStride = dk;
   r->decayStride = 1;
-  return count == numRows * H * dk || dm_fail(context, "Recurrence: decay must be [H], [B,T,H] or [B,T,H,dk], given %zu numbers", count);
+  return count == numRows * H * dk || dm_fail(context, "Recurrence: decay must be [H], [B,T,H] or [B,T,H·dk], given %zu numbers", count);
 }
 
 /**
- * Inputs: q, k [B,T,…] with G·dk columns from `q_at` and `k_at` on, v [B,T,…] with H·dv from `v_at`
- * on, past [B,H,dk,dv], decay [H], [B,T,H] or [B,T,H,dk], lengths int64 [B]?, a, b [B,T,H·dk]?,
- * scale [B,T,H]?, skip [H]?. With lengths, all that is [B,T,…] is [1,rows,…]. Attributes: groups G
- * (H), q_at, k_at, v_at (0), half (0): states are f16, of which an element holds two:
- * [B,H,dk,dv/2]. Outputs: y [B,T,H,dv] and present, as past, which may be its memory.
+ * Inputs: q, k [B,T,G·dk], v [B,T,H·dv], past [B,H,dk,dv], decay [H], [B,T,H] or [B,T,H·dk],
+ * lengths int64 [B]?, a, b [B,T,H·dk]?, scale [B,T,H]?, skip [H]?. With lengths, all that is [B,T,…]
+ * is [1,rows,…]. Attributes: groups G (H), half (0): states are f16, of which an element holds two:
+ * [B,H,dk,dv/2]. Outputs: y [B,T,H·dv] and present, as past, which may be its memory.
  */
 static bool compute(const void *state, DmContext *context) {
   const Options *options = state;
   DmTensor q, past, skip, lengths;
-  if (!dm_input(context, Q, &q) || !dm_input(context, PAST, &past)) return false;
+  if (!dm_input_rows(context, Q, &q) || !dm_input(context, PAST, &past)) return false;
   const bool hasLengths = dm_input(context, LENGTHS, &lengths);
-  if (past.rank != 4 || q.rank < 2 || q.dims[0] != (hasLengths ? 1 : past.dims[0])) {
+  if (past.rank != 4 || q.rank != 3 || q.dims[0] != (hasLengths ? 1 : past.dims[0])) {
     return dm_fail(context, "Recurrence: past must be [B,H,dk,dv] and q [B,T,G·dk]");
   }
   const size_t H = (size_t)past.dims[1], numRows = (size_t)(q.dims[0] * q.dims[1]);
@@ -588,21 +582,21 @@ static bool compute(const void *state, DmContext *context) {
   if (dk > DM_MAX_KEY_WIDTH) {
     return dm_fail(context, "Recurrence: a head's key must be at most %d wide, given %zu", DM_MAX_KEY_WIDTH, dk);
   }
-  r.q = columns_of(context, Q, "q", numRows, options->at[Q], dk, H, H / G);
-  r.k = columns_of(context, K, "k", numRows, options->at[K], dk, H, H / G);
-  r.x = columns_of(context, V, "v", numRows, options->at[V], dv, H, 1);
-  r.a = columns_of(context, A, "a", numRows, 0, dk, H, 1);
-  r.b = columns_of(context, B, "b", numRows, 0, dk, H, 1);
-  r.scale = columns_of(context, SCALE, "scale", numRows, 0, 1, H, 1);
-  if (context->status != NULL || !read_decay(&r, context, numRows)) return false;
+  r.q = columns_of(context, Q, "q", numRows, dk, H, H / G);
+  r.k = columns_of(context, K, "k", numRows, dk, H, H / G);
+  r.x = columns_of(context, V, "v", numRows, dv, H, 1);
+  r.a = columns_of(context, A, "a", numRows, dk, H, 1);
+  r.b = columns_of(context, B, "b", numRows, dk, H, 1);
+  r.scale = columns_of(context, SCALE, "scale", numRows, 1, H, 1);
+  if (context->failure.exists || !read_decay(&r, context, numRows)) return false;
   if ((r.a.data == NULL) != (r.b.data == NULL)) return dm_fail(context, "Recurrence: a and b are given together or not at all");
   if (dm_input(context, SKIP, &skip)) {
     if (dm_num_elements(&skip) != H) return dm_fail(context, "Recurrence: skip must be [H], %zu numbers, given %zu", H, dm_num_elements(&skip));
     r.skip = (Operand){.data = skip.data, .headStride = 1, .share = 1};
   }
-  r.y = dm_output(context, 0, (const int64_t[]){q.dims[0], q.dims[1], past.dims[1], (int64_t)dv}, 4);
+  r.y = dm_output(context, 0, (const int64_t[]){q.dims[0], q.dims[1], (int64_t)(H * dv)}, 3);
   r.present = dm_output(context, 1, past.dims, 4);
-  return context->status == NULL && run(&r, context);
+  return !context->failure.exists && run(&r, context);
 }
 
 const DmOp DM_NAME(recurrence) = {

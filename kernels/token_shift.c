@@ -13,7 +13,7 @@ enum { OUTPUTS_WORTH_A_THREAD = 1 << 14 };
 typedef struct {
   size_t numSequences, numChannels, numMixtures, stride;
   const size_t *starts;       /* [B+1]: the sequences' rows */
-  const float *x;             /* [rows,stride], the first D of each */
+  const float *x;             /* [rows,D], `stride` apart */
   const float *past;          /* [B,D] */
   const float *mix;           /* [numMixtures,D] */
   float *out[MAX_MIXTURES];   /* [rows,D] */
@@ -55,25 +55,24 @@ static bool run(Shift *s, DmContext *context) {
 }
 
 /**
- * Inputs: x [B,T,S], of which the first D of each row are taken, past [B,D], mix [n,D], lengths
- * int64 [B]?, and with them x is [1,rows,S]. Outputs: present, as past, which may be its memory,
- * then n times [B,T,D].
+ * Inputs: x [B,T,D], past [B,D], mix [n,D], lengths int64 [B]?, and with them x is [1,rows,D].
+ * Outputs: present, as past, which may be its memory, then n times [B,T,D].
  */
 static bool compute(const void *state, DmContext *context) {
   (void)state;
   DmTensor x, past, mix, lengths;
-  if (!dm_input(context, 0, &x) || !dm_input(context, 1, &past) || !dm_input(context, 2, &mix)) return false;
+  if (!dm_input_rows(context, 0, &x) || !dm_input(context, 1, &past) || !dm_input(context, 2, &mix)) return false;
   const bool hasLengths = dm_input(context, LENGTHS, &lengths);
-  if (x.rank != 3 || mix.rank != 2 || past.rank == 0 || x.dims[0] != (hasLengths ? 1 : past.dims[0]) || x.dims[2] < mix.dims[1] ||
+  if (x.rank != 3 || mix.rank != 2 || past.rank == 0 || x.dims[0] != (hasLengths ? 1 : past.dims[0]) || x.dims[2] != mix.dims[1] ||
       dm_num_elements(&past) != (size_t)(past.dims[0] * mix.dims[1])) {
-    return dm_fail(context, "TokenShift: x must be [B,T,S], past [B,D] and mix [n,D] with D at most S");
+    return dm_fail(context, "TokenShift: x must be [B,T,D], past [B,D] and mix [n,D]");
   }
   if (mix.dims[0] > MAX_MIXTURES) return dm_fail(context, "TokenShift: at most %d mixtures, given %d", MAX_MIXTURES, (int)mix.dims[0]);
   Shift s = {
       .numSequences = (size_t)past.dims[0],
       .numChannels = (size_t)mix.dims[1],
       .numMixtures = (size_t)mix.dims[0],
-      .stride = (size_t)x.dims[2],
+      .stride = x.stride,
       .starts = dm_sequence_starts(context, LENGTHS, (size_t)past.dims[0], (size_t)(x.dims[0] * x.dims[1])),
       .x = x.data,
       .past = past.data,
@@ -82,12 +81,12 @@ static bool compute(const void *state, DmContext *context) {
   if (s.starts == NULL) return false;
   s.present = dm_output(context, 0, past.dims, past.rank);
   for (size_t i = 0; i < s.numMixtures; i++) {
-    s.out[i] = dm_output(context, 1 + i, (const int64_t[]){x.dims[0], x.dims[1], mix.dims[1]}, 3);
-    if (context->status == NULL && s.out[i] == NULL) {
+    s.out[i] = dm_output(context, 1 + i, x.dims, 3);
+    if (!context->failure.exists && s.out[i] == NULL) {
       return dm_fail(context, "TokenShift: %zu mixtures have as many outputs, given %zu", s.numMixtures, i);
     }
   }
-  return context->status == NULL && run(&s, context);
+  return !context->failure.exists && run(&s, context);
 }
 
 const DmOp DM_NAME(token_shift) = {

@@ -53,9 +53,9 @@ void *create(DmAttributes *attributes) {
   size_t *numHeads = (size_t *)malloc(sizeof(size_t));
   if (numHeads == NULL) return dm_reject(attributes, "DeltaRuleInputs: no memory");
   *numHeads = (size_t)dm_int(attributes, "heads");
-  if (attributes->status == NULL && *numHeads > 0) return numHeads;
+  if (!attributes->failure.exists && *numHeads > 0) return numHeads;
   free(numHeads);
-  return attributes->status == NULL ? dm_reject(attributes, "DeltaRuleInputs: there must be a head") : NULL;
+  return !attributes->failure.exists ? dm_reject(attributes, "DeltaRuleInputs: there must be a head") : NULL;
 }
 
 /** Inputs, attribute and outputs as the twin has them. */
@@ -64,7 +64,7 @@ bool compute(const void *state, DmContext *context) {
   DmTensor tensors[NUM_INPUTS];
   size_t numInputs = 0;
   while (numInputs < NUM_INPUTS && dm_input(context, numInputs, &tensors[numInputs])) numInputs++;
-  if (context->status != NULL) return false;
+  if (context->failure.exists) return false;
   if (numInputs != VALUE && numInputs != NUM_INPUTS) {
     return dm_fail(context, "DeltaRuleInputs: v, v_first, mix and v0 are given together or not at all");
   }
@@ -89,7 +89,7 @@ bool compute(const void *state, DmContext *context) {
   for (size_t i = 0; i < (size_t)(n.mixesValues ? NUM_OUTPUTS : NEW_VALUE); i++) {
     n.out[i] = (float *)dm_output(context, i, key->dims, key->rank);
   }
-  if (context->status != NULL) return false;
+  if (context->failure.exists) return false;
   if (n.mixesValues && n.out[NEW_VALUE] == NULL) return dm_fail(context, "DeltaRuleInputs: mixed values need an output");
   if (n.numRows == 0) return true;
   const dim3 grid((unsigned)dm_ceil_div(n.numRows * numHeads, WARPS));

@@ -53,7 +53,7 @@ struct Options {
 
 void *create(DmAttributes *attributes) {
   const size_t numHeads = (size_t)dm_int(attributes, "heads");
-  if (attributes->status != NULL) return NULL;
+  if (attributes->failure.exists) return NULL;
   if (numHeads == 0) return dm_reject(attributes, "DeltaRuleOutput: there must be a head");
   Options *options = (Options *)malloc(sizeof(Options));
   if (options == NULL) return dm_reject(attributes, "DeltaRuleOutput: no memory");
@@ -87,7 +87,7 @@ bool compute(const void *state, DmContext *context) {
     n.in[i] = (const float *)tensors[i].data;
   }
   n.out = (float *)dm_output(context, 0, r->dims, r->rank);
-  if (context->status != NULL) return false;
+  if (context->failure.exists) return false;
   if (n.numRows == 0) return true;
   const dim3 grid((unsigned)dm_ceil_div(n.numRows * H, WARPS));
   return dm_on_stream(context, "DeltaRuleOutput", [&](cudaStream_t stream) { DM_LAUNCH(finish, grid, dim3(DM_WARP * WARPS), stream, n); });

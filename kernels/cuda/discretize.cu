@@ -11,7 +11,7 @@ constexpr unsigned THREADS = 128;
 struct Steps {
   size_t numRows, numHeads, stride;
   float least, most;
-  const float *dt;   /* [rows,stride] */
+  const float *dt;   /* [rows,H], `stride` apart */
   const float *bias; /* [H] */
   const float *A;    /* [H], negative */
   float *delta;      /* [rows,H] */
@@ -29,14 +29,12 @@ __global__ void discretize(const Steps s) {
 }
 
 struct Options {
-  size_t at; /* where in its row dt begins */
   float least, most;
 };
 
 void *create(DmAttributes *attributes) {
   Options *options = (Options *)malloc(sizeof(Options));
   if (options == NULL) return dm_reject(attributes, "Discretize: no memory");
-  options->at = (size_t)dm_int_or(attributes, "dt_at", 0);
   options->least = dm_float_or(attributes, "least", 0);
   options->most = dm_float_or(attributes, "most", INFINITY);
   return options;
@@ -46,24 +44,23 @@ void *create(DmAttributes *attributes) {
 bool compute(const void *state, DmContext *context) {
   const Options *options = (const Options *)state;
   DmTensor dt, bias, A;
-  if (!dm_input(context, 0, &dt) || !dm_input(context, 1, &bias) || !dm_input(context, 2, &A)) return false;
+  if (!dm_input_rows(context, 0, &dt) || !dm_input(context, 1, &bias) || !dm_input(context, 2, &A)) return false;
   const size_t H = dm_num_elements(&A);
-  if (dt.rank != 3 || H == 0 || (size_t)dt.dims[2] < options->at + H || dm_num_elements(&bias) != H) {
-    return dm_fail(context, "Discretize: A and b must be [H] and dt [B,T,S] with H columns from %zu on, H is %zu", options->at, H);
+  if (dt.rank != 3 || H == 0 || (size_t)dt.dims[2] != H || dm_num_elements(&bias) != H) {
+    return dm_fail(context, "Discretize: A and b must be [H] and dt [B,T,H], H is %zu", H);
   }
   Steps s = {};
   s.numRows = (size_t)(dt.dims[0] * dt.dims[1]);
   s.numHeads = H;
-  s.stride = (size_t)dt.dims[2];
+  s.stride = dt.stride;
   s.least = options->least;
   s.most = options->most;
-  s.dt = (const float *)dt.data + options->at;
+  s.dt = (const float *)dt.data;
   s.bias = (const float *)bias.data;
   s.A = (const float *)A.data;
-  const int64_t dims[3] = {dt.dims[0], dt.dims[1], (int64_t)H};
-  s.delta = (float *)dm_output(context, 0, dims, 3);
-  s.decay = (float *)dm_output(context, 1, dims, 3);
-  if (context->status != NULL) return false;
+  s.delta = (float *)dm_output(context, 0, dt.dims, 3);
+  s.decay = (float *)dm_output(context, 1, dt.dims, 3);
+  if (context->failure.exists) return false;
   if (s.numRows == 0) return true;
   const dim3 grid((unsigned)dm_ceil_div(s.numRows * H, THREADS));
   return dm_on_stream(context, "Discretize", [&](cudaStream_t stream) { DM_LAUNCH(discretize, grid, dim3(THREADS), stream, s); });

@@ -126,7 +126,6 @@ __global__ void advance(const Recurrence r) {
 
 struct Options {
   size_t numGroups; /* 0: one a head */
-  size_t at[V + 1]; /* where in their rows q, k and v begin */
   bool isHalf;
 };
 
@@ -134,27 +133,21 @@ void *create(DmAttributes *attributes) {
   Options *options = (Options *)malloc(sizeof(Options));
   if (options == NULL) return dm_reject(attributes, "Recurrence: no memory");
   options->numGroups = (size_t)dm_int_or(attributes, "groups", 0);
-  options->at[Q] = (size_t)dm_int_or(attributes, "q_at", 0);
-  options->at[K] = (size_t)dm_int_or(attributes, "k_at", 0);
-  options->at[V] = (size_t)dm_int_or(attributes, "v_at", 0);
   options->isHalf = dm_int_or(attributes, "half", 0) != 0;
   return options;
 }
 
-/**
- * Input `index`: `width` columns for every `share` heads, from column `at` of its rows on. Without
- * it, nothing.
- */
-Operand columns_of(DmContext *context, size_t index, const char *name, size_t numRows, size_t at, size_t width, size_t numHeads,
+/** Input `index`: `width` columns for every `share` heads. Without it, nothing. */
+Operand columns_of(DmContext *context, size_t index, const char *name, size_t numRows, size_t width, size_t numHeads,
                    size_t share) {
   DmTensor tensor;
-  if (!dm_input(context, index, &tensor) || numRows == 0) return {};
-  const size_t numNumbers = dm_num_elements(&tensor), stride = numNumbers / numRows, needed = at + numHeads / share * width;
-  if (numNumbers % numRows != 0 || stride < needed) {
-    dm_fail(context, "Recurrence: %s must have %zu rows of %zu columns or more, given %zu numbers", name, numRows, needed, numNumbers);
+  if (!dm_input_rows(context, index, &tensor) || numRows == 0) return {};
+  const size_t numNumbers = dm_num_elements(&tensor), needed = numHeads / share * width;
+  if (tensor.rank != 3 || numNumbers != numRows * needed || (size_t)tensor.dims[2] != needed) {
+    dm_fail(context, "Recurrence: %s must have %zu rows of %zu columns, given %zu numbers", name, numRows, needed, numNumbers);
     return {};
   }
-  return {(const float *)tensor.data + at, stride, width, share};
+  return {(const float *)tensor.data, tensor.stride, width, share};
 }
 
 /** One number of each head, or of each head and row; or as many as the key is wide. */
@@ -170,16 +163,16 @@ bool read_decay(Recurrence *r, DmContext *context) {
   r->decay.rowStride = H * dk;
   r->decay.headStride = dk;
   r->decayStride = 1;
-  return count == numRows * H * dk || dm_fail(context, "Recurrence: decay must be [H], [B,T,H] or [B,T,H,dk], given %zu numbers", count);
+  return count == numRows * H * dk || dm_fail(context, "Recurrence: decay must be [H], [B,T,H] or [B,T,H·dk], given %zu numbers", count);
 }
 
 /** Inputs, attributes and outputs as the twin has them. */
 bool compute(const void *state, DmContext *context) {
   const Options *options = (const Options *)state;
   DmTensor q, past, skip, lengths = {};
-  if (!dm_input(context, Q, &q) || !dm_input(context, PAST, &past)) return false;
+  if (!dm_input_rows(context, Q, &q) || !dm_input(context, PAST, &past)) return false;
   const bool hasLengths = dm_input(context, LENGTHS, &lengths);
-  if (past.rank != 4 || q.rank < 2 || q.dims[0] != (hasLengths ? 1 : past.dims[0])) {
+  if (past.rank != 4 || q.rank != 3 || q.dims[0] != (hasLengths ? 1 : past.dims[0])) {
     return dm_fail(context, "Recurrence: past must be [B,H,dk,dv] and q [B,T,G·dk]");
   }
   const size_t H = (size_t)past.dims[1], G = options->numGroups == 0 ? H : options->numGroups;
@@ -198,22 +191,22 @@ bool compute(const void *state, DmContext *context) {
   if (dk > DM_MAX_CUDA_STATE_SIZE) {
     return dm_fail(context, "Recurrence: a head's key must be at most %d wide, given %zu", DM_MAX_CUDA_STATE_SIZE, dk);
   }
-  r.q = columns_of(context, Q, "q", r.numRows, options->at[Q], dk, H, H / G);
-  r.k = columns_of(context, K, "k", r.numRows, options->at[K], dk, H, H / G);
-  r.x = columns_of(context, V, "v", r.numRows, options->at[V], dv, H, 1);
-  r.a = columns_of(context, A, "a", r.numRows, 0, dk, H, 1);
-  r.b = columns_of(context, B, "b", r.numRows, 0, dk, H, 1);
-  r.scale = columns_of(context, SCALE, "scale", r.numRows, 0, 1, H, 1);
-  if (context->status != NULL || !read_decay(&r, context)) return false;
+  r.q = columns_of(context, Q, "q", r.numRows, dk, H, H / G);
+  r.k = columns_of(context, K, "k", r.numRows, dk, H, H / G);
+  r.x = columns_of(context, V, "v", r.numRows, dv, H, 1);
+  r.a = columns_of(context, A, "a", r.numRows, dk, H, 1);
+  r.b = columns_of(context, B, "b", r.numRows, dk, H, 1);
+  r.scale = columns_of(context, SCALE, "scale", r.numRows, 1, H, 1);
+  if (context->failure.exists || !read_decay(&r, context)) return false;
   if ((r.a.data == NULL) != (r.b.data == NULL)) return dm_fail(context, "Recurrence: a and b are given together or not at all");
   if (dm_input(context, SKIP, &skip)) {
     if (dm_num_elements(&skip) != H) return dm_fail(context, "Recurrence: skip must be [H], %zu numbers, given %zu", H, dm_num_elements(&skip));
     r.skip = {(const float *)skip.data, 0, 1, 1};
   }
-  const int64_t dims[4] = {q.dims[0], q.dims[1], past.dims[1], (int64_t)dv};
-  r.y = (float *)dm_output(context, 0, dims, 4);
+  const int64_t dims[3] = {q.dims[0], q.dims[1], (int64_t)(H * dv)};
+  r.y = (float *)dm_output(context, 0, dims, 3);
   r.present = dm_output(context, 1, past.dims, 4);
-  if (context->status != NULL) return false;
+  if (context->failure.exists) return false;
   if (r.numSequences * dk * dv == 0) return true;
   const size_t numParts = dk <= 128 ? 4 : 8;
   const dim3 grid((unsigned)(r.numSequences * H * dm_ceil_div(dv, WARPS * DM_WARP / numParts))), block(DM_WARP * WARPS);

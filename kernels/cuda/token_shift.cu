@@ -45,11 +45,11 @@ __global__ void shift(const Shift s) {
 /** Inputs and outputs as the twin has them. */
 bool compute(const void *, DmContext *context) {
   DmTensor x, past, mix, lengths = {};
-  if (!dm_input(context, 0, &x) || !dm_input(context, 1, &past) || !dm_input(context, 2, &mix)) return false;
+  if (!dm_input_rows(context, 0, &x) || !dm_input(context, 1, &past) || !dm_input(context, 2, &mix)) return false;
   const bool hasLengths = dm_input(context, LENGTHS, &lengths);
-  if (x.rank != 3 || mix.rank != 2 || past.rank == 0 || x.dims[0] != (hasLengths ? 1 : past.dims[0]) || x.dims[2] < mix.dims[1] ||
+  if (x.rank != 3 || mix.rank != 2 || past.rank == 0 || x.dims[0] != (hasLengths ? 1 : past.dims[0]) || x.dims[2] != mix.dims[1] ||
       dm_num_elements(&past) != (size_t)(past.dims[0] * mix.dims[1])) {
-    return dm_fail(context, "TokenShift: x must be [B,T,S], past [B,D] and mix [n,D] with D at most S");
+    return dm_fail(context, "TokenShift: x must be [B,T,D], past [B,D] and mix [n,D]");
   }
   if (mix.dims[0] > (int64_t)MAX_MIXTURES) {
     return dm_fail(context, "TokenShift: at most %d mixtures, given %d", (int)MAX_MIXTURES, (int)mix.dims[0]);
@@ -60,20 +60,19 @@ bool compute(const void *, DmContext *context) {
   if (!dm_expect_rows(context, hasLengths ? &lengths : NULL, s.numSequences, s.numRows)) return false;
   s.numChannels = (size_t)mix.dims[1];
   s.numMixtures = (size_t)mix.dims[0];
-  s.stride = (size_t)x.dims[2];
+  s.stride = x.stride;
   s.lengths = (const int64_t *)lengths.data;
   s.x = (const float *)x.data;
   s.past = (const float *)past.data;
   s.mix = (const float *)mix.data;
   s.present = (float *)dm_output(context, 0, past.dims, past.rank);
-  const int64_t dims[3] = {x.dims[0], x.dims[1], mix.dims[1]};
   for (size_t i = 0; i < s.numMixtures; i++) {
-    s.out[i] = (float *)dm_output(context, 1 + i, dims, 3);
-    if (context->status == NULL && s.out[i] == NULL) {
+    s.out[i] = (float *)dm_output(context, 1 + i, x.dims, 3);
+    if (!context->failure.exists && s.out[i] == NULL) {
       return dm_fail(context, "TokenShift: %zu mixtures have as many outputs, given %zu", s.numMixtures, i);
     }
   }
-  if (context->status != NULL) return false;
+  if (context->failure.exists) return false;
   if (s.numSequences * s.numChannels == 0) return true;
   const dim3 grid((unsigned)(s.numSequences + dm_ceil_div(s.numRows, STEPS_PER_THREAD)), (unsigned)dm_ceil_div(s.numChannels, THREADS));
   return dm_on_stream(context, "TokenShift", [&](cudaStream_t stream) { DM_LAUNCH(shift, grid, dim3(THREADS), stream, s); });

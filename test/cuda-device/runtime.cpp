@@ -40,16 +40,21 @@ int give(int error) {
   return error;
 }
 
-/** Of a program that is started: `SIMULATED_CUDA_LOST=cudaGraphLaunch:5:719`. From the sixth such call on all fail with 719. */
+/**
+ * Of a program that is started: `SIMULATED_CUDA_LOST=cudaGraphLaunch:5:719`. From the sixth such call on all calls fail with 719;
+ * with `:once` behind it, that call alone.
+ */
 static void lose_if_asked() {
   static const char *const text = getenv("SIMULATED_CUDA_LOST");
   static bool isLost = false;
   char name[64];
   long numCalls;
-  int error;
-  if (text == nullptr || isLost || sscanf(text, "%63[^:]:%ld:%d", name, &numCalls, &error) != 3) return;
+  int error, end = 0;
+  if (text == nullptr || isLost || sscanf(text, "%63[^:]:%ld:%d%n", name, &numCalls, &error, &end) != 3) return;
   isLost = book.calls[name] > numCalls;
-  if (isLost) faults["*"] = {0, error, true};
+  if (!isLost) return;
+  const bool isOnce = strcmp(text + end, ":once") == 0;
+  faults[isOnce ? name : "*"] = {0, error, !isOnce};
 }
 
 int enter(const char *name) {

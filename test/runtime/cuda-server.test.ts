@@ -71,6 +71,17 @@ describe.runIf(hasProvider)("a server on a CUDA device", () => {
     expect(await answer.json()).toMatchObject({ usage: { completion_tokens: 3 } });
   };
 
+  // Old bug: a slot was cleared with two waits for each tensor of its state.
+  it("waits for the device hardly oftener than it makes steps, whatever requests begin and end", async () => {
+    const NUM_TOKENS = 12;
+    await expectAnswer();
+    cuda.reset();
+    const answers = ["Once", "Once upon a time"].map((prompt) => complete({ prompt, max_tokens: NUM_TOKENS }));
+    for (const answer of await Promise.all(answers)) expect(answer.status).toBe(200);
+    // Beside the steps: the prompts, and what is kept of them.
+    expect(cuda.book().synchronisations).toBeLessThanOrEqual(NUM_TOKENS + 6);
+  });
+
   it("answers, and goes on after any one call that fails: the request is told, and /ready", async () => {
     await expectAnswer();
     cuda.reset();

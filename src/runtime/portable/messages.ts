@@ -4,6 +4,7 @@
  */
 import { DenseMambaError, type ErrorCode } from "../../errors.ts";
 import type { Manifest } from "../../model/artifact.ts";
+import { withoutTrace } from "../native/cuda-error.ts";
 import type { HostResults } from "../run-output.ts";
 
 /** The worker's `workerData`. It answers with a `ready` reply, or an error and its end. */
@@ -56,5 +57,5 @@ export function toFailure(error: unknown, code: ErrorCode): Extract<WorkerReply,
   if (error instanceof DenseMambaError) return { ok: false, code: error.code, message: error.message };
   const message = error instanceof Error ? error.message : String(error);
   if (error instanceof Error && error.name === "AssertionError") return { ok: false, code: "assertion", message };
-  return { ok: false, code, message: `ONNX Runtime: ${message}` };
+  return { ok: false, code, message: `ONNX Runtime: ${withoutTrace(message)}` };
 }

@@ -12,6 +12,7 @@ import { readManifest } from "../../model/manifest.ts";
 import { CallGuard } from "../call-guard.ts";
 import { chooseNumThreads, describeRunner } from "../describe-runner.ts";
 import { kernelsFor } from "../kernels-for.ts";
+import { orDeviceFailure } from "../native/cuda-error.ts";
 import { listProviders } from "../ort-library.ts";
 import { assertRunInput, graphRows, writeInt64 } from "../run-input.ts";
 import { toRunOutput } from "../run-output.ts";
@@ -56,7 +57,7 @@ export class PortableRunner implements ModelRunner {
       worker.once("exit", (code) => reject(workerDied(`in starting, exit code ${code}`)));
     });
 
-    if (!greeting.ok) throw toError(greeting);
+    if (!greeting.ok) throw options.device === "cuda" ? orDeviceFailure(toError(greeting)) : toError(greeting);
     const description = describeRunner("portable", options, greeting.version, settings.numThreads, manifest);
     return new PortableRunner(worker, settings, description);
   }

@@ -8,6 +8,7 @@ import { parentPort, workerData } from "node:worker_threads";
 import { env, InferenceSession, type OnnxValue, Tensor } from "onnxruntime-node";
 import { DenseMambaError } from "../../errors.ts";
 import { checkGraphNames, FIXED_OUTPUTS, type GraphSteps } from "../graph-names.ts";
+import { withoutTrace } from "../native/cuda-error.ts";
 import type { HostResults } from "../run-output.ts";
 import { SESSION_CONFIG } from "../session-config.ts";
 import { SlotStates, slotRange } from "../slot-states.ts";
@@ -50,7 +51,7 @@ async function openSession(settings: WorkerSettings, modelPath: string, steps: G
       extra: SESSION_CONFIG,
     });
   } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
+    const reason = withoutTrace(cause instanceof Error ? cause.message : String(cause));
     // NOTE: only the binding's message tells a provider that does not open from a graph that does
     // not load.
     if (device === "cuda" && /CUDA/i.test(reason)) {

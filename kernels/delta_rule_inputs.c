@@ -36,30 +36,44 @@ typedef struct {
 
 DM_INLINE vf sigmoid(vf x) { return 1.0f / (1.0f + vf_exp(-x)); }
 
+/** Calls `body(i, lanes)` for each vector of a head; with constant lanes for all but the last. */
+#define EACH_VECTOR(body)                                             \
+  do {                                                                \
+    size_t i = 0;                                                     \
+    for (; i + DM_LANES <= width; i += DM_LANES) body(i, DM_LANES);   \
+    if (i < width) body(i, (width - i));                              \
+  } while (0)
+
+/** `at`: among all rows' numbers; `c`: among the channels. */
+DM_INLINE void prepare_vector(const Inputs *n, size_t at, size_t c, float factor, size_t lanes) {
+#define OF_ROW(index) vf_load_some(n->in[index] + at, lanes)
+#define OF_CHANNEL(index) vf_load_some(n->in[index] + c, lanes)
+  const vf key = OF_ROW(KEY), removal = factor * (key * OF_CHANNEL(KEY_SCALE));
+  const vf rate = sigmoid(OF_CHANNEL(A0) + OF_ROW(RATE)), decay = vf_exp(-STRONGEST * sigmoid(OF_CHANNEL(W0) + OF_ROW(W)));
+  const vf replacement = key * (1.0f + (rate - 1.0f) * OF_CHANNEL(KEY_RATE));
+  if (n->mixesValues) {
+    const vf value = OF_ROW(VALUE), mixed = value + (OF_ROW(FIRST_VALUE) - value) * sigmoid(OF_CHANNEL(V0) + OF_ROW(MIX));
+    vf_store_some(n->out[NEW_VALUE] + at, mixed, lanes);
+  }
+  vf_store_some(n->out[DECAY] + at, decay, lanes);
+  vf_store_some(n->out[REMOVED] + at, -removal, lanes);
+  vf_store_some(n->out[REPLACED] + at, removal * rate, lanes);
+  vf_store_some(n->out[NEW_KEY] + at, replacement, lanes);
+}
+
 /** `at`: where the head begins among all rows' numbers; `c`: among the channels. */
 static void prepare_head(const Inputs *n, size_t at, size_t c) {
   const size_t width = n->width;
   vf squares = {0};
-  for (size_t i = 0; i < width; i += DM_LANES) {
-    const size_t lanes = width - i < DM_LANES ? width - i : DM_LANES;
-    const vf key = vf_load_some(n->in[KEY] + at + i, lanes) * vf_load_some(n->in[KEY_SCALE] + c + i, lanes);
-    squares += key * key;
-  }
+#define ADD_SQUARES(i, lanes)                                                                                 \
+  do {                                                                                                        \
+    const vf key = vf_load_some(n->in[KEY] + at + i, lanes) * vf_load_some(n->in[KEY_SCALE] + c + i, lanes);  \
+    squares += key * key;                                                                                     \
+  } while (0)
+  EACH_VECTOR(ADD_SQUARES);
   const float norm = __builtin_sqrtf(vf_sum(squares)), factor = 1.0f / (norm < SMALLEST ? SMALLEST : norm);
-  for (size_t i = 0; i < width; i += DM_LANES) {
-    const size_t lanes = width - i < DM_LANES ? width - i : DM_LANES;
-#define OF_ROW(index) vf_load_some(n->in[index] + at + i, lanes)
-#define OF_CHANNEL(index) vf_load_some(n->in[index] + c + i, lanes)
-#define WRITE(index, value) vf_store_some(n->out[index] + at + i, value, lanes)
-    const vf key = OF_ROW(KEY), rate = sigmoid(OF_CHANNEL(A0) + OF_ROW(RATE)), removal = factor * (key * OF_CHANNEL(KEY_SCALE));
-    WRITE(DECAY, vf_exp(-STRONGEST * sigmoid(OF_CHANNEL(W0) + OF_ROW(W))));
-    WRITE(REMOVED, -removal);
-    WRITE(REPLACED, removal * rate);
-    WRITE(NEW_KEY, key * (1.0f + (rate - 1.0f) * OF_CHANNEL(KEY_RATE)));
-    if (!n->mixesValues) continue;
-    const vf value = OF_ROW(VALUE);
-    WRITE(NEW_VALUE, value + (OF_ROW(FIRST_VALUE) - value) * sigmoid(OF_CHANNEL(V0) + OF_ROW(MIX)));
-  }
+#define PREPARE(i, lanes) prepare_vector(n, at + i, c + i, factor, lanes)
+  EACH_VECTOR(PREPARE);
 }
 
 static void prepare_heads(void *user, size_t task) {

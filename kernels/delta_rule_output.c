@@ -21,28 +21,43 @@ typedef struct {
   float *out;                  /* [rows,H·W] */
 } Output;
 
+/** Calls `body(i, lanes)` for each vector of a head; with constant lanes for all but the last. */
+#define EACH_VECTOR(body)                                             \
+  do {                                                                \
+    size_t i = 0;                                                     \
+    for (; i + DM_LANES <= width; i += DM_LANES) body(i, DM_LANES);   \
+    if (i < width) body(i, (width - i));                              \
+  } while (0)
+
 /** `at`: where the head begins among all rows' numbers; `c`: among the channels. */
 static void finish_head(const Output *n, size_t at, size_t c) {
   const size_t width = n->width;
-#define EACH_VECTOR for (size_t i = 0, lanes; i < width && (lanes = width - i < DM_LANES ? width - i : DM_LANES); i += DM_LANES)
-#define OF_ROW(index) vf_load_some(n->in[index] + at + i, lanes)
-#define OF_CHANNEL(index) vf_load_some(n->in[index] + c + i, lanes)
+#define OF_ROW(index, i, lanes) vf_load_some(n->in[index] + at + i, lanes)
+#define OF_CHANNEL(index, i, lanes) vf_load_some(n->in[index] + c + i, lanes)
   vf sums = {0}, bonuses = {0}, squares = {0};
-  EACH_VECTOR {
-    sums += OF_ROW(READOUT);
-    bonuses += OF_ROW(R) * OF_ROW(KEY) * OF_CHANNEL(BONUS);
-  }
+#define ADD(i, lanes)                                                                                \
+  do {                                                                                               \
+    sums += OF_ROW(READOUT, i, lanes);                                                               \
+    bonuses += OF_ROW(R, i, lanes) * OF_ROW(KEY, i, lanes) * OF_CHANNEL(BONUS, i, lanes);            \
+  } while (0)
+  EACH_VECTOR(ADD);
   const float mean = vf_sum(sums) / (float)width, bonus = vf_sum(bonuses);
-  EACH_VECTOR {
-    vf apart = OF_ROW(READOUT) - mean;
-    if (lanes < DM_LANES) memset((float *)&apart + lanes, 0, (DM_LANES - lanes) * sizeof(float));
-    squares += apart * apart;
-  }
+#define ADD_SQUARES(i, lanes)                                                                        \
+  do {                                                                                               \
+    vf apart = OF_ROW(READOUT, i, lanes) - mean;                                                     \
+    if (lanes < DM_LANES) memset((float *)&apart + lanes, 0, (DM_LANES - lanes) * sizeof(float));    \
+    squares += apart * apart;                                                                        \
+  } while (0)
+  EACH_VECTOR(ADD_SQUARES);
   const float factor = 1.0f / __builtin_sqrtf(vf_sum(squares) / (float)width + n->epsilon);
-  EACH_VECTOR {
-    const vf normed = (OF_ROW(READOUT) - mean) * factor * OF_CHANNEL(WEIGHT) + OF_CHANNEL(BIAS);
-    vf_store_some(n->out + at + i, (normed + bonus * OF_ROW(VALUE)) * OF_ROW(GATE), lanes);
-  }
+#define FINISH(i, lanes)                                                                             \
+  do {                                                                                               \
+    const vf apart = OF_ROW(READOUT, i, lanes) - mean;                                               \
+    const vf normed = apart * factor * OF_CHANNEL(WEIGHT, i, lanes) + OF_CHANNEL(BIAS, i, lanes);    \
+    const vf out = (normed + bonus * OF_ROW(VALUE, i, lanes)) * OF_ROW(GATE, i, lanes);              \
+    vf_store_some(n->out + at + i, out, lanes);                                                      \
+  } while (0)
+  EACH_VECTOR(FINISH);
 }
 
 static void finish_heads(void *user, size_t task) {

@@ -34,7 +34,7 @@ enum { Q, K, V, PAST, DECAY, LENGTHS, A, B, SCALE, SKIP };
 
 /** Of a single step. The sums of a row of 64 numbers stay in registers. */
 enum { VALUES_PER_STEP_TASK = 256, VECTORS_AT_ONCE = DM_LANES == 16 ? 4 : 8, AHEAD_BYTES = 4096, LINE_BYTES = 64 };
-/** Of several. A longer block has more work of its own, a shorter one more passes over the state. */
+/** Of several. A longer block has more work of its own, a shorter one passes over the state more. */
 enum { VALUES_PER_TASK = 64, BLOCK = 16 };
 /**
  * Steps whose readouts, and rows of the state whose sums, stay in registers together: two vectors

@@ -20,29 +20,30 @@ typedef struct {
   float *present;             /* [B,D], or the past's memory */
 } Shift;
 
-/** All steps of `lanes` channels from `at` on. */
-DM_INLINE void shift_vector(const Shift *s, size_t b, size_t at, size_t lanes) {
-  const size_t D = s->numChannels;
-  vf before = vf_load_some(s->past + b * D + at, lanes);
-  for (size_t row = s->starts[b]; row < s->starts[b + 1]; row++) {
-    const vf x = vf_load_some(s->x + row * s->stride + at, lanes), change = before - x;
-    for (size_t i = 0; i < s->numMixtures; i++) {
-      vf_store_some(s->out[i] + row * D + at, x + change * vf_load_some(s->mix + i * D + at, lanes), lanes);
-    }
-    before = x;
-  }
-  vf_store_some(s->present + b * D + at, before, lanes);
-}
-
 static size_t tasks_per_sequence(const Shift *s) { return (s->numChannels + CHANNELS_PER_TASK - 1) / CHANNELS_PER_TASK; }
 
+DM_INLINE void shift_vector(const Shift *s, size_t row, const float *before, size_t at, size_t lanes) {
+  const size_t D = s->numChannels;
+  const vf x = vf_load_some(s->x + row * s->stride + at, lanes), change = vf_load_some(before + at, lanes) - x;
+  for (size_t i = 0; i < s->numMixtures; i++) {
+    vf_store_some(s->out[i] + row * D + at, x + change * vf_load_some(s->mix + i * D + at, lanes), lanes);
+  }
+}
+
+/** Row by row: down a column, rows a power of two apart would push each other out of the cache. */
 static void shift_channels(void *user, size_t task) {
   const Shift copy = *(const Shift *)user, *s = &copy; /* no store can change a copy */
-  const size_t D = s->numChannels, b = task / tasks_per_sequence(s);
-  size_t at = task % tasks_per_sequence(s) * CHANNELS_PER_TASK;
-  const size_t end = at + CHANNELS_PER_TASK < D ? at + CHANNELS_PER_TASK : D;
-  for (; at + DM_LANES <= end; at += DM_LANES) shift_vector(s, b, at, DM_LANES);
-  if (at < end) shift_vector(s, b, at, end - at);
+  const size_t D = s->numChannels, b = task / tasks_per_sequence(s), start = s->starts[b], end = s->starts[b + 1];
+  const size_t from = task % tasks_per_sequence(s) * CHANNELS_PER_TASK;
+  const size_t to = from + CHANNELS_PER_TASK < D ? from + CHANNELS_PER_TASK : D;
+  const float *past = s->past + b * D, *last = end > start ? s->x + (end - 1) * s->stride : past;
+  for (size_t row = start; row < end; row++) {
+    const float *before = row > start ? s->x + (row - 1) * s->stride : past;
+    size_t at = from;
+    for (; at + DM_LANES <= to; at += DM_LANES) shift_vector(s, row, before, at, DM_LANES);
+    if (at < to) shift_vector(s, row, before, at, to - at);
+  }
+  if (last != s->present + b * D) memcpy(s->present + b * D + from, last + from, (to - from) * sizeof *last);
 }
 
 static bool run(Shift *s, DmContext *context) {

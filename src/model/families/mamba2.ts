@@ -156,10 +156,10 @@ function expectedTensors(config: Mamba2Config): ExpectedTensor[] {
   return tensors.map(([name, shape]) => ({ name, shape }));
 }
 
-/** In plain ONNX a pass is one chunk, whose steps all see each other: H scores for each pair of them. */
+/** In plain ONNX a pass is one chunk, whose steps all see each other: H scores for each pair of them, in f64 for a moment. */
 function maxPassSteps(config: Mamba2Config): number {
   const { gate, conv, dt } = projectionWidths(config);
-  return boundedSteps((numSteps) => Math.max(config.numHeads * numSteps ** 2, numSteps * (gate + conv + dt)));
+  return boundedSteps((numSteps) => Math.max(2 * config.numHeads * numSteps ** 2, numSteps * (gate + conv + dt)));
 }
 
 /** Per layer: `conv`, the last K - 1 inputs of the convolution, oldest first; `ssm`, a matrix a head, P innermost. */

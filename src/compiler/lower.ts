@@ -2,14 +2,15 @@
  * From a checkpoint to a graph with the contract of `model/artifact.ts`. The one place that picks an architecture's own
  * lowering.
  */
-import { DenseMambaError } from "../errors.ts";
 import { type LoweringKind, type Precision, stateIn } from "../model/artifact.ts";
 import type { Checkpoint } from "../model/checkpoint.ts";
 import type { StateLayout, StateSpec } from "../model/state.ts";
 import { Graph } from "../onnx/graph.ts";
 import type { Lowering, Steps } from "./lowering.ts";
 import { lowerMamba } from "./mamba.ts";
+import { lowerMamba2 } from "./mamba2.ts";
 import { lowerRetNet } from "./retnet.ts";
+import { lowerRwkv7 } from "./rwkv7.ts";
 
 /** What a precision is lowered to where `wanted` may be had: our own operators of a CPU take f32. */
 export function loweringKind(precision: Precision, wanted: LoweringKind = "plain"): LoweringKind {
@@ -81,12 +82,15 @@ function build(
     case "mamba":
       lowerMamba(lowering, architecture);
       break;
+    case "mamba2":
+      lowerMamba2(lowering, architecture);
+      break;
     case "retnet":
       lowerRetNet(lowering, architecture);
       break;
-    case "mamba2":
     case "rwkv7":
-      throw new DenseMambaError("unsupported_value", `${architecture.kind} cannot be compiled yet`);
+      lowerRwkv7(lowering, architecture);
+      break;
     default:
       architecture satisfies never;
   }

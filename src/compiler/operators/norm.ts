@@ -5,9 +5,8 @@
 import assert from "node:assert/strict";
 import type { WeightTensor } from "../../model/weights.ts";
 import { type AttributeValue, float, type Graph, type Value } from "../../onnx/graph.ts";
-import { f32Tensor } from "../../onnx/tensor.ts";
 import type { Lowering } from "../lowering.ts";
-import { type FloatType, vectorTensor } from "../matrix.ts";
+import { type FloatType, floatTensor, vectorTensor } from "../matrix.ts";
 import { silu } from "./activation.ts";
 import { kernelNode, type Operand, perHead, toValue } from "./operand.ts";
 import { operator } from "./operator.ts";
@@ -99,7 +98,7 @@ function plainNorm(lowering: Lowering, x: Operand, { weight, bias, epsilon, grou
   const isByChannel = groups > 1 && weight.shape[0] === width;
   const vector = (tensor: WeightTensor) => g.initializer(tensor.name, vectorTensor(tensor, dtype));
   const value = groups === 1 ? toValue(lowering, x, dtype) : perHead(lowering, x, groups, dtype);
-  const gamma = isByChannel ? ones(g, width / groups) : vector(weight);
+  const gamma = isByChannel ? ones(g, width / groups, dtype) : vector(weight);
   if (!isByChannel) {
     const normed = bias ? layerNorm(g, value, gamma, epsilon, vector(bias)) : rmsNorm(g, value, gamma, epsilon);
     return { value: normed, dtype, width, ...(groups > 1 && { heads: groups }) };
@@ -119,8 +118,8 @@ function layerNorm(g: Graph, x: Value, gamma: Value, epsilon: number, beta?: Val
 }
 
 /** The weight of a norm without one. */
-export function ones(g: Graph, width: number): Value {
-  return g.initializer(`ones.${width}`, f32Tensor([width], new Float32Array(width).fill(1)));
+export function ones(g: Graph, width: number, dtype: FloatType = "f32"): Value {
+  return g.initializer(`ones.${width}`, floatTensor(dtype, [width], new Float32Array(width).fill(1)));
 }
 
 function gatedBefore(lowering: Lowering, x: Operand, by: Operand, dtype: FloatType): Operand {

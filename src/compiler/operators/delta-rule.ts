@@ -9,13 +9,13 @@
  * Twins: `#stepInputs`, `recurrence` and `gatedHeadNorm` in model/reference/rwkv7.ts.
  */
 import assert from "node:assert/strict";
-import type { Graph, Value } from "../../onnx/graph.ts";
+import { float, type Graph, type Value } from "../../onnx/graph.ts";
 import { f32Tensor } from "../../onnx/tensor.ts";
 import { vectorTensor } from "../matrix.ts";
 import { sizes } from "../onnx.ts";
 import { pastState, presentState } from "../states.ts";
 import { norm } from "./norm.ts";
-import { type Operand, perHead, toValue } from "./operand.ts";
+import { kernelNode, type Operand, perHead, toValue } from "./operand.ts";
 import { operator } from "./operator.ts";
 
 export interface DeltaRuleInputs {
@@ -56,7 +56,7 @@ export const deltaRule = operator<DeltaRuleInputs, DeltaRuleResult>({
 
   /** All in f32. */
   plain(lowering, inputs, width) {
-    const { graph: g, weight, float } = lowering;
+    const { graph: g, weight, float: dtype } = lowering;
     const { heads: H, name, state, epsilon, mixed } = inputs;
     const rows = (x: Operand) => toValue(lowering, x, "f32");
     const vector = (suffix: string) => {
@@ -100,13 +100,31 @@ export const deltaRule = operator<DeltaRuleInputs, DeltaRuleResult>({
     const sum = g.op("Add", [perHead(lowering, normed, H, "f32"), g.op("Mul", [bonus, step.v])]);
     const flat = g.op("Reshape", [sum, sizes(g, 0, 0, width)]);
     const gated = { value: g.op("Mul", [flat, rows(inputs.g)]), dtype: "f32", width } as const;
-    const out = float === "f32" ? gated : { value: toValue(lowering, gated, float), dtype: float, width };
+    const out = dtype === "f32" ? gated : { value: toValue(lowering, gated, dtype), dtype, width };
     return { out, value: inputs.v };
 
     /** own + (first - own) ⊙ taken */
     function mixedValue(ownValue: Value, first: Value, taken: Value): Value {
       return g.op("Add", [ownValue, g.op("Mul", [g.op("Sub", [first, ownValue]), taken])]);
     }
+  },
+
+  kernels(lowering, inputs, width) {
+    const { graph: g, weight, lengths } = lowering;
+    const { r, k, v, w, a, mixed, heads, epsilon, name, state } = inputs;
+    const vector = (suffix: string) => g.initializer(`${name}.${suffix}`, vectorTensor(weight(`${name}.${suffix}`)));
+    const bias = (which: string) => vector(`${which}_lora.lora.2.bias`);
+    const given = [k, w, a, vector("k_k"), vector("k_a"), bias("w"), bias("a")];
+    const values = mixed ? [v, mixed.firstValue, mixed.share, bias("v")] : [];
+    const prepared = kernelNode(lowering, "DeltaRuleInputs", [...given, ...values], mixed ? 5 : 4, { heads });
+    const [decay, removed, replaced, key, value = v] = prepared;
+    const operands = [r, key, value, pastState(lowering, state), decay, lengths, removed, replaced];
+    const [y, present] = kernelNode(lowering, "Recurrence", operands, 2);
+    presentState(lowering, state, present!);
+    const weights = [vector("g_norm.weight"), vector("g_norm.bias"), vector("r_k")];
+    const read = [y, r, key, value, inputs.g, ...weights];
+    const [out] = kernelNode(lowering, "DeltaRuleOutput", read, 1, { heads, epsilon: float(epsilon) });
+    return { out: { value: out!, dtype: "f32", width }, value: inputs.v };
   },
 });
 

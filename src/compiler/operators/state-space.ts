@@ -7,14 +7,15 @@
  * authors call state-space duality.
  */
 import assert from "node:assert/strict";
-import type { Graph, Value } from "../../onnx/graph.ts";
+import { float, type Graph, type Value } from "../../onnx/graph.ts";
 import { f32Tensor, i64Tensor } from "../../onnx/tensor.ts";
 import type { Lowering } from "../lowering.ts";
 import { negatedExp, transposedTensor, vectorTensor } from "../matrix.ts";
 import { cast, sizes } from "../onnx.ts";
 import { pastState, presentState } from "../states.ts";
-import { type Operand, toValue } from "./operand.ts";
+import { kernelNode, type Operand, toValue } from "./operand.ts";
 import { operator } from "./operator.ts";
+import { MAX_KEY_WIDTH } from "./retention.ts";
 import { softplus } from "./selective-scan.ts";
 
 export interface StateSpaceInputs {
@@ -37,6 +38,8 @@ export interface StateSpaceInputs {
 export const stateSpace = operator<StateSpaceInputs, Operand>({
   name: "StateSpace",
   looksAlongTime: true,
+  limits: ({ B, groups }, kind) =>
+    kind === "kernels" ? [{ name: "state_size", value: B.width / groups, most: MAX_KEY_WIDTH }] : [],
   width({ x, B, C, dt: { width: H }, groups, name }) {
     assert(x.width % H === 0 && H % groups === 0, `${name}: ${x.width} columns, ${H} heads, ${groups} groups`);
     assert(B.width === C.width && B.width % groups === 0, `${name}: B and C are ${B.width} and ${C.width} wide`);
@@ -45,14 +48,13 @@ export const stateSpace = operator<StateSpaceInputs, Operand>({
 
   /** All in f32. */
   plain(lowering, inputs, width) {
-    const { graph: g, weight, float } = lowering;
+    const { graph: g } = lowering;
     const { dt, name, state, timeStepLimit } = inputs;
     const H = dt.width;
     const shape = { ...shapeOf(inputs), width };
-    const bias = g.initializer(`${name}.dt_bias`, vectorTensor(weight(`${name}.dt_bias`)));
+    const { bias, A, skip } = parametersOf(lowering, name, H);
     const steps = softplus(g, g.op("Add", [toValue(lowering, dt, "f32"), bias]));
     const delta = clamped(g, steps, timeStepLimit); // [B,T,H]
-    const A = g.initializer(`${name}.A`, transposedTensor(weight(`${name}.A_log`), [H, 1], { map: negatedExp }));
     const logDecay = g.op("Mul", [delta, A]);
 
     const x = toValue(lowering, inputs.x, "f32");
@@ -66,12 +68,33 @@ export const stateSpace = operator<StateSpaceInputs, Operand>({
     const form = lowering.steps === "one" ? oneStep : oneChunk;
     const { y, present } = form(g, step, past, shape);
     presentState(lowering, state, present);
-    const skip = g.initializer(`${name}.D`, transposedTensor(weight(`${name}.D`), [1, H]));
-    const skipped = g.op("Mul", [g.op("Reshape", [x, sizes(g, 0, 0, H, shape.P)]), skip]);
+    const heads = g.op("Reshape", [x, sizes(g, 0, 0, H, shape.P)]);
+    const skipped = g.op("Mul", [heads, g.op("Unsqueeze", [skip, sizes(g, 1)])]);
     const sum = g.op("Add", [y, skipped]); // [B,T,H,P]
-    return toDtype(lowering, { value: sum, dtype: "f32", width, heads: H }, float);
+    return toDtype(lowering, { value: sum, dtype: "f32", width, heads: H }, lowering.float);
+  },
+
+  kernels(lowering, inputs, width) {
+    const { lengths } = lowering;
+    const { x, B, C, dt, groups, name, state, timeStepLimit } = inputs;
+    const { bias, A, skip } = parametersOf(lowering, name, dt.width);
+    const [least, most] = timeStepLimit;
+    const bounds = { ...(least > 0 && { least: float(least) }), ...(Number.isFinite(most) && { most: float(most) }) };
+    const [delta, decay] = kernelNode(lowering, "Discretize", [dt, bias, A], 2, bounds);
+    const past = pastState(lowering, state);
+    const operands = [C, B, x, past, decay, lengths, undefined, undefined, delta, skip];
+    const [y, present] = kernelNode(lowering, "Recurrence", operands, 2, { groups });
+    presentState(lowering, state, present!);
+    return { value: y!, dtype: "f32", width };
   },
 });
+
+/** b and D [H], A [1,H]. */
+function parametersOf({ graph: g, weight }: Lowering, name: string, H: number): Record<"bias" | "A" | "skip", Value> {
+  const vector = (part: string) => g.initializer(`${name}.${part}`, vectorTensor(weight(`${name}.${part}`)));
+  const A = g.initializer(`${name}.A`, transposedTensor(weight(`${name}.A_log`), [H, 1], { map: negatedExp }));
+  return { bias: vector("dt_bias"), A, skip: vector("D") };
+}
 
 interface Shape {
   readonly H: number;

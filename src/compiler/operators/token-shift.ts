@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { vectorTensor } from "../matrix.ts";
 import { sizes } from "../onnx.ts";
 import { pastState, presentState } from "../states.ts";
-import { type Operand, toValue } from "./operand.ts";
+import { kernelNode, type Operand, toValue } from "./operand.ts";
 import { operator } from "./operator.ts";
 
 export interface TokenShiftInputs {
@@ -18,6 +18,8 @@ export interface TokenShiftInputs {
 }
 
 const TO_THE_END = 2 ** 31 - 1;
+/** Of the kernel's outputs, which are eight, one is the state. */
+const MAX_MIXTURES = 7;
 
 export const tokenShift = operator<TokenShiftInputs, Operand[]>({
   name: "TokenShift",
@@ -39,5 +41,17 @@ export const tokenShift = operator<TokenShiftInputs, Operand[]>({
       const share = g.initializer(name, vectorTensor(weight(name), dtype));
       return { value: g.op("Add", [own, g.op("Mul", [change, share])]), dtype, width };
     });
+  },
+
+  kernels(lowering, { x, state, shares }, width) {
+    if (shares.length > MAX_MIXTURES) return undefined;
+    const { graph: g, weight, lengths } = lowering;
+    const rows = shares.map((name) => vectorTensor(weight(name)));
+    const chunks = () => rows.flatMap((row) => [...row.chunks()]);
+    const mix = g.initializer(`${state}.shares`, { dtype: "f32", shape: [shares.length, width], chunks });
+    const operands = [x, pastState(lowering, state), mix, lengths];
+    const [present, ...mixed] = kernelNode(lowering, "TokenShift", operands, 1 + shares.length);
+    presentState(lowering, state, present!);
+    return mixed.map((value) => ({ value, dtype: "f32", width }));
   },
 });

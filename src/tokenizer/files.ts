@@ -3,7 +3,7 @@
  * encoding. Errors are `invalid_checkpoint`, with the file's path.
  */
 import { readdir, readFile } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+import { dirname, join } from "node:path";
 import { z } from "zod";
 import { DenseMambaError } from "../errors.ts";
 
@@ -90,20 +90,15 @@ export async function readTokenizerFiles(modelDir: string): Promise<TokenizerFil
   return files && { ...files, json: parseJson(path, files.text, tokenizerJson) };
 }
 
-/** @returns undefined if there is none: no file of RWKV's in a folder */
-export async function readWorldFiles(path: string): Promise<TextFiles | undefined> {
-  if (isWorldVocabulary(path)) return readTextFiles(path);
-  const names = await readdir(path).catch(() => []);
-  const [name] = names.filter(isWorldVocabulary).sort();
-  return name === undefined ? undefined : readTextFiles(join(path, name));
+/** @returns undefined if the folder has no vocabulary of RWKV's */
+export async function readWorldFiles(folder: string): Promise<TextFiles | undefined> {
+  const names = await readdir(folder).catch(() => []);
+  const [name] = names.filter((candidate) => WORLD_VOCABULARY.test(candidate)).sort();
+  return name === undefined ? undefined : readTextFiles(join(folder, name));
 }
 
-export function isWorldVocabulary(path: string): boolean {
-  return WORLD_VOCABULARY.test(basename(path));
-}
-
-/** @param path of the vocabulary. @returns undefined if it is not there */
-async function readTextFiles(path: string): Promise<TextFiles | undefined> {
+/** @param path of the vocabulary, by any name. @returns undefined if it is not there */
+export async function readTextFiles(path: string): Promise<TextFiles | undefined> {
   const folder = dirname(path);
   const [text, config, map, template, generation] = await Promise.all([
     readJsonText(path),

@@ -1,8 +1,8 @@
 /** Opens a checkpoint's tokenizer. */
 import { stat } from "node:fs/promises";
-import { dirname } from "node:path";
+import { dirname, extname } from "node:path";
 import type { LibraryChoice } from "./encoder.ts";
-import { isWorldVocabulary, readTokenizerFiles, readWorldFiles } from "./files.ts";
+import { readTextFiles, readTokenizerFiles, readWorldFiles } from "./files.ts";
 import { ModelTokenizer } from "./model-tokenizer.ts";
 import { openWorld } from "./world-tokenizer.ts";
 
@@ -16,10 +16,10 @@ export async function loadTokenizer(
   { library = "auto" }: { readonly library?: LibraryChoice } = {},
 ): Promise<ModelTokenizer | undefined> {
   const isFile = (await stat(model).catch(() => undefined))?.isFile() ?? false;
-  const isVocabulary = isFile && isWorldVocabulary(model);
+  const isVocabulary = isFile && extname(model) === ".txt";
   const folder = isFile ? dirname(model) : model;
   const files = isVocabulary ? undefined : await readTokenizerFiles(folder);
   if (files !== undefined) return ModelTokenizer.open(files, library);
-  const world = await readWorldFiles(isVocabulary ? model : folder);
+  const world = await (isVocabulary ? readTextFiles(model) : readWorldFiles(folder));
   return world && openWorld(world);
 }

@@ -5,6 +5,7 @@
  */
 import type { HttpBindings } from "@hono/node-server";
 import type { Context, Hono, MiddlewareHandler } from "hono";
+import type { EngineLoad } from "../engine/engine.ts";
 import type { EngineStatus } from "../engine/observer.ts";
 import type { GenerationEvent, GenerationRequest, GenerationUsage } from "../generation/events.ts";
 import type { Manifest } from "../model/artifact.ts";
@@ -28,14 +29,15 @@ export type App = Hono<AppEnv>;
 export type AppContext = Context<AppEnv>;
 export type AppMiddleware = MiddlewareHandler<AppEnv>;
 
-export interface EngineLoad {
-  /** Sequences in slots. */
-  readonly numRunning: number;
+/** What the server reads of the engine. */
+export interface EngineState {
+  readonly status: EngineStatus;
+  readonly load: Pick<EngineLoad, "numRunning">;
 }
 
 export interface ServerDeps {
   readonly generator: TextGenerator;
-  readonly engine: { readonly status: EngineStatus; readonly load: EngineLoad };
+  readonly engine: EngineState;
   readonly model: ServedModel;
   /** Whether this server still owns its store. @throws `store_unavailable` if not */
   readonly checkStates: () => Promise<void>;

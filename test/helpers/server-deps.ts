@@ -5,10 +5,9 @@
 
 import { serverOptions } from "../../src/app/server-options.ts";
 import { loadConfig } from "../../src/config/load.ts";
-import type { EngineStatus } from "../../src/engine/observer.ts";
 import { DenseMambaError } from "../../src/errors.ts";
 import { createApp } from "../../src/server/app.ts";
-import type { App, EngineLoad, ServerDeps, ServerOptions } from "../../src/server/deps.ts";
+import type { App, EngineState, ServerDeps, ServerOptions } from "../../src/server/deps.ts";
 import { IncomingData } from "../../src/server/http/incoming-data.ts";
 import { Responses } from "../../src/server/responses/responses.ts";
 import { FAKE_VOCAB_SIZE, FakeGenerator } from "./fake-generator.ts";
@@ -32,7 +31,7 @@ export interface TestServer {
   readonly deps: ServerDeps;
   readonly responses: Responses;
   readonly generator: FakeGenerator;
-  readonly engine: { status: EngineStatus; load: EngineLoad };
+  readonly engine: { -readonly [Key in keyof EngineState]: EngineState[Key] };
   readonly logLines: LogLine[];
   /** What the server takes for now. */
   readonly clock: { nowMs: number };
@@ -43,7 +42,7 @@ export interface TestServer {
 
 export function createTestServer(options: Partial<ServerOptions> = {}): TestServer {
   const generator = new FakeGenerator();
-  const engine: { status: EngineStatus; load: EngineLoad } = {
+  const engine: TestServer["engine"] = {
     status: { state: "ready", runner: "fake runner" },
     load: { numRunning: 1 },
   };

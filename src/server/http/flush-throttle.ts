@@ -4,7 +4,7 @@
  * step, and wakes a client that may use the same processors; at such rates the difference is not
  * visible.
  */
-import type { EngineLoad } from "../deps.ts";
+import type { EngineState } from "../deps.ts";
 
 /**
  * Up to this many streams are flushed at the configured rate; with more, each is slowed down, by at
@@ -23,7 +23,7 @@ const SLACK = 0.25;
 const NUM_IMMEDIATE = 4;
 
 export interface FlushThrottleOptions {
-  readonly engine: { readonly load: EngineLoad };
+  readonly engine: Pick<EngineState, "load">;
   /** Between two writes to a stream if few run. 0: flush at the end of the tick. */
   readonly gapMs: number;
   /** Monotonic, in milliseconds. */

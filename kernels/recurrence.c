@@ -33,7 +33,8 @@
 enum { Q, K, V, PAST, DECAY, LENGTHS, A, B, SCALE, SKIP };
 
 /** Of a single step. The sums of a row of 64 numbers stay in registers. */
-enum { VALUES_PER_STEP_TASK = 256, VECTORS_AT_ONCE = DM_LANES == 16 ? 4 : 8, AHEAD_BYTES = 4096, LINE_BYTES = 64 };
+enum { VALUES_PER_STEP_TASK = 256, VECTORS_AT_ONCE = DM_LANES == 16 ? 4 : 8, FEWER_VECTORS = VECTORS_AT_ONCE / 2 };
+enum { AHEAD_BYTES = 4096, LINE_BYTES = 64 };
 /** Of several. A longer block has more work of its own, a shorter one passes over the state more. */
 enum { VALUES_PER_TASK = 64, BLOCK = 16 };
 /**
@@ -143,6 +144,9 @@ DM_INLINE void prefetch_state(const Recurrence *r, size_t at, size_t count, bool
   for (size_t i = 0; i < count * size; i += LINE_BYTES) __builtin_prefetch((const char *)r->past + at * size + i);
 }
 
+/** Applied to each vector of a row. They have names, not indices: compilers keep arrays in memory. */
+#define EACH_OF_ROW(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
+
 /**
  * `count` vectors of columns from j on; of a single one, `lanes` columns. All but r, h, row and j
  * are constants.
@@ -151,43 +155,48 @@ DM_INLINE void step(const Recurrence *r, const Head *h, size_t row, size_t j, si
   const size_t dk = r->keyWidth, dv = r->valueWidth;
   const float *q = row_of(&h->q, row), *k = row_of(&h->k, row), *a = row_of(&h->a, row), *b = row_of(&h->b, row);
   const float *x = row_of(&h->x, row) + j, *decay = row_of(&h->decay, row);
-  const float scale = number_of(&h->scale, row, 1);
-  vf v[VECTORS_AT_ONCE], y[VECTORS_AT_ONCE], removed[VECTORS_AT_ONCE];
-#pragma GCC unroll 8
-  for (size_t i = 0; i < count; i++) {
-    v[i] = scale * vf_load_some(x + i * DM_LANES, lanes);
-    y[i] = removed[i] = (vf){0};
+  float *y = h->y + row * h->yStride + j;
+  const float scale = number_of(&h->scale, row, 1), skip = number_of(&h->skip, row, 0);
+#define DECLARE(i)                                                       \
+  vf v##i = {0}, y##i = {0}, removed##i = {0};                           \
+  if (i < count) v##i = scale * vf_load_some(x + i * DM_LANES, lanes);
+  EACH_OF_ROW(DECLARE)
+  for (size_t d = 0, at = h->state + j; removes && d < dk; d++, at += dv) {
+    const float removal = a[d];
+#define REMOVE(i) \
+  if (i < count) removed##i += removal * load_state(r->past, at + i * DM_LANES, lanes, isHalf);
+    EACH_OF_ROW(REMOVE)
   }
   /* To where the next columns, or the next head's, begin. */
   const size_t rest = j + count * DM_LANES < dv ? count * DM_LANES : dk * dv - j;
   const size_t ahead = removes ? rest : AHEAD_BYTES / (isHalf ? sizeof(half) : sizeof(float));
-  for (size_t d = 0, at = h->state + j; removes && d < dk; d++, at += dv) {
-#pragma GCC unroll 8
-    for (size_t i = 0; i < count; i++) removed[i] += a[d] * load_state(r->past, at + i * DM_LANES, lanes, isHalf);
-  }
   for (size_t d = 0, at = h->state + j; d < dk; d++, at += dv, decay += r->decayStride) {
     /* Read before any store, which for all the compiler knows is to them. */
     const float left = *decay, key = k[d], query = q[d], replaced = removes ? b[d] : 0;
     if (count > 1) prefetch_state(r, at + ahead, count * DM_LANES, isHalf);
-#pragma GCC unroll 8
-    for (size_t i = 0; i < count; i++) {
-      vf s = add_product(left, load_state(r->past, at + i * DM_LANES, lanes, isHalf), key * v[i]);
-      if (removes) s += replaced * removed[i];
-      store_state(r->present, at + i * DM_LANES, s, lanes, isHalf);
-      y[i] += query * s;
-    }
+#define ADVANCE(i)                                                                                          \
+  if (i < count) {                                                                                          \
+    vf s = add_product(left, load_state(r->past, at + i * DM_LANES, lanes, isHalf), key * v##i);            \
+    if (removes) s += replaced * removed##i;                                                                \
+    store_state(r->present, at + i * DM_LANES, s, lanes, isHalf);                                           \
+    y##i += query * s;                                                                                      \
   }
-  const float skip = number_of(&h->skip, row, 0);
-#pragma GCC unroll 8
-  for (size_t i = 0; i < count; i++) {
-    if (h->skip.data) y[i] += skip * vf_load_some(x + i * DM_LANES, lanes);
-    vf_store_some(h->y + row * h->yStride + j + i * DM_LANES, y[i], lanes);
+    EACH_OF_ROW(ADVANCE)
   }
+#define READ_OUT(i)                                                                                         \
+  if (i < count) {                                                                                          \
+    if (h->skip.data) y##i += skip * vf_load_some(x + i * DM_LANES, lanes);                                 \
+    vf_store_some(y + i * DM_LANES, y##i, lanes);                                                           \
+  }
+  EACH_OF_ROW(READ_OUT)
 }
 
 DM_INLINE void step_columns(const Recurrence *r, const Head *h, size_t row, size_t j, size_t end, bool removes, bool isHalf) {
   for (; j + VECTORS_AT_ONCE * DM_LANES <= end; j += VECTORS_AT_ONCE * DM_LANES) {
     step(r, h, row, j, VECTORS_AT_ONCE, DM_LANES, removes, isHalf);
+  }
+  for (; j + FEWER_VECTORS * DM_LANES <= end; j += FEWER_VECTORS * DM_LANES) {
+    step(r, h, row, j, FEWER_VECTORS, DM_LANES, removes, isHalf);
   }
   for (; j + DM_LANES <= end; j += DM_LANES) step(r, h, row, j, 1, DM_LANES, removes, isHalf);
   if (j < end) step(r, h, row, j, 1, end - j, removes, isHalf);

@@ -21,10 +21,36 @@ const GOLDENS = readGoldens({ torch: 1e-4, transformers: 1e-3, retnet: 2e-4 });
 const HALF_GOLDENS = readGoldens({ torch: 0.045, transformers: 0.03, retnet: 0.1 });
 const TOKENS = [5, 17, 42, 3, 70, 0, 8, 61, 33, 20, 7];
 
+const MAMBA2 = {
+  kind: "mamba2",
+  vocabSize: 80,
+  hiddenSize: 32,
+  numLayers: 3,
+  denseLayers: 0,
+  headDim: 8,
+  numGroups: 2,
+} as const;
+const RANKS = { w: 8, a: 8, v: 4, g: 8 };
+const RWKV7 = {
+  kind: "rwkv7",
+  vocabSize: 80,
+  hiddenSize: 32,
+  numLayers: 3,
+  denseLayers: 0,
+  headDim: 16,
+  ranks: RANKS,
+} as const;
+const CUDA_OPERATORS = [
+  ...["CausalConv", "SelectiveScan", "Retention", "Recurrence", "Discretize", "TokenShift"],
+  ...["DeltaRuleInputs", "DeltaRuleOutput"],
+];
+
 const sources = await Promise.all(
   [
     { name: "DenseMamba", shape: TINY_SHAPE },
     { name: "DenseRetNet", shape: TINY_RETNET },
+    { name: "Mamba-2", shape: MAMBA2 },
+    { name: "RWKV-7", shape: RWKV7 },
   ].map(async ({ name, shape }) => ({ name, modelDir: await randomCheckpoint(shape) })),
 );
 afterAll(() => Promise.all(sources.map(({ modelDir }) => rm(modelDir, { recursive: true }))));
@@ -38,7 +64,7 @@ describe.each(sources)("a $name lowered for CUDA", ({ modelDir }) => {
       const types = new Set(graph.nodes.map(({ opType }) => opType));
       for (const opType of ["Scan", "Loop", "If"]) expect(types).not.toContain(opType);
       const own = graph.nodes.filter(({ domain }) => domain === "densemamba").map(({ opType }) => opType);
-      for (const opType of own) expect(["CausalConv", "SelectiveScan", "Retention"]).toContain(opType);
+      for (const opType of own) expect(CUDA_OPERATORS).toContain(opType);
     }
     checkpoint.close();
   });
@@ -111,7 +137,7 @@ describe.runIf(canEmulateCuda).each(sources)("an emulated $name", ({ name, model
   it("reads sequences of unequal lengths in one pass as each alone, if it says so", async () => {
     const { runner } = cuda;
     const others = [TOKENS, TOKENS.slice(0, 1), [], TOKENS.toReversed().slice(0, 6)];
-    expect(runner.manifest.ragged).toBe(name === "DenseMamba" ? true : undefined);
+    expect(runner.manifest.ragged).toBe(name === "DenseRetNet" ? undefined : true);
     if (runner.manifest.ragged !== true) return;
     await cuda.clear();
     const together = await readPass(runner, others);
@@ -156,6 +182,8 @@ const WIDE_STATE = { ...TINY_SHAPE, hiddenSize: 16, numLayers: 2, stateSize: 70,
 describe.runIf(canEmulateCuda && hasKernels).each([
   { name: "DenseMamba", shape: { ...TINY_SHAPE, vocabSize: 16 } },
   { name: "Mamba of large states", shape: WIDE_STATE },
+  { name: "Mamba-2", shape: MAMBA2 },
+  { name: "RWKV-7", shape: RWKV7 },
 ])("long prompts of a $name", ({ shape }) => {
   it("end in the same states, and give the same, as the operators on a CPU", { timeout: 120_000 }, async () => {
     const modelDir = await randomCheckpoint(shape);

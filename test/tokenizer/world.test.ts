@@ -266,6 +266,12 @@ describe("chats", () => {
     expect((await render({}, { enable_thinking: false })).text).toMatch(/User: Who\?\n\nAssistant:$/);
   });
 
+  it("may have reasoning in their answers, whose tag the prompt leaves open", async () => {
+    const renderer = new ChatRenderer(await opened());
+    expect(renderer.reasoningTags(undefined)).toEqual({ open: "<think>", close: "</think>" });
+    renderer.close();
+  });
+
   it("are the model's own where it has a template", async () => {
     const chat = await render({ "chat_template.jinja": `{{ '${END}' }}{{ messages[0].content }}` });
     expect(chat).toEqual({ text: `${END}Be brief.`, stopStrings: [] });

@@ -11,6 +11,7 @@
 import assert from "node:assert/strict";
 import { float, type Graph, type Value } from "../../onnx/graph.ts";
 import { f32Tensor } from "../../onnx/tensor.ts";
+import type { Lowering } from "../lowering.ts";
 import { vectorTensor } from "../matrix.ts";
 import { sizes } from "../onnx.ts";
 import { pastState, presentState } from "../states.ts";
@@ -109,24 +110,27 @@ export const deltaRule = operator<DeltaRuleInputs, DeltaRuleResult>({
     }
   },
 
-  kernels(lowering, inputs, width) {
-    const { graph: g, weight, lengths } = lowering;
-    const { r, k, v, w, a, mixed, heads, epsilon, name, state } = inputs;
-    const vector = (suffix: string) => g.initializer(`${name}.${suffix}`, vectorTensor(weight(`${name}.${suffix}`)));
-    const bias = (which: string) => vector(`${which}_lora.lora.2.bias`);
-    const given = [k, w, a, vector("k_k"), vector("k_a"), bias("w"), bias("a")];
-    const values = mixed ? [v, mixed.firstValue, mixed.share, bias("v")] : [];
-    const prepared = kernelNode(lowering, "DeltaRuleInputs", [...given, ...values], mixed ? 5 : 4, { heads });
-    const [decay, removed, replaced, key, value = v] = prepared;
-    const operands = [r, key, value, pastState(lowering, state), decay, lengths, removed, replaced];
-    const [y, present] = kernelNode(lowering, "Recurrence", operands, 2);
-    presentState(lowering, state, present!);
-    const weights = [vector("g_norm.weight"), vector("g_norm.bias"), vector("r_k")];
-    const read = [y, r, key, value, inputs.g, ...weights];
-    const [out] = kernelNode(lowering, "DeltaRuleOutput", read, 1, { heads, epsilon: float(epsilon) });
-    return { out: { value: out!, dtype: "f32", width }, value: inputs.v };
-  },
+  kernels: kernel,
+  cuda: kernel,
 });
+
+function kernel(lowering: Lowering, inputs: DeltaRuleInputs, width: number): DeltaRuleResult {
+  const { graph: g, weight, lengths } = lowering;
+  const { r, k, v, w, a, mixed, heads, epsilon, name, state } = inputs;
+  const vector = (suffix: string) => g.initializer(`${name}.${suffix}`, vectorTensor(weight(`${name}.${suffix}`)));
+  const bias = (which: string) => vector(`${which}_lora.lora.2.bias`);
+  const given = [k, w, a, vector("k_k"), vector("k_a"), bias("w"), bias("a")];
+  const values = mixed ? [v, mixed.firstValue, mixed.share, bias("v")] : [];
+  const prepared = kernelNode(lowering, "DeltaRuleInputs", [...given, ...values], mixed ? 5 : 4, { heads });
+  const [decay, removed, replaced, key, value = v] = prepared;
+  const operands = [r, key, value, pastState(lowering, state), decay, lengths, removed, replaced];
+  const [y, present] = kernelNode(lowering, "Recurrence", operands, 2);
+  presentState(lowering, state, present!);
+  const weights = [vector("g_norm.weight"), vector("g_norm.bias"), vector("r_k")];
+  const read = [y, r, key, value, inputs.g, ...weights];
+  const [out] = kernelNode(lowering, "DeltaRuleOutput", read, 1, { heads, epsilon: float(epsilon) });
+  return { out: { value: out!, dtype: "f32", width }, value: inputs.v };
+}
 
 /** [B,T,H,N] each. */
 type Steps = Record<"r" | "decay" | "removed" | "replaced" | "k" | "v", Value>;

@@ -74,20 +74,23 @@ export const stateSpace = operator<StateSpaceInputs, Operand>({
     return toDtype(lowering, { value: sum, dtype: "f32", width, heads: H }, lowering.float);
   },
 
-  kernels(lowering, inputs, width) {
-    const { lengths } = lowering;
-    const { x, B, C, dt, groups, name, state, timeStepLimit } = inputs;
-    const { bias, A, skip } = parametersOf(lowering, name, dt.width);
-    const [least, most] = timeStepLimit;
-    const bounds = { ...(least > 0 && { least: float(least) }), ...(Number.isFinite(most) && { most: float(most) }) };
-    const [delta, decay] = kernelNode(lowering, "Discretize", [dt, bias, A], 2, bounds);
-    const past = pastState(lowering, state);
-    const operands = [C, B, x, past, decay, lengths, undefined, undefined, delta, skip];
-    const [y, present] = kernelNode(lowering, "Recurrence", operands, 2, { groups });
-    presentState(lowering, state, present!);
-    return { value: y!, dtype: "f32", width };
-  },
+  kernels: kernel,
+  cuda: kernel,
 });
+
+function kernel(lowering: Lowering, inputs: StateSpaceInputs, width: number): Operand {
+  const { lengths } = lowering;
+  const { x, B, C, dt, groups, name, state, timeStepLimit } = inputs;
+  const { bias, A, skip } = parametersOf(lowering, name, dt.width);
+  const [least, most] = timeStepLimit;
+  const bounds = { ...(least > 0 && { least: float(least) }), ...(Number.isFinite(most) && { most: float(most) }) };
+  const [delta, decay] = kernelNode(lowering, "Discretize", [dt, bias, A], 2, bounds);
+  const past = pastState(lowering, state);
+  const operands = [C, B, x, past, decay, lengths, undefined, undefined, delta, skip];
+  const [y, present] = kernelNode(lowering, "Recurrence", operands, 2, { groups });
+  presentState(lowering, state, present!);
+  return { value: y!, dtype: "f32", width };
+}
 
 /** b and D [H], A [1,H]. */
 function parametersOf({ graph: g, weight }: Lowering, name: string, H: number): Record<"bias" | "A" | "skip", Value> {

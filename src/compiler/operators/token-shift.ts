@@ -3,6 +3,7 @@
  * state that holds the last x. Twin: `tokenShift` in model/reference/rwkv7.ts.
  */
 import assert from "node:assert/strict";
+import type { Lowering } from "../lowering.ts";
 import { vectorTensor } from "../matrix.ts";
 import { sizes } from "../onnx.ts";
 import { pastState, presentState } from "../states.ts";
@@ -43,15 +44,18 @@ export const tokenShift = operator<TokenShiftInputs, Operand[]>({
     });
   },
 
-  kernels(lowering, { x, state, shares }, width) {
-    if (shares.length > MAX_MIXTURES) return undefined;
-    const { graph: g, weight, lengths } = lowering;
-    const rows = shares.map((name) => vectorTensor(weight(name)));
-    const chunks = () => rows.flatMap((row) => [...row.chunks()]);
-    const mix = g.initializer(`${state}.shares`, { dtype: "f32", shape: [shares.length, width], chunks });
-    const operands = [x, pastState(lowering, state), mix, lengths];
-    const [present, ...mixed] = kernelNode(lowering, "TokenShift", operands, 1 + shares.length);
-    presentState(lowering, state, present!);
-    return mixed.map((value) => ({ value, dtype: "f32", width }));
-  },
+  kernels: kernel,
+  cuda: kernel,
 });
+
+function kernel(lowering: Lowering, { x, state, shares }: TokenShiftInputs, width: number): Operand[] | undefined {
+  if (shares.length > MAX_MIXTURES) return undefined;
+  const { graph: g, weight, lengths } = lowering;
+  const rows = shares.map((name) => vectorTensor(weight(name)));
+  const chunks = () => rows.flatMap((row) => [...row.chunks()]);
+  const mix = g.initializer(`${state}.shares`, { dtype: "f32", shape: [shares.length, width], chunks });
+  const operands = [x, pastState(lowering, state), mix, lengths];
+  const [present, ...mixed] = kernelNode(lowering, "TokenShift", operands, 1 + shares.length);
+  presentState(lowering, state, present!);
+  return mixed.map((value) => ({ value, dtype: "f32", width }));
+}

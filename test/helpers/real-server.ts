@@ -44,6 +44,8 @@ export interface RealServer {
 export interface RealServerOptions {
   /** Another checkpoint, with the default model's tokenizer. */
   readonly modelDir?: string;
+  /** Another tokenizer. */
+  readonly tokenizerDir?: string;
   /** By default 2000. */
   readonly maxOutputTokens?: number;
   readonly options?: Partial<ServerOptions>;
@@ -58,7 +60,12 @@ export async function startRealServer(
   openRunner: (options: RunnerOptions) => Promise<ModelRunner>,
   limits: EngineLimits,
   store: StateStore = new MemoryStore({ maxBytes: STORE_BYTES }),
-  { modelDir = DEFAULT_MODEL_DIR, maxOutputTokens = 2000, options = {} }: RealServerOptions = {},
+  {
+    modelDir = DEFAULT_MODEL_DIR,
+    tokenizerDir = DEFAULT_MODEL_DIR,
+    maxOutputTokens = 2000,
+    options = {},
+  }: RealServerOptions = {},
 ): Promise<RealServer> {
   let numDecoded = 0;
   const cacheDir = await mkdtemp(path.join(tmpdir(), "densemamba-server-"));
@@ -76,7 +83,7 @@ export async function startRealServer(
   const unstored = new MemoryStore({ maxBytes: STORE_BYTES });
   const generator = new Generator({
     engine,
-    tokenizer: (await loadTokenizer(DEFAULT_MODEL_DIR))!,
+    tokenizer: (await loadTokenizer(tokenizerDir))!,
     manifest,
     store,
     unstored,

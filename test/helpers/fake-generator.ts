@@ -31,6 +31,8 @@ const EOS_ID = 0;
 export interface Script {
   /** The texts of the reply's tokens. */
   reply: readonly string[];
+  /** How many of them are reasoning. Default: the model has none. */
+  readonly numReasoning?: number;
   /** Thrown before the first event. */
   readonly refusal?: Error | undefined;
   /** Thrown after so many deltas. */
@@ -96,6 +98,7 @@ export class FakeGenerator implements TextGenerator {
         yield {
           type: "delta",
           index,
+          ...(position < (script.numReasoning ?? 0) && { part: "reasoning" }),
           text: script.reply[position]!,
           tokenIds: [tokenId],
           ...(request.numLogprobs !== undefined && {
@@ -116,6 +119,7 @@ export class FakeGenerator implements TextGenerator {
         promptTokens: promptTokens + cachedTokens,
         cachedTokens,
         completionTokens,
+        ...(script.numReasoning !== undefined && { reasoningTokens: Math.min(limit, script.numReasoning) }),
         stateBytes: FAKE_STATE_BYTES,
       },
     };

@@ -175,6 +175,43 @@ describe("answers fit their schemas:", () => {
     for (const chunk of chunks) expectValid(chunk, schema);
   });
 
+  it("reasoning, asked for, answered, streamed and sent back", async () => {
+    server.generator.script = { reply: ["So", " be", " it", "."], numReasoning: 2 };
+    const reasoning = { type: "reasoning", id: "rs_1", summary: [], content: [{ type: "reasoning_text", text: "b" }] };
+    const cases = [
+      [
+        "/v1/chat/completions",
+        ["ChatCompletionRequest", "ChatCompletion", "ChatCompletionChunk"],
+        {
+          messages: [{ role: "assistant", content: null, reasoning_content: "a", reasoning: null }, messages[0]],
+          reasoning_effort: "low",
+          reasoning: { effort: "none" },
+          enable_thinking: false,
+          logprobs: true,
+        },
+      ],
+      [
+        "/v1/responses",
+        ["ResponseRequest", "Response", "ResponseEvent"],
+        {
+          input: [reasoning, { role: "assistant", content: "c" }, messages[0]],
+          reasoning: { effort: "high", summary: "auto" },
+        },
+      ],
+    ] as const;
+    for (const [path, [given, whole, chunk], body] of cases) {
+      expectValid(body, given, "lenient");
+      const answer = await (await server.post(path, body)).json();
+      expect(JSON.stringify(answer)).toContain('"reasoning_tokens":2');
+      expectValid(answer, whole);
+      const chunks = sseData(await (await server.post(path, { ...body, stream: true })).text());
+      for (const each of chunks.filter((data) => data !== "[DONE]")) expectValid(each, chunk);
+      if (path !== "/v1/responses") continue;
+      const listed = await server.app.request(`/v1/responses/${(answer as { id: string }).id}/input_items`);
+      expectValid(await listed.json(), "InputItemList");
+    }
+  });
+
   it("a failed response's events, and an error chunk", async () => {
     server.generator.script = { reply: ["a", "b"], failure: { afterDeltas: 1, error: runtimeFault() } };
     const response = await server.post("/v1/responses", { input: "a", stream: true });

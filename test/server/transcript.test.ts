@@ -31,6 +31,13 @@ const USAGE = { promptTokens: 3, cachedTokens: 1, completionTokens: 2, stateByte
 
 const ACCEPTED: GenerationEvent = { type: "accepted", prompts: [{ tokenIds: [1], cachedTokens: 0 }] };
 const delta = (text: string): GenerationEvent => ({ type: "delta", index: 0, text, tokenIds: [7] });
+const thought = (text: string): GenerationEvent => ({
+  type: "delta",
+  index: 0,
+  part: "reasoning",
+  text,
+  tokenIds: [7],
+});
 const scored = (text: string, numTop: number): GenerationEvent => {
   const entry = { tokenId: 7, text, logprob: -1.5, bytes: Buffer.from(text) };
   const detail: TokenDetail = { ...entry, top: Array.from({ length: numTop }, () => entry) };
@@ -69,13 +76,18 @@ describe("a transcript", () => {
     fc.assert(
       fc.property(
         texts,
+        texts,
         reasons,
         fc.boolean(),
         fc.boolean(),
         fc.boolean(),
-        (pieces, reason, background, fails, scores) => {
+        (thoughts, pieces, reason, background, fails, scores) => {
           const transcript = make(background);
-          const made = [ACCEPTED, ...pieces.map((text) => (scores ? scored(text, 2) : delta(text)))];
+          const made = [
+            ACCEPTED,
+            ...thoughts.map(thought),
+            ...pieces.map((text) => (scores ? scored(text, 2) : delta(text))),
+          ];
           const seen = fails ? play(transcript, made, runtimeFault()) : play(transcript, [...made, ...end(reason)]);
           expect(renderAll(transcript)).toEqual(seen);
           expect(seen.map((json) => JSON.parse(json).sequence_number)).toEqual([...seen.keys()]);
@@ -87,7 +99,12 @@ describe("a transcript", () => {
           expect(renderAll(again)).toEqual(seen);
           expect(JSON.parse(toJson(again.response()))).toEqual(JSON.parse(seen.at(-1)!).response);
           const told = seen.map((json) => JSON.parse(json)).filter(({ type }) => type === "response.output_text.delta");
-          const [part] = JSON.parse(seen.at(-1)!).response.output[0]?.content ?? [];
+          const items: { type: string; content: { text: string; logprobs?: unknown }[] }[] = JSON.parse(seen.at(-1)!)
+            .response.output;
+          const reasoning = items.find(({ type }) => type === "reasoning")?.content[0]?.text ?? "";
+          expect(reasoning).toBe(thoughts.join(""));
+          const part = items.find(({ type }) => type === "message")?.content[0];
+          if (part) expect(part.text).toBe(pieces.join(""));
           if (part) expect(part.logprobs).toEqual(told.flatMap(({ logprobs }) => logprobs));
         },
       ),
@@ -102,6 +119,39 @@ describe("a transcript", () => {
     expect(transcript.response()).toMatchObject({ status: "queued", output: [], background: true });
     expect(types([delta("a")]).slice(2, 4)).toEqual(["response.in_progress", "response.output_item.added"]);
     expect(transcript.response().status).toBe("in_progress");
+  });
+
+  it("has an item for each part, and the second begins when the first has ended", () => {
+    const transcript = make();
+    const seen = play(transcript, [ACCEPTED, thought("a"), thought(""), delta("b"), ...end("stop")]);
+    const shown = seen.map((json) => JSON.parse(json)).map(({ type, output_index }) => [type, output_index]);
+    expect(shown).toEqual([
+      ["response.created", undefined],
+      ["response.in_progress", undefined],
+      ["response.output_item.added", 0],
+      ["response.content_part.added", 0],
+      ["response.reasoning_text.delta", 0],
+      ["response.reasoning_text.done", 0],
+      ["response.content_part.done", 0],
+      ["response.output_item.done", 0],
+      ["response.output_item.added", 1],
+      ["response.content_part.added", 1],
+      ["response.output_text.delta", 1],
+      ["response.output_text.done", 1],
+      ["response.content_part.done", 1],
+      ["response.output_item.done", 1],
+      ["response.completed", undefined],
+    ]);
+  });
+
+  it("that is cancelled in its reasoning shows it as incomplete", () => {
+    const transcript = make();
+    play(transcript, [ACCEPTED, thought("a")]);
+    transcript.cancel();
+    expect(transcript.response()).toMatchObject({
+      status: "cancelled",
+      output: [{ type: "reasoning", status: "incomplete", content: [{ text: "a" }] }],
+    });
   });
 
   it("that fails before its first token has no item", () => {

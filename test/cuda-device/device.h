@@ -91,6 +91,8 @@ extern std::map<const void *, std::string> handles;
 
 /** Counts a call. `@returns` the error to give, if one has been asked for. */
 int enter(const char *name);
+/** Whether this thread's call is our own library's, and not the provider's. */
+bool is_own();
 /** Keeps the error for `cudaGetLastError`. */
 int give(int error);
 /** Writes down what must not be. */

@@ -12,8 +12,11 @@ std::map<uintptr_t, Block> blocks;
 
 static constexpr size_t CANARY_BYTES = 256; /* also the alignment */
 static constexpr unsigned char CANARY = 0xa5;
-/** Of memory that nobody has written: a device's is not zeros either. As f32, f16 and bf16 a small number, as an id too large. */
-static constexpr unsigned char UNWRITTEN = 0x3c;
+/**
+ * Of memory that nobody has written: a device's is not zeros. As an id it is too large; as a float
+ * next to nothing, and so is what follows from it where nothing is computed.
+ */
+static constexpr unsigned char UNWRITTEN = 0x01;
 /** Of memory that has been freed, for as long as it is kept from others. */
 static constexpr unsigned char FREED = 0xee;
 static constexpr size_t MOST_FREED_BYTES = 8 << 20;

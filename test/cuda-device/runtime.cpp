@@ -35,6 +35,8 @@ static int &last_error() {
 static std::map<const void *, std::string> kernels;
 static bool isTraced = false;
 
+bool is_own() { return runtime == 1; }
+
 int give(int error) {
   if (error != SUCCESS) last_error() = error;
   return error;

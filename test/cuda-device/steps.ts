@@ -45,7 +45,7 @@ export async function expectOneStep(runner: NativeRunner, name: string, seed: nu
       const at = head * perHead + i;
       return (second.now[at]! - first.now[at]!) / (second.before[at]! - first.before[at]!);
     });
-    for (const ratio of ratios) expect(ratio).toBeCloseTo(1 - 2 ** (-5 - head), 3);
+    for (const ratio of ratios) expect(ratio).toBeCloseTo(1 - 2 ** (-5 - head), 4);
   }
 }
 

@@ -59,6 +59,7 @@ int submit(const char *call, void *handle, Work work) {
     stream->capture->graph->works.push_back(std::move(work));
     return SUCCESS;
   }
+  if (stream == &defaultStream && is_own()) refuse(call, "on the default stream, by our own library", SUCCESS);
   if (stream == &defaultStream) {
     for (Stream *other : streams) {
       if (!other->isBlocking) continue;

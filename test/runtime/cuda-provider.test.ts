@@ -167,6 +167,7 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
 
     it("keeps states where they are but for a snapshot, and allocates nothing once all shapes have been seen", async () => {
       const { runner } = await open(modelDir, { numSlots: NUM_SLOTS });
+      for (const slot of [0, NUM_SLOTS - 1]) expect(new Set(await runner.readSlot(slot))).toEqual(new Set([0]));
       const prompt = Array.from({ length: NUM_SLOTS + 3 }, (_, i) => i); // more rows than slots
       const work = async () => {
         for (const count of [NUM_SLOTS, 7]) await step(runner, count, { wholeRows: [0, 6] });

@@ -1,8 +1,21 @@
-import { defineConfig } from "vitest/config";
+import { configDefaults, defineConfig } from "vitest/config";
+
+/** Folders whose tests leave nothing behind in their process. */
+const SHARED = [
+  "config",
+  "engine",
+  "generation",
+  "metrics",
+  "model",
+  "onnx",
+  "prefix",
+  "sampling",
+  "server",
+  "sessions",
+].map((folder) => `test/${folder}/**/*.test.ts`);
 
 export default defineConfig({
   test: {
-    include: ["test/**/*.test.ts"],
     globalSetup: ["test/helpers/global-setup.ts"],
     testTimeout: 120_000,
     hookTimeout: 120_000,
@@ -12,5 +25,13 @@ export default defineConfig({
     retry: 1,
     // Two cores are the target machine: more workers than that only make timeouts.
     maxWorkers: 2,
+    projects: [
+      // Loading the sources anew for each file would take a third of these tests' time.
+      { extends: true, test: { name: "shared", isolate: false, include: SHARED } },
+      {
+        extends: true,
+        test: { name: "isolated", include: ["test/**/*.test.ts"], exclude: [...configDefaults.exclude, ...SHARED] },
+      },
+    ],
   },
 });

@@ -5,6 +5,9 @@ import { ensureKernelLibrary } from "../../src/runtime/native/kernel-cache.ts";
 import { buildProgram } from "./program.ts";
 
 export default async function setUp(project: TestProject): Promise<void> {
+  // Vitest calls this for each project.
+  if (process.env.TESTS_SET_UP === "yes") return;
+  process.env.TESTS_SET_UP = "yes";
   await buildKernels();
   buildProgram();
   project.onTestsRerun(async () => buildProgram());

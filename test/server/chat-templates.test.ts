@@ -10,9 +10,9 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { DEFAULT_MODEL_DIR, post } from "../helpers/real-server.ts";
 import { type ServedProcess, ServingFolder } from "../helpers/served-process.ts";
 
-/** As Gemma's does, it looks at all messages for each message. */
+/** As Gemma's does, it reads all messages for each message. Its output is short, to be read quickly. */
 const QUADRATIC =
-  "{% for m in messages %}{% set ns = namespace(k=0) %}{% for n in messages %}{% if n.role == 'user' %}{% set ns.k = ns.k + 1 %}{% endif %}{% endfor %}{{ ns.k }}: {{ m.content }}\n{% endfor %}";
+  "{% for m in messages %}{% set ns = namespace(k=0) %}{% for n in messages %}{% if n.role == 'user' %}{% set ns.k = ns.k + 1 %}{% endif %}{% endfor %}{% if loop.last %}{{ ns.k }}: {{ m.content }}\n{% endif %}{% endfor %}";
 const ENDLESS = "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}";
 const HI = [{ role: "user", content: "Hi" }];
 
@@ -56,7 +56,7 @@ async function slowestHealth(work: Promise<unknown>): Promise<number> {
 }
 
 test("other requests are answered while a long chat is rendered", async () => {
-  const messages = Array.from({ length: 3000 }, (_, i) => ({ role: i % 2 ? "assistant" : "user", content: "w" }));
+  const messages = Array.from({ length: 1500 }, (_, i) => ({ role: i % 2 ? "assistant" : "user", content: "w" }));
   expect((await chat({})).status).toBe(200);
   // The machine may be busy with others: the best of a few.
   const tries: number[] = [];

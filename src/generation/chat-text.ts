@@ -98,7 +98,8 @@ export class ChatText {
   /** Identifies what decides how a message is rendered, besides the message. */
   #tailKey(): string {
     const { instructions = null, templateArguments = {} } = this.#prompt;
-    return hashText(JSON.stringify([this.#renderer.identity, instructions, templateArguments]));
+    const read = this.#renderer.argumentsRead(templateArguments);
+    return hashText(JSON.stringify([this.#renderer.identity, instructions, read]));
   }
 }
 

@@ -186,6 +186,11 @@ export class ChatRenderer {
     return bos && text.startsWith(bos) ? text.slice(bos.length) : text;
   }
 
+  /** Those that the model's own template may read: it has their names. */
+  argumentsRead(given: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>> {
+    return Object.fromEntries(Object.entries(given).filter(([name]) => this.#source.includes(name)));
+  }
+
   /** Stop strings that every chat has. */
   stopStrings(template: string | undefined): readonly string[] {
     return (template === undefined ? this.#defaultChat?.stopStrings : undefined) ?? [];

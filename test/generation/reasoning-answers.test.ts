@@ -277,6 +277,20 @@ describe("a session", () => {
     expect(setup.lastPrompt()).toBe(prompt);
   });
 
+  test("continues its state under another effort if the template does not read it", async () => {
+    const given = (templateArguments: object) => [{ ...chat("hi"), templateArguments: { ...templateArguments } }];
+    for (const [template, continues] of [
+      [PLAIN, true],
+      [`{% set effort = reasoning_effort %}${PLAIN}`, false],
+    ] as const) {
+      const setup = await Setup.with(template);
+      await setup.generator.conversations.createSession("", SESSION.id);
+      await setup.ask(await setup.ids("a"), { prompts: given({ reasoning_effort: "low" }), ...keys });
+      await setup.ask(await setup.ids("a"), { prompts: given({ reasoning_effort: "high" }), ...keys });
+      expect(setup.lastRequest.resume !== undefined).toBe(continues);
+    }
+  });
+
   test("knows its history with the reasoning and without", async () => {
     for (const reasoning of [{}, { reasoning: "Why?" }]) {
       const setup = await Setup.with(KEEPS);

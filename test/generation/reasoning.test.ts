@@ -2,6 +2,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { openingTag, ReasoningSplitter, type SplitText } from "../../src/generation/reasoning.ts";
 import { findReasoningTags } from "../../src/tokenizer/reasoning-tags.ts";
+import { WORLD_CHAT } from "../../src/tokenizer/world-tokenizer.ts";
 
 const THINK = { open: "<think>", close: "</think>" };
 
@@ -113,6 +114,7 @@ describe("the tags", () => {
     ["{{ content.split('</think>')[-1] }}", "<think>"],
     ["Assistant:{% if enable_thinking %} <think{% endif %}", "<think>"],
     ["{{ '<thinking>' }}", "<thinking>"],
+    [WORLD_CHAT.template, "<think>"],
     ["{{ '[THINK]' + message.reasoning_content + '[/THINK]' }}", "[THINK]"],
   ])("of the template %s", (template, open) => {
     expect(findReasoningTags("auto", template)?.open).toBe(open);

@@ -11,7 +11,14 @@ import { openCheckpoint } from "../../src/model/checkpoint.ts";
 import { readManifest } from "../../src/model/manifest.ts";
 import { stateBytes } from "../../src/model/state.ts";
 import { maxDifference, relativeError } from "../helpers/arrays.ts";
-import { randomCheckpoint, TINY_RETNET, TINY_SHAPE, temporaryFolder } from "../helpers/checkpoints.ts";
+import {
+  randomCheckpoint,
+  TINY_MAMBA2,
+  TINY_RETNET,
+  TINY_RWKV7,
+  TINY_SHAPE,
+  temporaryFolder,
+} from "../helpers/checkpoints.ts";
 import { canEmulateCuda, EmulatedCuda, emulatedKernels } from "../helpers/emulated-cuda.ts";
 import { readGoldens } from "../helpers/goldens.ts";
 import { readPass } from "../helpers/read-pass.ts";
@@ -21,25 +28,6 @@ const GOLDENS = readGoldens({ torch: 1e-4, transformers: 1e-3, retnet: 2e-4 });
 const HALF_GOLDENS = readGoldens({ torch: 0.045, transformers: 0.03, retnet: 0.1 });
 const TOKENS = [5, 17, 42, 3, 70, 0, 8, 61, 33, 20, 7];
 
-const MAMBA2 = {
-  kind: "mamba2",
-  vocabSize: 80,
-  hiddenSize: 32,
-  numLayers: 3,
-  denseLayers: 0,
-  headDim: 8,
-  numGroups: 2,
-} as const;
-const RANKS = { w: 8, a: 8, v: 4, g: 8 };
-const RWKV7 = {
-  kind: "rwkv7",
-  vocabSize: 80,
-  hiddenSize: 32,
-  numLayers: 3,
-  denseLayers: 0,
-  headDim: 16,
-  ranks: RANKS,
-} as const;
 const CUDA_OPERATORS = [
   ...["CausalConv", "SelectiveScan", "Retention", "Recurrence", "Discretize", "TokenShift"],
   ...["DeltaRuleInputs", "DeltaRuleOutput"],
@@ -49,8 +37,8 @@ const sources = await Promise.all(
   [
     { name: "DenseMamba", shape: TINY_SHAPE },
     { name: "DenseRetNet", shape: TINY_RETNET },
-    { name: "Mamba-2", shape: MAMBA2 },
-    { name: "RWKV-7", shape: RWKV7 },
+    { name: "Mamba-2", shape: TINY_MAMBA2 },
+    { name: "RWKV-7", shape: TINY_RWKV7 },
   ].map(async ({ name, shape }) => ({ name, modelDir: await randomCheckpoint(shape) })),
 );
 afterAll(() => Promise.all(sources.map(({ modelDir }) => rm(modelDir, { recursive: true }))));
@@ -182,8 +170,8 @@ const WIDE_STATE = { ...TINY_SHAPE, hiddenSize: 16, numLayers: 2, stateSize: 70,
 describe.runIf(canEmulateCuda && hasKernels).each([
   { name: "DenseMamba", shape: { ...TINY_SHAPE, vocabSize: 16 } },
   { name: "Mamba of large states", shape: WIDE_STATE },
-  { name: "Mamba-2", shape: MAMBA2 },
-  { name: "RWKV-7", shape: RWKV7 },
+  { name: "Mamba-2", shape: TINY_MAMBA2 },
+  { name: "RWKV-7", shape: TINY_RWKV7 },
 ])("long prompts of a $name", ({ shape }) => {
   it("end in the same states, and give the same, as the operators on a CPU", { timeout: 120_000 }, async () => {
     const modelDir = await randomCheckpoint(shape);

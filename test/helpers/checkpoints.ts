@@ -38,6 +38,28 @@ export const TINY_RETNET = {
   valueGateWidth: 4,
 } as const satisfies RandomShape;
 
+/** A Mamba-2 with two groups of heads. */
+export const TINY_MAMBA2 = {
+  kind: "mamba2",
+  hiddenSize: 32,
+  numLayers: 3,
+  vocabSize: 80,
+  denseLayers: 0,
+  headDim: 8,
+  stateSize: 16,
+  numGroups: 2,
+} as const satisfies RandomShape;
+
+export const TINY_RWKV7 = {
+  kind: "rwkv7",
+  hiddenSize: 32,
+  numLayers: 3,
+  vocabSize: 80,
+  denseLayers: 0,
+  headDim: 16,
+  ranks: { w: 8, a: 8, v: 4, g: 8 },
+} as const satisfies RandomShape;
+
 /** A new folder under the system's temporary one. The caller removes it. */
 export function temporaryFolder(prefix = "densemamba-test-"): string {
   return mkdtempSync(join(tmpdir(), prefix));

@@ -7,7 +7,7 @@ import { afterAll, describe, expect, it } from "vitest";
 import { PRECISIONS } from "../../src/model/artifact.ts";
 import { onSimulatedCuda } from "../cuda-device/harness.ts";
 import { hasProvider } from "../cuda-device/simulated-cuda.ts";
-import { randomCheckpoint, TINY_RETNET, TINY_SHAPE } from "../helpers/checkpoints.ts";
+import { randomCheckpoint, TINY_MAMBA2, TINY_RETNET, TINY_RWKV7, TINY_SHAPE } from "../helpers/checkpoints.ts";
 import { readGoldens } from "../helpers/goldens.ts";
 
 const ON_DEVICE = { "session.disable_cpu_ep_fallback": "1" };
@@ -21,6 +21,8 @@ const sources = await Promise.all(
     { name: "Mamba", shape: { ...TINY_SHAPE, denseLayers: 0 } },
     { name: "DenseRetNet", shape: TINY_RETNET },
     { name: "RetNet", shape: { ...TINY_RETNET, denseLayers: 0 } },
+    { name: "Mamba-2", shape: TINY_MAMBA2 },
+    { name: "RWKV-7", shape: TINY_RWKV7 },
   ].map(async ({ name, shape }) => ({ name, modelDir: await randomCheckpoint(shape) })),
 );
 afterAll(() => Promise.all(sources.map(({ modelDir }) => rm(modelDir, { recursive: true }))));
@@ -41,7 +43,12 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
     expect(notes).toEqual([]);
   });
 
-  it.each(sources.flatMap((source) => LOWERINGS.map((lowering) => ({ ...source, lowering }))))(
+  // Without our operators a Mamba-2 has matrices turned by cuBLAS, which the simulation does not do.
+  const runnable = sources
+    .flatMap((source) => LOWERINGS.map((lowering) => ({ ...source, lowering })))
+    .filter(({ name, lowering }) => name !== "Mamba-2" || lowering === "cuda");
+
+  it.each(runnable)(
     "takes a longer prompt of a $name, lowered to $lowering, over the bus in as many copies",
     async ({ modelDir, lowering }) => {
       const { cuda } = harness;

@@ -198,7 +198,8 @@ function scanned(g: Graph, step: Steps, past: Value, { H, N, state }: Shape): Re
 /** Each head of x [B,T,H·N] divided by its length: [B,T,H,N]. */
 function unitHeads(g: Graph, x: Value, H: number): Value {
   const heads = g.op("Reshape", [x, sizes(g, 0, 0, H, -1)]);
-  const length = g.op("ReduceL2", [heads, sizes(g, -1)], { keepdims: 1 });
+  // Not `ReduceL2`, for which CUDA needs cuDNN.
+  const length = g.op("Sqrt", [g.op("ReduceSum", [g.op("Mul", [heads, heads]), sizes(g, -1)], { keepdims: 1 })]);
   return g.op("Div", [heads, g.op("Max", [length, g.constant(f32Tensor([], [1e-12]))])]);
 }
 

@@ -143,14 +143,15 @@ function oneStep(g: Graph, { logDecay, deltaX, B, C }: Steps, past: Value, { H, 
 function oneChunk(g: Graph, { logDecay, deltaX, B, C }: Steps, past: Value, { H, P, N, G }: Shape): Result {
   // NOTE: in f64. After hundreds of steps they are in the thousands, and differences of f32 would be off by what a step adds.
   const sums = g.op("CumSum", [cast(g, logDecay, "f64"), g.constant(i64Tensor([], [1]))]); // c: [B,T,H]
-  const row = g.op("Reshape", [g.op("Transpose", [sums], { perm: [0, 2, 1] }), sizes(g, 0, G, H / G, 1, -1)]);
-  const column = g.op("Transpose", [row], { perm: [0, 1, 2, 4, 3] }); // [B,G,H/G,T,1]
+  const byHeads = g.op("Transpose", [sums], { perm: [0, 2, 1] });
+  const row = g.op("Reshape", [byHeads, sizes(g, 0, G, H / G, 1, -1)]);
+  const column = g.op("Reshape", [byHeads, sizes(g, 0, G, H / G, -1, 1)]);
   const [first, last] = [edge(g, column, 0, 1), edge(g, column, -1, TO_THE_END)]; // [B,G,H/G,1,1]
   const difference = (a: Value, b: Value) => cast(g, g.op("Sub", [a, b]), "f32");
   const zero = g.constant(f32Tensor([], [0]));
   // Above the diagonal, which is cut off, the difference is positive, and its power could be infinite.
   const between = g.op("Exp", [g.op("Min", [difference(column, row), zero])]);
-  const scores = g.op("MatMul", [C, g.op("Transpose", [B], { perm: [0, 1, 2, 4, 3] })]); // [B,G,1,T,T]
+  const scores = g.op("com.microsoft.FusedMatMul", [C, B], { transB: 1 }); // [B,G,1,T,T]
   const weights = g.op("Trilu", [g.op("Mul", [scores, between])], { upper: 0 });
   const fromChunk = g.op("MatMul", [weights, deltaX]); // [B,G,H/G,T,P]
 
@@ -163,8 +164,8 @@ function oneChunk(g: Graph, { logDecay, deltaX, B, C }: Steps, past: Value, { H,
 
   const untilEnd = g.op("Exp", [difference(last, column)]);
   const kept = g.op("Mul", [atFirst, g.op("Exp", [g.op("Reshape", [difference(last, first), toHeads])])]);
-  const columns = g.op("Transpose", [B], { perm: [0, 1, 2, 4, 3] }); // [B,G,1,N,T]
-  const added = g.op("MatMul", [columns, g.op("Mul", [deltaX, untilEnd])]); // [B,G,H/G,N,P]
+  // [B,G,H/G,N,P]
+  const added = g.op("com.microsoft.FusedMatMul", [B, g.op("Mul", [deltaX, untilEnd])], { transA: 1 });
   const present = g.op("Add", [kept, g.op("Reshape", [added, sizes(g, -1, H, N, P)])]);
 
   const sum = g.op("Transpose", [g.op("Add", [fromPast, fromChunk])], { perm: [0, 3, 1, 2, 4] }); // [B,T,G,H/G,P]

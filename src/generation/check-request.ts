@@ -3,7 +3,6 @@
  */
 import { DenseMambaError } from "../errors.ts";
 import type { GenerationRequest } from "./events.ts";
-import { checkTokenIds } from "./prompts.ts";
 
 /** Of one prompt. The queue is bounded too; this bounds what is built before it is checked. */
 const MAX_SAMPLES = 1024;
@@ -86,4 +85,29 @@ function checkInteger(param: string, what: string, value: number, min: number, m
   if (Number.isInteger(value) && value >= min && value <= max) return;
   const bounds = max === Number.MAX_SAFE_INTEGER ? `at least ${min}` : `from ${min} to ${max}`;
   throw new DenseMambaError("invalid_value", `${what} must be an integer ${bounds}, given ${value}`, { param });
+}
+
+/**
+ * Worded so that clients recognise a prompt that is too long.
+ * @param numTokens of the prompt or of its beginning: encoding stops at the limit
+ */
+export function promptTooLong(param: string, numTokens: number, maxPromptTokens: number): DenseMambaError {
+  return new DenseMambaError(
+    "prompt_too_long",
+    `This model's maximum context length is ${maxPromptTokens} tokens. However, ${param} has at least ${numTokens} tokens to read.`,
+    { param },
+  );
+}
+
+/** @throws `invalid_value`, naming the first id that is out of range */
+export function checkTokenIds(ids: readonly number[], vocabSize: number, param: string): void {
+  for (let i = 0; i < ids.length; i++) {
+    const id = ids[i]!;
+    if (Number.isInteger(id) && id >= 0 && id < vocabSize) continue;
+    throw new DenseMambaError(
+      "invalid_value",
+      `${param}[${i}] must be a token id from 0 to ${vocabSize - 1}, given ${id}`,
+      { param },
+    );
+  }
 }

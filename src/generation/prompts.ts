@@ -20,6 +20,7 @@ import { continuesReasoning } from "../tokenizer/final-message.ts";
 import type { ReasoningTags } from "../tokenizer/reasoning-tags.ts";
 import { CONTEXT_TOKENS, type EncodeLimits, type Tokenizer } from "../tokenizer/tokenizer.ts";
 import { type ChatPrompt, ChatText, renderChat } from "./chat-text.ts";
+import { checkTokenIds, promptTooLong } from "./check-request.ts";
 import type { GenerationRequest, Prompt } from "./events.ts";
 import { openingTag, type ReasoningStart } from "./reasoning.ts";
 
@@ -380,29 +381,4 @@ export async function encodeContinuation(
     (await tokenizer.encodeContinuation(text, limits)) ??
     (await tokenizer.encode(text, { ...limits, addSpecialTokens: false }))
   );
-}
-
-/**
- * Worded so that clients recognise a prompt that is too long.
- * @param numTokens of the prompt or of its beginning: encoding stops at the limit
- */
-export function promptTooLong(param: string, numTokens: number, maxPromptTokens: number): DenseMambaError {
-  return new DenseMambaError(
-    "prompt_too_long",
-    `This model's maximum context length is ${maxPromptTokens} tokens. However, ${param} has at least ${numTokens} tokens to read.`,
-    { param },
-  );
-}
-
-/** @throws `invalid_value`, naming the first id that is out of range */
-export function checkTokenIds(ids: readonly number[], vocabSize: number, param: string): void {
-  for (let i = 0; i < ids.length; i++) {
-    const id = ids[i]!;
-    if (Number.isInteger(id) && id >= 0 && id < vocabSize) continue;
-    throw new DenseMambaError(
-      "invalid_value",
-      `${param}[${i}] must be a token id from 0 to ${vocabSize - 1}, given ${id}`,
-      { param },
-    );
-  }
 }

@@ -6,7 +6,7 @@
 import { setImmediate } from "node:timers/promises";
 import * as z from "zod";
 import { aboutField } from "../../errors.ts";
-import { promptTooLong } from "../../generation/prompts.ts";
+import { promptTooLong } from "../../generation/check-request.ts";
 import type { App, AppContext, ServerDeps, TextTokenizer } from "../deps.ts";
 import { readJson } from "../http/body.ts";
 import { shuttingDown } from "../http/error-answers.ts";

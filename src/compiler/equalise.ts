@@ -8,6 +8,7 @@ import type { Checkpoint } from "../model/checkpoint.ts";
 import { type MambaConfig, mixer } from "../model/families/mamba.ts";
 import type { Mamba2Config } from "../model/families/mamba2.ts";
 import { attention, type RetNetConfig } from "../model/families/retnet.ts";
+import { channelMix, type Rwkv7Config, timeMix } from "../model/families/rwkv7.ts";
 import { readAll, type WeightTensor } from "../model/weights.ts";
 import { matrix, rowChunks } from "./matrix.ts";
 
@@ -50,6 +51,13 @@ export function equalised(checkpoint: Checkpoint, precision: Precision): Checkpo
       `${group.norm}.weight`,
       mapped(norm, factors, (value, factor) => value * factor),
     );
+    const bias = `${group.norm}.bias`;
+    if (checkpoint.tensors.some(({ name }) => name === bias)) {
+      tensors.set(
+        bias,
+        mapped(checkpoint.tensor(bias), factors, (value, factor) => value * factor),
+      );
+    }
     for (const [i, reader] of readers.entries()) {
       tensors.set(
         `${group.readers[i]}.weight`,
@@ -69,7 +77,7 @@ function groupsOf({ architecture }: Checkpoint, normShare: number): Group[] {
     case "mamba2":
       return mamba2Groups(architecture, normShare);
     case "rwkv7":
-      return [];
+      return rwkv7Groups(architecture, normShare);
   }
 }
 
@@ -117,6 +125,25 @@ function retNetGroups({ gates, tieEmbeddings }: RetNetConfig, normShare: number)
     ];
   });
   return layers.concat(tieEmbeddings ? [] : headGroup("model.norm", writers));
+}
+
+/** Between norm and matrices each channel is mixed with its own last value, which its factor passes through. */
+function rwkv7Groups({ numLayers }: Rwkv7Config, normShare: number): Group[] {
+  const layers = Array.from({ length: numLayers }, (_, layer): Group[] => {
+    const pairs = layer === 0 ? ["w", "a", "g"] : ["w", "a", "g", "v"];
+    const readers = ["r_proj", "k_proj", "v_proj", ...pairs.map((which) => `${which}_lora.lora.0`)];
+    const group = (norm: string, names: readonly string[]): Group => {
+      return { norm: `model.layers.${layer}.${norm}`, readers: names, writers: [], normShare };
+    };
+    return [
+      group(
+        "attn_norm",
+        readers.map((name) => `${timeMix(layer)}.${name}`),
+      ),
+      group("ffn_norm", [`${channelMix(layer)}.key`]),
+    ];
+  });
+  return layers.flat().concat(headGroup("model.norm", []));
 }
 
 /** Of a head of its own: a tied one is the embedding too, which is read without a norm. It has eight bits always. */

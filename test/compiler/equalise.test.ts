@@ -6,12 +6,15 @@ import { equalised } from "../../src/compiler/equalise.ts";
 import type { RandomShape } from "../../src/compiler/random-checkpoint.ts";
 import type { Precision } from "../../src/model/artifact.ts";
 import { openCheckpoint } from "../../src/model/checkpoint.ts";
+import { ReferenceModel } from "../../src/model/reference.ts";
 import { readAll } from "../../src/model/weights.ts";
 import { relativeError } from "../helpers/arrays.ts";
 import {
   randomCheckpoint,
   readRawTensors,
+  TINY_MAMBA2,
   TINY_RETNET,
+  TINY_RWKV7,
   TINY_SHAPE,
   temporaryFolder,
   writeRawTensors,
@@ -21,6 +24,8 @@ import { GraphSession } from "./graph-session.ts";
 const TOKENS = Array.from({ length: 64 }, (_, i) => (i * i + 3 * i) % TINY_SHAPE.vocabSize);
 const MAMBA = { ...TINY_SHAPE, hiddenSize: 64, tieEmbeddings: false } as const;
 const RETNET = { ...TINY_RETNET, hiddenSize: 64, tieEmbeddings: false } as const;
+const MAMBA2 = { ...TINY_MAMBA2, hiddenSize: 64, tieEmbeddings: false } as const;
+const RWKV7 = { ...TINY_RWKV7, hiddenSize: 64 } as const;
 const OUTLIERS = [3, 17, 18, 29];
 
 const folders: string[] = [];
@@ -33,6 +38,9 @@ const READERS: readonly (readonly [norm: RegExp, readers: RegExp])[] = [
   [/backbone\.layers\.(\d+)\.norm\.weight/, /backbone\.layers\.(\d+)\.mixer\.(in_proj|select\.fc1)/],
   [/model\.layers\.(\d+)\.input_layernorm/, /model\.layers\.(\d+)\.self_attn\.(q_proj|k_proj|to_hidden|._select\.fc1)/],
   [/model\.layers\.(\d+)\.self_attn\.group_norm/, /model\.layers\.(\d+)\.self_attn\.to_out/],
+  [/backbone\.layers\.(\d+)\.mixer\.norm\.weight/, /backbone\.layers\.(\d+)\.mixer\.out_proj/],
+  [/model\.layers\.(\d+)\.attn_norm\.weight/, /model\.layers\.(\d+)\.attn\.([rkv]_proj|[wavg]_lora\.lora\.0)/],
+  [/model\.layers\.(\d+)\.ffn_norm\.weight/, /model\.layers\.(\d+)\.ffn\.key/],
   [/(norm_f|model\.norm)\.weight/, /lm_head/],
 ];
 
@@ -53,6 +61,8 @@ async function written(shape: RandomShape, factor: number): Promise<string> {
       if (layer === undefined) continue;
       const width = tensors.get(name)!.shape[0]!;
       scale(name, width, factor);
+      const bias = name.replace(/weight$/, "bias");
+      if (tensors.has(bias)) scale(bias, width, factor);
       const isReader = (other: string) => {
         const match = readers.exec(other);
         return match !== null && (match[1] === undefined || !/^\d+$/.test(layer) || match[1] === layer);
@@ -77,6 +87,8 @@ async function logits(modelDir: string, precision: Precision): Promise<number[]>
 describe.each<[string, RandomShape]>([
   ["a DenseMamba", MAMBA],
   ["a RetNet", RETNET],
+  ["a Mamba-2", MAMBA2],
+  ["an RWKV-7", RWKV7],
 ])("%s with some channels of its norms fifty times as large, columns as much smaller", (_, shape) => {
   it.each<[Precision, number]>([
     ["int8", 1.2],
@@ -109,3 +121,18 @@ describe.each<[string, RandomShape]>([
     checkpoint.close();
   });
 });
+
+describe.each(["hf-tiny-mamba2", "hf-tiny-mamba2-tied", "rwkv7-tiny", "dense-retnet-hub", "hf-tiny-mamba"])(
+  "%s with other weights for the same function",
+  (name) => {
+    it.each(["int8", "int4"] as const)("is to the oracle what it was (%s)", (precision) => {
+      const checkpoint = openCheckpoint(`test/fixtures/${name}`);
+      const [before, after] = [checkpoint, equalised(checkpoint, precision)].map((source) => {
+        const oracle = new ReferenceModel(source);
+        return oracle.forward([3, 14, 15, 9, 26, 5, 35], oracle.newState()).flatMap((row) => [...row]);
+      });
+      expect(relativeError(after!, before!)).toBeLessThan(1e-5);
+      checkpoint.close();
+    });
+  },
+);

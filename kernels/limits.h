@@ -14,8 +14,10 @@ enum {
   DM_MAX_SCAN_ROWS = 4096,
   /** In CUDA the state size of `SelectiveScan`, and of `Recurrence` a head's key. */
   DM_MAX_CUDA_STATE_SIZE = 256,
-  /** `Retention` and `Recurrence` on a CPU: of a head's key. */
+  /** `Recurrence` on a CPU: of a head's key. */
   DM_MAX_KEY_WIDTH = 4096,
+  /** Likewise in CUDA. */
+  DM_MAX_CUDA_KEY_WIDTH = 512,
 };
 
 #endif

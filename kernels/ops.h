@@ -6,7 +6,6 @@
   X(linear)            \
   X(causal_conv)       \
   X(selective_scan)    \
-  X(retention)         \
   X(norm)              \
   X(sample_statistics) \
   X(recurrence)        \

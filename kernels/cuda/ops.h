@@ -8,7 +8,6 @@
 #define DM_OPS(X)      \
   X(causal_conv)       \
   X(selective_scan)    \
-  X(retention)         \
   X(recurrence)        \
   X(token_shift)       \
   X(discretize)        \

@@ -188,8 +188,8 @@ bool compute(const void *state, DmContext *context) {
   r.past = past.data;
   if (!dm_expect_rows(context, hasLengths ? &lengths : NULL, r.numSequences, r.numRows)) return false;
   const size_t dk = r.keyWidth, dv = r.valueWidth;
-  if (dk > DM_MAX_CUDA_STATE_SIZE) {
-    return dm_fail(context, "Recurrence: a head's key must be at most %d wide, given %zu", DM_MAX_CUDA_STATE_SIZE, dk);
+  if (dk > DM_MAX_CUDA_KEY_WIDTH) {
+    return dm_fail(context, "Recurrence: a head's key must be at most %d wide, given %zu", DM_MAX_CUDA_KEY_WIDTH, dk);
   }
   r.q = columns_of(context, Q, "q", r.numRows, dk, H, H / G);
   r.k = columns_of(context, K, "k", r.numRows, dk, H, H / G);
@@ -213,7 +213,8 @@ bool compute(const void *state, DmContext *context) {
   return dm_on_stream(context, "Recurrence", [&](cudaStream_t stream) {
     if (dk <= 64) DM_LAUNCH((advance<16, 4>), grid, block, stream, r);
     else if (dk <= 128) DM_LAUNCH((advance<32, 4>), grid, block, stream, r);
-    else DM_LAUNCH((advance<32, 8>), grid, block, stream, r);
+    else if (dk <= 256) DM_LAUNCH((advance<32, 8>), grid, block, stream, r);
+    else DM_LAUNCH((advance<DM_MAX_CUDA_KEY_WIDTH / 8, 8>), grid, block, stream, r);
   });
 }
 

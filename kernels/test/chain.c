@@ -99,7 +99,6 @@ const DmOp DM_NAME(causal_conv) = {.name = "Double", .inputs = {{DM_FLOAT}}, .ou
 const DmOp DM_NAME(norm) = {.name = "Total", .inputs = {{DM_FLOAT}}, .outputs = {{DM_FLOAT}}, .compute = compute_total};
 #define UNUSED(file) const DmOp DM_NAME(file) = {.name = "Unused", .compute = compute_nothing};
 UNUSED(selective_scan)
-UNUSED(retention)
 UNUSED(sample_statistics)
 UNUSED(recurrence)
 UNUSED(token_shift)

@@ -233,7 +233,7 @@ int main(void) {
   check((Case){1, 9, 1, 1, 160, 6, FOR_KEY, .removes = true});
   check_bits((Case){8, 0, 1, 1, 70, 8, FOR_KEY, .removes = true, .lengths = unequal}, true);
   check_bits((Case){8, 0, 2, 1, 7, 10, FOR_ROW, .isHalf = true, .lengths = unequal}, false);
-  check_refused((Case){1, 3, 1, 1, 257, 1}, 0, NULL, 0, "at most 256 wide, given 257");
+  check_refused((Case){1, 3, 1, 1, 513, 1}, 0, NULL, 0, "at most 512 wide, given 513");
 #else
   check_kinds((Case){1, 1, 2, 1, 12, 300});
   for (int64_t T = 2; T <= 40; T += T < 5 ? 1 : 7) {

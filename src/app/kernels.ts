@@ -29,7 +29,7 @@ export function loweringFor(
     const checkpoint = openCheckpoint(modelDir);
     const { beyond } = surveyOperators(checkpoint, kind);
     checkpoint.close();
-    for (const [name, reason] of beyond) note(`plain ONNX in place of the kernel ${name}: ${reason}`);
+    for (const [name, reason] of beyond) note(`plain ONNX in place of the kernel of ${name}: ${reason}`);
   }
   return kind;
 }

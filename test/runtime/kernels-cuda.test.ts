@@ -106,7 +106,6 @@ describe.runIf(hasCompilers)("the operators in CUDA", () => {
       "discretize",
       "norm",
       "recurrence",
-      "retention",
       "selective_scan",
       "token_shift",
     ]);

@@ -11,7 +11,6 @@ export type KernelKind = Exclude<LoweringKind, "plain">;
 type Emitter<Inputs, Result> = (lowering: Lowering, inputs: Inputs, width: number) => Result;
 
 export interface Operator<Inputs, Result> {
-  /** Of our kernel. */
   readonly name: string;
   /** Whether a row's result depends on rows of its sequence before it. */
   readonly looksAlongTime: boolean;

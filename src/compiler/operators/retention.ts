@@ -25,8 +25,9 @@ export interface RetentionInputs {
   readonly decays: readonly number[];
 }
 
-/** As DM_MAX_KEY_WIDTH in kernels/limits.h. */
+/** As DM_MAX_KEY_WIDTH and DM_MAX_CUDA_KEY_WIDTH in kernels/limits.h. */
 export const MAX_KEY_WIDTH = 4096;
+export const MAX_CUDA_KEY_WIDTH = 512;
 
 export const retention = operator<RetentionInputs, Operand>({
   name: "Retention",
@@ -38,8 +39,13 @@ export const retention = operator<RetentionInputs, Operand>({
     );
     return v.width;
   },
-  limits: ({ k, decays }, kind) =>
-    kind === "kernels" ? [{ name: "a head's key", value: k.width / decays.length, most: MAX_KEY_WIDTH }] : [],
+  limits: ({ k, decays }, kind) => [
+    {
+      name: "a head's key",
+      value: k.width / decays.length,
+      most: kind === "kernels" ? MAX_KEY_WIDTH : MAX_CUDA_KEY_WIDTH,
+    },
+  ],
 
   plain(lowering, inputs, width) {
     // Of what works on the state: one that has to be f32 is read and written as it is.
@@ -54,6 +60,7 @@ export const retention = operator<RetentionInputs, Operand>({
 
   /** A step is one pass over the state instead of four, and several are taken in blocks. */
   kernels: kernel,
+  /** There several are better as a chunk of products. */
   cuda: (lowering, inputs, width) => (lowering.steps === "one" ? kernel(lowering, inputs, width) : undefined),
 });
 
@@ -61,7 +68,7 @@ function kernel(lowering: Lowering, { q, k, v, state, decays }: RetentionInputs,
   const { graph: g, lengths } = lowering;
   const decay = g.constant(f32Tensor([decays.length], decays));
   const operands = [q, k, v, pastState(lowering, state), decay, ...(lengths ? [lengths] : [])];
-  const [y, present] = kernelNode(lowering, "Retention", operands, 2);
+  const [y, present] = kernelNode(lowering, "Recurrence", operands, 2);
   presentState(lowering, state, present!);
   return { value: y!, dtype: "f32", width };
 }

@@ -11,7 +11,7 @@
 
 extern const DmOp DM_NAME(recurrence);
 
-enum { Q, K, V, PAST, DECAY, LENGTHS, A, B, SCALE, SKIP, MAX_KEY_WIDTH = 160 };
+enum { Q, K, V, PAST, DECAY, LENGTHS, A, B, SCALE, SKIP, MAX_KEY_WIDTH = 512 };
 enum { FOR_HEAD, FOR_ROW, FOR_KEY }; /* kinds of decay */
 
 typedef struct {
@@ -225,6 +225,8 @@ int main(void) {
   check_kinds((Case){2, 1, 4, 2, 5, 6});
   check_kinds((Case){3, 1, 2, 2, 4, 67});
   check((Case){0, 1, 2, 2, 4, 8});
+  check((Case){2, 1, 2, 2, 384, 40, .inPlace = true}); /* the 350M RetNet's keys */
+  check((Case){1, 1, 1, 1, 512, 8});
   const int64_t unequal[] = {1, 17, 0, 16, 1, 33, 2, 0}, single[] = {0, 1, 1};
 #ifdef DM_ON_DEVICE
   check_kinds((Case){2, 5, 2, 1, 7, 34});

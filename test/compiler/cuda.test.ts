@@ -29,6 +29,7 @@ const HALF_GOLDENS = readGoldens({ torch: 0.045, transformers: 0.03, retnet: 0.1
 const TOKENS = [5, 17, 42, 3, 70, 0, 8, 61, 33, 20, 7];
 
 const CUDA_OPERATORS = [
+  ...["CausalConv", "SelectiveScan", "Recurrence", "Discretize", "TokenShift"],
   ...["DeltaRuleInputs", "DeltaRuleOutput"],
 ];
 

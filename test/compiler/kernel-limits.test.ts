@@ -86,7 +86,8 @@ describe.each([
       const graph = lower(checkpoint, "f32", steps, own);
       expect(graph.inputs.map(({ value }) => value.name)).not.toContain("lengths");
       expect(graph.nodes.map(({ opType }) => opType)).not.toContain(KERNELS[operator] ?? operator);
-      expect(graph.nodes.map(({ domain }) => domain)).toContain("densemamba");
+      // On CUDA a RetNet has no other kernel.
+      if (operator !== "Retention") expect(graph.nodes.map(({ domain }) => domain)).toContain("densemamba");
     }
     checkpoint.close();
     await rm(modelDir, { recursive: true });

@@ -18,6 +18,7 @@ import { pastState, presentState } from "../states.ts";
 import { norm } from "./norm.ts";
 import { kernelNode, type Operand, perHead, toValue } from "./operand.ts";
 import { operator } from "./operator.ts";
+import { keyLimit } from "./retention.ts";
 
 export interface DeltaRuleInputs {
   /** All H · N wide. */
@@ -48,6 +49,7 @@ export interface DeltaRuleResult {
 export const deltaRule = operator<DeltaRuleInputs, DeltaRuleResult>({
   name: "DeltaRule",
   looksAlongTime: true,
+  limits: ({ k, heads }, kind) => [keyLimit("a head", k.width / heads, kind)],
   width({ r, k, v, w, a, g, mixed, heads, name }) {
     for (const { width } of [k, v, w, a, g, mixed?.share ?? r, mixed?.firstValue ?? r]) {
       assert(width === r.width && width % heads === 0, `${name}: ${width} columns, ${r.width} and ${heads} heads`);

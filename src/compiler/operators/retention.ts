@@ -5,13 +5,13 @@
 import assert from "node:assert/strict";
 import { float, type Graph, type Value } from "../../onnx/graph.ts";
 import { f32Tensor, i64Tensor } from "../../onnx/tensor.ts";
-import { type Lowering, once } from "../lowering.ts";
+import { type Limit, type Lowering, once } from "../lowering.ts";
 import { type FloatType, floatTensor } from "../matrix.ts";
 import { cast, sizes } from "../onnx.ts";
 import { countWithin, lastOf, onesOf } from "../positions.ts";
 import { pastState, presentState, stateType } from "../states.ts";
 import { kernelNode, type Operand, perHead, toValue } from "./operand.ts";
-import { operator } from "./operator.ts";
+import { type KernelKind, operator } from "./operator.ts";
 
 export interface RetentionInputs {
   /** H · dk wide. */
@@ -29,6 +29,11 @@ export interface RetentionInputs {
 export const MAX_KEY_WIDTH = 4096;
 export const MAX_CUDA_KEY_WIDTH = 512;
 
+/** Of the kernel `Recurrence`, which other operators have too: how wide a head's key may be. */
+export function keyLimit(name: string, value: number, kind: KernelKind): Limit {
+  return { name, value, most: kind === "kernels" ? MAX_KEY_WIDTH : MAX_CUDA_KEY_WIDTH };
+}
+
 export const retention = operator<RetentionInputs, Operand>({
   name: "Retention",
   looksAlongTime: true,
@@ -39,13 +44,7 @@ export const retention = operator<RetentionInputs, Operand>({
     );
     return v.width;
   },
-  limits: ({ k, decays }, kind) => [
-    {
-      name: "a head's key",
-      value: k.width / decays.length,
-      most: kind === "kernels" ? MAX_KEY_WIDTH : MAX_CUDA_KEY_WIDTH,
-    },
-  ],
+  limits: ({ k, decays }, kind) => [keyLimit("a head's key", k.width / decays.length, kind)],
 
   plain(lowering, inputs, width) {
     // Of what works on the state: one that has to be f32 is read and written as it is.

@@ -15,7 +15,7 @@ import { cast, sizes } from "../onnx.ts";
 import { pastState, presentState } from "../states.ts";
 import { kernelNode, type Operand, toValue } from "./operand.ts";
 import { operator } from "./operator.ts";
-import { MAX_KEY_WIDTH } from "./retention.ts";
+import { keyLimit } from "./retention.ts";
 import { softplus } from "./selective-scan.ts";
 
 export interface StateSpaceInputs {
@@ -38,8 +38,7 @@ export interface StateSpaceInputs {
 export const stateSpace = operator<StateSpaceInputs, Operand>({
   name: "StateSpace",
   looksAlongTime: true,
-  limits: ({ B, groups }, kind) =>
-    kind === "kernels" ? [{ name: "state_size", value: B.width / groups, most: MAX_KEY_WIDTH }] : [],
+  limits: ({ B, groups }, kind) => [keyLimit("state_size", B.width / groups, kind)],
   width({ x, B, C, dt: { width: H }, groups, name }) {
     assert(x.width % H === 0 && H % groups === 0, `${name}: ${x.width} columns, ${H} heads, ${groups} groups`);
     assert(B.width === C.width && B.width % groups === 0, `${name}: B and C are ${B.width} and ${C.width} wide`);

@@ -96,6 +96,7 @@ describe.runIf(hasProvider)("a server on a CUDA device", () => {
       expect({ call, status: answer.status, code: error?.code }).toEqual({ call, status: 500, code: "runtime_fault" });
       expect(error.message).toMatch(/^the runtime failed: .*CU(DA|BLAS)/i);
       expect(await ready()).toMatchObject({ status: 503, body: { status: "recovering", error: error.message } });
+      expect((await fetch(`${server.url}/health`)).status).toBe(200);
       opening.release();
       await untilReady();
       await expectAnswer();

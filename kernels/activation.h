@@ -1,4 +1,7 @@
-/** Functions of each number by itself, in the order of ACTIVATIONS in src/compiler/operators/activation.ts. */
+/**
+ * Functions of each number by itself, in the order of ACTIVATIONS in
+ * src/compiler/operators/activation.ts.
+ */
 #ifndef DENSEMAMBA_ACTIVATION_H
 #define DENSEMAMBA_ACTIVATION_H
 

@@ -1,6 +1,7 @@
 /**
- * Products by AMX's tiles: 16 inputs times 16 packed rows of weights, a block of columns at a time. The packed rows are what the
- * instruction takes: 16 rows side by side, four columns of each. Sums are exact in int32, as integer_dot.h's are.
+ * Products by AMX's tiles: 16 inputs times 16 packed rows of weights, a block of columns at a time.
+ * The packed rows are what the instruction takes: 16 rows side by side, four columns of each. Sums
+ * are exact in int32, as integer_dot.h's are.
  */
 #ifndef DENSEMAMBA_AMX_H
 #define DENSEMAMBA_AMX_H
@@ -23,7 +24,10 @@ DM_INLINE size_t amx_columns(size_t blockSize) {
   return blockSize % 64 == 0 ? 64 : blockSize % 32 == 0 ? 32 : 16;
 }
 
-/** Sets this thread's tiles up: sums in 0, inputs in 1, weights in 2. To be undone, or the system saves 8 KiB at every switch. */
+/**
+ * Sets this thread's tiles up: sums in 0, inputs in 1, weights in 2. To be undone, or the system
+ * saves 8 KiB at every switch.
+ */
 DM_INLINE void amx_begin(size_t columns) {
   struct {
     uint8_t palette, startRow, reserved[14];
@@ -41,8 +45,8 @@ DM_INLINE void amx_begin(size_t columns) {
 DM_INLINE void amx_end(void) { _tile_release(); }
 
 /**
- * `inputs` lie `stride` bytes apart; fast where they and `weights` are aligned to a line: a load of a tile takes six times as long
- * otherwise.
+ * `inputs` lie `stride` bytes apart; fast where they and `weights` are aligned to a line: a load of
+ * a tile takes six times as long otherwise.
  */
 DM_INLINE void amx_multiply(AmxSums *sums, const int8_t *inputs, size_t stride, const int8_t *weights, size_t blockSize,
                             size_t columns) {

@@ -1,6 +1,6 @@
 /**
- * densemamba.CausalConv: the short convolution along time, with SiLU: u_t = SiLU(b + Σ_k w_k x_{t-K+1+k}). The last K-1 inputs
- * are its state, oldest first. A task is a range of channels of one sequence.
+ * densemamba.CausalConv: the short convolution along time, u_t = SiLU(b + Σ_k w_k x_{t-K+1+k}). The
+ * last K-1 inputs are its state, oldest first. A task is a range of channels of one sequence.
  */
 #include "limits.h"
 #include "op.h"
@@ -54,8 +54,8 @@ static void convolve_channels(void *user, size_t task) {
 enum { OUTPUTS_WORTH_A_THREAD = 4096 };
 
 /**
- * Inputs: x [B,T,E], past [B,K-1,E], taps [K,E], bias [E]?, lengths int64 [B]?, and with them x is [1,rows,E]. Outputs: u as x,
- * present [B,K-1,E], which may be the memory of `past`.
+ * Inputs: x [B,T,E], past [B,K-1,E], taps [K,E], bias [E]?, lengths int64 [B]?, and with them x is
+ * [1,rows,E]. Outputs: u as x, present [B,K-1,E], which may be the memory of `past`.
  */
 static bool compute(const void *state, DmContext *context) {
   (void)state;

@@ -1,15 +1,18 @@
 /**
- * densemamba.Chain: several operators of ours, one after another, as one. ONNX Runtime's threads come together once for all of
- * them instead of once for each, and what passes between them is nobody else's: the chain is its operators' host. Many rows with few
- * weights are taken apart: a thread leads some of them through all operators by itself.
+ * densemamba.Chain: several operators of ours, one after another, as one. ONNX Runtime's threads
+ * come together once for all of them instead of once for each, and what passes between them is
+ * nobody else's: the chain is its operators' host. Many rows with few weights are taken apart: a
+ * thread leads some of them through all operators by itself.
  *
- * The attribute `program` has a line for every operator: its name, what it reads, what it writes, its attributes.
+ * The attribute `program` has a line for every operator: its name, what it reads, what it writes,
+ * its attributes.
  *
  *     CausalConv r3[0:512] x4 i5 i6 > r0 o1
  *     Linear r0 i1 i2 > r1 rows=512 columns=512 bits=8 block=128 activation=0
  *
- * `i`, `o`: the chain's inputs and outputs; `x`: an input that has a row for each sequence, as everything has that is computed; `r`: a
- * register, memory of the chain's own; `-`: an optional one left out; `[first:end]`: columns of it alone.
+ * `i`, `o`: the chain's inputs and outputs; `x`: an input that has a row for each sequence, as
+ * everything has that is computed; `r`: a register, memory of the chain's own; `-`: an optional one
+ * left out; `[first:end]`: columns of it alone.
  */
 #include <stdatomic.h>
 #include <stdio.h>
@@ -130,8 +133,8 @@ static bool get_input(DmContext *context, size_t index, DmTensor *tensor) {
 }
 
 /**
- * Registers begin at different places of their pages: an operator goes through several at once, and addresses that are equal in
- * their last twelve bits push each other out of the first-level cache.
+ * Registers begin at different places of their pages: an operator goes through several at once, and
+ * addresses that are equal in their last twelve bits push each other out of the first-level cache.
  */
 static bool reserve(Value *value, size_t index, size_t bytes) {
   const size_t start = index * 9 % (PAGE / ALIGNMENT) * ALIGNMENT;
@@ -272,7 +275,10 @@ static void run_links(void *user) {
   }
 }
 
-/** As many as ONNX Runtime may have threads: each takes the first that comes to it, and whoever comes late finds it over. */
+/**
+ * As many as ONNX Runtime may have threads: each takes the first that comes to it, and whoever
+ * comes late finds it over.
+ */
 enum { MEMBERS = 256 };
 
 /* All rows together: the threads share out every operator's work, and meet after each. */
@@ -343,7 +349,10 @@ static bool read_inputs(Node *node) {
   return true;
 }
 
-/** Fewer, and the weights are read too often; more, and what layers read of each other leaves the second-level cache. */
+/**
+ * Fewer, and the weights are read too often; more, and what layers read of each other leaves the
+ * second-level cache.
+ */
 enum { MOST_ROWS_PER_SLICE = 16 };
 /** Weights that every slice may read again: what the third-level cache has. */
 enum { MOST_SHARED_BYTES = 16 << 20 };

@@ -1,7 +1,7 @@
 /**
- * Products of packed rows of weights with inputs of 8 bits, four columns at a time, with the intrinsics that each instruction set
- * needs. A vector has DOT_ROWS rows; DOT_INPUTS inputs have their sums in registers together, or DOT_FEW, if each has two sets of
- * them.
+ * Products of packed rows of weights with inputs of 8 bits, four columns at a time, with the
+ * intrinsics that each instruction set needs. A vector has DOT_ROWS rows; DOT_INPUTS inputs have
+ * their sums in registers together, or DOT_FEW, if each has two sets of them.
  *
  *     dot_load8    the rows' weights of four columns, from 8-bit codes
  *     dot_load4    the same from 4-bit codes: the lower (quad 0) or the higher (quad 1) bits of each byte
@@ -58,7 +58,10 @@ typedef int16_t dot_input; /* of 8 bits as well: the multiplication of int8 by i
 typedef struct { __m256i low, high; } dot_weights, dot_sums; /* of a row two lanes side by side */
 
 DM_INLINE dot_weights dot_load8(const uint8_t *p) {
-  /* Straight from memory: of a register's upper half the same takes three operations on two of the busiest ports. */
+  /*
+   * Straight from memory: of a register's upper half the same takes three operations on two of the
+   * busiest ports.
+   */
   return (dot_weights){_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p)),
                        _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(p + 16)))};
 }
@@ -78,7 +81,10 @@ DM_INLINE dot_sums dot_add(dot_sums sums, dot_weights w, const dot_input *inputs
   memcpy(&four, inputs, sizeof four);
   const __m256i x = _mm256_set1_epi64x(four);
   const __m256i low = _mm256_madd_epi16(w.low, x), high = _mm256_madd_epi16(w.high, x);
-  /* Additions in C would let GCC multiply everything first, and then keep the sums in memory: half the speed. */
+  /*
+   * Additions in C would let GCC multiply everything first, and then keep the sums in memory: half
+   * the speed.
+   */
   __asm__ volatile("vpaddd %1, %0, %0" : "+x"(sums.low) : "x"(low));
   __asm__ volatile("vpaddd %1, %0, %0" : "+x"(sums.high) : "x"(high));
   return sums;

@@ -1,6 +1,7 @@
 /**
- * The instruction sets that every operator is compiled for, the best last, unless the compiler is told of fewer; and whether
- * this CPU has them. The compile flags of each are in src/runtime/native/kernel-build.ts.
+ * The instruction sets that every operator is compiled for, the best last, unless the compiler is
+ * told of fewer; and whether this CPU has them. The compile flags of each are in
+ * src/runtime/native/kernel-build.ts.
  */
 #ifndef DENSEMAMBA_ISA_H
 #define DENSEMAMBA_ISA_H

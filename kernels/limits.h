@@ -1,6 +1,6 @@
 /**
- * What the operators take at most: src/compiler/operators/ has the same numbers, and where a model is beyond one, its graphs have plain
- * ONNX in that operator's place. A test compares them.
+ * What the operators take at most: src/compiler/operators/ has the same numbers, and where a model
+ * is beyond one, its graphs have plain ONNX in that operator's place. A test compares them.
  */
 #ifndef DENSEMAMBA_LIMITS_H
 #define DENSEMAMBA_LIMITS_H

@@ -1,7 +1,8 @@
 /**
- * densemamba.Linear: y = W x with weights in 4 or 8 bits and inputs rounded to 8, both in blocks of columns with a scale of
- * their own. Products and sums within a block are exact integers, and blocks add in f32 in a fixed order: a row's result does
- * not depend on which rows it is computed with. Layout of the weights: docs/kernels.md.
+ * densemamba.Linear: y = W x with weights in 4 or 8 bits and inputs rounded to 8, both in blocks of
+ * columns with a scale of their own. Products and sums within a block are exact integers, and
+ * blocks add in f32 in a fixed order: a row's result does not depend on which rows it is computed
+ * with. Layout of the weights: docs/kernels.md.
  */
 #include <stdlib.h>
 
@@ -40,14 +41,17 @@ _Static_assert(PARTS == 1 || PARTS == 2, "a vector has the rows of a tile, or of
 
 #define MAX_INPUT 127.0f
 /**
- * Bytes: far enough for memory to answer (at 256 a step took a sixth longer on a Xeon), near enough for the first-level cache to
- * keep. The processor's own prefetcher stops at pages.
+ * Bytes: far enough for memory to answer (at 256 a step took a sixth longer on a Xeon), near enough
+ * for the first-level cache to keep. The processor's own prefetcher stops at pages.
  */
 #define AHEAD 4096
 /** Below this a block counts as zero: its inverse would be infinite. */
 #define SMALLEST 1e-30f
 
-/** Rounds one block to codes, |x| <= 127 · scale. With a NaN or an infinity in it the scale is NaN, and so is the row's result. */
+/**
+ * Rounds one block to codes, |x| <= 127 · scale. With a NaN or an infinity in it the scale is NaN,
+ * and so is the row's result.
+ */
 static InputBlock round_block(const float *x, size_t count, dot_input *codes) {
   vf most = {0}, invalid = {0};
   for (size_t i = 0; i < count; i += DM_LANES) {
@@ -100,14 +104,17 @@ DM_INLINE void finish(const Linear *l, size_t input, size_t row, dot_floats y) {
   else memcpy(out, values, count * sizeof *out);
 }
 
-/** Applied to each input of a pass. The sums have names, not indices: compilers keep arrays in memory. */
+/**
+ * Applied to each input of a pass. The sums have names, not indices: compilers keep arrays in
+ * memory.
+ */
 #define EACH(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)
 _Static_assert(DOT_INPUTS <= 16, "EACH has 16");
 
 /**
- * The sums of one block, for `numInputs` inputs at `x`. With `two` there are two sets of sums: the tile's two parts, or, of a
- * tile that is one part, its even and odd quads, since one set's additions would wait for each other. `bits`, `two` and
- * `numInputs` are constants.
+ * The sums of one block, for `numInputs` inputs at `x`. With `two` there are two sets of sums: the
+ * tile's two parts, or, of a tile that is one part, its even and odd quads, since one set's
+ * additions would wait for each other. `bits`, `two` and `numInputs` are constants.
  */
 #define DECLARE(i) \
   dot_sums a##i, b##i; \
@@ -156,8 +163,9 @@ DM_INLINE void add_block(dot_floats y[PARTS][DOT_INPUTS], const uint8_t *codes, 
 }
 
 /**
- * One part of a tile, or, with `two`, the whole tile, times inputs [input, input + numInputs). With `isPair` also the tile that is
- * `apart` tiles further on, block by block in turns: memory answers two streams faster than one.
+ * One part of a tile, or, with `two`, the whole tile, times inputs [input, input + numInputs). With
+ * `isPair` also the tile that is `apart` tiles further on, block by block in turns: memory answers
+ * two streams faster than one.
  */
 DM_INLINE void multiply(const Linear *l, size_t tile, size_t part, bool two, bool isFirst, bool isPair, size_t apart, size_t input,
                         size_t numInputs, size_t bits) {
@@ -206,7 +214,10 @@ enum { AMX_AHEAD = 2048 };
 #define FINISH_16(i) \
   if (i < count) finish(l, input + i, tile * DM_TILE, y##i);
 
-/** A tile times inputs [input, input + count), at most 16; what lies behind them is multiplied as well, and given to nobody. */
+/**
+ * A tile times inputs [input, input + count), at most 16; what lies behind them is multiplied as
+ * well, and given to nobody.
+ */
 DM_INLINE void multiply_by_amx(const Linear *l, size_t tile, size_t input, size_t count, bool isFirst) {
   const size_t K = l->numColumns, numBlocks = K / l->blockSize, bytesPerBlock = l->blockSize * DM_TILE;
   const size_t columns = amx_columns(l->blockSize);
@@ -273,7 +284,10 @@ static void begin_many(const Linear *l, size_t count) { (void)l, (void)count; }
 static void end_many(const Linear *l, size_t count) { (void)l, (void)count; }
 #endif
 
-/** Many inputs take a part at a time, from the cache; few share a pass over the whole tile, which comes from memory. */
+/**
+ * Many inputs take a part at a time, from the cache; few share a pass over the whole tile, which
+ * comes from memory.
+ */
 DM_INLINE void multiply_tile(const Linear *l, size_t tile, size_t first, size_t count, size_t bits) {
   const size_t start = first + multiply_many(l, tile, first, count), end = first + count;
   size_t i = start;
@@ -289,7 +303,10 @@ DM_INLINE void multiply_tile(const Linear *l, size_t tile, size_t first, size_t 
   if (i < end) multiply(l, tile, 0, true, true, false, 0, i, 1, bits);
 }
 
-/** Numbers of a matrix that a step finds in memory: those of a small model are in a cache, where one stream is as fast. */
+/**
+ * Numbers of a matrix that a step finds in memory: those of a small model are in a cache, where one
+ * stream is as fast.
+ */
 enum { LARGE = 1 << 19 };
 
 static void multiply_tiles(void *user, size_t task) {

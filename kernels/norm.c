@@ -1,7 +1,8 @@
 /**
- * densemamba.Norm: x · rsqrt(mean(x²) + ε) · weight of each row, or of each group of its columns; with a bias the mean is taken away
- * first, a LayerNorm. x may be the sum of two inputs, which it gives too, and it or its norm may be multiplied by a gate. A row's result
- * depends on the row alone.
+ * densemamba.Norm: x · rsqrt(mean(x²) + ε) · weight of each row, or of each group of its columns;
+ * with a bias the mean is taken away first, a LayerNorm. x may be the sum of two inputs, which it
+ * gives too, and it or its norm may be multiplied by a gate. A row's result depends on the row
+ * alone.
  */
 #include <stdlib.h>
 
@@ -111,8 +112,8 @@ static Rows rows_of(DmContext *context, size_t index, const DmTensor *x, const c
 }
 
 /**
- * Inputs: x [..., D], weight [D] or [D / groups], bias as weight?, added [..., D]?, gate [..., D]?. Outputs: normed [..., D],
- * x + added [..., D]?.
+ * Inputs: x [..., D], weight [D] or [D / groups], bias as weight?, added [..., D]?, gate [..., D]?.
+ * Outputs: normed [..., D], x + added [..., D]?.
  */
 static bool compute(const void *state, DmContext *context) {
   Norm n = *(const Norm *)state;

@@ -1,5 +1,6 @@
 /**
- * The helpers of op.h that are not worth inlining: attributes, messages, scratch memory, columns, and the frame around a run.
+ * The helpers of op.h that are not worth inlining: attributes, messages, scratch memory, columns,
+ * and the frame around a run.
  */
 #include "op.h"
 
@@ -82,8 +83,9 @@ bool dm_input(DmContext *context, size_t index, DmTensor *tensor) {
 }
 
 /**
- * Scratch memory is a thread's own and kept from run to run: no lock, and no page faults after the first runs. Blocks are
- * chained while a run asks for more than there is; the next run finds one block of the size that this one took in all.
+ * Scratch memory is a thread's own and kept from run to run: no lock, and no page faults after the
+ * first runs. Blocks are chained while a run asks for more than there is; the next run finds one
+ * block of the size that this one took in all.
  */
 typedef struct Block {
   struct Block *next; /* older */

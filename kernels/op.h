@@ -1,7 +1,8 @@
 /**
- * What an operator's author needs. An operator is one `DmOp` in a file of its own, compiled once per instruction set
- * (`DM_NAME`) and listed in ops.h. It is written against the interface below, whose other side is its host: ONNX Runtime
- * (register.c), a chain (chain.c) or a test (test/fake_host.h). docs/kernels.md says how to write one.
+ * What an operator's author needs. An operator is one `DmOp` in a file of its own, compiled once
+ * per instruction set (`DM_NAME`) and listed in ops.h. It is written against the interface below,
+ * whose other side is its host: ONNX Runtime (register.c), a chain (chain.c) or a test
+ * (test/fake_host.h). docs/kernels.md says how to write one.
  */
 #ifndef DENSEMAMBA_OP_H
 #define DENSEMAMBA_OP_H
@@ -14,7 +15,10 @@
 extern "C" {
 #endif
 
-/** Of the operators' interface: raised when a graph made for the last one would no longer be computed rightly. */
+/**
+ * Of the operators' interface: raised when a graph made for the last one would no longer be
+ * computed rightly.
+ */
 #define DM_KERNELS_VERSION 7
 
 /** `DM_NAME(f)` is `f_<instruction set>`: everything an operator's file exports is named so. */
@@ -73,11 +77,15 @@ typedef struct {
   DmArgument outputs[DM_MAX_OUTPUTS];
   bool isVariadic; /* any number of inputs and outputs, of any types; both lists are empty */
   /**
-   * A node's own constants, read from its attributes. Called once per node and session; may be NULL, and then the state
-   * is. On failure returns NULL after `dm_reject`, having freed what it took.
+   * A node's own constants, read from its attributes. Called once per node and session; may be
+   * NULL, and then the state is. On failure returns NULL after `dm_reject`, having freed what it
+   * took.
    */
   void *(*create)(DmAttributes *attributes);
-  /** Several threads may be in it at once with one `state`. @returns false after `dm_fail`, true otherwise. */
+  /**
+   * Several threads may be in it at once with one `state`. @returns false after `dm_fail`, true
+   * otherwise.
+   */
   bool (*compute)(const void *state, DmContext *context);
   /** NULL: `free`. */
   void (*destroy)(void *state);
@@ -106,15 +114,26 @@ typedef struct DmAttributeSource {
   char *(*text)(const void *self, const char *name);
 } DmAttributeSource;
 
-/** Runs `compute`, and takes its scratch memory back. Of `context` host and self are set. @returns false after a failure. */
+/**
+ * Runs `compute`, and takes its scratch memory back. Of `context` host and self are set. @returns
+ * false after a failure.
+ */
 bool dm_run(const DmOp *op, const void *state, DmContext *context);
-/** `@returns` the state of a node, which may be NULL; after a failure `attributes->failure` exists. */
+/**
+ * `@returns` the state of a node, which may be NULL; after a failure `attributes->failure` exists.
+ */
 void *dm_create(const DmOp *op, DmAttributes *attributes);
 void dm_destroy(const DmOp *op, void *state);
 
-/** For hosts: the tensor of `columns` alone. @returns false after a `dm_fail` if it has no such columns. */
+/**
+ * For hosts: the tensor of `columns` alone. @returns false after a `dm_fail` if it has no such
+ * columns.
+ */
 bool dm_take_columns(DmContext *context, DmTensor *tensor, DmColumns columns);
-/** For hosts: `[first:end]` at the end of `text`, or nothing. @returns false if it is something else. */
+/**
+ * For hosts: `[first:end]` at the end of `text`, or nothing. @returns false if it is something
+ * else.
+ */
 bool dm_parse_columns(const char *text, DmColumns *columns);
 
 /* --- what an operator calls --- */
@@ -124,28 +143,40 @@ int64_t dm_int(DmAttributes *attributes, const char *name);
 /** `@returns` the attribute's value, `fallback` if the node lacks it. */
 int64_t dm_int_or(const DmAttributes *attributes, const char *name, int64_t fallback);
 float dm_float_or(const DmAttributes *attributes, const char *name, float fallback);
-/** `@returns` the attribute's value, to be freed; NULL if the node lacks it, and then the kernel is not created. */
+/**
+ * `@returns` the attribute's value, to be freed; NULL if the node lacks it, and then the kernel is
+ * not created.
+ */
 char *dm_string(DmAttributes *attributes, const char *name);
 
 /** `printf`'s arguments. `@returns` NULL, to be returned from `create`. */
 __attribute__((format(printf, 2, 3))) void *dm_reject(DmAttributes *attributes, const char *format, ...);
-/** `printf`'s arguments. `@returns` false, to be returned from `compute`. The first failure of a run is what it reports. */
+/**
+ * `printf`'s arguments. `@returns` false, to be returned from `compute`. The first failure of a run
+ * is what it reports.
+ */
 __attribute__((format(printf, 2, 3))) bool dm_fail(DmContext *context, const char *format, ...);
 
 /**
- * Memory for this run of this node, aligned to 64 bytes, not zeroed; gone when `compute` returns. Not to be called from
- * within `dm_parallel_for`: take all threads' share before it. `@returns` NULL after a `dm_fail` if there is no memory.
+ * Memory for this run of this node, aligned to 64 bytes, not zeroed; gone when `compute` returns.
+ * Not to be called from within `dm_parallel_for`: take all threads' share before it. `@returns`
+ * NULL after a `dm_fail` if there is no memory.
  */
 void *dm_scratch(DmContext *context, size_t bytes);
 
 /**
- * Where each of `numSequences` sequences begins among `numRows` rows, one after another: [numSequences + 1] rows, the last one the
- * end. From their lengths, int64 [numSequences], of which input `index` has them and some may be 0; without such an input all are
- * equally long. Valid until `compute` returns. `@returns` NULL after a `dm_fail` if the rows are not theirs, or if there are none.
+ * Where each of `numSequences` sequences begins among `numRows` rows, one after another:
+ * [numSequences + 1] rows, the last one the end. From their lengths, int64 [numSequences], of which
+ * input `index` has them and some may be 0; without such an input all are equally long. Valid until
+ * `compute` returns. `@returns` NULL after a `dm_fail` if the rows are not theirs, or if there are
+ * none.
  */
 const size_t *dm_sequence_starts(DmContext *context, size_t index, size_t numSequences, size_t numRows);
 
-/** The sequence that has item `index`, if `first` says which item is each sequence's first: [numSequences + 1], ascending. */
+/**
+ * The sequence that has item `index`, if `first` says which item is each sequence's first:
+ * [numSequences + 1], ascending.
+ */
 static inline size_t dm_sequence_of(const size_t *first, size_t numSequences, size_t index) {
   size_t least = 0, end = numSequences;
   while (end - least > 1) {
@@ -157,8 +188,8 @@ static inline size_t dm_sequence_of(const size_t *first, size_t numSequences, si
 }
 
 /**
- * An input whose rows may be columns of a wider value, `stride` elements apart. `@returns` false if the node does not have it, or
- * after a failure.
+ * An input whose rows may be columns of a wider value, `stride` elements apart. `@returns` false if
+ * the node does not have it, or after a failure.
  */
 static inline bool dm_input_rows(DmContext *context, size_t index, DmTensor *tensor) {
   *tensor = (DmTensor){0};
@@ -169,16 +200,16 @@ static inline bool dm_input_rows(DmContext *context, size_t index, DmTensor *ten
 bool dm_input(DmContext *context, size_t index, DmTensor *tensor);
 
 /**
- * `@returns` where to write the output; NULL if the node does not have it, or after a failure, which is reported. It may be the
- * memory of an input: see `in place` in docs/kernels.md.
+ * `@returns` where to write the output; NULL if the node does not have it, or after a failure,
+ * which is reported. It may be the memory of an input: see `in place` in docs/kernels.md.
  */
 static inline void *dm_output(DmContext *context, size_t index, const int64_t *dims, size_t rank) {
   return context->host->output(context, index, dims, rank);
 }
 
 /**
- * Calls `fn(user, index)` for every index below `total`, each once, on the session's threads and this one; returns when
- * all have. Which thread takes which index is not known.
+ * Calls `fn(user, index)` for every index below `total`, each once, on the session's threads and
+ * this one; returns when all have. Which thread takes which index is not known.
  */
 static inline bool dm_parallel_for(DmContext *context, void (*fn)(void *user, size_t index), size_t total, void *user) {
   if (total > 1) return context->host->parallel_for(context, fn, total, user);
@@ -186,7 +217,10 @@ static inline bool dm_parallel_for(DmContext *context, void (*fn)(void *user, si
   return true;
 }
 
-/** How many threads share the work of `dm_parallel_for`; 0 if that is not known yet. No result may depend on it. */
+/**
+ * How many threads share the work of `dm_parallel_for`; 0 if that is not known yet. No result may
+ * depend on it.
+ */
 static inline size_t dm_num_threads(const DmContext *context) { return context->host->num_threads(context); }
 
 static inline size_t dm_num_elements(const DmTensor *tensor) {

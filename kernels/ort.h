@@ -1,7 +1,8 @@
 /**
- * The part of ONNX Runtime's binary interface that the kernels use, declared by ourselves: opaque types, the table of
- * functions at its fixed positions, and the description of a custom operator. Version 24 of the C API (ONNX Runtime 1.24);
- * both structs only ever grow at their ends, so that every later library serves it.
+ * The part of ONNX Runtime's binary interface that the kernels use, declared by ourselves: opaque
+ * types, the table of functions at its fixed positions, and the description of a custom operator.
+ * Version 24 of the C API (ONNX Runtime 1.24); both structs only ever grow at their ends, so that
+ * every later library serves it.
  */
 #ifndef DENSEMAMBA_ORT_H
 #define DENSEMAMBA_ORT_H

@@ -1,6 +1,7 @@
 /**
- * ONNX Runtime as a host of our operators: the interface of op.h on its functions, the callbacks through which it asks about an
- * operator, and the library's entry points. Nothing here belongs to a session but a node's `Kernel`.
+ * ONNX Runtime as a host of our operators: the interface of op.h on its functions, the callbacks
+ * through which it asks about an operator, and the library's entry points. Nothing here belongs to
+ * a session but a node's `Kernel`.
  */
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -297,7 +298,10 @@ typedef struct {
 static const Isa isas[] = {DM_ISAS(ISA)};
 enum { NUM_ISAS = sizeof isas / sizeof *isas };
 
-/** Sessions refer to a domain for as long as they live, so there is one in the process, never released. */
+/**
+ * Sessions refer to a domain for as long as they live, so there is one in the process, never
+ * released.
+ */
 static _Atomic(OrtCustomOpDomain *) domains[NUM_ISAS];
 
 static const Isa *find_isa(const char *name) {
@@ -320,13 +324,19 @@ DM_EXPORT int densemamba_kernels_version(void) {
   return DM_KERNELS_VERSION;
 }
 
-/** The instruction set that `RegisterCustomOps` takes: the best of this library that this CPU has; NULL if there is none. */
+/**
+ * The instruction set that `RegisterCustomOps` takes: the best of this library that this CPU has;
+ * NULL if there is none.
+ */
 DM_EXPORT const char *densemamba_kernels_isa(void) {
   const Isa *isa = find_isa(NULL);
   return isa == NULL ? NULL : isa->name;
 }
 
-/** As `RegisterCustomOps`, with the instruction set named, NULL for the best. Fails if this CPU does not have it. */
+/**
+ * As `RegisterCustomOps`, with the instruction set named, NULL for the best. Fails if this CPU does
+ * not have it.
+ */
 DM_EXPORT OrtStatus *densemamba_kernels_register(OrtSessionOptions *options, const OrtApiBase *base, const char *name) {
   const OrtApi *api = base->GetApi(DM_ORT_API_VERSION);
   if (api == NULL) {

@@ -1,6 +1,7 @@
 /**
- * densemamba.SampleStatistics: what sampling needs of logits: of each row the largest few with their indices, descending, and
- * the log-sum-exp of the logits and of logits / temperature. A task is a row.
+ * densemamba.SampleStatistics: what sampling needs of logits: of each row the largest few with
+ * their indices, descending, and the log-sum-exp of the logits and of logits / temperature. A task
+ * is a row.
  */
 #include <stdlib.h>
 
@@ -22,7 +23,10 @@ typedef struct {
   float *maxima;            /* [R,groups]: working memory */
 } Statistics;
 
-/** Keys are in order as the pairs are: by the logit, equal ones by their index, the first one largest. NaN is the smallest. */
+/**
+ * Keys are in order as the pairs are: by the logit, equal ones by their index, the first one
+ * largest. NaN is the smallest.
+ */
 static inline uint64_t key_of(float logit, size_t id) {
   uint32_t bits;
   logit += 0.0f; /* of the two zeros the positive one */
@@ -57,8 +61,8 @@ static float group_maximum(const float *logits, size_t count) {
 }
 
 /**
- * A number that at least `numTop` of the maxima reach, and so as many logits; not many more do. Halving the interval needs no
- * order among them.
+ * A number that at least `numTop` of the maxima reach, and so as many logits; not many more do.
+ * Halving the interval needs no order among them.
  */
 static float find_threshold(const float *maxima, size_t numGroups, size_t numTop, float largest) {
   if (numGroups < numTop) return -__builtin_inff();
@@ -137,8 +141,8 @@ static void *create(DmAttributes *attributes) {
 }
 
 /**
- * Inputs: logits [R,V], temperature [R], above zero. Outputs: top [R,K], their ids i64 [R,K], log-sum-exp [R], that of logits /
- * temperature [R].
+ * Inputs: logits [R,V], temperature [R], above zero. Outputs: top [R,K], their ids i64 [R,K],
+ * log-sum-exp [R], that of logits / temperature [R].
  */
 static bool compute(const void *state, DmContext *context) {
   Statistics s = *(const Statistics *)state;

@@ -1,12 +1,14 @@
 /**
- * densemamba.SelectiveScan: the recurrence of a Mamba layer with everything that stands around it elementwise: step size,
- * readouts of the own and of the linked states, skip and output gate. Symbols as in docs/compiler.md.
+ * densemamba.SelectiveScan: the recurrence of a Mamba layer with everything that stands around it
+ * elementwise: step size, readouts of the own and of the linked states, skip and output gate.
+ * Symbols as in docs/compiler.md.
  *
  *     Δ = softplus(W_dt dt + b)    h_t = exp(Δ A) h_{t-1} + (Δ u) B    y = C h + Σ_i G_i (C h^{l-i}) + D u    out = y SiLU(z)
  *
- * A task is a range of channels of one sequence. It walks over time with its part of the state, of A and of W_dt close together
- * in the first-level cache (where they lie in memory, a row of channels apart, they would push one another out), and so
- * reads and writes the state in memory once. A single step works where things are.
+ * A task is a range of channels of one sequence. It walks over time with its part of the state, of
+ * A and of W_dt close together in the first-level cache (where they lie in memory, a row of
+ * channels apart, they would push one another out), and so reads and writes the state in memory
+ * once. A single step works where things are.
  */
 #include <stdlib.h>
 
@@ -45,19 +47,28 @@ typedef struct {
   const size_t *firstTask;           /* [B+1]: the sequences' tasks */
 } Scan;
 
-/** Channels of a task of several steps: what it keeps of state, A and W_dt should fill no more than the first-level cache. */
+/**
+ * Channels of a task of several steps: what it keeps of state, A and W_dt should fill no more than
+ * the first-level cache.
+ */
 enum { CHANNELS_PER_TASK = 64, CHANNELS_OF_SINGLE_STEP = 256 };
 
 static inline const float *row_of(Rows rows, size_t row) { return rows.data + row * rows.stride; }
 
 static size_t num_parts(size_t numChannels) { return (numChannels + CHANNELS_PER_TASK - 1) / CHANNELS_PER_TASK; }
 
-/** Histories [parts, rows, N, CHANNELS_PER_TASK], f16 or float: what a task writes and what its like in a later layer reads is one stream. */
+/**
+ * Histories [parts, rows, N, CHANNELS_PER_TASK], f16 or float: what a task writes and what its like
+ * in a later layer reads is one stream.
+ */
 static inline size_t history_offset(const Scan *s, size_t row, size_t first) {
   return (first / CHANNELS_PER_TASK * s->numRows + row) * s->stateSize * CHANNELS_PER_TASK;
 }
 
-/** Of channel `at` of a task's, seen from its first one's: a task of a single step has several parts of a history. */
+/**
+ * Of channel `at` of a task's, seen from its first one's: a task of a single step has several parts
+ * of a history.
+ */
 static inline size_t history_part(const Scan *s, size_t at) {
   return at / CHANNELS_PER_TASK * s->numRows * s->stateSize * CHANNELS_PER_TASK + at % CHANNELS_PER_TASK;
 }
@@ -73,7 +84,9 @@ typedef struct {
   size_t stride;
 } Part;
 
-/** Calls `body(at, lanes)` for each vector of the part; with constant lanes for all but the last. */
+/**
+ * Calls `body(at, lanes)` for each vector of the part; with constant lanes for all but the last.
+ */
 #define EACH_VECTOR(part, body)                                                \
   do {                                                                         \
     size_t at = 0;                                                             \
@@ -83,7 +96,10 @@ typedef struct {
 
 /** So many vectors of channels stay in registers through all rows of a state. */
 #define GROUP (DM_LANES == 16 ? 4 : 2)
-/** Applied to each vector of a group. Vectors have names, not indices: compilers keep arrays in memory. */
+/**
+ * Applied to each vector of a group. Vectors have names, not indices: compilers keep arrays in
+ * memory.
+ */
 #define EACH_OF_GROUP(X) X(0) X(1) X(2) X(3)
 
 /** Calls `body(at, numVectors, lanes)` for each group, then for each vector that is left. */
@@ -146,8 +162,8 @@ DM_INLINE void store_kept(void *kept, size_t at, vf h, size_t lanes, bool isHalf
 }
 
 /**
- * Asks memory for row `n` of what the next step reads of the links. The processor's own prefetcher stops at pages, and each step is
- * one; in the meantime this step raises powers.
+ * Asks memory for row `n` of what the next step reads of the links. The processor's own prefetcher
+ * stops at pages, and each step is one; in the meantime this step raises powers.
  */
 DM_INLINE void prefetch_links(const Scan *s, size_t nextAt, size_t n, bool isHalf) {
   const size_t rowBytes = CHANNELS_PER_TASK * (isHalf ? sizeof(half) : sizeof(float));
@@ -158,7 +174,10 @@ DM_INLINE void prefetch_links(const Scan *s, size_t nextAt, size_t n, bool isHal
   }
 }
 
-/** Likewise row `n` of the state of the channels that come after this group: a row is a page or half of one away from the next. */
+/**
+ * Likewise row `n` of the state of the channels that come after this group: a row is a page or half
+ * of one away from the next.
+ */
 DM_INLINE void prefetch_state(const Part *part, size_t at, size_t n) {
   if (part->next == NULL) return;
   const float *row = (at + GROUP * DM_LANES < part->count ? part->from + at + GROUP * DM_LANES : part->next) + n * part->stride;
@@ -166,8 +185,9 @@ DM_INLINE void prefetch_state(const Part *part, size_t at, size_t n) {
 }
 
 /**
- * h = exp(Δ A) h + (Δ u) B of all rows of the state, and y += C h, for `numVectors` (a constant) vectors of channels from `at`; the
- * only one may have fewer lanes. `kept`, where the history of these begins, may be NULL.
+ * h = exp(Δ A) h + (Δ u) B of all rows of the state, and y += C h, for `numVectors` (a constant)
+ * vectors of channels from `at`; the only one may have fewer lanes. `kept`, where the history of
+ * these begins, may be NULL.
  */
 DM_INLINE void advance(const Scan *s, const Part *part, size_t at, size_t numVectors, size_t lanes, const float *B, const float *C,
                        void *kept, size_t nextAt, bool isHalf, Work *work) {
@@ -200,14 +220,20 @@ DM_INLINE void advance(const Scan *s, const Part *part, size_t at, size_t numVec
   EACH_OF_GROUP(STORE)
 }
 
-/** What a link reads: of a history, or of a state, rounded as a history would hold it. The last two are constants. */
+/**
+ * What a link reads: of a history, or of a state, rounded as a history would hold it. The last two
+ * are constants.
+ */
 DM_INLINE vf load_linked(const void *h, size_t at, size_t lanes, bool isState, bool isHalf) {
   if (isHalf && !isState) return vf_of(vh_load_some((const half *)h + at, lanes));
   const vf exact = vf_load_some((const float *)h + at, lanes);
   return isHalf ? vf_of(vh_of(exact)) : exact;
 }
 
-/** y += G (C h), with `h` of a shallower layer and these channels, rows `stride` apart; otherwise as `advance`. */
+/**
+ * y += G (C h), with `h` of a shallower layer and these channels, rows `stride` apart; otherwise as
+ * `advance`.
+ */
 DM_INLINE void read_link(const void *h, size_t stride, const float *C, size_t N, const float *gate, size_t at, size_t numVectors,
                          size_t lanes, bool isState, bool isHalf, Work *work) {
 #define NO_SUM(i) vf sum##i = {0};
@@ -226,7 +252,10 @@ DM_INLINE void read_link(const void *h, size_t stride, const float *C, size_t N,
   EACH_OF_GROUP(ADD_LINK)
 }
 
-/** One step: what is kept of a channel stays in registers through all rows of its state, and of a group several are in flight. */
+/**
+ * One step: what is kept of a channel stays in registers through all rows of its state, and of a
+ * group several are in flight.
+ */
 DM_INLINE void step(const Scan *s, size_t b, size_t row, const float *dt, const float *B, const float *C, const Part *part, bool isHalf) {
   const size_t E = s->numChannels, N = s->stateSize, first = part->first;
   const size_t bytes = isHalf ? sizeof(half) : sizeof(float), historyAt = history_offset(s, row, first);
@@ -266,7 +295,10 @@ static void prefetch_floats(const float *p, size_t count) {
   for (size_t i = 0; i < count; i += 16) __builtin_prefetch(p + i);
 }
 
-/** Asks for what a later step reads of this part's channels: a step's rows are pages apart, where the processor sees no stream. */
+/**
+ * Asks for what a later step reads of this part's channels: a step's rows are pages apart, where
+ * the processor sees no stream.
+ */
 static void prefetch_step(const Scan *s, size_t row, const Part *part) {
   const size_t E = s->numChannels, first = part->first;
   prefetch_floats(s->u + row * E + first, part->count);
@@ -303,10 +335,16 @@ DM_INLINE void walk(const Scan *s, size_t b, const Part *part) {
   }
 }
 
-/** 16 rows are 4 KB: without it a load of A would look to the processor as if it had to wait for the state's store before. */
+/**
+ * 16 rows are 4 KB: without it a load of A would look to the processor as if it had to wait for the
+ * state's store before.
+ */
 enum { APART = CHANNELS_PER_TASK / 2 };
 
-/** The steps of channels [first, first + count), with their rows in a buffer of this thread's own: DM_MAX_SCAN_ROWS bounds its stack. */
+/**
+ * The steps of channels [first, first + count), with their rows in a buffer of this thread's own:
+ * DM_MAX_SCAN_ROWS bounds its stack.
+ */
 static void scan_steps(const Scan *s, size_t b, size_t first, size_t count, const float *past, float *present) {
   const size_t E = s->numChannels, N = s->stateSize, R = s->rank, stride = CHANNELS_PER_TASK;
   float local[(2 * N + R) * CHANNELS_PER_TASK + APART];
@@ -387,7 +425,10 @@ static const float *expect(DmContext *context, size_t index, size_t numElements,
   return tensor.data;
 }
 
-/** Input `index`, if it has so many rows, of `*width` columns; of any number, which becomes `*width`, if that is 0. */
+/**
+ * Input `index`, if it has so many rows, of `*width` columns; of any number, which becomes
+ * `*width`, if that is 0.
+ */
 static Rows expect_rows(DmContext *context, size_t index, size_t numRows, size_t *width, const char *name) {
   DmTensor tensor;
   if (!dm_input_rows(context, index, &tensor)) return dm_fail(context, "SelectiveScan: %s is missing", name), (Rows){0};
@@ -399,10 +440,11 @@ static Rows expect_rows(DmContext *context, size_t index, size_t numRows, size_t
 }
 
 /**
- * Inputs: u [B,T,E], z [B,T,E], dt [B,T,R], B [B,T,N], C [B,T,N], past [B,N,E], W_dt [R,E], b_dt [E], A [N,E], D [E],
- * lengths int64 [B]?, gates [B,T,gates·E]?, then what the links read, the nearest layer's first: its history, or of a
- * single step its present. Outputs: out [B,T,E], present [B,N,E], history f32 [parts,rows,N,64]?, of which one element holds two
- * of f16. With lengths, all that is [B,T,…] is [1,rows,…]. `present` may be the memory of `past`.
+ * Inputs: u [B,T,E], z [B,T,E], dt [B,T,R], B [B,T,N], C [B,T,N], past [B,N,E], W_dt [R,E], b_dt
+ * [E], A [N,E], D [E], lengths int64 [B]?, gates [B,T,gates·E]?, then what the links read, the
+ * nearest layer's first: its history, or of a single step its present. Outputs: out [B,T,E],
+ * present [B,N,E], history f32 [parts,rows,N,64]?, of which one element holds two of f16. With
+ * lengths, all that is [B,T,…] is [1,rows,…]. `present` may be the memory of `past`.
  */
 static bool compute(const void *state, DmContext *context) {
   Scan s = *(const Scan *)state;

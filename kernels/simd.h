@@ -1,6 +1,7 @@
 /**
- * Vectors of floats as wide as the instruction set has them, and the functions on them that the kernels share. Written
- * with the vector extensions that GCC and Clang have for every target; only the integer dot product needs intrinsics.
+ * Vectors of floats as wide as the instruction set has them, and the functions on them that the
+ * kernels share. Written with the vector extensions that GCC and Clang have for every target; only
+ * the integer dot product needs intrinsics.
  */
 #ifndef DENSEMAMBA_SIMD_H
 #define DENSEMAMBA_SIMD_H
@@ -34,7 +35,10 @@ DM_INLINE vf vf_load(const float *p) {
 
 DM_INLINE void vf_store(float *p, vf v) { memcpy(p, &v, sizeof v); }
 
-/** The first `count` lanes; the others read as zero and are not written. With a constant DM_LANES it is a plain load. */
+/**
+ * The first `count` lanes; the others read as zero and are not written. With a constant DM_LANES it
+ * is a plain load.
+ */
 DM_INLINE vf vf_load_some(const float *p, size_t count) {
   if (count == DM_LANES) return vf_load(p);
   vf v = {0};
@@ -51,7 +55,10 @@ DM_INLINE void vf_store_some(float *p, vf v, size_t count) {
 typedef uint16_t half;
 typedef uint16_t vh __attribute__((vector_size(DM_LANES * 2)));
 
-/** To the nearest f16, the even one of two; what is beyond the largest, 65,504, becomes it. NaN stays NaN. */
+/**
+ * To the nearest f16, the even one of two; what is beyond the largest, 65,504, becomes it. NaN
+ * stays NaN.
+ */
 DM_INLINE vh vh_of(vf v);
 DM_INLINE vf vf_of(vh h);
 
@@ -146,7 +153,10 @@ DM_INLINE float vf_largest(vf v) {
 /** 1.5 · 2^23: adding it to a small float leaves the nearest whole number in the low bits. */
 #define VF_ROUNDER 12582912.0f
 
-/** 2^(n + r) for |r| <= 1/2 to 2.4e-7 relative: a polynomial fitted to the relative error, and n, added to `VF_ROUNDER`, into the exponent. */
+/**
+ * 2^(n + r) for |r| <= 1/2 to 2.4e-7 relative: a polynomial fitted to the relative error, and n,
+ * added to `VF_ROUNDER`, into the exponent.
+ */
 DM_INLINE vf vf_power_of_two(vf rounded, vf r) {
   vf p = r * 1.327647129073739e-3f + 9.675540961325169e-3f;
   p = p * r + 5.550713092088699e-2f;
@@ -163,7 +173,10 @@ DM_INLINE vf vf_exp2_negative(vf x) {
   return vf_power_of_two(rounded, x - (rounded - VF_ROUNDER));
 }
 
-/** e^x to 4e-7 relative, between e^-87 and e^88, which stand for what is below and above. NaN stays NaN. */
+/**
+ * e^x to 4e-7 relative, between e^-87 and e^88, which stand for what is below and above. NaN stays
+ * NaN.
+ */
 DM_INLINE vf vf_exp(vf x) {
   x = vf_at_most(vf_at_least(x, -87.0f), 88.0f);
   const vf rounded = x * 1.44269504088896341f + VF_ROUNDER;
@@ -201,8 +214,8 @@ DM_INLINE vf vf_erf(vf x) {
 }
 
 /**
- * log(1 + e^x) = max(x, 0) + log(1 + w), w = e^-|x|, and log(1 + w) = 2 artanh(w / (2 + w)): a series in at most 1/3, to 2e-7
- * relative for every x.
+ * log(1 + e^x) = max(x, 0) + log(1 + w), w = e^-|x|, and log(1 + w) = 2 artanh(w / (2 + w)): a
+ * series in at most 1/3, to 2e-7 relative for every x.
  */
 DM_INLINE vf vf_softplus(vf x) {
   vf w = vf_exp(-vf_abs(x));

@@ -1,6 +1,7 @@
 /**
- * Threads that stay together through many short pieces of work: one leads, and hands out tasks; the others take what there is.
- * Nobody waits for a thread that has not come: a leader alone does everything.
+ * Threads that stay together through many short pieces of work: one leads, and hands out tasks; the
+ * others take what there is. Nobody waits for a thread that has not come: a leader alone does
+ * everything.
  */
 #ifndef DENSEMAMBA_TEAM_H
 #define DENSEMAMBA_TEAM_H
@@ -27,7 +28,10 @@ typedef struct {
   _Alignas(64) _Atomic size_t numDone;
 } Team;
 
-/** A thread takes so much less than its part of what is left: the slower ones then end together with the others. */
+/**
+ * A thread takes so much less than its part of what is left: the slower ones then end together with
+ * the others.
+ */
 enum { TEAM_SHARES = 2 };
 /** A thread that finds nothing to do looks again so often before it offers its core to others. */
 enum { TEAM_PATIENCE = 1 << 12 };
@@ -42,8 +46,9 @@ static inline void team_pause(unsigned *waited) {
 }
 
 /**
- * Takes some tasks of the current job, neighbours, and does them: its share of what is untaken, so that what it reads from memory is
- * one stream, and the last are few. @returns false if there were none to take.
+ * Takes some tasks of the current job, neighbours, and does them: its share of what is untaken, so
+ * that what it reads from memory is one stream, and the last are few. @returns false if there were
+ * none to take.
  */
 static inline bool team_take(Team *team) {
   uint64_t untaken = atomic_load_explicit(&team->untaken, memory_order_acquire);
@@ -65,7 +70,10 @@ static inline bool team_take(Team *team) {
   return false;
 }
 
-/** The leader's: calls `fn(user, index)` for every index below `total`, at most 2^32 - 1, and returns when all have. */
+/**
+ * The leader's: calls `fn(user, index)` for every index below `total`, at most 2^32 - 1, and
+ * returns when all have.
+ */
 static inline void team_run(Team *team, void (*fn)(void *user, size_t index), size_t total, void *user) {
   const uint64_t number = (atomic_load_explicit(&team->untaken, memory_order_relaxed) >> 32) + 1;
   TeamJob *job = &team->jobs[number & 1];
@@ -80,8 +88,8 @@ static inline void team_run(Team *team, void (*fn)(void *user, size_t index), si
 }
 
 /**
- * Every member's, once each: the first becomes the leader, who calls `lead(user)`, in which `team_run` may be called; the others
- * help until that has returned.
+ * Every member's, once each: the first becomes the leader, who calls `lead(user)`, in which
+ * `team_run` may be called; the others help until that has returned.
  */
 static inline void team_join(Team *team, void (*lead)(void *user), void *user) {
   unsigned waited = 0;

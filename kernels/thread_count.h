@@ -1,4 +1,7 @@
-/** How many threads ONNX Runtime has: it does not say, but they come to its loops and can be counted. */
+/**
+ * How many threads ONNX Runtime has: it does not say, but they come to its loops and can be
+ * counted.
+ */
 #ifndef DENSEMAMBA_THREAD_COUNT_H
 #define DENSEMAMBA_THREAD_COUNT_H
 
@@ -13,7 +16,10 @@ typedef struct {
   _Atomic size_t numLoops;
 } ThreadCount;
 
-/** Threads come late to the first loops, or not at all; so one in so many later ones is looked at too. */
+/**
+ * Threads come late to the first loops, or not at all; so one in so many later ones is looked at
+ * too.
+ */
 enum { LOOPS_TO_LEARN = 8, LOOPS_BETWEEN_LOOKS = 128 };
 
 /** 0 if that is not known yet. */

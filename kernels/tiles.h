@@ -1,5 +1,6 @@
 /**
- * Packed matrices: 16 rows lie together, four columns (of 8 bits) or eight (of 4) of each at a time. docs/kernels.md.
+ * Packed matrices: 16 rows lie together, four columns (of 8 bits) or eight (of 4) of each at a
+ * time. docs/kernels.md.
  */
 #ifndef DENSEMAMBA_TILES_H
 #define DENSEMAMBA_TILES_H

@@ -1,4 +1,7 @@
-/** CausalConv against sums in double: one tap and several, widths that are no multiple of a vector, in place and not, sequences of unequal lengths. */
+/**
+ * CausalConv against sums in double: one tap and several, widths that are no multiple of a vector,
+ * in place and not, sequences of unequal lengths.
+ */
 #include <math.h>
 
 #include "fake_host.h"

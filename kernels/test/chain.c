@@ -1,4 +1,7 @@
-/** Chain with operators of the test's own in the place of ours: what they are given, what they give, and what a bad program says. */
+/**
+ * Chain with operators of the test's own in the place of ours: what they are given, what they give,
+ * and what a bad program says.
+ */
 #include "fake_host.h"
 #include "../ops.h"
 
@@ -140,7 +143,10 @@ static void check_values(int64_t width) {
   fake_free(&node);
 }
 
-/** One kernel, runs of different lengths: registers grow, and what a longer one left does not matter. */
+/**
+ * One kernel, runs of different lengths: registers grow, and what a longer one left does not
+ * matter.
+ */
 static void check_kept(void) {
   FakeNode node;
   set_up(&node, "Add i0 i1 > r0\nAdd r0 r0 > o0", 1);

@@ -1,6 +1,6 @@
 /**
- * A host that runs one node: for tests of operators as plain programs under sanitizers. Every tensor is an allocation of its exact
- * size, and `dm_parallel_for` has real threads.
+ * A host that runs one node: for tests of operators as plain programs under sanitizers. Every
+ * tensor is an allocation of its exact size, and `dm_parallel_for` has real threads.
  *
  *   FakeNode node = {0};
  *   fake_int(&node, "rows", 5);
@@ -212,7 +212,10 @@ static void fake_free_outputs(FakeNode *node) {
   }
 }
 
-/** Creates the state, runs the node, destroys the state. `@returns` NULL, or the message of what failed. May be called again. */
+/**
+ * Creates the state, runs the node, destroys the state. `@returns` NULL, or the message of what
+ * failed. May be called again.
+ */
 static inline const char *fake_run(FakeNode *node, const DmOp *op) {
   fake_free_outputs(node);
   DmAttributes attributes = fake_attributes(node);
@@ -231,7 +234,10 @@ static inline void fake_free(FakeNode *node) {
   *node = (FakeNode){0};
 }
 
-/** Where sequence `b` begins among the rows of all; of the number of sequences, how many rows there are. NULL: `steps` each. */
+/**
+ * Where sequence `b` begins among the rows of all; of the number of sequences, how many rows there
+ * are. NULL: `steps` each.
+ */
 static inline int64_t fake_start(const int64_t *lengths, int64_t steps, int64_t b) {
   if (lengths == NULL) return b * steps;
   int64_t start = 0;

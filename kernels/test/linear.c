@@ -1,4 +1,7 @@
-/** Linear against sums in double over the codes as the layout's words place them: edges of tiles and of groups of inputs. */
+/**
+ * Linear against sums in double over the codes as the layout's words place them: edges of tiles and
+ * of groups of inputs.
+ */
 #include <math.h>
 
 #include "../activation.h"

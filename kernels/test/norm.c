@@ -1,4 +1,7 @@
-/** Norm against sums in double: widths that are no multiple of a vector, sums, biases, groups, gates, columns, in place and not. */
+/**
+ * Norm against sums in double: widths that are no multiple of a vector, sums, biases, groups,
+ * gates, columns, in place and not.
+ */
 #include <math.h>
 
 #include "fake_host.h"

@@ -1,4 +1,7 @@
-/** SampleStatistics against a full sort and sums in double: ties, masked logits, tiny and large temperatures. */
+/**
+ * SampleStatistics against a full sort and sums in double: ties, masked logits, tiny and large
+ * temperatures.
+ */
 #include <math.h>
 
 #include "fake_host.h"
@@ -31,7 +34,10 @@ static void check_row(const float *logits, int64_t V, int64_t top, const float *
   free(taken);
 }
 
-/** Numbers before NaN, as if it were the smallest; the groups of 32 are whole ones, mixed ones and none but NaN. */
+/**
+ * Numbers before NaN, as if it were the smallest; the groups of 32 are whole ones, mixed ones and
+ * none but NaN.
+ */
 static void check_nan(int64_t V, int64_t top) {
   float *logits = malloc((size_t)V * sizeof *logits);
   uint32_t seed = 5;

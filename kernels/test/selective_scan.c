@@ -1,6 +1,7 @@
 /**
- * SelectiveScan against the equations in double: links through histories and through states, shared gates, norms, widths that
- * are no multiple of a vector or of a task, steps at once and one by one, few and many, sequences of unequal lengths.
+ * SelectiveScan against the equations in double: links through histories and through states, shared
+ * gates, norms, widths that are no multiple of a vector or of a task, steps at once and one by one,
+ * few and many, sequences of unequal lengths.
  */
 #include <math.h>
 

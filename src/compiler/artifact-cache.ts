@@ -1,7 +1,7 @@
 /**
- * Artifacts on disk, keyed by what they were compiled from. A cached one is believed only after its manifest and the
- * hash of every file have been checked; otherwise it is compiled anew. Safe with several processes at once: an artifact
- * appears by renaming a finished folder.
+ * Artifacts on disk, keyed by what they were compiled from. A cached one is believed only after its
+ * manifest and the hash of every file have been checked; otherwise it is compiled anew. Safe with
+ * several processes at once: an artifact appears by renaming a finished folder.
  */
 import { mkdir, mkdtemp, readdir, rm, stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
@@ -23,7 +23,10 @@ export interface EnsureOptions {
   /** Created if missing. */
   readonly cacheDir: string;
   readonly onProgress?: (progress: CompileProgress) => void;
-  /** Let weights that are NaN or infinite pass. What is compiled so is found again only by asking so again. */
+  /**
+   * Let weights that are NaN or infinite pass. What is compiled so is found again only by asking so
+   * again.
+   */
   readonly allowNonFinite?: boolean;
 }
 
@@ -37,7 +40,10 @@ export interface EnsuredArtifact {
 const TEMPORARY_PREFIX = ".compiling-";
 const STALE_TEMPORARY_MS = 24 * 60 * 60 * 1000;
 
-/** @throws `invalid_checkpoint`, or `unsupported_value` if the precision does not fit the model's sizes. */
+/**
+ * @throws `invalid_checkpoint`, or `unsupported_value` if the precision does not fit the model's
+ * sizes.
+ */
 export async function ensureArtifact(options: EnsureOptions): Promise<EnsuredArtifact> {
   const { modelDir, precision, cacheDir } = options;
   const lowering = loweringKind(precision, options.lowering);
@@ -67,7 +73,8 @@ export async function ensureArtifact(options: EnsureOptions): Promise<EnsuredArt
 }
 
 /**
- * Checks every byte that the manifest vouches for. Files above a size are believed by their time stamps, see `FileHasher`.
+ * Checks every byte that the manifest vouches for. Files above a size are believed by their time
+ * stamps, see `FileHasher`.
  * @throws `invalid_artifact` naming the file, its size or hash, and the expected one.
  */
 export async function verifyArtifact(dir: string, hashFile: (path: string) => Promise<string>): Promise<Manifest> {

@@ -1,6 +1,7 @@
 /**
- * Joins our own operators into chains: ONNX Runtime's threads come together once for each chain instead of once for each operator
- * (docs/kernels.md). What a chain computes, to the last bit, is what its operators do.
+ * Joins our own operators into chains: ONNX Runtime's threads come together once for each chain
+ * instead of once for each operator (docs/kernels.md). What a chain computes, to the last bit, is
+ * what its operators do.
  */
 import assert from "node:assert/strict";
 import type { Attribute, Graph, Node, Value } from "../onnx/graph.ts";
@@ -9,17 +10,22 @@ import { valuesRead } from "./in-place.ts";
 const DOMAIN = "densemamba";
 
 /**
- * Replaces the graph's nodes by as few chains as their order allows, and the others. Sound for states that are updated in place:
- * `assertInPlaceSafe` holds of every order that respects the graph's edges.
+ * Replaces the graph's nodes by as few chains as their order allows, and the others. Sound for
+ * states that are updated in place: `assertInPlaceSafe` holds of every order that respects the
+ * graph's edges.
  *
- * `hasRowPerSequence`: whatever is not a weight has a row for each sequence, and so a thread may take some of them through a chain
- * by itself. Not where sequences stand one after another in one row.
+ * `hasRowPerSequence`: whatever is not a weight has a row for each sequence, and so a thread may
+ * take some of them through a chain by itself. Not where sequences stand one after another in one
+ * row.
  */
 export function chainOperators(graph: Graph, { hasRowPerSequence }: { readonly hasRowPerSequence: boolean }): void {
   const producers = new Map(graph.nodes.flatMap((node) => node.outputs.map((output) => [output, node] as const)));
   const open = new Set(graph.nodes);
   const isReady = (node: Node) => !valuesRead(node).some((value) => open.has(producers.get(value)!));
-  /** Takes those that only need what is taken, in the graph's order, which is one of producers before readers. */
+  /**
+   * Takes those that only need what is taken, in the graph's order, which is one of producers
+   * before readers.
+   */
   const take = (isWanted: (node: Node) => boolean) =>
     [...open].filter((node) => isWanted(node) && isReady(node) && open.delete(node));
 
@@ -74,7 +80,8 @@ function chain(graph: Graph, links: readonly Node[], { read, isByRow, name }: Su
     const words = [link.opType, ...inputWords, ">", ...link.outputs.map(operand)];
     return [...words, ...attributes.map(attributeWord)].join(" ");
   });
-  // ONNX Runtime cannot tell the types of results that may be of any; ours between operators are all of one.
+  // ONNX Runtime cannot tell the types of results that may be of any; ours between operators are
+  // all of one.
   for (const value of outputs) if (!outer.has(value)) graph.declare(value, "f32");
   const program: Attribute = { type: "string", value: lines.join("\n") };
   return { opType: "Chain", domain: DOMAIN, name, inputs, outputs, attributes: new Map([["program", program]]) };
@@ -96,8 +103,8 @@ function attributeWord([name, attribute]: readonly [string, Attribute]): string 
 }
 
 /**
- * Memory for values between a chain's operators. Values share a register only with those of their kind, whose size is the same:
- * a register is as large as the largest of them.
+ * Memory for values between a chain's operators. Values share a register only with those of their
+ * kind, whose size is the same: a register is as large as the largest of them.
  */
 class Registers {
   readonly #lastReads: Map<Value, number>;

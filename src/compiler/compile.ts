@@ -1,8 +1,9 @@
 /**
- * The model compiler's entry: a checkpoint folder in, an artifact out (an ONNX graph, its weights, a manifest).
- * Knows nothing of ONNX Runtime sessions, the engine or HTTP.
+ * The model compiler's entry: a checkpoint folder in, an artifact out (an ONNX graph, its weights,
+ * a manifest). Knows nothing of ONNX Runtime sessions, the engine or HTTP.
  *
- * Glossary, for this folder and `model/reference.ts`; names as in "Mamba" (arXiv 2312.00752) and DenseSSM (2403.00818):
+ * Glossary, for this folder and `model/reference.ts`; names as in "Mamba" (arXiv 2312.00752) and
+ * DenseSSM (2403.00818):
  *
  *   B, T, R   batch, time steps of this pass, rows that get logits   (as dimensions)
  *   S         steps of all sequences of a pass together, where their lengths are unequal
@@ -66,8 +67,8 @@ export interface CompileOptions {
   readonly modelDir: string;
   readonly precision: Precision;
   /**
-   * `kernels` needs the native runner on a CPU, and its library; f16 is plain all the same. `cuda` needs CUDA, and the library for
-   * it. Default: `plain`.
+   * `kernels` needs the native runner on a CPU, and its library; f16 is plain all the same. `cuda`
+   * needs CUDA, and the library for it. Default: `plain`.
    */
   readonly lowering?: LoweringKind;
   /** Created if missing; files in it are overwritten. The manifest is written last. */
@@ -79,7 +80,10 @@ export interface CompileOptions {
   readonly modelHash?: string;
 }
 
-/** @throws `invalid_checkpoint`; `unsupported_value` if the precision does not fit the model's weights. */
+/**
+ * @throws `invalid_checkpoint`; `unsupported_value` if the precision does not fit the model's
+ * weights.
+ */
 export async function compileModel(options: CompileOptions): Promise<Manifest> {
   const { modelDir, precision, outDir } = options;
   const lowering = loweringKind(precision, options.lowering);

@@ -1,6 +1,6 @@
 /**
- * What every architecture has around its layers: the embedding, the residual stream with a norm before each branch, the head, and what
- * sampling needs of the logits.
+ * What every architecture has around its layers: the embedding, the residual stream with a norm
+ * before each branch, the head, and what sampling needs of the logits.
  */
 import type { Value } from "../onnx/graph.ts";
 import type { Lowering } from "./lowering.ts";
@@ -28,7 +28,10 @@ export interface Branch {
   readonly branch: (x: Operand) => Operand;
 }
 
-/** The residual stream, [B,T,D], in f32 whatever the branches compute in: it adds up over all of them. */
+/**
+ * The residual stream, [B,T,D], in f32 whatever the branches compute in: it adds up over all of
+ * them.
+ */
 interface Stream {
   readonly sum: Operand;
   /** The last branch's output, not yet added: the next norm adds it in the same pass. */
@@ -61,8 +64,8 @@ function normOf(lowering: Lowering, { sum, pending }: Stream, weights: NormWeigh
 }
 
 /**
- * Logits, f32 [R,V], of the requested rows, which are picked before the norm and the head, the largest matrix of a small model: a chunk
- * of a prompt that asks for none pays for none.
+ * Logits, f32 [R,V], of the requested rows, which are picked before the norm and the head, the
+ * largest matrix of a small model: a chunk of a prompt that asks for none pays for none.
  */
 function lowerHead(lowering: Lowering, { finalNorm, head }: Decoder, stream: Stream, logitRows: Value): Operand {
   const { graph: g } = lowering;

@@ -1,6 +1,7 @@
 /**
- * sha256 of files, remembered for large ones: a gigabyte takes a second to hash, and a server should not wait for it
- * at every start. Small files are always read, so that for them no change goes unseen.
+ * sha256 of files, remembered for large ones: a gigabyte takes a second to hash, and a server
+ * should not wait for it at every start. Small files are always read, so that for them no change
+ * goes unseen.
  */
 import { createHash, randomUUID } from "node:crypto";
 import { createReadStream } from "node:fs";
@@ -8,10 +9,16 @@ import { mkdir, readFile, rename, stat, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { pipeline } from "node:stream/promises";
 
-/** Above this a remembered hash is believed while size, times and inode stay the same. Below, hashing takes < 0.3 s. */
+/**
+ * Above this a remembered hash is believed while size, times and inode stay the same. Below,
+ * hashing takes < 0.3 s.
+ */
 export const REMEMBERED_BYTES = 256 << 20;
 
-/** A file changed this recently may change again within its timestamps' resolution: do not remember it yet. */
+/**
+ * A file changed this recently may change again within its timestamps' resolution: do not remember
+ * it yet.
+ */
 const SETTLE_MS = 2000;
 
 interface HashRecord {

@@ -1,7 +1,7 @@
 /**
- * The native runner binds `past_<state>` and `present_<state>` to one buffer. That is sound only if whatever reads the
- * past has run before the present is written, in every order that respects the graph's edges; so the compiler proves it
- * of each graph it writes.
+ * The native runner binds `past_<state>` and `present_<state>` to one buffer. That is sound only if
+ * whatever reads the past has run before the present is written, in every order that respects the
+ * graph's edges; so the compiler proves it of each graph it writes.
  */
 import assert from "node:assert/strict";
 import type { Graph, Node, Value } from "../onnx/graph.ts";
@@ -10,9 +10,10 @@ import type { Graph, Node, Value } from "../onnx/graph.ts";
 const ALIASING = new Set(["Identity", "Reshape", "Squeeze", "Unsqueeze"]);
 
 /**
- * Asserts for each state that every node which reads the past, or an alias of it, is the writer of the present or an
- * ancestor of it. The writer itself must read before it writes: true of elementwise operators, and of `Scan`, which
- * reads its initial state in the first iteration and writes the final one in the last.
+ * Asserts for each state that every node which reads the past, or an alias of it, is the writer of
+ * the present or an ancestor of it. The writer itself must read before it writes: true of
+ * elementwise operators, and of `Scan`, which reads its initial state in the first iteration and
+ * writes the final one in the last.
  */
 export function assertInPlaceSafe(graph: Graph): void {
   const readers = new Map<Value, Node[]>();

@@ -1,6 +1,6 @@
 /**
- * From a checkpoint to a graph with the contract of `model/artifact.ts`. The one place that picks an architecture's own
- * lowering.
+ * From a checkpoint to a graph with the contract of `model/artifact.ts`. The one place that picks
+ * an architecture's own lowering.
  */
 import { type LoweringKind, type Precision, stateIn } from "../model/artifact.ts";
 import type { Checkpoint } from "../model/checkpoint.ts";
@@ -12,7 +12,9 @@ import { lowerMamba2 } from "./mamba2.ts";
 import { lowerRetNet } from "./retnet.ts";
 import { lowerRwkv7 } from "./rwkv7.ts";
 
-/** What a precision is lowered to where `wanted` may be had: our own operators of a CPU take f32. */
+/**
+ * What a precision is lowered to where `wanted` may be had: our own operators of a CPU take f32.
+ */
 export function loweringKind(precision: Precision, wanted: LoweringKind = "plain"): LoweringKind {
   return isHalf(precision) && wanted === "kernels" ? "plain" : wanted;
 }
@@ -28,9 +30,15 @@ export function loweredState(precision: Precision, kind: LoweringKind, layouts: 
 
 /** How a model's operators are emitted. */
 export interface OperatorSurvey {
-  /** The kernels whose limits the model is beyond, and what each takes; plain ONNX is in their place. */
+  /**
+   * The kernels whose limits the model is beyond, and what each takes; plain ONNX is in their
+   * place.
+   */
   readonly beyond: ReadonlyMap<string, string>;
-  /** Whether a pass may have sequences of unequal lengths: whether every operator that looks along time is a kernel. */
+  /**
+   * Whether a pass may have sequences of unequal lengths: whether every operator that looks along
+   * time is a kernel.
+   */
   readonly isRagged: boolean;
 }
 

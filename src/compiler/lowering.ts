@@ -1,4 +1,6 @@
-/** The context of a lowering: what every operator is emitted into and from. Knows no architecture. */
+/**
+ * The context of a lowering: what every operator is emitted into and from. Knows no architecture.
+ */
 import type { LoweringKind, Precision } from "../model/artifact.ts";
 import type { StateSpec } from "../model/state.ts";
 import type { WeightTensor } from "../model/weights.ts";
@@ -15,12 +17,17 @@ export interface Lowering {
   readonly steps: Steps;
   /** Whose emitters are asked first. */
   readonly kind: LoweringKind;
-  /** Names of operators that are plain ONNX all the same: the model is beyond their kernels' limits. */
+  /**
+   * Names of operators that are plain ONNX all the same: the model is beyond their kernels' limits.
+   */
   readonly plainOperators: ReadonlySet<string>;
   readonly state: StateSpec;
   /** i64 [B,T], or [1,S] in a ragged graph. */
   readonly tokenIds: Value;
-  /** i64 [B], of a ragged graph: sequences stand one after another in a batch of one. Otherwise all have T steps. */
+  /**
+   * i64 [B], of a ragged graph: sequences stand one after another in a batch of one. Otherwise all
+   * have T steps.
+   */
   readonly lengths: Value | undefined;
   readonly weight: (name: string) => WeightTensor;
   /** Of all operators so far. Appended to. */
@@ -30,7 +37,10 @@ export interface Lowering {
   readonly shared: Map<string, unknown>;
 }
 
-/** What an operator's kernel takes at most of something; beyond it the model's graphs have plain ONNX in its place. */
+/**
+ * What an operator's kernel takes at most of something; beyond it the model's graphs have plain
+ * ONNX in its place.
+ */
 export interface Limit {
   /** As in config.json, where it is there. */
   readonly name: string;
@@ -53,10 +63,16 @@ export interface Conversions {
   readonly casts: Map<Value, Map<DataType, Value>>;
 }
 
-/** Passes of one time step (decode) have a graph of their own, without a loop: T is 1 there, and dynamic in the other. */
+/**
+ * Passes of one time step (decode) have a graph of their own, without a loop: T is 1 there, and
+ * dynamic in the other.
+ */
 export type Steps = "one" | "many";
 
-/** What `build` emits and gives, the first time that a graph is asked for `name`; the same again later. */
+/**
+ * What `build` emits and gives, the first time that a graph is asked for `name`; the same again
+ * later.
+ */
 export function once<T>({ shared, graph }: Lowering, name: string, build: () => T): T {
   if (!shared.has(name)) shared.set(name, graph.scoped(name, build));
   return shared.get(name) as T;

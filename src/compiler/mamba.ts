@@ -1,6 +1,6 @@
 /**
- * Mamba, Falcon-Mamba and DenseMamba: the order of their operators, and what passes between them. Symbols as in `compile.ts`; twin:
- * `model/reference/mamba.ts`.
+ * Mamba, Falcon-Mamba and DenseMamba: the order of their operators, and what passes between them.
+ * Symbols as in `compile.ts`; twin: `model/reference/mamba.ts`.
  */
 import { type MambaConfig, mixer } from "../model/families/mamba.ts";
 import type { Value } from "../onnx/graph.ts";
@@ -27,7 +27,9 @@ export function lowerMamba(lowering: Lowering, config: MambaConfig): void {
   });
 }
 
-/** The mixer's output for its normalised input x. Appends the layer's hidden states to `histories`. */
+/**
+ * The mixer's output for its normalised input x. Appends the layer's hidden states to `histories`.
+ */
 function mambaMixer(lowering: Lowering, config: MambaConfig, layer: number, x: Operand, histories: Value[]): Operand {
   const { dInner: E, timeStepRank: R, stateSize: N, useBias, numLayers, denseLayers } = config;
   const name = mixer(layer);

@@ -1,6 +1,7 @@
 /**
- * Weights on their way from the checkpoint into the graph: matrices read by rows and turned into tensors that stream,
- * so that no weight is in memory longer than it takes to write it. Knows no block.
+ * Weights on their way from the checkpoint into the graph: matrices read by rows and turned into
+ * tensors that stream, so that no weight is in memory longer than it takes to write it. Knows no
+ * block.
  */
 import { DenseMambaError } from "../errors.ts";
 import { MAX_F16, narrowBf16, narrowF16 } from "../model/dtypes.ts";
@@ -33,7 +34,10 @@ export function matrix(tensor: WeightTensor): Matrix {
   };
 }
 
-/** The matrix in slices of whole rows, in order; of a multiple of `step` rows each, but for the last. */
+/**
+ * The matrix in slices of whole rows, in order; of a multiple of `step` rows each, but for the
+ * last.
+ */
 export function* rowChunks(source: Matrix, step = 1): Generator<Float32Array> {
   const rowsAtOnce = step * Math.max(1, Math.floor(CHUNK_BYTES / 4 / source.numColumns / step));
   for (let row = 0; row < source.numRows; row += rowsAtOnce) {
@@ -41,7 +45,9 @@ export function* rowChunks(source: Matrix, step = 1): Generator<Float32Array> {
   }
 }
 
-/** [numRows, numColumns]. Writing it @throws `unsupported_value` for a weight that f16 cannot hold. */
+/**
+ * [numRows, numColumns]. Writing it @throws `unsupported_value` for a weight that f16 cannot hold.
+ */
 export function matrixTensor(source: Matrix, float: FloatType = "f32"): Tensor {
   return {
     dtype: float,
@@ -63,7 +69,10 @@ export function floatTensor(float: FloatType, shape: readonly number[], values: 
   return { dtype: float, shape, chunks: () => [asBytes(converted(floats, float))] };
 }
 
-/** The transpose of a small weight, read as [rows, columns] whatever axes of one it has, mapped element by element. */
+/**
+ * The transpose of a small weight, read as [rows, columns] whatever axes of one it has, mapped
+ * element by element.
+ */
 export function transposedTensor(
   weight: WeightTensor,
   [rows, columns]: readonly [number, number],

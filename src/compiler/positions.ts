@@ -1,9 +1,11 @@
 /**
- * Where in its sequence each token stands, and what follows from that alone, once for all layers: the rotation of keys
- * and queries and the normaliser of the readout. Twins: `takePosition`, `rotate` in model/reference/retnet.ts.
+ * Where in its sequence each token stands, and what follows from that alone, once for all layers:
+ * the rotation of keys and queries and the normaliser of the readout. Twins: `takePosition`,
+ * `rotate` in model/reference/retnet.ts.
  *
- * The position is part of the state, so that a pass needs nothing but tokens and states, and a snapshot is whole. From
- * it to sine and cosine everything is f64: in f32 the fast angles are noise after a million tokens.
+ * The position is part of the state, so that a pass needs nothing but tokens and states, and a
+ * snapshot is whole. From it to sine and cosine everything is f64: in f32 the fast angles are noise
+ * after a million tokens.
  */
 import { POSITION_BASE } from "../model/families/retnet.ts";
 import type { Graph, Value } from "../onnx/graph.ts";
@@ -29,7 +31,10 @@ export interface Rates {
   readonly decays: readonly number[];
 }
 
-/** Reads `past_position` and writes `present_position`, [B,2]: two digits, low and high, of how many tokens were read. */
+/**
+ * Reads `past_position` and writes `present_position`, [B,2]: two digits, low and high, of how many
+ * tokens were read.
+ */
 export function positions(lowering: Lowering, rates: Rates): Positions {
   return once(lowering, "position", () => lowerPositions(lowering, rates));
 }
@@ -72,7 +77,10 @@ function lowerPositions(lowering: Lowering, { angles, decays }: Rates): Position
   };
 }
 
-/** Of sequences that stand one after another: f64 [1,S], from where each begins, [B,1], their lengths, i64 [B], and 0 … S - 1. */
+/**
+ * Of sequences that stand one after another: f64 [1,S], from where each begins, [B,1], their
+ * lengths, i64 [B], and 0 … S - 1.
+ */
 function positionsOfRows(g: Graph, first: Value, lengths: Value, rows: Value): Value {
   const ends = g.op("CumSum", [lengths, g.constant(i64Tensor([], [0]))]); // [B]
   const isBehind = g.op("GreaterOrEqual", [columnOf(g, rows), ends]); // [S,B]
@@ -97,8 +105,8 @@ export function rotate(lowering: Lowering, x: Operand, { cos, sin, rows }: Posit
 /**
  * i64 [B,T]: 0 … T - 1, for each sequence.
  *
- * Counted, not made of the shape: what is computed from a shape ONNX Runtime puts on the CPU, where a device that captures a step
- * cannot wait for it.
+ * Counted, not made of the shape: what is computed from a shape ONNX Runtime puts on the CPU, where
+ * a device that captures a step cannot wait for it.
  */
 export function countWithin(g: Graph, tokenIds: Value): Value {
   return countBefore(g, onesOf(g, tokenIds), 1);

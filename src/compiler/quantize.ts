@@ -1,7 +1,7 @@
 /**
- * Matrices in four or eight bits, and which of them an artifact's precision holds in how many. w ≈ (code - zero) · scale, one
- * scale for a block of a row. The codes lie in rows, as `MatMulNBits` and `GatherBlockQuantized` take them, or in tiles for our
- * own operators (tiles.ts).
+ * Matrices in four or eight bits, and which of them an artifact's precision holds in how many. w ≈
+ * (code - zero) · scale, one scale for a block of a row. The codes lie in rows, as `MatMulNBits`
+ * and `GatherBlockQuantized` take them, or in tiles for our own operators (tiles.ts).
  */
 import type { Tensor } from "../onnx/tensor.ts";
 import type { Lowering } from "./lowering.ts";
@@ -17,7 +17,10 @@ export type MatrixRole =
 
 export type Bits = 4 | 8;
 
-/** With ONNX Runtime's operators a smaller selection is as fast in f32, and faster in a batch: it stays in the cache. */
+/**
+ * With ONNX Runtime's operators a smaller selection is as fast in f32, and faster in a batch: it
+ * stays in the cache.
+ */
 const LARGE_SELECTION = 50_000;
 
 /** undefined stands for none: the matrix stays in floating point. */
@@ -39,8 +42,8 @@ export interface Quantized {
   /** Of the matrix, and of zeros behind them: what it is multiplied with has to be as wide. */
   readonly numColumns: number;
   /**
-   * u8. In rows [rows, columns / blockSize, blockSize · bits / 8]; of two codes in a byte the first is the lower half. In tiles
-   * [tiles, 16 · columns · bits / 8].
+   * u8. In rows [rows, columns / blockSize, blockSize · bits / 8]; of two codes in a byte the first
+   * is the lower half. In tiles [tiles, 16 · columns · bits / 8].
    */
   readonly codes: Tensor;
   /** f32 [rows, columns / blockSize], or [tiles, columns / blockSize, 16]. */
@@ -56,8 +59,9 @@ const BLOCK_SIZES = { 8: [128, 64, 32, SMALLEST_BLOCK], 4: [32, SMALLEST_BLOCK] 
 >;
 
 /**
- * In the first of the block sizes that divides the row, which is filled up with zeros to a multiple of 16. Both tensors
- * stream. The scales that are found for the codes are kept until they are written themselves.
+ * In the first of the block sizes that divides the row, which is filled up with zeros to a multiple
+ * of 16. Both tensors stream. The scales that are found for the codes are kept until they are
+ * written themselves.
  */
 export function quantize(source: Matrix, name: string, bits: Bits, layout: Layout): Quantized {
   const weight = filledUp(source);
@@ -147,16 +151,23 @@ function eightBitCodes(values: Float32Array, blockSize: number, scales: Float32A
 /** Codes from -8 to 7 about 8. */
 const LOWEST = 8;
 const HIGHEST = 7;
-/** Where the search puts the block's extreme, in codes: outside -8 it is clipped, which may pay for the others. */
+/**
+ * Where the search puts the block's extreme, in codes: outside -8 it is clipped, which may pay for
+ * the others.
+ */
 const EXTREMES = [-6.5, -6.75, -7, -7.25, -7.5, -7.75, -8, -8.25, -8.5, -8.75, -9];
 
-/** Added to a small f64 and taken away again, it leaves the nearest whole number: several times as fast as Math.round. */
+/**
+ * Added to a small f64 and taken away again, it leaves the nearest whole number: several times as
+ * fast as Math.round.
+ */
 const ROUNDER = 1.5 * 2 ** 52;
 
 /**
- * The scale with the least squared error that the search finds. For given codes c the best one is Σwc / Σc², which takes
- * (Σwc)² / Σc² off Σw²; the codes are those that put the block's extreme at each of `EXTREMES`. Scales have either sign:
- * the extreme gets the code -8, which the other side lacks.
+ * The scale with the least squared error that the search finds. For given codes c the best one is
+ * Σwc / Σc², which takes (Σwc)² / Σc² off Σw²; the codes are those that put the block's extreme at
+ * each of `EXTREMES`. Scales have either sign: the extreme gets the code -8, which the other side
+ * lacks.
  */
 function searchedScales(values: Float32Array, blockSize: number): Float32Array {
   const scales = new Float32Array(values.length / blockSize);

@@ -1,8 +1,9 @@
 /**
- * RetNet and DenseRetNet: the order of their operators, and what passes between them. Twin: `model/reference/retnet.ts`.
+ * RetNet and DenseRetNet: the order of their operators, and what passes between them. Twin:
+ * `model/reference/retnet.ts`.
  *
- * Symbols: H heads; dk and dv, the widths of a head's key and value; q, k, v query, key and value; γ a head's decay;
- * S [dk,dv] a head's state. The others as in `compile.ts`.
+ * Symbols: H heads; dk and dv, the widths of a head's key and value; q, k, v query, key and value;
+ * γ a head's decay; S [dk,dv] a head's state. The others as in `compile.ts`.
  */
 import { attention, headDecays, type RetNetConfig, rotationAngles } from "../model/families/retnet.ts";
 import { lowerDecoder } from "./decoder.ts";
@@ -14,7 +15,10 @@ import { type Operand, parts, perHead, toValue } from "./operators/operand.ts";
 import { retention } from "./operators/retention.ts";
 import { positions, rotate } from "./positions.ts";
 
-/** A layer's own keys, H·dk wide, and values, H·dv wide, before anything is fused into them or rotated. */
+/**
+ * A layer's own keys, H·dk wide, and values, H·dv wide, before anything is fused into them or
+ * rotated.
+ */
 interface KeyValue {
   readonly k: Operand;
   readonly v: Operand;
@@ -40,7 +44,10 @@ function normWeights({ weight }: Lowering, { normEpsilon: epsilon }: RetNetConfi
   return { weight: weight(`${name}.weight`), epsilon };
 }
 
-/** A layer's output for its normalised input x. Appends the layer's keys and values to those of the pass. */
+/**
+ * A layer's output for its normalised input x. Appends the layer's keys and values to those of the
+ * pass.
+ */
 function gatedRetention(
   lowering: Lowering,
   config: RetNetConfig,
@@ -63,7 +70,8 @@ function gatedRetention(
   const { k, v } = denseKeyValues(lowering, config, layer, x, own, keyValues);
   keyValues.push(own);
 
-  // The query takes the readout's normaliser: dk numbers a head instead of dv, and a readout that f16 can hold.
+  // The query takes the readout's normaliser: dk numbers a head instead of dv, and a readout that
+  // f16 can hold.
   const perHeadQuery = lowering.graph.op("Mul", [perHead(lowering, query, H), position.normalizer]);
   const q = rotate(lowering, { value: perHeadQuery, dtype, width: keyDim, heads: H }, position);
   const y = retention(lowering, { q, k: rotate(lowering, k, position), v, state: `kv.${layer}`, decays });

@@ -7,11 +7,15 @@ import { modelFolder } from "../model/weight-files.ts";
 import { invalidCheckpoint } from "../model/weights.ts";
 import { sha256 } from "./file-hash.ts";
 
-/** Part of every model hash, hence of every cache key: raise it when a graph's numbers or its states' layout change. */
+/**
+ * Part of every model hash, hence of every cache key: raise it when a graph's numbers or its
+ * states' layout change.
+ */
 export const COMPILER_VERSION = "9";
 
 /**
- * What states and cached artifacts are valid for: config, weights, precision, compiler, and the operators of the graph.
+ * What states and cached artifacts are valid for: config, weights, precision, compiler, and the
+ * operators of the graph.
  * @throws `invalid_checkpoint` if a file cannot be read.
  */
 export async function hashModel(

@@ -1,4 +1,7 @@
-/** A state's two ends in a graph: `past_<name>` and `present_<name>`, of the type that the artifact keeps it in. */
+/**
+ * A state's two ends in a graph: `past_<name>` and `present_<name>`, of the type that the artifact
+ * keeps it in.
+ */
 import assert from "node:assert/strict";
 import type { StateTensor } from "../model/state.ts";
 import type { Value } from "../onnx/graph.ts";

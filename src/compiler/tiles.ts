@@ -1,6 +1,7 @@
 /**
- * The order in which our own operators want a matrix's codes: 16 rows lie together, a few columns of each at a time, so that a
- * vector register holds the same columns of several rows. Layout: docs/kernels.md. Twin: kernels/integer_dot.h.
+ * The order in which our own operators want a matrix's codes: 16 rows lie together, a few columns
+ * of each at a time, so that a vector register holds the same columns of several rows. Layout:
+ * docs/kernels.md. Twin: kernels/integer_dot.h.
  */
 
 export const TILE_ROWS = 16;
@@ -10,7 +11,8 @@ const COLUMNS = 4;
 /**
  * From rows, as `quantize` makes them, to tiles; the last tile is filled up with rows of zeros.
  *
- * @param codes eight bits: one a byte, about 128; four bits: two a byte, the first in the lower half, about 8
+ * @param codes eight bits: one a byte, about 128; four bits: two a byte, the first in the lower
+ * half, about 8
  */
 export function tileCodes(codes: Uint8Array, numColumns: number, bits: 4 | 8): Uint8Array {
   return bits === 8 ? tileBytes(codes, numColumns) : tileNibbles(codes, numColumns);
@@ -34,7 +36,10 @@ function tileBytes(codes: Uint8Array, numColumns: number): Uint8Array {
   return tiled;
 }
 
-/** u8 [tiles, columns / 8, 16 rows, 4 columns]: the lower bits are a column, the higher ones that four further on; about 8. */
+/**
+ * u8 [tiles, columns / 8, 16 rows, 4 columns]: the lower bits are a column, the higher ones that
+ * four further on; about 8.
+ */
 function tileNibbles(codes: Uint8Array, numColumns: number): Uint8Array {
   const bytesPerRow = numColumns / 2;
   const numRows = codes.length / bytesPerRow;

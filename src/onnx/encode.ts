@@ -1,6 +1,6 @@
 /**
- * An ONNX graph as the bytes of a ModelProto. Tensors too large to stand in it go to an `ExternalData` file. Field
- * numbers are those of onnx.proto.
+ * An ONNX graph as the bytes of a ModelProto. Tensors too large to stand in it go to an
+ * `ExternalData` file. Field numbers are those of onnx.proto.
  */
 import type { ExternalData, Placement } from "./external-data.ts";
 import { type Attribute, type Dimension, type Graph, MAX_INLINE_BYTES, type Node, type Port } from "./graph.ts";
@@ -17,8 +17,9 @@ export interface Opset {
 }
 
 /**
- * Places the graph's large initializers in `external`, in their order, then returns the ModelProto that points to them.
- * `onTensor` is told after each. Initializers of bodies stay inside the file and should be small.
+ * Places the graph's large initializers in `external`, in their order, then returns the ModelProto
+ * that points to them. `onTensor` is told after each. Initializers of bodies stay inside the file
+ * and should be small.
  */
 export async function encodeModel(
   graph: Graph,

@@ -1,10 +1,14 @@
 /**
- * The file beside an ONNX model that holds its large tensors. They are streamed into it chunk by chunk, so that a model
- * need never be in memory; several graphs may share one file, and the tensors in it.
+ * The file beside an ONNX model that holds its large tensors. They are streamed into it chunk by
+ * chunk, so that a model need never be in memory; several graphs may share one file, and the
+ * tensors in it.
  */
 import { type Tensor, tensorByteLength } from "./tensor.ts";
 
-/** Where tensors start: ONNX Runtime maps the file's pages instead of copying them when offsets are page-aligned. */
+/**
+ * Where tensors start: ONNX Runtime maps the file's pages instead of copying them when offsets are
+ * page-aligned.
+ */
 const ALIGNMENT = 4096;
 
 export interface Placement {

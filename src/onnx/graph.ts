@@ -1,6 +1,6 @@
 /**
- * A typed builder of ONNX graphs that reads like the mathematics: `const y = g.op("Mul", [a, b])`. It only records;
- * `encode.ts` writes the file. Knows no model and no operator's meaning.
+ * A typed builder of ONNX graphs that reads like the mathematics: `const y = g.op("Mul", [a, b])`.
+ * It only records; `encode.ts` writes the file. Knows no model and no operator's meaning.
  */
 import assert from "node:assert/strict";
 import { type DataType, type Tensor, tensorByteLength } from "./tensor.ts";
@@ -21,7 +21,10 @@ export type Attribute =
   | { readonly type: "tensor"; readonly value: Tensor }
   | { readonly type: "graph"; readonly value: Graph };
 
-/** Whole numbers and strings stand for themselves; a float must say so, since 1 and 1.0 are different attributes. */
+/**
+ * Whole numbers and strings stand for themselves; a float must say so, since 1 and 1.0 are
+ * different attributes.
+ */
 export type AttributeValue = number | string | readonly number[] | Attribute | Graph;
 
 export function float(value: number): Attribute {
@@ -57,7 +60,10 @@ export interface Initializer {
   readonly tensor: Tensor;
 }
 
-/** Tensors up to this size stay inside the ONNX file, where the optimiser can fold them; larger ones go beside it. */
+/**
+ * Tensors up to this size stay inside the ONNX file, where the optimiser can fold them; larger ones
+ * go beside it.
+ */
 export const MAX_INLINE_BYTES = 1024;
 
 export class Graph {
@@ -85,7 +91,10 @@ export class Graph {
     return body;
   }
 
-  /** Runs `build` with `name` prefixed to the names of nodes and values, so that profiles can be read. */
+  /**
+   * Runs `build` with `name` prefixed to the names of nodes and values, so that profiles can be
+   * read.
+   */
   scoped<T>(name: string, build: () => T): T {
     const outer = this.#scope;
     this.#scope = `${outer}${name}/`;
@@ -102,7 +111,9 @@ export class Graph {
     return value;
   }
 
-  /** Makes `value`, which must be a node's result and not yet an output, the graph's output `name`. */
+  /**
+   * Makes `value`, which must be a node's result and not yet an output, the graph's output `name`.
+   */
   output(name: string, value: Value, dtype: DataType, shape: readonly Dimension[]): void {
     assert(
       this.nodes.some((node) => node.outputs.includes(value)),

@@ -1,6 +1,7 @@
 /**
- * Protocol Buffers' wire format, writing only: varints, fixed 32-bit floats and length-delimited fields. Knows nothing
- * of ONNX. A message is a list of byte chunks until `finish` joins them, so nested messages cost one copy each.
+ * Protocol Buffers' wire format, writing only: varints, fixed 32-bit floats and length-delimited
+ * fields. Knows nothing of ONNX. A message is a list of byte chunks until `finish` joins them, so
+ * nested messages cost one copy each.
  */
 
 const VARINT = 0;
@@ -10,7 +11,10 @@ const FIXED32 = 5;
 const MIN_INT64 = -(2n ** 63n);
 const MAX_INT64 = 2n ** 63n - 1n;
 
-/** A signed 64-bit integer as a varint: 1 to 10 bytes, negatives in two's complement. Throws RangeError outside int64. */
+/**
+ * A signed 64-bit integer as a varint: 1 to 10 bytes, negatives in two's complement. Throws
+ * RangeError outside int64.
+ */
 export function encodeVarint(value: number | bigint): Uint8Array {
   const signed = BigInt(value);
   if (signed < MIN_INT64 || signed > MAX_INT64) throw new RangeError(`${value} does not fit in int64`);

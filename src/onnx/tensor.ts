@@ -1,6 +1,7 @@
 /**
- * The element types and tensors of an ONNX file. A tensor is small and held in memory, or large and a stream of bytes
- * that is read once, when the external-data file is written. Knows nothing of graphs.
+ * The element types and tensors of an ONNX file. A tensor is small and held in memory, or large and
+ * a stream of bytes that is read once, when the external-data file is written. Knows nothing of
+ * graphs.
  */
 
 export type DataType = "f32" | "f16" | "bf16" | "f64" | "u8" | "i8" | "i32" | "i64" | "bool";
@@ -33,9 +34,15 @@ export const DATA_TYPE_BYTES: Readonly<Record<DataType, number>> = {
 export interface Tensor {
   readonly dtype: DataType;
   readonly shape: readonly number[];
-  /** The elements in row-major, little-endian order; may be read again. The chunks' lengths sum to `tensorByteLength`. */
+  /**
+   * The elements in row-major, little-endian order; may be read again. The chunks' lengths sum to
+   * `tensorByteLength`.
+   */
   readonly chunks: () => Iterable<Uint8Array>;
-  /** Tensors of one storage are the same bytes, perhaps of another shape, and stand in the external file once. */
+  /**
+   * Tensors of one storage are the same bytes, perhaps of another shape, and stand in the external
+   * file once.
+   */
   readonly storage?: string;
 }
 

@@ -1,4 +1,7 @@
-/** Functions of each number by itself. Our kernels know them by their place in `ACTIVATIONS` (kernels/activation.h). */
+/**
+ * Functions of each number by itself. Our kernels know them by their place in `ACTIVATIONS`
+ * (kernels/activation.h).
+ */
 import type { Value } from "../../onnx/graph.ts";
 import { f32Tensor } from "../../onnx/tensor.ts";
 import type { Lowering } from "../lowering.ts";
@@ -28,8 +31,8 @@ export function activated(lowering: Lowering, x: Value, activation: Activation):
 }
 
 /**
- * x / (1 + e^-x). `QuickGelu` only in f16: its sigmoid of f32 is a fraction of polynomials, off by a fifth at -15 and 0 below -18,
- * which adds up over thousands of steps.
+ * x / (1 + e^-x). `QuickGelu` only in f16: its sigmoid of f32 is a fraction of polynomials, off by
+ * a fifth at -15 and 0 below -18, which adds up over thousands of steps.
  */
 export function silu({ graph: g, float }: Lowering, x: Value): Value {
   if (float !== "f32") return g.op("com.microsoft.QuickGelu", [x], { alpha: { type: "float", value: 1 } });

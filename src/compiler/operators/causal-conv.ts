@@ -1,6 +1,6 @@
 /**
- * CausalConv: the short convolution along time, SiLU(Σ_k w_k ⊙ x_{t-K+1+k} + b), with its state. Twin: `causalConv` in
- * model/reference/mamba.ts.
+ * CausalConv: the short convolution along time, SiLU(Σ_k w_k ⊙ x_{t-K+1+k} + b), with its state.
+ * Twin: `causalConv` in model/reference/mamba.ts.
  */
 import type { Value } from "../../onnx/graph.ts";
 import type { Lowering } from "../lowering.ts";
@@ -32,10 +32,11 @@ export const causalConv = operator<CausalConvInputs, Operand>({
   limits: ({ numTaps }) => [{ name: "conv_kernel", value: numTaps, most: MAX_TAPS }],
 
   /**
-   * The past is read by `Concat` alone and the present is cut from its result, so the two may be one buffer.
+   * The past is read by `Concat` alone and the present is cut from its result, so the two may be
+   * one buffer.
    *
-   * Not `CausalConvWithState`: that kernel walks the channels one by one and takes 15 ns for each, four times what these take together
-   * (docs/compiler.md).
+   * Not `CausalConvWithState`: that kernel walks the channels one by one and takes 15 ns for each,
+   * four times what these take together (docs/compiler.md).
    */
   plain(lowering, { x, state, name, numTaps: K, bias }, width) {
     const { graph: g, weight, steps, float: dtype } = lowering;

@@ -1,6 +1,7 @@
 /**
- * EmbedRows: token ids to the residual stream. In fewer bits the rows are expanded as they are picked, from the codes and scales that
- * a tied head multiplies with: the table stands once in the file and is small in memory too.
+ * EmbedRows: token ids to the residual stream. In fewer bits the rows are expanded as they are
+ * picked, from the codes and scales that a tied head multiplies with: the table stands once in the
+ * file and is small in memory too.
  */
 import type { Lowering } from "../lowering.ts";
 import { type Matrix, matrix, matrixTensor } from "../matrix.ts";

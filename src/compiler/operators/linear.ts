@@ -1,6 +1,7 @@
 /**
- * Linear: y = activation(W x + b) in the precision of the artifact. Plain ONNX multiplies f32 with `FusedMatMul` and fewer bits with
- * `MatMulNBits`; our kernel has fewer bits alone. Callers say what a matrix is for; `quantize.ts` says what that is worth.
+ * Linear: y = activation(W x + b) in the precision of the artifact. Plain ONNX multiplies f32 with
+ * `FusedMatMul` and fewer bits with `MatMulNBits`; our kernel has fewer bits alone. Callers say
+ * what a matrix is for; `quantize.ts` says what that is worth.
  */
 import assert from "node:assert/strict";
 import type { Graph, Value } from "../../onnx/graph.ts";
@@ -111,7 +112,8 @@ function weightsOf(g: Graph, name: string, { codes, scales }: Quantized): [codes
 }
 
 function matMul(g: Graph, x: Value, { name, W }: LinearInputs, dtype: FloatType, bias?: Value): Value {
-  // transB keeps the checkpoint's own order of bytes, so that the weight streams; the session packs it once at load.
+  // transB keeps the checkpoint's own order of bytes, so that the weight streams; the session packs
+  // it once at load.
   const y = g.op("com.microsoft.FusedMatMul", [x, g.initializer(`${name}.weight`, matrixTensor(W, dtype))], {
     transB: 1,
   });

@@ -1,6 +1,7 @@
 /**
- * Norm: x · rsqrt(mean(x²) + ε) · weight, or with the mean taken away first and a bias; of each row, or of each group of its columns;
- * of a sum of two rows, which it gives too; gated before or after. ONNX Runtime sums squares in f32 whatever the type.
+ * Norm: x · rsqrt(mean(x²) + ε) · weight, or with the mean taken away first and a bias; of each
+ * row, or of each group of its columns; of a sum of two rows, which it gives too; gated before or
+ * after. ONNX Runtime sums squares in f32 whatever the type.
  */
 import assert from "node:assert/strict";
 import type { WeightTensor } from "../../model/weights.ts";

@@ -1,6 +1,6 @@
 /**
- * What operators take and give: rows of a known width, perhaps some columns of a value that packs several. Our kernels read such
- * columns where they are; plain ONNX is given a value of their own.
+ * What operators take and give: rows of a known width, perhaps some columns of a value that packs
+ * several. Our kernels read such columns where they are; plain ONNX is given a value of their own.
  */
 import assert from "node:assert/strict";
 import { type AttributeValue, Value } from "../../onnx/graph.ts";
@@ -87,7 +87,10 @@ function castOnce({ graph: g, conversions }: Lowering, value: Value, dtype: Data
   return known;
 }
 
-/** A node of one of our kernels, which take f32 and give it. Of a part it reads the columns that the attribute `views` names. */
+/**
+ * A node of one of our kernels, which take f32 and give it. Of a part it reads the columns that the
+ * attribute `views` names.
+ */
 export function kernelNode(
   lowering: Lowering,
   name: string,

@@ -1,6 +1,7 @@
 /**
- * An entry of the table of operators: what an operator means, what it may be given, and how it is written in plain ONNX, as our
- * kernel and in CUDA. A family is written once, by calling operators; which of the three is emitted is decided here alone.
+ * An entry of the table of operators: what an operator means, what it may be given, and how it is
+ * written in plain ONNX, as our kernel and in CUDA. A family is written once, by calling operators;
+ * which of the three is emitted is decided here alone.
  */
 import type { LoweringKind } from "../../model/artifact.ts";
 import type { Limit, Lowering } from "../lowering.ts";
@@ -14,7 +15,10 @@ export interface Operator<Inputs, Result> {
   readonly name: string;
   /** Whether a row's result depends on rows of its sequence before it. */
   readonly looksAlongTime: boolean;
-  /** The shape rule: asserts that the operands fit one another. @returns how many columns the result has */
+  /**
+   * The shape rule: asserts that the operands fit one another. @returns how many columns the result
+   * has
+   */
   readonly width: (inputs: Inputs) => number;
   readonly limits?: (inputs: Inputs, kind: KernelKind) => readonly Limit[];
   readonly plain: Emitter<Inputs, Result>;

@@ -1,6 +1,7 @@
 /**
- * Retention: S_t = γ S_{t-1} + k_t ⊗ v_t and y_t = q_t S_t of each head, with its state. Twin: `retention` in
- * model/reference/retnet.ts, which also rotates and normalises. No form has control flow.
+ * Retention: S_t = γ S_{t-1} + k_t ⊗ v_t and y_t = q_t S_t of each head, with its state. Twin:
+ * `retention` in model/reference/retnet.ts, which also rotates and normalises. No form has control
+ * flow.
  */
 import assert from "node:assert/strict";
 import { float, type Graph, type Value } from "../../onnx/graph.ts";
@@ -79,8 +80,8 @@ interface Retained {
 }
 
 /**
- * One step of `LinearAttention`, which works inside the present's buffer: 1.8 times as fast for one sequence and 3.7 times for eight
- * (docs/compiler.md).
+ * One step of `LinearAttention`, which works inside the present's buffer: 1.8 times as fast for one
+ * sequence and 3.7 times for eight (docs/compiler.md).
  */
 function oneStep(lowering: Lowering, { q, k, v, decays }: RetentionInputs, past: Value, dtype: FloatType): Retained {
   const { graph: g } = lowering;
@@ -97,8 +98,8 @@ function oneStep(lowering: Lowering, { q, k, v, decays }: RetentionInputs, past:
 }
 
 /**
- * One chunk of the chunk-wise form: its own steps see each other in parallel, the past is read and advanced once.
- * `LinearAttention` would walk over the state at every step.
+ * One chunk of the chunk-wise form: its own steps see each other in parallel, the past is read and
+ * advanced once. `LinearAttention` would walk over the state at every step.
  */
 function oneChunk(lowering: Lowering, { q, k, v, decays }: RetentionInputs, past: Value, dtype: FloatType): Retained {
   const { graph: g } = lowering;
@@ -135,8 +136,8 @@ function chunkPowers(g: Graph, decays: readonly number[], tokenIds: Value, dtype
 }
 
 /**
- * γ^n of each head: n, f32 [...] of at most two axes -> [H, ...]. Computed in f32: the larger the exponent, the less of γ^n is left
- * for its rounding to matter.
+ * γ^n of each head: n, f32 [...] of at most two axes -> [H, ...]. Computed in f32: the larger the
+ * exponent, the less of γ^n is left for its rounding to matter.
  */
 function powers(g: Graph, decays: readonly number[], n: Value, dtype: FloatType): Value {
   const logs = g.constant(f32Tensor([decays.length, 1, 1], decays.map(Math.log)));

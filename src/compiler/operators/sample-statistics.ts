@@ -1,7 +1,8 @@
 /**
- * SampleStatistics: what sampling needs of logits: the graph's outputs `top_logits`, `top_ids`, `log_sum_exp` and
- * `tempered_log_sum_exp`. The largest logit is subtracted before anything is raised to a power, and no temperature above zero, however
- * small, gives NaN or loses the largest term.
+ * SampleStatistics: what sampling needs of logits: the graph's outputs `top_logits`, `top_ids`,
+ * `log_sum_exp` and `tempered_log_sum_exp`. The largest logit is subtracted before anything is
+ * raised to a power, and no temperature above zero, however small, gives NaN or loses the largest
+ * term.
  */
 import { NUM_CANDIDATES } from "../../model/artifact.ts";
 import type { Graph, Value } from "../../onnx/graph.ts";
@@ -22,10 +23,14 @@ export const sampleStatistics = operator<SampleStatisticsInputs, true>({
   looksAlongTime: false,
   width: ({ logits }) => Math.min(NUM_CANDIDATES, logits.width),
 
-  /** NOTE: onnxruntime 1.30's TopK divides by the number of rows: without any it ends the process. Runners ask for one at least. */
+  /**
+   * NOTE: onnxruntime 1.30's TopK divides by the number of rows: without any it ends the process.
+   * Runners ask for one at least.
+   */
   plain({ graph: g }, { logits: { value: logits }, temperature }, width) {
     const [top, ids] = g.ops("TopK", [logits, sizes(g, width)], 2) as [Value, Value];
-    // Spelled out: `ReduceLogSumExp` walks the row more often, and finds a maximum that `TopK` has found already.
+    // Spelled out: `ReduceLogSumExp` walks the row more often, and finds a maximum that `TopK` has
+    // found already.
     const max = g.op("Slice", [top, sizes(g, 0), sizes(g, 1), sizes(g, 1)]);
     const below = g.op("Sub", [logits, max]);
     const logSumExp = (scaled: Value, scaledMax: Value) => {

@@ -1,11 +1,13 @@
 /**
- * SelectiveScan: Mamba's recurrence with what stands around it elementwise: step size, readouts of its own states and of those that
- * dense links read, skip and output gate. Twins: `selectiveParameters`, `selectiveScan`, `denseReadout` in model/reference/mamba.ts.
+ * SelectiveScan: Mamba's recurrence with what stands around it elementwise: step size, readouts of
+ * its own states and of those that dense links read, skip and output gate. Twins:
+ * `selectiveParameters`, `selectiveScan`, `denseReadout` in model/reference/mamba.ts.
  *
  *     Δ = softplus(W_dt dt + b)    h_t = exp(Δ_t A) ⊙ h_{t-1} + (Δ_t u_t) ⊗ B_t    y = C h + Σ_i G_i ⊙ (C h^{l-i}) + D ⊙ u
  *     out = y ⊙ SiLU(z)
  *
- * Since a gate has one value a channel, C·(G ⊙ h) = G ⊙ (C·h): only readouts cross layers, and no fused state is ever built.
+ * Since a gate has one value a channel, C·(G ⊙ h) = G ⊙ (C·h): only readouts cross layers, and no
+ * fused state is ever built.
  */
 import assert from "node:assert/strict";
 import { type AttributeValue, float, type Graph, type Value } from "../../onnx/graph.ts";
@@ -30,12 +32,17 @@ export interface SelectiveScanInputs {
   readonly C: Operand;
   /** ε of the RMS norms without weights that a Falcon-Mamba puts on dt, B and C. */
   readonly epsilon: number | undefined;
-  /** Gates, k · E wide, and the histories of the links, the nearest layer's first; none without links. */
+  /**
+   * Gates, k · E wide, and the histories of the links, the nearest layer's first; none without
+   * links.
+   */
   readonly gates: Operand | undefined;
   readonly linked: readonly Value[];
   /** Of the tensors `A_log`, `D`, `dt_proj.weight` and `dt_proj.bias`. */
   readonly name: string;
-  /** Name of the state [N,E]: E innermost, so that every operation runs along contiguous channels. */
+  /**
+   * Name of the state [N,E]: E innermost, so that every operation runs along contiguous channels.
+   */
   readonly state: string;
   /** Whether a deeper layer reads the hidden states of every step. */
   readonly keepsHistory: boolean;
@@ -43,7 +50,10 @@ export interface SelectiveScanInputs {
 
 export interface SelectiveScanResult {
   readonly y: Operand;
-  /** The hidden states that deeper layers may read: one or all of the pass's steps, in a layout of the emitter's own. */
+  /**
+   * The hidden states that deeper layers may read: one or all of the pass's steps, in a layout of
+   * the emitter's own.
+   */
   readonly history: Value;
 }
 
@@ -75,13 +85,19 @@ function limits({ dt, B, linked }: SelectiveScanInputs, kind: KernelKind): Limit
   ];
 }
 
-/** Links read hidden states rounded to f16, in a step as in a pass: prefill waits for them, and half as many bytes take half as long. */
+/**
+ * Links read hidden states rounded to f16, in a step as in a pass: prefill waits for them, and half
+ * as many bytes take half as long.
+ */
 function linksReadHalf({ precision }: Lowering): boolean {
   // Not in f32, which is exact, nor in bf16, where a state may be beyond f16.
   return precision !== "f32" && precision !== "bf16";
 }
 
-/** `isSummed`: W_dt dt of all steps is one product, where the steps of a pass are read by different threads, which would each make it. */
+/**
+ * `isSummed`: W_dt dt of all steps is one product, where the steps of a pass are read by different
+ * threads, which would each make it.
+ */
 function kernel(
   lowering: Lowering,
   inputs: SelectiveScanInputs,
@@ -146,11 +162,13 @@ function plain(lowering: Lowering, inputs: SelectiveScanInputs, width: number): 
 }
 
 /**
- * softplus(x) = log(1 + e^x), to f32's precision for every x: with w = 1 + e^x rounded, and what the rounding has taken, e^x - (w - 1),
- * added again to first order, log(w) + (e^x - (w - 1)) / w. Where e^x is too small to change 1 that is e^x itself. The bound keeps
- * e^x finite; beyond it softplus is x to the last bit.
+ * softplus(x) = log(1 + e^x), to f32's precision for every x: with w = 1 + e^x rounded, and what
+ * the rounding has taken, e^x - (w - 1), added again to first order, log(w) + (e^x - (w - 1)) / w.
+ * Where e^x is too small to change 1 that is e^x itself. The bound keeps e^x finite; beyond it
+ * softplus is x to the last bit.
  *
- * Nine operators, yet three times as fast as `Softplus` at batch 32, whose kernel is scalar (docs/compiler.md).
+ * Nine operators, yet three times as fast as `Softplus` at batch 32, whose kernel is scalar
+ * (docs/compiler.md).
  */
 export function softplus(g: Graph, x: Value): Value {
   const scalar = (value: number) => g.constant(f32Tensor([], [value]));
@@ -163,8 +181,9 @@ export function softplus(g: Graph, x: Value): Value {
 type Step = Record<"u" | "delta" | "B" | "C", Value>;
 
 /**
- * y = C h, and h of every step [B,T,N,E], or [B,N,E] where there is one step. The past's one reader is an operand of the sum that writes
- * the present, so the two may be one buffer; `Scan` reads the past in its first step and writes the present in its last.
+ * y = C h, and h of every step [B,T,N,E], or [B,N,E] where there is one step. The past's one reader
+ * is an operand of the sum that writes the present, so the two may be one buffer; `Scan` reads the
+ * past in its first step and writes the present in its last.
  */
 function recurrence(
   lowering: Lowering,
@@ -184,7 +203,8 @@ function recurrence(
     return { y: g.op("MatMul", [C, present]), history: present };
   }
 
-  // The slices that a Scan hands to its body lose the time axis, so each comes with the axes that the products need.
+  // The slices that a Scan hands to its body lose the time axis, so each comes with the axes that
+  // the products need.
   const body = g.subgraph("step");
   const before = body.input(`h_before.${state}`, "f32", ["B", N, E]);
   const deltaT = body.input(`delta_t.${state}`, "f32", ["B", 1, E]);

@@ -235,8 +235,10 @@ export class Choice {
     }
     const isReasoning = !wasContent && this.#splitter?.hasReasoning === true;
     if (isReasoning) this.#numReasoningTokens = this.#numTokens;
-    const details = returnsLogprobs && scored && { logprobs: [this.#detail(scored)], textOffsets: [offset] };
-    this.#emit(split, { tokenIds: [tokenId], ...details }, isReasoning, out);
+    const tokenIds = [tokenId];
+    const hasDetails = returnsLogprobs && scored !== undefined;
+    const token = hasDetails ? { tokenIds, logprobs: [this.#detail(scored)], textOffsets: [offset] } : { tokenIds };
+    this.#emit(split, token, isReasoning, out);
   }
 
   /** A tag that is a special token counts though special tokens are not shown. */
@@ -256,13 +258,13 @@ export class Choice {
       append(this.#undecided, token);
       return;
     }
-    const delta = { type: "delta", index: this.index } as const;
     const tokens = this.#undecided === undefined ? token : append(this.#undecided, token);
     this.#undecided = undefined;
-    if (!isReasoning) out.push({ ...delta, text: content, ...tokens });
+    const { index } = this;
+    if (!isReasoning) out.push(deltaOf(index, content, tokens));
     else {
-      out.push({ ...delta, part: "reasoning", text: reasoning, ...tokens });
-      if (content !== "") out.push({ ...delta, text: content, tokenIds: [] });
+      out.push({ ...deltaOf(index, reasoning, tokens), part: "reasoning" });
+      if (content !== "") out.push(deltaOf(index, content, { tokenIds: [] }));
     }
   }
 
@@ -273,12 +275,13 @@ export class Choice {
   #scan(text: string, { isLast }: { readonly isLast: boolean }): SplitText {
     const decoded = this.#match(this.#turnEndMatcher, text, isLast);
     const ends = isLast || this.#isStopped;
-    const split = this.#splitter === undefined ? { reasoning: "", content: decoded } : this.#split(decoded, ends);
-    return { ...split, content: this.#match(this.#matcher, split.content, ends) };
+    const { reasoning, content } = this.#split(decoded, ends);
+    return { reasoning, content: this.#match(this.#matcher, content, ends) };
   }
 
   #split(text: string, isLast: boolean): SplitText {
-    const splitter = this.#splitter!;
+    const splitter = this.#splitter;
+    if (splitter === undefined) return { reasoning: "", content: text };
     const split = splitter.push(text);
     if (!isLast) return split;
     const rest = splitter.flush();
@@ -322,6 +325,12 @@ export class Choice {
     const { tokenizer } = this.#options;
     return { ...named(scored, tokenizer), top: scored.top.map((other) => named(other, tokenizer)) };
   }
+}
+
+/** Without spreading an object: there is one for each token. */
+function deltaOf(index: number, text: string, { tokenIds, logprobs, textOffsets }: Tokens): DeltaEvent {
+  if (logprobs === undefined) return { type: "delta", index, text, tokenIds };
+  return { type: "delta", index, text, tokenIds, logprobs, textOffsets: textOffsets! };
 }
 
 /** @returns all of them. */

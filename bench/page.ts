@@ -1,6 +1,7 @@
 /**
- * `npm run bench:page`: fills the sections of docs/performance.md from the results in docs/performance/, each the last line of
- * what a benchmark printed, and draws the charts beside them.
+ * `npm run bench:page`: fills the sections of docs/performance.md from the results in
+ * docs/performance/, each the last line of what a benchmark printed, and draws the charts beside
+ * them.
  */
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
@@ -19,7 +20,10 @@ export interface Section {
   readonly charts: Readonly<Record<string, string>>;
 }
 
-/** Section of the page and name of the result → how it is drawn. Suites that run alone have sections of their own. */
+/**
+ * Section of the page and name of the result → how it is drawn. Suites that run alone have sections
+ * of their own.
+ */
 const SECTIONS: Readonly<Record<string, (result: never) => Section>> = {
   peers: peersSection,
   server: serverSection,

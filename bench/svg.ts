@@ -1,6 +1,6 @@
 /**
- * Charts for the documents as SVG text: bars in groups, and lines over an axis. Nothing but numbers in and text out;
- * light and dark come from the reader's own setting.
+ * Charts for the documents as SVG text: bars in groups, and lines over an axis. Nothing but numbers
+ * in and text out; light and dark come from the reader's own setting.
  */
 
 export interface BarGroup {
@@ -26,7 +26,10 @@ text{font:13px system-ui,sans-serif;fill:#1f2937}.small{font-size:12px}.title{fo
 @media(prefers-color-scheme:dark){text{fill:#e5e7eb}.ground{fill:#111827}.grid{stroke:#374151}}
 </style>`;
 
-/** Horizontal bars. Each group has its own scale: what is compared stands together, and units may differ between groups. */
+/**
+ * Horizontal bars. Each group has its own scale: what is compared stands together, and units may
+ * differ between groups.
+ */
 export function barChart(options: { readonly title: string; readonly groups: readonly BarGroup[] }): string {
   const series = [...new Set(options.groups.flatMap(({ bars }) => bars.map((bar) => bar.series)))];
   const left = 230;
@@ -52,7 +55,10 @@ export function barChart(options: { readonly title: string; readonly groups: rea
   return page(y, options.title, parts);
 }
 
-/** Lines over a linear x; y is logarithmic, since latencies span orders of magnitude, and begins and ends at powers of ten. */
+/**
+ * Lines over a linear x; y is logarithmic, since latencies span orders of magnitude, and begins and
+ * ends at powers of ten.
+ */
 export function lineChart(options: {
   readonly title: string;
   readonly xLabel: string;

@@ -35,7 +35,9 @@ enum { Q, K, V, PAST, DECAY, LENGTHS, A, B, SCALE, SKIP };
 /** Of a single step. The sums of a row of 64 numbers stay in registers. */
 enum { VALUES_PER_STEP_TASK = 256, VECTORS_AT_ONCE = DM_LANES == 16 ? 4 : 8, FEWER_VECTORS = VECTORS_AT_ONCE / 2 };
 enum { AHEAD_BYTES = 4096, LINE_BYTES = 64 };
-/** Of several. A longer block has more work of its own, a shorter one passes over the state more. */
+/**
+ * Of several. A longer block has more work of its own, a shorter one passes over the state more.
+ */
 enum { VALUES_PER_TASK = 64, BLOCK = 16 };
 /**
  * Steps whose readouts, and rows of the state whose sums, stay in registers together: two vectors
@@ -144,7 +146,9 @@ DM_INLINE void prefetch_state(const Recurrence *r, size_t at, size_t count, bool
   for (size_t i = 0; i < count * size; i += LINE_BYTES) __builtin_prefetch((const char *)r->past + at * size + i);
 }
 
-/** Applied to each vector of a row. They have names, not indices: compilers keep arrays in memory. */
+/**
+ * Applied to each vector of a row. They have names, not indices: compilers keep arrays in memory.
+ */
 #define EACH_OF_ROW(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
 
 /**
@@ -561,9 +565,9 @@ static bool read_decay(Recurrence *r, DmContext *context, size_t numRows) {
 
 /**
  * Inputs: q, k [B,T,G·dk], v [B,T,H·dv], past [B,H,dk,dv], decay [H], [B,T,H] or [B,T,H·dk],
- * lengths int64 [B]?, a, b [B,T,H·dk]?, scale [B,T,H]?, skip [H]?. With lengths, all that is [B,T,…]
- * is [1,rows,…]. Attributes: groups G (H), half (0): states are f16, of which an element holds two:
- * [B,H,dk,dv/2]. Outputs: y [B,T,H·dv] and present, as past, which may be its memory.
+ * lengths int64 [B]?, a, b [B,T,H·dk]?, scale [B,T,H]?, skip [H]?. With lengths, all that is
+ * [B,T,…] is [1,rows,…]. Attributes: groups G (H), half (0): states are f16, of which an element
+ * holds two: [B,H,dk,dv/2]. Outputs: y [B,T,H·dv] and present, as past, which may be its memory.
  */
 static bool compute(const void *state, DmContext *context) {
   const Options *options = state;

@@ -1,8 +1,10 @@
-// What compiling a large model takes, in time and memory, on random f16 weights of one of the bench's shapes:
+// What compiling a large model takes, in time and memory, on random f16 weights of one of the
+// bench's shapes:
 //
 //   npx tsx scripts/compile-memory.ts [shape, default denseretnet-1.3b] [precision, default int8] [folder for about 4 GB]
 //
-// Prints one JSON line. `peakMiB` is the process's whole resident set at its largest, `baseMiB` what it had before.
+// Prints one JSON line. `peakMiB` is the process's whole resident set at its largest, `baseMiB`
+// what it had before.
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

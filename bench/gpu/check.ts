@@ -1,6 +1,7 @@
 /**
- * `bash scripts/gpu-check.sh`: runs every section in a process of its own within a time for all, under compute-sanitizer too where that
- * is there; writes what comes out as JSON and into docs/gpu.md. Ends with 1 if anything failed, or is not as it should be.
+ * `bash scripts/gpu-check.sh`: runs every section in a process of its own within a time for all,
+ * under compute-sanitizer too where that is there; writes what comes out as JSON and into
+ * docs/gpu.md. Ends with 1 if anything failed, or is not as it should be.
  */
 import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";

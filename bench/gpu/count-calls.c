@@ -1,6 +1,7 @@
 /**
- * Counts what ONNX Runtime's CUDA provider asks of CUDA's runtime: to be preloaded (LD_PRELOAD). Copies that cross the bus with their
- * bytes, and waits of the host. Calls of others are passed on uncounted. Built by scripts/gpu-check.sh, read by check.ts.
+ * Counts what ONNX Runtime's CUDA provider asks of CUDA's runtime: to be preloaded (LD_PRELOAD).
+ * Copies that cross the bus with their bytes, and waits of the host. Calls of others are passed on
+ * uncounted. Built by scripts/gpu-check.sh, read by check.ts.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

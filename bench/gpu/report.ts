@@ -1,4 +1,7 @@
-/** What scripts/gpu-check.sh found, as a section of docs/gpu.md, and what of it is not as it should be. */
+/**
+ * What scripts/gpu-check.sh found, as a section of docs/gpu.md, and what of it is not as it should
+ * be.
+ */
 import { markdownTable } from "../../src/bench/figures.ts";
 import { DEVICES, mostTokensPerSecond } from "./roofline.ts";
 import type { CallsFigure, Figure, FlatnessFigure, GoldenFigure, NoteFigure, SpeedFigure } from "./sections.ts";

@@ -1,10 +1,12 @@
 /**
- * The most that a device could make of a model, from the bytes and operations that its graph for CUDA cannot do without. The
- * section of docs/gpu.md comes from here: `npx tsx bench/gpu/roofline.ts`
+ * The most that a device could make of a model, from the bytes and operations that its graph for
+ * CUDA cannot do without. The section of docs/gpu.md comes from here: `npx tsx
+ * bench/gpu/roofline.ts`
  *
- * Matrices are products of tensor cores, or, where they are f32, of the other cores; what looks along time is our own operators. These run
- * one after the other, so their times add up; each takes as long as what it has most of. Activations are taken to stay in the
- * second-level cache; launches, norms and sampling to cost nothing.
+ * Matrices are products of tensor cores, or, where they are f32, of the other cores; what looks
+ * along time is our own operators. These run one after the other, so their times add up; each takes
+ * as long as what it has most of. Activations are taken to stay in the second-level cache;
+ * launches, norms and sampling to cost nothing.
  */
 import { readFile, writeFile } from "node:fs/promises";
 import { pathToFileURL } from "node:url";

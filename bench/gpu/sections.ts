@@ -1,6 +1,7 @@
 /**
- * What scripts/gpu-check.sh tries and measures on a device. A section runs in a process of its own (check.ts), since what one breaks
- * on a device is not to break another; each of its figures is reported as soon as it is there.
+ * What scripts/gpu-check.sh tries and measures on a device. A section runs in a process of its own
+ * (check.ts), since what one breaks on a device is not to break another; each of its figures is
+ * reported as soon as it is there.
  */
 import { existsSync } from "node:fs";
 import { rename, rm } from "node:fs/promises";
@@ -91,7 +92,9 @@ const EXERCISES: Readonly<Record<string, RandomShape>> = {
   "tiny-denseretnet": TINY_RETNET,
 };
 
-/** Section → what it does. In the order in which they run, so that what is most wanted comes first. */
+/**
+ * Section → what it does. In the order in which they run, so that what is most wanted comes first.
+ */
 export const SECTIONS: Readonly<Record<string, (setup: Setup, report: Report) => Promise<void>>> = {
   goldens: checkGoldens,
   calls: countCalls,
@@ -221,7 +224,10 @@ async function measureFlatness(setup: Setup, report: Report): Promise<void> {
   });
 }
 
-/** What runs under compute-sanitizer, which makes everything slow: all our own operators, in few and small steps. */
+/**
+ * What runs under compute-sanitizer, which makes everything slow: all our own operators, in few and
+ * small steps.
+ */
 export async function exercise(setup: Setup, report: Report): Promise<void> {
   for (const [name, shape] of Object.entries(EXERCISES)) {
     const modelDir = await checkpointOf(setup, name, shape);

@@ -1,4 +1,7 @@
-/** The programs that are compared: for each test a way to measure each of them, ours first. They take turns. */
+/**
+ * The programs that are compared: for each test a way to measure each of them, ours first. They
+ * take turns.
+ */
 import { performance } from "node:perf_hooks";
 import {
   type BenchConfig,
@@ -63,7 +66,8 @@ export async function measureBare(config: PeersConfig, bare: BareTests): Promise
         const contenders: Record<string, () => Promise<number>> = { [OURS]: ours, [LLAMA_CPP]: theirs };
         if (nodeLlama) {
           const measure = () => nodeLlama.measure(task);
-          // Its own warm-up. With AMX it crashes as llama.cpp does (llama-cpp.ts), and has no option against it.
+          // Its own warm-up. With AMX it crashes as llama.cpp does (llama-cpp.ts), and has no
+          // option against it.
           const failure = await measure().then(
             () => undefined,
             (error: unknown) => error,
@@ -140,7 +144,10 @@ export async function measureServed(
   });
 }
 
-/** How far apart both servers' log-probabilities are in f32. @throws Error if it is so far that the models differ */
+/**
+ * How far apart both servers' log-probabilities are in f32.
+ * @throws Error if it is so far that the models differ
+ */
 export async function checkSameModel(config: PeersConfig, weights: SameWeights): Promise<number> {
   return withServers(config, weights, "f32", async (ours, theirs) => {
     const prompt = randomPrompt(CHECK_PROMPT, 1);

@@ -1,6 +1,6 @@
 /**
- * Writes GGUF, the file format of llama.cpp's models: named values, then tensors. Version 3, f32 tensors only: enough to give
- * the peers the weights that we run. Knows no model.
+ * Writes GGUF, the file format of llama.cpp's models: named values, then tensors. Version 3, f32
+ * tensors only: enough to give the peers the weights that we run. Knows no model.
  */
 import { open } from "node:fs/promises";
 

@@ -1,6 +1,7 @@
 /**
- * Installs the peers in a folder of the cache, never among our own dependencies: llama.cpp, built for this machine from the
- * source in PyPI's llama-cpp-python, and node-llama-cpp from npm. What is there stays; what was interrupted goes on.
+ * Installs the peers in a folder of the cache, never among our own dependencies: llama.cpp, built
+ * for this machine from the source in PyPI's llama-cpp-python, and node-llama-cpp from npm. What is
+ * there stays; what was interrupted goes on.
  */
 import { spawn } from "node:child_process";
 import { createWriteStream, existsSync } from "node:fs";
@@ -41,7 +42,10 @@ const CMAKE_OPTIONS = [
   `-DLLAMA_BUILD_COMMIT=llama-cpp-python-${LLAMA_CPP_PYTHON}`,
 ];
 
-/** Takes half an hour the first time on a small machine. @throws Error where pip, cmake or a compiler is missing or fails */
+/**
+ * Takes half an hour the first time on a small machine.
+ * @throws Error where pip, cmake or a compiler is missing or fails
+ */
 export async function installLlamaCpp({ peersDir, jobs, print }: InstallOptions): Promise<LlamaTools> {
   const dir = join(peersDir, "llama.cpp");
   const [source, build, logFile] = [join(dir, "source"), join(dir, "build"), join(dir, "build.log")];
@@ -80,7 +84,8 @@ export async function installNodeLlamaCpp({ peersDir, print }: InstallOptions): 
   print(`installing node-llama-cpp ${NODE_LLAMA_CPP}`);
   await mkdir(dir, { recursive: true });
   await writeFile(join(dir, "package.json"), JSON.stringify({ private: true }));
-  // On Linux the build for the CPU alone: those for CUDA and Vulkan are 600 MB. Elsewhere npm chooses.
+  // On Linux the build for the CPU alone: those for CUDA and Vulkan are 600 MB. Elsewhere npm
+  // chooses.
   const prebuilt =
     platform() === "linux" ? ["--omit=optional", `@node-llama-cpp/linux-${arch()}@${NODE_LLAMA_CPP}`] : [];
   const packages = [`node-llama-cpp@${NODE_LLAMA_CPP}`, ...prebuilt];
@@ -98,7 +103,11 @@ export interface ToolOptions {
 
 const TAIL_CHARACTERS = 2000;
 
-/** Runs another program. @returns its stdout @throws Error with the end of its output if it cannot start or fails */
+/**
+ * Runs another program.
+ * @returns its stdout
+ * @throws Error with the end of its output if it cannot start or fails
+ */
 export async function runTool(command: string, args: readonly string[], options: ToolOptions = {}): Promise<string> {
   const { cwd, logFile, lowPriority = false } = options;
   // A session of its own where it has low priority: Linux schedules it as one group.
@@ -135,6 +144,7 @@ function lowerPriority(pid: number): void {
   } catch {
     // It has already ended.
   }
-  // Where the scheduler groups sessions, a priority counts within its group only; elsewhere there is no such file.
+  // Where the scheduler groups sessions, a priority counts within its group only; elsewhere there
+  // is no such file.
   writeFile(`/proc/${pid}/autogroup`, "19").catch(() => {});
 }

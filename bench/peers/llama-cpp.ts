@@ -1,6 +1,6 @@
 /**
- * llama.cpp through its own programs: `llama-bench` and `llama-batched-bench`, each call a fresh process that warms up by
- * itself, and `llama-server` for what a client sees.
+ * llama.cpp through its own programs: `llama-bench` and `llama-batched-bench`, each call a fresh
+ * process that warms up by itself, and `llama-server` for what a client sees.
  */
 import { ServerProcess } from "../../src/bench/server-process.ts";
 import { type LlamaTools, runTool } from "./install.ts";
@@ -15,8 +15,9 @@ export interface LlamaModel {
 const repackable = new Map<string, Promise<boolean>>();
 
 /**
- * llama.cpp repacks weights for the instructions that it finds. With AMX it then crashes on any prompt of a Mamba in eight bits
- * (a segmentation fault), so that everything but single tokens has to be measured without.
+ * llama.cpp repacks weights for the instructions that it finds. With AMX it then crashes on any
+ * prompt of a Mamba in eight bits (a segmentation fault), so that everything but single tokens has
+ * to be measured without.
  */
 export function readsPromptsRepacked({ tools, ggufPath, threads }: LlamaModel): Promise<boolean> {
   const known =
@@ -64,7 +65,8 @@ export async function llamaBatchedBench(
   const sizes = ["-c", `${context}`, "-npp", `${numPrompt}`, "-ntg", `${numTokens}`, "-npl", `${numSequences}`];
   const repack = await repackOptions(model);
   const options = ["-m", ggufPath, "-t", `${threads}`, "-ngl", "0", ...repack, "--output-format", "jsonl"];
-  // NOTE: it prints from a thread that its exit may kill. It then prints nothing, and has to measure again.
+  // NOTE: it prints from a thread that its exit may kill. It then prints nothing, and has to
+  // measure again.
   for (let attempt = 1; ; attempt++) {
     const output = await runTool(tools["llama-batched-bench"], [...options, ...sizes]);
     if (output.trim() !== "" || attempt === MAX_ATTEMPTS) return parseBatchedBench(output);
@@ -85,7 +87,9 @@ export function parseBatchedBench(output: string): number {
   return rate;
 }
 
-/** A server with `numSlots` slots, without caches that would only cost it time: no prompt repeats. */
+/**
+ * A server with `numSlots` slots, without caches that would only cost it time: no prompt repeats.
+ */
 export async function startLlamaServer(model: LlamaModel, numSlots: number): Promise<ServerProcess> {
   const { tools, ggufPath, threads } = model;
   const contextPerSlot = 16_384;

@@ -1,6 +1,7 @@
 /**
- * `npm run bench:peers`: llama.cpp and node-llama-cpp beside us, on the same weights with the same threads, in turns within one
- * run. What counts are the ratios. With `--load` both servers get the load of `bench-server` instead.
+ * `npm run bench:peers`: llama.cpp and node-llama-cpp beside us, on the same weights with the same
+ * threads, in turns within one run. What counts are the ratios. With `--load` both servers get the
+ * load of `bench-server` instead.
  */
 import { availableParallelism } from "node:os";
 import { Command, Option } from "commander";

@@ -1,6 +1,6 @@
 /**
- * A Mamba checkpoint as llama.cpp names and stores it, so that all programs run the same weights. It has no dense links there:
- * only plain Mamba (m = 0) can be compared.
+ * A Mamba checkpoint as llama.cpp names and stores it, so that all programs run the same weights.
+ * It has no dense links there: only plain Mamba (m = 0) can be compared.
  */
 import { existsSync, readFileSync } from "node:fs";
 import { mkdir, rename } from "node:fs/promises";
@@ -47,7 +47,10 @@ const CHUNK_ELEMENTS = 1 << 22;
 const NORMAL = 1;
 const CONTROL = 3;
 
-/** Reads `config.json` and the weights of `modelDir`, writes f32 to `path`. @throws Error for a model with dense links */
+/**
+ * Reads `config.json` and the weights of `modelDir`, writes f32 to `path`.
+ * @throws Error for a model with dense links
+ */
 export async function writeMambaGguf(modelDir: string, path: string): Promise<void> {
   const config = JSON.parse(readFileSync(join(modelDir, "config.json"), "utf8")) as MambaConfig;
   if (config.model_type !== "mamba") throw new Error(`llama.cpp has no ${config.model_type}, only plain mamba`);

@@ -1,6 +1,7 @@
 /**
- * The process around node-llama-cpp, started with `<module> <gguf> <threads>`: answers each task that comes over IPC with tokens
- * per second. Knows only that part of its interface which is declared here.
+ * The process around node-llama-cpp, started with `<module> <gguf> <threads>`: answers each task
+ * that comes over IPC with tokens per second. Knows only that part of its interface which is
+ * declared here.
  */
 import { performance } from "node:perf_hooks";
 import { pathToFileURL } from "node:url";

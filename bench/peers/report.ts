@@ -1,4 +1,7 @@
-/** What a run of `npm run bench:peers` results in, and how it is shown: tables of ratios, and charts of the rates. */
+/**
+ * What a run of `npm run bench:peers` results in, and how it is shown: tables of ratios, and charts
+ * of the rates.
+ */
 
 import type { BenchPrecision } from "../../src/bench/config.ts";
 import { formatNumber, markdownTable, median } from "../../src/bench/figures.ts";
@@ -17,7 +20,10 @@ export const OURS = "densemamba";
 export const LLAMA_CPP = "llama.cpp";
 export const NODE_LLAMA = "node-llama-cpp";
 
-/** Which of llama.cpp's types is compared with which of our precisions. Q4_0 is its fastest with four bits on a CPU. */
+/**
+ * Which of llama.cpp's types is compared with which of our precisions. Q4_0 is its fastest with
+ * four bits on a CPU.
+ */
 export const PEER_TYPES = { f32: "F32", int8: "Q8_0", int4: "Q4_0" } as const satisfies Record<BenchPrecision, string>;
 
 export interface PeerRow {
@@ -34,7 +40,10 @@ export interface PeersResult {
   /** Bytes per second. */
   readonly bandwidth: number;
   readonly rows: readonly PeerRow[];
-  /** Per shape, the largest difference between our server's log-probabilities and llama.cpp's in f32. */
+  /**
+   * Per shape, the largest difference between our server's log-probabilities and llama.cpp's in
+   * f32.
+   */
   readonly differences: Readonly<Record<string, number>>;
 }
 

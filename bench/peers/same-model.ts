@@ -1,4 +1,7 @@
-/** The check that two servers run one model: the log-probabilities of the likeliest tokens, step by step. */
+/**
+ * The check that two servers run one model: the log-probabilities of the likeliest tokens, step by
+ * step.
+ */
 import type { Target } from "../../src/bench/load/stream-client.ts";
 
 /** Per generated token: token's text → its log-probability, for the likeliest ones. */
@@ -21,7 +24,10 @@ export async function likeliestTokens(target: Target, promptIds: readonly number
   return steps;
 }
 
-/** Lists, as OpenAI's completions have them, or objects, as its chats do; llama.cpp sends objects for both. */
+/**
+ * Lists, as OpenAI's completions have them, or objects, as its chats do; llama.cpp sends objects
+ * for both.
+ */
 export function parseSteps(body: string): Steps {
   const { choices } = JSON.parse(body) as { choices: readonly { logprobs: CompletionLogprobs | ChatLogprobs }[] };
   const logprobs = choices[0]!.logprobs;
@@ -41,8 +47,8 @@ interface ChatLogprobs {
 }
 
 /**
- * The largest difference between log-probabilities of a token that both list. The last one of a list may be missing from the
- * other where two are nearly as likely.
+ * The largest difference between log-probabilities of a token that both list. The last one of a
+ * list may be missing from the other where two are nearly as likely.
  * @returns Infinity if the likeliest tokens differ
  */
 export function largestDifference(a: Steps, b: Steps): number {

@@ -1,6 +1,7 @@
 /**
- * densemamba.CausalConv in CUDA: u_t = SiLU(b + Σ_k w_k x_{t-K+1+k}), the last K-1 inputs its state, oldest first. A thread is
- * a range of steps of one channel: a sequence's first ones, with its state, or any later ones. Twin: ../causal_conv.c.
+ * densemamba.CausalConv in CUDA: u_t = SiLU(b + Σ_k w_k x_{t-K+1+k}), the last K-1 inputs its
+ * state, oldest first. A thread is a range of steps of one channel: a sequence's first ones, with
+ * its state, or any later ones. Twin: ../causal_conv.c.
  */
 #include "../limits.h"
 #include "device.h"
@@ -23,13 +24,19 @@ struct Convolution {
   float *present;         /* [B,K-1,E], or the past's memory: one thread reads and writes all of a channel */
 };
 
-/** Input `t` of channel `e` of a sequence whose rows begin at `start`: of the past if `t` is below zero. */
+/**
+ * Input `t` of channel `e` of a sequence whose rows begin at `start`: of the past if `t` is below
+ * zero.
+ */
 __device__ inline float input_at(const Convolution &c, size_t b, size_t start, long t, size_t e) {
   if (t >= 0) return c.x[(start + t) * c.stride + e];
   return c.past[(b * (c.numTaps - 1) + (c.numTaps - 1 + t)) * c.numChannels + e];
 }
 
-/** Blocks are the sequences' first steps, then ranges of all rows, of which they leave out each sequence's first steps. */
+/**
+ * Blocks are the sequences' first steps, then ranges of all rows, of which they leave out each
+ * sequence's first steps.
+ */
 __global__ void convolve(const Convolution c) {
   const size_t E = c.numChannels, e = blockIdx.y * (size_t)THREADS + threadIdx.x, b = blockIdx.x;
   const bool isStart = b < c.numSequences;
@@ -73,8 +80,8 @@ __global__ void convolve(const Convolution c) {
 }
 
 /**
- * Inputs: x [B,T,E], past [B,K-1,E], taps [K,E], bias [E]?, lengths int64 [B]?, and with them x is [1,rows,E]. Outputs: u as x,
- * present [B,K-1,E], which may be the memory of `past`.
+ * Inputs: x [B,T,E], past [B,K-1,E], taps [K,E], bias [E]?, lengths int64 [B]?, and with them x is
+ * [1,rows,E]. Outputs: u as x, present [B,K-1,E], which may be the memory of `past`.
  */
 bool compute(const void *, DmContext *context) {
   DmTensor x, past, taps, bias = {}, lengths = {};

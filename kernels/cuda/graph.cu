@@ -1,6 +1,7 @@
 /**
- * Steps on a stream of ours: what ONNX Runtime launches on it, with the copies to and from the host around it, is waited for once.
- * A step can be recorded as a CUDA graph, copies included, and launched as a whole after that.
+ * Steps on a stream of ours: what ONNX Runtime launches on it, with the copies to and from the host
+ * around it, is waited for once. A step can be recorded as a CUDA graph, copies included, and
+ * launched as a whole after that.
  */
 #include "device.h"
 
@@ -8,7 +9,10 @@
 
 #define DM_EXPORT extern "C" __attribute__((visibility("default")))
 
-/** For `user_compute_stream`. `@returns` 0, or what `densemamba_cuda_error` explains; likewise the others. */
+/**
+ * For `user_compute_stream`. `@returns` 0, or what `densemamba_cuda_error` explains; likewise the
+ * others.
+ */
 DM_EXPORT int densemamba_cuda_stream_create(cudaStream_t *out) {
   return dm_taken(cudaStreamCreateWithFlags(out, cudaStreamNonBlocking));
 }
@@ -17,7 +21,10 @@ namespace {
 __global__ void do_nothing() {}
 }  // namespace
 
-/** Whether the device runs what is compiled here: there may be no code for it, or PTX that its driver is too old for. */
+/**
+ * Whether the device runs what is compiled here: there may be no code for it, or PTX that its
+ * driver is too old for.
+ */
 DM_EXPORT int densemamba_cuda_probe(void) {
   cudaStream_t stream;
   cudaError_t error = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
@@ -36,15 +43,17 @@ DM_EXPORT int densemamba_cuda_capture_begin(cudaStream_t stream) {
   return dm_taken(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
 }
 
-/** cuBLAS takes memory for a product in a captured stream, and gives it back, by nodes of the graph. */
+/**
+ * cuBLAS takes memory for a product in a captured stream, and gives it back, by nodes of the graph.
+ */
 static bool may_repeat(cudaGraphNodeType type) {
   return type == cudaGraphNodeTypeKernel || type == cudaGraphNodeTypeMemcpy || type == cudaGraphNodeTypeMemset ||
          type == cudaGraphNodeTypeMemAlloc || type == cudaGraphNodeTypeMemFree || type == cudaGraphNodeTypeEmpty;
 }
 
 /**
- * `cudaErrorNotSupported` if there is anything in the graph that may be done once only: ONNX Runtime releases memory by functions
- * of the host.
+ * `cudaErrorNotSupported` if there is anything in the graph that may be done once only: ONNX
+ * Runtime releases memory by functions of the host.
  */
 static cudaError_t check_nodes(cudaGraph_t graph) {
   size_t count = 0;
@@ -73,7 +82,10 @@ DM_EXPORT int densemamba_cuda_capture_end(cudaStream_t stream, int isWanted, cud
   return dm_taken(error);
 }
 
-/** The graph, unless it is NULL, and the copies behind it. Returns when all that is on the stream is done. */
+/**
+ * The graph, unless it is NULL, and the copies behind it. Returns when all that is on the stream is
+ * done.
+ */
 DM_EXPORT int densemamba_cuda_finish(cudaGraphExec_t exec, cudaStream_t stream, const DmCopy *copies, size_t count) {
   cudaError_t error = exec != NULL ? cudaGraphLaunch(exec, stream) : cudaSuccess;
   if (error == cudaSuccess) error = dm_copy_all(copies, count, stream);

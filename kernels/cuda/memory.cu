@@ -1,12 +1,16 @@
 /**
- * Memory of the device, for the program that keeps states there: taken, filled and copied between runs. Nothing of ONNX Runtime.
- * All of it happens on one stream, behind the runs that were launched there before; only `copy_and_wait` waits.
+ * Memory of the device, for the program that keeps states there: taken, filled and copied between
+ * runs. Nothing of ONNX Runtime. All of it happens on one stream, behind the runs that were
+ * launched there before; only `copy_and_wait` waits.
  */
 #include "device.h"
 
 #define DM_EXPORT extern "C" __attribute__((visibility("default")))
 
-/** Zeros, once the stream has come so far. `@returns` 0, or what `densemamba_cuda_error` explains; likewise the others. */
+/**
+ * Zeros, once the stream has come so far. `@returns` 0, or what `densemamba_cuda_error` explains;
+ * likewise the others.
+ */
 DM_EXPORT int densemamba_cuda_allocate(size_t numBytes, cudaStream_t stream, void **out) {
   cudaError_t error = cudaMalloc(out, numBytes);
   if (error != cudaSuccess) return dm_taken(error);
@@ -25,7 +29,10 @@ DM_EXPORT int densemamba_cuda_zero(const DmRange *ranges, size_t count, cudaStre
   return dm_taken(error);
 }
 
-/** In their order. Nothing is waited for where the host's memory is pinned, or none of it takes part. */
+/**
+ * In their order. Nothing is waited for where the host's memory is pinned, or none of it takes
+ * part.
+ */
 DM_EXPORT int densemamba_cuda_copy(const DmCopy *copies, size_t count, cudaStream_t stream) {
   return dm_taken(dm_copy_all(copies, count, stream));
 }

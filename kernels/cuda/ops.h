@@ -1,6 +1,7 @@
 /**
- * The operators that have a kernel in CUDA, for register.c: they are those of ops.h, of the same names, inputs and outputs, and
- * stand in a library of their own, as an instruction set among the others. What is not here is ONNX Runtime's on CUDA.
+ * The operators that have a kernel in CUDA, for register.c: they are those of ops.h, of the same
+ * names, inputs and outputs, and stand in a library of their own, as an instruction set among the
+ * others. What is not here is ONNX Runtime's on CUDA.
  */
 #ifndef DENSEMAMBA_CUDA_OPS_H
 #define DENSEMAMBA_CUDA_OPS_H

@@ -1,16 +1,18 @@
 /**
- * densemamba.SelectiveScan in CUDA: the recurrence of a Mamba layer with readouts, skip and output gate in one kernel, any number of
- * steps. Symbols as in docs/compiler.md. Twin: ../selective_scan.c, of the same inputs, outputs and layouts.
+ * densemamba.SelectiveScan in CUDA: the recurrence of a Mamba layer with readouts, skip and output
+ * gate in one kernel, any number of steps. Symbols as in docs/compiler.md. Twin:
+ * ../selective_scan.c, of the same inputs, outputs and layouts.
  *
  *     Δ = softplus(W_dt dt + b)    h_t = exp(Δ A) h_{t-1} + (Δ u) B    y = C h + Σ_i G_i (C h^{l-i}) + D u    out = y SiLU(z)
  *
- * A warp is a few neighbouring channels, whose floats lie together, and several lanes for each, which share the N numbers of its
- * state and keep them in registers.
+ * A warp is a few neighbouring channels, whose floats lie together, and several lanes for each,
+ * which share the N numbers of its state and keep them in registers.
  *
- * Several steps are taken in parallel. A block has the same channels in all its warps, and each warp takes a segment of consecutive
- * steps twice: from a state of zeros first, which gives the segment's end but for what came before; then, when these ends
- * have been joined along time, from the state that it really begins with. What a segment leaves of the state before it
- * is exp(A ΣΔ) of it: one sum for each channel.
+ * Several steps are taken in parallel. A block has the same channels in all its warps, and each
+ * warp takes a segment of consecutive steps twice: from a state of zeros first, which gives the
+ * segment's end but for what came before; then, when these ends have been joined along time, from
+ * the state that it really begins with. What a segment leaves of the state before it is exp(A ΣΔ)
+ * of it: one sum for each channel.
  */
 #include "../limits.h"
 #include "device.h"
@@ -21,14 +23,20 @@ namespace {
 enum Input : size_t { INPUT_U, INPUT_Z, INPUT_DT, INPUT_B, INPUT_C, PAST, STEP_WEIGHT, STEP_BIAS, INPUT_A, INPUT_D, LENGTHS, GATES, FIRST_HISTORY };
 /** Channels that lie together in a history, as in ../selective_scan.c. */
 constexpr unsigned PART = 64;
-/** Of a block of single steps: so many warps have neighbouring channels, for as many sequences, which share what they read of weights. */
+/**
+ * Of a block of single steps: so many warps have neighbouring channels, for as many sequences,
+ * which share what they read of weights.
+ */
 constexpr unsigned STEP_WARPS = 4, STEP_SEQUENCES = 4;
 /** Of a block of several steps: each has steps of its own. */
 constexpr unsigned WARPS = 16;
 /** At most, of a segment. */
 constexpr unsigned STEPS = 16;
 
-/** How a warp is shared out: so many channels, the lanes of each, and as many numbers of its state as a lane has. */
+/**
+ * How a warp is shared out: so many channels, the lanes of each, and as many numbers of its state
+ * as a lane has.
+ */
 template <unsigned NUM_CHANNELS, int NUM_STATES>
 struct Share {
   static constexpr unsigned CHANNELS = NUM_CHANNELS, LANES = DM_WARP / NUM_CHANNELS;
@@ -326,7 +334,10 @@ const float *expect(DmContext *context, size_t index, size_t numElements, const 
   return (const float *)tensor.data;
 }
 
-/** Input `index`, if it has so many rows, of `*width` columns; of any number, which becomes `*width`, if that is 0. */
+/**
+ * Input `index`, if it has so many rows, of `*width` columns; of any number, which becomes
+ * `*width`, if that is 0.
+ */
 Rows expect_rows(DmContext *context, size_t index, size_t numRows, unsigned *width, const char *name) {
   DmTensor tensor;
   if (!dm_input_rows(context, index, &tensor)) return dm_fail(context, "SelectiveScan: %s is missing", name), Rows{};
@@ -374,11 +385,12 @@ bool launch(const Scan &s, DmContext *context) {
 }
 
 /**
- * Inputs: u [B,T,E], z [B,T,E], dt [B,T,R], B [B,T,N], C [B,T,N], past [B,N,E], W_dt [R,E], b_dt [E], A [N,E], D [E],
- * lengths int64 [B]?, gates [B,T,gates·E]?, then what the links read, the nearest layer's first: its history, or of a
- * single step its present. Outputs: out [B,T,E], present [B,N,E], history f32 [parts,rows,N,64]?, of which one element holds two
- * of f16. With lengths, all that is [B,T,…] is [1,rows,…]. `present` may be the memory of `past`. With the attribute `summed`, in place
- * of W_dt comes what it gives: W_dt dt [B,T,E], dt being normalised.
+ * Inputs: u [B,T,E], z [B,T,E], dt [B,T,R], B [B,T,N], C [B,T,N], past [B,N,E], W_dt [R,E], b_dt
+ * [E], A [N,E], D [E], lengths int64 [B]?, gates [B,T,gates·E]?, then what the links read, the
+ * nearest layer's first: its history, or of a single step its present. Outputs: out [B,T,E],
+ * present [B,N,E], history f32 [parts,rows,N,64]?, of which one element holds two of f16. With
+ * lengths, all that is [B,T,…] is [1,rows,…]. `present` may be the memory of `past`. With the
+ * attribute `summed`, in place of W_dt comes what it gives: W_dt dt [B,T,E], dt being normalised.
  */
 bool compute(const void *state, DmContext *context) {
   Scan s = *(const Scan *)state;

@@ -1,9 +1,11 @@
 /**
- * CUDA as far as the kernels use it, on one thread of a CPU: so that the same source runs in tests, under sanitizers, without a
- * device. Blocks run one after another; the threads of a block are contexts of their own that take turns at barriers and
- * shuffles. A barrier that some thread never comes to, and a shuffle that a lane stays away from, end the program.
+ * CUDA as far as the kernels use it, on one thread of a CPU: so that the same source runs in tests,
+ * under sanitizers, without a device. Blocks run one after another; the threads of a block are
+ * contexts of their own that take turns at barriers and shuffles. A barrier that some thread never
+ * comes to, and a shuffle that a lane stays away from, end the program.
  *
- * What it cannot show: races between threads (each runs undisturbed from one barrier to the next), and speed.
+ * What it cannot show: races between threads (each runs undisturbed from one barrier to the next),
+ * and speed.
  */
 #ifndef DENSEMAMBA_CUDA_EMULATION_H
 #define DENSEMAMBA_CUDA_EMULATION_H
@@ -28,7 +30,10 @@ struct dim3 {
   dim3(unsigned x, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
 
-/** Of the last launch: how often the thread that waited most came to a barrier or a shuffle. For tests. */
+/**
+ * Of the last launch: how often the thread that waited most came to a barrier or a shuffle. For
+ * tests.
+ */
 extern "C" __attribute__((weak)) unsigned dm_emulated_waits;
 unsigned dm_emulated_waits;
 

@@ -1,4 +1,7 @@
-/** EmbedRows against the layout's own words, at the edges: one row, a tile and a bit, one block and several, no ids. */
+/**
+ * EmbedRows against the layout's own words, at the edges: one row, a tile and a bit, one block and
+ * several, no ids.
+ */
 #include "fake_host.h"
 
 extern const DmOp DM_NAME(embed_rows);

@@ -1,4 +1,7 @@
-/** `dm_scratch`: regions of one run are apart and aligned, the next run begins anew, and threads do not share. */
+/**
+ * `dm_scratch`: regions of one run are apart and aligned, the next run begins anew, and threads do
+ * not share.
+ */
 #include "fake_host.h"
 
 enum { REGIONS = 5 };

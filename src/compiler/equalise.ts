@@ -1,7 +1,9 @@
 /**
- * The same function with other weights, which lose less by rounding. A norm's weight may be multiplied by anything, channel by
- * channel, if the columns of the matrices that read the norm are divided by it. In f32 that changes nothing; in eight bits a block's
- * scale follows its largest number, and a few large channels leave nothing of the others. docs/compiler.md, "Channels of unequal size"
+ * The same function with other weights, which lose less by rounding. A norm's weight may be
+ * multiplied by anything, channel by channel, if the columns of the matrices that read the norm are
+ * divided by it. In f32 that changes nothing; in eight bits a block's scale follows its largest
+ * number, and a few large channels leave nothing of the others. docs/compiler.md, "Channels of
+ * unequal size"
  */
 import type { Precision } from "../model/artifact.ts";
 import type { Checkpoint } from "../model/checkpoint.ts";
@@ -15,17 +17,23 @@ import { matrix, rowChunks } from "./matrix.ts";
 /** Tensors by their names without `.weight`. */
 interface Group {
   readonly norm: string;
-  /** The matrices that read what the norm gives; nothing else does. Of a norm for each head its channels repeat. */
+  /**
+   * The matrices that read what the norm gives; nothing else does. Of a norm for each head its
+   * channels repeat.
+   */
   readonly readers: readonly string[];
-  /** The matrices that make up the residual stream that the norm reads, an embedding first; none where it reads something else. */
+  /**
+   * The matrices that make up the residual stream that the norm reads, an embedding first; none
+   * where it reads something else.
+   */
   readonly writers: readonly string[];
   /** How much of a channel's size the norm's weight gets; the columns get the rest. */
   readonly normShare: number;
 }
 
 /**
- * Eight bits of a weight and eight of an input are worth the same. Four bits of a weight are not: their columns are made equal, and
- * the inputs take it all.
+ * Eight bits of a weight and eight of an input are worth the same. Four bits of a weight are not:
+ * their columns are made equal, and the inputs take it all.
  */
 const NORM_SHARE = { int8: 1 / 2, int4: 1 } as const;
 
@@ -127,7 +135,10 @@ function retNetGroups({ gates, tieEmbeddings }: RetNetConfig, normShare: number)
   return layers.concat(tieEmbeddings ? [] : headGroup("model.norm", writers));
 }
 
-/** Between norm and matrices each channel is mixed with its own last value, which its factor passes through. */
+/**
+ * Between norm and matrices each channel is mixed with its own last value, which its factor passes
+ * through.
+ */
 function rwkv7Groups({ numLayers }: Rwkv7Config, normShare: number): Group[] {
   const layers = Array.from({ length: numLayers }, (_, layer): Group[] => {
     const pairs = layer === 0 ? ["w", "a", "g"] : ["w", "a", "g", "v"];
@@ -146,15 +157,19 @@ function rwkv7Groups({ numLayers }: Rwkv7Config, normShare: number): Group[] {
   return layers.flat().concat(headGroup("model.norm", []));
 }
 
-/** Of a head of its own: a tied one is the embedding too, which is read without a norm. It has eight bits always. */
+/**
+ * Of a head of its own: a tied one is the embedding too, which is read without a norm. It has eight
+ * bits always.
+ */
 function headGroup(norm: string, writers: readonly string[]): Group {
   return { norm, readers: ["lm_head"], writers, normShare: NORM_SHARE.int8 };
 }
 
 /**
- * Powers of two, so that nothing is rounded. A channel's part of a row is (a g w)² of the row's sum, with a the channel's size in the
- * residual stream, as far as weights tell: neither the rows' sizes nor the way that norm and columns are written in changes it. What
- * the channel's parts add up to, s², is what is shared out: the norm's result becomes s^normShare, the columns the rest.
+ * Powers of two, so that nothing is rounded. A channel's part of a row is (a g w)² of the row's
+ * sum, with a the channel's size in the residual stream, as far as weights tell: neither the rows'
+ * sizes nor the way that norm and columns are written in changes it. What the channel's parts add
+ * up to, s², is what is shared out: the norm's result becomes s^normShare, the columns the rest.
  */
 function findFactors(
   norm: WeightTensor,
@@ -188,7 +203,10 @@ function addParts(row: Float32Array, sizes: Float64Array, parts: Float64Array): 
   for (let i = 0; i < row.length; i++) parts[i % sizes.length]! += (row[i]! * sizes[i % sizes.length]!) ** 2 / sum;
 }
 
-/** What each channel has of a matrix's squares, 1 on average. Channels are the columns of an embedding [V,D], the rows of a projection. */
+/**
+ * What each channel has of a matrix's squares, 1 on average. Channels are the columns of an
+ * embedding [V,D], the rows of a projection.
+ */
 function profileOf(weight: WeightTensor, channels: "rows" | "columns"): Float64Array {
   const source = matrix(weight);
   const { numRows, numColumns } = source;

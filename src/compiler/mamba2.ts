@@ -1,5 +1,6 @@
 /**
- * Mamba-2: the order of its operators, and what passes between them. Twin: `model/reference/mamba2.ts`, which has the symbols.
+ * Mamba-2: the order of its operators, and what passes between them. Twin:
+ * `model/reference/mamba2.ts`, which has the symbols.
  */
 
 import { mixer } from "../model/families/mamba.ts";

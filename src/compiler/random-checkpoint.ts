@@ -1,6 +1,7 @@
 /**
- * Checkpoints of any shape with random weights, for benches and tests: seeded, streamed to disk, initialised as models
- * are before training, so that activations and decays have the sizes of a real model's. What they say is noise.
+ * Checkpoints of any shape with random weights, for benches and tests: seeded, streamed to disk,
+ * initialised as models are before training, so that activations and decays have the sizes of a
+ * real model's. What they say is noise.
  */
 import { mkdir, open, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -93,7 +94,10 @@ export const RANDOM_SHAPES = {
 
 const CHUNK_ELEMENTS = 1 << 20;
 
-/** Writes `config.json` and `model.safetensors` into `outDir`, which is created. The same seed, the same bytes. */
+/**
+ * Writes `config.json` and `model.safetensors` into `outDir`, which is created. The same seed, the
+ * same bytes.
+ */
 export async function writeRandomCheckpoint(options: {
   readonly outDir: string;
   readonly shape: RandomShape;
@@ -204,7 +208,9 @@ function retNetConfigJson(shape: RetNetShape): ConfigJson {
   };
 }
 
-/** As the family has it; the gates' widths, which it reads from tensors, are given to it as such. */
+/**
+ * As the family has it; the gates' widths, which it reads from tensors, are given to it as such.
+ */
 export function describeShape(shape: RandomShape): ModelDescription<Architecture> {
   const config = configJson(shape);
   const gates = new Map<string, WeightTensor>();

@@ -1,5 +1,6 @@
 /**
- * RWKV-7: the order of its operators, and what passes between them. Twin: `model/reference/rwkv7.ts`, which has the symbols.
+ * RWKV-7: the order of its operators, and what passes between them. Twin:
+ * `model/reference/rwkv7.ts`, which has the symbols.
  */
 import { channelMix, MIXED_INPUTS, type Rwkv7Config, timeMix } from "../model/families/rwkv7.ts";
 import { lowerDecoder } from "./decoder.ts";

@@ -56,7 +56,8 @@ export class StepLoop {
   }
 
   /**
-   * Steps while there is work. @throws what the runner throws: the states in its slots are lost.
+   * Steps while there is work.
+   * @throws what the runner throws: the states in its slots are lost.
    */
   async run(runner: ModelRunner): Promise<void> {
     const { scheduler, pace, now, onStep, onIdle } = this.#options;

@@ -249,7 +249,9 @@ export class Choice {
     return isHidden && tokenizer.idToToken(tokenId) === tag ? tag : "";
   }
 
-  /** Text that ends the reasoning and begins the content makes two deltas; the first has the token. */
+  /**
+   * Text that ends the reasoning and begins the content makes two deltas; the first has the token.
+   */
   #emit({ reasoning, content }: SplitText, token: Tokens, isReasoning: boolean, out: GenerationEvent[]): void {
     this.#text.push(content);
     this.#reasoning.push(reasoning);

@@ -150,7 +150,10 @@ export class ReasoningSplitter {
   }
 }
 
-/** The seed for a prompt whose end asks for an answer: its opening tag, or as much of it as there is. */
+/**
+ * The seed for a prompt whose end asks for an answer: its opening tag, or as much of it as there
+ * is.
+ */
 export function openingTag({ open }: ReasoningTags, prompt: string): string {
   return prompt.trimEnd().endsWith(open) ? open : open.slice(0, partialLength(prompt, open));
 }

@@ -25,7 +25,10 @@ export const TEXT_FILES = [
 /** The whole model, or its tokenizer alone. */
 export type Part = "model" | "tokenizer";
 
-/** Whether a folder has the indispensable files of a part: of a model, with the weights that `id` names. */
+/**
+ * Whether a folder has the indispensable files of a part: of a model, with the weights that `id`
+ * names.
+ */
 export function isComplete(dir: string, part: Part, { file }: Pick<ModelId, "file"> = {}): boolean {
   const has = (name: string) => existsSync(join(dir, name));
   if (part === "tokenizer") return has(TOKENIZER_FILE) || has(VOCABULARY_FILE);

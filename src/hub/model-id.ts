@@ -1,6 +1,6 @@
 /**
- * A model's name on the hub: `org/name`, or `org/name@revision` (branch, tag or commit); with the file of its weights,
- * `org/name/file.pth`, where a repository has those of several models.
+ * A model's name on the hub: `org/name`, or `org/name@revision` (branch, tag or commit); with the
+ * file of its weights, `org/name/file.pth`, where a repository has those of several models.
  */
 
 export interface ModelId {

@@ -29,8 +29,8 @@ export interface PullOptions {
 }
 
 /**
- * The model's folder, or its file if the name has one: from the cache if it is complete there, without using the network; else
- * pulled.
+ * The model's folder, or its file if the name has one: from the cache if it is complete there,
+ * without using the network; else pulled.
  * @throws `pull_failed`
  */
 export async function ensureModel(options: PullOptions): Promise<string> {

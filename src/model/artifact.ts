@@ -1,6 +1,7 @@
 /**
- * The artifact: what the compiler writes and the runtime loads. A folder holding `manifest.json` beside the files that
- * the manifest names. This module holds the manifest's type; the compiler writes it, `compiler/artifact-cache.ts` checks it.
+ * The artifact: what the compiler writes and the runtime loads. A folder holding `manifest.json`
+ * beside the files that the manifest names. This module holds the manifest's type; the compiler
+ * writes it, `compiler/artifact-cache.ts` checks it.
  */
 import type { StateLayout, StateSpec } from "./state.ts";
 
@@ -8,25 +9,30 @@ export const PRECISIONS = ["f32", "f16", "bf16", "int8", "int4"] as const;
 export type Precision = (typeof PRECISIONS)[number];
 
 /**
- * What a graph is made of: ONNX Runtime's operators alone, or ours in kernels/ too, where they are better: `kernels` on a CPU, `cuda`
- * on CUDA, where ours are for states alone.
+ * What a graph is made of: ONNX Runtime's operators alone, or ours in kernels/ too, where they are
+ * better: `kernels` on a CPU, `cuda` on CUDA, where ours are for states alone.
  */
 export type LoweringKind = "plain" | "kernels" | "cuda";
 
-/** Of the interface of our operators, as in kernels/op.h: what a graph compiled now needs of them. */
+/**
+ * Of the interface of our operators, as in kernels/op.h: what a graph compiled now needs of them.
+ */
 export const KERNELS_VERSION = 7;
 
-/** The graph's sampling outputs hold this many candidates per row (fewer if the vocabulary is smaller). */
+/**
+ * The graph's sampling outputs hold this many candidates per row (fewer if the vocabulary is
+ * smaller).
+ */
 export const NUM_CANDIDATES = 64;
 
 /**
  * The graph's contract, R = number of rows in `logit_rows`, K = min(NUM_CANDIDATES, V):
  *
- * inputs   input_ids           int64 [B, T]      with `ragged`: int64 [1, S], sequence after sequence
- *          lengths             int64 [B]         with `ragged` only: their lengths, S in all; 0 leaves a state as it is
- *          logit_rows          int64 [R]      rows of the flattened hidden states that get logits; R is at least 1
- *          temperature         f32   [R]      > 0; only `tempered_log_sum_exp` depends on it
- *          past_<state>        [B, ...state.shape] of the state's dtype
+ * inputs   input_ids      int64 [B, T]   ragged: int64 [1, S], sequence after sequence
+ *          lengths        int64 [B]      ragged only: of each, S in all; 0 leaves its state as it is
+ *          logit_rows     int64 [R]      rows of the flattened hidden states to get logits; R >= 1
+ *          temperature    f32   [R]      > 0; only `tempered_log_sum_exp` depends on it
+ *          past_<state>   [B, ...state.shape] of the state's dtype
  * outputs  logits              f32   [R, V]
  *          top_logits, top_ids f32 / int64 [R, K]   the K largest logits, descending
  *          log_sum_exp         f32   [R]      over the row's logits
@@ -36,7 +42,10 @@ export const NUM_CANDIDATES = 64;
 export interface Manifest {
   readonly formatVersion: number;
   readonly compilerVersion: string;
-  /** sha256 over the source checkpoint's config and weights and the precision: states are only valid under the same one. */
+  /**
+   * sha256 over the source checkpoint's config and weights and the precision: states are only valid
+   * under the same one.
+   */
   readonly modelHash: string;
   readonly name: string;
   readonly family: string;
@@ -52,13 +61,17 @@ export interface Manifest {
   readonly state: StateSpec;
   /** `graph` reads sequences of unequal lengths in one pass. */
   readonly ragged?: boolean | undefined;
-  /** The most steps that a pass may have, of one sequence or, where it takes lengths, of all: the memory for more is out of proportion. */
+  /**
+   * The most steps that a pass may have, of one sequence or, where it takes lengths, of all: the
+   * memory for more is out of proportion.
+   */
   readonly maxPassSteps?: number | undefined;
   /** The ONNX file, relative to the artifact's folder. */
   readonly graph: string;
   /**
-   * The same graph for T = 1 alone, input_ids [B, 1] and without `lengths`, without control flow: a decode step through it costs less. It shares the weights'
-   * file with `graph` and gives the same numbers to rounding. A runner may ignore it.
+   * The same graph for T = 1 alone, input_ids [B, 1] and without `lengths`, without control flow: a
+   * decode step through it costs less. It shares the weights' file with `graph` and gives the same
+   * numbers to rounding. A runner may ignore it.
    */
   readonly decodeGraph?: string;
   readonly files: readonly ArtifactFile[];

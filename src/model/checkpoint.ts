@@ -1,6 +1,6 @@
 /**
- * A checkpoint: `config.json` and weights, opened and checked against each other before anything is read
- * from them. The front door of everything that needs weights: compiler, oracle, inspection.
+ * A checkpoint: `config.json` and weights, opened and checked against each other before anything is
+ * read from them. The front door of everything that needs weights: compiler, oracle, inspection.
  */
 import { existsSync, readFileSync } from "node:fs";
 import { basename, extname, join, resolve } from "node:path";
@@ -67,7 +67,10 @@ export function openCheckpoint(model: string, options: WeightOptions = {}): Chec
   }
 }
 
-/** The files, relative to the model's folder, whose bytes make the model: config first, if there is one, then weights. */
+/**
+ * The files, relative to the model's folder, whose bytes make the model: config first, if there is
+ * one, then weights.
+ */
 export function sourceFiles(model: string): string[] {
   return [findConfig(model) ?? [], findWeightFiles(model).files].flat();
 }
@@ -104,8 +107,8 @@ function familyOfTensors(tensors: readonly WeightTensor[], model: string): Famil
 }
 
 /**
- * The folder's name; of a file, its own without the extension; of a snapshot in Hugging Face's cache, which is named after its
- * commit, the repository's.
+ * The folder's name; of a file, its own without the extension; of a snapshot in Hugging Face's
+ * cache, which is named after its commit, the repository's.
  */
 function nameOf(model: string): string {
   const folder = resolve(modelFolder(model));

@@ -1,5 +1,6 @@
 /**
- * A checkpoint's `config.json`: its text, and single values of it with their bounds. Knows no family.
+ * A checkpoint's `config.json`: its text, and single values of it with their bounds. Knows no
+ * family.
  */
 import { invalidCheckpoint } from "./weights.ts";
 
@@ -7,8 +8,9 @@ import { invalidCheckpoint } from "./weights.ts";
 export type ConfigJson = Readonly<Record<string, unknown>>;
 
 /**
- * As Python writes JSON: with `Infinity`, `-Infinity` and `NaN`, which JSON has not, and which transformers writes as
- * `{"__float__": "Infinity"}` from version 5 on. A byte order mark in front is passed over.
+ * As Python writes JSON: with `Infinity`, `-Infinity` and `NaN`, which JSON has not, and which
+ * transformers writes as `{"__float__": "Infinity"}` from version 5 on. A byte order mark in front
+ * is passed over.
  * @throws SyntaxError
  */
 export function parsePythonJson(text: string): unknown {
@@ -48,7 +50,10 @@ export function readNumber(json: ConfigJson, key: string, { min, max, fallback }
   return value;
 }
 
-/** A pair of numbers, from zero on, the upper of which may be infinite. @throws `invalid_checkpoint` */
+/**
+ * A pair of numbers, from zero on, the upper of which may be infinite.
+ * @throws `invalid_checkpoint`
+ */
 export function readRange(
   json: ConfigJson,
   key: string,

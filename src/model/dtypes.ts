@@ -1,6 +1,12 @@
-/** The number formats that weights are stored in, by safetensors' names, and their widening to f32. Knows no file. */
+/**
+ * The number formats that weights are stored in, by safetensors' names, and their widening to f32.
+ * Knows no file.
+ */
 
-/** Bytes of an element. Of those that are not `FLOAT_DTYPES` only the size is known: they can be passed over, not read. */
+/**
+ * Bytes of an element. Of those that are not `FLOAT_DTYPES` only the size is known: they can be
+ * passed over, not read.
+ */
 export const DTYPE_BYTES: Readonly<Record<string, number>> = {
   F32: 4,
   F16: 2,
@@ -57,7 +63,10 @@ export function widenF16(bits: Uint16Array): Float32Array {
   return floats;
 }
 
-/** The nearest f16 of each, of two as near the even one; past 65504 infinite. What `widenF16` reads back. */
+/**
+ * The nearest f16 of each, of two as near the even one; past 65504 infinite. What `widenF16` reads
+ * back.
+ */
 export function narrowF16(floats: Float32Array): Uint16Array {
   const bits = new Uint32Array(floats.buffer, floats.byteOffset, floats.length);
   const halves = new Uint16Array(bits.length);
@@ -71,7 +80,8 @@ export function narrowF16(floats: Float32Array): Uint16Array {
     else if (magnitude >= F32_OF_2_MINUS_14) {
       halves[i] = sign | ((magnitude - REBIAS + 0xfff + ((magnitude >> 13) & 1)) >> 13);
     } else {
-      // Added to 0.5, whose last bit is worth 2^-24, the number is rounded to f16's steps below its smallest normal.
+      // Added to 0.5, whose last bit is worth 2^-24, the number is rounded to f16's steps below its
+      // smallest normal.
       small[0] = Math.abs(floats[i]!) + 0.5;
       halves[i] = sign | (smallBits[0]! - F32_OF_HALF);
     }

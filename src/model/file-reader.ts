@@ -1,6 +1,6 @@
 /**
- * A file of weights, read by position. Knows no format; everything that reads weights from disk goes through it, so that
- * a file that is shorter than its own headers say is told in one way.
+ * A file of weights, read by position. Knows no format; everything that reads weights from disk
+ * goes through it, so that a file that is shorter than its own headers say is told in one way.
  */
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { invalidCheckpoint } from "./weights.ts";
@@ -10,8 +10,8 @@ export interface FileReader {
   /** When it was opened. */
   readonly numBytes: number;
   /**
-   * A new buffer that owns its whole ArrayBuffer. `what` names the piece in messages. The caller has checked `length`
-   * against `numBytes`: it is allocated before anything is read.
+   * A new buffer that owns its whole ArrayBuffer. `what` names the piece in messages. The caller
+   * has checked `length` against `numBytes`: it is allocated before anything is read.
    * @throws `invalid_checkpoint` if the file ends before.
    */
   read(position: number, length: number, what: string): Buffer;

@@ -1,6 +1,6 @@
 /**
- * Reads an artifact's `manifest.json` and nothing else: what the compiler wrote, checked to be of this version and
- * shape. The hashes in it are checked by `compiler/artifact-cache.ts`.
+ * Reads an artifact's `manifest.json` and nothing else: what the compiler wrote, checked to be of
+ * this version and shape. The hashes in it are checked by `compiler/artifact-cache.ts`.
  */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -23,7 +23,8 @@ export function numericMode({
   device,
 }: Pick<Manifest, "precision" | "ragged" | "device">): NumericMode {
   if (precision === "f32") return "exact";
-  // On CUDA the matrices are multiplied by ONNX Runtime; on a CPU what looks along time is, where it has no kernel.
+  // On CUDA the matrices are multiplied by ONNX Runtime; on a CPU what looks along time is, where
+  // it has no kernel.
   return ragged && device !== "cuda" ? "batch-invariant" : "fast";
 }
 

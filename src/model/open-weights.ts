@@ -1,6 +1,7 @@
 /**
- * A folder's weights as one list, whatever format and however many files they lie in, with index and files held against
- * each other. Numbers that are not finite are found as they are read: no pass over the weights is made for it.
+ * A folder's weights as one list, whatever format and however many files they lie in, with index
+ * and files held against each other. Numbers that are not finite are found as they are read: no
+ * pass over the weights is made for it.
  */
 import { join } from "node:path";
 import { openSafetensors } from "./safetensors.ts";
@@ -65,7 +66,8 @@ function finiteOnly(tensor: WeightTensor): WeightTensor {
       const values = tensor.read(start, count);
       for (let i = 0; i < values.length; i++) {
         const value = values[i]!;
-        // A finite number minus itself is 0; NaN and the infinities give NaN. Half as long as Number.isFinite takes.
+        // A finite number minus itself is 0; NaN and the infinities give NaN. Half as long as
+        // Number.isFinite takes.
         if (value - value !== 0) throw nonFinite(tensor, start + i, value);
       }
       return values;

@@ -1,8 +1,10 @@
 /**
- * A machine for the part of Python's pickle language that plain data needs. It executes nothing: what a pickle may name
- * and call is decided by its host, and an instruction outside the table below is refused. Knows nothing of torch.
+ * A machine for the part of Python's pickle language that plain data needs. It executes nothing:
+ * what a pickle may name and call is decided by its host, and an instruction outside the table
+ * below is refused. Knows nothing of torch.
  *
- * Python → here: dict → Map, list and tuple → array, str → string, int → number, and whatever the host returns.
+ * Python → here: dict → Map, list and tuple → array, str → string, int → number, and whatever the
+ * host returns.
  */
 import { invalidCheckpoint } from "./weights.ts";
 
@@ -187,7 +189,9 @@ class PickleMachine {
     this.#push(this.#host.call(callable, args));
   }
 
-  /** Attributes of a dict are notes of torch's that weights do not need. Nothing else may have any. */
+  /**
+   * Attributes of a dict are notes of torch's that weights do not need. Nothing else may have any.
+   */
   #build(): void {
     this.#pop();
     if (!(this.#top() instanceof Map)) throw this.#fail("it sets attributes of something that is not a dict");

@@ -1,7 +1,7 @@
 /**
- * The oracle: a model's forward pass in f32 on plain arrays, one sequence, one step at a time, written to be compared
- * with the papers and not to be fast. One file an architecture in `reference/`, its blocks named as their twins in
- * `compiler/operators/`.
+ * The oracle: a model's forward pass in f32 on plain arrays, one sequence, one step at a time,
+ * written to be compared with the papers and not to be fast. One file an architecture in
+ * `reference/`, its blocks named as their twins in `compiler/operators/`.
  */
 import type { Checkpoint } from "./checkpoint.ts";
 import type { Architecture } from "./families/registry.ts";

@@ -1,6 +1,7 @@
 /**
- * Reads safetensors: eight bytes of header length, a JSON header that names each tensor's dtype, shape and byte range,
- * then the data. Nothing in the header is believed before it is checked against the file's size. Knows no family.
+ * Reads safetensors: eight bytes of header length, a JSON header that names each tensor's dtype,
+ * shape and byte range, then the data. Nothing in the header is believed before it is checked
+ * against the file's size. Knows no family.
  */
 import { DTYPE_BYTES, FLOAT_DTYPES, isFloatDtype, widen } from "./dtypes.ts";
 import { type FileReader, openFile } from "./file-reader.ts";
@@ -50,8 +51,8 @@ export function openSafetensors(path: string): Weights {
 }
 
 /**
- * Checks a header against `dataBytes`, the length of the data section. The tensors come back in the order of their
- * bytes. `path` only names the file in messages.
+ * Checks a header against `dataBytes`, the length of the data section. The tensors come back in the
+ * order of their bytes. `path` only names the file in messages.
  * @throws `invalid_checkpoint`
  */
 export function parseHeader(header: string, dataBytes: number, path: string): TensorRecord[] {

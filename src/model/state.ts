@@ -1,6 +1,6 @@
 /**
- * What a model remembers: a fixed list of tensors per sequence, however long the sequence. The runtime allocates
- * them, snapshots copy them; nobody else looks inside. Knows nothing of ONNX.
+ * What a model remembers: a fixed list of tensors per sequence, however long the sequence. The
+ * runtime allocates them, snapshots copy them; nobody else looks inside. Knows nothing of ONNX.
  */
 
 export const STATE_DTYPES = ["f32", "f16"] as const;
@@ -8,8 +8,8 @@ export type StateDtype = (typeof STATE_DTYPES)[number];
 
 export interface StateTensor {
   /**
-   * `<kind>.<layer>`, e.g. `ssm.3`, or `<kind>` alone for what all layers have in common. The graph's input is
-   * `past_ssm.3`, its output `present_ssm.3`.
+   * `<kind>.<layer>`, e.g. `ssm.3`, or `<kind>` alone for what all layers have in common. The
+   * graph's input is `past_ssm.3`, its output `present_ssm.3`.
    */
   readonly name: string;
   /** Shape of one sequence's tensor, without the batch axis, e.g. [N, E]. */
@@ -25,7 +25,10 @@ export type StateSpec = readonly StateTensor[];
 export interface StateLayout {
   readonly name: string;
   readonly shape: readonly number[];
-  /** Whether a model in f16 may keep it in f16: docs/compiler.md, "f16", has what that was decided by. */
+  /**
+   * Whether a model in f16 may keep it in f16: docs/compiler.md, "f16", has what that was decided
+   * by.
+   */
   readonly mayNarrow: boolean;
 }
 

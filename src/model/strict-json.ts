@@ -1,6 +1,6 @@
 /**
- * JSON objects of a checkpoint, read so that nothing in them is dropped silently: `JSON.parse` keeps the last of two equal
- * keys, and a tensor that is listed twice would lose one of its places.
+ * JSON objects of a checkpoint, read so that nothing in them is dropped silently: `JSON.parse`
+ * keeps the last of two equal keys, and a tensor that is listed twice would lose one of its places.
  */
 import { invalidCheckpoint } from "./weights.ts";
 
@@ -27,7 +27,10 @@ export function isJsonObject(value: unknown): value is JsonObject {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-/** Of a text that is JSON: the first key that its object has already. A string is a key where a colon follows it. */
+/**
+ * Of a text that is JSON: the first key that its object has already. A string is a key where a
+ * colon follows it.
+ */
 function repeatedKey(text: string): string | undefined {
   const objects: Set<string>[] = [];
   for (const [token, key] of text.matchAll(/("(?:[^"\\]|\\.)*")\s*:|"(?:[^"\\]|\\.)*"|[{}]/g)) {

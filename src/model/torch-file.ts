@@ -1,6 +1,7 @@
 /**
- * Opens what `torch.save` writes (torch ≥ 1.6): a zip that holds a pickle, which says where each tensor lies, and the
- * storages' bytes as they are. Tensors are read in place, straight from the file. Knows no family.
+ * Opens what `torch.save` writes (torch ≥ 1.6): a zip that holds a pickle, which says where each
+ * tensor lies, and the storages' bytes as they are. Tensors are read in place, straight from the
+ * file. Knows no family.
  */
 import { DTYPE_BYTES, FLOAT_DTYPES, type FloatDtype, isFloatDtype, widen } from "./dtypes.ts";
 import { type FileReader, openFile } from "./file-reader.ts";
@@ -98,7 +99,10 @@ function isContiguous(shape: readonly number[], strides: readonly number[]): boo
   return true;
 }
 
-/** Elements of a view (a transposed matrix, a slice): reads the stretch of the storage in which they lie. */
+/**
+ * Elements of a view (a transposed matrix, a slice): reads the stretch of the storage in which they
+ * lie.
+ */
 function gather(
   { shape, strides, offset }: TorchTensor,
   start: number,

@@ -1,6 +1,7 @@
 /**
- * torch's state dict: which names its pickle may use, and what they mean. Everything else is refused by name, so that no
- * file can make us do more than note where tensors lie. Knows neither zip nor disk.
+ * torch's state dict: which names its pickle may use, and what they mean. Everything else is
+ * refused by name, so that no file can make us do more than note where tensors lie. Knows neither
+ * zip nor disk.
  */
 import { DTYPE_BYTES } from "./dtypes.ts";
 import { type PickleHost, readPickle } from "./pickle.ts";
@@ -82,7 +83,8 @@ const CALLABLES: Readonly<Record<string, Callable>> = {
 
 /**
  * The tensors of a state dict, in its order. `what` names the pickle in messages.
- * @throws `invalid_checkpoint` for any other content, and for a tensor that reaches out of its storage.
+ * @throws `invalid_checkpoint` for any other content, and for a tensor that reaches out of its
+ * storage.
  */
 export function readStateDict(bytes: Buffer, what: string): TorchTensor[] {
   const fail: Fail = (problem) => invalidCheckpoint(`${what}: ${problem}`);

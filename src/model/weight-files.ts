@@ -1,6 +1,7 @@
 /**
- * Which files of a checkpoint hold its weights: safetensors before torch's pickles, one file before shards with an index, as
- * Hugging Face's transformers looks for them; or a file by any name, as RWKV's are released. Reads indexes, no weights.
+ * Which files of a checkpoint hold its weights: safetensors before torch's pickles, one file before
+ * shards with an index, as Hugging Face's transformers looks for them; or a file by any name, as
+ * RWKV's are released. Reads indexes, no weights.
  */
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { basename, dirname, extname, join } from "node:path";
@@ -41,7 +42,10 @@ export function modelFolder(model: string): string {
   return isFile(model) ? dirname(model) : model;
 }
 
-/** @throws `invalid_checkpoint` if there are no weights, or for a malformed index or a shard that is not there. */
+/**
+ * @throws `invalid_checkpoint` if there are no weights, or for a malformed index or a shard that is
+ * not there.
+ */
 export function findWeightFiles(model: string): WeightFiles {
   const folder = modelFolder(model);
   if (folder !== model) return { folder, ...singleFile(basename(model)) };

@@ -1,6 +1,7 @@
 /**
- * A checkpoint's tensors, read when asked for: opening one costs its header, and a tensor is delivered in slices, so
- * that a model of any size can be compiled in little memory. The seam for file formats; knows no family.
+ * A checkpoint's tensors, read when asked for: opening one costs its header, and a tensor is
+ * delivered in slices, so that a model of any size can be compiled in little memory. The seam for
+ * file formats; knows no family.
  */
 import { DenseMambaError } from "../errors.ts";
 import { numElements } from "./state.ts";
@@ -11,9 +12,10 @@ export interface WeightTensor {
   /** As stored, by safetensors' names (`dtypes.ts`); `read` widens to f32. */
   readonly dtype: string;
   /**
-   * Elements [start, start + count) in row-major order, as a new array. Reads the file synchronously: callers stream.
-   * @throws `invalid_checkpoint` if the file has become shorter than its header says, or if `dtype` is none of
-   * `FLOAT_DTYPES`.
+   * Elements [start, start + count) in row-major order, as a new array. Reads the file
+   * synchronously: callers stream.
+   * @throws `invalid_checkpoint` if the file has become shorter than its header says, or if `dtype`
+   * is none of `FLOAT_DTYPES`.
    */
   read(start: number, count: number): Float32Array;
 }

@@ -1,6 +1,7 @@
 /**
- * The directory of a zip file whose entries are stored as they are, as torch.save writes them, zip64 included: where each
- * entry's bytes lie, so that they can be read in place. Nothing is decompressed, nothing extracted. Knows no pickle.
+ * The directory of a zip file whose entries are stored as they are, as torch.save writes them,
+ * zip64 included: where each entry's bytes lie, so that they can be read in place. Nothing is
+ * decompressed, nothing extracted. Knows no pickle.
  */
 import type { FileReader } from "./file-reader.ts";
 import { invalidCheckpoint } from "./weights.ts";
@@ -42,7 +43,10 @@ interface DirectoryEntry extends ZipEntry {
   readonly nameBytes: number;
 }
 
-/** By name, in the directory's order. @throws `invalid_checkpoint` for anything that is not where or what it should be. */
+/**
+ * By name, in the directory's order.
+ * @throws `invalid_checkpoint` for anything that is not where or what it should be.
+ */
 export function readZipDirectory(file: FileReader): Map<string, ZipEntry> {
   const place = findDirectory(file);
   const directory = file.read(place.position, place.numBytes, "zip directory");
@@ -86,7 +90,9 @@ function findDirectory(file: FileReader): DirectoryPlace {
   return place;
 }
 
-/** The large directory's place, which stands in front of the plain end record if the file has one. */
+/**
+ * The large directory's place, which stands in front of the plain end record if the file has one.
+ */
 function zip64Place(file: FileReader, endPosition: number): DirectoryPlace | undefined {
   const locatorPosition = endPosition - ZIP64_LOCATOR_BYTES;
   if (locatorPosition < 0) return undefined;
@@ -161,7 +167,8 @@ function locate(file: FileReader, { name, nameBytes, position, numBytes }: Direc
   }
   const header = file.read(position, LOCAL_BYTES, `zip entry ${name}`);
   if (header.readUInt32LE(0) !== LOCAL_SIGNATURE) throw fail(`has no header at byte ${position}`);
-  // NOTE: the local extra field is not the directory's: torch pads it so that data is aligned to 64 bytes.
+  // NOTE: the local extra field is not the directory's: torch pads it so that data is aligned to 64
+  // bytes.
   const start = position + LOCAL_BYTES + header.readUInt16LE(26) + header.readUInt16LE(28);
   if (start + numBytes > limit) throw fail(`claims ${numBytes} bytes at ${start}, but the data ends at byte ${limit}`);
   return { name, position: start, numBytes };

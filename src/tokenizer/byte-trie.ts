@@ -1,4 +1,7 @@
-/** Byte strings by their beginnings: which of them is the longest that stands at a place. Built once, immutable. Pure. */
+/**
+ * Byte strings by their beginnings: which of them is the longest that stands at a place. Built
+ * once, immutable. Pure.
+ */
 
 export interface TrieEntry {
   readonly id: number;
@@ -11,7 +14,10 @@ const ROOT = 0;
 export class ByteTrie {
   /** Bytes of the longest entry. */
   readonly maxLength: number;
-  /** Edges in a hash table: `node * 256 + byte` → the node that the edge leads to; 0, which is the root, is empty. */
+  /**
+   * Edges in a hash table: `node * 256 + byte` → the node that the edge leads to; 0, which is the
+   * root, is empty.
+   */
   readonly #keys: Int32Array;
   readonly #children: Int32Array;
   readonly #mask: number;
@@ -54,7 +60,10 @@ export class ByteTrie {
     }
   }
 
-  /** The longest entry that stands at `start` and ends by `end`: a node for `idOf` and `lengthOf`, or 0 for none. */
+  /**
+   * The longest entry that stands at `start` and ends by `end`: a node for `idOf` and `lengthOf`,
+   * or 0 for none.
+   */
   longest(bytes: Uint8Array, start: number, end: number): number {
     let node = ROOT;
     let found = 0;

@@ -53,7 +53,8 @@ export class ChunkedEncoder {
   }
 
   /**
-   * @returns undefined if this tokenizer cannot; then encode the whole text. @throws as `encode`
+   * @returns undefined if this tokenizer cannot; then encode the whole text.
+   * @throws as `encode`
    */
   encodeContinuation(text: string, limits: EncodeLimits = {}): Promise<number[] | undefined> {
     return this.#encodeParts(text, limits, { isContinuation: true });

@@ -1,4 +1,7 @@
-/** The tags around what a model thinks before it answers. Models are trained on one pair; chat templates show which. */
+/**
+ * The tags around what a model thinks before it answers. Models are trained on one pair; chat
+ * templates show which.
+ */
 
 export interface ReasoningTags {
   readonly open: string;
@@ -13,7 +16,10 @@ const TAGS = {
   cohere: { open: "<|START_THINKING|>", close: "<|END_THINKING|>" },
 } as const satisfies Record<string, ReasoningTags>;
 
-/** `auto`: the tags that the chat template has, if it has any. `off`: text in tags is text like any other. */
+/**
+ * `auto`: the tags that the chat template has, if it has any. `off`: text in tags is text like any
+ * other.
+ */
 export type ReasoningFormat = "auto" | "off" | keyof typeof TAGS;
 
 export function findReasoningTags(format: ReasoningFormat, template: string): ReasoningTags | undefined {

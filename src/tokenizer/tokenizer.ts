@@ -13,7 +13,10 @@ export interface Tokenizer {
   readonly endTokenIds: ReadonlySet<number>;
   /** From tokenizer_config.json (or chat_template.jinja), if the model has one. */
   readonly chatTemplate: string | undefined;
-  /** What such models are used with where they have no template, if that is known of all that have this tokenizer. */
+  /**
+   * What such models are used with where they have no template, if that is known of all that have
+   * this tokenizer.
+   */
   readonly defaultChat?: DefaultChat | undefined;
   /** The texts of the special tokens by role: bos_token, eos_token, pad_token, unk_token. */
   readonly specialTokens: Readonly<Record<string, string>>;
@@ -24,8 +27,8 @@ export interface Tokenizer {
   encode(text: string, options: EncodeOptions): Promise<number[]>;
   /**
    * Encodes text that continues earlier text, without special tokens and without a leading space of
-   * the tokenizer's own. Undefined if this tokenizer cannot; then encode the whole text. @throws as
-   * `encode`
+   * the tokenizer's own. Undefined if this tokenizer cannot; then encode the whole text.
+   * @throws as `encode`
    */
   encodeContinuation(text: string, limits?: EncodeLimits): Promise<number[] | undefined>;
   /** Broken UTF-8 becomes U+FFFD. Ids without a token become nothing. */

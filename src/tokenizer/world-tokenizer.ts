@@ -1,6 +1,6 @@
 /**
- * The tokenizer of RWKV's models, from its vocabulary file alone: what the file does not say. Id 0, which no text has, ends a
- * document; chats are plain text.
+ * The tokenizer of RWKV's models, from its vocabulary file alone: what the file does not say. Id 0,
+ * which no text has, ends a document; chats are plain text.
  */
 import { DenseMambaError } from "../errors.ts";
 import { MAX_TOKEN_ID, type TextFiles } from "./files.ts";
@@ -12,14 +12,18 @@ import { WorldEncoder } from "./world-encoder.ts";
 import { parseWorldVocabulary, type WorldToken } from "./world-vocabulary.ts";
 
 const END_ID = 0;
-/** The models have 65,536 ids for the vocabulary's 65,530. A file that is cut off at the end of a line is sound otherwise. */
+/**
+ * The models have 65,536 ids for the vocabulary's 65,530. A file that is cut off at the end of a
+ * line is sound otherwise.
+ */
 const MAX_PADDING = 1024;
 /** As transformers' tokenizers spell id 0. */
 const END_TEXT = "<|rwkv_tokenizer_end_of_text|>";
 
 /**
- * Turns end at an empty line, so a user's message has none. With `enable_thinking` the model begins with what it thinks, up to
- * `</think>`. NOTE: its tag is left open, as the models are trained: what closes it is a part of tokens such as `>\n`.
+ * Turns end at an empty line, so a user's message has none. With `enable_thinking` the model begins
+ * with what it thinks, up to `</think>`. NOTE: its tag is left open, as the models are trained:
+ * what closes it is a part of tokens such as `>\n`.
  */
 export const WORLD_CHAT: DefaultChat = {
   template: `{% for message in messages %}
@@ -57,8 +61,9 @@ export function openWorld(files: TextFiles): ModelTokenizer {
 }
 
 /**
- * Texts that are one token each, if files beside the vocabulary say so. NOTE: fla's say it of an empty line, which the vocabulary
- * spells already; the second id has an embedding that was never trained. Without such files the end's text is text like any other.
+ * Texts that are one token each, if files beside the vocabulary say so. NOTE: fla's say it of an
+ * empty line, which the vocabulary spells already; the second id has an embedding that was never
+ * trained. Without such files the end's text is text like any other.
  */
 function specialTexts(
   { path, addedTokenIds, specialTokens, chatTemplate }: TextFiles,

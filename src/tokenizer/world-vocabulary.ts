@@ -1,6 +1,7 @@
 /**
- * RWKV's World vocabulary: a text file with a token on each line, `<id> <literal of Python> <number of bytes>`, such as
- * `33155 'Hello' 5` or `128 b'\x7f' 1`. The literals are read here; nothing is evaluated. Pure.
+ * RWKV's World vocabulary: a text file with a token on each line, `<id> <literal of Python> <number
+ * of bytes>`, such as `33155 'Hello' 5` or `128 b'\x7f' 1`. The literals are read here; nothing is
+ * evaluated. Pure.
  */
 import { DenseMambaError } from "../errors.ts";
 import { MAX_TOKEN_ID } from "./files.ts";
@@ -21,8 +22,8 @@ const SIMPLE_ESCAPES: Readonly<Record<string, string>> = {
 
 /**
  * @param path only for messages
- * @throws `invalid_checkpoint` naming the line: of one that is malformed or cut off, an id or a text that was there before, or a
- * byte that no token spells, without which some texts have no ids.
+ * @throws `invalid_checkpoint` naming the line: of one that is malformed or cut off, an id or a
+ * text that was there before, or a byte that no token spells, without which some texts have no ids.
  */
 export function parseWorldVocabulary(text: string, path: string): WorldToken[] {
   const tokens: WorldToken[] = [];

@@ -1,6 +1,7 @@
 /**
- * `npm run test:api`: schemathesis against a real server: what openapi.yaml allows is taken, what it forbids is refused, every
- * answer fits it, and nothing is a 5xx. Needs Python 3.10 or later, and says so loudly where there is none.
+ * `npm run test:api`: schemathesis against a real server: what openapi.yaml allows is taken, what
+ * it forbids is refused, every answer fits it, and nothing is a 5xx. Needs Python 3.10 or later,
+ * and says so loudly where there is none.
  *
  *   npm run test:api [-- --seed 7 --max-examples 40]
  */
@@ -39,8 +40,8 @@ if (!existsSync(schemathesis)) {
   must(path.join(venv, "bin/pip"), ["install", "--quiet", `schemathesis==${SCHEMATHESIS}`]);
 }
 
-// Two things are tested elsewhere: the fields that are refused, whose number makes generating slow, and the events of streams,
-// which OpenAPI 3.1 has no words for.
+// Two things are tested elsewhere: the fields that are refused, whose number makes generating slow,
+// and the events of streams, which OpenAPI 3.1 has no words for.
 const document = parse(readFileSync(path.join(root, "openapi.yaml"), "utf8"));
 document.components.schemas.RefusedFields = { type: "object" };
 for (const operations of Object.values(document.paths)) {

@@ -1,4 +1,7 @@
-/** Mamba-2 and RWKV-7 through the commands: engine, runner and snapshots see nothing of their families. */
+/**
+ * Mamba-2 and RWKV-7 through the commands: engine, runner and snapshots see nothing of their
+ * families.
+ */
 import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";

@@ -7,7 +7,9 @@ import { openCheckpoint } from "../../src/model/checkpoint.ts";
 import { float, Graph, type Node, type Value } from "../../src/onnx/graph.ts";
 import { randomCheckpoint, TINY_RETNET, TINY_SHAPE } from "../helpers/checkpoints.ts";
 
-/** What `node` computes, as words: each result is the operator's name and its operands' meanings. */
+/**
+ * What `node` computes, as words: each result is the operator's name and its operands' meanings.
+ */
 function run(node: Node, meanings: Map<Value, string>, shared: ReadonlySet<Value>): void {
   const read = (value: Value | undefined) => (value === undefined ? "-" : meanings.get(value)!);
   if (node.opType !== "Chain") {
@@ -41,8 +43,9 @@ function run(node: Node, meanings: Map<Value, string>, shared: ReadonlySet<Value
 }
 
 /**
- * The meaning of each of the graph's outputs; fails if a node comes before what it reads. An input of a chain with a row for each
- * sequence is an `x`, others are an `i`: weights, and without such rows everything.
+ * The meaning of each of the graph's outputs; fails if a node comes before what it reads. An input
+ * of a chain with a row for each sequence is an `x`, others are an `i`: weights, and without such
+ * rows everything.
  */
 function meaningsOf(graph: Graph, hasRowPerSequence: boolean): Record<string, string> {
   const given = [...graph.inputs.map(({ value }) => value), ...graph.initializers.map(({ value }) => value)];

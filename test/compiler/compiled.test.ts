@@ -1,4 +1,7 @@
-/** What a compiled graph must be equal to: PyTorch's fixtures, the oracle, and itself, however its work is cut. */
+/**
+ * What a compiled graph must be equal to: PyTorch's fixtures, the oracle, and itself, however its
+ * work is cut.
+ */
 import { readFileSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
@@ -132,7 +135,8 @@ describe("the default model compiled in f32", () => {
 });
 
 describe.each([
-  // f32 kernels differ from the oracle only in the order of sums, int8 ones also by eight-bit weights and activations.
+  // f32 kernels differ from the oracle only in the order of sums, int8 ones also by eight-bit
+  // weights and activations.
   { precision: "f32", tolerance: F32_TOLERANCE, oracleTolerance: 1e-5 },
   { precision: "int8", tolerance: 0.02, oracleTolerance: 0.05 },
 ] as const)("a random model compiled in $precision", ({ precision, tolerance, oracleTolerance }) => {
@@ -248,7 +252,10 @@ describe("a model compiled in int8", () => {
 describe("f32 in plain ONNX is exact where numbers are extreme", () => {
   const SHAPE = { ...TINY_SHAPE, numLayers: 2, denseLayers: 1, tieEmbeddings: false };
 
-  /** Gates of about -16, which are all that a layer's output is made of, and a residual stream as small as that. */
+  /**
+   * Gates of about -16, which are all that a layer's output is made of, and a residual stream as
+   * small as that.
+   */
   const closedGates = (name: string, values: Float32Array) => {
     if (/embed/.test(name)) return values.map((x) => Math.abs(x) * 1e-6);
     if (/in_proj|to_hidden/.test(name)) return values.fill(-0.55, values.length / 2);

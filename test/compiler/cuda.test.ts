@@ -1,6 +1,6 @@
 /**
- * Graphs lowered for CUDA, with states on the device, in emulation: against PyTorch, transformers and the authors' code, and against
- * themselves. What that shows and what it cannot: docs/gpu.md
+ * Graphs lowered for CUDA, with states on the device, in emulation: against PyTorch, transformers
+ * and the authors' code, and against themselves. What that shows and what it cannot: docs/gpu.md
  */
 import { rm } from "node:fs/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -177,7 +177,8 @@ describe.runIf(canEmulateCuda && hasKernels).each([
     const modelDir = await randomCheckpoint(shape);
     const cuda = await EmulatedCuda.open(modelDir, "f32");
     const cpu = await OwnGraph.open(modelDir, "f32");
-    // From empty states, then from those: one step, none, a segment and a bit, more than a block of segments.
+    // From empty states, then from those: one step, none, a segment and a bit, more than a block of
+    // segments.
     for (const lengths of [
       [17, 1, 300, 2],
       [1, 40, 5, 0],

@@ -1,4 +1,7 @@
-/** A process of its own that asks for an artifact again and again: `ensure-child.ts MODEL CACHE TIMES`. */
+/**
+ * A process of its own that asks for an artifact again and again: `ensure-child.ts MODEL CACHE
+ * TIMES`.
+ */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { ensureArtifact } from "../../src/compiler/artifact-cache.ts";

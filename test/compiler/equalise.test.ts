@@ -1,4 +1,7 @@
-/** A function costs the same in eight bits however its weights are written, and it stays the same function. */
+/**
+ * A function costs the same in eight bits however its weights are written, and it stays the same
+ * function.
+ */
 import { rm } from "node:fs/promises";
 import { afterEach, describe, expect, it } from "vitest";
 import { compileModel } from "../../src/compiler/compile.ts";
@@ -44,7 +47,10 @@ const READERS: readonly (readonly [norm: RegExp, readers: RegExp])[] = [
   [/(norm_f|model\.norm)\.weight/, /lm_head/],
 ];
 
-/** Random weights, and the same function with some channels of the norms `factor` times as large and the columns as much smaller. */
+/**
+ * Random weights, and the same function with some channels of the norms `factor` times as large and
+ * the columns as much smaller.
+ */
 async function written(shape: RandomShape, factor: number): Promise<string> {
   const dir = await randomCheckpoint(shape);
   folders.push(dir);

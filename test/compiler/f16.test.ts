@@ -1,6 +1,6 @@
 /**
- * Graphs in f16. ONNX Runtime's CPU computes in f32 between casts, so what shows here is the rounding of weights and states:
- * docs/compiler.md, "f16", has what f16 arithmetic adds.
+ * Graphs in f16. ONNX Runtime's CPU computes in f32 between casts, so what shows here is the
+ * rounding of weights and states: docs/compiler.md, "f16", has what f16 arithmetic adds.
  */
 import { rm } from "node:fs/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -105,7 +105,8 @@ describe.each(sources)("a random $name in f16", ({ modelDir }) => {
     };
     const whole = await read(0, [tokens.length]);
     expect(relativeError(await read(1, [4, 1, 5, 1]), whole)).toBeLessThan(0.01);
-    // What a snapshot holds is the whole of the state, of its dtypes' size, and goes on in another slot as it was.
+    // What a snapshot holds is the whole of the state, of its dtypes' size, and goes on in another
+    // slot as it was.
     const state = await runner.readSlot(1);
     expect(state).toHaveLength(stateBytes(artifact.manifest.state));
     await runner.writeSlot(2, state);

@@ -1,4 +1,6 @@
-/** Damage in the middle of a file, as another disk would do it: the file is another one afterwards. */
+/**
+ * Damage in the middle of a file, as another disk would do it: the file is another one afterwards.
+ */
 import { readFileSync, renameSync, writeFileSync } from "node:fs";
 
 export function flipLastByte(path: string): void {

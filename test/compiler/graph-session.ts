@@ -1,6 +1,6 @@
 /**
- * Runs a compiled artifact through onnxruntime-node alone, states carried by the test: the graph's contract without
- * any of our runtime.
+ * Runs a compiled artifact through onnxruntime-node alone, states carried by the test: the graph's
+ * contract without any of our runtime.
  */
 import { join } from "node:path";
 import { InferenceSession, Tensor } from "onnxruntime-node";
@@ -43,7 +43,10 @@ export class GraphSession {
     );
   }
 
-  /** One pass over `tokens` [B][T]; logits for the flattened `rows`, or for every row. The given states stay as they are. */
+  /**
+   * One pass over `tokens` [B][T]; logits for the flattened `rows`, or for every row. The given
+   * states stay as they are.
+   */
   async step(
     tokens: readonly (readonly number[])[],
     states: States,

@@ -1,4 +1,7 @@
-/** What the compiler knows of our operators' bounds is what they have, and beyond one plain ONNX is in that operator's place. */
+/**
+ * What the compiler knows of our operators' bounds is what they have, and beyond one plain ONNX is
+ * in that operator's place.
+ */
 import { readFileSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { describe, expect, it } from "vitest";

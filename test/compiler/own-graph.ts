@@ -1,5 +1,6 @@
 /**
- * Runs an artifact that is lowered to our own operators, through the native runner. Holds several slots.
+ * Runs an artifact that is lowered to our own operators, through the native runner. Holds several
+ * slots.
  */
 import { rm } from "node:fs/promises";
 import { compileModel } from "../../src/compiler/compile.ts";
@@ -17,7 +18,10 @@ export interface OwnGraphOptions {
   readonly instructionSet?: string;
 }
 
-/** False where the library could not be built before the tests: test/runtime/kernels.test.ts says why. */
+/**
+ * False where the library could not be built before the tests: test/runtime/kernels.test.ts says
+ * why.
+ */
 export const hasKernels = process.env.DENSEMAMBA_KERNEL_LIBRARY !== undefined;
 
 export class OwnGraph {
@@ -46,7 +50,10 @@ export class OwnGraph {
     this.#dir = dir;
   }
 
-  /** [B][T] tokens through slots 0 to B-1, cleared before, in passes of the given lengths. @returns [B][T][V] logits */
+  /**
+   * [B][T] tokens through slots 0 to B-1, cleared before, in passes of the given lengths.
+   * @returns [B][T][V] logits
+   */
   async read(tokens: readonly (readonly number[])[], lengths = [tokens[0]!.length]): Promise<Float32Array[][]> {
     for (const slot of tokens.keys()) await this.runner.clearSlot(slot);
     return this.continue(tokens, lengths);

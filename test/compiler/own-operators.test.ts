@@ -1,4 +1,7 @@
-/** Graphs lowered to our own operators: against PyTorch, transformers, the authors' code and the oracle, and against themselves. */
+/**
+ * Graphs lowered to our own operators: against PyTorch, transformers, the authors' code and the
+ * oracle, and against themselves.
+ */
 import { rm } from "node:fs/promises";
 import fc from "fast-check";
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
@@ -17,7 +20,10 @@ import { hasKernels, OwnGraph } from "./own-graph.ts";
 
 const GOLDENS = readGoldens({ torch: 1e-4, transformers: 1e-3, retnet: 2e-4 });
 
-/** Whether the oracle rounds what it multiplies, as the operators do: to 8 bits, in the blocks of columns of 8-bit weights. */
+/**
+ * Whether the oracle rounds what it multiplies, as the operators do: to 8 bits, in the blocks of
+ * columns of 8-bit weights.
+ */
 let roundsInputs = false;
 afterEach(() => {
   roundsInputs = false;
@@ -85,7 +91,8 @@ describe.runIf(hasKernels).each(["baseline", "avx2", "avx512", "amx"])(
       await graph.close();
     });
 
-    // Of four bits only the weights: their blocks differ from matrix to matrix, and kernels/test/linear.c is exact about all.
+    // Of four bits only the weights: their blocks differ from matrix to matrix, and
+    // kernels/test/linear.c is exact about all.
     it.each([
       ["int8", 1e-5],
       ["int4", 0.1],
@@ -105,7 +112,8 @@ describe.runIf(hasKernels).each(["baseline", "avx2", "avx512", "amx"])(
             const [logits] = await graph.read([[TOKENS[i]!]]);
             errors.push(relativeError(logits![0]!, row));
           }
-          // The median: here and there an input is on the edge between two codes, and falls to either.
+          // The median: here and there an input is on the edge between two codes, and falls to
+          // either.
           expect(errors.toSorted((a, b) => a - b)[errors.length >> 1]).toBeLessThan(tolerance);
           await graph.close();
         }
@@ -115,7 +123,10 @@ describe.runIf(hasKernels).each(["baseline", "avx2", "avx512", "amx"])(
   },
 );
 
-/** Or all that a layer reads first would be codes of the embedding, times powers of two, half of them on the edge between two codes. */
+/**
+ * Or all that a layer reads first would be codes of the embedding, times powers of two, half of
+ * them on the edge between two codes.
+ */
 function makeNormsUneven(modelDir: string): void {
   const tensors = readRawTensors(modelDir);
   for (const [name, tensor] of tensors) {

@@ -134,7 +134,9 @@ it("says how many bits a matrix is worth by what it is for", () => {
   expect(bits("int4", "step size", large)).toBeUndefined();
 });
 
-/** The matrix on sixteen levels about zero, the lowest in every block: four bits hold it exactly. */
+/**
+ * The matrix on sixteen levels about zero, the lowest in every block: four bits hold it exactly.
+ */
 function onLevels({ dtype, shape, bytes }: RawTensor): RawTensor {
   if (shape.length !== 2 || shape[1]! % 32 !== 0) return { dtype, shape, bytes };
   const values = new Float32Array(Uint8Array.from(bytes).buffer);

@@ -1,6 +1,6 @@
 /**
- * Mamba-2 and RWKV-7 through our kernels: what plain ONNX computes, the same bits alone and beside others, however a prompt is cut, and
- * with sequences of unequal lengths in one pass.
+ * Mamba-2 and RWKV-7 through our kernels: what plain ONNX computes, the same bits alone and beside
+ * others, however a prompt is cut, and with sequences of unequal lengths in one pass.
  */
 import { readFileSync } from "node:fs";
 import { rm } from "node:fs/promises";

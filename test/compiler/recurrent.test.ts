@@ -1,6 +1,7 @@
 /**
- * The compiled graphs of Mamba-2 and RWKV-7 against what others compute, against the oracle, and against themselves: whole, token by
- * token, in any pieces, and in a batch. Weights of released sizes are not needed for any of it.
+ * The compiled graphs of Mamba-2 and RWKV-7 against what others compute, against the oracle, and
+ * against themselves: whole, token by token, in any pieces, and in a batch. Weights of released
+ * sizes are not needed for any of it.
  */
 import { readFileSync } from "node:fs";
 import { rm } from "node:fs/promises";
@@ -57,7 +58,10 @@ async function compiled(modelDir: string, precision: Precision): Promise<Compile
   };
 }
 
-/** Logits of every token, read in passes of the given lengths; passes of one token go through the graph for decoding. */
+/**
+ * Logits of every token, read in passes of the given lengths; passes of one token go through the
+ * graph for decoding.
+ */
 async function readInPasses({ graph, decode }: Compiled, tokenIds: readonly number[], lengths: readonly number[]) {
   const logits: Float32Array[] = [];
   let states = graph.emptyStates(1);
@@ -173,7 +177,10 @@ describe.each(NAMES)("%s compiled in f32", (name) => {
   });
 });
 
-/** Mean KL divergence from the oracle. Random weights, and so small ones, lose more than trained ones. */
+/**
+ * Mean KL divergence from the oracle. Random weights, and so small ones, lose more than trained
+ * ones.
+ */
 describe.each(NAMES)("%s compiled in fewer bits", (name) => {
   it.each([
     ["int8", 0.02],

@@ -1,6 +1,7 @@
 /**
- * A RetNet's prompt through our own operators in chunks as large as a server's: the chunk-wise form, where a token of the
- * chunk sees hundreds of others at once, against the recurrence, which reads them one at a time.
+ * A RetNet's prompt through our own operators in chunks as large as a server's: the chunk-wise
+ * form, where a token of the chunk sees hundreds of others at once, against the recurrence, which
+ * reads them one at a time.
  */
 import { rm } from "node:fs/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";

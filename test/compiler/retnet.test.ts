@@ -1,4 +1,7 @@
-/** The compiled RetNet graphs against the authors' code, against the oracle, and against themselves cut up otherwise. */
+/**
+ * The compiled RetNet graphs against the authors' code, against the oracle, and against themselves
+ * cut up otherwise.
+ */
 import { rmSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import fc from "fast-check";
@@ -43,7 +46,10 @@ async function compiled(modelDir: string, precision: Precision): Promise<Compile
   };
 }
 
-/** Logits of every token, read in passes of the given lengths; passes of one token go through `single`. */
+/**
+ * Logits of every token, read in passes of the given lengths; passes of one token go through
+ * `single`.
+ */
 async function readInPasses(
   { graph }: Compiled,
   single: GraphSession,
@@ -136,7 +142,8 @@ describe.each(RETNET_GOLDENS)("%s compiled in f32", (name) => {
 });
 
 describe.each(RETNET_GOLDENS)("%s compiled in int8", (name) => {
-  // These random weights magnify noise: the oracle itself, its weights off by 1%, errs by 0.15 and agrees on 0.73.
+  // These random weights magnify noise: the oracle itself, its weights off by 1%, errs by 0.15 and
+  // agrees on 0.73.
   it("stays near the authors' logits, in one pass and token by token", async () => {
     const golden = readRetNetGolden(name);
     const artifact = await compiled(golden.modelDir, "int8");
@@ -192,7 +199,8 @@ describe.each([
     return Float32Array.of(position % POSITION_BASE, Math.floor(position / POSITION_BASE));
   }
 
-  // Past 2^24 whole numbers have gaps in f32; the others end a digit in mid-pass, or lie where f32 angles are noise.
+  // Past 2^24 whole numbers have gaps in f32; the others end a digit in mid-pass, or lie where f32
+  // angles are noise.
   it.each([0, 1_000_000, POSITION_BASE - 5, 10_000_000, 2 ** 24 + 1])(
     "equals the oracle from position %s on",
     async (position) => {

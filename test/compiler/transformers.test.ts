@@ -1,4 +1,7 @@
-/** Mamba and Falcon-Mamba against Hugging Face's transformers: the oracle, both compiled graphs, and int8's nearness. */
+/**
+ * Mamba and Falcon-Mamba against Hugging Face's transformers: the oracle, both compiled graphs, and
+ * int8's nearness.
+ */
 import { rm } from "node:fs/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { compileModel } from "../../src/compiler/compile.ts";

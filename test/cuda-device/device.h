@@ -1,6 +1,7 @@
 /**
- * A CUDA device that does not exist: what its parts share. Memory is the host's, work waits in streams until something
- * synchronises, and a book is kept of all that was done. README.md says what it is for.
+ * A CUDA device that does not exist: what its parts share. Memory is the host's, work waits in
+ * streams until something synchronises, and a book is kept of all that was done. README.md says
+ * what it is for.
  */
 #ifndef SIMULATED_DEVICE_H
 #define SIMULATED_DEVICE_H
@@ -40,7 +41,10 @@ enum Memory { PAGEABLE, PINNED, DEVICE };
 
 namespace device {
 
-/** One thing that a stream does, now or at every replay. `name`: of a kernel, or `copy`, `set`, `host`, `event`, `take`, `give back`. */
+/**
+ * One thing that a stream does, now or at every replay. `name`: of a kernel, or `copy`, `set`,
+ * `host`, `event`, `take`, `give back`.
+ */
 struct Work {
   std::string name;
   std::function<void()> run;

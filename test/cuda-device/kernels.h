@@ -1,6 +1,7 @@
 /**
  * What our own .cu files use of CUDA, where they are compiled for the simulated device: included by
- * kernels/test/cuda_emulation.h. A launch goes to a stream and is computed, in emulation, when the stream comes to it.
+ * kernels/test/cuda_emulation.h. A launch goes to a stream and is computed, in emulation, when the
+ * stream comes to it.
  */
 #ifndef SIMULATED_KERNELS_H
 #define SIMULATED_KERNELS_H
@@ -51,8 +52,9 @@ int simulated_cuda_launch(void *stream, const char *name, void (*call)(void *), 
 }
 
 /**
- * Our library has CUDA's runtime linked in (src/runtime/native/cuda-build.ts), the provider is linked with another: what one keeps for
- * itself the other does not see. Streams, memory and graphs are the driver's.
+ * Our library has CUDA's runtime linked in (src/runtime/native/cuda-build.ts), the provider is
+ * linked with another: what one keeps for itself the other does not see. Streams, memory and graphs
+ * are the driver's.
  */
 template <typename Call>
 static auto in_own_runtime(Call call) {

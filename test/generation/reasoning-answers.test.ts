@@ -1,4 +1,7 @@
-/** Answers with reasoning, from a scripted engine: which text is which, what is counted, and what a conversation stores. */
+/**
+ * Answers with reasoning, from a scripted engine: which text is which, what is counted, and what a
+ * conversation stores.
+ */
 import { describe, expect, test } from "vitest";
 import type { GenerationEvent, GenerationRequest } from "../../src/generation/events.ts";
 import type { Generator } from "../../src/generation/generator.ts";

@@ -8,7 +8,10 @@ export function maxDifference(a: ArrayLike<number>, b: ArrayLike<number>): numbe
   return max;
 }
 
-/** |a - b| / |b| in the Euclidean norm: how far off a whole array is. @throws if the lengths differ */
+/**
+ * |a - b| / |b| in the Euclidean norm: how far off a whole array is.
+ * @throws if the lengths differ
+ */
 export function relativeError(a: ArrayLike<number>, b: ArrayLike<number>): number {
   if (a.length !== b.length) throw new Error(`lengths differ: ${a.length} and ${b.length}`);
   let difference = 0;

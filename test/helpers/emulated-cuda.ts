@@ -1,6 +1,7 @@
 /**
- * Artifacts lowered for CUDA, run without a device: our own operators are the same source compiled for a CPU
- * (kernels/test/cuda_emulation.h), ONNX Runtime's are its CPU's, and the device's memory is the host's.
+ * Artifacts lowered for CUDA, run without a device: our own operators are the same source compiled
+ * for a CPU (kernels/test/cuda_emulation.h), ONNX Runtime's are its CPU's, and the device's memory
+ * is the host's.
  */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
@@ -81,7 +82,10 @@ export class EmulatedCuda {
     this.numTaken = numTaken;
   }
 
-  /** [B][T] tokens through slots 0 to B-1 from where they stand, in passes of the given lengths. @returns [B][T][V] logits */
+  /**
+   * [B][T] tokens through slots 0 to B-1 from where they stand, in passes of the given lengths.
+   * @returns [B][T][V] logits
+   */
   read(tokens: readonly (readonly number[])[], lengths = [tokens[0]!.length]): Promise<Float32Array[][]> {
     return readPasses(this.runner, tokens, lengths);
   }

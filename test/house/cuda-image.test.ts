@@ -1,6 +1,7 @@
 /**
- * The CUDA image without a container engine: that its pinned versions and the documents agree; and, in CI, its file tree, built by the
- * Dockerfile's own steps, with nvcc, and run on the simulated device of test/cuda-device/.
+ * The CUDA image without a container engine: that its pinned versions and the documents agree; and,
+ * in CI, its file tree, built by the Dockerfile's own steps, with nvcc, and run on the simulated
+ * device of test/cuda-device/.
  */
 import { execFile } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
@@ -66,7 +67,8 @@ describe("what the CUDA image pins", () => {
       expect(version).toBe(release(pins.get("nvidia-cuda-runtime")!));
   });
 
-  // Old bug: bases of CUDA 12 with cuDNN under a provider that is linked with CUDA 13 and without cuDNN.
+  // Old bug: bases of CUDA 12 with cuDNN under a provider that is linked with CUDA 13 and without
+  // cuDNN.
   it.each(["docker/Dockerfile.cuda", "README.md", "openapi.yaml", "docs/containers.md", "docs/configuration.md"])(
     "has another CUDA or cuDNN nowhere in %s",
     (file) => {

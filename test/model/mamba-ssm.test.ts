@@ -1,4 +1,7 @@
-/** Checkpoints as the `mamba_ssm` package saves them: the same model as Hugging Face's under other names. */
+/**
+ * Checkpoints as the `mamba_ssm` package saves them: the same model as Hugging Face's under other
+ * names.
+ */
 import { copyFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";

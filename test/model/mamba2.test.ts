@@ -1,4 +1,7 @@
-/** Mamba-2: the oracle against transformers, the layouts that it is published in, and what is refused. */
+/**
+ * Mamba-2: the oracle against transformers, the layouts that it is published in, and what is
+ * refused.
+ */
 import { cpSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";

@@ -1,4 +1,7 @@
-/** RWKV-7: the oracle against its authors' package, the three layouts that it is published in, and what is refused. */
+/**
+ * RWKV-7: the oracle against its authors' package, the three layouts that it is published in, and
+ * what is refused.
+ */
 import { copyFileSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -102,7 +105,10 @@ const FLA_NAMES: readonly (readonly [RegExp, string])[] = [
   [/\.att\./, ".attn."],
 ];
 
-/** As fla has them: pairs the other way round, some vectors without axes of one, no v_lora in the first layer. */
+/**
+ * As fla has them: pairs the other way round, some vectors without axes of one, no v_lora in the
+ * first layer.
+ */
 function flaTensors(): Tensors {
   const named = [...nativeTensors()].flatMap(([name, tensor]): [string, RawTensor][] => {
     if (/^blocks\.0\.att\.v[012]$/.test(name)) return [];
@@ -209,7 +215,8 @@ describe("an RWKV-7 checkpoint", () => {
 
   it("may be laid out as fla has it", () => {
     expect(logitsOf(write(FLA_CONFIG, flaTensors()))).toEqual(logitsOf(GOLDEN));
-    // The epsilon of a head's norm is 64e-5 in the authors' code, and norm_eps a channel in fla's: the same for heads of 64.
+    // The epsilon of a head's norm is 64e-5 in the authors' code, and norm_eps a channel in fla's:
+    // the same for heads of 64.
     editConfig(folder, { norm_eps: 1e-5 });
     expect(opened(folder).architecture).toMatchObject({ groupNormEpsilon: N * 1e-5 });
   });

@@ -1,4 +1,7 @@
-/** What a session costs, by dtype; and how many steps a pass may have before it costs out of proportion. */
+/**
+ * What a session costs, by dtype; and how many steps a pass may have before it costs out of
+ * proportion.
+ */
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -1,4 +1,7 @@
-/** torch's files: real ones give what safetensors gives, and none can make us do or believe anything. */
+/**
+ * torch's files: real ones give what safetensors gives, and none can make us do or believe
+ * anything.
+ */
 import { createHash } from "node:crypto";
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -176,7 +179,10 @@ describe("a pickle", () => {
     expect(() => readFileSync(proof)).toThrow("ENOENT");
   });
 
-  /** `pickle.dumps({"w": Attack()}, protocol)`, where `Attack.__reduce__` returns `os.system, ("true",)`. */
+  /**
+   * `pickle.dumps({"w": Attack()}, protocol)`, where `Attack.__reduce__` returns `os.system,
+   * ("true",)`.
+   */
   it.each([
     [0, "286470300a56770a70310a63706f7369780a73797374656d0a70320a2856747275650a70330a7470340a5270350a732e"],
     [1, "7d7100580100000077710163706f7369780a73797374656d0a7102285804000000747275657103747104527105732e"],

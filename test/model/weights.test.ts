@@ -1,4 +1,7 @@
-/** A checkpoint's weights: in one file or in shards, whatever the format, held against index and config. */
+/**
+ * A checkpoint's weights: in one file or in shards, whatever the format, held against index and
+ * config.
+ */
 import { cpSync, readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";

@@ -1,4 +1,7 @@
-/** The reading side of protobuf that the encoder's tests compare against; written from the wire format's description. */
+/**
+ * The reading side of protobuf that the encoder's tests compare against; written from the wire
+ * format's description.
+ */
 
 export interface Field {
   readonly number: number;

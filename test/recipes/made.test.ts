@@ -1,4 +1,6 @@
-/** The training text that models/recipes composes: its own check, which needs nothing but Python. */
+/**
+ * The training text that models/recipes composes: its own check, which needs nothing but Python.
+ */
 import { spawnSync } from "node:child_process";
 import { expect, it } from "vitest";
 

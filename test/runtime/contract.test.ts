@@ -1,5 +1,6 @@
 /**
- * What the engine relies on, of both runners alike. The native one runs with its lifetime checks on.
+ * What the engine relies on, of both runners alike. The native one runs with its lifetime checks
+ * on.
  */
 import { AssertionError } from "node:assert";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";

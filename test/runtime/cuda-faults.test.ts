@@ -1,6 +1,6 @@
 /**
- * ONNX Runtime's real CUDA provider on a simulated device (test/cuda-device/) that refuses what it is
- * asked for: what a runner does then, and that it gives everything back.
+ * ONNX Runtime's real CUDA provider on a simulated device (test/cuda-device/) that refuses what it
+ * is asked for: what a runner does then, and that it gives everything back.
  */
 import { rm } from "node:fs/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";

@@ -43,7 +43,8 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
     expect(notes).toEqual([]);
   });
 
-  // Without our operators a Mamba-2 has matrices turned by cuBLAS, which the simulation does not do.
+  // Without our operators a Mamba-2 has matrices turned by cuBLAS, which the simulation does not
+  // do.
   const runnable = sources
     .flatMap((source) => LOWERINGS.map((lowering) => ({ ...source, lowering })))
     .filter(({ name, lowering }) => name !== "Mamba-2" || lowering === "cuda");

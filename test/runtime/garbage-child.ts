@@ -1,6 +1,7 @@
 /**
- * A process that has only the native runner, collects garbage between its runs and during them, and ends with 0. Started
- * by native.test.ts: in the test's own process onnxruntime-node holds the library too, and hides a lost handle.
+ * A process that has only the native runner, collects garbage between its runs and during them, and
+ * ends with 0. Started by native.test.ts: in the test's own process onnxruntime-node holds the
+ * library too, and hides a lost handle.
  */
 import { NativeRunner } from "../../src/runtime/native/native-runner.ts";
 

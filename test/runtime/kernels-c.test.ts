@@ -1,6 +1,7 @@
 /**
- * The kernels' own tests, plain C programs in kernels/test/, under AddressSanitizer and UBSan: each is compiled with the
- * operator of its name once per instruction set, and says nothing if all is well.
+ * The kernels' own tests, plain C programs in kernels/test/, under AddressSanitizer and UBSan: each
+ * is compiled with the operator of its name once per instruction set, and says nothing if all is
+ * well.
  */
 import { execFile, spawnSync } from "node:child_process";
 import { existsSync, readdirSync } from "node:fs";

@@ -1,6 +1,7 @@
 /**
- * The operators in CUDA without a device: their source, compiled for a CPU with kernels/test/cuda_emulation.h, passes the tests of
- * the operators in C, under AddressSanitizer and UBSan. What that shows and what it cannot: docs/gpu.md
+ * The operators in CUDA without a device: their source, compiled for a CPU with
+ * kernels/test/cuda_emulation.h, passes the tests of the operators in C, under AddressSanitizer and
+ * UBSan. What that shows and what it cannot: docs/gpu.md
  */
 import { execFile, spawnSync } from "node:child_process";
 import { readdirSync } from "node:fs";

@@ -1,6 +1,7 @@
 /**
- * Graphs with our own operators in ONNX Runtime: that they run, with every instruction set that this CPU has, fail with
- * their own words, and are refused where the operators are not there. EmbedRows stands for all.
+ * Graphs with our own operators in ONNX Runtime: that they run, with every instruction set that
+ * this CPU has, fail with their own words, and are refused where the operators are not there.
+ * EmbedRows stands for all.
  */
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";

@@ -1,6 +1,6 @@
 /**
- * What only the native runner has to prove: that C objects are released once and not used after that, that nothing
- * piles up, and that the output memory it hands out is guarded.
+ * What only the native runner has to prove: that C objects are released once and not used after
+ * that, that nothing piles up, and that the output memory it hands out is guarded.
  */
 import { AssertionError } from "node:assert";
 import { execFile } from "node:child_process";
@@ -52,8 +52,9 @@ function collectGarbage(): void {
 }
 
 /**
- * Bytes that C code has allocated and not freed, by glibc's own count: unlike resident memory, it does not move with
- * pages that allocators and V8 keep. Undefined with a C library that does not count.
+ * Bytes that C code has allocated and not freed, by glibc's own count: unlike resident memory, it
+ * does not move with pages that allocators and V8 keep. Undefined with a C library that does not
+ * count.
  */
 function openMallocCounter(): (() => number) | undefined {
   const fields = [
@@ -171,8 +172,8 @@ describe("native runner", () => {
     if (countMalloc) expect(Math.min(...sizes.slice(2)) - sizes[0]!).toBeLessThan(2 * NUM_DECODES * LEAK_BYTES);
   });
 
-  // koffi unloads a library when its handle is collected, even while functions decoded from its pointers remain: with the
-  // handle dropped after loading, a process crashed at some later call.
+  // koffi unloads a library when its handle is collected, even while functions decoded from its
+  // pointers remain: with the handle dropped after loading, a process crashed at some later call.
   it("outlives the collection of garbage, between runs and in one", async () => {
     const child = path.join(import.meta.dirname, "garbage-child.ts");
     const args = ["--expose-gc", "--import", import.meta.resolve("tsx"), child, artifact.dir];

@@ -1,6 +1,6 @@
 /**
- * The slow way to run a compiled graph, for comparison: onnxruntime-node's session on this thread, new output tensors at
- * every call, states carried over by hand. Shares no code with the runners.
+ * The slow way to run a compiled graph, for comparison: onnxruntime-node's session on this thread,
+ * new output tensors at every call, states carried over by hand. Shares no code with the runners.
  */
 import path from "node:path";
 import { InferenceSession, Tensor } from "onnxruntime-node";

@@ -1,5 +1,6 @@
 /**
- * What only the portable runner has to prove: a worker that dies takes its call with it and nothing else.
+ * What only the portable runner has to prove: a worker that dies takes its call with it and nothing
+ * else.
  */
 import { execFile } from "node:child_process";
 import { rm, writeFile } from "node:fs/promises";

@@ -10,7 +10,9 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { DEFAULT_MODEL_DIR, post } from "../helpers/real-server.ts";
 import { type ServedProcess, ServingFolder } from "../helpers/served-process.ts";
 
-/** As Gemma's does, it reads all messages for each message. Its output is short, to be read quickly. */
+/**
+ * As Gemma's does, it reads all messages for each message. Its output is short, to be read quickly.
+ */
 const QUADRATIC =
   "{% for m in messages %}{% set ns = namespace(k=0) %}{% for n in messages %}{% if n.role == 'user' %}{% set ns.k = ns.k + 1 %}{% endif %}{% endfor %}{% if loop.last %}{{ ns.k }}: {{ m.content }}\n{% endif %}{% endfor %}";
 const ENDLESS = "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}";

@@ -1,6 +1,6 @@
 /**
- * Reasoning over the real generation, engine, runtime and default model, whose template here opens a
- * tag and whose padding token closes it, and through OpenAI's client.
+ * Reasoning over the real generation, engine, runtime and default model, whose template here opens
+ * a tag and whose padding token closes it, and through OpenAI's client.
  */
 import { readFile } from "node:fs/promises";
 import path from "node:path";

@@ -1,5 +1,6 @@
 /**
- * DeltaRule: RWKV-7's recurrence, from projections to the gated readout, with its state. For each head, σ the sigmoid:
+ * DeltaRule: RWKV-7's recurrence, from projections to the gated readout, with its state. For each
+ * head, σ the sigmoid:
  *
  *     w = exp(-e^-½ σ(w0 + w̃))    a = σ(a0 + ã)    κ = k ⊙ k_k, of length 1    k ← k ⊙ (1 + (a - 1) ⊙ k_a)
  *     v ← v + (v_first - v) ⊙ σ(v0 + ṽ)    but in the first layer
@@ -29,12 +30,16 @@ export interface DeltaRuleInputs {
   readonly w: Operand;
   readonly a: Operand;
   readonly g: Operand;
-  /** None in the first layer: the share of the first layer's value, before its bias; and that value. */
+  /**
+   * None in the first layer: the share of the first layer's value, before its bias; and that value.
+   */
   readonly mixed?: { readonly share: Operand; readonly firstValue: Operand } | undefined;
   readonly heads: number;
   /** Of the norm of each head. */
   readonly epsilon: number;
-  /** Of the tensors `k_k`, `k_a`, `r_k`, `g_norm` and the biases of `w_lora`, `a_lora` and `v_lora`. */
+  /**
+   * Of the tensors `k_k`, `k_a`, `r_k`, `g_norm` and the biases of `w_lora`, `a_lora` and `v_lora`.
+   */
   readonly name: string;
   /** Name of the state [H,N,N]: keys by values. */
   readonly state: string;
@@ -150,7 +155,10 @@ interface Result {
   readonly present: Value;
 }
 
-/** What is read as a row [.., 1, N], what is written as a column [.., N, 1]; both pairs of outer products are one matrix product. */
+/**
+ * What is read as a row [.., 1, N], what is written as a column [.., N, 1]; both pairs of outer
+ * products are one matrix product.
+ */
 function operandsOf(g: Graph, { r, decay, removed, replaced, k, v }: Steps): Value[] {
   const row = (x: Value) => g.op("Unsqueeze", [x, sizes(g, 3)]);
   const column = (x: Value) => g.op("Unsqueeze", [x, sizes(g, 4)]);
@@ -158,7 +166,10 @@ function operandsOf(g: Graph, { r, decay, removed, replaced, k, v }: Steps): Val
   return [row(r), column(decay), row(removed), written, row(v)];
 }
 
-/** S [B,H,N,N]; the others as `operandsOf` gives them, without the axis of time. The last to read S is what writes it. */
+/**
+ * S [B,H,N,N]; the others as `operandsOf` gives them, without the axis of time. The last to read S
+ * is what writes it.
+ */
 function advance(g: Graph, S: Value, [, decay, removed, written, v]: readonly Value[]): Value {
   const read = g.op("Concat", [g.op("MatMul", [removed!, S]), v!], { axis: 2 }); // [B,H,2,N]
   return g.op("Add", [g.op("Mul", [S, decay!]), g.op("MatMul", [written!, read])]);
@@ -170,7 +181,10 @@ function oneStep(g: Graph, step: Steps, past: Value): Result {
   return { y: g.op("Transpose", [g.op("MatMul", [operands[0]!, present])], { perm: [0, 2, 1, 3] }), present };
 }
 
-/** `Scan` reads the past in its first step and writes the present in its last, so the two may be one buffer. */
+/**
+ * `Scan` reads the past in its first step and writes the present in its last, so the two may be one
+ * buffer.
+ */
 function scanned(g: Graph, step: Steps, past: Value, { H, N, state }: Shape): Result {
   const operands = operandsOf(g, step);
   const body = g.subgraph("step");

@@ -3,8 +3,8 @@
  *
  *     Δ = clamp(softplus(dt + dt_bias))    S_t = e^(ΔA) S_{t-1} + B_t ⊗ Δ x_t    y_t = C_t S_t + D x_t    A = -e^(A_log)
  *
- * Twin: `recurrence` in model/reference/mamba2.ts. No form has control flow: several steps are one chunk of matrix products, what its
- * authors call state-space duality.
+ * Twin: `recurrence` in model/reference/mamba2.ts. No form has control flow: several steps are one
+ * chunk of matrix products, what its authors call state-space duality.
  */
 import assert from "node:assert/strict";
 import { float, type Graph, type Value } from "../../onnx/graph.ts";
@@ -136,11 +136,12 @@ function oneStep(g: Graph, { logDecay, deltaX, B, C }: Steps, past: Value, { H, 
 }
 
 /**
- * y_i = e^(c_i) C_i S + Σ_{j≤i} e^(c_i - c_j) (C_i B_j) Δ x_j and S ← e^(c_T) S + Σ_j e^(c_T - c_j) B_j ⊗ Δ x_j, with c_i the sum of
- * the logarithms of the decays up to step i.
+ * y_i = e^(c_i) C_i S + Σ_{j≤i} e^(c_i - c_j) (C_i B_j) Δ x_j and S ← e^(c_T) S + Σ_j e^(c_T - c_j)
+ * B_j ⊗ Δ x_j, with c_i the sum of the logarithms of the decays up to step i.
  */
 function oneChunk(g: Graph, { logDecay, deltaX, B, C }: Steps, past: Value, { H, P, N, G }: Shape): Result {
-  // NOTE: in f64. After hundreds of steps they are in the thousands, and differences of f32 would be off by what a step adds.
+  // NOTE: in f64. After hundreds of steps they are in the thousands, and differences of f32 would
+  // be off by what a step adds.
   const sums = g.op("CumSum", [cast(g, logDecay, "f64"), g.constant(i64Tensor([], [1]))]); // c: [B,T,H]
   const byHeads = g.op("Transpose", [sums], { perm: [0, 2, 1] });
   const row = g.op("Reshape", [byHeads, sizes(g, 0, G, H / G, 1, -1)]);
@@ -148,7 +149,8 @@ function oneChunk(g: Graph, { logDecay, deltaX, B, C }: Steps, past: Value, { H,
   const [first, last] = [edge(g, column, 0, 1), edge(g, column, -1, TO_THE_END)]; // [B,G,H/G,1,1]
   const difference = (a: Value, b: Value) => cast(g, g.op("Sub", [a, b]), "f32");
   const zero = g.constant(f32Tensor([], [0]));
-  // Above the diagonal, which is cut off, the difference is positive, and its power could be infinite.
+  // Above the diagonal, which is cut off, the difference is positive, and its power could be
+  // infinite.
   const between = g.op("Exp", [g.op("Min", [difference(column, row), zero])]);
   const scores = g.op("com.microsoft.FusedMatMul", [C, B], { transB: 1 }); // [B,G,1,T,T]
   const weights = g.op("Trilu", [g.op("Mul", [scores, between])], { upper: 0 });

@@ -1,6 +1,7 @@
 /**
- * TokenShift: of each step's x and that of the step before, mixtures x_t + (x_{t-1} - x_t) ⊙ share, as many as are asked for, with the
- * state that holds the last x. Twin: `tokenShift` in model/reference/rwkv7.ts.
+ * TokenShift: of each step's x and that of the step before, mixtures x_t + (x_{t-1} - x_t) ⊙ share,
+ * as many as are asked for, with the state that holds the last x. Twin: `tokenShift` in
+ * model/reference/rwkv7.ts.
  */
 import assert from "node:assert/strict";
 import type { Lowering } from "../lowering.ts";
@@ -30,7 +31,10 @@ export const tokenShift = operator<TokenShiftInputs, Operand[]>({
     return width;
   },
 
-  /** The past is read by `Concat` alone and the present is cut from its result, so the two may be one buffer. */
+  /**
+   * The past is read by `Concat` alone and the present is cut from its result, so the two may be
+   * one buffer.
+   */
   plain(lowering, { x, state, shares }, width) {
     const { graph: g, weight, float: dtype } = lowering;
     const own = toValue(lowering, x, dtype);

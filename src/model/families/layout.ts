@@ -1,6 +1,6 @@
 /**
- * How a kind of file names and stores a family's tensors. A family has one set of names of its own; whatever else
- * checkpoints call them is translated when they are opened. Knows no family.
+ * How a kind of file names and stores a family's tensors. A family has one set of names of its own;
+ * whatever else checkpoints call them is translated when they are opened. Knows no family.
  */
 import { numElements } from "../state.ts";
 import { readAll, type WeightTensor } from "../weights.ts";
@@ -14,7 +14,10 @@ export interface Layout {
   adapt?(tensor: WeightTensor, familyName: string): WeightTensor;
 }
 
-/** transformers saves a model without its head without the prefix that its tensors have in the model with one. */
+/**
+ * transformers saves a model without its head without the prefix that its tensors have in the model
+ * with one.
+ */
 export function withOptionalPrefix(prefix: string, tensors: readonly WeightTensor[]): Layout {
   const isHeadless = !tensors.some(({ name }) => name.startsWith(prefix));
   return {

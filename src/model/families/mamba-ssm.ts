@@ -1,7 +1,8 @@
 /**
- * Mamba and Mamba-2 as their authors' own package, `mamba_ssm`, saves them, and Mamba-2 as Mistral releases it: the models of
- * `mamba.ts` and `mamba2.ts` under other keys, a config without `model_type`, and a vocabulary that is padded after the config
- * was written. Knows nothing of ONNX.
+ * Mamba and Mamba-2 as their authors' own package, `mamba_ssm`, saves them, and Mamba-2 as Mistral
+ * releases it: the models of `mamba.ts` and `mamba2.ts` under other keys, a config without
+ * `model_type`, and a vocabulary that is padded after the config was written. Knows nothing of
+ * ONNX.
  */
 import { type ConfigJson, printed, readBoolean, readInt } from "../config-json.ts";
 import { invalidCheckpoint } from "../weights.ts";
@@ -93,7 +94,9 @@ function mamba2Json(json: ConfigJson): ConfigJson {
   };
 }
 
-/** @throws `invalid_checkpoint` for what only other models of that package have: an MLP, LayerNorm. */
+/**
+ * @throws `invalid_checkpoint` for what only other models of that package have: an MLP, LayerNorm.
+ */
 function commonJson(json: ConfigJson, ssm: ConfigJson): ConfigJson {
   if (!readBoolean(json, "rms_norm", true)) throw invalidCheckpoint("config.json: rms_norm is false, not true");
   readInt(json, "d_intermediate", { min: 0, max: 0, fallback: 0 });

@@ -1,6 +1,7 @@
 /**
- * Mamba, Falcon-Mamba and DenseMamba: one config and one list of tensors, since plain Mamba is DenseMamba with m = 0. The
- * checkpoint formats are described in docs/compiler.md. Knows nothing of ONNX.
+ * Mamba, Falcon-Mamba and DenseMamba: one config and one list of tensors, since plain Mamba is
+ * DenseMamba with m = 0. The checkpoint formats are described in docs/compiler.md. Knows nothing of
+ * ONNX.
  */
 import { type ConfigJson, readBoolean, readInt, readNumber, requireSilu } from "../config-json.ts";
 import type { StateLayout } from "../state.ts";
@@ -19,7 +20,10 @@ export interface MambaConfig {
   readonly numLayers: number;
   readonly denseLayers: number; // m, how many shallower layers each layer reads
   readonly normEpsilon: number;
-  /** ε of the RMS norms without weights on dt, B and C that Falcon-Mamba has; undefined for the others, which have none. */
+  /**
+   * ε of the RMS norms without weights on dt, B and C that Falcon-Mamba has; undefined for the
+   * others, which have none.
+   */
   readonly parameterNormEpsilon: number | undefined;
   /** Name of the embedding's tensor without `.weight`. */
   readonly embedding: string;
@@ -131,7 +135,10 @@ function parse(
   };
 }
 
-/** The gate's width, and whether it is shared, stand only in its tensors; absent ones are reported as missing later. */
+/**
+ * The gate's width, and whether it is shared, stand only in its tensors; absent ones are reported
+ * as missing later.
+ */
 function gateSizes(
   layer: number,
   numLinks: number,
@@ -181,12 +188,18 @@ function expectedTensors(config: MambaConfig): ExpectedTensor[] {
   return tensors.map(([name, shape]) => ({ name, shape }));
 }
 
-/** Dense links read the hidden states of every step of a pass; without them `in_proj` has the largest result. */
+/**
+ * Dense links read the hidden states of every step of a pass; without them `in_proj` has the
+ * largest result.
+ */
 function maxPassSteps({ dInner: E, stateSize: N, denseLayers }: MambaConfig): number {
   return boundedSteps((numSteps) => numSteps * (denseLayers > 0 ? Math.max(2, N) : 2) * E);
 }
 
-/** Per layer: `conv`, the last K - 1 inputs of the convolution, oldest first; `ssm`, the hidden state, E innermost. */
+/**
+ * Per layer: `conv`, the last K - 1 inputs of the convolution, oldest first; `ssm`, the hidden
+ * state, E innermost.
+ */
 function stateSpec({ numLayers, dInner: E, stateSize: N, convKernel: K }: MambaConfig): StateLayout[] {
   return Array.from({ length: numLayers }, (_, l) => [
     { name: `conv.${l}`, shape: [K - 1, E], mayNarrow: true },

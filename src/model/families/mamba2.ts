@@ -1,6 +1,7 @@
 /**
- * Mamba-2: scalar decays for whole heads, and a matrix of memory for each. One config and one list of tensors, named as in
- * Hugging Face's transformers; `mamba-ssm.ts` reads the other layouts. Described in docs/compiler.md. Knows nothing of ONNX.
+ * Mamba-2: scalar decays for whole heads, and a matrix of memory for each. One config and one list
+ * of tensors, named as in Hugging Face's transformers; `mamba-ssm.ts` reads the other layouts.
+ * Described in docs/compiler.md. Knows nothing of ONNX.
  */
 import { type ConfigJson, readBoolean, readInt, readNumber, readRange, requireSilu } from "../config-json.ts";
 import type { StateLayout } from "../state.ts";
@@ -52,7 +53,10 @@ const MAX_LAYERS = 1024;
 const ORIGINAL_EMBEDDING = "backbone.embedding.weight";
 const EMBEDDING = "backbone.embeddings.weight";
 
-/** The package `mamba_ssm` has another name for the embedding, and Mistral's releases one more prefix. */
+/**
+ * The package `mamba_ssm` has another name for the embedding, and Mistral's releases one more
+ * prefix.
+ */
 export function mamba2Layout(tensors: Parameters<Family<unknown>["layout"]>[0]): Layout {
   const outer = tensors.some(({ name }) => name.startsWith("model.backbone.")) ? "model." : "";
   const inner = withOptionalPrefix(
@@ -119,7 +123,10 @@ function parse(json: ConfigJson): Mamba2Config {
   };
 }
 
-/** Widths of what `in_proj` gives, in its order: the gate, what is convolved, and a step size for each head. */
+/**
+ * Widths of what `in_proj` gives, in its order: the gate, what is convolved, and a step size for
+ * each head.
+ */
 export function projectionWidths(config: Mamba2Config): {
   readonly gate: number;
   readonly conv: number;
@@ -156,13 +163,19 @@ function expectedTensors(config: Mamba2Config): ExpectedTensor[] {
   return tensors.map(([name, shape]) => ({ name, shape }));
 }
 
-/** In plain ONNX a pass is one chunk, whose steps all see each other: H scores for each pair of them, in f64 for a moment. */
+/**
+ * In plain ONNX a pass is one chunk, whose steps all see each other: H scores for each pair of
+ * them, in f64 for a moment.
+ */
 function maxPassSteps(config: Mamba2Config): number {
   const { gate, conv, dt } = projectionWidths(config);
   return boundedSteps((numSteps) => Math.max(2 * config.numHeads * numSteps ** 2, numSteps * (gate + conv + dt)));
 }
 
-/** Per layer: `conv`, the last K - 1 inputs of the convolution, oldest first; `ssm`, a matrix a head, P innermost. */
+/**
+ * Per layer: `conv`, the last K - 1 inputs of the convolution, oldest first; `ssm`, a matrix a
+ * head, P innermost.
+ */
 function stateSpec(config: Mamba2Config): StateLayout[] {
   const { numLayers, numHeads: H, headDim: P, stateSize: N, convKernel: K } = config;
   const { conv } = projectionWidths(config);

@@ -1,6 +1,7 @@
 /**
- * The families that can be served. A new one is a file here and a line below; if its blocks are new too, they join
- * `Architecture`, and neither the compiler's `lower.ts` nor `reference.ts` will type-check without them.
+ * The families that can be served. A new one is a file here and a line below; if its blocks are new
+ * too, they join `Architecture`, and neither the compiler's `lower.ts` nor `reference.ts` will
+ * type-check without them.
  */
 import type { ConfigJson } from "../config-json.ts";
 import type { Family } from "./family.ts";

@@ -1,7 +1,7 @@
 /**
- * RetNet as the DenseSSM authors build it, a gated attention unit over retention, with dense links (DenseRetNet) or
- * without (RetNet): one config and one list of tensors, named as in their checkpoints. Described in docs/compiler.md.
- * Knows nothing of ONNX.
+ * RetNet as the DenseSSM authors build it, a gated attention unit over retention, with dense links
+ * (DenseRetNet) or without (RetNet): one config and one list of tensors, named as in their
+ * checkpoints. Described in docs/compiler.md. Knows nothing of ONNX.
  */
 import { type ConfigJson, readBoolean, readInt, readNumber, requireSilu } from "../config-json.ts";
 import type { StateLayout } from "../state.ts";
@@ -79,7 +79,8 @@ function describe(
 function parse(json: ConfigJson, tensors: ReadonlyMap<string, WeightTensor>, denseLayers: number): RetNetConfig {
   const size = (key: string) => readInt(json, key, { min: 1, max: MAX_SIZE });
   requireSilu(json);
-  // NOTE: deepnorm only scales the weights when training begins; the authors' forward pass never applies its alpha.
+  // NOTE: deepnorm only scales the weights when training begins; the authors' forward pass never
+  // applies its alpha.
   readBoolean(json, "deepnorm", false);
   const hiddenSize = size("hidden_size");
   const keyDim = size("query_key_dim");
@@ -116,7 +117,10 @@ function parse(json: ConfigJson, tensors: ReadonlyMap<string, WeightTensor>, den
   };
 }
 
-/** Stands only in the tensor: releases differ in how they name it in the config. An absent tensor is reported later. */
+/**
+ * Stands only in the tensor: releases differ in how they name it in the config. An absent tensor is
+ * reported later.
+ */
 function gateWidth(tensors: ReadonlyMap<string, WeightTensor>, layer: number, gate: string): number {
   return Math.max(1, tensors.get(`${attention(layer)}.${gate}.fc1.weight`)?.shape[0] ?? 1);
 }
@@ -138,8 +142,8 @@ export function rotationAngles({ keyDim, numHeads }: RetNetConfig): number[] {
 }
 
 /**
- * State `position` holds how many tokens have been read, in two digits of this base, so that f32 is exact: [low, high].
- * The angles of a rotation need it to the last unit.
+ * State `position` holds how many tokens have been read, in two digits of this base, so that f32 is
+ * exact: [low, high]. The angles of a rotation need it to the last unit.
  */
 export const POSITION_BASE = 2 ** 20;
 
@@ -149,12 +153,15 @@ function maxPassSteps({ numHeads: H, valueDim }: RetNetConfig): number {
 }
 
 /**
- * The slowest head's state sums over 2^(4 + H) steps; with more heads than these a step's share of it drowns in f16's
- * rounding. docs/compiler.md, "f16", has the measurement.
+ * The slowest head's state sums over 2^(4 + H) steps; with more heads than these a step's share of
+ * it drowns in f16's rounding. docs/compiler.md, "f16", has the measurement.
  */
 const MAX_NARROW_HEADS = 4;
 
-/** Per head: `kv`, Σ γ^age k ⊗ v over the past, not normalised, dv innermost. One `position` for all layers. */
+/**
+ * Per head: `kv`, Σ γ^age k ⊗ v over the past, not normalised, dv innermost. One `position` for all
+ * layers.
+ */
 function stateSpec({ numLayers, numHeads: H, keyDim, valueDim }: RetNetConfig): StateLayout[] {
   const layers = Array.from({ length: numLayers }, (_, l) => ({
     name: `kv.${l}`,
@@ -195,7 +202,10 @@ function expectedTensors(config: RetNetConfig): ExpectedTensor[] {
   return tensors.map(([name, shape]) => ({ name, shape }));
 }
 
-/** Buffers that follow from the config; links of layer 0, which has nothing to read; a tied head saved all the same. */
+/**
+ * Buffers that follow from the config; links of layer 0, which has nothing to read; a tied head
+ * saved all the same.
+ */
 function ignoredTensors({ tieEmbeddings, denseLayers }: RetNetConfig): string[] {
   const links = ["k_select.fc1", "k_select.fc2", "k_norm", "v_select.fc1", "v_select.fc2", "v_norm"];
   return [

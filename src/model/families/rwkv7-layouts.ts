@@ -1,6 +1,7 @@
 /**
- * The layouts of RWKV-7: BlinkDL's own `blocks.N.att.…`, transformers' `rwkv7.blocks.N.att.…`, and fla's
- * `model.layers.N.attn.…`, whose names the family has. The first two store pairs of small matrices the other way round.
+ * The layouts of RWKV-7: BlinkDL's own `blocks.N.att.…`, transformers' `rwkv7.blocks.N.att.…`, and
+ * fla's `model.layers.N.attn.…`, whose names the family has. The first two store pairs of small
+ * matrices the other way round.
  */
 import { invalidCheckpoint, type WeightTensor } from "../weights.ts";
 import { type Layout, squeezed, transposed } from "./layout.ts";

@@ -1,7 +1,8 @@
 /**
- * RWKV-7 ("Goose"): a matrix of memory for each head, from which one direction is removed and another is written at each step.
- * Every size stands in its tensors; a config, if there is one, must agree. Tensors are named as in fla's releases; the other
- * layouts are in `rwkv7-layouts.ts`. Described in docs/compiler.md. Knows nothing of ONNX.
+ * RWKV-7 ("Goose"): a matrix of memory for each head, from which one direction is removed and
+ * another is written at each step. Every size stands in its tensors; a config, if there is one,
+ * must agree. Tensors are named as in fla's releases; the other layouts are in `rwkv7-layouts.ts`.
+ * Described in docs/compiler.md. Knows nothing of ONNX.
  */
 import { type ConfigJson, printed, readBoolean, readInt, readNumber } from "../config-json.ts";
 import type { StateLayout } from "../state.ts";
@@ -17,7 +18,10 @@ export interface Rwkv7Config {
   readonly numHeads: number; // H
   readonly headDim: number; // N
   readonly feedForwardSize: number; // F
-  /** Of the pairs of small matrices that give decay, removal, the share of the first layer's value, and gate. */
+  /**
+   * Of the pairs of small matrices that give decay, removal, the share of the first layer's value,
+   * and gate.
+   */
   readonly ranks: Readonly<Record<LowRank, number>>;
   readonly normEpsilon: number; // of the layer norms
   readonly groupNormEpsilon: number; // of the norm of each head
@@ -171,8 +175,8 @@ function expectedTensors(config: Rwkv7Config): ExpectedTensor[] {
 }
 
 /**
- * Per layer: `att_shift` and `ffn_shift`, the last step's normalised inputs of its halves; `wkv`, a matrix a head, [key, value].
- * NOTE: files of states (`time_state`) hold it as [value, key].
+ * Per layer: `att_shift` and `ffn_shift`, the last step's normalised inputs of its halves; `wkv`, a
+ * matrix a head, [key, value]. NOTE: files of states (`time_state`) hold it as [value, key].
  */
 function stateSpec({ numLayers, hiddenSize: D, numHeads: H, headDim: N }: Rwkv7Config): StateLayout[] {
   return Array.from({ length: numLayers }, (_, l) => [

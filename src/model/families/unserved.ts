@@ -1,6 +1,7 @@
 /**
- * Models that are close to those that are served and are not: hybrids, whose attention layers keep a cache that grows with the
- * text, and earlier generations of RWKV. They are refused by name, rather than for a tensor or a key that is missing.
+ * Models that are close to those that are served and are not: hybrids, whose attention layers keep
+ * a cache that grows with the text, and earlier generations of RWKV. They are refused by name,
+ * rather than for a tensor or a key that is missing.
  */
 import { type ConfigJson, printed } from "../config-json.ts";
 
@@ -18,7 +19,10 @@ const EARLIER_RWKV: Readonly<Record<string, string>> = {
   rwkv6_fla: "RWKV-6",
 };
 
-/** What a config says if some of its layers are attention; undefined if none are, as far as it tells. */
+/**
+ * What a config says if some of its layers are attention; undefined if none are, as far as it
+ * tells.
+ */
 export function attentionIn(json: ConfigJson): string | undefined {
   const { model_type: type } = json;
   if (typeof type === "string" && HYBRIDS.has(type)) return `model_type is "${type}"`;
@@ -32,7 +36,8 @@ export function attentionIn(json: ConfigJson): string | undefined {
       return `${key} is ${printed(value)}`;
     }
   }
-  // fla writes null where a model has no attention layers, mamba_ssm its settings for those that attn_layer_idx lists.
+  // fla writes null where a model has no attention layers, mamba_ssm its settings for those that
+  // attn_layer_idx lists.
   for (const key of ["attn", "attn_layer_period"]) {
     if (json[key] !== undefined && json[key] !== null) return `${key} is ${printed(json[key])}`;
   }
@@ -45,7 +50,10 @@ export function earlierRwkvIn({ model_type: type }: ConfigJson): string | undefi
   return typeof type === "string" && Object.hasOwn(EARLIER_RWKV, type) ? EARLIER_RWKV[type] : undefined;
 }
 
-/** What a checkpoint's weights are, by their names, if not those of RWKV-7: each generation renamed what it changed. */
+/**
+ * What a checkpoint's weights are, by their names, if not those of RWKV-7: each generation renamed
+ * what it changed.
+ */
 export function otherRwkvIn(names: readonly string[]): string | undefined {
   const has = (pattern: RegExp) => names.some((name) => pattern.test(name));
   const block = (name: string) => new RegExp(`(^|\\.)blocks\\.\\d+\\.(att|attention)\\.${name}`);

@@ -1,9 +1,10 @@
 /**
- * The oracle of Mamba and DenseMamba, written to be compared with the papers. Each block has a twin of the same name in
- * `compiler/operators/`.
+ * The oracle of Mamba and DenseMamba, written to be compared with the papers. Each block has a twin
+ * of the same name in `compiler/operators/`.
  *
- * Symbols as in the glossary of `compiler/compile.ts`: V vocabulary, D hidden size, E channels, N state size, R rank of
- * the step size, K taps, m links; u the convolved input, z the output gate, Δ the step size, h^l layer l's carried state.
+ * Symbols as in the glossary of `compiler/compile.ts`: V vocabulary, D hidden size, E channels, N
+ * state size, R rank of the step size, K taps, m links; u the convolved input, z the output gate, Δ
+ * the step size, h^l layer l's carried state.
  */
 import { type MambaConfig, mixer } from "../families/mamba.ts";
 import {
@@ -44,7 +45,10 @@ export class MambaOracle implements Oracle {
     return this.#weight(`${embedding}.weight`).slice(tokenId * D, (tokenId + 1) * D);
   }
 
-  /** x [D] is normalised. Appends this layer's new h to `histories`, which holds those of the layers before it. */
+  /**
+   * x [D] is normalised. Appends this layer's new h to `histories`, which holds those of the layers
+   * before it.
+   */
   #mixer(config: MambaConfig, layer: number, x: Vector, state: ReferenceState, histories: Vector[]): Vector {
     const { dInner: E } = config;
     const name = mixer(layer);
@@ -78,7 +82,10 @@ export class MambaOracle implements Oracle {
     });
   }
 
-  /** [dt, B, C] = W_x u, each normalised in a Falcon-Mamba; Δ = softplus(W_dt dt + b). Δ [E], B and C [N]. */
+  /**
+   * [dt, B, C] = W_x u, each normalised in a Falcon-Mamba; Δ = softplus(W_dt dt + b). Δ [E], B and
+   * C [N].
+   */
   selectiveParameters(config: MambaConfig, layer: number, u: Vector): { delta: Vector; B: Vector; C: Vector } {
     const { timeStepRank: R, stateSize: N, parameterNormEpsilon: epsilon } = config;
     const name = mixer(layer);
@@ -89,7 +96,10 @@ export class MambaOracle implements Oracle {
     return { delta: this.#linear(dt, `${name}.dt_proj`, true).map(softplus), B, C };
   }
 
-  /** h_t = exp(Δ A) ⊙ h_{t-1} + (Δ u) ⊗ B, [N,E], A = -exp(A_log). Replaces `ssm.<layer>`; nothing is fused into it. */
+  /**
+   * h_t = exp(Δ A) ⊙ h_{t-1} + (Δ u) ⊗ B, [N,E], A = -exp(A_log). Replaces `ssm.<layer>`; nothing
+   * is fused into it.
+   */
   selectiveScan(
     config: MambaConfig,
     layer: number,
@@ -136,8 +146,9 @@ export class MambaOracle implements Oracle {
 }
 
 /**
- * C · ĥ with ĥ = h + Σ_i G_i ⊙ h^{l-i}: [E]. The shallower states are those of this time step, before their own fusion.
- * Built here as the paper writes it; the compiler reads each state out first and fuses the readouts.
+ * C · ĥ with ĥ = h + Σ_i G_i ⊙ h^{l-i}: [E]. The shallower states are those of this time step,
+ * before their own fusion. Built here as the paper writes it; the compiler reads each state out
+ * first and fuses the readouts.
  */
 export function denseReadout(
   { dInner: E, stateSize: N }: MambaConfig,

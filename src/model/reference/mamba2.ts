@@ -1,9 +1,10 @@
 /**
- * The oracle of Mamba-2 in its recurrent form, written to be compared with the paper. Each block has a twin of the same name in
- * `compiler/blocks/`.
+ * The oracle of Mamba-2 in its recurrent form, written to be compared with the paper. Each block
+ * has a twin of the same name in `compiler/operators/`.
  *
- * Symbols: H heads of P channels, E = H·P in all; N numbers a channel remembers; G groups of heads that share B and C; K taps;
- * x the convolved input, z the gate, Δ a head's step size, S [N,P] a head's state.
+ * Symbols: H heads of P channels, E = H·P in all; N numbers a channel remembers; G groups of heads
+ * that share B and C; K taps; x the convolved input, z the gate, Δ a head's step size, S [N,P] a
+ * head's state.
  */
 
 import { mixer } from "../families/mamba.ts";
@@ -54,7 +55,9 @@ export class Mamba2Oracle implements Oracle {
     return linear(this.#weight, this.gatedNorm(layer, y, z), `${name}.out_proj`, { hasBias: config.useBias });
   }
 
-  /** SiLU(Σ_k w_k ⊙ input_{t-K+1+k} + b), [E+2GN]. Shifts `past` [K-1,E+2GN] by this step's input. */
+  /**
+   * SiLU(Σ_k w_k ⊙ input_{t-K+1+k} + b), [E+2GN]. Shifts `past` [K-1,E+2GN] by this step's input.
+   */
   causalConv(layer: number, input: Vector, past: Vector): Vector {
     const { convKernel: K, useConvBias } = this.#config;
     const width = input.length;
@@ -70,8 +73,8 @@ export class Mamba2Oracle implements Oracle {
   }
 
   /**
-   * Δ = clamp(softplus(dt + dt_bias)); S = exp(-exp(A_log) Δ) S + B ⊗ Δ x; y = C S + D x, [E]. `convolved` is [x, B, C], and
-   * replaces nothing; `S` [H,N,P] is advanced in place.
+   * Δ = clamp(softplus(dt + dt_bias)); S = exp(-exp(A_log) Δ) S + B ⊗ Δ x; y = C S + D x, [E].
+   * `convolved` is [x, B, C], and replaces nothing; `S` [H,N,P] is advanced in place.
    */
   recurrence(layer: number, convolved: Vector, dt: Vector, S: Vector): Vector {
     const { numHeads: H, headDim: P, stateSize: N, numGroups: G, timeStepLimit } = this.#config;

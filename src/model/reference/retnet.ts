@@ -1,9 +1,9 @@
 /**
- * The oracle of RetNet and DenseRetNet in its recurrent form, written to be compared with the authors' code. Each block
- * has a twin of the same name in `compiler/operators/`.
+ * The oracle of RetNet and DenseRetNet in its recurrent form, written to be compared with the
+ * authors' code. Each block has a twin of the same name in `compiler/operators/`.
  *
- * Symbols: H heads; dk and dv, the widths of a head's key and value; q, k, v query, key and value, g the output gate;
- * γ a head's decay; S [dk,dv] a head's state; θ the angles of the rotation.
+ * Symbols: H heads; dk and dv, the widths of a head's key and value; q, k, v query, key and value,
+ * g the output gate; γ a head's decay; S [dk,dv] a head's state; θ the angles of the rotation.
  */
 import { attention, headDecays, POSITION_BASE, type RetNetConfig, rotationAngles } from "../families/retnet.ts";
 import {
@@ -46,7 +46,10 @@ export class RetNetOracle implements Oracle {
     return matVec(this.#weight(tieEmbeddings ? "model.embed_tokens.weight" : "lm_head.weight"), x);
   }
 
-  /** x [D] is normalised. Appends this layer's own key and value to `past`, which holds those of the layers before it. */
+  /**
+   * x [D] is normalised. Appends this layer's own key and value to `past`, which holds those of the
+   * layers before it.
+   */
   #attention(layer: number, x: Vector, position: number, state: ReferenceState, past: KeyValue[]): Vector {
     const { keyDim, valueDim, numHeads: H, normEpsilon } = this.#config;
     const name = attention(layer);
@@ -96,8 +99,9 @@ export class RetNetOracle implements Oracle {
   }
 
   /**
-   * S = γ S + k ⊗ v; y = q S / √scale, [H·dv], with q and k rotated by the position and scale = 1 + γ + … + γ^position.
-   * The authors carry S / √scale instead; scale follows from the position alone, so the readout is the same.
+   * S = γ S + k ⊗ v; y = q S / √scale, [H·dv], with q and k rotated by the position and scale = 1 +
+   * γ + … + γ^position. The authors carry S / √scale instead; scale follows from the position
+   * alone, so the readout is the same.
    */
   retention(q: Vector, { k, v }: KeyValue, position: number, S: Vector): Vector {
     const { keyDim, valueDim, numHeads: H } = this.#config;

@@ -1,9 +1,10 @@
 /**
- * The oracle of RWKV-7 in its recurrent form, written to be compared with its authors' code. Each block has a twin of the same
- * name in `compiler/blocks/`.
+ * The oracle of RWKV-7 in its recurrent form, written to be compared with its authors' code. Each
+ * block has a twin of the same name in `compiler/operators/`.
  *
- * Symbols: H heads of N channels, D = H·N in all; r what is read, k and v key and value, w decay, κ the direction that is
- * removed, a how much of it, g the output gate; S [N,N] a head's state, [key, value].
+ * Symbols: H heads of N channels, D = H·N in all; r what is read, k and v key and value, w decay, κ
+ * the direction that is removed, a how much of it, g the output gate; S [N,N] a head's state, [key,
+ * value].
  */
 import { channelMix, MIXED_INPUTS, type Rwkv7Config, timeMix } from "../families/rwkv7.ts";
 import {
@@ -112,8 +113,8 @@ export class Rwkv7Oracle implements Oracle {
   }
 
   /**
-   * S = w S - (κ ⊙ a) ⊗ (κ S) + k ⊗ v, then y = r S: [D]. Decay, removal and key are along the state's first axis. `S` [H,N,N] is
-   * advanced in place.
+   * S = w S - (κ ⊙ a) ⊗ (κ S) + k ⊗ v, then y = r S: [D]. Decay, removal and key are along the
+   * state's first axis. `S` [H,N,N] is advanced in place.
    */
   recurrence({ r, w, k, v, kappa, a }: Rwkv7Step, S: Vector): Vector {
     const { numHeads: H, headDim: N } = this.#config;

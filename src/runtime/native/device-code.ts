@@ -45,7 +45,9 @@ export function deviceCodeOf(
   });
 }
 
-/** Machine code runs on devices of its own generation that are not older, PTX on all that are not. */
+/**
+ * Machine code runs on devices of its own generation that are not older, PTX on all that are not.
+ */
 export function runsOn({ isPtx, capability: needed }: DeviceCode, capability: number): boolean {
   return capability >= needed && (isPtx || Math.floor(capability / 10) === Math.floor(needed / 10));
 }

@@ -1,6 +1,6 @@
 /**
- * A response's output items, its reasoning and its message, as OpenAI's objects and events. Each has
- * one part with text.
+ * A response's output items, its reasoning and its message, as OpenAI's objects and events. Each
+ * has one part with text.
  */
 import { openJson, RawJson } from "../openai/json-writer.ts";
 

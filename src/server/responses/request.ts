@@ -171,7 +171,10 @@ const item = z
     return texts === undefined ? z.NEVER : { role: message.role, texts, message: toChatMessage(message, texts) };
   });
 
-/** What an assistant thought before the message that follows. A summary stands in for what is not there. */
+/**
+ * What an assistant thought before the message that follows. A summary stands in for what is not
+ * there.
+ */
 const reasoningItem = z.object({
   summary: z.array(z.object({ text: z.string() })).nullish(),
   content: z.array(z.object({ text: z.string() })).nullish(),

@@ -46,8 +46,8 @@ const closedAs = z.enum(["completed", "incomplete"]).nullable();
 /**
  * What determines all events. They come in this order: `numLead` that tell of the beginning; those
  * of the reasoning, if there is any, and of the message, if it has been opened; the last, if the
- * response has ended. An item has two events that open it; one per piece; three that close it, if it
- * has been closed.
+ * response has ended. An item has two events that open it; one per piece; three that close it, if
+ * it has been closed.
  */
 const transcriptState = z.object({
   numLead: z.int().min(0).max(3),

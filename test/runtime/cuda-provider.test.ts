@@ -18,14 +18,16 @@ import type { KernelLibrary } from "../../src/runtime/native/kernel-library.ts";
 import { onSimulatedCuda } from "../cuda-device/harness.ts";
 import { hasProvider, type SimulatedCuda } from "../cuda-device/simulated-cuda.ts";
 import { expectOneStep, step } from "../cuda-device/steps.ts";
-import { randomCheckpoint, TINY_RETNET, TINY_SHAPE } from "../helpers/checkpoints.ts";
+import { randomCheckpoint, TINY_MAMBA2, TINY_RETNET, TINY_RWKV7, TINY_SHAPE } from "../helpers/checkpoints.ts";
 
 const sources = await Promise.all(
   [
     { name: "DenseMamba", shape: TINY_SHAPE, ownKernels: ["convolve", "scan_step<Share>"] },
     { name: "Mamba", shape: { ...TINY_SHAPE, denseLayers: 0 }, ownKernels: ["convolve", "scan_step<Share>"] },
-    { name: "DenseRetNet", shape: TINY_RETNET, ownKernels: ["retain"] },
-    { name: "RetNet", shape: { ...TINY_RETNET, denseLayers: 0 }, ownKernels: ["retain"] },
+    { name: "DenseRetNet", shape: TINY_RETNET, ownKernels: ["(advance<16, 4>)"] },
+    { name: "RetNet", shape: { ...TINY_RETNET, denseLayers: 0 }, ownKernels: ["(advance<16, 4>)"] },
+    { name: "Mamba-2", shape: TINY_MAMBA2, ownKernels: ["convolve", "discretize", "(advance<16, 4>)"] },
+    { name: "RWKV-7", shape: TINY_RWKV7, ownKernels: ["prepare", "(advance<16, 4>)", "finish"] },
   ].map(async (source) => ({ ...source, modelDir: await randomCheckpoint(source.shape) })),
 );
 afterAll(() => Promise.all(sources.map(({ modelDir }) => rm(modelDir, { recursive: true }))));
@@ -71,7 +73,7 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
 
     it("moves states on by one, however a step is made", async () => {
       const { runner } = await open(modelDir);
-      const state = runner.manifest.state.find(({ name }) => name === "conv.0" || name === "kv.0")!;
+      const state = runner.manifest.state.find(({ name }) => /^(conv|kv|att_shift)\.0$/.test(name))!;
       for (let i = 0; i < 4; i++) await expectOneStep(runner, state.name, i);
     });
 

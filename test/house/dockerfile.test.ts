@@ -166,7 +166,9 @@ describe.runIf(process.env.CI)("the Dockerfile's own steps in a clean folder", (
     const megabytes = BASE_MEGABYTES + NODE_MEGABYTES + (app! + states!) / 1e6;
     console.log(`CPU image: ${megabytes.toFixed(0)} MB`);
     expect(megabytes).toBeLessThan(250);
-    expect(readFileSync("docs/containers.md", "utf8")).toContain(`default model: ${Math.round(megabytes / 10) * 10} MB`);
+    expect(readFileSync("docs/containers.md", "utf8")).toContain(
+      `default model: ${Math.round(megabytes / 10) * 10} MB`,
+    );
   });
 
   it("give a server that starts from its own files, is healthy, and stops on SIGTERM", async () => {

@@ -104,8 +104,9 @@ function collect(samples: readonly Sample[], event: GenerationEvent): void {
 /** The first delta has all of the text. Other work runs between deltas. */
 async function* replay(sample: Sample, index: number): AsyncGenerator<GenerationEvent> {
   const { prompt, answer, finished } = sample;
-  const { text, tokenIds, logprobs, textOffsets } = answer;
+  const { text, reasoning, tokenIds, logprobs, textOffsets } = answer;
   if (prompt) yield { ...prompt, index };
+  if (reasoning !== "") yield { type: "delta", part: "reasoning", index, text: reasoning, tokenIds: [] };
   for (let start = 0; start < Math.max(tokenIds.length, text === "" ? 0 : 1); start += TOKENS_PER_DELTA) {
     const end = start + TOKENS_PER_DELTA;
     const delta = { index, text: start === 0 ? text : "", tokenIds: tokenIds.slice(start, end) };

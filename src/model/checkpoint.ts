@@ -45,7 +45,10 @@ export function openCheckpoint(model: string, options: WeightOptions = {}): Chec
     const layout = family.layout(weights.tensors);
     const tensors = byFamilyName(weights.tensors, layout);
     const description = family.describe(json, tensors);
-    checkTensors(description, tensors, { layout, source: configFile ?? "the other tensors" });
+    checkTensors(description, tensors, {
+      layout,
+      asker: configFile === undefined ? "the other tensors ask" : `${configFile} asks`,
+    });
     const { vocabSize } = description.sizes;
     return {
       name: nameOf(model),
@@ -117,20 +120,19 @@ function nameOf(model: string): string {
   return repository?.replaceAll("--", "/") ?? basename(folder);
 }
 
-/** @param source what the expected shapes follow from */
+/** @param asker with its verb: what the expected shapes follow from */
 function checkTensors(
   { tensors: expected, ignored = [] }: ModelDescription<Architecture>,
   tensors: ReadonlyMap<string, WeightTensor>,
-  { layout, source }: { readonly layout: Layout; readonly source: string },
+  { layout, asker }: { readonly layout: Layout; readonly asker: string },
 ): void {
-  const asks = source.endsWith("s") ? "ask" : "asks";
   for (const { name, shape } of expected) {
     const tensor = tensors.get(name);
     if (tensor === undefined) {
-      throw invalidCheckpoint(`tensor ${layout.fileName(name)} is missing; ${source} ${asks} for shape [${shape}]`);
+      throw invalidCheckpoint(`tensor ${layout.fileName(name)} is missing; ${asker} for shape [${shape}]`);
     }
     if (tensor.shape.length !== shape.length || shape.some((size, axis) => tensor.shape[axis] !== size)) {
-      throw invalidCheckpoint(`tensor ${tensor.name} has shape [${tensor.shape}]; ${source} ${asks} for [${shape}]`);
+      throw invalidCheckpoint(`tensor ${tensor.name} has shape [${tensor.shape}]; ${asker} for [${shape}]`);
     }
     if (!isFloatDtype(tensor.dtype)) {
       throw invalidCheckpoint(`tensor ${tensor.name} is ${tensor.dtype}, not one of ${FLOAT_DTYPES.join(", ")}`);

@@ -21,14 +21,15 @@ const MAX_PADDING = 1024;
 const END_TEXT = "<|rwkv_tokenizer_end_of_text|>";
 
 /**
- * Turns end at an empty line, so a user's message has none. With `enable_thinking` the model begins
- * with what it thinks, up to `</think>`. NOTE: its tag is left open, as the models are trained:
- * what closes it is a part of tokens such as `>\n`.
+ * Turns end at an empty line, so instructions and a user's message have none. With
+ * `enable_thinking` the model begins with what it thinks, up to `</think>`. NOTE: its tag is left
+ * open, as the models are trained: what closes it is a part of tokens such as `>\n`.
  */
 export const WORLD_CHAT: DefaultChat = {
   template: `{% for message in messages %}
-{%- if message.role == 'system' or message.role == 'developer' %}System: {{ message.content | trim }}
-{%- elif message.role == 'user' %}User: {{ message.content.split('\\n') | select | join('\\n') | trim }}
+{%- set lines = message.content.replace('\\r\\n', '\\n').split('\\n') %}
+{%- if message.role == 'system' or message.role == 'developer' %}System: {{ lines | select | join('\\n') | trim }}
+{%- elif message.role == 'user' %}User: {{ lines | select | join('\\n') | trim }}
 {%- else %}{{ message.role | capitalize }}: {{ message.content | trim }}{% endif %}{{ '\\n\\n' }}
 {%- endfor %}
 {%- if add_generation_prompt %}Assistant:{% if enable_thinking %} <think{% endif %}{% endif %}`,

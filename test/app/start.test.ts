@@ -1,5 +1,5 @@
 /** How a server starts in various environments: real processes. */
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { chmod, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
@@ -44,18 +44,21 @@ it("next to services with its name, whose links are ignored with one line in the
   expect(await server.stop()).toBe(0);
 });
 
-it.runIf(process.getuid?.() === 0)(
-  "without a home folder, if everything that would be in it is elsewhere",
-  async () => {
-    const dir = await mkdtemp(path.join(tmpdir(), "densemamba-homeless-"));
-    await chmod(dir, 0o777);
-    await chmod(folder.dir, 0o755);
-    const env = { PATH: process.env.PATH, HF_HOME: dir, DENSEMAMBA_CACHE_DIR: dir };
-    const server = await serve([], undefined, { env, uid: 1_000_650_000, gid: 0 });
-    expect(await server.stop()).toBe(0);
-    await rm(dir, { recursive: true, force: true });
-  },
-);
+/** As OpenShift's: without a name, a home folder, or rights of its own. */
+const NAMELESS = { uid: 1_000_650_000, gid: 0 };
+// The checkout may be where only its owner may read, as in a folder of `mktemp -d`.
+const canBeNameless =
+  process.getuid?.() === 0 && spawnSync("test", ["-r", PROGRAM], { ...NAMELESS, timeout: 10_000 }).status === 0;
+
+it.runIf(canBeNameless)("without a home folder, if everything that would be in it is elsewhere", async () => {
+  const dir = await mkdtemp(path.join(tmpdir(), "densemamba-homeless-"));
+  await chmod(dir, 0o777);
+  await chmod(folder.dir, 0o755);
+  const env = { PATH: process.env.PATH, HF_HOME: dir, DENSEMAMBA_CACHE_DIR: dir };
+  const server = await serve([], undefined, { env, ...NAMELESS });
+  expect(await server.stop()).toBe(0);
+  await rm(dir, { recursive: true, force: true });
+});
 
 it("refuses a port that is in use before it loads the model", async () => {
   const other = createServer().listen(0, "127.0.0.1");

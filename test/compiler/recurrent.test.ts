@@ -8,18 +8,17 @@ import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { compileModel } from "../../src/compiler/compile.ts";
 import { assertInPlaceSafe } from "../../src/compiler/in-place.ts";
 import { lower } from "../../src/compiler/lower.ts";
 import type { RandomShape } from "../../src/compiler/random-checkpoint.ts";
-import type { Manifest, Precision } from "../../src/model/artifact.ts";
 import { openCheckpoint } from "../../src/model/checkpoint.ts";
 import { ReferenceModel } from "../../src/model/reference.ts";
 import { openRunner } from "../../src/runtime/open.ts";
 import { relativeError } from "../helpers/arrays.ts";
-import { randomCheckpoint, temporaryFolder } from "../helpers/checkpoints.ts";
+import { randomCheckpoint } from "../helpers/checkpoints.ts";
 import { expectSameDistributions, logProbabilities } from "../helpers/log-probabilities.ts";
-import { GraphSession, type States } from "./graph-session.ts";
+import { CompiledGraphs } from "./compiled-graphs.ts";
+import type { States } from "./graph-session.ts";
 
 const MAMBA2 = { kind: "mamba2", vocabSize: 61, numLayers: 3, denseLayers: 0 } as const;
 const RWKV7 = { ...MAMBA2, kind: "rwkv7", ranks: { w: 4, a: 4, v: 4, g: 4 } } as const;
@@ -32,55 +31,12 @@ interface Sequence {
   readonly logits: number[][];
 }
 
-interface Compiled {
-  readonly dir: string;
-  readonly manifest: Manifest;
-  readonly graph: GraphSession;
-  readonly decode: GraphSession;
-  close(): Promise<void>;
-}
-
-async function compiled(modelDir: string, precision: Precision): Promise<Compiled> {
-  const dir = temporaryFolder();
-  const manifest = await compileModel({ modelDir, precision, outDir: dir });
-  const graph = await GraphSession.open(dir, manifest);
-  const decode = await GraphSession.open(dir, manifest, manifest.decodeGraph);
-  return {
-    dir,
-    manifest,
-    graph,
-    decode,
-    async close() {
-      await graph.close();
-      await decode.close();
-      await rm(dir, { recursive: true });
-    },
-  };
-}
-
-/**
- * Logits of every token, read in passes of the given lengths; passes of one token go through the
- * graph for decoding.
- */
-async function readInPasses({ graph, decode }: Compiled, tokenIds: readonly number[], lengths: readonly number[]) {
-  const logits: Float32Array[] = [];
-  let states = graph.emptyStates(1);
-  let start = 0;
-  for (const length of lengths) {
-    const result = await (length === 1 ? decode : graph).step([tokenIds.slice(start, start + length)], states);
-    logits.push(...result.logits);
-    states = result.states;
-    start += length;
-  }
-  return { logits, states };
-}
-
 describe.each(NAMES)("%s compiled in f32", (name) => {
   const modelDir = join("test/fixtures", name);
   const { sequences } = JSON.parse(readFileSync(join(modelDir, "expected.json"), "utf8")) as { sequences: Sequence[] };
-  let artifact: Compiled;
+  let artifact: CompiledGraphs;
   beforeAll(async () => {
-    artifact = await compiled(modelDir, "f32");
+    artifact = await CompiledGraphs.of(modelDir, "f32");
   });
   afterAll(() => artifact.close());
 
@@ -96,13 +52,12 @@ describe.each(NAMES)("%s compiled in f32", (name) => {
     const checkpoint = openCheckpoint(modelDir);
     const oracle = new ReferenceModel(checkpoint);
     for (const { token_ids, logits } of sequences) {
-      const steps = await readInPasses(
-        artifact,
+      const steps = await artifact.readInPasses(
         token_ids,
         token_ids.map(() => 1),
       );
       expectSameDistributions(steps.logits, logits, TOLERANCE);
-      const whole = await readInPasses(artifact, token_ids, [token_ids.length]);
+      const whole = await artifact.readInPasses(token_ids, [token_ids.length]);
       const expected = oracle.newState();
       oracle.forward(token_ids, expected);
       for (const [state, values] of expected) {
@@ -118,8 +73,7 @@ describe.each(NAMES)("%s compiled in f32", (name) => {
     const cuts = fc.uniqueArray(fc.integer({ min: 1, max: token_ids.length - 1 }), { maxLength: 6 });
     const property = fc.asyncProperty(cuts, async (unsorted) => {
       const ends = [...unsorted.sort((a, b) => a - b), token_ids.length];
-      const result = await readInPasses(
-        artifact,
+      const result = await artifact.readInPasses(
         token_ids,
         ends.map((end, i) => end - (ends[i - 1] ?? 0)),
       );
@@ -191,10 +145,10 @@ describe.each(NAMES)("%s compiled in fewer bits", (name) => {
     const { sequences } = JSON.parse(readFileSync(join(modelDir, "expected.json"), "utf8")) as {
       sequences: Sequence[];
     };
-    const artifact = await compiled(modelDir, precision);
+    const artifact = await CompiledGraphs.of(modelDir, precision);
     for (const { token_ids, logits } of sequences) {
       for (const lengths of [[token_ids.length], token_ids.map(() => 1)]) {
-        const actual = await readInPasses(artifact, token_ids, lengths);
+        const actual = await artifact.readInPasses(token_ids, lengths);
         const divergences = logits.map((row, t) => {
           const [expected, given] = [logProbabilities(row), logProbabilities(actual.logits[t]!)];
           return expected.reduce((sum, value, i) => sum + Math.exp(value) * (value - given[i]!), 0);
@@ -226,9 +180,9 @@ describe.each(ODD_SHAPES)("%s", (_, shape) => {
     const oracle = new ReferenceModel(checkpoint);
     const expected = oracle.forward(tokens, oracle.newState());
     checkpoint.close();
-    const artifact = await compiled(modelDir, precision);
+    const artifact = await CompiledGraphs.of(modelDir, precision);
     for (const lengths of [[37], tokens.map(() => 1)]) {
-      const { logits } = await readInPasses(artifact, tokens, lengths);
+      const { logits } = await artifact.readInPasses(tokens, lengths);
       for (const [t, row] of expected.entries()) expect(relativeError(logits[t]!, row)).toBeLessThan(tolerance);
     }
     await artifact.close();

@@ -6,67 +6,18 @@ import { rmSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { compileModel } from "../../src/compiler/compile.ts";
 import { assertInPlaceSafe } from "../../src/compiler/in-place.ts";
 import { lower } from "../../src/compiler/lower.ts";
-import type { Manifest, Precision } from "../../src/model/artifact.ts";
 import { openCheckpoint } from "../../src/model/checkpoint.ts";
 import { POSITION_BASE } from "../../src/model/families/retnet.ts";
 import { ReferenceModel } from "../../src/model/reference.ts";
 import { stateBytes } from "../../src/model/state.ts";
 import { openRunner } from "../../src/runtime/open.ts";
 import { maxDifference, relativeError } from "../helpers/arrays.ts";
-import { randomCheckpoint, TINY_RETNET, temporaryFolder } from "../helpers/checkpoints.ts";
+import { randomCheckpoint, TINY_RETNET } from "../helpers/checkpoints.ts";
 import { RETNET_GOLDENS, readRetNetGolden } from "../helpers/retnet-goldens.ts";
-import { GraphSession, type States } from "./graph-session.ts";
-
-interface Compiled {
-  readonly dir: string;
-  readonly manifest: Manifest;
-  readonly graph: GraphSession;
-  readonly decode: GraphSession;
-  close(): Promise<void>;
-}
-
-async function compiled(modelDir: string, precision: Precision): Promise<Compiled> {
-  const dir = temporaryFolder();
-  const manifest = await compileModel({ modelDir, precision, outDir: dir });
-  const graph = await GraphSession.open(dir, manifest);
-  const decode = await GraphSession.open(dir, manifest, manifest.decodeGraph);
-  return {
-    dir,
-    manifest,
-    graph,
-    decode,
-    async close() {
-      await graph.close();
-      await decode.close();
-      await rm(dir, { recursive: true });
-    },
-  };
-}
-
-/**
- * Logits of every token, read in passes of the given lengths; passes of one token go through
- * `single`.
- */
-async function readInPasses(
-  { graph }: Compiled,
-  single: GraphSession,
-  tokenIds: readonly number[],
-  lengths: readonly number[],
-): Promise<{ logits: Float32Array[]; states: States }> {
-  const logits: Float32Array[] = [];
-  let states = graph.emptyStates(1);
-  let start = 0;
-  for (const length of lengths) {
-    const result = await (length === 1 ? single : graph).step([tokenIds.slice(start, start + length)], states);
-    logits.push(...result.logits);
-    states = result.states;
-    start += length;
-  }
-  return { logits, states };
-}
+import { CompiledGraphs } from "./compiled-graphs.ts";
+import type { States } from "./graph-session.ts";
 
 function argmax(row: Float32Array): number {
   return row.indexOf(Math.max(...row));
@@ -83,9 +34,9 @@ function expectLogits(actual: readonly Float32Array[], expected: readonly Float3
 describe.each(RETNET_GOLDENS)("%s compiled in f32", (name) => {
   const TOLERANCE = 2e-4;
   const golden = readRetNetGolden(name);
-  let artifact: Compiled;
+  let artifact: CompiledGraphs;
   beforeAll(async () => {
-    artifact = await compiled(golden.modelDir, "f32");
+    artifact = await CompiledGraphs.of(golden.modelDir, "f32");
   });
   afterAll(() => artifact.close());
 
@@ -100,7 +51,7 @@ describe.each(RETNET_GOLDENS)("%s compiled in f32", (name) => {
   it.each(["graph", "decode"] as const)("gives them token by token through its %s", async (single) => {
     for (const { tokenIds, logits } of golden.sequences) {
       const ones = tokenIds.map(() => 1);
-      const result = await readInPasses(artifact, artifact[single], tokenIds, ones);
+      const result = await artifact.readInPasses(tokenIds, ones, artifact[single]);
       expectLogits(result.logits, logits, TOLERANCE);
     }
   });
@@ -111,7 +62,7 @@ describe.each(RETNET_GOLDENS)("%s compiled in f32", (name) => {
     const property = fc.asyncProperty(cuts, async (unsorted) => {
       const ends = [...unsorted.sort((a, b) => a - b), tokenIds.length];
       const lengths = ends.map((end, i) => end - (ends[i - 1] ?? 0));
-      const result = await readInPasses(artifact, artifact.decode, tokenIds, lengths);
+      const result = await artifact.readInPasses(tokenIds, lengths);
       expectLogits(result.logits, logits, TOLERANCE);
     });
     await fc.assert(property, { numRuns: 20, seed: 1 });
@@ -146,11 +97,11 @@ describe.each(RETNET_GOLDENS)("%s compiled in int8", (name) => {
   // agrees on 0.73.
   it("stays near the authors' logits, in one pass and token by token", async () => {
     const golden = readRetNetGolden(name);
-    const artifact = await compiled(golden.modelDir, "int8");
+    const artifact = await CompiledGraphs.of(golden.modelDir, "int8");
     for (const { tokenIds, logits } of golden.sequences) {
       const whole = await artifact.graph.step([tokenIds], artifact.graph.emptyStates(1));
       const ones = tokenIds.map(() => 1);
-      const single = await readInPasses(artifact, artifact.decode, tokenIds, ones);
+      const single = await artifact.readInPasses(tokenIds, ones);
       for (const actual of [whole.logits, single.logits]) {
         const errors = logits.map((row, t) => relativeError(actual[t]!, row));
         expect(errors.reduce((a, b) => a + b) / errors.length).toBeLessThan(0.25);
@@ -174,10 +125,10 @@ describe.each([
 ] as const)("$name", ({ shape, precision, tolerance }) => {
   const tokens = [5, 17, 42, 3, 79, 0, 8, 61, 33, 20, 7];
   let modelDir: string;
-  let artifact: Compiled;
+  let artifact: CompiledGraphs;
   beforeAll(async () => {
     modelDir = await randomCheckpoint({ ...TINY_RETNET, ...shape });
-    artifact = await compiled(modelDir, precision);
+    artifact = await CompiledGraphs.of(modelDir, precision);
   });
   afterAll(async () => {
     await artifact.close();

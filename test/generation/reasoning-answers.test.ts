@@ -362,3 +362,10 @@ test("a template that begins without reasoning gets an answer without", async ()
   expect({ reasoning, content }).toEqual({ reasoning: "", content: "So." });
   expect(usage.reasoningTokens).toBe(0);
 });
+
+test("the best of several answers comes with its reasoning", async () => {
+  const setup = await Setup.with(PLAIN, "think");
+  const answer = await setup.ids("<think>why</think>so");
+  const { parts } = await setup.ask(answer, { numChoices: 1, bestOf: 2 });
+  expect(parts).toEqual([{ reasoning: "why", content: "so", tokenIds: answer }]);
+});

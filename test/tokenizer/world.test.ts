@@ -241,8 +241,8 @@ describe("special tokens", () => {
 
 describe("chats", () => {
   const MESSAGES = [
-    { role: "system", content: "Be brief." },
-    { role: "user", content: " Hi!\n\n\nWho is there? " },
+    { role: "system", content: "Be brief.\n\nBe kind." },
+    { role: "user", content: " Hi!\r\n\r\nWho\n\n\nis there? " },
     { role: "assistant", content: "Me." },
     { role: "user", content: "Who?" },
   ];
@@ -256,7 +256,7 @@ describe("chats", () => {
 
   it("are plain text where the model has no template, which ends where the user would speak", async () => {
     expect(await render({})).toEqual({
-      text: "System: Be brief.\n\nUser: Hi!\nWho is there?\n\nAssistant: Me.\n\nUser: Who?\n\nAssistant:",
+      text: "System: Be brief.\nBe kind.\n\nUser: Hi!\nWho\nis there?\n\nAssistant: Me.\n\nUser: Who?\n\nAssistant:",
       stopStrings: ["\n\nUser:"],
     });
   });
@@ -274,7 +274,7 @@ describe("chats", () => {
 
   it("are the model's own where it has a template", async () => {
     const chat = await render({ "chat_template.jinja": `{{ '${END}' }}{{ messages[0].content }}` });
-    expect(chat).toEqual({ text: `${END}Be brief.`, stopStrings: [] });
+    expect(chat).toEqual({ text: `${END}Be brief.\n\nBe kind.`, stopStrings: [] });
   });
 });
 

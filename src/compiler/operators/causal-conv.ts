@@ -5,7 +5,7 @@
 import type { Value } from "../../onnx/graph.ts";
 import type { Lowering } from "../lowering.ts";
 import { transposedTensor, vectorTensor } from "../matrix.ts";
-import { sizes } from "../onnx.ts";
+import { sizes, TO_THE_END } from "../onnx.ts";
 import { pastState, presentState } from "../states.ts";
 import { silu } from "./activation.ts";
 import { kernelNode, type Operand, toValue } from "./operand.ts";
@@ -21,7 +21,6 @@ export interface CausalConvInputs {
   readonly bias: boolean;
 }
 
-const TO_THE_END = 2 ** 31 - 1;
 /** As DM_MAX_TAPS in kernels/limits.h. */
 export const MAX_TAPS = 16;
 

@@ -16,8 +16,9 @@ import type { Lowering } from "../lowering.ts";
 import { vectorTensor } from "../matrix.ts";
 import { sizes } from "../onnx.ts";
 import { pastState, presentState } from "../states.ts";
+import { sigmoidOfF32 } from "./activation.ts";
 import { norm } from "./norm.ts";
-import { kernelNode, type Operand, perHead, toValue } from "./operand.ts";
+import { converted, kernelNode, type Operand, perHead, toValue } from "./operand.ts";
 import { operator } from "./operator.ts";
 import { keyLimit } from "./retention.ts";
 
@@ -62,7 +63,7 @@ export const deltaRule = operator<DeltaRuleInputs, DeltaRuleResult>({
     return r.width;
   },
 
-  /** All in f32. */
+  /** All in f32: the decay is raised to a power. */
   plain(lowering, inputs, width) {
     const { graph: g, weight, float: dtype } = lowering;
     const { heads: H, name, state, epsilon, mixed } = inputs;
@@ -75,14 +76,15 @@ export const deltaRule = operator<DeltaRuleInputs, DeltaRuleResult>({
     const biased = (x: Operand, which: string) => g.op("Add", [rows(x), vector(`${which}_lora.lora.2.bias`)]);
 
     const strongest = g.constant(f32Tensor([], [-Math.exp(-0.5)]));
-    const decay = g.op("Exp", [g.op("Mul", [sigmoid(g, biased(inputs.w, "w")), strongest])]);
-    const rate = sigmoid(g, biased(inputs.a, "a"));
+    const decay = g.op("Exp", [g.op("Mul", [sigmoidOfF32(g, biased(inputs.w, "w")), strongest])]);
+    const rate = sigmoidOfF32(g, biased(inputs.a, "a"));
     const key = rows(inputs.k);
     const kappa = unitHeads(g, g.op("Mul", [key, vector("k_k")]), H);
     const share = g.op("Mul", [g.op("Sub", [rate, one]), vector("k_a")]);
     const k = g.op("Mul", [key, g.op("Add", [one, share])]);
     const own = rows(inputs.v);
-    const v = mixed === undefined ? own : mixedValue(own, rows(mixed.firstValue), sigmoid(g, biased(mixed.share, "v")));
+    const v =
+      mixed === undefined ? own : mixedValue(own, rows(mixed.firstValue), sigmoidOfF32(g, biased(mixed.share, "v")));
     const r = rows(inputs.r);
 
     const toHeads = (x: Value) => g.op("Reshape", [x, sizes(g, 0, 0, H, width / H)]);
@@ -108,8 +110,7 @@ export const deltaRule = operator<DeltaRuleInputs, DeltaRuleResult>({
     const sum = g.op("Add", [perHead(lowering, normed, H, "f32"), g.op("Mul", [bonus, step.v])]);
     const flat = g.op("Reshape", [sum, sizes(g, 0, 0, width)]);
     const gated = { value: g.op("Mul", [flat, rows(inputs.g)]), dtype: "f32", width } as const;
-    const out = dtype === "f32" ? gated : { value: toValue(lowering, gated, dtype), dtype, width };
-    return { out, value: inputs.v };
+    return { out: converted(lowering, gated, dtype), value: inputs.v };
 
     /** own + (first - own) ⊙ taken */
     function mixedValue(ownValue: Value, first: Value, taken: Value): Value {
@@ -217,10 +218,4 @@ function unitHeads(g: Graph, x: Value, H: number): Value {
   // Not `ReduceL2`, for which CUDA needs cuDNN.
   const length = g.op("Sqrt", [g.op("ReduceSum", [g.op("Mul", [heads, heads]), sizes(g, -1)], { keepdims: 1 })]);
   return g.op("Div", [heads, g.op("Max", [length, g.constant(f32Tensor([], [1e-12]))])]);
-}
-
-/** In f32 whatever the model is in: it is raised to a power. */
-function sigmoid(g: Graph, x: Value): Value {
-  const one = g.constant(f32Tensor([], [1]));
-  return g.op("Reciprocal", [g.op("Add", [g.op("Exp", [g.op("Neg", [x])]), one])]);
 }

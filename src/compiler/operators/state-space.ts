@@ -11,12 +11,12 @@ import { float, type Graph, type Value } from "../../onnx/graph.ts";
 import { f32Tensor, i64Tensor } from "../../onnx/tensor.ts";
 import type { Lowering } from "../lowering.ts";
 import { negatedExp, transposedTensor, vectorTensor } from "../matrix.ts";
-import { cast, sizes } from "../onnx.ts";
+import { cast, sizes, TO_THE_END } from "../onnx.ts";
 import { pastState, presentState } from "../states.ts";
-import { kernelNode, type Operand, toValue } from "./operand.ts";
+import { softplus } from "./activation.ts";
+import { converted, kernelNode, type Operand, toValue } from "./operand.ts";
 import { operator } from "./operator.ts";
 import { keyLimit } from "./retention.ts";
-import { softplus } from "./selective-scan.ts";
 
 export interface StateSpaceInputs {
   /** H · P wide. */
@@ -70,7 +70,7 @@ export const stateSpace = operator<StateSpaceInputs, Operand>({
     const heads = g.op("Reshape", [x, sizes(g, 0, 0, H, shape.P)]);
     const skipped = g.op("Mul", [heads, g.op("Unsqueeze", [skip, sizes(g, 1)])]);
     const sum = g.op("Add", [y, skipped]); // [B,T,H,P]
-    return toDtype(lowering, { value: sum, dtype: "f32", width, heads: H }, lowering.float);
+    return converted(lowering, { value: sum, dtype: "f32", width, heads: H }, lowering.float);
   },
 
   kernels: kernel,
@@ -173,8 +173,6 @@ function oneChunk(g: Graph, { logDecay, deltaX, B, C }: Steps, past: Value, { H,
   return { y: g.op("Reshape", [sum, sizes(g, 0, 0, H, P)]), present };
 }
 
-const TO_THE_END = 2 ** 31 - 1;
-
 function edge(g: Graph, column: Value, from: number, to: number): Value {
   return g.op("Slice", [column, sizes(g, from), sizes(g, to), sizes(g, 3)]);
 }
@@ -198,8 +196,4 @@ function clamped(g: Graph, x: Value, [min, max]: readonly [number, number]): Val
   const bound = (value: number) => g.constant(f32Tensor([], [value]));
   const above = min > 0 ? g.op("Max", [x, bound(min)]) : x;
   return Number.isFinite(max) ? g.op("Min", [above, bound(max)]) : above;
-}
-
-function toDtype(lowering: Lowering, x: Operand, dtype: Operand["dtype"]): Operand {
-  return x.dtype === dtype ? x : { value: toValue(lowering, x, dtype), dtype, width: x.width };
 }

@@ -6,7 +6,7 @@
 import assert from "node:assert/strict";
 import type { Lowering } from "../lowering.ts";
 import { vectorTensor } from "../matrix.ts";
-import { sizes } from "../onnx.ts";
+import { sizes, TO_THE_END } from "../onnx.ts";
 import { pastState, presentState } from "../states.ts";
 import { kernelNode, type Operand, toValue } from "./operand.ts";
 import { operator } from "./operator.ts";
@@ -19,7 +19,6 @@ export interface TokenShiftInputs {
   readonly shares: readonly string[];
 }
 
-const TO_THE_END = 2 ** 31 - 1;
 /** Of the kernel's outputs, which are eight, one is the state. */
 const MAX_MIXTURES = 7;
 

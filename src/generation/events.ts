@@ -6,6 +6,7 @@
 import type { SamplingParams } from "../sampling/params.ts";
 import type { ConversationKey } from "../sessions/conversation-store.ts";
 import type { ChatMessage } from "../sessions/messages.ts";
+import type { Constraint } from "./constraint.ts";
 
 export type Prompt =
   | { readonly type: "text"; readonly text: string }
@@ -48,6 +49,8 @@ export interface GenerationRequest {
   readonly skipSpecialTokens: boolean;
   /** Add BOS and the like when encoding text prompts. */
   readonly addSpecialTokens: boolean;
+  /** What the content of each answer must match. Default: nothing. */
+  readonly constraint?: Constraint;
   readonly echo: boolean;
   readonly numLogprobs?: number;
   readonly numPromptLogprobs?: number;

@@ -3,10 +3,10 @@
  * which every choice ends exactly once. A stream renders the events one by one, a plain answer
  * collects them. Knows neither HTTP nor OpenAI's field names.
  */
+import type { Constraint } from "../grammar/constraint.ts";
 import type { SamplingParams } from "../sampling/params.ts";
 import type { ConversationKey } from "../sessions/conversation-store.ts";
 import type { ChatMessage } from "../sessions/messages.ts";
-import type { Constraint } from "./constraint.ts";
 
 export type Prompt =
   | { readonly type: "text"; readonly text: string }

@@ -17,6 +17,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   "errors.ts": [],
   model: [],
   onnx: [],
+  grammar: [],
   sampling: ["model"],
   tokenizer: [],
   hub: ["model", "config"],
@@ -25,13 +26,13 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   sessions: ["model", "runtime", "tokenizer"],
   engine: ["model", "runtime", "sampling", "sessions"],
   prefix: ["engine", "sessions"],
-  generation: ["model", "sampling", "sessions", "prefix", "tokenizer", "engine"],
-  server: ["model", "sampling", "tokenizer", "engine", "sessions", "generation"],
+  generation: ["model", "grammar", "sampling", "sessions", "prefix", "tokenizer", "engine"],
+  server: ["model", "grammar", "sampling", "tokenizer", "engine", "sessions", "generation"],
   metrics: ["model", "sessions", "prefix", "engine"],
   config: [],
   app: [
     ...["model", "compiler", "runtime", "tokenizer", "hub", "sampling", "sessions", "prefix", "engine", "generation"],
-    ...["server", "metrics", "config"],
+    ...["grammar", "server", "metrics", "config"],
   ],
   bench: [
     ...[

@@ -20,11 +20,11 @@ import { rateTogether } from "../../src/bench/streams.ts";
 import type { ModelRunner } from "../../src/runtime/runner.ts";
 import type { LlamaTools } from "./install.ts";
 import { type LlamaModel, llamaBatchedBench, llamaBench, startLlamaServer } from "./llama-cpp.ts";
-import type { SameWeights } from "./mamba-gguf.ts";
 import { NodeLlama } from "./node-llama.ts";
 import type { NodeLlamaTask } from "./node-llama-worker.ts";
 import { type BareTest, LLAMA_CPP, NODE_LLAMA, OURS, type PeerRow } from "./report.ts";
 import { largestDifference, likeliestTokens } from "./same-model.ts";
+import type { SameWeights } from "./same-weights.ts";
 
 export interface PeersConfig extends BenchConfig {
   readonly tools: LlamaTools;

@@ -17,7 +17,6 @@ import { programVersion } from "../../src/config/process.ts";
 import { checkSameModel, measureBare, measureServed, type PeersConfig } from "./contenders.ts";
 import { installLlamaCpp, installNodeLlamaCpp, LLAMA_CPP_PYTHON, NODE_LLAMA_CPP } from "./install.ts";
 import { readsPromptsRepacked, startLlamaServer } from "./llama-cpp.ts";
-import { peersDir, prepareModel } from "./mamba-gguf.ts";
 import {
   BARE_TESTS,
   formatRow,
@@ -27,9 +26,10 @@ import {
   type PeerTest,
   peersSection,
 } from "./report.ts";
+import { peersDir, prepareModel } from "./same-weights.ts";
 
-/** Those that llama.cpp has: plain Mamba. */
-const PEER_SHAPES = ["mamba-130m", "mamba-4m"] as const satisfies readonly ShapeName[];
+/** Those that llama.cpp has. */
+const PEER_SHAPES = ["mamba-130m", "mamba-4m", "mamba2-130m", "rwkv7-0.4b"] as const satisfies readonly ShapeName[];
 
 interface Options {
   readonly shape: readonly ShapeName[];

@@ -54,8 +54,12 @@ const TEST_NAMES: Readonly<Record<PeerTest, string>> = {
   served32: "32 streams over HTTP",
 };
 
-/** Of the ratio to llama.cpp, in int8 and the shape mamba-130m. */
-const TARGETS: Partial<Readonly<Record<PeerTest, number>>> = { tg128: 4, pp512: 4.5, served32: 12 };
+/** Of the ratio to llama.cpp, in int8. */
+const TARGETS: Partial<Readonly<Record<ShapeName, Partial<Readonly<Record<PeerTest, number>>>>>> = {
+  "mamba-130m": { tg128: 4, pp512: 4.5, served32: 12 },
+  "mamba2-130m": { tg128: 1.5, pp512: 3.5, batch32: 2.2 },
+  "rwkv7-0.4b": { tg128: 1.5, pp512: 3, batch32: 3.5 },
+};
 
 /** One line, for the terminal while the run goes on. */
 export function formatRow(row: PeerRow): string {
@@ -118,7 +122,7 @@ function ratioText(row: PeerRow): string {
 }
 
 function targetText(row: PeerRow): string {
-  const target = row.shape === "mamba-130m" && row.precision === "int8" ? TARGETS[row.test] : undefined;
+  const target = row.precision === "int8" ? TARGETS[row.shape]?.[row.test] : undefined;
   const all = ratiosOf(row);
   if (target === undefined || all.length === 0) return "";
   return `>= ${target} x: ${median(all) >= target ? "met" : "not met"}`;

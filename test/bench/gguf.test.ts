@@ -7,8 +7,9 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type GgufTensor, writeGguf } from "../../bench/peers/gguf.ts";
-import { ggufName, writeMambaGguf } from "../../bench/peers/mamba-gguf.ts";
-import { writeRandomCheckpoint } from "../../src/compiler/random-checkpoint.ts";
+import { ggufName, writeModelGguf } from "../../bench/peers/model-gguf.ts";
+import { type RandomShape, writeRandomCheckpoint } from "../../src/compiler/random-checkpoint.ts";
+import { openCheckpoint } from "../../src/model/checkpoint.ts";
 import { openWeights } from "../../src/model/open-weights.ts";
 import { readAll } from "../../src/model/weights.ts";
 import { type ReadGguf, readGguf } from "../helpers/gguf-reader.ts";
@@ -73,7 +74,7 @@ describe("a Mamba checkpoint as GGUF", () => {
   beforeAll(async () => {
     modelDir = path.join(dir, "model");
     await writeRandomCheckpoint({ outDir: modelDir, shape: SHAPE, seed: 5 });
-    await writeMambaGguf(modelDir, path.join(dir, "model.gguf"));
+    await writeModelGguf(modelDir, path.join(dir, "model.gguf"));
     gguf = readGguf(await readFile(path.join(dir, "model.gguf")));
   });
 
@@ -111,7 +112,74 @@ describe("a Mamba checkpoint as GGUF", () => {
   it("does not exist for a model with dense links, which llama.cpp would run without them", async () => {
     const dense = path.join(dir, "dense");
     await writeRandomCheckpoint({ outDir: dense, shape: { ...SHAPE, denseLayers: 1 }, seed: 5 });
-    await expect(writeMambaGguf(dense, path.join(dir, "dense.gguf"))).rejects.toThrow("dense_mamba");
+    await expect(writeModelGguf(dense, path.join(dir, "dense.gguf"))).rejects.toThrow("dense_mamba");
     expect(() => ggufName("backbone.layers.1.mixer.select.fc1.weight")).toThrow("select.fc1");
+  });
+});
+
+describe("Mamba-2 and RWKV-7 as GGUF", () => {
+  const SHAPES = {
+    mamba2: {
+      ...{ kind: "mamba2", hiddenSize: 32, numLayers: 2, vocabSize: 50, denseLayers: 0 },
+      ...{ headDim: 8, stateSize: 16, numGroups: 2 },
+    },
+    rwkv7: {
+      ...{ kind: "rwkv7", hiddenSize: 64, numLayers: 2, vocabSize: 50, denseLayers: 0 },
+      ...{ headDim: 32, ranks: { w: 8, a: 12, v: 4, g: 16 } },
+    },
+  } as const satisfies Record<string, RandomShape>;
+
+  async function written(name: keyof typeof SHAPES) {
+    const modelDir = path.join(dir, name);
+    await writeRandomCheckpoint({ outDir: modelDir, shape: SHAPES[name], seed: 5 });
+    await writeModelGguf(modelDir, path.join(dir, `${name}.gguf`));
+    return { checkpoint: openCheckpoint(modelDir), gguf: readGguf(await readFile(path.join(dir, `${name}.gguf`))) };
+  }
+
+  it("has A of a head, and the gated norm by groups", async () => {
+    const { checkpoint, gguf } = await written("mamba2");
+    try {
+      expect(gguf.tensors.size).toBe(checkpoint.tensors.length);
+      for (const { name } of checkpoint.tensors) {
+        const values = readAll(checkpoint.tensor(name));
+        const expected = name.endsWith("A_log") ? values.map((value) => -Math.exp(value)) : values;
+        expect(gguf.tensors.get(ggufName(name))!.values, name).toEqual(expected);
+      }
+      expect(gguf.tensors.get("blk.1.ssm_a")!.shape).toEqual([8, 1]);
+      expect(gguf.tensors.get("blk.1.ssm_norm.weight")!.shape).toEqual([2, 32]);
+      expect(gguf.metadata).toMatchObject({
+        "mamba2.ssm.group_count": 2,
+        "mamba2.ssm.time_step_rank": 8,
+        "mamba2.ssm.inner_size": 64,
+      });
+    } finally {
+      checkpoint.close();
+    }
+  });
+
+  it("has the mixtures of a layer in one tensor, in llama.cpp's order", async () => {
+    const { checkpoint, gguf } = await written("rwkv7");
+    try {
+      const fused = gguf.tensors.get("blk.1.time_mix_lerp_fused.weight")!;
+      expect(fused.shape).toEqual([6, 1, 1, 64]);
+      for (const [i, input] of ["r", "w", "k", "v", "a", "g"].entries()) {
+        expect(fused.values.subarray(i * 64, (i + 1) * 64)).toEqual(
+          readAll(checkpoint.tensor(`model.layers.1.attn.x_${input}`)),
+        );
+      }
+      for (const { name } of checkpoint.tensors.filter((tensor) => !/attn\.x_/.test(tensor.name))) {
+        expect(gguf.tensors.get(ggufName(name))!.values, name).toEqual(readAll(checkpoint.tensor(name)));
+      }
+      expect(gguf.metadata).toMatchObject({
+        "rwkv7.attention.decay_lora_rank": 8,
+        "rwkv7.attention.iclr_lora_rank": 12,
+        "rwkv7.attention.value_residual_mix_lora_rank": 4,
+        "rwkv7.attention.gate_lora_rank": 16,
+        "rwkv7.wkv.head_size": 32,
+        "rwkv7.feed_forward_length": 256,
+      });
+    } finally {
+      checkpoint.close();
+    }
   });
 });

@@ -115,8 +115,9 @@ export async function createService(
   const { log } = logging;
   const { manifest } = model;
   checkVocabulary(tokenizer, manifest);
-  const modelName = config.modelName ?? manifest.name;
-  const metrics = new Metrics({ modelName, manifest, version: programVersion(), now });
+  const [modelName = manifest.name, ...aliases] = config.modelName;
+  const version = programVersion();
+  const metrics = new Metrics({ modelName, manifest, version, now });
   const stores = await openStores(config, { manifest, log, onDamage: () => metrics.onDamage(), nowMs });
   const { conversations: store, unstored, prefixCache } = stores;
   const engine = await startEngine(config, model, {
@@ -140,10 +141,12 @@ export async function createService(
     engine,
     model: {
       name: modelName,
-      aliases: modelName === manifest.name ? [] : [manifest.name],
+      aliases: [...new Set([...aliases, manifest.name])].filter((name) => name !== modelName),
+      takesAnyName: config.anyModelName,
       manifest,
       loadedAtMs: nowMs(),
     },
+    version,
     checkStates: stores.check,
     metrics,
     observer: metrics,

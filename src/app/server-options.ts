@@ -4,13 +4,14 @@ import type { ServerOptions } from "../server/deps.ts";
 import { isLoopback } from "../server/http/access.ts";
 
 export function serverOptions(config: Config): ServerOptions {
-  const { apiKeys, metricsNeedKey, corsOrigins, trustRequestTemplates, heartbeatMs, streamGapMs } = config;
+  const { apiKeys, metricsNeedKey, corsOrigins, rootPath, trustRequestTemplates, heartbeatMs, streamGapMs } = config;
   const { maxBodyBytes, maxPromptTokens, maxOutputTokens } = config;
   return {
     apiKeys,
     metricsNeedKey,
     allowedHosts: allowedHosts(config),
     corsOrigins,
+    rootPath,
     trustRequestTemplates,
     heartbeatMs,
     streamGapMs,

@@ -16,10 +16,12 @@ import {
   hostList,
   integer,
   type KindMeta,
+  nameList,
   oneOf,
   originList,
   path,
   text,
+  urlPath,
   valkeyUrl,
 } from "./values.ts";
 
@@ -48,7 +50,10 @@ export const configSchema = z.strictObject({
     "folder or hub model whose tokenizer to use if the model has none",
     { shownDefault: "the model's own" },
   ),
-  modelName: optional(text("<name>"), "model name that clients see", { shownDefault: "the folder's name" }),
+  modelName: option(nameList(), [], "model name that clients see; may be repeated: further ones are aliases", {
+    shownDefault: "the folder's name",
+  }),
+  anyModelName: option(boolean(), false, "serve requests for any other model name too"),
   host: option(text("<host>", "a host name or address"), "127.0.0.1", "address to listen on"),
   port: option(integer(0, 65_535), 8080, "port to listen on; 0 for any free one"),
   device: option(oneOf("auto", "cpu", "cuda"), "auto", "where to run; auto uses CUDA if it is available"),
@@ -178,6 +183,12 @@ export const configSchema = z.strictObject({
     flag: "--cors-origin",
     shownDefault: "none",
   }),
+  rootPath: option(
+    urlPath(),
+    "",
+    "path under which a proxy serves this server, such as /llm; the proxy may strip it or not",
+    { shownDefault: "none" },
+  ),
   metricsNeedKey: option(boolean(), false, "require an API key for /metrics too"),
   trustRequestTemplates: option(boolean(), false, "let requests bring their own chat_template, which is a program"),
   reasoning: option(

@@ -146,6 +146,19 @@ export function hostList() {
   );
 }
 
+/** Of models. */
+export function nameList() {
+  return kind({ argument: "<name>" }, "a list of non-empty names without commas", (raw) =>
+    toList(raw, (item) => item !== ""),
+  );
+}
+
+export function urlPath() {
+  return kind({ argument: "<path>" }, "a path such as /llm, without a final slash, or nothing", (raw) =>
+    typeof raw === "string" && /^(?:\/[\w.~-]+)*$/.test(raw) ? raw : undefined,
+  );
+}
+
 export function originList() {
   return kind({ argument: "<origin>" }, "a list of origins such as https://chat.example.org, or *", (raw) =>
     toList(raw, (item) => item === "*" || (URL.canParse(item) && new URL(item).origin === item)),

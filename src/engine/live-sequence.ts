@@ -322,9 +322,10 @@ export class LiveSequence implements Sequence, Schedulable {
 
   #scorePromptToken(index: number, output: RunOutput, row: number): void {
     const place = index - this.#promptStart;
+    const { numPromptLogprobs, ranksPrompt } = this.request;
     this.#failing(() => {
       checkFinite(output, row, ` for token ${place} of the prompt`);
-      this.#promptScores!.push(scoreToken(output, row, this.#feed[index]!, this.request.numPromptLogprobs!));
+      this.#promptScores!.push(scoreToken(output, row, this.#feed[index]!, numPromptLogprobs!, ranksPrompt));
     });
   }
 

@@ -31,6 +31,8 @@ export interface SequenceRequest {
   readonly numLogprobs?: number;
   /** The same for the prompt's tokens; the first of all has none. */
   readonly numPromptLogprobs?: number;
+  /** And their ranks. */
+  readonly ranksPrompt?: boolean;
   /**
    * Hand over the state at the end of the prompt (before anything is sampled) and/or at the end of
    * the sequence. With the latter a sequence that is interrupted ends with its state; without,

@@ -94,7 +94,7 @@ function checkInteger(param: string, what: string, value: number, min: number, m
 export function promptTooLong(param: string, numTokens: number, maxPromptTokens: number): DenseMambaError {
   return new DenseMambaError(
     "prompt_too_long",
-    `This model's maximum context length is ${maxPromptTokens} tokens. However, ${param} has at least ${numTokens} tokens to read.`,
+    `This model's maximum context length is ${maxPromptTokens} tokens. However, your ${param} resulted in ${numTokens} tokens or more.`,
     { param },
   );
 }

@@ -32,6 +32,8 @@ export interface ChoiceOptions {
   /** Sent before the answer, if asked for. */
   readonly echoedPrompt: EchoedPrompt | undefined;
   readonly returnsLogprobs: boolean;
+  /** Whether a stop token without text has a log-probability too. */
+  readonly scoresStopToken: boolean;
 }
 
 type Tokens = Pick<DeltaEvent, "tokenIds" | "logprobs" | "textOffsets">;
@@ -218,13 +220,18 @@ export class Choice {
   #token(tokenId: number, scored: ScoredToken | undefined, out: GenerationEvent[]): void {
     this.#numTokens++;
     if (scored) this.#sumLogprobs += scored.logprob;
-    const { stopTokenIds, includeStopString, returnsLogprobs } = this.#options;
+    const { stopTokenIds, includeStopString, returnsLogprobs, scoresStopToken } = this.#options;
+    const isStopToken = stopTokenIds.has(tokenId);
+    let isScored = returnsLogprobs && (scoresStopToken || !isStopToken);
     const offset = this.#offsets.next;
     const wasContent = this.#splitter === undefined || this.#splitter.phase === "content";
     let split: SplitText = { reasoning: "", content: "" };
-    if (includeStopString || !stopTokenIds.has(tokenId)) {
+    if (includeStopString || !isStopToken) {
       const decoded = this.#stream.push(tokenId);
-      if (stopTokenIds.has(tokenId) && decoded !== "") this.#returnedStopToken = tokenId;
+      if (isStopToken && decoded !== "") {
+        this.#returnedStopToken = tokenId;
+        isScored = returnsLogprobs;
+      }
       if (returnsLogprobs) this.#offsets.add(decoded, this.#stream);
       const text = decoded + this.#hiddenTag(tokenId);
       if (this.#promptPoint !== undefined) {
@@ -236,8 +243,7 @@ export class Choice {
     const isReasoning = !wasContent && this.#splitter?.hasReasoning === true;
     if (isReasoning) this.#numReasoningTokens = this.#numTokens;
     const tokenIds = [tokenId];
-    const hasDetails = returnsLogprobs && scored !== undefined;
-    const token = hasDetails ? { tokenIds, logprobs: [this.#detail(scored)], textOffsets: [offset] } : { tokenIds };
+    const token = isScored && scored ? { tokenIds, logprobs: [this.#detail(scored)], textOffsets: [offset] } : { tokenIds };
     this.#emit(split, token, isReasoning, out);
   }
 

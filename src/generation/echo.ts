@@ -32,7 +32,8 @@ async function decodePrompt(
   prompt: PreparedPrompt,
   skipSpecialTokens: boolean,
 ): Promise<EchoedPrompt> {
-  const stream = tokenizer.stream({ skipSpecialTokens, contextIds: contextOf(prompt) });
+  const skips = skipSpecialTokens && prompt.isGivenAsTokens !== true;
+  const stream = tokenizer.stream({ skipSpecialTokens: skips, contextIds: contextOf(prompt) });
   const offsets = new TextOffsets();
   const text = new GrowingText();
   const textOffsets: number[] = [];

@@ -47,17 +47,25 @@ export interface GenerationRequest {
   readonly ignoreEos: boolean;
   readonly includeStopString: boolean;
   readonly skipSpecialTokens: boolean;
+  /** Not to be written, as far as they are made of the tokens that encode them. Default: none. */
+  readonly badWords?: readonly string[];
   /** Add BOS and the like when encoding text prompts. */
   readonly addSpecialTokens: boolean;
   /** What the content of each answer must match. Default: nothing. */
   readonly constraint?: Constraint;
   readonly echo: boolean;
   readonly numLogprobs?: number;
+  /** Whether a stop token without text has a log-probability too. Default: true. */
+  readonly scoresStopToken?: boolean;
   readonly numPromptLogprobs?: number;
+  /** Whether prompt tokens have their ranks. Default: false. */
+  readonly ranksPrompt?: boolean;
   /** A tighter limit on the answer's size than `GenerationLimits.maxAnswerTokens`. */
   readonly maxAnswerTokens?: number;
-  /** Use only this many of the last prompt tokens. */
+  /** Use only this many of the prompt's tokens. */
   readonly truncatePromptTokens?: number;
+  /** Where tokens are cut off then. Default: left, the beginning. */
+  readonly truncationSide?: "left" | "right";
   /** Continue a stored conversation; the prompt is what is new. One prompt, one choice. */
   readonly resumeFrom?: ConversationKey;
   /** Store the conversation under this key at the end. One prompt, one choice. */
@@ -74,6 +82,12 @@ export interface GenerationRequest {
   readonly signal: AbortSignal;
 }
 
+/** What decides which tokens are read. One prompt. */
+export type PromptRequest = Pick<
+  GenerationRequest,
+  "names" | "prompts" | "addSpecialTokens" | "truncatePromptTokens" | "truncationSide" | "resumeFrom" | "owner" | "signal"
+>;
+
 export interface TextLogprob {
   readonly tokenId: number;
   /** The token's own text. */
@@ -84,6 +98,8 @@ export interface TextLogprob {
 
 export interface TokenDetail extends TextLogprob {
   readonly top: readonly TextLogprob[];
+  /** Among all tokens, from 1. Of prompt tokens, if asked for. */
+  readonly rank?: number | undefined;
 }
 
 /** One detail per token: an array, or a list that makes its items when they are read. */
@@ -95,14 +111,20 @@ export interface DetailList<T extends TokenDetail | null> extends Iterable<T> {
 export type PromptEvent = Extract<GenerationEvent, { type: "prompt" }>;
 export type DeltaEvent = Extract<GenerationEvent, { type: "delta" }>;
 
+export interface AcceptedPrompt {
+  /** All of them, also those of the conversation before it. */
+  readonly numTokens: number;
+  /** Joined when they are first read. */
+  readonly tokenIds: readonly number[];
+  /** How many of them a stored or cached state had read. */
+  readonly cachedTokens: number;
+}
+
 export type GenerationEvent =
-  /**
-   * First, once: all sequences are admitted. Later failures are mid-stream. `tokenIds` are joined
-   * when they are first read.
-   */
+  /** First, once: all sequences are admitted. Later failures are mid-stream. */
   | {
       readonly type: "accepted";
-      readonly prompts: readonly { readonly tokenIds: readonly number[]; readonly cachedTokens: number }[];
+      readonly prompts: readonly AcceptedPrompt[];
     }
   /** Once per choice, for echo or prompt logprobs. `text` is the prompt's. */
   | {
@@ -123,9 +145,9 @@ export type GenerationEvent =
       readonly part?: "reasoning";
       readonly text: string;
       readonly tokenIds: readonly number[];
-      /** One per token id. */
+      /** One per token id, unless the last is a stop token that is not to be scored. */
       readonly logprobs?: DetailList<TokenDetail>;
-      /** With `logprobs`, one per token id: characters of the answer before it. */
+      /** With `logprobs`, one for each of them: characters of the answer before the token. */
       readonly textOffsets?: readonly number[];
     }
   | {

@@ -9,17 +9,25 @@ import type { Manifest } from "../model/artifact.ts";
 import { stateBytes } from "../model/state.ts";
 import { PendingPrefixes } from "../prefix/pending-prefixes.ts";
 import { PrefixReuse, type PrefixStates } from "../prefix/prefix-reuse.ts";
+import { GREEDY } from "../sampling/params.ts";
 import { Conversations, type Lease, type RetentionPolicy } from "../sessions/conversations.ts";
 import type { StateStore } from "../sessions/stores/store.ts";
 import { ChatRenderer } from "../tokenizer/chat-template.ts";
 import type { ReasoningFormat } from "../tokenizer/reasoning-tags.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { admit, type SequenceEngine } from "./admission.ts";
+import { encodeBadWords } from "./bad-words.ts";
 import { checkAnswerSize, checkRequest, type GenerationLimits } from "./check-request.ts";
 import { Choice, type ChoiceOptions } from "./choice.ts";
 import { mergeChoices, selectBest } from "./choice-events.ts";
 import { type EchoedPrompt, echoPrompt } from "./echo.ts";
-import type { GenerationEvent, GenerationRequest, GenerationUsage } from "./events.ts";
+import type {
+  AcceptedPrompt,
+  GenerationEvent,
+  GenerationRequest,
+  GenerationUsage,
+  PromptRequest,
+} from "./events.ts";
 import { type PreparedPrompt, PromptPreparer } from "./prompts.ts";
 import { cachesEnd, RunningRequest } from "./running-request.ts";
 import { StopStrings } from "./stop-strings.ts";
@@ -164,6 +172,21 @@ export class Generator {
   }
 
   /**
+   * The prompt as `generate` would read it. Reads nothing.
+   * @throws as `generate` does for a prompt
+   */
+  async encodePrompt(request: PromptRequest): Promise<AcceptedPrompt> {
+    const lease = await this.conversations.open(request.owner, request.resumeFrom, undefined);
+    try {
+      const options = { lease, reuse: undefined, signal: request.signal };
+      const [prompt] = await this.#prepare({ ...request, sampling: GREEDY }, options);
+      return asAccepted(prompt!);
+    } finally {
+      await lease.release();
+    }
+  }
+
+  /**
    * For shutdown: resolves when every admitted request has ended and is saved. The caller also
    * closes or interrupts the engine, or this may take long. After `graceMs` unread events are read
    * and dropped, so that a client that has stopped reading cannot prevent its session from being
@@ -199,7 +222,7 @@ export class Generator {
   }
 
   async #prepare(
-    request: GenerationRequest,
+    request: PromptRequest & Pick<GenerationRequest, "sampling" | "returnTokenIds">,
     derived: { readonly lease: Lease; readonly reuse: PrefixReuse | undefined; readonly signal: AbortSignal },
   ): Promise<PreparedPrompt[]> {
     const { lease, reuse, signal } = derived;
@@ -233,7 +256,9 @@ export class Generator {
       readonly signal: AbortSignal;
     },
   ): Promise<Choice[]> {
-    const { sampling, minTokens, bestOf, echo, numLogprobs } = request;
+    const { minTokens, bestOf, echo, numLogprobs } = request;
+    const bannedSequences = await encodeBadWords(this.tokenizer, request.badWords ?? [], derived.signal);
+    const sampling = { ...request.sampling, ...(bannedSequences.length > 0 && { bannedSequences }) };
     const numPromptLogprobs = request.numPromptLogprobs ?? (echo ? numLogprobs : undefined);
     const echoesPrompt = echo || numPromptLogprobs !== undefined;
     // best_of ranks samples by log-probability, whether or not they are returned.
@@ -253,6 +278,7 @@ export class Generator {
       stopTokenIds,
       ...(numScored !== undefined && { numLogprobs: numScored }),
       ...(numPromptLogprobs !== undefined && { numPromptLogprobs }),
+      ...(request.ranksPrompt && { ranksPrompt: true }),
       capturesEnd: (prompt) => request.saveAs !== undefined || cachesEnd(request, { prompt }, derived.reuse),
       // A stop string cuts off tokens that the state has read by then.
       capturesPrompt: request.saveAs !== undefined && request.stopStrings.length > 0,
@@ -268,6 +294,7 @@ export class Generator {
       includeStopString: request.includeStopString,
       skipSpecialTokens: request.skipSpecialTokens,
       returnsLogprobs: numLogprobs !== undefined,
+      scoresStopToken: request.scoresStopToken ?? true,
     };
     return sequences.map((sequence, index) => {
       const promptIndex = Math.floor(index / bestOf);
@@ -302,8 +329,9 @@ export class Generator {
   }
 }
 
-function asAccepted(prompt: PreparedPrompt) {
+function asAccepted(prompt: PreparedPrompt): AcceptedPrompt {
   return {
+    numTokens: prompt.numTokens,
     get tokenIds() {
       return prompt.tokenIds;
     },

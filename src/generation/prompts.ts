@@ -44,6 +44,8 @@ export interface PreparedPrompt {
   readonly echoText?: string;
   /** The tokens of this request's own prompt. */
   readonly echoIds: readonly number[];
+  /** The client wrote them itself, so that special tokens are part of the echo. */
+  readonly isGivenAsTokens?: boolean;
   /** How many tokens any chat with the same instructions begins with; 0: unknown. */
   readonly findBranchPoint?: () => Promise<number>;
   /** The template's own. */
@@ -65,7 +67,7 @@ export interface PromptContext {
 
 type PromptOptions = Pick<
   GenerationRequest,
-  "addSpecialTokens" | "names" | "truncatePromptTokens" | "sampling" | "returnTokenIds"
+  "addSpecialTokens" | "names" | "truncatePromptTokens" | "truncationSide" | "sampling" | "returnTokenIds"
 >;
 
 /** A template may leave out parts of the past, though hardly more than half of it. */
@@ -76,6 +78,7 @@ interface AssemblyOptions {
   readonly resumed: ResumedConversation | undefined;
   /** What the ids encode. */
   readonly text?: string;
+  readonly isGivenAsTokens?: boolean;
   readonly chat?: ChatAnswer;
   readonly conversation: ConversationSoFar;
 }
@@ -126,7 +129,8 @@ export class PromptPreparer {
 
   #prepareTokens(tokenIds: readonly number[]): Promise<PreparedPrompt> {
     checkTokenIds(tokenIds, this.#context.vocabSize, this.#options.names.prompts);
-    return this.#assemble(tokenIds, { resumed: this.#resumed, conversation: { type: "completion" } });
+    const conversation = { type: "completion" } as const;
+    return this.#assemble(tokenIds, { resumed: this.#resumed, isGivenAsTokens: true, conversation });
   }
 
   async #prepareChat(prompt: ChatPrompt): Promise<PreparedPrompt> {
@@ -178,7 +182,8 @@ export class PromptPreparer {
     const conversation = { ...soFar, stored: undefined, added: everything };
     const answer = answerAfter(full);
     if (resumed === undefined || numPreambleTokens === 0) {
-      const ids = await tokenizer.encode(full, { ...this.#encodeLimits, addSpecialTokens: false });
+      const { addSpecialTokens } = this.#options;
+      const ids = await tokenizer.encode(full, { ...this.#encodeLimits, addSpecialTokens });
       const findBranchPoint = () => this.#findInstructionsEnd(prompt, everything, ids);
       const prepared = await this.#assemble(ids, { resumed: undefined, chat: answer, text: full, conversation });
       return { ...prepared, findBranchPoint };
@@ -187,10 +192,9 @@ export class PromptPreparer {
     const ids = await encodeContinuation(tokenizer, full, this.#encodeLimits);
     const prepared = await this.#assemble(preamble.concat(ids), { resumed: undefined, chat: answer, conversation });
     const numCut = preamble.length + ids.length - prepared.numTokens;
-    return {
-      ...prepared,
-      conversation: { ...conversation, numPreambleTokens: Math.max(0, numPreambleTokens - numCut) },
-    };
+    const isCutLeft = this.#options.truncationSide !== "right";
+    const numLeft = isCutLeft ? Math.max(0, numPreambleTokens - numCut) : Math.min(numPreambleTokens, prepared.numTokens);
+    return { ...prepared, conversation: { ...conversation, numPreambleTokens: numLeft } };
   }
 
   /** Checked before a long conversation is loaded, rendered and encoded for nothing. */
@@ -224,7 +228,8 @@ export class PromptPreparer {
       const otherMessages = [...messages.slice(0, first), { ...messages[first]!, content }];
       const messagesName = this.#options.names.prompts;
       const { text } = await renderChat(renderer, prompt, otherMessages, { messagesName, signal });
-      const otherIds = await tokenizer.encode(text, { addSpecialTokens: false, maxTokens: ids.length, signal });
+      const { addSpecialTokens } = this.#options;
+      const otherIds = await tokenizer.encode(text, { addSpecialTokens, maxTokens: ids.length, signal });
       const branchPoint = ids.findIndex((id, i) => id !== otherIds[i]);
       return branchPoint === -1 ? 0 : branchPoint;
     } catch {
@@ -234,7 +239,7 @@ export class PromptPreparer {
   }
 
   async #assemble(ids: readonly number[], options: AssemblyOptions): Promise<PreparedPrompt> {
-    const { resumed, text, chat = { stopStrings: [] }, conversation } = options;
+    const { resumed, text, isGivenAsTokens = false, chat = { stopStrings: [] }, conversation } = options;
     const { names, returnTokenIds, sampling } = this.#options;
     const newIds = this.#withinLimits(ids);
     const snapshot = resumed?.snapshot;
@@ -259,6 +264,7 @@ export class PromptPreparer {
       cachedTokens: snapshot?.position ?? 0,
       ...(text !== undefined && newIds.length === ids.length && { echoText: text }),
       echoIds: newIds,
+      isGivenAsTokens,
       ...chat,
       conversation,
     };
@@ -297,7 +303,7 @@ export class PromptPreparer {
     };
   }
 
-  /** A prompt that is truncated at its beginning must be encoded to its end. */
+  /** A prompt that is truncated is encoded to its end. */
   get #encodeLimits(): EncodeLimits {
     const { maxPromptTokens, signal } = this.#context;
     return { signal, ...(this.#options.truncatePromptTokens === undefined && { maxTokens: maxPromptTokens }) };
@@ -305,8 +311,9 @@ export class PromptPreparer {
 
   #withinLimits(ids: readonly number[]): readonly number[] {
     const { maxPromptTokens } = this.#context;
-    const { names, truncatePromptTokens } = this.#options;
-    const bounded = truncatePromptTokens === undefined ? ids : ids.slice(-truncatePromptTokens);
+    const { names, truncatePromptTokens: most, truncationSide } = this.#options;
+    const shortened = () => (truncationSide === "right" ? ids.slice(0, most) : ids.slice(-most!));
+    const bounded = most === undefined ? ids : shortened();
     if (bounded.length > maxPromptTokens) throw promptTooLong(names.prompts, bounded.length, maxPromptTokens);
     return bounded;
   }

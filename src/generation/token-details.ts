@@ -37,6 +37,7 @@ export class TokenDetails implements DetailList<TokenDetail | null> {
     if (own === null) return null;
     return {
       ...named(own, names),
+      rank: scores.rankAt(row),
       get top() {
         return scores.topAt(row).map((rival) => named(rival, names));
       },

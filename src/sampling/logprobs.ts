@@ -13,10 +13,15 @@ export interface ScoredToken extends TokenLogprob {
    * is the argmax.
    */
   readonly top: readonly TokenLogprob[];
+  /** Its place among all tokens, from 1; of equal ones the lower id is first. If asked for. */
+  readonly rank?: number;
 }
 
-/** The same id has the same f32 value as the token itself and in `top`. */
-export function scoreToken(rows: LogitRows, row: number, tokenId: number, k: number): ScoredToken {
+/**
+ * The same id has the same f32 value as the token itself and in `top`.
+ * @param ranks whether to find the token's rank, which may take a pass over the whole row
+ */
+export function scoreToken(rows: LogitRows, row: number, tokenId: number, k: number, ranks = false): ScoredToken {
   const numCandidates = numCandidatesOf(rows);
   const first = row * numCandidates;
   const ids = rows.topIds.subarray(first, first + numCandidates);
@@ -27,7 +32,18 @@ export function scoreToken(rows: LogitRows, row: number, tokenId: number, k: num
   const top = Array.from(ids.subarray(0, k), (id, i) => ranked(Number(id), rows.topLogits[first + i]!));
   const place = ids.indexOf(BigInt(tokenId));
   const logit = place === -1 ? rows.logitsOf(row)[tokenId]! : rows.topLogits[first + place]!;
-  return { ...ranked(tokenId, logit), top };
+  const scored = { ...ranked(tokenId, logit), top };
+  if (!ranks) return scored;
+  return { ...scored, rank: place === -1 ? rankIn(rows.logitsOf(row), tokenId) : place + 1 };
+}
+
+function rankIn(logits: Float32Array, tokenId: number): number {
+  const own = logits[tokenId]!;
+  let numBefore = 0;
+  for (let id = 0; id < logits.length; id++) {
+    if (logits[id]! > own || (logits[id] === own && id < tokenId)) numBefore++;
+  }
+  return numBefore + 1;
 }
 
 /** In place of a token id: no score, or no more rivals. */
@@ -43,6 +59,8 @@ export class ScoreTable implements Iterable<ScoredToken | null> {
   readonly #width: number;
   #ids = new Int32Array(0);
   #logprobs = new Float32Array(0);
+  /** One per row; empty until a token has one. */
+  readonly #ranks: number[] = [];
   #length = 0;
 
   /** @param numTop the most rivals that a token has */
@@ -60,6 +78,7 @@ export class ScoreTable implements Iterable<ScoredToken | null> {
     this.#ids.fill(NONE, start, start + this.#width);
     if (scored === null) return;
     this.#put(start, scored);
+    if (scored.rank !== undefined) this.#ranks[this.#length - 1] = scored.rank;
     for (const [index, rival] of scored.top.entries()) this.#put(start + 1 + index, rival);
   }
 
@@ -67,6 +86,10 @@ export class ScoreTable implements Iterable<ScoredToken | null> {
   at(row: number): TokenLogprob | null {
     const start = row * this.#width;
     return this.#ids[start] === NONE ? null : this.#get(start);
+  }
+
+  rankAt(row: number): number | undefined {
+    return this.#ranks[row];
   }
 
   /** The likeliest tokens at this position, descending. */
@@ -80,7 +103,8 @@ export class ScoreTable implements Iterable<ScoredToken | null> {
   *[Symbol.iterator](): Generator<ScoredToken | null> {
     for (let row = 0; row < this.#length; row++) {
       const own = this.at(row);
-      yield own && { ...own, top: this.topAt(row) };
+      const rank = this.rankAt(row);
+      yield own && { ...own, top: this.topAt(row), ...(rank !== undefined && { rank }) };
     }
   }
 

@@ -13,6 +13,10 @@ export interface SamplingParams {
   readonly frequencyPenalty: number;
   /** Added to the logits, token id → bias in [-100, 100]. */
   readonly logitBias: ReadonlyMap<number, number>;
+  /** No other tokens are chosen. Default: all may be. */
+  readonly allowedTokenIds?: readonly number[];
+  /** The last token of such a sequence is not chosen after its first ones. Each has at least one. */
+  readonly bannedSequences?: readonly (readonly number[])[];
   /** A bigint beyond 2^53. Undefined: drawn by the engine from its random source. */
   readonly seed: number | bigint | undefined;
 }

@@ -135,7 +135,8 @@ export class Sampler {
     const best = argmax(logits);
     const max = logits[best]!;
     if (max === Number.NEGATIVE_INFINITY) {
-      throw new DenseMambaError("invalid_value", "no token is left to choose: min_tokens or logit_bias masks them all");
+      const masks = "min_tokens, logit_bias, allowed_token_ids or bad_words";
+      throw new DenseMambaError("invalid_value", `no token is left to choose: ${masks} mask them all`);
     }
     if (isGreedy(params)) return best;
     return drawFromFullRow(this.#scratch.ranking, logits, max, params, this.#draw());

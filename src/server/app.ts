@@ -5,6 +5,7 @@
  */
 import { Hono } from "hono";
 import { cors } from "hono/cors";
+import { getPath } from "hono/utils/url";
 import type { App, AppEnv, ServerDeps } from "./deps.ts";
 import { chatRoutes } from "./endpoints/chat.ts";
 import { completionRoutes } from "./endpoints/completions.ts";
@@ -15,7 +16,8 @@ import { sessionRoutes } from "./endpoints/sessions.ts";
 import { statusRoutes } from "./endpoints/status.ts";
 import { tokenizerRoutes } from "./endpoints/tokenize.ts";
 import { checkHost, checkOrigin, hostCheck, keyCheck, originCheck, requireKey } from "./http/access.ts";
-import { handleError, notFound, refuseWhenStopping } from "./http/error-answers.ts";
+import { answerOptions, handleError, notFound, refuseWhenStopping } from "./http/error-answers.ts";
+import { pathReader } from "./http/paths.ts";
 import { accessLog, requestId } from "./http/request-log.ts";
 import type { Responses } from "./responses/responses.ts";
 
@@ -29,7 +31,8 @@ function isOpen(path: string): boolean {
 /** @param responses shared with the WebSocket */
 export function createApp(deps: ServerDeps, responses: Responses): App {
   const { options } = deps;
-  const app: App = new Hono<AppEnv>();
+  let readPath = (path: string) => path;
+  const app: App = new Hono<AppEnv>({ getPath: (request) => readPath(getPath(request)) });
 
   app.use(requestId(deps.newId));
   app.use(accessLog(deps));
@@ -51,6 +54,7 @@ export function createApp(deps: ServerDeps, responses: Responses): App {
   }
   // With API keys, a page can do nothing without one.
   if (options.apiKeys.length === 0) app.use(checkOrigin(originCheck(options.corsOrigins)));
+  app.use(answerOptions(app));
   const checkKey = requireKey(keyCheck(options.apiKeys));
   const refuseIfStopping = refuseWhenStopping(deps.stopping.signal);
   app.use(async function refuseUnlessStatus(context, next) {
@@ -71,6 +75,10 @@ export function createApp(deps: ServerDeps, responses: Responses): App {
   statusRoutes(app, deps);
   docsRoutes(app);
 
+  readPath = pathReader(
+    options.rootPath,
+    app.routes.map(({ path }) => path),
+  );
   app.notFound(notFound(app));
   app.onError(handleError(deps.log));
   return app;

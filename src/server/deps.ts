@@ -7,7 +7,13 @@ import type { HttpBindings } from "@hono/node-server";
 import type { Context, Hono, MiddlewareHandler } from "hono";
 import type { EngineLoad } from "../engine/engine.ts";
 import type { EngineStatus } from "../engine/observer.ts";
-import type { GenerationEvent, GenerationRequest, GenerationUsage } from "../generation/events.ts";
+import type {
+  AcceptedPrompt,
+  GenerationEvent,
+  GenerationRequest,
+  GenerationUsage,
+  PromptRequest,
+} from "../generation/events.ts";
 import type { Manifest } from "../model/artifact.ts";
 import type { Conversations } from "../sessions/conversations.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
@@ -32,13 +38,15 @@ export type AppMiddleware = MiddlewareHandler<AppEnv>;
 /** What the server reads of the engine. */
 export interface EngineState {
   readonly status: EngineStatus;
-  readonly load: Pick<EngineLoad, "numRunning">;
+  readonly load: Pick<EngineLoad, "numRunning" | "numWaiting">;
 }
 
 export interface ServerDeps {
   readonly generator: TextGenerator;
   readonly engine: EngineState;
   readonly model: ServedModel;
+  /** Of this program. */
+  readonly version: string;
   /** Whether this server still owns its store. @throws `store_unavailable` if not */
   readonly checkStates: () => Promise<void>;
   readonly metrics: { render(): Promise<string>; readonly contentType: string };
@@ -59,13 +67,15 @@ export interface ServerDeps {
 export interface TextGenerator {
   /** The first event, or a rejection instead of it, shows whether the request was admitted. */
   generate(request: GenerationRequest): AsyncIterable<GenerationEvent>;
+  /** What a request would read as its prompt. */
+  encodePrompt(request: PromptRequest): Promise<AcceptedPrompt>;
   readonly conversations: ConversationDirectory;
   readonly tokenizer: TextTokenizer;
 }
 
 export type TextTokenizer = Pick<
   Tokenizer,
-  "vocabSize" | "chatTemplate" | "specialTokens" | "encode" | "stream" | "idToToken" | "tokenText" | "tokenBytes"
+  "vocabSize" | "className" | "chatTemplate" | "specialTokens" | "encode" | "stream" | "idToToken" | "tokenText" | "tokenBytes"
 >;
 
 /** To any owner but its own, a session or response does not exist. */
@@ -91,6 +101,8 @@ export interface ServedModel {
   readonly name: string;
   /** Other names for it. */
   readonly aliases: readonly string[];
+  /** Whether requests may name any other model too, and mean this one. */
+  readonly takesAnyName: boolean;
   readonly manifest: Manifest;
   readonly loadedAtMs: number;
 }
@@ -136,6 +148,11 @@ export interface ServerOptions {
    * another origin.
    */
   readonly corsOrigins: readonly string[];
+  /**
+   * The path under which a proxy serves this server, such as `/llm`, whether the proxy strips it or
+   * not; "" for none.
+   */
+  readonly rootPath: string;
   /**
    * Whether a request may bring its own `chat_template`: a template is a program, if one that runs
    * in a sandbox.

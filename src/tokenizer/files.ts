@@ -46,6 +46,7 @@ const specialTokens = z.looseObject({
 const addedTokensDecoder = z.record(z.string(), z.looseObject({ content: z.string() })).nullish();
 
 const tokenizerConfig = specialTokens.extend({
+  tokenizer_class: z.string().nullish(),
   added_tokens_decoder: addedTokensDecoder,
   add_bos_token: z.boolean().nullish(),
   add_eos_token: z.boolean().nullish(),
@@ -64,6 +65,8 @@ export interface TextFiles {
   readonly path: string;
   /** The contents of the vocabulary's file. */
   readonly text: string;
+  /** transformers' class. */
+  readonly className: string | undefined;
   readonly addBosToken: boolean | undefined;
   readonly addEosToken: boolean | undefined;
   readonly chatTemplate: string | undefined;
@@ -116,6 +119,7 @@ export async function readTextFiles(path: string): Promise<TextFiles | undefined
   return {
     path,
     text,
+    className: config?.tokenizer_class ?? undefined,
     addBosToken: config?.add_bos_token ?? undefined,
     addEosToken: config?.add_eos_token ?? undefined,
     chatTemplate: template ?? pickTemplate(config?.chat_template),

@@ -37,6 +37,7 @@ const NOTHING: ReadonlySet<number> = new Set();
 
 export class ModelTokenizer implements Tokenizer {
   readonly maxPadding: number | undefined;
+  readonly className: string | undefined;
   readonly specialIds: ReadonlySet<number>;
   readonly bosTokenId: number | undefined;
   readonly eosTokenId: number | undefined;
@@ -58,6 +59,7 @@ export class ModelTokenizer implements Tokenizer {
     this.#vocab = vocab;
     this.#surroundingTokens = surroundingTokens;
     this.specialTokens = parts.specialTokens;
+    this.className = files.className;
     this.chatTemplate = files.chatTemplate;
     this.defaultChat = parts.defaultChat;
     this.maxPadding = parts.maxPadding;

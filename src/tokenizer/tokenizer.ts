@@ -4,6 +4,8 @@ export interface Tokenizer {
   readonly vocabSize: number;
   /** How many more ids its models may have, where that is known. */
   readonly maxPadding?: number | undefined;
+  /** transformers' class for it, where the model names one. */
+  readonly className?: string | undefined;
   readonly specialIds: ReadonlySet<number>;
   readonly bosTokenId: number | undefined;
   readonly eosTokenId: number | undefined;

@@ -38,8 +38,11 @@ def narrow(body):
     if body.get("max_tokens") == 0:
         body["max_tokens"] = 1
     most = next((body[key] for key in TOKEN_COUNTS[:3] if body.get(key) is not None), 16)
-    clamp(body, "min_tokens", most)
-    for key in ("prompt", "tokens", "stop_token_ids"):
+    clamp(body, "min_tokens", MAX_OUTPUT_TOKENS if most == -1 else most)
+    if body.get("min_tokens") or body.get("bad_words"):
+        # Together they may leave no token to choose.
+        body.pop("allowed_token_ids", None)
+    for key in ("prompt", "tokens", "stop_token_ids", "allowed_token_ids"):
         if isinstance(body.get(key), list):
             body[key] = token_ids(body[key])
     if isinstance(body.get("prompt"), list):

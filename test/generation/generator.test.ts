@@ -551,7 +551,7 @@ describe("what is refused", () => {
     const prompts = [tokens(10, 11, 12, 13)];
     await expect(fold(generator.generate(request({ prompts })))).rejects.toMatchObject({
       code: "prompt_too_long",
-      message: "This model's maximum context length is 3 tokens. However, prompt has at least 4 tokens to read.",
+      message: "This model's maximum context length is 3 tokens. However, your prompt resulted in 4 tokens or more.",
     });
     const { accepted } = await fold(generator.generate(request({ prompts, truncatePromptTokens: 2 })));
     expect(accepted.prompts[0]!.tokenIds).toEqual([12, 13]);

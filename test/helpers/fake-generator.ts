@@ -9,9 +9,11 @@ import { setImmediate as tick } from "node:timers/promises";
 import { EventQueue } from "../../src/engine/event-queue.ts";
 import { DenseMambaError } from "../../src/errors.ts";
 import type {
+  AcceptedPrompt,
   GenerationEvent,
   GenerationRequest,
   Prompt,
+  PromptRequest,
   TextLogprob,
   TokenDetail,
 } from "../../src/generation/events.ts";
@@ -60,6 +62,12 @@ export class FakeGenerator implements TextGenerator {
     return pushed(this.#events(request));
   }
 
+  async encodePrompt({ prompts, addSpecialTokens, resumeFrom, owner }: PromptRequest): Promise<AcceptedPrompt> {
+    const tokenIds = await this.#encode(prompts[0]!, addSpecialTokens);
+    const cachedTokens = this.conversations.cachedTokens({ owner, ...(resumeFrom && { resumeFrom }) });
+    return { numTokens: tokenIds.length + cachedTokens, tokenIds, cachedTokens };
+  }
+
   async *#events(request: GenerationRequest): AsyncGenerator<GenerationEvent> {
     this.requests.push(request);
     const script = this.script;
@@ -79,7 +87,7 @@ export class FakeGenerator implements TextGenerator {
   async *#run(request: GenerationRequest, script: Script): AsyncGenerator<GenerationEvent> {
     const prompts = await Promise.all(request.prompts.map((prompt) => this.#encode(prompt, request.addSpecialTokens)));
     const cachedTokens = this.conversations.cachedTokens(request);
-    yield { type: "accepted", prompts: prompts.map((tokenIds) => ({ tokenIds, cachedTokens })) };
+    yield { type: "accepted", prompts: prompts.map((tokenIds) => ({ numTokens: tokenIds.length + cachedTokens, tokenIds, cachedTokens })) };
 
     const indexes = [...Array(prompts.length * request.numChoices).keys()];
     const promptOf = (index: number) => prompts[Math.floor(index / request.numChoices)]!;
@@ -151,16 +159,16 @@ export class FakeGenerator implements TextGenerator {
       return offset;
     });
     text += stream.flush();
-    const logprobs = tokenIds.map((id, position) => (position === 0 ? null : this.#detail(id, k ?? 0)));
+    const logprobs = tokenIds.map((id, position) => (position === 0 ? null : this.#detail(id, k ?? 0, request.ranksPrompt)));
     return { type: "prompt", index, text, tokenIds, ...(k !== undefined && { logprobs, textOffsets }) };
   }
 
   /** Even ids are the likeliest at their place; before odd ones stands the id below. */
-  #detail(tokenId: number, k: number): TokenDetail {
+  #detail(tokenId: number, k: number, ranks = false): TokenDetail {
     const own = this.#entry(tokenId, tokenId % 2 === 0 ? -0.25 : -1.5);
     const likeliest = tokenId % 2 === 0 ? own : this.#entry(tokenId - 1, -0.25);
     const others = [this.#entry(65, -2.5), this.#entry(66, -3.5)];
-    return { ...own, top: [likeliest, ...others].slice(0, k) };
+    return { ...own, top: [likeliest, ...others].slice(0, k), ...(ranks && { rank: likeliest === own ? 1 : 2 }) };
   }
 
   #entry(tokenId: number, logprob: number): TextLogprob {
@@ -291,7 +299,7 @@ export class FakeConversations implements ConversationDirectory {
     };
   }
 
-  cachedTokens({ owner, resumeFrom }: GenerationRequest): number {
+  cachedTokens({ owner, resumeFrom }: Pick<GenerationRequest, "owner" | "resumeFrom">): number {
     if (resumeFrom === undefined) return 0;
     return this.#kept(resumeFrom).get(keyOf(owner, resumeFrom.id))?.numTokens ?? 0;
   }
@@ -352,6 +360,7 @@ function fakeTokenizer(replyText: (id: number) => string | undefined): FakeToken
   const textOf = (id: number) => Buffer.from(bytesOf(id)).toString("utf8");
   return {
     vocabSize: FAKE_VOCAB_SIZE,
+    className: "FakeTokenizer",
     chatTemplate: "{{ messages }}",
     specialTokens: { eos_token: "<eos>" },
     encode: async (text, { addSpecialTokens }) => [

@@ -44,7 +44,7 @@ export function createTestServer(options: Partial<ServerOptions> = {}): TestServ
   const generator = new FakeGenerator();
   const engine: TestServer["engine"] = {
     status: { state: "ready", runner: "fake runner" },
-    load: { numRunning: 1 },
+    load: { numRunning: 1, numWaiting: 0 },
   };
   const logLines: LogLine[] = [];
   const observed: unknown[] = [];
@@ -60,6 +60,7 @@ export function createTestServer(options: Partial<ServerOptions> = {}): TestServ
     model: {
       name: FAKE_MODEL,
       aliases: ["default"],
+      takesAnyName: false,
       loadedAtMs: NOW_MS,
       manifest: {
         formatVersion: 1,
@@ -77,6 +78,7 @@ export function createTestServer(options: Partial<ServerOptions> = {}): TestServ
         files: [],
       },
     },
+    version: "1.2.3",
     checkStates: async () => {},
     metrics: { render: async () => "# fake metrics\n", contentType: "text/plain; version=0.0.4; charset=utf-8" },
     observer: {

@@ -21,6 +21,16 @@ test("a token has bit for bit the same log-probability alone and among the likel
   );
 });
 
+test("a token's rank is its place among all tokens, whether it is a candidate or not", () => {
+  fc.assert(
+    fc.property(fc.array(fc.integer({ min: -9, max: 9 }), { minLength: 2, maxLength: 200 }), fc.nat(), (logits, pick) => {
+      const tokenId = pick % logits.length;
+      const places = [...logits.keys()].sort((a, b) => logits[b]! - logits[a]! || a - b);
+      expect(scoreToken(logitRows([logits]), 0, tokenId, 3, true).rank).toBe(places.indexOf(tokenId) + 1);
+    }),
+  );
+});
+
 test("log-probabilities are those of the raw logits, in f32", () => {
   const rows = logitRows([[0, Math.log(3)]], [0.1]);
   const scored = scoreToken(rows, 0, 0, 2);
@@ -31,7 +41,9 @@ test("log-probabilities are those of the raw logits, in f32", () => {
 
 const MAX_TOP = 5;
 const score = fc.record({ tokenId: fc.nat(2 ** 31 - 1), logprob: fc.float({ noNaN: true }) });
-const scored = fc.tuple(score, fc.array(score, { maxLength: MAX_TOP })).map(([own, top]) => ({ ...own, top }));
+const scored = fc
+  .tuple(score, fc.array(score, { maxLength: MAX_TOP }), fc.option(fc.nat()))
+  .map(([own, top, rank]) => ({ ...own, top, ...(rank !== null && { rank }) }));
 
 test("a score table returns every number as it was pushed, and null where there was none", () => {
   fc.assert(

@@ -119,7 +119,25 @@ describe("what alters logits", () => {
     expect(sampleMany(random, ramp, 100)).not.toContain(4);
   });
 
+  test("only allowed tokens are chosen, however unlikely", () => {
+    expect(sampler({ allowedTokenIds: [1, 2] }).sample(ramp, 0)).toBe(2);
+    const drawn = sampleMany(sampler({ temperature: 2, allowedTokenIds: [0, 3] }), ramp, 200);
+    expect(new Set(drawn)).toEqual(new Set([0, 3]));
+  });
+
+  test("a banned sequence is not completed, and its tokens may be chosen elsewhere", () => {
+    expect(sampleMany(sampler({ bannedSequences: [[4]] }), ramp, 3)).toEqual([3, 3, 3]);
+    expect(sampleMany(sampler({ bannedSequences: [[4, 4]] }), ramp, 5)).toEqual([4, 3, 4, 3, 4]);
+    expect(sampleMany(sampler({ bannedSequences: [[4, 4, 3], [3, 4, 4]] }), ramp, 4)).toEqual([4, 4, 4, 4]);
+    expect(sampleMany(sampler({ bannedSequences: [[4, 4, 4], [4, 4, 3]] }), ramp, 4)).toEqual([4, 4, 2, 4]);
+  });
+
+  test("the prompt begins no banned sequence", () => {
+    expect(sampler({ bannedSequences: [[0, 4]] }, { context: [0] }).sample(ramp, 0)).toBe(4);
+  });
+
   test("masking every token is an error, not a token", () => {
+    expect(() => sampler({ allowedTokenIds: [1], bannedSequences: [[1]] }).sample(ramp, 0)).toThrow(/no token is left/);
     const stopTokenIds = new Set([0, 1, 2, 3, 4]);
     expect(() => sampler({}, { minTokens: 1, stopTokenIds }).sample(ramp, 0)).toThrow(/no token is left/);
   });

@@ -37,15 +37,9 @@ describe("routes", () => {
 
 describe("a path that is not there", () => {
   it.each([
-    ["POST", "/chat/completions", "/v1/chat/completions"],
     ["POST", "/v1/v1/completions", "/v1/completions"],
-    ["POST", "/v1/completions/", "/v1/completions"],
     ["POST", "/v1/chat/completions/chat/completions", "/v1/chat/completions"],
-    ["GET", "/models", "/v1/models"],
-    ["GET", "/v1//models", "/v1/models"],
-    ["GET", "/v1/models/", "/v1/models"],
-    ["POST", "//v1/responses", "/v1/responses"],
-    ["GET", "/health/", "/health"],
+    ["POST", "/api/v1/chat/completions", "/v1/chat/completions"],
     ["POST", "/v1/tokenize", "/tokenize"],
     ["GET", "/v1/health", "/health"],
   ])("suggests the right one: %s %s", async (method, path, meant) => {
@@ -91,6 +85,53 @@ describe("a path that is not there", () => {
   });
 });
 
+describe("a path of a route", () => {
+  const completion = ["POST", "/v1/completions", { prompt: "a" }] as const;
+
+  it.each([
+    ["/completions", completion],
+    ["/v1/completions/", completion],
+    ["//v1///completions//", completion],
+    ["/completions/", completion],
+    ["/chat/completions", ["POST", "/v1/chat/completions", { messages: [{ role: "user", content: "a" }] }]],
+    ["/responses", ["POST", "/v1/responses", { input: "a" }]],
+    ["/models", ["GET", "/v1/models"]],
+    ["/models/default", ["GET", "/v1/models/:model"]],
+    ["/sessions/", ["GET", "/v1/sessions"]],
+    ["/health/", ["GET", "/health"]],
+    ["//tokenize", ["POST", "/tokenize", { prompt: "a" }]],
+  ] as const)("may be written as %s", async (path, [method, route, body]) => {
+    const { app, post, observed } = createTestServer();
+    const response = body === undefined ? await app.request(path, { method }) : await post(path, body);
+    expect(response.status, await response.text()).toBe(200);
+    expect(observed).toMatchObject([{ http: { method, route } }]);
+  });
+
+  it("needs its key in every spelling", async () => {
+    const { app } = createTestServer({ apiKeys: ["k"], rootPath: "/health" });
+    for (const path of ["/models", "//v1/models/", "/health/v1/models", "/health/models", "/docs/../models"]) {
+      expect((await app.request(path)).status, path).toBe(401);
+    }
+  });
+
+  it("may stand behind the root path of a proxy, or without it", async () => {
+    const { app, post } = createTestServer({ rootPath: "/llm/a" });
+    for (const path of ["/llm/a/v1/models", "/llm/a/models/", "//llm//a/v1/models", "/v1/models", "/llm/a", "/llm/a/"]) {
+      expect((await app.request(path)).status, path).toBe(200);
+    }
+    expect((await post("/llm/a/v1/completions", COMPLETION)).status).toBe(200);
+    for (const path of ["/llm/v1/models", "/llm/ab/v1/models", "/llm/a/llm/a/v1/models"]) {
+      expect((await app.request(path)).status, path).toBe(404);
+    }
+  });
+
+  it("leads to the documents' page, whose links are relative, without a final slash", async () => {
+    const { app } = createTestServer();
+    const response = await app.request("/docs/");
+    expect([response.status, response.headers.get("location")]).toEqual([302, "../docs"]);
+  });
+});
+
 describe("models", () => {
   it("are listed under their name and aliases, with a description of the model", async () => {
     const { app } = createTestServer();
@@ -103,6 +144,9 @@ describe("models", () => {
           object: "model",
           created: NOW_MS / 1000,
           owned_by: "densemamba",
+          max_model_len: 131_072,
+          context_length: 131_072,
+          max_output_tokens: 16_384,
           densemamba: { family: "dense_mamba", precision: "int8", vocab_size: 512, state_bytes: 4096 },
         },
         { id: "default", root: FAKE_MODEL },
@@ -118,6 +162,17 @@ describe("models", () => {
       expect(await (await app.request(path)).json(), path).toMatchObject({ id: "org/name" });
     }
     expect((await app.request("/v1/models/org/other")).status).toBe(404);
+  });
+
+  it("may have any other name, if the server is told so", async () => {
+    const { deps } = createTestServer();
+    const lenient = { ...deps, model: { ...deps.model, takesAnyName: true } };
+    const app = createApp(lenient, new Responses(lenient));
+    const body = JSON.stringify({ ...COMPLETION, model: "gpt-5" });
+    const headers = { "content-type": "application/json" };
+    const response = await app.request("/v1/completions", { method: "POST", headers, body });
+    expect(await response.json()).toMatchObject({ model: FAKE_MODEL });
+    expect(await (await app.request("/v1/models/gpt-5")).json()).toMatchObject({ id: "gpt-5", root: FAKE_MODEL });
   });
 
   it("are found by name and by alias", async () => {
@@ -143,11 +198,24 @@ describe("tokenizer endpoints", () => {
     expect(await (await post("/detokenize", { tokens })).json()).toEqual({ prompt: "Hi", content: "Hi" });
   });
 
+  it("tokenize a chat as it would be read", async () => {
+    const { post } = createTestServer();
+    const messages = [{ role: "user", content: "Hi" }];
+    const tokens = [...Buffer.from("user: Hi\n")];
+    expect(await (await post("/tokenize", { messages })).json()).toMatchObject({ tokens, count: tokens.length });
+    for (const body of [{ messages, prompt: "a" }, { messages, content: "a" }]) {
+      const response = await post("/tokenize", body);
+      expect(await response.json()).toMatchObject({ error: { code: "invalid_value", param: "messages" } });
+    }
+  });
+
   it("refuse values that are not texts or tokens", async () => {
     const { post } = createTestServer();
     for (const [path, body, param] of [
       ["/tokenize", {}, "prompt"],
       ["/tokenize", { prompt: 5 }, "prompt"],
+      ["/tokenize", { messages: [] }, "messages"],
+      ["/tokenize", { messages: [{ role: "king", content: "a" }] }, "messages[0].role"],
       ["/detokenize", {}, "tokens"],
       ["/detokenize", { tokens: "a" }, "tokens"],
       ["/detokenize", { tokens: [1, 512] }, "tokens[1]"],
@@ -161,6 +229,7 @@ describe("tokenizer endpoints", () => {
   it("answer the questions of lm-evaluation-harness", async () => {
     const { app } = createTestServer();
     expect(await (await app.request("/tokenizer_info")).json()).toEqual({
+      tokenizer_class: "FakeTokenizer",
       bos_token: null,
       eos_token: "<eos>",
       pad_token: null,
@@ -195,6 +264,13 @@ describe("health and readiness", () => {
     expect(await response.json()).toMatchObject({ status: state });
   });
 
+  it("tell the version and the load", async () => {
+    const { app, engine } = createTestServer();
+    engine.load = { numRunning: 3, numWaiting: 2 };
+    expect(await (await app.request("/version")).json()).toEqual({ version: "1.2.3" });
+    expect(await (await app.request("/load")).json()).toEqual({ server_load: 5, running: 3, waiting: 2 });
+  });
+
   it("metrics are served as the backend renders them", async () => {
     const response = await createTestServer().app.request("/metrics");
     expect(await response.text()).toBe("# fake metrics\n");
@@ -223,6 +299,35 @@ describe("keys", () => {
     const { post } = createTestServer(options);
     expect((await post("/v1/completions", COMPLETION, { authorization })).status).toBe(200);
   });
+
+  it.each<Record<string, string>>([
+    { "api-key": "key-one" },
+    { "x-api-key": "key-two" },
+    { authorization: "Basic abc", "x-api-key": "key-one" },
+    { authorization: "Bearer token-of-a-proxy", "api-key": "key-one" },
+    { "api-key": "", "x-api-key": "key-one" },
+  ])("let %j in", async (headers) => {
+    const { post } = createTestServer(options);
+    expect((await post("/v1/completions", COMPLETION, headers)).status).toBe(200);
+  });
+
+  it("own the same in every header", async () => {
+    const { post, app } = createTestServer(options);
+    await post("/v1/sessions", { session_id: "s" }, { "x-api-key": "key-one" });
+    const statusFor = async (headers: Record<string, string>) =>
+      (await app.request("/v1/sessions/s", { headers })).status;
+    expect(await statusFor({ authorization: "Bearer key-one" })).toBe(200);
+    expect(await statusFor({ "api-key": "key-one" })).toBe(200);
+    expect(await statusFor({ "api-key": "key-two" })).toBe(404);
+  });
+
+  it.each<Record<string, string>>([{ "api-key": "key-three" }, { "x-api-key": "Bearer key-one" }, { "x-api-key": "" }])(
+    "keep %j out",
+    async (headers) => {
+      const { post } = createTestServer(options);
+      expect((await post("/v1/completions", COMPLETION, headers)).status).toBe(401);
+    },
+  );
 
   it.each(["", "Bearer", "Bearer ", "Bearer key-three", "Bearer key-one2", "Basic key-one", "key-one"])(
     "keep %j out",
@@ -262,8 +367,27 @@ describe("CORS", () => {
 
   it("is off unless configured", async () => {
     const response = await createTestServer().app.request("/v1/completions", preflight);
-    expect(response.status).toBe(405);
+    expect(response.status).toBe(204);
+    expect(response.headers.get("allow")).toBe("POST");
     expect(response.headers.get("access-control-allow-origin")).toBeNull();
+  });
+
+  it("answers a preflight, which has no key, also behind keys", async () => {
+    for (const corsOrigins of [[], ["https://a.example"]]) {
+      const { app } = createTestServer({ apiKeys: ["k"], corsOrigins });
+      for (const path of ["/v1/completions", "/chat/completions/", "/v1/models/default"]) {
+        expect((await app.request(path, preflight)).status, path).toBe(204);
+      }
+    }
+    const { app } = createTestServer({ apiKeys: ["k"] });
+    expect((await app.request("/nowhere", preflight)).status).toBe(401);
+  });
+
+  it("allows the headers that clients put keys into", async () => {
+    const { app } = createTestServer({ corsOrigins: ["https://a.example"], apiKeys: ["k"] });
+    const asked = { ...preflight.headers, "access-control-request-headers": "api-key,x-api-key,content-type" };
+    const response = await app.request("/v1/completions", { method: "OPTIONS", headers: asked });
+    expect(response.headers.get("access-control-allow-headers")).toBe("api-key,x-api-key,content-type");
   });
 
   it("allows the listed origins, without credentials, on streams as well", async () => {

@@ -47,9 +47,8 @@ describe.each<[path: string, base: object, rows: Row[]]>([
       ["n", 129, "n must be at most 128; got 129"],
       ["n", 1e300, "n must be at most 128; got 1e+300"],
       ["best_of", 1_000_000, "best_of must be at most 128; got 1000000"],
-      ["max_tokens", -1, "max_tokens must be at least 0; got -1"],
+      ["max_tokens", -2, "max_tokens must be at least 0, or -1 for the server's limit; got -2"],
       ["max_tokens", 2.5, "max_tokens must be an integer; got 2.5"],
-      ["max_tokens", 1e9, `max_tokens must be at most ${limits.maxOutputTokens}; got 1000000000`],
       ["max_tokens", 0, "max_tokens must be at least 1 unless echo is true or prompt_logprobs is set; got 0"],
       ["min_tokens", 1e12, `min_tokens must be at most ${limits.maxOutputTokens}; got 1000000000000`],
       ["logprobs", 21, "logprobs must be at most 20; got 21"],
@@ -58,8 +57,8 @@ describe.each<[path: string, base: object, rows: Row[]]>([
       ["prompt_logprobs", 21, "prompt_logprobs must be at most 20; got 21"],
       ["seed", 0.5, "seed must be an integer; got 0.5"],
       ["seed", "5", 'seed must be an integer; got "5"'],
-      ["seed", 2 ** 63, "seed must be an integer from -2^63 to 2^63 - 1; got 9223372036854776000"],
-      ["seed", 1e300, "seed must be an integer from -2^63 to 2^63 - 1; got 1000"],
+      ["seed", 2 ** 64, "seed must be an integer from -2^63 to 2^64 - 1; got 18446744073709552000"],
+      ["seed", 1e300, "seed must be an integer from -2^63 to 2^64 - 1; got 1000"],
       ["echo", "yes", 'echo must be a boolean; got "yes"'],
       ["stream", 1, "stream must be a boolean; got 1"],
       ["stop", 5, "stop must be a string or a list; got 5"],
@@ -70,6 +69,14 @@ describe.each<[path: string, base: object, rows: Row[]]>([
       ["logit_bias", { "512": 1 }, 'logit_bias has keys that are token ids from 0 to 511; got "512"'],
       ["logit_bias", { x: 1 }, 'logit_bias has keys that are token ids from 0 to 511; got "x"'],
       ["truncate_prompt_tokens", 0, "truncate_prompt_tokens must be at least 1; got 0"],
+      ["truncation_side", "middle", 'truncation_side must be one of "left", "right"; got "middle"'],
+      ["allowed_token_ids", [512], "allowed_token_ids[0] must be a token id, an integer from 0 to 511; got 512"],
+      ["allowed_token_ids", Array(513).fill(1), "allowed_token_ids must have at most 512 items; got 513"],
+      ["bad_words", ["a", ""], "bad_words[1] must have at least 1 character; got 0"],
+      ["bad_words", ["a".repeat(257)], "bad_words[0] must have at most 256 characters; got 257"],
+      ["bad_words", Array(257).fill("a"), "bad_words must have at most 256 items; got 257"],
+      ["repeat_penalty", 0, "repeat_penalty must be greater than 0; got 0"],
+      ["return_tokens_as_token_ids", "no", 'return_tokens_as_token_ids must be a boolean; got "no"'],
       ["stream_options", { include_usage: true }, "stream_options is only allowed when stream is true"],
       ["session_id", "../../etc/passwd", "session_id must be of letters"],
       ["session_id", "x".repeat(129), "session_id must have at most 128 characters; got 129"],
@@ -89,8 +96,8 @@ describe.each<[path: string, base: object, rows: Row[]]>([
       ["messages", null, "messages is required"],
       ["messages", [], "messages must have at least 1 item; got 0"],
       ["messages", "hi", 'messages must be a list; got "hi"'],
-      ["max_tokens", 0, "max_tokens must be at least 1; got 0"],
-      ["max_completion_tokens", -5, "max_completion_tokens must be at least 1; got -5"],
+      ["max_tokens", 0, "max_tokens must be at least 1, or -1 for the server's limit; got 0"],
+      ["max_completion_tokens", -5, "max_completion_tokens must be at least 1, or -1 for the server's limit; got -5"],
       ["top_logprobs", 21, "top_logprobs must be at most 20; got 21"],
       ["top_logprobs", 3, "top_logprobs is only allowed when logprobs is true"],
       ["n", 200, "n must be at most 128; got 200"],
@@ -105,7 +112,7 @@ describe.each<[path: string, base: object, rows: Row[]]>([
       ["input", "", "input must not be empty"],
       ["input", [], "input must not be empty"],
       ["input", 7, "input must be a string or a list of at most 10000 items; got 7"],
-      ["max_output_tokens", 0, "max_output_tokens must be at least 1; got 0"],
+      ["max_output_tokens", 0, "max_output_tokens must be at least 1, or -1 for the server's limit; got 0"],
       ["truncation", "some", 'truncation must be one of "auto", "disabled"; got "some"'],
       [
         "metadata",
@@ -214,9 +221,7 @@ it.each<[path: string, body: object, param: string]>([
   [CHAT, { messages: [{ role: "user", content: "a" }], previous_response_id: "r" }, "previous_response_id"],
   [CHAT, { messages: [{ role: "user", content: "a" }], text: { format: { type: "json_object" } } }, "text"],
   [CHAT, { messages: [{ role: "user", content: "a" }], input: "b" }, "input"],
-  [COMPLETIONS, { prompt: "a", repeat_penalty: 1.1 }, "repeat_penalty"],
   [COMPLETIONS, { prompt: "a", do_sample: false }, "do_sample"],
-  [COMPLETIONS, { prompt: "a", bad_words: ["b"] }, "bad_words"],
   [COMPLETIONS, { prompt: "a", n_predict: 5 }, "n_predict"],
   [COMPLETIONS, { prompt: "a", response_format: { type: "json_object" } }, "response_format"],
   [CHAT, { messages: [{ role: "user", content: "a" }], best_of: 2 }, "best_of"],
@@ -277,6 +282,8 @@ it.each([
   "4611686018427387904",
   "9223372036854775807",
   "-9223372036854775808",
+  "9223372036854775808",
+  "18446744073709551615",
   "9.007199254740992e15",
 ])("a seed of %s is taken to the last digit, on every endpoint", async (digits) => {
   const message = { role: "user", content: '"seed": 9007199254740993, \\' };
@@ -289,8 +296,22 @@ it.each([
     const response = await server.post(path, json);
     expect(response.status, await response.clone().text()).toBe(200);
   }
-  const exact = digits.includes("e") ? BigInt(Number(digits)) : BigInt(digits);
+  // One of unsigned 64 bits is the signed one with the same bits.
+  const exact = BigInt.asIntN(64, digits.includes("e") ? BigInt(Number(digits)) : BigInt(digits));
   expect(server.generator.requests.map(({ sampling }) => BigInt(sampling.seed!))).toEqual([exact, exact, exact]);
+});
+
+it.each([
+  [COMPLETIONS, { prompt: "a" }, "max_tokens"],
+  [CHAT, { messages: [{ role: "user", content: "a" }] }, "max_tokens"],
+  [CHAT, { messages: [{ role: "user", content: "a" }] }, "max_completion_tokens"],
+  [RESPONSES, { input: "a" }, "max_output_tokens"],
+])("%s %j takes a %s of -1, and one beyond the server's limit, as that limit", async (path, body, field) => {
+  for (const given of [-1, 32_000, 1e9]) {
+    const response = await server.post(path, { ...body, [field]: given });
+    expect(response.status, await response.clone().text()).toBe(200);
+    expect(server.generator.requests.at(-1)!.maxTokens).toBe(limits.maxOutputTokens);
+  }
 });
 
 it("an empty stop string stops nothing", async () => {

@@ -180,23 +180,47 @@ describe("a chat completion", () => {
 });
 
 describe("a streamed chat completion", () => {
-  it("names the role once and ends with a reason", async () => {
+  it("begins with the role, and ends with the reason, both without text", async () => {
     const chunks = await stream({});
     expect(chunks.map((chunk) => chunk.choices[0]!.delta)).toEqual([
-      { role: "assistant", content: "Once" },
+      { role: "assistant", content: "" },
+      { content: "Once" },
       { content: " upon" },
       { content: " a" },
       { content: " time" },
+      {},
     ]);
-    expect(chunks.map((chunk) => chunk.choices[0]!.finish_reason)).toEqual([null, null, null, "stop"]);
+    expect(chunks.map((chunk) => chunk.choices[0]!.finish_reason)).toEqual([null, null, null, null, null, "stop"]);
   });
 
   it("gives an empty answer a role, empty content and a reason", async () => {
     server.generator.script = { reply: [] };
     const chunks = await stream({});
     expect(chunks.map((chunk) => chunk.choices[0])).toMatchObject([
-      { delta: { role: "assistant", content: "" }, finish_reason: "stop" },
+      { delta: { role: "assistant", content: "" }, finish_reason: null },
+      { delta: {}, finish_reason: "stop" },
     ]);
+  });
+
+  it("names the role of each choice before its text", async () => {
+    const roles: (string | undefined)[][] = [[], []];
+    for (const chunk of await stream({ n: 2 })) {
+      const { index, delta } = chunk.choices[0]!;
+      roles[index]!.push(delta.role);
+    }
+    for (const [first, ...others] of roles) {
+      expect(first).toBe("assistant");
+      expect(others.filter((role) => role !== undefined)).toEqual([]);
+    }
+  });
+
+  it("has the prompt's ids with the role, and those of each token", async () => {
+    const chunks = (await stream({ return_token_ids: true, max_tokens: 2 })) as (Chunk & {
+      prompt_token_ids?: number[];
+      choices: { token_ids: number[] }[];
+    })[];
+    expect(chunks.map(({ choices }) => choices[0]!.token_ids.length)).toEqual([0, 1, 1, 0]);
+    expect(chunks.map(({ prompt_token_ids }) => prompt_token_ids !== undefined)).toEqual([true, false, false, false]);
   });
 
   it("keeps the choices apart", async () => {

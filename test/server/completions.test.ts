@@ -192,7 +192,7 @@ describe("a completion", () => {
       null,
       {
         "66": { logprob: -0.25, rank: 1, decoded_token: "B" },
-        "67": { logprob: -1.5, decoded_token: "C" },
+        "67": { logprob: -1.5, rank: 2, decoded_token: "C" },
       },
     ]);
   });

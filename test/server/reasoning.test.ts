@@ -39,14 +39,16 @@ describe("a chat's answer", () => {
     expect(plain).not.toContain("reasoning");
   });
 
-  it("streams it, the role with the first part", async () => {
+  it("streams it between the role and the content", async () => {
     const response = await server.post("/v1/chat/completions", { messages: [USER], stream: true });
     const chunks = sseData(await response.text()).slice(0, -1) as { choices: { delta: object }[] }[];
     expect(chunks.map(({ choices }) => choices[0]!.delta)).toEqual([
-      { role: "assistant", content: "", reasoning_content: "Why", reasoning: "Why" },
+      { role: "assistant", content: "" },
+      { reasoning_content: "Why", reasoning: "Why" },
       { reasoning_content: "?", reasoning: "?" },
       { content: "So" },
       { content: "." },
+      {},
     ]);
   });
 

@@ -9,15 +9,16 @@ import { createTestServer } from "../helpers/server-deps.ts";
 const FIELDS = {
   "llama.cpp": {
     ...{ n_predict: 5, n_indent: 2, t_max_predict_ms: 100, n_cmpl: 2, n_probs: 3, min_keep: 2, dynatemp_range: 0.5 },
-    ...{ top_n_sigma: 2, xtc_probability: 0.5, typical_p: 0.5, repeat_last_n: 64, repeat_penalty: 1.1 },
+    ...{ top_n_sigma: 2, xtc_probability: 0.5, typical_p: 0.5, repeat_last_n: 64 },
     ...{ dry_multiplier: 0.8, mirostat: 2, adaptive_target: 0.5, samplers: ["top_k"], grammar: "root ::= 'a'" },
     ...{ json_schema: {}, lora: [{ id: 0, scale: 1 }], image_data: [{}], return_tokens: true, penalize_nl: false },
     ...{ post_sampling_probs: true, response_fields: ["content"], system_prompt: "Be brief." },
+    ...{ backend_sampling: true, reasoning_format: "none", thinking_forced_open: true, reasoning_budget: 0 },
   },
   vLLM: {
-    ...{ use_beam_search: true, length_penalty: 2, allowed_token_ids: [1], bad_words: ["a"], logits_processors: ["a"] },
+    ...{ use_beam_search: true, length_penalty: 2, logits_processors: ["a"] },
     ...{ guided_json: {}, guided_regex: "a", guided_choice: ["a"], guided_grammar: "a", structured_outputs: {} },
-    ...{ vllm_xargs: { a: 1 }, logprob_token_ids: [1], return_tokens_as_token_ids: true, truncation_side: "right" },
+    ...{ vllm_xargs: { a: 1 }, logprob_token_ids: [1], thinking_token_budget: 5, include_reasoning: false },
     ...{ prompt_embeds: "AAAA", detokenize: false, watermarking: true, return_prompt_text: true, lora_request: {} },
     ...{ repetition_detection: {}, early_stopping: true, structural_tag: "a" },
   },
@@ -26,6 +27,7 @@ const FIELDS = {
     ...{ sampling_seed: 1, lora_path: "a", session_params: { id: "a" }, custom_params: { a: 1 } },
     ...{ custom_logit_processor: "a", return_hidden_states: true, input_ids: [1], sampling_params: { top_k: 1 } },
     ...{ return_logprob: true, top_logprobs_num: 2, token_ids_logprob: [1], return_prompt_token_ids: true },
+    ...{ input_embeds: [1], separate_reasoning: false, stream_reasoning: false },
   },
   TGI: {
     ...{ inputs: "a", parameters: { top_k: 1 }, do_sample: false, watermark: true, return_full_text: true },
@@ -54,7 +56,8 @@ const FIELDS = {
     ...{ mirostat_mode: 2, temperature_last: true, max_tokens_second: 5, ban_eos_token: true, add_bos_token: false },
     ...{ truncation_length: 512, custom_token_bans: "1", negative_prompt: "a", sampler_priority: ["top_k"] },
     ...{ grammar_string: "a", mode: "chat", character: "a", instruction_template: "a", continue_: true },
-    ...{ instruction_template_str: "a", chat_template_str: "a" },
+    ...{ instruction_template_str: "a", chat_template_str: "a", custom_stopping_strings: ["a"] },
+    ...{ stopping_strings: ["a"], smoothing_curve: 2 },
   },
   others: {
     ...{ skew: 1, dynatemp_min: 1, dynatemp_max: 2, min_temp: 0.5, max_temp: 2, cfg_scale: 2, penalty_range: 64 },
@@ -62,7 +65,12 @@ const FIELDS = {
     ...{ repetition_context_size: 20, adapters: "a", logit_bias_type: "tokens", random_seed: 1, safe_prompt: true },
     ...{ num_beams: 2, num_beam_groups: 2, beam_width: 2, diversity_penalty: 1, num_return_sequences: 2, max_time: 1 },
     ...{ min_length: 5, generation_config: "{}", bad_words_list: ["a"], stop_words: ["a"] },
-    ...{ max_tokens_to_sample: 5, prompt_truncate_len: 5 },
+    ...{ max_tokens_to_sample: 5, prompt_truncate_len: 5, eos_token_id: 5, end_id: 5, bad_words_ids: [[1]] },
+    ...{ suppress_tokens: [1], begin_suppress_tokens: [1], force_words_ids: [[1]], sequence_bias: { a: 1 } },
+    ...{ forced_bos_token_id: 1, forced_eos_token_id: 1, exponential_decay_length_penalty: [5, 1.1] },
+    ...{ transforms: ["middle-out"], context_length_exceeded_behavior: "truncate", thinking: { type: "enabled" } },
+    ...{ thinking_budget: 5, max_reasoning_tokens: 5, role_mapping: { user: "a" }, search_parameters: {} },
+    ...{ search_settings: {}, data_sources: [{}], plugins: [{}] },
   },
 };
 
@@ -100,12 +108,8 @@ it.each<[path: string, body: object, param: string]>([
   ["/v1/chat/completions", { messages: [{ role: "assistant", content: "a", prefix: true }] }, "messages[0].prefix"],
   ["/v1/chat/completions", { messages: [{ role: "assistant", content: "a", partial: true }] }, "messages[0].partial"],
   ["/v1/responses", { input: [{ role: "assistant", content: "a", prefix: true }] }, "input[0].prefix"],
-  [
-    "/v1/completions",
-    { prompt: "a", stream: true, stream_options: { continuous_usage_stats: true } },
-    "stream_options.continuous_usage_stats",
-  ],
-  ["/tokenize", { prompt: "a", messages: [{ role: "user", content: "b" }] }, "messages"],
+  ["/v1/responses", { input: "a", truncation_side: "right" }, "truncation_side"],
+  ["/v1/responses", { input: "a", return_tokens_as_token_ids: true }, "return_tokens_as_token_ids"],
   ["/tokenize", { content: "a", with_pieces: true }, "with_pieces"],
   ["/tokenize", { content: "a", parse_special: false }, "parse_special"],
 ])("%s %j is refused at %s", async (path, body, param) => {

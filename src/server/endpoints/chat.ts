@@ -1,10 +1,9 @@
 /**
  * `POST /v1/chat/completions`: the body, its way into a `GenerationRequest`, and the
- * `chat.completion` objects of the answer. A choice's first chunk carries the role together with
- * its first text: a client that counts chunks counts tokens.
+ * `chat.completion` objects of the answer.
  */
 import * as z from "zod";
-import type { DeltaEvent, GenerationUsage } from "../../generation/events.ts";
+import type { DeltaEvent, Prompt } from "../../generation/events.ts";
 import type { App, ServerDeps } from "../deps.ts";
 import { readJson } from "../http/body.ts";
 import {
@@ -30,6 +29,7 @@ import {
   defined,
   ignoredFields,
   MAX_LOGPROBS,
+  maxTokens,
   reasoningArguments,
   reasoningEffort,
   reasoningField,
@@ -38,7 +38,7 @@ import {
   toolFields,
 } from "../openai/fields.ts";
 import { openJson } from "../openai/json-writer.ts";
-import { chatLogprobs, lazyChatLogprobs, promptLogprobs } from "../openai/logprobs.ts";
+import { byIds, chatLogprobs, lazyChatLogprobs, promptLogprobs } from "../openai/logprobs.ts";
 import { chatMessages } from "../openai/messages.ts";
 import { REFUSED_ON_CHAT, textFormat, textModalities } from "../openai/refused-fields.ts";
 import { addUnsupported, invalid, parseBody, refusals } from "../openai/validate.ts";
@@ -66,23 +66,15 @@ export function chatRoutes(app: App, deps: ServerDeps): void {
 }
 
 export function chatBody(bounds: Bounds) {
-  const maxTokens = z.int().min(1).max(bounds.maxOutputTokens).optional();
   const schema = z.object({
     ...completionFields(bounds),
-    messages: chatMessages(),
-    max_completion_tokens: maxTokens,
-    max_tokens: maxTokens,
+    ...chatPromptFields(bounds),
+    max_completion_tokens: maxTokens(bounds).optional(),
+    max_tokens: maxTokens(bounds).optional(),
     logprobs: z.boolean().optional(),
     top_logprobs: z.int().min(0).max(MAX_LOGPROBS).optional(),
-    add_generation_prompt: z.boolean().optional(),
-    continue_final_message: z.boolean().optional(),
-    chat_template: requestTemplate(bounds.trustRequestTemplates),
-    chat_template_kwargs: z.record(z.string(), z.unknown()).optional(),
     ...toolFields(),
     prediction: z.unknown().optional(),
-    reasoning_effort: reasoningEffort().optional(),
-    reasoning: reasoningField().optional(),
-    enable_thinking: z.boolean().optional(),
     verbosity: z.unknown().optional(),
     store: z.unknown().optional(),
     metadata: z.unknown().optional(),
@@ -92,6 +84,21 @@ export function chatBody(bounds: Bounds) {
     ...ignoredFields(),
   });
   return schema.register(refusals, REFUSED_ON_CHAT);
+}
+
+/** What a chat is rendered from. */
+export function chatPromptFields(bounds: Bounds) {
+  return {
+    messages: chatMessages(),
+    add_generation_prompt: z.boolean().optional(),
+    continue_final_message: z.boolean().optional(),
+    chat_template: requestTemplate(bounds.trustRequestTemplates),
+    chat_template_kwargs: z.record(z.string(), z.unknown()).optional(),
+    tools: toolFields().tools,
+    reasoning_effort: reasoningEffort().optional(),
+    reasoning: reasoningField().optional(),
+    enable_thinking: z.boolean().optional(),
+  };
 }
 
 /** An option, since a template is a program; the generation layer limits its time and memory. */
@@ -105,16 +112,10 @@ function requestTemplate(isTrusted: boolean) {
 }
 
 type ChatBody = z.output<ReturnType<typeof chatBody>>;
+type ChatPromptBody = z.output<z.ZodObject<ReturnType<typeof chatPromptFields>>>;
 
 /** @throws `invalid_value` if fields contradict each other */
-export function toChatTask(body: ChatBody, bounds: Bounds): CompletionsTask {
-  const n = body.n ?? 1;
-  checkChoices(1, n, bounds);
-  checkTools(body);
-  if (body.top_logprobs !== undefined && body.logprobs !== true) {
-    throw invalid("top_logprobs", "is only allowed when logprobs is true");
-  }
-  checkPromptLogprobs(body);
+export function toChatPrompt(body: ChatPromptBody): Prompt {
   const continueFinalMessage = body.continue_final_message ?? false;
   const addGenerationPrompt = body.add_generation_prompt ?? !continueFinalMessage;
   if (continueFinalMessage && addGenerationPrompt) {
@@ -126,18 +127,31 @@ export function toChatTask(body: ChatBody, bounds: Bounds): CompletionsTask {
     }
   }
   const template = defined({ template: body.chat_template, templateArguments: templateArguments(body) });
+  return { type: "chat", messages: body.messages, addGenerationPrompt, continueFinalMessage, ...template };
+}
+
+/** @throws `invalid_value` if fields contradict each other */
+export function toChatTask(body: ChatBody, bounds: Bounds): CompletionsTask {
+  const n = body.n ?? 1;
+  checkChoices(1, n, bounds);
+  checkTools(body);
+  if (body.top_logprobs !== undefined && body.logprobs !== true) {
+    throw invalid("top_logprobs", "is only allowed when logprobs is true");
+  }
+  checkPromptLogprobs(body);
   return toCompletionsTask(body, bounds, {
     names: {
       prompts: "messages",
       maxTokens: body.max_completion_tokens === undefined ? "max_tokens" : "max_completion_tokens",
       numLogprobs: "top_logprobs",
     },
-    prompts: [{ type: "chat", messages: body.messages, addGenerationPrompt, continueFinalMessage, ...template }],
+    prompts: [toChatPrompt(body)],
     numChoices: n,
     bestOf: n,
     maxTokens: body.max_completion_tokens ?? body.max_tokens,
     addSpecialTokens: body.add_special_tokens ?? false,
     echo: false,
+    scoresStopToken: false,
     ...defined({
       numLogprobs: body.logprobs ? (body.top_logprobs ?? 0) : undefined,
       numPromptLogprobs: body.prompt_logprobs,
@@ -146,7 +160,7 @@ export function toChatTask(body: ChatBody, bounds: Bounds): CompletionsTask {
 }
 
 /** The template sees tools even if none may be called, as in vLLM. */
-function templateArguments({ tools = [], enable_thinking, ...body }: ChatBody) {
+function templateArguments({ tools = [], enable_thinking, ...body }: ChatPromptBody) {
   const all = {
     ...(tools.length > 0 && { tools }),
     ...reasoningArguments(body.reasoning_effort ?? body.reasoning?.effort),
@@ -160,8 +174,7 @@ class ChatChunks implements ChunkWriter {
   readonly wantsEmptyDeltas: boolean;
   readonly #task: CompletionsTask;
   readonly #head: string;
-  readonly #tail: string;
-  /** Everything before the members of the delta, by choice. */
+  /** Everything before the delta, by choice. */
   readonly #choiceHeads: string[] = [];
   /** Not sent yet: they go out with the first chunk. */
   #promptIds: readonly number[] | undefined;
@@ -170,7 +183,6 @@ class ChatChunks implements ChunkWriter {
     this.wantsEmptyDeltas = task.request.returnTokenIds === true;
     this.#task = task;
     this.#head = openJson(headObject(head, "chat.completion.chunk"));
-    this.#tail = task.includeUsage ? ',"usage":null}' : "}";
   }
 
   accepted(event: AcceptedEvent): void {
@@ -181,44 +193,59 @@ class ChatChunks implements ChunkWriter {
     return undefined;
   }
 
-  chunk(index: number, delta: DeltaEvent | undefined, end: ChoiceEnd | undefined): string {
-    const isReasoning = delta?.part === "reasoning";
-    const text = JSON.stringify(delta?.text ?? "");
-    const members = isReasoning ? `"reasoning_content":${text},"reasoning":${text}` : `"content":${text}`;
-    let json: string;
-    const head = this.#choiceHeads[index];
-    if (head === undefined) {
-      this.#choiceHeads[index] = `${this.#head},"choices":[{"index":${index},"delta":{`;
-      json = `${this.#choiceHeads[index]}"role":"assistant",${isReasoning ? '"content":"",' : ""}${members}}`;
-    } else json = text === '""' ? `${head}}` : `${head}${members}}`;
+  /**
+   * The text stands between a first chunk with the role and a last one with the reason: clients
+   * skip the text of both.
+   */
+  chunks(index: number, delta: DeltaEvent | undefined, end: ChoiceEnd | undefined): readonly string[] {
+    const chunks: string[] = [];
+    if (this.#choiceHeads[index] === undefined) {
+      this.#choiceHeads[index] = `${this.#head},"choices":[{"index":${index},"delta":`;
+      chunks.push(this.#chunk(index, '{"role":"assistant","content":""}'));
+    }
+    if (delta !== undefined) chunks.push(this.#chunk(index, deltaJson(delta), delta));
+    if (end !== undefined) chunks.push(this.#chunk(index, "{}", undefined, end));
+    return chunks;
+  }
 
-    json += delta?.logprobs ? `,"logprobs":${JSON.stringify(chatLogprobs(delta.logprobs))}` : ',"logprobs":null';
+  #chunk(index: number, members: string, delta?: DeltaEvent, end?: ChoiceEnd): string {
+    let json = this.#choiceHeads[index]! + members;
+    const { namesTokensByIds } = this.#task;
+    const details = delta?.logprobs && (namesTokensByIds ? byIds(delta.logprobs) : delta.logprobs);
+    json += details ? `,"logprobs":${JSON.stringify(chatLogprobs(details))}` : ',"logprobs":null';
     json += endJson(end);
     if (this.#task.request.returnTokenIds) json += `,"token_ids":${JSON.stringify(delta?.tokenIds ?? [])}`;
     json += "}]";
     if (this.#promptIds !== undefined) json += `,"prompt_token_ids":${JSON.stringify(this.#promptIds)}`;
     this.#promptIds = undefined;
-    return json + this.#tail;
+    return json;
   }
 
-  usage(usage: GenerationUsage): string | undefined {
-    if (!this.#task.includeUsage) return undefined;
-    return `${this.#head},"choices":[],"usage":${JSON.stringify(toUsage(usage))}}`;
+  end(): string {
+    return `${this.#head},"choices":[]`;
   }
+}
+
+/** Empty for a token without text. */
+function deltaJson({ part, text }: DeltaEvent): string {
+  if (text === "") return "{}";
+  const json = JSON.stringify(text);
+  return part === "reasoning" ? `{"reasoning_content":${json},"reasoning":${json}}` : `{"content":${json}}`;
 }
 
 /** For `answerJson`. */
 function chatAnswer(
   head: AnswerHead,
-  { request, showsPromptLogprobs }: CompletionsTask,
+  { request, showsPromptLogprobs, namesTokensByIds }: CompletionsTask,
   { prompts, choices, usage }: Collected,
 ) {
+  const detailsOf = ({ logprobs }: Collected["choices"][number]) => (namesTokensByIds ? byIds(logprobs) : logprobs);
   return {
     ...headObject(head, "chat.completion"),
     choices: choices.map((choice) => ({
       index: choice.index,
       message: { role: "assistant", content: choice.text, refusal: null, ...reasoningMembers(choice.reasoning) },
-      logprobs: request.numLogprobs === undefined ? null : lazyChatLogprobs(choice.logprobs),
+      logprobs: request.numLogprobs === undefined ? null : lazyChatLogprobs(detailsOf(choice)),
       finish_reason: choice.reason,
       stop_reason: choice.stoppedBy ?? null,
       ...(request.returnTokenIds && { token_ids: choice.tokenIds }),

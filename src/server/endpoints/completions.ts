@@ -4,7 +4,7 @@
  * of its text.
  */
 import * as z from "zod";
-import type { DeltaEvent, GenerationUsage, Prompt, PromptEvent } from "../../generation/events.ts";
+import type { DeltaEvent, Prompt, PromptEvent } from "../../generation/events.ts";
 import { countCharacters } from "../../generation/text-offsets.ts";
 import type { App, ServerDeps } from "../deps.ts";
 import { readJson } from "../http/body.ts";
@@ -32,11 +32,20 @@ import {
   defined,
   ignoredFields,
   MAX_LOGPROBS,
+  maxTokens,
   samplingFields,
   toCompletionsTask,
 } from "../openai/fields.ts";
 import { openJson } from "../openai/json-writer.ts";
-import { completionEntries, completionLogprobs, lazyCompletionLogprobs, promptLogprobs } from "../openai/logprobs.ts";
+import {
+  completionEntries,
+  completionLogprobs,
+  idName,
+  lazyCompletionLogprobs,
+  namedByIds,
+  promptLogprobs,
+  type Scored,
+} from "../openai/logprobs.ts";
 import { REFUSED_ON_COMPLETIONS, textFormat } from "../openai/refused-fields.ts";
 import { invalid, parseBody, refusals, refuse, show } from "../openai/validate.ts";
 import { answerChoices } from "./generate.ts";
@@ -46,12 +55,12 @@ const DEFAULT_MAX_TOKENS = 16;
 export function completionRoutes(app: App, deps: ServerDeps): void {
   const bounds = boundsOf(deps);
   const schema = completionBody(bounds);
-  const tokenText = (id: number) => deps.generator.tokenizer.tokenText(id);
 
   app.post("/v1/completions", async (context) => {
     const body = parseBody(schema, await readJson(context, deps), deps.log);
     checkModel(body.model, deps.model);
     const task = toCompletionTask(body, bounds);
+    const tokenText = (id: number) => (task.namesTokensByIds ? idName(id) : deps.generator.tokenizer.tokenText(id));
     const head = answerHead(deps, "cmpl");
     return answerChoices(context, deps, task, {
       chunks: () => new CompletionChunks(head, task, tokenText),
@@ -64,7 +73,7 @@ export function completionBody(bounds: Bounds) {
   const schema = z.object({
     ...completionFields(bounds),
     prompt: z.unknown().transform((value, context) => parsePrompts(value, context, bounds)),
-    max_tokens: z.int().min(0).max(bounds.maxOutputTokens).optional(),
+    max_tokens: maxTokens(bounds, 0).optional(),
     best_of: z.int().min(1).max(bounds.maxChoices).optional(),
     echo: z.boolean().optional(),
     logprobs: z.int().min(0).max(MAX_LOGPROBS).optional(),
@@ -118,8 +127,8 @@ export function toCompletionTask(body: z.output<ReturnType<typeof completionBody
   if (body.stream && bestOf > n) throw invalid("best_of", `must equal n (${n}) when stream is true; got ${bestOf}`);
   checkPromptLogprobs(body);
   checkChoices(body.prompt.length, bestOf, bounds);
-  const maxTokens = body.max_tokens ?? DEFAULT_MAX_TOKENS;
-  if (maxTokens === 0 && !echo && body.prompt_logprobs === undefined) {
+  const numTokens = body.max_tokens ?? DEFAULT_MAX_TOKENS;
+  if (numTokens === 0 && !echo && body.prompt_logprobs === undefined) {
     throw invalid("max_tokens", "must be at least 1 unless echo is true or prompt_logprobs is set; got 0");
   }
   return toCompletionsTask(body, bounds, {
@@ -127,7 +136,7 @@ export function toCompletionTask(body: z.output<ReturnType<typeof completionBody
     prompts: body.prompt,
     numChoices: n,
     bestOf,
-    maxTokens,
+    maxTokens: numTokens,
     addSpecialTokens: body.add_special_tokens ?? true,
     echo,
     ...defined({
@@ -145,7 +154,6 @@ class CompletionChunks implements ChunkWriter {
   readonly #task: CompletionsTask;
   readonly #tokenText: TokenText;
   readonly #head: string;
-  readonly #tail: string;
   readonly #choices: ChoiceState[] = [];
   #prompts: AcceptedEvent["prompts"] = [];
   /** Token ids as JSON, rendered once for all choices of a prompt. */
@@ -156,7 +164,6 @@ class CompletionChunks implements ChunkWriter {
     this.#task = task;
     this.#tokenText = tokenText;
     this.#head = openJson(headObject(head, "text_completion"));
-    this.#tail = task.includeUsage ? '}],"usage":null}' : "}]}";
   }
 
   accepted(event: AcceptedEvent): void {
@@ -168,27 +175,31 @@ class CompletionChunks implements ChunkWriter {
     const choice = this.#choice(event.index);
     // A long prompt comes in parts, its text with the first.
     choice.numBefore += countCharacters(event.text);
-    const logprobs = event.logprobs ? completionLogprobs(event, asEchoed(event, this.#tokenText)) : null;
+    const logprobs = event.logprobs ? completionLogprobs(this.#named(event), asEchoed(event, this.#tokenText)) : null;
     const text = `${JSON.stringify(event.text)},"logprobs":${JSON.stringify(logprobs)}`;
-    return `${choice.head}${text},"finish_reason":null${this.#tail}`;
+    return `${choice.head}${text},"finish_reason":null}]`;
   }
 
-  chunk(index: number, delta: DeltaEvent | undefined, end: ChoiceEnd | undefined): string {
+  /** The last text and the reason are one chunk: a client that counts chunks counts tokens. */
+  chunks(index: number, delta: DeltaEvent | undefined, end: ChoiceEnd | undefined): readonly string[] {
     const choice = this.#choice(index);
     let json = choice.head + JSON.stringify(delta?.text ?? "");
-    json += delta?.logprobs ? `,"logprobs":${JSON.stringify(completionLogprobs(delta, choice))}` : ',"logprobs":null';
+    json += delta?.logprobs ? `,"logprobs":${JSON.stringify(completionLogprobs(this.#named(delta), choice))}` : ',"logprobs":null';
     json += endJson(end);
     if (this.#task.request.returnTokenIds) {
       json += `,"token_ids":${JSON.stringify(delta?.tokenIds ?? [])}`;
       if (!choice.hasSentPromptIds) json += `,"prompt_token_ids":${this.#promptIds(index)}`;
       choice.hasSentPromptIds = true;
     }
-    return json + this.#tail;
+    return [`${json}}]`];
   }
 
-  usage(usage: GenerationUsage): string | undefined {
-    if (!this.#task.includeUsage) return undefined;
-    return `${this.#head},"choices":[],"usage":${JSON.stringify(toUsage(usage))}}`;
+  end(): string {
+    return `${this.#head},"choices":[]`;
+  }
+
+  #named(scored: Scored): Scored {
+    return this.#task.namesTokensByIds ? namedByIds(scored) : scored;
   }
 
   #promptIds(index: number): string {
@@ -215,7 +226,7 @@ interface ChoiceState {
 /** For `answerJson`. */
 export function completionAnswer(
   head: AnswerHead,
-  { request, showsPromptLogprobs }: CompletionsTask,
+  { request, showsPromptLogprobs, namesTokensByIds }: CompletionsTask,
   { prompts, choices, usage }: Collected,
   tokenText: TokenText,
 ) {
@@ -225,7 +236,7 @@ export function completionAnswer(
     choices: choices.map((choice) => ({
       index: choice.index,
       text: (echo ? (choice.prompt?.text ?? "") : "") + choice.text,
-      logprobs: numLogprobs === undefined ? null : collectedLogprobs(choice, echo, tokenText),
+      logprobs: numLogprobs === undefined ? null : collectedLogprobs(choice, { echo, tokenText, namesTokensByIds }),
       finish_reason: choice.reason,
       stop_reason: choice.stoppedBy ?? null,
       ...(showsPromptLogprobs && { prompt_logprobs: promptLogprobs(choice.prompt?.logprobs ?? []) }),
@@ -238,14 +249,18 @@ export function completionAnswer(
   };
 }
 
-function collectedLogprobs(choice: CollectedChoice, echo: boolean, tokenText: TokenText) {
+function collectedLogprobs(
+  choice: CollectedChoice,
+  { echo, tokenText, namesTokensByIds }: { echo: boolean; tokenText: TokenText; namesTokensByIds: boolean },
+) {
+  const named = (scored: Scored) => (namesTokensByIds ? namedByIds(scored) : scored);
   const prompt = echo ? choice.prompt : undefined;
   const numBefore = prompt === undefined ? 0 : countCharacters(prompt.text);
   // Tokens that a stop string cut off begin at the end of the text.
   const shown = { numBefore, length: countCharacters(choice.text) };
   return lazyCompletionLogprobs(function* () {
-    if (prompt !== undefined) yield* completionEntries(prompt, asEchoed(prompt, tokenText));
-    yield* completionEntries(choice, shown);
+    if (prompt !== undefined) yield* completionEntries(named(prompt), asEchoed(prompt, tokenText));
+    yield* completionEntries(named(choice), shown);
   });
 }
 

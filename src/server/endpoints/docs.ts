@@ -50,6 +50,8 @@ export function docsRoutes(app: App): void {
   });
 
   app.get("/docs", (context) => {
+    // Below a final slash the page's own links would lead elsewhere.
+    if (new URL(context.req.url).pathname.endsWith("/")) return context.redirect("../docs");
     context.header("content-security-policy", POLICY);
     return context.html(PAGE);
   });

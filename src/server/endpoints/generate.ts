@@ -38,7 +38,7 @@ export async function answerChoices(
 async function streamChoices(
   context: AppContext,
   deps: ServerDeps,
-  { request }: CompletionsTask,
+  task: CompletionsTask,
   chunks: ChunkWriter,
 ): Promise<Response> {
   const gone = new AbortController();
@@ -47,11 +47,11 @@ async function streamChoices(
   if (clientSignal.aborted) abort();
   else clientSignal.addEventListener("abort", abort, { once: true });
   const owner = context.get("owner");
-  const admitted = await admit(deps.generator.generate({ ...request, owner, signal: gone.signal }));
+  const admitted = await admit(deps.generator.generate({ ...task.request, owner, signal: gone.signal }));
 
   return streamSse(context, deps.options, abort, async (stream) => {
     const usage = await pump(admitted, {
-      choices: new ChoiceStream(chunks, (json) => stream.data(json)),
+      choices: new ChoiceStream(chunks, task, (json) => stream.data(json)),
       sink: stream,
       throttle: { engine: deps.engine, gapMs: deps.options.streamGapMs },
       onFailure: (error) => {

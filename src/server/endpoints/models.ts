@@ -1,11 +1,11 @@
 /** `GET /v1/models` and `GET /v1/models/{id}` */
 import { stateBytes } from "../../model/state.ts";
-import type { App, ServedModel, ServerDeps } from "../deps.ts";
+import type { App, RequestLimits, ServedModel, ServerDeps } from "../deps.ts";
 import { checkModel } from "../openai/fields.ts";
 
-export function modelRoutes(app: App, { model }: ServerDeps): void {
+export function modelRoutes(app: App, { model, options }: ServerDeps): void {
   app.get("/v1/models", (context) => {
-    const data = [model.name, ...model.aliases].map((id) => toModelObject(id, model));
+    const data = [model.name, ...model.aliases].map((id) => toModelObject(id, model, options.limits));
     return context.json({ object: "list", data });
   });
 
@@ -13,11 +13,16 @@ export function modelRoutes(app: App, { model }: ServerDeps): void {
   app.get("/v1/models/:model{[^]+}", (context) => {
     const id = context.req.param("model");
     checkModel(id, model);
-    return context.json(toModelObject(id, model));
+    return context.json(toModelObject(id, model, options.limits));
   });
 }
 
-function toModelObject(id: string, model: ServedModel) {
+/**
+ * Clients plan with a context length, which such a model does not have: they are told the longest
+ * prompt that this server reads. What they send within it is served, and the answer is not part of
+ * it.
+ */
+function toModelObject(id: string, model: ServedModel, { maxPromptTokens, maxOutputTokens }: RequestLimits) {
   const { manifest } = model;
   return {
     id,
@@ -25,6 +30,9 @@ function toModelObject(id: string, model: ServedModel) {
     created: Math.floor(model.loadedAtMs / 1000),
     owned_by: "densemamba",
     root: model.name,
+    max_model_len: maxPromptTokens,
+    context_length: maxPromptTokens,
+    max_output_tokens: maxOutputTokens,
     densemamba: {
       family: manifest.family,
       precision: manifest.precision,

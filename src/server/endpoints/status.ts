@@ -1,7 +1,10 @@
-/** `/health` (the process runs), `/ready` (the model answers), `/metrics`, and the index at `/`. */
+/**
+ * `/health` (the process runs), `/ready` (the model answers), `/metrics`, `/version`, `/load`, and
+ * the index at `/`.
+ */
 import type { App, ServerDeps } from "../deps.ts";
 
-export function statusRoutes(app: App, { checkStates, engine, metrics, model, stopping }: ServerDeps): void {
+export function statusRoutes(app: App, { checkStates, engine, metrics, model, stopping, version }: ServerDeps): void {
   app.get("/", (context) =>
     context.json({
       name: "densemamba",
@@ -12,6 +15,13 @@ export function statusRoutes(app: App, { checkStates, engine, metrics, model, st
       openapi: "/openapi.yaml",
     }),
   );
+
+  app.get("/version", (context) => context.json({ version }));
+
+  app.get("/load", (context) => {
+    const { numRunning, numWaiting } = engine.load;
+    return context.json({ server_load: numRunning + numWaiting, running: numRunning, waiting: numWaiting });
+  });
 
   app.get("/health", (context) => context.json({ status: "ok" }));
 

@@ -1,40 +1,62 @@
 /**
  * `/tokenize`, `/detokenize` and `/tokenizer_info`, in the spelling of lm-evaluation-harness and
- * vLLM (`prompt`) and of llama.cpp (`content`). Long texts are handled in pieces, between which the
- * event loop runs other work.
+ * vLLM (`prompt`, `messages`) and of llama.cpp (`content`). Long texts are handled in pieces,
+ * between which the event loop runs other work.
  */
 import { setImmediate } from "node:timers/promises";
 import * as z from "zod";
 import { aboutField } from "../../errors.ts";
 import { promptTooLong } from "../../generation/check-request.ts";
+import type { EncodeOptions } from "../../tokenizer/tokenizer.ts";
 import type { App, AppContext, ServerDeps, TextTokenizer } from "../deps.ts";
 import { readJson } from "../http/body.ts";
 import { shuttingDown } from "../http/error-answers.ts";
 import { type Bounds, boundsOf, checkModel, tokenIds } from "../openai/fields.ts";
 import { REFUSED_ON_TOKENIZE } from "../openai/refused-fields.ts";
 import { invalid, parseBody, refusals } from "../openai/validate.ts";
+import { chatPromptFields, toChatPrompt } from "./chat.ts";
 
 /** Tokens of a piece: some milliseconds' work. */
 const PIECE_TOKENS = 8192;
 
 export function tokenizerRoutes(app: App, deps: ServerDeps): void {
   const bounds = boundsOf(deps);
-  const [tokenize, detokenize] = [tokenizeBody(), detokenizeBody(bounds)];
-  const { tokenizer } = deps.generator;
+  const [tokenize, detokenize] = [tokenizeBody(bounds), detokenizeBody(bounds)];
+  const { generator } = deps;
+  const { tokenizer } = generator;
+
+  const encode = async (body: TokenizeBody, owner: string, signal: AbortSignal): Promise<readonly number[]> => {
+    const { messages, prompt, content = prompt } = body;
+    const givenSpecial = body.add_special_tokens ?? body.add_special;
+    if (messages !== undefined) {
+      if (content !== undefined) throw invalid("messages", "can't be given together with prompt or content");
+      const prompts = [toChatPrompt({ ...body, messages })];
+      const names = { prompts: "messages", maxTokens: "max_tokens", numLogprobs: "logprobs" };
+      const addSpecialTokens = givenSpecial ?? false;
+      return (await generator.encodePrompt({ names, prompts, addSpecialTokens, owner, signal })).tokenIds;
+    }
+    if (content === undefined) throw invalid("prompt", "is required, or messages");
+    const field = prompt === undefined ? "content" : "prompt";
+    return encodeText(field, prompt ?? content, { addSpecialTokens: givenSpecial ?? true, signal });
+  };
+
+  const encodeText = async (field: string, text: string, options: EncodeOptions) => {
+    const { maxPromptTokens: maxTokens } = bounds;
+    const tokens = await tokenizer.encode(text, { ...options, maxTokens }).catch((error: unknown) => {
+      throw aboutField(error, field);
+    });
+    if (tokens.length > maxTokens) throw promptTooLong(field, tokens.length, maxTokens);
+    return tokens;
+  };
 
   app.post("/tokenize", async (context) => {
     const body = parseBody(tokenize, await readJson(context, deps), deps.log);
     checkModel(body.model, deps.model);
     const signal = AbortSignal.any([context.req.raw.signal, deps.stopping.signal]);
-    const { maxPromptTokens: maxTokens } = bounds;
-    const addSpecialTokens = body.add_special_tokens ?? body.add_special ?? true;
-    const { field, text } = textToTokenize(body);
-    const encoding = tokenizer.encode(text, { addSpecialTokens, maxTokens, signal });
-    const tokens = await encoding.catch((error: unknown) => {
-      throw deps.stopping.signal.aborted ? shuttingDown() : aboutField(error, field);
+    const tokens = await encode(body, context.get("owner"), signal).catch((error: unknown) => {
+      throw deps.stopping.signal.aborted ? shuttingDown() : error;
     });
-    if (tokens.length > maxTokens) throw promptTooLong(field, tokens.length, maxTokens);
-    return json(context, await yielding(tokensJson(tokens, body, tokenizer, maxTokens)));
+    return json(context, await yielding(tokensJson(tokens, body, tokenizer, bounds.maxPromptTokens)));
   });
 
   app.post("/detokenize", async (context) => {
@@ -47,9 +69,12 @@ export function tokenizerRoutes(app: App, deps: ServerDeps): void {
   app.get("/tokenizer_info", (context) => context.json(toTokenizerInfo(tokenizer)));
 }
 
-export function tokenizeBody() {
+export function tokenizeBody(bounds: Bounds) {
+  const { messages, ...chatFields } = chatPromptFields(bounds);
   const schema = z.object({
     model: z.string().optional(),
+    messages: messages.optional(),
+    ...chatFields,
     prompt: z.string().optional(),
     content: z.string().optional(),
     add_special_tokens: z.boolean().optional(),
@@ -71,13 +96,6 @@ export function detokenizeBody(bounds: Bounds) {
 }
 
 type DetokenizeBody = z.output<ReturnType<typeof detokenizeBody>>;
-
-/** @throws `invalid_value` without a text */
-function textToTokenize({ prompt, content }: TokenizeBody): { readonly field: string; readonly text: string } {
-  if (prompt !== undefined) return { field: "prompt", text: prompt };
-  if (content !== undefined) return { field: "content", text: content };
-  throw invalid("prompt", "is required");
-}
 
 /** The answer's JSON. */
 function* tokensJson(
@@ -124,8 +142,9 @@ function json(context: AppContext, parts: readonly string[]): Response {
   return context.body(parts.join(""), 200, { "content-type": "application/json" });
 }
 
-function toTokenizerInfo({ specialTokens, chatTemplate, vocabSize }: TextTokenizer) {
+function toTokenizerInfo({ className, specialTokens, chatTemplate, vocabSize }: TextTokenizer) {
   return {
+    tokenizer_class: className ?? null,
     bos_token: specialTokens.bos_token ?? null,
     eos_token: specialTokens.eos_token ?? null,
     pad_token: specialTokens.pad_token ?? null,

@@ -1,7 +1,6 @@
 /**
- * Who may call. Bearer keys: without configured keys every request passes, whatever its
- * Authorization header says. With keys, each request carries an owner, which tells keys apart
- * without giving any of them away.
+ * Who may call. Without configured keys every request passes, whatever key it brings. With keys,
+ * each request carries an owner, which tells keys apart without giving any of them away.
  *
  * Browser checks protect a server without keys from web pages. A page can send simple requests to
  * any address that its visitor can reach; if it rebinds its own name to that address, it can read
@@ -12,36 +11,50 @@ import { isIPv4 } from "node:net";
 import { DenseMambaError } from "../../errors.ts";
 import type { AppMiddleware } from "../deps.ts";
 
+/** A header of the request. */
+type ReadHeader = (name: string) => string | undefined;
+
 /**
- * Checks an Authorization header.
+ * Checks the key of a request.
  * @returns the owner: "" without configured keys.
  * @throws `invalid_api_key`
  */
-export type KeyCheck = (authorization: string | undefined) => string;
+export type KeyCheck = (header: ReadHeader) => string;
+
+/** Where Azure's and Anthropic's clients put a key. */
+const KEY_HEADERS = ["api-key", "x-api-key"] as const;
 
 const OWNER_LENGTH = 16;
 
 export function keyCheck(apiKeys: readonly string[]): KeyCheck {
   const accepted = apiKeys.map(digest);
-  return (authorization) => {
+  return (header) => {
     if (accepted.length === 0) return "";
-    const key = /^Bearer +(\S+) *$/i.exec(authorization ?? "")?.[1];
-    if (key === undefined) {
-      throw new DenseMambaError("invalid_api_key", 'this server needs an API key: send "Authorization: Bearer KEY"');
+    const given = keysOf(header);
+    if (given.length === 0) {
+      const message = 'this server needs an API key: send "Authorization: Bearer KEY", or the key as x-api-key or api-key';
+      throw new DenseMambaError("invalid_api_key", message);
     }
     // Digests have one length, and all keys are compared, so that the time reveals nothing about
     // any of them.
-    const given = digest(key);
-    let known = false;
-    for (const expected of accepted) known = timingSafeEqual(given, expected) || known;
-    if (!known) throw new DenseMambaError("invalid_api_key", "the API key is not one of this server's");
-    return given.toString("hex").slice(0, OWNER_LENGTH);
+    let known: Buffer | undefined;
+    for (const key of given.map(digest)) {
+      for (const expected of accepted) if (timingSafeEqual(key, expected)) known ??= key;
+    }
+    if (known === undefined) throw new DenseMambaError("invalid_api_key", "the API key is not one of this server's");
+    return known.toString("hex").slice(0, OWNER_LENGTH);
   };
+}
+
+/** All of them count: a proxy may use one of the headers for itself. */
+function keysOf(header: ReadHeader): string[] {
+  const bearer = /^Bearer +(\S+) *$/i.exec(header("authorization") ?? "")?.[1];
+  return [bearer, ...KEY_HEADERS.map(header)].filter((key) => key !== undefined && key !== "") as string[];
 }
 
 export function requireKey(check: KeyCheck): AppMiddleware {
   return async function checkKey(context, next) {
-    context.set("owner", check(context.req.header("authorization")));
+    context.set("owner", check((name) => context.req.header(name)));
     await next();
   };
 }

@@ -26,15 +26,11 @@ export function handleError(log: Log): (error: Error, context: AppContext) => Re
  * was probably meant.
  */
 export function notFound(app: App): (context: AppContext) => Response {
-  const allowedMethods = (path: string): string[] => {
-    const allowed: string[] = METHODS.filter((method) => hasRoute(app, method, path));
-    return allowed.includes("GET") ? [...allowed, "HEAD"].sort() : allowed;
-  };
   return (context) => {
     const { method, path } = context.req;
-    const allowed = allowedMethods(path);
+    const allowed = allowedMethods(app, path);
     if (allowed.length > 0) return refuseMethod(context, allowed);
-    const meant = similarPaths(path).find((candidate) => allowedMethods(candidate).length > 0);
+    const meant = similarPaths(path).find((candidate) => allowedMethods(app, candidate).length > 0);
     const hint = meant === undefined ? "" : `; did you mean ${meant}?`;
     return errorResponse(context, new DenseMambaError("route_not_found", `there is no route ${method} ${path}${hint}`));
   };
@@ -48,17 +44,31 @@ export function refuseMethod(context: AppContext, allowed: readonly string[]): R
   return errorResponse(context, new DenseMambaError("method_not_allowed", message));
 }
 
+/** Answers OPTIONS for whatever has a route. A browser's preflight carries no key. */
+export function answerOptions(app: App): AppMiddleware {
+  return async function answerPreflight(context, next) {
+    if (context.req.method !== "OPTIONS") return next();
+    const allowed = allowedMethods(app, context.req.path);
+    if (allowed.length === 0) return next();
+    return context.body(null, 204, { allow: allowed.join(", ") });
+  };
+}
+
+function allowedMethods(app: App, path: string): string[] {
+  const allowed: string[] = METHODS.filter((method) => hasRoute(app, method, path));
+  return allowed.includes("GET") ? [...allowed, "HEAD"].sort() : allowed;
+}
+
 /** Whether a route answers, and not middleware alone. */
 function hasRoute(app: App, method: string, path: string): boolean {
   return app.router.match(method, path)[0].some(([[, route]]) => route.method !== "ALL");
 }
 
-/** The paths that may have been meant: base URLs often have a part too few or too many. */
+/** The paths that may have been meant: base URLs often have a part too many. */
 function similarPaths(path: string): string[] {
-  const plain = path.replaceAll(/\/{2,}/g, "/").replace(/(?<=.)\/$/, "");
-  const bare = plain.replace(/^(?:\/v1)+(?=\/)/, "");
+  const bare = path.replace(/^(?:\/v1)+(?=\/)/, "");
   const last = /(\/(?:chat\/)?completions|\/responses|\/models)$/.exec(bare)?.[1];
-  return [plain, bare, `/v1${bare}`, ...(last === undefined ? [] : [`/v1${last}`])];
+  return [bare, `/v1${bare}`, ...(last === undefined ? [] : [`/v1${last}`])];
 }
 
 /**

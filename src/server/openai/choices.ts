@@ -48,6 +48,33 @@ export function headObject(head: AnswerHead, object: string) {
   return { id: head.id, object, created: head.createdS, model: head.model, system_fingerprint: head.fingerprint };
 }
 
+/** Of an answer that is still being streamed. */
+class UsageSoFar {
+  #promptTokens = 0;
+  #cachedTokens = 0;
+  #completionTokens = 0;
+
+  accepted({ prompts }: AcceptedEvent): void {
+    for (const { numTokens, cachedTokens } of prompts) {
+      this.#promptTokens += numTokens;
+      this.#cachedTokens += cachedTokens;
+    }
+  }
+
+  add(numTokens: number): void {
+    this.#completionTokens += numTokens;
+  }
+
+  get json(): string {
+    return JSON.stringify({
+      prompt_tokens: this.#promptTokens,
+      completion_tokens: this.#completionTokens,
+      total_tokens: this.#promptTokens + this.#completionTokens,
+      prompt_tokens_details: { cached_tokens: this.#cachedTokens },
+    });
+  }
+}
+
 /** `state_bytes` is ours: what the whole past of the conversation occupies, however long it is. */
 export function toUsage(usage: GenerationUsage) {
   return {
@@ -73,29 +100,39 @@ export function endJson(end: ChoiceEnd | undefined): string {
   return `,"finish_reason":"${end.reason}","stop_reason":${JSON.stringify(end.stoppedBy ?? null)}`;
 }
 
-/** The JSON of an endpoint's chunks. */
+/** The JSON of an endpoint's chunks, without its closing brace. */
 export interface ChunkWriter {
   /** Whether a delta without text is worth a chunk. */
   readonly wantsEmptyDeltas: boolean;
   accepted(event: AcceptedEvent): void;
   prompt(event: PromptEvent): string | undefined;
-  chunk(index: number, delta: DeltaEvent | undefined, end: ChoiceEnd | undefined): string;
-  usage(usage: GenerationUsage): string | undefined;
+  /** At least one. @param delta undefined only with an `end` */
+  chunks(index: number, delta: DeltaEvent | undefined, end: ChoiceEnd | undefined): readonly string[];
+  /** A chunk without choices, before its usage. */
+  end(): string;
+}
+
+/** What a stream says of usage: nothing, at its end, or in each of its chunks too. */
+export interface UsageOptions {
+  readonly includeUsage: boolean;
+  readonly showsUsageSoFar: boolean;
 }
 
 /**
- * Streams choices, one chunk per delta. A delta is held until the tick ends, so that the chunk
- * which ends a choice also carries its last text. Deltas without text are left out, unless they
- * carry something else.
+ * Streams choices. A delta is held until the tick ends, so that the chunk which ends a choice can
+ * carry its last text too. Deltas without text are left out, unless they carry something else.
  */
 export class ChoiceStream {
   readonly #writer: ChunkWriter;
+  readonly #options: UsageOptions;
   readonly #emit: (json: string) => void;
+  readonly #usageSoFar = new UsageSoFar();
   /** At most one per choice. */
   readonly #held = new Map<number, DeltaEvent>();
 
-  constructor(writer: ChunkWriter, emit: (json: string) => void) {
+  constructor(writer: ChunkWriter, options: UsageOptions, emit: (json: string) => void) {
     this.#writer = writer;
+    this.#options = options;
     this.#emit = emit;
   }
 
@@ -107,12 +144,16 @@ export class ChoiceStream {
     switch (event.type) {
       case "accepted":
         this.#writer.accepted(event);
+        this.#usageSoFar.accepted(event);
         return;
-      case "prompt":
-        this.#emitIfAny(this.#writer.prompt(event));
+      case "prompt": {
+        const chunk = this.#writer.prompt(event);
+        if (chunk !== undefined) this.#emitAll([chunk]);
         return;
+      }
       case "delta":
         this.#emitHeld(event.index);
+        this.#usageSoFar.add(event.tokenIds.length);
         if (event.text !== "" || event.logprobs !== undefined || this.#writer.wantsEmptyDeltas) {
           this.#held.set(event.index, event);
         }
@@ -121,12 +162,13 @@ export class ChoiceStream {
         const end = choiceEnd(event);
         const last = this.#held.get(event.index);
         this.#held.delete(event.index);
-        this.#emit(this.#writer.chunk(event.index, last, end));
+        this.#emitAll(this.#writer.chunks(event.index, last, end));
         return;
       }
       case "usage":
         this.flush();
-        this.#emitIfAny(this.#writer.usage(event.usage));
+        if (!this.#options.includeUsage) return;
+        this.#emit(`${this.#writer.end()},"usage":${JSON.stringify(toUsage(event.usage))}}`);
         return;
     }
   }
@@ -146,11 +188,14 @@ export class ChoiceStream {
     const delta = this.#held.get(index);
     if (delta === undefined) return;
     this.#held.delete(index);
-    this.#emit(this.#writer.chunk(index, delta, undefined));
+    this.#emitAll(this.#writer.chunks(index, delta, undefined));
   }
 
-  #emitIfAny(json: string | undefined): void {
-    if (json !== undefined) this.#emit(json);
+  #emitAll(chunks: readonly string[]): void {
+    const { includeUsage, showsUsageSoFar } = this.#options;
+    const usage = showsUsageSoFar ? this.#usageSoFar.json : "null";
+    const tail = includeUsage ? `,"usage":${usage}}` : "}";
+    for (const json of chunks) this.#emit(json + tail);
   }
 }
 

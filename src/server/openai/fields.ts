@@ -26,6 +26,8 @@ const MAX_LOGIT_BIAS_ENTRIES = 1024;
 const MAX_STOP_TOKEN_IDS = 1024;
 const MAX_SESSION_ID_LENGTH = 128;
 const MAX_CACHE_SALT_LENGTH = 256;
+const MAX_BAD_WORDS = 256;
+const MAX_BAD_WORD_LENGTH = 256;
 const MAX_TOOLS = 128;
 export const NO_TOOLS = "this model calls no tools";
 
@@ -38,10 +40,14 @@ export function samplingFields(bounds: Bounds) {
     top_p: z.number().min(0).max(1).optional(),
     top_k: z.int().min(-1).optional(),
     min_p: z.number().min(0).max(1).optional(),
-    repetition_penalty: z.number().gt(0).max(10).optional(),
+    repetition_penalty: repetitionPenalty().optional(),
+    /** llama.cpp's name for the same. */
+    repeat_penalty: repetitionPenalty().optional(),
     presence_penalty: z.number().min(-2).max(2).optional(),
     frequency_penalty: z.number().min(-2).max(2).optional(),
     logit_bias: logitBias(bounds).optional(),
+    allowed_token_ids: tokenIds(bounds, bounds.vocabSize).optional(),
+    bad_words: z.array(z.string().min(1).max(MAX_BAD_WORD_LENGTH)).max(MAX_BAD_WORDS).optional(),
     seed: seed().optional(),
     stop: stopStrings(bounds).optional(),
     stop_token_ids: tokenIds(bounds, MAX_STOP_TOKEN_IDS).optional(),
@@ -62,6 +68,8 @@ export function completionFields(bounds: Bounds) {
     prompt_logprobs: z.int().min(0).max(MAX_LOGPROBS).optional(),
     return_token_ids: z.boolean().optional(),
     truncate_prompt_tokens: z.int().min(1).optional(),
+    truncation_side: z.enum(["left", "right"]).optional(),
+    return_tokens_as_token_ids: z.boolean().optional(),
     add_special_tokens: z.boolean().optional(),
     session_id: sessionId().optional(),
     cache_salt: cacheSalt().optional(),
@@ -69,11 +77,25 @@ export function completionFields(bounds: Bounds) {
 }
 
 function streamOptions() {
-  const isOff = (value: unknown) => value === null || value === false;
   return z.object({
     include_usage: z.boolean().nullish(),
-    continuous_usage_stats: unsupportedUnless(isOff, "usage comes once, at the end"),
+    continuous_usage_stats: z.boolean().nullish(),
   });
+}
+
+function repetitionPenalty() {
+  return z.number().gt(0).max(10);
+}
+
+/** The tokens of an answer: more than the server's limit is that limit, and so is -1. */
+export function maxTokens({ maxOutputTokens }: Pick<Bounds, "maxOutputTokens">, min = 1) {
+  return z
+    .int()
+    .superRefine((value, context) => {
+      if (value >= min || value === -1) return;
+      addIssue(context, `must be at least ${min}, or -1 for the server's limit; got ${value}`);
+    })
+    .transform((value) => (value === -1 ? maxOutputTokens : Math.min(value, maxOutputTokens)));
 }
 
 /** Accepted because clients send them; nothing here depends on them. */
@@ -175,13 +197,16 @@ function stopStrings(bounds: Bounds) {
     .transform((stop) => (typeof stop === "string" ? [stop] : stop).filter((text) => text !== ""));
 }
 
-/** `parseJson` reads a seed as a bigint if a number would round it. */
+/**
+ * `parseJson` reads a seed as a bigint if a number would round it. One of unsigned 64 bits counts as
+ * the signed one with the same bits.
+ */
 function seed() {
   return z.unknown().transform((value, context): number | bigint => {
     if (typeof value === "number" && Number.isSafeInteger(value)) return value;
-    if (typeof value === "bigint" && value === BigInt.asIntN(64, value)) return value;
+    if (typeof value === "bigint" && value >= -(2n ** 63n) && value < 2n ** 64n) return BigInt.asIntN(64, value);
     const isInteger = typeof value === "bigint" || Number.isInteger(value);
-    return refuse(context, `must be an integer${isInteger ? " from -2^63 to 2^63 - 1" : ""}; got ${show(value)}`);
+    return refuse(context, `must be an integer${isInteger ? " from -2^63 to 2^64 - 1" : ""}; got ${show(value)}`);
   });
 }
 
@@ -217,7 +242,7 @@ type CompletionsBody = SamplingBody & z.output<z.ZodObject<ReturnType<typeof com
  * is served
  */
 export function checkModel(requested: string | undefined, model: ServedModel): void {
-  if (!requested || requested === model.name || model.aliases.includes(requested)) return;
+  if (!requested || model.takesAnyName || requested === model.name || model.aliases.includes(requested)) return;
   const [asked, served] = [requested.slice(0, 128), model.name].map((name) => JSON.stringify(name));
   const message = `the model ${asked} does not exist here; this server has ${served}`;
   throw new DenseMambaError("model_not_found", message, { param: "model" });
@@ -235,10 +260,11 @@ export function toSampling(body: SamplingBody, vocabSize: number): SamplingParam
     topK: topK === -1 || topK >= vocabSize ? 0 : topK,
     topP: body.top_p ?? 1,
     minP: body.min_p ?? 0,
-    repetitionPenalty: body.repetition_penalty ?? 1,
+    repetitionPenalty: body.repetition_penalty ?? body.repeat_penalty ?? 1,
     presencePenalty: body.presence_penalty ?? 0,
     frequencyPenalty: body.frequency_penalty ?? 0,
     logitBias: body.logit_bias ?? new Map(),
+    ...(body.allowed_token_ids?.length && { allowedTokenIds: body.allowed_token_ids }),
     seed: body.seed,
   };
 }
@@ -252,6 +278,7 @@ export function toStopping(body: SamplingBody, maxTokens: number | undefined) {
     ignoreEos: body.ignore_eos ?? false,
     includeStopString: body.include_stop_str_in_output ?? false,
     skipSpecialTokens: body.skip_special_tokens ?? true,
+    badWords: body.bad_words ?? [],
   };
 }
 
@@ -260,6 +287,10 @@ export interface CompletionsTask {
   readonly request: Omit<GenerationRequest, "owner" | "signal">;
   readonly stream: boolean;
   readonly includeUsage: boolean;
+  /** Every chunk has the usage so far. */
+  readonly showsUsageSoFar: boolean;
+  /** In log-probabilities tokens are named `token_id:5`, which tells those of one text apart. */
+  readonly namesTokensByIds: boolean;
   readonly showsPromptLogprobs: boolean;
 }
 
@@ -268,20 +299,27 @@ type OwnRequest = Pick<
   GenerationRequest,
   "names" | "prompts" | "numChoices" | "bestOf" | "addSpecialTokens" | "echo" | "maxTokens"
 > &
-  Partial<Pick<GenerationRequest, "numLogprobs" | "numPromptLogprobs">>;
+  Partial<Pick<GenerationRequest, "numLogprobs" | "numPromptLogprobs" | "scoresStopToken">>;
 
 /** @throws `invalid_value` if fields contradict each other */
 export function toCompletionsTask(body: CompletionsBody, { vocabSize }: Bounds, own: OwnRequest): CompletionsTask {
   return {
     stream: body.stream ?? false,
     includeUsage: wantsUsageChunk(body),
+    showsUsageSoFar: wantsUsageChunk(body) && body.stream_options?.continuous_usage_stats === true,
+    namesTokensByIds: body.return_tokens_as_token_ids ?? false,
     showsPromptLogprobs: body.prompt_logprobs !== undefined,
     request: {
       ...own,
       ...toStopping(body, own.maxTokens),
       returnTokenIds: body.return_token_ids ?? false,
+      ranksPrompt: body.prompt_logprobs !== undefined,
       sampling: toSampling(body, vocabSize),
-      ...defined({ truncatePromptTokens: body.truncate_prompt_tokens, cacheSalt: body.cache_salt }),
+      ...defined({
+        truncatePromptTokens: body.truncate_prompt_tokens,
+        truncationSide: body.truncation_side,
+        cacheSalt: body.cache_salt,
+      }),
       ...sessionKeys(body.session_id, own.prompts.length, own.bestOf),
     },
   };

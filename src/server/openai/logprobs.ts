@@ -2,7 +2,7 @@
  * Log-probabilities in the shapes of completions, of chat, and of vLLM's `prompt_logprobs`. The
  * number of the sampled token is the same, bit for bit, wherever it appears.
  */
-import type { DetailList, TextLogprob, TokenDetail } from "../../generation/events.ts";
+import type { TextLogprob, TokenDetail } from "../../generation/events.ts";
 import { LazyList } from "./json-writer.ts";
 
 /** JSON has no -Infinity; vLLM writes this number. */
@@ -19,7 +19,7 @@ export interface CompletionLogprobs {
 
 /** Log-probabilities of some tokens, and where the tokens begin. */
 export interface Scored {
-  readonly logprobs?: DetailList<TokenDetail | null>;
+  readonly logprobs?: Iterable<TokenDetail | null>;
   readonly textOffsets?: readonly number[];
 }
 
@@ -30,6 +30,25 @@ export interface Shown {
   readonly length?: number;
   /** The text of a token without a log-probability. */
   readonly tokenText?: (position: number) => string;
+}
+
+/** How a token is named by its id. */
+export function idName(tokenId: number): string {
+  return `token_id:${tokenId}`;
+}
+
+/** The same details, whose tokens have their ids for texts. It can be iterated again. */
+export function byIds<T extends TokenDetail | null>(details: Iterable<T>): Iterable<T> {
+  const named = <L extends TextLogprob>(token: L): L => ({ ...token, text: idName(token.tokenId) });
+  return {
+    *[Symbol.iterator]() {
+      for (const detail of details) yield detail && { ...named(detail), top: detail.top.map(named) };
+    },
+  };
+}
+
+export function namedByIds({ logprobs, textOffsets = [] }: Scored): Scored {
+  return { ...(logprobs && { logprobs: byIds(logprobs) }), textOffsets };
 }
 
 interface Entry {
@@ -125,8 +144,8 @@ function chatEntry(entry: TextLogprob): ChatTokenLogprob {
 
 export interface PromptLogprob {
   readonly logprob: number;
-  /** From 1; absent if the token is not among the requested likeliest. */
-  readonly rank?: number;
+  /** From 1, among all tokens. */
+  readonly rank: number | undefined;
   readonly decoded_token: string;
 }
 
@@ -141,7 +160,7 @@ export function promptLogprobs(details: Iterable<TokenDetail | null>): LazyList 
 function promptLogprob(detail: TokenDetail | null): Readonly<Record<string, PromptLogprob>> | null {
   if (detail === null) return null;
   const entries: Record<string, PromptLogprob> = {
-    [detail.tokenId]: { logprob: finite(detail.logprob), decoded_token: detail.text },
+    [detail.tokenId]: { logprob: finite(detail.logprob), rank: detail.rank, decoded_token: detail.text },
   };
   for (const [index, top] of detail.top.entries()) {
     entries[top.tokenId] = { logprob: finite(top.logprob), rank: index + 1, decoded_token: top.text };

@@ -19,6 +19,11 @@ const ONE_MODEL = "there is one model";
 const NO_TOOLS = "this model calls no tools";
 const TEXT_ONLY = "this model reads and writes text only";
 
+const NO_SEARCH = "this server searches nothing";
+const THINKING = "use reasoning_effort, reasoning.effort on responses, or enable_thinking on chats";
+const THINKING_LENGTH = "reasoning counts towards max_tokens";
+const SHOWN_REASONING = "reasoning is returned beside the content; the server's --reasoning says how it is found";
+
 const NO_ITEMS = [[]];
 const NO_FIELDS = [{}];
 const NO_TEXTS = [[], ""];
@@ -50,6 +55,9 @@ const EVERYWHERE: RefusedFields = {
   epsilon_cutoff: [[0], OTHER_SAMPLING],
   eta_cutoff: [[0], OTHER_SAMPLING],
   xtc_probability: [[0], OTHER_SAMPLING],
+  smoothing_curve: [[1], OTHER_SAMPLING],
+  sampler_seq: [[""], OTHER_SAMPLING],
+  backend_sampling: [[false], OTHER_SAMPLING],
   adaptive_target: [[-1], OTHER_SAMPLING],
   dynamic_temperature: [[false], OTHER_SAMPLING],
   dynatemp_range: [[0], OTHER_SAMPLING],
@@ -83,7 +91,6 @@ const EVERYWHERE: RefusedFields = {
   early_stopping: [[false], ONLY_SAMPLING],
   penalty_alpha: [[0], ONLY_SAMPLING],
 
-  repeat_penalty: [[1], "use repetition_penalty"],
   rep_pen: [[1], "use repetition_penalty"],
   repeat_last_n: [[-1], WHOLE_TEXT],
   repetition_penalty_range: [[0], WHOLE_TEXT],
@@ -102,14 +109,20 @@ const EVERYWHERE: RefusedFields = {
   sampler_seed: [[], "use seed"],
   sampling_seed: [[], "use seed"],
 
-  bad_words: [NO_ITEMS, "use logit_bias"],
-  bad_words_list: [NO_ITEMS, "use logit_bias"],
-  allowed_token_ids: [NO_ITEMS, "use logit_bias"],
-  allowed_tokens: [NO_ITEMS, "use logit_bias"],
-  banned_tokens: [NO_TEXTS, "use logit_bias"],
+  bad_words_list: [NO_ITEMS, "use bad_words"],
+  bad_words_ids: [NO_ITEMS, "use bad_words or logit_bias"],
+  allowed_tokens: [NO_ITEMS, "use allowed_token_ids"],
+  banned_tokens: [NO_TEXTS, "use bad_words or logit_bias"],
+  suppress_tokens: [NO_ITEMS, "use logit_bias"],
+  begin_suppress_tokens: [NO_ITEMS, "use logit_bias"],
   custom_token_bans: [[""], "use logit_bias"],
-  banned_strings: [NO_TEXTS, "use logit_bias"],
-  banned_phrases: [NO_ITEMS, "use logit_bias"],
+  banned_strings: [NO_TEXTS, "use bad_words"],
+  banned_phrases: [NO_ITEMS, "use bad_words"],
+  force_words_ids: [NO_ITEMS, ONLY_SAMPLING],
+  forced_bos_token_id: [[], ONLY_SAMPLING],
+  forced_eos_token_id: [[], ONLY_SAMPLING],
+  sequence_bias: [NO_FIELDS, "use logit_bias"],
+  exponential_decay_length_penalty: [[], ONLY_SAMPLING],
   logits_processors: [NO_ITEMS, "use logit_bias"],
   logit_bias_type: [["input_ids"], "logit_bias takes token ids"],
   use_default_badwordsids: [[false], "use logit_bias"],
@@ -119,6 +132,10 @@ const EVERYWHERE: RefusedFields = {
   stop_sequence: [NO_TEXTS, "use stop"],
   stop_words: [NO_ITEMS, "use stop"],
   stop_regex: [NO_TEXTS, "use stop"],
+  stopping_strings: [NO_TEXTS, "use stop"],
+  custom_stopping_strings: [NO_TEXTS, "use stop"],
+  eos_token_id: [[], "use stop_token_ids"],
+  end_id: [[], "use stop_token_ids"],
   no_stop_trim: [[false], "use include_stop_str_in_output"],
   trim_stop: [[true], "use include_stop_str_in_output"],
   singleline: [[false], 'use stop: "\\n"'],
@@ -142,7 +159,8 @@ const EVERYWHERE: RefusedFields = {
   prompt_truncate_len: [[], TRUNCATION],
   max_context_length: [[], TRUNCATION],
   num_ctx: [[], TRUNCATION],
-  truncation_side: [["left"], "the last tokens of a prompt are kept"],
+  context_length_exceeded_behavior: [["error"], TRUNCATION],
+  transforms: [NO_ITEMS, TRUNCATION],
 
   options: [NO_FIELDS, BESIDE_PROMPT],
   parameters: [NO_FIELDS, BESIDE_PROMPT],
@@ -152,6 +170,7 @@ const EVERYWHERE: RefusedFields = {
   inputs: [[""], PROMPTS],
   input_ids: [NO_ITEMS, PROMPTS],
   prompt_embeds: [NO_TEXTS, PROMPTS],
+  input_embeds: [NO_ITEMS, PROMPTS],
   system: [[""], PROMPTS],
   system_prompt: [[""], PROMPTS],
   context: [NO_TEXTS, PROMPTS],
@@ -169,9 +188,24 @@ const EVERYWHERE: RefusedFields = {
   add_bos_token: [[true], "use add_special_tokens"],
   token_healing: [[false], "a prompt is read as it is"],
   think: [[false], "chat_template_kwargs takes variables of the template"],
+  thinking: [[], THINKING],
+  thinking_budget: [[-1], THINKING_LENGTH],
+  thinking_token_budget: [[-1], THINKING_LENGTH],
+  reasoning_budget: [[-1], THINKING_LENGTH],
+  max_reasoning_tokens: [[-1], THINKING_LENGTH],
+  include_reasoning: [[true], SHOWN_REASONING],
+  separate_reasoning: [[true], SHOWN_REASONING],
+  stream_reasoning: [[true], SHOWN_REASONING],
+  reasoning_format: [["auto", "parsed", "deepseek"], SHOWN_REASONING],
+  thinking_forced_open: [[false], SHOWN_REASONING],
+  role_mapping: [NO_FIELDS, "chats are rendered by the model's own template, or by chat_template"],
   images: [NO_ITEMS, TEXT_ONLY],
   image_data: [NO_ITEMS, TEXT_ONLY],
   session_params: [NO_FIELDS, "use session_id"],
+  search_parameters: [[], NO_SEARCH],
+  search_settings: [[], NO_SEARCH],
+  data_sources: [NO_ITEMS, NO_SEARCH],
+  plugins: [NO_ITEMS, NO_SEARCH],
   lora: [NO_ITEMS, ONE_MODEL],
   lora_path: [[""], ONE_MODEL],
   lora_request: [[], ONE_MODEL],
@@ -189,7 +223,6 @@ const EVERYWHERE: RefusedFields = {
   decoder_input_details: [[false], "use prompt_logprobs"],
   return_full_text: [[false], "use echo"],
   return_prompt_text: [[false], "use echo"],
-  return_tokens_as_token_ids: [[false], "use return_token_ids"],
   return_prompt_token_ids: [[false], "use return_token_ids"],
   return_tokens: [[false], "use return_token_ids"],
   return_hidden_states: [[false], "answers hold text, token ids and log-probabilities"],
@@ -244,7 +277,7 @@ export const REFUSED_ON_CHAT: RefusedFields = {
   functions: [NO_ITEMS, "this model calls no functions"],
   function_call: [["none"], "this model calls no functions"],
   audio: [[], TEXT_ONLY],
-  web_search_options: [[], "this server searches nothing"],
+  web_search_options: [[], NO_SEARCH],
 };
 
 export const REFUSED_ON_RESPONSES: RefusedFields = {
@@ -258,6 +291,8 @@ export const REFUSED_ON_RESPONSES: RefusedFields = {
   prompt_logprobs: [[], "responses show no prompts"],
   return_token_ids: [[false], "responses show no token ids"],
   truncate_prompt_tokens: [[], "use truncation"],
+  truncation_side: [["left"], "use truncation"],
+  return_tokens_as_token_ids: [[false], "responses show no token ids"],
   session_id: [[], "use previous_response_id"],
   messages: [NO_ITEMS, "use input"],
   functions: [NO_ITEMS, NO_TOOLS],
@@ -275,10 +310,7 @@ export const REFUSED_ON_RESPONSES: RefusedFields = {
 };
 
 export const REFUSED_ON_TOKENIZE: RefusedFields = {
-  messages: [NO_ITEMS, "give a text"],
   inputs: [[""], "use prompt"],
-  tools: [NO_ITEMS, "give a text"],
-  chat_template: [[], "give a text"],
   with_pieces: [[false], "use return_token_strs"],
   parse_special: [[true], "special tokens in a text are always read as such"],
 };

@@ -9,6 +9,7 @@ import { type WebSocket, WebSocketServer } from "ws";
 import { DenseMambaError } from "../../errors.ts";
 import type { ServerDeps } from "../deps.ts";
 import { hostCheck, keyCheck, originCheck } from "../http/access.ts";
+import { pathReader } from "../http/paths.ts";
 import { answerRaw, checkHostHeader } from "../http/raw-http.ts";
 import { chooseRequestId } from "../http/request-log.ts";
 import { boundsOf } from "../openai/fields.ts";
@@ -41,6 +42,7 @@ export function createWebSocketEndpoint(deps: ServerDeps, responses: Responses):
   });
   const schema = responseBody(boundsOf(deps));
   const checkKey = keyCheck(options.apiKeys);
+  const readPath = pathReader(options.rootPath, [PATH]);
   const checkHost = hostCheck(options.allowedHosts);
   // Even with keys: browsers send no preflight for WebSockets, and a page of another origin may
   // have a visitor's key.
@@ -61,7 +63,7 @@ export function createWebSocketEndpoint(deps: ServerDeps, responses: Responses):
 
   /** @returns the owner */
   const checkRequest = (request: IncomingMessage): string => {
-    const path = pathOf(request);
+    const path = readPath(pathOf(request));
     if (path !== PATH) {
       throw new DenseMambaError("route_not_found", `there is no WebSocket at ${path}; it is at ${PATH}`);
     }
@@ -73,7 +75,7 @@ export function createWebSocketEndpoint(deps: ServerDeps, responses: Responses):
     const browser = { host, origin, secFetchSite: secFetchSite?.toString() };
     checkHost(browser);
     checkOrigin(browser);
-    const owner = checkKey(request.headers.authorization);
+    const owner = checkKey((name) => request.headers[name]?.toString());
     if (draining) throw new DenseMambaError("shutting_down", "the server is shutting down");
     if (connections.size >= options.webSocket.maxConnections) {
       throw new DenseMambaError(

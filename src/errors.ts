@@ -16,6 +16,7 @@ export type ErrorCode =
   | "quota_exceeded"
   | "previous_response_not_found"
   | "response_not_found"
+  | "item_not_found"
   | "response_busy" // it is still running
   | "queue_full"
   | "aborted" // the client disconnected, a deadline passed, or the server is shutting down

@@ -65,8 +65,8 @@ describe("a path that is not there", () => {
     for (const [method, path, status, allow] of [
       ["GET", "/v1/models/%0A", 404, null],
       ["GET", "/v1/models/a%0Ab", 404, null],
-      ["GET", "/v1/responses/input_tokens", 404, null],
-      ["POST", "/v1/responses/input_tokens", 404, null],
+      ["GET", "/v1/responses/input_tokens", 405, "POST"],
+      ["DELETE", "/v1/responses/input_tokens", 405, "POST"],
       ["GET", "/v1/responses/compact", 404, null],
       ["POST", "/v1/responses/compact", 404, null],
       ["GET", "/v1/sessions/import", 405, "POST"],
@@ -75,7 +75,7 @@ describe("a path that is not there", () => {
     ] as const) {
       const response = await app.request(path, { method });
       expect([response.status, response.headers.get("allow")], `${method} ${path}`).toEqual([status, allow]);
-      if (!path.startsWith("/v1/responses")) continue;
+      if (!path.endsWith("/compact")) continue;
       const { error } = (await response.json()) as { error: { code: string; message: string } };
       expect(error).toMatchObject({ code: "route_not_found", message: expect.stringContaining("; ") });
     }

@@ -5,7 +5,7 @@
 import { DenseMambaError } from "../../errors.ts";
 import type { App, AppContext, ServerDeps } from "../deps.ts";
 import { readJson } from "../http/body.ts";
-import { errorResponse } from "../http/error-answers.ts";
+import { errorResponse, refuseMethod } from "../http/error-answers.ts";
 import { answerJson } from "../http/json-answer.ts";
 import { streamSse } from "../http/sse.ts";
 import { boundsOf, checkModel } from "../openai/fields.ts";
@@ -13,7 +13,8 @@ import { parsePage, toNumber, toPage } from "../openai/paging.ts";
 import { invalid, parseBody, show } from "../openai/validate.ts";
 import type { LiveResponse } from "../responses/live-response.ts";
 import { checkEventNumber, responseBody, toResponseTask } from "../responses/request.ts";
-import type { InputItem } from "../responses/response.ts";
+import { withItems } from "../responses/references.ts";
+import { toInputItemObject } from "../responses/response.ts";
 import type { Responses } from "../responses/responses.ts";
 import { type Subscription, streamEvents } from "../responses/subscription.ts";
 import type { RenderedEvent } from "../responses/transcript.ts";
@@ -22,7 +23,6 @@ const PAGE_BOUNDS = { defaultLimit: 20, maxLimit: 100, defaultOrder: "desc" } as
 
 /** OpenAI's routes where an id would stand, and what to do here instead. */
 const NOT_IDS = {
-  input_tokens: "POST /tokenize counts the tokens of a text",
   compact: "a conversation's state doesn't grow: go on from its last response with previous_response_id",
 } as const;
 
@@ -30,10 +30,17 @@ export function responseRoutes(app: App, deps: ServerDeps, responses: Responses)
   const bounds = boundsOf(deps);
   const schema = responseBody(bounds);
 
-  app.post("/v1/responses", async (context) => {
-    const body = parseBody(schema, await readJson(context, deps), deps.log);
+  const readTask = async (context: AppContext) => {
+    const owner = context.get("owner");
+    const findItems = (id: string) => responses.items(owner, id);
+    const given = await withItems(await readJson(context, deps), findItems, bounds.maxBodyBytes);
+    const body = parseBody(schema, given, deps.log);
     checkModel(body.model, deps.model);
-    const task = toResponseTask(body, bounds);
+    return toResponseTask(body, bounds);
+  };
+
+  app.post("/v1/responses", async (context) => {
+    const task = await readTask(context);
     const { signal } = context.req.raw;
     const owner = context.get("owner");
     const requestId = context.get("requestId");
@@ -52,6 +59,15 @@ export function responseRoutes(app: App, deps: ServerDeps, responses: Responses)
     context.set("usage", live.transcript.state.usage ?? undefined);
     return answerJson(context, deps.options, live.transcript.response());
   });
+
+  app.post("/v1/responses/input_tokens", async (context) => {
+    const task = await readTask(context);
+    const numTokens = await responses.countInput(context.get("owner"), task, context.req.raw.signal);
+    return context.json({ object: "response.input_tokens", input_tokens: numTokens });
+  });
+
+  // No response has this id.
+  app.all("/v1/responses/input_tokens", (context) => refuseMethod(context, ["POST"]));
 
   app.get("/v1/responses", (context) => {
     context.header("upgrade", "websocket");
@@ -166,19 +182,4 @@ function parseRetrieve(query: Readonly<Record<string, string>>, lastEventId: str
   }
   if (startingAfter === undefined) return { stream: true, startingAfter: undefined };
   return { stream: true, startingAfter: checkEventNumber("starting_after", toNumber(startingAfter)) };
-}
-
-function toInputItemObject({ id, type, role, texts }: InputItem) {
-  if (type === "reasoning") {
-    return { id, type, summary: [], content: texts.map((text) => ({ type: "reasoning_text", text })) };
-  }
-  return {
-    id,
-    type: "message",
-    role,
-    status: "completed",
-    content: texts.map((text) =>
-      role === "assistant" ? { type: "output_text", text, annotations: [] } : { type: "input_text", text },
-    ),
-  };
 }

@@ -70,7 +70,7 @@ class UsageSoFar {
       prompt_tokens: this.#promptTokens,
       completion_tokens: this.#completionTokens,
       total_tokens: this.#promptTokens + this.#completionTokens,
-      prompt_tokens_details: { cached_tokens: this.#cachedTokens },
+      prompt_tokens_details: { cached_tokens: this.#cachedTokens, cache_write_tokens: 0 },
     });
   }
 }
@@ -81,7 +81,8 @@ export function toUsage(usage: GenerationUsage) {
     prompt_tokens: usage.promptTokens,
     completion_tokens: usage.completionTokens,
     total_tokens: usage.promptTokens + usage.completionTokens,
-    prompt_tokens_details: { cached_tokens: usage.cachedTokens },
+    // Caching costs nothing: no tokens count as written to a cache.
+    prompt_tokens_details: { cached_tokens: usage.cachedTokens, cache_write_tokens: 0 },
     ...(usage.reasoningTokens !== undefined && {
       completion_tokens_details: { reasoning_tokens: usage.reasoningTokens },
     }),

@@ -54,6 +54,7 @@ const MAPPINGS: Readonly<Record<ErrorCode, Mapping>> = {
   state_lost: { status: 404, type: "invalid_request_error" },
   session_not_found: { status: 404, type: "invalid_request_error" },
   response_not_found: { status: 404, type: "invalid_request_error" },
+  item_not_found: { status: 404, type: "invalid_request_error" },
   route_not_found: { status: 404, type: "invalid_request_error" },
   method_not_allowed: { status: 405, type: "invalid_request_error" },
   session_exists: { status: 409, type: "invalid_request_error", retryable: false },

@@ -34,10 +34,11 @@ import {
 } from "../openai/validate.ts";
 import type { InputItem, ResponseSettings } from "./response.ts";
 
-const MAX_INPUT_ITEMS = 10_000;
+export const MAX_INPUT_ITEMS = 10_000;
 const MAX_METADATA_PAIRS = 16;
 const MAX_METADATA_KEY = 64;
 const MAX_METADATA_VALUE = 512;
+const MAX_ECHOED_LENGTH = 512;
 const LOGPROBS_INCLUDE = "message.output_text.logprobs";
 /** Tokens and log-probabilities: five events and the record each hold all of them, some 5 MB. */
 const MAX_LOGPROB_ENTRIES = 65_536;
@@ -59,7 +60,7 @@ export function responseBody(bounds: Bounds) {
     include: z.array(z.string()).max(32).optional(),
     background: z.boolean().optional(),
     generate: z.boolean().optional(),
-    max_tool_calls: z.unknown().optional(),
+    max_tool_calls: z.int().min(1).optional(),
     reasoning: reasoningField().optional(),
     cache_salt: cacheSalt().optional(),
     ...toolFields(),
@@ -99,6 +100,12 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
       maxOutputTokens: body.max_output_tokens ?? null,
       temperature: sampling.temperature,
       topP: sampling.topP,
+      presencePenalty: sampling.presencePenalty,
+      frequencyPenalty: sampling.frequencyPenalty,
+      maxToolCalls: body.max_tool_calls ?? null,
+      user: echoed(body.user),
+      safetyIdentifier: echoed(body.safety_identifier),
+      promptCacheKey: echoed(body.prompt_cache_key),
       topLogprobs: body.top_logprobs ?? 0,
       truncation: body.truncation ?? "disabled",
       store: body.store ?? true,
@@ -137,6 +144,11 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
       }),
     },
   };
+}
+
+/** Of a field without effect, which may hold anything. */
+function echoed(value: unknown): string | null {
+  return typeof value === "string" && value.length <= MAX_ECHOED_LENGTH ? value : null;
 }
 
 function metadata() {

@@ -27,6 +27,14 @@ const settings = z.object({
   toolChoice: z.enum(["auto", "none"]).optional(),
   /** Default: none was asked for. */
   reasoningEffort: z.string().optional(),
+  /** Default: 0. */
+  presencePenalty: z.number().optional(),
+  frequencyPenalty: z.number().optional(),
+  /** Of the client's own, without effect: repeated. Default: null. */
+  maxToolCalls: z.number().nullish(),
+  user: z.string().nullish(),
+  safetyIdentifier: z.string().nullish(),
+  promptCacheKey: z.string().nullish(),
   /** Never called: repeated for the client. Default: none. */
   tools: z.array(z.record(z.string(), z.unknown())).optional(),
 });
@@ -109,15 +117,21 @@ export function responseObject(head: ResponseHead, settings: ResponseSettings, p
     status: progress.status,
     background: settings.background,
     error: progress.error,
+    frequency_penalty: settings.frequencyPenalty ?? 0,
     incomplete_details: progress.status === "incomplete" ? { reason: "max_output_tokens" } : null,
     instructions: settings.instructions,
     max_output_tokens: settings.maxOutputTokens,
+    max_tool_calls: settings.maxToolCalls ?? null,
     metadata: settings.metadata,
     model: head.model,
     output: progress.output,
     parallel_tool_calls: settings.parallelToolCalls,
+    presence_penalty: settings.presencePenalty ?? 0,
     previous_response_id: settings.previousResponseId,
+    prompt_cache_key: settings.promptCacheKey ?? null,
     reasoning: { effort: settings.reasoningEffort ?? null, summary: null },
+    safety_identifier: settings.safetyIdentifier ?? null,
+    service_tier: "default",
     store: settings.store,
     temperature: settings.temperature,
     text: { format: { type: "text" } },
@@ -127,6 +141,7 @@ export function responseObject(head: ResponseHead, settings: ResponseSettings, p
     top_p: settings.topP,
     truncation: settings.truncation,
     usage: progress.usage ? toUsage(progress.usage) : null,
+    user: settings.user ?? null,
   };
 }
 
@@ -141,5 +156,21 @@ function toUsage(usage: GenerationUsage) {
     output_tokens_details: { reasoning_tokens: usage.reasoningTokens ?? 0 },
     total_tokens: usage.promptTokens + usage.completionTokens,
     state_bytes: usage.stateBytes,
+  };
+}
+
+/** As clients send it, and as it is listed. */
+export function toInputItemObject({ id, type, role, texts }: InputItem) {
+  if (type === "reasoning") {
+    return { id, type, summary: [], content: texts.map((text) => ({ type: "reasoning_text", text })) };
+  }
+  return {
+    id,
+    type: "message",
+    role,
+    status: "completed",
+    content: texts.map((text) =>
+      role === "assistant" ? { type: "output_text", text, annotations: [] } : { type: "input_text", text },
+    ),
   };
 }

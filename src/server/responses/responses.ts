@@ -12,7 +12,7 @@ import { invalid, show } from "../openai/validate.ts";
 import { LiveResponse, type Unattended } from "./live-response.ts";
 import { ResponseRecords, type StoredResponse } from "./records.ts";
 import { type ResponseTask, withIds } from "./request.ts";
-import type { InputItem, ResponseHead, ResponseObject } from "./response.ts";
+import { type InputItem, type ResponseHead, type ResponseObject, toInputItemObject } from "./response.ts";
 import { type Subscription, storedSubscription } from "./subscription.ts";
 import { Transcript } from "./transcript.ts";
 import type { UnstoredResponses } from "./unstored.ts";
@@ -114,6 +114,28 @@ export class Responses {
   /** In their order. @throws `response_not_found` */
   async inputItems(owner: string, id: string): Promise<readonly InputItem[]> {
     return this.#stored(owner, id)?.input ?? (await this.#records.read(owner, id)).input;
+  }
+
+  /**
+   * Its input and output as clients send them back: for `item_reference`.
+   * @throws `response_not_found`
+   */
+  async items(owner: string, id: string): Promise<readonly object[]> {
+    const running = this.#stored(owner, id);
+    const { transcript, input } = running
+      ? { transcript: running.live.transcript, input: running.input }
+      : await this.#records.read(owner, id);
+    return [...input.map(toInputItemObject), ...transcript.response().output];
+  }
+
+  /**
+   * What a response would read before it answers.
+   * @throws as `create` for its input
+   */
+  async countInput(owner: string, { settings, request }: ResponseTask, signal: AbortSignal): Promise<number> {
+    const resumeFrom = previous(settings.previousResponseId, undefined);
+    const asked = { ...request, ...(resumeFrom && { resumeFrom }), owner, signal };
+    return (await this.#deps.generator.encodePrompt(asked)).numTokens;
   }
 
   /**

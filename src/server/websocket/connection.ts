@@ -10,9 +10,10 @@ import type { ServerDeps } from "../deps.ts";
 import { usageFields } from "../http/request-log.ts";
 import { toErrorEvent, toHttpError } from "../openai/errors.ts";
 import { boundsOf, checkModel } from "../openai/fields.ts";
-import { show } from "../openai/validate.ts";
+import { parseBody, show } from "../openai/validate.ts";
 import type { LiveResponse } from "../responses/live-response.ts";
-import { type responseBody, toResponseTask } from "../responses/request.ts";
+import { withItems } from "../responses/references.ts";
+import { type ResponseBody, type responseBody, toResponseTask } from "../responses/request.ts";
 import type { Responses } from "../responses/responses.ts";
 import { type Subscription, streamEvents } from "../responses/subscription.ts";
 import type { RenderedEvent } from "../responses/transcript.ts";
@@ -154,7 +155,7 @@ export class ResponsesConnection {
 
   async #run({ streamId, job }: Turn<ClientJob>): Promise<void> {
     try {
-      const running = await (job.type === "create" ? this.#create(job, streamId) : this.#attach(job));
+      const running = await (job.type === "attach" ? this.#attach(job) : this.#create(job, streamId));
       this.#running.set(streamId, running);
       if (this.#closed.signal.aborted) running.subscription.close();
       await this.#send(running, streamId);
@@ -166,8 +167,9 @@ export class ResponsesConnection {
     this.#startNext();
   }
 
-  async #create({ body }: Extract<ClientJob, { type: "create" }>, streamId: StreamId): Promise<Running> {
+  async #create(job: Exclude<ClientJob, { type: "attach" }>, streamId: StreamId): Promise<Running> {
     const { deps, responses, owner, requestId } = this.#context;
+    const body = job.type === "create" ? job.body : await this.#withItems(job.body);
     checkModel(body.model, deps.model);
     const task = toResponseTask(body, boundsOf(deps));
     const cancelled = new AbortController();
@@ -189,6 +191,13 @@ export class ResponsesConnection {
     } finally {
       this.#starting.delete(streamId);
     }
+  }
+
+  /** @throws `item_not_found`, and as `parseBody` */
+  async #withItems(body: object): Promise<ResponseBody> {
+    const { deps, responses, schema, owner } = this.#context;
+    const findItems = (id: string) => responses.items(owner, id);
+    return parseBody(schema, await withItems(body, findItems, deps.options.limits.maxBodyBytes), deps.log);
   }
 
   #attach({ responseId, startingAfter }: Extract<ClientJob, { type: "attach" }>): Promise<Running> {

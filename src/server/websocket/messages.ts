@@ -6,6 +6,7 @@ import { DenseMambaError } from "../../errors.ts";
 import type { JsonBounds, Log } from "../deps.ts";
 import { parseJson } from "../openai/json-reader.ts";
 import { invalid, isRecord, parseBody, show } from "../openai/validate.ts";
+import { hasReferences } from "../responses/references.ts";
 import { checkEventNumber, type ResponseBody, type responseBody } from "../responses/request.ts";
 
 const STREAM_ID = /^[A-Za-z0-9_.-]{1,256}$/;
@@ -20,6 +21,8 @@ export interface ClientMessage {
 /** What waits for its turn in a stream. */
 export type ClientJob =
   | { readonly type: "create"; readonly body: ResponseBody }
+  /** Its input refers to items of responses that may have to end first: it is parsed in its turn. */
+  | { readonly type: "refer"; readonly body: ClientMessage["body"] }
   | { readonly type: "attach"; readonly responseId: string; readonly startingAfter: number | undefined };
 
 /** `responseId` undefined: whichever response is running in the stream. */
@@ -47,7 +50,7 @@ export function toCommand(
 ): ClientCommand {
   switch (type) {
     case "response.create":
-      return { type: "create", body: parseBody(schema, body, log) };
+      return hasReferences(body) ? { type: "refer", body } : { type: "create", body: parseBody(schema, body, log) };
     case "response.attach":
       return { type: "attach", ...parseAttach(body) };
     case "response.cancel":

@@ -50,7 +50,7 @@ export async function admit(
 }
 
 /** The prompts with all but their last token read. */
-async function readOnce(
+export async function readOnce(
   engine: SequenceEngine,
   prompts: readonly PreparedPrompt[],
   signal: AbortSignal,

@@ -88,6 +88,30 @@ export type PromptRequest = Pick<
   "names" | "prompts" | "addSpecialTokens" | "truncatePromptTokens" | "truncationSide" | "resumeFrom" | "owner" | "signal"
 >;
 
+/** A prompt, and texts that may follow it. */
+export interface ScoreRequest extends PromptRequest {
+  readonly continuations: readonly Continuation[];
+  readonly cacheSalt?: string;
+}
+
+export interface Continuation {
+  readonly text: string;
+  /** The client's name for it, for error messages. */
+  readonly param: string;
+}
+
+export interface ScoredContinuations {
+  readonly prompt: AcceptedPrompt;
+  /** In the order of the continuations. */
+  readonly scores: readonly ContinuationScore[];
+}
+
+export interface ContinuationScore {
+  /** Of the whole continuation: the sum over its tokens. */
+  readonly logprob: number;
+  readonly numTokens: number;
+}
+
 export interface TextLogprob {
   readonly tokenId: number;
   /** The token's own text. */

@@ -17,19 +17,23 @@ import type { ReasoningFormat } from "../tokenizer/reasoning-tags.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { admit, type SequenceEngine } from "./admission.ts";
 import { encodeBadWords } from "./bad-words.ts";
-import { checkAnswerSize, checkRequest, type GenerationLimits } from "./check-request.ts";
+import { checkAnswerSize, checkRequest, type GenerationLimits, promptTooLong } from "./check-request.ts";
 import { Choice, type ChoiceOptions } from "./choice.ts";
 import { mergeChoices, selectBest } from "./choice-events.ts";
 import { type EchoedPrompt, echoPrompt } from "./echo.ts";
 import type {
   AcceptedPrompt,
+  Continuation,
   GenerationEvent,
   GenerationRequest,
   GenerationUsage,
   PromptRequest,
+  ScoredContinuations,
+  ScoreRequest,
 } from "./events.ts";
-import { type PreparedPrompt, PromptPreparer } from "./prompts.ts";
+import { encodeContinuation, type PreparedPrompt, PromptPreparer } from "./prompts.ts";
 import { cachesEnd, RunningRequest } from "./running-request.ts";
+import { scoreContinuations } from "./scoring.ts";
 import { StopStrings } from "./stop-strings.ts";
 
 export interface GeneratorDeps {
@@ -187,6 +191,42 @@ export class Generator {
   }
 
   /**
+   * How likely each continuation of the prompt is. The prompt is read once.
+   * @throws as `generate` does
+   */
+  async score(request: ScoreRequest): Promise<ScoredContinuations> {
+    const abort = new AbortController();
+    const signal = AbortSignal.any([request.signal, abort.signal]);
+    const lease = await this.conversations.open(request.owner, request.resumeFrom, undefined);
+    const reuse = this.#reuse(request);
+    try {
+      const [prompt] = await this.#prepare({ ...request, sampling: GREEDY }, { lease, reuse, signal });
+      const continuations: (readonly number[])[] = [];
+      for (const given of request.continuations) continuations.push(await this.#encodeContinuation(given, signal));
+      throwIfAborted(signal);
+      const scores = await scoreContinuations(this.#engine, prompt!, continuations, signal);
+      return { prompt: asAccepted(prompt!), scores };
+    } finally {
+      // Of several sequences one may have failed: the others must stop.
+      abort.abort();
+      reuse?.end();
+      await lease.release();
+    }
+  }
+
+  /** @throws `invalid_value` without a token, `prompt_too_long` */
+  async #encodeContinuation({ text, param }: Continuation, signal: AbortSignal): Promise<readonly number[]> {
+    const { maxPromptTokens } = this.#limits;
+    const limits = { maxTokens: maxPromptTokens, signal: AbortSignal.any([signal, this.#stopping.signal]) };
+    const ids = await encodeContinuation(this.tokenizer, text, limits).catch((error: unknown) => {
+      throw aboutField(error, param);
+    });
+    if (ids.length > maxPromptTokens) throw promptTooLong(param, ids.length, maxPromptTokens);
+    if (ids.length > 0) return ids;
+    throw new DenseMambaError("invalid_value", `${param} must hold at least one token, given 0`, { param });
+  }
+
+  /**
    * For shutdown: resolves when every admitted request has ended and is saved. The caller also
    * closes or interrupts the engine, or this may take long. After `graceMs` unread events are read
    * and dropped, so that a client that has stopped reading cannot prevent its session from being
@@ -211,8 +251,11 @@ export class Generator {
   }
 
   /** Undefined with prompt log-probabilities, for which the whole prompt must be read. */
-  #reuse(request: GenerationRequest): PrefixReuse | undefined {
-    const { owner, cacheSalt: salt = "", numPromptLogprobs, echo, numLogprobs } = request;
+  #reuse(
+    request: Pick<GenerationRequest, "owner" | "cacheSalt"> &
+      Partial<Pick<GenerationRequest, "numPromptLogprobs" | "echo" | "numLogprobs">>,
+  ): PrefixReuse | undefined {
+    const { owner, cacheSalt: salt = "", numPromptLogprobs, echo = false, numLogprobs } = request;
     const scoresPrompt = numPromptLogprobs !== undefined || (echo && numLogprobs !== undefined);
     if (this.#prefixCache === undefined || scoresPrompt) return undefined;
     return new PrefixReuse(this.#prefixCache, this.#pendingPrefixes.open(), {

@@ -12,6 +12,7 @@ import { completionRoutes } from "./endpoints/completions.ts";
 import { docsRoutes } from "./endpoints/docs.ts";
 import { modelRoutes } from "./endpoints/models.ts";
 import { responseRoutes } from "./endpoints/responses.ts";
+import { scoreRoutes } from "./endpoints/score.ts";
 import { sessionRoutes } from "./endpoints/sessions.ts";
 import { statusRoutes } from "./endpoints/status.ts";
 import { tokenizerRoutes } from "./endpoints/tokenize.ts";
@@ -69,6 +70,7 @@ export function createApp(deps: ServerDeps, responses: Responses): App {
   completionRoutes(app, deps);
   chatRoutes(app, deps);
   responseRoutes(app, deps, responses);
+  scoreRoutes(app, deps);
   modelRoutes(app, deps);
   sessionRoutes(app, deps);
   tokenizerRoutes(app, deps);

@@ -13,6 +13,8 @@ import type {
   GenerationRequest,
   GenerationUsage,
   PromptRequest,
+  ScoredContinuations,
+  ScoreRequest,
 } from "../generation/events.ts";
 import type { Manifest } from "../model/artifact.ts";
 import type { Conversations } from "../sessions/conversations.ts";
@@ -69,6 +71,8 @@ export interface TextGenerator {
   generate(request: GenerationRequest): AsyncIterable<GenerationEvent>;
   /** What a request would read as its prompt. */
   encodePrompt(request: PromptRequest): Promise<AcceptedPrompt>;
+  /** How likely each continuation of a prompt is. */
+  score(request: ScoreRequest): Promise<ScoredContinuations>;
   readonly conversations: ConversationDirectory;
   readonly tokenizer: TextTokenizer;
 }

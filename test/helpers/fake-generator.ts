@@ -14,6 +14,8 @@ import type {
   GenerationRequest,
   Prompt,
   PromptRequest,
+  ScoredContinuations,
+  ScoreRequest,
   TextLogprob,
   TokenDetail,
 } from "../../src/generation/events.ts";
@@ -66,6 +68,13 @@ export class FakeGenerator implements TextGenerator {
     const tokenIds = await this.#encode(prompts[0]!, addSpecialTokens);
     const cachedTokens = this.conversations.cachedTokens({ owner, ...(resumeFrom && { resumeFrom }) });
     return { numTokens: tokenIds.length + cachedTokens, tokenIds, cachedTokens };
+  }
+
+  /** Each character is as likely as any other. */
+  async score(request: ScoreRequest): Promise<ScoredContinuations> {
+    const prompt = await this.encodePrompt(request);
+    const scores = request.continuations.map(({ text }) => ({ logprob: -text.length, numTokens: text.length }));
+    return { prompt, scores };
   }
 
   async *#events(request: GenerationRequest): AsyncGenerator<GenerationEvent> {

@@ -11,6 +11,7 @@ import { parse } from "yaml";
 import type { ZodObject } from "zod";
 import { chatBody } from "../../src/server/endpoints/chat.ts";
 import { completionBody } from "../../src/server/endpoints/completions.ts";
+import { scoreBody } from "../../src/server/endpoints/score.ts";
 import { createBody, forkBody, renameBody } from "../../src/server/endpoints/sessions.ts";
 import { detokenizeBody, tokenizeBody } from "../../src/server/endpoints/tokenize.ts";
 import { refusals } from "../../src/server/openai/validate.ts";
@@ -89,7 +90,8 @@ describe("the document", () => {
     ["SessionRequest", createBody],
     ["SessionFork", forkBody],
     ["SessionRename", renameBody],
-    ["TokenizeRequest", tokenizeBody()],
+    ["ScoreRequest", scoreBody(bounds)],
+    ["TokenizeRequest", tokenizeBody(bounds)],
     ["DetokenizeRequest", detokenizeBody(bounds)],
   ])("knows the fields of %s, and no others", (name, schema) => {
     const known = Object.keys({ ...schema.shape, ...refusals.get(schema) });

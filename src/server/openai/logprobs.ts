@@ -8,7 +8,7 @@ import { LazyList } from "./json-writer.ts";
 /** JSON has no -Infinity; vLLM writes this number. */
 const LOWEST = -9999;
 
-const finite = (logprob: number) => (logprob < LOWEST ? LOWEST : logprob);
+export const finite = (logprob: number) => (logprob < LOWEST ? LOWEST : logprob);
 
 export interface CompletionLogprobs {
   readonly tokens: string[];

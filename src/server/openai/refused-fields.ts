@@ -309,6 +309,24 @@ export const REFUSED_ON_RESPONSES: RefusedFields = {
   prompt: [[], "there are no stored prompts here"],
 };
 
+const PAIRS = "text_1 is what comes before, and text_2 what is scored";
+
+export const REFUSED_ON_SCORE: RefusedFields = {
+  data_1: [[], PAIRS],
+  data_2: [[], PAIRS],
+  queries: [[], PAIRS],
+  documents: [[], PAIRS],
+  instruction: [[""], PAIRS],
+  items: [[], PAIRS],
+  chat_template: [[], PAIRS],
+  chat_template_kwargs: [[], PAIRS],
+  use_activation: [[], "a score is a log-probability"],
+  activation: [[], "a score is a log-probability"],
+  softmax_normalize: [[false], "a score is a log-probability"],
+  mm_processor_kwargs: [[], TEXT_ONLY],
+  truncate_prompt_tokens: [[], "texts are scored whole"],
+};
+
 export const REFUSED_ON_TOKENIZE: RefusedFields = {
   inputs: [[""], "use prompt"],
   with_pieces: [[false], "use return_token_strs"],

@@ -1,8 +1,8 @@
-/** Words that an answer must not have → sequences of tokens, as vLLM makes them. */
+/** Words that an answer must not have → sequences of tokens. */
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 
 /**
- * Each word as it stands, and behind a space if that makes another token of the same number.
+ * Each word as it stands, and behind a space.
  * @throws as the tokenizer does
  */
 export async function encodeBadWords(
@@ -14,9 +14,7 @@ export async function encodeBadWords(
   const sequences: number[][] = [];
   for (const word of words) {
     const bare = word.trimStart() || word;
-    const [plain, spaced] = [await encode(bare), await encode(` ${bare}`)];
-    sequences.push(plain);
-    if (spaced.length === plain.length && spaced[0] !== plain[0]) sequences.push(spaced);
+    sequences.push(await encode(bare), await encode(` ${bare}`));
   }
   return sequences.filter((ids) => ids.length > 0);
 }

@@ -243,7 +243,8 @@ export class Choice {
     const isReasoning = !wasContent && this.#splitter?.hasReasoning === true;
     if (isReasoning) this.#numReasoningTokens = this.#numTokens;
     const tokenIds = [tokenId];
-    const token = isScored && scored ? { tokenIds, logprobs: [this.#detail(scored)], textOffsets: [offset] } : { tokenIds };
+    const token =
+      isScored && scored ? { tokenIds, logprobs: [this.#detail(scored)], textOffsets: [offset] } : { tokenIds };
     this.#emit(split, token, isReasoning, out);
   }
 

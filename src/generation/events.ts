@@ -85,7 +85,14 @@ export interface GenerationRequest {
 /** What decides which tokens are read. One prompt. */
 export type PromptRequest = Pick<
   GenerationRequest,
-  "names" | "prompts" | "addSpecialTokens" | "truncatePromptTokens" | "truncationSide" | "resumeFrom" | "owner" | "signal"
+  | "names"
+  | "prompts"
+  | "addSpecialTokens"
+  | "truncatePromptTokens"
+  | "truncationSide"
+  | "resumeFrom"
+  | "owner"
+  | "signal"
 >;
 
 /** A prompt, and texts that may follow it. */

@@ -193,7 +193,9 @@ export class PromptPreparer {
     const prepared = await this.#assemble(preamble.concat(ids), { resumed: undefined, chat: answer, conversation });
     const numCut = preamble.length + ids.length - prepared.numTokens;
     const isCutLeft = this.#options.truncationSide !== "right";
-    const numLeft = isCutLeft ? Math.max(0, numPreambleTokens - numCut) : Math.min(numPreambleTokens, prepared.numTokens);
+    const numLeft = isCutLeft
+      ? Math.max(0, numPreambleTokens - numCut)
+      : Math.min(numPreambleTokens, prepared.numTokens);
     return { ...prepared, conversation: { ...conversation, numPreambleTokens: numLeft } };
   }
 

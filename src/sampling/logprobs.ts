@@ -14,7 +14,7 @@ export interface ScoredToken extends TokenLogprob {
    */
   readonly top: readonly TokenLogprob[];
   /** Its place among all tokens, from 1; of equal ones the lower id is first. If asked for. */
-  readonly rank?: number;
+  readonly rank?: number | undefined;
 }
 
 /**

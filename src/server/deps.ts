@@ -79,7 +79,15 @@ export interface TextGenerator {
 
 export type TextTokenizer = Pick<
   Tokenizer,
-  "vocabSize" | "className" | "chatTemplate" | "specialTokens" | "encode" | "stream" | "idToToken" | "tokenText" | "tokenBytes"
+  | "vocabSize"
+  | "className"
+  | "chatTemplate"
+  | "specialTokens"
+  | "encode"
+  | "stream"
+  | "idToToken"
+  | "tokenText"
+  | "tokenBytes"
 >;
 
 /** To any owner but its own, a session or response does not exist. */

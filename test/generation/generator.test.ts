@@ -41,7 +41,7 @@ test("a text prompt becomes tokens with BOS, and tokens become text", async () =
   );
   const promptIds = await tokenizer.encode("hello", { addSpecialTokens: true });
   expect(promptIds[0]).toBe(1);
-  expect(accepted.prompts).toEqual([{ tokenIds: promptIds, cachedTokens: 0 }]);
+  expect(accepted.prompts).toEqual([{ numTokens: promptIds.length, tokenIds: promptIds, cachedTokens: 0 }]);
   expect(choices[0]!.text).toBe(" world");
   expect(choices[0]!.finished).toMatchObject({ reason: "stop", stoppedBy: EOS });
   // EOS is a token of the answer, with its own delta and log-probability, but without text.
@@ -229,7 +229,7 @@ describe("echo and log-probabilities", () => {
     const { choices } = await fold(
       makeGenerator(engine, tokenizer).generate(request({ prompts: [prompt], maxTokens: 1, echo: true })),
     );
-    expect([choices[0]!.prompt!.text, choices[0]!.text]).toEqual(["he", "€"]);
+    expect([choices[0]!.prompt!.text, choices[0]!.text]).toEqual(["<s>he", "€"]);
   });
 
   test("echo alone: the prompt is read and nothing sampled", async () => {
@@ -279,7 +279,7 @@ describe("a token's place in the text", () => {
     expect(answerOffsets(events)).toEqual(offsets);
   });
 
-  test("counts the returned text of a prompt of tokens", async () => {
+  test("counts the returned text of a prompt of tokens, its special tokens included", async () => {
     const [the] = (await ids(" the")) as [number];
     const places = async (skipSpecialTokens: boolean) => {
       const { choices } = await fold(
@@ -296,8 +296,7 @@ describe("a token's place in the text", () => {
       const { text: shown, textOffsets } = choices[0]!.prompt!;
       return [shown, textOffsets];
     };
-    expect(await places(true)).toEqual(["the the", [0, 0, 3, 3]]);
-    expect(await places(false)).toEqual(["<s> the</s> the", [0, 3, 7, 11]]);
+    for (const skips of [true, false]) expect(await places(skips)).toEqual(["<s> the</s> the", [0, 3, 7, 11]]);
   });
 
   test("counts a character that the answer completes once", async () => {
@@ -309,7 +308,7 @@ describe("a token's place in the text", () => {
         request({ prompts: [prompt], maxTokens: 8, echo: true, numLogprobs: 0 }),
       ),
     );
-    expect(choices[0]!.prompt!.textOffsets).toEqual([0, 0, 2]);
+    expect(choices[0]!.prompt!.textOffsets).toEqual([0, 3, 5]);
     // `€`, a BOS, `€`, and one that is not completed.
     expect(choices[0]!.text).toMatch(/^€€./u);
     expect(answerOffsets(events).slice(0, 6)).toEqual([0, 1, 1, 1, 2, 2]);

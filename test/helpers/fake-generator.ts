@@ -96,7 +96,10 @@ export class FakeGenerator implements TextGenerator {
   async *#run(request: GenerationRequest, script: Script): AsyncGenerator<GenerationEvent> {
     const prompts = await Promise.all(request.prompts.map((prompt) => this.#encode(prompt, request.addSpecialTokens)));
     const cachedTokens = this.conversations.cachedTokens(request);
-    yield { type: "accepted", prompts: prompts.map((tokenIds) => ({ numTokens: tokenIds.length + cachedTokens, tokenIds, cachedTokens })) };
+    yield {
+      type: "accepted",
+      prompts: prompts.map((tokenIds) => ({ numTokens: tokenIds.length + cachedTokens, tokenIds, cachedTokens })),
+    };
 
     const indexes = [...Array(prompts.length * request.numChoices).keys()];
     const promptOf = (index: number) => prompts[Math.floor(index / request.numChoices)]!;
@@ -168,7 +171,9 @@ export class FakeGenerator implements TextGenerator {
       return offset;
     });
     text += stream.flush();
-    const logprobs = tokenIds.map((id, position) => (position === 0 ? null : this.#detail(id, k ?? 0, request.ranksPrompt)));
+    const logprobs = tokenIds.map((id, position) =>
+      position === 0 ? null : this.#detail(id, k ?? 0, request.ranksPrompt),
+    );
     return { type: "prompt", index, text, tokenIds, ...(k !== undefined && { logprobs, textOffsets }) };
   }
 

@@ -23,11 +23,15 @@ test("a token has bit for bit the same log-probability alone and among the likel
 
 test("a token's rank is its place among all tokens, whether it is a candidate or not", () => {
   fc.assert(
-    fc.property(fc.array(fc.integer({ min: -9, max: 9 }), { minLength: 2, maxLength: 200 }), fc.nat(), (logits, pick) => {
-      const tokenId = pick % logits.length;
-      const places = [...logits.keys()].sort((a, b) => logits[b]! - logits[a]! || a - b);
-      expect(scoreToken(logitRows([logits]), 0, tokenId, 3, true).rank).toBe(places.indexOf(tokenId) + 1);
-    }),
+    fc.property(
+      fc.array(fc.integer({ min: -9, max: 9 }), { minLength: 2, maxLength: 200 }),
+      fc.nat(),
+      (logits, pick) => {
+        const tokenId = pick % logits.length;
+        const places = [...logits.keys()].sort((a, b) => logits[b]! - logits[a]! || a - b);
+        expect(scoreToken(logitRows([logits]), 0, tokenId, 3, true).rank).toBe(places.indexOf(tokenId) + 1);
+      },
+    ),
   );
 });
 

@@ -128,8 +128,30 @@ describe("what alters logits", () => {
   test("a banned sequence is not completed, and its tokens may be chosen elsewhere", () => {
     expect(sampleMany(sampler({ bannedSequences: [[4]] }), ramp, 3)).toEqual([3, 3, 3]);
     expect(sampleMany(sampler({ bannedSequences: [[4, 4]] }), ramp, 5)).toEqual([4, 3, 4, 3, 4]);
-    expect(sampleMany(sampler({ bannedSequences: [[4, 4, 3], [3, 4, 4]] }), ramp, 4)).toEqual([4, 4, 4, 4]);
-    expect(sampleMany(sampler({ bannedSequences: [[4, 4, 4], [4, 4, 3]] }), ramp, 4)).toEqual([4, 4, 2, 4]);
+    expect(
+      sampleMany(
+        sampler({
+          bannedSequences: [
+            [4, 4, 3],
+            [3, 4, 4],
+          ],
+        }),
+        ramp,
+        4,
+      ),
+    ).toEqual([4, 4, 4, 4]);
+    expect(
+      sampleMany(
+        sampler({
+          bannedSequences: [
+            [4, 4, 4],
+            [4, 4, 3],
+          ],
+        }),
+        ramp,
+        4,
+      ),
+    ).toEqual([4, 4, 2, 4]);
   });
 
   test("the prompt begins no banned sequence", () => {

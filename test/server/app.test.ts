@@ -116,7 +116,14 @@ describe("a path of a route", () => {
 
   it("may stand behind the root path of a proxy, or without it", async () => {
     const { app, post } = createTestServer({ rootPath: "/llm/a" });
-    for (const path of ["/llm/a/v1/models", "/llm/a/models/", "//llm//a/v1/models", "/v1/models", "/llm/a", "/llm/a/"]) {
+    for (const path of [
+      "/llm/a/v1/models",
+      "/llm/a/models/",
+      "//llm//a/v1/models",
+      "/v1/models",
+      "/llm/a",
+      "/llm/a/",
+    ]) {
       expect((await app.request(path)).status, path).toBe(200);
     }
     expect((await post("/llm/a/v1/completions", COMPLETION)).status).toBe(200);
@@ -203,7 +210,10 @@ describe("tokenizer endpoints", () => {
     const messages = [{ role: "user", content: "Hi" }];
     const tokens = [...Buffer.from("user: Hi\n")];
     expect(await (await post("/tokenize", { messages })).json()).toMatchObject({ tokens, count: tokens.length });
-    for (const body of [{ messages, prompt: "a" }, { messages, content: "a" }]) {
+    for (const body of [
+      { messages, prompt: "a" },
+      { messages, content: "a" },
+    ]) {
       const response = await post("/tokenize", body);
       expect(await response.json()).toMatchObject({ error: { code: "invalid_value", param: "messages" } });
     }

@@ -63,7 +63,7 @@ describe("a completion", () => {
         prompt_tokens: 3,
         completion_tokens: 4,
         total_tokens: 7,
-        prompt_tokens_details: { cached_tokens: 0 },
+        prompt_tokens_details: { cached_tokens: 0, cache_write_tokens: 0 },
         state_bytes: FAKE_STATE_BYTES,
       },
     });

@@ -27,7 +27,8 @@ beforeAll(async () => {
 }, TIMEOUT_MS);
 afterAll(() => server?.close());
 
-const TOO_LONG = (name: string) => new RegExp(`maximum context length is 2000 tokens. However, your ${name} resulted in \\d+ tokens`);
+const TOO_LONG = (name: string) =>
+  new RegExp(`maximum context length is 2000 tokens. However, your ${name} resulted in \\d+ tokens`);
 
 it.each<[path: string, body: object, param: string, message: RegExp]>([
   ["/v1/completions", { prompt: LONG }, "prompt", TOO_LONG("prompt")],

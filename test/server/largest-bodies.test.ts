@@ -33,7 +33,7 @@ const schemas = {
   chat: { schema: chatBody(bounds), toTask: (body: unknown) => toChatTask(body as never, bounds) },
   responses: { schema: responseBody(bounds), toTask: (body: unknown) => toResponseTask(body as never, bounds) },
   sessions: { schema: createBody, toTask: () => {} },
-  tokenize: { schema: tokenizeBody(), toTask: () => {} },
+  tokenize: { schema: tokenizeBody(bounds), toTask: () => {} },
   detokenize: { schema: detokenizeBody(bounds), toTask: () => {} },
 } satisfies Record<string, { schema: z.ZodObject; toTask: (body: unknown) => unknown }>;
 

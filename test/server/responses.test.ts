@@ -52,9 +52,11 @@ describe("a response", () => {
       status: "completed",
       background: false,
       error: null,
+      frequency_penalty: 0,
       incomplete_details: null,
       instructions: "Be brief.",
       max_output_tokens: null,
+      max_tool_calls: null,
       metadata: { a: "b" },
       model: FAKE_MODEL,
       output: [
@@ -67,8 +69,12 @@ describe("a response", () => {
         },
       ],
       parallel_tool_calls: true,
+      presence_penalty: 0,
       previous_response_id: null,
+      prompt_cache_key: null,
       reasoning: { effort: null, summary: null },
+      safety_identifier: null,
+      service_tier: "default",
       store: true,
       temperature: 0.5,
       text: { format: { type: "text" } },
@@ -85,6 +91,7 @@ describe("a response", () => {
         total_tokens: 22,
         state_bytes: 4096,
       },
+      user: null,
     });
   });
 

@@ -29,7 +29,7 @@ const SETTINGS: ResponseSettings = {
 };
 const USAGE = { promptTokens: 3, cachedTokens: 1, completionTokens: 2, stateBytes: 64 };
 
-const ACCEPTED: GenerationEvent = { type: "accepted", prompts: [{ tokenIds: [1], cachedTokens: 0 }] };
+const ACCEPTED: GenerationEvent = { type: "accepted", prompts: [{ numTokens: 1, tokenIds: [1], cachedTokens: 0 }] };
 const delta = (text: string): GenerationEvent => ({ type: "delta", index: 0, text, tokenIds: [7] });
 const thought = (text: string): GenerationEvent => ({
   type: "delta",

@@ -115,7 +115,12 @@ it("return_tokens_as_token_ids names tokens by their ids", async () => {
     expect(Object.keys(top).every((name) => /^token_id:\d+$/.test(name))).toBe(true);
     expect(top[names[place]!]).toBe(logprobs!.token_logprobs[place]);
   }
-  const streamed = await post(`${server.url}/v1/completions`, { prompt: PROMPT, temperature: 0, stream: true, ...body });
+  const streamed = await post(`${server.url}/v1/completions`, {
+    prompt: PROMPT,
+    temperature: 0,
+    stream: true,
+    ...body,
+  });
   const chunks = sseData(await streamed.text()).slice(0, -1) as Answer[];
   expect(chunks.flatMap(({ choices }) => choices[0]!.logprobs?.tokens ?? [])).toEqual(names);
 
@@ -148,7 +153,11 @@ it("continuous_usage_stats has the usage so far in each chunk, which ends as the
 });
 
 it("prompt_logprobs has the rank of every token among all tokens", async () => {
-  const { prompt_logprobs, prompt_token_ids } = await complete({ prompt: "zebra qux 77", prompt_logprobs: 2, max_tokens: 1 });
+  const { prompt_logprobs, prompt_token_ids } = await complete({
+    prompt: "zebra qux 77",
+    prompt_logprobs: 2,
+    max_tokens: 1,
+  });
   let numUnlikely = 0;
   for (const [place, entries] of prompt_logprobs.entries()) {
     if (entries === null) continue;

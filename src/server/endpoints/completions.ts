@@ -184,7 +184,9 @@ class CompletionChunks implements ChunkWriter {
   chunks(index: number, delta: DeltaEvent | undefined, end: ChoiceEnd | undefined): readonly string[] {
     const choice = this.#choice(index);
     let json = choice.head + JSON.stringify(delta?.text ?? "");
-    json += delta?.logprobs ? `,"logprobs":${JSON.stringify(completionLogprobs(this.#named(delta), choice))}` : ',"logprobs":null';
+    json += delta?.logprobs
+      ? `,"logprobs":${JSON.stringify(completionLogprobs(this.#named(delta), choice))}`
+      : ',"logprobs":null';
     json += endJson(end);
     if (this.#task.request.returnTokenIds) {
       json += `,"token_ids":${JSON.stringify(delta?.tokenIds ?? [])}`;

@@ -32,7 +32,8 @@ export function keyCheck(apiKeys: readonly string[]): KeyCheck {
     if (accepted.length === 0) return "";
     const given = keysOf(header);
     if (given.length === 0) {
-      const message = 'this server needs an API key: send "Authorization: Bearer KEY", or the key as x-api-key or api-key';
+      const message =
+        'this server needs an API key: send "Authorization: Bearer KEY", or the key as x-api-key or api-key';
       throw new DenseMambaError("invalid_api_key", message);
     }
     // Digests have one length, and all keys are compared, so that the time reveals nothing about
@@ -54,7 +55,10 @@ function keysOf(header: ReadHeader): string[] {
 
 export function requireKey(check: KeyCheck): AppMiddleware {
   return async function checkKey(context, next) {
-    context.set("owner", check((name) => context.req.header(name)));
+    context.set(
+      "owner",
+      check((name) => context.req.header(name)),
+    );
     await next();
   };
 }

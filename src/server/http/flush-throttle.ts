@@ -23,7 +23,7 @@ const SLACK = 0.25;
 const NUM_IMMEDIATE = 4;
 
 export interface FlushThrottleOptions {
-  readonly engine: Pick<EngineState, "load">;
+  readonly engine: { readonly load: Pick<EngineState["load"], "numRunning"> };
   /** Between two writes to a stream if few run. 0: flush at the end of the tick. */
   readonly gapMs: number;
   /** Monotonic, in milliseconds. */

@@ -84,13 +84,14 @@ export function createGenerator(
     readonly prefixCache?: PrefixCache;
   },
 ): Generator {
-  const { maxPromptTokens, maxOutputTokens, maxAnswerTokens, prefixScope, reasoning } = config;
+  const { maxPromptTokens, maxOutputTokens, maxAnswerTokens, prefixScope, reasoning, toolCallParser } = config;
   return new Generator({
     ...parts,
     prefixScope: prefixScope === "key" ? "owner" : "all",
     manifest: model.manifest,
     limits: { maxPromptTokens, maxOutputTokens, maxAnswerTokens },
     reasoning,
+    toolCallParser,
     retention: retentionPolicy(config),
     newId,
     nowMs,

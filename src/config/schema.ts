@@ -196,6 +196,11 @@ export const configSchema = z.strictObject({
     "auto",
     "tags around the reasoning in answers to chats; auto takes those that the chat template has, if any",
   ),
+  toolCallParser: option(
+    oneOf("auto", "hermes", "llama3_json", "mistral", "json"),
+    "auto",
+    "how answers to chats call tools; auto takes what the chat template shows, or json",
+  ),
   heartbeatMs: option(duration(100, 3_600_000), 15_000, "silence on a stream after which a heartbeat is sent"),
   streamGapMs: option(
     duration(0, 1000),

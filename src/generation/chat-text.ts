@@ -97,9 +97,10 @@ export class ChatText {
 
   /** Identifies what decides how a message is rendered, besides the message. */
   #tailKey(): string {
-    const { instructions = null, templateArguments = {} } = this.#prompt;
+    const { instructions = null, templateArguments = {}, tools } = this.#prompt;
     const read = this.#renderer.argumentsRead(templateArguments);
-    return hashText(JSON.stringify([this.#renderer.identity, instructions, read]));
+    const decisive = [this.#renderer.identity, instructions, read];
+    return hashText(JSON.stringify(tools === undefined ? decisive : [...decisive, tools.definitions]));
   }
 }
 
@@ -119,7 +120,7 @@ export function renderChat(
 }
 
 function renderOptions(prompt: ChatPrompt, messages: readonly ChatMessage[], rendering: Rendering) {
-  const { addGenerationPrompt, continueFinalMessage, template, templateArguments } = prompt;
+  const { addGenerationPrompt, continueFinalMessage, template, templateArguments, tools } = prompt;
   return {
     messages,
     addGenerationPrompt,
@@ -127,5 +128,6 @@ function renderOptions(prompt: ChatPrompt, messages: readonly ChatMessage[], ren
     ...rendering,
     ...(template !== undefined && { template }),
     ...(templateArguments && { templateArguments }),
+    ...(tools && { tools: tools.definitions }),
   };
 }

@@ -104,7 +104,7 @@ function collect(samples: readonly Sample[], event: GenerationEvent): void {
 /** The first delta has all of the text. Other work runs between deltas. */
 async function* replay(sample: Sample, index: number): AsyncGenerator<GenerationEvent> {
   const { prompt, answer, finished } = sample;
-  const { text, reasoning, tokenIds, logprobs, textOffsets } = answer;
+  const { text, reasoning, calls, tokenIds, logprobs, textOffsets } = answer;
   if (prompt) yield { ...prompt, index };
   if (reasoning !== "") yield { type: "delta", part: "reasoning", index, text: reasoning, tokenIds: [] };
   for (let start = 0; start < Math.max(tokenIds.length, text === "" ? 0 : 1); start += TOKENS_PER_DELTA) {
@@ -113,6 +113,9 @@ async function* replay(sample: Sample, index: number): AsyncGenerator<Generation
     const scores = { logprobs: logprobs.slice(start, end), textOffsets: textOffsets.slice(start, end) };
     yield { type: "delta", ...delta, ...(logprobs.length > 0 && scores) };
     await setImmediate();
+  }
+  for (const { id, name, arguments: json } of calls) {
+    yield { type: "delta", part: "call", index, call: { id, name }, text: json, tokenIds: [] };
   }
   if (finished) yield { ...finished, index };
 }

@@ -1,13 +1,15 @@
 /**
- * One choice: turns its sequence's token events into text events. Decodes, stops the sequence at a
- * stop string, counts. Called once per token, so it does little and allocates little.
+ * One choice: turns its sequence's token events into text events. Decodes, tells reasoning, content
+ * and calls of tools apart, stops the sequence at a stop string, counts. Called once per token, so
+ * it does little and allocates little.
  */
 import { strict as assert } from "node:assert";
 import type { ResumePoint, Sequence, SequenceEvent } from "../engine/sequence.ts";
 import type { ScoredToken, ScoreTable } from "../sampling/logprobs.ts";
 import { historyTokens } from "../sessions/stores/snapshot.ts";
 import type { TextStream, Tokenizer } from "../tokenizer/tokenizer.ts";
-import { GrowingText } from "./collected-deltas.ts";
+import type { ToolCall } from "../tokenizer/tool-messages.ts";
+import { CollectedCalls, GrowingText } from "./collected-deltas.ts";
 import type { EchoedPrompt } from "./echo.ts";
 import type { DeltaEvent, GenerationEvent, TokenDetail } from "./events.ts";
 import type { PreparedPrompt } from "./prompts.ts";
@@ -15,6 +17,7 @@ import { ReasoningSplitter, type SplitText } from "./reasoning.ts";
 import { type StopScan, StopStringMatcher, type StopStrings } from "./stop-strings.ts";
 import { TextOffsets } from "./text-offsets.ts";
 import { named, TokenDetails } from "./token-details.ts";
+import { ToolCallSplitter } from "./tool-calls.ts";
 
 /** The same for all choices of a request, except that a prompt's template may add stop strings. */
 export interface ChoiceOptions {
@@ -34,9 +37,18 @@ export interface ChoiceOptions {
   readonly returnsLogprobs: boolean;
   /** Whether a stop token without text has a log-probability too. */
   readonly scoresStopToken: boolean;
+  readonly newCallId: () => string;
 }
 
 type Tokens = Pick<DeltaEvent, "tokenIds" | "logprobs" | "textOffsets">;
+
+/** A delta without its tokens. */
+type DeltaPart = Pick<DeltaEvent, "part" | "text" | "call" | "withdrawsCall">;
+
+/** How an answer ended: cut off, or by itself or a stop. */
+interface AnswerEnd {
+  readonly isCut: boolean;
+}
 
 interface PendingTokens {
   readonly tokenIds: number[];
@@ -55,7 +67,12 @@ export class Choice {
   readonly #turnEndMatcher: StopStringMatcher | undefined;
   /** Undefined if all of the text is content. */
   readonly #splitter: ReasoningSplitter | undefined;
-  /** Tokens before it is known whether there is reasoning: they go with the next delta. */
+  /** Undefined if calls are text like any other. */
+  readonly #calls: ToolCallSplitter | undefined;
+  readonly #collectedCalls = new CollectedCalls();
+  /** The length of the content, calls included. */
+  #contentLength = 0;
+  /** Tokens before it is known what their text is: they go with the next delta. */
   #undecided: PendingTokens | undefined;
   #numReasoningTokens = 0;
   #stoppedBy: string | number | undefined;
@@ -89,6 +106,7 @@ export class Choice {
     this.#matcher = matcherOf(stopStrings);
     this.#turnEndMatcher = matcherOf(turnEnds);
     this.#splitter = prompt.reasoning && new ReasoningSplitter(prompt.reasoning);
+    this.#calls = prompt.toolCalls && new ToolCallSplitter(prompt.toolCalls);
   }
 
   get events(): AsyncIterable<SequenceEvent> {
@@ -131,6 +149,10 @@ export class Choice {
     return String(this.#reasoning);
   }
 
+  get calls(): readonly ToolCall[] {
+    return this.#collectedCalls.all;
+  }
+
   /** Appends the event's generation events to `out`. */
   accept(event: SequenceEvent, out: GenerationEvent[]): void {
     switch (event.type) {
@@ -149,12 +171,12 @@ export class Choice {
   }
 
   /**
-   * The state at the end, and its tokens. Leaves out tokens sampled after a stop string if the
-   * state has not read them. Only after `finished`, and only if the end was captured.
+   * The state at the end, and its tokens. Leaves out tokens sampled after the answer was stopped if
+   * the state has not read them. Only after `finished`, and only if the end was captured.
    */
   endPoint(): ResumePoint {
     assert(this.#captured !== undefined, "the end was not captured");
-    if (typeof this.#stoppedBy !== "string") return this.#captured;
+    if (!this.#isStopped) return this.#captured;
     const { history, tokenIds, position, state } = this.#captured;
     const numUseful = Math.max(position, this.prompt.numTokens + this.#numTokens) - historyTokens(history);
     return { ...(history && { history }), tokenIds: tokenIds.slice(0, numUseful), position, state };
@@ -200,8 +222,8 @@ export class Choice {
 
   /** As the tokens have it, with the reasoning before it. */
   #returnedText(): string {
-    if (this.#splitter === undefined) return this.text;
-    return String(this.#decoded).slice(0, this.#splitter.contentStart + this.text.length);
+    if (this.#splitter === undefined && this.#calls === undefined) return this.text;
+    return String(this.#decoded).slice(0, (this.#splitter?.contentStart ?? 0) + this.#contentLength);
   }
 
   #promptEvent({ text, textOffsets }: EchoedPrompt, scores: ScoreTable | undefined): GenerationEvent {
@@ -245,36 +267,81 @@ export class Choice {
     const tokenIds = [tokenId];
     const token =
       isScored && scored ? { tokenIds, logprobs: [this.#detail(scored)], textOffsets: [offset] } : { tokenIds };
-    this.#emit(split, token, isReasoning, out);
+    this.#emit(split, token, isReasoning, this.#isStopped ? { isCut: false } : undefined, out);
   }
 
   /** A tag that is a special token counts though special tokens are not shown. */
   #hiddenTag(tokenId: number): string {
     const { tokenizer, skipSpecialTokens } = this.#options;
-    const tag = this.#splitter?.expectedTag;
-    const isHidden = tag !== undefined && skipSpecialTokens && tokenizer.specialIds.has(tokenId);
-    return isHidden && tokenizer.idToToken(tokenId) === tag ? tag : "";
+    if (!skipSpecialTokens || !tokenizer.specialIds.has(tokenId)) return "";
+    const text = tokenizer.idToToken(tokenId) ?? "";
+    const isTag = text === this.#splitter?.expectedTag || this.#calls?.tags.includes(text) === true;
+    return isTag ? text : "";
   }
 
   /**
-   * Text that ends the reasoning and begins the content makes two deltas; the first has the token.
+   * One token's text may make several deltas: the first has the token.
+   * @param end set if no more text follows
    */
-  #emit({ reasoning, content }: SplitText, token: Tokens, isReasoning: boolean, out: GenerationEvent[]): void {
-    this.#text.push(content);
-    this.#reasoning.push(reasoning);
-    if (this.#splitter?.phase === "undecided") {
+  #emit(split: SplitText, token: Tokens, isReasoning: boolean, end: AnswerEnd | undefined, out: GenerationEvent[]) {
+    const { index } = this;
+    if (this.#splitter === undefined && this.#calls === undefined) {
+      this.#text.push(split.content);
+      out.push(deltaOf(index, split.content, token));
+      return;
+    }
+    const parts = this.#partsOf(split, isReasoning, end);
+    const isUndecided = this.#splitter?.phase === "undecided" || (parts.length === 0 && this.#calls !== undefined);
+    if (isUndecided && end === undefined) {
       this.#undecided ??= { tokenIds: [], logprobs: [], textOffsets: [] };
       append(this.#undecided, token);
       return;
     }
     const tokens = this.#undecided === undefined ? token : append(this.#undecided, token);
     this.#undecided = undefined;
-    const { index } = this;
-    if (!isReasoning) out.push(deltaOf(index, content, tokens));
-    else {
-      out.push({ ...deltaOf(index, reasoning, tokens), part: "reasoning" });
-      if (content !== "") out.push(deltaOf(index, content, { tokenIds: [] }));
+    if (parts.length === 0 && tokens.tokenIds.length === 0) return;
+    const [first = { text: "" }, ...others] = parts;
+    out.push({ ...deltaOf(index, first.text, tokens), ...first });
+    for (const part of others) out.push({ type: "delta", index, ...part, tokenIds: [] });
+  }
+
+  #partsOf({ reasoning, content }: SplitText, isReasoning: boolean, end: AnswerEnd | undefined): DeltaPart[] {
+    const parts: DeltaPart[] = isReasoning ? [{ part: "reasoning", text: reasoning }] : [];
+    this.#contentLength += content.length;
+    if (this.#calls !== undefined) this.#splitCalls(this.#calls, content, end, parts);
+    else if (content !== "") parts.push({ text: content });
+    for (const part of parts) {
+      if (part.part === "reasoning") this.#reasoning.push(part.text);
+      else if (part.part === undefined) this.#text.push(part.text);
+      this.#collectedCalls.push(part);
     }
+    return parts;
+  }
+
+  #splitCalls(calls: ToolCallSplitter, content: string, end: AnswerEnd | undefined, parts: DeltaPart[]): void {
+    const pieces = calls.push(content);
+    if (end !== undefined) pieces.push(...calls.flush(end));
+    let isWithdrawn = false;
+    for (const piece of pieces) {
+      switch (piece.type) {
+        case "content":
+          parts.push({ text: piece.text, ...(isWithdrawn && { withdrawsCall: true }) });
+          isWithdrawn = false;
+          break;
+        case "call":
+          parts.push({ part: "call", call: { id: this.#options.newCallId(), name: piece.name }, text: "" });
+          break;
+        case "arguments":
+          parts.push({ part: "call", text: piece.text });
+          break;
+        case "withdrawal":
+          isWithdrawn = true;
+          break;
+      }
+    }
+    if (!calls.isDone || this.#isStopped) return;
+    this.#isStopped = true;
+    this.#sequence.stop();
   }
 
   /**
@@ -312,11 +379,12 @@ export class Choice {
     if (!this.#isStopped) {
       // The rest may complete a stop string.
       const rest = this.#scan(this.#stream.flush(), { isLast: true });
-      if (rest.reasoning + rest.content !== "" || this.#undecided !== undefined) {
-        this.#emit(rest, { tokenIds: [] }, rest.reasoning !== "", out);
+      if (rest.reasoning + rest.content !== "" || this.#undecided !== undefined || this.#calls !== undefined) {
+        this.#emit(rest, { tokenIds: [] }, rest.reasoning !== "", { isCut: event.reason !== "stop" }, out);
       }
     }
     const reason = this.#isStopped ? "stop" : event.reason;
+    const hasCalls = this.#calls !== undefined && this.#calls.numCalls > 0;
     if (reason === "interrupted") {
       this.#isInterrupted = true;
       return;
@@ -325,7 +393,7 @@ export class Choice {
     out.push({
       type: "finished",
       index: this.index,
-      reason,
+      reason: reason === "stop" && hasCalls ? "tool_calls" : reason,
       ...(stoppedBy !== undefined && { stoppedBy }),
     });
   }

@@ -1,5 +1,6 @@
 /** Collects the deltas of one choice, in little more memory than its text and tokens need. */
 import { ScoreTable } from "../sampling/logprobs.ts";
+import type { ToolCall } from "../tokenizer/tool-messages.ts";
 import type { DeltaEvent, DetailList, TokenDetail } from "./events.ts";
 import { TokenDetails, type TokenNames } from "./token-details.ts";
 
@@ -20,12 +21,29 @@ export class GrowingText {
   }
 }
 
+/** The calls of one answer. */
+export class CollectedCalls {
+  readonly #calls: { readonly id: string; readonly name: string; readonly arguments: GrowingText }[] = [];
+
+  push({ part, text, call, withdrawsCall }: Pick<DeltaEvent, "part" | "text" | "call" | "withdrawsCall">): void {
+    if (withdrawsCall) this.#calls.pop();
+    if (part !== "call") return;
+    if (call !== undefined) this.#calls.push({ ...call, arguments: new GrowingText() });
+    this.#calls.at(-1)!.arguments.push(text);
+  }
+
+  get all(): readonly ToolCall[] {
+    return this.#calls.map((call) => ({ ...call, arguments: String(call.arguments) }));
+  }
+}
+
 export class CollectedDeltas {
   readonly tokenIds: number[] = [];
   /** As of deltas; with `logprobs`. */
   readonly textOffsets: number[] = [];
   readonly #text = new GrowingText();
   readonly #reasoning = new GrowingText();
+  readonly #calls = new CollectedCalls();
   readonly #names: TokenNames;
   #scores: ScoreTable | undefined;
 
@@ -33,8 +51,10 @@ export class CollectedDeltas {
     this.#names = names;
   }
 
-  push({ part, text, tokenIds, logprobs, textOffsets = [] }: DeltaEvent): void {
-    (part === "reasoning" ? this.#reasoning : this.#text).push(text);
+  push(delta: DeltaEvent): void {
+    const { part, text, tokenIds, logprobs, textOffsets = [] } = delta;
+    this.#calls.push(delta);
+    if (part !== "call") (part === "reasoning" ? this.#reasoning : this.#text).push(text);
     for (const id of tokenIds) this.tokenIds.push(id);
     for (const offset of textOffsets) this.textOffsets.push(offset);
     for (const detail of logprobs ?? []) {
@@ -49,6 +69,10 @@ export class CollectedDeltas {
 
   get reasoning(): string {
     return String(this.#reasoning);
+  }
+
+  get calls(): readonly ToolCall[] {
+    return this.#calls.all;
   }
 
   /** One per token id; empty where there were none. */

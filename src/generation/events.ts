@@ -7,6 +7,7 @@ import type { Constraint } from "../grammar/constraint.ts";
 import type { SamplingParams } from "../sampling/params.ts";
 import type { ConversationKey } from "../sessions/conversation-store.ts";
 import type { ChatMessage } from "../sessions/messages.ts";
+import type { ToolDefinition } from "../tokenizer/tool-messages.ts";
 
 export type Prompt =
   | { readonly type: "text"; readonly text: string }
@@ -21,7 +22,26 @@ export type Prompt =
       /** Overrides the model's own template. */
       readonly template?: string;
       readonly templateArguments?: Readonly<Record<string, unknown>>;
+      readonly tools?: Tools;
     };
+
+/** A tool, as a request defines it. */
+export interface Tool extends ToolDefinition {
+  /** Its arguments match its schema exactly. */
+  readonly strict: boolean;
+}
+
+/** What the model can call instead of answering, or before it does. */
+export interface Tools {
+  /** Shown to the model. */
+  readonly definitions: readonly Tool[];
+  /** Those that it may call: none, and the answer is not searched for calls. */
+  readonly allowed: readonly Tool[];
+  /** The answer is at least one call, and nothing else. */
+  readonly isRequired: boolean;
+  /** Whether an answer may have several calls. */
+  readonly parallel: boolean;
+}
 
 /** The client's names for parts of its request, for error messages. */
 export interface FieldNames {
@@ -172,9 +192,16 @@ export type GenerationEvent =
   | {
       readonly type: "delta";
       readonly index: number;
-      /** Of an answer's parts the reasoning comes first. Default: content. */
-      readonly part?: "reasoning";
+      /**
+       * Of an answer's parts the reasoning comes first. The text of a call is its arguments, in
+       * JSON. Default: content.
+       */
+      readonly part?: "reasoning" | "call";
       readonly text: string;
+      /** Of the first delta of a call. The others belong to the call that has begun last. */
+      readonly call?: { readonly id: string; readonly name: string };
+      /** The call that has begun last was malformed: it is none, and all of it is text. */
+      readonly withdrawsCall?: true;
       readonly tokenIds: readonly number[];
       /** One per token id, unless the last is a stop token that is not to be scored. */
       readonly logprobs?: DetailList<TokenDetail>;
@@ -184,7 +211,8 @@ export type GenerationEvent =
   | {
       readonly type: "finished";
       readonly index: number;
-      readonly reason: "stop" | "length" | "aborted";
+      /** `tool_calls` is a stop behind calls. */
+      readonly reason: "stop" | "tool_calls" | "length" | "aborted";
       /** The stop string or stop token id that ended the choice. */
       readonly stoppedBy?: string | number;
       /** False: the store failed to save a response. For a session that is an error. */

@@ -15,6 +15,7 @@ import type { StateStore } from "../sessions/stores/store.ts";
 import { ChatRenderer } from "../tokenizer/chat-template.ts";
 import type { ReasoningFormat } from "../tokenizer/reasoning-tags.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import type { ToolFormatName } from "../tokenizer/tool-formats.ts";
 import { admit, type SequenceEngine } from "./admission.ts";
 import { encodeBadWords } from "./bad-words.ts";
 import { checkAnswerSize, checkRequest, type GenerationLimits, promptTooLong } from "./check-request.ts";
@@ -35,6 +36,7 @@ import { encodeContinuation, type PreparedPrompt, PromptPreparer } from "./promp
 import { cachesEnd, RunningRequest } from "./running-request.ts";
 import { scoreContinuations } from "./scoring.ts";
 import { StopStrings } from "./stop-strings.ts";
+import { toolConstraint } from "./tool-constraint.ts";
 
 export interface GeneratorDeps {
   readonly engine: SequenceEngine;
@@ -50,9 +52,11 @@ export interface GeneratorDeps {
   readonly limits: GenerationLimits;
   /** How the reasoning in answers to chats is told from their content. Default: `auto`. */
   readonly reasoning?: ReasoningFormat;
+  /** How calls of tools are told from their content. Default: `auto`. */
+  readonly toolCallParser?: ToolFormatName;
   /** How long conversations are stored, and how many for one owner. Default: without bounds. */
   readonly retention?: RetentionPolicy;
-  /** Names sessions that are created without an id. */
+  /** Names sessions that are created without an id, and calls of tools. */
   readonly newId: () => string;
   /** Unix time in milliseconds. */
   readonly nowMs: () => number;
@@ -69,6 +73,7 @@ export class Generator {
   readonly #renderer: ChatRenderer;
   readonly #prefixCache: PrefixStates | undefined;
   readonly #prefixScope: "owner" | "all";
+  readonly #newId: () => string;
   readonly #nowMs: () => number;
   readonly #sleep: (ms: number, signal: AbortSignal) => Promise<void>;
   readonly #running = new Set<RunningRequest>();
@@ -87,6 +92,7 @@ export class Generator {
       prefixScope = "owner",
       limits,
       reasoning = "auto",
+      toolCallParser = "auto",
       retention = {},
       newId,
       nowMs,
@@ -107,7 +113,8 @@ export class Generator {
     this.#engine = engine;
     this.#manifest = manifest;
     this.#limits = limits;
-    this.#renderer = new ChatRenderer(tokenizer, { nowMs, reasoning });
+    this.#renderer = new ChatRenderer(tokenizer, { nowMs, reasoning, toolCallParser });
+    this.#newId = newId;
     this.#nowMs = nowMs;
     this.#sleep = deps.sleep ?? sleepUnlessAborted;
   }
@@ -117,7 +124,8 @@ export class Generator {
    * `accepted`. Later failures are the runtime's, or `shutting_down` when the engine interrupted
    * the request: its conversation is saved up to that point. Leaving the iteration early aborts.
    */
-  async *generate(request: GenerationRequest): AsyncGenerator<GenerationEvent, void, undefined> {
+  async *generate(given: GenerationRequest): AsyncGenerator<GenerationEvent, void, undefined> {
+    const request = this.#withCallsConstrained(given);
     const abort = new AbortController();
     const signal = AbortSignal.any([request.signal, abort.signal]);
     let lease: Lease | undefined;
@@ -250,6 +258,14 @@ export class Generator {
     this.#renderer.close();
   }
 
+  #withCallsConstrained(request: GenerationRequest): GenerationRequest {
+    const [prompt] = request.prompts;
+    if (prompt?.type !== "chat" || prompt.tools === undefined) return request;
+    const constraint = toolConstraint(prompt.tools, this.#renderer.toolFormat(prompt.template));
+    if (constraint === undefined || (request.constraint !== undefined && !prompt.tools.isRequired)) return request;
+    return { ...request, constraint };
+  }
+
   /** Undefined with prompt log-probabilities, for which the whole prompt must be read. */
   #reuse(
     request: Pick<GenerationRequest, "owner" | "cacheSalt"> &
@@ -330,7 +346,7 @@ export class Generator {
     const sequences = await admitted.catch((error) => {
       throw aboutField(error, bestOf > 1 ? "n" : request.names.prompts); // too many sequences
     });
-    const options: Omit<ChoiceOptions, "stopStrings" | "echoedPrompt"> = {
+    const options: Omit<ChoiceOptions, "stopStrings" | "echoedPrompt" | "newCallId"> = {
       tokenizer: this.tokenizer,
       stopTokenIds,
       minTokens,
@@ -343,8 +359,15 @@ export class Generator {
       const promptIndex = Math.floor(index / bestOf);
       const prompt = prompts[promptIndex]!;
       const strings = this.#stopStrings(request, prompt, derived.stopStrings);
-      return new Choice(index, prompt, sequence, { ...options, ...strings, echoedPrompt: echoedPrompts[promptIndex] });
+      const echoedPrompt = echoedPrompts[promptIndex];
+      const newCallId = () => this.#newCallId(prompt);
+      return new Choice(index, prompt, sequence, { ...options, ...strings, echoedPrompt, newCallId });
     });
+  }
+
+  #newCallId({ toolCalls }: PreparedPrompt): string {
+    const id = this.#newId();
+    return toolCalls?.format.hasShortIds ? id.slice(0, 9) : `call_${id}`;
   }
 
   /** Models without reasoning need one automaton only. */

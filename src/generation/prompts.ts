@@ -19,10 +19,12 @@ import type { ChatRenderer } from "../tokenizer/chat-template.ts";
 import { continuesReasoning } from "../tokenizer/final-message.ts";
 import type { ReasoningTags } from "../tokenizer/reasoning-tags.ts";
 import { CONTEXT_TOKENS, type EncodeLimits, type Tokenizer } from "../tokenizer/tokenizer.ts";
+import type { ToolFormat } from "../tokenizer/tool-formats.ts";
 import { type ChatPrompt, ChatText, renderChat } from "./chat-text.ts";
 import { checkTokenIds, promptTooLong } from "./check-request.ts";
-import type { GenerationRequest, Prompt } from "./events.ts";
+import type { GenerationRequest, Prompt, Tools } from "./events.ts";
 import { openingTag, type ReasoningStart } from "./reasoning.ts";
+import type { ToolCallSearch } from "./tool-calls.ts";
 
 /** Ready for the engine. */
 export interface PreparedPrompt {
@@ -52,6 +54,8 @@ export interface PreparedPrompt {
   readonly stopStrings: readonly string[];
   /** Undefined if the answer is not searched for reasoning. */
   readonly reasoning?: ReasoningStart;
+  /** Undefined if it is not searched for calls of tools. */
+  readonly toolCalls?: ToolCallSearch;
   readonly conversation: ConversationSoFar;
 }
 
@@ -84,7 +88,7 @@ interface AssemblyOptions {
 }
 
 /** What a chat's template says of the answer. */
-type ChatAnswer = Pick<PreparedPrompt, "stopStrings" | "reasoning">;
+type ChatAnswer = Pick<PreparedPrompt, "stopStrings" | "reasoning" | "toolCalls">;
 
 /** Prepares the prompts of one request. */
 export class PromptPreparer {
@@ -145,6 +149,7 @@ export class PromptPreparer {
       loading ??= loadAll();
       return loading;
     };
+    await this.#checkResults(added, stored?.last ?? [], all);
     const messages = {
       numStored: chain.count,
       firstRole: chain.firstRole ?? added[0]?.role,
@@ -161,10 +166,11 @@ export class PromptPreparer {
     const soFar = { type: "chat", numPreambleTokens, continuesFinalMessage, ...(await chat.soFar()) } as const;
     const answerAfter = (text: string): ChatAnswer => {
       const tags = renderer.reasoningTags(prompt.template);
-      const stopStrings = renderer.stopStrings(prompt.template);
-      if (tags === undefined) return { stopStrings };
+      const toolCalls = searchFor(prompt.tools, renderer.toolFormat(prompt.template));
+      const answer = { stopStrings: renderer.stopStrings(prompt.template), ...(toolCalls && { toolCalls }) };
+      if (tags === undefined) return answer;
       const final = added.at(-1) ?? stored?.last.at(-1);
-      return { stopStrings, reasoning: { tags, seed: reasoningSeed(prompt, { tags, text, final }) } };
+      return { ...answer, reasoning: { tags, seed: reasoningSeed(prompt, { tags, text, final }) } };
     };
 
     const rest = resumed && (await chat.after(resumed.snapshot.conversation));
@@ -199,6 +205,23 @@ export class PromptPreparer {
     return { ...prepared, conversation: { ...conversation, numPreambleTokens: numLeft } };
   }
 
+  /**
+   * Results must be of calls before them. Most are of calls in the last stored message; otherwise
+   * all are loaded.
+   */
+  async #checkResults(
+    added: readonly ChatMessage[],
+    last: readonly ChatMessage[],
+    all: () => Promise<readonly ChatMessage[]>,
+  ): Promise<void> {
+    if (firstUnknownCall([...last, ...added]) === undefined) return;
+    const unknown = firstUnknownCall(await all());
+    if (unknown === undefined) return;
+    const { prompts: param } = this.#options.names;
+    const message = `${param} has the result of a tool call that no message before it makes: ${JSON.stringify(unknown)}`;
+    throw new DenseMambaError("invalid_value", message, { param });
+  }
+
   /** Checked before a long conversation is loaded, rendered and encoded for nothing. */
   #checkCanReadAgain(snapshot: ConversationSnapshot): void {
     const { maxPromptTokens } = this.#context;
@@ -224,7 +247,8 @@ export class PromptPreparer {
     const { tokenizer, renderer, signal } = this.#context;
     const isInstruction = ({ role }: ChatMessage) => role === "system" || role === "developer";
     const first = messages.findIndex((message) => !isInstruction(message));
-    if (first === -1 || (first === 0 && prompt.instructions === undefined)) return 0;
+    const hasNone = first === 0 && prompt.instructions === undefined && prompt.tools === undefined;
+    if (first === -1 || hasNone) return 0;
     const content = messages[first]!.content.trimStart().startsWith("a") ? "b" : "a";
     try {
       const otherMessages = [...messages.slice(0, first), { ...messages[first]!, content }];
@@ -319,6 +343,22 @@ export class PromptPreparer {
     if (bounded.length > maxPromptTokens) throw promptTooLong(names.prompts, bounded.length, maxPromptTokens);
     return bounded;
   }
+}
+
+/** The id of the first result without a call before it. */
+function firstUnknownCall(messages: readonly ChatMessage[]): string | undefined {
+  const made = new Set<string>();
+  for (const { toolCalls = [], toolCallId } of messages) {
+    if (toolCallId !== undefined && !made.has(toolCallId)) return toolCallId;
+    for (const { id } of toolCalls) made.add(id);
+  }
+  return undefined;
+}
+
+function searchFor(tools: Tools | undefined, format: ToolFormat): ToolCallSearch | undefined {
+  if (tools === undefined || tools.allowed.length === 0) return undefined;
+  const names = new Set(tools.allowed.map(({ name }) => name));
+  return { format, names, isSingle: !tools.parallel || format.isSingle };
 }
 
 /** What of the answer's beginning, as far as reasoning is concerned, the prompt already has. */

@@ -159,7 +159,7 @@ export function openingTag({ open }: ReasoningTags, prompt: string): string {
 }
 
 /** How much of the beginning of `tag` ends `text`, short of all of it. */
-function partialLength(text: string, tag: string): number {
+export function partialLength(text: string, tag: string): number {
   let length = Math.min(tag.length - 1, text.length);
   while (!text.endsWith(tag.slice(0, length))) length--;
   return length;

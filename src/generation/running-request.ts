@@ -126,6 +126,7 @@ export class RunningRequest {
         numPromptTokens: choice.prompt.numTokens,
         sentText: choice.text,
         sentReasoning: choice.reasoning,
+        sentCalls: choice.calls,
       }),
       ...(isSeeded && { numSampled: sampler.numSampled }),
       createdAtMs: lease.createdAtMs,

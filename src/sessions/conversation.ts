@@ -5,6 +5,7 @@
  */
 import { z } from "zod";
 import { DenseMambaError } from "../errors.ts";
+import type { ToolCall } from "../tokenizer/tool-messages.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import {
   addMessages,
@@ -108,6 +109,7 @@ export interface Answer extends Tokens {
   /** What the client was sent, and what reasoning before that, if any. */
   readonly sentText: string;
   readonly sentReasoning?: string;
+  readonly sentCalls?: readonly ToolCall[];
 }
 
 /** After a completion all tokens are preamble: no template will ever render them. */
@@ -140,8 +142,13 @@ function withAnswer(
   const { spans, messages, numTokens } = stored ?? nothingStored(numPreambleTokens);
   const prompt = rangeOf(answer, numTokens, answer.numPromptTokens);
   const isEmpty = prompt.begin === prompt.end && added.length === 0;
-  const { sentText: content, sentReasoning: reasoning = "" } = answer;
-  const message = { role: "assistant", content, ...(reasoning !== "" && { reasoning }) };
+  const { sentText: content, sentReasoning: reasoning = "", sentCalls: toolCalls = [] } = answer;
+  const message = {
+    role: "assistant",
+    content,
+    ...(reasoning !== "" && { reasoning }),
+    ...(toolCalls.length > 0 && { toolCalls }),
+  };
   return {
     spans: [
       ...spans,
@@ -164,7 +171,14 @@ function withContinuedMessage(
   const last = before.at(-1) ?? { role: "assistant", content: "" };
   const reasoning = (last.reasoning ?? "") + (answer.sentReasoning ?? "");
   const content = last.content + answer.sentText;
-  const whole = [...before.slice(0, -1), { ...last, content, ...(reasoning !== "" && { reasoning }) }];
+  const toolCalls = [...(last.toolCalls ?? []), ...(answer.sentCalls ?? [])];
+  const final = {
+    ...last,
+    content,
+    ...(reasoning !== "" && { reasoning }),
+    ...(toolCalls.length > 0 && { toolCalls }),
+  };
+  const whole = [...before.slice(0, -1), final];
   const range = rangeOf(answer, replacesStored ? numTokens - spans.at(-1)!.numTokens : numTokens);
   return {
     spans: [...(replacesStored ? spans.slice(0, -1) : spans), toSpan(range, textOf(tokenizer, range), whole)],

@@ -14,7 +14,16 @@ type Decoder = Pick<Tokenizer, "stream">;
 const TOKENS_AT_ONCE = 4096;
 const MESSAGES_AT_ONCE = 256;
 
-const author = { role: z.string(), name: z.string().exactOptional() };
+const toolCall = z.object({ id: z.string(), name: z.string(), arguments: z.string() });
+/** What is stored of a message besides its texts. */
+const author = {
+  role: z.string(),
+  name: z.string().exactOptional(),
+  /** What an assistant called. */
+  toolCalls: z.array(toolCall).exactOptional(),
+  /** Of a tool's result: the call. */
+  toolCallId: z.string().exactOptional(),
+};
 /** In UTF-16 units of the span's text, which includes special tokens. */
 const place = { at: z.int().min(0), length: z.int().min(0) };
 const chatMessage = z.object({
@@ -94,10 +103,20 @@ export function newMessages(chain: MessageChain, given: readonly ChatMessage[]):
 
 /**
  * Clients trim answers before they send them back, and so do templates. Reasoning does not count:
- * many clients leave it out.
+ * many clients leave it out. Nor do the ids of calls, and the white space in their arguments.
  */
-function nextHash(previous: string, { role, name, content }: ChatMessage): string {
-  return hashText(JSON.stringify([previous, role, name ?? null, role === "assistant" ? content.trim() : content]));
+function nextHash(previous: string, { role, name, content, toolCalls = [] }: ChatMessage): string {
+  const said = [previous, role, name ?? null, role === "assistant" ? content.trim() : content];
+  const called = toolCalls.map((call) => [call.name, withoutSpaces(call.arguments)]);
+  return hashText(JSON.stringify(called.length === 0 ? said : [...said, called]));
+}
+
+function withoutSpaces(json: string): string {
+  try {
+    return JSON.stringify(JSON.parse(json));
+  } catch {
+    return json;
+  }
 }
 
 /** Tokens `begin` to `end` of `tokenIds`. */
@@ -134,8 +153,7 @@ export function toSpan(
     from = at + part.length;
     return { at, length: part.length };
   };
-  const located = messages.map(({ role, name, content, reasoning }) => {
-    const by = { role, ...(name !== undefined && { name }) };
+  const located = messages.map(({ content, reasoning, ...by }) => {
     const thought = reasoning === undefined ? undefined : (locate(reasoning) ?? reasoning);
     const place = locate(content);
     if (place !== undefined) return { ...by, ...place, ...(thought !== undefined && { reasoning: thought }) };

@@ -13,6 +13,15 @@ import { findReasoningTags, type ReasoningFormat, type ReasoningTags } from "./r
 import { RenderFailure, RenderProcess } from "./render-process.ts";
 import { partsOf, type TemplateParts } from "./template-parts.ts";
 import type { DefaultChat, Tokenizer } from "./tokenizer.ts";
+import { findToolFormat, knowsCalls, knowsTools, type ToolFormat, type ToolFormatName } from "./tool-formats.ts";
+import {
+  asPlainMessages,
+  callVariables,
+  describeTools,
+  type ToolCall,
+  type ToolDefinition,
+  toolVariables,
+} from "./tool-messages.ts";
 
 /**
  * For models without a template, that is, base models: a transcript as they have seen in plain
@@ -45,6 +54,10 @@ export interface TemplateMessage {
   readonly name?: string;
   /** What an assistant thought before. The template decides whether the model reads it again. */
   readonly reasoning?: string;
+  /** What an assistant called. */
+  readonly toolCalls?: readonly ToolCall[];
+  /** Of a message with role `tool`: the call whose result it is. */
+  readonly toolCallId?: string;
 }
 
 export interface ChatRenderOptions {
@@ -56,6 +69,8 @@ export interface ChatRenderOptions {
   readonly continueFinalMessage: boolean;
   readonly template?: string;
   readonly templateArguments?: Readonly<Record<string, unknown>>;
+  /** Shown to the model: by the template, or in the system message if the template knows none. */
+  readonly tools?: readonly ToolDefinition[];
   /** Aborts the rendering. */
   readonly signal?: AbortSignal;
 }
@@ -74,6 +89,8 @@ export interface TailRenderOptions extends ChatRenderOptions {
 export interface RendererSettings {
   /** Default: `auto`. */
   readonly reasoning?: ReasoningFormat;
+  /** Default: `auto`. */
+  readonly toolCallParser?: ToolFormatName;
   readonly nowMs?: () => number;
   /** The time limit of one rendering, from its beginning. */
   readonly ownTimeoutMs?: number;
@@ -87,8 +104,9 @@ export class ChatRenderer {
   /** Undefined for a template of the model's own. */
   readonly #defaultChat: DefaultChat | undefined;
   readonly #specialTokens: Readonly<Record<string, string>>;
-  readonly #settings: Required<Omit<RendererSettings, "reasoning">>;
+  readonly #settings: Required<Omit<RendererSettings, "reasoning" | "toolCallParser">>;
   readonly #reasoning: ReasoningFormat;
+  readonly #toolCallParser: ToolFormatName;
   /** Requests' templates have a process of their own, so that they cannot delay the model's. */
   readonly #ownProcess = new RenderProcess();
   readonly #requestProcess = new RenderProcess();
@@ -98,12 +116,14 @@ export class ChatRenderer {
     tokenizer: Pick<Tokenizer, "chatTemplate" | "defaultChat" | "specialTokens" | "addsBos">,
     {
       reasoning = "auto",
+      toolCallParser = "auto",
       nowMs = Date.now,
       ownTimeoutMs = OWN_TIMEOUT_MS,
       requestTimeoutMs = REQUEST_TIMEOUT_MS,
     }: RendererSettings = {},
   ) {
     this.#reasoning = reasoning;
+    this.#toolCallParser = toolCallParser;
     const { chatTemplate, defaultChat = DEFAULT_CHAT } = tokenizer;
     this.#source = chatTemplate ?? defaultChat.template;
     this.#defaultChat = chatTemplate === undefined ? defaultChat : undefined;
@@ -121,16 +141,11 @@ export class ChatRenderer {
    * is malformed, fails or exceeds its limits; `invalid_checkpoint` if the model's is malformed;
    * `queue_full`
    */
-  async render(options: ChatRenderOptions): Promise<RenderedChat> {
-    const {
-      messages,
-      messagesName = "messages",
-      addGenerationPrompt,
-      continueFinalMessage,
-      template,
-      signal,
-    } = options;
-    if (messages.length === 0) throw invalid(`${messagesName} must hold at least one message, given 0`, messagesName);
+  async render(given: ChatRenderOptions): Promise<RenderedChat> {
+    const { messagesName = "messages", addGenerationPrompt, continueFinalMessage, template, signal } = given;
+    const options = { ...given, messages: this.#shownMessages(given) };
+    const { messages } = options;
+    if (given.messages.length === 0) throw invalid(`${messagesName} must hold at least one message, given 0`, messagesName);
     if (continueFinalMessage && addGenerationPrompt) {
       throw invalid(
         "continue_final_message leaves the last message open and add_generation_prompt begins a new one; set only one of them",
@@ -160,15 +175,17 @@ export class ChatRenderer {
    * template, and for a model's if the text of one message may depend on others. `render` then
    * reports errors
    */
-  async renderTail({ firstRole, ...options }: TailRenderOptions): Promise<string | undefined> {
-    const { messages, addGenerationPrompt, continueFinalMessage, signal } = options;
+  async renderTail({ firstRole: givenRole, ...options }: TailRenderOptions): Promise<string | undefined> {
+    const { addGenerationPrompt, continueFinalMessage, signal } = options;
+    const messages = this.#plainMessages(options);
+    const firstRole = this.#describesTools(options) ? "system" : givenRole;
     if (options.template !== undefined || (continueFinalMessage && addGenerationPrompt)) return undefined;
     try {
       const { parts } = this.#compile();
       if (parts === undefined) return undefined;
       const first = parts.knowsFirst ? [{ role: firstRole, content: "" }] : [];
       const before = await this.#run(this.#variables({ ...options, messages: first }), signal, parts.numStatements);
-      const mark = continueFinalMessage && messages.length > 0 ? this.#pickMark(options) : undefined;
+      const mark = continueFinalMessage && messages.length > 0 ? this.#pickMark({ ...options, messages }) : undefined;
       const shown = mark === undefined ? messages : markFinal(messages, mark);
       const whole = await this.#run(this.#variables({ ...options, messages: [...first, ...shown] }), signal);
       const tail = whole.slice(before.length);
@@ -201,10 +218,30 @@ export class ChatRenderer {
     return findReasoningTags(this.#reasoning, template ?? this.#source);
   }
 
+  /** How the model calls tools in such chats. */
+  toolFormat(template: string | undefined): ToolFormat {
+    return findToolFormat(this.#toolCallParser, template ?? this.#source);
+  }
+
   /** Ends the rendering processes. Nothing can be rendered afterwards. */
   close(): void {
     this.#ownProcess.close();
     this.#requestProcess.close();
+  }
+
+  #shownMessages(options: ChatRenderOptions): readonly TemplateMessage[] {
+    const messages = this.#plainMessages(options);
+    if (!this.#describesTools(options)) return messages;
+    return describeTools(messages, options.tools!, this.toolFormat(options.template));
+  }
+
+  #plainMessages({ messages, template }: ChatRenderOptions): readonly TemplateMessage[] {
+    return knowsCalls(template ?? this.#source) ? messages : asPlainMessages(messages, this.toolFormat(template));
+  }
+
+  /** Whether the system message has the tools, since the template knows none. */
+  #describesTools({ tools = [], template = this.#source }: ChatRenderOptions): boolean {
+    return tools.length > 0 && !knowsTools(template);
   }
 
   #pickMark({ messages, template = this.#source, templateArguments = {} }: ChatRenderOptions): string {
@@ -212,14 +249,14 @@ export class ChatRenderer {
     return pickMark([...contents, template, JSON.stringify(templateArguments)]);
   }
 
-  #variables({ messages, addGenerationPrompt, templateArguments = {} }: ChatRenderOptions): Variables {
+  #variables({ messages, addGenerationPrompt, templateArguments = {}, tools = [] }: ChatRenderOptions): Variables {
     const reserved = RESERVED.find((name) => Object.hasOwn(templateArguments, name));
     if (reserved !== undefined) {
       throw invalid(`chat_template_kwargs may not set ${reserved}`, "chat_template_kwargs");
     }
     return {
       // As in transformers when there are none.
-      tools: null,
+      tools: tools.length === 0 ? null : toolVariables(tools),
       documents: null,
       ...this.#specialTokens,
       ...templateArguments,
@@ -277,10 +314,17 @@ export class ChatRenderer {
   }
 }
 
-/** Under all names that templates use: DeepSeek's and Qwen's, vLLM's, and OpenAI's for gpt-oss. */
-function toVariable({ reasoning, ...message }: TemplateMessage): object {
-  if (reasoning === undefined) return message;
-  return { ...message, reasoning_content: reasoning, reasoning, thinking: reasoning };
+/**
+ * Reasoning under all names that templates use: DeepSeek's and Qwen's, vLLM's, and OpenAI's for
+ * gpt-oss.
+ */
+function toVariable({ reasoning, toolCalls, toolCallId, ...message }: TemplateMessage): object {
+  return {
+    ...message,
+    ...(reasoning !== undefined && { reasoning_content: reasoning, reasoning, thinking: reasoning }),
+    ...(toolCalls !== undefined && { tool_calls: callVariables(toolCalls) }),
+    ...(toolCallId !== undefined && { tool_call_id: toolCallId }),
+  };
 }
 
 function compile(source: string): ChatProgram {

@@ -67,10 +67,13 @@ describe("an assistant's message", () => {
   });
 });
 
-it("passes tools that may not be called to the template", async () => {
+it("passes tools that may not be called on, for the template to show", async () => {
   const tools = [{ type: "function", function: { name: "add" } }];
   await chat({ tools, tool_choice: "none", chat_template_kwargs: { a: 1 } });
-  expect(server.generator.requests[0]!.prompts).toMatchObject([{ templateArguments: { tools, a: 1 } }]);
+  const definitions = [{ name: "add", parameters: { type: "object", properties: {} }, strict: false }];
+  expect(server.generator.requests[0]!.prompts).toMatchObject([
+    { templateArguments: { a: 1 }, tools: { definitions, allowed: [] } },
+  ]);
 });
 
 describe("a chat completion", () => {

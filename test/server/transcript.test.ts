@@ -38,6 +38,13 @@ const thought = (text: string): GenerationEvent => ({
   text,
   tokenIds: [7],
 });
+const called = (name: string, pieces: readonly string[]): GenerationEvent[] => [
+  { type: "delta", index: 0, part: "call", call: { id: `call_${name}`, name }, text: "", tokenIds: [7] },
+  ...pieces.map((text): GenerationEvent => ({ type: "delta", index: 0, part: "call", text, tokenIds: [7] })),
+];
+const withdrawn = (text: string): GenerationEvent => {
+  return { type: "delta", index: 0, withdrawsCall: true, text, tokenIds: [7] };
+};
 const scored = (text: string, numTop: number): GenerationEvent => {
   const entry = { tokenId: 7, text, logprob: -1.5, bytes: Buffer.from(text) };
   const detail: TokenDetail = { ...entry, top: Array.from({ length: numTop }, () => entry) };
@@ -81,31 +88,38 @@ describe("a transcript", () => {
         fc.boolean(),
         fc.boolean(),
         fc.boolean(),
-        (thoughts, pieces, reason, background, fails, scores) => {
+        fc.array(fc.array(fc.string({ unit: "binary", minLength: 1 }), { maxLength: 3 }), { maxLength: 3 }),
+        fc.boolean(),
+        (thoughts, pieces, reason, background, fails, scores, calls, withdraws) => {
           const transcript = make(background);
           const made = [
             ACCEPTED,
             ...thoughts.map(thought),
             ...pieces.map((text) => (scores ? scored(text, 2) : delta(text))),
+            ...calls.flatMap((given, i) => called(`f${i}`, given)),
+            ...(withdraws && calls.length > 0 ? [withdrawn("{"), delta("}")] : []),
           ];
           const seen = fails ? play(transcript, made, runtimeFault()) : play(transcript, [...made, ...end(reason)]);
           expect(renderAll(transcript)).toEqual(seen);
           expect(seen.map((json) => JSON.parse(json).sequence_number)).toEqual([...seen.keys()]);
 
           const { head, settings, state } = transcript;
-          const record = { version: 1, head, settings, input: [], transcript: state };
+          const record = { version: 2, head, settings, input: [], transcript: state };
           const kept = parseRecord("resp_1", JSON.parse(JSON.stringify(record)));
           const again = new Transcript(kept.head, kept.settings, () => 0, kept.transcript);
           expect(renderAll(again)).toEqual(seen);
           expect(JSON.parse(toJson(again.response()))).toEqual(JSON.parse(seen.at(-1)!).response);
           const told = seen.map((json) => JSON.parse(json)).filter(({ type }) => type === "response.output_text.delta");
-          const items: { type: string; content: { text: string; logprobs?: unknown }[] }[] = JSON.parse(seen.at(-1)!)
-            .response.output;
+          type Item = { type: string; content: { text: string; logprobs?: unknown }[]; arguments: string };
+          const items: Item[] = JSON.parse(seen.at(-1)!).response.output;
           const reasoning = items.find(({ type }) => type === "reasoning")?.content[0]?.text ?? "";
           expect(reasoning).toBe(thoughts.join(""));
-          const part = items.find(({ type }) => type === "message")?.content[0];
-          if (part) expect(part.text).toBe(pieces.join(""));
-          if (part) expect(part.logprobs).toEqual(told.flatMap(({ logprobs }) => logprobs));
+          const parts = items.flatMap(({ type, content }) => (type === "message" ? content : []));
+          const behind = withdraws && calls.length > 0 ? "{}" : "";
+          if (parts.length > 0) expect(parts.map(({ text }) => text).join("")).toBe(pieces.join("") + behind);
+          expect(parts.flatMap(({ logprobs }) => logprobs)).toEqual(told.flatMap(({ logprobs }) => logprobs));
+          const callItems = items.filter(({ type }) => type === "function_call");
+          expect(callItems.map((item) => item.arguments)).toEqual(calls.map((given) => given.join("")));
         },
       ),
       { numRuns: 200 },
@@ -183,6 +197,20 @@ describe("a transcript", () => {
   });
 });
 
+it("a record of the first version gives the same events", () => {
+  const transcript = make();
+  for (const event of [ACCEPTED, thought("why"), scored("a", 1), scored("b", 1), ...end("stop")]) transcript.push(event);
+  const { head, settings, state } = transcript;
+  const { items, ...others } = state;
+  const [{ pieces, closedAs }, message] = items as [(typeof items)[0], (typeof items)[0]];
+  const told = { pieces: message.pieces, logprobs: message.logprobs, closedAs: message.closedAs };
+  const stored = { ...others, reasoning: { pieces, closedAs }, hasItem: true, ...told };
+  const record = parseRecord("resp_1", { version: 1, head, settings, input: [], transcript: stored });
+  const again = new Transcript(record.head, record.settings, () => 0, record.transcript);
+  const render = (from: Transcript) => Array.from({ length: from.numEvents }, (_, i) => from.render(i).json);
+  expect(render(again)).toEqual(render(transcript));
+});
+
 it("with the most log-probabilities, no event and no saving blocks the event loop", async () => {
   const transcript = make();
   transcript.push(ACCEPTED);
@@ -190,7 +218,7 @@ it("with the most log-probabilities, no event and no saving blocks the event loo
   for (const event of end("stop")) transcript.push(event);
   const { head, settings, state } = transcript;
   const store = new MemoryStore({ maxBytes: 1e9 });
-  const conversation = { version: 1, head, settings, transcript: state };
+  const conversation = { version: 2, head, settings, transcript: state };
   const snapshot = { modelHash: "m", tokenIds: [], position: 0, state: new Uint8Array(), conversation };
   const steps = {
     "output_text.done": () => transcript.render(transcript.numEvents - 4),

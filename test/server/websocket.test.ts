@@ -152,7 +152,12 @@ describe("a bad message", () => {
       400,
       { code: "previous_response_not_found", param: "previous_response_id" },
     ],
-    ["with tools", { type: "response.create", input: "a", tools: [{}] }, 400, { code: "unsupported_value" }],
+    [
+      "with a tool that is no function",
+      { type: "response.create", input: "a", tools: [{ type: "web_search" }] },
+      400,
+      { code: "unsupported_value", param: "tools[0].type" },
+    ],
     ["that cancels nothing", { type: "response.cancel" }, 404, { code: "response_not_found" }],
     [
       "that cancels in an unused stream",

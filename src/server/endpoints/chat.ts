@@ -4,6 +4,7 @@
  */
 import * as z from "zod";
 import type { DeltaEvent, Prompt } from "../../generation/events.ts";
+import type { ToolCall } from "../../tokenizer/tool-messages.ts";
 import type { App, ServerDeps } from "../deps.ts";
 import { readJson } from "../http/body.ts";
 import {
@@ -24,7 +25,6 @@ import {
   checkChoices,
   checkModel,
   checkPromptLogprobs,
-  checkTools,
   completionFields,
   defined,
   ignoredFields,
@@ -35,12 +35,12 @@ import {
   reasoningField,
   samplingFields,
   toCompletionsTask,
-  toolFields,
 } from "../openai/fields.ts";
 import { openJson } from "../openai/json-writer.ts";
 import { byIds, chatLogprobs, lazyChatLogprobs, promptLogprobs } from "../openai/logprobs.ts";
 import { chatMessages } from "../openai/messages.ts";
 import { REFUSED_ON_CHAT, textFormat, textModalities } from "../openai/refused-fields.ts";
+import { type ToolBody, toolFields, toTools } from "../openai/tools.ts";
 import { addUnsupported, invalid, parseBody, refusals } from "../openai/validate.ts";
 import { answerChoices } from "./generate.ts";
 
@@ -73,7 +73,7 @@ export function chatBody(bounds: Bounds) {
     max_tokens: maxTokens(bounds).optional(),
     logprobs: z.boolean().optional(),
     top_logprobs: z.int().min(0).max(MAX_LOGPROBS).optional(),
-    ...toolFields(),
+    ...toolFields("chat"),
     prediction: z.unknown().optional(),
     verbosity: z.unknown().optional(),
     store: z.unknown().optional(),
@@ -94,7 +94,7 @@ export function chatPromptFields(bounds: Bounds) {
     continue_final_message: z.boolean().optional(),
     chat_template: requestTemplate(bounds.trustRequestTemplates),
     chat_template_kwargs: z.record(z.string(), z.unknown()).optional(),
-    tools: toolFields().tools,
+    tools: toolFields("chat").tools,
     reasoning_effort: reasoningEffort().optional(),
     reasoning: reasoningField().optional(),
     enable_thinking: z.boolean().optional(),
@@ -115,7 +115,7 @@ type ChatBody = z.output<ReturnType<typeof chatBody>>;
 type ChatPromptBody = z.output<z.ZodObject<ReturnType<typeof chatPromptFields>>>;
 
 /** @throws `invalid_value` if fields contradict each other */
-export function toChatPrompt(body: ChatPromptBody): Prompt {
+export function toChatPrompt(body: ChatPromptBody & Partial<ToolBody>): Prompt {
   const continueFinalMessage = body.continue_final_message ?? false;
   const addGenerationPrompt = body.add_generation_prompt ?? !continueFinalMessage;
   if (continueFinalMessage && addGenerationPrompt) {
@@ -126,15 +126,18 @@ export function toChatPrompt(body: ChatPromptBody): Prompt {
       throw invalid(`chat_template_kwargs.${name}`, "is set by the server and can't be given");
     }
   }
-  const template = defined({ template: body.chat_template, templateArguments: templateArguments(body) });
-  return { type: "chat", messages: body.messages, addGenerationPrompt, continueFinalMessage, ...template };
+  const options = defined({
+    template: body.chat_template,
+    templateArguments: templateArguments(body),
+    tools: toTools(body),
+  });
+  return { type: "chat", messages: body.messages, addGenerationPrompt, continueFinalMessage, ...options };
 }
 
 /** @throws `invalid_value` if fields contradict each other */
 export function toChatTask(body: ChatBody, bounds: Bounds): CompletionsTask {
   const n = body.n ?? 1;
   checkChoices(1, n, bounds);
-  checkTools(body);
   if (body.top_logprobs !== undefined && body.logprobs !== true) {
     throw invalid("top_logprobs", "is only allowed when logprobs is true");
   }
@@ -159,10 +162,8 @@ export function toChatTask(body: ChatBody, bounds: Bounds): CompletionsTask {
   });
 }
 
-/** The template sees tools even if none may be called, as in vLLM. */
-function templateArguments({ tools = [], enable_thinking, ...body }: ChatPromptBody) {
+function templateArguments({ enable_thinking, ...body }: ChatPromptBody) {
   const all = {
-    ...(tools.length > 0 && { tools }),
     ...reasoningArguments(body.reasoning_effort ?? body.reasoning?.effort),
     ...defined({ enable_thinking }),
     ...body.chat_template_kwargs,
@@ -176,6 +177,8 @@ class ChatChunks implements ChunkWriter {
   readonly #head: string;
   /** Everything before the delta, by choice. */
   readonly #choiceHeads: string[] = [];
+  /** Calls that have begun, by choice. */
+  readonly #numCalls: number[] = [];
   /** Not sent yet: they go out with the first chunk. */
   #promptIds: readonly number[] | undefined;
 
@@ -203,7 +206,7 @@ class ChatChunks implements ChunkWriter {
       this.#choiceHeads[index] = `${this.#head},"choices":[{"index":${index},"delta":`;
       chunks.push(this.#chunk(index, '{"role":"assistant","content":""}'));
     }
-    if (delta !== undefined) chunks.push(this.#chunk(index, deltaJson(delta), delta));
+    if (delta !== undefined) chunks.push(this.#chunk(index, this.#deltaJson(delta), delta));
     if (end !== undefined) chunks.push(this.#chunk(index, "{}", undefined, end));
     return chunks;
   }
@@ -221,16 +224,22 @@ class ChatChunks implements ChunkWriter {
     return json;
   }
 
+  /** Empty for a token without text. A call's id and name come before its arguments. */
+  #deltaJson({ index, part, text, call }: DeltaEvent): string {
+    if (text === "" && call === undefined) return "{}";
+    const json = JSON.stringify(text);
+    if (part === undefined) return `{"content":${json}}`;
+    if (part === "reasoning") return `{"reasoning_content":${json},"reasoning":${json}}`;
+    if (call !== undefined) this.#numCalls[index] = (this.#numCalls[index] ?? 0) + 1;
+    const callIndex = this.#numCalls[index]! - 1;
+    const begun = call ? `"id":${JSON.stringify(call.id)},"type":"function",` : "";
+    const name = call ? `"name":${JSON.stringify(call.name)},` : "";
+    return `{"tool_calls":[{"index":${callIndex},${begun}"function":{${name}"arguments":${json}}}]}`;
+  }
+
   end(): string {
     return `${this.#head},"choices":[]`;
   }
-}
-
-/** Empty for a token without text. */
-function deltaJson({ part, text }: DeltaEvent): string {
-  if (text === "") return "{}";
-  const json = JSON.stringify(text);
-  return part === "reasoning" ? `{"reasoning_content":${json},"reasoning":${json}}` : `{"content":${json}}`;
 }
 
 /** For `answerJson`. */
@@ -244,7 +253,13 @@ function chatAnswer(
     ...headObject(head, "chat.completion"),
     choices: choices.map((choice) => ({
       index: choice.index,
-      message: { role: "assistant", content: choice.text, refusal: null, ...reasoningMembers(choice.reasoning) },
+      message: {
+        role: "assistant",
+        content: choice.text === "" && choice.calls.length > 0 ? null : choice.text,
+        refusal: null,
+        ...reasoningMembers(choice.reasoning),
+        ...(choice.calls.length > 0 && { tool_calls: choice.calls.map(toCallObject) }),
+      },
       logprobs: request.numLogprobs === undefined ? null : lazyChatLogprobs(detailsOf(choice)),
       finish_reason: choice.reason,
       stop_reason: choice.stoppedBy ?? null,
@@ -259,4 +274,8 @@ function chatAnswer(
 /** DeepSeek's name and vLLM's: clients read one or the other. */
 function reasoningMembers(reasoning: string) {
   return reasoning === "" ? {} : { reasoning_content: reasoning, reasoning };
+}
+
+function toCallObject({ id, name, arguments: json }: ToolCall) {
+  return { id, type: "function", function: { name, arguments: json } };
 }

@@ -14,6 +14,7 @@ import type {
 } from "../../generation/events.ts";
 import type { TokenNames } from "../../generation/token-details.ts";
 import { numericMode } from "../../model/manifest.ts";
+import type { ToolCall } from "../../tokenizer/tool-messages.ts";
 import type { ServedModel, ServerDeps } from "../deps.ts";
 import { toHttpError } from "./errors.ts";
 
@@ -91,7 +92,7 @@ export function toUsage(usage: GenerationUsage) {
 }
 
 export interface ChoiceEnd {
-  readonly reason: "stop" | "length";
+  readonly reason: "stop" | "tool_calls" | "length";
   readonly stoppedBy: string | number | undefined;
 }
 
@@ -155,7 +156,7 @@ export class ChoiceStream {
       case "delta":
         this.#emitHeld(event.index);
         this.#usageSoFar.add(event.tokenIds.length);
-        if (event.text !== "" || event.logprobs !== undefined || this.#writer.wantsEmptyDeltas) {
+        if (event.text !== "" || event.call || event.logprobs !== undefined || this.#writer.wantsEmptyDeltas) {
           this.#held.set(event.index, event);
         }
         return;
@@ -205,6 +206,7 @@ export interface CollectedChoice extends ChoiceEnd {
   readonly prompt: PromptEvent | undefined;
   readonly text: string;
   readonly reasoning: string;
+  readonly calls: readonly ToolCall[];
   readonly tokenIds: readonly number[];
   readonly logprobs: DetailList<TokenDetail>;
   readonly textOffsets: readonly number[];
@@ -245,9 +247,9 @@ export async function collect(events: AsyncIterable<GenerationEvent>, names: Tok
         break;
       case "finished": {
         const { index } = event;
-        const { text, reasoning, tokenIds, logprobs, textOffsets } = deltasOf(index);
+        const { text, reasoning, calls, tokenIds, logprobs, textOffsets } = deltasOf(index);
         const prompt = promptEvents.get(index);
-        choices.push({ index, prompt, text, reasoning, tokenIds, logprobs, textOffsets, ...choiceEnd(event) });
+        choices.push({ index, prompt, text, reasoning, calls, tokenIds, logprobs, textOffsets, ...choiceEnd(event) });
         break;
       }
       case "usage":

@@ -8,7 +8,7 @@ import { DenseMambaError } from "../../errors.ts";
 import type { GenerationRequest } from "../../generation/events.ts";
 import type { SamplingParams } from "../../sampling/params.ts";
 import type { RequestLimits, ServedModel, ServerDeps } from "../deps.ts";
-import { addIssue, invalid, isRecord, refuse, show, unsupportedUnless } from "./validate.ts";
+import { addIssue, invalid, isRecord, refuse, show } from "./validate.ts";
 
 /** What the bounds of a request depend on. */
 export interface Bounds extends RequestLimits {
@@ -28,8 +28,6 @@ const MAX_SESSION_ID_LENGTH = 128;
 const MAX_CACHE_SALT_LENGTH = 256;
 const MAX_BAD_WORDS = 256;
 const MAX_BAD_WORD_LENGTH = 256;
-const MAX_TOOLS = 128;
-export const NO_TOOLS = "this model calls no tools";
 
 const ignored = () => z.unknown().optional();
 
@@ -108,15 +106,6 @@ export function ignoredFields() {
     prompt_cache_retention: ignored(),
     priority: ignored(),
     service_tier: ignored(),
-  };
-}
-
-/** Tools are accepted if the client itself rules out that one is called: see `checkTools`. */
-export function toolFields() {
-  return {
-    tools: z.array(z.record(z.string(), z.unknown())).max(MAX_TOOLS).optional(),
-    tool_choice: unsupportedUnless((value) => value === "none" || value === "auto", NO_TOOLS),
-    parallel_tool_calls: z.boolean().optional(),
   };
 }
 
@@ -356,11 +345,4 @@ export function checkChoices(numPrompts: number, bestOf: number, { maxChoices }:
   if (total <= maxChoices) return;
   const message = `asks for too many choices: prompts x best_of must be at most ${maxChoices}; got ${total}`;
   throw invalid(bestOf > 1 ? "n" : "prompt", message);
-}
-
-/** @throws `unsupported_value` for tools that the model might call */
-export function checkTools(body: { tools?: readonly object[] | undefined; tool_choice?: unknown }): void {
-  if (body.tools === undefined || body.tools.length === 0 || body.tool_choice === "none") return;
-  const message = `tools is not supported unless tool_choice is "none": ${NO_TOOLS}`;
-  throw new DenseMambaError("unsupported_value", message, { param: "tools" });
 }

@@ -3,10 +3,12 @@
  */
 import * as z from "zod";
 import type { ChatMessage } from "../../sessions/messages.ts";
+import type { ToolCall } from "../../tokenizer/tool-messages.ts";
 import { addIssue, addUnsupported, isRecord, show, unsupportedUnless } from "./validate.ts";
 
 const ROLES = ["system", "developer", "user", "assistant", "tool", "function"] as const;
 const MAX_MESSAGES = 10_000;
+const MAX_CALL_ID_LENGTH = 256;
 
 /** The types of text parts in chat and in responses. */
 const TEXT_PART_TYPES: ReadonlySet<unknown> = new Set(["text", "input_text", "output_text"]);
@@ -22,13 +24,19 @@ export function chatMessages() {
           name: z.string().max(256).nullish(),
           reasoning_content: z.string().nullish(),
           reasoning: z.string().nullish(),
-          tool_calls: unsupportedCalls(),
-          function_call: unsupportedCalls(),
-          audio: unsupportedCalls(),
+          tool_calls: z.array(toolCall()).max(MAX_MESSAGES).nullish(),
+          tool_call_id: callId().nullish(),
+          function_call: unsupportedUnless((value) => value === null, "use tool_calls"),
+          audio: unsupportedUnless((value) => value === null, "this model reads and writes text only"),
           ...leftOpen(),
         })
         .transform((message, context) => {
           const texts = messageTexts(message, context);
+          if (message.role !== "assistant" && message.tool_calls?.length) {
+            addIssue(context, `must be empty: only an assistant calls tools; got ${message.tool_calls.length}`, [
+              "tool_calls",
+            ]);
+          }
           return texts === undefined ? z.NEVER : toChatMessage(message, texts);
         }),
     )
@@ -49,7 +57,28 @@ export function toChatMessage(given: GivenMessage, texts: readonly string[]): Ch
     content: texts.join("\n"),
     ...(name == null ? {} : { name }),
     ...(reasoning && { reasoning }),
+    ...(given.tool_calls?.length && { toolCalls: given.tool_calls }),
+    ...(role === "tool" && given.tool_call_id != null && { toolCallId: given.tool_call_id }),
   };
+}
+
+export function callId() {
+  return z.string().min(1).max(MAX_CALL_ID_LENGTH);
+}
+
+/** As text; some clients send an object. */
+export function callArguments() {
+  return z.union([z.string(), z.record(z.string(), z.unknown())]).transform((given) => {
+    if (typeof given !== "string") return JSON.stringify(given);
+    return given.trim() === "" ? "{}" : given;
+  });
+}
+
+function toolCall() {
+  const type = unsupportedUnless((value) => value === "function", "tools are functions");
+  return z
+    .object({ id: callId(), type, function: z.object({ name: z.string().min(1), arguments: callArguments() }) })
+    .transform(({ id, function: called }): ToolCall => ({ id, ...called }));
 }
 
 export interface GivenMessage {
@@ -59,52 +88,50 @@ export interface GivenMessage {
   readonly name?: string | null | undefined;
   readonly reasoning_content?: string | null | undefined;
   readonly reasoning?: string | null | undefined;
+  readonly tool_calls?: readonly ToolCall[] | null | undefined;
+  readonly tool_call_id?: string | null | undefined;
 }
 
 /**
  * The text, or the texts of all parts. An assistant's refusal counts as its text; an assistant
  * without text, such as one that called a tool, has an empty turn.
+ * @param field what the client calls the content
  * @returns undefined if a problem was reported
  */
-export function messageTexts({ role, content, refusal }: GivenMessage, context: z.RefinementCtx): string[] | undefined {
+export function messageTexts(
+  { role, content, refusal }: GivenMessage,
+  context: z.RefinementCtx,
+  field = "content",
+): string[] | undefined {
+  const report = (message: string, path: readonly (string | number)[]): undefined => {
+    addIssue(context, message, [field, ...path]);
+  };
   const isAssistant = role === "assistant";
   if (typeof content === "string") return [content];
   if (isAssistant && (content === undefined || content === null)) return refusal == null ? [] : [refusal];
-  if (content === undefined) return report(context, "is required", []);
+  if (content === undefined) return report("is required", []);
   if (!Array.isArray(content)) {
-    return report(context, `must be a string or a list of text parts; got ${show(content)}`, []);
+    return report(`must be a string or a list of text parts; got ${show(content)}`, []);
   }
   const texts: string[] = [];
   for (const [index, part] of content.entries()) {
-    if (!isRecord(part)) return report(context, `must be an object with type and text; got ${show(part)}`, [index]);
+    if (!isRecord(part)) return report(`must be an object with type and text; got ${show(part)}`, [index]);
     const { type } = part;
-    if (typeof type !== "string") return report(context, `must be a string; got ${show(type)}`, [index, "type"]);
+    if (typeof type !== "string") return report(`must be a string; got ${show(type)}`, [index, "type"]);
     const key = isAssistant && type === "refusal" ? "refusal" : "text";
     if (key === "text" && !TEXT_PART_TYPES.has(type)) {
-      addUnsupported(context, `${show(type)} is not supported: this model reads text only`, ["content", index, "type"]);
+      addUnsupported(context, `${show(type)} is not supported: this model reads text only`, [field, index, "type"]);
       return undefined;
     }
     const text = part[key];
-    if (typeof text !== "string") return report(context, `must be a string; got ${show(text)}`, [index, key]);
+    if (typeof text !== "string") return report(`must be a string; got ${show(text)}`, [index, key]);
     texts.push(text);
   }
   return texts;
-}
-
-function report(context: z.RefinementCtx, message: string, path: readonly (string | number)[]): undefined {
-  addIssue(context, message, ["content", ...path]);
 }
 
 /** How Mistral and Moonshot ask to continue the last message. */
 export function leftOpen() {
   const field = unsupportedUnless((value) => value === null || value === false, "use continue_final_message");
   return { prefix: field, partial: field };
-}
-
-/** What an assistant did besides writing. */
-function unsupportedCalls() {
-  return unsupportedUnless(
-    (value) => value === null || (Array.isArray(value) && value.length === 0),
-    "this model reads and writes text only, and calls no tools",
-  );
 }

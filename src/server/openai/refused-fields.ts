@@ -16,7 +16,8 @@ const TRUNCATION = "use truncate_prompt_tokens, or truncation on responses";
 const BESIDE_PROMPT = "give what it holds as fields of the request, in OpenAI's and vLLM's spelling";
 const PROMPTS = "prompts are texts, token ids or messages";
 const ONE_MODEL = "there is one model";
-const NO_TOOLS = "this model calls no tools";
+const NO_FUNCTIONS = "use tools";
+const NO_FUNCTION_CALL = "use tool_choice";
 const TEXT_ONLY = "this model reads and writes text only";
 
 const NO_SEARCH = "this server searches nothing";
@@ -260,8 +261,8 @@ export const REFUSED_ON_COMPLETIONS: RefusedFields = {
   reasoning: [NO_FIELDS, IN_CHAT],
   continue_final_message: [[false], IN_CHAT],
   documents: [NO_ITEMS, IN_CHAT],
-  tools: [NO_ITEMS, NO_TOOLS],
-  functions: [NO_ITEMS, NO_TOOLS],
+  tools: [NO_ITEMS, IN_CHAT],
+  functions: [NO_ITEMS, IN_CHAT],
   ...ON_RESPONSES_ONLY,
 };
 
@@ -274,8 +275,8 @@ export const REFUSED_ON_CHAT: RefusedFields = {
   echo: [[false], "it belongs to /v1/completions"],
   suffix: [[""], "this model has no way to insert before a suffix"],
   documents: [NO_ITEMS, "chat_template_kwargs takes variables of the template"],
-  functions: [NO_ITEMS, "this model calls no functions"],
-  function_call: [["none"], "this model calls no functions"],
+  functions: [NO_ITEMS, NO_FUNCTIONS],
+  function_call: [["none"], NO_FUNCTION_CALL],
   audio: [[], TEXT_ONLY],
   web_search_options: [[], NO_SEARCH],
 };
@@ -295,8 +296,8 @@ export const REFUSED_ON_RESPONSES: RefusedFields = {
   return_tokens_as_token_ids: [[false], "responses show no token ids"],
   session_id: [[], "use previous_response_id"],
   messages: [NO_ITEMS, "use input"],
-  functions: [NO_ITEMS, NO_TOOLS],
-  function_call: [["none"], NO_TOOLS],
+  functions: [NO_ITEMS, NO_FUNCTIONS],
+  function_call: [["none"], NO_FUNCTION_CALL],
   add_generation_prompt: [[true], "use generate"],
   continue_final_message: [[false], IN_CHAT],
   chat_template: [[], IN_CHAT],

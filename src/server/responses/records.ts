@@ -4,6 +4,7 @@
  */
 import { DenseMambaError } from "../../errors.ts";
 import type { ServerDeps } from "../deps.ts";
+import { isRecord } from "../openai/validate.ts";
 import { type InputItem, type ResponseRecord, responseRecord } from "./response.ts";
 import { copyState, isFinal, Transcript } from "./transcript.ts";
 
@@ -23,7 +24,7 @@ export class ResponseRecords {
   save(owner: string, { transcript, input }: StoredResponse, endsByMs?: number): Promise<void> {
     const { head, settings, state } = transcript;
     const record: ResponseRecord = {
-      version: 1,
+      version: 2,
       head,
       settings,
       input: [...input],
@@ -62,8 +63,19 @@ export class ResponseRecords {
 
 /** @throws `invalid_snapshot` if it is no such record */
 export function parseRecord(id: string, stored: unknown): ResponseRecord {
-  const { data, error } = responseRecord.safeParse(stored);
+  const { data, error } = responseRecord.safeParse(upgraded(stored));
   if (data !== undefined) return data;
   const message = `the stored record of response ${id} is malformed: ${error.message}`;
   throw new DenseMambaError("invalid_snapshot", message, { cause: error });
+}
+
+/** Version 1 had reasoning and one message, each in its own place. */
+function upgraded(stored: unknown): unknown {
+  if (!isRecord(stored) || stored.version !== 1 || !isRecord(stored.transcript)) return stored;
+  const { reasoning, hasItem, pieces, logprobs, closedAs, ...transcript } = stored.transcript;
+  const items = [
+    ...(isRecord(reasoning) ? [{ ...reasoning, kind: "reasoning", logprobs: null }] : []),
+    ...(hasItem === true ? [{ kind: "message", pieces, logprobs, closedAs }] : []),
+  ];
+  return { ...stored, version: 2, transcript: { ...transcript, items } };
 }

@@ -5,10 +5,10 @@
 import * as z from "zod";
 import type { GenerationRequest } from "../../generation/events.ts";
 import type { ChatMessage } from "../../sessions/messages.ts";
+import type { ToolCall } from "../../tokenizer/tool-messages.ts";
 import {
   type Bounds,
   cacheSalt,
-  checkTools,
   defined,
   ignoredFields,
   MAX_LOGPROBS,
@@ -16,12 +16,12 @@ import {
   reasoningArguments,
   reasoningField,
   samplingFields,
-  toolFields,
   toSampling,
   toStopping,
 } from "../openai/fields.ts";
-import { leftOpen, messageTexts, toChatMessage } from "../openai/messages.ts";
+import { callArguments, callId, leftOpen, messageTexts, toChatMessage } from "../openai/messages.ts";
 import { REFUSED_ON_RESPONSES, textFormat } from "../openai/refused-fields.ts";
+import { shownChoice, shownTools, toolFields, toTools } from "../openai/tools.ts";
 import {
   addIssue,
   addUnsupported,
@@ -63,7 +63,7 @@ export function responseBody(bounds: Bounds) {
     max_tool_calls: z.int().min(1).optional(),
     reasoning: reasoningField().optional(),
     cache_salt: cacheSalt().optional(),
-    ...toolFields(),
+    ...toolFields("responses"),
     ...samplingFields(bounds),
     response_format: textFormat(),
     ...ignoredFields(),
@@ -86,7 +86,7 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
   if (body.top_logprobs !== undefined && body.top_logprobs > 0 && !logprobs) {
     throw invalid("top_logprobs", `needs ${show(LOGPROBS_INCLUDE)} in include`);
   }
-  checkTools(body);
+  const tools = toTools(body);
   const background = body.background ?? false;
   const generates = body.generate ?? true;
   if (background && body.store === false) throw invalid("background", "needs store to be true: it is retrieved later");
@@ -114,8 +114,8 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
       metadata: body.metadata ?? {},
       parallelToolCalls: body.parallel_tool_calls ?? true,
       ...(body.reasoning?.effort && { reasoningEffort: body.reasoning.effort }),
-      toolChoice: body.tool_choice === "none" ? "none" : "auto",
-      tools: body.tools ?? [],
+      toolChoice: shownChoice(body.tool_choice),
+      tools: shownTools(body.tools ?? []),
     },
     request: {
       names: { prompts: "input", maxTokens: "max_output_tokens", numLogprobs: "top_logprobs" },
@@ -126,7 +126,7 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
           // Without an answer the last message stays open for the next response to continue.
           addGenerationPrompt: generates,
           continueFinalMessage: !generates,
-          ...defined({ instructions: body.instructions }),
+          ...defined({ instructions: body.instructions, tools }),
           ...(body.reasoning?.effort && { templateArguments: reasoningArguments(body.reasoning.effort) }),
         },
       ],
@@ -171,7 +171,9 @@ interface ResponseInput {
   readonly items: readonly GivenItem[];
 }
 
-type GivenItem = Omit<InputItem, "id">;
+type GivenItem = WithoutId<InputItem>;
+/** Of each member of a union. */
+type WithoutId<T> = T extends unknown ? Omit<T, "id"> : never;
 
 const item = z
   .object({
@@ -186,8 +188,8 @@ const item = z
   });
 
 /**
- * What an assistant thought before the message that follows. A summary stands in for what is not
- * there.
+ * What an assistant thought before the message or the calls that follow. A summary stands in for
+ * what is not there.
  */
 const reasoningItem = z.object({
   summary: z.array(z.object({ text: z.string() })).nullish(),
@@ -195,7 +197,21 @@ const reasoningItem = z.object({
   encrypted_content: unsupportedUnless((value) => value === null || value === "", "this server encrypts nothing"),
 });
 
-/** A string is one user message; everything else is a list of messages and reasoning. */
+const callItem = z.object({
+  call_id: callId(),
+  name: z.string().min(1),
+  arguments: callArguments(),
+  status: z.string().nullish(),
+});
+
+const outputItem = z.object({ call_id: callId(), output: z.unknown().optional() }).transform((given, context) => {
+  const texts = messageTexts({ role: "tool", content: given.output }, context, "output");
+  return texts === undefined ? z.NEVER : { callId: given.call_id, texts };
+});
+
+const ITEM_TYPES: ReadonlySet<unknown> = new Set(["message", "reasoning", "function_call", "function_call_output"]);
+
+/** A string is one user message; everything else is a list of items. */
 function parseInput(value: unknown, context: z.RefinementCtx): ResponseInput {
   if (typeof value === "string" && value !== "") {
     return { messages: [{ role: "user", content: value }], items: [{ role: "user", texts: [value] }] };
@@ -205,55 +221,107 @@ function parseInput(value: unknown, context: z.RefinementCtx): ResponseInput {
   if (!Array.isArray(value) || value.length > MAX_INPUT_ITEMS) {
     return refuse(context, `must be a string or a list of at most ${MAX_INPUT_ITEMS} items; got ${show(value)}`);
   }
-  const messages: ChatMessage[] = [];
-  const items: GivenItem[] = [];
-  /** Of the assistant's message that follows. */
-  let reasoning: string[] = [];
-  const endReasoning = () => {
-    if (reasoning.length > 0) messages.push({ role: "assistant", content: "", reasoning: reasoning.join("\n") });
-    reasoning = [];
-  };
+  const input = new InputReader();
   for (const [index, raw] of value.entries()) {
     const type = isRecord(raw) ? (raw.type ?? "message") : "message";
-    if (type !== "message" && type !== "reasoning") {
-      addUnsupported(context, `${show(type)} is not supported: only message and reasoning items are`, [index, "type"]);
+    if (!ITEM_TYPES.has(type)) {
+      const known = [...ITEM_TYPES].join(", ");
+      addUnsupported(context, `${show(type)} is not supported: items are of type ${known}`, [index, "type"]);
       return z.NEVER;
     }
-    const parsed = type === "reasoning" ? reasoningItem.safeParse(raw) : item.safeParse(raw);
-    if (!parsed.success) {
-      const issue = parsed.error.issues[0]!;
-      context.issues.push({ ...issue, path: [index, ...issue.path], input: raw } as (typeof context.issues)[number]);
-      return z.NEVER;
-    }
-    if (!("message" in parsed.data)) {
-      const { content, summary } = parsed.data;
-      const texts = (content?.length ? content : (summary ?? [])).map(({ text }) => text);
-      reasoning.push(...texts.filter((text) => text !== ""));
-      items.push({ role: "assistant", type: "reasoning", texts });
-      continue;
-    }
-    const { message, ...given } = parsed.data;
-    if (message.role === "assistant" && reasoning.length > 0) {
-      messages.push({ ...message, reasoning: reasoning.join("\n") });
-      reasoning = [];
-    } else {
-      endReasoning();
-      messages.push(message);
-    }
-    items.push(given);
+    const issue = input.read(type, raw);
+    if (issue === undefined) continue;
+    context.issues.push({ ...issue, path: [index, ...issue.path], input: raw } as (typeof context.issues)[number]);
+    return z.NEVER;
   }
-  endReasoning();
+  const { messages, items } = input.end();
   if (messages.length === 0) return refuse(context, "must have at least one message, or reasoning with text; got none");
   return { messages, items };
 }
 
+/** Reasoning, text and calls that follow each other are one message of the assistant. */
+class InputReader {
+  readonly #messages: ChatMessage[] = [];
+  readonly #items: GivenItem[] = [];
+  #reasoning: string[] = [];
+  /** Of the assistant's message that came last, if calls may still follow. */
+  #calls: ToolCall[] | undefined;
+
+  /** @returns what is wrong with the item */
+  read(type: unknown, raw: unknown): z.core.$ZodIssue | undefined {
+    switch (type) {
+      case "reasoning": {
+        const { data, error } = reasoningItem.safeParse(raw);
+        if (data === undefined) return error.issues[0];
+        const texts = (data.content?.length ? data.content : (data.summary ?? [])).map(({ text }) => text);
+        this.#calls = undefined;
+        this.#reasoning.push(...texts.filter((text) => text !== ""));
+        this.#items.push({ role: "assistant", type, texts });
+        return undefined;
+      }
+      case "function_call": {
+        const { data, error } = callItem.safeParse(raw);
+        if (data === undefined) return error.issues[0];
+        const { call_id: callId, name, arguments: json, status } = data;
+        this.#items.push({ type, callId, name, arguments: json });
+        // Cut off or malformed: nothing was called.
+        if (status === "incomplete") return undefined;
+        if (this.#calls === undefined) this.#addAnswer({ role: "assistant", content: "" });
+        this.#calls!.push({ id: callId, name, arguments: json });
+        return undefined;
+      }
+      case "function_call_output": {
+        const { data, error } = outputItem.safeParse(raw);
+        if (data === undefined) return error.issues[0];
+        this.#add({ role: "tool", content: data.texts.join("\n"), toolCallId: data.callId });
+        this.#items.push({ type, ...data });
+        return undefined;
+      }
+      default: {
+        const { data, error } = item.safeParse(raw);
+        if (data === undefined) return error.issues[0];
+        const { message, ...given } = data;
+        if (message.role === "assistant") this.#addAnswer(message);
+        else this.#add(message);
+        this.#items.push(given);
+        return undefined;
+      }
+    }
+  }
+
+  end(): ResponseInput {
+    this.#endReasoning();
+    const messages = this.#messages.map(({ toolCalls = [], ...message }) => {
+      return toolCalls.length === 0 ? message : { ...message, toolCalls };
+    });
+    return { messages, items: this.#items };
+  }
+
+  #addAnswer(message: ChatMessage): void {
+    const reasoning = this.#reasoning.join("\n");
+    this.#reasoning = [];
+    this.#calls = [];
+    this.#messages.push({ ...message, ...(reasoning !== "" && { reasoning }), toolCalls: this.#calls });
+  }
+
+  #add(message: ChatMessage): void {
+    this.#endReasoning();
+    this.#calls = undefined;
+    this.#messages.push(message);
+  }
+
+  /** Of an answer that did not come any further. */
+  #endReasoning(): void {
+    if (this.#reasoning.length > 0) this.#addAnswer({ role: "assistant", content: "" });
+  }
+}
+
+const ID_PREFIXES = { message: "msg", reasoning: "rs", function_call: "fc", function_call_output: "fco" } as const;
+
 /** The ids of items follow from the id of their response. */
 export function withIds(items: ResponseInput["items"], responseId: string): InputItem[] {
-  const stem = responseId.replace(/^resp_/, "msg_");
-  return items.map((given, index) => {
-    const ownStem = given.type === "reasoning" ? stem.replace(/^msg_/, "rs_") : stem;
-    return { id: `${ownStem}_in${index}`, ...given };
-  });
+  const stem = responseId.replace(/^resp_/, "");
+  return items.map((given, index) => ({ id: `${ID_PREFIXES[given.type ?? "message"]}_${stem}_in${index}`, ...given }));
 }
 
 /** @throws `invalid_value` */

@@ -23,8 +23,8 @@ const settings = z.object({
   generates: z.boolean(),
   metadata: z.record(z.string(), z.string()),
   parallelToolCalls: z.boolean(),
-  /** Default: "auto". */
-  toolChoice: z.enum(["auto", "none"]).optional(),
+  /** As the response shows it. Default: "auto". */
+  toolChoice: z.union([z.string(), z.record(z.string(), z.unknown())]).optional(),
   /** Default: none was asked for. */
   reasoningEffort: z.string().optional(),
   /** Default: 0. */
@@ -35,40 +35,55 @@ const settings = z.object({
   user: z.string().nullish(),
   safetyIdentifier: z.string().nullish(),
   promptCacheKey: z.string().nullish(),
-  /** Never called: repeated for the client. Default: none. */
+  /** As the response shows them. Default: none. */
   tools: z.array(z.record(z.string(), z.unknown())).optional(),
 });
 
-const inputItem = z.object({
-  id: z.string(),
-  /** Default: a message. */
-  type: z.literal("reasoning").optional(),
-  role: z.enum(["system", "developer", "user", "assistant"]),
-  /** One per content part. */
-  texts: z.array(z.string()),
-});
+const functionCall = z.object({ callId: z.string(), name: z.string() });
 
-/** How an item was closed, whatever happened to the response afterwards. */
-const closedAs = z.enum(["completed", "incomplete"]).nullable();
+const inputItem = z.union([
+  functionCall.extend({ id: z.string(), type: z.literal("function_call"), arguments: z.string() }),
+  z.object({
+    id: z.string(),
+    type: z.literal("function_call_output"),
+    callId: z.string(),
+    /** One per content part. */
+    texts: z.array(z.string()),
+  }),
+  z.object({
+    id: z.string(),
+    /** Default: a message. */
+    type: z.literal("reasoning").optional(),
+    role: z.enum(["system", "developer", "user", "assistant"]),
+    texts: z.array(z.string()),
+  }),
+]);
+
+/**
+ * What there is of an output item: the texts of its events, the last of which may be to come. The
+ * text of a call is its arguments.
+ */
+const outputItem = z.object({
+  kind: z.enum(["reasoning", "message", "function_call"]),
+  pieces: z.array(z.string()),
+  /**
+   * Of a message, the JSON of one list per piece, if log-probabilities were asked for. As text,
+   * since half a million objects take long to measure, store and render.
+   */
+  logprobs: z.array(z.string()).nullable(),
+  call: functionCall.optional(),
+  /** Whatever happened to the response afterwards. */
+  closedAs: z.enum(["completed", "incomplete"]).nullable(),
+});
 
 /**
  * What determines all events. They come in this order: `numLead` that tell of the beginning; those
- * of the reasoning, if there is any, and of the message, if it has been opened; the last, if the
- * response has ended. An item has two events that open it; one per piece; three that close it, if
- * it has been closed.
+ * of each item that has been opened; the last, if the response has ended.
  */
 const transcriptState = z.object({
   numLead: z.int().min(0).max(3),
-  reasoning: z.object({ pieces: z.array(z.string()), closedAs }).optional(),
-  /** The message, to which pieces, log-probabilities and `closedAs` belong. */
-  hasItem: z.boolean(),
-  pieces: z.array(z.string()),
-  /**
-   * The JSON of one list per piece, if log-probabilities were asked for. As text, since half a
-   * million objects take long to measure, store and render.
-   */
-  logprobs: z.array(z.string()).nullable(),
-  closedAs,
+  /** Only the last one may not be closed. */
+  items: z.array(outputItem),
   status: z.enum(["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]),
   usage: z
     .object({
@@ -85,7 +100,7 @@ const transcriptState = z.object({
 
 /** All that it takes to retrieve a response, to replay its events and to list its input. */
 export const responseRecord = z.object({
-  version: z.literal(1),
+  version: z.literal(2),
   head,
   settings,
   input: z.array(inputItem),
@@ -100,6 +115,7 @@ export type ResponseHead = Readonly<z.infer<typeof head>>;
 export type ResponseSettings = Readonly<z.infer<typeof settings>>;
 export type InputItem = Readonly<z.infer<typeof inputItem>>;
 export type TranscriptState = z.infer<typeof transcriptState>;
+export type ItemState = z.infer<typeof outputItem>;
 export type ResponseStatus = TranscriptState["status"];
 export type ResponseRecord = Readonly<z.infer<typeof responseRecord>>;
 
@@ -160,17 +176,24 @@ function toUsage(usage: GenerationUsage) {
 }
 
 /** As clients send it, and as it is listed. */
-export function toInputItemObject({ id, type, role, texts }: InputItem) {
-  if (type === "reasoning") {
-    return { id, type, summary: [], content: texts.map((text) => ({ type: "reasoning_text", text })) };
+export function toInputItemObject(item: InputItem) {
+  const { id, type } = item;
+  switch (type) {
+    case "reasoning":
+      return { id, type, summary: [], content: item.texts.map((text) => ({ type: "reasoning_text", text })) };
+    case "function_call": {
+      const { callId, name, arguments: json } = item;
+      return { id, type, call_id: callId, name, arguments: json, status: "completed" };
+    }
+    case "function_call_output": {
+      const parts = item.texts.map((text) => ({ type: "input_text", text }));
+      const output = item.texts.length === 1 ? item.texts[0] : parts;
+      return { id, type, call_id: item.callId, output, status: "completed" };
+    }
+    default: {
+      const toPart = (text: string) =>
+        item.role === "assistant" ? { type: "output_text", text, annotations: [] } : { type: "input_text", text };
+      return { id, type: "message", role: item.role, status: "completed", content: item.texts.map(toPart) };
+    }
   }
-  return {
-    id,
-    type: "message",
-    role,
-    status: "completed",
-    content: texts.map((text) =>
-      role === "assistant" ? { type: "output_text", text, annotations: [] } : { type: "input_text", text },
-    ),
-  };
 }

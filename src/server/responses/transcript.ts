@@ -1,14 +1,15 @@
 /**
- * One response from its first event to its last. The pieces of its text determine its events, so
+ * One response from its first event to its last. The pieces of its texts determine its events, so
  * that any of them can be rendered again for a client that comes late or comes back, from the
  * running response or from its record.
  */
-import type { GenerationEvent } from "../../generation/events.ts";
+import type { DeltaEvent, GenerationEvent } from "../../generation/events.ts";
 import { toHttpError } from "../openai/errors.ts";
 import { toJson } from "../openai/json-writer.ts";
 import { tokenLogprobs } from "../openai/logprobs.ts";
-import { type ItemEvent, type ItemProgress, NUM_CLOSING, NUM_OPENING, OutputItem } from "./output-item.ts";
+import { type ItemEvent, type ItemKind, OutputItem, outputItemId } from "./output-item.ts";
 import {
+  type ItemState,
   type ResponseHead,
   type ResponseObject,
   type ResponseSettings,
@@ -29,13 +30,11 @@ export function isFinal(status: ResponseStatus): boolean {
 }
 
 /** Independent of what is pushed later. */
-export function copyState({ pieces, logprobs, reasoning, ...state }: TranscriptState): TranscriptState {
-  return {
-    ...state,
-    pieces: [...pieces],
-    logprobs: logprobs && [...logprobs],
-    ...(reasoning && { reasoning: { ...reasoning, pieces: [...reasoning.pieces] } }),
-  };
+export function copyState({ items, ...state }: TranscriptState): TranscriptState {
+  const copies = items.map(({ pieces, logprobs, ...item }) => {
+    return { ...item, pieces: [...pieces], logprobs: logprobs && [...logprobs] };
+  });
+  return { ...state, items: copies };
 }
 
 export class Transcript {
@@ -43,9 +42,8 @@ export class Transcript {
   #settings: ResponseSettings;
   readonly #state: TranscriptState;
   readonly #nowS: () => number;
-  /** Made when they are first rendered. */
-  #reasoningItem: OutputItem | undefined;
-  #messageItem: OutputItem | undefined;
+  /** Made when they are first needed. */
+  readonly #items: OutputItem[] = [];
   #hasEnded: boolean;
 
   /** @param stored the state of a stored response; it is not changed */
@@ -56,14 +54,11 @@ export class Transcript {
     this.#hasEnded = stored !== undefined && isFinal(stored.status);
     this.#state = copyState({
       numLead: 0,
-      hasItem: false,
-      closedAs: null,
+      items: [],
       status: settings.background ? "queued" : "in_progress",
       usage: null,
       error: null,
       completedAtS: null,
-      pieces: [],
-      logprobs: null,
       ...stored,
     });
   }
@@ -81,9 +76,8 @@ export class Transcript {
   }
 
   get numEvents(): number {
-    const { numLead, reasoning, hasItem } = this.#state;
-    const numOfReasoning = reasoning === undefined ? 0 : numItemEvents(reasoning);
-    return numLead + numOfReasoning + (hasItem ? numItemEvents(this.#state) : 0) + (this.#hasEnded ? 1 : 0);
+    const numOfItems = this.#state.items.reduce((sum, _, index) => sum + this.#item(index).numEvents, 0);
+    return this.#state.numLead + numOfItems + (this.#hasEnded ? 1 : 0);
   }
 
   push(event: GenerationEvent): void {
@@ -100,20 +94,7 @@ export class Transcript {
       case "prompt":
         return;
       case "delta":
-        if (event.part === "reasoning") {
-          if (event.text === "") return;
-          state.reasoning ??= { pieces: [], closedAs: null };
-          state.reasoning.pieces.push(event.text);
-          return;
-        }
-        if (state.reasoning) state.reasoning.closedAs ??= "completed";
-        state.hasItem = true;
-        if (event.text === "" && event.logprobs === undefined) return;
-        state.pieces.push(event.text);
-        if (event.logprobs !== undefined) {
-          state.logprobs ??= [];
-          state.logprobs.push(JSON.stringify(tokenLogprobs(event.logprobs)));
-        }
+        this.#delta(event);
         return;
       case "finished":
         if (event.isSaved === false) this.markUnstored();
@@ -129,15 +110,35 @@ export class Transcript {
     }
   }
 
-  /** An answer that has not come beyond its reasoning has no message. */
+  #delta({ part, text, call, logprobs, withdrawsCall }: DeltaEvent): void {
+    const last = this.#state.items.at(-1);
+    if (withdrawsCall && last !== undefined) last.closedAs = "incomplete";
+    const kind = part === undefined ? "message" : part === "call" ? "function_call" : part;
+    // The end of an answer with calls is no message.
+    if (text === "" && (kind === "reasoning" || (kind === "message" && last?.kind === "function_call"))) return;
+    const isNew = last?.kind !== kind || call !== undefined;
+    const item = isNew ? this.#open(kind, call && { callId: call.id, name: call.name }) : last;
+    const scores = kind === "message" ? logprobs : undefined;
+    if (text === "" && scores === undefined) return;
+    item.pieces.push(text);
+    if (scores === undefined) return;
+    item.logprobs ??= [];
+    item.logprobs.push(JSON.stringify(tokenLogprobs(scores)));
+  }
+
+  #open(kind: ItemKind, call?: ItemState["call"]): ItemState {
+    const { items } = this.#state;
+    const last = items.at(-1);
+    if (last !== undefined) last.closedAs ??= "completed";
+    const item: ItemState = { kind, pieces: [], logprobs: null, ...(call && { call }), closedAs: null };
+    items.push(item);
+    return item;
+  }
+
+  /** An answer that has not come beyond its reasoning has no message, nor has one of calls alone. */
   #close(status: "completed" | "incomplete"): void {
-    const state = this.#state;
-    const isAllReasoning = state.reasoning !== undefined && !state.hasItem;
-    if (isAllReasoning) state.reasoning!.closedAs = status;
-    else {
-      state.hasItem = true;
-      state.closedAs = status;
-    }
+    const last = this.#state.items.at(-1) ?? this.#open("message");
+    last.closedAs = status;
   }
 
   /** Ends it as cancelled, if the generation has not reported its own end. */
@@ -163,7 +164,7 @@ export class Transcript {
   response(): ResponseObject {
     const { status, usage, error, completedAtS } = this.#state;
     const shown = isFinal(status) ? "incomplete" : "in_progress";
-    const output = this.#items().map(({ item, progress }) => item.object(progress, shown));
+    const output = this.#state.items.map((_, index) => this.#item(index).object(shown));
     // Until its last event, clients see a finished response as in progress.
     if (!this.#hasEnded && isFinal(status)) return this.#beginning("in_progress", output);
     return responseObject(this.head, this.settings, { status, output, usage, error, completedAtS });
@@ -171,39 +172,33 @@ export class Transcript {
 
   /** @param sequenceNumber below `numEvents` */
   render(sequenceNumber: number): RenderedEvent {
-    const { numLead } = this.#state;
+    const { numLead, items } = this.#state;
     if (sequenceNumber < numLead) return this.#lead(sequenceNumber);
     let index = sequenceNumber - numLead;
-    for (const { item, progress } of this.#items()) {
-      const { pieces, logprobs } = progress;
-      if (index < NUM_OPENING) return rendered(item.opening(index), sequenceNumber);
-      index -= NUM_OPENING;
-      if (index < pieces.length) return item.piece(pieces[index]!, logprobs?.[index] ?? "[]", sequenceNumber);
-      index -= pieces.length;
-      if (progress.closedAs) {
-        if (index < NUM_CLOSING) return rendered(item.closing(index, progress), sequenceNumber);
-        index -= NUM_CLOSING;
+    for (let at = 0; at < items.length; at++) {
+      const item = this.#item(at);
+      if (index < item.numEvents) {
+        const event = item.event(index, sequenceNumber);
+        return "json" in event ? event : rendered(event, sequenceNumber);
       }
+      index -= item.numEvents;
     }
     return this.#last(sequenceNumber);
   }
 
-  #items(): { readonly item: OutputItem; readonly progress: ItemProgress }[] {
-    const { reasoning, hasItem } = this.#state;
-    const { itemId } = this.head;
-    const items: { item: OutputItem; progress: ItemProgress }[] = [];
-    if (reasoning !== undefined) {
-      this.#reasoningItem ??= new OutputItem("reasoning", itemId.replace(/^msg_/, "rs_"), 0);
-      items.push({ item: this.#reasoningItem, progress: { ...reasoning, logprobs: null } });
-    }
-    if (hasItem) {
-      this.#messageItem ??= new OutputItem("message", itemId, items.length);
-      items.push({ item: this.#messageItem, progress: this.#state });
-    }
-    return items;
+  #item(index: number): OutputItem {
+    this.#items[index] ??= this.#makeItem(index);
+    return this.#items[index];
   }
 
-  #statusAfter(reason: "stop" | "length" | "aborted"): ResponseStatus {
+  #makeItem(index: number): OutputItem {
+    const { items } = this.#state;
+    const state = items[index]!;
+    const numBefore = items.slice(0, index).filter(({ kind }) => kind === state.kind).length;
+    return new OutputItem(state, outputItemId(this.head.itemId, state.kind, numBefore), index);
+  }
+
+  #statusAfter(reason: "stop" | "tool_calls" | "length" | "aborted"): ResponseStatus {
     if (reason === "aborted") return "cancelled";
     return reason === "length" && this.settings.generates ? "incomplete" : "completed";
   }
@@ -225,10 +220,6 @@ export class Transcript {
     const nothingYet = { usage: null, error: null, completedAtS: null };
     return responseObject(this.head, this.settings, { status, output, ...nothingYet });
   }
-}
-
-function numItemEvents({ pieces, closedAs }: Pick<ItemProgress, "pieces" | "closedAs">): number {
-  return NUM_OPENING + pieces.length + (closedAs ? NUM_CLOSING : 0);
 }
 
 function rendered({ type, members }: ItemEvent, sequenceNumber: number): RenderedEvent {

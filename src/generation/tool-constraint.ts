@@ -9,7 +9,14 @@ export function toolConstraint(tools: Tools, format: ToolFormat): Constraint | u
   const stopAfterFirst = !parallel || format.isSingle;
   if (isRequired) {
     const { begin, separator, end } = format;
-    return { type: "tag_list", begin, tags: allowed.map((tool) => tagOf(tool, format)), separator, end, stopAfterFirst };
+    return {
+      type: "tag_list",
+      begin,
+      tags: allowed.map((tool) => tagOf(tool, format)),
+      separator,
+      end,
+      stopAfterFirst,
+    };
   }
   const strict = allowed.filter((tool) => tool.strict);
   if (strict.length === 0) return undefined;

@@ -5,8 +5,8 @@
  */
 import { z } from "zod";
 import { DenseMambaError } from "../errors.ts";
-import type { ToolCall } from "../tokenizer/tool-messages.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import type { ToolCall } from "../tokenizer/tool-messages.ts";
 import {
   addMessages,
   type ChatMessage,

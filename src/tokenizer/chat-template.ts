@@ -145,7 +145,8 @@ export class ChatRenderer {
     const { messagesName = "messages", addGenerationPrompt, continueFinalMessage, template, signal } = given;
     const options = { ...given, messages: this.#shownMessages(given) };
     const { messages } = options;
-    if (given.messages.length === 0) throw invalid(`${messagesName} must hold at least one message, given 0`, messagesName);
+    if (given.messages.length === 0)
+      throw invalid(`${messagesName} must hold at least one message, given 0`, messagesName);
     if (continueFinalMessage && addGenerationPrompt) {
       throw invalid(
         "continue_final_message leaves the last message open and add_generation_prompt begins a new one; set only one of them",

@@ -57,12 +57,12 @@ const GOLDEN: [format: ToolFormatName, text: string, expected: Split, template?:
     `So:\n<tool_call>\n{"name": "get_weather", "arguments": ${PARIS.arguments}}\n</tool_call>\nThat is it.`,
     { content: "So:\n\nThat is it.", calls: [PARIS] },
   ],
-  ["hermes", '<tool_call>{"name": "get_time"}</tool_call>', { content: "", calls: [{ name: "get_time", arguments: "{}" }] }],
   [
-    "llama3_json",
-    `{"name": "get_weather", "parameters": ${PARIS.arguments}}`,
-    { content: "", calls: [PARIS] },
+    "hermes",
+    '<tool_call>{"name": "get_time"}</tool_call>',
+    { content: "", calls: [{ name: "get_time", arguments: "{}" }] },
   ],
+  ["llama3_json", `{"name": "get_weather", "parameters": ${PARIS.arguments}}`, { content: "", calls: [PARIS] }],
   [
     "llama3_json",
     `<|python_tag|>{"type": "function", "name": "get_weather", "parameters": ${PARIS.arguments}}; {"name": "get_time", "parameters": ${OSLO.arguments}}`,
@@ -87,10 +87,14 @@ const GOLDEN: [format: ToolFormatName, text: string, expected: Split, template?:
     { content: "I'll look.", calls: [PARIS, OSLO] },
   ],
   ["json", `[{"name": "get_weather", "arguments": ${PARIS.arguments}}]`, { content: "", calls: [PARIS] }],
-  ["json", `The sum is {"name": "get_weather", "arguments": {}} here.`, {
-    content: `The sum is {"name": "get_weather", "arguments": {}} here.`,
-    calls: [],
-  }],
+  [
+    "json",
+    `The sum is {"name": "get_weather", "arguments": {}} here.`,
+    {
+      content: `The sum is {"name": "get_weather", "arguments": {}} here.`,
+      calls: [],
+    },
+  ],
 ];
 
 describe("texts of each format", () => {
@@ -158,7 +162,15 @@ describe("as the text comes", () => {
 
   it("a call begins with its name, and its arguments follow piece by piece", () => {
     const using = splitter("hermes");
-    const texts = ["<tool_call>", '\n{"name": "get_', 'weather", "arg', 'uments": {"ci', 'ty": "Pa', 'ris"}', "}\n</tool_call>"];
+    const texts = [
+      "<tool_call>",
+      '\n{"name": "get_',
+      'weather", "arg',
+      'uments": {"ci',
+      'ty": "Pa',
+      'ris"}',
+      "}\n</tool_call>",
+    ];
     expect(texts.map((text) => using.push(text))).toEqual([
       [],
       [],

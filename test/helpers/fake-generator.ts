@@ -37,6 +37,8 @@ export interface Script {
   reply: readonly string[];
   /** How many of them are reasoning. Default: the model has none. */
   readonly numReasoning?: number;
+  /** Made behind the reply, if all of it is given. */
+  readonly calls?: readonly { readonly name: string; readonly arguments: readonly string[] }[];
   /** Thrown before the first event. */
   readonly refusal?: Error | undefined;
   /** Thrown after so many deltas. */
@@ -128,7 +130,11 @@ export class FakeGenerator implements TextGenerator {
         };
       }
     }
-    const reason = request.signal.aborted ? "aborted" : limit < script.reply.length ? "length" : "stop";
+    const isWhole = !request.signal.aborted && limit === script.reply.length;
+    const calls = isWhole ? (script.calls ?? []) : [];
+    for (const index of indexes) yield* calls.flatMap((call) => callEvents(index, call));
+    const whole = calls.length > 0 ? "tool_calls" : "stop";
+    const reason = request.signal.aborted ? "aborted" : isWhole ? whole : "length";
     for (const index of indexes) yield { type: "finished", index, reason };
     const promptTokens = prompts.reduce((sum, ids) => sum + ids.length, 0);
     const completionTokens = numDeltas;
@@ -189,6 +195,15 @@ export class FakeGenerator implements TextGenerator {
     const { tokenizer } = this;
     return { tokenId, text: tokenizer.tokenText(tokenId), bytes: tokenizer.tokenBytes(tokenId), logprob };
   }
+}
+
+function callEvents(
+  index: number,
+  { name, arguments: pieces }: NonNullable<Script["calls"]>[number],
+): GenerationEvent[] {
+  const delta = { type: "delta", index, part: "call", tokenIds: [] } as const;
+  const begun = { ...delta, call: { id: `call_${name}`, name }, text: "" };
+  return [begun, ...pieces.map((text) => ({ ...delta, text }))];
 }
 
 function pushed(events: AsyncIterable<GenerationEvent>): AsyncIterable<GenerationEvent> {

@@ -214,6 +214,74 @@ describe("answers fit their schemas:", () => {
     }
   });
 
+  it("tools, asked for, called, streamed and answered", async () => {
+    const calls = [
+      { name: "add", arguments: ['{"a":', "1}"] },
+      { name: "now", arguments: ["{}"] },
+    ];
+    server.generator.script = { reply: ["So", ":"], calls };
+    const add = {
+      name: "add",
+      description: "a + b",
+      parameters: { type: "object", properties: { a: {} } },
+      strict: true,
+    };
+    const call = { id: "a", type: "function", function: { name: "add", arguments: "{}" } };
+    const named = { type: "function", name: "now" };
+    const chat = {
+      messages: [
+        { role: "assistant", content: null, tool_calls: [call] },
+        { role: "tool", tool_call_id: "a", content: "5" },
+      ],
+      tools: [add, { name: "now" }].map((tool) => ({ type: "function", function: tool })),
+    };
+    const response = {
+      input: [
+        { type: "function_call", call_id: "a", name: "add", arguments: "{}", status: "completed" },
+        { type: "function_call_output", call_id: "a", output: "5" },
+        {
+          type: "function_call_output",
+          call_id: "a",
+          output: [
+            { type: "input_text", text: "5" },
+            { type: "input_text", text: "6" },
+          ],
+        },
+      ],
+      tools: [add, { name: "now" }].map((tool) => ({ type: "function", ...tool })),
+    };
+    const allowed = { mode: "auto", tools: [named] };
+    const allowedInChat = { mode: "auto", tools: [{ type: "function", function: { name: "now" } }] };
+    const cases = [
+      ["/v1/chat/completions", ["ChatCompletionRequest", "ChatCompletion", "ChatCompletionChunk"], chat],
+      [
+        "/v1/chat/completions",
+        ["ChatCompletionRequest", "ChatCompletion", "ChatCompletionChunk"],
+        { ...chat, tool_choice: { type: "allowed_tools", allowed_tools: allowedInChat }, parallel_tool_calls: false },
+      ],
+      ["/v1/responses", ["ResponseRequest", "Response", "ResponseEvent"], { ...response, tool_choice: named }],
+      [
+        "/v1/responses",
+        ["ResponseRequest", "Response", "ResponseEvent"],
+        { ...response, tool_choice: { type: "allowed_tools", ...allowed } },
+      ],
+    ] as const;
+    for (const [path, [given, whole, chunk], body] of cases) {
+      expectValid(body, given, "lenient");
+      const posted = await server.post(path, body);
+      expect(posted.status, await posted.clone().text()).toBe(200);
+      const answer = await posted.json();
+      expect(JSON.stringify(answer)).toContain("call_now");
+      expectValid(answer, whole);
+      const chunks = sseData(await (await server.post(path, { ...body, stream: true })).text());
+      expect(JSON.stringify(chunks)).toContain("call_now");
+      for (const each of chunks.filter((data) => data !== "[DONE]")) expectValid(each, chunk);
+      if (path !== "/v1/responses") continue;
+      const listed = await server.app.request(`/v1/responses/${(answer as { id: string }).id}/input_items`);
+      expectValid(await listed.json(), "InputItemList");
+    }
+  });
+
   it("a failed response's events, and an error chunk", async () => {
     server.generator.script = { reply: ["a", "b"], failure: { afterDeltas: 1, error: runtimeFault() } };
     const response = await server.post("/v1/responses", { input: "a", stream: true });

@@ -67,8 +67,16 @@ describe("a chat", () => {
           content: "Let me see.",
           refusal: null,
           tool_calls: [
-            { id: expect.stringMatching(/^call_\w{32}$/), type: "function", function: { name: "get_weather", arguments: PARIS } },
-            { id: expect.stringMatching(/^call_\w{32}$/), type: "function", function: { name: "get_time", arguments: "{}" } },
+            {
+              id: expect.stringMatching(/^call_\w{32}$/),
+              type: "function",
+              function: { name: "get_weather", arguments: PARIS },
+            },
+            {
+              id: expect.stringMatching(/^call_\w{32}$/),
+              type: "function",
+              function: { name: "get_time", arguments: "{}" },
+            },
           ],
         },
         finish_reason: "tool_calls",
@@ -138,9 +146,7 @@ describe("a chat", () => {
     const runner = client.chat.completions.runTools({ ...CHAT, tools: [tool(WEATHER, "21 °C"), tool(TIME, "noon")] });
     expect(await runner.finalContent()).toBe("It is warm.");
     expect(asked).toEqual([{ city: "Paris" }, {}]);
-    expect(server.lastPrompt()).toContain(
-      `[assistant]${TWO_CALLS}[end][tool]21 °C[end][tool]noon[end][assistant]`,
-    );
+    expect(server.lastPrompt()).toContain(`[assistant]${TWO_CALLS}[end][tool]21 °C[end][tool]noon[end][assistant]`);
   });
 
   it("is not searched for calls with tool_choice none, though the template has the tools", async () => {
@@ -278,7 +284,12 @@ describe("a response", () => {
   it("has an item for each call", async () => {
     await server.says(TWO_CALLS);
     const response = await client.responses.create(RESPONSE);
-    expect(response).toMatchObject({ status: "completed", output: ITEMS, tool_choice: "auto", output_text: "Let me see." });
+    expect(response).toMatchObject({
+      status: "completed",
+      output: ITEMS,
+      tool_choice: "auto",
+      output_text: "Let me see.",
+    });
     expect(response.tools).toEqual([
       { type: "function", strict: false, ...WEATHER },
       { type: "function", strict: false, description: null, ...TIME },
@@ -292,7 +303,8 @@ describe("a response", () => {
   it("streams the same over SSE and WebSocket, and again from any event", async () => {
     await server.says(TWO_CALLS);
     const events: ResponseStreamEvent[] = [];
-    for await (const event of eventsOf(await client.responses.create({ ...RESPONSE, stream: true }))) events.push(event);
+    for await (const event of eventsOf(await client.responses.create({ ...RESPONSE, stream: true })))
+      events.push(event);
     const types = events.map(({ type }) => type.replace("response.", ""));
     expect(types.filter((type, i) => type !== types[i - 1] || type.endsWith("added"))).toEqual([
       ...["created", "in_progress", "output_item.added", "content_part.added", "output_text.delta"],
@@ -379,7 +391,9 @@ describe("a response", () => {
       `[assistant]${TWO_CALLS}[end][tool]21[end][tool]noon[end][assistant]${time}[end][tool]one[end][assistant]`,
     );
     const { data } = await client.responses.inputItems.list(id, { order: "asc" });
-    expect(data.map(({ type }) => type)).toEqual(input.map((item) => ("type" in item ? item.type : "message") ?? "message"));
+    expect(data.map(({ type }) => type)).toEqual(
+      input.map((item) => ("type" in item ? item.type : "message") ?? "message"),
+    );
     expect(data[2]).toMatchObject({ type: "function_call", call_id: "a", name: "get_weather", arguments: PARIS });
   });
 
@@ -387,7 +401,8 @@ describe("a response", () => {
     const malformed = callText("get_weather", '{"city": }');
     await server.says(malformed);
     const events: ResponseStreamEvent[] = [];
-    for await (const event of eventsOf(await client.responses.create({ ...RESPONSE, stream: true }))) events.push(event);
+    for await (const event of eventsOf(await client.responses.create({ ...RESPONSE, stream: true })))
+      events.push(event);
     expect(events.at(-1)).toMatchObject({
       type: "response.completed",
       response: {
@@ -456,7 +471,9 @@ describe("a model whose template knows no tools", () => {
     const [call] = first.choices[0]!.message.tool_calls!;
     const second = await ask([{ role: "tool", tool_call_id: call!.id, content: "21" }]);
     expect(second.usage!.prompt_tokens_details!.cached_tokens).toBeGreaterThanOrEqual(first.usage!.total_tokens - 2);
-    expect(plain.lastPrompt()).toContain(`{"name": "get_weather", "arguments": ${PARIS}}\n\nUser: Result of the tool:\n21`);
+    expect(plain.lastPrompt()).toContain(
+      `{"name": "get_weather", "arguments": ${PARIS}}\n\nUser: Result of the tool:\n21`,
+    );
   });
 });
 
@@ -490,7 +507,12 @@ describe("what is refused", () => {
     [{ tools: ["a"] }, "tools[0]", /must be an object; got "a"/],
     [{ tools: [{ function: { name: "a" } }] }, "tools[0].type", /is required/],
     [{ tools: [{ type: "function" }] }, "tools[0].function", /is required/],
-    [{ tools: [{ type: "custom", custom: { name: "a" } }] }, "tools[0].type", /"custom" is not supported/, "unsupported_value"],
+    [
+      { tools: [{ type: "custom", custom: { name: "a" } }] },
+      "tools[0].type",
+      /"custom" is not supported/,
+      "unsupported_value",
+    ],
     [{ tools: [{ type: "web_search" }] }, "tools[0].type", /is not supported/, "unsupported_value"],
     [{ tools: [tool({ name: undefined })] }, "tools[0].function.name", /is required/],
     [{ tools: [tool({ name: "" })] }, "tools[0].function.name", /1 to 64 letters.*; got ""/],
@@ -503,8 +525,16 @@ describe("what is refused", () => {
     [{ tools: [tool({ strict: "yes" })] }, "tools[0].function.strict", /must be a boolean; got "yes"/],
     [{ tools: [tool({ parameters: "x" })] }, "tools[0].function.parameters", /must be a JSON schema; got "x"/],
     [{ tools: [tool({ parameters: [] })] }, "tools[0].function.parameters", /must be a JSON schema/],
-    [{ tools: [tool({ parameters: { type: "string" } })] }, "tools[0].function.parameters.type", /must be "object".*got "string"/],
-    [{ tools: [tool({ parameters: { properties: [] } })] }, "tools[0].function.parameters.properties", /must be an object/],
+    [
+      { tools: [tool({ parameters: { type: "string" } })] },
+      "tools[0].function.parameters.type",
+      /must be "object".*got "string"/,
+    ],
+    [
+      { tools: [tool({ parameters: { properties: [] } })] },
+      "tools[0].function.parameters.properties",
+      /must be an object/,
+    ],
     [
       { tools: [tool({ parameters: { properties: { a: "string" } } })] },
       "tools[0].function.parameters.properties.a",
@@ -531,11 +561,32 @@ describe("what is refused", () => {
     [{ parallel_tool_calls: "no" }, "parallel_tool_calls", /must be a boolean/],
     [{ functions: [{ name: "a" }] }, "functions", /use tools/, "unsupported_value"],
     [{ function_call: { name: "a" } }, "function_call", /use tool_choice/, "unsupported_value"],
-    [{ messages: [{ role: "user", content: "a", tool_calls: [{ id: "a", function: { name: "a", arguments: "" } }] }] }, "messages[0].tool_calls", /only an assistant/],
-    [{ messages: [{ role: "assistant", tool_calls: [{ function: { name: "a", arguments: "{}" } }] }] }, "messages[0].tool_calls[0].id", /is required/],
-    [{ messages: [{ role: "assistant", tool_calls: [{ id: "a", type: "custom" }] }] }, "messages[0].tool_calls[0].type", /not supported/, "unsupported_value"],
-    [{ messages: [{ role: "assistant", tool_calls: [{ id: "a", function: { name: "a", arguments: 5 } }] }] }, "messages[0].tool_calls[0].function.arguments", /must be a string or an object; got 5/],
-    [{ messages: [USER, { role: "tool", tool_call_id: "call_x", content: "21" }] }, "messages", /no message before it makes: "call_x"/],
+    [
+      { messages: [{ role: "user", content: "a", tool_calls: [{ id: "a", function: { name: "a", arguments: "" } }] }] },
+      "messages[0].tool_calls",
+      /only an assistant/,
+    ],
+    [
+      { messages: [{ role: "assistant", tool_calls: [{ function: { name: "a", arguments: "{}" } }] }] },
+      "messages[0].tool_calls[0].id",
+      /is required/,
+    ],
+    [
+      { messages: [{ role: "assistant", tool_calls: [{ id: "a", type: "custom" }] }] },
+      "messages[0].tool_calls[0].type",
+      /not supported/,
+      "unsupported_value",
+    ],
+    [
+      { messages: [{ role: "assistant", tool_calls: [{ id: "a", function: { name: "a", arguments: 5 } }] }] },
+      "messages[0].tool_calls[0].function.arguments",
+      /must be a string or an object; got 5/,
+    ],
+    [
+      { messages: [USER, { role: "tool", tool_call_id: "call_x", content: "21" }] },
+      "messages",
+      /no message before it makes: "call_x"/,
+    ],
     [
       {
         messages: [
@@ -549,24 +600,40 @@ describe("what is refused", () => {
   ])("a chat with %j", async (body, param, message, code = "invalid_value") => {
     const response = await server.post("/v1/chat/completions", { ...CHAT, ...body });
     const { error } = (await response.json()) as { error: { message: string; param: string; code: string } };
-    expect({ status: response.status, code: error?.code, param: error?.param }, error?.message).toEqual({ status: 400, code, param });
+    expect({ status: response.status, code: error?.code, param: error?.param }, error?.message).toEqual({
+      status: 400,
+      code,
+      param,
+    });
     expect(error.message).toMatch(message);
   });
 
   it.each<[body: object, param: string, message: RegExp, code?: string]>([
     [{ tools: [{ type: "function", name: "a b" }] }, "tools[0].name", /got "a b"/],
     [{ tools: [{ type: "web_search" }] }, "tools[0].type", /is not supported/, "unsupported_value"],
-    [{ tools: FLAT_TOOLS, tool_choice: { type: "function", name: "x" } }, "tool_choice", /"x", which is not among the 2/],
+    [
+      { tools: FLAT_TOOLS, tool_choice: { type: "function", name: "x" } },
+      "tool_choice",
+      /"x", which is not among the 2/,
+    ],
     [{ tools: FLAT_TOOLS, tool_choice: { type: "mcp" } }, "tool_choice.type", /is not supported/, "unsupported_value"],
     [{ input: [{ type: "function_call_output", output: "" }] }, "input[0].call_id", /is required/],
     [{ input: [{ type: "function_call_output", call_id: "a", output: 5 }] }, "input[0].output", /must be a string/],
-    [{ input: [{ type: "function_call_output", call_id: "a", output: "5" }] }, "input", /no message before it makes: "a"/],
+    [
+      { input: [{ type: "function_call_output", call_id: "a", output: "5" }] },
+      "input",
+      /no message before it makes: "a"/,
+    ],
     [{ input: [{ type: "function_call", call_id: "a", arguments: "{}" }] }, "input[0].name", /is required/],
     [{ input: [{ type: "computer_call" }] }, "input[0].type", /is not supported/, "unsupported_value"],
   ])("a response with %j", async (body, param, message, code = "invalid_value") => {
     const response = await server.post("/v1/responses", { input: "Hi", ...body });
     const { error } = (await response.json()) as { error: { message: string; param: string; code: string } };
-    expect({ status: response.status, code: error?.code, param: error?.param }, error?.message).toEqual({ status: 400, code, param });
+    expect({ status: response.status, code: error?.code, param: error?.param }, error?.message).toEqual({
+      status: 400,
+      code,
+      param,
+    });
     expect(error.message).toMatch(message);
   });
 

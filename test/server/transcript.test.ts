@@ -199,7 +199,8 @@ describe("a transcript", () => {
 
 it("a record of the first version gives the same events", () => {
   const transcript = make();
-  for (const event of [ACCEPTED, thought("why"), scored("a", 1), scored("b", 1), ...end("stop")]) transcript.push(event);
+  for (const event of [ACCEPTED, thought("why"), scored("a", 1), scored("b", 1), ...end("stop")])
+    transcript.push(event);
   const { head, settings, state } = transcript;
   const { items, ...others } = state;
   const [{ pieces, closedAs }, message] = items as [(typeof items)[0], (typeof items)[0]];

@@ -85,7 +85,8 @@ export class OutputItem {
   }
 
   #opening(index: number): ItemEvent {
-    if (index > 0) return { type: "response.content_part.added", members: { ...this.#place, part: this.#part("", []) } };
+    if (index > 0)
+      return { type: "response.content_part.added", members: { ...this.#place, part: this.#part("", []) } };
     const empty = this.#state.kind === "function_call" ? { arguments: "" } : { content: [] };
     const item = { ...this.#head("in_progress"), ...empty };
     return { type: "response.output_item.added", members: { output_index: this.#outputIndex, item } };

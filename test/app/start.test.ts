@@ -44,6 +44,25 @@ it("next to services with its name, whose links are ignored with one line in the
   expect(await server.stop()).toBe(0);
 });
 
+it("under the names it is given, with the first as its own, and under any other if it is told so", async () => {
+  const names = ["--model-name", "tales", "--model-name", "gpt-4o", "--any-model-name", "--root-path", "/llm"];
+  const server = await serve(names);
+  const models = (await (await fetch(`${server.url}/llm/v1/models`)).json()) as {
+    data: { id: string; root: string }[];
+  };
+  expect(models.data.map(({ id, root }) => [id, root])).toEqual([
+    ["tales", "tales"],
+    ["gpt-4o", "tales"],
+    ["densemamba-tales-4m", "tales"],
+  ]);
+  for (const model of ["tales", "gpt-4o", "densemamba-tales-4m", "whatever"]) {
+    const response = await server.post("/v1/completions", { model, prompt: "Once", max_tokens: 1 });
+    expect(await response.json()).toMatchObject({ model: "tales" });
+  }
+  expect(await (await fetch(`${server.url}/version`)).json()).toMatchObject({ version: expect.stringMatching(/^\d/) });
+  expect(await server.stop()).toBe(0);
+});
+
 /** As OpenShift's: without a name, a home folder, or rights of its own. */
 const NAMELESS = { uid: 1_000_650_000, gid: 0 };
 // The checkout may be where only its owner may read, as in a folder of `mktemp -d`.

@@ -215,6 +215,18 @@ describe("kinds of value", () => {
     expect(load({}, {}, { apiKeys: expected }).apiKeys).toEqual(expected);
   });
 
+  it("takes several names of a model, and a root path without a final slash", () => {
+    expect(load().modelName).toEqual([]);
+    expect(load({ modelName: ["org/a", "b"] }).modelName).toEqual(["org/a", "b"]);
+    expect(load({}, { DENSEMAMBA_MODEL_NAME: "org/a,b" }).modelName).toEqual(["org/a", "b"]);
+    expect(load({}, {}, { modelName: "a" }).modelName).toEqual(["a"]);
+    expect(load({ rootPath: "/llm/v2" }).rootPath).toBe("/llm/v2");
+    expect(load({ rootPath: "" }).rootPath).toBe("");
+    for (const rootPath of ["llm", "/", "/llm/", "//llm", "/l?m", "/l m"]) {
+      expect(problemsOf(() => load({ rootPath }))[0]).toContain("must be a path such as /llm");
+    }
+  });
+
   it("reads switches from flags, text and JSON", () => {
     expect(load({ metricsNeedKey: true }).metricsNeedKey).toBe(true);
     expect(load({}, { DENSEMAMBA_METRICS_NEED_KEY: "1" }).metricsNeedKey).toBe(true);

@@ -437,9 +437,21 @@ describe("the handshake", () => {
     client.socket.close();
   });
 
-  it("works on one path only", async () => {
-    await using server = await startTestServer();
+  it("takes the key in the headers that HTTP takes it in", async () => {
+    await using server = await startTestServer({ apiKeys: ["right"] });
+    for (const headers of [{ "x-api-key": "right" }, { "api-key": "right" }]) {
+      (await open(server, { headers })).socket.close();
+    }
+    expect((await refused(server.webSocketUrl, { headers: { "x-api-key": "wrong" } })).status).toBe(401);
+  });
+
+  it("works on one path only, in its spellings", async () => {
+    await using server = await startTestServer({ rootPath: "/llm" });
     expect((await refused(`${server.webSocketUrl}/other`)).status).toBe(404);
+    const origin = server.webSocketUrl.replace("/v1/responses", "");
+    for (const path of ["/responses", "/v1//responses/", "/llm/v1/responses", "/llm/responses"]) {
+      (await open({ webSocketUrl: origin + path })).socket.close();
+    }
   });
 
   it("accepts pages of other origins only if they are listed", async () => {

@@ -87,10 +87,11 @@ export function findToolFormat(name: ToolFormatName, template: string): ToolForm
 }
 
 function nameIn(template: string): keyof typeof FORMATS {
-  for (const name of ["mistral", "llama3_json", "hermes"] as const) {
-    if (template.includes(FORMATS[name].open)) return name;
-  }
-  return "json";
+  if (template.includes(FORMATS.mistral.open)) return "mistral";
+  if (template.includes(FORMATS.hermes.open)) return "hermes";
+  // Its tag is for other tools; not every template has it.
+  const isLlama = template.includes(FORMATS.llama3_json.open) || /\\?"parameters\\?": /.test(template);
+  return isLlama ? "llama3_json" : "json";
 }
 
 /** Whether a template shows tools to the model, and calls in messages. */

@@ -32,6 +32,29 @@ def token_ids(value):
     return value
 
 
+def narrow_tools(body):
+    """Names differ and are known; a result follows its call."""
+    in_chat = "input" not in body
+    named = lambda name: {"type": "function", **({"function": {"name": name}} if in_chat else {"name": name})}
+    tools, choice = body.get("tools"), body.get("tool_choice")
+    if tools:
+        body["tools"] = [named(f"tool_{index}") for index in range(len(tools))]
+    elif choice != "none":
+        body.pop("tool_choice", None)
+    if tools and isinstance(choice, dict):
+        allowed = choice.get("allowed_tools") if in_chat else choice
+        if choice.get("type") == "allowed_tools":
+            allowed["tools"] = [named("tool_0")]
+        else:
+            body["tool_choice"] = named("tool_0")
+    for message in body.get("messages") or []:
+        message.pop("tool_call_id", None)
+    if isinstance(body.get("input"), list):
+        called = {"type": "function_call", "name": "f", "arguments": "{}"}
+        outputs = [item for item in body["input"] if item.get("type") == "function_call_output"]
+        body["input"] = [{**called, "call_id": item["call_id"]} for item in outputs] + body["input"]
+
+
 def narrow(body):
     for key in TOKEN_COUNTS:
         clamp(body, key, MAX_OUTPUT_TOKENS)
@@ -72,10 +95,7 @@ def narrow(body):
         body["add_generation_prompt"] = False
     body.pop("chat_template", None)
     body.pop("chat_template_kwargs", None)
-    if body.get("tools"):
-        # The template shows them, and need not be able to show just anything.
-        body["tools"] = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
-        body["tool_choice"] = "none"
+    narrow_tools(body)
     if "input" in body:
         body["include"] = ["message.output_text.logprobs"] if body.get("top_logprobs") else None
         if body.get("background"):

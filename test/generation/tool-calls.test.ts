@@ -245,7 +245,10 @@ describe("as the text comes", () => {
 describe("the format that a template shows", () => {
   it.each<[template: string, begin: string]>([
     ["{{ '<tool_call>' }}", '<tool_call>\n{"name": "f", "arguments": '],
-    ["<|python_tag|> <tool_call>", '{"name": "f", "parameters": '],
+    ["<|python_tag|>", '{"name": "f", "parameters": '],
+    ["{{ '\"parameters\": ' }}", '{"name": "f", "parameters": '],
+    ['{{ "Respond with {\\"name\\": …, \\"parameters\\": …}" }}', '{"name": "f", "parameters": '],
+    ["<tool_call> with <|python_tag|>", '<tool_call>\n{"name": "f", "arguments": '],
     ["[AVAILABLE_TOOLS][TOOL_CALLS] [", '{"name": "f", "arguments": '],
     ["[TOOL_CALLS]name[ARGS]", "[TOOL_CALLS]f[ARGS]"],
     ["{{ message.content }}", '{"name": "f", "arguments": '],

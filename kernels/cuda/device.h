@@ -93,39 +93,6 @@ static inline bool dm_expect_rows(DmContext *context, const DmTensor *lengths, s
   return numSequences == 0 || numRows > 0 || dm_fail(context, "there must be at least one step");
 }
 
-/**
- * What a call gave, to be given on: CUDA keeps it no longer, or the next launch of anyone's is told
- * of it.
- */
-static inline cudaError_t dm_taken(cudaError_t error) {
-  if (error != cudaSuccess) (void)cudaGetLastError();
-  return error;
-}
-
-/**
- * Of the host or of the device either of them. As src/runtime/native/cuda-memory.ts writes it;
- * likewise `DmRange`.
- */
-struct DmCopy {
-  void *to;
-  const void *from;
-  size_t numBytes;
-};
-
-/** A part of the device's memory. */
-struct DmRange {
-  void *data;
-  size_t numBytes;
-};
-
-static inline cudaError_t dm_copy_all(const DmCopy *copies, size_t count, cudaStream_t stream) {
-  cudaError_t error = cudaSuccess;
-  for (size_t i = 0; i < count && error == cudaSuccess; i++) {
-    error = cudaMemcpyAsync(copies[i].to, copies[i].from, copies[i].numBytes, cudaMemcpyDefault, stream);
-  }
-  return error;
-}
-
 __host__ __device__ static inline size_t dm_ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
 
 /**

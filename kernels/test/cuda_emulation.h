@@ -181,40 +181,17 @@ static inline float dm_float_of(uint16_t bits) { return vf_of(vh{bits})[0]; }
 #include "kernels.h" /* test/cuda-device/: a device that is simulated, under ONNX Runtime's own provider */
 #else
 
-/** There are no streams, and so nothing to capture. */
-#define DM_WITHOUT_GRAPHS
+/** A host: there are no streams. */
+#define DM_WITHOUT_DEVICE
 #define DM_LAUNCH(kernel, grid, block, stream, ...) \
   ((void)(stream), emulation::launch(grid, block, [=] { kernel(__VA_ARGS__); }))
 
-/* Memory of the device is the host's. */
 typedef void *cudaStream_t;
 typedef int cudaError_t;
-enum { cudaSuccess = 0, cudaErrorMemoryAllocation = 2 };
-enum { cudaMemcpyDefault = 4 };
+enum { cudaSuccess = 0 };
 
 static inline cudaError_t cudaGetLastError(void) { return cudaSuccess; }
-static inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
-static inline const char *cudaGetErrorString(cudaError_t error) { return error == cudaSuccess ? "no error" : "out of memory"; }
-
-static inline cudaError_t cudaMalloc(void **out, size_t numBytes) {
-  *out = aligned_alloc(256, (numBytes + 255) / 256 * 256);
-  return *out != NULL ? cudaSuccess : cudaErrorMemoryAllocation;
-}
-
-static inline cudaError_t cudaFree(void *data) {
-  free(data);
-  return cudaSuccess;
-}
-
-static inline cudaError_t cudaMemsetAsync(void *data, int value, size_t numBytes, cudaStream_t) {
-  memset(data, value, numBytes);
-  return cudaSuccess;
-}
-
-static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t numBytes, int, cudaStream_t) {
-  memcpy(to, from, numBytes);
-  return cudaSuccess;
-}
+static inline const char *cudaGetErrorString(cudaError_t) { return "no error"; }
 
 #endif
 

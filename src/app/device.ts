@@ -21,13 +21,21 @@ export interface DeviceFacts {
 
 /**
  * The devices to try, in order: `auto` may fall back, an explicit choice may not.
- * @throws `device_unavailable` with what is missing, what was found and what is needed
+ * @throws `device_unavailable` with what is missing, what was found and what is needed;
+ * `invalid_config` for CUDA in the portable runner
  */
 export async function chooseDevices(
-  wanted: Config["device"],
+  { device: wanted, runtime }: Pick<Config, "device" | "runtime">,
   { hasCudaProvider, inspectCuda }: DeviceFacts,
 ): Promise<DeviceChoice[]> {
   if (wanted === "cpu") return [{ device: "cpu", reason: "requested" }];
+  if (runtime === "portable") {
+    if (wanted === "auto") return [{ device: "cpu", reason: "the portable runner has no other" }];
+    throw new DenseMambaError(
+      "invalid_config",
+      "--device cuda needs --runtime native: the portable runner runs on the CPU",
+    );
+  }
   if (wanted === "auto" && !hasCudaProvider()) {
     return [{ device: "cpu", reason: "this ONNX Runtime has no CUDA provider" }];
   }

@@ -43,7 +43,7 @@ export async function findKernels(
   if (config.kernels === "off" || config.runtime !== "native") return undefined;
   try {
     const library = await openKernelLibrary(config, device === "cuda" ? "cuda" : "host", note);
-    const missing = library.streams?.findMissingCode();
+    const missing = library.findMissingCode?.();
     if (missing !== undefined) {
       note(`plain ONNX in place of kernels: ${library.path} has no code for this device: ${missing}`);
       return undefined;

@@ -18,6 +18,7 @@ import { numThreads } from "./machine.ts";
 
 export interface LoadedModel {
   readonly manifest: Manifest;
+  readonly device: "cpu" | "cuda";
   /** The first call returns the runner that has proven the device; later calls open another. */
   openRunner(): Promise<ModelRunner>;
 }
@@ -44,7 +45,7 @@ interface Artifact {
  * `unsupported_value`
  */
 export async function loadModel(config: Config, options: LoadOptions): Promise<LoadedModel> {
-  const devices = await chooseDevices(config.device, FACTS);
+  const devices = await chooseDevices(config, FACTS);
   return firstThatWorks("device_unavailable", devices, options.note, async (choice) => {
     const { device, reason } = choice;
     const kernels = (await mayUseKernels(config.model)) ? await findKernels(config, device, options.note) : undefined;
@@ -64,6 +65,7 @@ export async function loadModel(config: Config, options: LoadOptions): Promise<L
     options.note(`device ${device}: ${reason}`);
     return {
       manifest,
+      device,
       async openRunner() {
         const runner = first ?? (await open());
         first = undefined;

@@ -108,8 +108,11 @@ export interface MemoryFacts {
 }
 
 /** Of the states in all slots, as far as they are in this machine's memory and not on a device. */
-export function slotBytesOf({ device, state }: Pick<Manifest, "device" | "state">, numSlots: number): number {
-  return device === "cuda" ? 0 : numSlots * stateBytes(state);
+export function slotBytesOf(
+  { device, manifest }: { readonly device: "cpu" | "cuda"; readonly manifest: Pick<Manifest, "state"> },
+  numSlots: number,
+): number {
+  return device === "cuda" ? 0 : numSlots * stateBytes(manifest.state);
 }
 
 /** A config without `auto` sizes. */

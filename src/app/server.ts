@@ -89,7 +89,7 @@ export async function runServer(given: Config, options: RunServerOptions): Promi
   const config = withinMemory(given, {
     limitBytes,
     modelBytes: model.manifest.files.reduce((sum, { bytes }) => sum + bytes, 0),
-    slotBytes: slotBytesOf(model.manifest, given.maxBatch),
+    slotBytes: slotBytesOf(model, given.maxBatch),
   });
   const service = await createService(config, model, { tokenizer, logging });
   const { app, deps, responses, engine, stores } = service;

@@ -65,7 +65,7 @@ export const configSchema = z.strictObject({
   runtime: option(
     oneOf("native", "portable"),
     "native",
-    "ONNX Runtime through its C API, or through its Node binding in a worker thread",
+    "ONNX Runtime through its C API, or, on a CPU, through its Node binding in a worker thread",
   ),
   kernels: option(
     oneOf("auto", "off"),

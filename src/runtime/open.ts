@@ -6,7 +6,6 @@ import { findOrtLibrary, ortPackageVersion } from "./ort-library.ts";
 import { PortableRunner } from "./portable/portable-runner.ts";
 import type { ModelRunner, RunnerOptions } from "./runner.ts";
 
-export { listProviders } from "./ort-library.ts";
 export type { CudaDevice, CudaReport, KernelLibrary, OpenKernelsOptions };
 
 export type RunnerKind = "native" | "portable";

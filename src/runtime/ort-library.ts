@@ -21,16 +21,6 @@ const PROVIDER_LIBRARIES: Readonly<Record<string, string>> = {
   TensorrtExecutionProvider: "onnxruntime_providers_tensorrt",
 };
 
-/** onnxruntime-node's short names → ONNX Runtime's own. */
-const PROVIDER_NAMES: Readonly<Record<string, string>> = {
-  cpu: "CPUExecutionProvider",
-  cuda: "CUDAExecutionProvider",
-  tensorrt: "TensorrtExecutionProvider",
-  webgpu: "WebGpuExecutionProvider",
-  dml: "DmlExecutionProvider",
-  coreml: "CoreMLExecutionProvider",
-};
-
 /** Of onnxruntime-node, and so of the library that it ships. */
 export function ortPackageVersion(): string {
   return String(createRequire(import.meta.url)("onnxruntime-node/package.json").version);
@@ -50,21 +40,6 @@ export function findOrtLibrary(): string {
     );
   }
   return libraryPath;
-}
-
-/**
- * The execution providers that can be opened, e.g. `["CPUExecutionProvider"]`, whether or not there
- * is a device. Asks onnxruntime-node, so that both runners get the same answer.
- * @throws as `findOrtLibrary`
- */
-export function listProviders(): string[] {
-  const libraryPath = findOrtLibrary();
-  // Loaded at the first call, not at import: it opens the whole library.
-  const { listSupportedBackends }: typeof import("onnxruntime-node") = createRequire(import.meta.url)(
-    "onnxruntime-node",
-  );
-  const listed = listSupportedBackends().map(({ name }) => PROVIDER_NAMES[name] ?? name);
-  return openableProviders(listed, libraryPath);
 }
 
 /** The providers of `listed` that are built in, or whose library is beside the main one. */

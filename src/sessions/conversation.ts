@@ -23,7 +23,7 @@ import {
   textOf,
   toSpan,
 } from "./messages.ts";
-import { countTokens, type Snapshot, type Tokens } from "./stores/snapshot.ts";
+import { countTokens, madeByAnother, type Snapshot, type Tokens } from "./stores/snapshot.ts";
 
 const conversation = z.object({
   /** Tokens before the first message: plain completions in the same session. */
@@ -57,7 +57,7 @@ export interface ConversationSnapshot extends Snapshot {
 /** @throws `invalid_snapshot` for another model, or a malformed or contradictory conversation */
 export function parseConversation(snapshot: Snapshot, modelHash: string): ConversationSnapshot {
   if (snapshot.modelHash !== modelHash) {
-    throw invalid(`the conversation was made by model ${snapshot.modelHash}; this server runs ${modelHash}`);
+    throw invalid(`the conversation ${madeByAnother(snapshot.modelHash, modelHash)}`);
   }
   const { data, error } = conversation.safeParse(snapshot.conversation);
   if (data === undefined) throw invalid(`the stored conversation is malformed: ${error.message}`, error);

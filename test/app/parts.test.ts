@@ -20,29 +20,48 @@ describe("the choice of a device", () => {
     inspectCuda: async () => report,
   });
 
+  const wanted = (device: "cuda" | "auto") => ({ device, runtime: "native" }) as const;
+
   it("does not inspect CUDA for a CPU, nor without a provider", async () => {
     const inspectCuda = () => Promise.reject(new Error("inspected"));
-    const choose = (wanted: "cpu" | "auto") => chooseDevices(wanted, { hasCudaProvider: () => false, inspectCuda });
+    const choose = (device: "cpu" | "auto") =>
+      chooseDevices({ device, runtime: "native" }, { hasCudaProvider: () => false, inspectCuda });
     expect(await choose("cpu")).toEqual([{ device: "cpu", reason: "requested" }]);
     expect(await choose("auto")).toEqual([{ device: "cpu", reason: "this ONNX Runtime has no CUDA provider" }]);
   });
 
   it("refuses CUDA if it is not available, and says what was found and what is needed", async () => {
-    await expect(chooseDevices("cuda", facts(missing))).rejects.toMatchObject({
+    await expect(chooseDevices(wanted("cuda"), facts(missing))).rejects.toMatchObject({
       code: "device_unavailable",
       message: "device cuda is not available: there is no NVIDIA driver. Found: none. Needed: one",
     });
   });
 
   it("falls back to the CPU with auto and says why, never with an explicit choice", async () => {
-    expect(await chooseDevices("auto", facts(missing))).toEqual([
+    expect(await chooseDevices(wanted("auto"), facts(missing))).toEqual([
       { device: "cpu", reason: "no CUDA: there is no NVIDIA driver. Found: none. Needed: one" },
     ]);
     for (const report of [{ isUsable: true, device } as const, undefined]) {
       const cuda = report?.device;
-      expect(await chooseDevices("cuda", facts(report))).toMatchObject([{ device: "cuda", cuda }]);
-      expect(await chooseDevices("auto", facts(report))).toMatchObject([{ device: "cuda", cuda }, { device: "cpu" }]);
+      expect(await chooseDevices(wanted("cuda"), facts(report))).toMatchObject([{ device: "cuda", cuda }]);
+      expect(await chooseDevices(wanted("auto"), facts(report))).toMatchObject([
+        { device: "cuda", cuda },
+        { device: "cpu" },
+      ]);
     }
+  });
+
+  it("has no CUDA for the portable runner, which would move states over the bus twice a step", async () => {
+    const portable = (device: "cuda" | "auto") =>
+      chooseDevices(
+        { device, runtime: "portable" },
+        facts({ isUsable: true, device: { name: "H100", capability: 90 } }),
+      );
+    expect(await portable("auto")).toEqual([{ device: "cpu", reason: "the portable runner has no other" }]);
+    await expect(portable("cuda")).rejects.toMatchObject({
+      code: "invalid_config",
+      message: "--device cuda needs --runtime native: the portable runner runs on the CPU",
+    });
   });
 
   it("prefers 8 bits on a CPU only, unless a precision is given", () => {
@@ -66,8 +85,8 @@ describe("the choice of a device", () => {
 
 it("states on a device take none of this machine's memory", () => {
   const state = [{ name: "conv.0", shape: [3, 8], dtype: "f32" }] as const;
-  expect(slotBytesOf({ state }, 4)).toBe(4 * 3 * 8 * 4);
-  expect(slotBytesOf({ state, device: "cuda" }, 4)).toBe(0);
+  expect(slotBytesOf({ device: "cpu", manifest: { state } }, 4)).toBe(4 * 3 * 8 * 4);
+  expect(slotBytesOf({ device: "cuda", manifest: { state } }, 4)).toBe(0);
 });
 
 describe("usable cores", () => {

@@ -1,5 +1,5 @@
 /**
- * Graphs lowered for CUDA, with states on the device, in emulation: against PyTorch, transformers
+ * Graphs lowered for CUDA, in emulation: against PyTorch, transformers
  * and the authors' code, and against themselves. What that shows and what it cannot: docs/gpu.md
  */
 import { rm } from "node:fs/promises";
@@ -199,19 +199,3 @@ describe.runIf(canEmulateCuda && hasKernels).each([
 function floats(bytes: Uint8Array): Float32Array {
   return new Float32Array(bytes.slice().buffer);
 }
-
-describe.runIf(canEmulateCuda)("the memory of a device", () => {
-  it("is given back when the runner closes", async () => {
-    const cuda = await EmulatedCuda.open(sources[0]!.modelDir, "f32");
-    await cuda.read([TOKENS, TOKENS], [3, 1, 1]);
-    await cuda.read([TOKENS], [1, 1]);
-    expect(cuda.numTaken()).toBe(1 + cuda.runner.manifest.state.length); // scratch, states
-    await cuda.close();
-    expect(cuda.numTaken()).toBe(0);
-  });
-
-  it("is given back, with the session, when it is too small for the slots", async () => {
-    const opening = EmulatedCuda.open(sources[0]!.modelDir, "f32", { numSlots: 64, maxBytes: 50_000 });
-    await expect(opening).rejects.toMatchObject({ code: "device_unavailable" });
-  });
-});

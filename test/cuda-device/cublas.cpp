@@ -82,10 +82,11 @@ struct Product {
   Matrix a, b, c;
 };
 
+double element(const Matrix &x, int row, int column) {
+  return get(x.data, x.type, x.isTransposed ? (size_t)row * x.leading + column : (size_t)column * x.leading + row);
+}
+
 void multiply(const Product &p) {
-  const auto element = [](const Matrix &x, int row, int column) {
-    return get(x.data, x.type, x.isTransposed ? (size_t)row * x.leading + column : (size_t)column * x.leading + row);
-  };
   std::vector<double> row(p.k), columns((size_t)p.k * p.n);
   for (int j = 0; j < p.n; j++) {
     for (int l = 0; l < p.k; l++) columns[(size_t)j * p.k + l] = element(p.b, l, j);
@@ -135,6 +136,28 @@ int submit(const char *name, void *handle, const Product &first, const long long
     }
   };
   return launch(name, handle, compute);
+}
+
+/** C = alpha op(A) + beta op(B): so ONNX Runtime turns a matrix. */
+template <typename Value>
+int submit_sum(const char *name, void *handle, int m, int n, const Value *alpha, const Matrix &a, const Value *beta, const Matrix &b,
+               Value *c, int ldc) {
+  std::lock_guard<std::recursive_mutex> lock(device::mutex);
+  if (device::enter(name) != 0) return NOT_INITIALISED;
+  const double scaleA = *alpha, scaleB = *beta;
+  return launch(name, handle, [=] {
+    std::vector<double> sums((size_t)m * n); /* C may be A */
+    for (int j = 0; j < n; j++) {
+      for (int i = 0; i < m; i++) {
+        double &sum = sums[(size_t)j * m + i];
+        if (scaleA != 0) sum += scaleA * element(a, i, j);
+        if (scaleB != 0) sum += scaleB * element(b, i, j);
+      }
+    }
+    for (int j = 0; j < n; j++) {
+      for (int i = 0; i < m; i++) c[(size_t)j * ldc + i] = (Value)sums[(size_t)j * m + i];
+    }
+  });
 }
 
 /** Each product has addresses of its own, which are on the device. */
@@ -232,4 +255,14 @@ EXPORT int cublasGemmBatchedEx(void *handle, int opA, int opB, int m, int n, int
   const Product p = {m, n, k, scalar(alpha, compute), scalar(beta, compute),
                      {nullptr, typeA, lda, opA != 0}, {nullptr, typeB, ldb, opB != 0}, {nullptr, typeC, ldc, false}};
   return submit_batched("cublasGemmBatchedEx", handle, p, a, b, c, count);
+}
+
+EXPORT int cublasSgeam(void *handle, int opA, int opB, int m, int n, const float *alpha, const float *a, int lda, const float *beta,
+                       const float *b, int ldb, float *c, int ldc) {
+  return submit_sum("cublasSgeam", handle, m, n, alpha, {a, F32, lda, opA != 0}, beta, {b, F32, ldb, opB != 0}, c, ldc);
+}
+
+EXPORT int cublasDgeam(void *handle, int opA, int opB, int m, int n, const double *alpha, const double *a, int lda, const double *beta,
+                       const double *b, int ldb, double *c, int ldc) {
+  return submit_sum("cublasDgeam", handle, m, n, alpha, {a, F64, lda, opA != 0}, beta, {b, F64, ldb, opB != 0}, c, ldc);
 }

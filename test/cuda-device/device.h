@@ -26,6 +26,7 @@ enum Error : int {
   INVALID_HANDLE = 400,
   ILLEGAL_STATE = 401,
   SYMBOL_NOT_FOUND = 500,
+  NOT_READY = 600,
   NOT_SUPPORTED = 801,
   CAPTURE_UNSUPPORTED = 900,
   CAPTURE_INVALIDATED = 901,
@@ -48,6 +49,10 @@ namespace device {
 struct Work {
   std::string name;
   std::function<void()> run;
+  /* Of a copy. */
+  const void *from = nullptr;
+  void *to = nullptr;
+  int kind = 0;
 };
 
 struct Graph {

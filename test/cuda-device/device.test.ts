@@ -4,7 +4,8 @@
  */
 import koffi from "koffi";
 import { beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { CAPTURE_INVALIDATED, CAPTURE_UNSUPPORTED } from "./errors.ts";
+import { narrowBf16, narrowF16 } from "../../src/model/dtypes.ts";
+import { CAPTURE_INVALIDATED, CAPTURE_UNSUPPORTED, NOT_READY } from "./errors.ts";
 import { hasProvider, SimulatedCuda } from "./simulated-cuda.ts";
 
 const DEVICE_TO_HOST = 2;
@@ -188,6 +189,84 @@ describe.runIf(hasProvider)("the simulated device", () => {
     } finally {
       useRuntime(0);
     }
+    call("cudaStreamDestroy", stream);
+  });
+
+  it("finds a stream's work unfinished when it is asked, then done", () => {
+    const stream = out("cudaStreamCreateWithFlags", 1);
+    const data = out("cudaMalloc", NUM_BYTES);
+    expect(call("cudaStreamQuery", stream)).toBe(0);
+    call("cudaMemsetAsync", data, 5, NUM_BYTES, stream);
+    const view = new Uint8Array(koffi.view(data, NUM_BYTES));
+    expect(view).not.toContain(5);
+    expect(call("cudaStreamQuery", stream)).toBe(NOT_READY);
+    expect(call("cudaStreamQuery", stream)).toBe(0);
+    expect([...new Set(view)]).toEqual([5]);
+    expect(cuda.book().synchronisations).toBe(1);
+    call("cudaFree", data);
+    call("cudaStreamDestroy", stream);
+  });
+
+  it.each([
+    { name: "f32", type: 0, narrow: (x: Float32Array) => x },
+    { name: "f16", type: 2, narrow: narrowF16 },
+    { name: "bf16", type: 14, narrow: narrowBf16 },
+  ])("multiplies matrices of $name, turned or not, when their stream comes to it", ({ type, narrow }) => {
+    const blas = (name: string, ...args: (bigint | number | ArrayBufferView)[]) => {
+      const types = args.map((arg) => (typeof arg === "number" ? "int" : "void *"));
+      expect(cuda.blas.func(name, "int", types)(...args)).toBe(0);
+    };
+    const stream = out("cudaStreamCreateWithFlags", 1);
+    const handle = new BigUint64Array(1);
+    blas("cublasCreate_v2", handle);
+    blas("cublasSetStream_v2", handle[0]!, stream);
+    const onDevice = (values: readonly number[]) => {
+      const numbers = narrow(Float32Array.from(values));
+      const address = out("cudaMalloc", numbers.byteLength);
+      const view = new Uint8Array(koffi.view(address, numbers.byteLength));
+      view.set(new Uint8Array(numbers.buffer));
+      return {
+        address,
+        view,
+        bytes: (expected: readonly number[]) => new Uint8Array(narrow(Float32Array.from(expected)).buffer),
+      };
+    };
+    // By columns: a is 2 × 3, turned it is 3 × 2.
+    const [a, aTurned] = [onDevice([1, 4, 2, 5, 3, 6]), onDevice([1, 2, 3, 4, 5, 6])];
+    const [b, c] = [onDevice([1, 0, -1, 0.5, 2, 1]), onDevice([10, 20, 30, 40])];
+    const [one, two] = [Float32Array.of(1), Float32Array.of(2)];
+    const multiply = (turned: number, x: bigint, leading: number, beta: Float32Array) =>
+      blas(
+        "cublasGemmEx",
+        handle[0]!,
+        turned,
+        0,
+        2,
+        2,
+        3,
+        one,
+        x,
+        type,
+        leading,
+        b.address,
+        type,
+        3,
+        beta,
+        c.address,
+        type,
+        2,
+        68,
+        -1,
+      );
+    multiply(0, a.address, 2, two);
+    expect(c.view).toEqual(c.bytes([10, 20, 30, 40]));
+    call("cudaStreamSynchronize", stream);
+    expect(c.view).toEqual(c.bytes([18, 38, 67.5, 98]));
+    multiply(1, aTurned.address, 3, Float32Array.of(0));
+    call("cudaStreamSynchronize", stream);
+    expect(c.view).toEqual(c.bytes([-2, -2, 7.5, 18]));
+    blas("cublasDestroy_v2", handle[0]!);
+    for (const { address } of [a, aTurned, b, c]) call("cudaFree", address);
     call("cudaStreamDestroy", stream);
   });
 

@@ -67,6 +67,8 @@ export class SimulatedCuda {
   readonly #libraries: readonly LibraryHandle[];
   /** The device's own `libcudart.so.13`. */
   readonly runtime: LibraryHandle;
+  /** And its `libcublas.so.13`. */
+  readonly blas: LibraryHandle;
   /** By model, precision and lowering. */
   readonly #artifacts = new Map<string, Promise<string>>();
   readonly #book: () => string;
@@ -91,6 +93,7 @@ export class SimulatedCuda {
     this.#libraries = libraries;
     this.kernels = kernels;
     this.runtime = this.#libraries[0]!;
+    this.blas = this.#libraries[2]!;
     this.#book = this.runtime.func("simulated_cuda_book", "str", []);
     this.#reset = this.runtime.func("simulated_cuda_reset", "void", []);
     this.#fail = this.runtime.func("simulated_cuda_fail", "void", ["str", "long", "int", "bool"]);

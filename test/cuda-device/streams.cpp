@@ -5,6 +5,7 @@
 #include "device.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace device {
 
@@ -127,6 +128,20 @@ EXPORT int cudaStreamDestroy(void *handle) {
 EXPORT int cudaStreamSynchronize(void *stream) {
   ENTER(cudaStreamSynchronize);
   return synchronise("cudaStreamSynchronize", stream_of(stream), stream_of(stream)->numQueued);
+}
+
+/** Whoever looks again and again waits: the first look finds the work unfinished, the next one that it is done. */
+EXPORT int cudaStreamQuery(void *handle) {
+  ENTER(cudaStreamQuery);
+  Stream *stream = stream_of(handle);
+  if (stream->capture != nullptr) {
+    stream->capture->isValid = false;
+    return refuse("cudaStreamQuery", "while capturing", CAPTURE_UNSUPPORTED);
+  }
+  if (stream->numDone == stream->numQueued) return SUCCESS;
+  book.synchronisations++;
+  drain(stream);
+  return give(NOT_READY);
 }
 
 EXPORT int cudaDeviceSynchronize() {
@@ -280,6 +295,18 @@ EXPORT int cudaGraphNodeGetType(void *node, int *type) {
   static const std::map<std::string, int> types = {{"copy", 1}, {"set", 2}, {"host", 3}, {"take", 10}, {"give back", 11}};
   const auto known = types.find(name);
   *type = known == types.end() ? 0 : known->second;
+  return SUCCESS;
+}
+
+/** `struct cudaMemcpy3DParms`, by the places of its fields. */
+EXPORT int cudaGraphMemcpyNodeGetParams(void *node, char *params) {
+  ENTER(cudaGraphMemcpyNodeGetParams);
+  const auto *work = (Work *)node;
+  if (work->name != "copy") return give(INVALID_VALUE);
+  memset(params, 0, 160);
+  memcpy(params + 32, &work->from, sizeof work->from);
+  memcpy(params + 96, &work->to, sizeof work->to);
+  memcpy(params + 152, &work->kind, sizeof work->kind);
   return SUCCESS;
 }
 

@@ -1,15 +1,12 @@
 /**
  * Artifacts lowered for CUDA, run without a device: our own operators are the same source compiled
- * for a CPU (kernels/test/cuda_emulation.h), ONNX Runtime's are its CPU's, and the device's memory
- * is the host's.
+ * for a CPU (kernels/test/cuda_emulation.h), ONNX Runtime's are its CPU's, and states are in the
+ * host's memory.
  */
-import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { rm } from "node:fs/promises";
 import { compileModel } from "../../src/compiler/compile.ts";
-import { DenseMambaError } from "../../src/errors.ts";
 import type { Precision } from "../../src/model/artifact.ts";
-import type { CudaMemory } from "../../src/runtime/native/cuda-memory.ts";
 import { NativeRunner } from "../../src/runtime/native/native-runner.ts";
 import { type KernelLibrary, openKernels } from "../../src/runtime/open.ts";
 import { temporaryFolder } from "./checkpoints.ts";
@@ -29,57 +26,23 @@ export function emulatedKernels(): Promise<KernelLibrary> {
   });
 }
 
-/** Counts what is taken and given back. */
-function counted(memory: CudaMemory, maxBytes: number): CudaMemory & { readonly numTaken: () => number } {
-  const taken = new Set<bigint>();
-  return {
-    ...memory,
-    allocate(numBytes) {
-      if (numBytes > maxBytes) throw new DenseMambaError("runtime_fault", `CUDA cannot allocate ${numBytes} bytes`);
-      const address = memory.allocate(numBytes);
-      taken.add(address);
-      return address;
-    },
-    free(address) {
-      if (!taken.delete(address)) throw new Error(`0x${address.toString(16)} is not the device's, or free already`);
-      memory.free(address);
-    },
-    numTaken: () => taken.size,
-  };
-}
-
 export class EmulatedCuda {
   readonly runner: NativeRunner;
-  /** What the runner holds of the device's memory. */
-  readonly numTaken: () => number;
   readonly #dir: string;
 
-  /** `maxBytes`: of what one allocation may take. */
-  static async open(
-    modelDir: string,
-    precision: Precision,
-    { numSlots = 4, maxBytes = Number.POSITIVE_INFINITY } = {},
-  ): Promise<EmulatedCuda> {
+  static async open(modelDir: string, precision: Precision): Promise<EmulatedCuda> {
     const artifactDir = temporaryFolder();
     await compileModel({ modelDir, precision, lowering: "cuda", outDir: artifactDir });
-    const kernels = await emulatedKernels();
-    const memory = counted(kernels.memoryOn!(0n), maxBytes);
-    const opening = NativeRunner.open({
-      ...{ artifactDir, numSlots, numThreads: 1, device: "cuda", checked: true },
-      kernels: { ...kernels, memoryOn: () => memory },
+    const runner = await NativeRunner.open({
+      ...{ artifactDir, numSlots: 4, numThreads: 1, device: "cuda", checked: true },
+      kernels: await emulatedKernels(),
     });
-    const runner = await opening.catch(async (error: unknown) => {
-      await rm(artifactDir, { recursive: true });
-      assert.equal(memory.numTaken(), 0, "memory was not given back");
-      throw error;
-    });
-    return new EmulatedCuda(runner, artifactDir, memory.numTaken);
+    return new EmulatedCuda(runner, artifactDir);
   }
 
-  private constructor(runner: NativeRunner, dir: string, numTaken: () => number) {
+  private constructor(runner: NativeRunner, dir: string) {
     this.runner = runner;
     this.#dir = dir;
-    this.numTaken = numTaken;
   }
 
   /**

@@ -43,11 +43,7 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
     expect(notes).toEqual([]);
   });
 
-  // Without our operators a Mamba-2 has matrices turned by cuBLAS, which the simulation does not
-  // do.
-  const runnable = sources
-    .flatMap((source) => LOWERINGS.map((lowering) => ({ ...source, lowering })))
-    .filter(({ name, lowering }) => name !== "Mamba-2" || lowering === "cuda");
+  const runnable = sources.flatMap((source) => LOWERINGS.map((lowering) => ({ ...source, lowering })));
 
   it.each(runnable)(
     "takes a longer prompt of a $name, lowered to $lowering, over the bus in as many copies",

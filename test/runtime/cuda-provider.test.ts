@@ -3,18 +3,13 @@
  * replayed, what crosses the bus, and what is waited for. What its own kernels compute is not
  * computed, and nothing here depends on it.
  */
-import { pbkdf2 } from "node:crypto";
 import { rm } from "node:fs/promises";
-import { promisify } from "node:util";
-import { setFlagsFromString } from "node:v8";
-import { runInNewContext } from "node:vm";
 import koffi from "koffi";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { DenseMambaError } from "../../src/errors.ts";
 import { PRECISIONS } from "../../src/model/artifact.ts";
 import { stateBytes } from "../../src/model/state.ts";
-import type { CudaMemory } from "../../src/runtime/native/cuda-memory.ts";
-import type { KernelLibrary } from "../../src/runtime/native/kernel-library.ts";
+import { placesBytes } from "../../src/runtime/native/cuda-places.ts";
 import { onSimulatedCuda } from "../cuda-device/harness.ts";
 import { hasProvider, type SimulatedCuda } from "../cuda-device/simulated-cuda.ts";
 import { expectOneStep, step } from "../cuda-device/steps.ts";
@@ -34,6 +29,8 @@ afterAll(() => Promise.all(sources.map(({ modelDir }) => rm(modelDir, { recursiv
 
 if (!hasProvider)
   console.warn("CUDA's provider is not there (bash test/cuda-device/fetch-provider.sh): its tests are skipped");
+
+const LOWERINGS = ["cuda", "plain"] as const;
 
 describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
   const harness = onSimulatedCuda();
@@ -84,7 +81,7 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
       for (let i = 0; i < 10; i++) await step(runner, 3);
       const { calls, synchronisations } = cuda.book();
       expect(synchronisations).toBe(10);
-      expect(Object.keys(calls).toSorted()).toEqual(["cudaGraphLaunch", "cudaStreamSynchronize"]);
+      expect(Object.keys(calls).toSorted()).toEqual(["cudaGraphLaunch", "cudaStreamQuery"]);
     });
 
     it("reads prompts between steps, and goes on replaying", async () => {
@@ -98,7 +95,7 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
     });
   });
 
-  describe("with 32 sequences and a vocabulary of 50,280", () => {
+  describe.each(LOWERINGS)("with 32 sequences and a vocabulary of 50,280, lowered to %s", (lowering) => {
     const NUM_SLOTS = 32;
     const VOCAB_SIZE = 50_280;
     const ROW_BYTES = VOCAB_SIZE * 4;
@@ -118,23 +115,26 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
     };
 
     it("takes 64 KiB over the bus in a step, through pinned memory, and one wait", async () => {
-      const { runner } = await open(modelDir, { numSlots: NUM_SLOTS });
+      const { runner } = await open(modelDir, { numSlots: NUM_SLOTS, lowering });
       const [first, replayed] = [await cost(() => step(runner, NUM_SLOTS)), await cost(() => step(runner, NUM_SLOTS))];
-      const besidePrompt = () =>
+      // Beside the other sequences where the graph reads unequal lengths.
+      const lengths =
+        lowering === "cuda" ? Array.from({ length: NUM_SLOTS }, (_, slot) => (slot === 31 ? 100 : 1)) : [100];
+      const readPrompt = () =>
         runner.run({
           firstSlot: 0,
-          lengths: Array.from({ length: NUM_SLOTS }, (_, slot) => (slot === 31 ? 100 : 1)),
-          tokenIds: new Int32Array(NUM_SLOTS - 1 + 100),
-          logitRows: Array.from({ length: NUM_SLOTS - 1 }, (_, row) => row),
-          temperatures: new Float32Array(NUM_SLOTS - 1).fill(1),
+          lengths,
+          tokenIds: new Int32Array(lengths.length - 1 + 100),
+          logitRows: lengths.map((_, row) => row),
+          temperatures: new Float32Array(lengths.length).fill(1),
         });
-      await besidePrompt();
-      const mixed = await cost(besidePrompt);
+      await readPrompt();
+      const prompt = await cost(readPrompt);
       console.log(
-        `a step of ${NUM_SLOTS} sequences, ${VOCAB_SIZE} tokens: ${replayed.numBytes} bytes over the bus, ` +
-          `${replayed.synchronisations} synchronisation; beside a prompt of 100 tokens ${mixed.numBytes} and ${mixed.synchronisations}`,
+        `${lowering}: a step of ${NUM_SLOTS} sequences, ${VOCAB_SIZE} tokens: ${replayed.numBytes} bytes over the bus, ` +
+          `${replayed.synchronisations} synchronisation; a prompt of 100 tokens ${prompt.numBytes} and ${prompt.synchronisations}`,
       );
-      for (const { numBytes, crossing, synchronisations } of [first, replayed, mixed]) {
+      for (const { numBytes, crossing, synchronisations } of [first, replayed, prompt]) {
         expect(numBytes).toBeLessThanOrEqual(64 * 1024);
         expect(Object.keys(crossing).toSorted()).toEqual(["device to pinned", "pinned to device"]);
         expect(synchronisations).toBe(1);
@@ -142,7 +142,7 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
     });
 
     it("brings whole rows of logits for those that ask, with the rest, and others when they are asked for", async () => {
-      const { runner } = await open(modelDir, { numSlots: NUM_SLOTS + 1 });
+      const { runner } = await open(modelDir, { numSlots: NUM_SLOTS + 1, lowering });
       for (const isReplayed of [false, true]) {
         const { numBytes } = await cost(() => step(runner, NUM_SLOTS));
         const whole = await cost(() =>
@@ -168,7 +168,7 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
     });
 
     it("keeps states where they are but for a snapshot, and allocates nothing once all shapes have been seen", async () => {
-      const { runner } = await open(modelDir, { numSlots: NUM_SLOTS });
+      const { runner } = await open(modelDir, { numSlots: NUM_SLOTS, lowering });
       for (const slot of [0, NUM_SLOTS - 1]) expect(new Set(await runner.readSlot(slot))).toEqual(new Set([0]));
       const prompt = Array.from({ length: NUM_SLOTS + 3 }, (_, i) => i); // more rows than slots
       const work = async () => {
@@ -194,36 +194,74 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
     });
   });
 
+  describe.each(
+    LOWERINGS.flatMap((lowering) => (["f32", "f16"] as const).map((precision) => ({ lowering, precision }))),
+  )("states in $precision, lowered to $lowering", ({ lowering, precision }) => {
+    it("are written, read, copied, swapped and cleared, each slot's alone, on the stream of the runs", async () => {
+      const { runner } = await open(sources[0]!.modelDir, { lowering, precision });
+      const numBytes = stateBytes(runner.manifest.state);
+      const filled = (value: number) => new Uint8Array(numBytes).map((_, i) => (value * 31 + i) % 251);
+      const expectStates = async (...values: (number | undefined)[]) => {
+        for (const [slot, value] of values.entries()) {
+          expect(await runner.readSlot(slot)).toEqual(value === undefined ? new Uint8Array(numBytes) : filled(value));
+        }
+      };
+      await expectStates(undefined, undefined, undefined, undefined);
+      for (const slot of [0, 1, 2]) await runner.writeSlot(slot, filled(slot));
+      await expectStates(0, 1, 2, undefined);
+      await runner.swapSlots(0, 2);
+      await runner.copySlot(1, 3);
+      await expectStates(2, 1, 0, 1);
+      await runner.swapSlots(1, 1);
+      await runner.clearSlot(2);
+      await expectStates(2, 1, undefined, 1);
+      await expect(runner.writeSlot(0, filled(5).subarray(1))).rejects.toMatchObject({ code: "invalid_snapshot" });
+      await expectStates(2, 1, undefined, 1);
+    });
+  });
+
+  // Old bug: without our own operators states were in the host's memory, and crossed the bus twice.
+  it.each(sources)("keeps the states of a $name on the device without our operators", async ({ name, modelDir }) => {
+    const { runner, notes } = await open(modelDir, { lowering: "plain" });
+    const prompt = { firstSlot: 1, lengths: [5], tokenIds: [1, 2, 3, 4, 5], logitRows: [4], temperatures: [1] };
+    let numReplays = 0;
+    for (let i = 0; i < 3; i++) {
+      for (const run of [() => step(runner, 2), () => runner.run(prompt)]) {
+        cuda.reset();
+        await run();
+        const { copiedBytes, copies, synchronisations, replays } = cuda.book();
+        const { "device to device": _, ...crossing } = copiedBytes;
+        expect(Object.keys(crossing).toSorted()).toEqual(["device to pinned", "pinned to device"]);
+        expect(copies["device to pinned"]).toBe(1);
+        expect(crossing["device to pinned"]! + crossing["pinned to device"]!).toBeLessThan(5000);
+        expect(synchronisations).toBe(1);
+        numReplays += replays;
+      }
+    }
+    // Where a node has a few numbers of its own from the host, which by the next run are others, a
+    // step must not be repeated.
+    const reason = "steps are not captured as CUDA graphs: CUDA cannot repeat a step: ONNX Runtime copies from";
+    const isCaptured = !name.includes("Mamba");
+    expect(numReplays).toBe(isCaptured ? 2 : 0);
+    expect(notes).toEqual(isCaptured ? [] : [expect.stringContaining(reason)]);
+  });
+
   // Old bug: only the lower half of each id was written, over what another shape's run had there.
   it("gives the device the ids that it was given, whatever was in their place before", async () => {
-    const inputs: bigint[][] = [];
-    const kernels: KernelLibrary = {
-      ...cuda.kernels,
-      memoryOn: (stream) => {
-        const memory = cuda.kernels.memoryOn!(stream);
-        const copy: CudaMemory["copy"] = (copies) => {
-          const [first] = copies;
-          inputs.push([...new BigInt64Array(koffi.view(first!.from, first!.numBytes))]);
-          memory.copy(copies);
-        };
-        return { ...memory, copy };
-      },
-    };
-    const { runner } = await open(sources[0]!.modelDir, { kernels, numSlots: 40 });
-    const prompt = Array.from({ length: 70 }, (_, i) => i);
-    const rows = { logitRows: prompt, temperatures: prompt.map(() => 0.7) };
-    for (const run of [
-      () => runner.run({ firstSlot: 0, lengths: [70], tokenIds: prompt, ...rows }),
-      () => step(runner, 3),
-      () => runner.run({ firstSlot: 1, lengths: [70], tokenIds: prompt, ...rows }),
-    ]) {
-      await run();
+    const { runner } = await open(sources[0]!.modelDir, { numSlots: 40 });
+    const tokenIds = Array.from({ length: 70 }, (_, i) => i);
+    const rows = { logitRows: tokenIds, temperatures: tokenIds.map(() => 0.7) };
+    const sizes = { numSequences: 1, numTokens: 70, numRows: 70, isRagged: true };
+    const afterIds = Math.ceil((70 * 8) / 256) * 256;
+    for (const firstSlot of [0, 1]) {
+      await runner.run({ firstSlot, lengths: [70], tokenIds, ...rows });
+      const places = cuda.findBlock(placesBytes(runner.manifest, sizes));
+      for (const offset of [0, afterIds]) {
+        const onDevice = koffi.view(places, afterIds + 70 * 8);
+        expect([...new BigInt64Array(onDevice, offset, 70)]).toEqual(tokenIds.map(BigInt));
+      }
+      await step(runner, 3);
     }
-    const ids = prompt.map(BigInt);
-    expect(inputs.at(-1)!.slice(0, 70)).toEqual(ids);
-    const afterIds = Math.ceil((70 * 8) / 256) * 32;
-    expect(inputs.at(-1)!.slice(afterIds, afterIds + 70)).toEqual(ids);
-    expect(inputs[0]!.slice(0, 70)).toEqual(ids);
   });
 
   it("runs two models side by side, one stream each, and captures each one's steps", async () => {
@@ -265,40 +303,5 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
       const { numBlocks, handles } = cuda.book();
       expect({ numBlocks, handles }).toEqual({ numBlocks: 0, handles: {} });
     }
-  });
-
-  // Old bug: they were the garbage collector's as soon as the call had been handed to another
-  // thread.
-  it("keeps the list of a step's copies until another thread has made them", async () => {
-    setFlagsFromString("--expose-gc");
-    const collectGarbage: () => void = runInNewContext("gc");
-    const streams = cuda.kernels.streams!;
-    const stream = streams.createStream();
-    const NUM_COPIES = 500;
-    const [from, to] = [streams.allocatePinned(NUM_COPIES), streams.allocatePinned(NUM_COPIES)];
-    const copies = Array.from({ length: NUM_COPIES }, (_, i) => ({
-      to: to.address + BigInt(i),
-      from: from.address + BigInt(i),
-      numBytes: 1,
-    }));
-    new Uint8Array(from.data).fill(7);
-    for (let i = 0; i < 4; i++) {
-      new Uint8Array(to.data).fill(0);
-      // All of libuv's threads are busy: what comes next has to wait.
-      const busy = Array.from({ length: 4 }, () => promisify(pbkdf2)("a", "b", 20_000, 64, "sha512"));
-      const finished = streams.finish({ stream, copies });
-      const taken: BigUint64Array[] = [];
-      for (let turn = 0; turn < 5; turn++) {
-        collectGarbage();
-        await new Promise(setImmediate);
-        for (let k = 0; k < 50; k++) taken.push(new BigUint64Array(new ArrayBuffer(NUM_COPIES * 24)).fill(0n));
-      }
-      await finished;
-      await Promise.all(busy);
-      expect(taken).toHaveLength(250);
-      expect(new Uint8Array(to.data)).toEqual(new Uint8Array(NUM_COPIES).fill(7));
-    }
-    for (const memory of [from, to]) streams.freePinned(memory);
-    streams.destroyStream(stream);
   });
 });

@@ -4,16 +4,18 @@
  * UBSan. What that shows and what it cannot: docs/gpu.md
  */
 import { execFile, spawnSync } from "node:child_process";
-import { readdirSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { KERNELS_VERSION } from "../../src/model/artifact.ts";
+import { CudaRuntime } from "../../src/runtime/native/cuda-runtime.ts";
 import { readSharedObject } from "../../src/runtime/native/elf.ts";
 import { openKernels } from "../../src/runtime/native/kernel-library.ts";
 import { OrtApi } from "../../src/runtime/native/ort-api.ts";
+import { loadSharedLibrary } from "../../src/runtime/native/shared-library.ts";
 import { sanitizerFlags } from "../helpers/sanitizers.ts";
 
 const CC = process.env.CC || "cc";
@@ -81,6 +83,13 @@ describe.runIf(spawnSync(nvcc, ["--version"]).status === 0)("nvcc", () => {
       await expect(onCpu).rejects.toThrow("has the kernels for cuda, not for cpu");
     },
   );
+
+  it("comes with a CUDA runtime that has all that we call of it, and loads without a driver", () => {
+    const folders = ["lib", "lib64"].map((name) => path.join(process.env.CUDA_HOME ?? "/usr/local/cuda", name));
+    const file = folders.map((folder) => path.join(folder, "libcudart.so.13")).find(existsSync);
+    const runtime = new CudaRuntime(loadSharedLibrary(file ?? "libcudart.so.13"));
+    expect(() => runtime.check("do that", 2)).toThrow("CUDA cannot do that: out of memory (error 2)");
+  });
 
   it.each([75, 80, 90, 100, 120])(
     "keeps a thread's numbers in registers, on sm_%i",

@@ -206,8 +206,7 @@ describe("an artifact that was compiled for the kernels", () => {
     version,
     instructionSet: "baseline",
     device: "cpu",
-    memoryOn: undefined,
-    streams: undefined,
+    findMissingCode: undefined,
     register: () => null,
   });
   const needing = (version: number) =>

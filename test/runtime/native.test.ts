@@ -15,7 +15,7 @@ import { NativeRunner } from "../../src/runtime/native/native-runner.ts";
 import { type Handle, OrtApi } from "../../src/runtime/native/ort-api.ts";
 import { NameArray, PointerArray } from "../../src/runtime/native/pointer-array.ts";
 import { loadSharedLibrary } from "../../src/runtime/native/shared-library.ts";
-import { listProviders, openRunner } from "../../src/runtime/open.ts";
+import { openRunner } from "../../src/runtime/open.ts";
 import { CompiledTiny } from "../helpers/compiled-tiny.ts";
 
 const NUM_SLOTS = 4;
@@ -205,7 +205,7 @@ describe("native runner", () => {
   });
 });
 
-describe.runIf(!listProviders().includes("CUDAExecutionProvider"))("without CUDA libraries", () => {
+describe.runIf(!new OrtApi().providers.includes("CUDAExecutionProvider"))("without CUDA libraries", () => {
   it.each(["native", "portable"] as const)(
     "the %s runner refuses device cuda and names what there is",
     async (kind) => {

@@ -1,9 +1,5 @@
 /** What CUDA says of a call that failed, as an error. Loads nothing. */
-import type { LibraryHandle } from "koffi";
 import { DenseMambaError, type ErrorCode } from "../../errors.ts";
-
-/** @throws `runtime_fault`: `CUDA cannot <what>: <CUDA's message>`, for an error other than 0. */
-export type CudaCheck = (what: string, error: number) => void;
 
 /**
  * After these nothing more can be done on the device in this process, whatever is closed and opened
@@ -12,21 +8,17 @@ export type CudaCheck = (what: string, error: number) => void;
  */
 const LASTING = new Set([214, 220, 226, 700, 702, 710, 714, 715, 716, 717, 718, 719, 721]);
 
+/** @param error CUDA's number */
+export function isLasting(error: number): boolean {
+  return LASTING.has(error);
+}
+
 /** The device is lost to this process: opening another runner will not do. */
 export class LostDeviceError extends DenseMambaError {}
 
-/** `library`: our own, which has the function that explains. */
-export function cudaCheck(library: LibraryHandle): CudaCheck {
-  const explain = explainCuda(library);
-  return (what, error) => {
-    if (error !== 0) throw failure("runtime_fault", `CUDA cannot ${what}: ${explain(error)}`, error);
-  };
-}
-
-/** @returns e.g. `out of memory (error 2)` */
-export function explainCuda(library: LibraryHandle): (error: number) => string {
-  const explain = library.func("densemamba_cuda_error", "str", ["int"]);
-  return (error) => `${explain(error)} (error ${error})`;
+/** @param error CUDA's number */
+export function cudaFailure(message: string, error: number): DenseMambaError {
+  return failure("runtime_fault", message, error);
 }
 
 /** As ONNX Runtime's CUDA provider words what one of CUDA's libraries refused. */

@@ -7,7 +7,7 @@ import { strict as assert } from "node:assert";
 import { type StateSpec, stateBytes, tensorBytes } from "../../model/state.ts";
 import { assertSlot, assertStateLength } from "../slot-states.ts";
 import { callEach, callEachQuietly } from "./call-each.ts";
-import type { Copy, CudaMemory } from "./cuda-memory.ts";
+import type { Copy, CudaStream } from "./cuda-stream.ts";
 import { addressOf } from "./ort-table.ts";
 
 export interface CudaTensor {
@@ -25,20 +25,20 @@ export class CudaStates {
   readonly numSlots: number;
   /** In the order of the state spec. */
   readonly tensors: readonly CudaTensor[];
-  readonly #memory: CudaMemory;
+  readonly #stream: CudaStream;
   readonly #slotBytes: number;
   /** All tensors of one slot, for swapping. */
   readonly #scratch: bigint;
 
   /** @throws `runtime_fault` if the device has not the memory. */
-  constructor(spec: StateSpec, numSlots: number, memory: CudaMemory) {
+  constructor(spec: StateSpec, numSlots: number, stream: CudaStream) {
     assert(Number.isSafeInteger(numSlots) && numSlots >= 1, `numSlots must be at least 1, got ${numSlots}`);
     this.numSlots = numSlots;
-    this.#memory = memory;
+    this.#stream = stream;
     this.#slotBytes = stateBytes(spec);
     const taken: bigint[] = [];
     const take = (numBytes: number): bigint => {
-      const address = memory.allocate(numBytes);
+      const address = stream.allocate(numBytes);
       taken.push(address);
       return address;
     };
@@ -51,27 +51,27 @@ export class CudaStates {
         return { name, type, shape, bytesPerSlot, address: take(numSlots * bytesPerSlot) };
       });
     } catch (error) {
-      callEachQuietly(taken.map((address) => () => memory.free(address)));
+      callEachQuietly(taken.map((address) => () => stream.free(address)));
       throw error;
     }
   }
 
   clear(slot: number): void {
-    this.#memory.zero(this.#parts(slot).map(({ at, bytesPerSlot }) => ({ address: at, numBytes: bytesPerSlot })));
+    this.#stream.zero(this.#parts(slot).map(({ at, bytesPerSlot }) => ({ address: at, numBytes: bytesPerSlot })));
   }
 
   copy(from: number, to: number): void {
-    this.#memory.copy(this.#between(from, to));
+    this.#stream.copy(this.#between(from, to));
   }
 
   swap(a: number, b: number): void {
-    this.#memory.copy([...this.#toRow(a, this.#scratch), ...this.#between(b, a), ...this.#fromRow(b, this.#scratch)]);
+    this.#stream.copy([...this.#toRow(a, this.#scratch), ...this.#between(b, a), ...this.#fromRow(b, this.#scratch)]);
   }
 
   /** A copy, tensors in the order of the state spec. */
   read(slot: number): Uint8Array<ArrayBuffer> {
     const state = new Uint8Array(new ArrayBuffer(Math.max(1, this.#slotBytes)));
-    this.#memory.copyAndWait(this.#toRow(slot, addressOf(state)));
+    this.#stream.copyBlocking(this.#toRow(slot, addressOf(state)));
     return state.subarray(0, this.#slotBytes);
   }
 
@@ -80,12 +80,12 @@ export class CudaStates {
     assertStateLength(state, this.#slotBytes);
     const held = new Uint8Array(new ArrayBuffer(Math.max(1, state.length))); // of an address that stays
     held.set(state);
-    this.#memory.copyAndWait(this.#fromRow(slot, addressOf(held)));
+    this.#stream.copyBlocking(this.#fromRow(slot, addressOf(held)));
   }
 
   release(): void {
     const addresses = [this.#scratch, ...this.tensors.map(({ address }) => address)];
-    callEach(addresses.map((address) => () => this.#memory.free(address)));
+    callEach(addresses.map((address) => () => this.#stream.free(address)));
   }
 
   #parts(slot: number): (CudaTensor & { readonly at: bigint })[] {

@@ -41,16 +41,29 @@ export async function readSections<Result>(
 
 /** @throws as `readSections` does */
 export function readSharedObject(path: string): Promise<SharedObject> {
-  return readSections(path, async (find) => {
-    const contents = (name: string) => find(name).read(0, find(name).numBytes);
-    const [dynamic, strings] = [await contents(".dynamic"), await contents(".dynstr")];
-    const needed: string[] = [];
-    for (let at = 0; at + DYNAMIC_ENTRY_BYTES <= dynamic.length; at += DYNAMIC_ENTRY_BYTES) {
-      if (dynamic.readBigInt64LE(at) !== DT_NEEDED) continue;
-      needed.push(stringAt(strings, Number(dynamic.readBigUInt64LE(at + 8))));
-    }
-    return { needed, constants: await contents(".rodata") };
-  });
+  return readSections(path, async (find) => ({
+    needed: await neededOf(find),
+    constants: await whole(find(".rodata")),
+  }));
+}
+
+/** `needed` alone. @throws as `readSections` does */
+export function readNeeded(path: string): Promise<readonly string[]> {
+  return readSections(path, neededOf);
+}
+
+async function neededOf(find: (name: string) => Section): Promise<string[]> {
+  const [dynamic, strings] = [await whole(find(".dynamic")), await whole(find(".dynstr"))];
+  const needed: string[] = [];
+  for (let at = 0; at + DYNAMIC_ENTRY_BYTES <= dynamic.length; at += DYNAMIC_ENTRY_BYTES) {
+    if (dynamic.readBigInt64LE(at) !== DT_NEEDED) continue;
+    needed.push(stringAt(strings, Number(dynamic.readBigUInt64LE(at + 8))));
+  }
+  return needed;
+}
+
+function whole(section: Section): Promise<Buffer> {
+  return section.read(0, section.numBytes);
 }
 
 interface Range {

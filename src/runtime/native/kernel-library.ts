@@ -5,8 +5,6 @@
 import type { LibraryHandle } from "koffi";
 import { KERNELS_VERSION } from "../../model/artifact.ts";
 import { isCuda } from "./cuda-build.ts";
-import { bindCudaMemory, type CudaMemory } from "./cuda-memory.ts";
-import { bindCudaStreams, type CudaStreams } from "./cuda-stream.ts";
 import { unavailable } from "./kernel-build.ts";
 import { type EnsureKernelsOptions, ensureKernelLibrary } from "./kernel-cache.ts";
 import { checkKernelFile } from "./kernel-file.ts";
@@ -23,10 +21,11 @@ export interface KernelLibrary {
    */
   readonly instructionSet: string;
   readonly device: "cpu" | "cuda";
-  /** Of the device, if that is not the host, as it is used on a stream. */
-  readonly memoryOn: ((stream: bigint) => CudaMemory) | undefined;
-  /** Of a device that has streams: of CUDA's, not of its emulation. */
-  readonly streams: CudaStreams | undefined;
+  /**
+   * Of CUDA's: why the device cannot run it; undefined if it can, or if that cannot be told. Does
+   * not throw.
+   */
+  readonly findMissingCode: (() => string | undefined) | undefined;
   /**
    * Makes a session's options know the operators. Takes the addresses of `OrtSessionOptions` and
    * `OrtApiBase`.
@@ -55,26 +54,31 @@ export async function openKernels(options: OpenKernelsOptions): Promise<KernelLi
 const loaded: LibraryHandle[] = [];
 
 function load(path: string, instructionSet: string | null): KernelLibrary {
-  const { library, version, best } = bind(path);
+  const { library, version, best, findMissingCode } = bind(path);
   if (best === null) throw unavailable(`${path} was built for CPUs with more instructions than this one has`);
   if (version !== KERNELS_VERSION) {
     throw unavailable(`${path} has version ${version} of the kernels, this program needs ${KERNELS_VERSION}`);
   }
   loaded.push(library);
   const register = library.func("densemamba_kernels_register", "void *", ["void *", "void *", "str"]);
-  const onCuda = isCuda(best);
   return {
     path,
     version,
     instructionSet: instructionSet ?? best,
-    device: onCuda ? "cuda" : "cpu",
-    memoryOn: onCuda ? bindCudaMemory(library) : undefined,
-    streams: best === "cuda" ? bindCudaStreams(library) : undefined,
+    device: isCuda(best) ? "cuda" : "cpu",
+    findMissingCode: findMissingCode && (() => findMissingCode() ?? undefined),
     register: (sessionOptions, apiBase) => register(sessionOptions, apiBase, instructionSet),
   };
 }
 
-function bind(path: string): { library: LibraryHandle; version: number; best: string | null } {
+interface Bound {
+  readonly library: LibraryHandle;
+  readonly version: number;
+  readonly best: string | null;
+  readonly findMissingCode: (() => string | null) | undefined;
+}
+
+function bind(path: string): Bound {
   let library: LibraryHandle;
   try {
     library = loadSharedLibrary(path);
@@ -84,7 +88,8 @@ function bind(path: string): { library: LibraryHandle; version: number; best: st
   try {
     const version: number = library.func("densemamba_kernels_version", "int", [])();
     const best: string | null = library.func("densemamba_kernels_isa", "str", [])();
-    return { library, version, best };
+    const findMissingCode = best === "cuda" ? library.func("densemamba_cuda_missing_code", "str", []) : undefined;
+    return { library, version, best, findMissingCode };
   } catch (cause) {
     throw unavailable(`${path} is not a library of densemamba's kernels: ${messageOf(cause)}`, cause);
   }

@@ -107,12 +107,10 @@ export class NativeRunner implements ModelRunner {
       this.#runs = new RunBindings(session, manifest, this.#states);
       return;
     }
-    const states = new CudaStates(manifest.state, numSlots, device.memory);
+    const states = new CudaStates(manifest.state, numSlots, device.stream);
     this.#states = states;
     try {
-      this.#runs = device.streams
-        ? new CudaRuns({ session, manifest, states, device, note })
-        : new RunBindings(session, manifest, states);
+      this.#runs = new CudaRuns({ session, manifest, states, device, note });
     } catch (error) {
       callEachQuietly([() => states.release()]);
       throw error;

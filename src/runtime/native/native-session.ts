@@ -10,26 +10,24 @@ import { kernelsFor } from "../kernels-for.ts";
 import { SESSION_CONFIG } from "../session-config.ts";
 import { callEachQuietly } from "./call-each.ts";
 import { orDeviceFailure } from "./cuda-error.ts";
-import type { CudaMemory } from "./cuda-memory.ts";
-import { forgetLastError } from "./cuda-runtime.ts";
-import type { CudaStreams } from "./cuda-stream.ts";
+import { openCudaRuntime } from "./cuda-runtime.ts";
+import { CudaStream } from "./cuda-stream.ts";
 import type { KernelLibrary } from "./kernel-library.ts";
 import { type Handle, OrtApi } from "./ort-api.ts";
 
-/** Without it ONNX Runtime multiplies f32 matrices with 10 bits of each number. */
-const CUDA_CONFIG = { use_tf32: "0" };
 /** For runs on our stream: the caller waits for it. */
 const NO_WAIT = { disable_synchronize_execution_providers: "1" };
 /** Of a graph that is to be captured: a node on the CPU would be waited for in its midst. */
 const ON_DEVICE = { "session.disable_cpu_ep_fallback": "1" };
 
-/** A device whose memory our own library can access. */
+/** A CUDA device, where states are. */
 export interface Device {
-  readonly memory: CudaMemory;
-  /** Undefined: an emulation, whose memory is the host's. */
-  readonly streams: CudaStreams | undefined;
   /** That all runs of the sessions are launched on. */
-  readonly stream: bigint | undefined;
+  readonly stream: CudaStream;
+  /** Of its memory. */
+  readonly memoryInfo: Handle;
+  /** Whether single steps may be captured as CUDA graphs. */
+  readonly capturesSteps: boolean;
 }
 
 export interface NativeSessionOptions {
@@ -51,11 +49,8 @@ export class NativeSession {
   readonly #env: Handle;
   /** Of the host. */
   readonly memoryInfo: Handle;
-  /** Where the states are: the host, or the device if our own library supports it. */
-  readonly stateMemoryInfo: Handle;
+  /** Undefined: the host. */
   readonly device: Device | undefined;
-  /** Whether single steps may be captured as CUDA graphs. */
-  readonly capturesSteps: boolean;
   readonly runOptions: Handle;
   /** For any number of steps. */
   readonly #session: Handle;
@@ -72,7 +67,7 @@ export class NativeSession {
     const kernels = kernelsFor("native", manifest, options);
     const api = new OrtApi({ checked: options.checked, libraryPath: options.ortLibrary });
     const owned: Handle[] = [];
-    let stream: bigint | undefined;
+    let stream: CudaStream | undefined;
     const own = (handle: Handle): Handle => {
       owned.push(handle);
       return handle;
@@ -82,10 +77,9 @@ export class NativeSession {
       const memoryInfo = own(api.createCpuMemoryInfo());
       const isEmulated = kernels?.instructionSet === "emulated"; // on ONNX Runtime's CPU provider
       const hasDevice = options.device === "cuda" && !isEmulated;
-      stream = kernels?.streams?.createStream();
+      if (hasDevice) stream = new CudaStream(await openCudaRuntime(api.cudaProvider()));
       const runOptions = own(api.createRunOptions(stream === undefined ? {} : NO_WAIT));
-      const onStream =
-        stream === undefined ? {} : { has_user_compute_stream: "1", user_compute_stream: String(stream) };
+      const cuda = stream && providerOptions(stream);
       const load = async (
         graph: string,
         steps: GraphSteps,
@@ -93,7 +87,7 @@ export class NativeSession {
       ): Promise<Handle> => {
         const sessionOptions = api.createSessionOptions({
           numThreads: options.numThreads,
-          cuda: hasDevice ? { ...CUDA_CONFIG, ...onStream } : undefined,
+          cuda,
           kernels,
           config: { ...SESSION_CONFIG, ...config, ...options.config },
         });
@@ -124,31 +118,27 @@ export class NativeSession {
         });
       }
       if (decodeGraph !== undefined) decodeSession ??= await load(decodeGraph, "one");
-      if (hasDevice) forgetLastError();
-      const memory = kernels?.memoryOn?.(stream ?? 0n);
-      const stateMemoryInfo = memory && hasDevice ? own(api.createCudaMemoryInfo()) : memoryInfo;
-      const handles = { env, memoryInfo, stateMemoryInfo, runOptions, session };
-      const device = memory && { memory, streams: kernels?.streams, stream };
-      return new NativeSession(api, handles, decodeSession, { device, capturesSteps });
+      // ONNX Runtime leaves one behind where a session before could not free its memory.
+      stream?.runtime.forgetLastError();
+      const device = stream && { stream, memoryInfo: own(api.createCudaMemoryInfo()), capturesSteps };
+      return new NativeSession(api, { env, memoryInfo, runOptions, session }, decodeSession, device);
     } catch (error) {
-      for (const handle of owned.toReversed()) api.release(handle);
-      if (stream !== undefined) callEachQuietly([() => kernels?.streams?.destroyStream(stream!)]);
+      if (!stream?.isLost()) for (const handle of owned.toReversed()) api.release(handle); // see `close`
+      callEachQuietly([() => stream?.destroy()]);
       throw error;
     }
   }
 
   private constructor(
     api: OrtApi,
-    handles: Record<"env" | "memoryInfo" | "stateMemoryInfo" | "runOptions" | "session", Handle>,
+    handles: Record<"env" | "memoryInfo" | "runOptions" | "session", Handle>,
     decodeSession: Handle | undefined,
-    { device, capturesSteps }: Pick<NativeSession, "device" | "capturesSteps">,
+    device: Device | undefined,
   ) {
     this.api = api;
     this.#env = handles.env;
     this.memoryInfo = handles.memoryInfo;
-    this.stateMemoryInfo = handles.stateMemoryInfo;
     this.device = device;
-    this.capturesSteps = capturesSteps;
     this.runOptions = handles.runOptions;
     this.#session = handles.session;
     this.#decodeSession = decodeSession;
@@ -171,12 +161,25 @@ export class NativeSession {
     return this.#isCutShort;
   }
 
-  /** No run may be in flight, and every tensor must have been released. */
+  /**
+   * No run may be in flight, and every tensor must have been released. Where the device is lost to
+   * this process, what there is stays: ONNX Runtime would end the process, since it cannot free
+   * pinned memory.
+   */
   close(): void {
+    if (this.device?.stream.isLost()) return;
     if (this.#decodeSession !== undefined) this.api.release(this.#decodeSession);
-    if (this.stateMemoryInfo !== this.memoryInfo) this.api.release(this.stateMemoryInfo);
+    if (this.device !== undefined) this.api.release(this.device.memoryInfo);
     for (const handle of [this.#session, this.runOptions, this.memoryInfo, this.#env]) this.api.release(handle);
-    if (this.device?.stream !== undefined) this.device.streams?.destroyStream(this.device.stream);
+    this.device?.stream.destroy();
     this.api.assertNothingLive();
   }
+}
+
+function providerOptions({ address }: CudaStream): Readonly<Record<string, string>> {
+  return {
+    use_tf32: "0", // or ONNX Runtime multiplies f32 matrices with 10 bits of each number
+    has_user_compute_stream: "1",
+    user_compute_stream: String(address),
+  };
 }

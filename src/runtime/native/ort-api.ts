@@ -3,8 +3,9 @@
  * `Handle` that is released once and not used after that. Knows nothing of models or slots.
  */
 import { strict as assert } from "node:assert";
+import path from "node:path";
 import { DenseMambaError, type ErrorCode } from "../../errors.ts";
-import { findOrtLibrary, openableProviders } from "../ort-library.ts";
+import { findOrtLibrary, openableProviders, providerLibrary } from "../ort-library.ts";
 import { withoutTrace } from "./cuda-error.ts";
 import type { KernelLibrary } from "./kernel-library.ts";
 import { addressOf, decodePointer, decodeString, loadOrtTable, type OrtFunctions, type Status } from "./ort-table.ts";
@@ -97,6 +98,7 @@ export class OrtApi {
   readonly version: string;
   /** Execution providers that can be opened, e.g. `CPUExecutionProvider`. */
   readonly providers: readonly string[];
+  readonly #libraryPath: string;
   readonly #functions: OrtFunctions;
   readonly #base: bigint;
   /** Address → kind; undefined unless checked. */
@@ -108,6 +110,7 @@ export class OrtApi {
    */
   constructor({ checked = false, libraryPath = findOrtLibrary() }: OrtApiOptions = {}) {
     const { functions, version, base } = loadOrtTable(libraryPath);
+    this.#libraryPath = libraryPath;
     this.#functions = functions;
     this.#base = base;
     this.version = version;
@@ -119,6 +122,12 @@ export class OrtApi {
         `ONNX Runtime ${version} at ${libraryPath} lists no CPUExecutionProvider, only ${this.providers.join(", ") || "none"}`,
       );
     }
+  }
+
+  /** The CUDA provider's file. @throws `device_unavailable` if there is none */
+  cudaProvider(): string {
+    if (!this.providers.includes("CUDAExecutionProvider")) throw this.#noCuda("its library is not there");
+    return path.join(path.dirname(this.#libraryPath), providerLibrary("CUDAExecutionProvider"));
   }
 
   createEnv(): Handle {
@@ -263,7 +272,6 @@ export class OrtApi {
 
   #appendCuda(options: Handle, settings: Readonly<Record<string, string>>): void {
     const fn = this.#functions;
-    if (!this.providers.includes("CUDAExecutionProvider")) throw this.#noCuda("its library is not there");
     const cudaOptions = this.#create("CUDAProviderOptions", "device_unavailable", (out) =>
       fn.CreateCUDAProviderOptions(out),
     );

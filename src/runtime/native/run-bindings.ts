@@ -10,7 +10,6 @@ import { graphRows, isSameShape, isSingleStep, numTokensOf, type RunShape, write
 import { toRunOutput } from "../run-output.ts";
 import type { RunInput, RunOutput } from "../runner.ts";
 import type { SlotStates } from "../slot-states.ts";
-import type { CudaStates } from "./cuda-states.ts";
 import type { NativeSession } from "./native-session.ts";
 import type { Handle, RunArguments } from "./ort-api.ts";
 import { NameArray, PointerArray } from "./pointer-array.ts";
@@ -53,12 +52,12 @@ export class RunBindings {
   #bound: Bound | undefined;
 
   /** Reserves a row of output per slot for decoding; the buffers grow if a run needs more. */
-  constructor(session: NativeSession, manifest: Manifest, states: SlotStates | CudaStates) {
-    const { api, memoryInfo, stateMemoryInfo } = session;
+  constructor(session: NativeSession, manifest: Manifest, states: SlotStates) {
+    const { api, memoryInfo } = session;
     const { numSlots } = states;
     this.#vocabSize = manifest.sizes.vocabSize;
     this.#numCandidates = Math.min(NUM_CANDIDATES, this.#vocabSize);
-    this.#states = new StateValues(api, stateMemoryInfo, states);
+    this.#states = new StateValues(api, memoryInfo, states);
     this.#isRagged = manifest.ragged ?? false;
     this.#tokenIds = new TensorBuffer(api, memoryInfo, "int64", numSlots);
     this.#lengths = new TensorBuffer(api, memoryInfo, "int64", numSlots);

@@ -4,7 +4,6 @@
  */
 import { DenseMambaError, type ErrorCode } from "../../errors.ts";
 import type { Manifest } from "../../model/artifact.ts";
-import { withoutTrace } from "../native/cuda-error.ts";
 import type { HostResults } from "../run-output.ts";
 
 /** The worker's `workerData`. It answers with a `ready` reply, or an error and its end. */
@@ -14,7 +13,6 @@ export interface WorkerSettings {
   readonly decodeModelPath: string | undefined;
   readonly numSlots: number;
   readonly numThreads: number;
-  readonly device: "cpu" | "cuda";
 }
 
 /** `RunInput` as tensors; the buffers are transferred. */
@@ -57,5 +55,5 @@ export function toFailure(error: unknown, code: ErrorCode): Extract<WorkerReply,
   if (error instanceof DenseMambaError) return { ok: false, code: error.code, message: error.message };
   const message = error instanceof Error ? error.message : String(error);
   if (error instanceof Error && error.name === "AssertionError") return { ok: false, code: "assertion", message };
-  return { ok: false, code, message: `ONNX Runtime: ${withoutTrace(message)}` };
+  return { ok: false, code, message: `ONNX Runtime: ${message}` };
 }

@@ -12,8 +12,6 @@ import { readManifest } from "../../model/manifest.ts";
 import { CallGuard } from "../call-guard.ts";
 import { chooseNumThreads, describeRunner } from "../describe-runner.ts";
 import { kernelsFor } from "../kernels-for.ts";
-import { orDeviceFailure } from "../native/cuda-error.ts";
-import { listProviders } from "../ort-library.ts";
 import { assertRunInput, graphRows, writeInt64 } from "../run-input.ts";
 import { toRunOutput } from "../run-output.ts";
 import type { ModelRunner, RunInput, RunnerOptions, RunOutput } from "../runner.ts";
@@ -41,14 +39,13 @@ export class PortableRunner implements ModelRunner {
   static async open(options: RunnerOptions): Promise<PortableRunner> {
     const manifest = await readManifest(options.artifactDir);
     kernelsFor("portable", manifest, options);
-    if (options.device === "cuda") requireCuda();
+    if (options.device === "cuda") throw noCuda();
     const settings: WorkerSettings = {
       manifest,
       modelPath: path.resolve(options.artifactDir, manifest.graph),
       decodeModelPath: manifest.decodeGraph && path.resolve(options.artifactDir, manifest.decodeGraph),
       numSlots: options.numSlots,
       numThreads: chooseNumThreads(options.numThreads),
-      device: options.device,
     };
     const worker = startWorker(settings);
     const greeting = await new Promise<WorkerGreeting>((resolve, reject) => {
@@ -57,7 +54,7 @@ export class PortableRunner implements ModelRunner {
       worker.once("exit", (code) => reject(workerDied(`in starting, exit code ${code}`)));
     });
 
-    if (!greeting.ok) throw options.device === "cuda" ? orDeviceFailure(toError(greeting)) : toError(greeting);
+    if (!greeting.ok) throw toError(greeting);
     const description = describeRunner("portable", options, greeting.version, settings.numThreads, manifest);
     return new PortableRunner(worker, settings, description);
   }
@@ -184,12 +181,11 @@ function toInt64(values: ArrayLike<number>): BigInt64Array<ArrayBuffer> {
   return target;
 }
 
-function requireCuda(): void {
-  const providers = listProviders();
-  if (providers.includes("CUDAExecutionProvider")) return;
-  throw new DenseMambaError(
+/** The binding has no memory of a device: states would cross the bus twice a step. */
+function noCuda(): DenseMambaError {
+  return new DenseMambaError(
     "device_unavailable",
-    `device cuda is not available (its library is not there); ONNX Runtime here has ${providers.join(", ")}`,
+    "the portable runner runs on the CPU alone (CPUExecutionProvider); the native runner runs on CUDA",
   );
 }
 

@@ -8,7 +8,6 @@ import { parentPort, workerData } from "node:worker_threads";
 import { env, InferenceSession, type OnnxValue, Tensor } from "onnxruntime-node";
 import { DenseMambaError } from "../../errors.ts";
 import { checkGraphNames, FIXED_OUTPUTS, type GraphSteps } from "../graph-names.ts";
-import { withoutTrace } from "../native/cuda-error.ts";
 import type { HostResults } from "../run-output.ts";
 import { SESSION_CONFIG } from "../session-config.ts";
 import { SlotStates, slotRange } from "../slot-states.ts";
@@ -39,11 +38,11 @@ async function openSessions(settings: WorkerSettings): Promise<Sessions> {
 }
 
 async function openSession(settings: WorkerSettings, modelPath: string, steps: GraphSteps): Promise<InferenceSession> {
-  const { manifest, numThreads, device } = settings;
+  const { manifest, numThreads } = settings;
   let session: InferenceSession;
   try {
     session = await InferenceSession.create(modelPath, {
-      executionProviders: [device],
+      executionProviders: ["cpu"],
       intraOpNumThreads: numThreads,
       graphOptimizationLevel: "all",
       enableMemPattern: false,
@@ -51,12 +50,7 @@ async function openSession(settings: WorkerSettings, modelPath: string, steps: G
       extra: SESSION_CONFIG,
     });
   } catch (cause) {
-    const reason = withoutTrace(cause instanceof Error ? cause.message : String(cause));
-    // NOTE: only the binding's message tells a provider that does not open from a graph that does
-    // not load.
-    if (device === "cuda" && /CUDA/i.test(reason)) {
-      throw new DenseMambaError("device_unavailable", `device cuda is not available: ${reason}`);
-    }
+    const reason = cause instanceof Error ? cause.message : String(cause);
     throw new DenseMambaError("invalid_artifact", `ONNX Runtime: ${reason}`);
   }
   checkGraphNames(manifest, steps, { inputs: session.inputNames, outputs: session.outputNames });

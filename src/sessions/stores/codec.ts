@@ -28,6 +28,7 @@ import {
   countTokens,
   type HistoryRef,
   historyTokens,
+  madeByAnother,
   type SamplerState,
   type Snapshot,
   tokensToBytes,
@@ -268,7 +269,7 @@ function toSnapshot(layout: Layout, model: SnapshotModel, json: Buffer): Snapsho
   const { position, numHistoryTokens, revision, expiresAtMs, isShared, isSegment, precision, section } = layout;
   const modelHash = section("modelHash").toString();
   if (modelHash !== model.modelHash) {
-    throw invalid(`was made by model ${modelHash}; this server runs ${model.modelHash}`);
+    throw invalid(madeByAnother(modelHash, model.modelHash));
   }
   const tokenBytes = section("tokenIds");
   if (tokenBytes.length % 4 !== 0) throw invalid(`has ${tokenBytes.length} bytes of token ids, not a multiple of 4`);

@@ -64,6 +64,13 @@ export function statelessSnapshot(modelHash: string, content: unknown): Snapshot
   return { modelHash, tokenIds: [], position: 0, state: new Uint8Array(0), conversation: content };
 }
 
+/** What is wrong with a snapshot of `hash` where `ownHash` runs. */
+export function madeByAnother(hash: string, ownHash: string): string {
+  const reasons =
+    "other weights, another --precision, or operators of another device (with --kernels off all have the same)";
+  return `was made by model ${hash}; this server runs ${ownHash}: ${reasons}`;
+}
+
 /** A copy of a set of ids, a bit each, with `ids` added. */
 export function withIds(bits: Uint8Array, ids: readonly number[]): Uint8Array {
   const largest = ids.reduce((max, id) => Math.max(max, id), 0);

@@ -131,11 +131,16 @@ export async function readTextFiles(path: string): Promise<TextFiles | undefined
   };
 }
 
-/** Of several named templates `default` is for plain chats; others are for tools and the like. */
+/**
+ * Of several named templates `default` is for plain chats, and `tool_use` for those with tools:
+ * they become one, in which neither loses a line feed at its edges.
+ */
 function pickTemplate(template: z.infer<typeof tokenizerConfig>["chat_template"]): string | undefined {
   if (!Array.isArray(template)) return template ?? undefined;
-  const named = template.find((candidate) => candidate.name === "default");
-  return (named ?? (template.length === 1 ? template[0] : undefined))?.template;
+  const named = (name: string) => template.find((candidate) => candidate.name === name)?.template.replace(/\n$/, "");
+  const [plain, withTools] = [named("default"), named("tool_use")];
+  if (plain === undefined) return template.length === 1 ? template[0]!.template : undefined;
+  return withTools === undefined ? plain : `{% if tools +%}${withTools}{%+ else +%}${plain}{%+ endif %}`;
 }
 
 async function readOptional(path: string): Promise<string | undefined> {

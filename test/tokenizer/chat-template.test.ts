@@ -5,6 +5,8 @@ import {
   MAX_TEMPLATE_LENGTH,
   type RendererSettings,
 } from "../../src/tokenizer/chat-template.ts";
+import { loadTokenizer } from "../../src/tokenizer/load.ts";
+import { byteLevelJson, writeTokenizer } from "../helpers/tiny-tokenizers.ts";
 
 const CHATML = `{% for m in messages %}<|im_start|>{{ m.role }}
 {{ m.content }}<|im_end|>
@@ -321,4 +323,27 @@ test("a request's template sees neither files nor environment", async () => {
   const template = "{{ process is defined }}{{ require is defined }}{{ messages.constructor is defined }}";
   expect((await render(renderer(), { template })).text).toBe("FalseFalseFalse");
   vi.unstubAllEnvs();
+});
+
+test("of two named templates the one for tools shows chats with tools", async () => {
+  const [plain, withTools] = [
+    "\n[{{ messages[0].content }}]\n\n",
+    "\n{{ tools[0].function.name }}:\n{% if true %}\n  {% endif %}\n\n",
+  ];
+  const dir = await writeTokenizer({
+    json: byteLevelJson(),
+    config: {
+      chat_template: [
+        { name: "default", template: plain },
+        { name: "tool_use", template: withTools },
+      ],
+    },
+  });
+  const { chatTemplate } = (await loadTokenizer(dir))!;
+  const [alone, forTools] = [renderer(plain), renderer(withTools)];
+  const tools = [{ name: "f", parameters: {} }];
+  const expected = [await render(alone), await render(forTools, { tools })].map(({ text }) => text);
+  expect(expected).toEqual(["\n[Be brief.]\n", "\nf:\n"]);
+  const both = renderer(chatTemplate);
+  expect([await render(both), await render(both, { tools })].map(({ text }) => text)).toEqual(expected);
 });

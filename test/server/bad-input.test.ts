@@ -68,7 +68,7 @@ describe.each<[path: string, base: object, rows: Row[]]>([
       ["logit_bias", [1], "logit_bias must be an object from token ids to biases; got [1]"],
       ["logit_bias", { "512": 1 }, 'logit_bias has keys that are token ids from 0 to 511; got "512"'],
       ["logit_bias", { x: 1 }, 'logit_bias has keys that are token ids from 0 to 511; got "x"'],
-      ["truncate_prompt_tokens", 0, "truncate_prompt_tokens must be at least 1; got 0"],
+      ["truncate_prompt_tokens", 0, "truncate_prompt_tokens must be at least 1, or -1 for the longest prompt; got 0"],
       ["truncation_side", "middle", 'truncation_side must be one of "left", "right"; got "middle"'],
       ["allowed_token_ids", [512], "allowed_token_ids[0] must be a token id, an integer from 0 to 511; got 512"],
       ["allowed_token_ids", Array(513).fill(1), "allowed_token_ids must have at most 512 items; got 513"],

@@ -74,6 +74,7 @@ const FIELDS = {
   },
 };
 
+const USER = { role: "user", content: "a" };
 const ENDPOINTS: readonly [path: string, body: object][] = [
   ["/v1/completions", { prompt: "a" }],
   ["/v1/chat/completions", { messages: [{ role: "user", content: "a" }] }],
@@ -109,6 +110,9 @@ it.each<[path: string, body: object, param: string]>([
   ["/v1/chat/completions", { messages: [{ role: "assistant", content: "a", partial: true }] }, "messages[0].partial"],
   ["/v1/responses", { input: [{ role: "assistant", content: "a", prefix: true }] }, "input[0].prefix"],
   ["/v1/responses", { input: "a", truncation_side: "right" }, "truncation_side"],
+  ["/v1/responses", { input: "a", reasoning: { exclude: true } }, "reasoning.exclude"],
+  ["/v1/chat/completions", { messages: [USER], reasoning: { max_tokens: 5 } }, "reasoning.max_tokens"],
+  ["/v1/chat/completions", { messages: [USER], reasoning: { enabled: false } }, "reasoning.enabled"],
   ["/v1/responses", { input: "a", return_tokens_as_token_ids: true }, "return_tokens_as_token_ids"],
   ["/tokenize", { content: "a", with_pieces: true }, "with_pieces"],
   ["/tokenize", { content: "a", parse_special: false }, "parse_special"],

@@ -5,7 +5,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openRunner } from "../../src/runtime/open.ts";
 import { post, type RealServer, startRealServer } from "../helpers/real-server.ts";
-import { sseData } from "../helpers/server-deps.ts";
+import { DEFAULT_SERVER_OPTIONS, sseData } from "../helpers/server-deps.ts";
 
 const PROMPT = "Once upon a time there was a king who";
 const EOS = 2;
@@ -13,7 +13,9 @@ const EOS = 2;
 let server: RealServer;
 beforeAll(async () => {
   const limits = { maxBatch: 4, maxQueue: 32, prefillChunk: 16 };
-  server = await startRealServer((options) => openRunner("native", options), limits);
+  // As the generator's here.
+  const options = { limits: { ...DEFAULT_SERVER_OPTIONS.limits, maxPromptTokens: 2000, maxOutputTokens: 2000 } };
+  server = await startRealServer((given) => openRunner("native", given), limits, undefined, { options });
 });
 afterAll(() => server?.close());
 
@@ -101,6 +103,9 @@ it("truncation_side decides which end of the prompt is left out", async () => {
   expect(await kept({})).toEqual(ids.slice(-4));
   expect(await kept({ truncation_side: "left" })).toEqual(ids.slice(-4));
   expect(await kept({ truncation_side: "right" })).toEqual(ids.slice(0, 4));
+  expect((await complete({ truncate_prompt_tokens: -1, prompt: "sea ".repeat(3000), max_tokens: 1 })).text).toBeTypeOf(
+    "string",
+  );
   const text = await complete({ truncate_prompt_tokens: 4, truncation_side: "right", echo: true, max_tokens: 1 });
   expect(text.prompt_token_ids).toHaveLength(4);
 });

@@ -28,7 +28,7 @@ export function chooseRequestId(given: string | undefined, newId: () => string):
 }
 
 /** Requested by probes and scrapers every few seconds: logged at debug. */
-const QUIET: ReadonlySet<string> = new Set(["/health", "/ready", "/metrics"]);
+const QUIET: ReadonlySet<string> = new Set(["/health", "/ready", "/metrics", "/load"]);
 
 export function accessLog({ log, observer }: Pick<ServerDeps, "log" | "observer">): AppMiddleware {
   return async function logAccess(context, next) {

@@ -8,7 +8,7 @@ import { DenseMambaError } from "../../errors.ts";
 import type { GenerationRequest } from "../../generation/events.ts";
 import type { SamplingParams } from "../../sampling/params.ts";
 import type { RequestLimits, ServedModel, ServerDeps } from "../deps.ts";
-import { addIssue, invalid, isRecord, refuse, show } from "./validate.ts";
+import { addIssue, invalid, isRecord, refuse, show, unsupportedUnless } from "./validate.ts";
 
 /** What the bounds of a request depend on. */
 export interface Bounds extends RequestLimits {
@@ -65,7 +65,7 @@ export function completionFields(bounds: Bounds) {
     stream_options: streamOptions().optional(),
     prompt_logprobs: z.int().min(0).max(MAX_LOGPROBS).optional(),
     return_token_ids: z.boolean().optional(),
-    truncate_prompt_tokens: z.int().min(1).optional(),
+    truncate_prompt_tokens: truncatedLength(bounds).optional(),
     truncation_side: z.enum(["left", "right"]).optional(),
     return_tokens_as_token_ids: z.boolean().optional(),
     add_special_tokens: z.boolean().optional(),
@@ -79,6 +79,17 @@ function streamOptions() {
     include_usage: z.boolean().nullish(),
     continuous_usage_stats: z.boolean().nullish(),
   });
+}
+
+/** -1 is the longest prompt that the server reads. */
+function truncatedLength({ maxPromptTokens }: Bounds) {
+  return z
+    .int()
+    .superRefine((value, context) => {
+      if (value >= 1 || value === -1) return;
+      addIssue(context, `must be at least 1, or -1 for the longest prompt; got ${value}`);
+    })
+    .transform((value) => (value === -1 ? maxPromptTokens : value));
 }
 
 function repetitionPenalty() {
@@ -120,7 +131,15 @@ export function reasoningField() {
     effort: reasoningEffort().nullish(),
     summary: z.enum(["auto", "concise", "detailed"]).nullish(),
     generate_summary: z.enum(["auto", "concise", "detailed"]).nullish(),
+    /** OpenRouter's. */
+    max_tokens: harmless([], "reasoning counts towards the tokens of the answer"),
+    exclude: harmless([false], "reasoning is returned beside the content"),
+    enabled: harmless([true], "use effort"),
   });
+}
+
+function harmless(values: readonly unknown[], what: string) {
+  return unsupportedUnless((value) => value === null || values.includes(value), what);
 }
 
 /** What templates call it: OpenAI's, Qwen's and DeepSeek's. */

@@ -48,7 +48,20 @@ const message = '{"role":"user","content":"hi"}';
 const tokens = `[${times(maxPromptTokens, "411")}]`;
 const batch = `[${times(100, `[${times(Math.floor(json.maxItems / 100) - 2, "411")}]`)}]`;
 
+const call = '{"id":"c","function":{"name":"f","arguments":"{}"}}';
+const calls = `{"role":"assistant","tool_calls":[${times(Math.floor(json.maxMembers / 4) - 8, call)}]}`;
+const callingMessage = `{"role":"assistant","tool_calls":[${call}]}`;
+const callItem = '{"type":"function_call","call_id":"c","name":"f","arguments":"{}"}';
+const properties = names(Math.floor(json.maxMembers / 128) - 8, "{}");
+const tool = (index: number) =>
+  `{"type":"function","function":{"name":"f${index}","parameters":{"type":"object","properties":{${properties}}}}}`;
+const tools = Array.from({ length: 128 }, (_, index) => tool(index)).join(",");
+
 it.each<[keyof typeof schemas, what: string, body: string]>([
+  ["chat", "the most calls in one message", `{"messages":[${calls}]}`],
+  ["chat", "the most calls", `{"messages":[${times(Math.floor(json.maxMembers / 6) - 8, callingMessage)}]}`],
+  ["chat", "the largest tools", `{"messages":[${message}],"tools":[${tools}]}`],
+  ["responses", "the most calls", `{"input":[${times(Math.floor(json.maxMembers / 4) - 8, callItem)}]}`],
   ["completions", "one prompt of the most tokens", `{"prompt":${tokens}}`],
   ["completions", "the most tokens in a hundred prompts", `{"prompt":${batch}}`],
   ["completions", "a text with escapes", `{"prompt":${text("a\\n")}}`],

@@ -4,7 +4,7 @@
 import * as z from "zod";
 import type { ChatMessage } from "../../sessions/messages.ts";
 import type { ToolCall } from "../../tokenizer/tool-messages.ts";
-import { addIssue, addUnsupported, isRecord, show, unsupportedUnless } from "./validate.ts";
+import { addIssue, addUnsupported, isRecord, refuse, show, unsupportedUnless } from "./validate.ts";
 
 const ROLES = ["system", "developer", "user", "assistant", "tool", "function"] as const;
 const MAX_MESSAGES = 10_000;
@@ -24,8 +24,8 @@ export function chatMessages() {
           name: z.string().max(256).nullish(),
           reasoning_content: z.string().nullish(),
           reasoning: z.string().nullish(),
-          tool_calls: z.array(toolCall()).max(MAX_MESSAGES).nullish(),
-          tool_call_id: callId().nullish(),
+          tool_calls: toolCalls(),
+          tool_call_id: z.string().min(1).max(MAX_CALL_ID_LENGTH).nullish(),
           function_call: unsupportedUnless((value) => value === null, "use tool_calls"),
           audio: unsupportedUnless((value) => value === null, "this model reads and writes text only"),
           ...leftOpen(),
@@ -62,23 +62,67 @@ export function toChatMessage(given: GivenMessage, texts: readonly string[]): Ch
   };
 }
 
-export function callId() {
-  return z.string().min(1).max(MAX_CALL_ID_LENGTH);
+/** By hand: zod takes three times as long, and a body may hold thousands. */
+function toolCalls() {
+  return z
+    .unknown()
+    .transform((given, context): readonly ToolCall[] => {
+      if (given === undefined || given === null) return [];
+      if (!Array.isArray(given)) return refuse(context, `must be a list; got ${show(given)}`);
+      const calls: ToolCall[] = [];
+      for (const [index, item] of given.entries()) {
+        const call = parseToolCall(item, index, context);
+        if (call === undefined) return z.NEVER;
+        calls.push(call);
+      }
+      return calls;
+    })
+    .optional();
 }
 
-/** As text; some clients send an object. */
-export function callArguments() {
-  return z.union([z.string(), z.record(z.string(), z.unknown())]).transform((given) => {
-    if (typeof given !== "string") return JSON.stringify(given);
-    return given.trim() === "" ? "{}" : given;
+/** @returns undefined if a problem was reported */
+function parseToolCall(given: unknown, index: number, context: z.RefinementCtx): ToolCall | undefined {
+  if (!isRecord(given)) return refuse(context, `must be an object; got ${show(given)}`, [index]);
+  if (given.type !== undefined && given.type !== "function") {
+    addUnsupported(context, `${show(given.type)} is not supported: tools are functions`, [index, "type"]);
+    return undefined;
+  }
+  const { function: called } = given;
+  if (!isRecord(called)) return refuse(context, missing(called, "an object"), [index, "function"]);
+  return parseCall({ id: given.id, name: called.name, arguments: called.arguments }, context, {
+    id: [index, "id"],
+    name: [index, "function", "name"],
+    arguments: [index, "function", "arguments"],
   });
 }
 
-function toolCall() {
-  const type = unsupportedUnless((value) => value === "function", "tools are functions");
-  return z
-    .object({ id: callId(), type, function: z.object({ name: z.string().min(1), arguments: callArguments() }) })
-    .transform(({ id, function: called }): ToolCall => ({ id, ...called }));
+type Path = readonly (string | number)[];
+
+/**
+ * @param paths where its parts are
+ * @returns undefined if a problem was reported
+ */
+export function parseCall(
+  { id, name, arguments: json }: { readonly [Part in keyof ToolCall]: unknown },
+  context: z.RefinementCtx,
+  paths: { readonly [Part in keyof ToolCall]: Path },
+): ToolCall | undefined {
+  const problem = callIdProblem(id);
+  if (problem !== undefined) return refuse(context, problem, paths.id);
+  if (typeof name !== "string" || name === "") return refuse(context, missing(name, "a string"), paths.name);
+  const text = isRecord(json) ? JSON.stringify(json) : json;
+  if (typeof text !== "string") return refuse(context, missing(json, "a string or an object"), paths.arguments);
+  return { id: id as string, name, arguments: text.trim() === "" ? "{}" : text };
+}
+
+export function callIdProblem(id: unknown): string | undefined {
+  if (typeof id === "string" && id !== "" && id.length <= MAX_CALL_ID_LENGTH) return undefined;
+  const shown = typeof id === "string" ? `${id.length} characters` : show(id);
+  return id === undefined ? "is required" : `must be a string of 1 to ${MAX_CALL_ID_LENGTH} characters; got ${shown}`;
+}
+
+function missing(given: unknown, what: string): string {
+  return given === undefined ? "is required" : `must be ${what}; got ${show(given)}`;
 }
 
 export interface GivenMessage {
@@ -88,7 +132,7 @@ export interface GivenMessage {
   readonly name?: string | null | undefined;
   readonly reasoning_content?: string | null | undefined;
   readonly reasoning?: string | null | undefined;
-  readonly tool_calls?: readonly ToolCall[] | null | undefined;
+  readonly tool_calls?: readonly ToolCall[] | undefined;
   readonly tool_call_id?: string | null | undefined;
 }
 

@@ -19,7 +19,7 @@ import {
   toSampling,
   toStopping,
 } from "../openai/fields.ts";
-import { callArguments, callId, leftOpen, messageTexts, toChatMessage } from "../openai/messages.ts";
+import { callIdProblem, leftOpen, messageTexts, parseCall, toChatMessage } from "../openai/messages.ts";
 import { REFUSED_ON_RESPONSES, textFormat } from "../openai/refused-fields.ts";
 import { shownChoice, shownTools, toolFields, toTools } from "../openai/tools.ts";
 import {
@@ -197,16 +197,21 @@ const reasoningItem = z.object({
   encrypted_content: unsupportedUnless((value) => value === null || value === "", "this server encrypts nothing"),
 });
 
-const callItem = z.object({
-  call_id: callId(),
-  name: z.string().min(1),
-  arguments: callArguments(),
-  status: z.string().nullish(),
+const callItem = z.unknown().transform((given, context) => {
+  const { call_id: id, name, arguments: json, status } = given as Readonly<Record<string, unknown>>;
+  const call = parseCall({ id, name, arguments: json }, context, CALL_PATHS);
+  // Cut off or malformed: nothing was called.
+  return call === undefined ? z.NEVER : { call, isMade: status !== "incomplete" };
 });
 
-const outputItem = z.object({ call_id: callId(), output: z.unknown().optional() }).transform((given, context) => {
-  const texts = messageTexts({ role: "tool", content: given.output }, context, "output");
-  return texts === undefined ? z.NEVER : { callId: given.call_id, texts };
+const CALL_PATHS = { id: ["call_id"], name: ["name"], arguments: ["arguments"] };
+
+const outputItem = z.unknown().transform((given, context) => {
+  const { call_id: callId, output } = given as Readonly<Record<string, unknown>>;
+  const problem = callIdProblem(callId);
+  if (problem !== undefined) return refuse(context, problem, ["call_id"]);
+  const texts = messageTexts({ role: "tool", content: output }, context, "output");
+  return texts === undefined ? z.NEVER : { callId: callId as string, texts };
 });
 
 const ITEM_TYPES: ReadonlySet<unknown> = new Set(["message", "reasoning", "function_call", "function_call_output"]);
@@ -262,12 +267,11 @@ class InputReader {
       case "function_call": {
         const { data, error } = callItem.safeParse(raw);
         if (data === undefined) return error.issues[0];
-        const { call_id: callId, name, arguments: json, status } = data;
-        this.#items.push({ type, callId, name, arguments: json });
-        // Cut off or malformed: nothing was called.
-        if (status === "incomplete") return undefined;
+        const { id: callId, ...call } = data.call;
+        this.#items.push({ type, callId, ...call });
+        if (!data.isMade) return undefined;
         if (this.#calls === undefined) this.#addAnswer({ role: "assistant", content: "" });
-        this.#calls!.push({ id: callId, name, arguments: json });
+        this.#calls!.push(data.call);
         return undefined;
       }
       case "function_call_output": {

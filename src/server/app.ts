@@ -10,6 +10,7 @@ import type { App, AppEnv, ServerDeps } from "./deps.ts";
 import { chatRoutes } from "./endpoints/chat.ts";
 import { completionRoutes } from "./endpoints/completions.ts";
 import { docsRoutes } from "./endpoints/docs.ts";
+import { messageRoutes } from "./endpoints/messages.ts";
 import { modelRoutes } from "./endpoints/models.ts";
 import { responseRoutes } from "./endpoints/responses.ts";
 import { scoreRoutes } from "./endpoints/score.ts";
@@ -71,6 +72,7 @@ export function createApp(deps: ServerDeps, responses: Responses): App {
   chatRoutes(app, deps);
   responseRoutes(app, deps, responses);
   scoreRoutes(app, deps);
+  messageRoutes(app, deps);
   modelRoutes(app, deps);
   sessionRoutes(app, deps);
   tokenizerRoutes(app, deps);

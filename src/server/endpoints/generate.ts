@@ -1,31 +1,53 @@
 /**
- * How completions and chat answer: with a stream of chunks, or with one object made from all
- * events.
+ * How endpoints answer with a generation: with a stream of its events, or with one object made from
+ * all of them.
  */
+import type { GenerationRequest } from "../../generation/events.ts";
 import type { AppContext, ServerDeps } from "../deps.ts";
 import { answerJson } from "../http/json-answer.ts";
-import { admit, pump } from "../http/pump.ts";
-import { streamSse } from "../http/sse.ts";
+import { admit, type EventRenderer, pump } from "../http/pump.ts";
+import { type SseStream, streamSse } from "../http/sse.ts";
 import { ChoiceStream, type ChunkWriter, type Collected, collect } from "../openai/choices.ts";
 import { toHttpError } from "../openai/errors.ts";
 import type { CompletionsTask } from "../openai/fields.ts";
 
+export interface GenerationTask {
+  readonly request: Omit<GenerationRequest, "owner" | "signal">;
+  readonly stream: boolean;
+}
+
 export interface Rendering {
-  readonly chunks: () => ChunkWriter;
+  readonly renderer: (stream: SseStream) => EventRenderer;
+  /** After all events, if the generation has not failed. */
+  readonly end?: (stream: SseStream) => void;
   /** For `answerJson`. */
   readonly answer: (collected: Collected) => object;
+}
+
+/** With the chunks of completions and chats. @throws as `answerGeneration` does */
+export function answerChoices(
+  context: AppContext,
+  deps: ServerDeps,
+  task: CompletionsTask,
+  { chunks, answer }: Pick<Rendering, "answer"> & { readonly chunks: () => ChunkWriter },
+): Promise<Response> {
+  return answerGeneration(context, deps, task, {
+    renderer: (stream) => new ChoiceStream(chunks(), task, (json) => stream.data(json)),
+    end: (stream) => stream.done(),
+    answer,
+  });
 }
 
 /**
  * @throws whatever the generation was refused with, and, without a stream, whatever it failed with
  */
-export async function answerChoices(
+export async function answerGeneration(
   context: AppContext,
   deps: ServerDeps,
-  task: CompletionsTask,
+  task: GenerationTask,
   rendering: Rendering,
 ): Promise<Response> {
-  if (task.stream) return streamChoices(context, deps, task, rendering.chunks());
+  if (task.stream) return streamGeneration(context, deps, task, rendering);
   const request = { ...task.request, owner: context.get("owner"), signal: context.req.raw.signal };
   const collected = await collect(deps.generator.generate(request), deps.generator.tokenizer);
   context.set("usage", collected.usage);
@@ -35,11 +57,11 @@ export async function answerChoices(
 /**
  * The first event is awaited before the header is sent, so that a refusal is still an HTTP status.
  */
-async function streamChoices(
+async function streamGeneration(
   context: AppContext,
   deps: ServerDeps,
-  task: CompletionsTask,
-  chunks: ChunkWriter,
+  { request }: GenerationTask,
+  rendering: Rendering,
 ): Promise<Response> {
   const gone = new AbortController();
   const abort = () => gone.abort();
@@ -47,11 +69,11 @@ async function streamChoices(
   if (clientSignal.aborted) abort();
   else clientSignal.addEventListener("abort", abort, { once: true });
   const owner = context.get("owner");
-  const admitted = await admit(deps.generator.generate({ ...task.request, owner, signal: gone.signal }));
+  const admitted = await admit(deps.generator.generate({ ...request, owner, signal: gone.signal }));
 
   return streamSse(context, deps.options, abort, async (stream) => {
     const usage = await pump(admitted, {
-      choices: new ChoiceStream(chunks, task, (json) => stream.data(json)),
+      renderer: rendering.renderer(stream),
       sink: stream,
       throttle: { engine: deps.engine, gapMs: deps.options.streamGapMs },
       onFailure: (error) => {
@@ -62,6 +84,6 @@ async function streamChoices(
       },
     });
     context.set("usage", usage);
-    if (usage !== undefined) stream.done();
+    if (usage !== undefined) rendering.end?.(stream);
   });
 }

@@ -1,10 +1,9 @@
 /**
- * Drives a generation into a stream of choices. A slow client stops the pulling of events; a
+ * Drives a generation into a stream of messages. A slow client stops the pulling of events; a
  * failure becomes the stream's last message. Knows no SSE.
  */
 import { setImmediate } from "node:timers/promises";
 import type { GenerationEvent, GenerationUsage, PromptEvent } from "../../generation/events.ts";
-import type { ChoiceStream } from "../openai/choices.ts";
 import { FlushThrottle, type FlushThrottleOptions } from "./flush-throttle.ts";
 import type { Sink } from "./stream-writer.ts";
 
@@ -32,8 +31,17 @@ export async function next(events: AsyncIterator<GenerationEvent>): Promise<Gene
   return done ? undefined : value;
 }
 
+/** Makes messages of events. */
+export interface EventRenderer {
+  /** May hold the event back until the next one or `flush`. */
+  push(event: GenerationEvent): void;
+  flush(): void;
+  /** In place of further events: the generation failed in mid-stream. */
+  fail(error: unknown): void;
+}
+
 export interface PumpParts {
-  readonly choices: ChoiceStream;
+  readonly renderer: EventRenderer;
   readonly sink: Sink;
   readonly throttle: FlushThrottleOptions;
   readonly onFailure: (error: unknown) => void;
@@ -45,18 +53,18 @@ export interface PumpParts {
  */
 export async function pump(
   { first, rest }: AdmittedGeneration,
-  { choices, sink, throttle, onFailure }: PumpParts,
+  { renderer, sink, throttle, onFailure }: PumpParts,
 ): Promise<GenerationUsage | undefined> {
   let hasWritten = false;
   const flushes = new FlushThrottle(() => {
-    choices.flush();
+    renderer.flush();
     sink.flush();
     hasWritten = true;
   }, throttle);
   const pushPrompt = async (event: PromptEvent) => {
     for (const part of promptParts(event)) {
       if (sink.isFull) await sink.drained();
-      choices.push(part);
+      renderer.push(part);
       flushes.flushNow();
       await setImmediate();
     }
@@ -65,7 +73,7 @@ export async function pump(
   try {
     for (let event: GenerationEvent | undefined = first; event !== undefined; event = await next(rest)) {
       if (event.type === "prompt") await pushPrompt(event);
-      else choices.push(event);
+      else renderer.push(event);
       if (event.type === "usage") usage = event.usage;
       flushes.request();
       // Without a write the sink cannot have filled up; to ask a socket costs as much as rendering
@@ -75,7 +83,7 @@ export async function pump(
       if (sink.isFull) await sink.drained();
     }
   } catch (error) {
-    choices.fail(error);
+    renderer.fail(error);
     onFailure(error);
     // The failure may not be the generation's own: end it.
     await rest.return?.().catch(() => {});

@@ -265,7 +265,7 @@ export async function collect(events: AsyncIterable<GenerationEvent>, names: Tok
  * OpenAI has no finish reason for an aborted generation: to a client that still listens it has
  * failed.
  */
-function choiceEnd({ reason, stoppedBy }: FinishedEvent): ChoiceEnd {
+export function choiceEnd({ reason, stoppedBy }: FinishedEvent): ChoiceEnd {
   if (reason === "aborted") throw new DenseMambaError("aborted", "the request was cut off before it was finished");
   return { reason, stoppedBy };
 }

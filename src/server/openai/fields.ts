@@ -198,7 +198,7 @@ export function checkTokenIds(
 }
 
 /** An empty string stops nothing: clients send it for "none". */
-function stopStrings(bounds: Bounds) {
+export function stopStrings(bounds: Bounds) {
   const text = z.string().max(bounds.maxStopLength);
   return z
     .union([text, z.array(text).max(bounds.maxStopStrings)])

@@ -25,6 +25,9 @@ const THINKING = "use reasoning_effort, reasoning.effort on responses, or enable
 const THINKING_LENGTH = "reasoning counts towards max_tokens";
 const SHOWN_REASONING = "reasoning is returned beside the content; the server's --reasoning says how it is found";
 
+const ONE_MESSAGE = "an answer is one message";
+const NO_SERVER_TOOLS = "this server runs no tools";
+
 const NO_ITEMS = [[]];
 const NO_FIELDS = [{}];
 const NO_TEXTS = [[], ""];
@@ -346,3 +349,27 @@ export function textFormat() {
 export function textModalities() {
   return unsupportedUnless((value) => Array.isArray(value) && value.every((mode) => mode === "text"), TEXT_ONLY);
 }
+
+/** Of Anthropic's API. */
+export const REFUSED_ON_MESSAGES: RefusedFields = {
+  ...EVERYWHERE,
+  stop: [NO_TEXTS, "use stop_sequences on this endpoint"],
+  n: [[1], ONE_MESSAGE],
+  best_of: [[1], ONE_MESSAGE],
+  echo: [[false], ONE_MESSAGE],
+  logprobs: [[false], IN_CHAT],
+  top_logprobs: [[0], IN_CHAT],
+  prompt_logprobs: [[], IN_CHAT],
+  return_token_ids: [[false], IN_CHAT],
+  response_format: [[], "use output_config.format on this endpoint"],
+  chat_template: [[], IN_CHAT],
+  chat_template_kwargs: [[], IN_CHAT],
+  reasoning_effort: [["none"], "use output_config.effort on this endpoint"],
+  session_id: [[], IN_CHAT],
+  truncate_prompt_tokens: [[], IN_CHAT],
+  max_completion_tokens: [[], "use max_tokens on this endpoint"],
+  max_output_tokens: [[], "use max_tokens on this endpoint"],
+  container: [[], NO_SERVER_TOOLS],
+  mcp_servers: [NO_ITEMS, NO_SERVER_TOOLS],
+  context_management: [[], "the whole conversation is in the state, which doesn't grow"],
+};

@@ -1,6 +1,7 @@
 /**
  * The tools of a request, which of them may be called, and how they are shown again: chat wraps a
- * function into an object of its own, responses do not.
+ * function into an object of its own, responses do not, and Anthropic's messages have no functions
+ * but tools with an input schema.
  */
 import * as z from "zod";
 import type { Tool, Tools } from "../../generation/events.ts";
@@ -10,30 +11,32 @@ const MAX_TOOLS = 128;
 const NAME = /^[a-zA-Z0-9_-]{1,64}$/;
 const NO_PARAMETERS = { type: "object", properties: {} };
 
-/** Where a tool's name is, and those of allowed tools. */
-export type ToolStyle = "chat" | "responses";
+export type ToolStyle = "chat" | "responses" | "messages";
 
 type Path = readonly (string | number)[];
 
 /** Which tools may be called, without the tools themselves. */
-type Choice =
+export type ToolChoice =
   | { readonly type: "none" | "auto" | "required" }
   | { readonly type: "function"; readonly name: string }
   | { readonly type: "allowed_tools"; readonly mode: "auto" | "required"; readonly names: readonly string[] };
 
 export function toolFields(style: ToolStyle) {
   return {
-    tools: z
-      .array(z.unknown())
-      .max(MAX_TOOLS)
-      .transform((tools, context) => parseTools(tools, style, context))
-      .optional(),
+    tools: toolList(style).optional(),
     tool_choice: z
       .unknown()
       .transform((choice, context) => parseChoice(choice, style, context))
       .optional(),
     parallel_tool_calls: z.boolean().optional(),
   };
+}
+
+export function toolList(style: ToolStyle) {
+  return z
+    .array(z.unknown())
+    .max(MAX_TOOLS)
+    .transform((tools, context) => parseTools(tools, style, context));
 }
 
 export type ToolBody = z.output<z.ZodObject<ReturnType<typeof toolFields>>>;
@@ -58,7 +61,7 @@ export function shownTools(tools: readonly Tool[]) {
   });
 }
 
-export function shownChoice(choice: Choice | undefined): string | Readonly<Record<string, unknown>> {
+export function shownChoice(choice: ToolChoice | undefined): string | Readonly<Record<string, unknown>> {
   switch (choice?.type) {
     case undefined:
       return "auto";
@@ -71,7 +74,7 @@ export function shownChoice(choice: Choice | undefined): string | Readonly<Recor
   }
 }
 
-function allowedBy(choice: Choice, tools: readonly Tool[], parallel: boolean): Omit<Tools, "definitions"> {
+function allowedBy(choice: ToolChoice, tools: readonly Tool[], parallel: boolean): Omit<Tools, "definitions"> {
   switch (choice.type) {
     case "none":
       return { allowed: [], isRequired: false, parallel };
@@ -111,14 +114,19 @@ function parseTools(tools: readonly unknown[], style: ToolStyle, context: z.Refi
 /** @returns undefined if a problem was reported */
 function parseTool(given: unknown, style: ToolStyle, path: Path, context: z.RefinementCtx): Tool | undefined {
   if (!isRecord(given)) return report(context, `must be an object; got ${show(given)}`, path);
-  if (!isFunction(given.type, [...path, "type"], context)) return undefined;
+  const isTool =
+    style === "messages"
+      ? isCustom(given.type, [...path, "type"], context)
+      : isFunction(given.type, [...path, "type"], context);
+  if (!isTool) return undefined;
   const at = [...path, ...inside(style)];
+  const schemaName = style === "messages" ? "input_schema" : "parameters";
   const fields = style === "chat" ? given.function : given;
   if (!isRecord(fields)) {
     return report(context, fields === undefined ? "is required" : `must be an object; got ${show(fields)}`, at);
   }
   const name = parseName(fields.name, [...at, "name"], context);
-  const parameters = parseParameters(fields.parameters, [...at, "parameters"], context);
+  const parameters = parseParameters(fields[schemaName], [...at, schemaName], context);
   if (name === undefined || parameters === undefined) return undefined;
   const { description = null, strict = null } = fields;
   if (description !== null && typeof description !== "string") {
@@ -134,6 +142,13 @@ function isFunction(type: unknown, path: Path, context: z.RefinementCtx): boolea
   if (type === "function") return true;
   if (typeof type === "string") addUnsupported(context, `${show(type)} is not supported: tools are functions`, path);
   else report(context, type === undefined ? "is required" : `must be "function"; got ${show(type)}`, path);
+  return false;
+}
+
+/** Tools that a server would run have types of their own. */
+function isCustom(type: unknown, path: Path, context: z.RefinementCtx): boolean {
+  if (type === undefined || type === null || type === "custom") return true;
+  addUnsupported(context, `${show(type)} is not supported: the client runs all tools, of type "custom"`, path);
   return false;
 }
 
@@ -165,7 +180,7 @@ function parseParameters(given: unknown, path: Path, context: z.RefinementCtx): 
   return report(context, `must be a list of strings; got ${show(required)}`, [...path, "required"]);
 }
 
-function parseChoice(given: unknown, style: ToolStyle, context: z.RefinementCtx): Choice | undefined {
+function parseChoice(given: unknown, style: ToolStyle, context: z.RefinementCtx): ToolChoice | undefined {
   if (given === undefined) return undefined;
   if (given === "none" || given === "auto" || given === "required") return { type: given };
   if (!isRecord(given)) return refuse(context, `must be "none", "auto", "required" or an object; got ${show(given)}`);
@@ -190,7 +205,7 @@ function parseAllowed(
   style: ToolStyle,
   path: Path,
   context: z.RefinementCtx,
-): Choice | undefined {
+): ToolChoice | undefined {
   if (mode !== "auto" && mode !== "required") {
     return report(context, `must be "auto" or "required"; got ${show(mode)}`, [...path, "mode"]);
   }

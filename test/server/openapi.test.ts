@@ -14,6 +14,7 @@ import { completionBody } from "../../src/server/endpoints/completions.ts";
 import { scoreBody } from "../../src/server/endpoints/score.ts";
 import { createBody, forkBody, renameBody } from "../../src/server/endpoints/sessions.ts";
 import { detokenizeBody, tokenizeBody } from "../../src/server/endpoints/tokenize.ts";
+import { countBody, messagesBody } from "../../src/server/messages/request.ts";
 import { refusals } from "../../src/server/openai/validate.ts";
 import { responseBody } from "../../src/server/responses/request.ts";
 import { gate, pauseAt } from "../helpers/gate.ts";
@@ -90,12 +91,14 @@ describe("the document", () => {
     ["SessionRequest", createBody],
     ["SessionFork", forkBody],
     ["SessionRename", renameBody],
+    ["MessagesRequest", messagesBody(bounds)],
+    ["MessagesCountRequest", countBody()],
     ["ScoreRequest", scoreBody(bounds)],
     ["TokenizeRequest", tokenizeBody(bounds)],
     ["DetokenizeRequest", detokenizeBody(bounds)],
   ])("knows the fields of %s, and no others", (name, schema) => {
     const known = Object.keys({ ...schema.shape, ...refusals.get(schema) });
-    expect(propertyNames(schemas[name]!).sort()).toEqual(known.sort());
+    expect([...new Set(propertyNames(schemas[name]!))].sort()).toEqual(known.sort());
   });
 
   it("refers to nothing that it lacks", () => {
@@ -127,6 +130,7 @@ describe("answers fit their schemas:", () => {
       "ChatCompletion",
       { messages, n: 2, logprobs: true, top_logprobs: 2, return_token_ids: true, prompt_logprobs: 1 },
     ],
+    ["/v1/messages", "Message", { messages, max_tokens: 8 }],
     ["/v1/responses", "Response", { input: "a" }],
     [
       "/v1/responses",

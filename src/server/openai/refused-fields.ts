@@ -350,9 +350,11 @@ export function textModalities() {
   return unsupportedUnless((value) => Array.isArray(value) && value.every((mode) => mode === "text"), TEXT_ONLY);
 }
 
-/** Of Anthropic's API. */
+const { stop_sequences: _1, system: _2, thinking: _3, ...NOT_IN_MESSAGES } = EVERYWHERE;
+
+/** On Anthropic's endpoints, which have some of the others' fields themselves. */
 export const REFUSED_ON_MESSAGES: RefusedFields = {
-  ...EVERYWHERE,
+  ...NOT_IN_MESSAGES,
   stop: [NO_TEXTS, "use stop_sequences on this endpoint"],
   n: [[1], ONE_MESSAGE],
   best_of: [[1], ONE_MESSAGE],

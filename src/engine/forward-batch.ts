@@ -34,23 +34,35 @@ export class BatchInputs {
   }
 
   /**
-   * One token of each decoding slot, with logits, then the prompts' tokens. Valid until the next
-   * call.
+   * The tokens of each decoding slot, with logits after the last one, then the prompts' tokens.
+   * Valid until the next call.
+   * @param maxDecodeTokens of one slot
    */
-  of({ numDecoding, chunks }: ForwardBatch, running: readonly LiveSequence[]): RunInput {
-    this.#reserve(chunks.reduce((sum, { numTokens }) => sum + numTokens, numDecoding));
+  of({ numDecoding, chunks }: ForwardBatch, running: readonly LiveSequence[], maxDecodeTokens = 1): RunInput {
     const firstSlot = numDecoding > 0 ? 0 : chunks[0]!.sequence.slot;
     const endSlot = chunks.length > 0 ? chunks.at(-1)!.sequence.slot + 1 : numDecoding;
     this.#lengths.fill(0);
-    let numWhole = 0;
+    let numAll = chunks.reduce((sum, chunk) => sum + chunk.numTokens, 0);
     for (let slot = 0; slot < numDecoding; slot++) {
-      this.#lengths[slot] = 1;
-      this.#tokenIds[slot] = running[slot]!.nextToken;
-      this.#rows[slot] = slot;
-      this.#temperatures[slot] = running[slot]!.temperature;
-      if (running[slot]!.readsWholeRow(0)) this.#wholeRows[numWhole++] = slot;
+      const length = running[slot]!.planDecode(maxDecodeTokens);
+      this.#lengths[slot] = length;
+      numAll += length;
     }
-    let [numTokens, numRows] = [numDecoding, numDecoding];
+    this.#reserve(numAll);
+    let [numTokens, numRows, numWhole] = [0, 0, 0];
+    for (let slot = 0; slot < numDecoding; slot++) {
+      const sequence = running[slot]!;
+      const length = this.#lengths[slot]!;
+      for (let index = 0; index < length; index++) {
+        this.#tokenIds[numTokens] = sequence.decodeToken(index);
+        if (index === length - 1 || sequence.scoresForced) {
+          if (sequence.readsWholeRow(0)) this.#wholeRows[numWhole++] = numRows;
+          this.#rows[numRows] = numTokens;
+          this.#temperatures[numRows++] = sequence.temperature;
+        }
+        numTokens++;
+      }
+    }
     for (const chunk of chunks) {
       const { sequence } = chunk;
       this.#lengths[sequence.slot - firstSlot] = chunk.numTokens;

@@ -6,10 +6,12 @@
 import { setMaxListeners } from "node:events";
 import { DenseMambaError } from "../errors.ts";
 import type { Precision } from "../model/artifact.ts";
+import type { LogitRows } from "../model/logits.ts";
 import type { RunOutput } from "../runtime/runner.ts";
 import { ScoreTable, scoreToken } from "../sampling/logprobs.ts";
-import { checkFinite, inPrecision } from "../sampling/rows.ts";
+import { checkFinite, copyRow, inPrecision } from "../sampling/rows.ts";
 import { graphTemperature, Sampler, type SamplingScratch } from "../sampling/sampler.ts";
+import type { NextTokens, TokenMask } from "../sampling/token-matcher.ts";
 import { countTokens, historyTokens, idsIn } from "../sessions/stores/snapshot.ts";
 import { EventQueue } from "./event-queue.ts";
 import type { Schedulable, SequenceGroup } from "./scheduler.ts";
@@ -59,9 +61,17 @@ export class LiveSequence implements Sequence, Schedulable {
   readonly #feed: readonly number[];
   /** How many of `#feed` have been read. */
   #numFed = 0;
-  /** Sampled tokens without the stop token. */
+  /** Sampled and forced tokens without the stop token. */
   readonly #output: number[] = [];
+  /** How many of them the state has read, and of `#forced` once all of `#output` is read. */
+  #numOutputRead = 0;
+  /** Tokens that come next for certain and wait for their log-probabilities. */
+  #forced: number[] = [];
+  /** What the run under way reads of both. */
+  #numInRun = 1;
   #numSampled = 0;
+  /** Logits to sample from once the grammar has told which tokens are allowed. */
+  #late: { readonly row: LogitRows; readonly nowMs: number } | undefined;
   /** How many tokens the state has read, from the sequence's very beginning. */
   #position: number;
   #firstTokenAtMs: number | undefined;
@@ -74,6 +84,7 @@ export class LiveSequence implements Sequence, Schedulable {
   #ending: Ending | undefined;
   #isInterrupted = false;
   readonly #abort = () => this.end({ reason: "aborted" });
+  readonly #onRoom: () => void;
 
   constructor(options: LiveSequenceOptions) {
     const { request } = options;
@@ -81,7 +92,10 @@ export class LiveSequence implements Sequence, Schedulable {
     this.id = options.id;
     this.group = options.group;
     this.request = request;
-    this.events = new EventQueue(this.#abort, () => options.onRoom(this));
+    this.#onRoom = () => {
+      if (!this.mustSuspend) options.onRoom(this);
+    };
+    this.events = new EventQueue(this.#abort, this.#onRoom);
     this.temperature = graphTemperature(sampling);
     this.#precision = options.precision;
     this.#onEnding = options.onEnding;
@@ -138,9 +152,34 @@ export class LiveSequence implements Sequence, Schedulable {
     return this.numUnread === 0 || (this.numUnread === 1 && this.request.maxTokens > 0);
   }
 
-  /** The token that the next decode step reads. */
-  get nextToken(): number {
-    return this.numUnread > 0 ? this.#feed[this.#numFed]! : this.#output[this.#output.length - 1]!;
+  /** How many tokens the next decode step can read: more than one where a grammar forces them. */
+  get numDecodable(): number {
+    if (this.numUnread > 0) return 1;
+    const last = this.#forced.at(-1);
+    // The state never reads a stop token.
+    const numStops = last !== undefined && this.request.stopTokenIds.has(last) ? 1 : 0;
+    return this.#output.length + this.#forced.length - this.#numOutputRead - numStops;
+  }
+
+  /**
+   * The next run reads as many, in a decode step.
+   * @returns how many
+   */
+  planDecode(maxTokens: number): number {
+    this.#numInRun = Math.min(maxTokens, this.numDecodable);
+    return this.#numInRun;
+  }
+
+  /** Of the tokens that the decode step reads. */
+  decodeToken(index: number): number {
+    if (this.numUnread > 0) return this.#feed[this.#numFed]!;
+    const place = this.#numOutputRead + index;
+    return place < this.#output.length ? this.#output[place]! : this.#forced[place - this.#output.length]!;
+  }
+
+  /** Whether each token of a decode step needs logits, to score the next one. */
+  get scoresForced(): boolean {
+    return this.request.numLogprobs !== undefined;
   }
 
   /** The state as it is now must be handed over with `takeCheckpoint` before the next run. */
@@ -163,9 +202,9 @@ export class LiveSequence implements Sequence, Schedulable {
     return this.#ending !== undefined || this.#isInterrupted;
   }
 
-  /** Its consumer is slow: it should leave its slot until the consumer has caught up. */
+  /** Its consumer or its grammar is slow: it should leave its slot until that has caught up. */
   get mustSuspend(): boolean {
-    return this.events.isFull && !this.isLeaving;
+    return (this.events.isFull || this.#late !== undefined) && !this.isLeaving;
   }
 
   stop(): void {
@@ -221,7 +260,8 @@ export class LiveSequence implements Sequence, Schedulable {
    * to change them.
    */
   readsWholeRow(row: number): boolean {
-    return this.#numFed + row + 1 < this.#feed.length || this.#sampler.readsWholeRow;
+    const isChanged = this.#sampler.readsWholeRow || this.request.matcher !== undefined;
+    return this.#numFed + row + 1 < this.#feed.length || isChanged;
   }
 
   /**
@@ -243,19 +283,28 @@ export class LiveSequence implements Sequence, Schedulable {
     if (this.request.capture?.prompt === true) this.#held = [];
     else this.events.push(this.#promptEvent());
     if (this.request.maxTokens === 0) this.end({ reason: "length" });
-    else this.#sample(output, row - 1, nowMs);
+    else this.#advance(output, row - 1, nowMs);
     return row;
   }
 
-  /** `nextToken` has been read; row `row` of `output` says what may follow. */
-  afterDecode(output: RunOutput, row: number, nowMs: number): void {
-    if (this.numUnread > 0) {
-      this.afterChunk(1, output, nowMs, row);
-      return;
+  /**
+   * The decode step's tokens have been read; `output` holds their rows, from `firstRow` on: one for
+   * each if `scoresForced`, else one for the last.
+   * @returns the first row after them
+   */
+  afterDecode(output: RunOutput, firstRow: number, nowMs: number): number {
+    if (this.numUnread > 0) return this.afterChunk(1, output, nowMs, firstRow);
+    this.#position += this.#numInRun;
+    this.#numOutputRead += this.#numInRun;
+    const end = firstRow + (this.scoresForced ? this.#numInRun : 1);
+    // Further rows belong to forced tokens of a chunk that has more to read.
+    const isRead = this.#numOutputRead === this.#output.length + this.#forced.length;
+    for (let row = firstRow; row < end && this.#ending === undefined; row++) {
+      if (isRead || this.#forced.length > 0) this.#advance(output, row, nowMs);
     }
-    this.#position++;
-    // Ended while the run was under way: the state has read the token, nothing follows it.
-    if (this.#ending === undefined) this.#sample(output, row, nowMs);
+    // Ended while the run was under way: the state has read the tokens, nothing follows them.
+    this.#output.push(...this.#forced.splice(0, this.#numOutputRead - this.#output.length));
+    return end;
   }
 
   takeCheckpoint(state: Uint8Array): void {
@@ -274,6 +323,7 @@ export class LiveSequence implements Sequence, Schedulable {
   /** Sends the last event, or the error. Called once; `ending` is set. */
   finish(nowMs: number, state: Uint8Array | undefined): SequenceTimings {
     this.request.signal.removeEventListener("abort", this.#abort);
+    this.request.matcher?.close();
     const timings = this.#timings(nowMs);
     const ending = this.#ending!;
     if (ending.reason === "failed") {
@@ -290,10 +340,79 @@ export class LiveSequence implements Sequence, Schedulable {
     return timings;
   }
 
-  #sample(output: RunOutput, row: number, nowMs: number): void {
+  /** What follows the token whose logits row `row` holds. */
+  #advance(output: LogitRows, row: number, nowMs: number): void {
+    const forced = this.#forced.shift();
+    if (forced !== undefined) {
+      this.#force(forced, output, row, nowMs);
+      return;
+    }
+    const { matcher } = this.request;
+    if (matcher === undefined) {
+      this.#sample(output, row, nowMs);
+      return;
+    }
+    if (matcher.next === undefined) matcher.waitBriefly();
+    if (matcher.next !== undefined) {
+      this.#follow(matcher.next, output, row, nowMs);
+      return;
+    }
+    this.#late = { row: copyRow(output, row), nowMs };
+    matcher.onceKnown(() => this.#catchUp());
+  }
+
+  /** What the grammar said too late for the step that it was meant for. */
+  #catchUp(): void {
+    const late = this.#late;
+    const next = this.request.matcher?.next;
+    this.#late = undefined;
+    if (late === undefined || next === undefined || this.#ending !== undefined) return;
+    this.#follow(next, late.row, 0, late.nowMs);
+    this.#onRoom();
+  }
+
+  #follow(next: NextTokens, output: LogitRows, row: number, nowMs: number): void {
+    const matcher = this.request.matcher!;
+    switch (next.type) {
+      case "failed":
+        this.end({ reason: "failed", error: next.error });
+        return;
+      case "end":
+        this.end({ reason: "stop" });
+        return;
+      case "allowed": {
+        const tokenId = this.#sample(output, row, nowMs, next.mask);
+        if (tokenId !== undefined && this.#ending === undefined) matcher.accept(tokenId);
+        return;
+      }
+      case "forced": {
+        const { maxTokens, stopTokenIds } = this.request;
+        const stop = next.tokenIds.findIndex((tokenId) => stopTokenIds.has(tokenId)) + 1;
+        const tokenIds = next.tokenIds.slice(0, Math.min(stop || maxTokens, maxTokens - this.#numSampled));
+        matcher.acceptForced();
+        // With log-probabilities each is sent when the logits before it are there.
+        const numNow = this.scoresForced ? 1 : tokenIds.length;
+        for (const tokenId of tokenIds.slice(0, numNow)) {
+          if (this.#ending === undefined) this.#force(tokenId, output, row, nowMs);
+        }
+        if (this.#ending === undefined) this.#forced = tokenIds.slice(numNow);
+      }
+    }
+  }
+
+  #sample(output: LogitRows, row: number, nowMs: number, mask?: TokenMask): number | undefined {
+    const tokenId = this.#failing(() => this.#sampler.sample(output, row, mask));
+    if (tokenId !== undefined) this.#take(tokenId, output, row, nowMs);
+    return tokenId;
+  }
+
+  #force(tokenId: number, output: LogitRows, row: number, nowMs: number): void {
+    this.#sampler.force(tokenId);
+    this.#take(tokenId, output, row, nowMs);
+  }
+
+  #take(tokenId: number, output: LogitRows, row: number, nowMs: number): void {
     const { numLogprobs, stopTokenIds, maxTokens } = this.request;
-    const tokenId = this.#failing(() => this.#sampler.sample(output, row));
-    if (tokenId === undefined) return;
     this.#numSampled++;
     this.#firstTokenAtMs ??= nowMs;
     const event: SequenceEvent =

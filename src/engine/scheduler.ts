@@ -127,8 +127,9 @@ export class Scheduler<T extends Schedulable> {
     return this.slots.promote(sequence);
   }
 
-  /** Takes a decoding sequence out of its slot until `resume`. */
+  /** Takes a sequence that has read its prompt out of its slot until `resume`. */
   suspend(sequence: T): SlotMove[] {
+    drop(this.#prefilling, sequence);
     this.#suspended.add(sequence);
     return this.#leaveSlot(sequence);
   }

@@ -4,6 +4,7 @@
  */
 import type { ScoredToken, ScoreTable } from "../sampling/logprobs.ts";
 import type { SamplingParams } from "../sampling/params.ts";
+import type { TokenMatcher } from "../sampling/token-matcher.ts";
 import type { HistoryRef, SamplerState } from "../sessions/stores/snapshot.ts";
 
 export interface SequenceRequest {
@@ -24,6 +25,11 @@ export interface SequenceRequest {
   /** Until so many tokens are sampled, stop tokens are never chosen. */
   readonly minTokens: number;
   readonly stopTokenIds: ReadonlySet<number>;
+  /**
+   * Which tokens may be sampled, by a grammar. It allows stop tokens where the text may end. The
+   * sequence owns it and closes it at its end; it is its own for each sequence.
+   */
+  readonly matcher?: TokenMatcher;
   /**
    * Report each sampled token's log-probability and those of the k likeliest (0 ≤ k ≤
    * NUM_CANDIDATES).

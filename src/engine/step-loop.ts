@@ -26,6 +26,8 @@ export interface StepLoopOptions {
   readonly onIdle: () => boolean;
 }
 
+/** Of one sequence whose grammar forces them, in a step. More take several steps. */
+const MAX_FORCED_TOKENS = 16;
 /** Bounds the logits of prompts with log-probabilities: they are V floats a token. */
 const MAX_PROMPT_LOGITS_BYTES = 32 * 2 ** 20;
 
@@ -72,18 +74,21 @@ export class StepLoop {
       const startedAtMs = now();
       while (this.#hasTransitions) await this.#applyTransitions(runner);
       if (scheduler.isIdle) continue;
-      const plan = scheduler.plan(this.#promptLimits(runner.manifest));
+      const maxDecodeTokens = maxDecodeTokensOf(runner.manifest, scheduler.slots.numDecoding);
+      const plan = scheduler.plan(this.#promptLimits(runner.manifest, maxDecodeTokens));
       const { numDecoding } = plan;
       assert(numDecoding > 0 || plan.chunks.length > 0, "whoever is admitted has something to run");
       const numPromptTokens = plan.chunks.reduce((sum, { numTokens }) => sum + numTokens, 0);
-      const numLastTokens = numReadByDecoding(scheduler.slots.running, numDecoding);
+      const { running } = scheduler.slots;
+      const numLastTokens = numReadByDecoding(running, numDecoding);
+      const numDecoded = numDecodeTokens(running, numDecoding, maxDecodeTokens) - numLastTokens;
 
       // NOTE: nothing is awaited between the end of one run and the start of the next. Events
       // pushed here reach their consumers as microtasks, that is, once the next run is under way:
       // text and sockets cost no time between runs.
       const runningSinceMs = now();
       for (const pass of forwardBatches(plan, runner.manifest.ragged ?? false)) {
-        const output = await runner.run(this.#inputs.of(pass, scheduler.slots.running));
+        const output = await runner.run(this.#inputs.of(pass, scheduler.slots.running, maxDecodeTokens));
         this.#afterBatch(pass, output, now());
       }
       this.#hasTransitions ||= this.#hasPreempted;
@@ -92,15 +97,18 @@ export class StepLoop {
       onStep({
         durationMs: now() - startedAtMs,
         numPromptTokens: numPromptTokens + numLastTokens,
-        numDecodeTokens: numDecoding - numLastTokens,
+        numDecodeTokens: numDecoded,
       });
     }
   }
 
-  #promptLimits({ maxPassSteps = Number.POSITIVE_INFINITY, ragged, sizes }: Manifest): PromptLimits {
+  #promptLimits(
+    { maxPassSteps = Number.POSITIVE_INFINITY, ragged, sizes }: Manifest,
+    maxDecodeTokens: number,
+  ): PromptLimits {
     const { scheduler, pace, prefillChunk } = this.#options;
-    const { numDecoding } = scheduler.slots;
-    const inPass = ragged ? maxPassSteps - numDecoding : maxPassSteps;
+    const { numDecoding, running } = scheduler.slots;
+    const inPass = ragged ? maxPassSteps - numDecodeTokens(running, numDecoding, maxDecodeTokens) : maxPassSteps;
     const wanted = numDecoding === 0 ? prefillChunk : pace.size(numDecoding);
     return {
       maxTokens: Math.min(wanted, Math.max(1, inPass)),
@@ -112,9 +120,9 @@ export class StepLoop {
   #afterBatch({ numDecoding, chunks }: ForwardBatch, output: RunOutput, nowMs: number): void {
     const { running } = this.#options.scheduler.slots;
     let row = 0;
-    for (; row < numDecoding; row++) {
-      const sequence = running[row]!;
-      sequence.afterDecode(output, row, nowMs);
+    for (let slot = 0; slot < numDecoding; slot++) {
+      const sequence = running[slot]!;
+      row = sequence.afterDecode(output, row, nowMs);
       if (sequence.needsPromptState || sequence.needsCheckpoint || sequence.mustSuspend) this.#hasTransitions = true;
     }
     for (const { sequence, numTokens } of chunks) {
@@ -172,6 +180,18 @@ export class StepLoop {
     sequence.suspendedState = state;
     await makeMoves(runner, moves);
   }
+}
+
+/** A graph that is not ragged reads one token of each sequence. */
+function maxDecodeTokensOf({ ragged, maxPassSteps = Number.POSITIVE_INFINITY }: Manifest, numDecoding: number): number {
+  if (!ragged || numDecoding === 0) return 1;
+  return Math.max(1, Math.min(MAX_FORCED_TOKENS, Math.floor(maxPassSteps / numDecoding)));
+}
+
+function numDecodeTokens(running: readonly LiveSequence[], numDecoding: number, maxTokens: number): number {
+  let count = 0;
+  for (let slot = 0; slot < numDecoding; slot++) count += Math.min(maxTokens, running[slot]!.numDecodable);
+  return count;
 }
 
 /** How many of the decoding slots read the last token of a prompt. */

@@ -7,13 +7,16 @@ import type { ResumePoint, Sequence, SequenceRequest } from "../engine/sequence.
 import { DenseMambaError } from "../errors.ts";
 import { GREEDY } from "../sampling/params.ts";
 import { wordsOf } from "../sampling/random.ts";
+import type { TokenMatcher } from "../sampling/token-matcher.ts";
 import type { PreparedPrompt } from "./prompts.ts";
 
 /** What generation needs of the engine. */
 export type SequenceEngine = Pick<Engine, "submit">;
 
 /** What all sequences of a request share. `sampling.seed` is the first sample's. */
-export type SequenceTemplate = Omit<SequenceRequest, "promptIds" | "resume" | "checkpoints" | "capture"> & {
+export type SequenceTemplate = Omit<SequenceRequest, "promptIds" | "resume" | "checkpoints" | "capture" | "matcher"> & {
+  /** What holds a sample of this prompt to the request's constraint, if there is one. */
+  readonly makeMatcher: (prompt: number) => TokenMatcher | undefined;
   /** Whether to capture the state at the end of this prompt's samples. */
   readonly capturesEnd: (prompt: PreparedPrompt) => boolean;
   /** Whether to capture the state before the answer too. */
@@ -28,25 +31,33 @@ export async function admit(
   engine: SequenceEngine,
   prompts: readonly PreparedPrompt[],
   numSamples: number,
-  { capturesEnd, capturesPrompt, ...template }: SequenceTemplate,
+  { capturesEnd, capturesPrompt, makeMatcher, ...template }: SequenceTemplate,
 ): Promise<Sequence[]> {
   // Prompt log-probabilities come from the sequence that reads the prompt.
   const isShared = numSamples > 1 && template.maxTokens > 0 && template.numPromptLogprobs === undefined;
   const ready = isShared ? await readOnce(engine, prompts, template.signal) : prompts;
-  return engine.submit(
-    ready.flatMap((prompt) => {
-      const { promptIds, resume, checkpoints } = prompt;
-      const capture = { prompt: capturesPrompt, end: capturesEnd(prompt) };
-      return Array.from({ length: numSamples }, (_, sample) => ({
+  const requests = ready.flatMap((prompt, index) => {
+    const { promptIds, resume, checkpoints } = prompt;
+    const capture = { prompt: capturesPrompt, end: capturesEnd(prompt) };
+    return Array.from({ length: numSamples }, (_, sample): SequenceRequest => {
+      const matcher = makeMatcher(index);
+      return {
         ...template,
         promptIds,
         capture,
         ...(resume && { resume }),
         ...(checkpoints && sample === 0 && { checkpoints }),
+        ...(matcher && { matcher }),
         sampling: { ...template.sampling, seed: deriveSeed(template.sampling.seed, sample) },
-      }));
-    }),
-  );
+      };
+    });
+  });
+  try {
+    return engine.submit(requests);
+  } catch (error) {
+    for (const { matcher } of requests) matcher?.close();
+    throw error;
+  }
 }
 
 /** The prompts with all but their last token read. */

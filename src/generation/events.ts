@@ -48,6 +48,8 @@ export interface FieldNames {
   readonly prompts: string;
   readonly maxTokens: string;
   readonly numLogprobs: string;
+  /** Where a constraint has parts, the part that paths in it begin at. */
+  readonly constraint?: string;
 }
 
 export interface GenerationRequest {

@@ -5,6 +5,7 @@
  */
 import { setTimeout as delay, setImmediate } from "node:timers/promises";
 import { aboutField, DenseMambaError } from "../errors.ts";
+import { Grammars } from "../grammar/grammars.ts";
 import type { Manifest } from "../model/artifact.ts";
 import { stateBytes } from "../model/state.ts";
 import { PendingPrefixes } from "../prefix/pending-prefixes.ts";
@@ -21,6 +22,7 @@ import { encodeBadWords } from "./bad-words.ts";
 import { checkAnswerSize, checkRequest, type GenerationLimits, promptTooLong } from "./check-request.ts";
 import { Choice, type ChoiceOptions } from "./choice.ts";
 import { mergeChoices, selectBest } from "./choice-events.ts";
+import { checkConstraint, openMatchers } from "./constrained-answers.ts";
 import { type EchoedPrompt, echoPrompt } from "./echo.ts";
 import type {
   AcceptedPrompt,
@@ -45,6 +47,8 @@ export interface GeneratorDeps {
   readonly store: StateStore;
   /** Memory only, for responses with `store: false`. Default: `store`. */
   readonly unstored?: StateStore;
+  /** For constraints on answers. Default: made at first use. */
+  readonly grammars?: Grammars;
   /** Without it only stored conversations are resumed. */
   readonly prefixCache?: PrefixStates;
   /** Which requests share cached prefixes: those of one owner, or all. Default: `owner`. */
@@ -71,6 +75,7 @@ export class Generator {
   readonly #manifest: Manifest;
   readonly #limits: GenerationLimits;
   readonly #renderer: ChatRenderer;
+  #grammars: Grammars | undefined;
   readonly #prefixCache: PrefixStates | undefined;
   readonly #prefixScope: "owner" | "all";
   readonly #newId: () => string;
@@ -91,6 +96,7 @@ export class Generator {
       prefixCache,
       prefixScope = "owner",
       limits,
+      grammars,
       reasoning = "auto",
       toolCallParser = "auto",
       retention = {},
@@ -113,6 +119,7 @@ export class Generator {
     this.#engine = engine;
     this.#manifest = manifest;
     this.#limits = limits;
+    this.#grammars = grammars;
     this.#renderer = new ChatRenderer(tokenizer, { nowMs, reasoning, toolCallParser });
     this.#newId = newId;
     this.#nowMs = nowMs;
@@ -135,6 +142,7 @@ export class Generator {
     try {
       const maxTokens = checkRequest(request, this.#limits, this.#manifest.sizes.vocabSize);
       const stopStrings = new StopStrings(request.stopStrings);
+      if (request.constraint !== undefined) checkConstraint(this.#grammarsOfModel, request);
       throwIfAborted(signal);
       lease = await this.conversations.open(request.owner, request.resumeFrom, request.saveAs);
       reuse = this.#reuse(request);
@@ -266,6 +274,11 @@ export class Generator {
     return { ...request, constraint };
   }
 
+  get #grammarsOfModel(): Grammars {
+    this.#grammars ??= new Grammars(this.tokenizer, { now: () => performance.now() });
+    return this.#grammars;
+  }
+
   /** Undefined with prompt log-probabilities, for which the whole prompt must be read. */
   #reuse(
     request: Pick<GenerationRequest, "owner" | "cacheSalt"> &
@@ -323,6 +336,10 @@ export class Generator {
     // best_of ranks samples by log-probability, whether or not they are returned.
     const numScored = numLogprobs ?? (bestOf > request.numChoices ? 0 : undefined);
     const stopTokenIds = this.#stopTokenIds(request);
+    const makeMatchers =
+      request.constraint === undefined || derived.maxTokens === 0
+        ? []
+        : await openMatchers(this.#grammarsOfModel, request, { prompts, tokenizer: this.tokenizer, stopTokenIds });
     const echoedPrompts: EchoedPrompt[] = [];
     for (const prompt of echoesPrompt ? prompts : []) {
       echoedPrompts.push(await echoPrompt(this.tokenizer, prompt, request));
@@ -335,6 +352,7 @@ export class Generator {
       maxTokens: derived.maxTokens,
       minTokens,
       stopTokenIds,
+      makeMatcher: (prompt) => makeMatchers[prompt]?.(),
       ...(numScored !== undefined && { numLogprobs: numScored }),
       ...(numPromptLogprobs !== undefined && { numPromptLogprobs }),
       ...(request.ranksPrompt && { ranksPrompt: true }),

@@ -56,6 +56,8 @@ export interface PreparedPrompt {
   readonly reasoning?: ReasoningStart;
   /** Undefined if it is not searched for calls of tools. */
   readonly toolCalls?: ToolCallSearch;
+  /** The content that the answer continues, mostly none. Undefined: not known. */
+  readonly continued: string | undefined;
   readonly conversation: ConversationSoFar;
 }
 
@@ -88,7 +90,7 @@ interface AssemblyOptions {
 }
 
 /** What a chat's template says of the answer. */
-type ChatAnswer = Pick<PreparedPrompt, "stopStrings" | "reasoning" | "toolCalls">;
+type ChatAnswer = Pick<PreparedPrompt, "stopStrings" | "reasoning" | "toolCalls" | "continued">;
 
 /** Prepares the prompts of one request. */
 export class PromptPreparer {
@@ -167,9 +169,11 @@ export class PromptPreparer {
     const answerAfter = (text: string): ChatAnswer => {
       const tags = renderer.reasoningTags(prompt.template);
       const toolCalls = searchFor(prompt.tools, renderer.toolFormat(prompt.template));
-      const answer = { stopStrings: renderer.stopStrings(prompt.template), ...(toolCalls && { toolCalls }) };
-      if (tags === undefined) return answer;
+      const stopStrings = renderer.stopStrings(prompt.template);
       const final = added.at(-1) ?? stored?.last.at(-1);
+      const continued = continuesFinalMessage && final && !continuesReasoning(final) ? final.content : "";
+      const answer = { stopStrings, continued, ...(toolCalls && { toolCalls }) };
+      if (tags === undefined) return answer;
       return { ...answer, reasoning: { tags, seed: reasoningSeed(prompt, { tags, text, final }) } };
     };
 
@@ -265,10 +269,13 @@ export class PromptPreparer {
   }
 
   async #assemble(ids: readonly number[], options: AssemblyOptions): Promise<PreparedPrompt> {
-    const { resumed, text, isGivenAsTokens = false, chat = { stopStrings: [] }, conversation } = options;
+    const { resumed, text, isGivenAsTokens = false, conversation } = options;
     const { names, returnTokenIds, sampling } = this.#options;
     const newIds = this.#withinLimits(ids);
     const snapshot = resumed?.snapshot;
+    // A completion without a prompt of its own goes on with the last answer.
+    const lastAnswer = snapshot !== undefined && newIds.length === 0 ? this.#lastAnswer(snapshot) : "";
+    const chat = options.chat ?? { stopStrings: [], continued: lastAnswer };
     if (newIds.length === 0 && !(snapshot && hasUnreadToken(snapshot))) {
       if (resumed !== undefined) return this.#readAgain(resumed, chat, conversation);
       const message = `${names.prompts} must hold at least one token, given 0`;
@@ -294,6 +301,12 @@ export class PromptPreparer {
       ...chat,
       conversation,
     };
+  }
+
+  /** As far as the snapshot tells: it counts the tokens of an answer with a seed. */
+  #lastAnswer({ tokenIds, conversation: { numSampled } }: ConversationSnapshot): string | undefined {
+    if (numSampled === undefined || numSampled > tokenIds.length) return undefined;
+    return this.#context.tokenizer.decode(tokenIds.slice(tokenIds.length - numSampled), { skipSpecialTokens: true });
   }
 
   /**

@@ -39,3 +39,19 @@ export function checkFinite(rows: LogitRows, row: number, where = ""): void {
 export function numCandidatesOf(rows: LogitRows): number {
   return rows.topLogits.length / rows.numRows;
 }
+
+/** One row, apart from the runner's arrays. */
+export function copyRow(rows: LogitRows, row: number): LogitRows {
+  const numCandidates = numCandidatesOf(rows);
+  const [first, end] = [row * numCandidates, (row + 1) * numCandidates];
+  const logits = rows.logitsOf(row).slice();
+  return {
+    numRows: 1,
+    vocabSize: rows.vocabSize,
+    logitsOf: () => logits,
+    topLogits: rows.topLogits.slice(first, end),
+    topIds: rows.topIds.slice(first, end),
+    logSumExp: rows.logSumExp.slice(row, row + 1),
+    temperedLogSumExp: rows.temperedLogSumExp.slice(row, row + 1),
+  };
+}

@@ -13,6 +13,7 @@ import { LogitsProcessor, type ProcessorOptions } from "./logits-processor.ts";
 import type { SamplingParams } from "./params.ts";
 import { SeededRandom } from "./random.ts";
 import { checkFinite, numCandidatesOf } from "./rows.ts";
+import { applyMask, type TokenMask } from "./token-matcher.ts";
 
 /** Lower temperatures mean greedy, as in vLLM: logits divided by them would overflow f32. */
 const MIN_TEMPERATURE = 1e-5;
@@ -72,15 +73,22 @@ export class Sampler {
   /**
    * Chooses the next token from one row, and remembers it. Uses one random number per token,
    * whichever way it is drawn.
+   * @param mask the tokens to choose from. Default: all
    * @throws `runtime_fault` if the row has NaN or +Infinity; `invalid_value` if masks leave no
    * token
    */
-  sample(rows: LogitRows, row: number): number {
+  sample(rows: LogitRows, row: number, mask?: TokenMask): number {
     checkFinite(rows, row);
-    const isChanged = this.#processor.isActive || this.#hasPaddingAhead(rows, row);
-    const tokenId = isChanged ? this.#chooseAdjusted(rows, row) : this.#choose(rows, row);
+    const isChanged = mask !== undefined || this.#processor.isActive || this.#hasPaddingAhead(rows, row);
+    const tokenId = isChanged ? this.#chooseAdjusted(rows, row, mask) : this.#choose(rows, row);
     this.#processor.record(tokenId);
     return tokenId;
+  }
+
+  /** Remembers a token that was not sampled since no other could come, as if it had been. */
+  force(tokenId: number): void {
+    if (!isGreedy(this.#params)) this.#draw();
+    this.#processor.record(tokenId);
   }
 
   /**
@@ -127,15 +135,16 @@ export class Sampler {
     return this.#scratch.copyOf(rows.logitsOf(row)).fill(Number.NEGATIVE_INFINITY, this.#vocabSize);
   }
 
-  #chooseAdjusted(rows: LogitRows, row: number): number {
+  #chooseAdjusted(rows: LogitRows, row: number, mask: TokenMask | undefined): number {
     const params = this.#params;
     const logits = this.#scratch.copyOf(rows.logitsOf(row));
     this.#processor.process(logits);
+    if (mask !== undefined) applyMask(logits, mask);
     if (this.#vocabSize < logits.length) logits.fill(Number.NEGATIVE_INFINITY, this.#vocabSize);
     const best = argmax(logits);
     const max = logits[best]!;
     if (max === Number.NEGATIVE_INFINITY) {
-      const masks = "min_tokens, logit_bias, allowed_token_ids or bad_words";
+      const masks = "min_tokens, logit_bias, allowed_token_ids, bad_words or the constraint on the answer";
       throw new DenseMambaError("invalid_value", `no token is left to choose: ${masks} mask them all`);
     }
     if (isGreedy(params)) return best;

@@ -17,7 +17,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   "errors.ts": [],
   model: [],
   onnx: [],
-  grammar: [],
+  grammar: ["sampling"],
   sampling: ["model"],
   tokenizer: [],
   hub: ["model", "config"],

@@ -168,7 +168,10 @@ export class Automaton {
         case "call": {
           // A call that nothing follows needs no frame.
           const isLast = instruction.next === RETURN;
-          waiting.push({ place: rules[instruction.rule]!, frame: isLast ? frame : this.#child(frame, instruction.next, -1) });
+          waiting.push({
+            place: rules[instruction.rule]!,
+            frame: isLast ? frame : this.#child(frame, instruction.next, -1),
+          });
           break;
         }
         case "repeat":

@@ -5,8 +5,8 @@
  */
 import { DenseMambaError } from "../errors.ts";
 import {
-  characters,
   type CharacterSet,
+  characters,
   choice,
   complement,
   EMPTY,
@@ -27,7 +27,15 @@ const DEFINES = /\s*::=/y;
 const BLANK = /(?:\s|#[^\n]*)*/y;
 const COUNT = /\{\s*(\d{1,9})\s*(?:(,)\s*(\d{1,9})?\s*)?\}/y;
 const ESCAPE = /\\(?:x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|([^xuU]))/y;
-const NAMED_ESCAPES: Readonly<Record<string, number>> = { n: 0x0a, r: 0x0d, t: 0x09, b: 0x08, f: 0x0c, v: 0x0b, "0": 0 };
+const NAMED_ESCAPES: Readonly<Record<string, number>> = {
+  n: 0x0a,
+  r: 0x0d,
+  t: 0x09,
+  b: 0x08,
+  f: 0x0c,
+  v: 0x0b,
+  "0": 0,
+};
 
 /** Adds the rules to `grammar`. @returns the text's; @throws `invalid_value` */
 export function parseEbnf(source: string, grammar: Grammar): Expression {
@@ -168,11 +176,10 @@ class EbnfParser {
   }
 
   #codePoint(): number {
-    const { codePointAt } = String.prototype;
     if (this.#source[this.#at] === "\\") {
-      const escape = this.#match(ESCAPE);
-      if (escape === undefined) throw this.#fail("this is no escape");
-      const [, x, u, U, letter] = escape;
+      const match = this.#match(ESCAPE);
+      if (match === undefined) throw this.#fail("this is no escape");
+      const [, x, u, U, letter] = match;
       const hex = x ?? u ?? U;
       if (hex === undefined) return NAMED_ESCAPES[letter!] ?? letter!.codePointAt(0)!;
       const point = Number.parseInt(hex, 16);
@@ -180,7 +187,7 @@ class EbnfParser {
       if (!isCharacter) throw this.#fail("this is no character");
       return point;
     }
-    const point = codePointAt.call(this.#source, this.#at);
+    const point = this.#source.codePointAt(this.#at);
     if (point === undefined) throw this.#fail("it ends within a class of characters");
     this.#at += point > 0xffff ? 2 : 1;
     return point;

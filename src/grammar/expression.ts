@@ -315,4 +315,3 @@ function* namesIn(expression: Expression): Generator<string, void, undefined> {
       yield* expression.triggers.values();
   }
 }
-

@@ -173,7 +173,8 @@ export class GrammarMatcher implements TokenMatcher {
 /** Undefined: the bytes may not come. */
 export function stepAll(automaton: Automaton, from: State, bytes: Uint8Array): State | undefined {
   let state: State | undefined = from;
-  for (let index = 0; index < bytes.length && state !== undefined; index++) state = automaton.step(state, bytes[index]!);
+  for (let index = 0; index < bytes.length && state !== undefined; index++)
+    state = automaton.step(state, bytes[index]!);
   return state;
 }
 

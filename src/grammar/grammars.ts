@@ -64,18 +64,15 @@ export class Grammars {
    * @returns makes a matcher for each answer
    * @throws `invalid_value` if that text is not the beginning of one that matches
    */
-  async open(
-    grammar: CompiledGrammar,
-    continued: string,
-    endIds: readonly number[],
-  ): Promise<() => GrammarMatcher> {
+  async open(grammar: CompiledGrammar, continued: string, endIds: readonly number[]): Promise<() => GrammarMatcher> {
     let state: State | undefined = grammar.start;
     const bytes = Buffer.from(continued, "utf8");
     for (let start = 0; start < bytes.length && state !== undefined; start += BYTES_PER_TURN) {
       state = stepAll(grammar.automaton, state, bytes.subarray(start, start + BYTES_PER_TURN));
       if (bytes.length > BYTES_PER_TURN) await setImmediate();
     }
-    if (state === undefined) throw new DenseMambaError("invalid_value", "does not allow the text that the answer continues");
+    if (state === undefined)
+      throw new DenseMambaError("invalid_value", "does not allow the text that the answer continues");
     const from = state;
     return () => new GrammarMatcher({ grammar, state: from, endIds, work: this.#work });
   }
@@ -100,5 +97,8 @@ function keyOf(constraint: Constraint, reasoning: ReasoningPrefix | undefined): 
     throw new DenseMambaError("unsupported_value", "is nested too deeply", { cause });
   }
   if (key.length <= MAX_LENGTH) return key;
-  throw new DenseMambaError("unsupported_value", `must have at most ${MAX_LENGTH} characters as JSON; got ${key.length}`);
+  throw new DenseMambaError(
+    "unsupported_value",
+    `must have at most ${MAX_LENGTH} characters as JSON; got ${key.length}`,
+  );
 }

@@ -8,7 +8,18 @@
  */
 import { DenseMambaError } from "../errors.ts";
 import type { JsonSchema } from "./constraint.ts";
-import { choice, EMPTY, type Expression, type Grammar, literal, NOTHING, optional, repeat, rule, sequence } from "./expression.ts";
+import {
+  choice,
+  EMPTY,
+  type Expression,
+  type Grammar,
+  literal,
+  NOTHING,
+  optional,
+  repeat,
+  rule,
+  sequence,
+} from "./expression.ts";
 import { FORMATS } from "./formats.ts";
 import {
   ANY_INTEGER,
@@ -223,7 +234,11 @@ export class SchemaConverter {
   #resolve(reference: unknown, path: Path): { readonly schema: unknown; readonly path: Path } {
     const isLocal = typeof reference === "string" && /^#(?:\/|$)/.test(reference);
     if (!isLocal) {
-      throw refuse("unsupported_value", path, `must be a path within the schema, as "#/$defs/name"; got ${show(reference)}`);
+      throw refuse(
+        "unsupported_value",
+        path,
+        `must be a path within the schema, as "#/$defs/name"; got ${show(reference)}`,
+      );
     }
     const keys = reference.slice(1).split("/").slice(1).map(unescapeKey);
     let schema: unknown = this.#root;
@@ -316,14 +331,16 @@ export class SchemaConverter {
     const values = this.#convert(value, path, new Set());
     if (values === NOTHING) return undefined;
     if (names.length > 0) return { name: nameExcept(names), value: values };
-    if (propertyNames === undefined || isAnyString(propertyNames.value)) return { name: this.#any.string, value: values };
+    if (propertyNames === undefined || isAnyString(propertyNames.value))
+      return { name: this.#any.string, value: values };
     const onlyStrings = this.#both({ type: "string" }, propertyNames.value);
     return { name: this.#convert(onlyStrings, propertyNames.path, new Set()), value: values };
   }
 
   #array(keywords: Conjunction): Expression {
     const unique = keywords.get("uniqueItems");
-    if (unique !== undefined && unique.value !== false) throw refuse("unsupported_value", unique.path, "is not supported");
+    if (unique !== undefined && unique.value !== false)
+      throw refuse("unsupported_value", unique.path, "is not supported");
     // Before 2020-12 a list of `items` was what `prefixItems` is now.
     const isOld = Array.isArray(keywords.get("items")?.value);
     const prefixKeyword = isOld ? keywords.get("items") : keywords.get("prefixItems");
@@ -526,7 +543,9 @@ function isOfType(value: unknown, type: Type): boolean {
 function isAnyString(schema: unknown): boolean {
   if (schema === true) return true;
   if (typeof schema !== "object" || schema === null) return false;
-  return Object.entries(schema).every(([keyword, value]) => ANNOTATIONS.has(keyword) || (keyword === "type" && value === "string"));
+  return Object.entries(schema).every(
+    ([keyword, value]) => ANNOTATIONS.has(keyword) || (keyword === "type" && value === "string"),
+  );
 }
 
 function countOf(keyword: Keyword | undefined, absent: number): number {

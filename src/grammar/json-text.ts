@@ -97,7 +97,9 @@ export function jsonLiteral(value: unknown): Expression {
 function writeJson(value: unknown): string {
   if (Array.isArray(value)) return `[${value.map(writeJson).join(", ")}]`;
   if (typeof value !== "object" || value === null) return JSON.stringify(value);
-  return `{${Object.entries(value).map(([name, member]) => `${JSON.stringify(name)}: ${writeJson(member)}`).join(", ")}}`;
+  return `{${Object.entries(value)
+    .map(([name, member]) => `${JSON.stringify(name)}: ${writeJson(member)}`)
+    .join(", ")}}`;
 }
 
 /** A name that is none of these. Written without escapes: an escaped name could equal one. */
@@ -139,11 +141,7 @@ const WHOLE = sequence(
   optional(literal("-")),
   choice([literal("0"), sequence(NONZERO, repeat(DIGIT, 0, MAX_DIGITS - 1))]),
 );
-const EXPONENT = sequence(
-  characters(rangesOf("Ee")),
-  optional(characters(rangesOf("+-"))),
-  repeat(DIGIT, 1, 2),
-);
+const EXPONENT = sequence(characters(rangesOf("Ee")), optional(characters(rangesOf("+-"))), repeat(DIGIT, 1, 2));
 export const ANY_INTEGER = WHOLE;
 export const ANY_NUMBER = sequence(
   WHOLE,
@@ -163,7 +161,9 @@ export interface Bounds {
  * numbers: those that the bounds, times a power of ten, leave.
  */
 export function numberBetween(bounds: Bounds, isInteger: boolean): Expression {
-  const given = [bounds.min, bounds.exclusiveMin, bounds.max, bounds.exclusiveMax].filter((bound) => bound !== undefined);
+  const given = [bounds.min, bounds.exclusiveMin, bounds.max, bounds.exclusiveMax].filter(
+    (bound) => bound !== undefined,
+  );
   const numWhole = Math.max(...given.map((bound) => String(BigInt(Math.trunc(Math.abs(bound)))).length));
   // With more digits a number might be rounded to a bound that it must not reach.
   const maxDecimals = isInteger ? 0 : Math.min(MAX_DECIMALS, Math.max(0, MAX_DIGITS - numWhole));

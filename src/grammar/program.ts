@@ -154,7 +154,7 @@ class Emitter {
         if (fallback === undefined) table.fill(places.get(root)!);
         else table.set(tables.get(fallback)!);
         for (const [byte, child] of node.children) {
-          fallbacks.set(child, fallback === undefined ? root : fallOf(fallback, byte, fallbacks) ?? root);
+          fallbacks.set(child, fallback === undefined ? root : (fallOf(fallback, byte, fallbacks) ?? root));
           table[byte] =
             child.rule === undefined ? places.get(child)! : this.#add({ op: "call", rule: child.rule, next: after });
         }

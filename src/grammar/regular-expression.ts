@@ -142,7 +142,9 @@ class Converter {
   }
 }
 
-function rangesOf(part: AST.CharacterSet | AST.ClassRangesCharacterClassElement | AST.CharacterClassElement): CharacterSet {
+function rangesOf(
+  part: AST.CharacterSet | AST.ClassRangesCharacterClassElement | AST.CharacterClassElement,
+): CharacterSet {
   switch (part.type) {
     case "Character":
       return [[part.value, part.value]];

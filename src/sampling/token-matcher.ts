@@ -37,7 +37,8 @@ export function applyMask(logits: Float32Array, mask: TokenMask): void {
     if (bits === -1) continue;
     const first = word * 32;
     if (bits === 0) logits.fill(Number.NEGATIVE_INFINITY, first, first + 32);
-    else for (let bit = 0; bit < 32; bit++) if (((bits >>> bit) & 1) === 0) logits[first + bit] = Number.NEGATIVE_INFINITY;
+    else
+      for (let bit = 0; bit < 32; bit++) if (((bits >>> bit) & 1) === 0) logits[first + bit] = Number.NEGATIVE_INFINITY;
   }
   logits.fill(Number.NEGATIVE_INFINITY, numWords * 32);
 }

@@ -39,7 +39,7 @@ import {
 import { openJson } from "../openai/json-writer.ts";
 import { byIds, chatLogprobs, lazyChatLogprobs, promptLogprobs } from "../openai/logprobs.ts";
 import { chatMessages } from "../openai/messages.ts";
-import { REFUSED_ON_CHAT, textFormat, textModalities } from "../openai/refused-fields.ts";
+import { REFUSED_ON_CHAT, textModalities } from "../openai/refused-fields.ts";
 import { type ToolBody, toolFields, toTools } from "../openai/tools.ts";
 import { addUnsupported, invalid, parseBody, refusals } from "../openai/validate.ts";
 import { answerChoices } from "./generate.ts";
@@ -79,7 +79,6 @@ export function chatBody(bounds: Bounds) {
     store: z.unknown().optional(),
     metadata: z.unknown().optional(),
     ...samplingFields(bounds),
-    response_format: textFormat(),
     modalities: textModalities(),
     ...ignoredFields(),
   });

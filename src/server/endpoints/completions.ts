@@ -46,7 +46,7 @@ import {
   promptLogprobs,
   type Scored,
 } from "../openai/logprobs.ts";
-import { REFUSED_ON_COMPLETIONS, textFormat } from "../openai/refused-fields.ts";
+import { REFUSED_ON_COMPLETIONS } from "../openai/refused-fields.ts";
 import { invalid, parseBody, refusals, refuse, show } from "../openai/validate.ts";
 import { answerChoices } from "./generate.ts";
 
@@ -78,7 +78,6 @@ export function completionBody(bounds: Bounds) {
     echo: z.boolean().optional(),
     logprobs: z.int().min(0).max(MAX_LOGPROBS).optional(),
     ...samplingFields(bounds),
-    response_format: textFormat(),
     ...ignoredFields(),
   });
   return schema.register(refusals, REFUSED_ON_COMPLETIONS);

@@ -8,6 +8,7 @@ import { DenseMambaError } from "../../errors.ts";
 import type { GenerationRequest } from "../../generation/events.ts";
 import type { SamplingParams } from "../../sampling/params.ts";
 import type { RequestLimits, ServedModel, ServerDeps } from "../deps.ts";
+import { constraintFields, toConstraint } from "./constraints.ts";
 import { addIssue, invalid, isRecord, refuse, show, unsupportedUnless } from "./validate.ts";
 
 /** What the bounds of a request depend on. */
@@ -59,6 +60,7 @@ export function samplingFields(bounds: Bounds) {
 /** Completions and chat, beyond sampling. */
 export function completionFields(bounds: Bounds) {
   return {
+    ...constraintFields(),
     model: z.string().optional(),
     n: z.int().min(1).max(bounds.maxChoices).optional(),
     stream: z.boolean().optional(),
@@ -311,6 +313,7 @@ type OwnRequest = Pick<
 
 /** @throws `invalid_value` if fields contradict each other */
 export function toCompletionsTask(body: CompletionsBody, { vocabSize }: Bounds, own: OwnRequest): CompletionsTask {
+  const { constraint, field } = toConstraint(body);
   return {
     stream: body.stream ?? false,
     includeUsage: wantsUsageChunk(body),
@@ -319,6 +322,7 @@ export function toCompletionsTask(body: CompletionsBody, { vocabSize }: Bounds, 
     showsPromptLogprobs: body.prompt_logprobs !== undefined,
     request: {
       ...own,
+      ...(constraint && { constraint, names: { ...own.names, ...(field !== undefined && { constraint: field }) } }),
       ...toStopping(body, own.maxTokens),
       returnTokenIds: body.return_token_ids ?? false,
       ranksPrompt: body.prompt_logprobs !== undefined,

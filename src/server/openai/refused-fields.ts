@@ -4,9 +4,9 @@
  * refused, never ignored, unless they hold the value that changes nothing: many clients send every
  * field they know.
  */
-import { isRecord, type RefusedFields, unsupportedUnless } from "./validate.ts";
+import { type RefusedFields, unsupportedUnless } from "./validate.ts";
 
-const CONSTRAINED = "output can't be constrained to a grammar or schema here";
+const CONSTRAINED = "use response_format, structured_outputs or text.format on responses";
 const OTHER_SAMPLING = "it is not among this server's ways to sample";
 const OTHER_PENALTY = "use repetition_penalty, presence_penalty or frequency_penalty";
 const ONLY_SAMPLING = "only sampling is implemented";
@@ -34,15 +34,8 @@ const NO_TEXTS = [[], ""];
 
 /** On every endpoint that generates. */
 const EVERYWHERE: RefusedFields = {
-  grammar: [[""], CONSTRAINED],
   grammar_string: [[""], CONSTRAINED],
-  guided_json: [[], CONSTRAINED],
-  guided_regex: [[""], CONSTRAINED],
-  guided_choice: [NO_ITEMS, CONSTRAINED],
-  guided_grammar: [[""], CONSTRAINED],
-  structured_outputs: [[], CONSTRAINED],
   structural_tag: [[""], CONSTRAINED],
-  json_schema: [[], CONSTRAINED],
   regex: [[""], CONSTRAINED],
   regex_pattern: [[""], CONSTRAINED],
   ebnf: [[""], CONSTRAINED],
@@ -284,8 +277,21 @@ export const REFUSED_ON_CHAT: RefusedFields = {
   web_search_options: [[], NO_SEARCH],
 };
 
+/** A response has `text.format`. */
+const ON_CHAT_AND_COMPLETIONS_ONLY: RefusedFields = {
+  structured_outputs: [[], CONSTRAINED],
+  guided_json: [[], CONSTRAINED],
+  guided_regex: [[""], CONSTRAINED],
+  guided_choice: [NO_ITEMS, CONSTRAINED],
+  guided_grammar: [[""], CONSTRAINED],
+  guided_whitespace_pattern: [[""], CONSTRAINED],
+  grammar: [[""], CONSTRAINED],
+  json_schema: [[], CONSTRAINED],
+};
+
 export const REFUSED_ON_RESPONSES: RefusedFields = {
   ...EVERYWHERE,
+  ...ON_CHAT_AND_COMPLETIONS_ONLY,
   max_tokens: [[], "use max_output_tokens on this endpoint"],
   max_completion_tokens: [[], "use max_output_tokens on this endpoint"],
   n: [[1], "a response has one output"],
@@ -336,14 +342,6 @@ export const REFUSED_ON_TOKENIZE: RefusedFields = {
   with_pieces: [[false], "use return_token_strs"],
   parse_special: [[true], "special tokens in a text are always read as such"],
 };
-
-/** `response_format`, and `text.format` on /v1/responses. */
-export function textFormat() {
-  return unsupportedUnless(
-    (value) => value === null || (isRecord(value) && value.type === "text"),
-    "output can't be constrained to JSON here; only type text",
-  );
-}
 
 /** What a chat's answer is made of. */
 export function textModalities() {

@@ -6,6 +6,7 @@ import * as z from "zod";
 import type { GenerationRequest } from "../../generation/events.ts";
 import type { ChatMessage } from "../../sessions/messages.ts";
 import type { ToolCall } from "../../tokenizer/tool-messages.ts";
+import { textFormat } from "../openai/constraints.ts";
 import {
   type Bounds,
   cacheSalt,
@@ -20,7 +21,7 @@ import {
   toStopping,
 } from "../openai/fields.ts";
 import { callIdProblem, leftOpen, messageTexts, parseCall, toChatMessage } from "../openai/messages.ts";
-import { REFUSED_ON_RESPONSES, textFormat } from "../openai/refused-fields.ts";
+import { REFUSED_ON_RESPONSES } from "../openai/refused-fields.ts";
 import { shownChoice, shownTools, toolFields, toTools } from "../openai/tools.ts";
 import {
   addIssue,
@@ -65,7 +66,7 @@ export function responseBody(bounds: Bounds) {
     cache_salt: cacheSalt().optional(),
     ...toolFields("responses"),
     ...samplingFields(bounds),
-    response_format: textFormat(),
+    response_format: unsupportedUnless((value) => isRecord(value) && value.type === "text", "use text.format"),
     ...ignoredFields(),
   });
   return schema.register(refusals, REFUSED_ON_RESPONSES);
@@ -91,6 +92,7 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
   const generates = body.generate ?? true;
   if (background && body.store === false) throw invalid("background", "needs store to be true: it is retrieved later");
   const sampling = toSampling(body, bounds.vocabSize);
+  const format = body.text?.format;
   return {
     stream: body.stream ?? false,
     input: body.input.items,
@@ -112,13 +114,20 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
       background,
       generates,
       metadata: body.metadata ?? {},
+      ...(format && { textFormat: format.given }),
       parallelToolCalls: body.parallel_tool_calls ?? true,
       ...(body.reasoning?.effort && { reasoningEffort: body.reasoning.effort }),
       toolChoice: shownChoice(body.tool_choice),
       tools: shownTools(body.tools ?? []),
     },
     request: {
-      names: { prompts: "input", maxTokens: "max_output_tokens", numLogprobs: "top_logprobs" },
+      names: {
+        prompts: "input",
+        maxTokens: "max_output_tokens",
+        numLogprobs: "top_logprobs",
+        ...(format && { constraint: `text.format${format.field}` }),
+      },
+      ...(format && { constraint: format.constraint }),
       prompts: [
         {
           type: "chat",

@@ -22,6 +22,8 @@ const settings = z.object({
   /** False: it reads its input, for others to continue from, and answers nothing. */
   generates: z.boolean(),
   metadata: z.record(z.string(), z.string()),
+  /** What the answer had to match, as it was given. Default: any text. */
+  textFormat: z.record(z.string(), z.unknown()).optional(),
   parallelToolCalls: z.boolean(),
   /** As the response shows it. Default: "auto". */
   toolChoice: z.union([z.string(), z.record(z.string(), z.unknown())]).optional(),
@@ -150,7 +152,7 @@ export function responseObject(head: ResponseHead, settings: ResponseSettings, p
     service_tier: "default",
     store: settings.store,
     temperature: settings.temperature,
-    text: { format: { type: "text" } },
+    text: { format: settings.textFormat ?? { type: "text" } },
     tool_choice: settings.toolChoice ?? "auto",
     tools: settings.tools ?? [],
     top_logprobs: settings.topLogprobs,

@@ -71,9 +71,10 @@ export function chat(...messages: (ChatMessage | string)[]): Extract<Prompt, { t
 export function request(
   given: Partial<GenerationRequest> & { readonly prompts: readonly Prompt[] },
 ): GenerationRequest {
+  const isChat = given.prompts[0]?.type === "chat";
   return {
     names: {
-      prompts: given.prompts[0]?.type === "chat" ? "messages" : "prompt",
+      prompts: isChat ? "messages" : "prompt",
       maxTokens: "max_tokens",
       numLogprobs: "logprobs",
     },
@@ -87,7 +88,7 @@ export function request(
     ignoreEos: false,
     includeStopString: false,
     skipSpecialTokens: true,
-    addSpecialTokens: true,
+    addSpecialTokens: !isChat,
     echo: false,
     owner: "",
     signal: new AbortController().signal,

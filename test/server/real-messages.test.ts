@@ -58,7 +58,11 @@ describe("an answer of the default model", () => {
 
   it("has its prompt counted before", async () => {
     const { usage } = await client.messages.create({ ...ASK, max_tokens: 8, system: "Be brief." });
-    const counted = await client.messages.countTokens({ model: ASK.model, messages: ASK.messages, system: "Be brief." });
+    const counted = await client.messages.countTokens({
+      model: ASK.model,
+      messages: ASK.messages,
+      system: "Be brief.",
+    });
     expect(counted.input_tokens).toBe(usage.input_tokens);
     expect(usage.output_tokens).toBeLessThanOrEqual(8);
   });

@@ -382,22 +382,31 @@ export class LiveSequence implements Sequence, Schedulable {
         return;
       case "allowed": {
         const tokenId = this.#sample(output, row, nowMs, next.mask);
-        if (tokenId !== undefined && this.#ending === undefined) matcher.accept(tokenId);
+        if (tokenId === undefined || this.#ending !== undefined) return;
+        matcher.accept(tokenId);
+        // What follows for certain is read together with it.
+        if (matcher.next?.type !== "forced") return;
+        this.#expect(matcher.next.tokenIds);
+        if (!this.scoresForced) this.#forceAll(output, row, nowMs);
         return;
       }
-      case "forced": {
-        const { maxTokens, stopTokenIds } = this.request;
-        const stop = next.tokenIds.findIndex((tokenId) => stopTokenIds.has(tokenId)) + 1;
-        const tokenIds = next.tokenIds.slice(0, Math.min(stop || maxTokens, maxTokens - this.#numSampled));
-        matcher.acceptForced();
+      case "forced":
+        this.#expect(next.tokenIds);
         // With log-probabilities each is sent when the logits before it are there.
-        const numNow = this.scoresForced ? 1 : tokenIds.length;
-        for (const tokenId of tokenIds.slice(0, numNow)) {
-          if (this.#ending === undefined) this.#force(tokenId, output, row, nowMs);
-        }
-        if (this.#ending === undefined) this.#forced = tokenIds.slice(numNow);
-      }
+        if (this.scoresForced) this.#force(this.#forced.shift()!, output, row, nowMs);
+        else this.#forceAll(output, row, nowMs);
     }
+  }
+
+  #expect(tokenIds: readonly number[]): void {
+    const { maxTokens, stopTokenIds, matcher } = this.request;
+    const stop = tokenIds.findIndex((tokenId) => stopTokenIds.has(tokenId)) + 1;
+    this.#forced = tokenIds.slice(0, Math.min(stop || maxTokens, maxTokens - this.#numSampled));
+    matcher!.acceptForced();
+  }
+
+  #forceAll(output: LogitRows, row: number, nowMs: number): void {
+    for (const tokenId of this.#forced.splice(0)) this.#force(tokenId, output, row, nowMs);
   }
 
   #sample(output: LogitRows, row: number, nowMs: number, mask?: TokenMask): number | undefined {

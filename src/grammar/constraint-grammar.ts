@@ -26,7 +26,7 @@ export interface ReasoningPrefix {
 }
 
 /** Characters and operators of a grammar. */
-const MAX_NODES = 60_000;
+const MAX_NODES = 30_000;
 /** White space between reasoning and content is not shown. */
 const SPACES = characters(
   setOf([

@@ -205,7 +205,8 @@ function countNodes(expression: Expression): number {
     case "literal":
       return 1 + expression.text.length;
     case "characters":
-      return expression.set.length;
+      // Beyond ASCII a range takes several bytes, and sequences of them.
+      return expression.set.reduce((sum, [, last]) => sum + (last < 0x80 ? 1 : 4), 0);
     case "sequence":
       return expression.parts.reduce((sum, part) => sum + countNodes(part), 1);
     case "choice":

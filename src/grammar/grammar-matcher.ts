@@ -77,13 +77,18 @@ export class GrammarMatcher implements TokenMatcher {
   }
 
   close(): void {
+    this.#dropJob();
+    this.#onKnown = undefined;
+  }
+
+  #dropJob(): void {
     if (this.#job !== undefined) this.#work.drop(this.#job);
     this.#job = undefined;
-    this.#onKnown = undefined;
   }
 
   #findNext(): void {
     this.#next = undefined;
+    this.#dropJob();
     try {
       const forced = this.#forcedTokens();
       if (forced.length > 0) this.#next = { type: "forced", tokenIds: forced };

@@ -62,7 +62,7 @@ const MAX_DEPTH = 128;
 /** Of items, of characters, and of a pattern's repetitions. */
 export const MAX_COUNT = 10_000;
 /** Of alternatives that `allOf` and `anyOf` multiply to. */
-const MAX_ALTERNATIVES = 256;
+const MAX_ALTERNATIVES = 64;
 
 /** Where a schema stands in the whole. */
 type Path = readonly (string | number)[];
@@ -99,11 +99,11 @@ export class SchemaConverter {
 
   /** @throws `invalid_value`, `unsupported_value`, with the path to the place at fault as `param` */
   convert(): Expression {
-    return this.#convert(this.#root, [], new Set());
+    return this.#convert(this.#root, []);
   }
 
   /** @param open schemas that are being converted, without a value of their own between */
-  #convert(schema: unknown, path: Path, open: ReadonlySet<object>): Expression {
+  #convert(schema: unknown, path: Path, open: Set<object> = new Set()): Expression {
     if (schema === true) return this.#any.value;
     if (schema === false) return NOTHING;
     const checked = this.#check(schema, path);
@@ -112,11 +112,13 @@ export class SchemaConverter {
     if (known !== undefined) return rule(known);
     const name = this.#grammar.reserve();
     this.#rules.set(checked, name);
-    this.#grammar.define(name, this.#body(checked, path, new Set([...open, checked])));
+    open.add(checked);
+    this.#grammar.define(name, this.#body(checked, path, open));
+    open.delete(checked);
     return rule(name);
   }
 
-  #body(schema: ObjectSchema, path: Path, open: ReadonlySet<object>): Expression {
+  #body(schema: ObjectSchema, path: Path, open: Set<object>): Expression {
     // Schemas that are nothing but a reference or a list of alternatives share their rules.
     const says = Object.keys(schema).filter((keyword) => !ANNOTATIONS.has(keyword) && !keyword.startsWith("x-"));
     if (says.length === 1 && says[0] === "$ref") {
@@ -143,7 +145,7 @@ export class SchemaConverter {
   }
 
   /** The alternatives of a schema. None: it matches nothing. */
-  #flatten(schema: unknown, path: Path, open: ReadonlySet<object>): Conjunction[] {
+  #flatten(schema: unknown, path: Path, open: Set<object>): Conjunction[] {
     if (schema === true) return [new Map()];
     if (schema === false) return [];
     const checked = this.#check(schema, path);
@@ -164,10 +166,12 @@ export class SchemaConverter {
       alternatives = alternatives.flatMap((one) => others.flatMap((other) => this.#merge(one, other) ?? []));
     };
     const part = (inner: unknown, at: Path) => {
-      const isOpen = typeof inner === "object" && inner !== null && open.has(inner);
-      if (isOpen) throw refuse("invalid_value", at, "refers to itself without a value in between");
-      const nowOpen = typeof inner === "object" && inner !== null ? new Set([...open, inner]) : open;
-      return this.#flatten(inner, at, nowOpen);
+      if (typeof inner !== "object" || inner === null) return this.#flatten(inner, at, open);
+      if (open.has(inner)) throw refuse("invalid_value", at, "refers to itself without a value in between");
+      open.add(inner);
+      const flat = this.#flatten(inner, at, open);
+      open.delete(inner);
+      return flat;
     };
     if (checked.$ref !== undefined) {
       const target = this.#resolve(checked.$ref, [...path, "$ref"]);
@@ -262,7 +266,11 @@ export class SchemaConverter {
       if (keyword === "type" || keyword === "enum") continue;
       throw refuse("unsupported_value", keywords.get(keyword)!.path, "is not supported beside enum or const");
     }
-    const values = asList(value, path).filter((one) => types.some((type) => isOfType(one, type)));
+    const all = asList(value, path);
+    if (all.length > MAX_COUNT) {
+      throw refuse("unsupported_value", path, `must have at most ${MAX_COUNT} values; got ${all.length}`);
+    }
+    const values = all.filter((one) => types.some((type) => isOfType(one, type)));
     return choice([...new Set(values.map((one) => JSON.stringify(one)))].map((text) => jsonLiteral(JSON.parse(text))));
   }
 
@@ -297,8 +305,8 @@ export class SchemaConverter {
     const path = keywords.get("properties")?.path ?? [];
     const members = names.map((name) => {
       const value = Object.hasOwn(properties, name)
-        ? this.#convert(properties[name], [...path, name], new Set())
-        : this.#convert(other.value, other.path, new Set());
+        ? this.#convert(properties[name], [...path, name])
+        : this.#convert(other.value, other.path);
       return { isRequired: required.has(name), member: sequence(jsonLiteral(name), COLON, value) };
     });
     const extra = this.#additional(other, names, keywords.get("propertyNames"));
@@ -328,13 +336,13 @@ export class SchemaConverter {
     if (propertyNames !== undefined && names.length > 0 && !isAnyString(propertyNames.value)) {
       throw refuse("unsupported_value", propertyNames.path, "is not supported beside properties or required");
     }
-    const values = this.#convert(value, path, new Set());
+    const values = this.#convert(value, path);
     if (values === NOTHING) return undefined;
-    if (names.length > 0) return { name: nameExcept(names), value: values };
+    if (names.length > 0) return { name: nameExcept(names, this.#grammar), value: values };
     if (propertyNames === undefined || isAnyString(propertyNames.value))
       return { name: this.#any.string, value: values };
     const onlyStrings = this.#both({ type: "string" }, propertyNames.value);
-    return { name: this.#convert(onlyStrings, propertyNames.path, new Set()), value: values };
+    return { name: this.#convert(onlyStrings, propertyNames.path), value: values };
   }
 
   #array(keywords: Conjunction): Expression {
@@ -350,7 +358,7 @@ export class SchemaConverter {
     const max = countOf(keywords.get("maxItems"), Number.POSITIVE_INFINITY);
     // After a prefix others come only if the schema says which, or needs them.
     const restSchema = rest?.value ?? (prefix.length === 0 || min > prefix.length);
-    const item = this.#convert(restSchema, rest?.path ?? [], new Set());
+    const item = this.#convert(restSchema, rest?.path ?? []);
     const numLeft = (count: number) => [Math.max(0, min - count), max - count] as const;
     let tail = EMPTY;
     if (max > prefix.length) {
@@ -364,7 +372,7 @@ export class SchemaConverter {
     } else if (min > max) return NOTHING;
     for (const [index, schema] of [...prefix.entries()].toReversed()) {
       if (index >= max) continue;
-      const value = this.#convert(schema, [...prefixKeyword!.path, index], new Set());
+      const value = this.#convert(schema, [...prefixKeyword!.path, index]);
       const here = sequence(...(index === 0 ? [] : [COMMA]), value, tail);
       tail = index < min ? here : optional(here);
     }

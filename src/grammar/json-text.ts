@@ -8,6 +8,7 @@ import {
   characters,
   choice,
   complement,
+  EMPTY,
   type Expression,
   type Grammar,
   intersect,
@@ -30,6 +31,7 @@ const RAW: CharacterSet = setOf([
   [0x23, 0x5b],
   [0x5d, 0x10ffff],
 ]);
+const BEYOND_ASCII: CharacterSet = setOf([[0x80, 0x10ffff]]);
 /** Code point → the letter after the backslash. */
 const SHORT_ESCAPES = new Map([
   [0x08, "b"],
@@ -103,33 +105,36 @@ function writeJson(value: unknown): string {
 }
 
 /** A name that is none of these. Written without escapes: an escaped name could equal one. */
-export function nameExcept(names: readonly string[]): Expression {
+export function nameExcept(names: readonly string[], grammar: Grammar): Expression {
   const root: NameTrie = { isName: false, next: new Map() };
   for (const name of names) {
-    const points = [...name].map((character) => character.codePointAt(0)!);
     let node = root;
-    for (const point of points) {
+    for (const character of name) {
+      const point = character.codePointAt(0)!;
       const next: NameTrie = node.next.get(point) ?? { isName: false, next: new Map() };
       node.next.set(point, next);
       node = next;
     }
     node.isName = true;
   }
-  return sequence(QUOTE, restOfName(root));
+  const rest = grammar.add(sequence(repeat(characters(RAW), 0), QUOTE));
+  const beyondAscii = grammar.add(sequence(characters(intersect(RAW, BEYOND_ASCII)), rest));
+  const restOf = ({ isName, next }: NameTrie): Expression => {
+    const others = intersect(RAW, complement(setOf([...next.keys()].map((point) => [point, point] as const))));
+    const isPlain = [...next.keys()].every((point) => point < 0x80);
+    return choice([
+      ...(isName ? [] : [QUOTE]),
+      sequence(characters(isPlain ? intersect(others, complement(BEYOND_ASCII)) : others), rest),
+      ...(isPlain ? [beyondAscii] : []),
+      ...[...next].map(([point, node]) => sequence(literal(String.fromCodePoint(point)), restOf(node))),
+    ]);
+  };
+  return sequence(QUOTE, restOf(root));
 }
 
 interface NameTrie {
   isName: boolean;
   readonly next: Map<number, NameTrie>;
-}
-
-function restOfName({ isName, next }: NameTrie): Expression {
-  const others = intersect(RAW, complement(setOf([...next.keys()].map((point) => [point, point] as const))));
-  return choice([
-    ...(isName ? [] : [QUOTE]),
-    sequence(characters(others), repeat(characters(RAW), 0), QUOTE),
-    ...[...next].map(([point, node]) => sequence(literal(String.fromCodePoint(point)), restOfName(node))),
-  ]);
 }
 
 /** Digits of a number without bounds: beyond 15 they would be rounded. */
@@ -198,14 +203,22 @@ function scaled(bound: number, decimals: number, direction: "up" | "down"): bigi
 /** Numbers low ≤ k ≤ high, both from 0, with a point before the last `decimals` digits. */
 function fixedPoint(low: bigint, high: bigint, decimals: number): Expression {
   const options: Expression[] = [];
+  /** Lengths of which every number is in between. */
+  const full: number[] = [];
   for (let length = decimals + 1; low <= high && length <= String(high).length + decimals + 1; length++) {
-    const first = larger(low, length === decimals + 1 ? 0n : 10n ** BigInt(length - 1));
-    const last = smaller(high, 10n ** BigInt(length) - 1n);
+    const [least, most] = [length === decimals + 1 ? 0n : 10n ** BigInt(length - 1), 10n ** BigInt(length) - 1n];
+    const [first, last] = [larger(low, least), smaller(high, most)];
     if (first > last) continue;
-    const digitsOf = (value: bigint) => String(value).padStart(length, "0");
-    options.push(digitsBetween(digitsOf(first), digitsOf(last), decimals));
+    if (first === least && last === most && least > 0n) full.push(length);
+    else {
+      const digitsOf = (value: bigint) => String(value).padStart(length, "0");
+      options.push(digitsBetween(digitsOf(first), digitsOf(last), decimals));
+    }
   }
-  return choice(options);
+  if (full.length === 0) return choice(options);
+  const more = repeat(DIGIT, full[0]! - decimals - 1, full.at(-1)! - decimals - 1);
+  const fraction = decimals === 0 ? EMPTY : sequence(literal("."), repeat(DIGIT, decimals, decimals));
+  return choice([...options, sequence(NONZERO, more, fraction)]);
 }
 
 /** Both of the same length. */

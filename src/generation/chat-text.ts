@@ -100,7 +100,8 @@ export class ChatText {
     const { instructions = null, templateArguments = {}, tools } = this.#prompt;
     const read = this.#renderer.argumentsRead(templateArguments);
     const decisive = [this.#renderer.identity, instructions, read];
-    return hashText(JSON.stringify(tools === undefined ? decisive : [...decisive, tools.definitions]));
+    const shown = tools?.definitions.map(({ name, description, parameters }) => [name, description, parameters]);
+    return hashText(JSON.stringify(shown === undefined ? decisive : [...decisive, shown]));
   }
 }
 

@@ -292,7 +292,7 @@ export class Choice {
     }
     const parts = this.#partsOf(split, isReasoning, end);
     const isUndecided = this.#splitter?.phase === "undecided" || (parts.length === 0 && this.#calls !== undefined);
-    if (isUndecided && end === undefined) {
+    if (isUndecided && end === undefined && !this.#isStopped) {
       this.#undecided ??= { tokenIds: [], logprobs: [], textOffsets: [] };
       append(this.#undecided, token);
       return;

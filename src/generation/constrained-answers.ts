@@ -74,6 +74,8 @@ function aboutConstraint<Result>(request: GenerationRequest, work: () => Result)
 
 function named({ names: { constraint: field = "constraint" } }: GenerationRequest, error: unknown): unknown {
   if (!(error instanceof DenseMambaError)) return error;
-  const param = field + (error.param ?? "");
+  const { param: path = "" } = error;
+  // Of a tag it is a name already.
+  const param = /^\w/.test(path) ? path : field + path;
   return new DenseMambaError(error.code, `${param} ${error.message}`, { param, cause: error });
 }

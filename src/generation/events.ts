@@ -29,6 +29,8 @@ export type Prompt =
 export interface Tool extends ToolDefinition {
   /** Its arguments match its schema exactly. */
   readonly strict: boolean;
+  /** What the schema is called in the request, for error messages. */
+  readonly field: string;
 }
 
 /** What the model can call instead of answering, or before it does. */

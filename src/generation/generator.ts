@@ -269,9 +269,8 @@ export class Generator {
   #withCallsConstrained(request: GenerationRequest): GenerationRequest {
     const [prompt] = request.prompts;
     if (prompt?.type !== "chat" || prompt.tools === undefined) return request;
-    const constraint = toolConstraint(prompt.tools, this.#renderer.toolFormat(prompt.template));
-    if (constraint === undefined || (request.constraint !== undefined && !prompt.tools.isRequired)) return request;
-    return { ...request, constraint };
+    const constraint = toolConstraint(prompt.tools, this.#renderer.toolFormat(prompt.template), request.constraint);
+    return constraint === undefined ? request : { ...request, constraint };
   }
 
   get #grammarsOfModel(): Grammars {

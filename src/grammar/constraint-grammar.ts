@@ -39,7 +39,7 @@ const MAX_SPACES = 8;
 
 /**
  * @throws `invalid_value`, `unsupported_value`; `param` is the path within the constraint, if the
- * fault is in one place of it
+ * fault is in one place of it, or all of its name within a tag that has a `field`
  */
 export function constraintGrammar(constraint: Constraint, reasoning: ReasoningPrefix | undefined): ProductiveGrammar {
   const grammar = new Grammar(MAX_NODES, (maxNodes) => {
@@ -87,6 +87,8 @@ class ContentRules {
         const others = stopAfterFirst ? [] : [repeat(sequence(literal(separator), tag), 0)];
         return sequence(literal(begin), tag, ...others, literal(end));
       }
+      case "any_of":
+        return this.#rule(choice(constraint.constraints.map((one) => this.convert(one))));
     }
   }
 
@@ -100,7 +102,12 @@ class ContentRules {
   }
 
   #tag(tag: Tag, numWritten = 0): Expression {
-    return sequence(literal(tag.begin.slice(numWritten)), this.#schema(tag), literal(tag.end));
+    try {
+      return sequence(literal(tag.begin.slice(numWritten)), this.#schema(tag), literal(tag.end));
+    } catch (error) {
+      if (!(error instanceof DenseMambaError) || tag.field === undefined) throw error;
+      throw new DenseMambaError(error.code, error.message, { param: tag.field + (error.param ?? ""), cause: error });
+    }
   }
 
   #tagged({ tags, triggers, atLeastOne, stopAfterFirst }: Extract<Constraint, { type: "tagged" }>): Expression {
@@ -133,6 +140,7 @@ function afterReasoning(content: Expression, { open, close }: ReasoningPrefix, g
 /** The texts of tags: special tokens in them are allowed, which otherwise are not. */
 export function tagTexts(constraint: Constraint, reasoning: ReasoningPrefix | undefined): string[] {
   const ofReasoning = reasoning === undefined ? [] : [reasoning.open, reasoning.close];
+  if (constraint.type === "any_of") return constraint.constraints.flatMap((one) => tagTexts(one, reasoning));
   const ofTags = "tags" in constraint ? constraint.tags.flatMap(({ begin, end }) => [begin, end]) : [];
   const ofList = constraint.type === "tag_list" ? [constraint.begin, constraint.separator, constraint.end] : [];
   return [...ofReasoning, ...ofTags, ...ofList];

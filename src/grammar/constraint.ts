@@ -35,7 +35,8 @@ export type Constraint =
       readonly end: string;
       /** Exactly one tag. */
       readonly stopAfterFirst: boolean;
-    };
+    }
+  | { readonly type: "any_of"; readonly constraints: readonly Constraint[] };
 
 /** `begin`, a JSON value that matches the schema, `end`. */
 export interface Tag {
@@ -43,4 +44,6 @@ export interface Tag {
   readonly schema: JsonSchema;
   readonly strict: boolean;
   readonly end: string;
+  /** The schema's name in the request, for error messages. Default: the constraint's. */
+  readonly field?: string;
 }

@@ -6,8 +6,8 @@ import { toolConstraint } from "../../src/generation/tool-constraint.ts";
 import { findToolFormat, type ToolFormatName } from "../../src/tokenizer/tool-formats.ts";
 
 const parameters = { properties: { city: { type: "string" } } };
-const LOOSE: Tool = { name: "loose", parameters, strict: false };
-const STRICT: Tool = { name: "strict", parameters, strict: true };
+const LOOSE: Tool = { name: "loose", parameters, strict: false, field: "tools[0]" };
+const STRICT: Tool = { name: "strict", parameters, strict: true, field: "tools[1]" };
 const tools = (given: Partial<Tools>): Tools => {
   const all = [LOOSE, STRICT];
   return { definitions: all, allowed: all, isRequired: false, parallel: true, ...given };
@@ -44,6 +44,14 @@ describe.each(FORMATS)("%s %s", (name, template) => {
   it("one call is one", () => {
     const named = toolConstraint(tools({ isRequired: true, allowed: [LOOSE], parallel: false }), format);
     expect(named).toMatchObject({ type: "tag_list", stopAfterFirst: true, tags: [{ strict: false }] });
+  });
+
+  it("calls and an answer that must match are alternatives", () => {
+    const answer = { type: "json_object" } as const;
+    const either = toolConstraint(tools({}), format, answer)!;
+    expect(either).toMatchObject({ type: "any_of", constraints: [{ type: "tag_list" }, answer] });
+    expect(toolConstraint(tools({ allowed: [] }), format, answer)).toEqual(answer);
+    expect(toolConstraint(tools({ isRequired: true }), format, answer)).toMatchObject({ type: "tag_list" });
   });
 
   it("of free calls those of strict tools match", () => {

@@ -135,7 +135,8 @@ function parseTool(given: unknown, style: ToolStyle, path: Path, context: z.Refi
   if (strict !== null && typeof strict !== "boolean") {
     return report(context, `must be a boolean; got ${show(strict)}`, [...at, "strict"]);
   }
-  return { name, ...(description !== null && { description }), parameters, strict: strict ?? false };
+  const field = `tools${formatPath([...at, schemaName])}`;
+  return { name, ...(description !== null && { description }), parameters, strict: strict ?? false, field };
 }
 
 function isFunction(type: unknown, path: Path, context: z.RefinementCtx): boolean {
@@ -238,4 +239,8 @@ function inside(style: ToolStyle): Path {
 
 function report(context: z.RefinementCtx, message: string, path: Path): undefined {
   addIssue(context, message, path);
+}
+
+function formatPath(path: Path): string {
+  return path.map((key) => (typeof key === "number" ? `[${key}]` : `.${key}`)).join("");
 }

@@ -1,13 +1,13 @@
 /**
- * What 16 bits cost on CUDA, told by a CPU: the graphs that CUDA is given, in f32, with every weight
- * and every result rounded to the type that it has there. So products add up in f32, as cuBLAS's
- * do. The figures of docs/gpu.md, "Precision", come from here:
+ * What 16 bits cost on CUDA, told by a CPU. In a graph for CUDA the matrices, what is multiplied
+ * with them and what comes out are of 16 bits, and all between is f32. So it is in a graph of f32
+ * for the CPU that rounds these to 16 bits; a product adds up in f32, as cuBLAS's does. The figures
+ * of docs/gpu.md, "Precision", come from here:
  *
  *   npx tsx bench/gpu/half-precision.ts --text FILE [--model DIR]
  *
  * where lines `<|endoftext|>` separate documents.
  */
-import assert from "node:assert/strict";
 import { mkdtemp, open, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -17,8 +17,7 @@ import { markdownTable } from "../../src/bench/figures.ts";
 import { compileModel } from "../../src/compiler/compile.ts";
 import { lower } from "../../src/compiler/lower.ts";
 import { openCheckpoint } from "../../src/model/checkpoint.ts";
-import { widenBf16, widenF16 } from "../../src/model/dtypes.ts";
-import { readManifest } from "../../src/model/manifest.ts";
+import { narrowBf16, narrowF16, widenBf16, widenF16 } from "../../src/model/dtypes.ts";
 import { encodeModel } from "../../src/onnx/encode.ts";
 import { ExternalData } from "../../src/onnx/external-data.ts";
 import { type Graph, type Node, Value } from "../../src/onnx/graph.ts";
@@ -29,11 +28,6 @@ import { loadTokenizer } from "../../src/tokenizer/load.ts";
 
 const HALVES = ["bf16", "f16"] as const;
 type Half = (typeof HALVES)[number];
-
-const CODES = new Map(Object.entries(DATA_TYPE_CODES).map(([name, code]) => [code, name as DataType]));
-/** They give what they were given, elsewhere. */
-const MOVES = new Set(["Gather", "Reshape", "Split", "Slice", "Concat", "Transpose", "Expand", "Unsqueeze", "Squeeze"]);
-const TRUTHS = new Set(["Greater", "Less", "Equal", "GreaterOrEqual", "LessOrEqual"]);
 
 const { values } = parseArgs({
   options: {
@@ -86,74 +80,67 @@ try {
 
 async function openRunner(precision: "f32" | Half): Promise<NativeRunner> {
   const artifactDir = join(folder, precision);
-  await compileModel({ modelDir: values.model, precision: "f32", lowering: "cuda", outDir: artifactDir });
-  if (precision !== "f32") await overwriteGraph(artifactDir, precision);
-  // Our operators are the same for both devices, to f32's rounding.
-  const { device: _, decodeGraph: __, ...manifest } = await readManifest(artifactDir);
-  await writeFile(join(artifactDir, "manifest.json"), JSON.stringify(manifest));
+  await compileModel({ modelDir: values.model, precision: "f32", lowering: "kernels", outDir: artifactDir });
+  if (precision !== "f32") await overwriteGraphs(artifactDir, precision);
   return NativeRunner.open({ artifactDir, numSlots: 1, numThreads: 0, device: "cpu", kernels });
 }
 
-async function overwriteGraph(artifactDir: string, half: Half): Promise<void> {
+async function overwriteGraphs(artifactDir: string, half: Half): Promise<void> {
   const checkpoint = openCheckpoint(values.model);
-  const graph = lower(checkpoint, half, "many", "cuda");
-  roundResults(graph, half);
   const weights = await open(join(artifactDir, "weights.bin"), "w");
   const external = new ExternalData("weights.bin", async (bytes) => void (await weights.writeFile(bytes)));
   const opsets = ["", "com.microsoft", "densemamba"].map((domain) => ({ domain, version: domain === "" ? 21 : 1 }));
   const producer = { name: "densemamba", version: "half-precision" };
-  await writeFile(join(artifactDir, "model.onnx"), await encodeModel(graph, { opsets, producer, external }));
+  for (const [file, steps] of [
+    ["model.onnx", "many"],
+    ["decode.onnx", "one"],
+  ] as const) {
+    const graph = lower(checkpoint, "f32", steps, "kernels");
+    roundProducts(graph, half);
+    await writeFile(join(artifactDir, file), await encodeModel(graph, { opsets, producer, external }));
+  }
   await weights.close();
   checkpoint.close();
 }
 
-/** The graph of 16 bits as one of f32, in which each result of that type is rounded to it. */
-function roundResults(graph: Graph, half: Half): void {
-  const types = new Map(graph.inputs.map(({ value, dtype }) => [value, dtype]));
-  for (const [i, { value, tensor }] of graph.initializers.entries()) {
-    types.set(value, tensor.dtype);
-    if (tensor.dtype === half) graph.initializers[i] = { value, tensor: widened(tensor, half) };
-  }
+function roundProducts(graph: Graph, half: Half): void {
+  const matrices = new Set<Value | undefined>();
   const cast = (from: Value, to: Value, dtype: DataType): Node => ({
-    ...{ opType: "Cast", domain: "", name: to.name, inputs: [from], outputs: [to] },
+    ...{ opType: "Cast", domain: "", name: `${from.name}/to_${dtype}`, inputs: [from], outputs: [to] },
     attributes: new Map([["to", { type: "int", value: DATA_TYPE_CODES[dtype] }]]),
   });
+  const round = (from: Value, to: Value) => {
+    const rounded = new Value(`${from.name}/${half}`);
+    graph.nodes.push(cast(from, rounded, half), cast(rounded, to, "f32"));
+  };
+  const inputs = new Map<Value, Value>();
   for (const node of graph.nodes.splice(0)) {
-    const [output] = node.outputs as [Value];
-    const dtype = typeOf(node, types);
-    for (const [i, value] of node.outputs.entries())
-      types.set(value, node.opType === "TopK" && i === 1 ? "i64" : dtype);
-    if (dtype !== half || MOVES.has(node.opType)) {
+    const [x, matrix] = node.inputs as [Value, Value];
+    if (node.opType === "Gather" && x.name.includes("embed")) matrices.add(x);
+    if (node.opType !== "FusedMatMul") {
       graph.nodes.push(node);
       continue;
     }
-    assert(node.outputs.length === 1, `${node.name} has several results`);
-    const [exact, rounded] = [new Value(`${output.name}/exact`), new Value(`${output.name}/${half}`)];
-    const isCast = node.opType === "Cast";
-    if (!isCast) graph.nodes.push({ ...node, outputs: [exact] });
-    graph.nodes.push(cast(isCast ? node.inputs[0]! : exact, rounded, half), cast(rounded, output, "f32"));
+    matrices.add(matrix);
+    const [y] = node.outputs as [Value];
+    const [input, product] = [inputs.get(x) ?? new Value(`${x.name}/rounded`), new Value(`${y.name}/exact`)];
+    if (!inputs.has(x)) round(x, input);
+    inputs.set(x, input);
+    graph.nodes.push({ ...node, inputs: [input, matrix], outputs: [product] });
+    round(product, y);
+  }
+  for (const [i, { value, tensor }] of graph.initializers.entries()) {
+    if (matrices.has(value)) graph.initializers[i] = { value, tensor: rounded(tensor, half) };
   }
 }
 
-/** Of a node's first result. */
-function typeOf({ opType, domain, inputs, attributes }: Node, types: ReadonlyMap<Value, DataType>): DataType {
-  const to = attributes.get("to");
-  if (opType === "Cast" && to?.type === "int") return CODES.get(to.value)!;
-  if (domain === "densemamba") return "f32";
-  if (TRUTHS.has(opType)) return "bool";
-  const dtype = types.get(inputs[opType === "Where" ? 1 : 0]!);
-  assert(dtype !== undefined, `of what type is ${opType}?`);
-  return dtype;
-}
-
-function widened(tensor: Tensor, half: Half): Tensor {
-  const widen = half === "bf16" ? widenBf16 : widenF16;
+function rounded(tensor: Tensor, half: Half): Tensor {
   return {
-    dtype: "f32",
-    shape: tensor.shape,
+    ...tensor,
     *chunks() {
-      for (const { buffer, byteOffset, byteLength } of tensor.chunks()) {
-        yield new Uint8Array(widen(new Uint16Array(buffer, byteOffset, byteLength / 2)).buffer);
+      for (const bytes of tensor.chunks()) {
+        const floats = new Float32Array(bytes.slice().buffer);
+        yield new Uint8Array((half === "bf16" ? widenBf16(narrowBf16(floats)) : widenF16(narrowF16(floats))).buffer);
       }
     },
   };

@@ -153,7 +153,8 @@ describe.runIf(hasProvider)("a runner on a CUDA device, when a call fails", () =
       for (const [call, count] of Object.entries(cuda.book().calls)) {
         // ONNX Runtime ends the process where it cannot free pinned memory.
         if (lowering === "plain" && call === "cudaFreeHost") continue;
-        for (const after of new Set([0, Math.floor(count / 2), count - 1])) {
+        const places = lowering === "cuda" ? [0, Math.floor(count / 2), count - 1] : [0];
+        for (const after of new Set(places)) {
           cuda.reset();
           cuda.fail({ call, error: UNKNOWN, after });
           const { numBlocks } = cuda.book();

@@ -4,7 +4,6 @@
  */
 import { execFile } from "node:child_process";
 import { rm } from "node:fs/promises";
-import path from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { SimulatedLibraries } from "../cuda-device/build.ts";
@@ -82,37 +81,6 @@ describe.runIf(hasProvider)("the program with a CUDA provider", () => {
     },
     60_000,
   );
-
-  it("continues on the device what a CPU kept, and the other way round, where both run ONNX Runtime's operators", async () => {
-    const keep = ["--store-dir", path.join(installation.dir, "kept"), "--precision", "f32"];
-    const plain = [...keep, "--kernels", "off"];
-    const onCuda = { ...process.env, LD_LIBRARY_PATH: libraries.folder };
-    const ask = { prompt: [5], session_id: "tale", max_tokens: 3, temperature: 0, ignore_eos: true };
-    const servers = [
-      { args: [...plain, "--device", "cpu"], env: process.env, numBefore: 0 },
-      { args: [...plain, "--device", "cuda"], env: onCuda, numBefore: 4 },
-      { args: [...plain, "--device", "cpu"], env: process.env, numBefore: 8 },
-    ];
-    for (const { args, env, numBefore } of servers) {
-      const server = await start(args, env);
-      if (numBefore === 0) expect((await server.post("/v1/sessions", { session_id: "tale" })).status).toBe(201);
-      const answer = await server.post("/v1/completions", { ...ask, logit_bias: { 1000: 100 } });
-      expect({ status: answer.status, text: await answer.text() }).toMatchObject({ status: 200 });
-      const kept = await fetch(`${server.url}/v1/sessions/tale`);
-      expect(await kept.json()).toMatchObject({ num_tokens: numBefore + 4 });
-      expect(await server.stop()).toBe(0);
-    }
-    // Our operators are another model.
-    const server = await start([...keep, "--device", "cuda", "--kernel-library", libraries.kernels], onCuda);
-    const answer = await server.post("/v1/completions", ask);
-    expect(await answer.json()).toMatchObject({
-      error: {
-        code: "invalid_snapshot",
-        message: expect.stringMatching(/operators of another device \(with --kernels off/),
-      },
-    });
-    expect(await server.stop()).toBe(0);
-  }, 120_000);
 
   it("has no code for the device in its library: says so, and runs ONNX Runtime's operators there", async () => {
     const device = ["--device", "cuda", "--kernel-library", libraries.kernels];

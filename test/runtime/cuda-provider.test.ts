@@ -49,9 +49,9 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
         let numCalls = 0;
         const now = () => (timeMs += numCalls++ % 4 < 2 ? 100 : 0);
         const { runner, notes } = await open(modelDir, { precision, now });
-        for (let i = 0; i < 24; i++) await step(runner, 1 + (i % 3));
+        for (let i = 0; i < 12; i++) await step(runner, 1 + (i % 3));
         expect(notes).toEqual([]);
-        expect(cuda.book()).toMatchObject({ captures: 3, replays: 21 });
+        expect(cuda.book()).toMatchObject({ captures: 3, replays: 9 });
       },
     );
 
@@ -78,9 +78,9 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
       const { runner } = await open(modelDir);
       await step(runner, 3);
       cuda.reset();
-      for (let i = 0; i < 10; i++) await step(runner, 3);
+      for (let i = 0; i < 4; i++) await step(runner, 3);
       const { calls, synchronisations } = cuda.book();
-      expect(synchronisations).toBe(10);
+      expect(synchronisations).toBe(4);
       expect(Object.keys(calls).toSorted()).toEqual(["cudaGraphLaunch", "cudaStreamQuery"]);
     });
 
@@ -141,31 +141,34 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
       }
     });
 
-    it("brings whole rows of logits for those that ask, with the rest, and others when they are asked for", async () => {
-      const { runner } = await open(modelDir, { numSlots: NUM_SLOTS + 1, lowering });
-      for (const isReplayed of [false, true]) {
-        const { numBytes } = await cost(() => step(runner, NUM_SLOTS));
-        const whole = await cost(() =>
-          step(runner, NUM_SLOTS, { firstSlot: isReplayed ? 0 : 1, wholeRows: [3, 4, 17] }),
-        );
-        const own = isReplayed ? numBytes : whole.numBytes - 3 * ROW_BYTES;
-        expect(own).toBeLessThanOrEqual(64 * 1024);
-        expect(whole).toMatchObject({ numBytes: own + 3 * ROW_BYTES, synchronisations: 1 });
-      }
-      const output = await step(runner, NUM_SLOTS, { wholeRows: [3] });
-      // What the device has there now: what it had when the run ended is the same but for this.
-      const logits = new Float32Array(koffi.view(cuda.findBlock((NUM_SLOTS + 1) * ROW_BYTES), NUM_SLOTS * ROW_BYTES));
-      for (const row of [3, 5]) logits.fill(row, row * VOCAB_SIZE, (row + 1) * VOCAB_SIZE);
-      expect(await cost(() => expect(output.logitsOf(3)[0]).not.toBe(3))).toMatchObject({
-        numBytes: 0,
-        synchronisations: 0,
-      });
-      const asked = { numBytes: ROW_BYTES, synchronisations: 1 };
-      expect(await cost(() => expect(output.logitsOf(5)).toEqual(new Float32Array(VOCAB_SIZE).fill(5)))).toMatchObject(
-        asked,
-      );
-      expect(await cost(() => output.logitsOf(5))).toMatchObject({ numBytes: 0, synchronisations: 0 });
-    });
+    it.runIf(lowering === "cuda")(
+      "brings whole rows of logits for those that ask, with the rest, and others when they are asked for",
+      async () => {
+        const { runner } = await open(modelDir, { numSlots: NUM_SLOTS + 1, lowering });
+        for (const isReplayed of [false, true]) {
+          const { numBytes } = await cost(() => step(runner, NUM_SLOTS));
+          const whole = await cost(() =>
+            step(runner, NUM_SLOTS, { firstSlot: isReplayed ? 0 : 1, wholeRows: [3, 4, 17] }),
+          );
+          const own = isReplayed ? numBytes : whole.numBytes - 3 * ROW_BYTES;
+          expect(own).toBeLessThanOrEqual(64 * 1024);
+          expect(whole).toMatchObject({ numBytes: own + 3 * ROW_BYTES, synchronisations: 1 });
+        }
+        const output = await step(runner, NUM_SLOTS, { wholeRows: [3] });
+        // What the device has there now: what it had when the run ended is the same but for this.
+        const logits = new Float32Array(koffi.view(cuda.findBlock((NUM_SLOTS + 1) * ROW_BYTES), NUM_SLOTS * ROW_BYTES));
+        for (const row of [3, 5]) logits.fill(row, row * VOCAB_SIZE, (row + 1) * VOCAB_SIZE);
+        expect(await cost(() => expect(output.logitsOf(3)[0]).not.toBe(3))).toMatchObject({
+          numBytes: 0,
+          synchronisations: 0,
+        });
+        const asked = { numBytes: ROW_BYTES, synchronisations: 1 };
+        expect(
+          await cost(() => expect(output.logitsOf(5)).toEqual(new Float32Array(VOCAB_SIZE).fill(5))),
+        ).toMatchObject(asked);
+        expect(await cost(() => output.logitsOf(5))).toMatchObject({ numBytes: 0, synchronisations: 0 });
+      },
+    );
 
     it("keeps states where they are but for a snapshot, and allocates nothing once all shapes have been seen", async () => {
       const { runner } = await open(modelDir, { numSlots: NUM_SLOTS, lowering });

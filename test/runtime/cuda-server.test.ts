@@ -7,7 +7,9 @@
 import { rm } from "node:fs/promises";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { compileModel } from "../../src/compiler/compile.ts";
+import { NativeRunner } from "../../src/runtime/native/native-runner.ts";
 import type { RunnerOptions } from "../../src/runtime/runner.ts";
+import { MemoryStore } from "../../src/sessions/stores/memory-store.ts";
 import { DEVICE_UNAVAILABLE, LAUNCH_FAILED, OUT_OF_MEMORY } from "../cuda-device/errors.ts";
 import { hasProvider, SimulatedCuda } from "../cuda-device/simulated-cuda.ts";
 import { randomCheckpoint, TINY_SHAPE, temporaryFolder } from "../helpers/checkpoints.ts";
@@ -15,7 +17,8 @@ import { type Gate, gate } from "../helpers/gate.ts";
 import { post, type RealServer, startRealServer } from "../helpers/real-server.ts";
 
 /** Of the calls that a request makes: what fails for a reason of its own, and is done without. */
-const DONE_WITHOUT = [/Capture/, /^cudaGraph(Instantiate|GetNodes|NodeGetType|Destroy)$/];
+const DONE_WITHOUT = [/Capture/, /^cudaGraph(Instantiate|GetNodes|NodeGetType|MemcpyNodeGetParams|Destroy)$/];
+const OF_RUNS = ["cudaMemcpyAsync", "cudaLaunchKernel", "cudaStreamQuery"];
 const LIMITS = { maxBatch: 2, maxQueue: 4, prefillChunk: 64 };
 
 describe.runIf(hasProvider)("a server on a CUDA device", () => {
@@ -38,12 +41,7 @@ describe.runIf(hasProvider)("a server on a CUDA device", () => {
     opening = gate();
     opening.release();
     numOpened = 0;
-    const openRunner = async ({ numSlots }: RunnerOptions) => {
-      await opening.held;
-      numOpened++;
-      return (await cuda.openArtifact(artifactDir, { numSlots })).runner;
-    };
-    server = await startRealServer(openRunner, LIMITS, undefined, { modelDir });
+    await start("cuda");
   });
   afterEach(async () => {
     opening.release();
@@ -53,6 +51,15 @@ describe.runIf(hasProvider)("a server on a CUDA device", () => {
     cuda.forgetErrors();
   });
 
+  const start = async (lowering: "cuda" | "plain") => {
+    const openRunner = async ({ numSlots, artifactDir: plain }: RunnerOptions) => {
+      await opening.held;
+      numOpened++;
+      const dir = lowering === "cuda" ? artifactDir : plain;
+      return (await cuda.openArtifact(dir, { numSlots, lowering })).runner;
+    };
+    server = await startRealServer(openRunner, LIMITS, undefined, { modelDir });
+  };
   /** By a bias, or what comes out would depend on what is not computed. */
   const complete = (body: object) => {
     const always = { temperature: 0, ignore_eos: true, logit_bias: { 1000: 100 } };
@@ -82,27 +89,57 @@ describe.runIf(hasProvider)("a server on a CUDA device", () => {
     expect(cuda.book().synchronisations).toBeLessThanOrEqual(NUM_TOKENS + 6);
   });
 
-  it("answers, and goes on after any one call that fails: the request is told, and /ready", async () => {
-    await expectAnswer();
-    cuda.reset();
-    await expectAnswer();
-    const calls = Object.keys(cuda.book().calls).filter((call) => !DONE_WITHOUT.some((known) => known.test(call)));
-    expect(calls).toEqual(expect.arrayContaining(["cudaGraphLaunch", "cudaLaunchKernel", "cudaStreamQuery"]));
-    for (const call of calls) {
-      opening = gate();
-      cuda.fail({ call, error: LAUNCH_FAILED });
-      const answer = await complete({ max_tokens: 3 });
-      const { error } = (await answer.json()) as { error: { code: string; message: string } };
-      expect({ call, status: answer.status, code: error?.code }).toEqual({ call, status: 500, code: "runtime_fault" });
-      expect(error.message).toMatch(/^the runtime failed: .*CU(DA|BLAS)/i);
-      expect(await ready()).toMatchObject({ status: 503, body: { status: "recovering", error: error.message } });
-      expect((await fetch(`${server.url}/health`)).status).toBe(200);
-      opening.release();
-      await untilReady();
+  it.each(["cuda", "plain"] as const)(
+    "answers, lowered to %s, and goes on after any one call that fails: the request is told, and /ready",
+    async (lowering) => {
+      await server.close();
+      numOpened = 0;
+      await start(lowering);
       await expectAnswer();
+      cuda.reset();
+      await expectAnswer();
+      const calls = Object.keys(cuda.book().calls).filter((call) => !DONE_WITHOUT.some((known) => known.test(call)));
+      expect(calls).toEqual(expect.arrayContaining(lowering === "cuda" ? ["cudaGraphLaunch", ...OF_RUNS] : OF_RUNS));
+      for (const call of calls) {
+        opening = gate();
+        cuda.fail({ call, error: LAUNCH_FAILED });
+        const answer = await complete({ max_tokens: 3 });
+        const { error } = (await answer.json()) as { error: { code: string; message: string } };
+        expect({ call, status: answer.status, code: error?.code }).toEqual({
+          call,
+          status: 500,
+          code: "runtime_fault",
+        });
+        expect(error.message).toMatch(/^the runtime failed: .*CU(DA|BLAS)/i);
+        expect(await ready()).toMatchObject({ status: 503, body: { status: "recovering", error: error.message } });
+        expect((await fetch(`${server.url}/health`)).status).toBe(200);
+        opening.release();
+        await untilReady();
+        await expectAnswer();
+      }
+      expect(numOpened).toBe(1 + calls.length);
+    },
+    200_000,
+  );
+
+  it("goes on with a conversation that a CPU kept, and the other way round, where both run plain ONNX", async () => {
+    const store = new MemoryStore({ maxBytes: 1 << 24 });
+    const onCpu = (options: RunnerOptions) => NativeRunner.open(options);
+    const onCuda = async ({ artifactDir, numSlots }: RunnerOptions) =>
+      (await cuda.openArtifact(artifactDir, { numSlots, lowering: "plain" })).runner;
+    let numTokens = 0;
+    for (const openRunner of [onCpu, onCuda, onCpu]) {
+      const other = await startRealServer(openRunner, LIMITS, store, { modelDir });
+      if (numTokens === 0) expect((await post(`${other.url}/v1/sessions`, { session_id: "tale" })).status).toBe(201);
+      const ask = { prompt: [5], session_id: "tale", max_tokens: 3, ignore_eos: true };
+      const answer = await post(`${other.url}/v1/completions`, { ...ask, temperature: 0, logit_bias: { 1000: 100 } });
+      expect({ status: answer.status, text: await answer.text() }).toMatchObject({ status: 200 });
+      numTokens += 4;
+      const kept = await fetch(`${other.url}/v1/sessions/tale`);
+      expect(await kept.json()).toMatchObject({ num_tokens: numTokens });
+      await other.close();
     }
-    expect(numOpened).toBe(1 + calls.length);
-  }, 200_000);
+  });
 
   it.each([
     { name: "that another process holds", error: DEVICE_UNAVAILABLE, advice: false },

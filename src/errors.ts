@@ -9,6 +9,7 @@ export type ErrorCode =
   | "unsupported_value" // a valid field that this server does not implement
   | "prompt_too_long"
   | "model_not_found"
+  | "model_load_failed" // one of several models; the others are served
   | "session_not_found"
   | "session_exists"
   | "session_busy"

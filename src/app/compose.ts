@@ -14,8 +14,7 @@ import { Metrics } from "../metrics/metrics.ts";
 import type { Manifest } from "../model/artifact.ts";
 import type { PrefixCache } from "../prefix/prefix-cache.ts";
 import type { ModelRunner } from "../runtime/runner.ts";
-import { createApp } from "../server/app.ts";
-import type { App, ServerDeps } from "../server/deps.ts";
+import type { ServerDeps } from "../server/deps.ts";
 import { IncomingData } from "../server/http/incoming-data.ts";
 import { Responses } from "../server/responses/responses.ts";
 import type { StateStore } from "../sessions/stores/store.ts";
@@ -23,12 +22,13 @@ import { loadTokenizer } from "../tokenizer/load.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { type LoadedModel, type LoadOptions, loadModel } from "./load-model.ts";
 import type { ServerLog } from "./log.ts";
-import type { SizedConfig } from "./machine.ts";
+import { loadedBytesOf, type SizedConfig } from "./machine.ts";
+import type { ModelPool, PooledModel } from "./model-pool.ts";
 import { observeEngine, observeSnapshots } from "./observers.ts";
 import { serverOptions } from "./server-options.ts";
 import { openStores, retentionPolicy, type Stores } from "./stores.ts";
 
-const now = () => performance.now();
+export const now = () => performance.now();
 const nowMs = () => Date.now();
 const newId = () => randomUUID().replaceAll("-", "");
 
@@ -38,13 +38,15 @@ export interface EngineParts {
   readonly observer?: EngineObserver;
   /** Put around every runner that is opened. */
   readonly wrapRunner?: (runner: ModelRunner) => ModelRunner;
+  /** Opens a runner at the first request only. */
+  readonly isAsleep?: boolean;
 }
 
 /** An engine that has started. */
 export async function startEngine(
   config: Config,
   model: LoadedModel,
-  { observer = UNOBSERVED, wrapRunner = (runner) => runner }: EngineParts = {},
+  { observer = UNOBSERVED, wrapRunner = (runner) => runner, isAsleep = false }: EngineParts = {},
 ): Promise<Engine> {
   const { maxBatch, maxQueue, prefillChunk, prefillStall } = config;
   const engine = new Engine({
@@ -54,7 +56,8 @@ export async function startEngine(
     now,
     random: Math.random,
   });
-  await engine.start();
+  if (isAsleep) engine.startAsleep(model.manifest);
+  else await engine.start();
   return engine;
 }
 
@@ -98,40 +101,62 @@ export function createGenerator(
   });
 }
 
+/** One model. */
 export interface Service {
-  readonly app: App;
   readonly deps: ServerDeps;
+  readonly metrics: Metrics;
   readonly responses: Responses;
   readonly generator: Generator;
   readonly engine: Engine;
   readonly stores: Stores;
+  /** If it is one of several. */
+  readonly pooled: PooledModel | undefined;
 }
 
-/** All that the server listens with. */
+export interface ServiceParts {
+  readonly tokenizer: Tokenizer;
+  readonly logging: Pick<ServerLog, "log" | "numDropped">;
+  /** Of a model that can be unloaded. */
+  readonly pool?: ModelPool;
+  /** The first of several models, with which this one shares the address. It is loaded later. */
+  readonly first?: ServerDeps;
+}
+
+/** What a server listens with, but for the application. */
 export async function createService(
   config: SizedConfig,
   model: LoadedModel,
-  { tokenizer, logging }: { readonly tokenizer: Tokenizer; readonly logging: Pick<ServerLog, "log" | "numDropped"> },
+  { tokenizer, logging, pool, first }: ServiceParts,
 ): Promise<Service> {
   const { log } = logging;
   const { manifest } = model;
   checkVocabulary(tokenizer, manifest);
   const [modelName = manifest.name, ...aliases] = config.modelName;
   const version = programVersion();
-  const metrics = new Metrics({ modelName, manifest, version, now });
+  const pooling = pool && { pooled: first === undefined ? ("first" as const) : ("other" as const) };
+  const metrics = new Metrics({ modelName, manifest, version, now, ...pooling });
   const stores = await openStores(config, { manifest, log, onDamage: () => metrics.onDamage(), nowMs });
   const { conversations: store, unstored, prefixCache } = stores;
-  const engine = await startEngine(config, model, {
-    observer: observeEngine(metrics, log),
-    wrapRunner: (runner) => observeSnapshots(runner, metrics, now),
-  }).catch(async (error) => {
+  const bytes = loadedBytesOf(manifest, config.maxBatch);
+  const pooled = pool?.add({ name: modelName, bytes, observer: metrics });
+  const openRunner = pooled ? () => pooled.open(model.openRunner) : model.openRunner;
+  const engine = await startEngine(
+    config,
+    { ...model, openRunner },
+    {
+      observer: observeEngine(metrics, log),
+      wrapRunner: (runner) => observeSnapshots(runner, metrics, now),
+      isAsleep: first !== undefined,
+    },
+  ).catch(async (error) => {
     await stores.close();
     throw error;
   });
+  if (pooled) pooled.engine = engine;
   metrics.watch({
     load: () => engine.load,
     store: stores.stats.conversations,
-    droppedLogLines: () => logging.numDropped,
+    ...(first === undefined && { droppedLogLines: () => logging.numDropped }),
     prefixes: stores.stats.prefixes,
   });
   const parts = { engine, tokenizer, store, unstored, ...(prefixCache && { prefixCache }) };
@@ -142,8 +167,8 @@ export async function createService(
     engine,
     model: {
       name: modelName,
-      aliases: [...new Set([...aliases, manifest.name])].filter((name) => name !== modelName),
-      takesAnyName: config.anyModelName,
+      aliases: [...new Set([...aliases, ...(pool ? [] : [manifest.name])])].filter((name) => name !== modelName),
+      takesAnyName: config.anyModelName && first === undefined,
       manifest,
       loadedAtMs: nowMs(),
     },
@@ -152,20 +177,23 @@ export async function createService(
     metrics,
     observer: metrics,
     log,
-    stopping: new AbortController(),
+    stopping: first?.stopping ?? new AbortController(),
     options,
-    incomingData: new IncomingData(options.maxIncomingBytes),
+    incomingData: first?.incomingData ?? new IncomingData(options.maxIncomingBytes),
     newId,
     nowMs,
   };
-  const responses = new Responses(deps);
-  return { app: createApp(deps, responses), deps, responses, generator, engine, stores };
+  return { deps, metrics, responses: new Responses(deps), generator, engine, stores, pooled };
 }
 
-/** @throws `invalid_checkpoint` if there is none: text cannot be read or written without it */
-export async function requireTokenizer(config: Config): Promise<Tokenizer> {
+/**
+ * @param preferred the one given with `--tokenizer`, or the model's own where it has one
+ * @throws `invalid_checkpoint` if there is none: text cannot be read or written without it
+ */
+export async function requireTokenizer(config: Config, preferred: "given" | "own" = "given"): Promise<Tokenizer> {
   const folder = config.tokenizer ?? config.model;
-  const tokenizer = await loadTokenizer(folder);
+  const own = preferred === "own" ? await loadTokenizer(config.model) : undefined;
+  const tokenizer = own ?? (await loadTokenizer(folder));
   if (tokenizer !== undefined) return tokenizer;
   throw new DenseMambaError(
     "invalid_checkpoint",

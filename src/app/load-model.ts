@@ -1,4 +1,4 @@
-/** From `--model` to a verified artifact, compiled if necessary, and a runner on a device. */
+/** From a model's folder to a verified artifact, compiled if necessary, and a runner on a device. */
 import { existsSync } from "node:fs";
 import path from "node:path";
 import { ensureArtifact, verifyArtifact } from "../compiler/artifact-cache.ts";
@@ -25,6 +25,8 @@ export interface LoadedModel {
 
 export interface LoadOptions {
   readonly numSlots: number;
+  /** Opens no runner until the first is asked for. Then no device can stand in for another. */
+  readonly opensLater?: boolean;
   readonly onProgress: (progress: CompileProgress) => void;
   /** Called with what was chosen, and why. */
   readonly note: (message: string) => void;
@@ -61,7 +63,7 @@ export async function loadModel(config: Config, options: LoadOptions): Promise<L
         kernels,
         note: options.note,
       });
-    let first: ModelRunner | undefined = await open();
+    let first: ModelRunner | undefined = options.opensLater ? undefined : await open();
     options.note(`device ${device}: ${reason}`);
     return {
       manifest,

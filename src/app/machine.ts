@@ -107,6 +107,20 @@ export interface MemoryFacts {
   readonly slotBytes: number;
 }
 
+/** What several models may take together. */
+export function autoModelsBytes(limitBytes: number): number {
+  return Math.floor(Math.max(0, limitBytes - PROGRAM_BYTES) / 2);
+}
+
+/** What one of several takes while it is loaded, wherever it runs. */
+export function loadedBytesOf({ files, state }: Pick<Manifest, "files" | "state">, numSlots: number): number {
+  return Math.ceil(MODEL_FACTOR * bytesOf(files) + numSlots * stateBytes(state));
+}
+
+export function bytesOf(files: Manifest["files"]): number {
+  return files.reduce((sum, { bytes }) => sum + bytes, 0);
+}
+
 /** Of the states in all slots, as far as they are in this machine's memory and not on a device. */
 export function slotBytesOf(
   { device, manifest }: { readonly device: "cpu" | "cuda"; readonly manifest: Pick<Manifest, "state"> },

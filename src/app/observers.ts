@@ -25,14 +25,7 @@ export interface SnapshotObserver {
 
 /** Wraps a runner: reports how long states take to copy out of and into slots. */
 export function observeSnapshots(runner: ModelRunner, observer: SnapshotObserver, now: () => number): ModelRunner {
-  return {
-    manifest: runner.manifest,
-    numSlots: runner.numSlots,
-    description: runner.description,
-    run: (input) => runner.run(input),
-    clearSlot: (slot) => runner.clearSlot(slot),
-    copySlot: (from, to) => runner.copySlot(from, to),
-    swapSlots: (a, b) => runner.swapSlots(a, b),
+  return overriding(runner, {
     async readSlot(slot) {
       const startedAtMs = now();
       const state = await runner.readSlot(slot);
@@ -44,6 +37,22 @@ export function observeSnapshots(runner: ModelRunner, observer: SnapshotObserver
       await runner.writeSlot(slot, state);
       observer.onSnapshotRestored(now() - startedAtMs);
     },
+  });
+}
+
+/** The same runner with other methods in place of some of its own. */
+export function overriding(runner: ModelRunner, methods: Partial<ModelRunner>): ModelRunner {
+  return {
+    manifest: runner.manifest,
+    numSlots: runner.numSlots,
+    description: runner.description,
+    run: (input) => runner.run(input),
+    clearSlot: (slot) => runner.clearSlot(slot),
+    copySlot: (from, to) => runner.copySlot(from, to),
+    swapSlots: (a, b) => runner.swapSlots(a, b),
+    readSlot: (slot) => runner.readSlot(slot),
+    writeSlot: (slot, state) => runner.writeSlot(slot, state),
     close: () => runner.close(),
+    ...methods,
   };
 }

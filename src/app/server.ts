@@ -1,5 +1,6 @@
 /**
- * Runs the server: loads the model, listens, says that it is ready, and shuts down in good order.
+ * Runs the server: loads the model, or the first of several, listens, says that it is ready, and
+ * shuts down in good order.
  */
 import { once } from "node:events";
 import { createServer } from "node:net";
@@ -7,17 +8,29 @@ import { totalmem } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import type { CompileProgress } from "../compiler/compile.ts";
 import { readNpmScript, readServiceLinks } from "../config/process.ts";
-import type { Config } from "../config/schema.ts";
+import { type Config, USUAL_KEEP_ALIVE_MS } from "../config/schema.ts";
 import type { EngineStatus } from "../engine/observer.ts";
 import type { Manifest } from "../model/artifact.ts";
 import { LostDeviceError } from "../runtime/native/cuda-error.ts";
-import type { Log } from "../server/deps.ts";
+import type { Log, ServerDeps } from "../server/deps.ts";
 import type { Listener } from "../server/listen.ts";
+import type { ModelEntry, SeveralModels } from "../server/several-models.ts";
 import type { TierStats } from "../sessions/stores/tier.ts";
+import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { Service } from "./compose.ts";
-import { type LoadedModel, loadModel } from "./load-model.ts";
+import { type LoadedModel, type LoadOptions, loadModel } from "./load-model.ts";
 import type { ServerLog } from "./log.ts";
-import { memoryLimit, type SizedConfig, slotBytesOf, withinMemory } from "./machine.ts";
+import {
+  autoModelsBytes,
+  bytesOf,
+  loadedBytesOf,
+  memoryLimit,
+  type SizedConfig,
+  slotBytesOf,
+  withinMemory,
+} from "./machine.ts";
+import { isPooled, withModelNames } from "./model-names.ts";
+import type { ModelPool } from "./model-pool.ts";
 import { npmFacts, type SignalSource, untilNpmEnds, untilSignal } from "./shutdown.ts";
 
 /**
@@ -48,6 +61,8 @@ export interface ReadyFacts {
   readonly memoryLimitBytes?: number;
   /** Of the store of sessions and responses. */
   readonly tiers: readonly TierStats[];
+  /** Served beside it. */
+  readonly others: readonly Pick<ModelEntry, "name" | "state">[];
   readonly port: number;
   /** Since the process began. */
   readonly startupMs: number;
@@ -75,38 +90,43 @@ export async function runServer(given: Config, options: RunServerOptions): Promi
   const variables = readServiceLinks();
   if (variables.length > 0) log.info({ variables }, "ignored environment variables that describe a service");
 
-  const loading = loadModel(given, { numSlots: given.maxBatch, onProgress, note: (message) => log.info(message) });
+  const named = isPooled(given) ? await withModelNames(given) : given;
+  const loadOptions = { numSlots: given.maxBatch, onProgress, note: (message: string) => log.info(message) };
+  const loading = loadModel(named, loadOptions);
   // The first failure is thrown; if the other one follows, it must not go unhandled.
   loading.catch(() => undefined);
   // The runtime loads the model on another thread: meanwhile load the other half of the program.
-  const [{ createService, requireTokenizer }, { listen }] = await Promise.all([
+  const [{ requireTokenizer }, { createApp }, { listen }] = await Promise.all([
     import("./compose.ts"),
+    import("../server/app.ts"),
     import("../server/listen.ts"),
   ]);
-  const tokenizer = await requireTokenizer(given);
-  const { model, lost } = watchForLoss(await loading);
+  const tokenizer = await requireTokenizer(named);
+  const { watch, lost } = watchForLoss();
+  const model = watch(await loading);
   const limitBytes = memoryLimit();
-  const config = withinMemory(given, {
-    limitBytes,
-    modelBytes: model.manifest.files.reduce((sum, { bytes }) => sum + bytes, 0),
-    slotBytes: slotBytesOf(model, given.maxBatch),
-  });
-  const service = await createService(config, model, { tokenizer, logging });
-  const { app, deps, responses, engine, stores } = service;
+  const parts = { model, tokenizer, limitBytes, logging, loadOptions, watch };
+  const serving = await (isPooled(named) ? openSeveral(named, parts) : openSingle(named, parts));
+  const { config, first, deps, models } = serving;
+  const { responses } = first;
   const { host, port } = config;
-  const listener = await listen({ app, deps, responses, host, port }).catch(async (error) => {
-    await engine.close({ deadlineMs: 0 });
-    await stores.close();
+  const app = createApp(deps, responses, models);
+  const listener = await listen({ app, deps, responses, models, host, port }).catch(async (error) => {
+    for (const { engine, stores } of serving.services()) {
+      await engine.close({ deadlineMs: 0 });
+      await stores.close();
+    }
     throw explainListenError(error, config);
   });
   await limitSending(listener, log);
   onReady({
     modelName: deps.model.name,
     manifest: model.manifest,
-    status: engine.status,
+    status: first.engine.status,
     config,
     ...(limitBytes < totalmem() && { memoryLimitBytes: limitBytes }),
-    tiers: stores.stats.conversations().tiers,
+    tiers: first.stores.stats.conversations().tiers,
+    others: models?.entries.slice(1) ?? [],
     port: listener.port,
     startupMs: performance.now(),
   });
@@ -115,26 +135,81 @@ export async function runServer(given: Config, options: RunServerOptions): Promi
   const isLost = reason instanceof LostDeviceError;
   if (isLost) log.error({ error: reason.message }, "this process has lost the device and ends, to be started again");
   else log.info({ signal: reason, withinMs: config.shutdownMs }, "shutting down");
-  await shutDown(service, listener, config, log);
+  serving.pool?.close();
+  await shutDown(serving.services(), listener, config, log);
   log.info("closed");
   if (isLost) throw reason;
 }
 
+/** What is listened with. */
+interface Serving {
+  readonly config: SizedConfig;
+  readonly first: Service;
+  readonly deps: ServerDeps;
+  readonly models?: SeveralModels;
+  readonly services: () => readonly Service[];
+  readonly pool?: ModelPool;
+}
+
+interface ServingParts {
+  readonly model: LoadedModel;
+  readonly tokenizer: Tokenizer;
+  readonly limitBytes: number;
+  readonly logging: ServerLog;
+  readonly loadOptions: LoadOptions;
+  readonly watch: (model: LoadedModel) => LoadedModel;
+}
+
+async function openSingle(given: Config, { model, tokenizer, limitBytes, logging }: ServingParts): Promise<Serving> {
+  const { createService } = await import("./compose.ts");
+  const config = withinMemory(given, {
+    limitBytes,
+    modelBytes: bytesOf(model.manifest.files),
+    slotBytes: slotBytesOf(model, given.maxBatch),
+  });
+  const service = await createService(config, model, { tokenizer, logging });
+  return { config, first: service, deps: service.deps, services: () => [service] };
+}
+
+/** @param given with names */
+async function openSeveral(given: Config, parts: ServingParts): Promise<Serving> {
+  const { model, tokenizer, limitBytes, logging, loadOptions, watch } = parts;
+  const [{ openModels }, { ModelPool }] = await Promise.all([import("./models.ts"), import("./model-pool.ts")]);
+  const { modelsBytes = "auto", keepAlive = USUAL_KEEP_ALIVE_MS } = given;
+  const firstBytes = loadedBytesOf(model.manifest, given.maxBatch);
+  // The first one is served even if it takes more than its share.
+  const maxBytes = modelsBytes === "auto" ? Math.max(firstBytes, autoModelsBytes(limitBytes)) : modelsBytes;
+  const pool = new ModelPool({ maxBytes, keepAliveMs: keepAlive, now: () => performance.now() });
+  const config = withinMemory(given, { limitBytes, modelBytes: 0, slotBytes: maxBytes });
+  const wrapModel = watch;
+  return {
+    config,
+    pool,
+    ...(await openModels(config, model, { ...loadOptions, tokenizer, logging, pool, wrapModel })),
+  };
+}
+
 /** `lost` resolves when this process cannot open a runner any more and has to be restarted. */
-function watchForLoss(model: LoadedModel): { readonly model: LoadedModel; readonly lost: Promise<LostDeviceError> } {
+function watchForLoss(): {
+  readonly watch: (model: LoadedModel) => LoadedModel;
+  readonly lost: Promise<LostDeviceError>;
+} {
   let report = (_error: LostDeviceError) => {};
   const lost = new Promise<LostDeviceError>((resolve) => {
     report = resolve;
   });
-  const openRunner = async () => {
-    try {
-      return await model.openRunner();
-    } catch (error) {
-      if (error instanceof LostDeviceError) report(error);
-      throw error;
-    }
-  };
-  return { model: { ...model, openRunner }, lost };
+  const watch = (model: LoadedModel) => ({
+    ...model,
+    async openRunner() {
+      try {
+        return await model.openRunner();
+      } catch (error) {
+        if (error instanceof LostDeviceError) report(error);
+        throw error;
+      }
+    },
+  });
+  return { watch, lost };
 }
 
 /**
@@ -166,19 +241,24 @@ async function limitSending({ descriptor }: Listener, log: Log): Promise<void> {
 }
 
 /** Accepts nothing new, lets running requests finish or stores them, then closes the stores. */
-async function shutDown(service: Service, listener: Listener, { shutdownMs }: Config, log: Log): Promise<void> {
-  const { engine, generator, stores } = service;
+async function shutDown(
+  services: readonly Service[],
+  listener: Listener,
+  { shutdownMs }: Config,
+  log: Log,
+): Promise<void> {
   const work = Promise.all([
     listener.close(shutdownMs + NOTIFY_GRACE_MS),
-    engine.close({ deadlineMs: shutdownMs * SUSPEND_SHARE }),
-    generator.drain({ graceMs: shutdownMs * DRAIN_SHARE }),
+    ...services.map(({ engine }) => engine.close({ deadlineMs: shutdownMs * SUSPEND_SHARE })),
+    ...services.map(({ generator }) => generator.drain({ graceMs: shutdownMs * DRAIN_SHARE })),
   ]);
   try {
     const hasEnded = await endsWithin(shutdownMs + END_GRACE_MS, work);
     if (!hasEnded) log.error({}, "some requests did not end in time");
   } finally {
-    generator.close();
-    if (!(await endsWithin(END_GRACE_MS, stores.close()))) log.error({}, "the stores could not be closed in time");
+    for (const { generator } of services) generator.close();
+    const closed = Promise.all(services.map(({ stores }) => stores.close()));
+    if (!(await endsWithin(END_GRACE_MS, closed))) log.error({}, "the stores could not be closed in time");
   }
 }
 

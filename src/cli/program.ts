@@ -37,15 +37,17 @@ export function createProgram({ version, terminal, signals }: ProgramParts): Com
   /** `--model` and `--tokenizer` may name models on the hub; commands get folders. */
   const configOf = async (options: Readonly<Record<string, unknown>>): Promise<Config> => {
     const config = configFrom(options);
-    const { withModelFolders } = await import("../app/model-folder.ts");
-    return withModelFolders(config, showProgress(terminal));
+    const { requireSingleModel, withModelFolders } = await import("../app/model-folder.ts");
+    return requireSingleModel(await withModelFolders(config, showProgress(terminal)));
   };
 
-  const serve = program.command("serve").description("serve a model over HTTP and WebSocket");
+  const serve = program.command("serve").description("serve models over HTTP and WebSocket");
   addConfigOptions(serve, ALL_KEYS).action(async (options) => {
     const [{ checkAddress }, { serve: run }] = await Promise.all([import("../app/server.ts"), import("./serve.ts")]);
     await checkAddress(configFrom(options));
-    await run(await configOf(options), terminal, signals);
+    const { withModelFolders, withModelsInside } = await import("../app/model-folder.ts");
+    const config = await withModelFolders(configFrom(options), showProgress(terminal));
+    await run(withModelsInside(config), terminal, signals);
   });
 
   const generate = program.command("generate").description("continue a prompt on the terminal");

@@ -26,7 +26,7 @@ export async function serve(config: Config, terminal: Terminal, signals: SignalS
 }
 
 export function readyBanner(version: string, facts: ReadyFacts): string {
-  const { modelName, manifest, status, config, memoryLimitBytes, port, startupMs } = facts;
+  const { modelName, manifest, status, config, memoryLimitBytes, others, port, startupMs } = facts;
   const { family, precision, numParameters } = manifest;
   const { sessionBytes, prefixBytes } = config;
   const bytes = stateBytes(manifest.state);
@@ -34,6 +34,7 @@ export function readyBanner(version: string, facts: ReadyFacts): string {
   const key = config.apiKeys.length > 0 ? " -H 'authorization: Bearer KEY'" : "";
   const rows = [
     ["model", `${modelName} (${family}, ${formatCount(numParameters)} parameters, ${precision})`],
+    ...others.map(({ name, state }) => ["", state.value === "failed" ? `${name}: ${state.error}` : name]),
     ["runtime", status.state === "ready" ? status.runner : status.state],
     [
       "sessions",

@@ -5,7 +5,7 @@
  */
 import path from "node:path";
 import { DenseMambaError } from "../errors.ts";
-import { type Config, configOptions, configSchema, ENVIRONMENT_PREFIX } from "./schema.ts";
+import { type Config, configOptions, configSchema, ENVIRONMENT_PREFIX, type Options } from "./schema.ts";
 import { expandHome, type FindHome, homeFor, userHome } from "./values.ts";
 
 /** Names the config file. */
@@ -63,10 +63,21 @@ export function loadConfig({ flags, env: given, file = {}, findHome = userHome }
   raw.cacheDir ??= tryOr(problems, () => defaultCacheDir(env, findHome)) ?? "none";
 
   const parsed = configSchema.safeParse(raw);
+  const models = (parsed.data?.model ?? []).map((source) => {
+    const expand = () => expandHome(source.path, findHome, origins.get("model") ?? "model");
+    return Object.freeze({ ...source, path: tryOr(problems, expand) ?? source.path });
+  });
   if (parsed.success) problems.push(...unmetNeeds(parsed.data, origins));
   else problems.push(...parsed.error.issues.map(({ path, message }) => `${origins.get(String(path[0]))} ${message}`));
   if (problems.length > 0 || !parsed.success) throw new DenseMambaError("invalid_config", problems.join("\n"));
-  return Object.freeze(parsed.data);
+  const [first, ...otherModels] = models;
+  const modelName = first!.name === undefined ? parsed.data.modelName : [first!.name, ...parsed.data.modelName];
+  return Object.freeze({
+    ...parsed.data,
+    model: first!.path,
+    modelName: Object.freeze(modelName),
+    otherModels: Object.freeze(otherModels),
+  });
 }
 
 const LINK_NAME = /_(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT_\d+_(?:TCP|UDP|SCTP)(?:_(?:ADDR|PORT|PROTO))?)$/;
@@ -85,7 +96,7 @@ export function serviceLinks(env: Environment): string[] {
 }
 
 /** An option that has no effect without another one is refused without it. */
-function unmetNeeds(config: Config, origins: ReadonlyMap<string, string>): string[] {
+function unmetNeeds(config: Options, origins: ReadonlyMap<string, string>): string[] {
   const flags = new Map(configOptions.map(({ key, flag }) => [key, flag]));
   return configOptions.flatMap(({ key, needs }) => {
     const origin = origins.get(key);

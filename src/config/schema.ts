@@ -13,9 +13,12 @@ import {
   byteSizeOrAuto,
   decimal,
   duration,
+  durationOrNever,
   hostList,
   integer,
   type KindMeta,
+  type ModelSource,
+  modelList,
   nameList,
   oneOf,
   originList,
@@ -35,15 +38,27 @@ export const AUTO_SESSION_BYTES = 2 ** 30;
 export const AUTO_PREFIX_BYTES = 256 * 2 ** 20;
 
 const MAX_INT32 = 2 ** 31 - 1;
+/** As at Ollama. */
+export const USUAL_KEEP_ALIVE_MS = 5 * 60_000;
 const TEN_YEARS_MS = 3650 * 86_400_000;
 const MAX_BYTES = 2 ** 50;
 
 export const configSchema = z.strictObject({
   model: option(
-    path("<model>", "a folder, or a model on the Hugging Face hub"),
-    join(packageRoot, "models", "densemamba-tales-4m"),
-    "folder of a checkpoint or a compiled artifact, or org/name[@revision] on the Hugging Face hub",
+    modelList(),
+    [join(packageRoot, "models", "densemamba-tales-4m")],
+    "folder of a checkpoint or a compiled artifact, or org/name[@revision] on the Hugging Face hub; serve takes several, as name=model if need be, or a folder of models",
     { shownDefault: "the packaged one" },
+  ),
+  modelsBytes: optional(
+    byteSizeOrAuto(1, MAX_BYTES),
+    "memory for the weights and slots of several models; the least recently used is unloaded first; auto is half of what there is",
+    { shownDefault: "auto with several models" },
+  ),
+  keepAlive: optional(
+    durationOrNever(0, TEN_YEARS_MS),
+    "time after its last request when a model is unloaded, or never",
+    { shownDefault: "5min with several models; a single one stays loaded" },
   ),
   tokenizer: optional(
     path("<model>", "a folder, or a model on the Hugging Face hub"),
@@ -225,8 +240,16 @@ export const configSchema = z.strictObject({
   ),
 });
 
-export type Config = Readonly<z.output<typeof configSchema>>;
-export type ConfigKey = keyof Config;
+/** As they are given. */
+export type Options = Readonly<z.output<typeof configSchema>>;
+export type ConfigKey = keyof Options;
+
+export interface Config extends Omit<Options, "model"> {
+  /** The folder or file of the one model that is served, or of the first. */
+  readonly model: string;
+  /** Served beside it. */
+  readonly otherModels: readonly ModelSource[];
+}
 
 export const ENVIRONMENT_PREFIX = "DENSEMAMBA_";
 

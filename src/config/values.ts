@@ -119,6 +119,14 @@ export function duration(minMs: number, maxMs: number) {
   );
 }
 
+/** The same, or "never": Infinity. */
+export function durationOrNever(minMs: number, maxMs: number) {
+  const expected = `a time from ${minMs} to ${maxMs} ms such as 90s, 10min or 12h, or never`;
+  return kind({ argument: "<ms>" }, expected, (raw) =>
+    raw === "never" ? Number.POSITIVE_INFINITY : within(minMs, maxMs, withUnit(raw, TIME_UNITS)),
+  );
+}
+
 /** Of a Valkey or Redis server. It may contain a password. */
 export function valkeyUrl() {
   return kind(
@@ -144,6 +152,35 @@ export function hostList() {
   return kind({ argument: "<name>" }, "a list of host names such as llm.example.org, without a port, or *", (raw) =>
     toList(raw, (item) => item === "*" || isIP(item) !== 0 || /^[a-z0-9_-]+(?:\.[a-z0-9_-]+)*$/i.test(item)),
   );
+}
+
+/** A model has a name of its own if one is given before its path. */
+export interface ModelSource {
+  readonly name: string | undefined;
+  /** A folder, a file, or a name on the hub. */
+  readonly path: string;
+}
+
+/**
+ * One from text, in which a comma is a part of the path; several from a repeated flag or a JSON
+ * array.
+ */
+export function modelList() {
+  return kind(
+    { argument: "<model>" },
+    "a folder, or a model on the Hugging Face hub, with NAME= before it or not; or a list of them",
+    (raw): readonly ModelSource[] | undefined => {
+      const items: readonly unknown[] = Array.isArray(raw) ? raw : [raw];
+      if (items.length === 0 || !items.every((item) => nonEmpty(item) !== undefined)) return undefined;
+      return Object.freeze((items as readonly string[]).map(toModelSource));
+    },
+  );
+}
+
+/** A path that has a `=` can be given as `./a=b`. */
+function toModelSource(given: string): ModelSource {
+  const [, name, path] = /^(\w[\w.:@+-]{0,127})=(.+)$/.exec(given) ?? [];
+  return Object.freeze(path === undefined ? { name: undefined, path: given } : { name, path });
 }
 
 /** Of models. */

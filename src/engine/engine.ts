@@ -1,8 +1,8 @@
 /**
  * The engine takes requests as tokens and returns tokens. This file admits sequences (`submit`),
  * ends them (`#finish`), and replaces the runner after a fault: the fault fails the sequences in
- * slots, the waiting ones continue with the next runner. Steps are in `step-loop.ts`. Knows neither
- * text nor HTTP.
+ * slots, the waiting ones continue with the next runner. An engine that sleeps has no runner until
+ * the next request. Steps are in `step-loop.ts`. Knows neither text nor HTTP.
  */
 import { strict as assert } from "node:assert";
 import { setTimeout as delay } from "node:timers/promises";
@@ -35,7 +35,7 @@ export interface EngineLimits {
 }
 
 export interface EngineOptions {
-  /** Opens a runner with at least `maxBatch` slots. Called again after a fault. */
+  /** Opens a runner with at least `maxBatch` slots. Called again after a fault and after sleep. */
   readonly openRunner: () => Promise<ModelRunner>;
   readonly limits: EngineLimits;
   readonly observer: EngineObserver;
@@ -91,6 +91,11 @@ export class Engine {
   #numFailedOpenings = 0;
   #nextId = 0;
   #numEnded = 0;
+  #lastUsedAtMs: number;
+  /** Wait for a runner. Called with what it failed to open with, if it did. */
+  readonly #wakers = new Set<(error?: unknown) => void>();
+  /** Wait until there is no runner. */
+  #sleepers: (() => void)[] = [];
 
   constructor({ openRunner, limits, observer, now, random, sleep = sleepUnlessAborted }: EngineOptions) {
     assert(limits.maxBatch >= 1 && limits.maxQueue >= 0 && limits.prefillChunk >= 1 && (limits.maxStall ?? 1) > 0);
@@ -100,6 +105,7 @@ export class Engine {
     this.#now = now;
     this.#random = random;
     this.#sleep = sleep;
+    this.#lastUsedAtMs = now();
     this.#scheduler = new Scheduler(limits.maxBatch);
     this.#loop = new StepLoop({
       scheduler: this.#scheduler,
@@ -135,6 +141,53 @@ export class Engine {
     this.#life = this.#live(runner);
   }
 
+  /** Starts without a runner: the first request opens it. */
+  startAsleep(manifest: Manifest): void {
+    assert(this.#life === undefined, "start is called once");
+    this.#manifest = manifest;
+    this.#life = this.#live(undefined);
+  }
+
+  /**
+   * Opens a runner if the engine sleeps. Requests may be submitted without it; after it, they fail
+   * before they are admitted if none can be opened.
+   * @throws what `openRunner` throws; `aborted`, `shutting_down`
+   */
+  wake(signal: AbortSignal): Promise<void> {
+    this.#lastUsedAtMs = this.#now();
+    if (this.#isClosing || !this.#isWithoutRunner) return Promise.resolve();
+    return new Promise((resolve, reject) => {
+      const end = (error?: unknown) => {
+        signal.removeEventListener("abort", onAbort);
+        this.#wakers.delete(end);
+        if (error === undefined) resolve();
+        else reject(error);
+      };
+      const onAbort = () => end(new DenseMambaError("aborted", "aborted while the model was being loaded"));
+      this.#wakers.add(end);
+      signal.addEventListener("abort", onAbort, { once: true });
+      if (signal.aborted) onAbort();
+      this.#loop.wake();
+    });
+  }
+
+  /**
+   * Closes the runner once the sequences in slots have ended. Those that wait, or the next request,
+   * open another. Resolves when it is closed, or if there is none.
+   */
+  sleep(): Promise<void> {
+    if (this.#status.state !== "ready") return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#sleepers.push(resolve);
+      this.#loop.leave();
+    });
+  }
+
+  /** On the clock of `now`: when a request last came or ended. */
+  get lastUsedAtMs(): number {
+    return this.#lastUsedAtMs;
+  }
+
   get status(): EngineStatus {
     return this.#status;
   }
@@ -153,6 +206,7 @@ export class Engine {
    */
   submit(requests: readonly SequenceRequest[]): Sequence[] {
     const manifest = this.#checkOpen();
+    this.#lastUsedAtMs = this.#now();
     for (const request of requests) validateRequest(request, manifest);
     this.#checkRoom(requests.length);
     const group = { lastTurn: 0 };
@@ -203,6 +257,7 @@ export class Engine {
       this.#setStatus({ state: "closed" });
       return;
     }
+    this.#endWaking(new DenseMambaError("shutting_down", "the server is shutting down"));
     if (this.#scheduler.isEmpty) this.#cutShort();
     this.#loop.wake();
     const timer = new AbortController();
@@ -225,21 +280,79 @@ export class Engine {
   }
 
   /** One runner after another, until closed. */
-  async #live(first: ModelRunner): Promise<void> {
-    let runner: ModelRunner | undefined = first;
-    while (runner !== undefined) {
-      try {
-        await this.#loop.run(runner);
-        break;
-      } catch (fault) {
-        runner = await this.#recover(runner, fault);
-      }
-    }
+  async #live(first: ModelRunner | undefined): Promise<void> {
+    let runner = first ?? (await this.#untilAwake());
     try {
-      await runner?.close();
+      while (runner !== undefined) runner = await this.#use(runner);
     } finally {
       this.#setStatus({ state: "closed" });
+      this.#endSleeping();
     }
+  }
+
+  /** @returns the next runner; undefined if the engine is closed */
+  async #use(runner: ModelRunner): Promise<ModelRunner | undefined> {
+    try {
+      await this.#loop.run(runner);
+    } catch (fault) {
+      return this.#recover(runner, fault);
+    }
+    if (this.#isClosing && this.#scheduler.isEmpty) return void (await runner.close());
+    // As a broken one may, it may fail to close.
+    await runner.close().catch(() => undefined);
+    return this.#untilAwake();
+  }
+
+  /** Sleeps until there is work, then opens a runner. Undefined: closed meanwhile. */
+  async #untilAwake(): Promise<ModelRunner | undefined> {
+    for (;;) {
+      this.#setStatus({ state: "sleeping" });
+      this.#endSleeping();
+      while (this.#scheduler.isIdle && this.#wakers.size === 0) {
+        if (this.#isClosing && this.#scheduler.isEmpty) return undefined;
+        await this.#loop.untilWoken();
+      }
+      this.#setStatus({ state: "starting" });
+      try {
+        const runner = await this.#openUnlessCut();
+        if (runner === undefined) return undefined;
+        this.#lastUsedAtMs = this.#now();
+        this.#setReady(runner);
+        this.#endWaking();
+        return runner;
+      } catch (error) {
+        this.#endWaking(error);
+        this.#endAll(this.#scheduler.waiting, { reason: "failed", error: asFault(error) });
+      }
+    }
+  }
+
+  /** Opening may take longer than there is time to close. */
+  async #openUnlessCut(): Promise<ModelRunner | undefined> {
+    const { signal } = this.#cut;
+    const opening = this.#openRunner();
+    const runner = await new Promise<ModelRunner | undefined>((resolve, reject) => {
+      opening.then(resolve, reject);
+      signal.addEventListener("abort", () => resolve(undefined), { once: true });
+      if (signal.aborted) resolve(undefined);
+    });
+    if (runner === undefined) void opening.then((late) => late.close()).catch(() => undefined);
+    return runner;
+  }
+
+  /** Between two runners: asleep, or being opened after that. */
+  get #isWithoutRunner(): boolean {
+    const { state } = this.#status;
+    return state === "sleeping" || (state === "starting" && this.#manifest !== undefined);
+  }
+
+  #endWaking(error?: unknown): void {
+    for (const end of [...this.#wakers]) end(error);
+  }
+
+  #endSleeping(): void {
+    for (const resolve of this.#sleepers) resolve();
+    this.#sleepers = [];
   }
 
   #onStep(step: { durationMs: number; numPromptTokens: number; numDecodeTokens: number }): void {
@@ -258,6 +371,7 @@ export class Engine {
     const { reason } = sequence.ending!;
     const timings = sequence.finish(this.#now(), state);
     this.#numEnded++;
+    this.#lastUsedAtMs = this.#now();
     if (sequence.scheduledAtMs !== undefined) this.#completionRate.onEnd();
     this.#observer.onSequenceEnd({ reason, timings });
     return moves;
@@ -295,6 +409,7 @@ export class Engine {
     }
     // A broken runner may fail to close too.
     await broken.close().catch(() => undefined);
+    this.#endSleeping();
     for (;;) {
       if (this.#isClosing && this.#scheduler.isEmpty) return undefined;
       await this.#sleep(backoffMs(this.#numFaults++), this.#cut.signal);
@@ -367,6 +482,12 @@ export class Engine {
     this.#status = status;
     this.#observer.onStatus(status);
   }
+}
+
+function asFault(error: unknown): DenseMambaError {
+  if (error instanceof DenseMambaError) return error;
+  const message = `the runtime cannot be opened: ${messageOf(error)}`;
+  return new DenseMambaError("runtime_fault", message, { cause: error });
 }
 
 function messageOf(error: unknown): string {

@@ -25,6 +25,8 @@ export interface StepReport {
 export type EngineStatus =
   | { readonly state: "starting" }
   | { readonly state: "ready"; readonly runner: string }
+  /** Without a runner, so without weights in memory: the next request opens one. */
+  | { readonly state: "sleeping" }
   /** A fault was seen; a fresh runner is being opened. */
   | { readonly state: "recovering"; readonly error: string }
   | { readonly state: "closed" };

@@ -38,6 +38,9 @@ export class StepLoop {
   #hasTransitions = false;
   /** Since the last run; there may be more to preempt. */
   #hasPreempted = false;
+  /** Whether waiting sequences have been admitted since `run` began. */
+  #hasAdmitted = false;
+  #isLeaving = false;
   /** Ends the idle wait. */
   #wake: (() => void) | undefined;
 
@@ -58,22 +61,44 @@ export class StepLoop {
   }
 
   /**
+   * Ends `run` once the sequences in slots have ended. Those that wait stay in the queue; but if
+   * `run` has only begun, as many as there are slots run first.
+   */
+  leave(): void {
+    this.#isLeaving = true;
+    this.wake();
+  }
+
+  untilWoken(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#wake = resolve;
+    });
+  }
+
+  /**
    * Steps while there is work.
    * @throws what the runner throws: the states in its slots are lost.
    */
   async run(runner: ModelRunner): Promise<void> {
-    const { scheduler, pace, now, onStep, onIdle } = this.#options;
     this.#hasTransitions = true;
+    this.#hasAdmitted = false;
+    try {
+      await this.#run(runner);
+    } finally {
+      this.#isLeaving = false;
+    }
+  }
+
+  async #run(runner: ModelRunner): Promise<void> {
+    const { scheduler, pace, now, onStep, onIdle } = this.#options;
     for (;;) {
-      if (scheduler.isIdle) {
-        if (onIdle()) return;
-        await new Promise<void>((resolve) => {
-          this.#wake = resolve;
-        });
+      if (scheduler.isIdle || (scheduler.slots.numUsed === 0 && this.#keepsWaiting)) {
+        if (onIdle() || this.#isLeaving) return;
+        await this.untilWoken();
       }
       const startedAtMs = now();
       while (this.#hasTransitions) await this.#applyTransitions(runner);
-      if (scheduler.isIdle) continue;
+      if (scheduler.slots.numUsed === 0) continue;
       const maxDecodeTokens = maxDecodeTokensOf(runner.manifest, scheduler.slots.numDecoding);
       const plan = scheduler.plan(this.#promptLimits(runner.manifest, maxDecodeTokens));
       const { numDecoding } = plan;
@@ -100,6 +125,11 @@ export class StepLoop {
         numDecodeTokens: numDecoded,
       });
     }
+  }
+
+  /** Waiting sequences get no slots any more. */
+  get #keepsWaiting(): boolean {
+    return this.#isLeaving && this.#hasAdmitted;
   }
 
   #promptLimits(
@@ -151,6 +181,8 @@ export class StepLoop {
         await makeMoves(runner, scheduler.promote(sequence));
       }
     }
+    if (this.#keepsWaiting) return;
+    this.#hasAdmitted = true;
     // One before each run, since copying many states at once would delay all running sequences.
     const crowding = this.#hasPreempted ? undefined : scheduler.findPreemptible();
     if (crowding !== undefined) {

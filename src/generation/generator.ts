@@ -219,6 +219,7 @@ export class Generator {
       const [prompt] = await this.#prepare({ ...request, sampling: GREEDY }, { lease, reuse, signal });
       const continuations: (readonly number[])[] = [];
       for (const given of request.continuations) continuations.push(await this.#encodeContinuation(given, signal));
+      await this.#engine.wake?.(signal);
       throwIfAborted(signal);
       const scores = await scoreContinuations(this.#engine, prompt!, continuations, signal);
       return { prompt: asAccepted(prompt!), scores };
@@ -345,6 +346,7 @@ export class Generator {
       // Many short prompts take as long as a long one.
       await setImmediate();
     }
+    await this.#engine.wake?.(derived.signal);
     const admitted = admit(this.#engine, prompts, bestOf, {
       sampling,
       vocabSize: this.tokenizer.vocabSize,

@@ -20,10 +20,44 @@ const REQUEST_SECONDS = [
 const COPY_SECONDS = [0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 1];
 const TOKENS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000, 1_000_000];
 
+export type PoolInstruments = ReturnType<typeof createPoolInstruments>;
+
+/** Of each of several models. */
+export function createPoolInstruments(registry: Registry) {
+  const registers = [registry];
+  return {
+    loads: new Counter({ name: `${PREFIX}model_loads_total`, help: "Times that the model was loaded.", registers }),
+    unloads: new Counter({ name: `${PREFIX}model_unloads_total`, help: "Times that it was unloaded.", registers }),
+    loadSeconds: new Histogram({
+      name: `${PREFIX}model_load_seconds`,
+      help: "Loading the model, with the time until there was room.",
+      buckets: REQUEST_SECONDS,
+      registers,
+    }),
+    loadedBytes: new Gauge({
+      name: `${PREFIX}model_loaded_bytes`,
+      help: "Memory that the model's weights and slots take; 0 while it is unloaded.",
+      registers,
+    }),
+  };
+}
+
 export type Instruments = ReturnType<typeof createInstruments>;
 
-/** @param now milliseconds, monotonic */
-export function createInstruments(registry: Registry, now: () => number) {
+/** Of the process: memory, CPU, garbage collection. @param now milliseconds, monotonic */
+export function collectProcessMetrics(registry: Registry, now: () => number): void {
+  collectDefaultMetrics({ register: registry });
+  for (const { name } of registry.getMetricsAsArray()) {
+    // Remove sums of gauges that are named like counters, and the event loop's lag, which we
+    // measure ourselves.
+    if (/^nodejs_(?:active_\w+_total|eventloop_lag_.+)$/.test(name)) registry.removeSingleMetric(name);
+  }
+  const delays = monitorEventLoopDelay({ resolution: 10 });
+  delays.enable();
+  collectEventLoopLag({ registry, histogram: delays, now });
+}
+
+export function createInstruments(registry: Registry) {
   const registers = [registry];
   const counter = <L extends string = never>(name: string, help: string, labelNames: readonly L[] = []) =>
     new Counter<L>({ name: PREFIX + name, help, labelNames: [...labelNames], registers });
@@ -35,17 +69,6 @@ export function createInstruments(registry: Registry, now: () => number) {
     buckets: number[],
     labelNames: readonly L[] = [],
   ) => new Histogram<L>({ name: PREFIX + name, help, buckets, labelNames: [...labelNames], registers });
-
-  // process_* and nodejs_*: memory, CPU, garbage collection.
-  collectDefaultMetrics({ register: registry });
-  for (const { name } of registry.getMetricsAsArray()) {
-    // Remove sums of gauges that are named like counters, and the event loop's lag, which we
-    // measure ourselves.
-    if (/^nodejs_(?:active_\w+_total|eventloop_lag_.+)$/.test(name)) registry.removeSingleMetric(name);
-  }
-  const delays = monitorEventLoopDelay({ resolution: 10 });
-  delays.enable();
-  collectEventLoopLag({ registry, histogram: delays, now });
 
   return {
     // The engine.

@@ -2,7 +2,7 @@
  * Observes the engine and the transports, and answers scrapes. Events are counted as they happen;
  * levels (slots, stored states) are read at the scrape. Knows no HTTP server and no runtime.
  */
-import { type Counter, Registry } from "prom-client";
+import { AggregatorRegistry, type Counter, Registry } from "prom-client";
 import type { EngineLoad } from "../engine/engine.ts";
 import type { EngineObserver, EngineStatus, StepReport } from "../engine/observer.ts";
 import type { SequenceTimings } from "../engine/sequence.ts";
@@ -11,11 +11,19 @@ import { stateBytes } from "../model/state.ts";
 import type { PrefixCacheStats } from "../prefix/prefix-cache.ts";
 import type { StoreStats } from "../sessions/stores/store.ts";
 import type { StoreObserver, TierStats } from "../sessions/stores/tier.ts";
-import { createInstruments, type Instruments } from "./instruments.ts";
+import {
+  collectProcessMetrics,
+  createInstruments,
+  createPoolInstruments,
+  type Instruments,
+  type PoolInstruments,
+} from "./instruments.ts";
 
 export interface MetricsOptions {
   readonly modelName: string;
   readonly manifest: Manifest;
+  /** Whether this is one of several models; `other` if another one counts what is the process's. */
+  readonly pooled?: "first" | "other";
   /** The program's, for `densemamba_model_info`. */
   readonly version: string;
   /** Milliseconds, monotonic. */
@@ -35,11 +43,12 @@ export interface MetricsSources {
  * Methods counted by name. All others share one label: clients must not be able to create series.
  */
 const METHODS: ReadonlySet<string> = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]);
-const STATES: readonly EngineStatus["state"][] = ["starting", "ready", "recovering", "closed"];
+const STATES: readonly EngineStatus["state"][] = ["starting", "ready", "sleeping", "recovering", "closed"];
 
 export class Metrics implements EngineObserver, Pick<StoreObserver, "onDamage"> {
   readonly #registry = new Registry();
   readonly #instruments: Instruments;
+  readonly #pool: PoolInstruments | undefined;
   readonly #now: () => number;
   #sources: MetricsSources | undefined;
   #lastStepAtMs: number | undefined;
@@ -47,10 +56,12 @@ export class Metrics implements EngineObserver, Pick<StoreObserver, "onDamage"> 
   readonly #counted = new Map<Counter<string>, Map<string, number>>();
   #state: EngineStatus["state"] = "starting";
 
-  constructor({ modelName, manifest, version, now }: MetricsOptions) {
+  constructor({ modelName, manifest, pooled, version, now }: MetricsOptions) {
     this.#now = now;
     this.#registry.setDefaultLabels({ model_name: modelName });
-    this.#instruments = createInstruments(this.#registry, now);
+    if (pooled !== "other") collectProcessMetrics(this.#registry, now);
+    this.#instruments = createInstruments(this.#registry);
+    this.#pool = pooled && createPoolInstruments(this.#registry);
     const { family, precision, modelHash } = manifest;
     this.#instruments.modelInfo.set({ family, precision, model_hash: modelHash.slice(0, 16), version }, 1);
     this.#instruments.modelParameters.set(manifest.numParameters);
@@ -71,6 +82,24 @@ export class Metrics implements EngineObserver, Pick<StoreObserver, "onDamage"> 
   async render(): Promise<string> {
     if (this.#sources !== undefined) this.#read(this.#sources);
     return this.#registry.metrics();
+  }
+
+  /** The same of several models: each metric once, with the samples of all. */
+  static async renderAll(all: readonly Metrics[]): Promise<string> {
+    for (const metrics of all) if (metrics.#sources !== undefined) metrics.#read(metrics.#sources);
+    const registries = await Promise.all(all.map((metrics) => metrics.#registry.getMetricsAsJSON()));
+    return AggregatorRegistry.aggregate(registries).metrics();
+  }
+
+  onLoaded({ durationMs, bytes }: { readonly durationMs: number; readonly bytes: number }): void {
+    this.#pool?.loads.inc();
+    this.#pool?.loadSeconds.observe(durationMs / 1000);
+    this.#pool?.loadedBytes.set(bytes);
+  }
+
+  onUnloaded(): void {
+    this.#pool?.unloads.inc();
+    this.#pool?.loadedBytes.set(0);
   }
 
   onStep(step: StepReport): void {

@@ -113,7 +113,7 @@ function familyOfTensors(tensors: readonly WeightTensor[], model: string): Famil
  * The folder's name; of a file, its own without the extension; of a snapshot in Hugging Face's
  * cache, which is named after its commit, the repository's.
  */
-function nameOf(model: string): string {
+export function nameOf(model: string): string {
   const folder = resolve(modelFolder(model));
   if (folder !== resolve(model)) return basename(model, extname(model));
   const [, repository] = /[\\/]models--([^\\/]+)[\\/]snapshots[\\/][^\\/]+$/.exec(folder) ?? [];

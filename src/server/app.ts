@@ -19,9 +19,11 @@ import { statusRoutes } from "./endpoints/status.ts";
 import { tokenizerRoutes } from "./endpoints/tokenize.ts";
 import { checkHost, checkOrigin, hostCheck, keyCheck, originCheck, requireKey } from "./http/access.ts";
 import { answerOptions, handleError, notFound, refuseWhenStopping } from "./http/error-answers.ts";
+import { continueOuter, passToModel, pathOfOuter } from "./http/pass-to-model.ts";
 import { pathReader } from "./http/paths.ts";
 import { accessLog, requestId } from "./http/request-log.ts";
 import type { Responses } from "./responses/responses.ts";
+import type { ModelService, SeveralModels } from "./several-models.ts";
 
 /** These tell nothing about models or users, and probes come without keys. */
 const OPEN_PATHS: ReadonlySet<string> = new Set(["/", "/health", "/ready", "/openapi.yaml", "/docs"]);
@@ -30,8 +32,11 @@ function isOpen(path: string): boolean {
   return OPEN_PATHS.has(path) || path.startsWith("/docs/");
 }
 
-/** @param responses shared with the WebSocket */
-export function createApp(deps: ServerDeps, responses: Responses): App {
+/**
+ * @param responses shared with the WebSocket
+ * @param models if there are several; `deps` and `responses` are the first one's
+ */
+export function createApp(deps: ServerDeps, responses: Responses, models?: SeveralModels): App {
   const { options } = deps;
   let readPath = (path: string) => path;
   const app: App = new Hono<AppEnv>({ getPath: (request) => readPath(getPath(request)) });
@@ -68,15 +73,10 @@ export function createApp(deps: ServerDeps, responses: Responses): App {
     return isOpen(path) || (path === "/metrics" && !options.metricsNeedKey) ? next() : checkKey(context, next);
   });
 
-  completionRoutes(app, deps);
-  chatRoutes(app, deps);
-  responseRoutes(app, deps, responses);
-  scoreRoutes(app, deps);
-  messageRoutes(app, deps);
-  modelRoutes(app, deps);
-  sessionRoutes(app, deps);
-  tokenizerRoutes(app, deps);
-  statusRoutes(app, deps);
+  if (models !== undefined) app.use(passToModel(models, modelEndpoints));
+  addModelEndpoints(app, deps, responses, models);
+  modelRoutes(app, deps, models);
+  statusRoutes(app, deps, models);
   docsRoutes(app);
 
   readPath = pathReader(
@@ -84,6 +84,26 @@ export function createApp(deps: ServerDeps, responses: Responses): App {
     app.routes.map(({ path }) => path),
   );
   app.notFound(notFound(app));
+  app.onError(handleError(deps.log));
+  return app;
+}
+
+/** Of one model. */
+function addModelEndpoints(app: App, deps: ServerDeps, responses: Responses, models?: SeveralModels): void {
+  completionRoutes(app, deps);
+  chatRoutes(app, deps);
+  responseRoutes(app, deps, responses);
+  scoreRoutes(app, deps);
+  messageRoutes(app, deps);
+  sessionRoutes(app, deps, models);
+  tokenizerRoutes(app, deps);
+}
+
+/** The endpoints alone, for requests that have passed the middleware. */
+function modelEndpoints({ deps, responses }: ModelService): App {
+  const app: App = new Hono<AppEnv>({ getPath: pathOfOuter });
+  app.use(continueOuter(deps.observer));
+  addModelEndpoints(app, deps, responses);
   app.onError(handleError(deps.log));
   return app;
 }

@@ -22,14 +22,21 @@ import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { IncomingData } from "./http/incoming-data.ts";
 
 export interface AppEnv {
-  /** Absent if the app runs without Node's HTTP server, as in `app.request`. */
-  Bindings: Partial<HttpBindings>;
+  /** Node's are absent if the app runs without its HTTP server, as in `app.request`. */
+  Bindings: Partial<HttpBindings> & {
+    /** A body that has been read already. */
+    json?: unknown;
+    /** Of an app that has passed the request to another one. */
+    outer?: Context<AppEnv>;
+  };
   Variables: {
     requestId: string;
     /** Whose sessions and responses the request may name; set by the key check. */
     owner: string;
     /** Set by endpoints that generate, for the access log. */
     usage: GenerationUsage | undefined;
+    /** Set if another app has answered. */
+    answered: { readonly route: string; readonly observer: TransportObserver | undefined } | undefined;
   };
 }
 

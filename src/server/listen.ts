@@ -14,6 +14,7 @@ import { lingerAfterParserError, lingerWhenClosing } from "./http/lingering-clos
 import { answerRaw, checkHostHeader, explainParserError } from "./http/raw-http.ts";
 import { toHttpError } from "./openai/errors.ts";
 import type { Responses } from "./responses/responses.ts";
+import type { SeveralModels } from "./several-models.ts";
 import { createWebSocketEndpoint } from "./websocket/upgrade.ts";
 
 const CLOSE_POLL_MS = 20;
@@ -39,10 +40,13 @@ export async function listen(args: {
   readonly app: App;
   readonly deps: ServerDeps;
   readonly responses: Responses;
+  /** If there are several; `deps` and `responses` are the first one's. */
+  readonly models?: SeveralModels | undefined;
   readonly host: string;
   readonly port: number;
 }): Promise<Listener> {
-  const { app, deps, responses, host, port } = args;
+  const { app, deps, responses, models, host, port } = args;
+  const allResponses = () => models?.services.map((service) => service.responses) ?? [responses];
   const { timeouts, maxHeaderBytes } = deps.options;
   const serverOptions: ServerOptions & { shouldUpgradeCallback: (request: IncomingMessage) => boolean } = {
     headersTimeout: timeouts.headersMs,
@@ -110,7 +114,7 @@ export async function listen(args: {
     const close = () => lingerAfterParserError(socket as Socket);
     answerRaw(socket, explainParserError(error, deps.options), { close });
   });
-  const webSockets = createWebSocketEndpoint(deps, responses);
+  const webSockets = createWebSocketEndpoint(deps, responses, models);
   server.on("upgrade", async (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     socket.on("error", () => {}); // Node's own listener has gone
     // Answers to earlier requests may still be on their way through this socket.
@@ -136,14 +140,17 @@ export async function listen(args: {
     // A response without a client is stored when it ends, and can be retrieved from the next
     // server.
     const isBusy = () =>
-      admitted.some((response) => inFlight.has(response)) || webSockets.numConnections > 0 || responses.numRunning > 0;
+      admitted.some((response) => inFlight.has(response)) ||
+      webSockets.numConnections > 0 ||
+      allResponses().some(({ numRunning }) => numRunning > 0);
     do {
       // Busy connections become idle later.
       webSockets.drain();
       if (isBusy()) await pause(CLOSE_POLL_MS);
     } while (isBusy() && performance.now() < deadline);
     const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-    await Promise.race([responses.close(), pause(CLOSE_GRACE_MS)]);
+    const ended = Promise.all(allResponses().map((each) => each.close()));
+    await Promise.race([ended, pause(CLOSE_GRACE_MS)]);
     // Requests that are being refused.
     if (inFlight.size > 0 && performance.now() < deadline) await pause(CLOSE_POLL_MS);
     webSockets.terminate();

@@ -200,7 +200,7 @@ describe("the banner", () => {
     const stores = await openStoresWith(flags);
     const config = configOf(flags);
     const status = { state: "ready", runner: "fake" } as const;
-    const facts = { modelName: "m", manifest: MANIFEST, status, config, port: 1, startupMs: 1 };
+    const facts = { modelName: "m", manifest: MANIFEST, status, config, others: [], port: 1, startupMs: 1 };
     return /stored in +(.*)/.exec(readyBanner("1", { ...facts, tiers: stores.stats.conversations().tiers }))![1];
   };
 

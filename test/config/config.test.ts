@@ -215,6 +215,34 @@ describe("kinds of value", () => {
     expect(load({}, {}, { apiKeys: expected }).apiKeys).toEqual(expected);
   });
 
+  it("takes several models, each with a name of its own or without", () => {
+    const several = load({ model: ["./a,b", "big=./c=d", "org/e@main", "./x=y"] });
+    expect(several).toMatchObject({ model: "./a,b", modelName: [] });
+    expect(several.otherModels).toEqual([
+      { name: "big", path: "./c=d" },
+      { name: undefined, path: "org/e@main" },
+      { name: undefined, path: "./x=y" },
+    ]);
+    const named = load({ model: ["a=./a"], modelName: ["alias"] });
+    expect(named).toMatchObject({ model: "./a", modelName: ["a", "alias"], otherModels: [] });
+    // A variable has one: its path may have a comma.
+    expect(load({}, { DENSEMAMBA_MODEL: "./a,b" })).toMatchObject({ model: "./a,b", otherModels: [] });
+    expect(load({}, {}, { model: ["./a", "./b"] }).otherModels).toEqual([{ name: undefined, path: "./b" }]);
+    const home = loadConfig({ flags: { model: ["~/a", "b=~/b"] }, env: {}, findHome: () => "/home/me" });
+    expect(home).toMatchObject({ model: "/home/me/a", otherModels: [{ name: "b", path: "/home/me/b" }] });
+    for (const model of [[], [""], [5], {}, ["./a", null]]) {
+      expect(problemsOf(() => load({ model }))[0]).toMatch(/^--model must be a folder/);
+    }
+  });
+
+  it("takes a time, or never, for how long a model stays loaded", () => {
+    expect(load().keepAlive).toBeUndefined();
+    expect(load({ keepAlive: "90s" }).keepAlive).toBe(90_000);
+    expect(load({ keepAlive: "0" }).keepAlive).toBe(0);
+    expect(load({ keepAlive: "never" }).keepAlive).toBe(Number.POSITIVE_INFINITY);
+    expect(problemsOf(() => load({ keepAlive: "-1" }))[0]).toMatch(/such as 90s, 10min or 12h, or never, "-1" given/);
+  });
+
   it("takes several names of a model, and a root path without a final slash", () => {
     expect(load().modelName).toEqual([]);
     expect(load({ modelName: ["org/a", "b"] }).modelName).toEqual(["org/a", "b"]);

@@ -28,7 +28,7 @@ export interface Harness {
 
 export interface HarnessOptions extends Partial<EngineLimits>, Partial<Omit<FakeRunnerOptions, "numSlots">> {
   /** Called before each opening; throws to make it fail. */
-  readonly onOpen?: () => void;
+  readonly onOpen?: () => unknown;
   /** Default: the process's clock. */
   readonly now?: () => number;
   /** Sleeps take no time unless given. */
@@ -52,7 +52,7 @@ export function makeEngine(options: HarnessOptions = {}): Harness {
   };
   const engine = new Engine({
     openRunner: async () => {
-      onOpen?.();
+      await onOpen?.();
       const runner = new FakeRunner({ ...runnerOptions, numSlots: maxBatch });
       observed.runners.push(runner);
       return runner;

@@ -3,7 +3,7 @@ import { Registry } from "prom-client";
 import { describe, expect, it } from "vitest";
 import type { SequenceTimings } from "../../src/engine/sequence.ts";
 import { collectEventLoopLag } from "../../src/metrics/event-loop.ts";
-import { createInstruments } from "../../src/metrics/instruments.ts";
+import { createInstruments, createPoolInstruments } from "../../src/metrics/instruments.ts";
 import { Metrics } from "../../src/metrics/metrics.ts";
 import type { Manifest } from "../../src/model/artifact.ts";
 
@@ -242,7 +242,7 @@ describe("the engine's status", () => {
     const samples = await scrape(metrics);
     const states = [...samples].filter(([name]) => name.startsWith("densemamba_engine_status"));
     expect(states.filter(([, value]) => value === 1)).toEqual([['densemamba_engine_status{state="ready"}', 1]]);
-    expect(states).toHaveLength(4);
+    expect(states).toHaveLength(5);
     expect(samples.get("densemamba_engine_faults_total")).toBe(1);
   });
 });
@@ -276,7 +276,8 @@ describe("snapshots", () => {
 describe("docs/metrics.md", () => {
   it("describes exactly the metrics that exist, by name and type", async () => {
     const registry = new Registry();
-    createInstruments(registry, () => 0);
+    createInstruments(registry);
+    createPoolInstruments(registry);
     const own = (await registry.getMetricsAsJSON()).filter(({ name }) => name.startsWith("densemamba_"));
     const registered = own.map(({ name, type }) => `${name} ${String(type)}`);
     const rows = readFileSync("docs/metrics.md", "utf8").matchAll(/^\| `(densemamba_\w+)` \| (\w+) \|/gm);

@@ -266,6 +266,7 @@ describe("a session", () => {
     const session = {
       id: "s1",
       object: "session",
+      model: FAKE_MODEL,
       created_at: 1,
       last_used_at: 2,
       num_tokens: 0,

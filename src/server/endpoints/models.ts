@@ -2,8 +2,33 @@
 import { stateBytes } from "../../model/state.ts";
 import type { App, RequestLimits, ServedModel, ServerDeps } from "../deps.ts";
 import { checkModel } from "../openai/fields.ts";
+import type { ModelEntry, SeveralModels } from "../several-models.ts";
 
-export function modelRoutes(app: App, { model, options }: ServerDeps): void {
+export function modelRoutes(app: App, deps: ServerDeps, models?: SeveralModels): void {
+  if (models === undefined) singleModelRoutes(app, deps);
+  else severalModelRoutes(app, deps, models);
+}
+
+function severalModelRoutes(app: App, { options }: ServerDeps, models: SeveralModels): void {
+  const objectsOf = (entry: ModelEntry) => {
+    const model = entry.service?.deps.model;
+    const names = [entry.name, ...(model?.aliases ?? [])];
+    return names.map((id) => ({
+      ...(model ? toModelObject(id, model, options.limits) : { id, object: "model", owned_by: "densemamba", root: id }),
+      status: entry.state,
+    }));
+  };
+
+  app.get("/v1/models", (context) => context.json({ object: "list", data: models.entries.flatMap(objectsOf) }));
+
+  app.get("/v1/models/:model{[^]+}", (context) => {
+    const entry = models.entry(context.req.param("model"));
+    const objects = objectsOf(entry);
+    return context.json(objects.find(({ id }) => id === context.req.param("model")) ?? objects[0]);
+  });
+}
+
+function singleModelRoutes(app: App, { model, options }: ServerDeps): void {
   app.get("/v1/models", (context) => {
     const data = [model.name, ...model.aliases].map((id) => toModelObject(id, model, options.limits));
     return context.json({ object: "list", data });

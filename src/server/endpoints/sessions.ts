@@ -10,11 +10,13 @@ import type { SessionInfo } from "../../sessions/conversations.ts";
 import type { App, AppContext, ServerDeps } from "../deps.ts";
 import { hasBody, readBytes, readJson } from "../http/body.ts";
 import { refuseMethod } from "../http/error-answers.ts";
-import { sessionId } from "../openai/fields.ts";
+import { checkModel, sessionId } from "../openai/fields.ts";
 import { parsePage, toPage } from "../openai/paging.ts";
 import { parseBody } from "../openai/validate.ts";
+import type { SeveralModels } from "../several-models.ts";
 
 export const createBody = z.object({
+  model: z.string().optional(),
   session_id: sessionId().optional(),
   previous_response_id: z.string().min(1).max(128).optional(),
 });
@@ -23,7 +25,8 @@ export const renameBody = z.object({ session_id: sessionId() });
 
 const PAGE_BOUNDS = { defaultLimit: 100, maxLimit: 1000, defaultOrder: "desc" } as const;
 
-export function sessionRoutes(app: App, deps: ServerDeps): void {
+/** @param models if there are several: their sessions are listed together */
+export function sessionRoutes(app: App, deps: ServerDeps, models?: SeveralModels): void {
   const { generator, options, model, log } = deps;
   const { conversations } = generator;
   const maxImportBytes = stateBytes(model.manifest.state) + options.limits.maxHistoryBytes;
@@ -34,25 +37,40 @@ export function sessionRoutes(app: App, deps: ServerDeps): void {
 
   app.post("/v1/sessions", async (context) => {
     const body = parseBody(createBody, await readOptional(context), log);
+    checkModel(body.model, model);
     const owner = context.get("owner");
     const session =
       body.previous_response_id === undefined
         ? await conversations.createSession(owner, body.session_id)
         : await conversations.forkResponse(owner, body.previous_response_id, body.session_id);
-    return context.json(toSessionObject(session), 201);
+    return context.json(toSessionObject(session, model.name), 201);
   });
 
   app.get("/v1/sessions", async (context) => {
     const page = parsePage(context.req.query(), PAGE_BOUNDS, log);
-    const sessions = await conversations.listSessions(context.get("owner"));
-    return context.json(toPage(sessions.map(toSessionObject), page));
+    const owner = context.get("owner");
+    const isOfOne = models === undefined || context.req.query("model") !== undefined;
+    const all = isOfOne ? [deps] : models.services.map((service) => service.deps);
+    const lists = all.map(async (each) => {
+      const sessions = await each.generator.conversations.listSessions(owner);
+      return sessions.map((session) => ({ session, object: toSessionObject(session, each.model.name) }));
+    });
+    const sessions = (await Promise.all(lists)).flat();
+    // As each of the lists.
+    if (!isOfOne) sessions.sort((a, b) => a.session.lastUsedAtMs - b.session.lastUsedAtMs);
+    return context.json(
+      toPage(
+        sessions.map(({ object }) => object),
+        page,
+      ),
+    );
   });
 
   app.post("/v1/sessions/import", async (context) => {
     const { session_id } = parseBody(forkBody, context.req.query(), log);
     const bytes = await readBytes(context, deps, maxImportBytes);
     const session = await conversations.importSession(context.get("owner"), bytes, session_id).catch(asImportError);
-    return context.json(toSessionObject(session), 201);
+    return context.json(toSessionObject(session, model.name), 201);
   });
 
   // No session has this name.
@@ -60,13 +78,14 @@ export function sessionRoutes(app: App, deps: ServerDeps): void {
 
   app.get("/v1/sessions/:session_id", async (context) => {
     const session = await conversations.inspectSession(context.get("owner"), context.req.param("session_id"));
-    return context.json(toSessionObject(session));
+    return context.json(toSessionObject(session, model.name));
   });
 
   app.post("/v1/sessions/:session_id", async (context) => {
     const body = parseBody(renameBody, await readJson(context, deps), log);
     const id = context.req.param("session_id");
-    return context.json(toSessionObject(await conversations.renameSession(context.get("owner"), id, body.session_id)));
+    const session = await conversations.renameSession(context.get("owner"), id, body.session_id);
+    return context.json(toSessionObject(session, model.name));
   });
 
   app.delete("/v1/sessions/:session_id", async (context) => {
@@ -79,7 +98,7 @@ export function sessionRoutes(app: App, deps: ServerDeps): void {
     const body = parseBody(forkBody, await readOptional(context), log);
     const id = context.req.param("session_id");
     const session = await conversations.forkSession(context.get("owner"), id, body.session_id);
-    return context.json(toSessionObject(session), 201);
+    return context.json(toSessionObject(session, model.name), 201);
   });
 
   app.get("/v1/sessions/:session_id/export", async (context) => {
@@ -102,10 +121,11 @@ function asImportError(error: unknown): never {
   throw new DenseMambaError("invalid_import", error.message, { cause: error });
 }
 
-function toSessionObject(session: SessionInfo) {
+function toSessionObject(session: SessionInfo, model: string) {
   return {
     id: session.id,
     object: "session",
+    model,
     created_at: Math.floor(session.createdAtMs / 1000),
     last_used_at: Math.floor(session.lastUsedAtMs / 1000),
     num_tokens: session.numTokens,

@@ -3,12 +3,15 @@
  * the index at `/`.
  */
 import type { App, ServerDeps } from "../deps.ts";
+import type { SeveralModels } from "../several-models.ts";
 
-export function statusRoutes(app: App, { checkStates, engine, metrics, model, stopping, version }: ServerDeps): void {
+export function statusRoutes(app: App, deps: ServerDeps, models?: SeveralModels): void {
+  const { checkStates, engine, metrics, model, stopping, version } = deps;
   app.get("/", (context) =>
     context.json({
       name: "densemamba",
       model: model.name,
+      ...(models && { models: models.entries.map(({ name }) => name) }),
       api: ["/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/models", "/v1/sessions"],
       websocket: "/v1/responses",
       docs: "/docs",
@@ -19,7 +22,9 @@ export function statusRoutes(app: App, { checkStates, engine, metrics, model, st
   app.get("/version", (context) => context.json({ version }));
 
   app.get("/load", (context) => {
-    const { numRunning, numWaiting } = engine.load;
+    const loads = models?.services.map((service) => service.deps.engine.load) ?? [engine.load];
+    const numRunning = loads.reduce((sum, load) => sum + load.numRunning, 0);
+    const numWaiting = loads.reduce((sum, load) => sum + load.numWaiting, 0);
     return context.json({ server_load: numRunning + numWaiting, running: numRunning, waiting: numWaiting });
   });
 
@@ -29,14 +34,16 @@ export function statusRoutes(app: App, { checkStates, engine, metrics, model, st
     const { status } = engine;
     if (stopping.signal.aborted) return { isReady: false, status: "stopping", model: model.name };
     const notReady = { isReady: false, status: status.state, model: model.name };
+    const ready = { ...notReady, isReady: true };
     switch (status.state) {
       case "ready":
+      case "sleeping":
         try {
           await checkStates();
         } catch (error) {
           return { ...notReady, status: "store_lost", error: (error as Error).message };
         }
-        return { ...notReady, isReady: true, runner: status.runner };
+        return status.state === "ready" ? { ...ready, runner: status.runner } : ready;
       case "recovering":
         return { ...notReady, error: status.error };
       case "starting":
@@ -46,7 +53,9 @@ export function statusRoutes(app: App, { checkStates, engine, metrics, model, st
   };
 
   app.get("/ready", async (context) => {
-    const { isReady, ...body } = await readiness();
+    const { isReady, ...own } = await readiness();
+    const states = models?.entries.map(({ name, state }) => [name, state] as const);
+    const body = { ...own, ...(states && { models: Object.fromEntries(states) }) };
     return isReady ? context.json(body) : context.json(body, 503, { "retry-after": "2" });
   });
 

@@ -26,6 +26,7 @@ export function hasBody({ req, env }: AppContext): boolean {
  */
 export async function readJson(context: AppContext, { options, incomingData }: BodyDeps): Promise<unknown> {
   const { maxBodyBytes, json } = options.limits;
+  if (context.env?.json !== undefined) return context.env.json;
   if (!hasBody(context)) throw new DenseMambaError("invalid_value", "the body must be a JSON object; got none");
   // A browser sends other types across origins without a preflight; refusing them keeps web pages
   // off a local server.

@@ -62,7 +62,7 @@ function allowedMethods(app: App, path: string): string[] {
 }
 
 /** Whether a route answers, and not middleware alone. */
-function hasRoute(app: App, method: string, path: string): boolean {
+export function hasRoute(app: App, method: string, path: string): boolean {
   return app.router.match(method, path)[0].some(([[, route]]) => route.method !== "ALL");
 }
 

@@ -36,14 +36,15 @@ export function accessLog({ log, observer }: Pick<ServerDeps, "log" | "observer"
     await next();
     const durationMs = performance.now() - startedAt;
     const { method } = context.req;
+    const answered = context.get("answered");
     // Without the pattern of a parameter, such as of a name that may have slashes.
-    const matched = routePath(context, -1).replace(/\{.*\}$/, "");
+    const matched = (answered?.route ?? routePath(context, -1)).replace(/\{.*\}$/, "");
     const route = matched === "*" || matched === "/*" ? "unmatched" : matched;
     // NOTE: for a stream that has been sent, `res` is a placeholder, whose status is 200 as well.
     const outgoing = context.env?.outgoing;
     const hasLeft = outgoing?.destroyed === true && !outgoing.writableFinished;
     const status = hasLeft ? statusOf("aborted") : context.res.status;
-    observer?.onHttpRequest?.({ method, route, status, durationMs });
+    (answered?.observer ?? observer)?.onHttpRequest?.({ method, route, status, durationMs });
 
     const fields = {
       requestId: context.get("requestId"),

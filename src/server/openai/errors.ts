@@ -75,6 +75,7 @@ const MAPPINGS: Readonly<Record<ErrorCode, Mapping>> = {
   websocket_connection_limit_reached: { status: 429, type: "rate_limit_error", retryAfterMs: 5000 },
   aborted: { status: 499, type: "invalid_request_error" },
   runtime_fault: { status: 500, type: "server_error" },
+  model_load_failed: { status: 503, type: "server_error", retryAfterMs: 10_000 },
   not_ready: { status: 503, type: "server_error", retryAfterMs: 2000 },
   shutting_down: { status: 503, type: "server_error", retryAfterMs: 2000, isExpected: true },
   store_unavailable: { status: 503, type: "server_error", retryAfterMs: 2000 },

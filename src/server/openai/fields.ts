@@ -117,6 +117,8 @@ export function ignoredFields() {
     prompt_cache_key: ignored(),
     prompt_cache_options: ignored(),
     prompt_cache_retention: ignored(),
+    /** Where there are several models, `several-models.ts` has read it. */
+    keep_alive: ignored(),
     priority: ignored(),
     service_tier: ignored(),
   };

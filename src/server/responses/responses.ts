@@ -106,6 +106,15 @@ export class Responses {
     return { live, subscription };
   }
 
+  /** Whether it can be found by its id. */
+  async has(owner: string, id: string): Promise<boolean> {
+    if (this.#stored(owner, id) !== undefined) return true;
+    return this.#deps.generator.conversations.readRecord(owner, id).then(
+      () => true,
+      () => false,
+    );
+  }
+
   /** @throws `response_not_found` */
   async retrieve(owner: string, id: string): Promise<ResponseObject> {
     return (await this.#transcript(owner, id)).response();

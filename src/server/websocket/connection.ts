@@ -32,12 +32,28 @@ const MAX_REFUSED = 100;
 /** Type, length and mask of a control frame. */
 const CONTROL_HEADER_BYTES = 6;
 
-export interface ConnectionContext {
+/** One model. */
+export interface ConnectionService {
   readonly deps: ServerDeps;
   readonly responses: Responses;
   readonly schema: ReturnType<typeof responseBody>;
+}
+
+export interface ConnectionContext extends ConnectionService {
+  /** If there are several; the context's own is the first. */
+  readonly models?: ConnectionModels | undefined;
   readonly owner: string;
   readonly requestId: string;
+}
+
+/** @throws `model_not_found`, `model_load_failed`; `response_not_found` is left to the service */
+export interface ConnectionModels {
+  forMessage(
+    body: object,
+    owner: string,
+    findUnstored: (id: string) => ConnectionService | undefined,
+  ): Promise<ConnectionService>;
+  forResponse(id: string, owner: string): Promise<ConnectionService>;
 }
 
 interface Running {
@@ -57,6 +73,8 @@ export class ResponsesConnection {
   readonly #closed = new AbortController();
   /** Streams whose response is not admitted yet. */
   readonly #starting = new Map<StreamId, AbortController>();
+  /** By the ids of responses that are not stored: the models that they are of. */
+  readonly #services = new Map<string, ConnectionService>();
   #numRefused = 0;
   #isPaused = false;
   readonly #expiry: NodeJS.Timeout;
@@ -113,7 +131,7 @@ export class ResponsesConnection {
     try {
       const message = parseClientMessage(bytes, deps.options.limits.json);
       streamId = message.streamId;
-      command = toCommand(message, schema, deps.log);
+      command = toCommand(message, this.#context.models ? undefined : schema, deps.log);
       this.#numRefused = 0;
     } catch (error) {
       this.#refuse(error, streamId);
@@ -168,14 +186,16 @@ export class ResponsesConnection {
   }
 
   async #create(job: Exclude<ClientJob, { type: "attach" }>, streamId: StreamId): Promise<Running> {
-    const { deps, responses, owner, requestId } = this.#context;
-    const body = job.type === "create" ? job.body : await this.#withItems(job.body);
-    checkModel(body.model, deps.model);
-    const task = toResponseTask(body, boundsOf(deps));
+    const { owner, requestId } = this.#context;
     const cancelled = new AbortController();
     const signal = AbortSignal.any([this.#closed.signal, cancelled.signal]);
     this.#starting.set(streamId, cancelled);
     try {
+      const service = await this.#serviceFor(job.body);
+      const { deps, responses } = service;
+      const body = job.type === "create" ? job.body : await this.#withItems(job.body, service);
+      checkModel(body.model, deps.model);
+      const task = toResponseTask(body, boundsOf(deps));
       const created = await responses.create({
         owner,
         task,
@@ -184,6 +204,7 @@ export class ResponsesConnection {
         unstored: this.#unstored,
         isStreamed: true,
       });
+      if (!task.settings.store) this.#services.set(created.live.transcript.head.id, service);
       if (cancelled.signal.aborted) created.live.stop("cancelled");
       return { ...created, from: 0 };
     } catch (error) {
@@ -193,15 +214,22 @@ export class ResponsesConnection {
     }
   }
 
+  /** @throws `model_not_found`, `model_load_failed` */
+  async #serviceFor(body: object): Promise<ConnectionService> {
+    const { models, owner } = this.#context;
+    return models?.forMessage(body, owner, (id) => this.#services.get(id)) ?? this.#context;
+  }
+
   /** @throws `item_not_found`, and as `parseBody` */
-  async #withItems(body: object): Promise<ResponseBody> {
-    const { deps, responses, schema, owner } = this.#context;
+  async #withItems(body: object, { deps, responses, schema }: ConnectionService): Promise<ResponseBody> {
+    const { owner } = this.#context;
     const findItems = (id: string) => responses.items(owner, id);
     return parseBody(schema, await withItems(body, findItems, deps.options.limits.maxBodyBytes), deps.log);
   }
 
-  #attach({ responseId, startingAfter }: Extract<ClientJob, { type: "attach" }>): Promise<Running> {
-    const { responses, owner } = this.#context;
+  async #attach({ responseId, startingAfter }: Extract<ClientJob, { type: "attach" }>): Promise<Running> {
+    const { models, owner } = this.#context;
+    const { responses } = (await models?.forResponse(responseId, owner)) ?? this.#context;
     return responses.subscribe(owner, responseId, startingAfter);
   }
 
@@ -240,10 +268,15 @@ export class ResponsesConnection {
     }
     if (running.live !== undefined) running.live.stop("cancelled");
     else {
-      const { responses, owner } = this.#context;
       const { id } = running.subscription.transcript.head;
-      responses.cancel(owner, id).catch((error: unknown) => this.#refuse(error, streamId));
+      this.#cancelAttached(id).catch((error: unknown) => this.#refuse(error, streamId));
     }
+  }
+
+  async #cancelAttached(id: string): Promise<void> {
+    const { models, owner } = this.#context;
+    const { responses } = (await models?.forResponse(id, owner)) ?? this.#context;
+    await responses.cancel(owner, id);
   }
 
   /** Cancels a response that has not begun. @returns whether there was one */
@@ -278,7 +311,9 @@ export class ResponsesConnection {
   }
 
   #forget(id: string): void {
-    const { owner, deps } = this.#context;
+    const { owner } = this.#context;
+    const { deps } = this.#services.get(id) ?? this.#context;
+    this.#services.delete(id);
     deps.generator.conversations.deleteUnstored(owner, id).catch((error: unknown) => {
       deps.log.warn({ err: error, responseId: id, ...this.#logFields }, "an unstored response could not be forgotten");
     });

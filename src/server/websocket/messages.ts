@@ -21,8 +21,11 @@ export interface ClientMessage {
 /** What waits for its turn in a stream. */
 export type ClientJob =
   | { readonly type: "create"; readonly body: ResponseBody }
-  /** Its input refers to items of responses that may have to end first: it is parsed in its turn. */
-  | { readonly type: "refer"; readonly body: ClientMessage["body"] }
+  /**
+   * Parsed in its turn: its input refers to items of responses that may have to end first, or there
+   * are several models, of which it may have to find its own.
+   */
+  | { readonly type: "unparsed"; readonly body: ClientMessage["body"] }
   | { readonly type: "attach"; readonly responseId: string; readonly startingAfter: number | undefined };
 
 /** `responseId` undefined: whichever response is running in the stream. */
@@ -42,15 +45,20 @@ export function parseClientMessage(json: Uint8Array, bounds: JsonBounds): Client
   );
 }
 
-/** @throws `invalid_value`, `unsupported_value` */
+/**
+ * @param schema undefined if it depends on the message
+ * @throws `invalid_value`, `unsupported_value`
+ */
 export function toCommand(
   { type, body }: ClientMessage,
-  schema: ReturnType<typeof responseBody>,
+  schema: ReturnType<typeof responseBody> | undefined,
   log: Log,
 ): ClientCommand {
   switch (type) {
     case "response.create":
-      return hasReferences(body) ? { type: "refer", body } : { type: "create", body: parseBody(schema, body, log) };
+      return schema === undefined || hasReferences(body)
+        ? { type: "unparsed", body }
+        : { type: "create", body: parseBody(schema, body, log) };
     case "response.attach":
       return { type: "attach", ...parseAttach(body) };
     case "response.cancel":

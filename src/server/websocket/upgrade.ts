@@ -15,7 +15,8 @@ import { chooseRequestId } from "../http/request-log.ts";
 import { boundsOf } from "../openai/fields.ts";
 import { responseBody } from "../responses/request.ts";
 import type { Responses } from "../responses/responses.ts";
-import { ResponsesConnection } from "./connection.ts";
+import type { ModelService, SeveralModels } from "../several-models.ts";
+import { type ConnectionModels, type ConnectionService, ResponsesConnection } from "./connection.ts";
 
 const PATH = "/v1/responses";
 const GOING_AWAY = 1001;
@@ -32,7 +33,12 @@ export interface WebSocketEndpoint {
   terminate(): void;
 }
 
-export function createWebSocketEndpoint(deps: ServerDeps, responses: Responses): WebSocketEndpoint {
+/** @param several if there are several models; `deps` and `responses` are the first one's */
+export function createWebSocketEndpoint(
+  deps: ServerDeps,
+  responses: Responses,
+  several?: SeveralModels,
+): WebSocketEndpoint {
   const { options, log, observer } = deps;
   const server = new WebSocketServer({
     noServer: true,
@@ -41,6 +47,7 @@ export function createWebSocketEndpoint(deps: ServerDeps, responses: Responses):
     maxPayload: options.webSocket.maxMessageBytes,
   });
   const schema = responseBody(boundsOf(deps));
+  const models = several && connectionModels(several);
   const checkKey = keyCheck(options.apiKeys);
   const readPath = pathReader(options.rootPath, [PATH]);
   const checkHost = hostCheck(options.allowedHosts);
@@ -106,7 +113,7 @@ export function createWebSocketEndpoint(deps: ServerDeps, responses: Responses):
       }
       server.handleUpgrade(request, socket, head, (webSocket) => {
         const requestId = chooseRequestId(request.headers["x-request-id"]?.toString(), deps.newId);
-        const context = { deps, responses, schema, owner, requestId };
+        const context = { deps, responses, schema, owner, requestId, models };
         connections.set(webSocket, new ResponsesConnection(webSocket, socket, context));
         answeredPing.add(webSocket);
         webSocket.on("pong", () => answeredPing.add(webSocket));
@@ -143,5 +150,25 @@ function pathOf(request: IncomingMessage): string {
     return new URL(request.url ?? "/", "http://localhost").pathname;
   } catch (cause) {
     throw new DenseMambaError("invalid_value", "the request target is not a valid URL", { cause });
+  }
+}
+
+function connectionModels(several: SeveralModels): ConnectionModels {
+  const services = new Map<ModelService, ConnectionService>();
+  const toService = (model: ModelService): ConnectionService => {
+    const { deps, responses } = model;
+    const service = services.get(model) ?? { deps, responses, schema: responseBody(boundsOf(deps)) };
+    services.set(model, service);
+    return service;
+  };
+  return {
+    forMessage: async (body, owner, findUnstored) =>
+      toService(await several.forRequest(body, { owner, findUnstored: (id) => modelOf(findUnstored(id)) })),
+    forResponse: async (id, owner) =>
+      toService((await several.withResponse(owner, id)) ?? several.entries[0]!.service!),
+  };
+
+  function modelOf(service: ConnectionService | undefined): ModelService | undefined {
+    return several.services.find(({ deps }) => deps === service?.deps);
   }
 }

@@ -45,7 +45,7 @@ describe("an item_reference", () => {
   it("on the WebSocket may name an item of the response that still runs in its stream", async () => {
     const socket = await open({ webSocketUrl: `ws://127.0.0.1:${server.port}/v1/responses` });
     const create = { ...ASK, stream_id: "a", ignore_eos: true };
-    socket.create({ ...create, input: "Tell me of the sea.", max_output_tokens: 200 });
+    socket.create({ ...create, input: "Tell me of the sea.", max_output_tokens: 40 });
     await socket.until(({ type }) => type === "response.output_item.added");
     const [id] = socket.responseIds;
     const item = id!.replace("resp_", "msg_");

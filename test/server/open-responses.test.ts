@@ -1,7 +1,7 @@
 /**
- * Open Responses (openresponses.org): the cases of its compliance test that need no tools, over the
- * real generation, engine, runtime and default model. That every event fits its schema is in
- * openapi.test.ts; here is what that specification requires besides.
+ * Open Responses (openresponses.org): the cases of its compliance test, over the real generation,
+ * engine, runtime and default model. That every event fits its schema is in openapi.test.ts; here
+ * is what that specification requires besides.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openRunner } from "../../src/runtime/open.ts";
@@ -28,15 +28,17 @@ afterAll(() => server?.close());
 const ENDING = { logit_bias: { "2": 100 }, min_tokens: 3, seed: 1 };
 const message = (role: string, content: unknown) => ({ type: "message", role, content });
 
-function expectComplete(response: Record<string, unknown>): void {
+const MESSAGE = [
+  { type: "message", role: "assistant", status: "completed", content: [{ type: "output_text", annotations: [] }] },
+];
+
+function expectComplete(response: Record<string, unknown>, output: readonly object[] = MESSAGE): void {
   expect(REQUIRED.filter((name) => !(name in response))).toEqual([]);
   const numbers = ["presence_penalty", "frequency_penalty", "top_logprobs", "temperature", "top_p"];
   for (const name of numbers) expect(response[name], name).toBeTypeOf("number");
   expect(response.service_tier).toBeTypeOf("string");
   expect(response).toMatchObject({ object: "response", status: "completed", error: null });
-  expect(response.output).toMatchObject([
-    { type: "message", role: "assistant", status: "completed", content: [{ type: "output_text", annotations: [] }] },
-  ]);
+  expect(response.output).toMatchObject(output);
 }
 
 describe("a response", () => {
@@ -61,6 +63,28 @@ describe("a response", () => {
     expect(whole).toHaveLength(3);
     for (const response of whole) expect(REQUIRED.filter((name) => !(name in response))).toEqual([]);
     expectComplete(whole.at(-1)!);
+  });
+
+  it("that must call a tool has the call, streamed or not", async () => {
+    const parameters = {
+      type: "object",
+      properties: { location: { type: "string", maxLength: 20 } },
+      required: ["location"],
+    };
+    const tools = [{ type: "function", name: "get_weather", description: "The weather now.", parameters }];
+    const asked = { tools, tool_choice: "required", parallel_tool_calls: false, seed: 1 };
+    const body = { model: "fake-4m", input: [message("user", "Is it warm in Paris?")], ...asked };
+    const call = {
+      ...{ type: "function_call", name: "get_weather", status: "completed" },
+      ...{ id: expect.stringMatching(/^fc_/), call_id: expect.stringMatching(/^call_/) },
+      arguments: expect.stringMatching(/^\{"location": ?".*"/s),
+    };
+    const answer = await post(`${server.url}/v1/responses`, body);
+    expectComplete((await answer.json()) as Record<string, unknown>, [call]);
+    const streamed = await post(`${server.url}/v1/responses`, { ...body, stream: true });
+    const events = sseData(await streamed.text()) as { type: string; response?: Record<string, unknown> }[];
+    expect(events.map(({ type }) => type)).toContain("response.function_call_arguments.delta");
+    expectComplete(events.at(-1)!.response!, [call]);
   });
 
   it("repeats what it was asked with", async () => {

@@ -4,7 +4,16 @@
  */
 import fc from "fast-check";
 import { beforeAll, expect, test } from "vitest";
-import { type MessageSpan, messageSpans, messagesOf, textOf, toSpan } from "../../src/sessions/messages.ts";
+import {
+  addMessages,
+  type MessageSpan,
+  messageSpans,
+  messagesOf,
+  NO_MESSAGES,
+  newMessages,
+  textOf,
+  toSpan,
+} from "../../src/sessions/messages.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { tinyTokenizer } from "../helpers/generation-harness.ts";
 
@@ -18,6 +27,8 @@ const message = fc.record(
     role: fc.constantFrom("user", "assistant"),
     content: fc.string({ unit: "binary", maxLength: 12 }),
     name: fc.string(),
+    toolCalls: fc.array(fc.record({ id: fc.string(), name: fc.string(), arguments: fc.json() }), { maxLength: 2 }),
+    toolCallId: fc.string(),
   },
   { requiredKeys: ["role", "content"] },
 );
@@ -81,4 +92,20 @@ test("a message is read without decoding other spans", async () => {
   expect(numDecoded).toBe(spans[1]!.numTokens);
   expect(messages[0]!.content + messages[0]!.content).toBe("hello ".repeat(2000));
   expect(numDecoded).toBe(tokenIds.length);
+});
+
+test("a conversation with calls is known again, whatever their ids and white space", () => {
+  const call = (id: string, json: string) => ({ id, name: "f", arguments: json });
+  const conversation = (id: string, json: string, result = "5") => [
+    { role: "user", content: "a" },
+    { role: "assistant", content: "", toolCalls: [call(id, json), call(`${id}2`, "{")] },
+    { role: "tool", content: result, toolCallId: id },
+  ];
+  const chain = addMessages(NO_MESSAGES, conversation("x", '{"a": [1,  2]}'));
+  const next = { role: "user", content: "b" };
+  const known = (given: ReturnType<typeof conversation>) => newMessages(chain, [...given, next]).length === 1;
+  expect(known(conversation("x", '{"a": [1,  2]}'))).toBe(true);
+  expect(known(conversation("y", '{"a":[1,2]}'))).toBe(true);
+  expect(known(conversation("x", '{"a":[1,3]}'))).toBe(false);
+  expect(known(conversation("x", '{"a": [1,  2]}', "6"))).toBe(false);
 });

@@ -10,6 +10,7 @@ import { Engine } from "../engine/engine.ts";
 import type { EngineObserver } from "../engine/observer.ts";
 import { DenseMambaError } from "../errors.ts";
 import { Generator } from "../generation/generator.ts";
+import { Grammars } from "../grammar/grammars.ts";
 import { Metrics } from "../metrics/metrics.ts";
 import type { Manifest } from "../model/artifact.ts";
 import type { PrefixCache } from "../prefix/prefix-cache.ts";
@@ -85,6 +86,7 @@ export function createGenerator(
     readonly store: StateStore;
     readonly unstored?: StateStore;
     readonly prefixCache?: PrefixCache;
+    readonly grammars?: Grammars;
   },
 ): Generator {
   const { maxPromptTokens, maxOutputTokens, maxAnswerTokens, prefixScope, reasoning, toolCallParser } = config;
@@ -159,7 +161,9 @@ export async function createService(
     ...(first === undefined && { droppedLogLines: () => logging.numDropped }),
     prefixes: stores.stats.prefixes,
   });
-  const parts = { engine, tokenizer, store, unstored, ...(prefixCache && { prefixCache }) };
+  // Made now, since its table of tokens takes a while.
+  const grammars = new Grammars(tokenizer, { now, observer: metrics });
+  const parts = { engine, tokenizer, store, unstored, grammars, ...(prefixCache && { prefixCache }) };
   const generator = createGenerator(config, model, parts);
   const options = serverOptions(config);
   const deps: ServerDeps = {

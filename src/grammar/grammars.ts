@@ -13,7 +13,8 @@ import { SlicedWork } from "./sliced-work.ts";
 import { TokenTrie, type Vocabulary } from "./token-trie.ts";
 
 export interface GrammarObserver {
-  onGrammar(event: { readonly isCached: boolean; readonly durationMs: number }): void;
+  /** A constraint has been compiled, and was not in the cache. */
+  onGrammar(event: { readonly durationMs: number }): void;
 }
 
 export interface GrammarsOptions {
@@ -48,14 +49,11 @@ export class Grammars {
    * fault, `param` is its path within the constraint
    */
   compile(constraint: Constraint, reasoning?: ReasoningPrefix): CompiledGrammar {
-    const startMs = this.#now();
     const key = keyOf(constraint, reasoning);
-    const known = this.#cache.get(key);
-    const grammar = known ?? this.#compile(constraint, reasoning);
+    const grammar = this.#cache.get(key) ?? this.#compile(constraint, reasoning);
     this.#cache.delete(key);
     this.#cache.set(key, grammar);
     if (this.#cache.size > MAX_CACHED) this.#cache.delete(this.#cache.keys().next().value!);
-    this.#observer?.onGrammar({ isCached: known !== undefined, durationMs: this.#now() - startMs });
     return grammar;
   }
 
@@ -78,6 +76,7 @@ export class Grammars {
   }
 
   #compile(constraint: Constraint, reasoning: ReasoningPrefix | undefined): CompiledGrammar {
+    const startMs = this.#now();
     const automaton = new Automaton(compileProgram(constraintGrammar(constraint, reasoning)));
     const texts = tagTexts(constraint, reasoning).map((text) => Buffer.from(text, "utf8"));
     const isNamed = (id: number) => {
@@ -85,7 +84,9 @@ export class Grammars {
       return bytes.length > 0 && texts.some((text) => text.includes(Buffer.from(bytes)));
     };
     const specialIds = texts.length === 0 ? [] : [...this.#trie.specialIds].filter(isNamed);
-    return { automaton, start: automaton.start(), trie: this.#trie, specialIds };
+    const grammar = { automaton, start: automaton.start(), trie: this.#trie, specialIds };
+    this.#observer?.onGrammar({ durationMs: this.#now() - startMs });
+    return grammar;
   }
 }
 

@@ -97,6 +97,8 @@ export function createInstruments(registry: Registry) {
       "Prompt tokens that a cached state covered, and that were not read again.",
     ),
 
+    grammarSeconds: histogram("grammar_compile_seconds", "Compiling a constraint on an answer.", COPY_SECONDS),
+
     prefixLookups: counter("prefix_cache_lookups_total", "Prompts looked up in the prefix cache."),
     prefixLookupHits: counter("prefix_cache_lookup_hits_total", "Lookups that found a cached prefix."),
     prefixHitTokens: counter("prefix_cache_hit_tokens_total", "Tokens of the prefixes that lookups found."),

@@ -102,6 +102,10 @@ export class Metrics implements EngineObserver, Pick<StoreObserver, "onDamage"> 
     this.#pool?.loadedBytes.set(0);
   }
 
+  onGrammar({ durationMs }: { readonly durationMs: number }): void {
+    this.#instruments.grammarSeconds.observe(durationMs / 1000);
+  }
+
   onStep(step: StepReport): void {
     const instruments = this.#instruments;
     const nowMs = this.#now();

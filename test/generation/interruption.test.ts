@@ -79,6 +79,25 @@ describe("a session that was interrupted", () => {
     expect(rest.usage.promptTokens - rest.usage.cachedTokens).toBe(1);
   });
 
+  test("keeps to its constraint, together with what is there", async () => {
+    const constraint = { type: "regex", pattern: "[a-c]{6}-[0-9]{30}" } as const;
+    const held = { ...endless, constraint };
+    const whole = await fold(generator.generate(request({ prompts: [tokens(5, 6, 7)], ...held })));
+    expect(whole.choices[0]!.text).toMatch(/^[a-c]{6}-\d{30}$/);
+    const first = await interruptedAfter(9, request({ prompts: [tokens(5, 6, 7)], saveAs: SESSION, ...held }));
+    const rest = await fold(generator.generate(request({ prompts: [text("")], ...held, ...continued })));
+    expect(first.shown + rest.choices[0]!.text).toBe(whole.choices[0]!.text);
+    expect(rest.choices[0]!.finished).toMatchObject({ reason: "stop" });
+  });
+
+  test("without a seed does not tell how much of its constraint is met: it is refused", async () => {
+    const constraint = { type: "regex", pattern: "[a-c]{30}" } as const;
+    const held = { ignoreEos: true, maxTokens: 100, sampling: { ...SAMPLED, seed: undefined }, constraint };
+    await interruptedAfter(9, request({ prompts: [tokens(5, 6, 7)], saveAs: SESSION, ...held }));
+    const again = fold(generator.generate(request({ prompts: [text("")], ...held, ...continued })));
+    await expect(again).rejects.toMatchObject({ code: "invalid_value", param: "prompt" });
+  });
+
   test("and is interrupted again, still continues", async () => {
     const whole = await fold(generator.generate(request({ prompts: [tokens(5, 6, 7)], ...endless, maxTokens: 40 })));
     const first = await interruptedAfter(5, request({ prompts: [tokens(5, 6, 7)], saveAs: SESSION, ...endless }));

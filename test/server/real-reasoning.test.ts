@@ -280,3 +280,16 @@ function textOf({ output }: OpenAI.Responses.Response): string {
     .flatMap((item) => (item.type === "reasoning" ? (item.content ?? []).map(({ text }) => text) : []))
     .join("");
 }
+
+it("a constraint begins behind the reasoning", async () => {
+  const schema = { type: "object", properties: { wet: { type: "boolean" } }, required: ["wet"] };
+  const response_format = { type: "json_schema", json_schema: { name: "sea", strict: true, schema } };
+  const free = await askChat({ seed: 2 });
+  const held = await askChat({ seed: 2, response_format });
+  expect(held.reasoning).toBe(free.reasoning);
+  expect(free.content).not.toMatch(/^\{/);
+  expect(held.content).toMatch(/^\{"wet": (?:true|false)\}$/);
+  // Nothing but the end of the reasoning ends it.
+  const endless = await askChat({ seed: 3, response_format });
+  expect(endless).toMatchObject({ content: "", finish_reason: "length" });
+});

@@ -285,3 +285,54 @@ it("a session's answers match, and its state continues as any other", async () =
   const fresh = await choices(CHAT, { ...asSchema({ enum: ["red", "blue"] }), temperature: 0, messages });
   expect(next[0]!.message.content).toBe(fresh[0]!.message.content);
 });
+
+describe("bad constraints", () => {
+  it.each<[fields: object, code: string, param: string]>([
+    [
+      asSchema({ properties: { a: { not: {} } } }),
+      "unsupported_value",
+      "response_format.json_schema.schema.properties.a.not",
+    ],
+    [asSchema({ madeUp: 1 }), "unsupported_value", "response_format.json_schema.schema.madeUp"],
+    [asSchema({ $ref: "https://example.com" }), "unsupported_value", "response_format.json_schema.schema.$ref"],
+    [asSchema({ $ref: "#" }), "invalid_value", "response_format.json_schema.schema"],
+    [
+      asSchema({ type: "object", properties: { a: { $ref: "#" } }, required: ["a"] }),
+      "invalid_value",
+      "response_format.json_schema.schema",
+    ],
+    [
+      asSchema({ enum: Array.from({ length: 50_000 }, (_, i) => `v${i}`) }),
+      "unsupported_value",
+      "response_format.json_schema.schema.enum",
+    ],
+    [asSchema({ description: "x".repeat(2 ** 20) }), "unsupported_value", "response_format.json_schema.schema"],
+    [{ guided_json: { oneOf: [{}, {}] } }, "unsupported_value", "guided_json.oneOf[1]"],
+    [{ structured_outputs: { json: { enum: [] } } }, "invalid_value", "structured_outputs.json.enum"],
+    [{ guided_regex: "a(?=b)" }, "unsupported_value", "guided_regex"],
+    [{ guided_regex: "[]" }, "invalid_value", "guided_regex"],
+    [{ structured_outputs: { regex: "(" } }, "invalid_value", "structured_outputs.regex"],
+    [{ guided_grammar: "a ::= b" }, "invalid_value", "guided_grammar"],
+    [{ grammar: 'root ::= root "a" | "b"' }, "unsupported_value", "grammar"],
+    [{ guided_regex: "(a?){0,9999}b" }, "invalid_value", "guided_regex"],
+  ])("%j is refused", async (fields, code, param) => {
+    const { status, body } = await send(COMPLETIONS, fields);
+    expect(status).toBe(400);
+    const { error } = body as { error: { code: string; param: string; message: string } };
+    expect(error.code).toBe(code);
+    expect(error.param.startsWith(param)).toBe(true);
+    expect(error.message.startsWith(error.param)).toBe(true);
+  });
+
+  it("a grammar that becomes too ambiguous fails its own answer only", async () => {
+    const grammar = `root ::= ("a"? ${'("a" | "b" root2)? '.repeat(60)})* "c"\nroot2 ::= "b" root2 "b" | "a"? root3\nroot3 ::= ("a" "b"?){0,500}`;
+    const free = { prompt: "Once upon a time", temperature: 0, max_tokens: 60, ignore_eos: true };
+    const [alone] = await choices(COMPLETIONS, free);
+    const [held, [beside]] = await Promise.all([
+      send(COMPLETIONS, { grammar, temperature: 2, seed: 1, max_tokens: 200 }),
+      choices(COMPLETIONS, free),
+    ]);
+    expect([200, 400]).toContain(held.status);
+    expect(beside!.text).toBe(alone!.text);
+  });
+});

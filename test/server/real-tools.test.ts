@@ -2,11 +2,13 @@
  * Calls that must match, over the real generation, engine, runtime and default model, which knows
  * no tools: it is told of them, and held to their schemas.
  */
+import { readFile } from "node:fs/promises";
+import path from "node:path";
 import { Ajv2020 } from "ajv/dist/2020.js";
 import OpenAI from "openai";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openRunner } from "../../src/runtime/open.ts";
-import { type RealServer, startRealServer } from "../helpers/real-server.ts";
+import { DEFAULT_MODEL_DIR, type RealServer, startRealServer } from "../helpers/real-server.ts";
 import { writeTokenizer } from "../helpers/tiny-tokenizers.ts";
 
 const WEATHER = {
@@ -177,32 +179,43 @@ describe("a response", () => {
   });
 });
 
-it("calls are held to the format of the model's own template", async () => {
-  const { readFile } = await import("node:fs/promises");
-  const path = await import("node:path");
-  const { DEFAULT_MODEL_DIR } = await import("../helpers/real-server.ts");
-  const read = async (name: string) => JSON.parse(await readFile(path.join(DEFAULT_MODEL_DIR, name), "utf8"));
-  const chatTemplate = `{% for m in messages %}{{ m.content }}{% for call in m.tool_calls or [] %}<tool_call>{{ call | tojson }}</tool_call>{% endfor %}{% endfor %}{{ tools | tojson }}`;
-  const config = { ...(await read("tokenizer_config.json")), chat_template: chatTemplate };
-  const tokenizerDir = await writeTokenizer({ json: await read("tokenizer.json"), config });
-  const limits = { maxBatch: 4, maxQueue: 32, prefillChunk: 16 };
-  const own = await startRealServer((options) => openRunner("native", options), limits, undefined, { tokenizerDir });
-  try {
-    const hermes = new OpenAI({ baseURL: `${own.url}/v1`, apiKey: "unused", maxRetries: 0 });
-    const strict = TOOLS.map((tool) => ({ ...tool, function: { ...tool.function, strict: true } }));
-    for (const choice of ["required", "auto"] as const) {
-      const { choices } = await hermes.chat.completions.create({
-        ...CHAT,
-        ...{ tools: strict, tool_choice: choice, parallel_tool_calls: false, seed: 4, logprobs: true },
-        // The model of itself would not begin a call.
-        messages: [USER],
-      });
-      if (choice === "auto") continue;
-      expectValid(callsOf(choices[0]!));
-      const text = choices[0]!.logprobs!.content!.map(({ token }) => token).join("");
-      expect(text).toMatch(/^<tool_call>\n\{"name": "get_(weather|time)", "arguments": \{.*\}\}\n<\/tool_call>$/s);
+describe("a model whose template has tags for calls, the opening one a special token", () => {
+  const CALLS = /^<tool_call>\n\{"name": "get_(weather|time)", "arguments": \{.*\}\}\n<\/tool_call>$/s;
+  const OPEN_ID = 0;
+  const strict = TOOLS.map((tool) => ({ ...tool, function: { ...tool.function, strict: true } }));
+  const ask = { ...CHAT, tools: strict, parallel_tool_calls: false, logprobs: true };
+  const textOf = (choice: OpenAI.ChatCompletion.Choice) => choice.logprobs!.content!.map(({ token }) => token).join("");
+  let own: RealServer;
+  let hermes: OpenAI;
+
+  beforeAll(async () => {
+    const read = async (name: string) => JSON.parse(await readFile(path.join(DEFAULT_MODEL_DIR, name), "utf8"));
+    const text = JSON.stringify(await read("tokenizer.json")).replaceAll('"<pad>"', '"<tool_call>"');
+    const { pad_token: _, ...config } = await read("tokenizer_config.json");
+    const chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}{{ tools | tojson }}{# <tool_call> #}";
+    const files = { json: JSON.parse(text), config: { ...config, chat_template } };
+    const limits = { maxBatch: 4, maxQueue: 32, prefillChunk: 16 };
+    const tokenizerDir = await writeTokenizer(files);
+    own = await startRealServer((options) => openRunner("native", options), limits, undefined, { tokenizerDir });
+    hermes = new OpenAI({ baseURL: `${own.url}/v1`, apiKey: "unused", maxRetries: 0 });
+  });
+  afterAll(() => own?.close());
+
+  it("must call in that form", async () => {
+    const { choices } = await hermes.chat.completions.create({ ...ask, tool_choice: "required", seed: 4 });
+    expectValid(callsOf(choices[0]!));
+    expect(textOf(choices[0]!)).toMatch(CALLS);
+  });
+
+  it("is held to the schemas of strict tools once it calls one of itself", async () => {
+    const biased = { logit_bias: { [OPEN_ID]: 14 }, temperature: 1, n: 4, seed: 1, ignore_eos: true };
+    const { choices } = await hermes.chat.completions.create({ ...ask, ...biased } as typeof ask);
+    const calling = choices.filter(({ finish_reason }) => finish_reason === "tool_calls");
+    expect(calling.length).toBeGreaterThan(0);
+    for (const choice of calling) {
+      expectValid(callsOf(choice));
+      const text = textOf(choice);
+      expect(text.slice(text.indexOf("<tool_call>"))).toMatch(CALLS);
     }
-  } finally {
-    await own.close();
-  }
+  });
 });

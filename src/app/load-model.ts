@@ -27,6 +27,8 @@ export interface LoadOptions {
   readonly numSlots: number;
   /** Opens no runner until the first is asked for. Then no device can stand in for another. */
   readonly opensLater?: boolean;
+  /** Compiles nothing, which would hold up all requests. */
+  readonly cachedOnly?: boolean;
   readonly onProgress: (progress: CompileProgress) => void;
   /** Called with what was chosen, and why. */
   readonly note: (message: string) => void;
@@ -97,9 +99,11 @@ async function findArtifact(
 ): Promise<Artifact> {
   const { model: modelDir, cacheDir, allowNonFinite } = config;
   if (!isArtifact(modelDir)) {
+    const { onProgress, cachedOnly = false } = options;
+    const source = { modelDir, lowering, cacheDir, allowNonFinite, onProgress, cachedOnly };
     const precisions = choosePrecisions(config.precision, choice);
     return firstThatWorks("unsupported_value", precisions, options.note, (precision: Precision) =>
-      ensureArtifact({ modelDir, precision, lowering, cacheDir, allowNonFinite, onProgress: options.onProgress }),
+      ensureArtifact({ ...source, precision }),
     );
   }
   const hasher = new FileHasher({ recordDir: path.join(cacheDir, "hashes") });

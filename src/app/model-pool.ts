@@ -9,10 +9,9 @@ import type { Engine } from "../engine/engine.ts";
 import { DenseMambaError } from "../errors.ts";
 import type { ModelRunner } from "../runtime/runner.ts";
 import { type Repeat, repeatInBackground } from "../sessions/locks.ts";
+import { LoadFailures } from "./load-failures.ts";
 import { overriding } from "./observers.ts";
 
-/** Between two tries to load a model that failed to. */
-const RETRY_MS = 10_000;
 /** Between checks for models that have been idle for long enough. */
 const SWEEP_MS = 1000;
 
@@ -145,13 +144,14 @@ export class PooledModel {
   hasRoom = false;
   readonly #parts: PoolParts;
   readonly #observer: PoolObserver;
+  readonly failures: LoadFailures;
   #engine: PooledEngine | undefined;
-  #failure: { readonly error: DenseMambaError; readonly retryAtMs: number } | undefined;
 
   constructor({ name, bytes, observer }: PooledModelOptions, parts: PoolParts) {
     this.name = name;
     this.bytes = bytes;
     this.keepAliveMs = parts.keepAliveMs;
+    this.failures = new LoadFailures(name, parts.now);
     this.#observer = observer;
     this.#parts = parts;
   }
@@ -171,11 +171,6 @@ export class PooledModel {
     return numRunning + numWaiting + numSuspended === 0;
   }
 
-  /** Why it could not be loaded, the last time. */
-  get failure(): DenseMambaError | undefined {
-    return this.#failure?.error;
-  }
-
   /** Undefined: the pool's. */
   keepAlive(ms: number = this.#parts.keepAliveMs): void {
     this.keepAliveMs = ms;
@@ -187,9 +182,8 @@ export class PooledModel {
    */
   async open(openRunner: () => Promise<ModelRunner>): Promise<ModelRunner> {
     const { now, takeRoom } = this.#parts;
+    this.failures.check();
     const startedAtMs = now();
-    const waitMs = (this.#failure?.retryAtMs ?? 0) - startedAtMs;
-    if (this.#failure !== undefined && waitMs > 0) throw loadFailed(this.name, this.#failure.error.cause, waitMs);
     let runner: ModelRunner;
     try {
       await takeRoom();
@@ -197,11 +191,9 @@ export class PooledModel {
     } catch (cause) {
       this.#leave();
       if (cause instanceof DenseMambaError && cause.code === "shutting_down") throw cause;
-      const error = loadFailed(this.name, cause, RETRY_MS);
-      this.#failure = { error, retryAtMs: now() + RETRY_MS };
-      throw error;
+      throw this.failures.add(cause);
     }
-    this.#failure = undefined;
+    this.failures.clear();
     this.#observer.onLoaded({ durationMs: now() - startedAtMs, bytes: this.bytes });
     this.#parts.onChange();
     let isClosed = false;
@@ -223,12 +215,6 @@ export class PooledModel {
   }
 }
 
-export function loadFailed(name: string, cause: unknown, retryAfterMs: number = RETRY_MS): DenseMambaError {
-  const reason = cause instanceof Error ? cause.message : String(cause);
-  const message = `the model ${JSON.stringify(name)} could not be loaded: ${reason}`;
-  return new DenseMambaError("model_load_failed", message, { param: "model", retryAfterMs, cause });
-}
-
-export function tooLarge(name: string, bytes: number, maxBytes: number): string {
+function tooLarge(name: string, bytes: number, maxBytes: number): string {
   return `${name} takes ${bytes} bytes with its slots, and all loaded models may take ${maxBytes} together: raise --models-bytes, or lower --max-batch`;
 }

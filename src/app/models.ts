@@ -10,15 +10,13 @@ import type { ServerDeps } from "../server/deps.ts";
 import { type ModelEntry, type ModelState, SeveralModels } from "../server/several-models.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { createService, now, requireTokenizer, type Service } from "./compose.ts";
+import { LoadFailures } from "./load-failures.ts";
 import { type LoadedModel, type LoadOptions, loadModel } from "./load-model.ts";
 import type { ServerLog } from "./log.ts";
 import type { SizedConfig } from "./machine.ts";
-import { loadFailed, type ModelPool } from "./model-pool.ts";
+import type { ModelPool } from "./model-pool.ts";
 
-/** Between two tries to prepare a model that could not be. */
-const RETRY_MS = 10_000;
-
-export interface OpenModelsOptions extends Omit<LoadOptions, "opensLater"> {
+export interface OpenModelsOptions extends Omit<LoadOptions, "opensLater" | "cachedOnly"> {
   /** The first one's. */
   readonly tokenizer: Tokenizer;
   readonly logging: Pick<ServerLog, "log" | "numDropped">;
@@ -47,16 +45,16 @@ export async function openModels(
 ): Promise<Models> {
   const { tokenizer, logging, pool, wrapModel, ...loading } = options;
   const first = await createService(shareOf(config, config.modelName[0]!), firstModel, { tokenizer, logging, pool });
-  const prepare = async (name: string, folder: string): Promise<Service> => {
+  const prepare = async (name: string, folder: string, isFirstTry: boolean): Promise<Service> => {
     // The first model has shown on which device models run.
     const own = { ...config, model: folder, modelName: [name], device: firstModel.device };
-    const model = wrapModel(await loadModel(own, { ...loading, opensLater: true }));
+    const model = wrapModel(await loadModel(own, { ...loading, opensLater: true, cachedOnly: !isFirstTry }));
     const tokenizer = await requireTokenizer(own, "own");
     return createService(shareOf(own, name), model, { tokenizer, logging, pool, first: first.deps });
   };
   const firstEntry = new Entry(config.modelName[0]!, first, async () => first);
   const others = config.otherModels.map(({ name, path }) => {
-    return new Entry(name!, undefined, () => prepare(name!, path));
+    return new Entry(name!, undefined, (isFirstTry) => prepare(name!, path, isFirstTry));
   });
   const entries = [firstEntry, ...others];
   for (const entry of others) {
@@ -95,34 +93,34 @@ function shareOf(config: SizedConfig, name: string): SizedConfig {
 class Entry implements ModelEntry {
   readonly name: string;
   service: Service | undefined;
-  readonly #prepare: () => Promise<Service>;
+  readonly #prepare: (isFirstTry: boolean) => Promise<Service>;
+  readonly #failures: LoadFailures;
   #preparing: Promise<Service> | undefined;
-  #failure: { readonly error: DenseMambaError; readonly retryAtMs: number } | undefined;
 
-  constructor(name: string, service: Service | undefined, prepare: () => Promise<Service>) {
+  constructor(name: string, service: Service | undefined, prepare: (isFirstTry: boolean) => Promise<Service>) {
     this.name = name;
     this.service = service;
     this.#prepare = prepare;
+    this.#failures = new LoadFailures(name, now);
   }
 
   get state(): ModelState {
-    if (this.service === undefined) return { value: "failed", error: this.#failure?.error.message ?? "" };
-    const { engine, pooled } = this.service;
-    const { status } = engine;
-    if (status.state === "ready") return { value: "loaded" };
-    if (status.state === "starting") return { value: "loading" };
-    if (status.state === "recovering") return { value: "failed", error: status.error };
-    const failure = pooled?.failure;
-    return failure === undefined ? { value: "unloaded" } : { value: "failed", error: failure.message };
+    const status = this.service?.engine.status;
+    if (status?.state === "ready") return { value: "loaded" };
+    if (status?.state === "starting") return { value: "loading" };
+    if (status?.state === "recovering") return { value: "failed", error: status.error };
+    const failures = this.service?.pooled?.failures ?? this.#failures;
+    return failures.error === undefined ? { value: "unloaded" } : { value: "failed", error: failures.error.message };
+  }
+
+  get isRefusing(): boolean {
+    return (this.service?.pooled?.failures ?? this.#failures).isPausing;
   }
 
   /** @throws `model_load_failed`, also without a try for some time after a failure */
-  open(): Promise<Service> {
-    if (this.service !== undefined) return Promise.resolve(this.service);
-    const waitMs = (this.#failure?.retryAtMs ?? 0) - now();
-    if (this.#failure !== undefined && waitMs > 0) {
-      return Promise.reject(loadFailed(this.name, this.#failure.error.cause, waitMs));
-    }
+  async open(): Promise<Service> {
+    if (this.service !== undefined) return this.service;
+    this.#failures.check();
     this.#preparing ??= this.#prepareOnce();
     return this.#preparing;
   }
@@ -133,12 +131,10 @@ class Entry implements ModelEntry {
 
   async #prepareOnce(): Promise<Service> {
     try {
-      this.service = await this.#prepare();
+      this.service = await this.#prepare(this.#failures.error === undefined);
       return this.service;
     } catch (cause) {
-      const error = loadFailed(this.name, cause);
-      this.#failure = { error, retryAtMs: now() + RETRY_MS };
-      throw error;
+      throw this.#failures.add(cause);
     } finally {
       this.#preparing = undefined;
     }

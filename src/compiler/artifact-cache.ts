@@ -28,6 +28,8 @@ export interface EnsureOptions {
    * again.
    */
   readonly allowNonFinite?: boolean;
+  /** Fails if it would have to compile. */
+  readonly cachedOnly?: boolean;
 }
 
 export interface EnsuredArtifact {
@@ -42,7 +44,7 @@ const STALE_TEMPORARY_MS = 24 * 60 * 60 * 1000;
 
 /**
  * @throws `invalid_checkpoint`, or `unsupported_value` if the precision does not fit the model's
- * sizes.
+ * sizes; `invalid_artifact` with `cachedOnly` if there is none.
  */
 export async function ensureArtifact(options: EnsureOptions): Promise<EnsuredArtifact> {
   const { modelDir, precision, cacheDir } = options;
@@ -55,6 +57,12 @@ export async function ensureArtifact(options: EnsureOptions): Promise<EnsuredArt
 
   const cached = await verified(dir, modelHash, hashFile);
   if (cached !== undefined) return { dir, manifest: cached, compiled: false };
+  if (options.cachedOnly) {
+    throw new DenseMambaError(
+      "invalid_artifact",
+      `${modelDir} is not compiled to ${precision} in ${cacheDir}: run \`densemamba compile\` with the server's options, or start the server again`,
+    );
+  }
 
   await mkdir(cacheDir, { recursive: true });
   await removeStaleTemporaries(cacheDir);

@@ -22,6 +22,8 @@ export type ModelState =
 export interface ModelEntry {
   readonly name: string;
   readonly state: ModelState;
+  /** It failed a short time ago: a request would be refused without another try. */
+  readonly isRefusing: boolean;
   /** Undefined if the model cannot be served; then `open` tries again. */
   readonly service: ModelService | undefined;
   /** @throws `model_load_failed` */

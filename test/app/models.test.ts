@@ -285,6 +285,30 @@ it("a model that fails to load is an error for its own requests; the others are 
   expect(await server.stop()).toBe(0);
 }, 60_000);
 
+it("with a folder for states each model finds its own after a restart, before it is loaded", async () => {
+  const states = await mkdtemp(path.join(tmpdir(), "densemamba-states-"));
+  const start = () => serve(...modelFlags("alpha"), "--model", `org:b=${models}/beta`, "--store-dir", states);
+  const before = await start();
+  for (const model of ["alpha", "org:b"]) {
+    await ask(before, "POST", "/v1/sessions", { model, session_id: `of ${model}`.replace(" ", "-") });
+    await complete(before, { session_id: `of-${model}` });
+  }
+  const { json: response } = await ask(before, "POST", "/v1/responses", {
+    model: "org:b",
+    input: "Hi",
+    max_output_tokens: 2,
+  });
+  expect(await before.stop()).toBe(0);
+  expect((await readdir(states)).sort()).toEqual(["alpha", "org%3Ab"]);
+  const after = await start();
+  expect((await ask(after, "GET", "/v1/sessions/of-org:b")).json).toMatchObject({ model: "org:b", num_tokens: 13 });
+  expect((await ask(after, "GET", `/v1/responses/${response.id}`)).json).toMatchObject({ model: "org:b" });
+  expect((await ask(after, "GET", "/v1/models/org:b")).json.status).toEqual({ value: "unloaded" });
+  expect((await complete(after, { session_id: "of-org:b" })).json.model).toBe("org:b");
+  expect(await after.stop()).toBe(0);
+  await rm(states, { recursive: true });
+}, 60_000);
+
 it("two models with one name are refused at the start, with both paths", async () => {
   const other = path.join(models, "other", "alpha");
   await mkdir(path.dirname(other), { recursive: true });

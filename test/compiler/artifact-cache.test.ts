@@ -37,6 +37,16 @@ function flipByte(path: string): void {
 }
 
 describe("the artifact cache", () => {
+  it("alone, if asked for nothing else: what it lacks is not compiled, but refused", async () => {
+    const cachedOnly = () => ensureArtifact({ modelDir, precision: "f32", cacheDir, cachedOnly: true });
+    await expect(cachedOnly()).rejects.toMatchObject({
+      code: "invalid_artifact",
+      message: expect.stringMatching(/is not compiled to f32 in .*: run `densemamba compile`/),
+    });
+    const { dir } = await ensure();
+    expect(await cachedOnly()).toMatchObject({ dir, compiled: false });
+  });
+
   it("compiles once, then gives the same artifact back", async () => {
     const first = await ensure();
     expect(first.compiled).toBe(true);

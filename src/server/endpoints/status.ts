@@ -34,6 +34,10 @@ export function statusRoutes(app: App, deps: ServerDeps, models?: SeveralModels)
     const { status } = engine;
     if (stopping.signal.aborted) return { isReady: false, status: "stopping", model: model.name };
     const notReady = { isReady: false, status: status.state, model: model.name };
+    const first = models?.entries[0];
+    if (first?.isRefusing && first.state.value === "failed") {
+      return { ...notReady, status: "failed", error: first.state.error };
+    }
     const ready = { ...notReady, isReady: true };
     switch (status.state) {
       case "ready":

@@ -27,9 +27,10 @@ export function passToModel(models: SeveralModels, endpointsOf: (service: ModelS
     if (asked.length > 1) throw invalid("model", `must be given once; got ${asked.length} in the query`);
     // Bytes say nothing of their model.
     const hasJson = hasBody(context) && JSON_TYPE.test(req.header("content-type") ?? "");
-    if (hasJson) context.env.json = await readJson(context, first.deps);
+    const body = hasJson ? await readJson(context, first.deps) : undefined;
+    if (hasJson) context.env = { ...context.env, json: body };
     if (asked.length === 1) return models.named(asked[0]!);
-    return models.forRequest(context.env.json, { owner: context.get("owner"), path: req.path });
+    return models.forRequest(body, { owner: context.get("owner"), path: req.path });
   };
 
   return async function passRequest(context, next) {

@@ -9,6 +9,11 @@ VOCAB_SIZE = 4096
 MAX_OUTPUT_TOKENS = 32
 
 TOKEN_COUNTS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "min_tokens")
+# What an answer may be held to.
+CONSTRAINTS = (
+    *("response_format", "text", "tools", "structured_outputs"),
+    *("guided_json", "guided_regex", "guided_choice", "guided_grammar", "grammar", "json_schema"),
+)
 # A valid request may be refused for what it names, or for what it comes to, and not for its form.
 ANSWERED_WITH_REASON = {
     "previous_response_not_found",
@@ -49,10 +54,36 @@ def narrow_tools(body):
             body["tool_choice"] = named("tool_0")
     for message in body.get("messages") or []:
         message.pop("tool_call_id", None)
+        if isinstance(message.get("tool_calls"), list):
+            message["tool_calls"] = message["tool_calls"][:4]
+    if isinstance(body.get("messages"), list):
+        # JSON is bounded as a whole.
+        body["messages"] = body["messages"][:64]
     if isinstance(body.get("input"), list):
         called = {"type": "function_call", "name": "f", "arguments": "{}"}
         outputs = [item for item in body["input"] if item.get("type") == "function_call_output"]
         body["input"] = [{**called, "call_id": item["call_id"]} for item in outputs] + body["input"]
+
+
+def narrow_constraints(body):
+    """One at a time, and one that means something."""
+    valid = {
+        "structured_outputs": {"json_object": True},
+        "guided_json": {"type": "object"},
+        "guided_regex": "[a-z]+",
+        "guided_choice": ["a", "b"],
+        "guided_grammar": 'root ::= "a"',
+        "grammar": 'root ::= "a"',
+        "json_schema": {"type": "object"},
+        "response_format": {"type": "json_object"},
+    }
+    given = [key for key in valid if body.get(key) is not None]
+    for key in given[1:]:
+        body.pop(key)
+    if given and not (isinstance(body[given[0]], dict) and body[given[0]].get("type") == "text"):
+        body[given[0]] = valid[given[0]]
+    if isinstance(body.get("text"), dict) and body["text"].get("format") is not None:
+        body["text"]["format"] = {"type": "text" if given else "json_object"}
 
 
 def narrow(body):
@@ -62,9 +93,13 @@ def narrow(body):
         body["max_tokens"] = 1
     most = next((body[key] for key in TOKEN_COUNTS[:3] if body.get(key) is not None), 16)
     clamp(body, "min_tokens", MAX_OUTPUT_TOKENS if most == -1 else most)
-    if body.get("min_tokens") or body.get("bad_words"):
+    if any(body.get(key) for key in CONSTRAINTS):
+        body.pop("bad_words", None)
+    if any(body.get(key) for key in (*CONSTRAINTS, "bad_words", "min_tokens")):
         # Together they may leave no token to choose.
         body.pop("allowed_token_ids", None)
+    if "text_2" in body and body.get("session_id") is not None:
+        body.pop("previous_response_id", None)
     for key in ("prompt", "tokens", "stop_token_ids", "allowed_token_ids"):
         if isinstance(body.get(key), list):
             body[key] = token_ids(body[key])
@@ -96,8 +131,12 @@ def narrow(body):
     body.pop("chat_template", None)
     body.pop("chat_template_kwargs", None)
     narrow_tools(body)
+    narrow_constraints(body)
     if "input" in body:
         body["include"] = ["message.output_text.logprobs"] if body.get("top_logprobs") else None
+        if isinstance(body["input"], list):
+            # Items without any text are no input.
+            body["input"].append({"role": "user", "content": "Hi"})
         if body.get("background"):
             body["store"] = True
     return body

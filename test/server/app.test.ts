@@ -383,6 +383,14 @@ describe("CORS", () => {
   });
 
   it("answers a preflight, which has no key, also behind keys", async () => {
+    for (const [path, allow] of [
+      ["/v1/responses/input_tokens", "POST"],
+      ["/v1/sessions/import", "POST"],
+      ["/v1/sessions/a", "DELETE, GET, HEAD, POST"],
+    ] as const) {
+      const response = await createTestServer({ apiKeys: ["k"] }).app.request(path, preflight);
+      expect([response.status, response.headers.get("allow")]).toEqual([204, allow]);
+    }
     for (const corsOrigins of [[], ["https://a.example"]]) {
       const { app } = createTestServer({ apiKeys: ["k"], corsOrigins });
       for (const path of ["/v1/completions", "/chat/completions/", "/v1/models/default"]) {

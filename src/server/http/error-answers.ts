@@ -61,9 +61,11 @@ function allowedMethods(app: App, path: string): string[] {
   return allowed.includes("GET") ? [...allowed, "HEAD"].sort() : allowed;
 }
 
-/** Whether a route answers, and not middleware alone. */
+/** Whether a route answers, and neither middleware alone nor one that refuses all other methods. */
 export function hasRoute(app: App, method: string, path: string): boolean {
-  return app.router.match(method, path)[0].some(([[, route]]) => route.method !== "ALL");
+  const routes = app.router.match(method, path)[0].map(([[, route]]) => route);
+  const first = routes.find((route) => route.path !== "/*");
+  return first !== undefined && first.method !== "ALL";
 }
 
 /** The paths that may have been meant: base URLs often have a part too many. */

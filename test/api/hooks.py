@@ -63,6 +63,8 @@ def narrow_tools(body):
         called = {"type": "function_call", "name": "f", "arguments": "{}"}
         outputs = [item for item in body["input"] if item.get("type") == "function_call_output"]
         body["input"] = [{**called, "call_id": item["call_id"]} for item in outputs] + body["input"]
+        # Reasoning and calls may come to nothing.
+        body["input"].append({"role": "user", "content": "Hi"})
 
 
 def narrow_constraints(body):

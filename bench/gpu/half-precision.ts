@@ -2,7 +2,7 @@
  * What 16 bits cost on CUDA, told by a CPU. In a graph for CUDA the matrices, what is multiplied
  * with them and what comes out are of 16 bits, and all between is f32. So it is in a graph of f32
  * for the CPU that rounds these to 16 bits; a product adds up in f32, as cuBLAS's does. The figures
- * of docs/gpu.md, "Precision", come from here:
+ * of docs/gpu.md, "What runs where", come from here:
  *
  *   npx tsx bench/gpu/half-precision.ts --text FILE [--model DIR]
  *

@@ -52,7 +52,6 @@ struct Work {
   /* Of a copy. */
   const void *from = nullptr;
   void *to = nullptr;
-  int kind = 0;
 };
 
 struct Graph {

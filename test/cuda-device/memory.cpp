@@ -141,7 +141,7 @@ static int copy(const char *call, void *to, const void *from, size_t numBytes, i
                  book.copiedBytes[direction] += (long)numBytes;
                  memmove(to, from, numBytes);
                },
-               from, to, kind};
+               from, to};
   if (const int error = submit(call, stream, std::move(work))) return error;
   if (!isAsync || hasPageable) drain(s);
   return SUCCESS;

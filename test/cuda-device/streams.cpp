@@ -306,7 +306,6 @@ EXPORT int cudaGraphMemcpyNodeGetParams(void *node, char *params) {
   memset(params, 0, 160);
   memcpy(params + 32, &work->from, sizeof work->from);
   memcpy(params + 96, &work->to, sizeof work->to);
-  memcpy(params + 152, &work->kind, sizeof work->kind);
   return SUCCESS;
 }
 

@@ -10,6 +10,7 @@ import { DenseMambaError } from "../../src/errors.ts";
 import { PRECISIONS } from "../../src/model/artifact.ts";
 import { stateBytes } from "../../src/model/state.ts";
 import { placesBytes } from "../../src/runtime/native/cuda-places.ts";
+import { NOT_READY } from "../cuda-device/errors.ts";
 import { onSimulatedCuda } from "../cuda-device/harness.ts";
 import { hasProvider, type SimulatedCuda } from "../cuda-device/simulated-cuda.ts";
 import { expectOneStep, step } from "../cuda-device/steps.ts";
@@ -265,6 +266,29 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
       }
       await step(runner, 3);
     }
+  });
+
+  it("leaves the event loop to others while a step is at work, and after a while looks every ms", async () => {
+    const { runner } = await open(sources[0]!.modelDir);
+    for (let i = 0; i < 2; i++) await step(runner, 2);
+    cuda.reset();
+    cuda.fail({ call: "cudaStreamQuery", error: NOT_READY, stays: true });
+    const looks = () => cuda.book().calls.cudaStreamQuery ?? 0;
+    const looksIn = async (numTurns: number) => {
+      const before = looks();
+      for (let i = 0; i < numTurns; i++) await new Promise(setImmediate);
+      return looks() - before;
+    };
+    let isDone = false;
+    const ended = step(runner, 2).then(() => {
+      isDone = true;
+    });
+    expect(await looksIn(900)).toBeGreaterThan(800);
+    await looksIn(200);
+    expect(await looksIn(1000)).toBeLessThan(500);
+    expect(isDone).toBe(false);
+    cuda.reset();
+    await ended;
   });
 
   it("runs two models side by side, one stream each, and captures each one's steps", async () => {

@@ -17,7 +17,11 @@ import { type Gate, gate } from "../helpers/gate.ts";
 import { post, type RealServer, startRealServer } from "../helpers/real-server.ts";
 
 /** Of the calls that a request makes: what fails for a reason of its own, and is done without. */
-const DONE_WITHOUT = [/Capture/, /^cudaGraph(Instantiate|GetNodes|NodeGetType|MemcpyNodeGetParams|Destroy)$/];
+const DONE_WITHOUT = [
+  /Capture/,
+  /^cudaGraph(Instantiate|GetNodes|NodeGetType|MemcpyNodeGetParams|Destroy)$/,
+  /^cudaPointerGetAttributes$/,
+];
 const OF_RUNS = ["cudaMemcpyAsync", "cudaLaunchKernel", "cudaStreamQuery"];
 const LIMITS = { maxBatch: 2, maxQueue: 4, prefillChunk: 64 };
 

@@ -169,14 +169,14 @@ export class CudaRuns {
    * Launches the step once more, which computes nothing: states stay as they are. On this thread,
    * for a few milliseconds.
    */
-  #capture(bound: Bound): void {
+  #capture({ lengths, places, logits, output, args }: Bound): void {
     try {
       const graph = this.#stream.capture(() => {
-        this.#stream.copy([bound.places.inputCopy]);
-        this.#session.api.runBlocking(bound.args);
-        this.#stream.copy([bound.places.resultCopy]);
+        this.#stream.copy([places.inputCopy]);
+        this.#session.api.runBlocking(args);
+        this.#stream.copy([places.resultCopy]);
       });
-      this.#captured.set(bound.lengths.length, { ...bound, graph });
+      this.#captured.set(lengths.length, { places, logits, output, graph });
     } catch (error) {
       if (!(error instanceof DenseMambaError)) throw error;
       this.#capturesSteps = false;

@@ -14,6 +14,7 @@ const SIGNATURES = {
   cudaFree: ["void *"],
   cudaHostAlloc: ["void *", "size_t", "uint"],
   cudaFreeHost: ["void *"],
+  cudaPointerGetAttributes: ["void *", "void *"],
   cudaMemsetAsync: ["void *", "int", "size_t", "void *"],
   cudaMemcpyAsync: ["void *", "void *", "size_t", "int", "void *"],
   cudaStreamCreateWithFlags: ["void *", "uint"],

@@ -37,7 +37,7 @@ const NON_BLOCKING = 1;
 const BY_ADDRESS = 4;
 const THREAD_LOCAL = 1;
 const NOT_READY = 600;
-const DEVICE_TO_DEVICE = 3;
+const DEVICE_MEMORY = 2;
 const COPY_NODE = 1;
 /**
  * Kernel, fill, nothing, and cuBLAS's memory for a product, which is taken and given back by nodes
@@ -45,8 +45,10 @@ const COPY_NODE = 1;
  * host, once.
  */
 const REPEATABLE_NODES = new Set([0, COPY_NODE, 2, 5, 10, 11]);
-/** `struct cudaMemcpy3DParms`, of words, and where the addresses and the kind are in it. */
-const COPY_WORDS = { all: 20, from: 4, to: 12, kind: 19 };
+/** `struct cudaMemcpy3DParms`, in words, and where its addresses are. */
+const COPY_WORDS = { all: 20, from: 4, to: 12 };
+/** `struct cudaPointerAttributes`, which begins with the kind of memory; room for a longer one. */
+const POINTER_INTS = 64;
 
 /** How often a run's end is looked for in each turn of the event loop; after that, every ms. */
 const NUM_EAGER_LOOKS = 1000;
@@ -209,9 +211,16 @@ export class CudaStream {
   #assertRepeatableCopy(node: bigint): void {
     const words = new BigUint64Array(COPY_WORDS.all);
     this.runtime.call("tell what a node copies", "cudaGraphMemcpyNodeGetParams", node, words);
-    const isOwn = [COPY_WORDS.from, COPY_WORDS.to].some((at) => this.#isPinned(words[at]!));
-    if (isOwn || Number(words[COPY_WORDS.kind]! & 0xffff_ffffn) === DEVICE_TO_DEVICE) return;
-    throw unrepeatable("ONNX Runtime copies from or to the host's memory in it");
+    for (const address of [words[COPY_WORDS.from]!, words[COPY_WORDS.to]!]) {
+      if (this.#isPinned(address) || this.#isOnDevice(address)) continue;
+      throw unrepeatable("ONNX Runtime copies from or to the host's memory in it");
+    }
+  }
+
+  #isOnDevice(address: bigint): boolean {
+    const attributes = new Int32Array(POINTER_INTS);
+    this.runtime.call("tell where memory is", "cudaPointerGetAttributes", attributes, address);
+    return attributes[0] === DEVICE_MEMORY;
   }
 }
 

@@ -2,7 +2,8 @@
  * Observes the engine and the transports, and answers scrapes. Events are counted as they happen;
  * levels (slots, stored states) are read at the scrape. Knows no HTTP server and no runtime.
  */
-import { AggregatorRegistry, type Counter, Registry } from "prom-client";
+import { setImmediate } from "node:timers/promises";
+import { type Counter, Registry } from "prom-client";
 import type { EngineLoad } from "../engine/engine.ts";
 import type { EngineObserver, EngineStatus, StepReport } from "../engine/observer.ts";
 import type { SequenceTimings } from "../engine/sequence.ts";
@@ -86,9 +87,19 @@ export class Metrics implements EngineObserver, Pick<StoreObserver, "onDamage"> 
 
   /** The same of several models: each metric once, with the samples of all. */
   static async renderAll(all: readonly Metrics[]): Promise<string> {
-    for (const metrics of all) if (metrics.#sources !== undefined) metrics.#read(metrics.#sources);
-    const registries = await Promise.all(all.map((metrics) => metrics.#registry.getMetricsAsJSON()));
-    return AggregatorRegistry.aggregate(registries).metrics();
+    const samples = new Map<string, string[]>();
+    for (const metrics of all) {
+      // prom-client's own merging would take a long time in one go.
+      for (const block of (await metrics.render()).trimEnd().split(/\n+(?=# HELP )/)) {
+        const [help, type, ...lines] = block.split("\n");
+        const head = `${help}\n${type}`;
+        const before = samples.get(head);
+        if (before === undefined) samples.set(head, lines);
+        else before.push(...lines);
+      }
+      await setImmediate();
+    }
+    return `${[...samples].map(([head, lines]) => [head, ...lines].join("\n")).join("\n\n")}\n`;
   }
 
   onLoaded({ durationMs, bytes }: { readonly durationMs: number; readonly bytes: number }): void {

@@ -55,6 +55,30 @@ async function scrape(metrics: Metrics): Promise<Map<string, number>> {
   return samples;
 }
 
+describe("a scrape of several models", () => {
+  const linesOf = (text: string) => text.split("\n").filter((line) => line !== "");
+  const metricsOf = (modelName: string, pooled: "first" | "other") =>
+    new Metrics({ modelName, manifest: MANIFEST, version: "1.2.3", now: () => 0, pooled });
+
+  it("has each metric once, with the samples of all models, and the process's once", async () => {
+    const [first, other] = [metricsOf("a\n# HELP b", "first"), metricsOf("b", "other")];
+    const [alone, both] = [linesOf(await other.render()), linesOf(await Metrics.renderAll([first, other]))];
+    expect(linesOf(await Metrics.renderAll([other]))).toEqual(alone);
+    const heads = both.filter((line) => line.startsWith("# HELP"));
+    expect(new Set(heads).size).toBe(heads.length);
+    expect(both.filter((line) => line.includes('model_name="b"'))).toEqual(
+      alone.filter((line) => !line.startsWith("#")),
+    );
+    expect(both.filter((line) => line.startsWith("process_resident_memory_bytes{"))).toHaveLength(1);
+    // A sample follows the metric that it is of.
+    let head = "";
+    for (const line of both) {
+      if (line.startsWith("# TYPE ")) head = line.split(" ")[2]!;
+      else if (!line.startsWith("#")) expect(line.startsWith(head), `${line} after ${head}`).toBe(true);
+    }
+  });
+});
+
 describe("a scrape", () => {
   it("is in Prometheus' text format and names the model on every sample", async () => {
     const { metrics } = setUp();

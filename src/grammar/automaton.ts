@@ -10,6 +10,7 @@ import { type Program, RETURN } from "./program.ts";
 const MAX_THREADS = 1000;
 /** Remembered of one grammar. Beyond that the memory starts over. */
 const MAX_STATES = 4096;
+const MAX_CLOSED = 4 * MAX_STATES;
 /** Counts below it fit a stack frame's key. */
 const COUNT_RANGE = 2 ** 20;
 
@@ -61,6 +62,8 @@ export class Automaton {
   #numFrames = 0;
   readonly #root: Frame;
   readonly #states = new Map<string, State>();
+  /** What follows from threads that have just read a byte, by those threads. */
+  readonly #closed = new Map<string | number, State | undefined>();
 
   constructor(program: Program) {
     this.#program = program;
@@ -85,9 +88,20 @@ export class Automaton {
         moved.push({ place: instruction.next, frame });
       }
     }
-    const next = moved.length === 0 ? undefined : this.#close(moved);
+    const next = moved.length === 0 ? undefined : this.#closeOnce(moved);
     state.next[byte] = next ?? null;
     return next;
+  }
+
+  /** Most bytes lead to where others have led. */
+  #closeOnce(moved: readonly Thread[]): State | undefined {
+    const keys = moved.map(({ place, frame }) => frame.id * this.#program.instructions.length + place);
+    const key = keys.length === 1 ? keys[0]! : keys.join();
+    if (this.#closed.has(key)) return this.#closed.get(key);
+    const state = this.#close(moved);
+    if (this.#closed.size >= MAX_CLOSED) this.#closed.clear();
+    this.#closed.set(key, state);
+    return state;
   }
 
   /** The only byte that may come; undefined if there are several, or the text may end. */
@@ -216,6 +230,7 @@ export class Automaton {
       state.memo = undefined;
     }
     this.#states.clear();
+    this.#closed.clear();
     this.#root.children.clear();
   }
 }

@@ -11,7 +11,7 @@ import { DenseMambaError } from "../errors.ts";
 import type { NextTokens, TokenMask, TokenMatcher } from "../sampling/token-matcher.ts";
 import type { Automaton, State } from "./automaton.ts";
 import type { MaskJob, SlicedWork } from "./sliced-work.ts";
-import type { TokenTrie } from "./token-trie.ts";
+import { type TokenTrie, USUAL_LENGTH } from "./token-trie.ts";
 
 export interface CompiledGrammar {
   readonly automaton: Automaton;
@@ -127,7 +127,7 @@ export class GrammarMatcher implements TokenMatcher {
 
   #findMask(): void {
     const { automaton, trie, specialIds } = this.#grammar;
-    const state = automaton.nearby(this.#state, trie.maxLength);
+    const state = automaton.nearby(this.#state, USUAL_LENGTH);
     const known = state.memo as TokenMask | undefined;
     if (known !== undefined) {
       this.#know(known);
@@ -154,8 +154,10 @@ export class GrammarMatcher implements TokenMatcher {
     this.#work.add(this.#job);
   }
 
-  #know(allowed: TokenMask): void {
+  /** @param usual right for all tokens but the long ones */
+  #know(usual: TokenMask): void {
     const { mayEnd } = this.#state;
+    const allowed = this.#withLongTokens(usual);
     if (allowed.every((bits) => bits === 0)) {
       const message = "the constraint on the answer cannot be met: no token of the vocabulary goes on as it demands";
       this.#next = mayEnd ? { type: "end" } : { type: "failed", error: new DenseMambaError("invalid_value", message) };
@@ -166,6 +168,16 @@ export class GrammarMatcher implements TokenMatcher {
     const mask = isWrong ? allowed.slice() : allowed;
     if (isWrong) for (const id of this.#endIds) setAllowed(mask, id, mayEnd);
     this.#next = { type: "allowed", mask };
+  }
+
+  /** A count that is near for a long token only makes a difference to that one. */
+  #withLongTokens(usual: TokenMask): TokenMask {
+    const { automaton, trie } = this.#grammar;
+    const state = this.#state;
+    if (automaton.nearby(state, USUAL_LENGTH) === state) return usual;
+    const mask = usual.slice();
+    for (const id of trie.longIds) setAllowed(mask, id, stepAll(automaton, state, trie.tokenBytes(id)) !== undefined);
+    return mask;
   }
 
   #tell(): void {

@@ -64,6 +64,7 @@ const OWNED_PACKAGES: Readonly<Record<string, string>> = {
   ws: "server",
   tokenizers: "tokenizer",
   "@huggingface/tokenizers": "tokenizer",
+  "@eslint-community/regexpp": "grammar",
   "prom-client": "metrics",
   "@huggingface/hub": "hub",
   ioredis: "sessions",

@@ -177,7 +177,7 @@ static void *get_output(DmContext *context, size_t index, const int64_t *dims, s
   if (is_part(run) && (size_t)dims[0] != run->numRows) return dm_fail(context, "Chain: a result without a row for each of its inputs'"), NULL;
   Value *value = operand.kind == 'r' ? &run->values->registers[operand.index] : &run->values->outputs[operand.index];
   DmTensor *tensor = &value->tensor;
-  tensor->type = (int)run->link->op->outputs[index].type;
+  tensor->type = dm_output_type(context, run->link->op, index);
   tensor->rank = rank;
   tensor->stride = (size_t)dims[rank - 1];
   memcpy(tensor->dims, dims, rank * sizeof *dims);

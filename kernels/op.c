@@ -76,6 +76,15 @@ bool dm_take_columns(DmContext *context, DmTensor *tensor, DmColumns columns) {
   return true;
 }
 
+int dm_output_type(DmContext *context, const DmOp *op, size_t index) {
+  DmTensor state;
+  if (op->outputs[index].type != DM_STATE) return (int)op->outputs[index].type;
+  for (size_t i = 0; i < DM_MAX_INPUTS; i++) {
+    if (op->inputs[i].type == DM_STATE && dm_input_rows(context, i, &state)) return state.type;
+  }
+  return DM_FLOAT;
+}
+
 bool dm_input(DmContext *context, size_t index, DmTensor *tensor) {
   if (!dm_input_rows(context, index, tensor)) return false;
   if (tensor->rank == 0 || tensor->stride == (size_t)tensor->dims[tensor->rank - 1]) return true;

@@ -19,15 +19,22 @@ extern "C" {
  * Of the operators' interface: raised when a graph made for the last one would no longer be
  * computed rightly.
  */
-#define DM_KERNELS_VERSION 7
+#define DM_KERNELS_VERSION 8
 
 /** `DM_NAME(f)` is `f_<instruction set>`: everything an operator's file exports is named so. */
 #define DM_JOIN_(a, b) a##_##b
 #define DM_JOIN(a, b) DM_JOIN_(a, b)
 #define DM_NAME(name) DM_JOIN(name, DM_ISA)
 
-/** As ONNX numbers them. */
-typedef enum { DM_FLOAT = 1, DM_UINT8 = 2, DM_INT64 = 7 } DmType;
+/** As ONNX numbers them; the last two are in lists of arguments alone. */
+typedef enum {
+  DM_FLOAT = 1,
+  DM_UINT8 = 2,
+  DM_INT64 = 7,
+  DM_HALF = 10, /* f16 */
+  DM_STATE = 100, /* DM_FLOAT or DM_HALF, the same for all of a node's that are so */
+  DM_ANY, /* of inputs */
+} DmType;
 
 enum { DM_MAX_INPUTS = 24, DM_MAX_OUTPUTS = 8, DM_MAX_RANK = 8, DM_MESSAGE_BYTES = 256 };
 
@@ -136,6 +143,9 @@ bool dm_take_columns(DmContext *context, DmTensor *tensor, DmColumns columns);
  */
 bool dm_parse_columns(const char *text, DmColumns *columns);
 
+/** For hosts: the type of output `index`. One that is a DM_STATE has that of the state that is read. */
+int dm_output_type(DmContext *context, const DmOp *op, size_t index);
+
 /* --- what an operator calls --- */
 
 /** `@returns` the attribute's value; 0 if the node lacks it, and then the kernel is not created. */
@@ -229,7 +239,9 @@ static inline size_t dm_num_elements(const DmTensor *tensor) {
   return product;
 }
 
-static inline size_t dm_type_bytes(int type) { return type == DM_INT64 ? 8 : type == DM_UINT8 ? 1 : 4; }
+static inline size_t dm_type_bytes(int type) {
+  return type == DM_INT64 ? 8 : type == DM_HALF ? 2 : type == DM_UINT8 ? 1 : 4;
+}
 
 #ifdef __cplusplus
 }

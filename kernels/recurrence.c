@@ -520,18 +520,13 @@ static bool run(Recurrence *r, DmContext *context) {
 
 typedef struct {
   size_t numGroups; /* 0: one a head */
-  bool isHalf;
 } Options;
 
 static void *create(DmAttributes *attributes) {
-  const Options options = {
-      .numGroups = (size_t)dm_int_or(attributes, "groups", 0),
-      .isHalf = dm_int_or(attributes, "half", 0) != 0,
-  };
-  Options *state = malloc(sizeof *state);
-  if (state == NULL) return dm_reject(attributes, "Recurrence: no memory");
-  *state = options;
-  return state;
+  Options *options = malloc(sizeof *options);
+  if (options == NULL) return dm_reject(attributes, "Recurrence: no memory");
+  options->numGroups = (size_t)dm_int_or(attributes, "groups", 0);
+  return options;
 }
 
 /** Input `index`: `width` columns for every `share` heads. Without it, nothing. */
@@ -566,8 +561,8 @@ static bool read_decay(Recurrence *r, DmContext *context, size_t numRows) {
 /**
  * Inputs: q, k [B,T,G·dk], v [B,T,H·dv], past [B,H,dk,dv], decay [H], [B,T,H] or [B,T,H·dk],
  * lengths int64 [B]?, a, b [B,T,H·dk]?, scale [B,T,H]?, skip [H]?. With lengths, all that is
- * [B,T,…] is [1,rows,…]. Attributes: groups G (H), half (0): states are f16, of which an element
- * holds two: [B,H,dk,dv/2]. Outputs: y [B,T,H·dv] and present, as past, which may be its memory.
+ * [B,T,…] is [1,rows,…]. Attribute: groups G (H). Outputs: y [B,T,H·dv] and present, as past, f32
+ * or f16, which may be its memory.
  */
 static bool compute(const void *state, DmContext *context) {
   const Options *options = state;
@@ -585,9 +580,9 @@ static bool compute(const void *state, DmContext *context) {
       .numHeads = H,
       .numGroups = G,
       .keyWidth = (size_t)past.dims[2],
-      .valueWidth = (size_t)past.dims[3] * (options->isHalf ? 2 : 1),
+      .valueWidth = (size_t)past.dims[3],
       .starts = dm_sequence_starts(context, LENGTHS, (size_t)past.dims[0], numRows),
-      .isHalf = options->isHalf,
+      .isHalf = past.type == DM_HALF,
       .past = past.data,
   };
   if (r.starts == NULL) return false;
@@ -614,9 +609,9 @@ static bool compute(const void *state, DmContext *context) {
 
 const DmOp DM_NAME(recurrence) = {
     .name = "Recurrence",
-    .inputs = {{DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_INT64, true}, {DM_FLOAT, true}, {DM_FLOAT, true},
+    .inputs = {{DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_STATE}, {DM_FLOAT}, {DM_INT64, true}, {DM_FLOAT, true}, {DM_FLOAT, true},
                {DM_FLOAT, true}, {DM_FLOAT, true}},
-    .outputs = {{DM_FLOAT}, {DM_FLOAT}},
+    .outputs = {{DM_FLOAT}, {DM_STATE}},
     .create = create,
     .compute = compute,
 };

@@ -27,6 +27,7 @@
 typedef struct {
   OrtCustomOp base;
   const DmOp *op;
+  int stateType; /* what DM_STATE stands for: an operator that has it is registered once for each type */
 } RegisteredOp;
 
 /** A node. */
@@ -154,6 +155,18 @@ static const DmOp *op_of(const OrtCustomOp *custom) {
   return ((const RegisteredOp *)custom)->op;
 }
 
+static bool has_states(const DmOp *op) {
+  for (size_t i = 0; i < DM_MAX_INPUTS; i++) {
+    if (op->inputs[i].type == DM_STATE) return true;
+  }
+  return false;
+}
+
+/** As ONNX Runtime numbers them; 0 is any. */
+static int type_of(const OrtCustomOp *custom, DmType type) {
+  return type == DM_STATE ? ((const RegisteredOp *)custom)->stateType : type == DM_ANY ? 0 : (int)type;
+}
+
 static size_t count(const DmArgument *arguments, size_t max) {
   size_t n = 0;
   while (n < max && arguments[n].type != 0) n++;
@@ -170,7 +183,7 @@ static const char *get_provider(const OrtCustomOp *custom) {
 }
 
 static int get_input_type(const OrtCustomOp *custom, size_t index) {
-  return (int)op_of(custom)->inputs[index].type;
+  return type_of(custom, op_of(custom)->inputs[index].type);
 }
 
 static size_t get_num_inputs(const OrtCustomOp *custom) {
@@ -178,7 +191,7 @@ static size_t get_num_inputs(const OrtCustomOp *custom) {
 }
 
 static int get_output_type(const OrtCustomOp *custom, size_t index) {
-  return (int)op_of(custom)->outputs[index].type;
+  return type_of(custom, op_of(custom)->outputs[index].type);
 }
 
 static size_t get_num_outputs(const OrtCustomOp *custom) {
@@ -269,9 +282,11 @@ static void destroy_kernel(void *data) {
 
 /* One table of operators per instruction set. */
 #define DECLARE(name, isa) extern const DmOp name##_##isa;
-#define ENTRY(name, isa) {.base = CALLBACKS, .op = &name##_##isa},
-#define ONE(name) +1
-enum { NUM_OPS = 0 DM_OPS(ONE) };
+#define ENTRY(name, isa)                                               \
+  {.base = CALLBACKS, .op = &name##_##isa, .stateType = DM_FLOAT},     \
+  {.base = CALLBACKS, .op = &name##_##isa, .stateType = DM_HALF},
+#define TWO(name) +2
+enum { NUM_ENTRIES = 0 DM_OPS(TWO) };
 
 #define DECLARE_baseline(name) DECLARE(name, baseline)
 #define DECLARE_avx2(name) DECLARE(name, avx2)
@@ -314,7 +329,10 @@ static const Isa *find_isa(const char *name) {
 static OrtStatus *create_domain(const OrtApi *api, const Isa *isa, OrtCustomOpDomain **out) {
   OrtStatus *status = api->CreateCustomOpDomain(DM_DOMAIN, out);
   if (status != NULL) return status;
-  for (size_t i = 0; i < NUM_OPS && status == NULL; i++) status = api->CustomOpDomain_Add(*out, &isa->ops[i].base);
+  for (size_t i = 0; i < NUM_ENTRIES && status == NULL; i++) {
+    const RegisteredOp *entry = &isa->ops[i];
+    if (entry->stateType == DM_FLOAT || has_states(entry->op)) status = api->CustomOpDomain_Add(*out, &entry->base);
+  }
   if (status != NULL) api->ReleaseCustomOpDomain(*out);
   return status;
 }

@@ -32,17 +32,18 @@ typedef struct {
   const float *u;                    /* [rows,E] */
   Rows z;                            /* [rows,E] */
   Rows dt, B, C;                     /* [rows,R], [rows,N], [rows,N] */
-  const float *past;                 /* [B,N,E] */
+  bool stateIsHalf;                  /* past and present are f16 */
+  const void *past;                  /* [B,N,E] */
   const float *stepWeight;           /* [R,E] */
   const float *stepBias;             /* [E] */
   const float *A;                    /* [N,E], negative */
   const float *D;                    /* [E] */
   const float *gates;                /* [rows,numGates·E] */
-  const void *histories[DM_MAX_LINKS];  /* h^{l-1}, h^{l-2}, …, see `history_offset`; or states, float [B,N,E] */
+  const void *histories[DM_MAX_LINKS];  /* h^{l-1}, h^{l-2}, …, see `history_offset`; or states [B,N,E] */
   bool linksAreStates;
   bool half;                         /* histories are in f16, and links read f16 whatever they read */
   float *out;                        /* [rows,E] */
-  float *present;                    /* [B,N,E] */
+  void *present;                     /* the same, and maybe the same memory */
   void *history;                     /* or NULL */
   const size_t *firstTask;           /* [B+1]: the sequences' tasks */
 } Scan;
@@ -78,9 +79,9 @@ typedef struct {
   size_t first, count;
   const float *stepWeight; /* [R] rows of its channels, `stride` apart; likewise the others */
   const float *A;          /* [N] rows */
-  const float *from;       /* [N] rows */
-  float *to;               /* [N] rows; may be `from` */
-  const float *next;       /* of a single step: [N] rows that are read after these; NULL: several steps, and nothing to fetch ahead */
+  const void *from;        /* [N] rows */
+  void *to;                /* [N] rows; may be `from` */
+  const void *next;        /* of a single step: [N] rows that are read after these; NULL: several steps, and nothing to fetch ahead */
   size_t stride;
 } Part;
 
@@ -155,7 +156,13 @@ DM_INLINE void prepare(const Scan *s, const Part *part, const float *u, Work *wo
   EACH_VECTOR(part, PREPARE);
 }
 
-/** `isHalf`, a constant, says what the history holds. */
+DM_INLINE size_t bytes_of(size_t count, bool isHalf) { return count * (isHalf ? sizeof(half) : sizeof(float)); }
+
+/** Of a state or a history. `isHalf`, a constant, says what it holds. */
+DM_INLINE vf load_kept(const void *kept, size_t at, size_t lanes, bool isHalf) {
+  return isHalf ? vf_of(vh_load_some((const half *)kept + at, lanes)) : vf_load_some((const float *)kept + at, lanes);
+}
+
 DM_INLINE void store_kept(void *kept, size_t at, vf h, size_t lanes, bool isHalf) {
   if (isHalf) vh_store_some((half *)kept + at, vh_of(h), lanes);
   else vf_store_some((float *)kept + at, h, lanes);
@@ -166,7 +173,7 @@ DM_INLINE void store_kept(void *kept, size_t at, vf h, size_t lanes, bool isHalf
  * stops at pages, and each step is one; in the meantime this step raises powers.
  */
 DM_INLINE void prefetch_links(const Scan *s, size_t nextAt, size_t n, bool isHalf) {
-  const size_t rowBytes = CHANNELS_PER_TASK * (isHalf ? sizeof(half) : sizeof(float));
+  const size_t rowBytes = bytes_of(CHANNELS_PER_TASK, isHalf);
   if (s->linksAreStates) return;
   for (size_t link = 0; link < s->numLinks; link++) {
     const char *row = (const char *)s->histories[link] + (nextAt / CHANNELS_PER_TASK + n) * rowBytes;
@@ -178,19 +185,21 @@ DM_INLINE void prefetch_links(const Scan *s, size_t nextAt, size_t n, bool isHal
  * Likewise row `n` of the state of the channels that come after this group: a row is a page or half
  * of one away from the next.
  */
-DM_INLINE void prefetch_state(const Part *part, size_t at, size_t n) {
+DM_INLINE void prefetch_state(const Part *part, size_t at, size_t n, bool isHalf) {
   if (part->next == NULL) return;
-  const float *row = (at + GROUP * DM_LANES < part->count ? part->from + at + GROUP * DM_LANES : part->next) + n * part->stride;
-  for (size_t i = 0; i < GROUP * DM_LANES; i += 16) __builtin_prefetch(row + i);
+  const bool isLast = at + GROUP * DM_LANES >= part->count;
+  const char *row = isLast ? part->next : (const char *)part->from + bytes_of(at + GROUP * DM_LANES, isHalf);
+  row += bytes_of(n * part->stride, isHalf);
+  for (size_t i = 0; i < bytes_of(GROUP * DM_LANES, isHalf); i += 64) __builtin_prefetch(row + i);
 }
 
 /**
  * h = exp(Δ A) h + (Δ u) B of all rows of the state, and y += C h, for `numVectors` (a constant)
  * vectors of channels from `at`; the only one may have fewer lanes. `kept`, where the history of
- * these begins, may be NULL.
+ * these begins, may be NULL. Constants say which of history and state are f16.
  */
 DM_INLINE void advance(const Scan *s, const Part *part, size_t at, size_t numVectors, size_t lanes, const float *B, const float *C,
-                       void *kept, size_t nextAt, bool isHalf, Work *work) {
+                       void *kept, size_t nextAt, bool isHalf, bool stateIsHalf, Work *work) {
   const size_t stride = part->stride;
 #define DECLARE(i)                                                                                        \
   vf delta##i = {0}, deltaU##i = {0}, y##i = {0};                                                         \
@@ -201,15 +210,15 @@ DM_INLINE void advance(const Scan *s, const Part *part, size_t at, size_t numVec
   }
   EACH_OF_GROUP(DECLARE)
   for (size_t n = 0; n < s->stateSize; n++) {
-    const float *A = part->A + n * stride + at, *from = part->from + n * stride + at, b = B[n], c = C[n];
-    float *to = part->to + n * stride + at;
+    const float *A = part->A + n * stride + at, b = B[n], c = C[n];
+    const size_t row = n * stride + at;
     if (at == 0 && part->next == NULL) prefetch_links(s, nextAt, n, isHalf);
-    prefetch_state(part, at, n);
+    prefetch_state(part, at, n, stateIsHalf);
 #define ADVANCE(i)                                                                                          \
   if (i < numVectors) {                                                                                     \
     const vf decay = vf_exp2_negative(delta##i * vf_load_some(A + i * DM_LANES, lanes));                    \
-    const vf h = decay * vf_load_some(from + i * DM_LANES, lanes) + b * deltaU##i;                          \
-    vf_store_some(to + i * DM_LANES, h, lanes);                                                             \
+    const vf h = decay * load_kept(part->from, row + i * DM_LANES, lanes, stateIsHalf) + b * deltaU##i;     \
+    store_kept(part->to, row + i * DM_LANES, h, lanes, stateIsHalf);                                        \
     if (kept) store_kept(kept, n * CHANNELS_PER_TASK + i * DM_LANES, h, lanes, isHalf);                     \
     y##i += c * h;                                                                                          \
   }
@@ -221,13 +230,12 @@ DM_INLINE void advance(const Scan *s, const Part *part, size_t at, size_t numVec
 }
 
 /**
- * What a link reads: of a history, or of a state, rounded as a history would hold it. The last two
+ * What a link reads: of a history, or of a state. `isRounded`: as f16 would hold it. The last two
  * are constants.
  */
-DM_INLINE vf load_linked(const void *h, size_t at, size_t lanes, bool isState, bool isHalf) {
-  if (isHalf && !isState) return vf_of(vh_load_some((const half *)h + at, lanes));
-  const vf exact = vf_load_some((const float *)h + at, lanes);
-  return isHalf ? vf_of(vh_of(exact)) : exact;
+DM_INLINE vf load_linked(const void *h, size_t at, size_t lanes, bool isHalf, bool isRounded) {
+  const vf number = load_kept(h, at, lanes, isHalf);
+  return isRounded && !isHalf ? vf_of(vh_of(number)) : number;
 }
 
 /**
@@ -235,13 +243,13 @@ DM_INLINE vf load_linked(const void *h, size_t at, size_t lanes, bool isState, b
  * `advance`.
  */
 DM_INLINE void read_link(const void *h, size_t stride, const float *C, size_t N, const float *gate, size_t at, size_t numVectors,
-                         size_t lanes, bool isState, bool isHalf, Work *work) {
+                         size_t lanes, bool isHalf, bool isRounded, Work *work) {
 #define NO_SUM(i) vf sum##i = {0};
   EACH_OF_GROUP(NO_SUM)
   for (size_t n = 0; n < N; n++) {
     const float c = C[n];
 #define ADD_ROW(i) \
-  if (i < numVectors) sum##i += c * load_linked(h, n * stride + i * DM_LANES, lanes, isState, isHalf);
+  if (i < numVectors) sum##i += c * load_linked(h, n * stride + i * DM_LANES, lanes, isHalf, isRounded);
     EACH_OF_GROUP(ADD_ROW)
   }
 #define ADD_LINK(i)                                                                                  \
@@ -256,28 +264,28 @@ DM_INLINE void read_link(const void *h, size_t stride, const float *C, size_t N,
  * One step: what is kept of a channel stays in registers through all rows of its state, and of a
  * group several are in flight.
  */
-DM_INLINE void step(const Scan *s, size_t b, size_t row, const float *dt, const float *B, const float *C, const Part *part, bool isHalf) {
-  const size_t E = s->numChannels, N = s->stateSize, first = part->first;
-  const size_t bytes = isHalf ? sizeof(half) : sizeof(float), historyAt = history_offset(s, row, first);
-  char *kept = s->history ? (char *)s->history + historyAt * bytes : NULL;
+DM_INLINE void step(const Scan *s, size_t b, size_t row, const float *dt, const float *B, const float *C, const Part *part, bool isHalf,
+                    bool stateIsHalf) {
+  const size_t E = s->numChannels, N = s->stateSize, first = part->first, historyAt = history_offset(s, row, first);
+  char *kept = s->history ? (char *)s->history + bytes_of(historyAt, isHalf) : NULL;
   Work work;
 
   sum_step_sizes(s, part, dt, work.deltaLog2);
   prepare(s, part, s->u + row * E + first, &work);
   const size_t nextAt = historyAt + N * CHANNELS_PER_TASK;
 #define KEEP(at, numVectors, lanes) \
-  advance(s, part, at, numVectors, lanes, B, C, kept + history_part(s, at) * bytes, nextAt, isHalf, &work)
-#define FORGET(at, numVectors, lanes) advance(s, part, at, numVectors, lanes, B, C, NULL, nextAt, isHalf, &work)
+  advance(s, part, at, numVectors, lanes, B, C, kept + bytes_of(history_part(s, at), isHalf), nextAt, isHalf, stateIsHalf, &work)
+#define FORGET(at, numVectors, lanes) advance(s, part, at, numVectors, lanes, B, C, NULL, nextAt, isHalf, stateIsHalf, &work)
   if (kept) EACH_GROUP(part, KEEP);
   else EACH_GROUP(part, FORGET);
   for (size_t link = 0; link < s->numLinks; link++) {
     const float *gate = s->gates + (row * s->numGates + (s->numGates == 1 ? 0 : link)) * E + first;
-    const char *h = s->histories[link];
-    const float *states = (const float *)h + b * N * E + first;
-    h += historyAt * bytes;
-#define STATE(at, numVectors, lanes) read_link(states + at, E, C, N, gate, at, numVectors, lanes, true, isHalf, &work)
+    const char *states = (const char *)s->histories[link] + bytes_of(b * N * E + first, stateIsHalf);
+    const char *history = (const char *)s->histories[link] + bytes_of(historyAt, isHalf);
+#define STATE(at, numVectors, lanes) \
+  read_link(states + bytes_of(at, stateIsHalf), E, C, N, gate, at, numVectors, lanes, stateIsHalf, isHalf, &work)
 #define HISTORY(at, numVectors, lanes)                                                                                         \
-  read_link(h + history_part(s, at) * bytes, CHANNELS_PER_TASK, C, N, gate, at, numVectors, lanes, false, isHalf, &work)
+  read_link(history + bytes_of(history_part(s, at), isHalf), CHANNELS_PER_TASK, C, N, gate, at, numVectors, lanes, isHalf, isHalf, &work)
     if (s->linksAreStates) EACH_GROUP(part, STATE);
     else EACH_GROUP(part, HISTORY);
   }
@@ -315,11 +323,30 @@ static const float *normalise(const float *x, size_t width, float epsilon, float
   return normalised;
 }
 
+/** Of the task's channels between the state [N,E] and `local` [N,stride]. */
+static void take_state(const void *state, float *local, size_t E, size_t N, size_t stride, size_t count, bool isHalf) {
+  for (size_t n = 0; n < N; n++) {
+    for (size_t i = 0; i < count; i += DM_LANES) {
+      const size_t lanes = count - i < DM_LANES ? count - i : DM_LANES;
+      vf_store_some(local + n * stride + i, load_kept(state, n * E + i, lanes, isHalf), lanes);
+    }
+  }
+}
+
+static void put_state(void *state, const float *local, size_t E, size_t N, size_t stride, size_t count, bool isHalf) {
+  for (size_t n = 0; n < N; n++) {
+    for (size_t i = 0; i < count; i += DM_LANES) {
+      const size_t lanes = count - i < DM_LANES ? count - i : DM_LANES;
+      store_kept(state, n * E + i, vf_load_some(local + n * stride + i, lanes), lanes, isHalf);
+    }
+  }
+}
+
 static void copy_rows(float *to, size_t toStride, const float *from, size_t fromStride, size_t numRows, size_t count) {
   for (size_t i = 0; i < numRows; i++) memcpy(to + i * toStride, from + i * fromStride, count * sizeof *to);
 }
 
-DM_INLINE void walk(const Scan *s, size_t b, const Part *part) {
+DM_INLINE void walk(const Scan *s, size_t b, const Part *part, bool stateIsHalf) {
   const size_t R = s->rank, N = s->stateSize, end = s->starts[b + 1];
   for (size_t row = s->starts[b]; row < end; row++) {
     const float *dt = row_of(s->dt, row), *B = row_of(s->B, row), *C = row_of(s->C, row);
@@ -330,8 +357,8 @@ DM_INLINE void walk(const Scan *s, size_t b, const Part *part) {
       B = normalise(B, N, s->epsilon, normalised + R);
       C = normalise(C, N, s->epsilon, normalised + R + N);
     }
-    if (s->half) step(s, b, row, dt, B, C, part, true);
-    else step(s, b, row, dt, B, C, part, false);
+    if (stateIsHalf || s->half) step(s, b, row, dt, B, C, part, true, stateIsHalf);
+    else step(s, b, row, dt, B, C, part, false, stateIsHalf);
   }
 }
 
@@ -345,15 +372,15 @@ enum { APART = CHANNELS_PER_TASK / 2 };
  * The steps of channels [first, first + count), with their rows in a buffer of this thread's own:
  * DM_MAX_SCAN_ROWS bounds its stack.
  */
-static void scan_steps(const Scan *s, size_t b, size_t first, size_t count, const float *past, float *present) {
+static void scan_steps(const Scan *s, size_t b, size_t first, size_t count, const void *past, void *present) {
   const size_t E = s->numChannels, N = s->stateSize, R = s->rank, stride = CHANNELS_PER_TASK;
   float local[(2 * N + R) * CHANNELS_PER_TASK + APART];
   float *state = local, *A = state + N * stride + APART, *stepWeight = A + N * stride;
-  copy_rows(state, stride, past, E, N, count);
+  take_state(past, state, E, N, stride, count, s->stateIsHalf);
   copy_rows(A, stride, s->A + first, E, N, count);
   copy_rows(stepWeight, stride, s->stepWeight + first, E, R, count);
-  walk(s, b, &(Part){first, count, stepWeight, A, state, state, NULL, stride});
-  copy_rows(present, E, state, stride, N, count);
+  walk(s, b, &(Part){first, count, stepWeight, A, state, state, NULL, stride}, false);
+  put_state(present, state, E, N, stride, count, s->stateIsHalf);
 }
 
 /** A single step reads everything once, and should go on long enough to be fetched ahead. */
@@ -365,15 +392,21 @@ static void scan_channels(void *user, size_t task) {
   const Scan copy = *(const Scan *)user, *s = &copy; /* no store can change it: its fields stay in registers */
   const size_t E = s->numChannels, N = s->stateSize, b = dm_sequence_of(s->firstTask, s->numSequences, task), width = channels_per_task(s, b);
   const size_t first = (task - s->firstTask[b]) * width, count = E - first < width ? E - first : width;
-  const float *past = s->past + b * N * E + first;
-  float *present = s->present + b * N * E + first;
+  const char *past = (const char *)s->past + bytes_of(b * N * E + first, s->stateIsHalf);
+  char *present = (char *)s->present + bytes_of(b * N * E + first, s->stateIsHalf);
   switch (s->starts[b + 1] - s->starts[b]) {
     case 0:
-      if (present != past) copy_rows(present, E, past, E, N, count);
+      for (size_t n = 0; present != past && n < N; n++) {
+        const size_t at = bytes_of(n * E, s->stateIsHalf);
+        memcpy(present + at, past + at, bytes_of(count, s->stateIsHalf));
+      }
       break;
     case 1: {
-      const float *next = past + (first + count < E ? count : N * E - first); /* the next sequence's channels follow the last ones */
-      walk(s, b, &(Part){first, count, s->stepWeight + first, s->A + first, past, present, next, E});
+      /* The next sequence's channels follow the last ones. */
+      const char *next = past + bytes_of(first + count < E ? count : N * E - first, s->stateIsHalf);
+      const Part part = {first, count, s->stepWeight + first, s->A + first, past, present, next, E};
+      if (s->stateIsHalf) walk(s, b, &part, true);
+      else walk(s, b, &part, false);
       break;
     }
     default:
@@ -444,7 +477,8 @@ static Rows expect_rows(DmContext *context, size_t index, size_t numRows, size_t
  * [E], A [N,E], D [E], lengths int64 [B]?, gates [B,T,gates·E]?, then what the links read, the
  * nearest layer's first: its history, or of a single step its present. Outputs: out [B,T,E],
  * present [B,N,E], history f32 [parts,rows,N,64]?, of which one element holds two of f16. With
- * lengths, all that is [B,T,…] is [1,rows,…]. `present` may be the memory of `past`.
+ * lengths, all that is [B,T,…] is [1,rows,…]. `present` may be the memory of `past`; states are f32
+ * or f16, and then histories are f16 too.
  */
 static bool compute(const void *state, DmContext *context) {
   Scan s = *(const Scan *)state;
@@ -459,6 +493,8 @@ static bool compute(const void *state, DmContext *context) {
   s.starts = dm_sequence_starts(context, LENGTHS, B, numRows);
   s.u = u.data;
   s.past = past.data;
+  s.stateIsHalf = past.type == DM_HALF;
+  if (s.stateIsHalf) s.half = true;
   s.z = expect_rows(context, INPUT_Z, numRows, &E, "z");
   s.dt = expect_rows(context, INPUT_DT, numRows, &s.rank, "dt");
   s.B = expect_rows(context, INPUT_B, numRows, &N, "B");
@@ -496,10 +532,10 @@ static bool compute(const void *state, DmContext *context) {
 
 const DmOp DM_NAME(selective_scan) = {
     .name = "SelectiveScan",
-    .inputs = {{DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT},
-               {DM_FLOAT}, {DM_FLOAT}, {DM_INT64, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true},
-               {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}},
-    .outputs = {{DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT, true}},
+    .inputs = {{DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_STATE}, {DM_FLOAT}, {DM_FLOAT},
+               {DM_FLOAT}, {DM_FLOAT}, {DM_INT64, true}, {DM_FLOAT, true}, {DM_ANY, true}, {DM_ANY, true}, {DM_ANY, true}, {DM_ANY, true},
+               {DM_ANY, true}, {DM_ANY, true}, {DM_ANY, true}, {DM_ANY, true}},
+    .outputs = {{DM_FLOAT}, {DM_STATE}, {DM_FLOAT, true}},
     .create = create,
     .compute = compute,
 };

@@ -11,8 +11,8 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { pathToFileURL } from "node:url";
 import { markdownTable } from "../../src/bench/figures.ts";
-import { loweredState } from "../../src/compiler/lower.ts";
 import { describeShape, type RandomShape } from "../../src/compiler/random-checkpoint.ts";
+import { stateIn, type Target } from "../../src/model/artifact.ts";
 import type { ExpectedTensor } from "../../src/model/families/family.ts";
 import type { Architecture } from "../../src/model/families/registry.ts";
 import { numElements, stateBytes } from "../../src/model/state.ts";
@@ -45,6 +45,7 @@ export interface Pass {
   readonly numSteps: number;
 }
 
+const TARGET: Target = { precision: "bf16", lowering: "cuda", statePrecision: "auto" };
 const HALF_BYTES = 2;
 const F32_BYTES = 4;
 
@@ -84,7 +85,7 @@ export function workOf(shape: RandomShape, pass: Pass): PassWork {
   return {
     matrices,
     recurrence: {
-      bytes: 2 * stateBytes(loweredState("bf16", "cuda", state)) * pass.numSequences, // read and written
+      bytes: 2 * stateBytes(stateIn(TARGET, state)) * pass.numSequences, // read and written
       tensorFlops: 0,
       f32Flops: operations.f32Flops * numTokens,
       powers: operations.powers * numTokens,

@@ -126,14 +126,12 @@ __global__ void advance(const Recurrence r) {
 
 struct Options {
   size_t numGroups; /* 0: one a head */
-  bool isHalf;
 };
 
 void *create(DmAttributes *attributes) {
   Options *options = (Options *)malloc(sizeof(Options));
   if (options == NULL) return dm_reject(attributes, "Recurrence: no memory");
   options->numGroups = (size_t)dm_int_or(attributes, "groups", 0);
-  options->isHalf = dm_int_or(attributes, "half", 0) != 0;
   return options;
 }
 
@@ -182,9 +180,9 @@ bool compute(const void *state, DmContext *context) {
   r.numRows = (size_t)(q.dims[0] * q.dims[1]);
   r.numHeads = H;
   r.keyWidth = (size_t)past.dims[2];
-  r.valueWidth = (size_t)past.dims[3] * (options->isHalf ? 2 : 1);
+  r.valueWidth = (size_t)past.dims[3];
   r.lengths = (const int64_t *)lengths.data;
-  r.isHalf = options->isHalf;
+  r.isHalf = past.type == DM_HALF;
   r.past = past.data;
   if (!dm_expect_rows(context, hasLengths ? &lengths : NULL, r.numSequences, r.numRows)) return false;
   const size_t dk = r.keyWidth, dv = r.valueWidth;
@@ -222,9 +220,9 @@ bool compute(const void *state, DmContext *context) {
 
 extern "C" const DmOp DM_NAME(recurrence) = {
     .name = "Recurrence",
-    .inputs = {{DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_INT64, true}, {DM_FLOAT, true}, {DM_FLOAT, true},
+    .inputs = {{DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_STATE}, {DM_FLOAT}, {DM_INT64, true}, {DM_FLOAT, true}, {DM_FLOAT, true},
                {DM_FLOAT, true}, {DM_FLOAT, true}},
-    .outputs = {{DM_FLOAT}, {DM_FLOAT}},
+    .outputs = {{DM_FLOAT}, {DM_STATE}},
     .create = create,
     .compute = compute,
     .destroy = NULL,

@@ -64,18 +64,19 @@ struct Scan {
   const float *u;                      /* [rows,E] */
   Rows z;                              /* [rows,E] */
   Rows dt, B, C;                       /* [rows,R], [rows,N], [rows,N] */
-  const float *past;                   /* [B,N,E] */
+  bool stateIsHalf;                    /* past and present are f16 */
+  const void *past;                    /* [B,N,E] */
   const float *stepWeight;             /* W_dt [R,E]; or if they are summed up, W_dt dt [rows,E] */
   bool isSummed;
   const float *stepBias;               /* [E] */
   const float *A;                      /* [N,E], negative */
   const float *D;                      /* [E] */
   const float *gates;                  /* [rows,numGates·E] */
-  const void *histories[DM_MAX_LINKS]; /* h^{l-1}, h^{l-2}, …: [parts,rows,N,PART], or of a single step states, float [B,N,E] */
+  const void *histories[DM_MAX_LINKS]; /* h^{l-1}, h^{l-2}, …: [parts,rows,N,PART], or of a single step states [B,N,E] */
   bool linksAreStates;
   bool half;                           /* histories are in f16, and links read f16 whatever they read */
   float *out;                          /* [rows,E] */
-  float *present;                      /* [B,N,E], or the past's memory */
+  void *present;                       /* the same, or its memory */
   void *history;                       /* or NULL */
 };
 
@@ -86,16 +87,21 @@ __device__ inline size_t history_offset(const Scan &s, size_t row, unsigned e) {
   return (e / PART * s.numRows + row) * s.stateSize * PART + e % PART;
 }
 
-__device__ inline void keep(const Scan &s, size_t at, float h) {
-  if (s.half) ((uint16_t *)s.history)[at] = dm_half_of(h);
-  else ((float *)s.history)[at] = h;
+/** Of a state or a history. */
+__device__ inline float load_kept(const void *kept, size_t at, bool isHalf) {
+  return isHalf ? dm_float_of(((const uint16_t *)kept)[at]) : ((const float *)kept)[at];
+}
+
+__device__ inline void keep(void *kept, size_t at, float h, bool isHalf) {
+  if (isHalf) ((uint16_t *)kept)[at] = dm_half_of(h);
+  else ((float *)kept)[at] = h;
 }
 
 /** What a link reads: of a history, or of a state, rounded as a history would hold it. */
 __device__ inline float linked_state(const Scan &s, unsigned link, size_t at) {
-  const float *exact = (const float *)s.histories[link];
-  if (!s.half) return exact[at];
-  return dm_float_of(s.linksAreStates ? dm_half_of(exact[at]) : ((const uint16_t *)s.histories[link])[at]);
+  const bool isHalf = s.linksAreStates ? s.stateIsHalf : s.half;
+  const float number = load_kept(s.histories[link], at, isHalf);
+  return s.half && !isHalf ? dm_float_of(dm_half_of(number)) : number;
 }
 
 /** 1 / √(mean(x²) + ε) of `width` numbers whose squares add up to that; 1 without norms. */
@@ -143,13 +149,13 @@ struct Lane {
 
   __device__ void load(const Scan &s) {
 #pragma unroll
-    for (int i = 0; i < STATES; i++) h[i] = number(i) < s.stateSize ? s.past[at(s, number(i))] : 0.0f;
+    for (int i = 0; i < STATES; i++) h[i] = number(i) < s.stateSize ? load_kept(s.past, at(s, number(i)), s.stateIsHalf) : 0.0f;
   }
 
   __device__ void store(const Scan &s) const {
 #pragma unroll
     for (int i = 0; i < STATES; i++) {
-      if (isReal && number(i) < s.stateSize) s.present[at(s, number(i))] = h[i];
+      if (isReal && number(i) < s.stateSize) keep(s.present, at(s, number(i)), h[i], s.stateIsHalf);
     }
   }
 
@@ -186,7 +192,7 @@ struct Lane {
 #pragma unroll
     for (int i = 0; i < STATES; i++) {
       if (number(i) >= N) continue;
-      if (s.history != NULL && isReal) keep(s, historyAt + number(i) * PART, h[i]);
+      if (s.history != NULL && isReal) keep(s.history, historyAt + number(i) * PART, h[i], s.half);
       y += C[number(i)] * h[i];
     }
 #pragma unroll 1
@@ -239,7 +245,7 @@ __global__ void __launch_bounds__(DM_WARP *WARPS, Share::STATES > 4 ? 1 : 2) sca
   const unsigned number = own.number((int)warp);
   const bool joins = (int)warp < STATES && number < N;
   const float decay = joins ? own.decay_of(s, number) : 0.0f;
-  float state = joins ? s.past[own.at(s, number)] : 0.0f;
+  float state = joins ? load_kept(s.past, own.at(s, number), s.stateIsHalf) : 0.0f;
 
   const size_t end = rows.start + rows.count;
   for (size_t row = rows.start; row < end; row += WARPS * STEPS) {
@@ -299,7 +305,7 @@ __global__ void __launch_bounds__(DM_WARP *WARPS, Share::STATES > 4 ? 1 : 2) sca
     }
     __syncwarp(); /* before its places are written for the next segment */
   }
-  if (joins && own.isReal) s.present[own.at(s, number)] = state;
+  if (joins && own.isReal) keep(s.present, own.at(s, number), state, s.stateIsHalf);
 }
 
 void *create(DmAttributes *attributes) {
@@ -408,7 +414,9 @@ bool compute(const void *state, DmContext *context) {
   if (!dm_expect_rows(context, hasLengths ? &lengths : NULL, B, numRows)) return false;
   s.lengths = (const int64_t *)lengths.data;
   s.u = (const float *)u.data;
-  s.past = (const float *)past.data;
+  s.past = past.data;
+  s.stateIsHalf = past.type == DM_HALF;
+  if (s.stateIsHalf) s.half = true;
   s.z = expect_rows(context, INPUT_Z, numRows, &s.numChannels, "z");
   s.dt = expect_rows(context, INPUT_DT, numRows, &s.rank, "dt");
   s.B = expect_rows(context, INPUT_B, numRows, &s.stateSize, "B");
@@ -421,7 +429,7 @@ bool compute(const void *state, DmContext *context) {
   if (context->failure.exists || !find_links(&s, context)) return false;
   const int64_t history[4] = {(int64_t)num_parts(E), (int64_t)numRows, past.dims[1], (int64_t)floats_per_row(s)};
   s.out = (float *)dm_output(context, 0, u.dims, 3);
-  s.present = (float *)dm_output(context, 1, past.dims, 3);
+  s.present = dm_output(context, 1, past.dims, 3);
   s.history = dm_output(context, 2, history, 4);
   if (context->failure.exists) return false;
   if (B * E == 0) return true;
@@ -434,10 +442,10 @@ bool compute(const void *state, DmContext *context) {
 
 extern "C" const DmOp DM_NAME(selective_scan) = {
     .name = "SelectiveScan",
-    .inputs = {{DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT},
-               {DM_FLOAT}, {DM_FLOAT}, {DM_INT64, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true},
-               {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}, {DM_FLOAT, true}},
-    .outputs = {{DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT, true}},
+    .inputs = {{DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_FLOAT}, {DM_STATE}, {DM_FLOAT}, {DM_FLOAT},
+               {DM_FLOAT}, {DM_FLOAT}, {DM_INT64, true}, {DM_FLOAT, true}, {DM_ANY, true}, {DM_ANY, true}, {DM_ANY, true}, {DM_ANY, true},
+               {DM_ANY, true}, {DM_ANY, true}, {DM_ANY, true}, {DM_ANY, true}},
+    .outputs = {{DM_FLOAT}, {DM_STATE}, {DM_FLOAT, true}},
     .create = create,
     .compute = compute,
     .destroy = NULL,

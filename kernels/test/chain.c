@@ -98,12 +98,25 @@ static bool compute_double(const void *state, DmContext *context) {
   return y != NULL || dm_num_elements(&x) == 0;
 }
 
+/** -x of a state, in its own type. */
+static bool compute_negated(const void *state, DmContext *context) {
+  DmTensor x;
+  (void)state;
+  if (!dm_input(context, 0, &x)) return false;
+  void *y = dm_output(context, 0, x.dims, x.rank);
+  for (size_t i = 0; y != NULL && i < dm_num_elements(&x); i++) {
+    if (x.type == DM_HALF) ((uint16_t *)y)[i] = ((const uint16_t *)x.data)[i] ^ 0x8000;
+    else ((float *)y)[i] = -((const float *)x.data)[i];
+  }
+  return y != NULL || dm_num_elements(&x) == 0;
+}
+
+const DmOp DM_NAME(recurrence) = {.name = "Negate", .inputs = {{DM_STATE}}, .outputs = {{DM_STATE}}, .compute = compute_negated};
 const DmOp DM_NAME(causal_conv) = {.name = "Double", .inputs = {{DM_FLOAT}}, .outputs = {{DM_FLOAT}}, .compute = compute_double};
 const DmOp DM_NAME(norm) = {.name = "Total", .inputs = {{DM_FLOAT}}, .outputs = {{DM_FLOAT}}, .compute = compute_total};
 #define UNUSED(file) const DmOp DM_NAME(file) = {.name = "Unused", .compute = compute_nothing};
 UNUSED(selective_scan)
 UNUSED(sample_statistics)
-UNUSED(recurrence)
 UNUSED(token_shift)
 UNUSED(discretize)
 UNUSED(delta_rule_inputs)
@@ -241,6 +254,29 @@ static void check_numbers(void) {
   DM_NAME(chain).destroy(state);
 }
 
+/** A state's result has its type, in a register and in slices of an output too. */
+static void check_states(void) {
+  enum { ROWS = 40, WIDTH = 3 };
+  void *state = create_chain("Negate x0 > o0\nNegate o0 > r0\nNegate r0 > o1");
+  for (int isHalf = 0; isHalf <= 1; isHalf++) {
+    uint16_t halves[ROWS * WIDTH];
+    float floats[ROWS * WIDTH];
+    for (int i = 0; i < ROWS * WIDTH; i++) halves[i] = (uint16_t)i, floats[i] = (float)(i + 1);
+    FakeNode node = {0};
+    fake_input(&node, 0, isHalf ? DM_HALF : DM_FLOAT, (int64_t[]){ROWS, WIDTH}, 2, isHalf ? (void *)halves : (void *)floats);
+    CHECK(run_chain(state, &node) == NULL);
+    for (int i = 0; i < ROWS * WIDTH; i++) {
+      for (int o = 0; o < 2; o++) {
+        const void *given = node.outputs[o].data;
+        if (isHalf) CHECK(((const uint16_t *)given)[i] == (halves[i] | 0x8000));
+        else CHECK(((const float *)given)[i] == -floats[i]);
+      }
+    }
+    fake_free(&node);
+  }
+  DM_NAME(chain).destroy(state);
+}
+
 /** In whatever slice something fails, and if in all, it is told once. */
 static void check_rows_refused(const char *program, bool refusesOutputs, const char *reason) {
   void *state = create_chain(program);
@@ -268,6 +304,7 @@ int main(void) {
   check_kept();
   check_rows();
   check_numbers();
+  check_states();
   check_rows_refused("Add x0 x1 > r0\nBroken > o0", false, "Broken: broken");
   check_rows_refused("Add x0 x1 > r0\nTotal r0 > o0", false, "a result without a row for each");
   check_rows_refused("Add x0 x2 > o0", false, "inputs of 40 and of 2 rows");

@@ -144,7 +144,7 @@ static bool fake_get_input(DmContext *context, size_t index, DmTensor *tensor) {
 static void *fake_get_output(DmContext *context, size_t index, const int64_t *dims, size_t rank) {
   FakeNode *node = context->self;
   CHECK(index < DM_MAX_OUTPUTS && (node->op->isVariadic || node->op->outputs[index].type != 0));
-  const int type = node->op->isVariadic ? DM_FLOAT : (int)node->op->outputs[index].type;
+  const int type = node->op->isVariadic ? DM_FLOAT : dm_output_type(context, node->op, index);
   FakeValue *value = &node->outputs[index];
   if (node->refusesOutputs) return dm_fail(context, "no memory for an output"), NULL;
   if (node->op->outputs[index].optional && !node->isWanted[index]) return NULL;

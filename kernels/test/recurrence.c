@@ -46,14 +46,14 @@ static void set_up(FakeNode *node, const Case *c) {
   const int64_t B0 = c->lengths ? 1 : c->B, T = c->lengths ? num_rows(c) : c->T;
   for (int i = Q; i <= V; i++) put(node, (size_t)i, (int64_t[]){B0, T, stride_of(c, i)}, 3, -1, 1);
   put(node, PAST, (int64_t[]){c->B, c->H, c->dk, c->dv}, 4, -1, 1);
-  if (c->isHalf) { /* two in the place of one */
+  if (c->isHalf) {
     FakeValue *past = &node->inputs[PAST];
     const float *exact = past->data;
     half *rounded = malloc(fake_bytes(past) / 2 + 1);
     for (size_t i = 0; i < fake_bytes(past) / sizeof *exact; i++) rounded[i] = vh_of(vf_all(exact[i]))[0];
     free(past->data);
     past->data = rounded;
-    past->dims[3] /= 2;
+    past->type = DM_HALF;
   }
   if (c->decay == FOR_HEAD) put(node, DECAY, (int64_t[]){c->H}, 1, 0.5f, 1);
   if (c->decay == FOR_ROW) put(node, DECAY, (int64_t[]){B0, T, c->H}, 3, 0, 1);
@@ -65,7 +65,6 @@ static void set_up(FakeNode *node, const Case *c) {
   if (c->skips) put(node, SKIP, (int64_t[]){c->H}, 1, -1, 1);
   if (c->G != c->H) fake_int(node, "groups", c->G);
   for (int i = Q; i <= V; i++) node->columns[i] = (DmColumns){first_of(c, i), first_of(c, i) + width_of(c, i)};
-  if (c->isHalf) fake_int(node, "half", 1);
   if (c->inPlace) node->inPlaceOf[1] = 1 + PAST;
 }
 
@@ -124,7 +123,7 @@ static void check_kinds(Case c) {
     c.scales = bits & 2;
     c.skips = bits & 4;
     c.isPacked = bits & 8;
-    c.isHalf = (bits & 16) && c.dv % 2 == 0;
+    c.isHalf = bits & 16;
     c.inPlace = bits & 32;
     check(c);
   }
@@ -148,7 +147,7 @@ static void take(FakeNode *node, const FakeNode *of, const Case *c, int64_t b, i
       part.dims[1] = count;
       data += (start_of(c, b) + first) * value->dims[2] * (int64_t)sizeof(float);
     }
-    fake_input(node, i, DM_FLOAT, part.dims, part.rank, data);
+    fake_input(node, i, (DmType)part.type, part.dims, part.rank, data);
   }
   memcpy(node->columns, of->columns, sizeof of->columns);
   memcpy(node->attributes, of->attributes, sizeof of->attributes);

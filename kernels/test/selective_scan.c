@@ -1,7 +1,7 @@
 /**
- * SelectiveScan against the equations in double: links through histories and through states, shared
- * gates, norms, widths that are no multiple of a vector or of a task, steps at once and one by one,
- * few and many, sequences of unequal lengths.
+ * SelectiveScan against the equations in double: states of f32 and f16, links through histories and
+ * through states, shared gates, norms, widths that are no multiple of a vector or of a task, steps
+ * at once and one by one, few and many, sequences of unequal lengths.
  */
 #include <math.h>
 
@@ -22,6 +22,7 @@ typedef struct {
   bool norms, history, half;
   const int64_t *lengths; /* [B], or NULL: T each */
   bool summed;            /* W_dt dt is given: on a device */
+  bool stateIsHalf;
 } Case;
 
 static int64_t start_of(const Case *c, int64_t b) { return fake_start(c->lengths, c->T, b); }
@@ -40,9 +41,9 @@ static double value_of_half(uint16_t bits) {
   return bits >> 15 ? -size : size;
 }
 
-/** Element `at` of a history. */
-static double history_value(const Case *c, const void *history, int64_t at) {
-  return c->half ? value_of_half(((const uint16_t *)history)[at]) : (double)((const float *)history)[at];
+/** Element `at` of a history, or of a state. */
+static double kept_value(const void *kept, int64_t at, bool isHalf) {
+  return isHalf ? value_of_half(((const uint16_t *)kept)[at]) : (double)((const float *)kept)[at];
 }
 
 static float *randoms(int64_t count, uint32_t seed, float from, float to) {
@@ -57,6 +58,22 @@ static void put(FakeNode *node, size_t index, const int64_t *dims, size_t rank, 
   float *values = randoms(count, (uint32_t)index + 1, from, to);
   fake_input(node, index, DM_FLOAT, dims, rank, values);
   free(values);
+}
+
+/** f16 between -2 and 2, whatever the bits were; tiny ones among them. */
+static void make_halves(FakeValue *value) {
+  uint16_t *halves = value->data;
+  for (size_t k = 0; k < fake_bytes(value) / sizeof *halves; k++) halves[k] &= k % 3 ? 0xbfff : 0x83ff;
+}
+
+static void put_state(FakeNode *node, const Case *c, size_t index) {
+  const int64_t dims[] = {c->B, c->N, c->E};
+  put(node, index, dims, 3, -1, 1);
+  if (!c->stateIsHalf) return;
+  void *bits = node->inputs[index].data;
+  fake_input(node, index, DM_HALF, dims, 3, bits);
+  free(bits);
+  make_halves(&node->inputs[index]);
 }
 
 static int64_t num_parts(const Case *c) {
@@ -78,7 +95,7 @@ static void set_up(FakeNode *node, const Case *c) {
   node->columns[2] = (DmColumns){0, c->R};
   node->columns[3] = (DmColumns){c->R, c->R + c->N};
   node->columns[4] = (DmColumns){c->R + c->N, c->R + 2 * c->N};
-  put(node, PAST, (int64_t[]){c->B, c->N, c->E}, 3, -1, 1);
+  put_state(node, c, PAST);
   if (c->summed) fake_int(node, "summed", 1);
   if (c->summed) put(node, 6, (int64_t[]){B, T, c->E}, 3, -2, 2);
   else put(node, 6, (int64_t[]){c->R, c->E}, 2, -1, 1);
@@ -89,12 +106,9 @@ static void set_up(FakeNode *node, const Case *c) {
   if (c->links > 0) put(node, GATES, (int64_t[]){B, T, c->gates * c->E}, 3, -1, 1);
   for (int64_t i = 0; i < c->links; i++) {
     const size_t index = FIRST_HISTORY + (size_t)i;
-    if (c->T == 1 && !c->history && !c->lengths) put(node, index, (int64_t[]){c->B, c->N, c->E}, 3, -1, 1);
+    if (c->T == 1 && !c->history && !c->lengths) put_state(node, c, index);
     else put(node, index, (int64_t[]){num_parts(c), numRows, c->N, c->half ? PART / 2 : PART}, 4, -1, 1);
-    const FakeValue *link = &node->inputs[index];
-    uint16_t *halves = link->data;
-    /* Whatever the random bits were: f16 between -2 and 2, tiny ones among them. */
-    for (size_t k = 0; c->half && link->rank == 4 && k < fake_bytes(link) / 2; k++) halves[k] &= k % 3 ? 0xbfff : 0x83ff;
+    if (c->half && node->inputs[index].rank == 4) make_halves(&node->inputs[index]);
   }
   node->isWanted[2] = c->history;
 }
@@ -106,12 +120,11 @@ static int64_t history_at(const Case *c, int64_t row, int64_t n, int64_t e) {
 
 static double link_state(const FakeNode *node, const Case *c, int64_t link, int64_t b, int64_t row, int64_t n, int64_t e) {
   const FakeValue *value = &node->inputs[FIRST_HISTORY + link];
-  const float *states = value->data;
   if (value->rank == 3) {
-    const double h = states[(b * c->N + n) * c->E + e];
+    const double h = kept_value(value->data, (b * c->N + n) * c->E + e, c->stateIsHalf);
     return c->half ? rounded_half(h) : h;
   }
-  return history_value(c, value->data, history_at(c, row, n, e));
+  return kept_value(value->data, history_at(c, row, n, e), c->half);
 }
 
 static double rms(const float *values, int64_t count) {
@@ -120,12 +133,12 @@ static double rms(const float *values, int64_t count) {
   return sqrt(squares / (double)count + 1e-6);
 }
 
-static void check_channel(const FakeNode *node, const Case *c, const float *past, int64_t b, int64_t e) {
+static void check_channel(const FakeNode *node, const Case *c, const void *past, int64_t b, int64_t e) {
   const float *u = node->inputs[0].data, *xz = node->inputs[1].data, *parameters = node->inputs[2].data;
   const float *W = node->inputs[6].data, *bias = node->inputs[7].data, *A = node->inputs[8].data, *D = node->inputs[9].data;
-  const float *gates = node->inputs[GATES].data, *out = node->outputs[0].data, *present = node->outputs[1].data;
+  const float *gates = node->inputs[GATES].data, *out = node->outputs[0].data;
   double h[MAX_STATE];
-  for (int64_t n = 0; n < c->N; n++) h[n] = past[(b * c->N + n) * c->E + e];
+  for (int64_t n = 0; n < c->N; n++) h[n] = kept_value(past, (b * c->N + n) * c->E + e, c->stateIsHalf);
   for (int64_t row = start_of(c, b); row < start_of(c, b + 1); row++) {
     const float *dt = parameters + row * (c->R + 2 * c->N), *Bt = dt + c->R, *Ct = Bt + c->N;
     const double norms[3] = {c->norms ? rms(dt, c->R) : 1, c->norms ? rms(Bt, c->N) : 1, c->norms ? rms(Ct, c->N) : 1};
@@ -139,7 +152,7 @@ static void check_channel(const FakeNode *node, const Case *c, const float *past
       y += Ct[n] / norms[2] * h[n];
       size += fabs(Ct[n] / norms[2] * h[n]);
       if (c->history) {
-        const double kept = history_value(c, node->outputs[2].data, history_at(c, row, n, e));
+        const double kept = kept_value(node->outputs[2].data, history_at(c, row, n, e), c->half);
         CHECK(fabs(kept - h[n]) < (c->half ? 6e-4 : 1e-5) * fmax(1, fabs(h[n])));
       }
     }
@@ -157,14 +170,23 @@ static void check_channel(const FakeNode *node, const Case *c, const float *past
     /* Terms that cancel each other leave their rounding errors. */
     CHECK(fabs(out[row * c->E + e] - expected) < 1e-5 + 2e-7 * size * fabs(gated));
   }
-  for (int64_t n = 0; n < c->N; n++) CHECK(fabs(present[(b * c->N + n) * c->E + e] - h[n]) < 1e-5 * fmax(1, fabs(h[n])));
+  for (int64_t n = 0; n < c->N; n++) {
+    const double present = kept_value(node->outputs[1].data, (b * c->N + n) * c->E + e, c->stateIsHalf);
+    CHECK(fabs(present - h[n]) < (c->stateIsHalf ? 6e-4 : 1e-5) * fmax(1, fabs(h[n])));
+  }
 }
 
+/** With states of f32, and of f16. */
 static void check(Case c, bool inPlace) {
+  if (!c.stateIsHalf) {
+    Case halves = c;
+    halves.stateIsHalf = halves.half = true;
+    check(halves, inPlace);
+  }
   FakeNode node = {0};
   set_up(&node, &c);
   const size_t bytes = fake_bytes(&node.inputs[PAST]);
-  float *past = malloc(bytes + 1);
+  void *past = malloc(bytes + 1);
   memcpy(past, node.inputs[PAST].data, bytes);
   if (inPlace) node.inPlaceOf[1] = 1 + PAST;
   CHECK(fake_run(&node, &DM_NAME(selective_scan)) == NULL);

@@ -8,7 +8,7 @@ import { readLibraryPath } from "../config/process.ts";
 import type { Config } from "../config/schema.ts";
 import { DenseMambaError, type ErrorCode } from "../errors.ts";
 import type { LoweringKind, Manifest, Precision } from "../model/artifact.ts";
-import { MANIFEST_FILE, readManifest } from "../model/manifest.ts";
+import { hasHalfStates, MANIFEST_FILE, readManifest } from "../model/manifest.ts";
 import { inspectCuda, openRunner } from "../runtime/open.ts";
 import { findOrtLibrary, openableProviders } from "../runtime/ort-library.ts";
 import type { ModelRunner } from "../runtime/runner.ts";
@@ -97,10 +97,10 @@ async function findArtifact(
   { choice, lowering }: { readonly choice: DeviceChoice; readonly lowering: LoweringKind },
   options: LoadOptions,
 ): Promise<Artifact> {
-  const { model: modelDir, cacheDir, allowNonFinite } = config;
+  const { model: modelDir, cacheDir, allowNonFinite, statePrecision } = config;
   if (!isArtifact(modelDir)) {
     const { onProgress, cachedOnly = false } = options;
-    const source = { modelDir, lowering, cacheDir, allowNonFinite, onProgress, cachedOnly };
+    const source = { modelDir, lowering, statePrecision, cacheDir, allowNonFinite, onProgress, cachedOnly };
     const precisions = choosePrecisions(config.precision, choice);
     return firstThatWorks("unsupported_value", precisions, options.note, (precision: Precision) =>
       ensureArtifact({ ...source, precision }),
@@ -113,6 +113,13 @@ async function findArtifact(
     throw new DenseMambaError(
       "invalid_config",
       `${modelDir} was compiled to ${manifest.precision}; it cannot be served in ${config.precision}`,
+    );
+  }
+  const states = hasHalfStates(manifest) ? "f16" : "f32";
+  if (statePrecision !== "auto" && statePrecision !== states) {
+    throw new DenseMambaError(
+      "invalid_config",
+      `${modelDir} was compiled with states in ${states}; it cannot be served with states in ${statePrecision}`,
     );
   }
   return { dir: modelDir, manifest };

@@ -7,6 +7,7 @@ import path from "node:path";
 import type { Config } from "../config/schema.ts";
 import { DenseMambaError } from "../errors.ts";
 import type { Manifest } from "../model/artifact.ts";
+import { hasHalfStates } from "../model/manifest.ts";
 import { stateBytes } from "../model/state.ts";
 import { PrefixCache, type PrefixCacheStats } from "../prefix/prefix-cache.ts";
 import type { Log } from "../server/deps.ts";
@@ -140,7 +141,7 @@ function commonOptions(
   store: "conversations" | "prefixes",
 ): Pick<OpenStoreOptions, "model" | "precision" | "nowMs" | "observer"> {
   const { modelHash, state } = manifest;
-  const isHalf = state.some(({ dtype }) => dtype === "f16");
+  const isHalf = hasHalfStates(manifest);
   const observer: StoreObserver = {
     onTier({ name: tier, way, isAvailable, message }) {
       if (isAvailable) log.info({ store, tier, way }, message);
@@ -157,7 +158,7 @@ function commonOptions(
   };
   return {
     model: { modelHash, stateBytes: stateBytes(state), isHalf },
-    precision: config.statePrecision,
+    precision: config.storePrecision,
     nowMs,
     observer,
   };

@@ -7,6 +7,7 @@ import { ensureArtifact } from "../compiler/artifact-cache.ts";
 import { Engine } from "../engine/engine.ts";
 import type { EngineObserver } from "../engine/observer.ts";
 import type { Manifest, Precision } from "../model/artifact.ts";
+import type { StatePrecision } from "../model/state.ts";
 import { type KernelLibrary, openRunner } from "../runtime/open.ts";
 import type { ModelRunner } from "../runtime/runner.ts";
 import type { ReadBandwidth } from "./bandwidth.ts";
@@ -18,6 +19,7 @@ export interface BenchConfig {
   readonly cacheDir: string;
   /** Our own operators; undefined runs the plain lowering. */
   readonly kernels: KernelLibrary | undefined;
+  readonly statePrecision: StatePrecision;
   /** Prompt tokens read between two decode steps. */
   readonly prefillChunk: number;
   readonly prefillStall: number;
@@ -29,6 +31,8 @@ export interface SuiteContext extends BenchConfig {
   readonly modelDir: string;
   /** Of the random weights, in the suites that let the user choose. */
   readonly shape: ShapeName;
+  /** Of the suite `shape`: all that a processor runs fast, or one. */
+  readonly precisions: readonly Precision[];
   /** To measure the memory in turns with what it limits. */
   readonly memory: ReadBandwidth;
   /** Bytes per second, the best when the run began. */
@@ -92,15 +96,17 @@ export async function randomArtifact(
   return artifactOf(config, await randomCheckpoint(config.cacheDir, shape), precision);
 }
 
-function artifactOf({ cacheDir, kernels }: BenchConfig, modelDir: string, precision: Precision) {
-  return ensureArtifact({ modelDir, precision, cacheDir, lowering: kernels === undefined ? "plain" : "kernels" });
+function artifactOf({ cacheDir, kernels, statePrecision }: BenchConfig, modelDir: string, precision: Precision) {
+  const lowering = kernels === undefined ? "plain" : "kernels";
+  return ensureArtifact({ modelDir, precision, statePrecision, cacheDir, lowering });
 }
 
 /** Flags that make `densemamba serve` run a model the same way. */
 export function serveFlags(config: BenchConfig): string[] {
-  const { runtime, threads, cacheDir, kernels, prefillChunk, prefillStall } = config;
+  const { runtime, threads, cacheDir, kernels, statePrecision, prefillChunk, prefillStall } = config;
   return [
     ...["--runtime", runtime, "--threads", `${threads}`, "--cache-dir", cacheDir],
+    ...["--state-precision", statePrecision],
     ...["--prefill-chunk", `${prefillChunk}`, "--prefill-stall", `${prefillStall}`],
     ...(kernels === undefined ? ["--kernels", "off"] : ["--kernel-library", kernels.path]),
   ];

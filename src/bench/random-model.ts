@@ -6,7 +6,14 @@
 import { existsSync } from "node:fs";
 import { rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { RANDOM_SHAPES, type RandomShape, writeRandomCheckpoint } from "../compiler/random-checkpoint.ts";
+import {
+  describeShape,
+  RANDOM_SHAPES,
+  type RandomShape,
+  writeRandomCheckpoint,
+} from "../compiler/random-checkpoint.ts";
+import type { Precision } from "../model/artifact.ts";
+import { numElements } from "../model/state.ts";
 import { SeededRandom } from "../sampling/random.ts";
 
 /** `mamba-4m` is the packaged model without its dense links, which llama.cpp does not have. */
@@ -24,12 +31,27 @@ export async function randomCheckpoint(cacheDir: string, shape: ShapeName): Prom
     // Moved into place when it is complete: a benchmark that was interrupted leaves no half
     // checkpoint.
     const partial = `${modelDir}.${process.pid}`;
-    await writeRandomCheckpoint({ outDir: partial, shape: BENCH_SHAPES[shape], seed: 1 });
+    await writeRandomCheckpoint({ outDir: partial, shape: BENCH_SHAPES[shape], seed: 1, dtype: dtypeOf(shape) });
     await writeNumberedTokenizer(partial, BENCH_SHAPES[shape].vocabSize);
     await rm(modelDir, { recursive: true, force: true });
     await rename(partial, modelDir);
   }
   return modelDir;
+}
+
+/** Large models are published in 16 bits, and would fill a disk in 32. */
+function dtypeOf(shape: ShapeName): "F32" | "F16" {
+  const { tensors } = describeShape(BENCH_SHAPES[shape]);
+  return tensors.reduce((sum, tensor) => sum + numElements(tensor.shape), 0) > 1e9 ? "F16" : "F32";
+}
+
+/** Of a weight in embedding and head, scales aside. */
+const TABLE_BYTES: Readonly<Record<Precision, number>> = { f32: 4, f16: 2, bf16: 2, int8: 1, int4: 1 };
+
+/** Of the weights, what a step does not read: a head's own table leaves a row of the embedding's. */
+export function unreadBytes(shape: ShapeName, precision: Precision): number {
+  const head = describeShape(BENCH_SHAPES[shape]).tensors.find(({ name }) => name === "lm_head.weight");
+  return head === undefined ? 0 : numElements(head.shape) * TABLE_BYTES[precision];
 }
 
 const SPECIAL = ["<unk>", "<s>", "</s>"];

@@ -67,7 +67,7 @@ export function decodeInput(numSequences: number): RunInput {
 
 /**
  * A decode step of one sequence reads every weight and the state once. The largest file holds the
- * weights; these shapes tie the embedding to the head, which reads all of it.
+ * weights; where the embedding is tied to the head, that reads all of it.
  */
 export function bytesReadByStep({ files, state }: Pick<Manifest, "files" | "state">): number {
   return Math.max(...files.map((file) => file.bytes)) + stateBytes(state);
@@ -75,15 +75,15 @@ export function bytesReadByStep({ files, state }: Pick<Manifest, "files" | "stat
 
 /**
  * A decode step of one sequence beside the time in which memory delivers as many bytes. `share` is
- * in percent.
+ * in percent; `numUnread`, bytes of the weights that a step leaves.
  */
 export async function measureShare(
   { memory }: Pick<SuiteContext, "memory">,
   runner: ModelRunner,
   manifest: Manifest,
-  firstSlot = 0,
+  { firstSlot = 0, numUnread = 0 } = {},
 ): Promise<{ readonly stepMs: number; readonly floorMs: number; readonly share: number }> {
-  const numBytes = bytesReadByStep(manifest);
+  const numBytes = bytesReadByStep(manifest) - numUnread;
   const { floor, step } = await inTurns(
     {
       floor: async () => (numBytes / (await memory.measure(numBytes))) * 1000,

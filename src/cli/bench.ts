@@ -2,7 +2,7 @@
 import { findKernels } from "../app/kernels.ts";
 import { numThreads } from "../app/machine.ts";
 import { type BenchResult, DEFAULT_SUITES, runBench, SUITES } from "../bench/bench.ts";
-import type { BenchConfig } from "../bench/config.ts";
+import { BENCH_PRECISIONS, type BenchConfig } from "../bench/config.ts";
 import { runServerBench } from "../bench/load/server-bench.ts";
 import { runningTargets, startOwnTarget } from "../bench/load/targets.ts";
 import { BENCH_SHAPES, type ShapeName } from "../bench/random-model.ts";
@@ -29,6 +29,7 @@ export async function bench(config: Config, options: BenchCommandOptions, termin
     suites: suites.length > 0 ? suites : DEFAULT_SUITES,
     modelDir: config.model,
     shape,
+    precisions: config.precision === "auto" ? BENCH_PRECISIONS : [config.precision],
     sessionTokens: options.sessionTokens,
     version: programVersion(),
     print,
@@ -88,9 +89,9 @@ export async function benchServer(config: Config, options: BenchServerOptions, t
 
 /** How every measurement runs its models: on the CPU. Prints which operators it uses. */
 export async function benchConfig(config: Config, print: (line: string) => void): Promise<BenchConfig> {
-  const { runtime, cacheDir, prefillChunk, prefillStall } = config;
+  const { runtime, cacheDir, statePrecision, prefillChunk, prefillStall } = config;
   const kernels = await findKernels(config, "cpu", print);
-  return { runtime, cacheDir, prefillChunk, prefillStall, threads: numThreads(config), kernels };
+  return { runtime, cacheDir, statePrecision, prefillChunk, prefillStall, threads: numThreads(config), kernels };
 }
 
 function printTo(terminal: Terminal): (line: string) => void {

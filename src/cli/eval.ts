@@ -18,7 +18,7 @@ import { CLEAR_REST, readAll, showProgress, type Terminal, write } from "./termi
 export interface EvalOptions {
   /** A file, or `-` for standard input. Lines `<|endoftext|>` separate documents. */
   readonly text: string;
-  /** The precision to compare with. */
+  /** The precision to compare with, its states in what is usual for it. */
   readonly against?: Precision | undefined;
 }
 
@@ -42,7 +42,7 @@ export async function evalText(config: Config, options: EvalOptions, terminal: T
     const { manifest } = runner;
     checkVocabulary(tokenizer, manifest);
     const documents = await Promise.all(texts.map((text) => toDocument(text, tokenizer, manifest)));
-    const reference = against && (await open({ ...config, precision: against }));
+    const reference = against && (await open({ ...config, precision: against, statePrecision: "auto" }));
     const total = documents.reduce((sum, { tokenIds }) => sum + tokenIds.length - 1, 0);
     const evaluation = await evaluate({
       runner,

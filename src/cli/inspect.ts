@@ -41,7 +41,7 @@ async function inspectArtifact(dir: string): Promise<Inspection> {
   return { ...(await readManifest(dir)), kind: "artifact", tensors: [] };
 }
 
-function inspectCheckpoint({ model, precision, device }: Config): Inspection {
+function inspectCheckpoint({ model, precision, statePrecision, device }: Config): Inspection {
   const checkpoint = openCheckpoint(model);
   checkpoint.close();
   const { name, family, numParameters, sizes, tensors } = checkpoint;
@@ -57,7 +57,7 @@ function inspectCheckpoint({ model, precision, device }: Config): Inspection {
       name: file,
       bytes: statSync(path.join(modelFolder(model), file)).size,
     })),
-    state: stateIn(chosen, checkpoint.state),
+    state: stateIn({ precision: chosen, lowering: "plain", statePrecision }, checkpoint.state),
     tensors,
   };
 }

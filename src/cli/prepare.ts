@@ -23,7 +23,7 @@ import { formatBytes, showProgress, type Terminal, write } from "./terminal.ts";
  * @throws `invalid_checkpoint`, `unsupported_value`, `invalid_value` if both folders are the same
  */
 export async function compile(config: Config, outDir: string | undefined, terminal: Terminal): Promise<void> {
-  const { model: modelDir, allowNonFinite, cacheDir } = config;
+  const { model: modelDir, allowNonFinite, cacheDir, statePrecision } = config;
   if (outDir !== undefined && path.resolve(modelDir) === path.resolve(outDir)) {
     throw new DenseMambaError("invalid_value", `--out must be another folder than --model, ${outDir} given for both`);
   }
@@ -33,7 +33,7 @@ export async function compile(config: Config, outDir: string | undefined, termin
   const lowering = loweringFor(await findKernels(config, device, note), modelDir, note);
   const precisions = choosePrecisions(config.precision, { device });
   const { dir, manifest } = await firstThatWorks("unsupported_value", precisions, note, (precision) => {
-    const options = { modelDir, precision, lowering, allowNonFinite, onProgress };
+    const options = { modelDir, precision, lowering, statePrecision, allowNonFinite, onProgress };
     return outDir === undefined ? ensureArtifact({ ...options, cacheDir }) : compileInto(outDir, options);
   });
   const bytes = manifest.files.reduce((sum, file) => sum + file.bytes, 0);

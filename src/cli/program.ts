@@ -11,7 +11,7 @@ import { addConfigOptions, collect, configFrom, numberBetween } from "./flags.ts
 import { showProgress, type Terminal } from "./terminal.ts";
 
 const ALL_KEYS = configOptions.map(({ key }) => key);
-const SOURCE_KEYS: readonly ConfigKey[] = ["model", "device", "precision", "allowNonFinite"];
+const SOURCE_KEYS: readonly ConfigKey[] = ["model", "device", "precision", "statePrecision", "allowNonFinite"];
 const KERNEL_KEYS: readonly ConfigKey[] = ["kernels", "kernelLibrary", "cCompiler", "nvcc", "cacheDir"];
 const RUN_KEYS: readonly ConfigKey[] = ["runtime", "threads", ...KERNEL_KEYS];
 const MODEL_KEYS: readonly ConfigKey[] = [...SOURCE_KEYS, ...RUN_KEYS];
@@ -97,7 +97,7 @@ export function createProgram({ version, terminal, signals }: ProgramParts): Com
 
   const inspect = program.command("inspect").description("show what a model is and what a session of it costs");
   inspect.option("--json", "as JSON", false);
-  addConfigOptions(inspect, ["model", "device", "precision"]).action(async (options) => {
+  addConfigOptions(inspect, ["model", "device", "precision", "statePrecision"]).action(async (options) => {
     const config = await configOf(options);
     const { inspect: run } = await import("./inspect.ts");
     await run(config, options, terminal);
@@ -128,7 +128,7 @@ export function createProgram({ version, terminal, signals }: ProgramParts): Com
     .option("--suite <name>", "run one suite only; may be repeated", collect)
     .option("--shape <name>", "shape of the random weights in the suites `shape` and `state`", "mamba-130m")
     .option("--session-tokens <n>", "length of the long session", integerFrom(20), 100_000);
-  addConfigOptions(bench, ["model", ...RUN_KEYS]).action(async (options) => {
+  addConfigOptions(bench, ["model", "precision", "statePrecision", ...RUN_KEYS]).action(async (options) => {
     const config = await configOf(options);
     const { bench: run } = await import("./bench.ts");
     await run(config, options, terminal);

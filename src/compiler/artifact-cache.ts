@@ -6,28 +6,18 @@
 import { mkdir, mkdtemp, readdir, rm, stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { DenseMambaError } from "../errors.ts";
-import type { LoweringKind, Manifest, Precision } from "../model/artifact.ts";
+import type { Manifest } from "../model/artifact.ts";
 import { MANIFEST_FILE, readManifest } from "../model/manifest.ts";
 import { publishFolder } from "../model/publish-folder.ts";
 import { invalidCheckpoint } from "../model/weights.ts";
-import { type CompileProgress, compileModel } from "./compile.ts";
+import { type CompileOptions, compileModel } from "./compile.ts";
 import { FileHasher } from "./file-hash.ts";
-import { loweringKind } from "./lower.ts";
+import { targetOf } from "./lower.ts";
 import { hashModel } from "./source-hash.ts";
 
-export interface EnsureOptions {
-  readonly modelDir: string;
-  readonly precision: Precision;
-  /** See `CompileOptions`. Default: `plain`. */
-  readonly lowering?: LoweringKind;
+export interface EnsureOptions extends Omit<CompileOptions, "outDir" | "modelHash"> {
   /** Created if missing. */
   readonly cacheDir: string;
-  readonly onProgress?: (progress: CompileProgress) => void;
-  /**
-   * Let weights that are NaN or infinite pass. What is compiled so is found again only by asking so
-   * again.
-   */
-  readonly allowNonFinite?: boolean;
   /** Fails if it would have to compile. */
   readonly cachedOnly?: boolean;
 }
@@ -48,10 +38,10 @@ const STALE_TEMPORARY_MS = 24 * 60 * 60 * 1000;
  */
 export async function ensureArtifact(options: EnsureOptions): Promise<EnsuredArtifact> {
   const { modelDir, precision, cacheDir } = options;
-  const lowering = loweringKind(precision, options.lowering);
+  const target = targetOf(options);
   const hasher = new FileHasher({ recordDir: join(cacheDir, "hashes") });
   const hashFile = (path: string) => hasher.hash(path);
-  const modelHash = await hashModel(modelDir, precision, hashFile, lowering);
+  const modelHash = await hashModel(modelDir, target, hashFile);
   const suffix = options.allowNonFinite ? "-non-finite" : "";
   const dir = join(cacheDir, `${basename(resolve(modelDir))}-${precision}-${modelHash.slice(0, 16)}${suffix}`);
 
@@ -70,7 +60,7 @@ export async function ensureArtifact(options: EnsureOptions): Promise<EnsuredArt
   try {
     const built = join(temporary, "built");
     const manifest = await compileModel({ ...options, outDir: built, modelHash });
-    if ((await hashModel(modelDir, precision, hashFile, lowering)) !== modelHash) {
+    if ((await hashModel(modelDir, target, hashFile)) !== modelHash) {
       throw invalidCheckpoint(`${modelDir} changed while it was being compiled`);
     }
     await publishFolder(built, dir, MANIFEST_FILE);

@@ -27,6 +27,8 @@ import {
   type LoweringKind,
   type Manifest,
   type Precision,
+  stateIn,
+  type Target,
 } from "../model/artifact.ts";
 import { type Checkpoint, openCheckpoint } from "../model/checkpoint.ts";
 import { FORMAT_VERSION, MANIFEST_FILE } from "../model/manifest.ts";
@@ -36,7 +38,7 @@ import { chainOperators } from "./chains.ts";
 import { equalised } from "./equalise.ts";
 import { hashFile, sha256 } from "./file-hash.ts";
 import { assertInPlaceSafe } from "./in-place.ts";
-import { lower, loweredState, loweringKind, surveyOperators } from "./lower.ts";
+import { lower, surveyOperators, targetOf, type Wanted } from "./lower.ts";
 import { COMPILER_VERSION, hashModel } from "./source-hash.ts";
 
 const GRAPH_FILE = "model.onnx";
@@ -63,9 +65,8 @@ export interface CompileProgress {
   readonly message: string;
 }
 
-export interface CompileOptions {
+export interface CompileOptions extends Wanted {
   readonly modelDir: string;
-  readonly precision: Precision;
   /**
    * `kernels` needs the native runner on a CPU, and its library; f16 is plain all the same. `cuda`
    * needs CUDA, and the library for it. Default: `plain`.
@@ -74,7 +75,10 @@ export interface CompileOptions {
   /** Created if missing; files in it are overwritten. The manifest is written last. */
   readonly outDir: string;
   readonly onProgress?: (progress: CompileProgress) => void;
-  /** Let weights that are NaN or infinite pass. */
+  /**
+   * Let weights that are NaN or infinite pass. What is compiled so is found again only by asking so
+   * again.
+   */
   readonly allowNonFinite?: boolean;
   /** `hashModel` of the source, if the caller has it already. */
   readonly modelHash?: string;
@@ -85,17 +89,18 @@ export interface CompileOptions {
  * weights.
  */
 export async function compileModel(options: CompileOptions): Promise<Manifest> {
-  const { modelDir, precision, outDir } = options;
-  const lowering = loweringKind(precision, options.lowering);
+  const { modelDir, outDir } = options;
+  const target = targetOf(options);
+  const { precision, lowering } = target;
   const opened = openCheckpoint(modelDir, { allowNonFinite: options.allowNonFinite ?? false });
   const checkpoint = equalised(opened, precision);
   try {
     const { isRagged } = surveyOperators(checkpoint, lowering);
-    const modelHash = options.modelHash ?? (await hashModel(modelDir, precision, hashFile, lowering));
+    const modelHash = options.modelHash ?? (await hashModel(modelDir, target, hashFile));
     await mkdir(outDir, { recursive: true });
     const total = checkpoint.numParameters * BYTES_PER_WEIGHT[precision];
     const message = `compiling ${checkpoint.name} to ${precision}`;
-    const files = await writeGraphs(checkpoint, { precision, lowering, isRagged, outDir }, (done) => {
+    const files = await writeGraphs(checkpoint, { target, isRagged, outDir }, (done) => {
       options.onProgress?.({ done: Math.min(done, total), total, message });
     });
     const manifest: Manifest = {
@@ -111,7 +116,7 @@ export async function compileModel(options: CompileOptions): Promise<Manifest> {
       numParameters: checkpoint.numParameters,
       bosTokenId: checkpoint.bosTokenId,
       eosTokenIds: checkpoint.eosTokenIds,
-      state: loweredState(precision, lowering, checkpoint.state),
+      state: stateIn(target, checkpoint.state),
       ...(isRagged && { ragged: true }),
       maxPassSteps: checkpoint.maxPassSteps,
       graph: GRAPH_FILE,
@@ -128,13 +133,11 @@ export async function compileModel(options: CompileOptions): Promise<Manifest> {
 
 async function writeGraphs(
   checkpoint: Checkpoint,
-  options: Pick<CompileOptions, "precision" | "outDir"> & {
-    readonly lowering: LoweringKind;
-    readonly isRagged: boolean;
-  },
+  options: Pick<CompileOptions, "outDir"> & { readonly target: Target; readonly isRagged: boolean },
   onBytes: (bytesWritten: number) => void,
 ): Promise<ArtifactFile[]> {
-  const { precision, lowering, isRagged, outDir } = options;
+  const { target, isRagged, outDir } = options;
+  const { lowering } = target;
   const data = await open(join(outDir, DATA_FILE), "w");
   const dataHash = createHash("sha256");
   const external = new ExternalData(DATA_FILE, async (bytes) => {
@@ -144,7 +147,7 @@ async function writeGraphs(
   const files: ArtifactFile[] = [];
   try {
     for (const [name, steps] of GRAPHS) {
-      const graph = lower(checkpoint, precision, steps, lowering);
+      const graph = lower(checkpoint, target, steps);
       assertInPlaceSafe(graph);
       if (lowering === "kernels") chainOperators(graph, { hasRowPerSequence: steps === "one" || !isRagged });
       const model = await encodeModel(graph, {

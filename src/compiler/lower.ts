@@ -2,9 +2,9 @@
  * From a checkpoint to a graph with the contract of `model/artifact.ts`. The one place that picks
  * an architecture's own lowering.
  */
-import { type LoweringKind, type Precision, stateIn } from "../model/artifact.ts";
+import { type LoweringKind, type Precision, stateIn, type Target } from "../model/artifact.ts";
 import type { Checkpoint } from "../model/checkpoint.ts";
-import type { StateLayout, StateSpec } from "../model/state.ts";
+import type { StatePrecision } from "../model/state.ts";
 import { Graph } from "../onnx/graph.ts";
 import type { Lowering, Steps } from "./lowering.ts";
 import { lowerMamba } from "./mamba.ts";
@@ -12,20 +12,23 @@ import { lowerMamba2 } from "./mamba2.ts";
 import { lowerRetNet } from "./retnet.ts";
 import { lowerRwkv7 } from "./rwkv7.ts";
 
-/**
- * What a precision is lowered to where `wanted` may be had: our own operators of a CPU take f32.
- */
-export function loweringKind(precision: Precision, wanted: LoweringKind = "plain"): LoweringKind {
-  return isHalf(precision) && wanted === "kernels" ? "plain" : wanted;
+/** What is asked for. By default plain ONNX, and states in what suits it. */
+export interface Wanted {
+  readonly precision: Precision;
+  readonly lowering?: LoweringKind;
+  readonly statePrecision?: StatePrecision;
+}
+
+/** What that is compiled to. One artifact has one target, however it was asked for. */
+export function targetOf({ precision, lowering: wanted = "plain", statePrecision: states = "auto" }: Wanted): Target {
+  // Our own operators of a CPU take f32.
+  const lowering = isHalf(precision) && wanted === "kernels" ? "plain" : wanted;
+  const isAuto = states === "f32" && (precision !== "f16" || lowering !== "plain");
+  return { precision, lowering, statePrecision: isAuto ? "auto" : states };
 }
 
 function isHalf(precision: Precision): precision is "f16" | "bf16" {
   return precision === "f16" || precision === "bf16";
-}
-
-/** The state that an artifact keeps: our own operators work on f32. */
-export function loweredState(precision: Precision, kind: LoweringKind, layouts: readonly StateLayout[]): StateSpec {
-  return stateIn(kind === "plain" ? precision : "f32", layouts);
 }
 
 /** How a model's operators are emitted. */
@@ -48,7 +51,8 @@ type Source = Pick<Checkpoint, "architecture" | "name" | "state" | "tensor">;
 export function surveyOperators(checkpoint: Source, kind: LoweringKind): OperatorSurvey {
   const beyond = new Map<string, string>();
   if (kind === "plain") return { beyond, isRagged: false };
-  const { used } = build(checkpoint, { precision: "f32", steps: "many", kind }, { beyond, isRagged: true });
+  const target = targetOf({ precision: "f32", lowering: kind });
+  const { used } = build(checkpoint, target, "many", { beyond, isRagged: true });
   for (const { name, beyond: limit } of used) {
     if (limit === undefined) continue;
     beyond.set(name, `it takes ${limit.name} up to ${limit.most}, this model has ${limit.value}`);
@@ -59,16 +63,18 @@ export function surveyOperators(checkpoint: Source, kind: LoweringKind): Operato
   return { beyond, isRagged };
 }
 
-export function lower(checkpoint: Source, precision: Precision, steps: Steps, wanted?: LoweringKind): Graph {
-  const kind = loweringKind(precision, wanted);
-  return build(checkpoint, { precision, steps, kind }, surveyOperators(checkpoint, kind)).graph;
+export function lower(checkpoint: Source, wanted: Wanted, steps: Steps): Graph {
+  const target = targetOf(wanted);
+  return build(checkpoint, target, steps, surveyOperators(checkpoint, target.lowering)).graph;
 }
 
 function build(
   { name, architecture, state, tensor }: Source,
-  { precision, steps, kind }: Pick<Lowering, "precision" | "steps" | "kind">,
+  target: Target,
+  steps: Steps,
   { beyond, isRagged }: OperatorSurvey,
 ): Lowering {
+  const { precision, lowering: kind } = target;
   const graph = new Graph(name);
   const hasLengths = isRagged && steps === "many";
   const lowering: Lowering = {
@@ -78,7 +84,7 @@ function build(
     steps,
     kind,
     plainOperators: new Set(beyond.keys()),
-    state: loweredState(precision, kind, state),
+    state: stateIn(target, state),
     lengths: hasLengths ? graph.input("lengths", "i64", ["B"]) : undefined,
     tokenIds: graph.input("input_ids", "i64", hasLengths ? [1, "S"] : ["B", steps === "one" ? 1 : "T"]),
     weight: tensor,

@@ -77,6 +77,11 @@ export const configSchema = z.strictObject({
     "auto",
     "precision of the weights; auto is int8 on a CPU, bf16 on CUDA (f16 before sm_80)",
   ),
+  statePrecision: option(
+    oneOf("auto", "f32", "f16"),
+    "auto",
+    "precision of the running states; auto is f32, and with weights in f16 as docs/compiler.md says",
+  ),
   runtime: option(
     oneOf("native", "portable"),
     "native",
@@ -151,10 +156,10 @@ export const configSchema = z.strictObject({
     "time that server may take to answer before a request goes on without it",
     { needs: ["valkeyUrl"] },
   ),
-  statePrecision: option(
+  storePrecision: option(
     oneOf("f32", "f16"),
     "f32",
-    "states on disk and on that server; f16 halves the bytes and is not exact",
+    "states on disk and on that server, if they run in f32; f16 halves the bytes and is not exact",
   ),
   sessionTtlMs: option(duration(0, TEN_YEARS_MS), 0, "time after its last use when a session expires; 0 for never"),
   responseTtlMs: option(duration(0, TEN_YEARS_MS), "30d", "age at which a stored response expires; 0 for never"),

@@ -3,7 +3,7 @@
  * beside the files that the manifest names. This module holds the manifest's type; the compiler
  * writes it, `compiler/artifact-cache.ts` checks it.
  */
-import type { StateLayout, StateSpec } from "./state.ts";
+import type { StateLayout, StatePrecision, StateSpec } from "./state.ts";
 
 export const PRECISIONS = ["f32", "f16", "bf16", "int8", "int4"] as const;
 export type Precision = (typeof PRECISIONS)[number];
@@ -17,7 +17,7 @@ export type LoweringKind = "plain" | "kernels" | "cuda";
 /**
  * Of the interface of our operators, as in kernels/op.h: what a graph compiled now needs of them.
  */
-export const KERNELS_VERSION = 7;
+export const KERNELS_VERSION = 8;
 
 /**
  * The graph's sampling outputs hold this many candidates per row (fewer if the vocabulary is
@@ -43,8 +43,8 @@ export interface Manifest {
   readonly formatVersion: number;
   readonly compilerVersion: string;
   /**
-   * sha256 over the source checkpoint's config and weights and the precision: states are only valid
-   * under the same one.
+   * sha256 over the source checkpoint's config and weights, the precision and that of states, which
+   * are only valid under the same one.
    */
   readonly modelHash: string;
   readonly name: string;
@@ -91,11 +91,22 @@ export interface ArtifactFile {
   readonly sha256: string;
 }
 
-/** The state of an artifact of that precision. */
-export function stateIn(precision: Precision, layouts: readonly StateLayout[]): StateSpec {
-  return layouts.map(({ name, shape, mayNarrow }) => ({
-    name,
-    shape,
-    dtype: precision === "f16" && mayNarrow ? "f16" : "f32",
-  }));
+/** What an artifact is compiled to. */
+export interface Target {
+  readonly precision: Precision;
+  readonly lowering: LoweringKind;
+  readonly statePrecision: StatePrecision;
+}
+
+/** The state of an artifact. */
+export function stateIn({ precision, lowering, statePrecision }: Target, layouts: readonly StateLayout[]): StateSpec {
+  // Our own operators take inputs in f32, and work on sums in f32 or f16.
+  const isHalf = precision === "f16" && lowering === "plain";
+  const isNarrow = ({ holds, mayNarrow = false }: StateLayout) => {
+    if (holds === "count" || statePrecision === "f32") return false;
+    return holds === "inputs" ? isHalf : statePrecision === "f16" || (isHalf && mayNarrow);
+  };
+  return layouts.map((layout) => {
+    return { name: layout.name, shape: layout.shape, dtype: isNarrow(layout) ? "f16" : "f32" };
+  });
 }

@@ -17,15 +17,20 @@ export const FORMAT_VERSION = 1;
 /** What may be relied on of an artifact's numbers: docs/compiler.md, "Precision". */
 export type NumericMode = "exact" | "batch-invariant" | "fast";
 
-export function numericMode({
-  precision,
-  ragged,
-  device,
-}: Pick<Manifest, "precision" | "ragged" | "device">): NumericMode {
+export function numericMode(
+  manifest: Pick<Manifest, "precision" | "ragged" | "device"> & Partial<Pick<Manifest, "state">>,
+): NumericMode {
+  const { precision, ragged, device } = manifest;
+  // What is cut into more passes is rounded more often.
+  if (hasHalfStates(manifest)) return "fast";
   if (precision === "f32") return "exact";
   // On CUDA the matrices are multiplied by ONNX Runtime; on a CPU what looks along time is, where
   // it has no kernel.
   return ragged && device !== "cuda" ? "batch-invariant" : "fast";
+}
+
+export function hasHalfStates({ state = [] }: Partial<Pick<Manifest, "state">>): boolean {
+  return state.some(({ dtype }) => dtype === "f16");
 }
 
 const count = z.int().nonnegative();

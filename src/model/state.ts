@@ -26,11 +26,20 @@ export interface StateLayout {
   readonly name: string;
   readonly shape: readonly number[];
   /**
-   * Whether a model in f16 may keep it in f16: docs/compiler.md, "f16", has what that was decided
-   * by.
+   * Sums over the past, most of a state's bytes; the last inputs as they came; a count, which is
+   * exact.
    */
-  readonly mayNarrow: boolean;
+  readonly holds: "sums" | "inputs" | "count";
+  /**
+   * Of sums: whether a model in f16 keeps them in f16 without being asked. docs/compiler.md, "f16",
+   * has what that was decided by.
+   */
+  readonly mayNarrow?: boolean;
 }
+
+/** What sums are kept in. `auto` is f32, but for a model in f16. */
+export const STATE_PRECISIONS = ["auto", ...STATE_DTYPES] as const;
+export type StatePrecision = (typeof STATE_PRECISIONS)[number];
 
 const DTYPE_BYTES: Readonly<Record<StateDtype, number>> = { f32: 4, f16: 2 };
 

@@ -3,7 +3,7 @@
  */
 import { availableParallelism } from "node:os";
 import type { Manifest } from "../model/artifact.ts";
-import { numericMode } from "../model/manifest.ts";
+import { hasHalfStates, numericMode } from "../model/manifest.ts";
 import type { RunnerOptions } from "./runner.ts";
 
 /** 0 means every core that this process may use. */
@@ -21,5 +21,7 @@ export function describeRunner(
 ): string {
   const threads = `${numThreads} thread${numThreads === 1 ? "" : "s"}`;
   const operators = manifest.kernels === undefined ? "plain ONNX" : `kernels ${kernels?.instructionSet}`;
-  return `${kind} ${device}, onnxruntime ${ortVersion}, ${threads}, ${operators}, ${manifest.precision} ${numericMode(manifest)}`;
+  const states = hasHalfStates(manifest) ? ", states f16" : "";
+  const numbers = `${manifest.precision} ${numericMode(manifest)}${states}`;
+  return `${kind} ${device}, onnxruntime ${ortVersion}, ${threads}, ${operators}, ${numbers}`;
 }

@@ -23,14 +23,18 @@ const END_TEXT = "<|rwkv_tokenizer_end_of_text|>";
 /**
  * Turns end at an empty line, so instructions and a user's message have none. With
  * `enable_thinking` the model begins with what it thinks, up to `</think>`. NOTE: its tag is left
- * open, as the models are trained: what closes it is a part of tokens such as `>\n`.
+ * open, as the models are trained: what closes it is a part of tokens such as `>\n`. What was
+ * thought in earlier turns stays, as in RWKV's own runners.
  */
 export const WORLD_CHAT: DefaultChat = {
   template: `{% for message in messages %}
 {%- set lines = message.content.replace('\\r\\n', '\\n').split('\\n') %}
 {%- if message.role == 'system' or message.role == 'developer' %}System: {{ lines | select | join('\\n') | trim }}
 {%- elif message.role == 'user' %}User: {{ lines | select | join('\\n') | trim }}
-{%- else %}{{ message.role | capitalize }}: {{ message.content | trim }}{% endif %}{{ '\\n\\n' }}
+{%- else %}{{ message.role | capitalize }}: {% if message.reasoning %}<think>
+{{ message.reasoning | trim }}
+</think>
+{% endif %}{{ message.content | trim }}{% endif %}{{ '\\n\\n' }}
 {%- endfor %}
 {%- if add_generation_prompt %}Assistant:{% if enable_thinking %} <think{% endif %}{% endif %}`,
   stopStrings: ["\n\nUser:"],

@@ -96,7 +96,7 @@ describe("with a folder", () => {
   });
 
   it("states are rounded to f16 only on request", async () => {
-    const flags = { storeDir: folder, statePrecision: "f16" };
+    const flags = { storeDir: folder, storePrecision: "f16" };
     await (await openStoresWith(flags)).conversations.put("session::a", snapshot());
     const { state } = (await (await reopen(flags)).conversations.get("session::a"))!;
     const restored = new Float32Array(state.buffer, state.byteOffset, 4);

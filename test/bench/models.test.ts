@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { describe, expect, it } from "vitest";
 import { serveFlags } from "../../src/bench/config.ts";
-import { BENCH_SHAPES, numberedPieces, writeNumberedTokenizer } from "../../src/bench/random-model.ts";
+import { BENCH_SHAPES, numberedPieces, unreadBytes, writeNumberedTokenizer } from "../../src/bench/random-model.ts";
 import { bytesReadByStep } from "../../src/bench/runner.ts";
 import { parseRates, pickShape } from "../../src/cli/bench.ts";
 import { loadTokenizer } from "../../src/tokenizer/load.ts";
@@ -41,6 +41,12 @@ describe("the shapes", () => {
     ];
     expect(bytesReadByStep({ files, state: [] })).toBe(1000);
   });
+
+  it("leave the embedding where the head has a table of its own", () => {
+    expect(unreadBytes("mamba2-130m", "int8")).toBe(0);
+    expect(unreadBytes("rwkv7-0.4b", "int4")).toBe(65_536 * 1024);
+    expect(unreadBytes("rwkv7-0.4b", "f32")).toBe(4 * 65_536 * 1024);
+  });
 });
 
 describe("the bench commands", () => {
@@ -62,9 +68,10 @@ describe("the bench commands", () => {
       prefillChunk: 64,
       prefillStall: 1.5,
       kernels: undefined,
+      statePrecision: "f16",
     } as const;
     expect(serveFlags(config).join(" ")).toBe(
-      "--runtime native --threads 2 --cache-dir /c --prefill-chunk 64 --prefill-stall 1.5 --kernels off",
+      "--runtime native --threads 2 --cache-dir /c --state-precision f16 --prefill-chunk 64 --prefill-stall 1.5 --kernels off",
     );
   });
 });

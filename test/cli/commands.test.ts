@@ -145,6 +145,18 @@ describe("compile", () => {
     expect(result.exitCode).toBe(2);
   });
 
+  it("halves the state if asked to, and refuses to run the artifact with states of another precision", async () => {
+    const out = path.join(folder, "half-states");
+    await output(["compile", "--model", TINY, "--out", out, "--precision", "int8", "--state-precision", "f16"]);
+    const { state } = JSON.parse(await output(["inspect", "--model", out, "--json"]));
+    for (const { name, dtype } of state) expect(dtype, name).toBe(name.startsWith("ssm") ? "f16" : "f32");
+    const score = ["score", "--model", out, "--token-ids", "1,2", ...cache];
+    expect(await output([...score, "--state-precision", "f16"])).toBe(await output(score));
+    const result = await failure([...score, "--state-precision", "f32"]);
+    expect(result.message).toContain("compiled with states in f16; it cannot be served with states in f32");
+    expect(result.exitCode).toBe(2);
+  });
+
   it("refuses to overwrite the checkpoint", async () => {
     const result = await failure(["compile", "--model", TINY, "--out", TINY]);
     expect(result.message).toContain("another folder");

@@ -102,7 +102,7 @@ describe("chains", () => {
     const modelDir = await randomCheckpoint(shape);
     const checkpoint = openCheckpoint(modelDir);
     for (const steps of ["one", "many"] as const) {
-      const graph = lower(checkpoint, "int8", steps, "kernels");
+      const graph = lower(checkpoint, { precision: "int8", lowering: "kernels" }, steps);
       const hasRowPerSequence = steps === "one";
       const before = meaningsOf(graph, hasRowPerSequence);
       chainOperators(graph, { hasRowPerSequence });

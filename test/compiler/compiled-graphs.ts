@@ -2,6 +2,7 @@
 import { rm } from "node:fs/promises";
 import { compileModel } from "../../src/compiler/compile.ts";
 import type { Manifest, Precision } from "../../src/model/artifact.ts";
+import type { StatePrecision } from "../../src/model/state.ts";
 import { temporaryFolder } from "../helpers/checkpoints.ts";
 import { GraphSession, type States } from "./graph-session.ts";
 
@@ -19,9 +20,10 @@ export class CompiledGraphs {
     this.decode = decode;
   }
 
-  static async of(modelDir: string, precision: Precision): Promise<CompiledGraphs> {
+  static async of(modelDir: string, precision: Precision, statePrecision?: StatePrecision): Promise<CompiledGraphs> {
     const dir = temporaryFolder();
-    const manifest = await compileModel({ modelDir, precision, outDir: dir });
+    const states = statePrecision && { statePrecision };
+    const manifest = await compileModel({ modelDir, precision, ...states, outDir: dir });
     const graph = await GraphSession.open(dir, manifest);
     return new CompiledGraphs(dir, manifest, [graph, await GraphSession.open(dir, manifest, manifest.decodeGraph)]);
   }

@@ -47,7 +47,7 @@ describe.each(sources)("a $name lowered for CUDA", ({ modelDir }) => {
   it.each(["f32", "f16", "int8", "int4"] as const)("has no control flow, and may work in place (%s)", (precision) => {
     const checkpoint = openCheckpoint(modelDir);
     for (const steps of ["one", "many"] as const) {
-      const graph = lower(checkpoint, precision, steps, "cuda");
+      const graph = lower(checkpoint, { precision, lowering: "cuda" }, steps);
       assertInPlaceSafe(graph);
       const types = new Set(graph.nodes.map(({ opType }) => opType));
       for (const opType of ["Scan", "Loop", "If"]) expect(types).not.toContain(opType);

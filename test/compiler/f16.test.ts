@@ -83,7 +83,7 @@ describe.each(sources)("a random $name in f16", ({ modelDir }) => {
   it("may have its states updated in place, and is plain ONNX", () => {
     const checkpoint = openCheckpoint(modelDir);
     for (const steps of ["one", "many"] as const) {
-      const graph = lower(checkpoint, "f16", steps, "kernels");
+      const graph = lower(checkpoint, { precision: "f16", lowering: "kernels" }, steps);
       assertInPlaceSafe(graph);
       expect(graph.nodes.map(({ domain }) => domain)).not.toContain("densemamba");
     }
@@ -183,7 +183,7 @@ describe.each(sources)("a $name in bf16", ({ modelDir }) => {
   it.each(["one", "many"] as const)("is the graph of f16 with the other type, for %s steps on CUDA", (steps) => {
     const checkpoint = openCheckpoint(modelDir);
     const graphOf = (precision: "f16" | "bf16") => {
-      const { nodes, inputs, outputs, initializers } = lower(checkpoint, precision, steps, "cuda");
+      const { nodes, inputs, outputs, initializers } = lower(checkpoint, { precision, lowering: "cuda" }, steps);
       const text = JSON.stringify({
         nodes: nodes.map(({ inputs, outputs, attributes, ...node }) => {
           const names = [...inputs, ...outputs].map((value) => value?.name);

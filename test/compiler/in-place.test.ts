@@ -12,7 +12,7 @@ describe("every graph that the compiler writes", () => {
     const checkpoint = openCheckpoint(modelDir);
     for (const precision of ["f32", "int8"] as const) {
       for (const steps of ["one", "many"] as const) {
-        const graph = lower(checkpoint, precision, steps);
+        const graph = lower(checkpoint, { precision }, steps);
         expect(graph.inputs.filter(({ value }) => value.name.startsWith("past_"))).toHaveLength(8);
         assertInPlaceSafe(graph);
       }

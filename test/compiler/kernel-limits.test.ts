@@ -86,7 +86,7 @@ describe.each([
     const checkpoint = openCheckpoint(modelDir);
     expect(surveyOperators(checkpoint, own).isRagged).toBe(false);
     for (const steps of ["one", "many"] as const) {
-      const graph = lower(checkpoint, "f32", steps, own);
+      const graph = lower(checkpoint, { precision: "f32", lowering: own }, steps);
       expect(graph.inputs.map(({ value }) => value.name)).not.toContain("lengths");
       expect(graph.nodes.map(({ opType }) => opType)).not.toContain(KERNELS[operator] ?? operator);
       // On CUDA a RetNet has no other kernel.

@@ -28,7 +28,7 @@ describe.each(SHAPES)("of $hiddenSize channels", (shape) => {
     modelDir = await randomCheckpoint(shape);
     const checkpoint = openCheckpoint(modelDir);
     for (const steps of ["one", "many"] as const) {
-      const left = lower(checkpoint, precision, steps, kind)
+      const left = lower(checkpoint, { precision, lowering: kind }, steps)
         .initializers.filter(({ tensor }) => tensor.dtype === "f32" && tensor.shape.length === 2)
         .map(({ value }) => value.name)
         .filter((name) => /in_proj|out_proj|q_proj|k_proj|to_hidden|to_out|embed|lm_head/.test(name))

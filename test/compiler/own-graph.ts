@@ -5,7 +5,7 @@
 import { rm } from "node:fs/promises";
 import { compileModel } from "../../src/compiler/compile.ts";
 import type { Precision } from "../../src/model/artifact.ts";
-import { stateBytes } from "../../src/model/state.ts";
+import { type StatePrecision, stateBytes } from "../../src/model/state.ts";
 import { openKernels, openRunner } from "../../src/runtime/open.ts";
 import type { ModelRunner } from "../../src/runtime/runner.ts";
 import { temporaryFolder } from "../helpers/checkpoints.ts";
@@ -16,6 +16,7 @@ export interface OwnGraphOptions {
   readonly numThreads?: number;
   /** In place of the best that this CPU has. */
   readonly instructionSet?: string;
+  readonly statePrecision?: StatePrecision;
 }
 
 /**
@@ -29,9 +30,9 @@ export class OwnGraph {
   readonly #dir: string;
 
   static async open(modelDir: string, precision: Precision, options: OwnGraphOptions = {}): Promise<OwnGraph> {
-    const { numSlots = 4, numThreads = 2, instructionSet } = options;
+    const { numSlots = 4, numThreads = 2, instructionSet, statePrecision = "auto" } = options;
     const artifactDir = temporaryFolder();
-    await compileModel({ modelDir, precision, lowering: "kernels", outDir: artifactDir });
+    await compileModel({ modelDir, precision, statePrecision, lowering: "kernels", outDir: artifactDir });
     const kernels = await openKernels({
       libraryPath: process.env.DENSEMAMBA_KERNEL_LIBRARY,
       sourceDir: "kernels",

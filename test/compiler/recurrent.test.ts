@@ -194,7 +194,7 @@ describe.each(NAMES)("every graph of %s", (name) => {
   it("may have its states updated in place", () => {
     const checkpoint = openCheckpoint(join("test/fixtures", name));
     for (const steps of ["one", "many"] as const) {
-      const graph = lower(checkpoint, "f32", steps);
+      const graph = lower(checkpoint, { precision: "f32" }, steps);
       const pasts = graph.inputs.filter(({ value }) => value.name.startsWith("past_"));
       expect(pasts).toHaveLength(checkpoint.state.length);
       assertInPlaceSafe(graph);

@@ -217,7 +217,7 @@ describe("every graph of a RetNet", () => {
     const modelDir = await randomCheckpoint({ ...TINY_RETNET, denseLayers: m });
     const checkpoint = openCheckpoint(modelDir);
     for (const steps of ["one", "many"] as const) {
-      const graph = lower(checkpoint, "f32", steps);
+      const graph = lower(checkpoint, { precision: "f32" }, steps);
       expect(graph.inputs.filter(({ value }) => value.name.startsWith("past_"))).toHaveLength(5);
       assertInPlaceSafe(graph);
       expect(graph.nodes.map((node) => node.opType)).not.toContain("Scan");

@@ -7,6 +7,7 @@ import { spawnSync } from "node:child_process";
 import { rm } from "node:fs/promises";
 import { compileModel } from "../../src/compiler/compile.ts";
 import type { Precision } from "../../src/model/artifact.ts";
+import type { StatePrecision } from "../../src/model/state.ts";
 import { NativeRunner } from "../../src/runtime/native/native-runner.ts";
 import { type KernelLibrary, openKernels } from "../../src/runtime/open.ts";
 import { temporaryFolder } from "./checkpoints.ts";
@@ -30,9 +31,9 @@ export class EmulatedCuda {
   readonly runner: NativeRunner;
   readonly #dir: string;
 
-  static async open(modelDir: string, precision: Precision): Promise<EmulatedCuda> {
+  static async open(modelDir: string, precision: Precision, statePrecision: StatePrecision = "auto"): Promise<EmulatedCuda> {
     const artifactDir = temporaryFolder();
-    await compileModel({ modelDir, precision, lowering: "cuda", outDir: artifactDir });
+    await compileModel({ modelDir, precision, statePrecision, lowering: "cuda", outDir: artifactDir });
     const runner = await NativeRunner.open({
       ...{ artifactDir, numSlots: 4, numThreads: 1, device: "cuda", checked: true },
       kernels: await emulatedKernels(),

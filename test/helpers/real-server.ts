@@ -8,6 +8,7 @@ import path from "node:path";
 import { ensureArtifact } from "../../src/compiler/artifact-cache.ts";
 import { Engine, type EngineLimits } from "../../src/engine/engine.ts";
 import { Generator } from "../../src/generation/generator.ts";
+import type { StatePrecision } from "../../src/model/state.ts";
 import { limitSendBuffer } from "../../src/runtime/native/libc.ts";
 import type { ModelRunner, RunnerOptions } from "../../src/runtime/runner.ts";
 import { createApp } from "../../src/server/app.ts";
@@ -48,6 +49,7 @@ export interface RealServerOptions {
   readonly tokenizerDir?: string;
   /** By default 2000. */
   readonly maxOutputTokens?: number;
+  readonly statePrecision?: StatePrecision;
   readonly options?: Partial<ServerOptions>;
 }
 
@@ -64,12 +66,13 @@ export async function startRealServer(
     modelDir = DEFAULT_MODEL_DIR,
     tokenizerDir = DEFAULT_MODEL_DIR,
     maxOutputTokens = 2000,
+    statePrecision = "auto",
     options = {},
   }: RealServerOptions = {},
 ): Promise<RealServer> {
   let numDecoded = 0;
   const cacheDir = await mkdtemp(path.join(tmpdir(), "densemamba-server-"));
-  const { dir, manifest } = await ensureArtifact({ modelDir, precision: "f32", cacheDir });
+  const { dir, manifest } = await ensureArtifact({ modelDir, precision: "f32", statePrecision, cacheDir });
   const runnerOptions = { artifactDir: dir, numSlots: limits.maxBatch, numThreads: 1, device: "cpu" } as const;
   const engine = new Engine({
     openRunner: () => openRunner(runnerOptions),

@@ -34,8 +34,8 @@ describe("a sound checkpoint", () => {
     expect(checkpoint.family.name).toBe("dense_mamba");
     expect(checkpoint.sizes).toEqual({ vocabSize: 80, hiddenSize: 32, numLayers: 4, denseLayers: 2 });
     expect(checkpoint.state.slice(0, 2)).toEqual([
-      { name: "conv.0", shape: [3, 64], mayNarrow: true },
-      { name: "ssm.0", shape: [8, 64], mayNarrow: true },
+      { name: "conv.0", shape: [3, 64], holds: "inputs" },
+      { name: "ssm.0", shape: [8, 64], holds: "sums", mayNarrow: true },
     ]);
     const stored = [...readRawTensors(modelDir).values()].reduce((sum, { bytes }) => sum + bytes.length / 4, 0);
     expect(checkpoint.numParameters).toBe(stored);

@@ -55,8 +55,8 @@ describe("a Mamba-2 checkpoint", () => {
     expect(family.name).toBe("mamba2");
     expect(sizes).toEqual({ vocabSize: 48, hiddenSize: 32, numLayers: 3, denseLayers: 0 });
     expect(state.slice(0, 2)).toEqual([
-      { name: "conv.0", shape: [3, 64 + 2 * 2 * 16], mayNarrow: true },
-      { name: "ssm.0", shape: [8, 16, 8], mayNarrow: false },
+      { name: "conv.0", shape: [3, 64 + 2 * 2 * 16], holds: "inputs" },
+      { name: "ssm.0", shape: [8, 16, 8], holds: "sums" },
     ]);
   });
 

@@ -118,8 +118,8 @@ describe("a DenseRetNet checkpoint", () => {
 
   it("carries one state per head, however long the sequence, and its position", () => {
     expect(opened(HUB).state).toEqual([
-      { name: "position", shape: [2], mayNarrow: false },
-      ...[0, 1, 2, 3].map((l) => ({ name: `kv.${l}`, shape: [2, 16, 64], mayNarrow: true })),
+      { name: "position", shape: [2], holds: "count" },
+      ...[0, 1, 2, 3].map((l) => ({ name: `kv.${l}`, shape: [2, 16, 64], holds: "sums", mayNarrow: true })),
     ]);
   });
 

@@ -183,9 +183,9 @@ describe("an RWKV-7 checkpoint", () => {
       ranks: { w: 8, a: 6, v: 4, g: 12 },
     });
     expect(state.slice(0, 3)).toEqual([
-      { name: "att_shift.0", shape: [1, D], mayNarrow: true },
-      { name: "wkv.0", shape: [H, N, N], mayNarrow: false },
-      { name: "ffn_shift.0", shape: [1, D], mayNarrow: true },
+      { name: "att_shift.0", shape: [1, D], holds: "inputs" },
+      { name: "wkv.0", shape: [H, N, N], holds: "sums" },
+      { name: "ffn_shift.0", shape: [1, D], holds: "inputs" },
     ]);
     expect([eosTokenIds, bosTokenId]).toEqual([[0], null]);
   });

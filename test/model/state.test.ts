@@ -7,25 +7,45 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import type { RandomShape } from "../../src/compiler/random-checkpoint.ts";
-import { stateIn } from "../../src/model/artifact.ts";
+import { stateIn, type Target } from "../../src/model/artifact.ts";
 import { openCheckpoint } from "../../src/model/checkpoint.ts";
 import { MANIFEST_FILE, readManifest } from "../../src/model/manifest.ts";
-import { stateBytes } from "../../src/model/state.ts";
+import { type StateLayout, stateBytes } from "../../src/model/state.ts";
 import { randomCheckpoint, TINY_RETNET, TINY_SHAPE } from "../helpers/checkpoints.ts";
 
 describe("a state in a precision", () => {
-  const layouts = [
-    { name: "position", shape: [2], mayNarrow: false },
-    { name: "kv.0", shape: [2, 3, 5], mayNarrow: true },
+  const layouts: readonly StateLayout[] = [
+    { name: "position", shape: [2], holds: "count" },
+    { name: "conv.0", shape: [3, 2], holds: "inputs" },
+    { name: "kv.0", shape: [2, 3, 5], holds: "sums", mayNarrow: true },
+    { name: "wkv.0", shape: [2, 4], holds: "sums" },
   ];
+  const dtypes = (target: Pick<Target, "precision"> & Partial<Target>) =>
+    stateIn({ lowering: "plain", statePrecision: "auto", ...target }, layouts).map(({ dtype }) => dtype);
 
-  it("is f32, but in f16 where it may be narrow", () => {
-    for (const precision of ["f32", "int8", "int4"] as const) {
-      expect(stateIn(precision, layouts).map(({ dtype }) => dtype)).toEqual(["f32", "f32"]);
-      expect(stateBytes(stateIn(precision, layouts))).toBe(8 + 120);
+  it("is f32, but for a model in f16", () => {
+    for (const precision of ["f32", "bf16", "int8", "int4"] as const) {
+      expect(dtypes({ precision })).toEqual(["f32", "f32", "f32", "f32"]);
     }
-    expect(stateIn("f16", layouts).map(({ dtype }) => dtype)).toEqual(["f32", "f16"]);
-    expect(stateBytes(stateIn("f16", layouts))).toBe(8 + 60);
+    expect(dtypes({ precision: "f16" })).toEqual(["f32", "f16", "f16", "f32"]);
+    expect(dtypes({ precision: "f16", lowering: "cuda" })).toEqual(["f32", "f32", "f32", "f32"]);
+  });
+
+  it("is what is asked for: sums alone, unless all is f16; a count never", () => {
+    for (const precision of ["f32", "bf16", "int8", "int4"] as const) {
+      for (const lowering of ["plain", "kernels", "cuda"] as const) {
+        expect(dtypes({ precision, lowering, statePrecision: "f16" })).toEqual(["f32", "f32", "f16", "f16"]);
+      }
+    }
+    expect(dtypes({ precision: "f16", statePrecision: "f16" })).toEqual(["f32", "f16", "f16", "f16"]);
+    expect(dtypes({ precision: "f16", statePrecision: "f32" })).toEqual(["f32", "f32", "f32", "f32"]);
+  });
+
+  it("takes the bytes of its types", () => {
+    const bytes = (statePrecision: "f32" | "f16") =>
+      stateBytes(stateIn({ precision: "int8", lowering: "kernels", statePrecision }, layouts));
+    expect(bytes("f32")).toBe(8 + 24 + 120 + 32);
+    expect(bytes("f16")).toBe(8 + 24 + 60 + 16);
   });
 
   it("is f32 where a manifest does not say", async () => {

@@ -8,6 +8,7 @@ import OpenAI from "openai";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
 import { openRunner } from "../../src/runtime/open.ts";
+import type { RunnerOptions } from "../../src/runtime/runner.ts";
 import { post, type RealServer, startRealServer } from "../helpers/real-server.ts";
 import { isEnd, open } from "../helpers/websocket-client.ts";
 
@@ -71,25 +72,35 @@ describe("a chain of responses", () => {
   });
 });
 
-it("an exported and imported session answers as the original does", async () => {
-  const complete = async (session_id: string) => {
-    const body = { prompt: " and", session_id, max_tokens: 12, temperature: 0, add_special_tokens: false };
-    const answer = await post(`${server.url}/v1/completions`, body);
-    return ((await answer.json()) as { choices: { text: string }[] }).choices[0]!.text;
-  };
-  await post(`${server.url}/v1/sessions`, { session_id: "tale" });
-  await post(`${server.url}/v1/completions`, { prompt: "Once upon a time", session_id: "tale", max_tokens: 8 });
-  const file = new Uint8Array(await (await fetch(`${server.url}/v1/sessions/tale/export`)).arrayBuffer());
-  const upload = (id: string, body: Uint8Array<ArrayBuffer>) =>
-    fetch(`${server.url}/v1/sessions/import?session_id=${id}`, {
-      method: "POST",
-      headers: { "content-type": "application/octet-stream" },
-      body,
-    });
-  expect((await upload("moved", file)).status).toBe(201);
-  await post(`${server.url}/v1/sessions/tale/fork`, { session_id: "forked" });
-  const texts = await Promise.all(["tale", "moved", "forked"].map(complete));
+/** What a session says next. */
+async function goOn({ url }: RealServer, session_id: string): Promise<string> {
+  const body = { prompt: " and", session_id, max_tokens: 12, temperature: 0, add_special_tokens: false };
+  const answer = await post(`${url}/v1/completions`, body);
+  return ((await answer.json()) as { choices: { text: string }[] }).choices[0]!.text;
+}
+
+/** The file of a new session that has said something. */
+async function exported({ url }: RealServer): Promise<Uint8Array<ArrayBuffer>> {
+  await post(`${url}/v1/sessions`, { session_id: "tale" });
+  await post(`${url}/v1/completions`, { prompt: "Once upon a time", session_id: "tale", max_tokens: 8 });
+  return new Uint8Array(await (await fetch(`${url}/v1/sessions/tale/export`)).arrayBuffer());
+}
+
+function upload({ url }: RealServer, id: string, body: Uint8Array<ArrayBuffer>): Promise<Response> {
+  const headers = { "content-type": "application/octet-stream" };
+  return fetch(`${url}/v1/sessions/import?session_id=${id}`, { method: "POST", headers, body });
+}
+
+async function expectSameAnswers(own: RealServer, file: Uint8Array<ArrayBuffer>): Promise<void> {
+  expect((await upload(own, "moved", file)).status).toBe(201);
+  await post(`${own.url}/v1/sessions/tale/fork`, { session_id: "forked" });
+  const texts = await Promise.all(["tale", "moved", "forked"].map((id) => goOn(own, id)));
   expect(new Set(texts).size).toBe(1);
+}
+
+it("an exported and imported session answers as the original does", async () => {
+  const file = await exported(server);
+  await expectSameAnswers(server, file);
 
   const flipped = file.slice();
   flipped[Math.floor(flipped.length / 2)]! ^= 1;
@@ -97,9 +108,31 @@ it("an exported and imported session answers as the original does", async () => 
     ["flipped", flipped],
     ["truncated", file.subarray(0, file.length - 1)],
   ] as const) {
-    const refused = await upload(id, broken);
+    const refused = await upload(server, id, broken);
     expect(refused.status, id).toBe(400);
     expect(await refused.json()).toMatchObject({ error: { code: "invalid_snapshot" } });
+  }
+  await expectIdle();
+});
+
+it("so does one whose state is f16, which a server with states in f32 refuses, and the other way round", async () => {
+  const runner = (options: RunnerOptions) => openRunner("native", options);
+  const half = await startRealServer(runner, LIMITS, undefined, { statePrecision: "f16" });
+  try {
+    const files = [await exported(half), await exported(server)] as const;
+    expect(files[0].length).toBeLessThan(files[1].length);
+    await expectSameAnswers(half, files[0]);
+    for (const [own, file] of [
+      [server, files[0]],
+      [half, files[1]],
+    ] as const) {
+      const refused = await upload(own, "other", file);
+      expect(refused.status).toBe(400);
+      const message = expect.stringMatching(/made by model .* another --precision or --state-precision/);
+      expect(await refused.json()).toMatchObject({ error: { code: "invalid_snapshot", message } });
+    }
+  } finally {
+    await half.close();
   }
   await expectIdle();
 });

@@ -9,7 +9,7 @@ import fc from "fast-check";
 import { afterEach, describe, expect, it } from "vitest";
 import { checkVocabulary } from "../../src/app/compose.ts";
 import type { Manifest } from "../../src/model/artifact.ts";
-import { ChatRenderer } from "../../src/tokenizer/chat-template.ts";
+import { ChatRenderer, type TemplateMessage } from "../../src/tokenizer/chat-template.ts";
 import { loadTokenizer } from "../../src/tokenizer/load.ts";
 import { WorldEncoder } from "../../src/tokenizer/world-encoder.ts";
 import { parseWorldVocabulary } from "../../src/tokenizer/world-vocabulary.ts";
@@ -246,9 +246,13 @@ describe("chats", () => {
     { role: "assistant", content: "Me." },
     { role: "user", content: "Who?" },
   ];
-  const render = async (files: Record<string, unknown>, templateArguments = {}) => {
+  const render = async (
+    files: Record<string, unknown>,
+    templateArguments = {},
+    messages: readonly TemplateMessage[] = MESSAGES,
+  ) => {
     const renderer = new ChatRenderer(await opened(worldText(), files));
-    const turns = { messages: MESSAGES, addGenerationPrompt: true, continueFinalMessage: false };
+    const turns = { messages, addGenerationPrompt: true, continueFinalMessage: false };
     const chat = await renderer.render({ ...turns, templateArguments });
     renderer.close();
     return chat;
@@ -264,6 +268,15 @@ describe("chats", () => {
   it("begin with a thought where that is asked for", async () => {
     expect((await render({}, { enable_thinking: true })).text).toMatch(/User: Who\?\n\nAssistant: <think$/);
     expect((await render({}, { enable_thinking: false })).text).toMatch(/User: Who\?\n\nAssistant:$/);
+  });
+
+  it("have what was thought in earlier turns, as the model writes it", async () => {
+    const thought = MESSAGES.map((message) => {
+      return message.role === "assistant" ? { ...message, reasoning: "He asks\n\nwho I am.\n" } : message;
+    });
+    expect((await render({}, {}, thought)).text).toContain(
+      "\n\nAssistant: <think>\nHe asks\n\nwho I am.\n</think>\nMe.\n\nUser: Who?",
+    );
   });
 
   it("may have reasoning in their answers, whose tag the prompt leaves open", async () => {

@@ -30,7 +30,7 @@ export async function benchLength(context: SuiteContext): Promise<Figure[]> {
     );
     const samples = await inTurns(measurements, { numRounds: 10 });
     const stepMs = LENGTHS.map((length) => median(samples[length]!));
-    const { floorMs, share } = await measureShare(context, runner, manifest, LENGTHS.length);
+    const { floorMs, share } = await measureShare(context, runner, manifest, { firstSlot: LENGTHS.length });
     return [
       ...LENGTHS.map((length, i) => ({
         name: `${SHAPE}, ${PRECISION}, a step after ${length} tokens`,

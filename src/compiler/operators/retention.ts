@@ -48,8 +48,8 @@ export const retention = operator<RetentionInputs, Operand>({
   limits: ({ k, decays }, kind) => [keyLimit("a head's key", k.width / decays.length, kind)],
 
   plain(lowering, inputs, width) {
-    // Of what works on the state: one that has to be f32 is read and written as it is.
-    const dtype = stateType(lowering, inputs.state);
+    // Of what works on the state: f16 only if all is.
+    const dtype = stateType(lowering, inputs.state) === lowering.float ? lowering.float : "f32";
     const past = pastState(lowering, inputs.state, dtype);
     const form = lowering.steps === "one" ? oneStep : oneChunk;
     const { y, present } = form(lowering, inputs, past, dtype);
@@ -67,9 +67,10 @@ export const retention = operator<RetentionInputs, Operand>({
 function kernel(lowering: Lowering, { q, k, v, state, decays }: RetentionInputs, width: number): Operand {
   const { graph: g, lengths } = lowering;
   const decay = g.constant(f32Tensor([decays.length], decays));
-  const operands = [q, k, v, pastState(lowering, state), decay, ...(lengths ? [lengths] : [])];
+  const kept = stateType(lowering, state);
+  const operands = [q, k, v, pastState(lowering, state, kept), decay, ...(lengths ? [lengths] : [])];
   const [y, present] = kernelNode(lowering, "Recurrence", operands, 2);
-  presentState(lowering, state, present!);
+  presentState(lowering, state, present!, kept);
   return { value: y!, dtype: "f32", width };
 }
 

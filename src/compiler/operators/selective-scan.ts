@@ -14,7 +14,7 @@ import { type AttributeValue, float, type Graph, type Value } from "../../onnx/g
 import type { Limit, Lowering } from "../lowering.ts";
 import { negatedExp, transposedTensor, vectorTensor } from "../matrix.ts";
 import { sizes } from "../onnx.ts";
-import { pastState, presentState } from "../states.ts";
+import { pastState, presentState, stateType } from "../states.ts";
 import { silu, softplus } from "./activation.ts";
 import { linear } from "./linear.ts";
 import { ones, rmsNorm } from "./norm.ts";
@@ -86,7 +86,7 @@ function limits({ dt, B, linked }: SelectiveScanInputs, kind: KernelKind): Limit
 
 /**
  * Links read hidden states rounded to f16, in a step as in a pass: prefill waits for them, and half
- * as many bytes take half as long.
+ * as many bytes take half as long. With states in f16 the kernel does so by itself.
  */
 function linksReadHalf({ precision }: Lowering): boolean {
   // Not in f32, which is exact, nor in bf16, where a state may be beyond f16.
@@ -105,7 +105,8 @@ function kernel(
 ): SelectiveScanResult {
   const { graph: g, weight, steps, lengths } = lowering;
   const { u, z, dt, B, C, epsilon, gates, linked, name, state, keepsHistory } = inputs;
-  const past = pastState(lowering, state);
+  const kept = stateType(lowering, state);
+  const past = pastState(lowering, state, kept);
   const stepWeight = g.initializer(
     `${name}.dt_proj.transposed`,
     transposedTensor(weight(`${name}.dt_proj.weight`), [width, dt.width]),
@@ -126,7 +127,7 @@ function kernel(
   const operands = [u, z, dt, B, C, past, ...weights, lengths, ...(gates ? [gates, ...linked] : [])];
   const numOutputs = keepsHistory && steps === "many" ? 3 : 2;
   const [y, present, history] = kernelNode(lowering, "SelectiveScan", operands, numOutputs, attributes);
-  presentState(lowering, state, present!);
+  presentState(lowering, state, present!, kept);
   return { y: { value: y!, dtype: "f32", width }, history: history ?? present! };
 }
 

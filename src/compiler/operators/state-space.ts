@@ -12,7 +12,7 @@ import { f32Tensor, i64Tensor } from "../../onnx/tensor.ts";
 import type { Lowering } from "../lowering.ts";
 import { negatedExp, transposedTensor, vectorTensor } from "../matrix.ts";
 import { cast, sizes, TO_THE_END } from "../onnx.ts";
-import { pastState, presentState } from "../states.ts";
+import { pastState, presentState, stateType } from "../states.ts";
 import { softplus } from "./activation.ts";
 import { converted, kernelNode, type Operand, toValue } from "./operand.ts";
 import { operator } from "./operator.ts";
@@ -84,10 +84,11 @@ function kernel(lowering: Lowering, inputs: StateSpaceInputs, width: number): Op
   const [least, most] = timeStepLimit;
   const bounds = { ...(least > 0 && { least: float(least) }), ...(Number.isFinite(most) && { most: float(most) }) };
   const [delta, decay] = kernelNode(lowering, "Discretize", [dt, bias, A], 2, bounds);
-  const past = pastState(lowering, state);
+  const kept = stateType(lowering, state);
+  const past = pastState(lowering, state, kept);
   const operands = [C, B, x, past, decay, lengths, undefined, undefined, delta, skip];
   const [y, present] = kernelNode(lowering, "Recurrence", operands, 2, { groups });
-  presentState(lowering, state, present!);
+  presentState(lowering, state, present!, kept);
   return { value: y!, dtype: "f32", width };
 }
 

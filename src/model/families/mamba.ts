@@ -201,8 +201,8 @@ function maxPassSteps({ dInner: E, stateSize: N, denseLayers }: MambaConfig): nu
  * state, E innermost.
  */
 function stateSpec({ numLayers, dInner: E, stateSize: N, convKernel: K }: MambaConfig): StateLayout[] {
-  return Array.from({ length: numLayers }, (_, l) => [
-    { name: `conv.${l}`, shape: [K - 1, E], mayNarrow: true },
-    { name: `ssm.${l}`, shape: [N, E], mayNarrow: true },
+  return Array.from({ length: numLayers }, (_, l): StateLayout[] => [
+    { name: `conv.${l}`, shape: [K - 1, E], holds: "inputs" },
+    { name: `ssm.${l}`, shape: [N, E], holds: "sums", mayNarrow: true },
   ]).flat();
 }

@@ -179,8 +179,8 @@ function maxPassSteps(config: Mamba2Config): number {
 function stateSpec(config: Mamba2Config): StateLayout[] {
   const { numLayers, numHeads: H, headDim: P, stateSize: N, convKernel: K } = config;
   const { conv } = projectionWidths(config);
-  return Array.from({ length: numLayers }, (_, l) => [
-    { name: `conv.${l}`, shape: [K - 1, conv], mayNarrow: true },
-    { name: `ssm.${l}`, shape: [H, N, P], mayNarrow: false },
+  return Array.from({ length: numLayers }, (_, l): StateLayout[] => [
+    { name: `conv.${l}`, shape: [K - 1, conv], holds: "inputs" },
+    { name: `ssm.${l}`, shape: [H, N, P], holds: "sums" },
   ]).flat();
 }

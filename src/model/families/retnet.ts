@@ -163,12 +163,16 @@ const MAX_NARROW_HEADS = 4;
  * layers.
  */
 function stateSpec({ numLayers, numHeads: H, keyDim, valueDim }: RetNetConfig): StateLayout[] {
-  const layers = Array.from({ length: numLayers }, (_, l) => ({
-    name: `kv.${l}`,
-    shape: [H, keyDim / H, valueDim / H],
-    mayNarrow: H <= MAX_NARROW_HEADS,
-  }));
-  return [{ name: "position", shape: [2], mayNarrow: false }, ...layers];
+  const layers = Array.from(
+    { length: numLayers },
+    (_, l): StateLayout => ({
+      name: `kv.${l}`,
+      shape: [H, keyDim / H, valueDim / H],
+      holds: "sums",
+      mayNarrow: H <= MAX_NARROW_HEADS,
+    }),
+  );
+  return [{ name: "position", shape: [2], holds: "count" }, ...layers];
 }
 
 function expectedTensors(config: RetNetConfig): ExpectedTensor[] {

@@ -179,9 +179,9 @@ function expectedTensors(config: Rwkv7Config): ExpectedTensor[] {
  * matrix a head, [key, value]. NOTE: files of states (`time_state`) hold it as [value, key].
  */
 function stateSpec({ numLayers, hiddenSize: D, numHeads: H, headDim: N }: Rwkv7Config): StateLayout[] {
-  return Array.from({ length: numLayers }, (_, l) => [
-    { name: `att_shift.${l}`, shape: [1, D], mayNarrow: true },
-    { name: `wkv.${l}`, shape: [H, N, N], mayNarrow: false },
-    { name: `ffn_shift.${l}`, shape: [1, D], mayNarrow: true },
+  return Array.from({ length: numLayers }, (_, l): StateLayout[] => [
+    { name: `att_shift.${l}`, shape: [1, D], holds: "inputs" },
+    { name: `wkv.${l}`, shape: [H, N, N], holds: "sums" },
+    { name: `ffn_shift.${l}`, shape: [1, D], holds: "inputs" },
   ]).flat();
 }

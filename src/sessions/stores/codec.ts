@@ -54,9 +54,9 @@ const MAX_EXTRA_BYTES = 128 * 2 ** 20;
 const CHUNK_BYTES = 2 ** 21;
 
 /** How the state is stored. f16 halves the bytes and is not exact: see docs/stores.md. */
-export type StatePrecision = "f32" | "f16";
+export type StorePrecision = "f32" | "f16";
 
-const PRECISIONS: readonly StatePrecision[] = ["f32", "f16"];
+const PRECISIONS: readonly StorePrecision[] = ["f32", "f16"];
 
 export interface SnapshotModel {
   readonly modelHash: string;
@@ -77,7 +77,7 @@ export function maxSnapshotBytes({ stateBytes }: Pick<SnapshotModel, "stateBytes
  */
 export function encodeSnapshot(
   snapshot: Snapshot,
-  { precision: wanted = "f32" }: { readonly precision?: StatePrecision } = {},
+  { precision: wanted = "f32" }: { readonly precision?: StorePrecision } = {},
 ): Buffer {
   const { history, tokenIds, position, revision = 0, expiresAtMs = 0 } = snapshot;
   assert(position >= 0 && position <= countTokens(snapshot), "a state has read no more than its tokens");

@@ -11,7 +11,7 @@ import {
   isDamaged,
   maxSnapshotBytes,
   type SnapshotModel,
-  type StatePrecision,
+  type StorePrecision,
 } from "./codec.ts";
 import { historyTokens, type Snapshot } from "./snapshot.ts";
 import { fileBytes, SnapshotFolder } from "./snapshot-folder.ts";
@@ -31,7 +31,7 @@ export interface DiskStoreOptions {
   readonly maxBytes: number;
   readonly model: SnapshotModel;
   /** Default f32. */
-  readonly precision?: StatePrecision;
+  readonly precision?: StorePrecision;
   readonly nowMs: () => number;
   /** Default: there is one owner. */
   readonly ownerOf?: OwnerOf | undefined;

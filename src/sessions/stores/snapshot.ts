@@ -67,7 +67,8 @@ export function statelessSnapshot(modelHash: string, content: unknown): Snapshot
 /** What is wrong with a snapshot of `hash` where `ownHash` runs. */
 export function madeByAnother(hash: string, ownHash: string): string {
   const reasons =
-    "other weights, another --precision, or operators of another device (with --kernels off all have the same)";
+    "other weights, another --precision or --state-precision, " +
+    "or operators of another device (with --kernels off all have the same)";
   return `was made by model ${hash}; this server runs ${ownHash}: ${reasons}`;
 }
 

@@ -5,7 +5,7 @@
  * until it works again, and then gets what it missed.
  */
 import { DenseMambaError } from "../../errors.ts";
-import type { SnapshotModel, StatePrecision } from "./codec.ts";
+import type { SnapshotModel, StorePrecision } from "./codec.ts";
 import { DiskStore } from "./disk-store.ts";
 import { expiryOf, LocalTiers, listOf } from "./local-tiers.ts";
 import { MemoryStore } from "./memory-store.ts";
@@ -47,7 +47,7 @@ export interface OpenStoreOptions {
   readonly valkey?: { readonly url: string; readonly keyPrefix: string; readonly timeoutMs: number };
   readonly model: SnapshotModel;
   /** Of states on disk and server, unless they are f16 anyway. Default f32: f16 is not exact. */
-  readonly precision?: StatePrecision;
+  readonly precision?: StorePrecision;
   readonly nowMs: () => number;
   /** Of a key: the owner with the most bytes is evicted from. Default: there is one owner. */
   readonly ownerOf?: OwnerOf;

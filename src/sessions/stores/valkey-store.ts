@@ -20,7 +20,7 @@ import {
   readHeader,
   type SnapshotHeader,
   type SnapshotModel,
-  type StatePrecision,
+  type StorePrecision,
 } from "./codec.ts";
 import type { Snapshot } from "./snapshot.ts";
 import {
@@ -118,7 +118,7 @@ export interface ValkeyStoreOptions {
   readonly keyPrefix: string;
   readonly model: SnapshotModel;
   /** Default f32. */
-  readonly precision?: StatePrecision;
+  readonly precision?: StorePrecision;
   readonly nowMs: () => number;
   /** For each command. */
   readonly timeoutMs: number;

@@ -95,7 +95,7 @@ async function overwriteGraphs(artifactDir: string, half: Half): Promise<void> {
     ["model.onnx", "many"],
     ["decode.onnx", "one"],
   ] as const) {
-    const graph = lower(checkpoint, "f32", steps, "kernels");
+    const graph = lower(checkpoint, { precision: "f32", lowering: "kernels" }, steps);
     roundProducts(graph, half);
     await writeFile(join(artifactDir, file), await encodeModel(graph, { opsets, producer, external }));
   }

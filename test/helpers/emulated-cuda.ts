@@ -31,7 +31,11 @@ export class EmulatedCuda {
   readonly runner: NativeRunner;
   readonly #dir: string;
 
-  static async open(modelDir: string, precision: Precision, statePrecision: StatePrecision = "auto"): Promise<EmulatedCuda> {
+  static async open(
+    modelDir: string,
+    precision: Precision,
+    statePrecision: StatePrecision = "auto",
+  ): Promise<EmulatedCuda> {
     const artifactDir = temporaryFolder();
     await compileModel({ modelDir, precision, statePrecision, lowering: "cuda", outDir: artifactDir });
     const runner = await NativeRunner.open({

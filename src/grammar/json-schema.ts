@@ -61,6 +61,8 @@ const SUPPORTED = new Set([
 const MAX_DEPTH = 128;
 /** Of items, of characters, and of a pattern's repetitions. */
 export const MAX_COUNT = 10_000;
+/** Of all patterns of a schema. */
+const MAX_PATTERN_LENGTH = 16_384;
 /** Of alternatives that `allOf` and `anyOf` multiply to. */
 const MAX_ALTERNATIVES = 64;
 
@@ -86,6 +88,7 @@ export class SchemaConverter {
   readonly #any: AnyJson;
   /** Each schema is converted once; those that contain themselves refer to their rule. */
   readonly #rules = new Map<object, string>();
+  #patternLength = 0;
   /** `allOf` of two schemas, where properties of the same name meet. */
   readonly #pairs = new Map<unknown, Map<unknown, ObjectSchema>>();
 
@@ -393,6 +396,11 @@ export class SchemaConverter {
     }
     if (pattern !== undefined) {
       const text = asText(pattern);
+      this.#patternLength += text.length;
+      if (this.#patternLength > MAX_PATTERN_LENGTH) {
+        const message = `takes the schema's patterns over ${MAX_PATTERN_LENGTH} characters, the most that all may have`;
+        throw refuse("unsupported_value", pattern.path, message);
+      }
       return quoted(atPath(pattern.path, () => patternExpression(text, { ...options, isSearch: true })));
     }
     const known = FORMATS.get(asText(format!));

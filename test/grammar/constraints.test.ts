@@ -250,6 +250,7 @@ describe("schemas", () => {
     [{ type: "string", maxLength: 10_001 }, "unsupported_value", ".maxLength", "at most 10000; got 10001"],
     [{ type: "string", pattern: "a", maxLength: 3 }, "unsupported_value", ".maxLength", "beside pattern"],
     [{ type: "string", pattern: "(" }, "invalid_value", ".pattern", "must be a regular expression"],
+    [{ type: "string", pattern: "a".repeat(16_385) }, "unsupported_value", ".pattern", "over 16384 characters"],
     [{ type: "string", pattern: "a{20000}" }, "unsupported_value", ".pattern", "at most 10000 times"],
     [{ type: "string", format: "iri" }, "unsupported_value", ".format", '"iri"; supported are date'],
     [{ type: "number", multipleOf: 0.1 }, "unsupported_value", ".multipleOf", "is not supported, except 1"],

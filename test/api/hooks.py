@@ -71,7 +71,7 @@ def narrow_messages(body):
     """Of Anthropic's API: names of tools differ and are known; there are no results of calls that were not made."""
     tools, choice = body.get("tools"), body.get("tool_choice")
     if tools:
-        body["tools"] = [{"name": f"tool_{index}"} for index in range(len(tools))]
+        body["tools"] = [{"name": f"tool_{index}"} for index in range(min(len(tools), 4))]
     if not tools:
         body.pop("tool_choice", None)
     elif isinstance(choice, dict) and choice.get("type") == "tool":
@@ -80,7 +80,7 @@ def narrow_messages(body):
         body["output_config"]["format"]["schema"] = {"type": "object"}
     for message in body.get("messages") or []:
         if isinstance(message.get("content"), list):
-            blocks = [block for block in message["content"] if block["type"] in ("text", "thinking")]
+            blocks = [block for block in message["content"] if block["type"] == "text"]
             message["content"] = blocks[:4] or "Hi"
     if isinstance(body.get("messages"), list):
         body["messages"] = body["messages"][:64]

@@ -11,6 +11,8 @@ const HOME = "openai/errors.ts";
 const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   // `/ready` answers with the engine's status, which is not an error.
   "endpoints/status.ts": ["503"],
+  // Anthropic names errors by their statuses.
+  "messages/errors.ts": ["401", "403", "404", "413", "429", "500", "503"],
   // The longest value in metadata.
   "responses/request.ts": ["512"],
 };

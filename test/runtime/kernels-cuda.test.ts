@@ -101,7 +101,7 @@ describe.runIf(spawnSync(nvcc, ["--version"]).status === 0)("nvcc", () => {
         const { stdout, stderr } = await run(nvcc, [...target, "-Xptxas", "-v", ...files]);
         const spills = [...(stdout + stderr).matchAll(/(\d+) bytes spill stores/g)].map(([, bytes]) => Number(bytes));
         expect(spills.length).toBeGreaterThan(0);
-        expect(Math.max(...spills)).toBeLessThanOrEqual(40);
+        expect(Math.max(...spills)).toBeLessThanOrEqual(48);
       }
     },
   );

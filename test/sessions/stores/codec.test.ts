@@ -117,7 +117,7 @@ test("every truncation and anything appended is refused", () => {
 describe("with a valid checksum, the message names the bound and the value", () => {
   test("another model", () => {
     expect(() => decodeSnapshot(encodeSnapshot(small), { ...model, modelHash: "xyz" })).toThrow(
-      "made by model abc; this server runs xyz: other weights, another --precision, or operators of another device",
+      "made by model abc; this server runs xyz: other weights, another --precision or --state-precision, or operators of another device",
     );
   });
 

@@ -49,7 +49,7 @@ const CMAKE_OPTIONS = [
 export async function installLlamaCpp({ peersDir, jobs, print }: InstallOptions): Promise<LlamaTools> {
   const dir = join(peersDir, "llama.cpp");
   const [source, build, logFile] = [join(dir, "source"), join(dir, "build"), join(dir, "build.log")];
-  const tools = Object.fromEntries(TOOLS.map((tool) => [tool, join(build, "bin", tool)])) as LlamaTools;
+  const tools = toolsIn(join(build, "bin"));
   if (Object.values(tools).every((path) => existsSync(path))) return tools;
   if (!existsSync(source)) await downloadSource(dir, source, print);
   print(`building llama.cpp in ${build} with ${jobs} jobs at low priority; ${logFile} shows the progress`);
@@ -57,6 +57,10 @@ export async function installLlamaCpp({ peersDir, jobs, print }: InstallOptions)
   const targets = TOOLS.flatMap((tool) => ["--target", tool]);
   await runTool("cmake", ["--build", build, "-j", String(jobs), ...targets], { logFile, lowPriority: true });
   return tools;
+}
+
+export function toolsIn(folder: string): LlamaTools {
+  return Object.fromEntries(TOOLS.map((tool) => [tool, join(folder, tool)])) as LlamaTools;
 }
 
 async function downloadSource(dir: string, source: string, print: (line: string) => void): Promise<void> {

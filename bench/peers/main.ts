@@ -15,7 +15,7 @@ import { benchConfig } from "../../src/cli/bench.ts";
 import { addConfigOptions, configFrom, numberBetween } from "../../src/cli/flags.ts";
 import { programVersion } from "../../src/config/process.ts";
 import { checkSameModel, measureBare, measureServed, type PeersConfig } from "./contenders.ts";
-import { installLlamaCpp, installNodeLlamaCpp, LLAMA_CPP_PYTHON, NODE_LLAMA_CPP } from "./install.ts";
+import { installLlamaCpp, installNodeLlamaCpp, LLAMA_CPP_PYTHON, NODE_LLAMA_CPP, toolsIn } from "./install.ts";
 import { readsPromptsRepacked, startLlamaServer } from "./llama-cpp.ts";
 import {
   BARE_TESTS,
@@ -39,6 +39,7 @@ interface Options {
   readonly jobs: number;
   readonly load: boolean;
   readonly installOnly: boolean;
+  readonly llamaCpp?: string;
 }
 
 const print = (line: string) => console.log(line);
@@ -52,6 +53,7 @@ program
   )
   .option("--rounds <n>", "turns that each program takes", positive, 5)
   .option("--jobs <n>", "compilers at once while llama.cpp is built", positive, availableParallelism())
+  .option("--llama-cpp <folder>", "llama.cpp's programs, in place of those that are built here")
   .option("--load", "load both servers as `densemamba bench-server` does, in place of the tests", false)
   .option("--install-only", "build and install the peers, measure nothing", false);
 addConfigOptions(program, ["runtime", "threads", "kernels", "kernelLibrary", "cCompiler", "cacheDir"]);
@@ -62,8 +64,9 @@ program.action(async (options: Options) => {
     print(`without node-llama-cpp: ${String(error)}`);
     return undefined;
   });
-  const tools = await installLlamaCpp(install);
-  print(`the peers are in ${install.peersDir}`);
+  const { llamaCpp } = options;
+  const tools = llamaCpp === undefined ? await installLlamaCpp(install) : toolsIn(llamaCpp);
+  print(`the peers are in ${llamaCpp ?? install.peersDir}`);
   if (options.installOnly) return;
   const peers: PeersConfig = { ...config, tools, nodeLlama, numRounds: options.rounds };
   if (options.load) await loadBoth(peers, options.shape[0]!);

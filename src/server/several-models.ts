@@ -99,7 +99,10 @@ export class SeveralModels {
     return this.#find(({ deps }) =>
       deps.generator.conversations.inspectSession(owner, id).then(
         () => true,
-        () => false,
+        (error: unknown) => {
+          if (error instanceof DenseMambaError && error.code === "session_not_found") return false;
+          throw error;
+        },
       ),
     );
   }

@@ -140,3 +140,15 @@ it("any other name means the first, if it takes any", async () => {
     expect(await (await post("/v1/completions", { model, ...PROMPT })).json()).toMatchObject({ model: answering });
   }
 });
+
+it("a session that a store cannot tell of is looked for in no other model", async () => {
+  const [first, second] = [createTestServer(), createTestServer()];
+  second.generator.conversations.inspectSession = async () => {
+    throw new DenseMambaError("store_unavailable", "the store does not answer");
+  };
+  const { app, post } = serverOf([entryOf("a", first), entryOf("b", second)], first);
+  const answer = await post("/v1/completions", { session_id: "tale", ...PROMPT });
+  expect(answer.status).toBe(503);
+  expect(first.generator.requests).toEqual([]);
+  expect((await app.request("/v1/sessions/tale")).status).toBe(503);
+});

@@ -141,7 +141,7 @@ it("any other name means the first, if it takes any", async () => {
   }
 });
 
-it("a session that a store cannot tell of is looked for in no other model", async () => {
+it("a session or response that a store cannot tell of is looked for in no other model", async () => {
   const [first, second] = [createTestServer(), createTestServer()];
   second.generator.conversations.inspectSession = async () => {
     throw new DenseMambaError("store_unavailable", "the store does not answer");
@@ -151,4 +151,8 @@ it("a session that a store cannot tell of is looked for in no other model", asyn
   expect(answer.status).toBe(503);
   expect(first.generator.requests).toEqual([]);
   expect((await app.request("/v1/sessions/tale")).status).toBe(503);
+  second.generator.conversations.readRecord = second.generator.conversations.inspectSession;
+  const response = await post("/v1/responses", { previous_response_id: "resp_1", input: "Hi" });
+  expect(response.status).toBe(503);
+  expect((await app.request("/v1/responses/resp_1")).status).toBe(503);
 });

@@ -111,7 +111,10 @@ export class Responses {
     if (this.#stored(owner, id) !== undefined) return true;
     return this.#deps.generator.conversations.readRecord(owner, id).then(
       () => true,
-      () => false,
+      (error: unknown) => {
+        if (error instanceof DenseMambaError && error.code === "response_not_found") return false;
+        throw error;
+      },
     );
   }
 

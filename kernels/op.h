@@ -202,8 +202,9 @@ static inline size_t dm_sequence_of(const size_t *first, size_t numSequences, si
  * the node does not have it, or after a failure.
  */
 static inline bool dm_input_rows(DmContext *context, size_t index, DmTensor *tensor) {
+  if (context->host->input(context, index, tensor)) return true;
   *tensor = (DmTensor){0};
-  return context->host->input(context, index, tensor);
+  return false;
 }
 
 /** An input in one piece, in row-major order; otherwise likewise. */

@@ -1,30 +1,24 @@
 /**
- * The engine takes requests as tokens and returns tokens. This file admits sequences (`submit`),
- * ends them (`#finish`), and replaces the runner after a fault: the fault fails the sequences in
- * slots, the waiting ones continue with the next runner. An engine that sleeps has no runner until
- * the next request. Steps are in `step-loop.ts`. Knows neither text nor HTTP.
+ * The engine takes requests as tokens and returns tokens. This file opens and closes runners. After
+ * a fault the sequences in slots fail, and the waiting ones continue with the next runner. An
+ * engine that sleeps has no runner until the next request. Sequences are in
+ * `admitted-sequences.ts`, steps in `step-loop.ts`. Knows neither text nor HTTP.
  */
 import { strict as assert } from "node:assert";
 import { setTimeout as delay } from "node:timers/promises";
 import { DenseMambaError } from "../errors.ts";
 import type { Manifest } from "../model/artifact.ts";
 import type { ModelRunner } from "../runtime/runner.ts";
-import { SamplingScratch } from "../sampling/sampler.ts";
 import { AdaptiveChunkSize } from "./adaptive-chunk-size.ts";
-import { type Ending, LiveSequence } from "./live-sequence.ts";
+import { type AdmissionLimits, AdmittedSequences, type EngineLoad } from "./admitted-sequences.ts";
+import type { LiveSequence } from "./live-sequence.ts";
 import type { EngineObserver, EngineStatus } from "./observer.ts";
-import { backoffMs, CompletionRate } from "./retry-delays.ts";
+import { backoffMs } from "./retry-delays.ts";
 import { Scheduler } from "./scheduler.ts";
 import type { Sequence, SequenceRequest } from "./sequence.ts";
-import type { SlotMove } from "./slots.ts";
 import { StepLoop } from "./step-loop.ts";
-import { validateRequest } from "./validate-request.ts";
 
-export interface EngineLimits {
-  /** Sequences in slots, decoding or reading their prompt. */
-  readonly maxBatch: number;
-  /** Sequences waiting for a slot. */
-  readonly maxQueue: number;
+export interface EngineLimits extends AdmissionLimits {
   /** The most prompt tokens that a step reads. */
   readonly prefillChunk: number;
   /**
@@ -47,16 +41,6 @@ export interface EngineOptions {
   readonly sleep?: (ms: number, signal: AbortSignal) => Promise<void>;
 }
 
-export interface EngineLoad {
-  readonly numRunning: number;
-  readonly numWaiting: number;
-  /** With slow consumers. They have no slot, and count as waiting. */
-  readonly numSuspended: number;
-  readonly slotsInUse: number;
-  readonly maxBatch: number;
-  readonly maxQueue: number;
-}
-
 /**
  * After this many failed attempts in a row to open a runner, waiting sequences fail; the engine
  * keeps trying.
@@ -71,13 +55,11 @@ export class Engine {
   readonly #limits: EngineLimits;
   readonly #observer: EngineObserver;
   readonly #now: () => number;
-  readonly #random: () => number;
   readonly #sleep: (ms: number, signal: AbortSignal) => Promise<void>;
 
   readonly #scheduler: Scheduler<LiveSequence>;
   readonly #loop: StepLoop;
-  readonly #scratch = new SamplingScratch();
-  readonly #completionRate = new CompletionRate();
+  readonly #sequences: AdmittedSequences;
   #status: EngineStatus = { state: "starting" };
   /** Set by `start`. */
   #manifest: Manifest | undefined;
@@ -89,8 +71,6 @@ export class Engine {
   /** Faults and failed openings since the last successful run. */
   #numFaults = 0;
   #numFailedOpenings = 0;
-  #nextId = 0;
-  #numEnded = 0;
   #lastUsedAtMs: number;
   /** Wait for a runner. Called with what it failed to open with, if it did. */
   readonly #wakers = new Set<(error?: unknown) => void>();
@@ -103,7 +83,6 @@ export class Engine {
     this.#limits = limits;
     this.#observer = observer;
     this.#now = now;
-    this.#random = random;
     this.#sleep = sleep;
     this.#lastUsedAtMs = now();
     this.#scheduler = new Scheduler(limits.maxBatch);
@@ -115,11 +94,22 @@ export class Engine {
         maxStall: limits.maxStall ?? Number.POSITIVE_INFINITY,
       }),
       now,
-      finish: (sequence, state) => this.#finish(sequence, state),
+      finish: (sequence, state) => this.#sequences.finish(sequence, state),
       onStep: (step) => this.#onStep(step),
       onIdle: () => {
         this.checkIntegrity();
         return this.#isClosing && this.#scheduler.isEmpty;
+      },
+    });
+    this.#sequences = new AdmittedSequences({
+      limits,
+      scheduler: this.#scheduler,
+      loop: this.#loop,
+      now,
+      random,
+      onEnd: (end) => {
+        this.#lastUsedAtMs = now();
+        observer.onSequenceEnd(end);
       },
     });
   }
@@ -193,10 +183,7 @@ export class Engine {
   }
 
   get load(): EngineLoad {
-    const { slots, waiting, suspended } = this.#scheduler;
-    const { maxBatch, maxQueue } = this.#limits;
-    const [numRunning, numWaiting, numSuspended] = [slots.numUsed, waiting.length, suspended.size];
-    return { numRunning, numWaiting, numSuspended, slotsInUse: slots.numUsed, maxBatch, maxQueue };
+    return this.#sequences.load;
   }
 
   /**
@@ -207,44 +194,12 @@ export class Engine {
   submit(requests: readonly SequenceRequest[]): Sequence[] {
     const manifest = this.#checkOpen();
     this.#lastUsedAtMs = this.#now();
-    for (const request of requests) validateRequest(request, manifest);
-    this.#checkRoom(requests.length);
-    const group = { lastTurn: 0 };
-    const sequences = requests.map(
-      (request) =>
-        new LiveSequence({
-          id: this.#nextId++,
-          precision: manifest.precision,
-          group,
-          request,
-          seed: Math.floor(this.#random() * 2 ** 53),
-          scratch: this.#scratch,
-          arrivedAtMs: this.#now(),
-          onEnding: (sequence) => this.#onEnding(sequence),
-          onRoom: (sequence) => this.#onRoom(sequence),
-        }),
-    );
-    for (const sequence of sequences) this.#scheduler.enqueue(sequence);
-    for (const sequence of sequences) if (sequence.request.signal.aborted) sequence.end({ reason: "aborted" });
-    this.#loop.requestTransitions();
-    this.#loop.wake();
-    return sequences;
+    return this.#sequences.admit(requests, manifest);
   }
 
-  /**
-   * Stops all sequences at the next step boundary, those without a slot at once. A sequence that
-   * has started and captures its end gets its state as it is and ends with reason `interrupted`;
-   * the others fail with `shutting_down`. New requests are still admitted until `close`.
-   */
+  /** New requests are still admitted until `close`. @see AdmittedSequences.interrupt */
   interrupt(): void {
-    const error = new DenseMambaError("shutting_down", "the server shut down before the sequence ended");
-    const { slots, waiting, suspended } = this.#scheduler;
-    for (const sequence of [...slots.running, ...suspended, ...waiting]) {
-      const hasState = sequence.slot !== -1 || sequence.suspendedState !== undefined;
-      if (hasState && sequence.request.capture?.end === true) sequence.interrupt();
-      else sequence.end({ reason: "failed", error });
-    }
-    this.#loop.wake();
+    this.#sequences.interrupt();
   }
 
   /**
@@ -271,12 +226,9 @@ export class Engine {
     }
   }
 
-  /** @throws if counts, slots and queue contradict each other, which is a bug here. */
+  /** @see AdmittedSequences.checkIntegrity */
   checkIntegrity(): void {
-    const { slots, waiting, suspended } = this.#scheduler;
-    slots.check();
-    const numLive = slots.numUsed + waiting.length + suspended.size;
-    assert.equal(this.#nextId - this.#numEnded, numLive, "sequences lost or ended twice");
+    this.#sequences.checkIntegrity();
   }
 
   /** One runner after another, until closed. */
@@ -322,7 +274,7 @@ export class Engine {
         return runner;
       } catch (error) {
         this.#endWaking(error);
-        this.#endAll(this.#scheduler.waiting, { reason: "failed", error: asFault(error) });
+        this.#sequences.failWaiting(asFault(error));
       }
     }
   }
@@ -357,43 +309,9 @@ export class Engine {
 
   #onStep(step: { durationMs: number; numPromptTokens: number; numDecodeTokens: number }): void {
     this.#numFaults = 0;
-    this.#completionRate.onBusy(step.durationMs);
+    this.#sequences.onStep(step.durationMs);
     const { numRunning, numWaiting } = this.load;
     this.#observer.onStep({ ...step, numRunning, numWaiting });
-  }
-
-  /**
-   * The only place where a sequence ends and its slot becomes free. Apply the moves before the next
-   * run.
-   */
-  #finish(sequence: LiveSequence, state?: Uint8Array): SlotMove[] {
-    const moves = this.#scheduler.remove(sequence);
-    const { reason } = sequence.ending!;
-    const timings = sequence.finish(this.#now(), state);
-    this.#numEnded++;
-    this.#lastUsedAtMs = this.#now();
-    if (sequence.scheduledAtMs !== undefined) this.#completionRate.onEnd();
-    this.#observer.onSequenceEnd({ reason, timings });
-    return moves;
-  }
-
-  /** Ends a sequence: between steps if it has a slot, else at once. */
-  #onEnding(sequence: LiveSequence): void {
-    if (sequence.slot !== -1) {
-      this.#loop.requestTransitions();
-      return;
-    }
-    sequence.endIfInterrupted();
-    this.#finish(sequence, sequence.needsFinalState ? sequence.suspendedState : undefined);
-    // `close` may be waiting for this one.
-    this.#loop.wake();
-  }
-
-  #onRoom(sequence: LiveSequence): void {
-    if (!this.#scheduler.suspended.has(sequence)) return;
-    this.#scheduler.resume(sequence);
-    this.#loop.requestTransitions();
-    this.#loop.wake();
   }
 
   /**
@@ -403,10 +321,7 @@ export class Engine {
   async #recover(broken: ModelRunner, fault: unknown): Promise<ModelRunner | undefined> {
     const error = new DenseMambaError("runtime_fault", `the runtime failed: ${messageOf(fault)}`, { cause: fault });
     this.#setStatus({ state: "recovering", error: error.message });
-    for (const sequence of [...this.#scheduler.slots.running]) {
-      sequence.loseState(error);
-      this.#finish(sequence);
-    }
+    this.#sequences.failRunning(error);
     // A broken runner may fail to close too.
     await broken.close().catch(() => undefined);
     this.#endSleeping();
@@ -430,17 +345,12 @@ export class Engine {
     const message = `the runtime cannot be opened again: ${messageOf(cause)}`;
     this.#setStatus({ state: "recovering", error: message });
     if (this.#numFailedOpenings < MAX_FAILED_OPENINGS) return;
-    const error = new DenseMambaError("runtime_fault", message, { cause });
-    this.#endAll(this.#scheduler.waiting, { reason: "failed", error });
+    this.#sequences.failWaiting(new DenseMambaError("runtime_fault", message, { cause }));
   }
 
   #cutShort(): void {
     this.#cut.abort();
     this.interrupt();
-  }
-
-  #endAll(sequences: readonly LiveSequence[], ending: Ending): void {
-    for (const sequence of [...sequences]) sequence.end(ending);
   }
 
   #checkOpen(): Manifest {
@@ -454,23 +364,6 @@ export class Engine {
       throw new DenseMambaError("not_ready", "the runtime failed and cannot be opened again yet", details);
     }
     return this.#manifest;
-  }
-
-  #checkRoom(numRequests: number): void {
-    const { maxBatch, maxQueue } = this.#limits;
-    if (numRequests > maxBatch + maxQueue) {
-      throw new DenseMambaError(
-        "invalid_value",
-        `the request needs ${numRequests} sequences; ${maxBatch} can run and ${maxQueue} wait at a time`,
-      );
-    }
-    const { numRunning, numWaiting, numSuspended } = this.load;
-    if (numRunning + numWaiting + numSuspended + numRequests <= maxBatch + maxQueue) return;
-    throw new DenseMambaError(
-      "queue_full",
-      `no room for ${numRequests} more: ${numRunning} of ${maxBatch} slots are in use, ${numWaiting + numSuspended} sequences wait (at most ${maxQueue})`,
-      { retryAfterMs: this.#completionRate.estimateMs(numRequests) },
-    );
   }
 
   #setReady(runner: ModelRunner): void {

@@ -1,36 +1,34 @@
 /**
  * One admitted sequence while it lives: what it has read and sampled, how it will end, and the
- * events it sends. The engine decides when it runs; this file knows neither slots nor runners, only
- * what a run's logits mean for it.
+ * events that it sends. The engine decides when it runs. This file does not know runners, only what
+ * the logits of a run mean for the sequence.
  */
 import { setMaxListeners } from "node:events";
 import { DenseMambaError } from "../errors.ts";
 import type { Precision } from "../model/artifact.ts";
 import type { LogitRows } from "../model/logits.ts";
 import type { RunOutput } from "../runtime/runner.ts";
-import { ScoreTable, scoreToken } from "../sampling/logprobs.ts";
-import { checkFinite, copyRow, inPrecision } from "../sampling/rows.ts";
-import { graphTemperature, Sampler, type SamplingScratch } from "../sampling/sampler.ts";
-import type { NextTokens, TokenMask } from "../sampling/token-matcher.ts";
-import { countTokens, historyTokens, idsIn } from "../sessions/stores/snapshot.ts";
+import { scoreToken } from "../sampling/logprobs.ts";
+import { copyRow, inPrecision } from "../sampling/rows.ts";
+import { graphTemperature } from "../sampling/sampler.ts";
+import { countTokens } from "../sessions/stores/snapshot.ts";
 import { EventQueue } from "./event-queue.ts";
+import { PromptReader } from "./prompt-reader.ts";
 import type { Schedulable, SequenceGroup } from "./scheduler.ts";
 import type { ResumePoint, Sequence, SequenceEvent, SequenceRequest, SequenceTimings } from "./sequence.ts";
+import { TokenChooser, type TokenChooserOptions } from "./token-chooser.ts";
 
 export type Ending =
   | { readonly reason: "stop"; readonly stopTokenId?: number }
   | { readonly reason: "length" | "aborted" | "interrupted" }
   | { readonly reason: "failed"; readonly error: unknown };
 
-export interface LiveSequenceOptions {
+export interface LiveSequenceOptions extends TokenChooserOptions {
   readonly id: number;
   readonly group: SequenceGroup;
   readonly request: SequenceRequest;
   /** Of the model's matrices. */
   readonly precision: Precision;
-  /** For a request that brings none. */
-  readonly seed: number;
-  readonly scratch: SamplingScratch;
   readonly arrivedAtMs: number;
   /**
    * Called when the sequence must leave at the next step boundary: `ending` is set, or it is
@@ -54,31 +52,20 @@ export class LiveSequence implements Sequence, Schedulable {
   suspendedState: Uint8Array | undefined;
 
   readonly #precision: Precision;
-  readonly #sampler: Sampler;
+  readonly #prompt: PromptReader;
+  readonly #chooser: TokenChooser;
   readonly #onEnding: (sequence: LiveSequence) => void;
   readonly #arrivedAtMs: number;
-  /** Tokens to read before the first one is sampled: what `resume` left unread, then the prompt. */
-  readonly #feed: readonly number[];
-  /** How many of `#feed` have been read. */
-  #numFed = 0;
   /** Sampled and forced tokens without the stop token. */
   readonly #output: number[] = [];
-  /** How many of them the state has read, and of `#forced` once all of `#output` is read. */
+  /** How many of them the state has read, and of the forced tokens that wait to be scored. */
   #numOutputRead = 0;
-  /** Tokens that come next for certain and wait for their log-probabilities. */
-  #forced: number[] = [];
   /** What the run under way reads of both. */
   #numInRun = 1;
   #numSampled = 0;
-  /** Logits to sample from once the grammar has told which tokens are allowed. */
+  /** Logits to choose by once the grammar has told which tokens are allowed. */
   #late: { readonly row: LogitRows; readonly nowMs: number } | undefined;
-  /** How many tokens the state has read, from the sequence's very beginning. */
-  #position: number;
   #firstTokenAtMs: number | undefined;
-  /** As many as were asked for of each prompt token that has been read. */
-  readonly #promptScores: ScoreTable | undefined;
-  /** Positions of the checkpoints to come, ascending. */
-  readonly #checkpoints: number[];
   /** Events after a prompt event that waits for its captured state. */
   #held: SequenceEvent[] | undefined;
   #ending: Ending | undefined;
@@ -88,7 +75,6 @@ export class LiveSequence implements Sequence, Schedulable {
 
   constructor(options: LiveSequenceOptions) {
     const { request } = options;
-    const { resume, promptIds, sampling } = request;
     this.id = options.id;
     this.group = options.group;
     this.request = request;
@@ -96,31 +82,12 @@ export class LiveSequence implements Sequence, Schedulable {
       if (!this.mustSuspend) options.onRoom(this);
     };
     this.events = new EventQueue(this.#abort, this.#onRoom);
-    this.temperature = graphTemperature(sampling);
+    this.temperature = graphTemperature(request.sampling);
     this.#precision = options.precision;
     this.#onEnding = options.onEnding;
     this.#arrivedAtMs = options.arrivedAtMs;
-    this.#feed = resume === undefined ? promptIds : unreadOf(resume).concat(promptIds);
-    this.#position = resume?.position ?? 0;
-    const { positions = [] } = request.checkpoints ?? {};
-    const end = this.#position + this.#feed.length;
-    this.#checkpoints = positions.filter((position) => position > this.#position && position <= end);
-    if (request.numPromptLogprobs !== undefined) {
-      this.#promptScores = new ScoreTable(request.numPromptLogprobs);
-      // With nothing read before it in this request, the first token has no logits to be scored by.
-      if (this.#promptStart === 0) this.#promptScores.push(null);
-    }
-    this.#sampler = new Sampler({
-      params: sampling,
-      context: [pastIds(resume), resume?.tokenIds ?? [], promptIds],
-      minTokens: request.minTokens,
-      stopTokenIds: request.stopTokenIds,
-      seed: resume?.sampler?.seed ?? sampling.seed ?? options.seed,
-      numDraws: resume?.sampler?.numDraws ?? 0,
-      sampledBefore: sampledBefore(resume),
-      scratch: options.scratch,
-      ...(request.vocabSize !== undefined && { vocabSize: request.vocabSize }),
-    });
+    this.#prompt = new PromptReader(request);
+    this.#chooser = new TokenChooser(request, options);
     // The choices of one request share its signal: many listeners are no leak.
     setMaxListeners(0, request.signal);
     request.signal.addEventListener("abort", this.#abort, { once: true });
@@ -131,13 +98,12 @@ export class LiveSequence implements Sequence, Schedulable {
   }
 
   get numUnread(): number {
-    return this.#feed.length - this.#numFed;
+    return this.#prompt.numUnread;
   }
 
   /** The most prompt tokens that it may read in one run: as far as the next checkpoint. */
   get maxChunk(): number {
-    const checkpoint = this.#checkpoints[0];
-    return checkpoint === undefined ? Number.POSITIVE_INFINITY : checkpoint - this.#position;
+    return this.#prompt.maxChunk;
   }
 
   get isScored(): boolean {
@@ -155,10 +121,11 @@ export class LiveSequence implements Sequence, Schedulable {
   /** How many tokens the next decode step can read: more than one where a grammar forces them. */
   get numDecodable(): number {
     if (this.numUnread > 0) return 1;
-    const last = this.#forced.at(-1);
+    const { waiting } = this.#chooser;
+    const last = waiting.at(-1);
     // The state never reads a stop token.
     const numStops = last !== undefined && this.request.stopTokenIds.has(last) ? 1 : 0;
-    return this.#output.length + this.#forced.length - this.#numOutputRead - numStops;
+    return this.#output.length + waiting.length - this.#numOutputRead - numStops;
   }
 
   /**
@@ -172,19 +139,19 @@ export class LiveSequence implements Sequence, Schedulable {
 
   /** Of the tokens that the decode step reads. */
   decodeToken(index: number): number {
-    if (this.numUnread > 0) return this.#feed[this.#numFed]!;
+    if (this.numUnread > 0) return this.#prompt.chunk(1)[0]!;
     const place = this.#numOutputRead + index;
-    return place < this.#output.length ? this.#output[place]! : this.#forced[place - this.#output.length]!;
+    return this.#output[place] ?? this.#chooser.waiting[place - this.#output.length]!;
   }
 
   /** Whether each token of a decode step needs logits, to score the next one. */
   get scoresForced(): boolean {
-    return this.request.numLogprobs !== undefined;
+    return this.#chooser.scoresForced;
   }
 
   /** The state as it is now must be handed over with `takeCheckpoint` before the next run. */
   get needsCheckpoint(): boolean {
-    return this.#checkpoints[0] === this.#position && this.#ending?.reason !== "failed";
+    return this.#prompt.isAtCheckpoint && this.#ending?.reason !== "failed";
   }
 
   /** The state as it is now must be handed over with `deliverPrompt` before the next run. */
@@ -242,7 +209,7 @@ export class LiveSequence implements Sequence, Schedulable {
 
   /** The next `numTokens` unread tokens. */
   chunk(numTokens: number): readonly number[] {
-    return this.#feed.slice(this.#numFed, this.#numFed + numTokens);
+    return this.#prompt.chunk(numTokens);
   }
 
   /**
@@ -250,9 +217,7 @@ export class LiveSequence implements Sequence, Schedulable {
    * last.
    */
   chunkLogitRows(numTokens: number): number[] {
-    const rows: number[] = [];
-    for (let row = 0; row < numTokens; row++) if (this.#needsLogits(this.#numFed + row)) rows.push(row);
-    return rows;
+    return this.#prompt.logitRows(numTokens);
   }
 
   /**
@@ -260,8 +225,7 @@ export class LiveSequence implements Sequence, Schedulable {
    * to change them.
    */
   readsWholeRow(row: number): boolean {
-    const isChanged = this.#sampler.readsWholeRow || this.request.matcher !== undefined;
-    return this.#numFed + row + 1 < this.#feed.length || isChanged;
+    return this.#prompt.hasNext(row) || this.#chooser.readsWholeRow;
   }
 
   /**
@@ -270,21 +234,14 @@ export class LiveSequence implements Sequence, Schedulable {
    * @returns the first row after them
    */
   afterChunk(numTokens: number, output: RunOutput, nowMs: number, firstRow = 0): number {
-    const start = this.#numFed;
-    this.#numFed += numTokens;
-    this.#position += numTokens;
-    let row = firstRow;
-    for (let index = start; index < this.#numFed; index++) {
-      if (!this.#needsLogits(index)) continue;
-      if (index + 1 < this.#feed.length) this.#scorePromptToken(index + 1, output, row);
-      row++;
-    }
-    if (this.numUnread > 0 || this.#ending !== undefined) return row;
+    const end = firstRow + this.chunkLogitRows(numTokens).length;
+    this.#failing(() => this.#prompt.advance(numTokens, output, firstRow));
+    if (this.numUnread > 0 || this.#ending !== undefined) return end;
     if (this.request.capture?.prompt === true) this.#held = [];
     else this.events.push(this.#promptEvent());
     if (this.request.maxTokens === 0) this.end({ reason: "length" });
-    else this.#advance(output, row - 1, nowMs);
-    return row;
+    else this.#advance(output, end - 1, nowMs);
+    return end;
   }
 
   /**
@@ -294,21 +251,21 @@ export class LiveSequence implements Sequence, Schedulable {
    */
   afterDecode(output: RunOutput, firstRow: number, nowMs: number): number {
     if (this.numUnread > 0) return this.afterChunk(1, output, nowMs, firstRow);
-    this.#position += this.#numInRun;
     this.#numOutputRead += this.#numInRun;
     const end = firstRow + (this.scoresForced ? this.#numInRun : 1);
     // Further rows belong to forced tokens of a chunk that has more to read.
-    const isRead = this.#numOutputRead === this.#output.length + this.#forced.length;
+    const isRead = this.#numOutputRead === this.#output.length + this.#chooser.waiting.length;
     for (let row = firstRow; row < end && this.#ending === undefined; row++) {
-      if (isRead || this.#forced.length > 0) this.#advance(output, row, nowMs);
+      if (isRead || this.#chooser.waiting.length > 0) this.#advance(output, row, nowMs);
     }
     // Ended while the run was under way: the state has read the tokens, nothing follows them.
-    this.#output.push(...this.#forced.splice(0, this.#numOutputRead - this.#output.length));
+    const numUnsent = this.#numOutputRead - this.#output.length;
+    if (numUnsent > 0) this.#output.push(...this.#chooser.takeWaiting(numUnsent));
     return end;
   }
 
   takeCheckpoint(state: Uint8Array): void {
-    this.request.checkpoints!.take(this.#checkpoints.shift()!, state);
+    this.#prompt.takeCheckpoint(state);
   }
 
   deliverPrompt(state: Uint8Array): void {
@@ -323,7 +280,7 @@ export class LiveSequence implements Sequence, Schedulable {
   /** Sends the last event, or the error. Called once; `ending` is set. */
   finish(nowMs: number, state: Uint8Array | undefined): SequenceTimings {
     this.request.signal.removeEventListener("abort", this.#abort);
-    this.request.matcher?.close();
+    this.#chooser.close();
     const timings = this.#timings(nowMs);
     const ending = this.#ending!;
     if (ending.reason === "failed") {
@@ -342,82 +299,33 @@ export class LiveSequence implements Sequence, Schedulable {
 
   /** What follows the token whose logits row `row` holds. */
   #advance(output: LogitRows, row: number, nowMs: number): void {
-    const forced = this.#forced.shift();
-    if (forced !== undefined) {
-      this.#force(forced, output, row, nowMs);
-      return;
+    const numLeft = this.request.maxTokens - this.#numSampled;
+    const chosen = this.#failing(() => this.#chooser.choose(output, row, numLeft));
+    switch (chosen?.type) {
+      case undefined:
+        return;
+      case "tokens":
+        for (const tokenId of chosen.tokenIds) this.#take(tokenId, output, row, nowMs);
+        return;
+      case "end":
+        this.end({ reason: "stop" });
+        return;
+      case "failed":
+        this.end({ reason: "failed", error: chosen.error });
+        return;
+      case "unknown":
+        this.#late = { row: copyRow(output, row), nowMs };
+        this.#chooser.onceKnown(() => this.#catchUp());
     }
-    const { matcher } = this.request;
-    if (matcher === undefined) {
-      this.#sample(output, row, nowMs);
-      return;
-    }
-    if (matcher.next === undefined) matcher.waitBriefly();
-    if (matcher.next !== undefined) {
-      this.#follow(matcher.next, output, row, nowMs);
-      return;
-    }
-    this.#late = { row: copyRow(output, row), nowMs };
-    matcher.onceKnown(() => this.#catchUp());
   }
 
   /** What the grammar said too late for the step that it was meant for. */
   #catchUp(): void {
     const late = this.#late;
-    const next = this.request.matcher?.next;
     this.#late = undefined;
-    if (late === undefined || next === undefined || this.#ending !== undefined) return;
-    this.#follow(next, late.row, 0, late.nowMs);
+    if (late === undefined || this.#ending !== undefined) return;
+    this.#advance(late.row, 0, late.nowMs);
     this.#onRoom();
-  }
-
-  #follow(next: NextTokens, output: LogitRows, row: number, nowMs: number): void {
-    const matcher = this.request.matcher!;
-    switch (next.type) {
-      case "failed":
-        this.end({ reason: "failed", error: next.error });
-        return;
-      case "end":
-        this.end({ reason: "stop" });
-        return;
-      case "allowed": {
-        const tokenId = this.#sample(output, row, nowMs, next.mask);
-        if (tokenId === undefined || this.#ending !== undefined) return;
-        matcher.accept(tokenId);
-        // What follows for certain is read together with it.
-        if (matcher.next?.type !== "forced") return;
-        this.#expect(matcher.next.tokenIds);
-        if (!this.scoresForced) this.#forceAll(output, row, nowMs);
-        return;
-      }
-      case "forced":
-        this.#expect(next.tokenIds);
-        // With log-probabilities each is sent when the logits before it are there.
-        if (this.scoresForced) this.#force(this.#forced.shift()!, output, row, nowMs);
-        else this.#forceAll(output, row, nowMs);
-    }
-  }
-
-  #expect(tokenIds: readonly number[]): void {
-    const { maxTokens, stopTokenIds, matcher } = this.request;
-    const stop = tokenIds.findIndex((tokenId) => stopTokenIds.has(tokenId)) + 1;
-    this.#forced = tokenIds.slice(0, Math.min(stop || maxTokens, maxTokens - this.#numSampled));
-    matcher!.acceptForced();
-  }
-
-  #forceAll(output: LogitRows, row: number, nowMs: number): void {
-    for (const tokenId of this.#forced.splice(0)) this.#force(tokenId, output, row, nowMs);
-  }
-
-  #sample(output: LogitRows, row: number, nowMs: number, mask?: TokenMask): number | undefined {
-    const tokenId = this.#failing(() => this.#sampler.sample(output, row, mask));
-    if (tokenId !== undefined) this.#take(tokenId, output, row, nowMs);
-    return tokenId;
-  }
-
-  #force(tokenId: number, output: LogitRows, row: number, nowMs: number): void {
-    this.#sampler.force(tokenId);
-    this.#take(tokenId, output, row, nowMs);
   }
 
   #take(tokenId: number, output: LogitRows, row: number, nowMs: number): void {
@@ -438,25 +346,6 @@ export class LiveSequence implements Sequence, Schedulable {
     if (this.#numSampled === maxTokens) this.end({ reason: "length" });
   }
 
-  #needsLogits(index: number): boolean {
-    if (index === this.#feed.length - 1) return this.request.maxTokens > 0;
-    return this.request.numPromptLogprobs !== undefined && index + 1 >= this.#promptStart;
-  }
-
-  /** Where the prompt begins in `#feed`. */
-  get #promptStart(): number {
-    return this.#feed.length - this.request.promptIds.length;
-  }
-
-  #scorePromptToken(index: number, output: RunOutput, row: number): void {
-    const place = index - this.#promptStart;
-    const { numPromptLogprobs, ranksPrompt } = this.request;
-    this.#failing(() => {
-      checkFinite(output, row, ` for token ${place} of the prompt`);
-      this.#promptScores!.push(scoreToken(output, row, this.#feed[index]!, numPromptLogprobs!, ranksPrompt));
-    });
-  }
-
   /** What `work` throws fails this sequence alone. */
   #failing<Result>(work: () => Result): Result | undefined {
     try {
@@ -472,7 +361,8 @@ export class LiveSequence implements Sequence, Schedulable {
   }
 
   #promptEvent(): SequenceEvent & { readonly type: "prompt" } {
-    return this.#promptScores === undefined ? { type: "prompt" } : { type: "prompt", logprobs: this.#promptScores };
+    const { scores } = this.#prompt;
+    return scores === undefined ? { type: "prompt" } : { type: "prompt", logprobs: scores };
   }
 
   #resumePoint(state: Uint8Array): ResumePoint {
@@ -480,10 +370,10 @@ export class LiveSequence implements Sequence, Schedulable {
     return {
       ...historyOf(resume),
       tokenIds: (resume?.tokenIds ?? []).concat(promptIds, this.#output),
-      position: this.#position,
+      position: this.#prompt.position + this.#numOutputRead,
       state,
       sampler: {
-        ...this.#sampler.state,
+        ...this.#chooser.samplerState,
         numSampled: (resume?.sampler?.numSampled ?? 0) + this.#output.length,
       },
     };
@@ -505,21 +395,4 @@ export class LiveSequence implements Sequence, Schedulable {
 
 function historyOf(resume: ResumePoint | undefined): Pick<ResumePoint, "history"> {
   return resume?.history === undefined ? {} : { history: resume.history };
-}
-
-function unreadOf({ history, tokenIds, position }: ResumePoint): readonly number[] {
-  return tokenIds.slice(position - historyTokens(history));
-}
-
-/** Computed only if needed. */
-function pastIds(resume: ResumePoint | undefined): Iterable<number> {
-  const { seenIds } = resume?.history ?? {};
-  return seenIds === undefined ? [] : { [Symbol.iterator]: () => idsIn(seenIds)[Symbol.iterator]() };
-}
-
-function sampledBefore(resume: ResumePoint | undefined): readonly number[] {
-  if (resume?.sampler === undefined) return [];
-  const { tokenIds, sampler } = resume;
-  const last = tokenIds.slice(Math.max(0, tokenIds.length - sampler.numSampled));
-  return sampler.sampledInPast === undefined ? last : sampler.sampledInPast.concat(last);
 }

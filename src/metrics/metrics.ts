@@ -4,7 +4,7 @@
  */
 import { setImmediate } from "node:timers/promises";
 import { type Counter, Registry } from "prom-client";
-import type { EngineLoad } from "../engine/engine.ts";
+import type { EngineLoad } from "../engine/admitted-sequences.ts";
 import type { EngineObserver, EngineStatus, StepReport } from "../engine/observer.ts";
 import type { SequenceTimings } from "../engine/sequence.ts";
 import type { Manifest } from "../model/artifact.ts";

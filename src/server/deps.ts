@@ -5,7 +5,7 @@
  */
 import type { HttpBindings } from "@hono/node-server";
 import type { Context, Hono, MiddlewareHandler } from "hono";
-import type { EngineLoad } from "../engine/engine.ts";
+import type { EngineLoad } from "../engine/admitted-sequences.ts";
 import type { EngineStatus } from "../engine/observer.ts";
 import type {
   AcceptedPrompt,

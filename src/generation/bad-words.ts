@@ -2,7 +2,7 @@
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 
 /**
- * Each word as it stands, and behind a space.
+ * Each word as it stands, and after a space.
  * @throws as the tokenizer does
  */
 export async function encodeBadWords(

@@ -1,7 +1,7 @@
 /**
- * One choice: turns its sequence's token events into text events. Decodes, tells reasoning, content
- * and calls of tools apart, stops the sequence at a stop string, counts. Called once per token, so
- * it does little and allocates little.
+ * One choice: turns its sequence's token events into text events. Decodes, tells reasoning from
+ * content, stops the sequence at a stop string, counts. Called once per token, so it does little
+ * and allocates little.
  */
 import { strict as assert } from "node:assert";
 import type { ResumePoint, Sequence, SequenceEvent } from "../engine/sequence.ts";
@@ -9,9 +9,10 @@ import type { ScoredToken, ScoreTable } from "../sampling/logprobs.ts";
 import { historyTokens } from "../sessions/stores/snapshot.ts";
 import type { TextStream, Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { ToolCall } from "../tokenizer/tool-messages.ts";
-import { CollectedCalls, GrowingText } from "./collected-deltas.ts";
+import { AnswerDeltas, type AnswerEnd, type DeltaTokens } from "./answer-deltas.ts";
+import { GrowingText } from "./collected-deltas.ts";
 import type { EchoedPrompt } from "./echo.ts";
-import type { DeltaEvent, GenerationEvent, TokenDetail } from "./events.ts";
+import type { GenerationEvent, TokenDetail } from "./events.ts";
 import type { PreparedPrompt } from "./prompts.ts";
 import { ReasoningSplitter, type SplitText } from "./reasoning.ts";
 import { type StopScan, StopStringMatcher, type StopStrings } from "./stop-strings.ts";
@@ -40,22 +41,6 @@ export interface ChoiceOptions {
   readonly newCallId: () => string;
 }
 
-type Tokens = Pick<DeltaEvent, "tokenIds" | "logprobs" | "textOffsets">;
-
-/** A delta without its tokens. */
-type DeltaPart = Pick<DeltaEvent, "part" | "text" | "call" | "withdrawsCall">;
-
-/** How an answer ended: cut off, or by itself or a stop. */
-interface AnswerEnd {
-  readonly isCut: boolean;
-}
-
-interface PendingTokens {
-  readonly tokenIds: number[];
-  readonly logprobs: TokenDetail[];
-  readonly textOffsets: number[];
-}
-
 export class Choice {
   readonly index: number;
   readonly prompt: PreparedPrompt;
@@ -69,11 +54,7 @@ export class Choice {
   readonly #splitter: ReasoningSplitter | undefined;
   /** Undefined if calls are text like any other. */
   readonly #calls: ToolCallSplitter | undefined;
-  readonly #collectedCalls = new CollectedCalls();
-  /** The length of the content, calls included. */
-  #contentLength = 0;
-  /** Tokens before it is known what their text is: they go with the next delta. */
-  #undecided: PendingTokens | undefined;
+  readonly #deltas: AnswerDeltas;
   #numReasoningTokens = 0;
   #stoppedBy: string | number | undefined;
   #isStopped = false;
@@ -81,8 +62,6 @@ export class Choice {
   #returnedStopToken: number | undefined;
   #numTokens = 0;
   #sumLogprobs = 0;
-  readonly #text = new GrowingText();
-  readonly #reasoning = new GrowingText();
   /**
    * The text before it is split, and its length after each token. Filled if a stop string may cut a
    * saved answer.
@@ -107,6 +86,8 @@ export class Choice {
     this.#turnEndMatcher = matcherOf(turnEnds);
     this.#splitter = prompt.reasoning && new ReasoningSplitter(prompt.reasoning);
     this.#calls = prompt.toolCalls && new ToolCallSplitter(prompt.toolCalls);
+    const mayReason = this.#splitter !== undefined;
+    this.#deltas = new AnswerDeltas({ index, mayReason, calls: this.#calls, newCallId: options.newCallId });
   }
 
   get events(): AsyncIterable<SequenceEvent> {
@@ -142,15 +123,15 @@ export class Choice {
 
   /** All of the answer's content so far. */
   get text(): string {
-    return String(this.#text);
+    return this.#deltas.text;
   }
 
   get reasoning(): string {
-    return String(this.#reasoning);
+    return this.#deltas.reasoning;
   }
 
   get calls(): readonly ToolCall[] {
-    return this.#collectedCalls.all;
+    return this.#deltas.calls;
   }
 
   /** Appends the event's generation events to `out`. */
@@ -223,7 +204,7 @@ export class Choice {
   /** As the tokens have it, with the reasoning before it. */
   #returnedText(): string {
     if (this.#splitter === undefined && this.#calls === undefined) return this.text;
-    return String(this.#decoded).slice(0, (this.#splitter?.contentStart ?? 0) + this.#contentLength);
+    return String(this.#decoded).slice(0, (this.#splitter?.contentStart ?? 0) + this.#deltas.contentLength);
   }
 
   #promptEvent({ text, textOffsets }: EchoedPrompt, scores: ScoreTable | undefined): GenerationEvent {
@@ -267,7 +248,9 @@ export class Choice {
     const tokenIds = [tokenId];
     const token =
       isScored && scored ? { tokenIds, logprobs: [this.#detail(scored)], textOffsets: [offset] } : { tokenIds };
-    this.#emit(split, token, isReasoning, this.#isStopped ? { isCut: false } : undefined, out);
+    const isUndecided = this.#splitter?.phase === "undecided";
+    const phase = isReasoning ? "reasoning" : isUndecided ? "undecided" : "content";
+    this.#emit(split, token, phase, this.#isStopped ? { isCut: false } : undefined, out);
   }
 
   /** A tag that is a special token counts though special tokens are not shown. */
@@ -279,67 +262,18 @@ export class Choice {
     return isTag ? text : "";
   }
 
-  /**
-   * One token's text may make several deltas: the first has the token.
-   * @param end set if no more text follows
-   */
-  #emit(split: SplitText, token: Tokens, isReasoning: boolean, end: AnswerEnd | undefined, out: GenerationEvent[]) {
-    const { index } = this;
-    if (this.#splitter === undefined && this.#calls === undefined) {
-      this.#text.push(split.content);
-      out.push(deltaOf(index, split.content, token));
-      return;
-    }
-    const parts = this.#partsOf(split, isReasoning, end);
-    const isUndecided = this.#splitter?.phase === "undecided" || (parts.length === 0 && this.#calls !== undefined);
-    if (isUndecided && end === undefined && !this.#isStopped) {
-      this.#undecided ??= { tokenIds: [], logprobs: [], textOffsets: [] };
-      append(this.#undecided, token);
-      return;
-    }
-    const tokens = this.#undecided === undefined ? token : append(this.#undecided, token);
-    this.#undecided = undefined;
-    if (parts.length === 0 && tokens.tokenIds.length === 0) return;
-    const [first = { text: "" }, ...others] = parts;
-    out.push({ ...deltaOf(index, first.text, tokens), ...first });
-    for (const part of others) out.push({ type: "delta", index, ...part, tokenIds: [] });
+  #emit(
+    split: SplitText,
+    token: DeltaTokens,
+    phase: "undecided" | "reasoning" | "content",
+    end: AnswerEnd | undefined,
+    out: GenerationEvent[],
+  ): void {
+    this.#deltas.push(split, token, phase, end, out);
+    if (this.#calls?.isDone && !this.#isStopped) this.#stop();
   }
 
-  #partsOf({ reasoning, content }: SplitText, isReasoning: boolean, end: AnswerEnd | undefined): DeltaPart[] {
-    const parts: DeltaPart[] = isReasoning ? [{ part: "reasoning", text: reasoning }] : [];
-    this.#contentLength += content.length;
-    if (this.#calls !== undefined) this.#splitCalls(this.#calls, content, end, parts);
-    else if (content !== "") parts.push({ text: content });
-    for (const part of parts) {
-      if (part.part === "reasoning") this.#reasoning.push(part.text);
-      else if (part.part === undefined) this.#text.push(part.text);
-      this.#collectedCalls.push(part);
-    }
-    return parts;
-  }
-
-  #splitCalls(calls: ToolCallSplitter, content: string, end: AnswerEnd | undefined, parts: DeltaPart[]): void {
-    const pieces = calls.push(content);
-    if (end !== undefined) pieces.push(...calls.flush(end));
-    let isWithdrawn = false;
-    for (const piece of pieces) {
-      switch (piece.type) {
-        case "content":
-          parts.push({ text: piece.text, ...(isWithdrawn && { withdrawsCall: true }) });
-          isWithdrawn = false;
-          break;
-        case "call":
-          parts.push({ part: "call", call: { id: this.#options.newCallId(), name: piece.name }, text: "" });
-          break;
-        case "arguments":
-          parts.push({ part: "call", text: piece.text });
-          break;
-        case "withdrawal":
-          isWithdrawn = true;
-          break;
-      }
-    }
-    if (!calls.isDone || this.#isStopped) return;
+  #stop(): void {
     this.#isStopped = true;
     this.#sequence.stop();
   }
@@ -369,9 +303,8 @@ export class Choice {
     if (matcher === undefined) return text;
     const scan: StopScan = this.#numTokens <= this.#options.minTokens ? { text } : matcher.push(text);
     if (scan.matched === undefined) return isLast ? scan.text + matcher.flush() : scan.text;
-    this.#isStopped = true;
     this.#stoppedBy = scan.matched;
-    this.#sequence.stop();
+    this.#stop();
     return scan.text;
   }
 
@@ -379,8 +312,9 @@ export class Choice {
     if (!this.#isStopped) {
       // The rest may complete a stop string.
       const rest = this.#scan(this.#stream.flush(), { isLast: true });
-      if (rest.reasoning + rest.content !== "" || this.#undecided !== undefined || this.#calls !== undefined) {
-        this.#emit(rest, { tokenIds: [] }, rest.reasoning !== "", { isCut: event.reason !== "stop" }, out);
+      if (rest.reasoning + rest.content !== "" || this.#deltas.hasUndecided || this.#calls !== undefined) {
+        const phase = rest.reasoning === "" ? "content" : "reasoning";
+        this.#emit(rest, { tokenIds: [] }, phase, { isCut: event.reason !== "stop" }, out);
       }
     }
     const reason = this.#isStopped ? "stop" : event.reason;
@@ -402,18 +336,4 @@ export class Choice {
     const { tokenizer } = this.#options;
     return { ...named(scored, tokenizer), top: scored.top.map((other) => named(other, tokenizer)) };
   }
-}
-
-/** Without spreading an object: there is one for each token. */
-function deltaOf(index: number, text: string, { tokenIds, logprobs, textOffsets }: Tokens): DeltaEvent {
-  if (logprobs === undefined) return { type: "delta", index, text, tokenIds };
-  return { type: "delta", index, text, tokenIds, logprobs, textOffsets: textOffsets! };
-}
-
-/** @returns all of them. */
-function append(pending: PendingTokens, { tokenIds, logprobs, textOffsets }: Tokens): Tokens {
-  pending.tokenIds.push(...tokenIds);
-  pending.logprobs.push(...(logprobs ?? []));
-  pending.textOffsets.push(...(textOffsets ?? []));
-  return pending.logprobs.length === 0 ? { tokenIds: pending.tokenIds } : pending;
 }

@@ -215,7 +215,7 @@ export type GenerationEvent =
   | {
       readonly type: "finished";
       readonly index: number;
-      /** `tool_calls` is a stop behind calls. */
+      /** `tool_calls` is a stop after calls. */
       readonly reason: "stop" | "tool_calls" | "length" | "aborted";
       /** The stop string or stop token id that ended the choice. */
       readonly stoppedBy?: string | number;

@@ -3,7 +3,7 @@
  * states, sequences are admitted, their tokens become text, and the conversation is saved before
  * the end is sent. Between transports and engine; knows neither HTTP nor OpenAI.
  */
-import { setTimeout as delay, setImmediate } from "node:timers/promises";
+import { setTimeout as delay } from "node:timers/promises";
 import { aboutField, DenseMambaError } from "../errors.ts";
 import { Grammars } from "../grammar/grammars.ts";
 import type { Manifest } from "../model/artifact.ts";
@@ -17,13 +17,11 @@ import { ChatRenderer } from "../tokenizer/chat-template.ts";
 import type { ReasoningFormat } from "../tokenizer/reasoning-tags.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { ToolFormatName } from "../tokenizer/tool-formats.ts";
-import { admit, type SequenceEngine } from "./admission.ts";
-import { encodeBadWords } from "./bad-words.ts";
+import type { SequenceEngine } from "./admission.ts";
 import { checkAnswerSize, checkRequest, type GenerationLimits, promptTooLong } from "./check-request.ts";
-import { Choice, type ChoiceOptions } from "./choice.ts";
+import type { Choice } from "./choice.ts";
 import { mergeChoices, selectBest } from "./choice-events.ts";
-import { checkConstraint, openMatchers } from "./constrained-answers.ts";
-import { type EchoedPrompt, echoPrompt } from "./echo.ts";
+import { checkConstraint } from "./constrained-answers.ts";
 import type {
   AcceptedPrompt,
   Continuation,
@@ -34,8 +32,10 @@ import type {
   ScoredContinuations,
   ScoreRequest,
 } from "./events.ts";
-import { encodeContinuation, type PreparedPrompt, PromptPreparer } from "./prompts.ts";
-import { cachesEnd, RunningRequest } from "./running-request.ts";
+import { type ChoicesContext, openChoices } from "./open-choices.ts";
+import { PromptPreparer } from "./prompt-preparer.ts";
+import { encodeContinuation, type PreparedPrompt } from "./prompts.ts";
+import { RunningRequest } from "./running-request.ts";
 import { scoreContinuations } from "./scoring.ts";
 import { StopStrings } from "./stop-strings.ts";
 import { toolConstraint } from "./tool-constraint.ts";
@@ -72,13 +72,13 @@ export class Generator {
   readonly tokenizer: Tokenizer;
   readonly conversations: Conversations;
   readonly #engine: SequenceEngine;
+  readonly #choicesContext: ChoicesContext;
   readonly #manifest: Manifest;
   readonly #limits: GenerationLimits;
   readonly #renderer: ChatRenderer;
   #grammars: Grammars | undefined;
   readonly #prefixCache: PrefixStates | undefined;
   readonly #prefixScope: "owner" | "all";
-  readonly #newId: () => string;
   readonly #nowMs: () => number;
   readonly #sleep: (ms: number, signal: AbortSignal) => Promise<void>;
   readonly #running = new Set<RunningRequest>();
@@ -121,7 +121,8 @@ export class Generator {
     this.#limits = limits;
     this.#grammars = grammars;
     this.#renderer = new ChatRenderer(tokenizer, { nowMs, reasoning, toolCallParser });
-    this.#newId = newId;
+    const { eosTokenIds } = manifest;
+    this.#choicesContext = { engine, tokenizer, eosTokenIds, grammars: () => this.#grammarsOfModel, newId };
     this.#nowMs = nowMs;
     this.#sleep = deps.sleep ?? sleepUnlessAborted;
   }
@@ -150,7 +151,13 @@ export class Generator {
       throwIfAborted(signal);
       checkAnswerSize(request, prompts, maxTokens, this.#limits);
 
-      const choices = await this.#admit(request, prompts, { maxTokens, stopStrings, reuse, signal });
+      const choices = await openChoices(this.#choicesContext, request, {
+        prompts,
+        maxTokens,
+        stopStrings,
+        reuse,
+        signal,
+      });
       running = new RunningRequest({
         tokenizer: this.tokenizer,
         modelHash: this.#manifest.modelHash,
@@ -316,89 +323,6 @@ export class Generator {
       const isCutShort = this.#stopping.signal.aborted && !signal.aborted;
       throw isCutShort ? new DenseMambaError("shutting_down", "the server is shutting down", { cause: error }) : error;
     }
-  }
-
-  async #admit(
-    request: GenerationRequest,
-    prompts: readonly PreparedPrompt[],
-    derived: {
-      readonly maxTokens: number;
-      readonly stopStrings: StopStrings;
-      readonly reuse: PrefixReuse | undefined;
-      readonly signal: AbortSignal;
-    },
-  ): Promise<Choice[]> {
-    const { minTokens, bestOf, echo, numLogprobs } = request;
-    const bannedSequences = await encodeBadWords(this.tokenizer, request.badWords ?? [], derived.signal);
-    const sampling = { ...request.sampling, ...(bannedSequences.length > 0 && { bannedSequences }) };
-    const numPromptLogprobs = request.numPromptLogprobs ?? (echo ? numLogprobs : undefined);
-    const echoesPrompt = echo || numPromptLogprobs !== undefined;
-    // best_of ranks samples by log-probability, whether or not they are returned.
-    const numScored = numLogprobs ?? (bestOf > request.numChoices ? 0 : undefined);
-    const stopTokenIds = this.#stopTokenIds(request);
-    const makeMatchers =
-      request.constraint === undefined || derived.maxTokens === 0
-        ? []
-        : await openMatchers(this.#grammarsOfModel, request, { prompts, tokenizer: this.tokenizer, stopTokenIds });
-    const echoedPrompts: EchoedPrompt[] = [];
-    for (const prompt of echoesPrompt ? prompts : []) {
-      echoedPrompts.push(await echoPrompt(this.tokenizer, prompt, request));
-      // Many short prompts take as long as a long one.
-      await setImmediate();
-    }
-    await this.#engine.wake?.(derived.signal);
-    const admitted = admit(this.#engine, prompts, bestOf, {
-      sampling,
-      vocabSize: this.tokenizer.vocabSize,
-      maxTokens: derived.maxTokens,
-      minTokens,
-      stopTokenIds,
-      makeMatcher: (prompt) => makeMatchers[prompt]?.(),
-      ...(numScored !== undefined && { numLogprobs: numScored }),
-      ...(numPromptLogprobs !== undefined && { numPromptLogprobs }),
-      ...(request.ranksPrompt && { ranksPrompt: true }),
-      capturesEnd: (prompt) => request.saveAs !== undefined || cachesEnd(request, { prompt }, derived.reuse),
-      // A stop string cuts off tokens that the state has read by then.
-      capturesPrompt: request.saveAs !== undefined && request.stopStrings.length > 0,
-      signal: derived.signal,
-    });
-    const sequences = await admitted.catch((error) => {
-      throw aboutField(error, bestOf > 1 ? "n" : request.names.prompts); // too many sequences
-    });
-    const options: Omit<ChoiceOptions, "stopStrings" | "echoedPrompt" | "newCallId"> = {
-      tokenizer: this.tokenizer,
-      stopTokenIds,
-      minTokens,
-      includeStopString: request.includeStopString,
-      skipSpecialTokens: request.skipSpecialTokens,
-      returnsLogprobs: numLogprobs !== undefined,
-      scoresStopToken: request.scoresStopToken ?? true,
-    };
-    return sequences.map((sequence, index) => {
-      const promptIndex = Math.floor(index / bestOf);
-      const prompt = prompts[promptIndex]!;
-      const strings = this.#stopStrings(request, prompt, derived.stopStrings);
-      const echoedPrompt = echoedPrompts[promptIndex];
-      const newCallId = () => this.#newCallId(prompt);
-      return new Choice(index, prompt, sequence, { ...options, ...strings, echoedPrompt, newCallId });
-    });
-  }
-
-  #newCallId({ toolCalls }: PreparedPrompt): string {
-    const id = this.#newId();
-    return toolCalls?.format.hasShortIds ? id.slice(0, 9) : `call_${id}`;
-  }
-
-  /** Models without reasoning need one automaton only. */
-  #stopStrings(request: GenerationRequest, prompt: PreparedPrompt, stopStrings: StopStrings) {
-    if (prompt.stopStrings.length === 0) return { stopStrings };
-    if (prompt.reasoning !== undefined) return { stopStrings, turnEnds: new StopStrings(prompt.stopStrings) };
-    return { stopStrings: new StopStrings([...request.stopStrings, ...prompt.stopStrings]) };
-  }
-
-  #stopTokenIds({ stopTokenIds, ignoreEos }: GenerationRequest): ReadonlySet<number> {
-    if (ignoreEos) return new Set(stopTokenIds);
-    return new Set([...stopTokenIds, ...this.#manifest.eosTokenIds, ...this.tokenizer.endTokenIds]);
   }
 
   #usage(prompts: readonly PreparedPrompt[], choices: readonly Choice[]): GenerationUsage {

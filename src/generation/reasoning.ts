@@ -22,7 +22,7 @@ const NOTHING: SplitText = { reasoning: "", content: "" };
 
 export class ReasoningSplitter {
   readonly #tags: ReasoningTags;
-  /** Reasoning starts behind the white space after an opening tag. */
+  /** Reasoning starts after the white space that follows an opening tag. */
   #phase: "start" | "reasoning" | "content" = "start";
   #isOpen = false;
   /** Held back: white space that precedes `#partialTag`. */

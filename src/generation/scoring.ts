@@ -1,6 +1,6 @@
 /**
  * Log-probabilities of continuations of one prompt: the prompt is read once, and each continuation
- * from the state behind it.
+ * from the state after it.
  */
 import { setImmediate } from "node:timers/promises";
 import type { Sequence } from "../engine/sequence.ts";
@@ -20,7 +20,7 @@ export async function scoreContinuations(
   continuations: readonly (readonly number[])[],
   signal: AbortSignal,
 ): Promise<ContinuationScore[]> {
-  // The last token is read again with each of them, for the logits behind it.
+  // The last token is read again with each of them, for the logits after it.
   const [ready] = await readOnce(engine, [prompt], signal);
   const { promptIds, resume } = ready!;
   const sequences = engine.submit(

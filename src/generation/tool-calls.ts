@@ -29,7 +29,7 @@ export type AnswerPiece =
 /** `[TOOL_CALLS]name[CALL_ID]id[ARGS]{…}`, with or without the marks. */
 const NAMED_CALL = /^([\w-]{1,64})(?:\[CALL_ID\][\w-]{1,64})?(?:\[ARGS\])?\s*(?=\{)/;
 const NAMED_CALL_SO_FAR = /^[\w-]{1,64}(?:\[[\w\]-]{0,80}(?:\[[\w\]]{0,6})?)?\s{0,16}$/;
-/** What may stand before the first call, behind a call, and behind the last one. */
+/** What may stand before the first call, and after a call. */
 const BEFORE_FIRST = /^\s*\[?\s*/;
 const BEHIND_CALL = /^\s*[,;]?\s*/;
 /** A longer text that is no call is not searched for others, as that would take too long. */
@@ -37,7 +37,7 @@ const MAX_SEARCHED_AGAIN = 1024;
 
 export class ToolCallSplitter {
   readonly #search: ToolCallSearch;
-  /** `between`: behind what begins calls, or behind a call. */
+  /** `between`: after what begins calls, or after a call. */
   #phase: "content" | "between" | "call" = "content";
   /** Not read yet. */
   #rest = "";

@@ -261,7 +261,7 @@ describe("echo and log-probabilities", () => {
 describe("a token's place in the text", () => {
   const HELLO = 15;
   test.each([
-    ["a text, behind a BOS that is not shown", text("hello the"), " the!", [0, 0, 0, 2, 5], [0, 4]],
+    ["a text, after a BOS that is not shown", text("hello the"), " the!", [0, 0, 0, 2, 5], [0, 4]],
     ["a BOS that the text spells", text("<s>hello"), "!", [0, 3, 3, 3, 5], [0]],
     ["a space that the text begins with", text(" hello"), "!", [0, 0, 0, 1, 3], [0]],
     ["characters beyond 16 bits", text("é😀!"), "😀!", undefined, [0, 1, 1, 1, 1]],

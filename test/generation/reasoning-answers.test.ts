@@ -231,7 +231,7 @@ describe("min_tokens and ignore_eos", () => {
 });
 
 describe("what ends a turn of the default chat", () => {
-  test("counts in reasoning too, and behind it", async () => {
+  test("counts in reasoning too, and after it", async () => {
     for (const [answer, reasoning, content] of [
       ["<think>a \nUser: b</think>c", "a", ""],
       ["<think>a</think>\nUser: b", "a", ""],

@@ -139,7 +139,7 @@ describe("what is no call is text, and nothing of it is lost", () => {
     expect(split(splitter(format, { template }), [...text]), "by characters").toEqual({ content: text, calls: [] });
   });
 
-  it("a call behind a malformed one counts", () => {
+  it("a call after a malformed one counts", () => {
     const text = `<tool_call>{"name": "other"}</tool_call> <tool_call>${call}</tool_call>`;
     const expected = { content: '<tool_call>{"name": "other"}</tool_call>', calls: [PARIS] };
     expect(split(splitter("hermes"), [text])).toEqual(expected);

@@ -14,14 +14,10 @@ import type { Log } from "../server/deps.ts";
 import { ownerOf } from "../sessions/conversation-store.ts";
 import type { RetentionPolicy } from "../sessions/conversations.ts";
 import { type Repeat, repeatInBackground } from "../sessions/locks.ts";
+import { type OpenStoreOptions, openStore } from "../sessions/stores/open-store.ts";
 import type { StateStore } from "../sessions/stores/store.ts";
 import type { StoreObserver } from "../sessions/stores/tier.ts";
-import {
-  type OpenStoreOptions,
-  openStore,
-  type TieredStats,
-  type TieredStore,
-} from "../sessions/stores/tiered-store.ts";
+import type { TieredStats, TieredStore } from "../sessions/stores/tiered-store.ts";
 import type { SizedConfig } from "./machine.ts";
 
 /** On a shared server prefixes expire, so that it can evict them before sessions. */

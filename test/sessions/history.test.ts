@@ -10,9 +10,9 @@ import { loadHistory, putSegments, SEGMENT_TOKENS } from "../../src/sessions/his
 import { digestText } from "../../src/sessions/messages.ts";
 import { encodeSnapshot } from "../../src/sessions/stores/codec.ts";
 import { MemoryStore } from "../../src/sessions/stores/memory-store.ts";
+import { openStore } from "../../src/sessions/stores/open-store.ts";
 import type { Snapshot } from "../../src/sessions/stores/snapshot.ts";
 import type { StateStore } from "../../src/sessions/stores/store.ts";
-import { openStore } from "../../src/sessions/stores/tiered-store.ts";
 import { ValkeyStore } from "../../src/sessions/stores/valkey-store.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { chat, EOS, fold, makeGenerator, request, tinyTokenizer, tokens } from "../helpers/generation-harness.ts";

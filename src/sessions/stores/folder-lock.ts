@@ -1,5 +1,5 @@
 /**
- * One server per folder: each would believe to know what is in it. The kernel's lock (`flock`) on a
+ * One server per folder: each relies on its index of what is in it. The kernel's lock (`flock`) on a
  * file in the folder decides; the file's content only names the holder to others. The file stays
  * when the lock is released: a server that had opened a file which was then removed would hold a
  * lock on nothing.

@@ -5,12 +5,9 @@
  * until it works again, and then gets what it missed.
  */
 import { DenseMambaError } from "../../errors.ts";
-import type { SnapshotModel, StorePrecision } from "./codec.ts";
-import { DiskStore } from "./disk-store.ts";
 import { expiryOf, LocalTiers, listOf } from "./local-tiers.ts";
-import { MemoryStore } from "./memory-store.ts";
+import type { MemoryStore } from "./memory-store.ts";
 import type { Snapshot } from "./snapshot.ts";
-import type { OwnerOf } from "./snapshot-index.ts";
 import {
   type Claim,
   type FencedPutOptions,
@@ -31,57 +28,12 @@ import {
   type TierEvent,
   type TierStats,
 } from "./tier.ts";
-import type { ValkeyStoreOptions } from "./valkey-store.ts";
 
 /** A full disk may have room again at any time, a try costs little, and requests fail meanwhile. */
 const DISK_RETRY_MS = 1000;
 /** A claim for writing what the shared tier missed. */
 const OWN_CLAIM_MS = 10_000;
 const MAX_REMEMBERED_FENCES = 100_000;
-
-export interface OpenStoreOptions {
-  readonly memoryBytes: number;
-  /** A folder for this server alone. */
-  readonly disk?: { readonly dir: string; readonly maxBytes: number };
-  /** The same URL and key prefix on all replicas. */
-  readonly valkey?: { readonly url: string; readonly keyPrefix: string; readonly timeoutMs: number };
-  readonly model: SnapshotModel;
-  /** Of states on disk and server, unless they are f16 anyway. Default f32: f16 is not exact. */
-  readonly precision?: StorePrecision;
-  readonly nowMs: () => number;
-  /** Of a key: the owner with the most bytes is evicted from. Default: there is one owner. */
-  readonly ownerOf?: OwnerOf;
-  readonly observer: StoreObserver;
-}
-
-/**
- * Opens the tiers that are configured. A Valkey server that cannot be reached is used when it can
- * be.
- * @throws `invalid_config` for a folder in use or a malformed URL; `store_unavailable` for an
- * unusable folder
- */
-export async function openStore(options: OpenStoreOptions): Promise<TieredStore> {
-  const { memoryBytes, model, nowMs, ownerOf, observer } = options;
-  const precision = model.isHalf ? undefined : options.precision;
-  const common = { model, nowMs, ...(precision && { precision }) };
-  const onDamage = (message: string) => observer.onDamage(message);
-  const disk = options.disk && (await DiskStore.open({ ...common, ...options.disk, ownerOf, onDamage }));
-  try {
-    const onWarning = (message: string) => observer.onWarning?.(message);
-    const shared = options.valkey && (await openValkey({ ...common, ...options.valkey, onWarning }));
-    const memory = new MemoryStore({ maxBytes: memoryBytes, nowMs, ownerOf });
-    return new TieredStore({ memory, ...(disk && { disk }), ...(shared && { shared }), nowMs, observer });
-  } catch (error) {
-    await disk?.close();
-    throw error;
-  }
-}
-
-/** Loaded on demand: its client takes a tenth of a server's start. */
-async function openValkey(options: ValkeyStoreOptions): Promise<SharedStore> {
-  const { ValkeyStore } = await import("./valkey-store.ts");
-  return ValkeyStore.open(options);
-}
 
 export interface TieredStoreOptions {
   readonly memory: MemoryStore;

@@ -3,7 +3,8 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, describe, expect, test } from "vitest";
 import { PrefixCache } from "../../../src/prefix/prefix-cache.ts";
-import { type OpenStoreOptions, openStore, type TieredStore } from "../../../src/sessions/stores/tiered-store.ts";
+import { type OpenStoreOptions, openStore } from "../../../src/sessions/stores/open-store.ts";
+import type { TieredStore } from "../../../src/sessions/stores/tiered-store.ts";
 import { ValkeyServer, WITHOUT_VALKEY } from "../../helpers/valkey-server.ts";
 import { MODEL, snapshot } from "./store-contract.ts";
 

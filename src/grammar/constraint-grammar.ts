@@ -14,7 +14,7 @@ import {
   sequence,
   setOf,
 } from "./expression.ts";
-import { MAX_COUNT, SchemaConverter } from "./json-schema.ts";
+import { SchemaConverter } from "./json-schema.ts";
 import { AnyJson, PLAIN_FORMS } from "./json-text.ts";
 import { patternExpression } from "./regular-expression.ts";
 
@@ -74,7 +74,7 @@ class ContentRules {
       case "json_schema":
         return this.#schema(constraint);
       case "regex":
-        return patternExpression(constraint.pattern, { forms: PLAIN_FORMS, isSearch: false, maxCount: MAX_COUNT });
+        return patternExpression(constraint.pattern, { forms: PLAIN_FORMS, isSearch: false });
       case "choice":
         return this.#rule(choice(constraint.choices.map(literal)));
       case "grammar":
@@ -128,7 +128,7 @@ class ContentRules {
   }
 }
 
-/** The content, behind reasoning if there is any: a model may answer without. */
+/** The content, after reasoning if there is any: a model may answer without. */
 function afterReasoning(content: Expression, { open, close }: ReasoningPrefix, grammar: Grammar): Expression {
   const after = grammar.reserve();
   grammar.define(after, sequence(repeat(SPACES, 0, MAX_SPACES), content));

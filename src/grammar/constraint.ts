@@ -6,7 +6,7 @@
 /** As JSON Schema defines it: `true` matches any value. */
 export type JsonSchema = boolean | { readonly [keyword: string]: unknown };
 
-/** With a model that reasons, it begins to apply behind the reasoning. */
+/** With a model that reasons, it begins to apply after the reasoning. */
 export type Constraint =
   | { readonly type: "json_object" }
   /** `strict`: objects have no other properties than the schema's, unless it says otherwise. */

@@ -13,6 +13,7 @@ import {
   type Expression,
   type Grammar,
   literal,
+  MAX_COUNT,
   repeat,
   rule,
   sequence,
@@ -20,7 +21,6 @@ import {
 } from "./expression.ts";
 
 const ROOT = "root";
-const MAX_COUNT = 10_000;
 /** What begins a token; white space and comments before it are left out. */
 const NAME = /[A-Za-z_][A-Za-z0-9_.-]*/y;
 const DEFINES = /\s*::=/y;

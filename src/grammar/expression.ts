@@ -26,6 +26,9 @@ export type Expression =
 /** Code points as ranges: ascending, apart from each other, without surrogates. */
 export type CharacterSet = readonly (readonly [first: number, last: number])[];
 
+/** Of items, of characters, and of what a pattern or a grammar repeats. */
+export const MAX_COUNT = 10_000;
+
 /** Matches nothing, not even the empty text. */
 export const NOTHING: Expression = { type: "choice", options: [] };
 export const EMPTY: Expression = { type: "literal", text: "" };

@@ -41,7 +41,7 @@ export class GrammarMatcher implements TokenMatcher {
   readonly #work: SlicedWork;
   #state: State;
   #next: NextTokens | undefined;
-  /** The state behind forced tokens. */
+  /** The state after forced tokens. */
   #afterForced: State | undefined;
   #job: MaskJob | undefined;
   #onKnown: (() => void) | undefined;

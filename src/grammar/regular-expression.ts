@@ -10,6 +10,7 @@ import {
   complement,
   EMPTY,
   type Expression,
+  MAX_COUNT,
   repeat,
   sequence,
   setOf,
@@ -25,8 +26,6 @@ export interface PatternOptions {
   readonly forms: CharacterForms;
   /** Whether it may match a part of the text, as `pattern` in JSON Schema does. */
   readonly isSearch: boolean;
-  /** Bounds a repetition's counts. */
-  readonly maxCount: number;
 }
 
 const ALL: CharacterSet = [[0, 0x10ffff]];
@@ -54,9 +53,8 @@ const SPACES: CharacterSet = [
  * The texts that it matches.
  * @throws `invalid_value` if it is malformed; `unsupported_value`
  */
-export function patternExpression(pattern: string, options: PatternOptions): Expression {
-  const { forms, isSearch } = options;
-  const convert = new Converter(options);
+export function patternExpression(pattern: string, { forms, isSearch }: PatternOptions): Expression {
+  const convert = new Converter(forms);
   const anything = repeat(forms.set(setOf(ALL)), 0);
   return choice(
     topLevelPaths(parse(pattern).alternatives).map(({ elements }) => {
@@ -103,11 +101,9 @@ function isAnchor(element: AST.Element | undefined, kind: "start" | "end"): bool
 
 class Converter {
   readonly #forms: CharacterForms;
-  readonly #maxCount: number;
 
-  constructor({ forms, maxCount }: PatternOptions) {
+  constructor(forms: CharacterForms) {
     this.#forms = forms;
-    this.#maxCount = maxCount;
   }
 
   sequence(elements: readonly AST.Element[]): Expression {
@@ -130,8 +126,8 @@ class Converter {
       case "Quantifier": {
         const { min, max } = element;
         const largest = max === Number.POSITIVE_INFINITY ? min : max;
-        if (largest > this.#maxCount) {
-          const message = `must repeat its parts at most ${this.#maxCount} times; got ${element.raw.slice(-32)}`;
+        if (largest > MAX_COUNT) {
+          const message = `must repeat its parts at most ${MAX_COUNT} times; got ${element.raw.slice(-32)}`;
           throw new DenseMambaError("unsupported_value", message);
         }
         return repeat(this.#element(element.element), min, max);

@@ -1,5 +1,5 @@
 /**
- * What became of the tries to load one model. After a failure requests are refused for a while,
+ * What became of the attempts to load one model. After a failure requests are refused for a while,
  * longer after each further one, so that a model that cannot be loaded costs the others little.
  */
 import { DenseMambaError } from "../errors.ts";

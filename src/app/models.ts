@@ -1,7 +1,7 @@
 /**
  * Several models behind one address. The first one is loaded at the start, and is the one that
  * requests without a `model` mean. The others are prepared at the start (compiled, with tokenizer
- * and stores) and loaded at their first request; which are in memory decides `model-pool.ts`.
+ * and stores) and loaded at their first request; `model-pool.ts` decides which are in memory.
  */
 import path from "node:path";
 import type { DenseMambaError } from "../errors.ts";

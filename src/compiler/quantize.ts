@@ -39,7 +39,7 @@ export type Layout = "rows" | "tiles";
 
 export interface Quantized {
   readonly bits: Bits;
-  /** Of the matrix, and of zeros behind them: what it is multiplied with has to be as wide. */
+  /** Of the matrix, and of zeros after them: what it is multiplied with has to be as wide. */
   readonly numColumns: number;
   /**
    * u8. In rows [rows, columns / blockSize, blockSize · bits / 8]; of two codes in a byte the first

@@ -101,7 +101,7 @@ function zip64Place(file: FileReader, endPosition: number): DirectoryPlace | und
   const position = toNumber(file, locator.readBigUInt64LE(8), "the place of the zip64 end record");
   if (position + ZIP64_END_BYTES > locatorPosition) {
     throw invalidCheckpoint(
-      `${file.path}: the zip64 end record claims byte ${position}, behind its locator at ${locatorPosition}`,
+      `${file.path}: the zip64 end record claims byte ${position}, after its locator at ${locatorPosition}`,
     );
   }
   const record = file.read(position, ZIP64_END_BYTES, "zip64 end record");

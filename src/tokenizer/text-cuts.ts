@@ -61,7 +61,7 @@ export function findTextCuts(json: TokenizerJson): TextCuts | undefined {
   const pipeline = followPipeline(json);
   const tokens = z.array(added).safeParse(json.added_tokens).data;
   if (pipeline === undefined || tokens === undefined) return undefined;
-  const excluded = { before: new Set<string>(), behind: new Set<string>() };
+  const excluded = { before: new Set<string>(), after: new Set<string>() };
   let words = true;
   // If the pre-tokenizer splits, a sentinel could join the first word of a line.
   let lines = pipeline.keepsLines && !(pipeline.needsSentinel && pipeline.splitsLines);
@@ -78,7 +78,7 @@ export function findTextCuts(json: TokenizerJson): TextCuts | undefined {
     }
     // It takes the space next to it.
     if (rstrip) for (const variant of variants) excluded.before.add(variant.at(-1) ?? "");
-    if (lstrip) for (const variant of variants) excluded.behind.add(variant.at(0) ?? "");
+    if (lstrip) for (const variant of variants) excluded.after.add(variant.at(0) ?? "");
   }
   if (!pipeline.splitsWords || !pipeline.splitsLines) {
     const reach = findReach(json, pipeline);
@@ -106,11 +106,11 @@ export function findTextCuts(json: TokenizerJson): TextCuts | undefined {
 function isWordCut(
   text: string,
   at: number,
-  excluded: { readonly before: ReadonlySet<string>; readonly behind: ReadonlySet<string> },
+  excluded: { readonly before: ReadonlySet<string>; readonly after: ReadonlySet<string> },
 ): boolean {
   if (text.charCodeAt(at) !== SPACE || !prints(text.charCodeAt(at - 1)) || !prints(text.charCodeAt(at + 1)))
     return false;
-  return !excluded.before.has(text[at - 1]!) && !excluded.behind.has(text[at + 1]!);
+  return !excluded.before.has(text[at - 1]!) && !excluded.after.has(text[at + 1]!);
 }
 
 /** After a single line break between letters, digits and signs. */

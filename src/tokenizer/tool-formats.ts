@@ -4,7 +4,7 @@
  */
 
 export interface ToolFormat {
-  /** Before the calls, before each call's arguments, behind them, between calls, behind all. */
+  /** Before the calls, before each call's arguments, after them, between calls, after all. */
   readonly begin: string;
   readonly call: (name: string) => { readonly begin: string; readonly end: string };
   readonly separator: string;

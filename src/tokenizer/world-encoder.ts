@@ -1,6 +1,6 @@
 /**
  * Text → ids of RWKV's World vocabulary: at every place the longest token that stands there. That
- * takes a trie and no library, time in proportion to the text, and nothing behind a place changes
+ * takes a trie and no library, time in proportion to the text, and nothing after a place changes
  * what is before it: so the text is read slice by slice, and others have their turn in between.
  */
 import { setImmediate } from "node:timers/promises";

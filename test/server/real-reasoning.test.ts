@@ -281,7 +281,7 @@ function textOf({ output }: OpenAI.Responses.Response): string {
     .join("");
 }
 
-it("a constraint begins behind the reasoning", async () => {
+it("a constraint begins after the reasoning", async () => {
   const schema = { type: "object", properties: { wet: { type: "boolean" } }, required: ["wet"] };
   const response_format = { type: "json_schema", json_schema: { name: "sea", strict: true, schema } };
   const free = await askChat({ seed: 2 });

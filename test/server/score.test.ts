@@ -35,7 +35,7 @@ async function expected(before: readonly number[], text: readonly number[]): Pro
   return choices[0]!.logprobs.token_logprobs.slice(before.length).reduce((sum, logprob) => sum + logprob, 0);
 }
 
-it("is the log-probability of each text behind the first one", async () => {
+it("is the log-probability of each text after the first one", async () => {
   const { data, usage } = await score({ text_1: CONTEXT, text_2: TEXTS });
   const before = await tokenize(CONTEXT, true);
   let numTokens = before.length;
@@ -57,7 +57,7 @@ it("of one text is that in a list", async () => {
   expect(one).toEqual(listed.slice(0, 1));
 });
 
-it("behind a session starts from its state, and changes nothing", async () => {
+it("after a session starts from its state, and changes nothing", async () => {
   await ask("/v1/sessions", { session_id: "s" });
   await ask("/v1/completions", { session_id: "s", prompt: CONTEXT, max_tokens: 4, ignore_eos: true, temperature: 0 });
   const whole = await ask<{ choices: { text: string }[] }>("/v1/completions", {
@@ -77,7 +77,7 @@ it("behind a session starts from its state, and changes nothing", async () => {
   expect(await (await fetch(`${server.url}/v1/sessions/s`)).json()).toMatchObject({ num_tokens: past.length });
 });
 
-it("behind a response starts from its state", async () => {
+it("after a response starts from its state", async () => {
   const made = { input: "Tell me of the sea.", max_output_tokens: 4, ignore_eos: true };
   const { id, usage } = await ask<{ id: string; usage: { total_tokens: number } }>("/v1/responses", made);
   const { data, usage: read } = await score({ previous_response_id: id, text_2: [" waves", " stones"] });

@@ -88,7 +88,7 @@ const PIPELINES: readonly [name: string, hasCuts: boolean, json: TokenizerJson][
   ["an expression of its own", false, { ...byteLevelJson(), ...split("a b|\\s+") }],
   ["byte fallback", true, byteFallbackJson()],
   ["byte fallback, a piece of two words", true, merges(byteFallbackJson(), "o ▁w", "o▁w or")],
-  ["byte fallback, a piece behind a break", true, merges(byteFallbackJson(), "<0x0A> t")],
+  ["byte fallback, a piece after a break", true, merges(byteFallbackJson(), "<0x0A> t")],
   ["Metaspace", true, metaspace({})],
   ["Metaspace, first", true, metaspace({ prepend_scheme: "first" })],
   ["Metaspace, never", true, metaspace({ prepend_scheme: "never" })],
@@ -103,7 +103,7 @@ const PIPELINES: readonly [name: string, hasCuts: boolean, json: TokenizerJson][
     }),
   ],
   [
-    "words behind marks",
+    "words after marks",
     true,
     words({
       type: "Sequence",
@@ -141,10 +141,10 @@ const PIPELINES: readonly [name: string, hasCuts: boolean, json: TokenizerJson][
   ],
   ["marks of a normalizer, then words", true, words({ type: "Whitespace" }, normalizers(mark))],
   ["a token of two words", true, withTokens(byteLevelJson(), token("o w"))],
-  ["a token that takes spaces behind it", true, withTokens(byteLevelJson(), token("o", { rstrip: true }))],
+  ["a token that takes the spaces after it", true, withTokens(byteLevelJson(), token("o", { rstrip: true }))],
   ["a token that takes spaces before it", true, withTokens(byteLevelJson(), token("w", { lstrip: true }))],
   ["a token that is a word", true, withTokens(byteLevelJson(), token(" w", { single_word: true }))],
-  ["a token behind a break", true, withTokens(byteLevelJson(), token("\nw"))],
+  ["a token after a break", true, withTokens(byteLevelJson(), token("\nw"))],
   ["a token of a space", true, withTokens(byteLevelJson(), token(" "))],
   [
     "a normalised token",

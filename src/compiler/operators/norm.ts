@@ -92,7 +92,7 @@ function plainSkipNorm(lowering: Lowering, { x, weight, bias, epsilon, dtype }: 
   return { normed: { value: outputs[0]!, dtype, width }, sum: { value: outputs[3]!, dtype, width } };
 }
 
-/** Of each group; the weights by group in the norm, those by channel behind it. */
+/** Of each group; the weights by group in the norm, those by channel after it. */
 function plainNorm(lowering: Lowering, x: Operand, { weight, bias, epsilon, groups = 1, dtype }: NormInputs): Operand {
   const { graph: g } = lowering;
   const { width } = x;

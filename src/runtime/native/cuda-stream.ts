@@ -110,7 +110,7 @@ export class CudaStream {
   }
 
   /**
-   * In their order, behind what is on the stream. Returns before they are made, unless memory of
+   * In their order, after what is on the stream. Returns before they are made, unless memory of
    * the host is not pinned.
    */
   copy(copies: readonly Copy[]): void {

@@ -1,6 +1,6 @@
 /**
- * `POST /v1/score`, in vLLM's spelling: how likely each of several texts is behind another one, or
- * behind a session or response. What comes before is read once, and every text from its state.
+ * `POST /v1/score`, in vLLM's spelling: how likely each of several texts is after another one, or
+ * after a session or response. What comes before is read once, and every text from its state.
  */
 import * as z from "zod";
 import type { Continuation, Prompt, ScoreRequest } from "../../generation/events.ts";

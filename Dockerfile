@@ -16,6 +16,7 @@ COPY package.json package-lock.json ./
 RUN --mount=type=cache,target=/root/.npm npm ci --ignore-scripts --no-audit --no-fund
 COPY tsconfig.json tsconfig.build.json ./
 COPY src ./src
+COPY web ./web
 RUN npm run build
 COPY kernels ./kernels
 # For every CPU of this architecture: the library chooses among its instruction sets when it is loaded.

@@ -101,7 +101,9 @@ export class RunningRequest {
     if (choices.length > 1) return { isSaved: true };
     // Before the client gets the end, since its next request may follow at once.
     let isSaved = true;
-    if (request.saveAs && !isAborted) {
+    // A session stays as it was before an answer that was aborted; a response is what there is of it.
+    const isWanted = !isAborted || (request.saveAs?.type !== "session" && choice.hasState);
+    if (request.saveAs && isWanted) {
       try {
         await lease.save(await this.#snapshot(choice));
       } catch (error) {

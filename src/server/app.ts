@@ -12,6 +12,7 @@ import { completionRoutes } from "./endpoints/completions.ts";
 import { docsRoutes } from "./endpoints/docs.ts";
 import { messageRoutes } from "./endpoints/messages.ts";
 import { modelRoutes } from "./endpoints/models.ts";
+import { pageRoutes } from "./endpoints/page.ts";
 import { responseRoutes } from "./endpoints/responses.ts";
 import { scoreRoutes } from "./endpoints/score.ts";
 import { sessionRoutes } from "./endpoints/sessions.ts";
@@ -29,7 +30,7 @@ import type { ModelService, SeveralModels } from "./several-models.ts";
 const OPEN_PATHS: ReadonlySet<string> = new Set(["/", "/health", "/ready", "/openapi.yaml", "/docs"]);
 
 function isOpen(path: string): boolean {
-  return OPEN_PATHS.has(path) || path.startsWith("/docs/");
+  return OPEN_PATHS.has(path) || path.startsWith("/docs/") || path.startsWith("/assets/");
 }
 
 /**
@@ -76,6 +77,7 @@ export function createApp(deps: ServerDeps, responses: Responses, models?: Sever
   if (models !== undefined) app.use(passToModel(models, modelEndpoints));
   addModelEndpoints(app, deps, responses, models);
   modelRoutes(app, deps, models);
+  pageRoutes(app);
   statusRoutes(app, deps, models);
   docsRoutes(app);
 

@@ -83,9 +83,11 @@ export class SeveralModels {
   }
 
   async #thatHas(
-    { session_id: session, previous_response_id: response }: Readonly<Record<string, unknown>>,
+    fields: Readonly<Record<string, unknown>>,
     { owner, path = "", findUnstored }: Caller,
   ): Promise<ModelService | undefined> {
+    const { session_id: advanced, previous_session_id: copied, previous_response_id: response } = fields;
+    const session = advanced ?? copied;
     const [, kind, id] = /^\/v1\/(sessions|responses)\/([^/]+)/.exec(path) ?? [];
     const found =
       (kind === "sessions" && (await this.#withSession(owner, id!))) ||

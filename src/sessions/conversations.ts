@@ -202,8 +202,8 @@ export class Conversations {
   }
 
   /**
-   * Reads what a request continues, and locks the sessions that it uses, before anything is
-   * awaited.
+   * Reads what a request continues. If it is to be saved in a session, locks the sessions that it
+   * uses, before anything is awaited; a request that only reads a session continues a copy of it.
    * @throws `session_busy`, `session_not_found`, `previous_response_not_found`, `invalid_snapshot`,
    * `quota_exceeded`
    */
@@ -214,7 +214,7 @@ export class Conversations {
   ): Promise<Lease> {
     const ids = new Set([resumeFrom, saveAs].flatMap((key) => (key?.type === "session" ? [key.id] : [])));
     for (const id of ids) checkSessionId(id);
-    const locked = await this.#lock(owner, [...ids]);
+    const locked = await this.#lock(owner, saveAs?.type === "session" ? [...ids] : []);
     try {
       const resumed = resumeFrom && (await this.#store.read(owner, resumeFrom));
       const replaced =

@@ -185,6 +185,8 @@ describe.runIf(process.env.CI)("the Dockerfile's own steps in a clean folder", (
     });
     expect(answer.status).toBe(200);
     expect((await fetch(`${url}/openapi.yaml`)).status).toBe(200);
+    const page = await fetch(url, { headers: { accept: "text/html" } });
+    expect(page.headers.get("content-type")).toContain("text/html");
     for (const asset of ["swagger-ui-bundle.js", "swagger-ui.css"]) {
       expect((await fetch(`${url}/docs/${asset}`)).status).toBe(200);
     }

@@ -85,7 +85,11 @@ describe("the packed package", () => {
     for (const name of new Set(sources)) {
       if (name !== "dist") await cp(name, path.join(source, name), { recursive: true });
     }
-    await run("node_modules/.bin/tsc", ["-p", "tsconfig.build.json", "--outDir", path.join(source, "dist")]);
+    const dist = path.join(source, "dist");
+    await run("node_modules/.bin/tsc", ["-p", "tsconfig.build.json", "--outDir", dist]);
+    const env = { ...process.env, NODE_ENV: "production" };
+    const page = ["build", "--config", "web/vite.config.ts", "--outDir", path.join(dist, "web")];
+    await run("node_modules/.bin/vite", page, { env });
     const pack = ["pack", "--ignore-scripts", "--json", "--pack-destination", dir, source];
     const [{ filename }] = JSON.parse((await run("npm", pack)).stdout);
     installed = path.join(dir, "node_modules", "densemamba");
@@ -97,7 +101,7 @@ describe("the packed package", () => {
 
   it("needs nothing at run time but its own files, Node and its dependencies", () => {
     const names = readdirSync(installed, { recursive: true, encoding: "utf8" }).filter((name) => name.endsWith(".js"));
-    const modules = names.filter((name) => name.startsWith("dist/"));
+    const modules = names.filter((name) => name.startsWith("dist/") && !name.startsWith("dist/web/"));
     expect(modules.length).toBeGreaterThan(100);
     const imported = modules.flatMap((name) => {
       const specifiers = importsOf(readFileSync(path.join(installed, name), "utf8"));
@@ -110,10 +114,16 @@ describe("the packed package", () => {
     expect(packages.filter((name) => !Object.hasOwn(dependencies, name))).toEqual([]);
   });
 
-  it("holds no peers, no page and no soak test", () => {
+  it("holds no peers, no page of results and no soak test", () => {
     const names = readdirSync(path.join(installed, "dist"), { recursive: true, encoding: "utf8" });
     expect(names).toContain("bench/bench.js");
-    expect(names.filter((name) => /peers|llama|gguf|svg|page|soak/.test(name))).toEqual([]);
+    expect(names.filter((name) => /peers|llama|gguf|soak|^bench.*(?:svg|page)/.test(name))).toEqual([]);
+  });
+
+  it("holds the page, compressed as well", () => {
+    const names = readdirSync(path.join(installed, "dist/web"), { recursive: true, encoding: "utf8" });
+    expect(names).toEqual(expect.arrayContaining(["index.html", "index.html.br", "index.html.gz"]));
+    for (const type of [/\.js$/, /\.css\.br$/, /\.js\.gz$/]) expect(names.some((name) => type.test(name))).toBe(true);
   });
 
   it("runs `densemamba bench`", async () => {

@@ -111,7 +111,7 @@ test("a saved session shows in its summary, with the time of its creation", asyn
 test("an id is locked before its session exists, and not by a refused request", async () => {
   const { conversations } = make();
   const lease = await conversations.open(OWNER, undefined, session("a"));
-  await expect(conversations.open(OWNER, session("a"), undefined)).rejects.toMatchObject({ code: "session_busy" });
+  await expect(conversations.open(OWNER, session("a"), session("a"))).rejects.toMatchObject({ code: "session_busy" });
   await lease.release();
   await expect(conversations.open(OWNER, session("a"), undefined)).rejects.toMatchObject({ code: "session_not_found" });
   await (await conversations.open(OWNER, undefined, session("a"))).release();

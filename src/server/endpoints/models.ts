@@ -64,6 +64,7 @@ function toModelObject(id: string, model: ServedModel, { maxPromptTokens, maxOut
       model_hash: manifest.modelHash,
       num_parameters: manifest.numParameters,
       vocab_size: manifest.sizes.vocabSize,
+      hidden_size: manifest.sizes.hiddenSize,
       num_layers: manifest.sizes.numLayers,
       dense_layers: manifest.sizes.denseLayers,
       state_bytes: stateBytes(manifest.state),

@@ -23,6 +23,11 @@ export type KeyCheck = (header: ReadHeader) => string;
 
 /** Where Azure's and Anthropic's clients put a key. */
 const KEY_HEADERS = ["api-key", "x-api-key"] as const;
+/**
+ * A browser sends no headers of the page's own with a WebSocket. OpenAI's clients offer the key as
+ * one of its subprotocols instead.
+ */
+const KEY_PROTOCOL = "openai-insecure-api-key.";
 
 const OWNER_LENGTH = 16;
 
@@ -50,7 +55,25 @@ export function keyCheck(apiKeys: readonly string[]): KeyCheck {
 /** All of them count: a proxy may use one of the headers for itself. */
 function keysOf(header: ReadHeader): string[] {
   const bearer = /^Bearer +(\S+) *$/i.exec(header("authorization") ?? "")?.[1];
-  return [bearer, ...KEY_HEADERS.map(header)].filter((key) => key !== undefined && key !== "") as string[];
+  const protocols = header("sec-websocket-protocol")?.split(",") ?? [];
+  const keys = [bearer, ...KEY_HEADERS.map(header), ...protocols.flatMap((name) => keysOfProtocol(name.trim()))];
+  return keys.filter((key) => key !== undefined && key !== "") as string[];
+}
+
+/** A subprotocol has fewer characters than a key: others are percent-encoded. */
+function keysOfProtocol(name: string): string[] {
+  if (!isKeyProtocol(name)) return [];
+  const key = name.slice(KEY_PROTOCOL.length);
+  try {
+    return [key, decodeURIComponent(key)];
+  } catch {
+    return [key];
+  }
+}
+
+/** Whether a WebSocket's subprotocol is a key, which the server must not repeat. */
+export function isKeyProtocol(name: string): boolean {
+  return name.startsWith(KEY_PROTOCOL);
 }
 
 export function requireKey(check: KeyCheck): AppMiddleware {

@@ -303,7 +303,7 @@ export const REFUSED_ON_RESPONSES: RefusedFields = {
   truncate_prompt_tokens: [[], "use truncation"],
   truncation_side: [["left"], "use truncation"],
   return_tokens_as_token_ids: [[false], "responses show no token ids"],
-  session_id: [[], "use previous_response_id"],
+  session_id: [[], "use previous_session_id, which leaves the session as it is, or previous_response_id"],
   messages: [NO_ITEMS, "use input"],
   functions: [NO_ITEMS, NO_FUNCTIONS],
   function_call: [["none"], NO_FUNCTION_CALL],

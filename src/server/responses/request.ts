@@ -17,6 +17,7 @@ import {
   reasoningArguments,
   reasoningField,
   samplingFields,
+  sessionId,
   toSampling,
   toStopping,
 } from "../openai/fields.ts";
@@ -50,6 +51,7 @@ export function responseBody(bounds: Bounds) {
     input: z.unknown().transform(parseInput),
     instructions: z.string().optional(),
     previous_response_id: z.string().min(1).max(128).optional(),
+    previous_session_id: sessionId().optional(),
     store: z.boolean().optional(),
     stream: z.boolean().optional(),
     stream_options: z.object({ include_obfuscation: z.boolean().nullish() }).optional(),
@@ -79,6 +81,8 @@ export interface ResponseTask {
   readonly stream: boolean;
   readonly input: ResponseInput["items"];
   readonly settings: ResponseSettings;
+  /** The session that it continues a copy of, in place of a previous response. */
+  readonly previousSessionId: string | undefined;
 }
 
 /** @throws `invalid_value` if fields contradict each other */
@@ -86,6 +90,9 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
   const logprobs = body.include?.includes(LOGPROBS_INCLUDE) ?? false;
   if (body.top_logprobs !== undefined && body.top_logprobs > 0 && !logprobs) {
     throw invalid("top_logprobs", `needs ${show(LOGPROBS_INCLUDE)} in include`);
+  }
+  if (body.previous_session_id !== undefined && body.previous_response_id !== undefined) {
+    throw invalid("previous_session_id", "can't be given together with previous_response_id");
   }
   const tools = toTools(body);
   const background = body.background ?? false;
@@ -96,6 +103,7 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
   return {
     stream: body.stream ?? false,
     input: body.input.items,
+    previousSessionId: body.previous_session_id,
     settings: {
       instructions: body.instructions ?? null,
       previousResponseId: body.previous_response_id ?? null,

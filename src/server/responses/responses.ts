@@ -144,8 +144,9 @@ export class Responses {
    * What a response would read before it answers.
    * @throws as `create` for its input
    */
-  async countInput(owner: string, { settings, request }: ResponseTask, signal: AbortSignal): Promise<number> {
-    const resumeFrom = previous(settings.previousResponseId, undefined);
+  async countInput(owner: string, task: ResponseTask, signal: AbortSignal): Promise<number> {
+    const { request } = task;
+    const resumeFrom = previous(task, undefined);
     const asked = { ...request, ...(resumeFrom && { resumeFrom }), owner, signal };
     return (await this.#deps.generator.encodePrompt(asked)).numTokens;
   }
@@ -231,7 +232,7 @@ export class Responses {
   async #admit(args: CreateArgs, id: string, abort: AbortController): Promise<AdmittedGeneration> {
     const { owner, task, unstored, signal } = args;
     const { settings, request } = task;
-    const resumeFrom = previous(settings.previousResponseId, unstored);
+    const resumeFrom = previous(task, unstored);
     const saveAs: ConversationKey | undefined = settings.store
       ? { type: "response", id }
       : unstored && { type: "unstored", id };
@@ -273,7 +274,11 @@ export class Responses {
 }
 
 /** A response of another connection is looked up among the stored ones, and not found. */
-function previous(id: string | null, unstored: UnstoredResponses | undefined): ConversationKey | undefined {
+function previous(
+  { settings: { previousResponseId: id }, previousSessionId }: ResponseTask,
+  unstored: UnstoredResponses | undefined,
+): ConversationKey | undefined {
+  if (previousSessionId !== undefined) return { type: "session", id: previousSessionId };
   return id === null ? undefined : { type: unstored?.has(id) ? "unstored" : "response", id };
 }
 

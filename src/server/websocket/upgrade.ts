@@ -8,7 +8,7 @@ import type { Duplex } from "node:stream";
 import { type WebSocket, WebSocketServer } from "ws";
 import { DenseMambaError } from "../../errors.ts";
 import type { ServerDeps } from "../deps.ts";
-import { hostCheck, keyCheck, originCheck } from "../http/access.ts";
+import { hostCheck, isKeyProtocol, keyCheck, originCheck } from "../http/access.ts";
 import { pathReader } from "../http/paths.ts";
 import { answerRaw, checkHostHeader } from "../http/raw-http.ts";
 import { chooseRequestId } from "../http/request-log.ts";
@@ -45,6 +45,7 @@ export function createWebSocketEndpoint(
     clientTracking: false,
     perMessageDeflate: false,
     maxPayload: options.webSocket.maxMessageBytes,
+    handleProtocols: (offered) => [...offered].find((name) => !isKeyProtocol(name)) ?? false,
   });
   const schema = responseBody(boundsOf(deps));
   const models = several && connectionModels(several);

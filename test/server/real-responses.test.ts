@@ -57,6 +57,29 @@ describe("a chain of responses", () => {
     await expectIdle();
   });
 
+  it("continues copies of a session, which stays as it is", async () => {
+    const first = await client.responses.create({ ...ASK, input: "Tell me of the sea." });
+    const second = await client.responses.create({ ...ASK, input: "And then?", previous_response_id: first.id });
+    const sessions = `${server.url}/v1/sessions`;
+    const created = await post(sessions, { session_id: "sea", previous_response_id: first.id });
+    const { num_tokens: numTokens } = (await created.json()) as { num_tokens: number };
+    const goOn = async (more: object) => {
+      const body = { ...ASK, input: "And then?", previous_session_id: "sea", ...more };
+      return (await post(`${server.url}/v1/responses`, body)).json() as Promise<OpenAI.Responses.Response>;
+    };
+    for (const more of [{}, { store: false }]) {
+      // At once: none of them locks it.
+      for (const copy of await Promise.all([goOn(more), goOn(more), goOn(more)])) {
+        expect(copy.output).toMatchObject([{ content: [{ text: second.output_text }] }]);
+        expect(copy.usage!.input_tokens_details.cached_tokens).toBeGreaterThan(numTokens - 3);
+      }
+    }
+    expect(await (await fetch(`${sessions}/sea`)).json()).toMatchObject({ num_tokens: numTokens, busy: false });
+    expect(await goOn({ previous_response_id: first.id })).toMatchObject({ error: { param: "previous_session_id" } });
+    expect(await goOn({ previous_session_id: "none" })).toMatchObject({ error: { code: "session_not_found" } });
+    await expectIdle();
+  });
+
   it("applies the instructions of a response to that response alone", async () => {
     const first = await client.responses.create({ ...ASK, input: "Hello.", instructions: "Speak of the sea only." });
     const second = await client.responses.create({ ...ASK, input: "And then?", previous_response_id: first.id });
@@ -203,7 +226,30 @@ describe("a turn that is left open", () => {
 });
 
 describe("a response that is cancelled", () => {
-  it("frees its slot and can't be continued", async () => {
+  it("goes on from what there is of it", async () => {
+    const input = "Tell me of the sea.";
+    const options = { ...ASK, input, stream: true, max_output_tokens: 1000, ignore_eos: true } as const;
+    let id = "";
+    for await (const event of await client.responses.create(options)) {
+      if (event.type === "response.created") id = event.response.id;
+      if (event.type === "response.output_text.delta" && event.sequence_number === 12)
+        await client.responses.cancel(id);
+    }
+    const stopped = await client.responses.retrieve(id);
+    expect(stopped.status).toBe("cancelled");
+    const next = await client.responses.create({ ...ASK, input: "And then?", previous_response_id: id });
+    const { input_tokens, input_tokens_details } = next.usage!;
+    expect(input_tokens - input_tokens_details.cached_tokens).toBeLessThan(20);
+    const whole = [
+      { role: "user", content: input },
+      { role: "assistant", content: stopped.output_text },
+      { role: "user", content: "And then?" },
+    ] as const;
+    expect((await client.responses.create({ ...ASK, input: [...whole] })).output_text).toBe(next.output_text);
+    await expectIdle();
+  });
+
+  it("frees its slot and can be continued", async () => {
     const { id } = await client.responses.create({
       ...ASK,
       input: "Tell me of the sea.",
@@ -214,8 +260,8 @@ describe("a response that is cancelled", () => {
     await expect.poll(() => server.engine.load.slotsInUse).toBe(1);
     expect((await client.responses.cancel(id)).status).toBe("cancelled");
     await expectIdle();
-    const goOn = client.responses.create({ ...ASK, input: "And then?", previous_response_id: id });
-    await expect(goOn).rejects.toMatchObject({ code: "previous_response_not_found" });
+    const next = await client.responses.create({ ...ASK, input: "And then?", previous_response_id: id });
+    expect(next.usage!.input_tokens_details.cached_tokens).toBeGreaterThan(0);
   });
 });
 

@@ -141,6 +141,14 @@ it("any other name means the first, if it takes any", async () => {
   }
 });
 
+it("a response that continues a copy of a session is made by the session's model", async () => {
+  const [first, second] = [createTestServer(), createTestServer()];
+  const { post } = serverOf([entryOf("a", first), entryOf("b", second)], first);
+  await post("/v1/sessions", { model: "b", session_id: "tale" });
+  expect((await post("/v1/responses", { previous_session_id: "tale", input: "Hi" })).status).toBe(200);
+  expect([first.generator.requests.length, second.generator.requests.length]).toEqual([0, 1]);
+});
+
 it("a session or response that a store cannot tell of is looked for in no other model", async () => {
   const [first, second] = [createTestServer(), createTestServer()];
   second.generator.conversations.inspectSession = async () => {

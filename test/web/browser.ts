@@ -48,7 +48,8 @@ export class Tab implements AsyncDisposable {
 
   /** Opens a panel, where they are seen one at a time. */
   async panel(name: "States" | "Chat" | "Settings"): Promise<void> {
-    if (this.#isPhone) await this.page.getByRole("navigation", { name: "Panels" }).getByRole("button", { name }).click();
+    if (this.#isPhone)
+      await this.page.getByRole("navigation", { name: "Panels" }).getByRole("button", { name }).click();
   }
 
   get answers(): Locator {

@@ -14,6 +14,7 @@ export type ErrorCode =
   | "session_exists"
   | "session_busy"
   | "session_conflict" // another server has advanced the session
+  | "checkpoint_not_found"
   | "quota_exceeded"
   | "previous_response_not_found"
   | "response_not_found"

@@ -24,6 +24,7 @@ export function serverOptions(config: Config): ServerOptions {
       maxStopStrings: 32,
       maxStopLength: 256,
       maxHistoryBytes: 64 * 1024 * 1024,
+      maxCheckpointBytes: config.checkpointBytesPerSession,
       // As much as JSON.parse and the checks after it get through in some 20 ms; the longest prompt
       // must fit.
       json: {

@@ -93,6 +93,8 @@ export async function openStores(config: SizedConfig, options: StoresOptions): P
 export function retentionPolicy(config: Config): RetentionPolicy {
   const { sessionTtlMs, responseTtlMs, sessionsPerKey, sessionBytesPerKey } = config;
   return {
+    maxCheckpoints: config.checkpointsPerSession,
+    maxCheckpointBytes: config.checkpointBytesPerSession,
     ...(sessionTtlMs > 0 && { sessionTtlMs }),
     ...(responseTtlMs > 0 && { responseTtlMs }),
     ...(sessionsPerKey > 0 && { maxSessions: sessionsPerKey }),

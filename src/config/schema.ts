@@ -169,6 +169,16 @@ export const configSchema = z.strictObject({
     0,
     "bytes that one API key's sessions and responses may take; 0 for no limit",
   ),
+  checkpointsPerSession: option(
+    integer(1, 1000),
+    100,
+    "checkpoints that a session keeps, the current one included; older ones are thinned out evenly",
+  ),
+  checkpointBytesPerSession: option(
+    byteSize(0, MAX_BYTES),
+    "64MiB",
+    "bytes that the states of one session's checkpoints may take",
+  ),
   prefixBytes: option(
     byteSizeOrAuto(0, MAX_BYTES),
     "auto",

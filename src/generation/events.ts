@@ -94,6 +94,8 @@ export interface GenerationRequest {
   readonly resumeFrom?: ConversationKey;
   /** Store the conversation under this key at the end. One prompt, one choice. */
   readonly saveAs?: ConversationKey;
+  /** What the state of a session at the end is called among its checkpoints. */
+  readonly checkpoint?: string;
   /** The owner of the sessions and responses named here; "" if the server has no keys. */
   readonly owner: string;
   /** `accepted` has all token ids, even those of a long conversation. Default false. */

@@ -168,6 +168,7 @@ export class Generator {
         reuse,
       });
       this.#running.add(running);
+      lease.keepCheckpoint();
       yield { type: "accepted", prompts: prompts.map(asAccepted) };
 
       const merged = mergeChoices(choices);

@@ -105,7 +105,7 @@ export class RunningRequest {
     const isWanted = !isAborted || (request.saveAs?.type !== "session" && choice.hasState);
     if (request.saveAs && isWanted) {
       try {
-        await lease.save(await this.#snapshot(choice));
+        await lease.save(await this.#snapshot(choice), request.checkpoint);
       } catch (error) {
         if (request.saveAs.type !== "response" || !isStoreFailure(error)) throw error;
         isSaved = false;

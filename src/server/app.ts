@@ -8,6 +8,7 @@ import { cors } from "hono/cors";
 import { getPath } from "hono/utils/url";
 import type { App, AppEnv, ServerDeps } from "./deps.ts";
 import { chatRoutes } from "./endpoints/chat.ts";
+import { checkpointRoutes } from "./endpoints/checkpoints.ts";
 import { completionRoutes } from "./endpoints/completions.ts";
 import { docsRoutes } from "./endpoints/docs.ts";
 import { messageRoutes } from "./endpoints/messages.ts";
@@ -98,6 +99,7 @@ function addModelEndpoints(app: App, deps: ServerDeps, responses: Responses, mod
   scoreRoutes(app, deps);
   messageRoutes(app, deps);
   sessionRoutes(app, deps, models);
+  checkpointRoutes(app, deps);
   tokenizerRoutes(app, deps);
 }
 

@@ -109,6 +109,9 @@ export type ConversationDirectory = Pick<
   | "renameSession"
   | "exportSession"
   | "importSession"
+  | "listCheckpoints"
+  | "nameCheckpoint"
+  | "rollBackSession"
   | "saveRecord"
   | "readRecord"
   | "deleteUnstored"
@@ -222,6 +225,8 @@ export interface RequestLimits {
   readonly maxStopLength: number;
   /** Of an imported session: its tokens and texts, beside the state. */
   readonly maxHistoryBytes: number;
+  /** Of its checkpoints' states. */
+  readonly maxCheckpointBytes: number;
   readonly json: JsonBounds;
 }
 

@@ -4,9 +4,9 @@
  */
 import { DenseMambaError } from "../errors.ts";
 import { type ConversationSnapshot, parseConversation } from "./conversation.ts";
-import { copySegments, type History, loadHistory, loadSegments, putSegments } from "./history.ts";
-import type { SessionFile } from "./session-file.ts";
-import { countTokens, type Snapshot, statelessSnapshot } from "./stores/snapshot.ts";
+import { collectSegments, copySegments, type History, loadHistory, putSegments } from "./history.ts";
+import type { SessionFile, SessionParts } from "./session-file.ts";
+import { countTokens, statelessSnapshot } from "./stores/snapshot.ts";
 import type { ListedSnapshot, StateStore } from "./stores/store.ts";
 
 /**
@@ -25,6 +25,8 @@ export interface SessionSummary {
   readonly lastUsedAtMs: number;
   /** When it will expire unless it is used before. */
   readonly expiresAtMs?: number;
+  /** The id of the current one. Undefined before the first turn. */
+  readonly checkpoint?: string;
 }
 
 export interface ConversationStoreOptions {
@@ -43,6 +45,8 @@ const ID_PATTERN = /^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$/;
 /** Sessions read at once for a list, if their summaries are not cached. */
 const LIST_BATCH = 16;
 const MAX_CACHED_SUMMARIES = 100_000;
+/** 64 bits: an owner's are told apart, and no other owner finds them. */
+const CHECKPOINT_ID_LENGTH = 16;
 
 export class ConversationStore {
   readonly #options: ConversationStoreOptions;
@@ -76,18 +80,58 @@ export class ConversationStore {
     return loadHistory(this.#anyStore, snapshot, numTokens);
   }
 
-  /** Of the snapshot's history, the first one first. @throws `state_lost` */
-  loadSegments(snapshot: ConversationSnapshot): Promise<Snapshot[]> {
-    return loadSegments(this.#anyStore, snapshot);
+  /** All that a session refers to, as far as it is stored. @throws `state_lost` */
+  async loadParts(owner: string, snapshot: ConversationSnapshot): Promise<SessionParts> {
+    const { checkpoints: tree } = snapshot.conversation;
+    const checkpoints = new Map<string, ConversationSnapshot>();
+    for (const { id } of tree?.all ?? []) {
+      const found = id === tree!.current ? undefined : await this.findCheckpoint(owner, id);
+      if (found !== undefined) checkpoints.set(id, found);
+    }
+    const segments = await collectSegments(this.#anyStore, [...checkpoints.values(), snapshot]);
+    return { snapshot, checkpoints, segments };
   }
 
-  /** Puts the segments of a file, and returns its snapshot, which is to be put next. */
-  importSegments(owner: string, file: SessionFile): Promise<ConversationSnapshot> {
-    return file.importSegments(async (segment) => {
-      const key = segmentKey(owner, this.#options.newId());
-      await this.#options.store.put(key, segment);
-      return key;
+  /** Puts what the snapshot of a file refers to, and returns the snapshot, which is to be put next. */
+  importParts(owner: string, file: SessionFile): Promise<ConversationSnapshot> {
+    return file.importParts({
+      newCheckpointId: () => this.newCheckpointId(),
+      putCheckpoint: (id, checkpoint) => this.putCheckpoint(owner, id, checkpoint),
+      putSegment: async (segment) => {
+        const key = segmentKey(owner, this.#options.newId());
+        await this.#options.store.put(key, segment);
+        return key;
+      },
     });
+  }
+
+  newCheckpointId(): string {
+    return `ckpt_${this.#options.newId().slice(0, CHECKPOINT_ID_LENGTH)}`;
+  }
+
+  /** @throws `invalid_snapshot`, `state_lost` */
+  async findCheckpoint(owner: string, id: string): Promise<ConversationSnapshot | undefined> {
+    const found = await this.#options.store.get(checkpointKey(owner, id));
+    if (found === undefined) return undefined;
+    const { isSegment: _, ...snapshot } = parseConversation(found, this.#options.modelHash);
+    return snapshot;
+  }
+
+  hasCheckpoint(owner: string, id: string): Promise<boolean> {
+    return this.#options.store.has(checkpointKey(owner, id));
+  }
+
+  /** @param given as it was stored as a session */
+  async putCheckpoint(owner: string, id: string, given: ConversationSnapshot): Promise<void> {
+    const { modelHash, history, tokenIds, position, state, sampler } = given;
+    const { checkpoints: _, ...conversation } = given.conversation;
+    const optional = { ...(history && { history }), ...(sampler && { sampler }) };
+    const checkpoint = { modelHash, ...optional, tokenIds, position, state, conversation, isSegment: true };
+    await this.#options.store.put(checkpointKey(owner, id), checkpoint);
+  }
+
+  async deleteCheckpoint(owner: string, id: string): Promise<void> {
+    await this.#options.store.delete(checkpointKey(owner, id));
   }
 
   /** Call before storing what continues an unstored response. @throws `state_lost` */
@@ -104,9 +148,12 @@ export class ConversationStore {
     const {
       expiresAtMs: _,
       revision: __,
+      checkpointKeys: ___,
       ...content
     } = await putSegments(store, given, () => segmentKey(owner, this.#options.newId()));
-    const snapshot = { ...content, ...expiry };
+    // The current one too: it may be stored by itself, and is then to stay.
+    const checkpointKeys = given.conversation.checkpoints?.all.map(({ id }) => checkpointKey(owner, id)) ?? [];
+    const snapshot = { ...content, ...expiry, ...(checkpointKeys.length > 0 && { checkpointKeys }) };
     this.#summaries.delete(storeKey);
     await store.put(storeKey, snapshot, { ...expiry, ...(fence !== undefined && { fence }) });
     return toSummary(snapshot);
@@ -216,9 +263,15 @@ class SummaryCache {
 
 export function toSummary(snapshot: ConversationSnapshot): SessionSummary {
   const { position, expiresAtMs, conversation } = snapshot;
-  const { createdAtMs, lastUsedAtMs } = conversation;
-  const numTokens = countTokens(snapshot);
-  return { numTokens, position, createdAtMs, lastUsedAtMs, ...(expiresAtMs !== undefined && { expiresAtMs }) };
+  const { createdAtMs, lastUsedAtMs, checkpoints } = conversation;
+  return {
+    numTokens: countTokens(snapshot),
+    position,
+    createdAtMs,
+    lastUsedAtMs,
+    ...(expiresAtMs !== undefined && { expiresAtMs }),
+    ...(checkpoints && { checkpoint: checkpoints.current }),
+  };
 }
 
 function isError(error: unknown, code: DenseMambaError["code"]): boolean {
@@ -255,6 +308,11 @@ export function conversationKey(owner: string, { type, id }: ConversationKey): s
 /** Of a segment of an owner's conversations. */
 export function segmentKey(owner: string, id: string): string {
   return `segment:${owner}:${id}`;
+}
+
+/** Of the state of a checkpoint of an owner's session. */
+function checkpointKey(owner: string, id: string): string {
+  return `checkpoint:${owner}:${id}`;
 }
 
 /** Of the server's record of a response. */

@@ -7,6 +7,7 @@ import { z } from "zod";
 import { DenseMambaError } from "../errors.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { ToolCall } from "../tokenizer/tool-messages.ts";
+import { checkpointTree } from "./checkpoints.ts";
 import {
   addMessages,
   type ChatMessage,
@@ -45,6 +46,8 @@ const conversation = z.object({
   numSampled: z.int().min(0).exactOptional(),
   createdAtMs: z.number(),
   lastUsedAtMs: z.number(),
+  /** Of a session with tokens. */
+  checkpoints: checkpointTree.exactOptional(),
 });
 
 /** JSON-serialisable: the `conversation` of a snapshot. */

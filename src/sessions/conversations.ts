@@ -5,6 +5,16 @@
 import { DenseMambaError } from "../errors.ts";
 import type { Manifest } from "../model/artifact.ts";
 import { stateBytes } from "../model/state.ts";
+import {
+  addCheckpoint,
+  type Checkpoint,
+  type CheckpointTree,
+  checkpointNotFound,
+  findCheckpoint,
+  keepCheckpoints,
+  nameCheckpoint,
+  thinCheckpoints,
+} from "./checkpoints.ts";
 import type { ConversationSnapshot } from "./conversation.ts";
 import {
   type ConversationKey,
@@ -50,8 +60,14 @@ export interface Lease {
   readonly createdAtMs: number;
   /** Now, but never before its last use, whatever the clock says. */
   readonly lastUsedAtMs: number;
-  /** Under the key asked for, if any. @throws `session_conflict`, the store's errors */
-  save(snapshot: ConversationSnapshot): Promise<void>;
+  /** Begins to store the state that a session has as a checkpoint, while the answer is generated. */
+  keepCheckpoint(): void;
+  /**
+   * Under the key asked for, if any.
+   * @param checkpoint the name of the state that a session has then
+   * @throws `session_conflict`, the store's errors
+   */
+  save(snapshot: ConversationSnapshot, checkpoint?: string): Promise<void>;
   /** Idempotent. Once it has resolved, others may use the sessions, on other servers too. */
   release(): Promise<void>;
 }
@@ -61,6 +77,16 @@ export interface RetentionPolicy extends QuotaLimits {
   readonly sessionTtlMs?: number;
   /** A response expires so long after it was made. Default: never. */
   readonly responseTtlMs?: number;
+  /** Of one session, the current one included. Default: any number. */
+  readonly maxCheckpoints?: number;
+  /** Of the states of one session's checkpoints, without the current one. Default: any number. */
+  readonly maxCheckpointBytes?: number;
+}
+
+export interface CheckpointInfo extends Omit<Checkpoint, "number" | "parent"> {
+  /** The id of the one that it continued, or of the nearest before that which is still there. */
+  readonly parent: string | undefined;
+  readonly isCurrent: boolean;
 }
 
 export interface ConversationsDeps {
@@ -83,6 +109,7 @@ export class Conversations {
   readonly #locks: SessionLocks;
   readonly #importBounds: ImportBounds;
   readonly #stateBytes: number;
+  readonly #maxCheckpoints: number;
   readonly #newId: () => string;
   readonly #nowMs: () => number;
 
@@ -93,8 +120,10 @@ export class Conversations {
     this.#store = new ConversationStore({ store, unstored, modelHash, newId, nowMs, ttls: policy });
     this.#quota = new SessionQuota(store, policy);
     this.#locks = new SessionLocks(store, repeat);
-    this.#importBounds = { manifest, maxUnreadTokens };
     this.#stateBytes = stateBytes(manifest.state);
+    const { maxCheckpoints = Number.POSITIVE_INFINITY, maxCheckpointBytes = Number.POSITIVE_INFINITY } = policy;
+    this.#maxCheckpoints = Math.min(maxCheckpoints, 1 + Math.floor(maxCheckpointBytes / this.#stateBytes));
+    this.#importBounds = { manifest, maxUnreadTokens, maxCheckpoints: this.#maxCheckpoints };
     this.#newId = newId;
     this.#nowMs = nowMs;
   }
@@ -124,12 +153,19 @@ export class Conversations {
   }
 
   /**
-   * A copy of a session. While the original generates, the copy is of what was saved last.
+   * A copy of a session, or of one of its checkpoints. While the original generates, the copy is of
+   * what was saved last. It begins without the checkpoints of the original.
+   * @param checkpoint its id or name
    * @throws `session_not_found`, `session_exists`, `session_busy`, `invalid_value`,
-   * `quota_exceeded`
+   * `quota_exceeded`, `checkpoint_not_found`
    */
-  forkSession(owner: string, id: string, newId: string = this.#newId()): Promise<SessionInfo> {
-    return this.#add(owner, newId, () => this.#store.read(owner, sessionKey(id)));
+  forkSession(
+    owner: string,
+    id: string,
+    newId: string = this.#newId(),
+    { checkpoint }: { readonly checkpoint?: string | undefined } = {},
+  ): Promise<SessionInfo> {
+    return this.#add(owner, newId, () => this.#readAt(owner, id, checkpoint));
   }
 
   /** From a stored response. @throws `previous_response_not_found`, and as `forkSession` */
@@ -153,10 +189,77 @@ export class Conversations {
     return this.#info(owner, newId, summary);
   }
 
-  /** For `importSession` on any server of the same model. @throws `session_not_found` */
-  async exportSession(owner: string, id: string): Promise<Uint8Array> {
-    const snapshot = await this.#store.read(owner, sessionKey(id));
-    return writeSessionFile(snapshot, await this.#store.loadSegments(snapshot));
+  /**
+   * For `importSession` on any server of the same model.
+   * @param which one of its checkpoints, by its id or name, or the session with or without its
+   * checkpoints
+   * @throws `session_not_found`, `checkpoint_not_found`
+   */
+  async exportSession(
+    owner: string,
+    id: string,
+    which: { readonly checkpoint?: string | undefined; readonly withCheckpoints?: boolean | undefined } = {},
+  ): Promise<Uint8Array> {
+    const { checkpoint, withCheckpoints = checkpoint === undefined } = which;
+    const snapshot = await this.#readAt(owner, id, checkpoint);
+    const { checkpoints: tree, ...conversation } = snapshot.conversation;
+    return writeSessionFile(
+      await this.#store.loadParts(owner, withCheckpoints ? snapshot : { ...snapshot, conversation }),
+    );
+  }
+
+  /** Those that can be gone back to, the oldest first. @throws `session_not_found` */
+  async listCheckpoints(owner: string, id: string): Promise<CheckpointInfo[]> {
+    const { conversation } = await this.#store.read(owner, sessionKey(id));
+    const { checkpoints: tree } = conversation;
+    if (tree === undefined) return [];
+    const stored = await this.#stored(owner, tree);
+    return stored.all.map((checkpoint) => toCheckpointInfo(stored, checkpoint));
+  }
+
+  /**
+   * Names the state that a session has, or one of its checkpoints.
+   * @param which its id or name
+   * @throws `session_not_found`, `checkpoint_not_found`, `session_busy`
+   */
+  async nameCheckpoint(owner: string, id: string, name: string, which?: string): Promise<CheckpointInfo> {
+    const key = sessionKey(id);
+    return this.#whileLocked(owner, [id], async (locked) => {
+      const snapshot = await this.#store.read(owner, key);
+      const { checkpoints: tree } = snapshot.conversation;
+      const found = findCheckpoint(tree, which ?? tree?.current ?? "");
+      if (found.id !== tree!.current && !(await this.#store.hasCheckpoint(owner, found.id))) {
+        throw checkpointNotFound(which!);
+      }
+      const named = nameCheckpoint(tree!, found.id, name);
+      const next = { ...snapshot, conversation: { ...snapshot.conversation, checkpoints: named } };
+      await this.#store.put(owner, key, next, locked.fence(conversationKey(owner, key)));
+      return toCheckpointInfo(named, findCheckpoint(named, found.id));
+    });
+  }
+
+  /**
+   * Makes a session continue from one of its checkpoints. The others stay.
+   * @param to its id or name
+   * @throws `session_not_found`, `checkpoint_not_found`, `session_busy`
+   */
+  async rollBackSession(owner: string, id: string, to: string): Promise<SessionInfo> {
+    const key = sessionKey(id);
+    const summary = await this.#whileLocked(owner, [id], async (locked) => {
+      const before = await this.#store.read(owner, key);
+      const { checkpoints: tree, createdAtMs, lastUsedAtMs } = before.conversation;
+      const target = findCheckpoint(tree, to);
+      if (target.id === tree!.current) return toSummary(before);
+      const state = await this.#store.findCheckpoint(owner, target.id);
+      if (state === undefined) throw checkpointNotFound(to);
+      const isKept = await this.#keep(owner, before);
+      const stored = isKept ? tree! : keepCheckpoints(tree!, (each) => each.id !== tree!.current);
+      const checkpoints = { ...stored, current: target.id };
+      const times = { createdAtMs, lastUsedAtMs: Math.max(this.#nowMs(), lastUsedAtMs) };
+      const next = { ...state, conversation: { ...state.conversation, ...times, checkpoints } };
+      return this.#store.put(owner, key, next, locked.fence(conversationKey(owner, key)));
+    });
+    return this.#info(owner, id, summary);
   }
 
   /**
@@ -166,8 +269,8 @@ export class Conversations {
   async importSession(owner: string, bytes: Uint8Array, id: string = this.#newId()): Promise<SessionInfo> {
     checkSessionId(id);
     const file = await SessionFile.read(bytes, this.#importBounds);
-    const prepare = () => this.#store.importSegments(owner, file);
-    return this.#add(owner, id, async () => file.snapshot, prepare);
+    const prepare = () => this.#store.importParts(owner, file);
+    return this.#add(owner, id, async () => file.snapshot, { prepare, bytes: file.numCheckpoints * this.#stateBytes });
   }
 
   /** Whether a request on this server uses the session. */
@@ -223,6 +326,11 @@ export class Conversations {
       const earlier = (resumed ?? replaced)?.conversation;
       const snapshot = resumed && countTokens(resumed) > 0 ? resumed : undefined;
       const nowMs = this.#nowMs();
+      let keeping: Promise<boolean | Error> | undefined;
+      const keepReplaced = () => {
+        keeping ??= replaced && this.#keep(owner, replaced).catch((error: Error) => error);
+        return keeping;
+      };
       return {
         resumed: snapshot && {
           snapshot,
@@ -230,10 +338,18 @@ export class Conversations {
         },
         createdAtMs: earlier?.createdAtMs ?? nowMs,
         lastUsedAtMs: Math.max(nowMs, earlier?.lastUsedAtMs ?? nowMs),
-        save: async (next) => {
+        keepCheckpoint: () => void keepReplaced(),
+        save: async (next, checkpoint) => {
           if (saveAs === undefined) return;
           if (resumeFrom?.type === "unstored" && saveAs.type !== "unstored") await this.#store.storeSegments(next);
-          const put = () => this.#store.put(owner, saveAs, next, locked.fence(conversationKey(owner, saveAs)));
+          if (saveAs.type === "session") {
+            const isKept = await keepReplaced();
+            if (isKept instanceof Error) throw isKept;
+            const before = replaced?.conversation.checkpoints;
+            const fence = locked.fence(conversationKey(owner, saveAs));
+            return this.#advance(owner, saveAs, next, { before, isKept: isKept === true, checkpoint, fence });
+          }
+          const put = () => this.#store.put(owner, saveAs, next);
           // Again for a response, since others may have been saved since it began.
           const isNew = saveAs.type === "response";
           await (isNew ? this.#quota.admit(owner, { numSessions: 0, bytes: bytesOf(next) }, put) : put());
@@ -260,6 +376,74 @@ export class Conversations {
     return replaced;
   }
 
+  /** A turn's end: what was there before has been stored as a checkpoint, if it can be. */
+  async #advance(
+    owner: string,
+    key: ConversationKey,
+    next: ConversationSnapshot,
+    turn: {
+      readonly before: CheckpointTree | undefined;
+      /** Whether the state before is stored as a checkpoint. */
+      readonly isKept: boolean;
+      readonly checkpoint: string | undefined;
+      readonly fence: number | undefined;
+    },
+  ): Promise<void> {
+    const { conversation } = next;
+    const { before, isKept, checkpoint: name, fence } = turn;
+    const id = this.#store.newCheckpointId();
+    const numTokens = countTokens(next);
+    const tree = addCheckpoint(before, { id, name, numTokens, createdAtMs: conversation.lastUsedAtMs });
+    const stored = isKept ? tree : keepCheckpoints(tree, (each) => each.id !== before?.current);
+    const checkpoints = thinCheckpoints(stored, this.#maxCheckpoints);
+    await this.#store.put(owner, key, { ...next, conversation: { ...conversation, checkpoints } }, fence);
+    const kept = new Set(checkpoints.all.map((each) => each.id));
+    for (const { id } of tree.all) {
+      // In the background. What stays behind is removed when nothing refers to it any more.
+      if (!kept.has(id)) this.#store.deleteCheckpoint(owner, id).catch(() => undefined);
+    }
+  }
+
+  /**
+   * Stores a session's current checkpoint by itself, before another state takes its place.
+   * @returns false if there is no room for it
+   * @throws `store_unavailable`
+   */
+  async #keep(owner: string, snapshot: ConversationSnapshot): Promise<boolean> {
+    const { current } = snapshot.conversation.checkpoints ?? {};
+    if (current === undefined || this.#maxCheckpoints <= 1) return false;
+    if (await this.#store.hasCheckpoint(owner, current)) return true;
+    const put = () => this.#store.putCheckpoint(owner, current, snapshot);
+    try {
+      await this.#quota.admit(owner, { numSessions: 0, bytes: bytesOf(snapshot) }, put);
+      return true;
+    } catch (error) {
+      const isFull = error instanceof DenseMambaError && ["quota_exceeded", "invalid_value"].includes(error.code);
+      if (isFull) return false;
+      throw error;
+    }
+  }
+
+  /** Those of a tree whose states are still there. */
+  async #stored(owner: string, tree: CheckpointTree): Promise<CheckpointTree> {
+    const isThere = await Promise.all(
+      tree.all.map(({ id }) => (id === tree.current ? true : this.#store.hasCheckpoint(owner, id))),
+    );
+    return keepCheckpoints(tree, (checkpoint) => isThere[tree.all.indexOf(checkpoint)]!);
+  }
+
+  /** A session's state, or that of one of its checkpoints. @throws `checkpoint_not_found` */
+  async #readAt(owner: string, id: string, checkpoint: string | undefined): Promise<ConversationSnapshot> {
+    const snapshot = await this.#store.read(owner, sessionKey(id));
+    if (checkpoint === undefined) return snapshot;
+    const { checkpoints: tree } = snapshot.conversation;
+    const found = findCheckpoint(tree, checkpoint);
+    if (found.id === tree!.current) return snapshot;
+    const state = await this.#store.findCheckpoint(owner, found.id);
+    if (state === undefined) throw checkpointNotFound(checkpoint);
+    return state;
+  }
+
   /** @throws `quota_exceeded` if there will be no room for a state */
   #admitState(owner: string, numSessions: number): Promise<void> {
     return this.#quota.admit(owner, { numSessions, bytes: this.#stateBytes }, async () => undefined);
@@ -267,14 +451,14 @@ export class Conversations {
 
   /**
    * @param make makes its first snapshot; its age starts now
-   * @param prepare stores what must precede it, once the quota allows it; returns the snapshot to
-   * put
+   * @param prepare stores what must precede it, of so many bytes, once the quota allows it; returns
+   * the snapshot to put, with checkpoints of its own
    */
   async #add(
     owner: string,
     id: string,
     make: () => Promise<ConversationSnapshot>,
-    prepare = async (snapshot: ConversationSnapshot) => snapshot,
+    given: { readonly prepare?: () => Promise<ConversationSnapshot>; readonly bytes?: number } = {},
   ): Promise<SessionInfo> {
     checkSessionId(id);
     const key = sessionKey(id);
@@ -282,8 +466,9 @@ export class Conversations {
       const snapshot = await make();
       await this.#checkIsFree(owner, id);
       const fence = locked.fence(conversationKey(owner, key));
-      const put = async () => this.#store.put(owner, key, this.#newborn(await prepare(snapshot)), fence);
-      const bytes = bytesOf(snapshot) + historyTokens(snapshot.history) * BYTES_PER_TOKEN;
+      const { prepare = async () => withoutCheckpoints(snapshot), bytes: extraBytes = 0 } = given;
+      const put = async () => this.#store.put(owner, key, this.#newborn(await prepare()), fence);
+      const bytes = bytesOf(snapshot) + historyTokens(snapshot.history) * BYTES_PER_TOKEN + extraBytes;
       return this.#quota.admit(owner, { numSessions: 1, bytes }, put);
     });
     return this.#info(owner, id, summary);
@@ -320,7 +505,14 @@ export class Conversations {
   /** A file may claim any age: one that was last used in the future might never expire. */
   #newborn(snapshot: ConversationSnapshot): ConversationSnapshot {
     const nowMs = this.#nowMs();
-    return { ...snapshot, conversation: { ...snapshot.conversation, createdAtMs: nowMs, lastUsedAtMs: nowMs } };
+    const first = () => {
+      if (snapshot.state.length === 0) return undefined;
+      const id = this.#store.newCheckpointId();
+      return addCheckpoint(undefined, { id, numTokens: countTokens(snapshot), createdAtMs: nowMs });
+    };
+    const { checkpoints = first() } = snapshot.conversation;
+    const times = { createdAtMs: nowMs, lastUsedAtMs: nowMs };
+    return { ...snapshot, conversation: { ...snapshot.conversation, ...times, ...(checkpoints && { checkpoints }) } };
   }
 
   #info(owner: string, id: string, summary: SessionSummary): SessionInfo {
@@ -330,6 +522,16 @@ export class Conversations {
 
 function sessionKey(id: string): ConversationKey {
   return { type: "session", id };
+}
+
+function toCheckpointInfo({ current, all }: CheckpointTree, checkpoint: Checkpoint): CheckpointInfo {
+  const { number: _, parent, ...shown } = checkpoint;
+  return { ...shown, parent: all.find(({ number }) => number === parent)?.id, isCurrent: checkpoint.id === current };
+}
+
+function withoutCheckpoints(snapshot: ConversationSnapshot): ConversationSnapshot {
+  const { checkpoints: _, ...conversation } = snapshot.conversation;
+  return { ...snapshot, conversation };
 }
 
 function bytesOf({ state, tokenIds }: ConversationSnapshot): number {

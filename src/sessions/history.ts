@@ -119,6 +119,28 @@ export async function loadSegments(
   return segments.reverse();
 }
 
+/**
+ * The segments of several histories by their keys, each after the one before it.
+ * @throws `state_lost`
+ */
+export async function collectSegments(
+  store: Pick<SnapshotStore, "get">,
+  snapshots: readonly Snapshot[],
+): Promise<Map<string, Snapshot>> {
+  const segments = new Map<string, Snapshot>();
+  for (const snapshot of snapshots) {
+    const chain: [string, Snapshot][] = [];
+    for (let { history } = snapshot; history !== undefined && !segments.has(history.key); ) {
+      const segment = await loadSegment(store, history);
+      chain.push([history.key, segment]);
+      if (chain.length % SEGMENTS_AT_ONCE === 0) await setImmediate();
+      history = segment.history;
+    }
+    for (const [key, segment] of chain.reverse()) segments.set(key, segment);
+  }
+  return segments;
+}
+
 /** Copies a history into another store, under the same keys. @throws `state_lost` */
 export async function copySegments(
   from: Pick<SnapshotStore, "get">,

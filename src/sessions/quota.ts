@@ -62,9 +62,9 @@ export class SessionQuota {
       throw exceeded(`this key has ${sessions.length} sessions; at most ${maxSessions} are allowed`);
     }
     if (maxBytes === Number.POSITIVE_INFINITY) return;
-    // Sessions count with their history; a response shares its history with the one that it
-    // continues.
-    const sessionBytes = sessions.reduce((sum, { bytes, historyBytes = 0 }) => sum + bytes + historyBytes, 0);
+    // Sessions count with their history and checkpoints; a response shares its history with the one
+    // that it continues.
+    const sessionBytes = sessions.reduce((sum, { bytes, referencedBytes = 0 }) => sum + bytes + referencedBytes, 0);
     if (sessionBytes + addition.bytes > maxBytes) {
       throw exceeded(
         `sessions of this key take ${sessionBytes} bytes and would take ${addition.bytes} more; at most ${maxBytes} are allowed`,

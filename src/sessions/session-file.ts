@@ -1,13 +1,14 @@
 /**
- * A session as a file: the segments of its history, the first one first, then its snapshot, each as
- * the codec has it. A file is untrusted: what could not be continued is refused with the bound and
- * the value, and nothing blocks the event loop or is unpacked beyond its bounds. Knows no owners
- * and no stores.
+ * A session as a file: the segments of its history and its checkpoints, each after what it refers
+ * to, then its snapshot, each as the codec has it. A file is untrusted: what could not be continued
+ * is refused with the bound and the value, and nothing blocks the event loop or is unpacked beyond
+ * its bounds. Knows no owners and no stores.
  */
 import { setImmediate } from "node:timers/promises";
 import { DenseMambaError } from "../errors.ts";
 import type { Manifest } from "../model/artifact.ts";
 import { type StateSpec, stateBytes, tensorBytes } from "../model/state.ts";
+import { type Checkpoint, keepCheckpoints, thinCheckpoints } from "./checkpoints.ts";
 import { type ConversationSnapshot, parseConversation } from "./conversation.ts";
 import { MAX_SEGMENT_TOKENS, spansOf } from "./history.ts";
 import { countSpanTokens } from "./messages.ts";
@@ -18,18 +19,37 @@ export interface ImportBounds {
   readonly manifest: Pick<Manifest, "modelHash" | "state" | "sizes">;
   /** Tokens that the state may not have read. */
   readonly maxUnreadTokens: number;
+  /** The current one included. A file may have more: they are thinned out. */
+  readonly maxCheckpoints: number;
 }
 
-/** The history's key in a file, where it is what comes before. */
-const KEY_IN_FILE = "-";
-/** In the snapshot, besides unread ones. No real session comes near this or the next bounds. */
+/** A session's snapshot, and what it refers to. */
+export interface SessionParts {
+  readonly snapshot: ConversationSnapshot;
+  /** By their ids, without the current one. */
+  readonly checkpoints: ReadonlyMap<string, ConversationSnapshot>;
+  /** By their keys, each after the one before it. */
+  readonly segments: ReadonlyMap<string, Snapshot>;
+}
+
+/** Stores what a file has. */
+export interface ImportTarget {
+  /** @returns its key */
+  readonly putSegment: (segment: Snapshot) => Promise<string>;
+  readonly newCheckpointId: () => string;
+  readonly putCheckpoint: (id: string, checkpoint: ConversationSnapshot) => Promise<void>;
+}
+
+/** Where a file has the number of a piece: the segment before. */
+const PREVIOUS_SEGMENT = "-";
+/** In a snapshot, besides unread ones. No real session comes near this or the next bounds. */
 const MAX_SNAPSHOT_TOKENS = 2 ** 18;
 const MAX_JSON_BYTES = 4 * 2 ** 20;
 const MAX_JSON_DEPTH = 8;
 /** Objects, lists, and members of both. */
 const MAX_JSON_MEMBERS = 100_000;
 const MAX_SPANS = 4096;
-/** Segments and the snapshot: each takes more in a store than in a file. */
+/** Segments, checkpoints and the snapshot: each takes more in a store than in a file. */
 const MAX_PIECES = 8192;
 /** Of all pieces together. */
 const MAX_ALL_JSON_BYTES = 64 * 2 ** 20;
@@ -39,30 +59,53 @@ const MAX_EXPONENT = 50;
 const BYTES_AT_ONCE = 2 ** 20;
 const NUMBERS_AT_ONCE = 2 ** 20;
 
-/** @param segments of the snapshot's history, the first one first */
-export async function writeSessionFile(
-  snapshot: ConversationSnapshot,
-  segments: readonly Snapshot[],
-): Promise<Uint8Array> {
+/** Pieces refer to each other by their numbers, from 0. */
+export async function writeSessionFile({ snapshot, checkpoints, segments }: SessionParts): Promise<Uint8Array> {
+  const numbers = new Map<string, string>();
+  for (const key of [...segments.keys(), ...checkpoints.keys()]) numbers.set(key, String(numbers.size));
   const pieces: Uint8Array[] = [];
-  for (const { history, isShared: _, ...rest } of [...segments, snapshot]) {
-    const ref = history && { history: { key: KEY_IN_FILE, numTokens: history.numTokens } };
-    pieces.push(encodeSnapshot({ ...rest, ...ref }));
+  const write = async ({ history, isShared: _, ...rest }: Snapshot, checkpointKeys: readonly string[] = []) => {
+    const ref = history && { history: { key: numbers.get(history.key)!, numTokens: history.numTokens } };
+    pieces.push(encodeSnapshot({ ...rest, ...ref, checkpointKeys }));
     await setImmediate();
-  }
+  };
+  for (const piece of segments.values()) await write(piece);
+  for (const checkpoint of checkpoints.values()) await write({ ...checkpoint, isSegment: true });
+  const { checkpoints: tree, ...conversation } = snapshot.conversation;
+  const kept = tree && keepCheckpoints(tree, ({ id }) => id === tree.current || checkpoints.has(id));
+  const inFile = { ...snapshot, conversation: { ...conversation, ...(kept && { checkpoints: kept }) } };
+  await write(
+    inFile,
+    [...checkpoints.keys()].map((id) => numbers.get(id)!),
+  );
   return pieces.length === 1 ? pieces[0]! : Buffer.concat(pieces);
 }
 
+/** A segment of a file. */
+interface FileSegment {
+  /** Up to its end. */
+  readonly numTokens: number;
+  readonly numSpanTokens: number;
+}
+
 export class SessionFile {
-  /** Its history is not stored yet. */
+  /** What it refers to is not stored yet. */
   readonly snapshot: ConversationSnapshot;
   readonly #bytes: Uint8Array;
   readonly #bounds: ImportBounds;
+  /** By the numbers of their pieces, without those that are thinned out. */
+  readonly #checkpoints: ReadonlyMap<number, Checkpoint>;
 
-  private constructor(bytes: Uint8Array, bounds: ImportBounds, snapshot: ConversationSnapshot) {
+  private constructor(
+    bytes: Uint8Array,
+    bounds: ImportBounds,
+    snapshot: ConversationSnapshot,
+    checkpoints: ReadonlyMap<number, Checkpoint>,
+  ) {
     this.#bytes = bytes;
     this.#bounds = bounds;
     this.snapshot = snapshot;
+    this.#checkpoints = checkpoints;
   }
 
   /**
@@ -71,64 +114,147 @@ export class SessionFile {
    * @throws `invalid_snapshot`
    */
   static async read(bytes: Uint8Array, bounds: ImportBounds): Promise<SessionFile> {
-    let numTokens = 0;
-    let numSpanTokens = 0;
-    for await (const { piece, isLast } of piecesOf(bytes, bounds)) {
+    const segments = new SegmentList<FileSegment>();
+    const checkpointNumbers: number[] = [];
+    for await (const { piece, number, isLast } of piecesOf(bytes, bounds)) {
+      const { numTokens, numSpanTokens } = segments.before(piece) ?? { numTokens: 0, numSpanTokens: 0 };
       const numBefore = historyTokens(piece.history);
       if (numBefore !== numTokens) {
         throw invalid(`continues after ${numBefore} tokens; ${numTokens} come before it`);
       }
-      numTokens = countTokens(piece);
       checkIds(piece.tokenIds, bounds);
-      if (isLast) return new SessionFile(bytes, bounds, await checkSnapshot(piece, numSpanTokens, bounds));
-      numSpanTokens += checkSegment(piece);
+      if (isLast) {
+        const snapshot = await checkSnapshot(piece, numSpanTokens, bounds);
+        return new SessionFile(bytes, bounds, ...withCheckpoints(snapshot, checkpointNumbers, bounds));
+      }
+      if (piece.state.length > 0) {
+        await checkSnapshot(piece, numSpanTokens, bounds);
+        checkpointNumbers.push(number);
+      } else {
+        segments.add(number, { numTokens: countTokens(piece), numSpanTokens: numSpanTokens + checkSegment(piece) });
+      }
     }
     throw new Error("a file has at least one piece");
   }
 
+  get numCheckpoints(): number {
+    return this.#checkpoints.size;
+  }
+
   /**
-   * Puts the history's segments.
-   * @param put stores a segment and returns its key
-   * @returns the snapshot, with a reference to them
+   * Puts the history's segments and the checkpoints, which get new ids: a file may name those of
+   * other sessions.
+   * @returns the snapshot, with references to them
    */
-  async importSegments(put: (segment: Snapshot) => Promise<string>): Promise<ConversationSnapshot> {
-    if (this.snapshot.history === undefined) return this.snapshot;
-    let history: HistoryRef | undefined;
-    let seenIds: Uint8Array = new Uint8Array(0);
-    for await (const { piece, isLast } of piecesOf(this.#bytes, this.#bounds)) {
-      if (isLast) break;
-      const { expiresAtMs: _, ...segment } = piece;
-      const key = await put({ ...segment, ...(history && { history }) });
-      history = { key, numTokens: countTokens(piece) };
-      seenIds = withIds(seenIds, piece.tokenIds);
+  async importParts({ putSegment, newCheckpointId, putCheckpoint }: ImportTarget): Promise<ConversationSnapshot> {
+    const segments = new SegmentList<HistoryRef>();
+    const ids = new Map<string, string>();
+    const idOf = (id: string) => {
+      ids.set(id, ids.get(id) ?? newCheckpointId());
+      return ids.get(id)!;
+    };
+    for await (const { piece, number, isLast } of piecesOf(this.#bytes, this.#bounds)) {
+      const { history: _, expiresAtMs: __, ...rest } = piece;
+      const history = segments.before(piece);
+      if (isLast) {
+        const { checkpoints: tree, ...conversation } = this.snapshot.conversation;
+        const checkpoints = tree && {
+          current: idOf(tree.current),
+          all: tree.all.map((checkpoint) => ({ ...checkpoint, id: idOf(checkpoint.id) })),
+        };
+        const { history: ___, ...snapshot } = this.snapshot;
+        const named = { ...conversation, ...(checkpoints && { checkpoints }) };
+        return { ...snapshot, ...(history && { history }), conversation: named };
+      }
+      if (piece.state.length > 0) {
+        const checkpoint = this.#checkpoints.get(number);
+        if (checkpoint === undefined) continue;
+        const snapshot = parseConversation({ ...rest, ...(history && { history }) }, piece.modelHash);
+        await putCheckpoint(idOf(checkpoint.id), snapshot);
+        continue;
+      }
+      const before = history && { key: history.key, numTokens: history.numTokens };
+      const key = await putSegment({ ...rest, ...(before && { history: before }) });
+      const seenIds = withIds(history?.seenIds ?? new Uint8Array(0), piece.tokenIds);
+      segments.add(number, { key, numTokens: countTokens(piece), seenIds });
     }
-    return { ...this.snapshot, history: { ...history!, seenIds } };
+    throw new Error("a file has at least one piece");
   }
 }
 
-async function* piecesOf(bytes: Uint8Array, { manifest, maxUnreadTokens }: ImportBounds) {
+/** What is known of the segments of a file, by the numbers of their pieces. */
+class SegmentList<T> {
+  readonly #byNumber = new Map<number, T>();
+  #last: T | undefined;
+
+  add(number: number, segment: T): void {
+    this.#byNumber.set(number, segment);
+    this.#last = segment;
+  }
+
+  /** The one that a piece continues. @throws `invalid_snapshot` if there is no such segment */
+  before({ history }: Snapshot): T | undefined {
+    if (history === undefined) return undefined;
+    const found = history.key === PREVIOUS_SEGMENT ? this.#last : this.#byNumber.get(Number(history.key));
+    if (found === undefined) {
+      throw invalid(
+        `continues after ${history.numTokens} tokens; 0 come before it in piece ${history.key.slice(0, 20)}`,
+      );
+    }
+    return found;
+  }
+}
+
+/** The snapshot with no more checkpoints than the bound, and those that have pieces by number. */
+function withCheckpoints(
+  snapshot: ConversationSnapshot,
+  numbers: readonly number[],
+  { maxCheckpoints }: ImportBounds,
+): [ConversationSnapshot, ReadonlyMap<number, Checkpoint>] {
+  const { checkpointKeys = [], ...rest } = snapshot;
+  const { checkpoints: tree, ...conversation } = rest.conversation;
+  if (checkpointKeys.length !== numbers.length || checkpointKeys.some((key, i) => Number(key) !== numbers[i])) {
+    throw invalid(`names ${checkpointKeys.length} checkpoints; ${numbers.length} are before it, in another order`);
+  }
+  const { current, all = [] } = tree ?? {};
+  const others = all.filter(({ id }) => id !== current);
+  const isWhole = new Set(all.map(({ id }) => id)).size === all.length && all.length - others.length === (tree ? 1 : 0);
+  if (others.length !== numbers.length || !isWhole) {
+    throw invalid(`lists ${others.length} checkpoints besides the current one; it holds ${numbers.length}`);
+  }
+  if (tree === undefined) return [rest, new Map()];
+  const thinned = thinCheckpoints(tree, maxCheckpoints);
+  const byNumber = new Map(others.map((checkpoint, i) => [numbers[i]!, checkpoint] as const));
+  const kept = new Set(thinned.all.map(({ id }) => id));
+  for (const [number, { id }] of byNumber) if (!kept.has(id)) byNumber.delete(number);
+  return [{ ...rest, conversation: { ...conversation, checkpoints: thinned } }, byNumber];
+}
+
+async function* piecesOf(bytes: Uint8Array, { manifest, maxUnreadTokens }: Omit<ImportBounds, "maxCheckpoints">) {
   const model = { modelHash: manifest.modelHash, stateBytes: stateBytes(manifest.state) };
-  let numPieces = 0;
+  let number = 0;
   let numJsonBytes = 0;
   const checkJson = async (json: Buffer) => {
     numJsonBytes += json.length;
     if (numJsonBytes > MAX_ALL_JSON_BYTES) throw invalid(`holds more than ${MAX_ALL_JSON_BYTES} bytes of messages`);
     await checkNesting(json);
   };
-  for (let at = 0; at === 0 || at < bytes.length; ) {
-    if (++numPieces > MAX_PIECES) throw invalid(`has more than ${MAX_PIECES} pieces; no more are read`);
+  for (let at = 0; at === 0 || at < bytes.length; number++) {
+    if (number >= MAX_PIECES) throw invalid(`has more than ${MAX_PIECES} pieces; no more are read`);
     const rest = Buffer.from(bytes.buffer, bytes.byteOffset + at, bytes.byteLength - at);
-    const length = readHeader(rest)?.bytes ?? rest.length;
+    const header = readHeader(rest);
+    const length = header?.bytes ?? rest.length;
     const isLast = length >= rest.length;
+    const isWhole = isLast || (header?.stateBytes ?? 0) > 0;
     const piece = await decodeUntrusted(rest.subarray(0, length), model, {
-      maxTokens: isLast ? MAX_SNAPSHOT_TOKENS + maxUnreadTokens : MAX_SEGMENT_TOKENS,
+      maxTokens: isWhole ? MAX_SNAPSHOT_TOKENS + maxUnreadTokens : MAX_SEGMENT_TOKENS,
       maxConversationBytes: MAX_JSON_BYTES,
       checkJson,
     });
     if (isLast === (piece.isSegment ?? false)) {
       throw invalid(isLast ? "ends within its history" : "continues after its end");
     }
-    yield { piece, isLast };
+    yield { piece, number, isLast };
     at += length;
   }
 }
@@ -164,7 +290,6 @@ const [OPEN_BRACKET, CLOSE_BRACKET, OPEN_BRACE, CLOSE_BRACE] = [0x5b, 0x5d, 0x7b
 
 /** @returns how many tokens its spans cover */
 function checkSegment(segment: Snapshot): number {
-  if (segment.state.length > 0) throw invalid("holds a state before its end");
   const spans = spansOf(segment);
   checkNumSpans(spans.length);
   return countSpanTokens(spans);

@@ -21,8 +21,9 @@ import type {
 } from "../../src/generation/events.ts";
 import { TextOffsets } from "../../src/generation/text-offsets.ts";
 import type { ConversationDirectory, TextGenerator, TextTokenizer } from "../../src/server/deps.ts";
+import { checkpointNotFound } from "../../src/sessions/checkpoints.ts";
 import type { ConversationKey } from "../../src/sessions/conversation-store.ts";
-import type { SessionInfo } from "../../src/sessions/conversations.ts";
+import type { CheckpointInfo, SessionInfo } from "../../src/sessions/conversations.ts";
 import { incompleteTail } from "../../src/tokenizer/utf8.ts";
 
 type FakeTokenizer = TextTokenizer & { tokenBytes(id: number): Uint8Array };
@@ -291,6 +292,22 @@ export class FakeConversations implements ConversationDirectory {
       throw new DenseMambaError("invalid_snapshot", `${bytes.byteLength} bytes are no snapshot`, { cause });
     }
     return this.#add(owner, id, numTokens);
+  }
+
+  /** It has no checkpoints. */
+  async listCheckpoints(owner: string, id: string): Promise<CheckpointInfo[]> {
+    this.#session(owner, id);
+    return [];
+  }
+
+  async nameCheckpoint(owner: string, id: string, name: string, which = name): Promise<CheckpointInfo> {
+    this.#session(owner, id);
+    throw checkpointNotFound(which);
+  }
+
+  async rollBackSession(owner: string, id: string, to: string): Promise<SessionInfo> {
+    if (this.#session(owner, id).busy) throw sessionBusy(id);
+    throw checkpointNotFound(to);
   }
 
   async saveRecord(owner: string, responseId: string, record: unknown): Promise<void> {

@@ -180,7 +180,7 @@ describe("another key's session", () => {
 });
 
 describe("an upload", () => {
-  const limited = { limits: { ...DEFAULT_SERVER_OPTIONS.limits, maxHistoryBytes: 904 } };
+  const limited = { limits: { ...DEFAULT_SERVER_OPTIONS.limits, maxHistoryBytes: 904, maxCheckpointBytes: 0 } };
 
   it.each([
     ["that is truncated", new TextEncoder().encode('{"numTok')],

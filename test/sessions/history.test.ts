@@ -182,12 +182,12 @@ describe.each([
     expect(history!.numTokens + tokenIds.length).toBe(all.length);
     expect(tokenIds.length).toBeLessThan(SEGMENT_TOKENS);
 
-    const file = await generator.conversations.exportSession("", "s");
+    const file = await generator.conversations.exportSession("", "s", { withCheckpoints: false });
     const other = start(await open()).generator;
     expect(await other.conversations.importSession("", file, "s")).toMatchObject({ numTokens: all.length + 3 });
     const again = await fold(other.generate(request({ prompts: [tokens(6)], ...CONTINUED, returnTokenIds: true })));
     expect(again.accepted.prompts[0]!.tokenIds).toEqual([...all, 5, 100, 101, 6]);
-    const numMore = (await other.conversations.exportSession("", "s")).length - file.length;
+    const numMore = (await other.conversations.exportSession("", "s", { withCheckpoints: false })).length - file.length;
     expect(Math.abs(numMore - 3 * 4)).toBeLessThan(20);
   });
 });

@@ -10,7 +10,7 @@ import type { SessionInfo } from "../../sessions/conversations.ts";
 import type { App, AppContext, ServerDeps } from "../deps.ts";
 import { hasBody, readBytes, readJson } from "../http/body.ts";
 import { refuseMethod } from "../http/error-answers.ts";
-import { checkModel, sessionId } from "../openai/fields.ts";
+import { checkModel, checkpointRef, sessionId } from "../openai/fields.ts";
 import { parsePage, toPage } from "../openai/paging.ts";
 import { parseBody } from "../openai/validate.ts";
 import type { SeveralModels } from "../several-models.ts";
@@ -20,16 +20,23 @@ export const createBody = z.object({
   session_id: sessionId().optional(),
   previous_response_id: z.string().min(1).max(128).optional(),
 });
-export const forkBody = z.object({ session_id: sessionId().optional() });
+const importQuery = z.object({ session_id: sessionId().optional() });
+export const forkBody = z.object({ session_id: sessionId().optional(), checkpoint: checkpointRef().optional() });
 export const renameBody = z.object({ session_id: sessionId() });
 
 const PAGE_BOUNDS = { defaultLimit: 100, maxLimit: 1000, defaultOrder: "desc" } as const;
+
+const exportQuery = z.object({
+  checkpoint: checkpointRef().optional(),
+  checkpoints: z.enum(["true", "false"]).optional(),
+});
 
 /** @param models if there are several: their sessions are listed together */
 export function sessionRoutes(app: App, deps: ServerDeps, models?: SeveralModels): void {
   const { generator, options, model, log } = deps;
   const { conversations } = generator;
-  const maxImportBytes = stateBytes(model.manifest.state) + options.limits.maxHistoryBytes;
+  const { maxHistoryBytes, maxCheckpointBytes } = options.limits;
+  const maxImportBytes = stateBytes(model.manifest.state) + maxHistoryBytes + maxCheckpointBytes;
 
   // An empty body is fine where all fields are optional.
   const readOptional = async (context: AppContext): Promise<unknown> =>
@@ -67,7 +74,7 @@ export function sessionRoutes(app: App, deps: ServerDeps, models?: SeveralModels
   });
 
   app.post("/v1/sessions/import", async (context) => {
-    const { session_id } = parseBody(forkBody, context.req.query(), log);
+    const { session_id } = parseBody(importQuery, context.req.query(), log);
     const bytes = await readBytes(context, deps, maxImportBytes);
     const session = await conversations.importSession(context.get("owner"), bytes, session_id).catch(asImportError);
     return context.json(toSessionObject(session, model.name), 201);
@@ -97,13 +104,16 @@ export function sessionRoutes(app: App, deps: ServerDeps, models?: SeveralModels
   app.post("/v1/sessions/:session_id/fork", async (context) => {
     const body = parseBody(forkBody, await readOptional(context), log);
     const id = context.req.param("session_id");
-    const session = await conversations.forkSession(context.get("owner"), id, body.session_id);
+    const { checkpoint } = body;
+    const session = await conversations.forkSession(context.get("owner"), id, body.session_id, { checkpoint });
     return context.json(toSessionObject(session, model.name), 201);
   });
 
   app.get("/v1/sessions/:session_id/export", async (context) => {
     const id = context.req.param("session_id");
-    const bytes = await conversations.exportSession(context.get("owner"), id);
+    const { checkpoint, checkpoints } = parseBody(exportQuery, context.req.query(), log);
+    const withCheckpoints = checkpoints === undefined ? undefined : checkpoints === "true";
+    const bytes = await conversations.exportSession(context.get("owner"), id, { checkpoint, withCheckpoints });
     // An id has no characters that need quoting in a file name, but some systems refuse the colon.
     const name = `${id.replaceAll(":", "_")}.session`;
     return context.body(bytes as Uint8Array<ArrayBuffer>, 200, {
@@ -121,7 +131,7 @@ function asImportError(error: unknown): never {
   throw new DenseMambaError("invalid_import", error.message, { cause: error });
 }
 
-function toSessionObject(session: SessionInfo, model: string) {
+export function toSessionObject(session: SessionInfo, model: string) {
   return {
     id: session.id,
     object: "session",
@@ -132,6 +142,7 @@ function toSessionObject(session: SessionInfo, model: string) {
     position: session.position,
     state_bytes: session.stateBytes,
     expires_at: session.expiresAtMs === undefined ? null : Math.floor(session.expiresAtMs / 1000),
+    checkpoint: session.checkpoint ?? null,
     busy: session.busy,
   };
 }

@@ -53,6 +53,7 @@ const MAPPINGS: Readonly<Record<ErrorCode, Mapping>> = {
   model_not_found: { status: 404, type: "invalid_request_error" },
   state_lost: { status: 404, type: "invalid_request_error" },
   session_not_found: { status: 404, type: "invalid_request_error" },
+  checkpoint_not_found: { status: 404, type: "invalid_request_error" },
   response_not_found: { status: 404, type: "invalid_request_error" },
   item_not_found: { status: 404, type: "invalid_request_error" },
   route_not_found: { status: 404, type: "invalid_request_error" },

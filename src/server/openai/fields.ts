@@ -7,6 +7,7 @@ import * as z from "zod";
 import { DenseMambaError } from "../../errors.ts";
 import type { GenerationRequest } from "../../generation/events.ts";
 import type { SamplingParams } from "../../sampling/params.ts";
+import { checkpointNameProblem } from "../../sessions/checkpoints.ts";
 import type { RequestLimits, ServedModel, ServerDeps } from "../deps.ts";
 import { constraintFields, toConstraint } from "./constraints.ts";
 import { addIssue, invalid, isRecord, refuse, show, unsupportedUnless } from "./validate.ts";
@@ -72,6 +73,7 @@ export function completionFields(bounds: Bounds) {
     return_tokens_as_token_ids: z.boolean().optional(),
     add_special_tokens: z.boolean().optional(),
     session_id: sessionId().optional(),
+    checkpoint: checkpointName().optional(),
     cache_salt: cacheSalt().optional(),
   };
 }
@@ -170,6 +172,19 @@ export function sessionId() {
       if (!/^[A-Za-z0-9][A-Za-z0-9._:-]*$/.test(id)) addIssue(context, `${rule}; got ${show(id)}`);
       if (id === "import") addIssue(context, 'must not be "import": that is where sessions are imported');
     });
+}
+
+/** Of a checkpoint to be made. */
+export function checkpointName() {
+  return z.string().superRefine((name, context) => {
+    const problem = checkpointNameProblem(name);
+    if (problem !== undefined) addIssue(context, `${problem}; got ${show(name)}`);
+  });
+}
+
+/** The name or the id of a checkpoint. */
+export function checkpointRef() {
+  return z.string().min(1).max(MAX_SESSION_ID_LENGTH);
 }
 
 /**
@@ -334,7 +349,7 @@ export function toCompletionsTask(body: CompletionsBody, { vocabSize }: Bounds, 
         truncationSide: body.truncation_side,
         cacheSalt: body.cache_salt,
       }),
-      ...sessionKeys(body.session_id, own.prompts.length, own.bestOf),
+      ...sessionKeys(body, own.prompts.length, own.bestOf),
     },
   };
 }
@@ -349,14 +364,17 @@ function wantsUsageChunk(body: CompletionsBody): boolean {
 
 /** A session is one conversation: one prompt, one choice. */
 function sessionKeys(
-  id: string | undefined,
+  { session_id: id, checkpoint }: CompletionsBody,
   numPrompts: number,
   bestOf: number,
-): Pick<GenerationRequest, "resumeFrom" | "saveAs"> {
-  if (id === undefined) return {};
+): Pick<GenerationRequest, "resumeFrom" | "saveAs" | "checkpoint"> {
+  if (id === undefined) {
+    if (checkpoint !== undefined) throw invalid("checkpoint", "needs a session_id");
+    return {};
+  }
   if (numPrompts !== 1) throw invalid("session_id", `needs exactly one prompt; got ${numPrompts}`);
   if (bestOf !== 1) throw invalid("session_id", `needs n and best_of to be 1; got ${bestOf}`);
-  return { resumeFrom: { type: "session", id }, saveAs: { type: "session", id } };
+  return { resumeFrom: { type: "session", id }, saveAs: { type: "session", id }, ...defined({ checkpoint }) };
 }
 
 /** @throws `invalid_value` */

@@ -6,14 +6,15 @@
  * Layout, little-endian:
  *   8  magic "DSMSTATE"
  *   4  format version             4  precision of the state: 0 f32, 1 f16
- *   4  flags: 1 the shared store has had it, 2 a segment of a history
+ *   4  flags: 1 the shared store has had it, 2 a part of a conversation
  *   4  bytes of the conversation when inflated
  *   8  position                   8  revision (0: none)
  *   8  when it expires, ms since 1970 (0: never)
  *   8  number of tokens in the history
  *  56  bytes of each section, 8 each
- *   …  the sections: the history's key, the ids seen in it, state, token ids (4 bytes each),
- *      model hash, conversation (JSON, deflated), sampler (JSON)
+ *   …  the sections: references (the history's key and those of checkpoints, a line each), the ids
+ *      seen in the history, state, token ids (4 bytes each), model hash, conversation (JSON,
+ *      deflated), sampler (JSON)
  *  32  sha256 of all that precedes it
  */
 import { strict as assert } from "node:assert";
@@ -31,21 +32,25 @@ import {
   madeByAnother,
   type SamplerState,
   type Snapshot,
+  type SnapshotSummary,
   tokensToBytes,
 } from "./snapshot.ts";
 
 const MAGIC = Buffer.from("DSMSTATE");
-const FORMAT_VERSION = 5;
-const SECTIONS = ["historyKey", "seenIds", "state", "tokenIds", "modelHash", "conversation", "sampler"] as const;
+const FORMAT_VERSION = 6;
+/** The last one without checkpoints: otherwise the same. */
+const OLDEST_VERSION = 5;
+const SECTIONS = ["references", "seenIds", "state", "tokenIds", "modelHash", "conversation", "sampler"] as const;
 const LENGTHS_AT = 56;
 const HEADER_BYTES = LENGTHS_AT + 8 * SECTIONS.length;
 const CHECKSUM_BYTES = 32;
 const IS_SHARED = 1;
 const IS_SEGMENT = 2;
-const MAX_HISTORY_KEY_BYTES = 1024;
+/** Far more than any session has: its checkpoints are bounded by the config. */
+const MAX_REFERENCE_BYTES = 256 * 1024;
 
-/** What `readHeader` needs of a snapshot. */
-export const MAX_HEADER_BYTES = HEADER_BYTES + MAX_HISTORY_KEY_BYTES;
+/** What `readHeader` needs of a snapshot, but for long lists of references. */
+export const USUAL_HEADER_BYTES = 4096;
 
 /** Far more than any session has: 16 million tokens, or 64 MiB each of tokens and inflated text. */
 const MAX_EXTRA_BYTES = 128 * 2 ** 20;
@@ -83,10 +88,11 @@ export function encodeSnapshot(
   assert(position >= 0 && position <= countTokens(snapshot), "a state has read no more than its tokens");
   assert(snapshot.state.length > 0 || position === 0, "what has read tokens has a state");
   assert(history === undefined || history.key !== "", "a history has a key");
+  const references = [history?.key ?? "", ...(snapshot.checkpointKeys ?? [])];
   const half = wanted === "f16" ? toF16(snapshot.state) : undefined;
   const json = Buffer.from(JSON.stringify(snapshot.conversation) ?? "");
   const sections: Record<(typeof SECTIONS)[number], Uint8Array> = {
-    historyKey: Buffer.from(history?.key ?? ""),
+    references: Buffer.from(references.join("\n")),
     seenIds: history?.seenIds ?? new Uint8Array(0),
     state: half ?? snapshot.state,
     tokenIds: tokensToBytes(tokenIds),
@@ -179,29 +185,33 @@ export function isDamaged(bytes: Uint8Array): boolean {
   }
 }
 
-/** What stores need to know of a snapshot without reading it. */
-export interface SnapshotHeader {
-  /** 0 if there is none. */
-  readonly revision: number;
-  readonly isShared: boolean;
-  readonly isSegment: boolean;
-  readonly historyKey: string | undefined;
-  readonly numHistoryTokens: number;
+export interface SnapshotHeader extends SnapshotSummary {
+  /** With the references, which are missing if there were fewer. */
+  readonly headerBytes: number;
   /** Of the whole snapshot. */
   readonly bytes: number;
 }
 
 /**
  * Checks only the header.
- * @param beginning of a snapshot: all of it, or its first `MAX_HEADER_BYTES` at least
+ * @param beginning of a snapshot: all of it, or its first `USUAL_HEADER_BYTES` at least
  * @returns undefined for another format version
  * @throws `invalid_snapshot` if it is not the beginning of a snapshot
  */
 export function readHeader(beginning: Buffer): SnapshotHeader | undefined {
   if (hasOtherVersion(beginning)) return undefined;
-  const { revision, isShared, isSegment, numHistoryTokens, section, bytes } = parseHeader(beginning);
-  const historyKey = section("historyKey").toString() || undefined;
-  return { revision, isShared, isSegment, historyKey, numHistoryTokens, bytes };
+  const header = parseHeader(beginning);
+  const { revision, isShared, isSegment, numHistoryTokens, stateBytes, headerBytes, bytes } = header;
+  const fields = { revision, isShared, isSegment, numHistoryTokens, stateBytes, headerBytes, bytes };
+  if (beginning.length < headerBytes) return { ...fields, references: [], numCheckpoints: 0 };
+  const { historyKey, checkpointKeys } = parseReferences(header.section("references"));
+  const references = historyKey === "" ? checkpointKeys : [historyKey, ...checkpointKeys];
+  return { ...fields, references, numCheckpoints: checkpointKeys.length };
+}
+
+function parseReferences(section: Buffer) {
+  const [historyKey = "", ...checkpointKeys] = section.toString().split("\n");
+  return { historyKey, checkpointKeys };
 }
 
 function startsAsSnapshot(buffer: Buffer): boolean {
@@ -209,7 +219,11 @@ function startsAsSnapshot(buffer: Buffer): boolean {
 }
 
 function hasOtherVersion(buffer: Buffer): boolean {
-  return buffer.length >= HEADER_BYTES && startsAsSnapshot(buffer) && buffer.readUInt32LE(8) !== FORMAT_VERSION;
+  return buffer.length >= HEADER_BYTES && startsAsSnapshot(buffer) && !isReadable(buffer.readUInt32LE(8));
+}
+
+function isReadable(version: number): boolean {
+  return version >= OLDEST_VERSION && version <= FORMAT_VERSION;
 }
 
 type Layout = ReturnType<typeof parseLayout>;
@@ -224,13 +238,15 @@ function parseLayout(buffer: Buffer) {
   return { ...header, content: buffer.subarray(0, checksumAt), checksum: buffer.subarray(checksumAt) };
 }
 
-/** Nothing is known of the bytes after the header and the history's key. */
+/** Nothing is known of the bytes after the header. */
 function parseHeader(buffer: Buffer) {
   const minBytes = HEADER_BYTES + CHECKSUM_BYTES;
   if (buffer.length < minBytes) throw invalid(`is ${buffer.length} bytes long; the shortest possible is ${minBytes}`);
   if (!startsAsSnapshot(buffer)) throw invalid("does not start as a snapshot does");
   const version = buffer.readUInt32LE(8);
-  if (version !== FORMAT_VERSION) throw invalid(`has format version ${version}; this server reads ${FORMAT_VERSION}`);
+  if (!isReadable(version)) {
+    throw invalid(`has format version ${version}; this server reads ${OLDEST_VERSION} and ${FORMAT_VERSION}`);
+  }
   const precision = PRECISIONS[buffer.readUInt32LE(12)];
   if (precision === undefined) {
     throw invalid(`has a state of precision ${buffer.readUInt32LE(12)}; this server reads 0 (f32) and 1 (f16)`);
@@ -238,8 +254,8 @@ function parseHeader(buffer: Buffer) {
   // Numbers beyond 2^53 are inexact here, but far beyond any length that passes.
   const number = (at: number) => Number(buffer.readBigUInt64LE(at));
   const lengths = SECTIONS.map((_, i) => number(LENGTHS_AT + 8 * i));
-  if (lengths[0]! > MAX_HISTORY_KEY_BYTES) {
-    throw invalid(`has a history's key of ${lengths[0]} bytes; at most ${MAX_HISTORY_KEY_BYTES} are read`);
+  if (lengths[0]! > MAX_REFERENCE_BYTES) {
+    throw invalid(`has references of ${lengths[0]} bytes; at most ${MAX_REFERENCE_BYTES} are read`);
   }
   let end = HEADER_BYTES;
   const ends = lengths.map((length) => {
@@ -256,6 +272,9 @@ function parseHeader(buffer: Buffer) {
     revision: number(32),
     expiresAtMs: number(40),
     numHistoryTokens: number(48),
+    stateBytes: lengths[SECTIONS.indexOf("state")]!,
+    /** With the references. */
+    headerBytes: HEADER_BYTES + lengths[0]!,
     section: (name: (typeof SECTIONS)[number]) => {
       const i = SECTIONS.indexOf(name);
       return buffer.subarray(ends[i - 1] ?? HEADER_BYTES, ends[i]);
@@ -286,10 +305,12 @@ function toSnapshot(layout: Layout, model: SnapshotModel, json: Buffer): Snapsho
     throw invalid(`is at position ${position}, within the ${numHistoryTokens} tokens of its history`);
   }
   const history = toHistoryRef(layout);
+  const { checkpointKeys } = parseReferences(section("references"));
   const sampler = parseSampler(parseJson("sampler", section("sampler")));
   return {
     modelHash,
     ...(history && { history }),
+    ...(checkpointKeys.length > 0 && { checkpointKeys }),
     tokenIds: bytesToTokens(tokenBytes),
     position,
     state: precision === "f16" ? fromF16(stored) : stored,
@@ -303,7 +324,7 @@ function toSnapshot(layout: Layout, model: SnapshotModel, json: Buffer): Snapsho
 }
 
 function toHistoryRef({ numHistoryTokens: numTokens, section }: Layout): HistoryRef | undefined {
-  const key = section("historyKey").toString();
+  const { historyKey: key } = parseReferences(section("references"));
   if (key === "") return undefined;
   const seenIds = new Uint8Array(section("seenIds"));
   return { key, numTokens, ...(seenIds.length > 0 && { seenIds }) };

@@ -13,7 +13,7 @@ import {
   type SnapshotModel,
   type StorePrecision,
 } from "./codec.ts";
-import { historyTokens, type Snapshot } from "./snapshot.ts";
+import { type Snapshot, type SnapshotSummary, summarise } from "./snapshot.ts";
 import { fileBytes, SnapshotFolder } from "./snapshot-folder.ts";
 import { type IndexEntry, type OwnerOf, SnapshotIndex } from "./snapshot-index.ts";
 import type { ListedSnapshot, PutOptions, SnapshotStore, StoreStats } from "./store.ts";
@@ -23,6 +23,16 @@ const TOUCH_INTERVAL_MS = 60_000;
 const FILE_SYSTEM_BLOCK = 4096;
 const BYTES_PER_TOKEN = 4;
 const MAX_KEY_LENGTH = 512;
+/** A snapshot of another format version. */
+const UNREADABLE: SnapshotSummary = {
+  revision: 0,
+  isShared: false,
+  isSegment: false,
+  references: [],
+  numHistoryTokens: 0,
+  numCheckpoints: 0,
+  stateBytes: 0,
+};
 
 export interface DiskStoreOptions {
   /** Created if it does not exist. */
@@ -61,7 +71,7 @@ export class DiskStore implements SnapshotStore {
     this.#options = options;
     this.#folder = folder;
     const onExpired = ({ file }: Entry) => this.#inBackground(this.#folder.remove(file));
-    this.#index = new SnapshotIndex({ nowMs, ownerOf, onExpired });
+    this.#index = new SnapshotIndex({ nowMs, ownerOf, bytesPerToken: BYTES_PER_TOKEN, onExpired });
   }
 
   /**
@@ -104,7 +114,7 @@ export class DiskStore implements SnapshotStore {
   }
 
   async put(key: string, snapshot: Snapshot, options: PutOptions = {}): Promise<void> {
-    const work = this.#put(key, snapshot, options).finally(this.#index.hold(snapshot.history?.key));
+    const work = this.#put(key, snapshot, options).finally(this.#index.hold(summarise(snapshot).references));
     this.#inBackground(work);
     await work;
   }
@@ -166,10 +176,8 @@ export class DiskStore implements SnapshotStore {
     const earlier = this.#index.find(key);
     // A later put may have finished first.
     if (earlier !== undefined && earlier.generation > generation) return this.#folder.remove(file);
-    const { history, revision = 0, isShared = false, isSegment = false } = snapshot;
-    const refs = { historyKey: history?.key, historyBytes: historyTokens(history) * BYTES_PER_TOKEN };
     const place = { file, generation, fileBytes: numBytes, bytes, expiresAtMs, touchedAtMs: nowMs() };
-    this.#index.set(key, { ...place, revision, isShared, isSegment, ...refs });
+    this.#index.set(key, { ...place, summary: summarise(snapshot) });
     // If this fails, its lower generation tells that it was replaced.
     if (earlier !== undefined) this.#inBackground(this.#folder.remove(earlier.file));
   }
@@ -181,7 +189,7 @@ export class DiskStore implements SnapshotStore {
       if (evicted === undefined) return;
       const [key, entry] = evicted;
       await this.#folder.remove(entry.file);
-      if (this.#index.remove(key, entry) && !entry.isSegment) this.#numEvicted++;
+      if (this.#index.remove(key, entry) && !entry.summary.isSegment) this.#numEvicted++;
     }
   }
 
@@ -227,10 +235,8 @@ export class DiskStore implements SnapshotStore {
   async #readFolder(): Promise<void> {
     const files = await this.#folder.list((message) => this.#options.onDamage?.(message));
     for (const { key, file, generation, bytes, expiresAtMs, usedAtMs, snapshot } of files) {
-      const { revision = 0, isShared = false, isSegment = false, historyKey, numHistoryTokens = 0 } = snapshot ?? {};
-      const refs = { historyKey, historyBytes: numHistoryTokens * BYTES_PER_TOKEN };
       const place = { file, generation, fileBytes: bytes, bytes: bytesOnDisk(bytes), expiresAtMs };
-      this.#index.set(key, { ...place, touchedAtMs: usedAtMs, revision, isShared, isSegment, ...refs });
+      this.#index.set(key, { ...place, touchedAtMs: usedAtMs, summary: snapshot ?? UNREADABLE });
       this.#index.find(key); // Removes it if it has expired.
     }
     // Segments of requests that were killed before they had put what refers to them.

@@ -5,7 +5,7 @@
  */
 import { strict as assert } from "node:assert";
 import { DenseMambaError } from "../../errors.ts";
-import { historyTokens, type Snapshot } from "./snapshot.ts";
+import { type Snapshot, summarise } from "./snapshot.ts";
 import { type IndexEntry, type OwnerOf, SnapshotIndex } from "./snapshot-index.ts";
 import {
   type Claim,
@@ -46,7 +46,7 @@ export class MemoryStore implements StateStore {
     assert(maxBytes >= 0, "maxBytes is checked by the config");
     this.#maxBytes = maxBytes;
     this.#nowMs = nowMs;
-    this.#index = new SnapshotIndex({ nowMs, ownerOf, onExpired: () => undefined });
+    this.#index = new SnapshotIndex({ nowMs, ownerOf, bytesPerToken: BYTES_PER_TOKEN, onExpired: () => undefined });
   }
 
   async get(key: string): Promise<Snapshot | undefined> {
@@ -69,13 +69,11 @@ export class MemoryStore implements StateStore {
     const bytes = bytesOf(key, snapshot);
     const neededBytes = bytes + this.#index.pendingBytes;
     if (neededBytes > this.#maxBytes) throw this.#tooLarge(neededBytes);
-    const { history, revision = 0, isShared = false, isSegment = false } = snapshot;
-    const historyBytes = historyTokens(history) * BYTES_PER_TOKEN;
-    const entry = { bytes, expiresAtMs, revision, isShared, isSegment, historyKey: history?.key, historyBytes };
-    const release = this.#index.hold(history?.key);
+    const summary = summarise(snapshot);
+    const release = this.#index.hold(summary.references);
     try {
       this.#makeRoom(key, bytes);
-      this.#index.set(key, { ...entry, snapshot });
+      this.#index.set(key, { bytes, expiresAtMs, summary, snapshot });
     } finally {
       release();
     }
@@ -137,7 +135,7 @@ export class MemoryStore implements StateStore {
       const evicted = this.#index.nextToEvict({ key, bytes });
       // All that is left is the history of what is being put.
       if (evicted === undefined) throw this.#tooLarge(this.#index.bytes + added);
-      if (this.#index.remove(...evicted) && !evicted[1].isSegment) this.#numEvicted++;
+      if (this.#index.remove(...evicted) && !evicted[1].summary.isSegment) this.#numEvicted++;
     }
   }
 
@@ -156,8 +154,9 @@ export class MemoryStore implements StateStore {
   }
 }
 
-function bytesOf(key: string, { history, state, tokenIds, modelHash, conversation }: Snapshot): number {
-  const characters = key.length + modelHash.length + jsonLength(conversation);
+function bytesOf(key: string, snapshot: Snapshot): number {
+  const { history, state, tokenIds, modelHash, conversation, checkpointKeys } = snapshot;
+  const characters = key.length + modelHash.length + jsonLength(conversation) + jsonLength(checkpointKeys);
   const idBytes = tokenIds.length * BYTES_PER_TOKEN + (history?.seenIds?.length ?? 0);
   return OVERHEAD_BYTES + state.byteLength + idBytes + characters * 2;
 }

@@ -201,9 +201,16 @@ function inspectFile(file: string, generation: number): SnapshotFile {
   const descriptor = openSync(file, "r");
   try {
     const { size, mtimeMs } = fstatSync(descriptor);
-    const first = Buffer.alloc(FIRST_READ_BYTES);
-    const { key, expiresAtMs, snapshotAt } = decodeHeader(first.subarray(0, readSync(descriptor, first)));
-    const snapshot = readHeader(first.subarray(snapshotAt));
+    const read = (numBytes: number) => {
+      const first = Buffer.alloc(numBytes);
+      return first.subarray(0, readSync(descriptor, first, 0, numBytes, 0));
+    };
+    const first = read(FIRST_READ_BYTES);
+    const { key, expiresAtMs, snapshotAt } = decodeHeader(first);
+    let snapshot = readHeader(first.subarray(snapshotAt));
+    if (snapshot !== undefined && snapshotAt + snapshot.headerBytes > FIRST_READ_BYTES) {
+      snapshot = readHeader(read(snapshotAt + snapshot.headerBytes).subarray(snapshotAt));
+    }
     const expectedSize = snapshot === undefined ? size : snapshotAt + snapshot.bytes;
     if (size !== expectedSize) throw damaged(`is ${size} bytes long; its headers say ${expectedSize}`);
     return { file, generation, key, expiresAtMs, snapshot, bytes: size, usedAtMs: mtimeMs };

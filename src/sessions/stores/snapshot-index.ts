@@ -1,21 +1,17 @@
 /**
  * The index of a bounded store: snapshots by owner in the order of their use, with the sums of
  * their bytes. Expired snapshots are not found, and are removed when they are looked for or swept.
- * Segments are reference-counted: they stay as long as a snapshot refers to them. Stores nothing
- * itself.
+ * Segments are reference-counted: they stay as long as a snapshot refers to them. So do
+ * checkpoints, unless room is needed: they are evicted first. Stores nothing itself.
  */
+import { referencedBytes, type SnapshotSummary } from "./snapshot.ts";
 import type { ListedSnapshot } from "./store.ts";
 
 export interface IndexEntry {
   /** What counts towards the bound. */
   readonly bytes: number;
   readonly expiresAtMs: number | undefined;
-  readonly revision: number;
-  readonly isShared: boolean;
-  readonly isSegment: boolean;
-  /** The last segment of its history. */
-  readonly historyKey: string | undefined;
-  readonly historyBytes: number;
+  readonly summary: SnapshotSummary;
 }
 
 /** @returns undefined for a prefix that keys of several owners may have */
@@ -25,6 +21,8 @@ export interface SnapshotIndexOptions<Entry> {
   readonly nowMs: () => number;
   /** Default: there is one owner. */
   readonly ownerOf?: OwnerOf | undefined;
+  /** For what a history costs. */
+  readonly bytesPerToken: number;
   /** Called with entries that have expired, and with segments that nothing refers to any more. */
   readonly onExpired: (entry: Entry) => void;
 }
@@ -32,6 +30,8 @@ export interface SnapshotIndexOptions<Entry> {
 interface Owner<Entry> {
   /** The least recently used first. */
   readonly entries: Map<string, Entry>;
+  /** Likewise. They are segments too. */
+  readonly checkpoints: Map<string, Entry>;
   /** Of entries and segments. */
   bytes: number;
 }
@@ -51,6 +51,7 @@ const MAX_EXPIRED_PER_SWEEP = 200;
 export class SnapshotIndex<Entry extends IndexEntry> {
   readonly #nowMs: () => number;
   readonly #ownerOf: OwnerOf;
+  readonly #bytesPerToken: number;
   readonly #onExpired: (entry: Entry) => void;
   readonly #owners = new Map<string, Owner<Entry>>();
   readonly #segments = new Map<string, Entry>();
@@ -62,9 +63,10 @@ export class SnapshotIndex<Entry extends IndexEntry> {
   #bytes = 0;
   #sweeper = this.#all();
 
-  constructor({ nowMs, ownerOf = () => "", onExpired }: SnapshotIndexOptions<Entry>) {
+  constructor({ nowMs, ownerOf = () => "", bytesPerToken, onExpired }: SnapshotIndexOptions<Entry>) {
     this.#nowMs = nowMs;
     this.#ownerOf = ownerOf;
+    this.#bytesPerToken = bytesPerToken;
     this.#onExpired = onExpired;
   }
 
@@ -97,19 +99,20 @@ export class SnapshotIndex<Entry extends IndexEntry> {
   /** Replaces, and is a use. */
   set(key: string, entry: Entry): void {
     // First: the entry that it replaces may have the only reference to their history.
-    this.hold(entry.historyKey);
+    this.hold(entry.summary.references);
     this.remove(key);
     const name = this.#ownerOf(key) ?? "";
-    const owner = this.#owners.get(name) ?? { entries: new Map(), bytes: 0 };
+    const owner = this.#owners.get(name) ?? { entries: new Map(), checkpoints: new Map(), bytes: 0 };
     this.#owners.set(name, owner);
     owner.bytes += entry.bytes;
     this.#bytes += entry.bytes;
-    if (!entry.isSegment) {
+    if (!entry.summary.isSegment) {
       owner.entries.set(key, entry);
       this.#size++;
       return;
     }
     this.#segments.set(key, entry);
+    if (isCheckpoint(entry)) owner.checkpoints.set(key, entry);
     if (!this.#numReferences.has(key)) this.#unreferenced.set(key, { sinceMs: this.#nowMs(), wasReferenced: false });
   }
 
@@ -123,28 +126,31 @@ export class SnapshotIndex<Entry extends IndexEntry> {
     if (owner === undefined || found === undefined || (entry !== undefined && found !== entry)) return false;
     owner.bytes -= found.bytes;
     this.#bytes -= found.bytes;
-    if (found.isSegment) {
+    if (found.summary.isSegment) {
       this.#segments.delete(key);
+      owner.checkpoints.delete(key);
       this.#unreferenced.delete(key);
     } else {
       owner.entries.delete(key);
       this.#size--;
     }
     if (owner.bytes === 0) this.#owners.delete(this.#ownerOf(key) ?? "");
-    this.#release(found.historyKey);
+    for (const reference of found.summary.references) this.#release(reference);
     return true;
   }
 
-  /** Keeps a segment, and all before it, until the returned function is called, once. */
-  hold(segmentKey: string | undefined): () => void {
-    if (segmentKey === undefined) return () => undefined;
-    this.#numReferences.set(segmentKey, (this.#numReferences.get(segmentKey) ?? 0) + 1);
-    this.#unreferenced.delete(segmentKey);
-    return () => this.#release(segmentKey);
+  /** Keeps segments, and all before them, until the returned function is called, once. */
+  hold(segmentKeys: readonly string[]): () => void {
+    for (const key of segmentKeys) {
+      this.#numReferences.set(key, (this.#numReferences.get(key) ?? 0) + 1);
+      this.#unreferenced.delete(key);
+    }
+    return () => {
+      for (const key of segmentKeys) this.#release(key);
+    };
   }
 
-  #release(segmentKey: string | undefined): void {
-    if (segmentKey === undefined) return;
+  #release(segmentKey: string): void {
     const numLeft = this.#numReferences.get(segmentKey)! - 1;
     if (numLeft > 0) this.#numReferences.set(segmentKey, numLeft);
     else this.#numReferences.delete(segmentKey);
@@ -152,18 +158,20 @@ export class SnapshotIndex<Entry extends IndexEntry> {
     this.#unreferenced.set(segmentKey, { sinceMs: this.#nowMs(), wasReferenced: true });
   }
 
-  /** Of segments that a put is about to refer to: they cannot be evicted. */
+  /** Of segments of histories that a put is about to refer to: they cannot be evicted. */
   get pendingBytes(): number {
     let bytes = 0;
     for (const [key, { wasReferenced }] of this.#unreferenced) {
-      if (!wasReferenced) bytes += this.#segments.get(key)!.bytes;
+      const segment = this.#segments.get(key)!;
+      if (!wasReferenced && !isCheckpoint(segment)) bytes += segment.bytes;
     }
     return bytes;
   }
 
   /**
-   * What to evict: a segment that has lost its last reference, else the least recently used of the
-   * owner who has the most bytes. So an owner who puts much evicts their own.
+   * What to evict: a segment that has lost its last reference, else of the owner who has the most
+   * bytes the oldest checkpoint, else what they used least recently. So an owner who puts much
+   * evicts their own.
    * @param put the key and the bytes that are being put; the key itself is spared
    */
   nextToEvict(put?: { readonly key: string; readonly bytes: number }): [string, Entry] | undefined {
@@ -176,7 +184,7 @@ export class SnapshotIndex<Entry extends IndexEntry> {
     for (const owner of this.#owners.values()) {
       const bytes = owner.bytes + (put !== undefined && owner === putter ? put.bytes : 0);
       if (bytes <= most) continue;
-      const first = firstExcept(owner.entries, put?.key);
+      const first = firstExcept(owner.checkpoints, put?.key) ?? firstExcept(owner.entries, put?.key);
       if (first === undefined) continue;
       most = bytes;
       next = first;
@@ -210,7 +218,8 @@ export class SnapshotIndex<Entry extends IndexEntry> {
         const segment: Entry = this.#segments.get(key)!;
         this.remove(key, segment);
         this.#onExpired(segment);
-        key = segment.historyKey;
+        // Of its history: a segment has no checkpoints.
+        key = segment.summary.references[0];
       }
     }
   }
@@ -222,8 +231,10 @@ export class SnapshotIndex<Entry extends IndexEntry> {
     for (const key of owners.flatMap((owner) => [...(owner?.entries.keys() ?? [])])) {
       const entry = key.startsWith(prefix) ? this.find(key) : undefined;
       if (entry === undefined) continue;
-      const { bytes, historyBytes, revision, isShared, expiresAtMs } = entry;
-      yield { key, bytes, historyBytes, revision, isShared, ...(expiresAtMs !== undefined && { expiresAtMs }) };
+      const { bytes, summary, expiresAtMs } = entry;
+      const { revision, isShared } = summary;
+      const listed = { key, bytes, referencedBytes: referencedBytes(summary, this.#bytesPerToken), revision, isShared };
+      yield { ...listed, ...(expiresAtMs !== undefined && { expiresAtMs }) };
     }
   }
 
@@ -245,6 +256,10 @@ export class SnapshotIndex<Entry extends IndexEntry> {
   #owner(key: string): Owner<Entry> | undefined {
     return this.#owners.get(this.#ownerOf(key) ?? "");
   }
+}
+
+function isCheckpoint({ summary }: IndexEntry): boolean {
+  return summary.isSegment && summary.stateBytes > 0;
 }
 
 function firstExcept<Entry>(

@@ -22,8 +22,13 @@ export interface Snapshot {
   readonly revision?: number;
   /** As it was put; set by `TieredStore`. */
   readonly expiresAtMs?: number;
-  /** A segment of a history: never replaced, and stored as long as anything refers to it. */
+  /**
+   * A part of a conversation: never replaced, and stored as long as anything refers to it. One with
+   * a state is a checkpoint, which may be evicted; the others are segments of a history.
+   */
   readonly isSegment?: boolean;
+  /** The keys of a session's checkpoints, whether they are stored or not. */
+  readonly checkpointKeys?: readonly string[];
   /** The shared store has had it: if that no longer has it, it may have lost a newer one. */
   readonly isShared?: boolean;
 }
@@ -57,6 +62,39 @@ export function countTokens({ history, tokenIds }: Tokens): number {
 
 export function historyTokens(history: HistoryRef | undefined): number {
   return history?.numTokens ?? 0;
+}
+
+/** What stores need to know of a snapshot without reading it. */
+export interface SnapshotSummary {
+  /** 0 if there is none. */
+  readonly revision: number;
+  readonly isShared: boolean;
+  readonly isSegment: boolean;
+  /** Keys of its history and its checkpoints. */
+  readonly references: readonly string[];
+  readonly numHistoryTokens: number;
+  readonly numCheckpoints: number;
+  /** As it is stored. */
+  readonly stateBytes: number;
+}
+
+export function summarise(snapshot: Snapshot): SnapshotSummary {
+  const { history, checkpointKeys = [], state, revision = 0, isShared = false, isSegment = false } = snapshot;
+  return {
+    revision,
+    isShared,
+    isSegment,
+    references: history === undefined ? checkpointKeys : [history.key, ...checkpointKeys],
+    numHistoryTokens: historyTokens(history),
+    numCheckpoints: checkpointKeys.length,
+    stateBytes: state.length,
+  };
+}
+
+/** Roughly what its history and its checkpoints cost, of which one is its own state. */
+export function referencedBytes(summary: SnapshotSummary, bytesPerToken: number): number {
+  const { numHistoryTokens, numCheckpoints, stateBytes } = summary;
+  return numHistoryTokens * bytesPerToken + Math.max(0, numCheckpoints - 1) * stateBytes;
 }
 
 /** One that has read nothing, or a record. @param content JSON-serialisable */

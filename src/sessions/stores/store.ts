@@ -59,8 +59,8 @@ export interface ListedSnapshot {
   readonly key: string;
   /** What it costs the store. */
   readonly bytes: number;
-  /** Roughly what its history costs, which others may share. Default 0. */
-  readonly historyBytes?: number;
+  /** Roughly what its history, which others may share, and its checkpoints cost. Default 0. */
+  readonly referencedBytes?: number;
   readonly revision?: number;
   readonly isShared?: boolean;
   readonly expiresAtMs?: number;

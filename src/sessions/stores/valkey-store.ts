@@ -16,13 +16,13 @@ import type { DenseMambaError } from "../../errors.ts";
 import {
   decodeSnapshot,
   encodeSnapshot,
-  MAX_HEADER_BYTES,
   readHeader,
   type SnapshotHeader,
   type SnapshotModel,
   type StorePrecision,
+  USUAL_HEADER_BYTES,
 } from "./codec.ts";
-import type { Snapshot } from "./snapshot.ts";
+import { referencedBytes, type Snapshot } from "./snapshot.ts";
 import {
   type Claim,
   type FencedPutOptions,
@@ -179,10 +179,10 @@ export class ValkeyStore implements SharedStore {
   async revisionOf(key: string): Promise<SharedRevision> {
     const keys = [this.#stateKey(key), this.#revisionsKey];
     const reply: unknown = await this.#run((redis) =>
-      redis.callBuffer("EVAL", READ_REVISION, keys.length, ...keys, MAX_HEADER_BYTES, fieldOf(key)),
+      redis.callBuffer("EVAL", READ_REVISION, keys.length, ...keys, USUAL_HEADER_BYTES, fieldOf(key)),
     );
     const [first, record] = Array.isArray(reply) ? (reply as unknown[]) : [];
-    if (!Buffer.isBuffer(first) || !Buffer.isBuffer(record) || first.length > MAX_HEADER_BYTES) {
+    if (!Buffer.isBuffer(first) || !Buffer.isBuffer(record) || first.length > USUAL_HEADER_BYTES) {
       throw this.#unexpected("EVAL", reply);
     }
     if (isTombstone(first)) return "deleted";
@@ -292,11 +292,12 @@ export class ValkeyStore implements SharedStore {
     const historyOf = new Map<string, string | undefined>();
     const referenced = new Set<string>();
     for await (const names of this.#connection.scan(this.#statePrefix)) {
-      const headers = await Promise.all(names.map((name) => this.#run((redis) => firstBytes(redis, name))));
-      for (const [i, first] of headers.entries()) {
-        const header = headerIn(first);
-        if (header?.isSegment) historyOf.set(names[i]!.slice(this.#statePrefix.length), header.historyKey);
-        else if (header?.historyKey !== undefined) referenced.add(header.historyKey);
+      const headers = await Promise.all(names.map((name) => this.#header(name)));
+      for (const [i, header] of headers.entries()) {
+        if (header === undefined) continue;
+        const { isSegment, references } = header;
+        if (isSegment) historyOf.set(names[i]!.slice(this.#statePrefix.length), references[0]);
+        else for (const key of references) referenced.add(key);
       }
     }
     // NOTE: the set grows while it is iterated, so that indirect references are followed.
@@ -329,15 +330,23 @@ export class ValkeyStore implements SharedStore {
 
   async #measure(name: string): Promise<ListedSnapshot> {
     const nowMs = this.#options.nowMs();
-    const [bytes, msToLive, first] = await this.#run((redis) =>
-      Promise.all([redis.strlen(name), redis.pttl(name), firstBytes(redis, name)]),
-    );
+    const [[bytes, msToLive], header] = await Promise.all([
+      this.#run((redis) => Promise.all([redis.strlen(name), redis.pttl(name)])),
+      this.#header(name),
+    ]);
     if (typeof bytes !== "number" || typeof msToLive !== "number") {
       throw this.#unexpected("STRLEN", bytes);
     }
     const key = name.slice(this.#statePrefix.length);
-    const historyBytes = (headerIn(first)?.numHistoryTokens ?? 0) * BYTES_PER_TOKEN;
-    return { key, bytes, historyBytes, ...(msToLive >= 0 && { expiresAtMs: nowMs + msToLive }) };
+    const referenced = header === undefined ? 0 : referencedBytes(header, BYTES_PER_TOKEN);
+    return { key, bytes, referencedBytes: referenced, ...(msToLive >= 0 && { expiresAtMs: nowMs + msToLive }) };
+  }
+
+  async #header(name: string): Promise<SnapshotHeader | undefined> {
+    const read = (numBytes: number) => this.#run((redis) => redis.getrangeBuffer(name, 0, numBytes - 1));
+    const header = headerIn(await read(USUAL_HEADER_BYTES));
+    if (header === undefined || header.headerBytes <= USUAL_HEADER_BYTES) return header;
+    return headerIn(await read(header.headerBytes));
   }
 
   #run<T>(command: (redis: Redis) => Promise<T>): Promise<T> {
@@ -361,10 +370,6 @@ function fieldOf(key: string): string {
 /** Appended to each snapshot, to recognise another key's. */
 function keyTag(key: string): Buffer {
   return createHash("sha256").update(key).digest().subarray(0, KEY_TAG_BYTES);
-}
-
-function firstBytes(redis: Redis, name: string): Promise<unknown> {
-  return redis.getrangeBuffer(name, 0, MAX_HEADER_BYTES - 1);
 }
 
 /** @returns undefined if it is not the beginning of a snapshot of this format version */

@@ -6,9 +6,9 @@ import {
   decodeSnapshot,
   encodeSnapshot,
   isDamaged,
-  MAX_HEADER_BYTES,
   maxSnapshotBytes,
   readHeader,
+  USUAL_HEADER_BYTES,
 } from "../../../src/sessions/stores/codec.ts";
 import type { Snapshot } from "../../../src/sessions/stores/snapshot.ts";
 
@@ -63,7 +63,7 @@ function forge(change: (bytes: Buffer) => void): Uint8Array {
   return bytes;
 }
 
-const SECTIONS = ["historyKey", "seenIds", "state", "tokenIds", "modelHash", "conversation", "sampler"];
+const SECTIONS = ["references", "seenIds", "state", "tokenIds", "modelHash", "conversation", "sampler"];
 const lengthAt = (section: string) => 56 + 8 * SECTIONS.indexOf(section);
 
 function withConversation(packed: Buffer, inflatedBytes: number): Uint8Array {
@@ -99,7 +99,7 @@ test("any changed byte is refused", () => {
         expect.objectContaining({ code: "invalid_snapshot" }),
       );
       // Another version cannot be judged.
-      expect(isDamaged(bytes)).toBe(bytes.readUInt32LE(8) === 5);
+      expect(isDamaged(bytes)).toBe([5, 6].includes(bytes.readUInt32LE(8)));
     }),
     { numRuns: 500 },
   );
@@ -127,7 +127,7 @@ describe("with a valid checksum, the message names the bound and the value", () 
         forge((bytes) => bytes.writeUInt32LE(9, 8)),
         model,
       ),
-    ).toThrow("format version 9; this server reads 5");
+    ).toThrow("format version 9; this server reads 5 and 6");
   });
 
   test("a state of another size", () => {
@@ -224,23 +224,30 @@ test("the header is read without the rest", () => {
     revision: 77,
     isShared: true,
     isSegment: true,
+    checkpointKeys: ["checkpoint::a", "checkpoint::b"],
   });
   const found = {
     revision: 77,
     isShared: true,
     isSegment: true,
-    historyKey: "segment::1",
+    references: ["segment::1", "checkpoint::a", "checkpoint::b"],
+    numCheckpoints: 2,
+    stateBytes: 3000,
     numHistoryTokens: 70,
+    headerBytes: 112 + 38,
     bytes: bytes.length,
   };
-  expect(readHeader(bytes.subarray(0, MAX_HEADER_BYTES))).toEqual(found);
+  expect(readHeader(bytes.subarray(0, USUAL_HEADER_BYTES))).toEqual(found);
   const plain = encodeSnapshot(small);
   const nothing = {
     revision: 0,
     isShared: false,
     isSegment: false,
-    historyKey: undefined,
+    references: [],
+    numCheckpoints: 0,
+    stateBytes: small.state.length,
     numHistoryTokens: 0,
+    headerBytes: 112,
     bytes: plain.length,
   };
   expect(readHeader(plain)).toEqual(nothing);

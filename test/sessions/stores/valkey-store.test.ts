@@ -144,6 +144,30 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`over a real server${WITHOUT_VALKEY}`, ()
     expect(await keysOf(store, "")).toEqual([]);
   });
 
+  test("checkpoints stay as long as their session", async () => {
+    let nowMs = Date.now();
+    const store = await open({ url: server.url, keyPrefix: "checkpoints:", nowMs: () => nowMs });
+    // More references than are read with a snapshot's header.
+    const checkpointKeys = Array.from({ length: 200 }, (_, i) => `checkpoint:0123456789abcdef:ckpt_${i}`);
+    const segment = { isSegment: true, position: 0, state: new Uint8Array(0) } as const;
+    await store.put("segment::1", snapshot("1", segment));
+    const history = { key: "segment::1", numTokens: 3 };
+    await store.put(checkpointKeys[199]!, snapshot("c", { isSegment: true, history, position: 3 }));
+    await store.put("session::a", snapshot("a", { checkpointKeys }));
+    for await (const { referencedBytes } of store.list("session:")) expect(referencedBytes).toBe(199 * 4);
+    const sweepTwice = async () => {
+      for (let i = 0; i < 2; i++) {
+        nowMs += 3_700_000;
+        await store.sweepNow();
+      }
+    };
+    await sweepTwice();
+    expect(await keysOf(store, "")).toEqual([checkpointKeys[199], "segment::1", "session::a"]);
+    await store.delete("session::a");
+    await sweepTwice();
+    expect(await keysOf(store, "")).toEqual([]);
+  });
+
   test("a policy that evicts sessions is warned of", async () => {
     const warnings: string[] = [];
     const evicting = await ValkeyServer.start("--maxmemory", "10mb", "--maxmemory-policy", "allkeys-lru");

@@ -13,8 +13,8 @@ import {
 import { Conversations, type RetentionPolicy } from "../../src/sessions/conversations.ts";
 import { digestText, NO_MESSAGES } from "../../src/sessions/messages.ts";
 import { MemoryStore } from "../../src/sessions/stores/memory-store.ts";
+import { openStore } from "../../src/sessions/stores/open-store.ts";
 import type { StateStore } from "../../src/sessions/stores/store.ts";
-import { openStore } from "../../src/sessions/stores/tiered-store.ts";
 import { fakeManifest } from "../helpers/fake-runner.ts";
 import { ValkeyServer, WITHOUT_VALKEY } from "../helpers/valkey-server.ts";
 

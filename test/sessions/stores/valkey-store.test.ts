@@ -154,7 +154,7 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`over a real server${WITHOUT_VALKEY}`, ()
     const history = { key: "segment::1", numTokens: 3 };
     await store.put(checkpointKeys[199]!, snapshot("c", { isSegment: true, history, position: 3 }));
     await store.put("session::a", snapshot("a", { checkpointKeys }));
-    for await (const { referencedBytes } of store.list("session:")) expect(referencedBytes).toBe(199 * 4);
+    for await (const { referencedBytes } of store.list("session:")) expect(referencedBytes).toBe(199 * 16);
     const sweepTwice = async () => {
       for (let i = 0; i < 2; i++) {
         nowMs += 3_700_000;

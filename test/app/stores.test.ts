@@ -62,9 +62,11 @@ describe("by default", () => {
   });
 
   it("sessions have no bounds but memory's, and responses expire after thirty days", () => {
-    expect(retentionPolicy(configOf({}))).toEqual({ responseTtlMs: 30 * 86_400_000 });
+    const checkpoints = { maxCheckpoints: 100, maxCheckpointBytes: 64 * 2 ** 20 };
+    expect(retentionPolicy(configOf({}))).toEqual({ responseTtlMs: 30 * 86_400_000, ...checkpoints });
     const given = { sessionTtlMs: "1h", responseTtlMs: 0, sessionsPerKey: 3, sessionBytesPerKey: "1MiB" };
-    expect(retentionPolicy(configOf(given))).toEqual({ sessionTtlMs: 3_600_000, maxSessions: 3, maxBytes: 2 ** 20 });
+    const bounds = { sessionTtlMs: 3_600_000, maxSessions: 3, maxBytes: 2 ** 20 };
+    expect(retentionPolicy(configOf(given))).toEqual({ ...bounds, ...checkpoints });
   });
 
   it("there is a prefix cache, unless it gets no memory", async () => {

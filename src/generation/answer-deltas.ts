@@ -1,17 +1,13 @@
 /**
  * The deltas of one answer: reasoning, content, and calls of tools. Tokens whose text is held back
- * go with the next delta. Keeps all that was sent. Called once per token, so it does little.
+ * go with the next delta. Called once per token, so it does little.
  */
-import type { ToolCall } from "../tokenizer/tool-messages.ts";
-import { CollectedCalls, GrowingText } from "./collected-deltas.ts";
+import { CollectedParts, type DeltaPart } from "./collected-deltas.ts";
 import type { DeltaEvent, GenerationEvent, TokenDetail } from "./events.ts";
 import type { SplitText } from "./reasoning.ts";
 import type { ToolCallSplitter } from "./tool-calls.ts";
 
 export type DeltaTokens = Pick<DeltaEvent, "tokenIds" | "logprobs" | "textOffsets">;
-
-/** A delta without its tokens. */
-type DeltaPart = Pick<DeltaEvent, "part" | "text" | "call" | "withdrawsCall">;
 
 /** How an answer ended: cut off, or by itself or a stop. */
 export interface AnswerEnd {
@@ -34,30 +30,16 @@ export interface AnswerDeltasOptions {
 }
 
 export class AnswerDeltas {
+  /** All of them so far. */
+  readonly sent = new CollectedParts();
   readonly #options: AnswerDeltasOptions;
   /** Tokens before it is known what their text is. */
   #undecided: PendingTokens | undefined;
   /** The length of the content, calls included. */
   #contentLength = 0;
-  readonly #text = new GrowingText();
-  readonly #reasoning = new GrowingText();
-  readonly #calls = new CollectedCalls();
 
   constructor(options: AnswerDeltasOptions) {
     this.#options = options;
-  }
-
-  /** All of the content so far. */
-  get text(): string {
-    return String(this.#text);
-  }
-
-  get reasoning(): string {
-    return String(this.#reasoning);
-  }
-
-  get calls(): readonly ToolCall[] {
-    return this.#calls.all;
   }
 
   get contentLength(): number {
@@ -82,7 +64,7 @@ export class AnswerDeltas {
   ): void {
     const { index, mayReason, calls } = this.#options;
     if (!mayReason && calls === undefined) {
-      this.#text.push(split.content);
+      this.sent.push({ text: split.content });
       out.push(deltaOf(index, split.content, token));
       return;
     }
@@ -107,11 +89,7 @@ export class AnswerDeltas {
     this.#contentLength += content.length;
     if (calls !== undefined) this.#splitCalls(calls, content, end, parts);
     else if (content !== "") parts.push({ text: content });
-    for (const part of parts) {
-      if (part.part === "reasoning") this.#reasoning.push(part.text);
-      else if (part.part === undefined) this.#text.push(part.text);
-      this.#calls.push(part);
-    }
+    for (const part of parts) this.sent.push(part);
     return parts;
   }
 

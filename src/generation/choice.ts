@@ -8,9 +8,8 @@ import type { ResumePoint, Sequence, SequenceEvent } from "../engine/sequence.ts
 import type { ScoredToken, ScoreTable } from "../sampling/logprobs.ts";
 import { historyTokens } from "../sessions/stores/snapshot.ts";
 import type { TextStream, Tokenizer } from "../tokenizer/tokenizer.ts";
-import type { ToolCall } from "../tokenizer/tool-messages.ts";
-import { AnswerDeltas, type AnswerEnd, type DeltaTokens } from "./answer-deltas.ts";
-import { GrowingText } from "./collected-deltas.ts";
+import { AnswerDeltas } from "./answer-deltas.ts";
+import { type CollectedParts, GrowingText } from "./collected-deltas.ts";
 import type { EchoedPrompt } from "./echo.ts";
 import type { GenerationEvent, TokenDetail } from "./events.ts";
 import type { PreparedPrompt } from "./prompts.ts";
@@ -121,17 +120,9 @@ export class Choice {
     return this.#captured !== undefined;
   }
 
-  /** All of the answer's content so far. */
-  get text(): string {
-    return this.#deltas.text;
-  }
-
-  get reasoning(): string {
-    return this.#deltas.reasoning;
-  }
-
-  get calls(): readonly ToolCall[] {
-    return this.#deltas.calls;
+  /** What the deltas so far say. */
+  get sent(): CollectedParts {
+    return this.#deltas.sent;
   }
 
   /** Appends the event's generation events to `out`. */
@@ -203,7 +194,7 @@ export class Choice {
 
   /** As the tokens have it, with the reasoning before it. */
   #returnedText(): string {
-    if (this.#splitter === undefined && this.#calls === undefined) return this.text;
+    if (this.#splitter === undefined && this.#calls === undefined) return this.sent.text;
     return String(this.#decoded).slice(0, (this.#splitter?.contentStart ?? 0) + this.#deltas.contentLength);
   }
 
@@ -250,7 +241,8 @@ export class Choice {
       isScored && scored ? { tokenIds, logprobs: [this.#detail(scored)], textOffsets: [offset] } : { tokenIds };
     const isUndecided = this.#splitter?.phase === "undecided";
     const phase = isReasoning ? "reasoning" : isUndecided ? "undecided" : "content";
-    this.#emit(split, token, phase, this.#isStopped ? { isCut: false } : undefined, out);
+    this.#deltas.push(split, token, phase, this.#isStopped ? { isCut: false } : undefined, out);
+    if (this.#calls?.isDone) this.#stop();
   }
 
   /** A tag that is a special token counts though special tokens are not shown. */
@@ -262,17 +254,7 @@ export class Choice {
     return isTag ? text : "";
   }
 
-  #emit(
-    split: SplitText,
-    token: DeltaTokens,
-    phase: "undecided" | "reasoning" | "content",
-    end: AnswerEnd | undefined,
-    out: GenerationEvent[],
-  ): void {
-    this.#deltas.push(split, token, phase, end, out);
-    if (this.#calls?.isDone && !this.#isStopped) this.#stop();
-  }
-
+  /** Idempotent. */
   #stop(): void {
     this.#isStopped = true;
     this.#sequence.stop();
@@ -314,7 +296,8 @@ export class Choice {
       const rest = this.#scan(this.#stream.flush(), { isLast: true });
       if (rest.reasoning + rest.content !== "" || this.#deltas.hasUndecided || this.#calls !== undefined) {
         const phase = rest.reasoning === "" ? "content" : "reasoning";
-        this.#emit(rest, { tokenIds: [] }, phase, { isCut: event.reason !== "stop" }, out);
+        this.#deltas.push(rest, { tokenIds: [] }, phase, { isCut: event.reason !== "stop" }, out);
+        if (this.#calls?.isDone) this.#stop();
       }
     }
     const reason = this.#isStopped ? "stop" : event.reason;

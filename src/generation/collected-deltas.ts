@@ -21,45 +21,27 @@ export class GrowingText {
   }
 }
 
-/** The calls of one answer. */
-export class CollectedCalls {
-  readonly #calls: { readonly id: string; readonly name: string; readonly arguments: GrowingText }[] = [];
+/** A delta without its tokens. */
+export type DeltaPart = Pick<DeltaEvent, "part" | "text" | "call" | "withdrawsCall">;
 
-  push({ part, text, call, withdrawsCall }: Pick<DeltaEvent, "part" | "text" | "call" | "withdrawsCall">): void {
-    if (withdrawsCall) this.#calls.pop();
-    if (part !== "call") return;
-    if (call !== undefined) this.#calls.push({ ...call, arguments: new GrowingText() });
-    this.#calls.at(-1)!.arguments.push(text);
-  }
-
-  get all(): readonly ToolCall[] {
-    return this.#calls.map((call) => ({ ...call, arguments: String(call.arguments) }));
-  }
-}
-
-export class CollectedDeltas {
-  readonly tokenIds: number[] = [];
-  /** As of deltas; with `logprobs`. */
-  readonly textOffsets: number[] = [];
+/** What the deltas of one choice say. */
+export class CollectedParts {
   readonly #text = new GrowingText();
   readonly #reasoning = new GrowingText();
-  readonly #calls = new CollectedCalls();
-  readonly #names: TokenNames;
-  #scores: ScoreTable | undefined;
+  readonly #calls: { readonly id: string; readonly name: string; readonly arguments: GrowingText }[] = [];
 
-  constructor(names: TokenNames) {
-    this.#names = names;
-  }
-
-  push(delta: DeltaEvent): void {
-    const { part, text, tokenIds, logprobs, textOffsets = [] } = delta;
-    this.#calls.push(delta);
-    if (part !== "call") (part === "reasoning" ? this.#reasoning : this.#text).push(text);
-    for (const id of tokenIds) this.tokenIds.push(id);
-    for (const offset of textOffsets) this.textOffsets.push(offset);
-    for (const detail of logprobs ?? []) {
-      this.#scores ??= new ScoreTable(detail.top.length);
-      this.#scores.push(detail);
+  push({ part, text, call, withdrawsCall }: DeltaPart): void {
+    if (withdrawsCall) this.#calls.pop();
+    if (call !== undefined) this.#calls.push({ ...call, arguments: new GrowingText() });
+    switch (part) {
+      case undefined:
+        this.#text.push(text);
+        return;
+      case "reasoning":
+        this.#reasoning.push(text);
+        return;
+      case "call":
+        this.#calls.at(-1)!.arguments.push(text);
     }
   }
 
@@ -72,7 +54,31 @@ export class CollectedDeltas {
   }
 
   get calls(): readonly ToolCall[] {
-    return this.#calls.all;
+    return this.#calls.map((call) => ({ ...call, arguments: String(call.arguments) }));
+  }
+}
+
+export class CollectedDeltas extends CollectedParts {
+  readonly tokenIds: number[] = [];
+  /** As of deltas; with `logprobs`. */
+  readonly textOffsets: number[] = [];
+  readonly #names: TokenNames;
+  #scores: ScoreTable | undefined;
+
+  constructor(names: TokenNames) {
+    super();
+    this.#names = names;
+  }
+
+  override push(delta: DeltaEvent): void {
+    const { tokenIds, logprobs, textOffsets = [] } = delta;
+    super.push(delta);
+    for (const id of tokenIds) this.tokenIds.push(id);
+    for (const offset of textOffsets) this.textOffsets.push(offset);
+    for (const detail of logprobs ?? []) {
+      this.#scores ??= new ScoreTable(detail.top.length);
+      this.#scores.push(detail);
+    }
   }
 
   /** One per token id; empty where there were none. */

@@ -45,6 +45,7 @@ import {
   formatPath,
   isOfType,
   type Keyword,
+  numberOf,
   OBJECT_KEYWORDS,
   type ObjectSchema,
   type Path,
@@ -272,9 +273,7 @@ function numbers(keywords: Conjunction, isInteger: boolean): Expression {
   }
   const boundOf = (name: string) => {
     const keyword = keywords.get(name);
-    if (keyword === undefined) return undefined;
-    if (typeof keyword.value === "number" && Number.isFinite(keyword.value)) return keyword.value;
-    throw refuse("invalid_value", keyword.path, `must be a number; got ${show(keyword.value)}`);
+    return keyword && numberOf(keyword);
   };
   const bounds = {
     min: boundOf("minimum"),

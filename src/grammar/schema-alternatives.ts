@@ -7,8 +7,11 @@ import {
   ANNOTATIONS,
   asList,
   type Conjunction,
+  canonicalJson,
+  countOf,
   isOfType,
   type Keyword,
+  numberOf,
   type ObjectSchema,
   type Path,
   propertiesOf,
@@ -119,25 +122,27 @@ export class SchemaAlternatives {
       case "required":
         return [...new Set([...stringList(mine), ...stringList(other)])];
       case "enum": {
-        const known = new Set(asList(b, other.path).map((value) => JSON.stringify(value)));
-        return asList(a, mine.path).filter((value) => known.has(JSON.stringify(value)));
+        const known = new Set(asList(b, other.path).map(canonicalJson));
+        return asList(a, mine.path).filter((value) => known.has(canonicalJson(value)));
       }
       case "minimum":
       case "exclusiveMinimum":
-      case "minLength":
-      case "minItems":
-        return Math.max(Number(a), Number(b));
+        return Math.max(numberOf(mine), numberOf(other));
       case "maximum":
       case "exclusiveMaximum":
+        return Math.min(numberOf(mine), numberOf(other));
+      case "minLength":
+      case "minItems":
+        return Math.max(countOf(mine, 0), countOf(other, 0));
       case "maxLength":
       case "maxItems":
-        return Math.min(Number(a), Number(b));
+        return Math.min(countOf(mine, 0), countOf(other, 0));
       case "additionalProperties":
         return this.both(a, b);
       case "properties":
         return a; // replaced by `#merge`
       default:
-        if (JSON.stringify(a) === JSON.stringify(b)) return a;
+        if (canonicalJson(a) === canonicalJson(b)) return a;
         throw refuse("unsupported_value", other.path, `can't be combined with another ${keyword}`);
     }
   }
@@ -205,8 +210,8 @@ function checkDisjoint(options: readonly (readonly Conjunction[])[], path: Path)
 function areDisjoint(a: Conjunction, b: Conjunction): boolean {
   const [valuesA, valuesB] = [a.get("enum")?.value, b.get("enum")?.value];
   if (Array.isArray(valuesA) && Array.isArray(valuesB)) {
-    const known = new Set(valuesA.map((value) => JSON.stringify(value)));
-    return !valuesB.some((value) => known.has(JSON.stringify(value)));
+    const known = new Set(valuesA.map(canonicalJson));
+    return !valuesB.some((value) => known.has(canonicalJson(value)));
   }
   const [typesA, typesB] = [typesOf(a, []), typesOf(b, [])];
   const kind = (type: Type) => (type === "integer" ? "number" : type);
@@ -227,8 +232,8 @@ function areDisjoint(a: Conjunction, b: Conjunction): boolean {
 function valuesOf(schema: unknown): string[] | undefined {
   if (typeof schema !== "object" || schema === null) return undefined;
   const { const: value, enum: values } = schema as ObjectSchema;
-  if (value !== undefined) return [JSON.stringify(value)];
-  return Array.isArray(values) ? values.map((one) => JSON.stringify(one)) : undefined;
+  if (value !== undefined) return [canonicalJson(value)];
+  return Array.isArray(values) ? values.map(canonicalJson) : undefined;
 }
 
 function unescapeKey(key: string): string {

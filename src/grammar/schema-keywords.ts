@@ -99,6 +99,11 @@ export function countOf(keyword: Keyword | undefined, absent: number): number {
   return value;
 }
 
+export function numberOf({ value, path }: Keyword): number {
+  if (typeof value === "number" && Number.isFinite(value)) return value;
+  throw refuse("invalid_value", path, `must be a number; got ${show(value)}`);
+}
+
 export function asList(value: unknown, path: Path): readonly unknown[] {
   if (Array.isArray(value) && value.length > 0) return value;
   throw refuse("invalid_value", path, `must be a list with at least one item; got ${show(value)}`);
@@ -123,6 +128,14 @@ export function refuse(code: "invalid_value" | "unsupported_value", path: Path, 
 /** `.properties.name.anyOf[1]`, to follow the name of the field that holds the schema. */
 export function formatPath(path: Path): string {
   return path.map((key) => (typeof key === "number" ? `[${key}]` : `.${key}`)).join("");
+}
+
+/** The same for equal values: members are sorted by name. */
+export function canonicalJson(value: unknown): string {
+  return JSON.stringify(value, (_name, inner: unknown) => {
+    if (typeof inner !== "object" || inner === null || Array.isArray(inner)) return inner;
+    return Object.fromEntries(Object.entries(inner).sort(([a], [b]) => (a < b ? -1 : 1)));
+  });
 }
 
 export function show(value: unknown): string {

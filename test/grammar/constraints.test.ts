@@ -214,6 +214,7 @@ describe("schemas", () => {
       ["{}"],
       ['{"a": 1}'],
     ],
+    [{ enum: [{ a: 1, b: 2 }, 3], allOf: [{ enum: [{ b: 2, a: 1 }] }] }, ['{"a": 1, "b": 2}'], ["3"]],
     [{ type: "integer", multipleOf: 1, format: "int32", "x-order": 1, nullable: true }, ["7"], ["null"]],
     [{ $id: "https://example.com/s", properties: { a: { type: "null" } }, required: ["a"] }, ['{"a": null}'], ["{}"]],
   ])("%j", (value, whole, none) => {
@@ -258,6 +259,14 @@ describe("schemas", () => {
     [{ enum: [] }, "invalid_value", ".enum", "at least one item"],
     [{ enum: [1], minimum: 0 }, "unsupported_value", ".minimum", "beside enum"],
     [{ oneOf: [{ type: "integer" }, { type: "number" }] }, "unsupported_value", ".oneOf[1]", "use anyOf"],
+    [
+      { oneOf: [{ const: { a: 1, b: [2] } }, { const: { b: [2], a: 1 } }] },
+      "unsupported_value",
+      ".oneOf[1]",
+      "use anyOf",
+    ],
+    [{ allOf: [{ minimum: "5" }, { minimum: 3 }] }, "invalid_value", ".allOf[0].minimum", 'a number; got "5"'],
+    [{ maxItems: 3, allOf: [{ maxItems: null }] }, "invalid_value", ".allOf[0].maxItems", "at least 0; got null"],
     [{ properties: 5 }, "invalid_value", ".properties", "must be an object; got 5"],
     [{ properties: { a: 5 } }, "invalid_value", ".properties.a", "must be a schema"],
     [{ required: "a" }, "invalid_value", ".required", "must be a list of strings"],

@@ -13,7 +13,7 @@ import { pipeline } from "node:stream/promises";
  * Above this a remembered hash is believed while size, times and inode stay the same. Below,
  * hashing takes < 0.3 s.
  */
-export const REMEMBERED_BYTES = 256 << 20;
+const REMEMBERED_BYTES = 256 << 20;
 
 /**
  * A file changed this recently may change again within its timestamps' resolution: do not remember

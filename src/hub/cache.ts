@@ -87,7 +87,7 @@ async function replace(place: string, make: (temporary: string) => Promise<void>
 }
 
 /** Models that can be served in some revision, sorted. */
-export async function cachedModels(cacheDir: string): Promise<string[]> {
+async function cachedModels(cacheDir: string): Promise<string[]> {
   const repos: string[] = [];
   for (const name of (await readdirOrNone(cacheDir)).sort()) {
     if (!name.startsWith(REPO_PREFIX)) continue;

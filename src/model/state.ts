@@ -38,7 +38,7 @@ export interface StateLayout {
 }
 
 /** What sums are kept in. `auto` is f32, but for a model in f16. */
-export const STATE_PRECISIONS = ["auto", ...STATE_DTYPES] as const;
+const STATE_PRECISIONS = ["auto", ...STATE_DTYPES] as const;
 export type StatePrecision = (typeof STATE_PRECISIONS)[number];
 
 const DTYPE_BYTES: Readonly<Record<StateDtype, number>> = { f32: 4, f16: 2 };

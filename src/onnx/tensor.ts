@@ -19,7 +19,7 @@ export const DATA_TYPE_CODES: Readonly<Record<DataType, number>> = {
   bf16: 16,
 };
 
-export const DATA_TYPE_BYTES: Readonly<Record<DataType, number>> = {
+const DATA_TYPE_BYTES: Readonly<Record<DataType, number>> = {
   f32: 4,
   f16: 2,
   bf16: 2,
@@ -60,10 +60,6 @@ export function f64Tensor(shape: readonly number[], values: readonly number[]): 
 
 export function i64Tensor(shape: readonly number[], values: readonly (number | bigint)[]): Tensor {
   return fromArray("i64", shape, BigInt64Array.from(values, BigInt));
-}
-
-export function u8Tensor(shape: readonly number[], values: Uint8Array): Tensor {
-  return fromArray("u8", shape, values);
 }
 
 function fromArray(dtype: DataType, shape: readonly number[], values: ArrayBufferView): Tensor {

@@ -5,9 +5,9 @@
 import { DenseMambaError } from "../errors.ts";
 import type { Manifest } from "../model/artifact.ts";
 
-export const FIXED_INPUTS = ["input_ids", "logit_rows", "temperature"] as const;
+const FIXED_INPUTS = ["input_ids", "logit_rows", "temperature"] as const;
 /** After them, in the graph of an artifact that takes lengths, but not in its single-step graph. */
-export const LENGTHS_INPUT = "lengths";
+const LENGTHS_INPUT = "lengths";
 export const FIXED_OUTPUTS = ["logits", "top_logits", "top_ids", "log_sum_exp", "tempered_log_sum_exp"] as const;
 
 /** What the names depend on; `steps` is the graph's: `any` number, or `one`. */

@@ -316,7 +316,7 @@ function checkpointKey(owner: string, id: string): string {
 }
 
 /** Of the server's record of a response. */
-export function recordKey(owner: string, id: string): string {
+function recordKey(owner: string, id: string): string {
   return `record:${owner}:${id}`;
 }
 

@@ -19,7 +19,7 @@ const PART_LENGTH = 16 * 1024;
  * In UTF-8, of a part that cannot be cut: each byte may be a token, and the native library needs
  * about 250 bytes for a token.
  */
-export const MAX_PART_BYTES = 512 * 1024;
+const MAX_PART_BYTES = 512 * 1024;
 
 /**
  * The first one that the vocabulary encodes separately is used: a private-use character (bytes), a

@@ -11,7 +11,7 @@ import { KERNELS_VERSION, type Manifest } from "../../src/model/artifact.ts";
 import { encodeModel } from "../../src/onnx/encode.ts";
 import { ExternalData } from "../../src/onnx/external-data.ts";
 import { Graph } from "../../src/onnx/graph.ts";
-import { f32Tensor, u8Tensor } from "../../src/onnx/tensor.ts";
+import { f32Tensor } from "../../src/onnx/tensor.ts";
 import { instructionSets } from "../../src/runtime/native/kernel-build.ts";
 import { openKernels as open } from "../../src/runtime/native/kernel-library.ts";
 import { type Handle, OrtApi } from "../../src/runtime/native/ort-api.ts";
@@ -52,7 +52,7 @@ async function writeGraph(name: string, attributes: Record<string, number> = {})
   const graph = new Graph(name);
   const ids = graph.input("ids", "i64", ["B", "T"]);
   const tables = [
-    graph.initializer("codes", u8Tensor([codes.length], codes)),
+    graph.initializer("codes", { dtype: "u8", shape: [codes.length], chunks: () => [codes] }),
     graph.initializer("scales", f32Tensor([scales.length], scales)),
   ];
   const all = { rows: NUM_ROWS, columns: NUM_COLUMNS, bits: 8, block: BLOCK, ...attributes };

@@ -40,11 +40,11 @@ export function outputItemId(messageId: string, kind: ItemKind, index: number): 
 }
 
 /** How many events open an item, and how many close one. */
-export function numOpening(kind: ItemKind): number {
+function numOpening(kind: ItemKind): number {
   return kind === "function_call" ? 1 : 2;
 }
 
-export function numClosing(kind: ItemKind): number {
+function numClosing(kind: ItemKind): number {
   return numOpening(kind) + 1;
 }
 

@@ -19,6 +19,8 @@ export type ErrorCode =
   | "previous_response_not_found"
   | "response_not_found"
   | "item_not_found"
+  | "conversation_not_found"
+  | "conversation_locked" // another request uses it
   | "response_busy" // it is still running
   | "queue_full"
   | "aborted" // the client disconnected, a deadline passed, or the server is shutting down

@@ -17,6 +17,7 @@ import type { PrefixCache } from "../prefix/prefix-cache.ts";
 import type { ModelRunner } from "../runtime/runner.ts";
 import type { ServerDeps } from "../server/deps.ts";
 import { IncomingData } from "../server/http/incoming-data.ts";
+import { ConversationItems } from "../server/responses/conversation-items.ts";
 import { Responses } from "../server/responses/responses.ts";
 import type { StateStore } from "../sessions/stores/store.ts";
 import { loadTokenizer } from "../tokenizer/load.ts";
@@ -187,7 +188,8 @@ export async function createService(
     newId,
     nowMs,
   };
-  return { deps, metrics, responses: new Responses(deps), generator, engine, stores, pooled };
+  const conversations = new ConversationItems(first ?? deps);
+  return { deps, metrics, responses: new Responses(deps, conversations), generator, engine, stores, pooled };
 }
 
 /**

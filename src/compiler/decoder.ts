@@ -64,8 +64,9 @@ function normOf(lowering: Lowering, { sum, pending }: Stream, weights: NormWeigh
 }
 
 /**
- * Logits, f32 [R,V], of the requested rows, which are picked before the norm and the head, the
- * largest matrix of a small model: a chunk of a prompt that asks for none pays for none.
+ * The requested rows of the stream, picked before the norm and the head, the largest matrix of a
+ * small model: a chunk of a prompt that asks for none pays for none. Their hidden states, f32 [R,D],
+ * and logits, f32 [R,V].
  */
 function lowerHead(lowering: Lowering, { finalNorm, head }: Decoder, stream: Stream, logitRows: Value): Operand {
   const { graph: g } = lowering;
@@ -76,7 +77,9 @@ function lowerHead(lowering: Lowering, { finalNorm, head }: Decoder, stream: Str
   });
   const { sum, pending } = stream;
   const picked = { sum: pick(sum), ...(pending && { pending: pick(pending) }) };
-  const logits = linear(lowering, normOf(lowering, picked, finalNorm).normed, head, { role: "table" });
+  const { normed } = normOf(lowering, picked, finalNorm);
+  g.output("hidden", toValue(lowering, normed, "f32"), "f32", ["R", normed.width]);
+  const logits = linear(lowering, normed, head, { role: "table" });
   const value = toValue(lowering, logits, "f32");
   g.output("logits", value, "f32", ["R", logits.width]);
   return { value, dtype: "f32", width: logits.width };

@@ -50,6 +50,7 @@ export class BatchInputs {
     }
     this.#reserve(numAll);
     let [numTokens, numRows, numWhole] = [0, 0, 0];
+    const wantsHidden = chunks.some(({ sequence }) => sequence.isPooled);
     for (let slot = 0; slot < numDecoding; slot++) {
       const sequence = running[slot]!;
       const length = this.#lengths[slot]!;
@@ -81,6 +82,7 @@ export class BatchInputs {
       logitRows: this.#rows.subarray(0, numRows),
       temperatures: this.#temperatures.subarray(0, numRows),
       wholeRows: this.#wholeRows.subarray(0, numWhole),
+      ...(wantsHidden && { wantsHidden }),
     };
   }
 

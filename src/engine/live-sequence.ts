@@ -107,7 +107,12 @@ export class LiveSequence implements Sequence, Schedulable {
   }
 
   get isScored(): boolean {
-    return this.request.numPromptLogprobs !== undefined;
+    return this.request.numPromptLogprobs !== undefined || this.request.pooling === "mean";
+  }
+
+  /** Hidden states are needed wherever logits are. */
+  get isPooled(): boolean {
+    return this.#prompt.pooled !== undefined;
   }
 
   /**
@@ -225,7 +230,7 @@ export class LiveSequence implements Sequence, Schedulable {
    * to change them.
    */
   readsWholeRow(row: number): boolean {
-    return this.#prompt.hasNext(row) || this.#chooser.readsWholeRow;
+    return !this.isPooled && (this.#prompt.hasNext(row) || this.#chooser.readsWholeRow);
   }
 
   /**
@@ -361,8 +366,8 @@ export class LiveSequence implements Sequence, Schedulable {
   }
 
   #promptEvent(): SequenceEvent & { readonly type: "prompt" } {
-    const { scores } = this.#prompt;
-    return scores === undefined ? { type: "prompt" } : { type: "prompt", logprobs: scores };
+    const { scores, pooled } = this.#prompt;
+    return { type: "prompt", ...(scores && { logprobs: scores }), ...(pooled && { pooled: pooled.mean }) };
   }
 
   #resumePoint(state: Uint8Array): ResumePoint {

@@ -3,10 +3,11 @@
  * yet, then the prompt. Which of them need logits, how likely each was, and where the state is
  * captured on the way. Knows neither slots nor events.
  */
-import type { LogitRows } from "../model/logits.ts";
+import type { RunOutput } from "../runtime/runner.ts";
 import { ScoreTable, scoreToken } from "../sampling/logprobs.ts";
 import { checkFinite } from "../sampling/rows.ts";
 import { historyTokens } from "../sessions/stores/snapshot.ts";
+import { PooledStates } from "./pooled-states.ts";
 import type { ResumePoint, SequenceRequest } from "./sequence.ts";
 
 export class PromptReader {
@@ -19,6 +20,8 @@ export class PromptReader {
   readonly #checkpoints: number[];
   /** As many as were asked for of each prompt token that has been read. */
   readonly scores: ScoreTable | undefined;
+  /** Of the hidden states behind the tokens that have been read, if they were asked for. */
+  readonly pooled: PooledStates | undefined;
 
   constructor(request: SequenceRequest) {
     const { resume, promptIds, checkpoints, numPromptLogprobs } = request;
@@ -27,6 +30,7 @@ export class PromptReader {
     this.#start = resume?.position ?? 0;
     const end = this.#start + this.#tokens.length;
     this.#checkpoints = (checkpoints?.positions ?? []).filter((at) => at > this.#start && at <= end);
+    if (request.pooling !== undefined) this.pooled = new PooledStates();
     if (numPromptLogprobs === undefined) return;
     this.scores = new ScoreTable(numPromptLogprobs);
     // With nothing read before it in this request, the first token has no logits to be scored by.
@@ -54,8 +58,8 @@ export class PromptReader {
   }
 
   /**
-   * Which rows of the next chunk need logits: those before a scored prompt token, and the prompt's
-   * last.
+   * Which rows of the next chunk need logits: those before a scored prompt token, those that are
+   * pooled, and the prompt's last.
    */
   logitRows(numTokens: number): number[] {
     const rows: number[] = [];
@@ -73,13 +77,14 @@ export class PromptReader {
    * `firstRow` on.
    * @throws `runtime_fault` if a row has NaN or +Infinity; the tokens count as read
    */
-  advance(numTokens: number, output: LogitRows, firstRow: number): void {
+  advance(numTokens: number, output: RunOutput, firstRow: number): void {
     const start = this.#numRead;
     const rows = this.logitRows(numTokens);
     this.#numRead += numTokens;
     for (const [index, row] of rows.entries()) {
       const next = start + row + 1;
-      if (next < this.#tokens.length) this.#score(next, output, firstRow + index);
+      if (this.pooled !== undefined) this.#pool(this.pooled, start + row, output, firstRow + index);
+      else if (next < this.#tokens.length) this.#score(next, output, firstRow + index);
     }
   }
 
@@ -98,12 +103,18 @@ export class PromptReader {
   }
 
   #needsLogits(index: number): boolean {
-    const { maxTokens, numPromptLogprobs } = this.#request;
-    if (index === this.#tokens.length - 1) return maxTokens > 0;
+    const { maxTokens, numPromptLogprobs, pooling } = this.#request;
+    if (pooling === "mean") return true;
+    if (index === this.#tokens.length - 1) return maxTokens > 0 || pooling === "last";
     return numPromptLogprobs !== undefined && index + 1 >= this.#promptStart;
   }
 
-  #score(index: number, output: LogitRows, row: number): void {
+  #pool(pooled: PooledStates, index: number, output: RunOutput, row: number): void {
+    checkFinite(output, row, ` for token ${index} of the prompt`);
+    pooled.add(output.hiddenOf(row));
+  }
+
+  #score(index: number, output: RunOutput, row: number): void {
     const { numPromptLogprobs, ranksPrompt } = this.#request;
     checkFinite(output, row, ` for token ${index - this.#promptStart} of the prompt`);
     this.scores!.push(scoreToken(output, row, this.#tokens[index]!, numPromptLogprobs!, ranksPrompt));

@@ -6,6 +6,7 @@ import type { ScoredToken, ScoreTable } from "../sampling/logprobs.ts";
 import type { SamplingParams } from "../sampling/params.ts";
 import type { TokenMatcher } from "../sampling/token-matcher.ts";
 import type { HistoryRef, SamplerState } from "../sessions/stores/snapshot.ts";
+import type { Pooling } from "./pooled-states.ts";
 
 export interface SequenceRequest {
   /**
@@ -39,6 +40,11 @@ export interface SequenceRequest {
   readonly numPromptLogprobs?: number;
   /** And their ranks. */
   readonly ranksPrompt?: boolean;
+  /**
+   * Report one vector for the tokens that are read: the prompt, and what `resume` left unread.
+   * With `maxTokens` 0.
+   */
+  readonly pooling?: Pooling;
   /**
    * Hand over the state at the end of the prompt (before anything is sampled) and/or at the end of
    * the sequence. With the latter a sequence that is interrupted ends with its state; without,
@@ -89,7 +95,13 @@ export interface SamplerPoint extends SamplerState {
 
 export type SequenceEvent =
   /** The prompt has been read. Comes once, before the first token. Position 0 has no score. */
-  | { readonly type: "prompt"; readonly logprobs?: ScoreTable; readonly captured?: ResumePoint }
+  | {
+      readonly type: "prompt";
+      readonly logprobs?: ScoreTable;
+      /** [D] of `pooling`. */
+      readonly pooled?: Float32Array;
+      readonly captured?: ResumePoint;
+    }
   /**
    * Every sampled token, a stop token too: it is then the last one, and `finished` with its
    * `stopTokenId` follows.

@@ -11,7 +11,7 @@ import type { TokenMatcher } from "../sampling/token-matcher.ts";
 import type { PreparedPrompt } from "./prompts.ts";
 
 /** What generation needs of the engine. */
-export type SequenceEngine = Pick<Engine, "submit"> & Partial<Pick<Engine, "wake">>;
+export type SequenceEngine = Pick<Engine, "submit"> & Partial<Pick<Engine, "wake" | "load">>;
 
 /** What all sequences of a request share. `sampling.seed` is the first sample's. */
 export type SequenceTemplate = Omit<SequenceRequest, "promptIds" | "resume" | "checkpoints" | "capture" | "matcher"> & {

@@ -3,6 +3,7 @@
  * which every choice ends exactly once. A stream renders the events one by one, a plain answer
  * collects them. Knows neither HTTP nor OpenAI's field names.
  */
+import type { Pooling } from "../engine/pooled-states.ts";
 import type { Constraint } from "../grammar/constraint.ts";
 import type { SamplingParams } from "../sampling/params.ts";
 import type { ConversationKey } from "../sessions/conversation-store.ts";
@@ -120,6 +121,18 @@ export type PromptRequest = Pick<
   | "owner"
   | "signal"
 >;
+
+/** Any number of prompts, none of which continues a conversation. */
+export interface EmbedRequest extends Omit<PromptRequest, "resumeFrom"> {
+  readonly pooling: Pooling;
+}
+
+export interface Embeddings {
+  /** Of all prompts. */
+  readonly numTokens: number;
+  /** [D] for each prompt. */
+  readonly vectors: readonly Float32Array[];
+}
 
 /** A prompt, and texts that may follow it. */
 export interface ScoreRequest extends PromptRequest {

@@ -3,7 +3,7 @@
  * states, sequences are admitted, their tokens become text, and the conversation is saved before
  * the end is sent. Between transports and engine; knows neither HTTP nor OpenAI.
  */
-import { setTimeout as delay } from "node:timers/promises";
+import { setTimeout as delay, setImmediate } from "node:timers/promises";
 import { aboutField, DenseMambaError } from "../errors.ts";
 import { Grammars } from "../grammar/grammars.ts";
 import type { Manifest } from "../model/artifact.ts";
@@ -22,9 +22,12 @@ import { checkAnswerSize, checkRequest, type GenerationLimits, promptTooLong } f
 import type { Choice } from "./choice.ts";
 import { mergeChoices, selectBest } from "./choice-events.ts";
 import { checkConstraint } from "./constrained-answers.ts";
+import { embedPrompts } from "./embedding.ts";
 import type {
   AcceptedPrompt,
   Continuation,
+  Embeddings,
+  EmbedRequest,
   GenerationEvent,
   GenerationRequest,
   GenerationUsage,
@@ -235,6 +238,34 @@ export class Generator {
       // Of several sequences one may have failed: the others must stop.
       abort.abort();
       reuse?.end();
+      await lease.release();
+    }
+  }
+
+  /**
+   * A vector for each prompt.
+   * @throws as `generate` does
+   */
+  async embed(request: EmbedRequest): Promise<Embeddings> {
+    const abort = new AbortController();
+    const signal = AbortSignal.any([request.signal, abort.signal]);
+    const { names, pooling } = request;
+    const lease = await this.conversations.open(request.owner, undefined, undefined);
+    try {
+      const prompts: PreparedPrompt[] = [];
+      for (const [index, prompt] of request.prompts.entries()) {
+        const name = request.prompts.length === 1 ? names.prompts : `${names.prompts}[${index}]`;
+        const one = { ...request, prompts: [prompt], names: { ...names, prompts: name }, sampling: GREEDY };
+        prompts.push(...(await this.#prepare(one, { lease, reuse: undefined, signal })));
+        // Many short prompts take as long as a long one.
+        await setImmediate();
+      }
+      await this.#engine.wake?.(signal);
+      throwIfAborted(signal);
+      const vectors = await embedPrompts(this.#engine, prompts, pooling, signal);
+      return { numTokens: prompts.reduce((sum, { numTokens }) => sum + numTokens, 0), vectors };
+    } finally {
+      abort.abort();
       await lease.release();
     }
   }

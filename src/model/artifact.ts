@@ -30,10 +30,11 @@ export const NUM_CANDIDATES = 64;
  *
  * inputs   input_ids      int64 [B, T]   ragged: int64 [1, S], sequence after sequence
  *          lengths        int64 [B]      ragged only: of each, S in all; 0 leaves its state as it is
- *          logit_rows     int64 [R]      rows of the flattened hidden states to get logits; R >= 1
+ *          logit_rows     int64 [R]      rows of the flattened hidden states to give; R >= 1
  *          temperature    f32   [R]      > 0; only `tempered_log_sum_exp` depends on it
  *          past_<state>   [B, ...state.shape] of the state's dtype
- * outputs  logits              f32   [R, V]
+ * outputs  hidden              f32   [R, D]   what the logits are made of: the last layer's, normed
+ *          logits              f32   [R, V]
  *          top_logits, top_ids f32 / int64 [R, K]   the K largest logits, descending
  *          log_sum_exp         f32   [R]      over the row's logits
  *          tempered_log_sum_exp f32  [R]      over the row's logits / temperature

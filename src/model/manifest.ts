@@ -12,7 +12,7 @@ import { STATE_DTYPES } from "./state.ts";
 export const MANIFEST_FILE = "manifest.json";
 
 /** Of the manifest and of the graph's contract in `artifact.ts`. */
-export const FORMAT_VERSION = 1;
+export const FORMAT_VERSION = 2;
 
 /** What may be relied on of an artifact's numbers: docs/compiler.md, "Precision". */
 export type NumericMode = "exact" | "batch-invariant" | "fast";

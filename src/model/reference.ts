@@ -33,7 +33,12 @@ export class ReferenceModel {
 
   /** Logits [T][V] that follow each token. Advances `state` in place. */
   forward(tokenIds: readonly number[], state: ReferenceState): Vector[] {
-    return tokenIds.map((tokenId) => this.#oracle.step(tokenId, state));
+    return tokenIds.map((tokenId) => this.#oracle.step(tokenId, state).logits);
+  }
+
+  /** Hidden states [T][D] behind each token, which the logits are made of. Likewise. */
+  hidden(tokenIds: readonly number[], state: ReferenceState): Vector[] {
+    return tokenIds.map((tokenId) => this.#oracle.step(tokenId, state).hidden);
   }
 
   #weight(name: string): Vector {

@@ -58,12 +58,17 @@ export interface RunShape {
   readonly firstSlot: number;
   readonly lengths: readonly number[];
   readonly numRows: number;
+  readonly wantsHidden: boolean;
 }
 
-export function isSameShape(shape: RunShape, { firstSlot, lengths, logitRows }: RunInput): boolean {
+export function isSameShape(
+  shape: RunShape,
+  { firstSlot, lengths, logitRows, wantsHidden = false }: RunInput,
+): boolean {
   return (
     shape.firstSlot === firstSlot &&
     shape.numRows === logitRows.length &&
+    shape.wantsHidden === wantsHidden &&
     shape.lengths.length === lengths.length &&
     shape.lengths.every((length, index) => length === lengths[index])
   );

@@ -39,13 +39,18 @@ export interface RunInput {
    * come with the results; other rows' are fetched on demand. Default: none.
    */
   readonly wholeRows?: ArrayLike<number>;
+  /** Whether `hiddenOf` will be read. Default: false. */
+  readonly wantsHidden?: boolean;
 }
 
 /**
  * R rows in the order of `logitRows`. The arrays belong to the runner and are valid until its next
  * call. `logitsOf` throws `runtime_fault` if a row is on a device and cannot be fetched.
  */
-export type RunOutput = LogitRows;
+export interface RunOutput extends LogitRows {
+  /** [D]: the hidden state of one row, which its logits are made of. Only if the run wants them. */
+  readonly hiddenOf: (row: number) => Float32Array;
+}
 
 /**
  * Calls must not overlap: await one before the next. Any rejection with code `runtime_fault` means

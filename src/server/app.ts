@@ -10,7 +10,9 @@ import type { App, AppEnv, ServerDeps } from "./deps.ts";
 import { chatRoutes } from "./endpoints/chat.ts";
 import { checkpointRoutes } from "./endpoints/checkpoints.ts";
 import { completionRoutes } from "./endpoints/completions.ts";
+import { conversationRoutes } from "./endpoints/conversations.ts";
 import { docsRoutes } from "./endpoints/docs.ts";
+import { embeddingRoutes } from "./endpoints/embeddings.ts";
 import { messageRoutes } from "./endpoints/messages.ts";
 import { modelRoutes } from "./endpoints/models.ts";
 import { pageRoutes } from "./endpoints/page.ts";
@@ -77,6 +79,7 @@ export function createApp(deps: ServerDeps, responses: Responses, models?: Sever
 
   if (models !== undefined) app.use(passToModel(models, modelEndpoints));
   addModelEndpoints(app, deps, responses, models);
+  conversationRoutes(app, deps, responses.conversations);
   modelRoutes(app, deps, models);
   pageRoutes(app);
   statusRoutes(app, deps, models);
@@ -97,6 +100,7 @@ function addModelEndpoints(app: App, deps: ServerDeps, responses: Responses, mod
   chatRoutes(app, deps);
   responseRoutes(app, deps, responses);
   scoreRoutes(app, deps);
+  embeddingRoutes(app, deps);
   messageRoutes(app, deps);
   sessionRoutes(app, deps, models);
   checkpointRoutes(app, deps);

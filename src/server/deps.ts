@@ -9,6 +9,8 @@ import type { EngineLoad } from "../engine/admitted-sequences.ts";
 import type { EngineStatus } from "../engine/observer.ts";
 import type {
   AcceptedPrompt,
+  Embeddings,
+  EmbedRequest,
   GenerationEvent,
   GenerationRequest,
   GenerationUsage,
@@ -80,6 +82,8 @@ export interface TextGenerator {
   encodePrompt(request: PromptRequest): Promise<AcceptedPrompt>;
   /** How likely each continuation of a prompt is. */
   score(request: ScoreRequest): Promise<ScoredContinuations>;
+  /** A vector for each prompt. */
+  embed(request: EmbedRequest): Promise<Embeddings>;
   readonly conversations: ConversationDirectory;
   readonly tokenizer: TextTokenizer;
 }
@@ -109,9 +113,13 @@ export type ConversationDirectory = Pick<
   | "renameSession"
   | "exportSession"
   | "importSession"
+<<<<<<< HEAD
   | "listCheckpoints"
   | "nameCheckpoint"
   | "rollBackSession"
+=======
+  | "lock"
+>>>>>>> f1118cf (feat(server): embeddings, conversations, and models as Anthropic lists them)
   | "saveRecord"
   | "readRecord"
   | "deleteUnstored"

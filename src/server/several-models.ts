@@ -86,7 +86,7 @@ export class SeveralModels {
     fields: Readonly<Record<string, unknown>>,
     { owner, path = "", findUnstored }: Caller,
   ): Promise<ModelService | undefined> {
-    const { session_id: advanced, previous_session_id: copied, previous_response_id: response } = fields;
+    const { session_id: advanced, previous_session_id: copied, previous_response_id: response, conversation } = fields;
     const session = advanced ?? copied;
     const [, kind, id] = /^\/v1\/(sessions|responses)\/([^/]+)/.exec(path) ?? [];
     const found =
@@ -94,7 +94,16 @@ export class SeveralModels {
       (kind === "responses" && (await this.withResponse(owner, id!)));
     if (found) return found;
     if (typeof response === "string") return findUnstored?.(response) ?? this.withResponse(owner, response);
+    if (conversation != null) return this.#withConversation(owner, conversation);
     return typeof session === "string" ? this.#withSession(owner, session) : undefined;
+  }
+
+  /** The one that answered last in it. */
+  async #withConversation(owner: string, given: unknown): Promise<ModelService | undefined> {
+    const id = isRecord(given) ? given.id : given;
+    if (typeof id !== "string") return undefined;
+    const name = await this.entries[0]!.service!.responses.conversations.lastModel(owner, id);
+    return this.entries.find((entry) => entry.name === name)?.open();
   }
 
   #withSession(owner: string, id: string): Promise<ModelService | undefined> {

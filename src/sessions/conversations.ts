@@ -273,6 +273,15 @@ export class Conversations {
     return this.#add(owner, id, async () => file.snapshot, { prepare, bytes: file.numCheckpoints * this.#stateBytes });
   }
 
+  /**
+   * Holds an id as a session's is held while it is used, whether there is such a session or not.
+   * @throws `session_busy`
+   */
+  lock(owner: string, id: string): Promise<Pick<Lease, "release">> {
+    checkSessionId(id);
+    return this.#lock(owner, [id]);
+  }
+
   /** Whether a request on this server uses the session. */
   isBusy(owner: string, id: string): boolean {
     return this.#locks.isLocked(conversationKey(owner, sessionKey(id)));

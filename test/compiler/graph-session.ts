@@ -12,6 +12,8 @@ import { numElements } from "../../src/model/state.ts";
 export type States = Map<string, Float32Array>;
 
 export interface StepResult {
+  /** [R][D] */
+  readonly hidden: Float32Array[];
   /** [R][V] */
   readonly logits: Float32Array[];
   readonly topLogits: Float32Array[];
@@ -75,6 +77,7 @@ export class GraphSession {
     const ids = out.top_ids!.data as BigInt64Array;
     const numIds = out.top_ids!.dims[1]!;
     return {
+      hidden: split("hidden"),
       logits: split("logits"),
       topLogits: split("top_logits"),
       topIds: logitRows.map((_, r) => Array.from(ids.slice(r * numIds, (r + 1) * numIds), Number)),

@@ -10,6 +10,8 @@ import { EventQueue } from "../../src/engine/event-queue.ts";
 import { DenseMambaError } from "../../src/errors.ts";
 import type {
   AcceptedPrompt,
+  Embeddings,
+  EmbedRequest,
   GenerationEvent,
   GenerationRequest,
   Prompt,
@@ -78,6 +80,13 @@ export class FakeGenerator implements TextGenerator {
     const prompt = await this.encodePrompt(request);
     const scores = request.continuations.map(({ text }) => ({ logprob: -text.length, numTokens: text.length }));
     return { prompt, scores };
+  }
+
+  /** The first prompt's vector is [1, 1, …], the second's [2, 1, …]. */
+  async embed({ prompts, addSpecialTokens }: EmbedRequest): Promise<Embeddings> {
+    const ids = await Promise.all(prompts.map((prompt) => this.#encode(prompt, addSpecialTokens)));
+    const vectors = prompts.map((_, index) => new Float32Array(8).fill(1).fill(index + 1, 0, 1));
+    return { numTokens: ids.flat().length, vectors };
   }
 
   async *#events(request: GenerationRequest): AsyncGenerator<GenerationEvent> {
@@ -294,6 +303,7 @@ export class FakeConversations implements ConversationDirectory {
     return this.#add(owner, id, numTokens);
   }
 
+<<<<<<< HEAD
   /** It has no checkpoints. */
   async listCheckpoints(owner: string, id: string): Promise<CheckpointInfo[]> {
     this.#session(owner, id);
@@ -308,6 +318,15 @@ export class FakeConversations implements ConversationDirectory {
   async rollBackSession(owner: string, id: string, to: string): Promise<SessionInfo> {
     if (this.#session(owner, id).busy) throw sessionBusy(id);
     throw checkpointNotFound(to);
+=======
+  readonly #locked = new Set<string>();
+
+  async lock(owner: string, id: string) {
+    const key = keyOf(owner, id);
+    if (this.#locked.has(key)) throw sessionBusy(id);
+    this.#locked.add(key);
+    return { release: async () => void this.#locked.delete(key) };
+>>>>>>> f1118cf (feat(server): embeddings, conversations, and models as Anthropic lists them)
   }
 
   async saveRecord(owner: string, responseId: string, record: unknown): Promise<void> {

@@ -77,6 +77,11 @@ export function fakeLogits(state: Uint32Array, vocabSize: number): Float32Array 
   return Float32Array.from({ length: vocabSize }, (_, id) => (mix(seed ^ Math.imul(id + 1, 0x85ebca6b)) / 2 ** 32) * 8);
 }
 
+/** As long as `fakeManifest` says. */
+export function fakeHidden(state: Uint32Array): Float32Array {
+  return Float32Array.from(state.subarray(0, 4), (word) => word / 2 ** 32);
+}
+
 function mix(value: number): number {
   let x = value | 0;
   x = Math.imul(x ^ (x >>> 16), 0x21f0aaad);
@@ -126,16 +131,19 @@ export class FakeRunner implements ModelRunner {
       if (!areEqual && !this.manifest.ragged) this.breaches.push("lengths are unequal");
       if (slots.length > (this.manifest.maxPassSteps ?? Number.POSITIVE_INFINITY))
         this.breaches.push("a pass too long");
+      const hidden: Float32Array[] = [];
       const all = Array.from(input.tokenIds).map((tokenId, index) => {
         const state = this.#states[slots[index]!]!;
         if (!(tokenId >= 0 && tokenId < vocabSize)) this.breaches.push(`token ${tokenId}`);
         readToken(state, tokenId);
+        hidden.push(fakeHidden(state));
         return tokenId === this.#options.poisonToken
           ? new Float32Array(vocabSize).fill(Number.NaN)
           : fakeLogits(state, vocabSize);
       });
       const rows = Array.from(input.logitRows).map((row) => all[row]!);
-      this.#last = logitRows(rows, input.temperatures);
+      const wanted = input.wantsHidden ? Array.from(input.logitRows).map((row) => hidden[row]!) : undefined;
+      this.#last = logitRows(rows, input.temperatures, wanted);
       return this.#last;
     });
   }

@@ -1,10 +1,16 @@
 /**
  * Builds what the graph's sampling outputs hold, plainly: full sort, sums in f64 rounded to f32.
  */
+import assert from "node:assert/strict";
 import { NUM_CANDIDATES } from "../../src/model/artifact.ts";
 import type { RunOutput } from "../../src/runtime/runner.ts";
 
-export function logitRows(rows: readonly ArrayLike<number>[], temperatures: ArrayLike<number> = []): RunOutput {
+/** @param hidden of each row; by default there is none to read */
+export function logitRows(
+  rows: readonly ArrayLike<number>[],
+  temperatures: ArrayLike<number> = [],
+  hidden?: readonly Float32Array[],
+): RunOutput {
   const vocabSize = rows[0]?.length ?? 1;
   const numCandidates = Math.min(NUM_CANDIDATES, vocabSize);
   const all = new Float32Array(rows.length * vocabSize);
@@ -12,6 +18,10 @@ export function logitRows(rows: readonly ArrayLike<number>[], temperatures: Arra
     numRows: rows.length,
     vocabSize,
     logitsOf: (row: number) => all.subarray(row * vocabSize, (row + 1) * vocabSize),
+    hiddenOf: (row: number) => {
+      assert(hidden, "the run did not want hidden states");
+      return hidden[row]!;
+    },
     topLogits: new Float32Array(rows.length * numCandidates),
     topIds: new BigInt64Array(rows.length * numCandidates),
     logSumExp: new Float32Array(rows.length),

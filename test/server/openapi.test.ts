@@ -11,6 +11,8 @@ import { parse } from "yaml";
 import type { ZodObject } from "zod";
 import { chatBody } from "../../src/server/endpoints/chat.ts";
 import { completionBody } from "../../src/server/endpoints/completions.ts";
+import { conversationBody, conversationUpdateBody, itemsBody } from "../../src/server/endpoints/conversations.ts";
+import { embeddingsBody } from "../../src/server/endpoints/embeddings.ts";
 import { scoreBody } from "../../src/server/endpoints/score.ts";
 import { createBody, forkBody, renameBody } from "../../src/server/endpoints/sessions.ts";
 import { detokenizeBody, tokenizeBody } from "../../src/server/endpoints/tokenize.ts";
@@ -88,12 +90,16 @@ describe("the document", () => {
     ["CompletionRequest", completionBody(bounds)],
     ["ChatCompletionRequest", chatBody(bounds)],
     ["ResponseRequest", responseBody(bounds)],
+    ["ConversationRequest", conversationBody],
+    ["ConversationUpdate", conversationUpdateBody],
+    ["ConversationItemsRequest", itemsBody],
     ["SessionRequest", createBody],
     ["SessionFork", forkBody],
     ["SessionRename", renameBody],
     ["MessagesRequest", messagesBody(bounds)],
     ["MessagesCountRequest", countBody()],
     ["ScoreRequest", scoreBody(bounds)],
+    ["EmbeddingsRequest", embeddingsBody(bounds, 8)],
     ["TokenizeRequest", tokenizeBody(bounds)],
     ["DetokenizeRequest", detokenizeBody(bounds)],
   ])("knows the fields of %s, and no others", (name, schema) => {

@@ -74,3 +74,19 @@ describe("an answer of the default model", () => {
     expect(message.stop_reason).toBe("max_tokens");
   });
 });
+
+describe("the list of models", () => {
+  it("has what Anthropic's client reads, for it alone", async () => {
+    const listed: Anthropic.Models.ModelInfo[] = [];
+    for await (const model of client.models.list()) listed.push(model);
+    expect(listed.map(({ id }) => id)).toEqual(["fake-4m", "default"]);
+    const info = { id: "fake-4m", type: "model", display_name: "fake-4m", max_input_tokens: expect.any(Number) };
+    expect(listed[0]).toMatchObject(info);
+    expect(Date.parse(listed[0]!.created_at)).not.toBeNaN();
+    expect(await client.models.retrieve("fake-4m")).toEqual(listed[0]);
+    await expect(client.models.retrieve("none")).rejects.toBeInstanceOf(Anthropic.NotFoundError);
+    const plain = (await (await fetch(`${server.url}/v1/models`)).json()) as { data: object[] };
+    expect(Object.keys(plain)).toEqual(["object", "data"]);
+    expect(plain.data[0]).not.toHaveProperty("type");
+  });
+});

@@ -2,6 +2,7 @@
 import { expect, it } from "vitest";
 import { DenseMambaError } from "../../src/errors.ts";
 import { createApp } from "../../src/server/app.ts";
+import { Responses } from "../../src/server/responses/responses.ts";
 import { type ModelEntry, type ModelState, SeveralModels } from "../../src/server/several-models.ts";
 import { createTestServer, type TestServer } from "../helpers/server-deps.ts";
 
@@ -163,4 +164,40 @@ it("a session or response that a store cannot tell of is looked for in no other 
   const response = await post("/v1/responses", { previous_response_id: "resp_1", input: "Hi" });
   expect(response.status).toBe(503);
   expect((await app.request("/v1/responses/resp_1")).status).toBe(503);
+});
+
+it("a conversation is known to all models: the last one goes on from its state, another reads its items", async () => {
+  const servers = [createTestServer(), createTestServer()];
+  const [first, second] = servers as [TestServer, TestServer];
+  const conversations = first.responses.conversations;
+  const entries = ["a", "b"].map((name, i) => {
+    const entry = entryOf(name, servers[i]!);
+    const { deps } = entry.service!;
+    const service = { deps, responses: new Responses(deps, conversations) };
+    return { ...entry, service, open: async () => service };
+  });
+  const { app, post } = serverOf(entries, { ...first, responses: entries[0]!.service.responses });
+  const { id } = (await (await post("/v1/conversations", {})).json()) as { id: string };
+  const say = async (body: object) => {
+    const answer = await post("/v1/responses", { input: "Hi", conversation: id, ...body });
+    expect(answer.status, await answer.clone().text()).toBe(200);
+    return ((await answer.json()) as { model: string }).model;
+  };
+  const last = ({ generator }: TestServer) => {
+    const { prompts, resumeFrom } = generator.requests.at(-1)!;
+    const [prompt] = prompts;
+    return { resumeFrom, numMessages: prompt?.type === "chat" ? prompt.messages.length : 0 };
+  };
+  expect(await say({})).toBe("a");
+  expect(last(first)).toEqual({ resumeFrom: undefined, numMessages: 1 });
+  expect(await say({ model: "b" })).toBe("b");
+  expect(last(second)).toEqual({ resumeFrom: undefined, numMessages: 3 });
+  expect(await say({ conversation: { id } })).toBe("b");
+  expect(last(second)).toMatchObject({ resumeFrom: { type: "response" }, numMessages: 1 });
+  const items = (await (await app.request(`/v1/conversations/${id}/items`)).json()) as { data: object[] };
+  expect(items.data).toHaveLength(6);
+  for (const gone of ["conv_none", { id: "conv_none" }]) {
+    const refused = await post("/v1/responses", { input: "Hi", conversation: gone });
+    expect(await refused.json()).toMatchObject({ error: { code: "conversation_not_found" } });
+  }
 });

@@ -11,6 +11,7 @@ import {
   addTo,
   matVec,
   type Oracle,
+  type OracleStep,
   type ReadWeight,
   type ReferenceState,
   rmsNorm,
@@ -29,7 +30,7 @@ export class MambaOracle implements Oracle {
     this.#weight = weight;
   }
 
-  step(tokenId: number, state: ReferenceState): Vector {
+  step(tokenId: number, state: ReferenceState): OracleStep {
     const config = this.#config;
     const residual = this.embed(tokenId, config);
     const histories: Vector[] = [];
@@ -37,7 +38,11 @@ export class MambaOracle implements Oracle {
       const x = rmsNorm(residual, this.#weight(`backbone.layers.${layer}.norm.weight`), config.normEpsilon);
       addTo(residual, this.#mixer(config, layer, x, state, histories));
     }
-    return this.logits(residual, config);
+    const hidden = rmsNorm(residual, this.#weight("backbone.norm_f.weight"), config.normEpsilon);
+    return {
+      hidden,
+      logits: matVec(this.#weight(`${config.tieEmbeddings ? config.embedding : "lm_head"}.weight`), hidden),
+    };
   }
 
   /** [D] */
@@ -129,12 +134,6 @@ export class MambaOracle implements Oracle {
     return Array.from({ length: gate.numLinks }, (_, i) =>
       gate.numGates === 1 ? gates : gates.subarray(i * E, (i + 1) * E),
     );
-  }
-
-  /** The final norm and the head: [V]. */
-  logits(residual: Vector, config: MambaConfig): Vector {
-    const x = rmsNorm(residual, this.#weight("backbone.norm_f.weight"), config.normEpsilon);
-    return matVec(this.#weight(`${config.tieEmbeddings ? config.embedding : "lm_head"}.weight`), x);
   }
 
   #linear(x: Vector, name: string, hasBias: boolean): Vector {

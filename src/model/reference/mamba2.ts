@@ -14,6 +14,7 @@ import {
   linear,
   matVec,
   type Oracle,
+  type OracleStep,
   type ReadWeight,
   type ReferenceState,
   rmsNorm,
@@ -32,15 +33,16 @@ export class Mamba2Oracle implements Oracle {
     this.#weight = weight;
   }
 
-  step(tokenId: number, state: ReferenceState): Vector {
+  step(tokenId: number, state: ReferenceState): OracleStep {
     const { hiddenSize: D, numLayers, normEpsilon, tieEmbeddings } = this.#config;
     const residual = this.#weight("backbone.embeddings.weight").slice(tokenId * D, (tokenId + 1) * D);
     for (let layer = 0; layer < numLayers; layer++) {
       const x = rmsNorm(residual, this.#weight(`backbone.layers.${layer}.norm.weight`), normEpsilon);
       addTo(residual, this.#mixer(layer, x, state));
     }
-    const x = rmsNorm(residual, this.#weight("backbone.norm_f.weight"), normEpsilon);
-    return matVec(this.#weight(tieEmbeddings ? "backbone.embeddings.weight" : "lm_head.weight"), x);
+    const hidden = rmsNorm(residual, this.#weight("backbone.norm_f.weight"), normEpsilon);
+    const head = this.#weight(tieEmbeddings ? "backbone.embeddings.weight" : "lm_head.weight");
+    return { hidden, logits: matVec(head, hidden) };
   }
 
   /** x [D] is normalised. */

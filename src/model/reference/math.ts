@@ -10,8 +10,15 @@ export type ReadWeight = (name: string) => Vector;
 
 /** One architecture's forward pass, a step at a time. */
 export interface Oracle {
-  /** Logits [V] that follow `tokenId`. Advances `state` in place by one step. */
-  step(tokenId: number, state: ReferenceState): Vector;
+  /** What follows `tokenId`. Advances `state` in place by one step. */
+  step(tokenId: number, state: ReferenceState): OracleStep;
+}
+
+export interface OracleStep {
+  /** [D]: the last layer's, normed. */
+  readonly hidden: Vector;
+  /** [V]: hidden state times head. */
+  readonly logits: Vector;
 }
 
 /** x · rsqrt(mean(x²) + ε) · weight */

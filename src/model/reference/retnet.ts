@@ -10,6 +10,7 @@ import {
   addTo,
   matVec,
   type Oracle,
+  type OracleStep,
   type ReadWeight,
   type ReferenceState,
   rmsNorm,
@@ -33,7 +34,7 @@ export class RetNetOracle implements Oracle {
     this.#weight = weight;
   }
 
-  step(tokenId: number, state: ReferenceState): Vector {
+  step(tokenId: number, state: ReferenceState): OracleStep {
     const { hiddenSize: D, numLayers, normEpsilon, tieEmbeddings } = this.#config;
     const position = takePosition(state);
     const residual = this.#weight("model.embed_tokens.weight").slice(tokenId * D, (tokenId + 1) * D);
@@ -42,8 +43,9 @@ export class RetNetOracle implements Oracle {
       const x = rmsNorm(residual, this.#weight(`model.layers.${layer}.input_layernorm.weight`), normEpsilon);
       addTo(residual, this.#attention(layer, x, position, state, past));
     }
-    const x = rmsNorm(residual, this.#weight("model.norm.weight"), normEpsilon);
-    return matVec(this.#weight(tieEmbeddings ? "model.embed_tokens.weight" : "lm_head.weight"), x);
+    const hidden = rmsNorm(residual, this.#weight("model.norm.weight"), normEpsilon);
+    const head = this.#weight(tieEmbeddings ? "model.embed_tokens.weight" : "lm_head.weight");
+    return { hidden, logits: matVec(head, hidden) };
   }
 
   /**

@@ -13,6 +13,7 @@ import {
   linear,
   matVec,
   type Oracle,
+  type OracleStep,
   type ReadWeight,
   type ReferenceState,
   sigmoid,
@@ -42,7 +43,7 @@ export class Rwkv7Oracle implements Oracle {
     this.#weight = weight;
   }
 
-  step(tokenId: number, state: ReferenceState): Vector {
+  step(tokenId: number, state: ReferenceState): OracleStep {
     const { hiddenSize: D, numLayers } = this.#config;
     const row = this.#weight("model.embeddings.weight").slice(tokenId * D, (tokenId + 1) * D);
     const residual = this.#norm(row, "model.layers.0.pre_norm");
@@ -56,7 +57,8 @@ export class Rwkv7Oracle implements Oracle {
       const forward = this.#norm(residual, `model.layers.${layer}.ffn_norm`);
       addTo(residual, this.#channelMix(layer, forward, state.get(`ffn_shift.${layer}`)!));
     }
-    return matVec(this.#weight("lm_head.weight"), this.#norm(residual, "model.norm"));
+    const hidden = this.#norm(residual, "model.norm");
+    return { hidden, logits: matVec(this.#weight("lm_head.weight"), hidden) };
   }
 
   /** x [D] is normalised. */

@@ -11,15 +11,15 @@
 import { strict as assert } from "node:assert";
 import { DenseMambaError } from "../../errors.ts";
 import type { Manifest } from "../../model/artifact.ts";
-import { FIXED_OUTPUTS } from "../graph-names.ts";
+import { firstOutput } from "../graph-names.ts";
 import { isSameShape, isSingleStep, type RunShape } from "../run-input.ts";
-import { assertRow } from "../run-output.ts";
+import { assertRow, hiddenRow } from "../run-output.ts";
 import type { RunInput, RunOutput } from "../runner.ts";
 import { callEach, callEachQuietly } from "./call-each.ts";
 import { bytesOf, type Mirrored, Places, placesBytes, sizesOf, type Tensor } from "./cuda-places.ts";
 import type { CudaStates } from "./cuda-states.ts";
 import type { Copy, CudaStream, Pinned } from "./cuda-stream.ts";
-import { GrowingMemory } from "./growing-memory.ts";
+import { GrowingMemory, type MemorySource } from "./growing-memory.ts";
 import type { Device, NativeSession } from "./native-session.ts";
 import type { Handle, RunArguments } from "./ort-api.ts";
 import { argumentArrays, type BoundRun, setPointers } from "./run-bindings.ts";
@@ -30,6 +30,8 @@ interface Bound extends RunShape {
   readonly places: Places;
   /** [R, V] on the device. */
   readonly logits: bigint;
+  /** [R, D], if the run wants them. */
+  readonly hidden: Mirrored | undefined;
   readonly output: RunOutput;
   readonly args: RunArguments;
   /** Over the places; those over states are `StateValues`' own. */
@@ -57,9 +59,12 @@ export class CudaRuns {
   readonly #states: StateValues;
   readonly #note: (message: string) => void;
   readonly #rowBytes: number;
+  readonly #hiddenBytes: number;
   readonly #places: GrowingMemory<Mirrored>;
   /** On the device. */
   readonly #logits: GrowingMemory<bigint>;
+  /** Of rows. Taken when a run first wants them. */
+  #hidden: GrowingMemory<Mirrored> | undefined;
   /**
    * Of the host: the last run's rows of logits, each at its place among all. Taken when the first
    * is read whole.
@@ -91,12 +96,10 @@ export class CudaRuns {
     this.#states = new StateValues(session.api, memoryInfo, states);
     this.#note = note;
     this.#rowBytes = bytesOf({ type: "float32", shape: [manifest.sizes.vocabSize] });
+    this.#hiddenBytes = bytesOf({ type: "float32", shape: [manifest.sizes.hiddenSize] });
     this.#capturesSteps = capturesSteps;
     const step = { numSequences: numSlots, numTokens: numSlots, numRows: numSlots, isRagged: false };
-    this.#places = new GrowingMemory(placesBytes(manifest, step), {
-      take: (numBytes) => takeMirrored(stream, numBytes),
-      giveBack: ({ device, host }) => callEach([() => stream.free(device), () => stream.freePinned(host)]),
-    });
+    this.#places = new GrowingMemory(placesBytes(manifest, step), mirroredMemory(stream));
     try {
       this.#logits = new GrowingMemory(numSlots * this.#rowBytes, {
         take: (numBytes) => stream.allocate(numBytes),
@@ -140,6 +143,7 @@ export class CudaRuns {
       () => this.#forgetLast(),
       () => this.#states.release(),
       () => this.#wholeRows?.release(),
+      () => this.#hidden?.release(),
       () => this.#logits.release(),
       () => this.#places.release(),
     ]);
@@ -151,7 +155,7 @@ export class CudaRuns {
    */
   async #run(bound: Bound, rowCopies: readonly Copy[], isShort: boolean): Promise<void> {
     const { api } = this.#session;
-    const { places, args, numRows } = bound;
+    const { places, args, numRows, hidden } = bound;
     try {
       this.#stream.copy([places.inputCopy]);
       await (isShort ? api.runBlocking(args) : api.run(args));
@@ -161,7 +165,8 @@ export class CudaRuns {
       await this.#stream.finish([]).catch(() => undefined);
       throw error;
     }
-    await this.#stream.finish(numRows > 0 ? [places.resultCopy, ...rowCopies] : []);
+    const hiddenCopies = hidden ? [toHost(hidden, numRows * this.#hiddenBytes)] : [];
+    await this.#stream.finish(numRows > 0 ? [places.resultCopy, ...hiddenCopies, ...rowCopies] : []);
     if (this.#capturesSteps && isWholeStep(bound) && !this.#session.isCutShort) this.#capture(bound);
   }
 
@@ -199,13 +204,14 @@ export class CudaRuns {
   }
 
   #bindAnew(input: RunInput): Bound {
-    const { firstSlot, lengths } = input;
+    const { firstSlot, lengths, wantsHidden = false } = input;
     const numRows = input.logitRows.length;
-    const { vocabSize } = this.#manifest.sizes;
+    const { vocabSize, hiddenSize } = this.#manifest.sizes;
     const { session, steps } = this.#session.graphFor(isSingleStep(input));
     const sizes = sizesOf(input, steps === "any" && (this.#manifest.ragged ?? false));
     const places = new Places(this.#manifest, sizes, this.#places.at(placesBytes(this.#manifest, sizes)));
     const logits = this.#logits.at(sizes.numRows * this.#rowBytes);
+    const hidden = wantsHidden ? this.#hiddenOf(sizes.numRows) : undefined;
 
     const arrays = argumentArrays(this.#manifest, steps);
     const values: Handle[] = [];
@@ -218,8 +224,10 @@ export class CudaRuns {
       const states = this.#states.range(firstSlot, lengths.length);
       setPointers(arrays.inputs, [...places.inputs.map(value), ...states]);
       const allLogits = value({ type: "float32", shape: [sizes.numRows, vocabSize], address: logits });
-      // In place: each `present` is its `past`.
-      setPointers(arrays.outputs, [allLogits, ...places.results.map(value), ...states]);
+      const allHidden =
+        hidden && value({ type: "float32", shape: [sizes.numRows, hiddenSize], address: hidden.device });
+      // In place: each `present` is its `past`. Without hidden states the first is not read.
+      setPointers(arrays.outputs, [allHidden ?? allLogits, allLogits, ...places.results.map(value), ...states]);
     } catch (error) {
       for (const handle of values) this.#session.api.release(handle);
       throw error;
@@ -229,14 +237,20 @@ export class CudaRuns {
       numRows,
       vocabSize,
       logitsOf: (row) => this.#logitsOf({ output, logits }, row),
+      hiddenOf: (row) => hiddenRow(hidden && new Float32Array(hidden.host.data, 0, numRows * hiddenSize), row, numRows),
       topLogits: places.topLogits.subarray(0, numCandidates),
       topIds: places.topIds.subarray(0, numCandidates),
       logSumExp: places.logSumExp.subarray(0, numRows),
       temperedLogSumExp: places.temperedLogSumExp.subarray(0, numRows),
     };
-    const firstOutput = numRows === 0 ? FIXED_OUTPUTS.length : 0;
-    const args = { session, runOptions: this.#session.runOptions, ...arrays, firstOutput };
-    return { firstSlot, lengths: Array.from(lengths), numRows, places, logits, output, args, values };
+    const args = {
+      session,
+      runOptions: this.#session.runOptions,
+      ...arrays,
+      firstOutput: firstOutput({ numRows, wantsHidden }),
+    };
+    const shape = { firstSlot, lengths: Array.from(lengths), numRows, wantsHidden };
+    return { ...shape, places, logits, hidden, output, args, values };
   }
 
   /** One row of the last run. @throws `runtime_fault` */
@@ -270,6 +284,12 @@ export class CudaRuns {
     return copies;
   }
 
+  #hiddenOf(numRows: number): Mirrored {
+    const numBytes = numRows * this.#hiddenBytes;
+    this.#hidden ??= new GrowingMemory(numBytes, mirroredMemory(this.#stream));
+    return this.#hidden.at(numBytes);
+  }
+
   #hostRows(numRows: number): Pinned {
     const numBytes = numRows * this.#rowBytes;
     this.#wholeRows ??= new GrowingMemory(numBytes, {
@@ -278,6 +298,17 @@ export class CudaRuns {
     });
     return this.#wholeRows.at(numBytes);
   }
+}
+
+function toHost({ device, host }: Mirrored, numBytes: number): Copy {
+  return { to: host.address, from: device, numBytes };
+}
+
+function mirroredMemory(stream: CudaStream): MemorySource<Mirrored> {
+  return {
+    take: (numBytes) => takeMirrored(stream, numBytes),
+    giveBack: ({ device, host }) => callEach([() => stream.free(device), () => stream.freePinned(host)]),
+  };
 }
 
 function takeMirrored(stream: CudaStream, numBytes: number): Mirrored {
@@ -296,5 +327,5 @@ function takeMirrored(stream: CudaStream, numBytes: number): Mirrored {
  */
 function isWholeStep(input: RunInput | RunShape): boolean {
   const numRows = "numRows" in input ? input.numRows : input.logitRows.length;
-  return input.firstSlot === 0 && isSingleStep(input) && numRows === input.lengths.length;
+  return input.firstSlot === 0 && isSingleStep(input) && numRows === input.lengths.length && !input.wantsHidden;
 }

@@ -5,7 +5,7 @@
  */
 import { strict as assert } from "node:assert";
 import { type Manifest, NUM_CANDIDATES } from "../../model/artifact.ts";
-import { FIXED_OUTPUTS, type GraphSteps, graphNames } from "../graph-names.ts";
+import { firstOutput, type GraphSteps, graphNames } from "../graph-names.ts";
 import { graphRows, isSameShape, isSingleStep, numTokensOf, type RunShape, writeInt64 } from "../run-input.ts";
 import { toRunOutput } from "../run-output.ts";
 import type { RunInput, RunOutput } from "../runner.ts";
@@ -39,11 +39,13 @@ export class RunBindings {
   readonly #isRagged: boolean;
   readonly #states: StateValues;
   readonly #vocabSize: number;
+  readonly #hiddenSize: number;
   readonly #numCandidates: number;
   readonly #tokenIds: TensorBuffer<"int64">;
   readonly #lengths: TensorBuffer<"int64">;
   readonly #logitRows: TensorBuffer<"int64">;
   readonly #temperatures: TensorBuffer<"float32">;
+  readonly #hidden: TensorBuffer<"float32">;
   readonly #logits: TensorBuffer<"float32">;
   readonly #topLogits: TensorBuffer<"float32">;
   readonly #topIds: TensorBuffer<"int64">;
@@ -56,6 +58,7 @@ export class RunBindings {
     const { api, memoryInfo } = session;
     const { numSlots } = states;
     this.#vocabSize = manifest.sizes.vocabSize;
+    this.#hiddenSize = manifest.sizes.hiddenSize;
     this.#numCandidates = Math.min(NUM_CANDIDATES, this.#vocabSize);
     this.#states = new StateValues(api, memoryInfo, states);
     this.#isRagged = manifest.ragged ?? false;
@@ -63,6 +66,7 @@ export class RunBindings {
     this.#lengths = new TensorBuffer(api, memoryInfo, "int64", numSlots);
     this.#logitRows = new TensorBuffer(api, memoryInfo, "int64", numSlots);
     this.#temperatures = new TensorBuffer(api, memoryInfo, "float32", numSlots);
+    this.#hidden = new TensorBuffer(api, memoryInfo, "float32", numSlots * this.#hiddenSize);
     this.#logits = new TensorBuffer(api, memoryInfo, "float32", numSlots * this.#vocabSize);
     this.#topLogits = new TensorBuffer(api, memoryInfo, "float32", numSlots * this.#numCandidates);
     this.#topIds = new TensorBuffer(api, memoryInfo, "int64", numSlots * this.#numCandidates);
@@ -98,6 +102,7 @@ export class RunBindings {
     this.#lengths.release();
     this.#logitRows.release();
     this.#temperatures.release();
+    this.#hidden.release();
     this.#logits.release();
     this.#topLogits.release();
     this.#topIds.release();
@@ -106,7 +111,7 @@ export class RunBindings {
   }
 
   #rebind(input: RunInput): Bound {
-    const { firstSlot, lengths, logitRows } = input;
+    const { firstSlot, lengths, logitRows, wantsHidden = false } = input;
     const numSequences = lengths.length;
     const numTokens = numTokensOf(input);
     const { session, steps } = this.#session.graphFor(isSingleStep(input));
@@ -122,6 +127,7 @@ export class RunBindings {
       ...(isRagged ? [[this.#lengths, [numSequences]] as const] : []),
     ] as const;
     const outputs = [
+      [this.#hidden, [numGraphRows, this.#hiddenSize]],
       [this.#logits, [numGraphRows, this.#vocabSize]],
       [this.#topLogits, [numGraphRows, this.#numCandidates]],
       [this.#topIds, [numGraphRows, this.#numCandidates]],
@@ -137,11 +143,12 @@ export class RunBindings {
       firstSlot,
       lengths: Array.from(lengths),
       numRows,
+      wantsHidden,
       args: {
         session,
         runOptions: this.#session.runOptions,
         ...arrays,
-        firstOutput: numRows === 0 ? FIXED_OUTPUTS.length : 0,
+        firstOutput: firstOutput({ numRows, wantsHidden }),
       },
       tokenIds: this.#tokenIds.view(numTokens),
       logitRows: this.#logitRows.view(numGraphRows),
@@ -150,6 +157,7 @@ export class RunBindings {
       output: toRunOutput(
         {
           numRows,
+          hidden: wantsHidden ? this.#hidden.view(numRows * this.#hiddenSize) : undefined,
           logits,
           topLogits: this.#topLogits.view(numRows * this.#numCandidates),
           topIds: this.#topIds.view(numRows * this.#numCandidates),

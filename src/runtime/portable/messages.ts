@@ -22,6 +22,7 @@ export interface RunRequest {
   readonly numSteps: number;
   /** Of outputs to fetch: `logitRows.length`, or 0 if the caller needs none. */
   readonly numRows: number;
+  readonly wantsHidden: boolean;
   readonly tokenIds: BigInt64Array<ArrayBuffer>;
   readonly logitRows: BigInt64Array<ArrayBuffer>;
   readonly temperatures: Float32Array<ArrayBuffer>;

@@ -76,14 +76,14 @@ export class PortableRunner implements ModelRunner {
   run(input: RunInput): Promise<RunOutput> {
     return this.#guard.exclusive(async () => {
       assertRunInput(input, this.numSlots, this.manifest);
-      const { firstSlot, lengths } = input;
+      const { firstSlot, lengths, wantsHidden = false } = input;
       const [numSequences, numSteps] = [lengths.length, lengths[0]!]; // its artifacts take no lengths: all are the same
       const numRows = input.logitRows.length;
       const rows = graphRows(input);
       const tokenIds = toInt64(input.tokenIds);
       const logitRows = toInt64(rows.logitRows);
       const temperatures = Float32Array.from(rows.temperatures);
-      const request = { firstSlot, numSequences, numSteps, numRows, tokenIds, logitRows, temperatures };
+      const request = { firstSlot, numSequences, numSteps, numRows, wantsHidden, tokenIds, logitRows, temperatures };
       const transfer = [tokenIds.buffer, logitRows.buffer, temperatures.buffer];
       return toRunOutput(await this.#call("run", request, transfer), this.manifest.sizes.vocabSize);
     });

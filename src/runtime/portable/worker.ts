@@ -7,7 +7,7 @@ import { strict as assert } from "node:assert";
 import { parentPort, workerData } from "node:worker_threads";
 import { env, InferenceSession, type OnnxValue, Tensor } from "onnxruntime-node";
 import { DenseMambaError } from "../../errors.ts";
-import { checkGraphNames, FIXED_OUTPUTS, type GraphSteps } from "../graph-names.ts";
+import { checkGraphNames, FIXED_OUTPUTS, firstOutput, type GraphSteps } from "../graph-names.ts";
 import type { HostResults } from "../run-output.ts";
 import { SESSION_CONFIG } from "../session-config.ts";
 import { SlotStates, slotRange } from "../slot-states.ts";
@@ -65,7 +65,7 @@ async function run({ any, one }: Sessions, states: SlotStates, request: RunReque
     logit_rows: new Tensor("int64", logitRows, [logitRows.length]),
     temperature: new Tensor("float32", temperatures, [temperatures.length]),
   };
-  const fetched = numRows === 0 ? [] : FIXED_OUTPUTS;
+  const fetched = FIXED_OUTPUTS.slice(firstOutput(request));
   const fetches: Record<string, OnnxValue | null> = Object.fromEntries(fetched.map((name) => [name, null]));
   for (const tensor of states.tensors) {
     const value = new Tensor(tensor.type, slotRange(tensor, firstSlot, numSequences), [numSequences, ...tensor.shape]);
@@ -76,6 +76,7 @@ async function run({ any, one }: Sessions, states: SlotStates, request: RunReque
   const outputs = await session.run(feeds, fetches);
   return {
     numRows,
+    hidden: request.wantsHidden ? float32(outputs, "hidden", numRows) : undefined,
     logits: float32(outputs, "logits", numRows),
     topLogits: float32(outputs, "top_logits", numRows),
     topIds: int64(outputs, "top_ids", numRows),

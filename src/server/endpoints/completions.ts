@@ -72,7 +72,7 @@ export function completionRoutes(app: App, deps: ServerDeps): void {
 export function completionBody(bounds: Bounds) {
   const schema = z.object({
     ...completionFields(bounds),
-    prompt: z.unknown().transform((value, context) => parsePrompts(value, context, bounds)),
+    prompt: z.unknown().transform((value, context) => parsePrompts(value, context, bounds, bounds.maxChoices)),
     max_tokens: maxTokens(bounds, 0).optional(),
     best_of: z.int().min(1).max(bounds.maxChoices).optional(),
     echo: z.boolean().optional(),
@@ -84,9 +84,14 @@ export function completionBody(bounds: Bounds) {
 }
 
 /** string | string[] | int[] | int[][]; whether an empty text is allowed depends on other fields */
-function parsePrompts(value: unknown, context: z.RefinementCtx, bounds: Bounds): readonly Prompt[] {
+export function parsePrompts(
+  value: unknown,
+  context: z.RefinementCtx,
+  { vocabSize }: Pick<Bounds, "vocabSize">,
+  maxPrompts: number,
+): readonly Prompt[] {
   const tokens = (list: readonly unknown[], path: readonly number[]): Prompt => {
-    const tokenIds = checkTokenIds(list, bounds.vocabSize, context, path);
+    const tokenIds = checkTokenIds(list, vocabSize, context, path);
     return tokenIds ? { type: "tokens", tokenIds } : z.NEVER;
   };
   if (value === undefined) return refuse(context, "is required");
@@ -97,8 +102,8 @@ function parsePrompts(value: unknown, context: z.RefinementCtx, bounds: Bounds):
   }
   if (value.length === 0) return refuse(context, "must not be empty");
   if (typeof value[0] === "number") return [tokens(value, [])];
-  if (value.length > bounds.maxChoices) {
-    return refuse(context, `must have at most ${bounds.maxChoices} prompts; got ${value.length}`);
+  if (value.length > maxPrompts) {
+    return refuse(context, `must have at most ${maxPrompts} prompts; got ${value.length}`);
   }
   const prompts: Prompt[] = [];
   for (const [index, item] of value.entries()) {

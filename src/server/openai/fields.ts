@@ -86,7 +86,7 @@ function streamOptions() {
 }
 
 /** -1 is the longest prompt that the server reads. */
-function truncatedLength({ maxPromptTokens }: Bounds) {
+export function truncatedLength({ maxPromptTokens }: Bounds) {
   return z
     .int()
     .superRefine((value, context) => {

@@ -240,6 +240,7 @@ const ON_RESPONSES_ONLY: RefusedFields = {
   generate: [[true], IN_RESPONSES],
   instructions: [[""], IN_RESPONSES],
   previous_response_id: [[], IN_RESPONSES],
+  conversation: [[], IN_RESPONSES],
   text: [[], IN_RESPONSES],
 };
 
@@ -315,7 +316,6 @@ export const REFUSED_ON_RESPONSES: RefusedFields = {
   reasoning_effort: [[], "use reasoning.effort"],
   add_special_tokens: [[false], IN_CHAT],
   context_management: [NO_ITEMS, "the state of a conversation doesn't grow"],
-  conversation: [[], "go on from a response with previous_response_id"],
   prompt: [[], "there are no stored prompts here"],
 };
 
@@ -335,6 +335,41 @@ export const REFUSED_ON_SCORE: RefusedFields = {
   softmax_normalize: [[false], "a score is a log-probability"],
   mm_processor_kwargs: [[], TEXT_ONLY],
   truncate_prompt_tokens: [[], "texts are scored whole"],
+};
+
+const ONE_VECTOR = "a text has one vector: its hidden states, pooled, of length 1";
+const ONE_TASK = "the model reads all texts alike: write what they are for into the text";
+
+/** vLLM's, llama.cpp's, TEI's, Jina's and Cohere's. */
+export const REFUSED_ON_EMBEDDINGS: RefusedFields = {
+  messages: [NO_ITEMS, "use input"],
+  content: [[], "use input"],
+  inputs: [[], "use input"],
+  texts: [[], "use input"],
+  images: [NO_ITEMS, TEXT_ONLY],
+  chat_template: [[], "texts are read as they are"],
+  chat_template_kwargs: [[], "texts are read as they are"],
+  add_generation_prompt: [[false], "texts are read as they are"],
+  normalize: [[true], ONE_VECTOR],
+  normalized: [[true], ONE_VECTOR],
+  use_activation: [[true], ONE_VECTOR],
+  embd_normalize: [[2], ONE_VECTOR],
+  late_chunking: [[false], ONE_VECTOR],
+  return_multivector: [[false], ONE_VECTOR],
+  pooling_type: [[], "use pooling"],
+  task: [[], ONE_TASK],
+  input_type: [[], ONE_TASK],
+  prompt_name: [[], ONE_TASK],
+  instruction: [[""], ONE_TASK],
+  truncate: [[false], "use truncate_prompt_tokens"],
+  truncation_direction: [[], "use truncation_side"],
+  embedding_type: [["float"], "use encoding_format"],
+  embedding_types: [[], "use encoding_format"],
+  output_dtype: [["float"], "use encoding_format"],
+  embed_dtype: [["float32"], "vectors are of 32-bit numbers"],
+  embedding_dtype: [["float32"], "vectors are of 32-bit numbers"],
+  endianness: [["native", "little"], "vectors are little-endian"],
+  mm_processor_kwargs: [[], TEXT_ONLY],
 };
 
 export const REFUSED_ON_TOKENIZE: RefusedFields = {

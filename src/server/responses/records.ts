@@ -41,6 +41,10 @@ export class ResponseRecords {
    * @throws `response_not_found`, `invalid_snapshot`
    */
   async read(owner: string, id: string): Promise<StoredResponse> {
+    if (!id.startsWith("resp_")) {
+      const message = `response ${id} is not stored here`;
+      throw new DenseMambaError("response_not_found", message, { param: "response_id" });
+    }
     const { head, settings, input, ...record } = parseRecord(
       id,
       await this.#deps.generator.conversations.readRecord(owner, id),

@@ -52,6 +52,7 @@ export function responseBody(bounds: Bounds) {
     instructions: z.string().optional(),
     previous_response_id: z.string().min(1).max(128).optional(),
     previous_session_id: sessionId().optional(),
+    conversation: z.union([conversationId(), z.object({ id: conversationId() }).transform(({ id }) => id)]).optional(),
     store: z.boolean().optional(),
     stream: z.boolean().optional(),
     stream_options: z.object({ include_obfuscation: z.boolean().nullish() }).optional(),
@@ -94,6 +95,12 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
   if (body.previous_session_id !== undefined && body.previous_response_id !== undefined) {
     throw invalid("previous_session_id", "can't be given together with previous_response_id");
   }
+  if (body.conversation !== undefined) {
+    for (const other of ["previous_response_id", "previous_session_id"] as const) {
+      if (body[other] !== undefined) throw invalid(other, "can't be given together with conversation");
+    }
+    if (body.store === false) throw invalid("store", "must be true with conversation, which stores what is said in it");
+  }
   const tools = toTools(body);
   const background = body.background ?? false;
   const generates = body.generate ?? true;
@@ -107,6 +114,7 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
     settings: {
       instructions: body.instructions ?? null,
       previousResponseId: body.previous_response_id ?? null,
+      ...defined({ conversationId: body.conversation }),
       maxOutputTokens: body.max_output_tokens ?? null,
       temperature: sampling.temperature,
       topP: sampling.topP,
@@ -168,7 +176,7 @@ function echoed(value: unknown): string | null {
   return typeof value === "string" && value.length <= MAX_ECHOED_LENGTH ? value : null;
 }
 
-function metadata() {
+export function metadata() {
   // Counted first: checking thousands of pairs takes long.
   const few = z.unknown().superRefine((value, context) => {
     const numPairs = isRecord(value) ? Object.keys(value).length : 0;
@@ -183,7 +191,7 @@ function metadata() {
   return few.pipe(pairs);
 }
 
-interface ResponseInput {
+export interface ResponseInput {
   readonly messages: readonly ChatMessage[];
   readonly items: readonly GivenItem[];
 }
@@ -243,8 +251,29 @@ function parseInput(value: unknown, context: z.RefinementCtx): ResponseInput {
   if (!Array.isArray(value) || value.length > MAX_INPUT_ITEMS) {
     return refuse(context, `must be a string or a list of at most ${MAX_INPUT_ITEMS} items; got ${show(value)}`);
   }
+  const input = readItems(value, context);
+  if (context.issues.length > 0) return z.NEVER;
+  if (input.messages.length === 0)
+    return refuse(context, "must have at least one message, or reasoning with text; got none");
+  return input;
+}
+
+/** Of a conversation: any number of items, also none. */
+export function itemList() {
+  const list = z.array(z.unknown()).max(MAX_INPUT_ITEMS);
+  return list.transform((items, context) => readItems(items, context).items);
+}
+
+/** Items that have been read before, as `toInputItemObject` and responses give them. */
+export function messagesOf(items: readonly (object & { readonly type?: unknown })[]): readonly ChatMessage[] {
   const input = new InputReader();
-  for (const [index, raw] of value.entries()) {
+  for (const item of items) input.read(item.type, item);
+  return input.end().messages;
+}
+
+function readItems(items: readonly unknown[], context: z.RefinementCtx): ResponseInput {
+  const input = new InputReader();
+  for (const [index, raw] of items.entries()) {
     const type = isRecord(raw) ? (raw.type ?? "message") : "message";
     if (!ITEM_TYPES.has(type)) {
       const known = [...ITEM_TYPES].join(", ");
@@ -256,9 +285,11 @@ function parseInput(value: unknown, context: z.RefinementCtx): ResponseInput {
     context.issues.push({ ...issue, path: [index, ...issue.path], input: raw } as (typeof context.issues)[number]);
     return z.NEVER;
   }
-  const { messages, items } = input.end();
-  if (messages.length === 0) return refuse(context, "must have at least one message, or reasoning with text; got none");
-  return { messages, items };
+  return input.end();
+}
+
+function conversationId() {
+  return z.string().min(1).max(128);
 }
 
 /** Reasoning, text and calls that follow each other are one message of the assistant. */

@@ -12,6 +12,8 @@ const head = z.object({ id: z.string(), itemId: z.string(), createdS: z.number()
 const settings = z.object({
   instructions: z.string().nullable(),
   previousResponseId: z.string().nullable(),
+  /** That it belongs to. Default: none. */
+  conversationId: z.string().optional(),
   maxOutputTokens: z.number().nullable(),
   temperature: z.number(),
   topP: z.number(),
@@ -132,6 +134,7 @@ export function responseObject(head: ResponseHead, settings: ResponseSettings, p
     object: "response",
     created_at: head.createdS,
     completed_at: progress.completedAtS,
+    ...(settings.conversationId !== undefined && { conversation: { id: settings.conversationId } }),
     status: progress.status,
     background: settings.background,
     error: progress.error,

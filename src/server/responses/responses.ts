@@ -5,10 +5,12 @@
  */
 import { DenseMambaError } from "../../errors.ts";
 import type { ConversationKey } from "../../sessions/conversation-store.ts";
+import type { ChatMessage } from "../../sessions/messages.ts";
 import type { ServerDeps } from "../deps.ts";
 import { type AdmittedGeneration, admit } from "../http/pump.ts";
 import { toHttpError } from "../openai/errors.ts";
 import { invalid, show } from "../openai/validate.ts";
+import { ConversationItems, type ConversationPast, type ConversationTurn } from "./conversation-items.ts";
 import { LiveResponse, type Unattended } from "./live-response.ts";
 import { ResponseRecords, type StoredResponse } from "./records.ts";
 import { type ResponseTask, withIds } from "./request.ts";
@@ -44,12 +46,15 @@ interface Running {
 }
 
 export class Responses {
+  readonly conversations: ConversationItems;
   readonly #deps: ServerDeps;
   readonly #records: ResponseRecords;
   /** All running responses, including those that are not stored. */
   readonly #running = new Map<string, Running>();
 
-  constructor(deps: ServerDeps) {
+  /** @param conversations of all models; by default its own */
+  constructor(deps: ServerDeps, conversations = new ConversationItems(deps)) {
+    this.conversations = conversations;
     this.#deps = deps;
     this.#records = new ResponseRecords(deps);
   }
@@ -69,7 +74,11 @@ export class Responses {
     const head = this.#newHead();
     const key = keyOf(owner, head.id);
     const abort = new AbortController();
-    const admitted = await this.#admit(args, head.id, abort);
+    const turn = await this.#beginTurn(owner, task);
+    const admitted = await this.#admit(args, head.id, { abort, turn }).catch(async (error: unknown) => {
+      await turn?.release();
+      throw error;
+    });
 
     const transcript = new Transcript(head, settings, () => this.#nowS());
     const response: StoredResponse = { transcript, input: withIds(task.input, head.id) };
@@ -84,7 +93,12 @@ export class Responses {
       observer: this.#deps.observer,
       save: async () => {
         await announced?.catch(() => {});
-        await this.#save(owner, response);
+        try {
+          await this.#save(owner, response);
+          await this.#endTurn(turn, response);
+        } finally {
+          await turn?.release();
+        }
       },
     });
     const subscription = live.subscribe();
@@ -145,10 +159,13 @@ export class Responses {
    * @throws as `create` for its input
    */
   async countInput(owner: string, task: ResponseTask, signal: AbortSignal): Promise<number> {
-    const { request } = task;
-    const resumeFrom = previous(task, undefined);
-    const asked = { ...request, ...(resumeFrom && { resumeFrom }), owner, signal };
-    return (await this.#deps.generator.encodePrompt(asked)).numTokens;
+    const { request, settings } = task;
+    const { conversationId: id } = settings;
+    const past = id === undefined ? undefined : await this.conversations.past(owner, id, this.#deps.model.name);
+    return this.#continuing(past, previous(task, undefined), async ({ messages, resumeFrom }) => {
+      const asked = { ...withMessages(request, messages), ...(resumeFrom && { resumeFrom }), owner, signal };
+      return (await this.#deps.generator.encodePrompt(asked)).numTokens;
+    });
   }
 
   /**
@@ -229,10 +246,48 @@ export class Responses {
     }
   }
 
-  async #admit(args: CreateArgs, id: string, abort: AbortController): Promise<AdmittedGeneration> {
+  async #beginTurn(owner: string, { settings, input }: ResponseTask): Promise<ConversationTurn | undefined> {
+    const { conversationId: id } = settings;
+    return id === undefined ? undefined : this.conversations.begin(owner, id, this.#deps.model.name, input);
+  }
+
+  /** A response that failed or was cancelled is no part of its conversation. */
+  async #endTurn(turn: ConversationTurn | undefined, { transcript, input }: StoredResponse): Promise<void> {
+    const { status } = transcript.state;
+    if (status !== "completed" && status !== "incomplete") return;
+    const items = [...input.map(toInputItemObject), ...transcript.response().output];
+    await turn?.append(items, transcript.settings.store ? transcript.head.id : undefined);
+  }
+
+  /**
+   * Tries `read` with the state of a conversation, and with all of its messages where there is no
+   * such state.
+   */
+  async #continuing<T>(
+    past: ConversationPast | undefined,
+    previousKey: ConversationKey | undefined,
+    read: (from: { messages: readonly ChatMessage[]; resumeFrom: ConversationKey | undefined }) => Promise<T>,
+  ): Promise<T> {
+    if (past === undefined) return read({ messages: [], resumeFrom: previousKey });
+    const { resume } = past;
+    if (resume !== undefined) {
+      const resumeFrom = { type: "response", id: resume.responseId } as const;
+      try {
+        return await read({ messages: resume.messages, resumeFrom });
+      } catch (error) {
+        if (!isStateGone(error)) throw error;
+      }
+    }
+    return read({ messages: past.messages, resumeFrom: undefined });
+  }
+
+  async #admit(
+    args: CreateArgs,
+    id: string,
+    { abort, turn }: { readonly abort: AbortController; readonly turn: ConversationTurn | undefined },
+  ): Promise<AdmittedGeneration> {
     const { owner, task, unstored, signal } = args;
     const { settings, request } = task;
-    const resumeFrom = previous(task, unstored);
     const saveAs: ConversationKey | undefined = settings.store
       ? { type: "response", id }
       : unstored && { type: "unstored", id };
@@ -240,8 +295,11 @@ export class Responses {
     signal.addEventListener("abort", onGone, { once: true });
     if (signal.aborted) onGone();
     try {
-      const keys = { ...(resumeFrom && { resumeFrom }), ...(saveAs && { saveAs }) };
-      return await admit(this.#deps.generator.generate({ ...request, ...keys, owner, signal: abort.signal }));
+      return await this.#continuing(turn, previous(task, unstored), (from) => {
+        const keys = { ...(from.resumeFrom && { resumeFrom: from.resumeFrom }), ...(saveAs && { saveAs }) };
+        const whole = { ...withMessages(request, from.messages), ...keys, owner, signal: abort.signal };
+        return admit(this.#deps.generator.generate(whole));
+      });
     } finally {
       signal.removeEventListener("abort", onGone);
     }
@@ -271,6 +329,21 @@ export class Responses {
   #nowS(): number {
     return Math.floor(this.#deps.nowMs() / 1000);
   }
+}
+
+/** With messages before its own. */
+function withMessages(request: ResponseTask["request"], before: readonly ChatMessage[]): ResponseTask["request"] {
+  if (before.length === 0) return request;
+  const prompts = request.prompts.map((prompt) =>
+    prompt.type === "chat" ? { ...prompt, messages: [...before, ...prompt.messages] } : prompt,
+  );
+  return { ...request, prompts };
+}
+
+/** A response that was deleted, has expired, or was made by another version of the model. */
+function isStateGone(error: unknown): boolean {
+  const codes: readonly string[] = ["previous_response_not_found", "state_lost", "invalid_snapshot"];
+  return error instanceof DenseMambaError && codes.includes(error.code);
 }
 
 /** A response of another connection is looked up among the stored ones, and not found. */

@@ -7,11 +7,7 @@ import type { Manifest } from "../model/artifact.ts";
 
 const FIXED_INPUTS = ["input_ids", "logit_rows", "temperature"] as const;
 /** After them, in the graph of an artifact that takes lengths, but not in its single-step graph. */
-<<<<<<< HEAD
 const LENGTHS_INPUT = "lengths";
-export const FIXED_OUTPUTS = ["logits", "top_logits", "top_ids", "log_sum_exp", "tempered_log_sum_exp"] as const;
-=======
-export const LENGTHS_INPUT = "lengths";
 /** The rarely wanted first: a run fetches those from `firstOutput` on. */
 export const FIXED_OUTPUTS = [
   "hidden",
@@ -33,7 +29,6 @@ export function firstOutput({
   if (numRows === 0) return FIXED_OUTPUTS.length;
   return wantsHidden ? 0 : 1;
 }
->>>>>>> f1118cf (feat(server): embeddings, conversations, and models as Anthropic lists them)
 
 /** What the names depend on; `steps` is the graph's: `any` number, or `one`. */
 type Contract = Pick<Manifest, "state" | "ragged">;

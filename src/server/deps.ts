@@ -113,13 +113,10 @@ export type ConversationDirectory = Pick<
   | "renameSession"
   | "exportSession"
   | "importSession"
-<<<<<<< HEAD
   | "listCheckpoints"
   | "nameCheckpoint"
   | "rollBackSession"
-=======
   | "lock"
->>>>>>> f1118cf (feat(server): embeddings, conversations, and models as Anthropic lists them)
   | "saveRecord"
   | "readRecord"
   | "deleteUnstored"

@@ -303,7 +303,6 @@ export class FakeConversations implements ConversationDirectory {
     return this.#add(owner, id, numTokens);
   }
 
-<<<<<<< HEAD
   /** It has no checkpoints. */
   async listCheckpoints(owner: string, id: string): Promise<CheckpointInfo[]> {
     this.#session(owner, id);
@@ -318,7 +317,8 @@ export class FakeConversations implements ConversationDirectory {
   async rollBackSession(owner: string, id: string, to: string): Promise<SessionInfo> {
     if (this.#session(owner, id).busy) throw sessionBusy(id);
     throw checkpointNotFound(to);
-=======
+  }
+
   readonly #locked = new Set<string>();
 
   async lock(owner: string, id: string) {
@@ -326,7 +326,6 @@ export class FakeConversations implements ConversationDirectory {
     if (this.#locked.has(key)) throw sessionBusy(id);
     this.#locked.add(key);
     return { release: async () => void this.#locked.delete(key) };
->>>>>>> f1118cf (feat(server): embeddings, conversations, and models as Anthropic lists them)
   }
 
   async saveRecord(owner: string, responseId: string, record: unknown): Promise<void> {

@@ -1,5 +1,20 @@
 import { configDefaults, defineConfig } from "vitest/config";
 
+/**
+ * What takes minutes by its nature: `npm test` leaves it out, `CI=true npm test` runs everything,
+ * and so does `CI=true npx vitest run <file>` for one of these.
+ */
+const ONLY_IN_CI = [
+  // Every operator, compiled with sanitizers for every instruction set; nvcc for five devices.
+  "test/runtime/kernels-c.test.ts",
+  "test/runtime/kernels-cuda.test.ts",
+  // Servers that are flooded, killed and started again, on disks that fill up; all of gpu-check.sh.
+  "test/app/hostile-clients.test.ts",
+  "test/app/store-folder.test.ts",
+  "test/app/survival.test.ts",
+  "test/bench/gpu-check.test.ts",
+];
+
 /** Folders whose tests leave nothing behind in their process. */
 const SHARED = [
   "config",
@@ -14,6 +29,17 @@ const SHARED = [
   "sessions",
 ].map((folder) => `test/${folder}/**/*.test.ts`);
 
+/** Tests of what test/cuda-device/global-setup.ts compiles. */
+const CUDA = [
+  "test/bench/gpu-check.test.ts",
+  "test/compiler/cuda.test.ts",
+  "test/compiler/half-states.test.ts",
+  "test/cuda-device/*.test.ts",
+  "test/runtime/cuda-*.test.ts",
+];
+
+const exclude = [...configDefaults.exclude, ...(process.env.CI ? [] : ONLY_IN_CI)];
+
 export default defineConfig({
   test: {
     globalSetup: ["test/helpers/global-setup.ts"],
@@ -25,12 +51,17 @@ export default defineConfig({
     retry: 1,
     // Two cores are the target machine: more workers than that only make timeouts.
     maxWorkers: 2,
+    exclude,
     projects: [
       // Loading the sources anew for each file would take a third of these tests' time.
       { extends: true, test: { name: "shared", isolate: false, include: SHARED } },
       {
         extends: true,
-        test: { name: "isolated", include: ["test/**/*.test.ts"], exclude: [...configDefaults.exclude, ...SHARED] },
+        test: { name: "isolated", include: ["test/**/*.test.ts"], exclude: [...SHARED, ...CUDA] },
+      },
+      {
+        extends: true,
+        test: { name: "cuda", include: CUDA, globalSetup: ["test/cuda-device/global-setup.ts"] },
       },
     ],
   },

@@ -14,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <ucontext.h>
 
 #include "../simd.h"
 
@@ -37,7 +36,67 @@ struct dim3 {
 extern "C" __attribute__((weak)) unsigned dm_emulated_waits;
 unsigned dm_emulated_waits;
 
+#ifdef __has_feature
+#if __has_feature(address_sanitizer) && !defined(__SANITIZE_ADDRESS__)
+#define __SANITIZE_ADDRESS__ 1 /* as GCC has it */
+#endif
+#endif
+
+/* AddressSanitizer has to see a change of stacks. */
+#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__)
+/**
+ * Keeps what a function must preserve on its own stack, whose end goes into `from`, and takes the
+ * same from the stack `to`, to go on there. swapcontext does that too, and asks the kernel for the
+ * signals' mask at each switch, which takes longer than all the rest of the emulation.
+ */
+extern "C" __attribute__((visibility("hidden"))) void dm_swap_stacks(void **from, void *to);
+asm(".pushsection .text\n"
+    ".weak dm_swap_stacks\n"
+    ".hidden dm_swap_stacks\n"
+    ".type dm_swap_stacks, @function\n"
+    "dm_swap_stacks:\n"
+    "  pushq %rbp\n  pushq %rbx\n  pushq %r12\n  pushq %r13\n  pushq %r14\n  pushq %r15\n"
+    "  movq %rsp, (%rdi)\n"
+    "  movq %rsi, %rsp\n"
+    "  popq %r15\n  popq %r14\n  popq %r13\n  popq %r12\n  popq %rbx\n  popq %rbp\n"
+    "  ret\n"
+    ".popsection\n");
+#define DM_OWN_STACKS
+#else
+#include <ucontext.h>
+#endif
+
 namespace emulation {
+
+#ifdef DM_OWN_STACKS
+/** Where a thread stands: its registers are on its stack. */
+struct Context {
+  void *stack;
+};
+static inline void swap_contexts(Context *from, Context *to) { dm_swap_stacks(&from->stack, to->stack); }
+
+/** Of a thread that begins with `main`, which must not return. */
+static inline void make_context(Context *context, char *stack, size_t numBytes, void (*main)()) {
+  void **end = (void **)(((uintptr_t)stack + numBytes) & ~(uintptr_t)15);
+  end[-1] = nullptr; /* where `main` would return to: a stack is aligned before a call */
+  end[-2] = (void *)main;
+  for (int i = 3; i <= 8; i++) end[-i] = nullptr; /* registers */
+  context->stack = end - 8;
+}
+#else
+struct Context {
+  ucontext_t registers;
+};
+static inline void swap_contexts(Context *from, Context *to) { swapcontext(&from->registers, &to->registers); }
+
+static inline void make_context(Context *context, char *stack, size_t numBytes, void (*main)()) {
+  getcontext(&context->registers);
+  context->registers.uc_stack.ss_sp = stack;
+  context->registers.uc_stack.ss_size = numBytes;
+  context->registers.uc_link = nullptr;
+  makecontext(&context->registers, main, 0);
+}
+#endif
 
 constexpr unsigned WARP = 32, MAX_THREADS = 1024, MAX_GRID = 65535;
 constexpr size_t STACK_BYTES = 64 * 1024;
@@ -53,7 +112,7 @@ struct Warp {
 };
 
 struct Thread {
-  ucontext_t context;
+  Context context;
   dim3 index = 0;
   unsigned number = 0; /* in the block */
   const Barrier *waitsFor = nullptr;
@@ -64,7 +123,7 @@ struct Thread {
 };
 
 struct Block {
-  ucontext_t scheduler;
+  Context scheduler;
   dim3 index = 0;
   unsigned numThreads;
   Thread *threads;
@@ -91,13 +150,13 @@ static inline void wait_at(Barrier *barrier) {
   }
   block->running->waitsFor = barrier;
   block->running->round = barrier->round;
-  swapcontext(&block->running->context, &block->scheduler);
+  swap_contexts(&block->running->context, &block->scheduler);
 }
 
 static inline void thread_main() {
   block->call(block->kernel);
   block->running->isDone = true;
-  swapcontext(&block->running->context, &block->scheduler); /* for good */
+  swap_contexts(&block->running->context, &block->scheduler); /* for good */
 }
 
 static inline void start_thread(Thread *thread, unsigned number, dim3 size) {
@@ -106,11 +165,7 @@ static inline void start_thread(Thread *thread, unsigned number, dim3 size) {
   thread->waitsFor = nullptr;
   thread->isDone = false;
   thread->numWaits = 0;
-  getcontext(&thread->context);
-  thread->context.uc_stack.ss_sp = thread->stack;
-  thread->context.uc_stack.ss_size = STACK_BYTES;
-  thread->context.uc_link = nullptr;
-  makecontext(&thread->context, thread_main, 0);
+  make_context(&thread->context, thread->stack, STACK_BYTES, thread_main);
 }
 
 /** Lets every thread that can go on do so, until all are done. */
@@ -125,7 +180,7 @@ static inline void run_block(dim3 size) {
       if (thread->isDone || (thread->waitsFor != nullptr && thread->waitsFor->round == thread->round)) continue;
       thread->waitsFor = nullptr;
       block->running = thread;
-      swapcontext(&block->scheduler, &thread->context);
+      swap_contexts(&block->scheduler, &thread->context);
       hasMoved = true;
       if (thread->isDone) numDone++;
     }

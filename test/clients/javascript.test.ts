@@ -8,7 +8,6 @@ import { ChatOpenAI, OpenAI as LangChainOpenAI } from "@langchain/openai";
 import { APICallError, generateText, type ModelMessage, streamText } from "ai";
 import OpenAI from "openai";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { openRunner } from "../../src/runtime/open.ts";
 import { type RealServer, startRealServer } from "../helpers/real-server.ts";
 
 const MODEL = "fake-4m";
@@ -16,10 +15,7 @@ const ASK = "Tell me of the sea.";
 
 let server: RealServer;
 beforeAll(async () => {
-  const limits = { maxBatch: 4, maxQueue: 32, prefillChunk: 16 };
-  server = await startRealServer((options) => openRunner("native", options), limits, undefined, {
-    options: { apiKeys: ["sk-test"] },
-  });
+  server = await startRealServer({ options: { apiKeys: ["sk-test"] } });
 });
 afterAll(() => server?.close());
 

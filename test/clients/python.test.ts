@@ -6,7 +6,6 @@ import { execFile, execFileSync } from "node:child_process";
 import path from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { openRunner } from "../../src/runtime/open.ts";
 import { post, type RealServer, startRealServer } from "../helpers/real-server.ts";
 
 const SCRIPT = path.join(import.meta.dirname, "clients.py");
@@ -24,8 +23,7 @@ function hasClients(): boolean {
 
 let server: RealServer;
 beforeAll(async () => {
-  const limits = { maxBatch: 4, maxQueue: 32, prefillChunk: 16 };
-  server = await startRealServer((options) => openRunner("native", options), limits);
+  server = await startRealServer();
 });
 afterAll(() => server?.close());
 

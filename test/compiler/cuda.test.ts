@@ -11,17 +11,11 @@ import { openCheckpoint } from "../../src/model/checkpoint.ts";
 import { readManifest } from "../../src/model/manifest.ts";
 import { stateBytes } from "../../src/model/state.ts";
 import { maxDifference, relativeError } from "../helpers/arrays.ts";
-import {
-  randomCheckpoint,
-  TINY_MAMBA2,
-  TINY_RETNET,
-  TINY_RWKV7,
-  TINY_SHAPE,
-  temporaryFolder,
-} from "../helpers/checkpoints.ts";
+import { TINY_MAMBA2, TINY_RWKV7, TINY_SHAPE, temporaryFolder } from "../helpers/checkpoints.ts";
 import { canEmulateCuda, EmulatedCuda, emulatedKernels } from "../helpers/emulated-cuda.ts";
 import { readGoldens } from "../helpers/goldens.ts";
 import { readPass } from "../helpers/read-pass.ts";
+import { TINY_FAMILIES, withCheckpoints } from "../helpers/tiny-models.ts";
 import { hasKernels, OwnGraph } from "./own-graph.ts";
 
 const GOLDENS = readGoldens({ torch: 1e-4, transformers: 1e-3, retnet: 2e-4 });
@@ -33,15 +27,7 @@ const CUDA_OPERATORS = [
   ...["DeltaRuleInputs", "DeltaRuleOutput"],
 ];
 
-const sources = await Promise.all(
-  [
-    { name: "DenseMamba", shape: TINY_SHAPE },
-    { name: "DenseRetNet", shape: TINY_RETNET },
-    { name: "Mamba-2", shape: TINY_MAMBA2 },
-    { name: "RWKV-7", shape: TINY_RWKV7 },
-  ].map(async ({ name, shape }) => ({ name, modelDir: await randomCheckpoint(shape) })),
-);
-afterAll(() => Promise.all(sources.map(({ modelDir }) => rm(modelDir, { recursive: true }))));
+const sources = await withCheckpoints(TINY_FAMILIES);
 
 describe.each(sources)("a $name lowered for CUDA", ({ modelDir }) => {
   it.each(["f32", "f16", "int8", "int4"] as const)("has no control flow, and may work in place (%s)", (precision) => {
@@ -167,14 +153,15 @@ describe.runIf(canEmulateCuda).each(sources)("an emulated $name", ({ name, model
 
 const WIDE_STATE = { ...TINY_SHAPE, hiddenSize: 16, numLayers: 2, stateSize: 70, vocabSize: 16 };
 
-describe.runIf(canEmulateCuda && hasKernels).each([
+const longRead = await withCheckpoints([
   { name: "DenseMamba", shape: { ...TINY_SHAPE, vocabSize: 16 } },
   { name: "Mamba of large states", shape: WIDE_STATE },
   { name: "Mamba-2", shape: TINY_MAMBA2 },
   { name: "RWKV-7", shape: TINY_RWKV7 },
-])("long prompts of a $name", ({ shape }) => {
+]);
+
+describe.runIf(canEmulateCuda && hasKernels).each(longRead)("long prompts of a $name", ({ modelDir }) => {
   it("end in the same states, and give the same, as the operators on a CPU", { timeout: 120_000 }, async () => {
-    const modelDir = await randomCheckpoint(shape);
     const cuda = await EmulatedCuda.open(modelDir, "f32");
     const cpu = await OwnGraph.open(modelDir, "f32");
     // From empty states, then from those: one step, none, a segment and a bit, more than a block of
@@ -192,7 +179,6 @@ describe.runIf(canEmulateCuda && hasKernels).each([
       }
     }
     for (const runner of [cuda, cpu]) await runner.close();
-    await rm(modelDir, { recursive: true });
   });
 });
 

@@ -24,20 +24,18 @@ import {
   writeRawTensors,
 } from "../helpers/checkpoints.ts";
 import { readGoldens } from "../helpers/goldens.ts";
+import { withCheckpoints } from "../helpers/tiny-models.ts";
 import { GraphSession } from "./graph-session.ts";
 
 /** Weights and states in 11 bits: twice what was measured, see docs/compiler.md. */
 const GOLDENS = readGoldens({ torch: 0.045, transformers: 0.03, retnet: 0.1 });
 
-const sources = await Promise.all(
-  [
-    { name: "DenseMamba", shape: TINY_SHAPE },
-    { name: "Mamba", shape: { ...TINY_SHAPE, denseLayers: 0 } },
-    { name: "DenseRetNet", shape: TINY_RETNET },
-    { name: "DenseRetNet with eight heads", shape: { ...TINY_RETNET, numHeads: 8, keyDim: 32 } },
-  ].map(async ({ name, shape }) => ({ name, modelDir: await randomCheckpoint(shape) })),
-);
-afterAll(() => Promise.all(sources.map(({ modelDir }) => rm(modelDir, { recursive: true }))));
+const sources = await withCheckpoints([
+  { name: "DenseMamba", shape: TINY_SHAPE },
+  { name: "Mamba", shape: { ...TINY_SHAPE, denseLayers: 0 } },
+  { name: "DenseRetNet", shape: TINY_RETNET },
+  { name: "DenseRetNet with eight heads", shape: { ...TINY_RETNET, numHeads: 8, keyDim: 32 } },
+]);
 
 /** An f16 artifact, asked for with our own operators, which do not take f16. */
 async function compiled(modelDir: string) {

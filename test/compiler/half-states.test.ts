@@ -12,18 +12,12 @@ import { lower } from "../../src/compiler/lower.ts";
 import { openCheckpoint } from "../../src/model/checkpoint.ts";
 import { stateBytes } from "../../src/model/state.ts";
 import { relativeError } from "../helpers/arrays.ts";
-import {
-  randomCheckpoint,
-  TINY_MAMBA2,
-  TINY_RETNET,
-  TINY_RWKV7,
-  TINY_SHAPE,
-  temporaryFolder,
-} from "../helpers/checkpoints.ts";
+import { temporaryFolder } from "../helpers/checkpoints.ts";
 import { canEmulateCuda, EmulatedCuda } from "../helpers/emulated-cuda.ts";
 import { type Golden, readGoldens } from "../helpers/goldens.ts";
 import { logProbabilities } from "../helpers/log-probabilities.ts";
 import { readPass } from "../helpers/read-pass.ts";
+import { TINY_FAMILIES, withCheckpoints } from "../helpers/tiny-models.ts";
 import { CompiledGraphs } from "./compiled-graphs.ts";
 import { hasKernels, OwnGraph } from "./own-graph.ts";
 
@@ -84,15 +78,7 @@ describe.each(GOLDENS)("$name with states in f16", ({ modelDir, sequences, toler
   });
 });
 
-const sources = await Promise.all(
-  [
-    { name: "DenseMamba", shape: TINY_SHAPE },
-    { name: "DenseRetNet", shape: TINY_RETNET },
-    { name: "Mamba-2", shape: TINY_MAMBA2 },
-    { name: "RWKV-7", shape: TINY_RWKV7 },
-  ].map(async ({ name, shape }) => ({ name, modelDir: await randomCheckpoint(shape) })),
-);
-afterAll(() => Promise.all(sources.map(({ modelDir }) => rm(modelDir, { recursive: true }))));
+const sources = await withCheckpoints(TINY_FAMILIES);
 
 describe.each(sources)("a $name with states in f16", ({ modelDir }) => {
   it("may have them updated in place in every lowering, and none of its own operators casts one", () => {

@@ -9,6 +9,7 @@ import { existsSync } from "node:fs";
 import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
+import { eachOnSomeCore } from "../../src/runtime/native/kernel-build.ts";
 
 const run = promisify(execFile);
 const CXX = process.env.CXX || "c++";
@@ -55,8 +56,14 @@ async function fingerprint(provider: string): Promise<string> {
   const hash = createHash("sha256").update((await run(CXX, ["--version"])).stdout);
   const { size } = await stat(provider);
   hash.update(String(size));
-  for (const folder of [SOURCES, KERNELS, path.join(KERNELS, "cuda"), path.join(KERNELS, "test")]) {
-    for (const name of (await readdir(folder)).filter((name) => /\.(c|h|cu|cpp|ts)$/.test(name)).toSorted()) {
+  const sources: [folder: string, names: RegExp][] = [
+    [SOURCES, /\.(h|cpp)$|^build\.ts$/],
+    [KERNELS, /\.h$|^(op|register)\.c$/],
+    [path.join(KERNELS, "cuda"), /\.(h|cu)$/],
+    [path.join(KERNELS, "test"), /\.h$/],
+  ];
+  for (const [folder, names] of sources) {
+    for (const name of (await readdir(folder)).filter((name) => names.test(name)).toSorted()) {
       hash.update(await readFile(path.join(folder, name)));
     }
   }
@@ -65,11 +72,16 @@ async function fingerprint(provider: string): Promise<string> {
 
 async function build(provider: string, folder: string): Promise<void> {
   const imports = await importedSymbols(provider);
-  for (const library of LIBRARIES) {
-    const objects = await Promise.all(library.parts.map((part) => compilePart(part, folder)));
-    const defined = new Set((await Promise.all(objects.map(definedSymbols))).flat());
+  const kernels = await kernelJobs(folder);
+  const parts = await Promise.all(LIBRARIES.map(({ name, parts }) => partsJob(name, parts, folder)));
+  await eachOnSomeCore([...parts, ...kernels], ({ flags, source, object }) =>
+    run(CXX, [...flags, "-c", source, "-o", object]),
+  );
+  for (const [i, library] of LIBRARIES.entries()) {
+    const { object } = parts[i]!;
+    const defined = new Set(await definedSymbols(object));
     const missing = imports.filter(({ symbol }) => library.owns.test(symbol) && !defined.has(symbol));
-    objects.push(await compileStubs(library.name, missing, folder));
+    const objects = [object, await compileStubs(library.name, missing, folder)];
     await link(
       library.name,
       objects,
@@ -77,7 +89,16 @@ async function build(provider: string, folder: string): Promise<void> {
       folder,
     );
   }
-  await buildKernels(folder);
+  await run(CXX, [
+    ...["-shared", ...kernels.map(({ object }) => object), path.join(folder, "libcudart.so.13")],
+    ...["-o", path.join(folder, KERNEL_LIBRARY), "-pthread", "-lm", "-Wl,-z,nodelete"],
+  ]);
+}
+
+interface Job {
+  readonly flags: readonly string[];
+  readonly source: string;
+  readonly object: string;
 }
 
 interface Import {
@@ -96,10 +117,21 @@ async function definedSymbols(object: string): Promise<string[]> {
   return stdout.split("\n").map((line) => line.trim().split(/\s+/).at(-1) ?? "");
 }
 
+/** What has been compiled in this process, by what it was made from. */
+const compiled = new Map<string, Promise<Buffer>>();
+
+/** Compiles `file`, or copies what was compiled from the same before. */
+async function compileOnce(from: string, file: string, compile: () => Promise<unknown>): Promise<void> {
+  const contents = compiled.get(from) ?? compile().then(() => readFile(file));
+  compiled.set(from, contents);
+  await writeFile(file, await contents);
+}
+
 /** `libcuda.so.1` alone, in `folder`, as a machine has it that has nothing else of CUDA's. */
 export async function buildDriver(folder: string): Promise<void> {
-  const flags = ["-std=gnu++20", "-fPIC", "-shared", "-Wl,-soname,libcuda.so.1"];
-  await run(CXX, [...flags, path.join(SOURCES, "driver.cpp"), "-o", path.join(folder, "libcuda.so.1")]);
+  const file = path.join(folder, "libcuda.so.1");
+  const args = ["-std=gnu++17", "-fPIC", "-shared", "-Wl,-soname,libcuda.so.1", path.join(SOURCES, "driver.cpp")];
+  await compileOnce("driver", file, () => run(CXX, [...args, "-o", file]));
 }
 
 export interface FakeProvider {
@@ -122,13 +154,13 @@ export async function buildFakeProvider(
   await mkdir(path.join(folder, "provider"), { recursive: true });
   await buildEmptyLibrary(path.join(folder, "provider"), "libonnxruntime_providers_shared.so");
   const source = path.join(folder, "provider", "provider.c");
+  const file = path.join(folder, "provider", "libonnxruntime_providers_cuda.so");
   const code = `__attribute__((section(".nv_fatbin"), aligned(8))) const unsigned char code[] = {${codeFor(capabilities)}};`;
   const text = `const char *GetProvider(void) { return "other" "\\0" "${version}" + 6; }\n`;
   await writeFile(source, capabilities.length > 0 ? `${code}\n${text}` : text);
-  await run(CC, [
-    ...["-shared", "-fPIC", source, "-Wl,--no-as-needed", ...needed.map((name) => path.join(folder, name))],
-    ...["-o", path.join(folder, "provider", "libonnxruntime_providers_cuda.so")],
-  ]);
+  const libraries = needed.map((name) => path.join(folder, name));
+  const args = ["-shared", "-fPIC", source, "-Wl,--no-as-needed", ...libraries];
+  await compileOnce(JSON.stringify([version, needed, capabilities]), file, () => run(CC, [...args, "-o", file]));
 }
 
 /** A container of code as nvcc makes it, for each of these devices 8 bytes. */
@@ -151,24 +183,17 @@ function codeFor(capabilities: readonly number[]): number[] {
 }
 
 export async function buildEmptyLibrary(folder: string, soname: string): Promise<void> {
-  await run(CC, ["-shared", "-x", "c", "/dev/null", `-Wl,-soname,${soname}`, "-o", path.join(folder, soname)]);
+  const file = path.join(folder, soname);
+  const args = ["-shared", "-x", "c", "/dev/null", `-Wl,-soname,${soname}`];
+  await compileOnce(soname, file, () => run(CC, [...args, "-o", file]));
 }
 
-async function compilePart(part: string, folder: string): Promise<string> {
-  const object = path.join(folder, `${part}.o`);
-  await run(CXX, [
-    "-std=gnu++20",
-    "-O1",
-    "-g1",
-    "-fPIC",
-    "-Wall",
-    "-Werror",
-    "-c",
-    path.join(SOURCES, part),
-    "-o",
-    object,
-  ]);
-  return object;
+/** All parts of a library at once: the standard library's headers take longest. */
+async function partsJob(name: string, parts: readonly string[], folder: string): Promise<Job> {
+  const source = path.join(folder, `${name}.cpp`);
+  await writeFile(source, parts.map((part) => `#include "${path.join(SOURCES, part)}"\n`).join(""));
+  const flags = ["-std=gnu++17", "-O1", "-fPIC", "-Wall", "-Werror"];
+  return { flags, source, object: `${source}.o` };
 }
 
 async function compileStubs(name: string, missing: readonly Import[], folder: string): Promise<string> {
@@ -212,29 +237,16 @@ async function link(
  * As `cuda-build.ts` builds them for a device, but emulated: to ONNX Runtime they are the kernels
  * of its CUDA provider.
  */
-async function buildKernels(folder: string): Promise<void> {
+async function kernelJobs(folder: string): Promise<Job[]> {
   const names = (await readdir(path.join(KERNELS, "cuda"))).filter((name) => name.endsWith(".cu"));
   const C = ["-x", "c", "-std=gnu11", "-O1", "-fPIC", "-fvisibility=hidden", "-w", "-DDM_CUDA"];
-  const CUDA = ["-x", "c++", "-std=gnu++20", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-w"];
+  const CUDA = ["-x", "c++", "-std=gnu++20", "-O1", "-fPIC", "-fvisibility=hidden", "-w"];
   const simulated = ["-DDM_CUDA_EMULATION", "-DDM_CUDA_SIMULATION", "-DDM_ISA=cuda", `-I${SOURCES}`];
-  const compile = async (source: string, flags: readonly string[]): Promise<string> => {
-    const object = path.join(folder, `${path.basename(source)}.o`);
-    await run(CXX, [...flags, "-c", path.join(KERNELS, source), "-o", object]);
-    return object;
+  const job = (source: string, flags: readonly string[]): Job => {
+    return { flags, source: path.join(KERNELS, source), object: path.join(folder, `${path.basename(source)}.o`) };
   };
-  const objects = await Promise.all([
-    ...["op.c", "register.c"].map((source) => compile(source, C)),
-    ...names.map((name) => compile(path.join("cuda", name), [...CUDA, ...simulated])),
-  ]);
-  const library = path.join(folder, KERNEL_LIBRARY);
-  await run(CXX, [
-    "-shared",
-    ...objects,
-    path.join(folder, "libcudart.so.13"),
-    "-o",
-    library,
-    "-pthread",
-    "-lm",
-    "-Wl,-z,nodelete",
-  ]);
+  return [
+    ...["op.c", "register.c"].map((source) => job(source, C)),
+    ...names.map((name) => job(path.join("cuda", name), [...CUDA, ...simulated])),
+  ];
 }

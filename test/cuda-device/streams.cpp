@@ -120,7 +120,7 @@ EXPORT int cudaStreamDestroy(void *handle) {
   if (const int error = drop("cudaStreamDestroy", "stream", handle)) return error;
   Stream *stream = (Stream *)handle;
   drain(stream);
-  std::erase(streams, stream);
+  streams.erase(std::find(streams.begin(), streams.end(), stream));
   delete stream;
   return SUCCESS;
 }

@@ -12,6 +12,7 @@ import {
   stateAfter,
   tokensAlone,
 } from "../helpers/engine-harness.ts";
+import { numCases } from "../helpers/random-cases.ts";
 
 /** What a client may do, each after so many turns of the event loop. */
 type Action =
@@ -200,5 +201,7 @@ test("whatever clients and faults do, each sequence ends once, has the same toke
     ragged: fc.boolean(),
     maxPassSteps: fc.integer({ min: 6, max: 9 }),
   });
-  await fc.assert(fc.asyncProperty(fc.array(action, { minLength: 1, maxLength: 25 }), options, play), { numRuns: 200 });
+  await fc.assert(fc.asyncProperty(fc.array(action, { minLength: 1, maxLength: 25 }), options, play), {
+    numRuns: numCases(200),
+  });
 }, 120_000);

@@ -17,6 +17,7 @@ import {
   tinyTokenizer,
 } from "../helpers/generation-harness.ts";
 import { NaivePrefixCache } from "../helpers/naive-prefix-cache.ts";
+import { numCases } from "../helpers/random-cases.ts";
 import { ScriptedEngine } from "../helpers/scripted-engine.ts";
 
 /** The first message is shown otherwise than it would be later, as many templates do it. */
@@ -96,7 +97,7 @@ test("every turn reads the same tokens as if the whole conversation were rendere
         expect(storedMessages(one.tokenizer, kept)).toEqual(storedMessages(other.tokenizer, expected));
       }
     }),
-    { numRuns: 60 },
+    { numRuns: numCases(60) },
   );
 });
 

@@ -9,6 +9,7 @@ import { MemoryStore } from "../../src/sessions/stores/memory-store.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { bytesOf, startEngine, stateAfter, tokensAlone } from "../helpers/engine-harness.ts";
 import { makeGenerator, request, tinyTokenizer, tokens, until, VOCAB_SIZE } from "../helpers/generation-harness.ts";
+import { numCases } from "../helpers/random-cases.ts";
 
 /** What clients of a server do, each after so many turns of the event loop. */
 type Action =
@@ -180,5 +181,5 @@ async function play(actions: readonly Action[]): Promise<void> {
 }
 
 test("whatever clients do, each gets one answer, as from the beginning; sessions are complete and free, slots are empty", async () => {
-  await fc.assert(fc.asyncProperty(fc.array(action, { minLength: 1, maxLength: 30 }), play), { numRuns: 60 });
+  await fc.assert(fc.asyncProperty(fc.array(action, { minLength: 1, maxLength: 30 }), play), { numRuns: numCases(60) });
 }, 120_000);

@@ -1,16 +1,24 @@
-/** Once before all tests: builds what many tests use. */
+/** Once before all tests: builds what many tests use; and removes after them what they left. */
+import { chmodSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
 import type { TestProject } from "vitest/node";
 import { DenseMambaError } from "../../src/errors.ts";
 import { ensureKernelLibrary } from "../../src/runtime/native/kernel-cache.ts";
 import { buildProgram } from "./program.ts";
 
-export default async function setUp(project: TestProject): Promise<void> {
+/** @returns what is called after all tests */
+export default async function setUp(project: TestProject): Promise<(() => void) | undefined> {
   // Vitest calls this for each project.
-  if (process.env.TESTS_SET_UP === "yes") return;
+  if (process.env.TESTS_SET_UP === "yes") return undefined;
   process.env.TESTS_SET_UP = "yes";
+  const folder = mkdtempSync(path.join(tmpdir(), "densemamba-tests-"));
+  chmodSync(folder, 0o1777); // as is the system's
+  process.env.TMPDIR = folder;
   await buildKernels();
   buildProgram();
   project.onTestsRerun(async () => buildProgram());
+  return () => rmSync(folder, { recursive: true, force: true });
 }
 
 /** If that is not possible the program runs without, and test/runtime/kernels.test.ts says why. */
@@ -20,7 +28,7 @@ async function buildKernels(): Promise<void> {
       sourceDir: "kernels",
       cacheDir: ".cache",
       cc: process.env.CC || "cc",
-      target: "all",
+      target: process.env.CI ? "all" : "supported",
       onBuild: (message) => console.log(message),
     });
   } catch (error) {

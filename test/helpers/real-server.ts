@@ -2,14 +2,14 @@
  * The whole house on a real port: server, generation, engine and runtime over the default model.
  */
 import { randomUUID } from "node:crypto";
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { ensureArtifact } from "../../src/compiler/artifact-cache.ts";
 import { Engine, type EngineLimits } from "../../src/engine/engine.ts";
 import { Generator } from "../../src/generation/generator.ts";
 import type { StatePrecision } from "../../src/model/state.ts";
 import { limitSendBuffer } from "../../src/runtime/native/libc.ts";
+import { openRunner as openRunnerOf } from "../../src/runtime/open.ts";
 import type { ModelRunner, RunnerOptions } from "../../src/runtime/runner.ts";
 import { createApp } from "../../src/server/app.ts";
 import type { ServerOptions } from "../../src/server/deps.ts";
@@ -19,6 +19,8 @@ import { MemoryStore } from "../../src/sessions/stores/memory-store.ts";
 import type { StateStore } from "../../src/sessions/stores/store.ts";
 import { loadTokenizer } from "../../src/tokenizer/load.ts";
 import { createTestServer } from "./server-deps.ts";
+import { SHARED_ARTIFACTS } from "./shared-artifacts.ts";
+import { writeTokenizer } from "./tiny-tokenizers.ts";
 
 export const DEFAULT_MODEL_DIR = path.join(import.meta.dirname, "../../models/densemamba-tales-4m");
 
@@ -43,6 +45,11 @@ export interface RealServer {
 }
 
 export interface RealServerOptions {
+  /** By default the native runner. Called again after a fault. */
+  readonly openRunner?: (options: RunnerOptions) => Promise<ModelRunner>;
+  readonly limits?: EngineLimits;
+  /** By default its own; two servers may share one. */
+  readonly store?: StateStore;
   /** Another checkpoint, with the default model's tokenizer. */
   readonly modelDir?: string;
   /** Another tokenizer. */
@@ -53,26 +60,20 @@ export interface RealServerOptions {
   readonly options?: Partial<ServerOptions>;
 }
 
-/**
- * In f32, whose results do not depend on how many sequences run together. `openRunner` is called
- * again after a fault.
- * @param store by default its own; two servers may share one
- */
-export async function startRealServer(
-  openRunner: (options: RunnerOptions) => Promise<ModelRunner>,
-  limits: EngineLimits,
-  store: StateStore = new MemoryStore({ maxBytes: STORE_BYTES }),
-  {
-    modelDir = DEFAULT_MODEL_DIR,
-    tokenizerDir = DEFAULT_MODEL_DIR,
-    maxOutputTokens = 2000,
-    statePrecision = "auto",
-    options = {},
-  }: RealServerOptions = {},
-): Promise<RealServer> {
+/** In f32, whose results do not depend on how many sequences run together. */
+export async function startRealServer({
+  openRunner = (options) => openRunnerOf("native", options),
+  limits = { maxBatch: 4, maxQueue: 32, prefillChunk: 16 },
+  store = new MemoryStore({ maxBytes: STORE_BYTES }),
+  modelDir = DEFAULT_MODEL_DIR,
+  tokenizerDir = DEFAULT_MODEL_DIR,
+  maxOutputTokens = 2000,
+  statePrecision = "auto",
+  options = {},
+}: RealServerOptions = {}): Promise<RealServer> {
   let numDecoded = 0;
-  const cacheDir = await mkdtemp(path.join(tmpdir(), "densemamba-server-"));
-  const { dir, manifest } = await ensureArtifact({ modelDir, precision: "f32", statePrecision, cacheDir });
+  const target = { modelDir, precision: "f32", statePrecision } as const;
+  const { dir, manifest } = await ensureArtifact({ ...target, cacheDir: SHARED_ARTIFACTS });
   const runnerOptions = { artifactDir: dir, numSlots: limits.maxBatch, numThreads: 1, device: "cpu" } as const;
   const engine = new Engine({
     openRunner: () => openRunner(runnerOptions),
@@ -112,9 +113,19 @@ export async function startRealServer(
     async close() {
       await listener.close(0);
       await engine.close({ deadlineMs: 0 });
-      await rm(cacheDir, { recursive: true, force: true });
     },
   };
+}
+
+/**
+ * The default model's tokenizer with its token for padding renamed, and a chat template.
+ * @returns its folder
+ */
+export async function renameInTokenizer(padding: string, chatTemplate: string): Promise<string> {
+  const read = (name: string) => readFile(path.join(DEFAULT_MODEL_DIR, name), "utf8");
+  const text = (await read("tokenizer.json")).replaceAll('"<pad>"', JSON.stringify(padding));
+  const { pad_token: _, ...config } = JSON.parse(await read("tokenizer_config.json"));
+  return writeTokenizer({ json: text, config: { ...config, chat_template: chatTemplate } });
 }
 
 /** POSTs JSON. */

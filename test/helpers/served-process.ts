@@ -4,12 +4,13 @@
  */
 import { type ChildProcess, type SpawnOptions, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, rm } from "node:fs/promises";
+import { cp, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { ensureArtifact } from "../../src/compiler/artifact-cache.ts";
 import { PROGRAM } from "./program.ts";
 import { DEFAULT_MODEL_DIR } from "./real-server.ts";
+import { SHARED_ARTIFACTS } from "./shared-artifacts.ts";
 
 /**
  * A compiled default model, once for all processes of a test file, and a place for what they keep.
@@ -23,7 +24,9 @@ export class ServingFolder {
 
   static async make(): Promise<ServingFolder> {
     const dir = await mkdtemp(path.join(tmpdir(), "densemamba-served-"));
-    await ensureArtifact({ modelDir: DEFAULT_MODEL_DIR, precision: "f32", cacheDir: path.join(dir, "cache") });
+    const options = { modelDir: DEFAULT_MODEL_DIR, precision: "f32", cacheDir: SHARED_ARTIFACTS } as const;
+    const artifact = await ensureArtifact(options);
+    await cp(artifact.dir, path.join(dir, "cache", path.basename(artifact.dir)), { recursive: true });
     return new ServingFolder(dir);
   }
 

@@ -10,7 +10,10 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { promisify } from "node:util";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { KERNELS_VERSION } from "../../src/model/artifact.ts";
 import { deviceCodeOf, nameOf } from "../../src/runtime/native/device-code.ts";
+import { readSharedObject } from "../../src/runtime/native/elf.ts";
+import { openKernels } from "../../src/runtime/native/kernel-library.ts";
 import { buildSimulatedDevice } from "../cuda-device/build.ts";
 import { type BuiltStage, buildStages, folderBytes, parseDockerfile } from "./dockerfile.ts";
 import { ImageServer } from "./image-server.ts";
@@ -116,6 +119,18 @@ describe.runIf(process.env.CI && process.platform === "linux" && process.arch ==
     it("holds the kernels for sm_80, 90, 100 and 120, and PTX for the others", async () => {
       const code = await deviceCodeOf(inTree("app/library/libdensemamba-cuda.so"));
       expect(code.map(nameOf)).toEqual(expect.arrayContaining(["sm_80", "sm_90", "sm_100", "sm_120", "compute_75"]));
+    });
+
+    it("has a library of kernels that loads without a device, and is CUDA's alone", async () => {
+      const file = inTree("app/library/libdensemamba-cuda.so");
+      const options = { libraryPath: file, sourceDir: "", cacheDir: "", cc: "" };
+      const library = await openKernels({ ...options, target: "cuda" });
+      expect(library).toMatchObject({ instructionSet: "cuda", device: "cuda", version: KERNELS_VERSION });
+      // CUDA's runtime is linked in: that of the provider may be of another version.
+      const { needed } = await readSharedObject(file);
+      expect(needed.filter((name) => /cuda/.test(name))).toEqual([]);
+      const onCpu = openKernels({ ...options, target: "host" });
+      await expect(onCpu).rejects.toThrow("has the kernels for cuda, not for cpu");
     });
 
     it("has the sizes that docs/containers.md says", async () => {

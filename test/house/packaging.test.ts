@@ -86,7 +86,7 @@ describe("the packed package", () => {
       if (name !== "dist") await cp(name, path.join(source, name), { recursive: true });
     }
     const dist = path.join(source, "dist");
-    await run("node_modules/.bin/tsc", ["-p", "tsconfig.build.json", "--outDir", dist]);
+    await run("node_modules/.bin/tsc", ["-p", "tsconfig.build.json", "--noCheck", "--outDir", dist]);
     const env = { ...process.env, NODE_ENV: "production" };
     const page = ["build", "--config", "web/vite.config.ts", "--outDir", path.join(dist, "web")];
     await run("node_modules/.bin/vite", page, { env });

@@ -1,6 +1,3 @@
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import path from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { ensureArtifact } from "../../src/compiler/artifact-cache.ts";
 import { Engine } from "../../src/engine/engine.ts";
@@ -14,19 +11,19 @@ import { MemoryStore } from "../../src/sessions/stores/memory-store.ts";
 import { loadTokenizer } from "../../src/tokenizer/load.ts";
 import { chat, fold, request, text } from "../helpers/generation-harness.ts";
 import { DEFAULT_MODEL_DIR } from "../helpers/real-server.ts";
+import { SHARED_ARTIFACTS } from "../helpers/shared-artifacts.ts";
 
 const SAMPLED = { ...GREEDY, temperature: 0.9, topP: 0.95, seed: 5 };
 const STORY = `Once upon a time there was a little fox who lived in a forest. ${"Every day she went to the river to see the fish. ".repeat(12)}`;
 
-let cacheDir: string;
 let engine: Engine;
 let prefixCache: PrefixCache;
 let warm: Generator;
 let cold: Generator;
 
 beforeAll(async () => {
-  cacheDir = await mkdtemp(path.join(tmpdir(), "densemamba-prefix-"));
-  const { dir, manifest } = await ensureArtifact({ modelDir: DEFAULT_MODEL_DIR, precision: "f32", cacheDir });
+  const target = { modelDir: DEFAULT_MODEL_DIR, precision: "f32" } as const;
+  const { dir, manifest } = await ensureArtifact({ ...target, cacheDir: SHARED_ARTIFACTS });
   engine = new Engine({
     openRunner: () => openRunner("native", { artifactDir: dir, numSlots: 4, numThreads: 1, device: "cpu" }),
     limits: { maxBatch: 4, maxQueue: 100, prefillChunk: 64 },
@@ -52,7 +49,6 @@ beforeAll(async () => {
 }, 120_000);
 afterAll(async () => {
   await engine.close({ deadlineMs: 0 });
-  await rm(cacheDir, { recursive: true, force: true });
 });
 
 test.each<[string, Partial<GenerationRequest>]>([

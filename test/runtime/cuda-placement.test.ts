@@ -2,30 +2,19 @@
  * Where ONNX Runtime's real CUDA provider puts the nodes of our graphs: on the device, all of them
  * (test/cuda-device/).
  */
-import { rm } from "node:fs/promises";
-import { afterAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { PRECISIONS } from "../../src/model/artifact.ts";
 import { onSimulatedCuda } from "../cuda-device/harness.ts";
 import { hasProvider } from "../cuda-device/simulated-cuda.ts";
-import { randomCheckpoint, TINY_MAMBA2, TINY_RETNET, TINY_RWKV7, TINY_SHAPE } from "../helpers/checkpoints.ts";
 import { readGoldens } from "../helpers/goldens.ts";
+import { TINY_MODELS, withCheckpoints } from "../helpers/tiny-models.ts";
 
 const ON_DEVICE = { "session.disable_cpu_ep_fallback": "1" };
 const LOWERINGS = ["cuda", "plain"] as const;
 /** Whose graphs differ from those of the random checkpoints. */
 const GOLDENS = ["torch-tiny-shared-gate", "hf-tiny-falcon-mamba", "dense-retnet-hub"];
 
-const sources = await Promise.all(
-  [
-    { name: "DenseMamba", shape: TINY_SHAPE },
-    { name: "Mamba", shape: { ...TINY_SHAPE, denseLayers: 0 } },
-    { name: "DenseRetNet", shape: TINY_RETNET },
-    { name: "RetNet", shape: { ...TINY_RETNET, denseLayers: 0 } },
-    { name: "Mamba-2", shape: TINY_MAMBA2 },
-    { name: "RWKV-7", shape: TINY_RWKV7 },
-  ].map(async ({ name, shape }) => ({ name, modelDir: await randomCheckpoint(shape) })),
-);
-afterAll(() => Promise.all(sources.map(({ modelDir }) => rm(modelDir, { recursive: true }))));
+const sources = await withCheckpoints(TINY_MODELS);
 
 describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
   const harness = onSimulatedCuda();

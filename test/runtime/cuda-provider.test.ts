@@ -14,19 +14,19 @@ import { NOT_READY } from "../cuda-device/errors.ts";
 import { onSimulatedCuda } from "../cuda-device/harness.ts";
 import { hasProvider, type SimulatedCuda } from "../cuda-device/simulated-cuda.ts";
 import { expectOneStep, step } from "../cuda-device/steps.ts";
-import { randomCheckpoint, TINY_MAMBA2, TINY_RETNET, TINY_RWKV7, TINY_SHAPE } from "../helpers/checkpoints.ts";
+import { randomCheckpoint, TINY_SHAPE } from "../helpers/checkpoints.ts";
+import { TINY_MODELS, withCheckpoints } from "../helpers/tiny-models.ts";
 
-const sources = await Promise.all(
-  [
-    { name: "DenseMamba", shape: TINY_SHAPE, ownKernels: ["convolve", "scan_step<Share>"] },
-    { name: "Mamba", shape: { ...TINY_SHAPE, denseLayers: 0 }, ownKernels: ["convolve", "scan_step<Share>"] },
-    { name: "DenseRetNet", shape: TINY_RETNET, ownKernels: ["(advance<16, 4>)"] },
-    { name: "RetNet", shape: { ...TINY_RETNET, denseLayers: 0 }, ownKernels: ["(advance<16, 4>)"] },
-    { name: "Mamba-2", shape: TINY_MAMBA2, ownKernels: ["convolve", "discretize", "(advance<16, 4>)"] },
-    { name: "RWKV-7", shape: TINY_RWKV7, ownKernels: ["prepare", "(advance<16, 4>)", "finish"] },
-  ].map(async (source) => ({ ...source, modelDir: await randomCheckpoint(source.shape) })),
-);
-afterAll(() => Promise.all(sources.map(({ modelDir }) => rm(modelDir, { recursive: true }))));
+const OWN_KERNELS = {
+  DenseMamba: ["convolve", "scan_step<Share>"],
+  Mamba: ["convolve", "scan_step<Share>"],
+  DenseRetNet: ["(advance<16, 4>)"],
+  RetNet: ["(advance<16, 4>)"],
+  "Mamba-2": ["convolve", "discretize", "(advance<16, 4>)"],
+  "RWKV-7": ["prepare", "(advance<16, 4>)", "finish"],
+};
+const sources = await withCheckpoints(TINY_MODELS);
+const modelDirOf = (wanted: keyof typeof OWN_KERNELS) => sources.find(({ name }) => name === wanted)!.modelDir;
 
 if (!hasProvider)
   console.warn("CUDA's provider is not there (bash test/cuda-device/fetch-provider.sh): its tests are skipped");
@@ -41,7 +41,7 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
     ({ cuda } = harness);
   });
 
-  describe.each(sources)("running a $name", ({ modelDir, ownKernels, shape }) => {
+  describe.each(sources)("running a $name", ({ name, modelDir, shape }) => {
     it.each(PRECISIONS)(
       "captures a step once for each size of batch, whatever thread it runs on (%s)",
       async (precision) => {
@@ -64,7 +64,7 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
         return cuda.book().launches;
       };
       const first = await launches();
-      for (const kernel of ownKernels) expect(first[kernel]).toBe(shape.numLayers);
+      for (const kernel of OWN_KERNELS[name]) expect(first[kernel]).toBe(shape.numLayers);
       expect(await launches()).toEqual(first);
       expect(await launches()).toEqual(first);
     });
@@ -202,7 +202,7 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
     LOWERINGS.flatMap((lowering) => (["f32", "f16"] as const).map((precision) => ({ lowering, precision }))),
   )("states in $precision, lowered to $lowering", ({ lowering, precision }) => {
     it("are written, read, copied, swapped and cleared, each slot's alone, on the stream of the runs", async () => {
-      const { runner } = await open(sources[0]!.modelDir, { lowering, precision });
+      const { runner } = await open(modelDirOf("DenseMamba"), { lowering, precision });
       const numBytes = stateBytes(runner.manifest.state);
       const filled = (value: number) => new Uint8Array(numBytes).map((_, i) => (value * 31 + i) % 251);
       const expectStates = async (...values: (number | undefined)[]) => {
@@ -252,7 +252,7 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
 
   // Old bug: only the lower half of each id was written, over what another shape's run had there.
   it("gives the device the ids that it was given, whatever was in their place before", async () => {
-    const { runner } = await open(sources[0]!.modelDir, { numSlots: 40 });
+    const { runner } = await open(modelDirOf("DenseMamba"), { numSlots: 40 });
     const tokenIds = Array.from({ length: 70 }, (_, i) => i);
     const rows = { logitRows: tokenIds, temperatures: tokenIds.map(() => 0.7) };
     const sizes = { numSequences: 1, numTokens: 70, numRows: 70, isRagged: true };
@@ -269,7 +269,7 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
   });
 
   it("leaves the event loop to others while a step is at work, and after a while looks every ms", async () => {
-    const { runner } = await open(sources[0]!.modelDir);
+    const { runner } = await open(modelDirOf("DenseMamba"));
     for (let i = 0; i < 2; i++) await step(runner, 2);
     cuda.reset();
     cuda.fail({ call: "cudaStreamQuery", error: NOT_READY, stays: true });
@@ -295,7 +295,7 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
     let timeMs = 0;
     let numCalls = 0;
     const now = () => (timeMs += numCalls++ % 6 < 3 ? 100 : 0);
-    const opened = await Promise.all([open(sources[1]!.modelDir, { now }), open(sources[3]!.modelDir, { now })]);
+    const opened = await Promise.all([open(modelDirOf("Mamba"), { now }), open(modelDirOf("RetNet"), { now })]);
     const runners = opened.map(({ runner }) => runner);
     cuda.reset();
     const states = ["conv.0", "kv.0"];
@@ -319,7 +319,7 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
     { name: "a step that is replayed", numStepsBefore: 2 },
   ])("closes in the middle of $name, and says nothing of captures", async ({ numStepsBefore }) => {
     for (const turns of [0, 1, 2, 5]) {
-      const { runner, notes } = await cuda.open(sources[0]!.modelDir, { now: () => performance.now() * 1000 });
+      const { runner, notes } = await cuda.open(modelDirOf("DenseMamba"), { now: () => performance.now() * 1000 });
       for (let i = 0; i < numStepsBefore; i++) await step(runner, 2);
       const ended = step(runner, 2).catch((error: unknown) => error as DenseMambaError);
       for (let i = 0; i < turns; i++) await new Promise(setImmediate);

@@ -62,7 +62,7 @@ describe.runIf(hasProvider)("a server on a CUDA device", () => {
       const dir = lowering === "cuda" ? artifactDir : plain;
       return (await cuda.openArtifact(dir, { numSlots, lowering })).runner;
     };
-    server = await startRealServer(openRunner, LIMITS, undefined, { modelDir });
+    server = await startRealServer({ openRunner, limits: LIMITS, modelDir });
   };
   /** By a bias, or what comes out would depend on what is not computed. */
   const complete = (body: object) => {
@@ -133,7 +133,7 @@ describe.runIf(hasProvider)("a server on a CUDA device", () => {
       (await cuda.openArtifact(artifactDir, { numSlots, lowering: "plain" })).runner;
     let numTokens = 0;
     for (const openRunner of [onCpu, onCuda, onCpu]) {
-      const other = await startRealServer(openRunner, LIMITS, store, { modelDir });
+      const other = await startRealServer({ openRunner, limits: LIMITS, store, modelDir });
       if (numTokens === 0) expect((await post(`${other.url}/v1/sessions`, { session_id: "tale" })).status).toBe(201);
       const ask = { prompt: [5], session_id: "tale", max_tokens: 3, ignore_eos: true };
       const answer = await post(`${other.url}/v1/completions`, { ...ask, temperature: 0, logit_bias: { 1000: 100 } });

@@ -1,6 +1,5 @@
 /** Checkpoints of sessions over HTTP, with the default model. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { openRunner } from "../../src/runtime/open.ts";
 import { post, type RealServer, startRealServer } from "../helpers/real-server.ts";
 
 interface Checkpoint {
@@ -14,7 +13,7 @@ interface Checkpoint {
 let server: RealServer;
 beforeAll(async () => {
   const limits = { maxBatch: 4, maxQueue: 16, prefillChunk: 256 };
-  server = await startRealServer((options) => openRunner("native", options), limits);
+  server = await startRealServer({ limits });
 }, 120_000);
 afterAll(() => server?.close());
 

@@ -4,20 +4,18 @@
  */
 import OpenAI from "openai";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { openRunner } from "../../src/runtime/open.ts";
 import { MemoryStore } from "../../src/sessions/stores/memory-store.ts";
 import { post, type RealServer, startRealServer } from "../helpers/real-server.ts";
 import { isEnd, open } from "../helpers/websocket-client.ts";
 
 const ASK = { model: "fake-4m", temperature: 0, max_output_tokens: 8 } as const;
 const TURNS = ["Tell me of the sea.", "And then?", "And the end?"];
-const LIMITS = { maxBatch: 4, maxQueue: 32, prefillChunk: 16 };
 
 const store = new MemoryStore({ maxBytes: 64 * 1024 * 1024 });
 let server: RealServer;
 let client: OpenAI;
 beforeAll(async () => {
-  server = await startRealServer((options) => openRunner("native", options), LIMITS, store);
+  server = await startRealServer({ store });
   client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: "unused", maxRetries: 0 });
 });
 afterAll(() => server?.close());
@@ -185,7 +183,7 @@ describe("a conversation", () => {
   it("goes on at another server of the store, from the same state", async () => {
     const { id } = await client.conversations.create();
     const first = await say(id, TURNS[0]!);
-    const other = await startRealServer((options) => openRunner("native", options), LIMITS, store);
+    const other = await startRealServer({ store });
     try {
       const there = new OpenAI({ baseURL: `${other.url}/v1`, apiKey: "unused", maxRetries: 0 });
       const second = await there.responses.create({ ...ASK, conversation: id, input: TURNS[1]! });
@@ -257,9 +255,7 @@ describe("is refused:", () => {
 });
 
 it("belongs to its key", async () => {
-  const keyed = await startRealServer((options) => openRunner("native", options), LIMITS, store, {
-    options: { apiKeys: ["a", "b"] },
-  });
+  const keyed = await startRealServer({ store, options: { apiKeys: ["a", "b"] } });
   try {
     const clientOf = (apiKey: string) => new OpenAI({ baseURL: `${keyed.url}/v1`, apiKey, maxRetries: 0 });
     const { id } = await clientOf("a").conversations.create();

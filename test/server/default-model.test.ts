@@ -5,8 +5,6 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
 import type { Engine } from "../../src/engine/engine.ts";
-import { openRunner } from "../../src/runtime/open.ts";
-import type { RunnerOptions } from "../../src/runtime/runner.ts";
 import { type RealServer, startRealServer } from "../helpers/real-server.ts";
 import { sseData } from "../helpers/server-deps.ts";
 
@@ -18,8 +16,7 @@ let url: string;
 
 beforeAll(async () => {
   const limits = { maxBatch: 4, maxQueue: 2, prefillChunk: 16 };
-  const open = (options: RunnerOptions) => openRunner("native", options);
-  server = await startRealServer(open, limits, undefined, { maxOutputTokens: 4000 });
+  server = await startRealServer({ limits, maxOutputTokens: 4000 });
   ({ engine, url } = server);
 });
 

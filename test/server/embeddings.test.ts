@@ -35,7 +35,7 @@ describe.each(["native", "portable"] as const)("in the %s runtime", (kind) => {
   let server: RealServer;
   beforeAll(async () => {
     const limits = { maxBatch: 3, maxQueue: 4, prefillChunk: 16 };
-    server = await startRealServer((options) => openRunner(kind, options), limits);
+    server = await startRealServer({ limits, openRunner: (options) => openRunner(kind, options) });
   });
   afterAll(() => server?.close());
 
@@ -103,7 +103,7 @@ describe("a request", () => {
   let server: RealServer;
   beforeAll(async () => {
     const limits = { maxBatch: 8, maxQueue: 8, prefillChunk: 64 };
-    server = await startRealServer((options) => openRunner("native", options), limits);
+    server = await startRealServer({ limits });
   });
   afterAll(() => server?.close());
 

@@ -5,7 +5,6 @@
 import { once } from "node:events";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { WebSocket } from "ws";
-import { openRunner } from "../../src/runtime/open.ts";
 import { post, type RealServer, startRealServer } from "../helpers/real-server.ts";
 import { DEFAULT_SERVER_OPTIONS } from "../helpers/server-deps.ts";
 
@@ -20,7 +19,8 @@ let server: RealServer;
 
 beforeAll(async () => {
   const limits = { maxBatch: 2, maxQueue: 8, prefillChunk: 64 };
-  server = await startRealServer((options) => openRunner("native", options), limits, undefined, {
+  server = await startRealServer({
+    limits,
     maxOutputTokens: 8000,
     options: { limits: { ...DEFAULT_SERVER_OPTIONS.limits, maxPromptTokens: 2000 } },
   });

@@ -65,12 +65,15 @@ describe.each([
   it("fails the streams, appears in /ready, recovers, and loses no session", { timeout: 60_000 }, async () => {
     const faulty = make();
     let numOpened = 0;
-    server = await startRealServer(async (options) => {
-      // The second opening waits, so that the time between the fault and the recovery can be looked
-      // at.
-      if (numOpened++ === 1) await new Promise<void>((resolve) => (letOpen = resolve));
-      return faulty.open(options);
-    }, LIMITS);
+    server = await startRealServer({
+      limits: LIMITS,
+      async openRunner(options) {
+        // The second opening waits, so that the time between the fault and the recovery can be
+        // looked at.
+        if (numOpened++ === 1) await new Promise<void>((resolve) => (letOpen = resolve));
+        return faulty.open(options);
+      },
+    });
     const { url, engine } = server;
     const ask = (body: object) => post(`${url}/v1/completions`, { temperature: 0, max_tokens: 8, ...body });
 

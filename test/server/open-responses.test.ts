@@ -4,7 +4,6 @@
  * is what that specification requires besides.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { openRunner } from "../../src/runtime/open.ts";
 import { post, type RealServer, startRealServer } from "../helpers/real-server.ts";
 import { sseData } from "../helpers/server-deps.ts";
 
@@ -19,8 +18,7 @@ const REQUIRED = [
 
 let server: RealServer;
 beforeAll(async () => {
-  const limits = { maxBatch: 4, maxQueue: 32, prefillChunk: 16 };
-  server = await startRealServer((options) => openRunner("native", options), limits);
+  server = await startRealServer();
 });
 afterAll(() => server?.close());
 

@@ -6,7 +6,6 @@
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { openRunner } from "../../src/runtime/open.ts";
 import { post, type RealServer, startRealServer } from "../helpers/real-server.ts";
 import type { TalesFixture } from "../helpers/torch-fixtures.ts";
 
@@ -20,8 +19,7 @@ const { prompts } = JSON.parse(
 
 let server: RealServer;
 beforeAll(async () => {
-  const limits = { maxBatch: 8, maxQueue: 8, prefillChunk: PREFILL_CHUNK };
-  server = await startRealServer((options) => openRunner("native", options), limits);
+  server = await startRealServer({ limits: { maxBatch: 8, maxQueue: 8, prefillChunk: PREFILL_CHUNK } });
 });
 afterAll(() => server?.close());
 

@@ -1,7 +1,6 @@
 /** `/v1/messages` over the real engine and default model, through Anthropic's client. */
 import Anthropic from "@anthropic-ai/sdk";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { openRunner } from "../../src/runtime/open.ts";
 import { type RealServer, startRealServer } from "../helpers/real-server.ts";
 
 const SCHEMA = {
@@ -19,11 +18,7 @@ const ASK = {
 let server: RealServer;
 let client: Anthropic;
 beforeAll(async () => {
-  server = await startRealServer((options) => openRunner("native", options), {
-    maxBatch: 4,
-    maxQueue: 32,
-    prefillChunk: 16,
-  });
+  server = await startRealServer();
   client = new Anthropic({ baseURL: server.url, apiKey: "unused", maxRetries: 0 });
 });
 afterAll(() => server?.close());

@@ -2,14 +2,10 @@
  * Reasoning over the real generation, engine, runtime and default model, whose template here opens
  * a tag and whose padding token closes it, and through OpenAI's client.
  */
-import { readFile } from "node:fs/promises";
-import path from "node:path";
 import OpenAI from "openai";
 import type { ResponseStreamEvent } from "openai/resources/responses/responses";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { openRunner } from "../../src/runtime/open.ts";
-import { DEFAULT_MODEL_DIR, type RealServer, startRealServer } from "../helpers/real-server.ts";
-import { writeTokenizer } from "../helpers/tiny-tokenizers.ts";
+import { type RealServer, renameInTokenizer, startRealServer } from "../helpers/real-server.ts";
 import { isEnd, open } from "../helpers/websocket-client.ts";
 
 const TEMPLATE = [
@@ -24,12 +20,7 @@ let server: RealServer;
 let client: OpenAI;
 
 beforeAll(async () => {
-  const read = async (name: string) => JSON.parse(await readFile(path.join(DEFAULT_MODEL_DIR, name), "utf8"));
-  const text = JSON.stringify(await read("tokenizer.json")).replaceAll('"<pad>"', '"</think>"');
-  const { pad_token: _, ...config } = await read("tokenizer_config.json");
-  const tokenizerDir = await writeTokenizer({ json: JSON.parse(text), config: { ...config, chat_template: TEMPLATE } });
-  const limits = { maxBatch: 4, maxQueue: 32, prefillChunk: 16 };
-  server = await startRealServer((options) => openRunner("native", options), limits, undefined, { tokenizerDir });
+  server = await startRealServer({ tokenizerDir: await renameInTokenizer("</think>", TEMPLATE) });
   client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: "unused", maxRetries: 0 });
 });
 

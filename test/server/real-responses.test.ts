@@ -7,14 +7,10 @@ import { setImmediate } from "node:timers/promises";
 import OpenAI from "openai";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
-import { openRunner } from "../../src/runtime/open.ts";
-import type { RunnerOptions } from "../../src/runtime/runner.ts";
 import { post, type RealServer, startRealServer } from "../helpers/real-server.ts";
 import { isEnd, open } from "../helpers/websocket-client.ts";
 
 const ASK = { model: "fake-4m", temperature: 0, max_output_tokens: 8 } as const;
-
-const LIMITS = { maxBatch: 4, maxQueue: 32, prefillChunk: 16 };
 
 let server: RealServer;
 let client: OpenAI;
@@ -22,7 +18,7 @@ let client: OpenAI;
 const clientOf = ({ url }: RealServer) => new OpenAI({ baseURL: `${url}/v1`, apiKey: "unused", maxRetries: 0 });
 
 beforeAll(async () => {
-  server = await startRealServer((options) => openRunner("native", options), LIMITS);
+  server = await startRealServer();
   client = clientOf(server);
 });
 
@@ -139,8 +135,7 @@ it("an exported and imported session answers as the original does", async () => 
 });
 
 it("so does one whose state is f16, which a server with states in f32 refuses, and the other way round", async () => {
-  const runner = (options: RunnerOptions) => openRunner("native", options);
-  const half = await startRealServer(runner, LIMITS, undefined, { statePrecision: "f16" });
+  const half = await startRealServer({ statePrecision: "f16" });
   try {
     const files = [await exported(half), await exported(server)] as const;
     expect(files[0].length).toBeLessThan(files[1].length);
@@ -312,7 +307,7 @@ const overWebSocket: ReadSome = async (response_id, starting_after, numEvents) =
 describe("a second server of the same store", () => {
   let other: RealServer;
   beforeAll(async () => {
-    other = await startRealServer((options) => openRunner("native", options), LIMITS, server.store);
+    other = await startRealServer({ store: server.store });
   });
   afterAll(() => other?.close());
 

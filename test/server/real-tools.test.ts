@@ -2,14 +2,10 @@
  * Calls that must match, over the real generation, engine, runtime and default model, which knows
  * no tools: it is told of them, and held to their schemas.
  */
-import { readFile } from "node:fs/promises";
-import path from "node:path";
 import { Ajv2020 } from "ajv/dist/2020.js";
 import OpenAI from "openai";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { openRunner } from "../../src/runtime/open.ts";
-import { DEFAULT_MODEL_DIR, type RealServer, startRealServer } from "../helpers/real-server.ts";
-import { writeTokenizer } from "../helpers/tiny-tokenizers.ts";
+import { type RealServer, renameInTokenizer, startRealServer } from "../helpers/real-server.ts";
 
 const WEATHER = {
   name: "get_weather",
@@ -37,8 +33,7 @@ const validators = new Map([WEATHER, TIME].map(({ name, parameters }) => [name, 
 let server: RealServer;
 let client: OpenAI;
 beforeAll(async () => {
-  const limits = { maxBatch: 4, maxQueue: 32, prefillChunk: 16 };
-  server = await startRealServer((options) => openRunner("native", options), limits);
+  server = await startRealServer();
   client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: "unused", maxRetries: 0 });
 });
 afterAll(() => server?.close());
@@ -189,14 +184,8 @@ describe("a model whose template has tags for calls, the opening one a special t
   let hermes: OpenAI;
 
   beforeAll(async () => {
-    const read = async (name: string) => JSON.parse(await readFile(path.join(DEFAULT_MODEL_DIR, name), "utf8"));
-    const text = JSON.stringify(await read("tokenizer.json")).replaceAll('"<pad>"', '"<tool_call>"');
-    const { pad_token: _, ...config } = await read("tokenizer_config.json");
-    const chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}{{ tools | tojson }}{# <tool_call> #}";
-    const files = { json: JSON.parse(text), config: { ...config, chat_template } };
-    const limits = { maxBatch: 4, maxQueue: 32, prefillChunk: 16 };
-    const tokenizerDir = await writeTokenizer(files);
-    own = await startRealServer((options) => openRunner("native", options), limits, undefined, { tokenizerDir });
+    const template = "{% for m in messages %}{{ m.content }}{% endfor %}{{ tools | tojson }}{# <tool_call> #}";
+    own = await startRealServer({ tokenizerDir: await renameInTokenizer("<tool_call>", template) });
     hermes = new OpenAI({ baseURL: `${own.url}/v1`, apiKey: "unused", maxRetries: 0 });
   });
   afterAll(() => own?.close());

@@ -2,7 +2,6 @@
 import OpenAI from "openai";
 import type { ResponseInputItem } from "openai/resources/responses/responses";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { openRunner } from "../../src/runtime/open.ts";
 import { type RealServer, startRealServer } from "../helpers/real-server.ts";
 import { createTestServer } from "../helpers/server-deps.ts";
 import { isEnd, open } from "../helpers/websocket-client.ts";
@@ -12,8 +11,7 @@ const ASK = { model: "fake-4m", temperature: 0, max_output_tokens: 8 } as const;
 let server: RealServer;
 let client: OpenAI;
 beforeAll(async () => {
-  const limits = { maxBatch: 4, maxQueue: 32, prefillChunk: 16 };
-  server = await startRealServer((options) => openRunner("native", options), limits);
+  server = await startRealServer();
   client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: "unused", maxRetries: 0 });
 });
 afterAll(() => server?.close());

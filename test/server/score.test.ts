@@ -1,6 +1,5 @@
 /** `/v1/score` over the real generation, engine, runtime and default model. */
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { openRunner } from "../../src/runtime/open.ts";
 import { post, type RealServer, startRealServer } from "../helpers/real-server.ts";
 
 const CONTEXT = "Once upon a time there was a king who lived in a";
@@ -8,8 +7,7 @@ const TEXTS = [" castle", " house by the sea", " puddle", "zzz"];
 
 let server: RealServer;
 beforeAll(async () => {
-  const limits = { maxBatch: 3, maxQueue: 200, prefillChunk: 16 };
-  server = await startRealServer((options) => openRunner("native", options), limits);
+  server = await startRealServer({ limits: { maxBatch: 3, maxQueue: 200, prefillChunk: 16 } });
 });
 afterAll(() => server?.close());
 

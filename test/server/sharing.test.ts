@@ -3,7 +3,6 @@
  * tokenizer, from the others.
  */
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { openRunner } from "../../src/runtime/open.ts";
 import { post, type RealServer, startRealServer } from "../helpers/real-server.ts";
 
 const TIMEOUT_MS = 120_000;
@@ -11,8 +10,7 @@ const TIMEOUT_MS = 120_000;
 let server: RealServer;
 
 beforeAll(async () => {
-  const limits = { maxBatch: 8, maxQueue: 256, prefillChunk: 64 };
-  server = await startRealServer((options) => openRunner("native", options), limits);
+  server = await startRealServer({ limits: { maxBatch: 8, maxQueue: 256, prefillChunk: 64 } });
 }, TIMEOUT_MS);
 afterAll(() => server?.close());
 

@@ -6,7 +6,6 @@ import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
-import { openRunner } from "../../src/runtime/open.ts";
 import { post, type RealServer, startRealServer } from "../helpers/real-server.ts";
 import { DEFAULT_SERVER_OPTIONS } from "../helpers/server-deps.ts";
 
@@ -36,7 +35,8 @@ const sockets: { destroy(): unknown }[] = [];
 
 beforeAll(async () => {
   const { limits, resume } = DEFAULT_SERVER_OPTIONS;
-  server = await startRealServer((options) => openRunner("native", options), LIMITS, undefined, {
+  server = await startRealServer({
+    limits: LIMITS,
     maxOutputTokens: MAX_TOKENS,
     options: { limits: { ...limits, maxOutputTokens: MAX_TOKENS }, resume: { ...resume, waitBytes: 1 } },
   });
@@ -179,7 +179,8 @@ it(
   "a stored response ends with its stream if the server does not wait for clients",
   async () => {
     const { limits, resume } = DEFAULT_SERVER_OPTIONS;
-    const impatient = await startRealServer((options) => openRunner("native", options), LIMITS, undefined, {
+    const impatient = await startRealServer({
+      limits: LIMITS,
       maxOutputTokens: MAX_TOKENS,
       options: { limits: { ...limits, maxOutputTokens: MAX_TOKENS }, resume: { ...resume, waitMs: 0 } },
     });

@@ -7,7 +7,6 @@ import formats from "ajv-formats";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
 import { openRunner } from "../../src/runtime/open.ts";
-import type { RunnerOptions } from "../../src/runtime/runner.ts";
 import { SCHEMAS } from "../fixtures/json-schemas.ts";
 import { post, type RealServer, startRealServer } from "../helpers/real-server.ts";
 import { sseData } from "../helpers/server-deps.ts";
@@ -27,7 +26,7 @@ formats.default(ajv);
 let server: RealServer;
 
 beforeAll(async () => {
-  server = await startRealServer((options: RunnerOptions) => openRunner("native", options), LIMITS);
+  server = await startRealServer({ limits: LIMITS });
 });
 afterAll(() => server?.close());
 
@@ -256,7 +255,7 @@ it("neighbours keep their text, and the portable runtime says the same", async (
   const texts = others.map(([answer]) => answer!.text);
   expect(new Set(texts).size).toBe(1);
 
-  const portable = await startRealServer((options: RunnerOptions) => openRunner("portable", options), LIMITS);
+  const portable = await startRealServer({ limits: LIMITS, openRunner: (given) => openRunner("portable", given) });
   try {
     const [answer] = await choices(COMPLETIONS, held, portable);
     expect(answer!.text).toBe(texts[0]);

@@ -3,7 +3,6 @@
  * default model.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { openRunner } from "../../src/runtime/open.ts";
 import { post, type RealServer, startRealServer } from "../helpers/real-server.ts";
 import { DEFAULT_SERVER_OPTIONS, sseData } from "../helpers/server-deps.ts";
 
@@ -12,10 +11,9 @@ const EOS = 2;
 
 let server: RealServer;
 beforeAll(async () => {
-  const limits = { maxBatch: 4, maxQueue: 32, prefillChunk: 16 };
   // As the generator's here.
   const options = { limits: { ...DEFAULT_SERVER_OPTIONS.limits, maxPromptTokens: 2000, maxOutputTokens: 2000 } };
-  server = await startRealServer((given) => openRunner("native", given), limits, undefined, { options });
+  server = await startRealServer({ options });
 });
 afterAll(() => server?.close());
 

@@ -7,6 +7,7 @@ import { Encoder } from "../../src/tokenizer/encoder.ts";
 import { readTokenizerFiles } from "../../src/tokenizer/files.ts";
 import { findTextCuts } from "../../src/tokenizer/text-cuts.ts";
 import { VocabTable } from "../../src/tokenizer/vocab-table.ts";
+import { numCases } from "../helpers/random-cases.ts";
 import { byteFallbackJson, byteLevelJson, type TokenizerJson, writeTokenizer } from "../helpers/tiny-tokenizers.ts";
 
 const GPT2 = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
@@ -227,7 +228,7 @@ describe.each(PIPELINES)("%s", (_, hasCuts, json) => {
         expect(await inParts.encode(given)).toEqual(await whole.encode(given));
         expect(await inParts.encodeContinuation(given)).toEqual(await whole.encodeContinuation(given));
       }),
-      { numRuns: 150 },
+      { numRuns: numCases(150) },
     );
   });
 });

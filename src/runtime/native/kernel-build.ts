@@ -65,6 +65,8 @@ const SHARED_SOURCES = ["op.c", "register.c"];
 /** About ten times what it takes on one slow core. */
 const TIMEOUT_MS = 5 * 60 * 1000;
 
+export type CpuTarget = "host" | "supported" | "all";
+
 export interface KernelBuild {
   /** Folder of the C files. */
   readonly sourceDir: string;
@@ -74,9 +76,10 @@ export interface KernelBuild {
    */
   readonly cc: string;
   /**
-   * `host`: for this CPU alone, in a part of the time. `all`: for every CPU of this architecture.
+   * `host`: with the best instruction set that this CPU has alone, in a part of the time.
+   * `supported`: with every one that it has. `all`: for every CPU of this architecture.
    */
-  readonly target: "host" | "all" | CudaTarget;
+  readonly target: CpuTarget | CudaTarget;
 }
 
 /**
@@ -167,16 +170,17 @@ export function instructionSets(): Readonly<Record<string, readonly string[]>> {
   return sets;
 }
 
-/** What to compile for: of those that the compiler knows, what this CPU will use, or all. */
-async function setsFor(target: "host" | "all", cc: string): Promise<Readonly<Record<string, readonly string[]>>> {
+/** What to compile for: of those that the compiler knows, what this CPU will use, has, or all. */
+async function setsFor(target: CpuTarget, cc: string): Promise<Readonly<Record<string, readonly string[]>>> {
   const all = Object.entries(instructionSets());
   const known: [string, readonly string[]][] = [];
   for (const [set, flags] of all) {
     if (flags.length === 0 || (await knowsFlags(cc, flags))) known.push([set, flags]);
   }
-  const has = target === "host" && process.platform === "linux" ? cpuHas() : undefined;
+  const has = target !== "all" && process.platform === "linux" ? cpuHas() : undefined;
   const best = has ? known.findLastIndex(([set]) => has(set)) : -1;
   if (best === -1) return Object.fromEntries(known);
+  if (target === "supported") return Object.fromEntries(known.slice(0, best + 1));
   const first = MAY_BE_REFUSED.has(known[best]![0]) ? best - 1 : best;
   return Object.fromEntries(known.slice(first, best + 1));
 }
@@ -210,7 +214,7 @@ function knowsFlags(cc: string, flags: readonly string[]): Promise<boolean> {
  * As many at once as there are cores. Rejects with the first failure, when nothing is at work any
  * more.
  */
-async function eachOnSomeCore<Job>(jobs: readonly Job[], work: (job: Job) => Promise<unknown>): Promise<void> {
+export async function eachOnSomeCore<Job>(jobs: readonly Job[], work: (job: Job) => Promise<unknown>): Promise<void> {
   const waiting = [...jobs];
   const workers = Array.from({ length: availableParallelism() }, async () => {
     for (let job = waiting.shift(); job !== undefined; job = waiting.shift()) {

@@ -27,14 +27,21 @@ RUN npm prune --omit=dev --ignore-scripts --no-audit --no-fund && node docker/sl
 COPY LICENSE openapi.yaml ./
 COPY models/densemamba-tales-4m ./models/densemamba-tales-4m
 # Compiles the default model ahead of the first start, and shows that what was built runs.
-# The folder is for states that are to survive a restart: a volume mounted there takes over whom it belongs to.
+# The other folder is for states that are to survive a restart: a volume mounted there takes over whom it belongs to.
+# OpenShift runs containers as any user, in group 0: that may do what the owner may.
 RUN mkdir -p /var/lib/densemamba && node dist/cli/main.js score --token-ids 1,2 --device cpu --cache-dir /var/cache/densemamba \
-    --kernel-library /app/library/libdensemamba-kernels.so
+    --kernel-library /app/library/libdensemamba-kernels.so \
+    && chmod -R g=u /var/cache/densemamba /var/lib/densemamba
 
 FROM ${BASE_IMAGE}
+# For the labels: the repository's address, and the commit.
+ARG SOURCE=""
+ARG REVISION=""
 LABEL org.opencontainers.image.title="densemamba" \
     org.opencontainers.image.description="OpenAI-compatible inference server for state-space language models" \
     org.opencontainers.image.licenses="Apache-2.0" \
+    org.opencontainers.image.source="${SOURCE}" \
+    org.opencontainers.image.revision="${REVISION}" \
     org.opencontainers.image.version="0.1.0"
 ENV NODE_ENV=production \
     DENSEMAMBA_HOST=0.0.0.0 \
@@ -50,8 +57,8 @@ COPY --from=build /app/library ./library
 COPY --from=build /app/dist ./dist
 COPY --from=build /app/package.json /app/LICENSE /app/openapi.yaml ./
 # Writable, for models that are mounted and compiled here. The default model needs no writing: the root may be read-only.
-COPY --from=build --chown=1000:1000 /var/cache/densemamba /var/cache/densemamba
-COPY --from=build --chown=1000:1000 /var/lib/densemamba /var/lib/densemamba
+COPY --from=build --chown=1000:0 /var/cache/densemamba /var/cache/densemamba
+COPY --from=build --chown=1000:0 /var/lib/densemamba /var/lib/densemamba
 # By number, so that Kubernetes can see that it is not root.
 USER 1000:1000
 EXPOSE 8080

@@ -1,6 +1,6 @@
 /**
  * Where models are pulled from and cached. Reads the variables of Hugging Face's own tools, so that
- * one login and one cache serve both. Pure: `process.ts` passes in the environment.
+ * one login and one cache serve both, and the usual variables of a proxy. Pure: `process.ts` passes in the environment.
  */
 import path from "node:path";
 import { DenseMambaError } from "../errors.ts";
@@ -15,6 +15,15 @@ export interface HubSettings {
   readonly cacheDir: string;
   /** Use no network. */
   readonly offline: boolean;
+  /** Undefined without one. */
+  readonly proxy: ProxySettings | undefined;
+}
+
+/** URLs, which may hold passwords, and the hosts to be reached without a proxy. */
+export interface ProxySettings {
+  readonly httpProxy: string;
+  readonly httpsProxy: string;
+  readonly noProxy: string;
 }
 
 const DEFAULT_ENDPOINT = "https://huggingface.co";
@@ -27,8 +36,8 @@ export interface HubSources {
 }
 
 /**
- * @throws `invalid_config` if HF_ENDPOINT is not a URL or a path cannot be resolved. The token is
- * never part of a message.
+ * @throws `invalid_config` if HF_ENDPOINT or a proxy is not a URL, or a path cannot be resolved. The
+ * token is never part of a message.
  */
 export function parseHubSettings({ env, findHome, readText }: HubSources): HubSettings {
   // As huggingface_hub does, `~` and variables are expanded in each.
@@ -53,6 +62,7 @@ export function parseHubSettings({ env, findHome, readText }: HubSources): HubSe
     cacheDir:
       pathOf("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE") ??
       path.join(hfHome ?? homeFor(findHome, "HF_HOME is not set"), "hub"),
+    proxy: parseProxy(env),
     offline: /^(?:1|on|yes|true)$/i.test(env.HF_HUB_OFFLINE || env.TRANSFORMERS_OFFLINE || ""),
   });
 }
@@ -60,6 +70,19 @@ export function parseHubSettings({ env, findHome, readText }: HubSources): HubSe
 /** `$NAME` and `${NAME}`; variables that are not set stay as they are. */
 function expandVariables(given: string, env: Environment): string {
   return given.replaceAll(/\$(?:(\w+)|\{([^}]*)\})/g, (whole, plain, braced) => env[plain ?? braced] ?? whole);
+}
+
+/** As curl reads them: the name in small letters wins. */
+function parseProxy(env: Environment): ProxySettings | undefined {
+  const [httpProxy = "", httpsProxy = "", noProxy = ""] = ["http_proxy", "https_proxy", "no_proxy"].map((name) => {
+    return env[name] ?? env[name.toUpperCase()];
+  });
+  for (const [name, url] of Object.entries({ HTTP_PROXY: httpProxy, HTTPS_PROXY: httpsProxy })) {
+    if (url === "" || (URL.canParse(url) && /^https?:$/.test(new URL(url).protocol))) continue;
+    // It may hold a password.
+    throw new DenseMambaError("invalid_config", `${name} must be a URL such as http://proxy:3128, something else was`);
+  }
+  return httpProxy || httpsProxy ? { httpProxy, httpsProxy, noProxy } : undefined;
 }
 
 function parseEndpoint(endpoint: string): string {

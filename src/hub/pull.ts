@@ -11,6 +11,7 @@ import { HubClient, type HubFile, HubUnreachable } from "./client.ts";
 import { download } from "./download.ts";
 import { chooseFiles, findShards, type Part } from "./files.ts";
 import { formatModelId, type ModelId } from "./model-id.ts";
+import { fetchThrough } from "./proxy.ts";
 
 export interface PullProgress {
   /** Bytes on disk, of `total`. */
@@ -48,7 +49,8 @@ export async function pullModel(options: PullOptions): Promise<string> {
   const { id, hub } = options;
   if (hub.offline) throw await withCache("HF_HUB_OFFLINE is set", options);
   try {
-    return await new Pull(options).run();
+    const pull = await Pull.prepare(options);
+    return await pull.run();
   } catch (error) {
     if (error instanceof HubUnreachable) throw await withCache(error.message, options, error);
     if (error instanceof DenseMambaError && error.code === "invalid_checkpoint") {
@@ -63,6 +65,8 @@ async function withCache(problem: string, { id, hub }: PullOptions, cause?: unkn
   return new DenseMambaError("pull_failed", `cannot pull ${formatModelId(id)}: ${problem}; ${cached}`, { cause });
 }
 
+type Fetch = typeof globalThis.fetch;
+
 class Pull {
   readonly #id: ModelId;
   readonly #part: Part;
@@ -74,7 +78,12 @@ class Pull {
   readonly #done = new Map<string, number>();
   #total = 0;
 
-  constructor({ id, part, hub, onProgress, fetch = globalThis.fetch, sleep }: PullOptions) {
+  static async prepare(options: PullOptions): Promise<Pull> {
+    const { proxy } = options.hub;
+    return new Pull({ ...options, fetch: options.fetch ?? (proxy ? await fetchThrough(proxy) : globalThis.fetch) });
+  }
+
+  private constructor({ id, part, hub, onProgress, fetch, sleep }: PullOptions & { readonly fetch: Fetch }) {
     this.#id = id;
     this.#part = part;
     this.#client = new HubClient({ endpoint: hub.endpoint, token: hub.token, fetch });

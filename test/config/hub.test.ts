@@ -11,7 +11,23 @@ describe("the hub's settings", () => {
       token: undefined,
       cacheDir: "/home/me/.cache/huggingface/hub",
       offline: false,
+      proxy: undefined,
     });
+  });
+
+  it("take the proxy that curl would take, and refuse what is none without repeating it", () => {
+    expect(parse({ HTTPS_PROXY: "http://a:1", https_proxy: "http://b:2", NO_PROXY: "c" }).proxy).toEqual({
+      httpProxy: "",
+      httpsProxy: "http://b:2",
+      noProxy: "c",
+    });
+    expect(parse({ HTTP_PROXY: "http://a:1" }).proxy).toMatchObject({ httpProxy: "http://a:1", httpsProxy: "" });
+    expect(parse({ HTTPS_PROXY: "" }).proxy).toBeUndefined();
+    for (const url of ["socks5://u:secret@h", "secret"]) {
+      const take = () => parse({ HTTPS_PROXY: url });
+      expect(take).toThrow("HTTPS_PROXY must be a URL such as http://proxy:3128");
+      expect(take).not.toThrow("secret");
+    }
   });
 
   it("find the cache as Hugging Face's tools do, the most specific variable first", () => {

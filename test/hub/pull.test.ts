@@ -19,6 +19,7 @@ import { ensureModel, type PullOptions, type PullProgress, pullModel } from "../
 import { openCheckpoint } from "../../src/model/checkpoint.ts";
 import { temporaryFolder } from "../helpers/checkpoints.ts";
 import { HubServer, sha256 } from "../helpers/hub-server.ts";
+import { ProxyServer } from "../helpers/proxy-server.ts";
 
 const MODEL = "test/fixtures/torch-tiny-densemamba";
 const COMMIT = "0123456789abcdef0123456789abcdef01234567";
@@ -40,8 +41,8 @@ afterEach(async () => {
 });
 
 function options(name: string, changes: Partial<PullOptions["hub"]> & Partial<PullOptions> = {}): PullOptions {
-  const { endpoint = server.endpoint, token, offline = false, ...rest } = changes;
-  const hub = { endpoint, token, offline, cacheDir };
+  const { endpoint = server.endpoint, token, offline = false, proxy, ...rest } = changes;
+  const hub = { endpoint, token, offline, proxy, cacheDir };
   return { id: parseModelId(name)!, part: "model", hub, sleep: async () => undefined, ...rest };
 }
 
@@ -414,5 +415,33 @@ describe("a name", () => {
     "",
   ])("%s is none", (text) => {
     expect(parseModelId(text)).toBeUndefined();
+  });
+});
+
+describe("behind a proxy", () => {
+  const files = { "config.json": config, "model.safetensors": weights };
+  let proxy: ProxyServer;
+  beforeEach(async () => {
+    proxy = await ProxyServer.start();
+    server.add("org/tiny", { commit: COMMIT, files, token: "hf_secret" });
+  });
+  afterEach(() => proxy.close());
+
+  it("everything goes through it, also the redirected bytes, and the token reaches the hub alone", async () => {
+    const settings = { httpProxy: proxy.url, httpsProxy: "", noProxy: "" };
+    const dir = await pullModel(options("org/tiny", { proxy: settings, token: "hf_secret" }));
+    expect(readFileSync(join(dir, "model.safetensors")).equals(weights)).toBe(true);
+    expect(new Set(proxy.targets).size).toBe(2);
+    expect(server.requests.filter(({ origin }) => origin === "store").map((seen) => seen.authorization)).toEqual([
+      undefined,
+    ]);
+  });
+
+  it("hosts that need none are reached without it; one that is not there is told", async () => {
+    const direct = { httpProxy: "http://127.0.0.1:1", httpsProxy: "", noProxy: "127.0.0.1" };
+    await pullModel(options("org/tiny", { proxy: direct, token: "hf_secret" }));
+    const gone = { httpProxy: "http://127.0.0.1:1", httpsProxy: "", noProxy: "" };
+    const pull = pullModel(options("org/tiny", { proxy: gone, token: "hf_secret" }));
+    await expect(pull).rejects.toEqual(failed("cannot reach", "ECONNREFUSED"));
   });
 });

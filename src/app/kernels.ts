@@ -7,9 +7,10 @@ import { DenseMambaError } from "../errors.ts";
 import type { LoweringKind } from "../model/artifact.ts";
 import { openCheckpoint } from "../model/checkpoint.ts";
 import { MANIFEST_FILE } from "../model/manifest.ts";
-import { type KernelLibrary, openKernels } from "../runtime/open.ts";
+import { findPrebuiltKernels, type KernelLibrary, openKernels } from "../runtime/open.ts";
 
-const SOURCE_DIR = path.join(packageRoot, "kernels");
+/** Of the package. */
+const PLACES = { sourceDir: path.join(packageRoot, "kernels"), prebuiltDir: path.join(packageRoot, "prebuilt") };
 
 export type KernelConfig = Pick<Config, "kernelLibrary" | "cCompiler" | "nvcc" | "cacheDir">;
 
@@ -58,14 +59,26 @@ export async function findKernels(
 }
 
 /**
- * @param target `host` builds for this CPU only, `all` for every CPU of its architecture.
+ * @param target `host`: what the package brings, or else built for this CPU only; `all` builds for
+ * every CPU of its architecture
  * @throws `device_unavailable`
  */
-export function openKernelLibrary(
+export async function openKernelLibrary(
   { kernelLibrary, cCompiler, nvcc, cacheDir }: KernelConfig,
   target: "host" | "all" | "cuda",
   onBuild: (message: string) => void,
+  places = PLACES,
 ): Promise<KernelLibrary> {
   const cc = target === "cuda" ? nvcc : cCompiler;
-  return openKernels({ libraryPath: kernelLibrary, sourceDir: SOURCE_DIR, cacheDir, cc, target, onBuild });
+  const open = (libraryPath: string | undefined) =>
+    openKernels({ libraryPath, sourceDir: places.sourceDir, cacheDir, cc, target, onBuild });
+  const prebuilt = target === "host" && kernelLibrary === undefined ? await findPrebuiltKernels(places) : undefined;
+  if (prebuilt === undefined) return open(kernelLibrary);
+  try {
+    return await open(prebuilt);
+  } catch (error) {
+    if (!(error instanceof DenseMambaError) || error.code !== "device_unavailable") throw error;
+    onBuild(`not the packaged kernels: ${error.message}`);
+    return open(undefined);
+  }
 }

@@ -1,11 +1,12 @@
 /** `densemamba generate`: one completion, streamed to the terminal. */
 import { checkVocabulary, createGenerator, requireTokenizer, withEngine } from "../app/compose.ts";
 import type { Config } from "../config/schema.ts";
-import type { GenerationRequest } from "../generation/events.ts";
+import { plainRequest } from "../generation/plain-request.ts";
 import { MemoryStore } from "../sessions/stores/memory-store.ts";
 import { readAll, showProgress, type Terminal, write } from "./terminal.ts";
 
 const UNLIMITED = Number.MAX_SAFE_INTEGER;
+const NAMES = { prompts: "the prompt", maxTokens: "--max-tokens", numLogprobs: "log-probabilities" };
 
 export interface GenerateOptions {
   /** `-` reads standard input. */
@@ -26,7 +27,7 @@ export interface GenerateOptions {
 /** Text on stdout, a line of figures on stderr. @throws what loading or the generator throws */
 export async function generate(given: Config, options: GenerateOptions, terminal: Terminal): Promise<void> {
   const { stdin, stdout, stderr } = terminal;
-  const prompt = options.prompt === "-" ? await readAll(stdin) : options.prompt;
+  const text = options.prompt === "-" ? await readAll(stdin) : options.prompt;
   // Limits protect a server from its clients; this is one user at their own machine.
   const config = { ...given, maxBatch: 1, maxPromptTokens: UNLIMITED, maxOutputTokens: UNLIMITED };
   const tokenizer = await requireTokenizer(config);
@@ -35,8 +36,9 @@ export async function generate(given: Config, options: GenerateOptions, terminal
     const generator = createGenerator(config, model, { engine, tokenizer, store: new MemoryStore({ maxBytes: 0 }) });
     const startedAtMs = performance.now();
     let numTokens = 0;
-    if (options.echo) await write(stdout, prompt);
-    for await (const event of generator.generate(toRequest(prompt, options))) {
+    if (options.echo) await write(stdout, text);
+    const request = plainRequest({ ...options, names: NAMES, prompt: { type: "text", text } });
+    for await (const event of generator.generate(request)) {
       if (event.type === "delta" && event.text !== "") await write(stdout, event.text);
       if (event.type === "usage") numTokens = event.usage.completionTokens;
     }
@@ -45,36 +47,4 @@ export async function generate(given: Config, options: GenerateOptions, terminal
     const rate = Math.round(numTokens / seconds);
     await write(stderr, `${numTokens} tokens in ${seconds.toFixed(2)} s, ${rate} tokens/s\n`);
   });
-}
-
-function toRequest(prompt: string, options: GenerateOptions): GenerationRequest {
-  const { temperature, topK, topP, minP, repetitionPenalty, seed } = options;
-  return {
-    names: { prompts: "the prompt", maxTokens: "--max-tokens", numLogprobs: "log-probabilities" },
-    prompts: [{ type: "text", text: prompt }],
-    numChoices: 1,
-    bestOf: 1,
-    sampling: {
-      temperature,
-      topK,
-      topP,
-      minP,
-      repetitionPenalty,
-      presencePenalty: 0,
-      frequencyPenalty: 0,
-      logitBias: new Map(),
-      seed,
-    },
-    maxTokens: options.maxTokens,
-    minTokens: 0,
-    stopStrings: options.stop,
-    stopTokenIds: [],
-    ignoreEos: false,
-    includeStopString: false,
-    skipSpecialTokens: true,
-    addSpecialTokens: true,
-    echo: false,
-    owner: "",
-    signal: options.signal,
-  };
 }

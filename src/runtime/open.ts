@@ -2,6 +2,7 @@
 import { DenseMambaError } from "../errors.ts";
 import type { CudaDevice, CudaReport } from "./native/cuda-inspect.ts";
 import type { KernelLibrary, OpenKernelsOptions } from "./native/kernel-library.ts";
+import type { PrebuiltPlaces } from "./native/prebuilt-kernels.ts";
 import { findOrtLibrary, ortPackageVersion } from "./ort-library.ts";
 import { PortableRunner } from "./portable/portable-runner.ts";
 import type { ModelRunner, RunnerOptions } from "./runner.ts";
@@ -18,6 +19,14 @@ export async function openRunner(kind: RunnerKind, options: RunnerOptions): Prom
     case "portable":
       return PortableRunner.open(options);
   }
+}
+
+/**
+ * The library of operators that the package brings, if any.
+ * @throws `device_unavailable`, with the reason
+ */
+export async function findPrebuiltKernels(places: PrebuiltPlaces): Promise<string | undefined> {
+  return (await loadNative(() => import("./native/prebuilt-kernels.ts"))).findPrebuilt(places);
 }
 
 /** Our own operators, for `RunnerOptions`. @throws `device_unavailable`, with the reason */

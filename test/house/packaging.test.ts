@@ -1,6 +1,6 @@
 import { execFile } from "node:child_process";
-import { readdirSync, readFileSync, statSync } from "node:fs";
-import { cp, mkdir, mkdtemp, rm, symlink } from "node:fs/promises";
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { cp, mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { builtinModules } from "node:module";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -83,7 +83,8 @@ describe("the packed package", () => {
       name.replace(/\/\*.*$/, ""),
     );
     for (const name of new Set(sources)) {
-      if (name !== "dist") await cp(name, path.join(source, name), { recursive: true });
+      // What is made for the package alone may not be here.
+      if (name !== "dist" && existsSync(name)) await cp(name, path.join(source, name), { recursive: true });
     }
     const dist = path.join(source, "dist");
     await run("node_modules/.bin/tsc", ["-p", "tsconfig.build.json", "--noCheck", "--outDir", dist]);
@@ -142,6 +143,44 @@ describe("the packed package", () => {
     };
     expect([...new Set(figures.map(({ suite }) => suite))]).toEqual(["machine", "session"]);
     expect(figures[0]!.value).toBeGreaterThan(0);
+  });
+
+  it("can be imported, as docs/library.md shows, and nothing else of it", async () => {
+    const example = /```js\n([\s\S]*?)```/.exec(readFileSync("docs/library.md", "utf8"))![1]!;
+    // As on a machine without a compiler, and quickly.
+    const fast = `{ cacheDir: ${JSON.stringify(path.join(dir, "cache"))}, kernels: "off", threads: 1, `;
+    await writeFile(path.join(dir, "example.mjs"), example.replaceAll(/(loadModel|createServer)\(\{ /g, `$1(${fast}`));
+    const { stdout } = await run(process.execPath, ["example.mjs"], { cwd: dir });
+    const [tale, more, , status] = stdout.trim().split("\n").slice(-4);
+    expect(tale!.length).toBeGreaterThan(20);
+    expect(more).toMatch(/ \[1\d of 1\d tokens cached\]$/);
+    expect(status).toBe("200");
+    const deep = run(process.execPath, ["--input-type=module", "-e", 'import "densemamba/dist/errors.js"'], {
+      cwd: dir,
+    });
+    await expect(deep).rejects.toThrow("ERR_PACKAGE_PATH_NOT_EXPORTED");
+  }, 120_000);
+
+  it("has types for a program that imports it", async () => {
+    const program = `import { DenseMambaError, loadModel, type Usage } from "densemamba";
+      const model = await loadModel({ maxBatch: 4, sessionBytes: "1GiB" });
+      const usage: Usage = (await model.complete("x")).usage;
+      // @ts-expect-error: there is no such option
+      await loadModel({ maxBatches: 4 });
+      export const isOurs = (error: unknown) => error instanceof DenseMambaError && error.code === "queue_full" && usage;`;
+    await writeFile(path.join(dir, "program.mts"), program);
+    const options = ["--noEmit", "--strict", "--module", "nodenext", "--target", "es2023", "--types", "node"];
+    const root = ["--typeRoots", path.resolve("node_modules/@types")];
+    // Elsewhere than this repository, whose own settings would be refused beside a file.
+    await run(path.resolve("node_modules/.bin/tsc"), [...options, ...root, "program.mts"], { cwd: dir });
+  }, 120_000);
+
+  it("has no source maps, and every file that its README leads to", () => {
+    const names = readdirSync(installed, { recursive: true, encoding: "utf8" });
+    expect(names.filter((name) => name.startsWith("dist/") && name.endsWith(".map"))).toEqual([]);
+    const links = [...readFileSync(path.join(installed, "README.md"), "utf8").matchAll(/\]\(([^)#\s]+)/g)];
+    const dead = links.map(([, link]) => link!).filter((link) => !/^https?:/.test(link) && !names.includes(link));
+    expect(dead).toEqual([]);
   });
 
   it("has the commands `bench` and `bench-server`, and none for development", async () => {

@@ -17,10 +17,11 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { findKernels } from "../../src/app/kernels.ts";
+import { findKernels, openKernelLibrary } from "../../src/app/kernels.ts";
 import { KERNELS_VERSION } from "../../src/model/artifact.ts";
 import { checkKernelFile, copyKernelFile, sealKernelFile, sealOf } from "../../src/runtime/native/kernel-file.ts";
 import { type OpenKernelsOptions, openKernels } from "../../src/runtime/native/kernel-library.ts";
+import { buildPrebuilt, type PrebuiltPlaces } from "../../src/runtime/native/prebuilt-kernels.ts";
 
 const CC = process.env.CC || "cc";
 const hasCompiler = spawnSync(CC, ["--version"]).status === 0;
@@ -34,6 +35,47 @@ beforeAll(async () => {
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
 const inFolder = (name: string) => path.join(folder, name);
+
+describe.skipIf(!hasCompiler || process.platform !== "linux")("the library that the package brings", () => {
+  const config = { kernelLibrary: undefined, cCompiler: "no-such-compiler", nvcc: "nvcc", cacheDir: "" };
+  const openIn = async (places: PrebuiltPlaces, cCompiler = "no-such-compiler") => {
+    const notes: string[] = [];
+    const cacheDir = inFolder("prebuilt-cache");
+    const library = await openKernelLibrary(
+      { ...config, cCompiler, cacheDir },
+      "host",
+      (note) => notes.push(note),
+      places,
+    );
+    return { library, notes };
+  };
+
+  it("needs no compiler, until the sources change or it is damaged; then the cache's is built", async () => {
+    const places = { sourceDir: fakeSources("packaged"), prebuiltDir: inFolder("prebuilt") };
+    const { arch } = process;
+    const file = await buildPrebuilt(places, { cc: CC, arch });
+    expect((await openIn(places)).library.path).toBe(file);
+    appendFileSync(file, "more");
+    const { library, notes } = await openIn(places, CC);
+    expect(library.path).toContain("prebuilt-cache");
+    expect(notes[0]).toMatch(/^not the packaged kernels: .* is corrupt/);
+    await buildPrebuilt(places, { cc: CC, arch });
+    appendFileSync(path.join(places.sourceDir, "nothing.c"), "// changed\n");
+    await expect(openIn(places)).rejects.toThrow("there is no C compiler: no-such-compiler is not found");
+  });
+
+  it("does not stand in for a library that is named", async () => {
+    const places = { sourceDir: fakeSources("packaged-too"), prebuiltDir: inFolder("prebuilt-too") };
+    await buildPrebuilt(places, { cc: CC, arch: process.arch });
+    const named = { ...config, kernelLibrary: "/nowhere.so" };
+    await expect(openKernelLibrary(named, "host", () => {}, places)).rejects.toThrow("cannot read /nowhere.so");
+  });
+
+  it("is none where there is no folder of them", async () => {
+    const places = { sourceDir: fakeSources("unpackaged"), prebuiltDir: inFolder("nothing") };
+    await expect(openIn(places)).rejects.toThrow("there is no C compiler");
+  });
+});
 
 /** A small library that is built like the real one. */
 function fakeSources(

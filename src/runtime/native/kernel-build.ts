@@ -80,6 +80,8 @@ export interface KernelBuild {
    * `supported`: with every one that it has. `all`: for every CPU of this architecture.
    */
   readonly target: CpuTarget | CudaTarget;
+  /** Of the library, where the compiler makes one for another machine. Default: this one's. */
+  readonly arch?: string;
 }
 
 /**
@@ -127,10 +129,10 @@ export async function buildSources(build: KernelBuild): Promise<string[]> {
   return names.flat();
 }
 
-async function recipeFor({ sourceDir, target, cc }: KernelBuild): Promise<Recipe> {
+async function recipeFor({ sourceDir, target, cc, arch }: KernelBuild): Promise<Recipe> {
   if (isCuda(target)) return cudaRecipe(target, await kernelSources(resolve(sourceDir, "cuda")));
   const own = (await kernelSources(sourceDir)).filter((name) => name.endsWith(".c") && !SHARED_SOURCES.includes(name));
-  const sets = await setsFor(target, cc);
+  const sets = await setsFor(target, cc, arch);
   const listed = Object.keys(sets).map((set) => `X(${set})`);
   const jobs = [
     ...SHARED_SOURCES.map((source) => ({
@@ -149,7 +151,7 @@ async function recipeFor({ sourceDir, target, cc }: KernelBuild): Promise<Recipe
  * The files of C and CUDA and their headers, in one order. @throws `device_unavailable` if the
  * folder is not there.
  */
-async function kernelSources(sourceDir: string): Promise<string[]> {
+export async function kernelSources(sourceDir: string): Promise<string[]> {
   const names = await readdir(sourceDir).catch((cause: unknown) => {
     throw unavailable(`the kernels' sources are not in ${sourceDir}`, cause);
   });
@@ -164,15 +166,19 @@ export function unavailable(message: string, cause?: unknown): DenseMambaError {
  * Instruction set → its flags. @throws `device_unavailable` on other machines than those that the
  * kernels are written for.
  */
-export function instructionSets(): Readonly<Record<string, readonly string[]>> {
-  const sets = process.platform === "win32" ? undefined : INSTRUCTION_SETS[process.arch];
-  if (sets === undefined) throw unavailable(`the kernels are not written for ${process.platform}/${process.arch}`);
+export function instructionSets(arch: string = process.arch): Readonly<Record<string, readonly string[]>> {
+  const sets = process.platform === "win32" ? undefined : INSTRUCTION_SETS[arch];
+  if (sets === undefined) throw unavailable(`the kernels are not written for ${process.platform}/${arch}`);
   return sets;
 }
 
 /** What to compile for: of those that the compiler knows, what this CPU will use, has, or all. */
-async function setsFor(target: CpuTarget, cc: string): Promise<Readonly<Record<string, readonly string[]>>> {
-  const all = Object.entries(instructionSets());
+async function setsFor(
+  target: CpuTarget,
+  cc: string,
+  arch: string | undefined,
+): Promise<Readonly<Record<string, readonly string[]>>> {
+  const all = Object.entries(instructionSets(arch));
   const known: [string, readonly string[]][] = [];
   for (const [set, flags] of all) {
     if (flags.length === 0 || (await knowsFlags(cc, flags))) known.push([set, flags]);

@@ -14,7 +14,7 @@ const MAX_GRAMMAR_LENGTH = 65_536;
 const OTHER_WHITE_SPACE = "white space between the parts of JSON is fixed";
 
 /** A constraint, and the field or part of it that a path in it begins at. */
-interface Given {
+export interface Given {
   readonly constraint: Constraint;
   readonly field: string;
 }
@@ -74,7 +74,7 @@ export function textFormat() {
 }
 
 /** With the object itself, to repeat it. */
-interface GivenFormat extends Given {
+export interface GivenFormat extends Given {
   readonly given: Record<string, unknown>;
 }
 

@@ -28,6 +28,7 @@ export type ErrorCode =
   | "not_ready" // the runtime is starting or recovering
   | "runtime_fault" // the runtime failed under this request
   | "store_unavailable" // no tier of the store that could write or find the state answers
+  | "store_in_use" // its folder belongs to another server
   | "invalid_api_key"
   | "body_too_large"
   | "unsupported_media_type"

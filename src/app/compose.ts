@@ -182,6 +182,7 @@ export async function createService(
     metrics,
     observer: metrics,
     log,
+    draining: first?.draining ?? new AbortController(),
     stopping: first?.stopping ?? new AbortController(),
     options,
     incomingData: first?.incomingData ?? new IncomingData(options.maxIncomingBytes),

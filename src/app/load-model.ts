@@ -29,6 +29,8 @@ export interface LoadOptions {
   readonly opensLater?: boolean;
   /** Compiles nothing, which would hold up all requests. */
   readonly cachedOnly?: boolean;
+  /** Called before anything of the model is loaded; it may throw. */
+  readonly checkModel?: (model: Pick<LoadedModel, "manifest" | "device">) => void;
   readonly onProgress: (progress: CompileProgress) => void;
   /** Called with what was chosen, and why. */
   readonly note: (message: string) => void;
@@ -56,6 +58,7 @@ export async function loadModel(config: Config, options: LoadOptions): Promise<L
     const lowering = loweringFor(kernels, config.model, options.note);
     const { dir: artifactDir, manifest } = await findArtifact(config, { choice, lowering }, options);
     checkChunk(config, manifest);
+    options.checkModel?.({ manifest, device });
     const open = () =>
       openRunner(config.runtime, {
         artifactDir,

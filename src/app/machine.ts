@@ -6,6 +6,7 @@
 import { availableParallelism, totalmem } from "node:os";
 import { readTextIfAny } from "../config/process.ts";
 import { AUTO_PREFIX_BYTES, AUTO_SESSION_BYTES, type Config } from "../config/schema.ts";
+import { DenseMambaError } from "../errors.ts";
 import type { Manifest } from "../model/artifact.ts";
 import { stateBytes } from "../model/state.ts";
 
@@ -90,6 +91,8 @@ const MIB = 2 ** 20;
  * bring. Measured: 140 MiB idle and 170 MiB under 16 streams, without states and model.
  */
 const PROGRAM_BYTES = 256 * MIB;
+/** With the least that requests bring. */
+const MIN_PROGRAM_BYTES = 170 * MIB;
 /** Weights, the runtime's copies of them in its own layout, and activations. */
 const MODEL_FACTOR = 1.25;
 /** Of the rest. What remains is for states in transit, e.g. being read, written or suspended. */
@@ -127,6 +130,30 @@ export function slotBytesOf(
   numSlots: number,
 ): number {
   return device === "cuda" ? 0 : numSlots * stateBytes(manifest.state);
+}
+
+/**
+ * To be called before the model is loaded: a process that takes more than its limit is killed
+ * without a word.
+ * @throws `invalid_config` with what is needed
+ */
+export function requireMemory(config: Config, { limitBytes, modelBytes, slotBytes }: MemoryFacts): void {
+  const atLeast = (given: number | "auto", min: number) => (given === "auto" ? min : Math.min(given, min));
+  const parts = {
+    "for the program": MIN_PROGRAM_BYTES,
+    "for the model": MODEL_FACTOR * modelBytes,
+    [`for ${config.maxBatch} slots (--max-batch)`]: slotBytes,
+    "for stored states":
+      atLeast(config.sessionBytes, MIN_SESSION_BYTES) + atLeast(config.prefixBytes, MIN_PREFIX_BYTES),
+  };
+  const neededBytes = Object.values(parts).reduce((sum, bytes) => sum + bytes, 0);
+  if (neededBytes <= limitBytes) return;
+  const [limit, needed] = [Math.floor(limitBytes / MIB), Math.ceil(neededBytes / MIB)];
+  const listed = Object.entries(parts).map(([what, bytes]) => `${Math.ceil(bytes / MIB)} MiB ${what}`);
+  throw new DenseMambaError(
+    "invalid_config",
+    `this process may use ${limit} MiB of memory and needs at least ${needed} MiB: ${listed.join(", ")}`,
+  );
 }
 
 /** A config without `auto` sizes. */

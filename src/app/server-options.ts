@@ -49,6 +49,7 @@ export function serverOptions(config: Config): ServerOptions {
     maxIncomingBytes: Math.max(64 * 1024 * 1024, 2 * maxBodyBytes),
     resume: { waitMs: config.resumeMs, waitBytes: config.resumeBytes, backgroundMs: config.backgroundMs },
     sharesStore: config.valkeyUrl !== undefined,
+    storeRequired: config.storeRequired,
     timeouts: { headersMs: 30_000, requestMs: 120_000, keepAliveMs: 75_000 },
     maxHeaderBytes: 16 * 1024,
   };

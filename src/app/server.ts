@@ -1,13 +1,12 @@
 /**
- * Runs the server: loads the model, or the first of several, listens, says that it is ready, and
- * shuts down in good order.
+ * Opens the server: loads the model, or the first of several, and listens; and closes it in good
+ * order.
  */
 import { once } from "node:events";
 import { createServer } from "node:net";
 import { totalmem } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import type { CompileProgress } from "../compiler/compile.ts";
-import { readNpmScript, readServiceLinks } from "../config/process.ts";
 import { type Config, USUAL_KEEP_ALIVE_MS } from "../config/schema.ts";
 import type { EngineStatus } from "../engine/observer.ts";
 import type { Manifest } from "../model/artifact.ts";
@@ -25,13 +24,13 @@ import {
   bytesOf,
   loadedBytesOf,
   memoryLimit,
+  requireMemory,
   type SizedConfig,
   slotBytesOf,
   withinMemory,
 } from "./machine.ts";
 import { isPooled, withModelNames } from "./model-names.ts";
 import type { ModelPool } from "./model-pool.ts";
-import { npmFacts, type SignalSource, untilNpmEnds, untilSignal } from "./shutdown.ts";
 
 /**
  * Shares of the time to shut down: when the engine saves what still runs, so that the rest suffices
@@ -68,31 +67,33 @@ export interface ReadyFacts {
   readonly startupMs: number;
 }
 
-export interface RunServerOptions {
+export interface OpenServerOptions {
   readonly logging: ServerLog;
-  readonly signals: SignalSource;
   readonly onProgress: (progress: CompileProgress) => void;
-  readonly onReady: (facts: ReadyFacts) => void;
 }
 
-/**
- * Resolves when the server has closed after a signal.
- * @throws what prevents it from starting, or a device that is lost
- */
-export async function runServer(given: Config, options: RunServerOptions): Promise<void> {
-  const { logging, signals, onProgress, onReady } = options;
-  const { log } = logging;
-  const stopped = Promise.race([untilSignal(signals), untilNpmEnds(npmFacts(readNpmScript()))]);
-  // A bug in one request must not end all the others.
-  signals.on("unhandledRejection", (reason) => {
-    log.error({ error: reason instanceof Error ? reason.stack : String(reason) }, "unhandled rejection");
-  });
-  const variables = readServiceLinks();
-  if (variables.length > 0) log.info({ variables }, "ignored environment variables that describe a service");
+export interface RunningServer {
+  readonly facts: ReadyFacts;
+  /** Resolves when this process cannot open a runner any more and has to be restarted. */
+  readonly lost: Promise<LostDeviceError>;
+  /** For requests and WebSockets from now on. There must be some, if there were some. */
+  setApiKeys(keys: readonly string[]): void;
+  /** From now on it is not ready, and still serves. */
+  drain(): void;
+  /** Accepts nothing new, lets running requests finish or stores them, then closes the stores. */
+  close(): Promise<void>;
+}
 
+/** Loads the model, and listens. @throws what prevents it from starting */
+export async function openServer(given: Config, { logging, onProgress }: OpenServerOptions): Promise<RunningServer> {
+  const { log } = logging;
   const named = isPooled(given) ? await withModelNames(given) : given;
+  const limitBytes = memoryLimit();
   const loadOptions = { numSlots: given.maxBatch, onProgress, note: (message: string) => log.info(message) };
-  const loading = loadModel(named, loadOptions);
+  const loading = loadModel(named, {
+    ...loadOptions,
+    checkModel: (model) => requireMemory(named, { limitBytes, ...memoryOf(model, named) }),
+  });
   // The first failure is thrown; if the other one follows, it must not go unhandled.
   loading.catch(() => undefined);
   // The runtime loads the model on another thread: meanwhile load the other half of the program.
@@ -104,41 +105,42 @@ export async function runServer(given: Config, options: RunServerOptions): Promi
   const tokenizer = await requireTokenizer(named);
   const { watch, lost } = watchForLoss();
   const model = watch(await loading);
-  const limitBytes = memoryLimit();
   const parts = { model, tokenizer, limitBytes, logging, loadOptions, watch };
   const serving = await (isPooled(named) ? openSeveral(named, parts) : openSingle(named, parts));
-  const { config, first, deps, models } = serving;
+  const { config, first, deps, models, services } = serving;
   const { responses } = first;
   const { host, port } = config;
   const app = createApp(deps, responses, models);
   const listener = await listen({ app, deps, responses, models, host, port }).catch(async (error) => {
-    for (const { engine, stores } of serving.services()) {
+    for (const { engine, stores } of services()) {
       await engine.close({ deadlineMs: 0 });
       await stores.close();
     }
     throw explainListenError(error, config);
   });
   await limitSending(listener, log);
-  onReady({
-    modelName: deps.model.name,
-    manifest: model.manifest,
-    status: first.engine.status,
-    config,
-    ...(limitBytes < totalmem() && { memoryLimitBytes: limitBytes }),
-    tiers: first.stores.stats.conversations().tiers,
-    others: models?.entries.slice(1) ?? [],
-    port: listener.port,
-    startupMs: performance.now(),
-  });
-
-  const reason = await Promise.race([stopped, lost]);
-  const isLost = reason instanceof LostDeviceError;
-  if (isLost) log.error({ error: reason.message }, "this process has lost the device and ends, to be started again");
-  else log.info({ signal: reason, withinMs: config.shutdownMs }, "shutting down");
-  serving.pool?.close();
-  await shutDown(serving.services(), listener, config, log);
-  log.info("closed");
-  if (isLost) throw reason;
+  return {
+    facts: {
+      modelName: deps.model.name,
+      manifest: model.manifest,
+      status: first.engine.status,
+      config,
+      ...(limitBytes < totalmem() && { memoryLimitBytes: limitBytes }),
+      tiers: first.stores.stats.conversations().tiers,
+      others: models?.entries.slice(1) ?? [],
+      port: listener.port,
+      startupMs: performance.now(),
+    },
+    lost,
+    setApiKeys(keys) {
+      for (const service of services()) service.deps.options.apiKeys = keys;
+    },
+    drain: () => deps.draining.abort(),
+    async close() {
+      serving.pool?.close();
+      await shutDown(services(), listener, config, log);
+    },
+  };
 }
 
 /** What is listened with. */
@@ -162,13 +164,13 @@ interface ServingParts {
 
 async function openSingle(given: Config, { model, tokenizer, limitBytes, logging }: ServingParts): Promise<Serving> {
   const { createService } = await import("./compose.ts");
-  const config = withinMemory(given, {
-    limitBytes,
-    modelBytes: bytesOf(model.manifest.files),
-    slotBytes: slotBytesOf(model, given.maxBatch),
-  });
+  const config = withinMemory(given, { limitBytes, ...memoryOf(model, given) });
   const service = await createService(config, model, { tokenizer, logging });
   return { config, first: service, deps: service.deps, services: () => [service] };
+}
+
+function memoryOf(model: Pick<LoadedModel, "manifest" | "device">, { maxBatch }: Config) {
+  return { modelBytes: bytesOf(model.manifest.files), slotBytes: slotBytesOf(model, maxBatch) };
 }
 
 /** @param given with names */
@@ -189,7 +191,7 @@ async function openSeveral(given: Config, parts: ServingParts): Promise<Serving>
   };
 }
 
-/** `lost` resolves when this process cannot open a runner any more and has to be restarted. */
+/** `lost` is that of `RunningServer`. */
 function watchForLoss(): {
   readonly watch: (model: LoadedModel) => LoadedModel;
   readonly lost: Promise<LostDeviceError>;
@@ -240,7 +242,6 @@ async function limitSending({ descriptor }: Listener, log: Log): Promise<void> {
   log.debug({ err: cause }, "cannot limit the send buffers of connections");
 }
 
-/** Accepts nothing new, lets running requests finish or stores them, then closes the stores. */
 async function shutDown(
   services: readonly Service[],
   listener: Listener,

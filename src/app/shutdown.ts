@@ -13,12 +13,14 @@ export interface SignalSource {
 /**
  * Resolves at the first signal; the second one ends the process at once. Further SIGHUPs are
  * ignored: when a terminal closes, both the kernel and the shell send one.
+ * @param onHangUp what SIGHUP does instead
  */
-export function untilSignal(source: SignalSource): Promise<ShutdownSignal> {
+export function untilSignal(source: SignalSource, onHangUp?: () => void): Promise<ShutdownSignal> {
   return new Promise((resolve) => {
     let wasAsked = false;
     for (const signal of Object.keys(SIGNAL_NUMBERS) as ShutdownSignal[]) {
       source.on(signal, () => {
+        if (signal === "SIGHUP" && onHangUp !== undefined) return onHangUp();
         if (wasAsked && signal !== "SIGHUP") source.exit(128 + SIGNAL_NUMBERS[signal]);
         wasAsked = true;
         resolve(signal);

@@ -51,16 +51,26 @@ export interface Stores {
     /** Zeros if it is disabled. */
     prefixes(): PrefixCacheStats & Pick<TieredStats, "tiers">;
   };
-  /** @throws `store_unavailable` if another server may be using a folder now */
+  /**
+   * @throws `store_unavailable` if another server may be using a folder now, or if a Valkey server is
+   * required and cannot be used
+   */
   check(): Promise<void>;
   /** Writes what is not written yet. */
   close(): Promise<void>;
 }
 
-/** @throws `invalid_config` if another server uses the folder, `store_unavailable` if unusable */
+/**
+ * @throws `store_in_use` if another server uses the folder; `store_unavailable` if that is unusable,
+ * or a Valkey server that is required
+ */
 export async function openStores(config: SizedConfig, options: StoresOptions): Promise<Stores> {
   const conversations = await openConversations(config, options);
-  const prefixes = await openPrefixes(config, options).catch(async (error) => {
+  const openRest = async () => {
+    if (config.storeRequired) await conversations.check();
+    return openPrefixes(config, options);
+  };
+  const prefixes = await openRest().catch(async (error) => {
     await conversations.close();
     throw error;
   });
@@ -110,6 +120,7 @@ function openConversations(config: SizedConfig, options: StoresOptions): Promise
     ownerOf,
     ...(storeDir !== undefined && { disk: { dir: path.join(storeDir, "conversations"), maxBytes: storeBytes } }),
     ...valkeyOptions(config),
+    isSharedRequired: config.storeRequired,
   });
 }
 

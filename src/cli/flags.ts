@@ -1,5 +1,6 @@
 /** The options of the configuration as flags of a command, and parsers for other flags. */
 import { type Command, InvalidArgumentError } from "commander";
+import type { ParsedConfig } from "../config/load.ts";
 import { readConfig } from "../config/process.ts";
 import { type Config, type ConfigKey, configOptions } from "../config/schema.ts";
 
@@ -20,8 +21,22 @@ export function addConfigOptions(command: Command, keys: readonly ConfigKey[]): 
 
 /** @throws `invalid_config` */
 export function configFrom(values: Readonly<Record<string, unknown>>): Config {
+  return parsedFrom(values).config;
+}
+
+/** @throws `invalid_config` */
+export function parsedFrom(values: Readonly<Record<string, unknown>>): ParsedConfig {
   const flags = Object.fromEntries(configOptions.map(({ key, flag }) => [key, values[attributeOf(flag)]]));
   return readConfig(flags, values.config === undefined ? undefined : String(values.config));
+}
+
+/** Each option's value and its source, as JSON; secrets are hidden. */
+export function describeConfig({ options, origins }: ParsedConfig): string {
+  const entries = configOptions.map(({ key, isSecret }) => {
+    const value = isSecret && origins.has(key) ? "hidden" : (options[key] ?? null);
+    return [key, { value: value === Number.POSITIVE_INFINITY ? "never" : value, from: origins.get(key) ?? "default" }];
+  });
+  return JSON.stringify(Object.fromEntries(entries), null, 2);
 }
 
 /** Commander's name for a flag's value: `--max-batch` → `maxBatch`. */

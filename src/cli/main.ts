@@ -59,7 +59,7 @@ function closeLostTerminal(): void {
 function exitCodeOf(error: unknown): number {
   if (isCommanderError(error)) return error.exitCode === 0 ? 0 : 2;
   const { message, exitCode } = describeFailure(error);
-  process.stderr.write(`${message}\n`);
+  if (message !== undefined) process.stderr.write(`${message}\n`);
   return exitCode;
 }
 

@@ -42,12 +42,10 @@ export function createProgram({ version, terminal, signals }: ProgramParts): Com
   };
 
   const serve = program.command("serve").description("serve models over HTTP and WebSocket");
+  serve.option("--print-config", "print each option's value and source as JSON, without secrets, and end");
   addConfigOptions(serve, ALL_KEYS).action(async (options) => {
-    const [{ checkAddress }, { serve: run }] = await Promise.all([import("../app/server.ts"), import("./serve.ts")]);
-    await checkAddress(configFrom(options));
-    const { withModelFolders, withModelsInside } = await import("../app/model-folder.ts");
-    const config = await withModelFolders(configFrom(options), showProgress(terminal));
-    await run(withModelsInside(config), terminal, signals);
+    const { serve: run } = await import("./serve.ts");
+    await run(options, terminal, signals);
   });
 
   const generate = program.command("generate").description("continue a prompt on the terminal");

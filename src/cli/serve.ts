@@ -1,28 +1,67 @@
 /** `densemamba serve`: runs the server, and prints what it serves and a first request to try. */
-import { openLog } from "../app/log.ts";
-import { type ReadyFacts, runServer } from "../app/server.ts";
+import { isatty } from "node:tty";
+import { openLog, type ServerLog } from "../app/log.ts";
+import { withModelFolders, withModelsInside } from "../app/model-folder.ts";
+import { runServer } from "../app/run-server.ts";
+import { checkAddress, type ReadyFacts } from "../app/server.ts";
 import type { SignalSource } from "../app/shutdown.ts";
 import { programVersion } from "../config/process.ts";
-import type { Config } from "../config/schema.ts";
 import { stateBytes } from "../model/state.ts";
-import { formatBytes, formatCount, showProgress, type Terminal } from "./terminal.ts";
+import { describeFailure, LoggedFailure } from "./failure.ts";
+import { describeConfig, parsedFrom } from "./flags.ts";
+import { formatBytes, formatCount, showProgress, type Terminal, write } from "./terminal.ts";
 
-/** Resolves when the server has closed after a signal. @throws what prevents it from starting */
-export async function serve(config: Config, terminal: Terminal, signals: SignalSource): Promise<void> {
+/** As commander gives them. */
+export interface ServeFlags extends Readonly<Record<string, unknown>> {
+  /** Prints the configuration instead. */
+  readonly printConfig?: boolean;
+}
+
+/**
+ * Resolves when the server has closed after a signal. What goes to stderr is the log, except on a
+ * terminal: there progress is a bar, and a failure plain text.
+ * @throws what prevents it from starting, or `LoggedFailure`
+ */
+export async function serve(flags: ServeFlags, terminal: Terminal, signals: SignalSource): Promise<void> {
+  if (flags.printConfig) return write(terminal.stdout, `${describeConfig(parsedFrom(flags))}\n`);
   const { stdout, stderr } = terminal;
-  const logging = openLog(config.logLevel, stderr);
+  const logging = openLog("info", stderr);
   // Output that cannot be written (a closed terminal, a full disk) is no reason to end.
   for (const stream of [stdout, stderr]) stream.removeAllListeners("error").on("error", () => {});
   try {
-    await runServer(config, {
-      logging,
-      signals,
-      onProgress: showProgress(terminal),
-      onReady: (facts) => void stdout.write(readyBanner(programVersion(), facts)),
-    });
+    await start(flags, { terminal, logging, signals });
+  } catch (error) {
+    if (stderr.isTTY || !logging.log.isLevelEnabled("fatal")) throw error;
+    const failure = describeFailure(error);
+    const errorCode = error instanceof Error && "code" in error ? error.code : "internal_error";
+    logging.log.fatal({ errorCode }, failure.message?.replace(/^error: /, ""));
+    throw new LoggedFailure(error, failure);
   } finally {
     await logging.close();
   }
+}
+
+interface ServeParts {
+  readonly terminal: Terminal;
+  readonly logging: ServerLog;
+  readonly signals: SignalSource;
+}
+
+async function start(flags: ServeFlags, { terminal, logging, signals }: ServeParts): Promise<void> {
+  const { config: given, fromFiles } = parsedFrom(flags);
+  logging.log.level = given.logLevel;
+  const onProgress = showProgress(terminal, { writeLine: (line) => logging.log.info(line) });
+  await checkAddress(given);
+  const config = withModelsInside(await withModelFolders(given, onProgress));
+  // When a terminal closes, its programs end.
+  const readsKeysAgain = fromFiles.has("apiKeys") && ![0, 1, 2].some((descriptor) => isatty(descriptor));
+  await runServer(config, {
+    logging,
+    signals,
+    onProgress,
+    onReady: (facts) => void terminal.stdout.write(readyBanner(programVersion(), facts)),
+    readApiKeys: readsKeysAgain ? () => parsedFrom(flags).config.apiKeys : undefined,
+  });
 }
 
 export function readyBanner(version: string, facts: ReadyFacts): string {

@@ -28,14 +28,20 @@ const BAR_CELLS = 24;
 /** Lines in a log, as shares of the whole. */
 const LOGGED_STEPS = 4;
 
+export interface ProgressOptions {
+  /** Milliseconds, monotonic. */
+  readonly now?: () => number;
+  /** Where there is no terminal. Default: to stderr. */
+  readonly writeLine?: (line: string) => void;
+}
+
 /**
  * A listener to the progress of compiling or pulling that writes to stderr: one line that is
  * redrawn on a terminal, a few lines elsewhere. A new message starts again.
- * @param now milliseconds, monotonic
  */
 export function showProgress(
   { stderr }: Pick<Terminal, "stderr">,
-  now = () => performance.now(),
+  { now = () => performance.now(), writeLine = (line) => void stderr.write(`${line}\n`) }: ProgressOptions = {},
 ): (progress: CompileProgress) => void {
   let current: string | undefined;
   let drawnAtMs = 0;
@@ -69,7 +75,7 @@ export function showProgress(
     const step = hasEnded ? LOGGED_STEPS : Math.min(LOGGED_STEPS - 1, Math.floor(share * LOGGED_STEPS));
     if (step <= numLogged) return;
     numLogged = step;
-    stderr.write(`${message}: ${percent}\n`);
+    writeLine(`${message}: ${percent}`);
   };
 }
 

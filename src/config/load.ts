@@ -11,6 +11,9 @@ import { expandHome, type FindHome, homeFor, userHome } from "./values.ts";
 /** Names the config file. */
 export const CONFIG_VARIABLE = `${ENVIRONMENT_PREFIX}CONFIG`;
 
+/** Behind a secret's variable: names a file with the secret, as those of Docker and Kubernetes. */
+const FILE_SUFFIX = "_FILE";
+
 export type Environment = Readonly<Record<string, string | undefined>>;
 
 export interface ConfigSources {
@@ -20,38 +23,74 @@ export interface ConfigSources {
   /** The parsed JSON of the config file. */
   readonly file?: unknown;
   readonly findHome?: FindHome;
+  /** Reads a file that a variable names. @returns undefined if it cannot be read */
+  readonly readText?: (file: string) => string | undefined;
+}
+
+export interface ParsedConfig {
+  readonly config: Config;
+  /** As they were given, or by default. */
+  readonly options: Options;
+  /** Those that were given, each with the name of its source. */
+  readonly origins: ReadonlyMap<string, string>;
+  /** Those that came from a file, whose content may change. */
+  readonly fromFiles: ReadonlySet<string>;
 }
 
 /** @throws `invalid_config` with every problem, one per line */
-export function loadConfig({ flags, env: given, file = {}, findHome = userHome }: ConfigSources): Config {
+export function loadConfig(sources: ConfigSources): Config {
+  return parseConfig(sources).config;
+}
+
+/** @throws `invalid_config` with every problem, one per line */
+export function parseConfig(sources: ConfigSources): ParsedConfig {
+  const { flags, env: given, file = {}, findHome = userHome, readText = () => undefined } = sources;
   const problems: string[] = [];
   const origins = new Map<string, string>();
+  const fromFiles = new Set<string>();
   const links = new Set(serviceLinks(given));
   const env = Object.fromEntries(Object.entries(given).filter(([name]) => !links.has(name)));
   const raw: Record<string, unknown> = {
     cCompiler: env.CC || "cc",
     nvcc: env.CUDA_HOME ? path.join(env.CUDA_HOME, "bin", "nvcc") : "nvcc",
   };
-  const take = (key: string, value: unknown, origin: string) => {
+  const take = (key: string, value: unknown, origin: string, isFile = false) => {
     if (value === undefined || value === null) return;
     raw[key] = value;
     origins.set(key, origin);
+    fromFiles.delete(key);
+    if (isFile) fromFiles.add(key);
   };
 
   // From the weakest source to the strongest: the last value wins.
   if (isRecord(file)) {
     const keys = configOptions.map(({ key }) => key);
     problems.push(...unknownNames(Object.keys(file), keys, "key", "in the config file"));
-    for (const key of keys) take(key, file[key], `${key} in the config file`);
+    for (const key of keys) take(key, file[key], `${key} in the config file`, true);
   } else {
     problems.push(`the config file must hold a JSON object, ${JSON.stringify(file)} given`);
   }
   const variables = Object.keys(env).filter((name) => name.startsWith(ENVIRONMENT_PREFIX));
-  const known = [...configOptions.map(({ variable }) => variable), CONFIG_VARIABLE];
+  const secrets = configOptions.filter(({ isSecret }) => isSecret);
+  const known = [
+    ...configOptions.map(({ variable }) => variable),
+    ...secrets.map(({ variable }) => variable + FILE_SUFFIX),
+    CONFIG_VARIABLE,
+  ];
   problems.push(...unknownNames(variables, known, "variable", "in the environment"));
-  for (const { key, variable, flag } of configOptions) {
+  const secretIn = (variable: string, named: string) =>
+    tryOr(problems, () => {
+      const text = readText(expandHome(named, findHome, variable));
+      if (text !== undefined) return text.trim();
+      throw new DenseMambaError("invalid_config", `${variable} names a file that cannot be read: ${named}`);
+    });
+  for (const { key, variable, flag, isSecret } of configOptions) {
     // In a compose file an empty variable means "not given".
     take(key, env[variable] || undefined, variable);
+    const fileVariable = variable + FILE_SUFFIX;
+    const named = isSecret ? env[fileVariable] : undefined;
+    if (named && env[variable]) problems.push(`${variable} and ${fileVariable} are both given`);
+    else if (named) take(key, secretIn(fileVariable, named), `the file that ${fileVariable} names`, true);
     take(key, flags[key], flag);
   }
 
@@ -72,12 +111,13 @@ export function loadConfig({ flags, env: given, file = {}, findHome = userHome }
   if (problems.length > 0 || !parsed.success) throw new DenseMambaError("invalid_config", problems.join("\n"));
   const [first, ...otherModels] = models;
   const modelName = first!.name === undefined ? parsed.data.modelName : [first!.name, ...parsed.data.modelName];
-  return Object.freeze({
+  const config = Object.freeze({
     ...parsed.data,
     model: first!.path,
     modelName: Object.freeze(modelName),
     otherModels: Object.freeze(otherModels),
   });
+  return { config, options: parsed.data, origins, fromFiles };
 }
 
 const LINK_NAME = /_(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT_\d+_(?:TCP|UDP|SCTP)(?:_(?:ADDR|PORT|PROTO))?)$/;

@@ -3,14 +3,15 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 import { DenseMambaError } from "../errors.ts";
 import { type HubSettings, parseHubSettings } from "./hub.ts";
-import { CONFIG_VARIABLE, loadConfig, serviceLinks } from "./load.ts";
-import { type Config, packageRoot } from "./schema.ts";
+import { CONFIG_VARIABLE, type ParsedConfig, parseConfig, serviceLinks } from "./load.ts";
+import { packageRoot } from "./schema.ts";
 import { userHome } from "./values.ts";
 
 /** @throws `invalid_config`, also for a config file that cannot be read */
-export function readConfig(flags: Readonly<Record<string, unknown>>, configFile: string | undefined): Config {
+export function readConfig(flags: Readonly<Record<string, unknown>>, configFile: string | undefined): ParsedConfig {
   const fileName = configFile ?? process.env[CONFIG_VARIABLE];
-  return loadConfig({ flags, env: process.env, file: fileName ? readJson(fileName) : {} });
+  const file = fileName ? readJson(fileName) : {};
+  return parseConfig({ flags, env: process.env, file, readText: readTextIfAny });
 }
 
 /** From Hugging Face's own variables. @throws `invalid_config` */

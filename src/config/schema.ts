@@ -156,6 +156,12 @@ export const configSchema = z.strictObject({
     "time that server may take to answer before a request goes on without it",
     { needs: ["valkeyUrl"] },
   ),
+  storeRequired: option(
+    boolean(),
+    false,
+    "do not start without the Valkey server, and refuse requests while it cannot be used",
+    { needs: ["valkeyUrl"] },
+  ),
   storePrecision: option(
     oneOf("f32", "f16"),
     "f32",
@@ -244,6 +250,11 @@ export const configSchema = z.strictObject({
   ),
   resumeBytes: option(byteSize(0, 2 ** 40), "1MiB", "text that such a response may run ahead by before it is paused"),
   backgroundMs: option(duration(1, MAX_INT32), 3_600_000, "longest time that a background response may take"),
+  drainMs: option(
+    duration(0, 3_600_000),
+    0,
+    "time after SIGTERM when /ready answers 503 and requests are still served, for balancers to notice",
+  ),
   shutdownMs: option(duration(0, 3_600_000), 8000, "time that running requests get to finish on SIGTERM"),
   allowNonFinite: option(boolean(), false, "compile even if some weights are NaN or infinite"),
   cacheDir: required(path("<dir>", "a folder"), "~/.cache/densemamba", "folder of compiled models and kernels"),
@@ -282,6 +293,8 @@ export interface ConfigOption {
   readonly isRepeatable: boolean;
   /** The value is a path, in which `~` is expanded. */
   readonly isPath: boolean;
+  /** Not to be shown. May also be in a file that the variable with `_FILE` behind it names. */
+  readonly isSecret: boolean;
   /** Options without which this one has no effect. */
   readonly needs: readonly ConfigKey[];
 }
@@ -289,7 +302,7 @@ export interface ConfigOption {
 export const configOptions: readonly ConfigOption[] = Object.entries(configSchema.shape).map(([key, kind]) => {
   // As `option`, `optional` and `required` have set it.
   const meta = kind.meta() as unknown as OptionMeta;
-  const { flag, argument, description, shownDefault, isPath = false, needs = [] } = meta;
+  const { flag, argument, description, shownDefault, isPath = false, isSecret = false, needs = [] } = meta;
   return {
     key: key as ConfigKey,
     flag: flag ?? `--${words(key).join("-")}`,
@@ -299,6 +312,7 @@ export const configOptions: readonly ConfigOption[] = Object.entries(configSchem
     shownDefault,
     isRepeatable: kind instanceof z.ZodPrefault && Array.isArray(kind.def.defaultValue),
     isPath,
+    isSecret,
     needs: needs as readonly ConfigKey[],
   };
 });

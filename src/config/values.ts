@@ -14,6 +14,7 @@ export interface KindMeta {
   /** E.g. `<n>`; empty for a switch. */
   readonly argument: string;
   readonly isPath?: boolean;
+  readonly isSecret?: boolean;
 }
 
 /** A schema from a parser that returns undefined for what it does not accept. */
@@ -130,7 +131,7 @@ export function durationOrNever(minMs: number, maxMs: number) {
 /** Of a Valkey or Redis server. It may contain a password. */
 export function valkeyUrl() {
   return kind(
-    { argument: "<url>" },
+    { argument: "<url>", isSecret: true },
     "a URL such as valkey://host:6379 or redis://user:password@host/0, with valkeys or rediss for TLS",
     (raw) =>
       typeof raw === "string" && /^(?:redis|valkey)s?:\/\/[^/]/.test(raw) && URL.canParse(raw) ? raw : undefined,
@@ -141,9 +142,13 @@ export function valkeyUrl() {
 /** Bearer tokens. A refused one may be a secret with a typo. */
 export function apiKeyList() {
   return kind(
-    { argument: "<key>" },
+    { argument: "<key>", isSecret: true },
     "a list of keys, each of visible ASCII characters without spaces or commas",
-    (raw) => toList(raw, (item) => /^[\x21-\x2b\x2d-\x7e]+$/.test(item)),
+    (raw) => {
+      // A file has one in each line.
+      const listed = typeof raw === "string" ? raw.split(/,|\s*\n\s*/).map((item) => item.trim()) : raw;
+      return toList(listed, (item) => /^[\x21-\x2b\x2d-\x7e]+$/.test(item));
+    },
     hidden,
   );
 }

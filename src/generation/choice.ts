@@ -11,7 +11,7 @@ import type { TextStream, Tokenizer } from "../tokenizer/tokenizer.ts";
 import { AnswerDeltas } from "./answer-deltas.ts";
 import { type CollectedParts, GrowingText } from "./collected-deltas.ts";
 import type { EchoedPrompt } from "./echo.ts";
-import type { GenerationEvent, TokenDetail } from "./events.ts";
+import type { FinishedEvent, GenerationEvent, TokenDetail } from "./events.ts";
 import type { PreparedPrompt } from "./prompts.ts";
 import { ReasoningSplitter, type SplitText } from "./reasoning.ts";
 import { type StopScan, StopStringMatcher, type StopStrings } from "./stop-strings.ts";
@@ -71,6 +71,8 @@ export class Choice {
   #promptPoint: ResumePoint | undefined;
   #captured: ResumePoint | undefined;
   #isInterrupted = false;
+  #finishReason: FinishedEvent["reason"] | undefined;
+  #ttftMs: number | undefined;
 
   constructor(index: number, prompt: PreparedPrompt, sequence: Sequence, options: ChoiceOptions) {
     this.index = index;
@@ -98,6 +100,16 @@ export class Choice {
    */
   get numTokens(): number {
     return this.#numTokens;
+  }
+
+  /** Undefined before its end. */
+  get finishReason(): FinishedEvent["reason"] | undefined {
+    return this.#finishReason;
+  }
+
+  /** From its arrival in the engine to its first token. Undefined before its end, and without one. */
+  get ttftMs(): number | undefined {
+    return this.#ttftMs;
   }
 
   /** Those up to the end of the reasoning, tags included. */
@@ -307,10 +319,13 @@ export class Choice {
       return;
     }
     const stoppedBy = this.#stoppedBy ?? event.stopTokenId;
+    const { firstTokenAtMs, arrivedAtMs } = event.timings;
+    if (firstTokenAtMs !== undefined) this.#ttftMs = firstTokenAtMs - arrivedAtMs;
+    this.#finishReason = reason === "stop" && hasCalls ? "tool_calls" : reason;
     out.push({
       type: "finished",
       index: this.index,
-      reason: reason === "stop" && hasCalls ? "tool_calls" : reason,
+      reason: this.#finishReason,
       ...(stoppedBy !== undefined && { stoppedBy }),
     });
   }

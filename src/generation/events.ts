@@ -180,6 +180,7 @@ export interface DetailList<T extends TokenDetail | null> extends Iterable<T> {
 
 export type PromptEvent = Extract<GenerationEvent, { type: "prompt" }>;
 export type DeltaEvent = Extract<GenerationEvent, { type: "delta" }>;
+export type FinishedEvent = Extract<GenerationEvent, { type: "finished" }>;
 
 export interface AcceptedPrompt {
   /** All of them, also those of the conversation before it. */
@@ -252,4 +253,8 @@ export interface GenerationUsage {
   readonly reasoningTokens?: number;
   /** Of one sequence: constant. */
   readonly stateBytes: number;
+  /** For logs: how the choices ended, in their order. */
+  readonly finishReasons?: readonly string[];
+  /** For logs: from the arrival in the engine to the first token of any choice. */
+  readonly ttftMs?: number;
 }

@@ -358,6 +358,7 @@ export class Generator {
   }
 
   #usage(prompts: readonly PreparedPrompt[], choices: readonly Choice[]): GenerationUsage {
+    const ttftMs = Math.min(...choices.map((choice) => choice.ttftMs ?? Number.POSITIVE_INFINITY));
     return {
       promptTokens: prompts.reduce((sum, { numTokens }) => sum + numTokens, 0),
       cachedTokens: prompts.reduce((sum, { cachedTokens }) => sum + cachedTokens, 0),
@@ -366,6 +367,8 @@ export class Generator {
         reasoningTokens: choices.reduce((sum, { numReasoningTokens }) => sum + numReasoningTokens, 0),
       }),
       stateBytes: stateBytes(this.#manifest.state),
+      finishReasons: choices.flatMap(({ finishReason }) => finishReason ?? []),
+      ...(Number.isFinite(ttftMs) && { ttftMs }),
     };
   }
 }

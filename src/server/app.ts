@@ -66,7 +66,7 @@ export function createApp(deps: ServerDeps, responses: Responses, models?: Sever
   // With API keys, a page can do nothing without one.
   if (options.apiKeys.length === 0) app.use(checkOrigin(originCheck(options.corsOrigins)));
   app.use(answerOptions(app));
-  const checkKey = requireKey(keyCheck(options.apiKeys));
+  const checkKey = requireKey(keyCheck(options));
   const refuseIfStopping = refuseWhenStopping(deps.stopping.signal);
   app.use(async function refuseUnlessStatus(context, next) {
     const { path } = context.req;

@@ -37,6 +37,8 @@ export interface AppEnv {
     owner: string;
     /** Set by endpoints that generate, for the access log. */
     usage: GenerationUsage | undefined;
+    /** Of an answer that is an error, or of a stream that ended with one. */
+    errorCode: string | undefined;
     /** Set if another app has answered. */
     answered: { readonly route: string; readonly observer: TransportObserver | undefined } | undefined;
   };
@@ -58,11 +60,16 @@ export interface ServerDeps {
   readonly model: ServedModel;
   /** Of this program. */
   readonly version: string;
-  /** Whether this server still owns its store. @throws `store_unavailable` if not */
+  /**
+   * Whether this server still owns its store, and can use it where it must.
+   * @throws `store_unavailable` if not
+   */
   readonly checkStates: () => Promise<void>;
   readonly metrics: { render(): Promise<string>; readonly contentType: string };
   readonly observer?: TransportObserver;
   readonly log: Log;
+  /** Aborted when the server is to stop, perhaps some time before it does: it is not ready. */
+  readonly draining: AbortController;
   /** The listener aborts it when it begins to close: from then on nothing new is accepted. */
   readonly stopping: AbortController;
   readonly options: ServerOptions;
@@ -161,8 +168,11 @@ export interface Log {
 }
 
 export interface ServerOptions {
-  /** Bearer keys. None: every request is accepted, whatever its Authorization header says. */
-  readonly apiKeys: readonly string[];
+  /**
+   * Bearer keys, which may be replaced while the server runs. None, which stays so: every request is
+   * accepted, whatever its Authorization header says.
+   */
+  apiKeys: readonly string[];
   /** Whether `/metrics` needs a key too. `/health` and `/ready` never do. */
   readonly metricsNeedKey: boolean;
   /**
@@ -197,6 +207,8 @@ export interface ServerOptions {
   readonly resume: ResumeOptions;
   /** Whether other servers may be running responses whose records are in the store. */
   readonly sharesStore: boolean;
+  /** Whether a response that is to be stored is refused if it could not be shared. */
+  readonly storeRequired: boolean;
   readonly timeouts: {
     readonly headersMs: number;
     /** To receive a whole request, not to answer it. */

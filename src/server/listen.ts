@@ -71,6 +71,8 @@ export async function listen(args: {
     // NOTE: after a request whose upgrade it ignored, Node reads nothing more: the connection ends
     // with the answer.
     if (request.headers.upgrade !== undefined) response.shouldKeepAlive = false;
+    // The next request should come by a new connection, to another server.
+    if (deps.draining.signal.aborted) response.shouldKeepAlive = false;
     try {
       checkHostHeader(request);
     } catch (error) {

@@ -1,7 +1,7 @@
 import { EventEmitter } from "node:events";
 import { describe, expect, it } from "vitest";
 import { chooseDevices, choosePrecisions, type DeviceFacts } from "../../src/app/device.ts";
-import { memoryLimit, slotBytesOf, usableCores, withinMemory } from "../../src/app/machine.ts";
+import { memoryLimit, requireMemory, slotBytesOf, usableCores, withinMemory } from "../../src/app/machine.ts";
 import { observeSnapshots } from "../../src/app/observers.ts";
 import { untilNpmEnds, untilSignal } from "../../src/app/shutdown.ts";
 import { loadConfig } from "../../src/config/load.ts";
@@ -189,6 +189,20 @@ describe("the memory of a process", () => {
     expect(sessionBytes).toBeGreaterThan(64 * 2 ** 20);
     expect(sized({}, 4 * GIB, 2 * GIB).sessionBytes).toBeLessThan(0.7 * GIB);
     expect(sized({}, GIB / 8)).toEqual({ sessionBytes: 2 ** 24, prefixBytes: 2 ** 22 });
+  });
+
+  it("has to suffice for the program, the model, its slots and some states", () => {
+    const MIB = 2 ** 20;
+    const require = (flags: Record<string, unknown>, limitBytes: number) => () =>
+      requireMemory(loadConfig({ flags, env: {} }), { limitBytes, modelBytes: 8 * MIB, slotBytes: 10 * MIB });
+    expect(require({}, 210 * MIB)).not.toThrow();
+    const all =
+      "170 MiB for the program, 10 MiB for the model, 10 MiB for 32 slots (--max-batch), 20 MiB for stored states";
+    expect(require({}, 209.5 * MIB)).toThrow(
+      `this process may use 209 MiB of memory and needs at least 210 MiB: ${all}`,
+    );
+    expect(require({ sessionBytes: "1MiB", prefixBytes: 0 }, 191 * MIB)).not.toThrow();
+    expect(require({ sessionBytes: "1GiB", prefixBytes: 0 }, 206 * MIB)).not.toThrow();
   });
 
   it("never overrides an explicit size", () => {

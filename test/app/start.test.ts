@@ -6,6 +6,7 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
+import { WebSocket } from "ws";
 import { PROGRAM } from "../helpers/program.ts";
 import { type ServedProcess, ServingFolder } from "../helpers/served-process.ts";
 
@@ -77,6 +78,97 @@ it.runIf(canBeNameless)("without a home folder, if everything that would be in i
   const server = await serve([], undefined, { env, ...NAMELESS });
   expect(await server.stop()).toBe(0);
   await rm(dir, { recursive: true, force: true });
+});
+
+/** Lines of JSON. */
+const logOf = ({ stderr }: Pick<ServedProcess, "stderr">) =>
+  stderr
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line) as { level: number; msg: string; errorCode?: string });
+
+it.each([
+  ["a mistake in the configuration", ["--max-batch", "0", "--log-level", "loud"], 2, "invalid_config"],
+  ["a model that is not there", ["--model", "/nowhere/at-all"], 2, "invalid_config"],
+  ["an address that is none here", ["--host", "192.0.2.1"], 1, "EADDRNOTAVAIL"],
+])("ends with one line of its log after %s", async (_, args, exitCode, errorCode) => {
+  const child = spawn(process.execPath, [PROGRAM, "serve", "--port", "0", ...args], {
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  let stderr = "";
+  child.stderr.setEncoding("utf8").on("data", (text) => (stderr += text));
+  expect((await once(child, "close"))[0]).toBe(exitCode);
+  expect(logOf({ stderr })).toEqual([
+    { level: 60, time: expect.any(Number), errorCode, msg: expect.stringContaining(errorCode) },
+  ]);
+});
+
+it("logs JSON alone, also while it compiles a model", async () => {
+  const server = await serve(["--cache-dir", path.join(folder.dir, "other-cache")]);
+  expect(logOf(server).map(({ msg }) => msg)).toContainEqual(expect.stringMatching(/^compiling .*: 100%$/));
+  expect(await server.stop()).toBe(0);
+});
+
+it("serves on for --drain-ms after SIGTERM, not ready, and closes each connection", async () => {
+  const server = await serve(["--drain-ms", "2s"]);
+  const ready = async () => (await fetch(`${server.url}/ready`)).status;
+  expect(await ready()).toBe(200);
+  server.kill("SIGTERM");
+  await expect.poll(ready, { interval: 10 }).toBe(503);
+  expect(await (await fetch(`${server.url}/ready`)).json()).toMatchObject({ status: "draining" });
+  const answer = await server.post("/v1/completions", { prompt: "Once", max_tokens: 2 });
+  expect([answer.status, answer.headers.get("connection")]).toEqual([200, "close"]);
+  expect(await server.ended).toBe(0);
+  expect(logOf(server).map(({ msg }) => msg)).toEqual(expect.arrayContaining(["draining", "shutting down", "closed"]));
+});
+
+it("takes API keys from a file, reads them again at SIGHUP, and keeps those it has if there are none", async () => {
+  const file = path.join(folder.dir, "keys");
+  await writeFile(file, "first\nsecond\n");
+  const server = await serve([], undefined, { env: { ...process.env, DENSEMAMBA_API_KEYS_FILE: file } });
+  const statusWith = async (key: string) =>
+    (await fetch(`${server.url}/v1/models`, { headers: { authorization: `Bearer ${key}` } })).status;
+  const openWith = async (key: string) => {
+    const socket = new WebSocket(server.webSocketUrl, { headers: { authorization: `Bearer ${key}` } });
+    const isOpen = await Promise.race([once(socket, "open"), once(socket, "unexpected-response")]).then(
+      ([request]) => request === undefined,
+    );
+    socket.terminate();
+    return isOpen;
+  };
+  expect([await statusWith("first"), await statusWith("third")]).toEqual([200, 401]);
+  await writeFile(file, "second\nthird\n");
+  server.kill("SIGHUP");
+  await expect.poll(() => statusWith("first")).toBe(401);
+  expect([await statusWith("second"), await statusWith("third")]).toEqual([200, 200]);
+  expect([await openWith("first"), await openWith("third")]).toEqual([false, true]);
+  for (const content of ["", "no key\n"]) {
+    await writeFile(file, content);
+    const numLines = logOf(server).length;
+    server.kill("SIGHUP");
+    await expect
+      .poll(() =>
+        logOf(server)
+          .slice(numLines)
+          .map(({ msg }) => msg),
+      )
+      .toContainEqual("the API keys cannot be reloaded, and stay as they are");
+    expect([await statusWith(""), await statusWith("third")]).toEqual([401, 200]);
+  }
+  expect(server.stderr).not.toMatch(/second|third|no key/);
+  expect(await server.stop()).toBe(0);
+});
+
+it("prints its configuration without secrets, and ends", async () => {
+  const env = { ...process.env, DENSEMAMBA_VALKEY_URL: "valkey://:secret@h" };
+  const args = [PROGRAM, "serve", "--print-config", "--max-batch", "8"];
+  const { stdout, status } = spawnSync(process.execPath, args, { env, encoding: "utf8", timeout: 60_000 });
+  expect(status).toBe(0);
+  expect(JSON.parse(stdout)).toMatchObject({
+    maxBatch: { value: 8, from: "--max-batch" },
+    valkeyUrl: { value: "hidden", from: "DENSEMAMBA_VALKEY_URL" },
+  });
+  expect(stdout).not.toContain("secret");
 });
 
 it("refuses a port that is in use before it loads the model", async () => {

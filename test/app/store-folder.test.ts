@@ -118,7 +118,7 @@ describe("a folder", SLOW, () => {
     const first = await serve(dir);
     first.kill("SIGSTOP");
     await expect(serve(dir)).rejects.toThrow(
-      new RegExp(`invalid_config: .* is in use by the server with process id ${first.pid} `),
+      new RegExp(`ended with 75 [\\s\\S]*store_in_use: .* is in use by the server with process id ${first.pid} `),
     );
     first.kill("SIGCONT");
     expect(await statusOf(first, "/ready")).toBe(200);

@@ -110,7 +110,7 @@ describe("with a folder", () => {
   it("that another server uses prevents this one from starting", async () => {
     await openStoresWith({ storeDir: folder });
     await expect(openStoresWith({ storeDir: folder })).rejects.toMatchObject({
-      code: "invalid_config",
+      code: "store_in_use",
       message: expect.stringContaining(`in use by the server with process id ${process.pid}`),
     });
   });
@@ -194,6 +194,15 @@ describe("with a Valkey server that cannot be reached", () => {
     expect(JSON.stringify(logged)).not.toContain("secret");
     await stores.conversations.put("session::a", snapshot());
     expect(await stores.conversations.get("session::a")).toMatchObject({ tokenIds: [1, 2] });
+  });
+
+  it("the server does not start if it is required, and gives its folder back", async () => {
+    const flags = { valkeyUrl: NOBODY, storeRequired: true, storeDir: folder };
+    await expect(openStoresWith(flags)).rejects.toMatchObject({
+      code: "store_unavailable",
+      message: expect.stringContaining("127.0.0.1:1"),
+    });
+    await openStoresWith({ storeDir: folder });
   });
 });
 

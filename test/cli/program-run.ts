@@ -55,7 +55,7 @@ export function runProgram(args: readonly string[], stdin = ""): ProgramRun {
     () => 0,
     (error) => {
       const { message, exitCode } = describeFailure(error);
-      stderr.write(`${message}\n`);
+      if (message !== undefined) stderr.write(`${message}\n`);
       return exitCode;
     },
   );

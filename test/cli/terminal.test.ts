@@ -8,7 +8,7 @@ describe("progress", () => {
   function feed(isTTY: boolean): string {
     const stderr = Object.assign(new Gathered(), { isTTY });
     let nowMs = 0;
-    const show = showProgress({ stderr }, () => nowMs);
+    const show = showProgress({ stderr }, { now: () => nowMs });
     for (let done = 1; done <= 200; done++) {
       nowMs += 1;
       show({ done, total: 200, message: "compiling" });
@@ -26,7 +26,7 @@ describe("progress", () => {
 
   it("reports each piece of work to its end, once", () => {
     const stderr = new Gathered();
-    const show = showProgress({ stderr }, () => 0);
+    const show = showProgress({ stderr }, { now: () => 0 });
     for (const [done, message] of [
       [5, "pulling"],
       [10, "pulling"],
@@ -49,6 +49,11 @@ describe("failures", () => {
     expect(failure).toEqual({ message: "error: invalid_checkpoint: no config.json", exitCode: 1 });
     const missing = Object.assign(new Error("EACCES: permission denied, mkdir '/x'"), { code: "EACCES" });
     expect(describeFailure(missing)).toEqual({ message: "error: EACCES: permission denied, mkdir '/x'", exitCode: 1 });
+  });
+
+  it("of a folder that another server holds have an exit code of their own", () => {
+    const failure = describeFailure(new DenseMambaError("store_in_use", "/x is in use"));
+    expect(failure).toEqual({ message: "error: store_in_use: /x is in use", exitCode: 75 });
   });
 
   it("list all problems of a configuration; the exit code is 2", () => {

@@ -3,7 +3,8 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import fc from "fast-check";
 import { afterAll, describe, expect, it } from "vitest";
-import { loadConfig } from "../../src/config/load.ts";
+import { describeConfig } from "../../src/cli/flags.ts";
+import { loadConfig, parseConfig } from "../../src/config/load.ts";
 import { readConfig } from "../../src/config/process.ts";
 import { configOptions } from "../../src/config/schema.ts";
 import { DenseMambaError } from "../../src/errors.ts";
@@ -78,6 +79,60 @@ describe("a refusal", () => {
     const [problem] = problemsOf(() => load({ apiKeys: ["top secret"] }));
     expect(problem).toContain("--api-key");
     expect(problem).not.toContain("secret");
+  });
+});
+
+describe("secrets in files", () => {
+  const FILES: Record<string, string> = {
+    "/run/keys": "a1\r\n\n b2\n",
+    "/run/url": "valkey://:p@h\n",
+    "/run/empty": "\n",
+  };
+  const parse = (env: Record<string, string>, flags: Record<string, unknown> = {}, file: unknown = {}) =>
+    parseConfig({ flags, env, file, findHome: () => "/run", readText: (name) => FILES[name] });
+
+  it("are read from the files that variables with _FILE name, keys one in each line", () => {
+    const { config, fromFiles } = parse({
+      DENSEMAMBA_API_KEYS_FILE: "/run/keys",
+      DENSEMAMBA_VALKEY_URL_FILE: "~/url",
+    });
+    expect(config).toMatchObject({ apiKeys: ["a1", "b2"], valkeyUrl: "valkey://:p@h" });
+    expect([...fromFiles]).toEqual(expect.arrayContaining(["apiKeys", "valkeyUrl"]));
+  });
+
+  it("give way to flags, and are stronger than the config file", () => {
+    const env = { DENSEMAMBA_API_KEYS_FILE: "/run/keys" };
+    const { config, fromFiles } = parse(env, { apiKeys: ["c3"] });
+    expect([config.apiKeys, fromFiles.has("apiKeys")]).toEqual([["c3"], false]);
+    expect(parse(env, {}, { apiKeys: ["d4"] }).config.apiKeys).toEqual(["a1", "b2"]);
+    expect(parse({}, {}, { apiKeys: ["d4"] }).fromFiles.has("apiKeys")).toBe(true);
+  });
+
+  it("that cannot be read, are empty, or are given twice are refused, never taken for none", () => {
+    expect(problemsOf(() => parse({ DENSEMAMBA_API_KEYS_FILE: "/nowhere" }))).toEqual([
+      "DENSEMAMBA_API_KEYS_FILE names a file that cannot be read: /nowhere",
+    ]);
+    expect(problemsOf(() => parse({ DENSEMAMBA_API_KEYS_FILE: "/run/empty" }))[0]).toMatch(
+      /^the file that DENSEMAMBA_API_KEYS_FILE names must be a list of keys/,
+    );
+    expect(problemsOf(() => parse({ DENSEMAMBA_API_KEYS_FILE: "/run/keys", DENSEMAMBA_API_KEYS: "x" }))).toEqual([
+      "DENSEMAMBA_API_KEYS and DENSEMAMBA_API_KEYS_FILE are both given",
+    ]);
+    expect(problemsOf(() => parse({ DENSEMAMBA_MODEL_FILE: "/run/keys" }))[0]).toContain("unknown variable");
+  });
+
+  it("are not in what --print-config shows, which names each source", () => {
+    const parsed = parse({ DENSEMAMBA_API_KEYS_FILE: "/run/keys", DENSEMAMBA_MAX_BATCH: "8" }, { keepAlive: "never" });
+    const shown = JSON.parse(describeConfig(parsed));
+    expect(Object.keys(shown)).toEqual(configOptions.map(({ key }) => key));
+    expect(shown).toMatchObject({
+      apiKeys: { value: "hidden", from: "the file that DENSEMAMBA_API_KEYS_FILE names" },
+      valkeyUrl: { value: null, from: "default" },
+      maxBatch: { value: 8, from: "DENSEMAMBA_MAX_BATCH" },
+      maxQueue: { value: 256, from: "default" },
+      keepAlive: { value: "never", from: "--keep-alive" },
+    });
+    expect(JSON.stringify(shown)).not.toMatch(/a1|b2/);
   });
 });
 
@@ -324,9 +379,9 @@ describe("the config file", () => {
   it("is read as JSON", () => {
     const fileName = path.join(folder, "good.json");
     writeFileSync(fileName, '{"maxBatch": 7}');
-    expect(readConfig({}, fileName).maxBatch).toBe(7);
+    expect(readConfig({}, fileName).config.maxBatch).toBe(7);
     writeFileSync(fileName, '\ufeff{"maxBatch": 8}');
-    expect(readConfig({}, fileName).maxBatch).toBe(8);
+    expect(readConfig({}, fileName).config.maxBatch).toBe(8);
   });
 
   it("is named if it is missing or not JSON", () => {

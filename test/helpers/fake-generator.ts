@@ -157,6 +157,8 @@ export class FakeGenerator implements TextGenerator {
         completionTokens,
         ...(script.numReasoning !== undefined && { reasoningTokens: Math.min(limit, script.numReasoning) }),
         stateBytes: FAKE_STATE_BYTES,
+        finishReasons: indexes.map(() => reason),
+        ttftMs: 1.5,
       },
     };
   }

@@ -120,7 +120,7 @@ export class ServedProcess {
     for (;;) {
       const found = /ready +(http:\S+) after/.exec(this.stdout);
       if (found !== null) return found[1]!;
-      if (isGone) throw new Error(`the server ended before it was ready: ${this.stderr}`);
+      if (isGone) throw new Error(`the server ended with ${await this.ended} before it was ready: ${this.stderr}`);
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
   }

@@ -88,6 +88,7 @@ export function createTestServer(options: Partial<ServerOptions> = {}): TestServ
       onUnattended: (change) => observed.push({ unattended: change }),
     },
     log: { debug: logAt("debug"), info: logAt("info"), warn: logAt("warn"), error: logAt("error") },
+    draining: new AbortController(),
     stopping: new AbortController(),
     options: allOptions,
     incomingData: new IncomingData(allOptions.maxIncomingBytes),

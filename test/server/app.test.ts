@@ -1,7 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { createApp } from "../../src/server/app.ts";
+import { listen } from "../../src/server/listen.ts";
 import { Responses } from "../../src/server/responses/responses.ts";
-import { createTestServer, FAKE_MODEL, NOW_MS } from "../helpers/server-deps.ts";
+import { createTestServer, FAKE_MODEL, NOW_MS, runtimeFault } from "../helpers/server-deps.ts";
 
 const COMPLETION = { prompt: "a" };
 
@@ -448,6 +449,34 @@ describe("the log", () => {
       { http: { method: "GET", route: "/v1/models/:model", status: 404 } },
       { http: { method: "GET", route: "unmatched", status: 404 } },
     ]);
+  });
+
+  it("says who asked and what came of it", async () => {
+    const { deps, app, responses, logLines, generator } = createTestServer({ apiKeys: ["secret-key"] });
+    const listener = await listen({ app, deps, responses, host: "127.0.0.1", port: 0 });
+    const ask = (body: object, headers: Record<string, string> = {}) =>
+      fetch(`http://127.0.0.1:${listener.port}/v1/completions`, {
+        method: "POST",
+        headers: { "content-type": "application/json", ...headers },
+        body: JSON.stringify(body),
+      }).then((response) => response.text());
+    await ask(COMPLETION, { authorization: "Bearer secret-key", "x-forwarded-for": `10.0.0.7, ${"1".repeat(500)}` });
+    await ask(COMPLETION);
+    generator.script = { reply: ["a", "b"], failure: { afterDeltas: 1, error: runtimeFault() } };
+    await ask({ ...COMPLETION, stream: true }, { authorization: "Bearer secret-key" });
+    await listener.close(0);
+    const [first, refused, failed] = logLines.filter(({ message }) => message === "request");
+    expect(first!.fields).toMatchObject({
+      client: "127.0.0.1",
+      forwardedFor: expect.stringMatching(/^10\.0\.0\.7, 1{118}$/),
+      key: expect.stringMatching(/^[0-9a-f]{16}$/),
+      finishReason: "stop",
+      ttftMs: 1.5,
+    });
+    expect(first!.fields).not.toHaveProperty("errorCode");
+    expect(refused!.fields).toMatchObject({ client: "127.0.0.1", status: 401, errorCode: "invalid_api_key" });
+    expect(refused!.fields).not.toHaveProperty("key");
+    expect(failed!.fields).toMatchObject({ key: first!.fields.key, errorCode: "runtime_fault" });
   });
 
   it("has probes at debug level and no keys or prompts", async () => {

@@ -46,7 +46,7 @@ const print = (line: string) => console.log(line);
 
 it("a server loses nothing and leaks nothing while it is restarted and killed under twenty clients", async () => {
   expect(MINUTES, "SOAK_MINUTES").toBeGreaterThan(0);
-  const settings = readConfig({}, undefined);
+  const settings = readConfig({}, undefined).config;
   const { model } = settings;
   const config = await benchConfig(settings, print);
   await withScratchDir(config.cacheDir, "soak", (dir) =>

@@ -8,7 +8,7 @@ import { answerJson } from "../http/json-answer.ts";
 import { admit, type EventRenderer, pump } from "../http/pump.ts";
 import { type SseStream, streamSse } from "../http/sse.ts";
 import { ChoiceStream, type ChunkWriter, type Collected, collect } from "../openai/choices.ts";
-import { toHttpError } from "../openai/errors.ts";
+import { errorCodeOf, toHttpError } from "../openai/errors.ts";
 import type { CompletionsTask } from "../openai/fields.ts";
 
 export interface GenerationTask {
@@ -78,6 +78,7 @@ async function streamGeneration(
       throttle: { engine: deps.engine, gapMs: deps.options.streamGapMs },
       onFailure: (error) => {
         abort();
+        context.set("errorCode", errorCodeOf(error));
         const fields = { err: error, requestId: context.get("requestId") };
         if (toHttpError(error).isFault) deps.log.error(fields, "stream failed");
         else deps.log.debug(fields, "stream cut off");

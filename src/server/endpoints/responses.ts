@@ -48,6 +48,7 @@ export function responseRoutes(app: App, deps: ServerDeps, responses: Responses)
     if (task.stream) {
       const answer = await answerEvents(context, deps, subscription, 0);
       context.set("usage", live.transcript.state.usage ?? undefined);
+      context.set("errorCode", live.transcript.state.error?.code);
       return answer;
     }
     if (task.settings.background) {

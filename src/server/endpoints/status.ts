@@ -6,7 +6,7 @@ import type { App, ServerDeps } from "../deps.ts";
 import type { SeveralModels } from "../several-models.ts";
 
 export function statusRoutes(app: App, deps: ServerDeps, models?: SeveralModels): void {
-  const { checkStates, engine, metrics, model, stopping, version } = deps;
+  const { checkStates, draining, engine, metrics, model, stopping, version } = deps;
   app.get("/", (context) =>
     context.json({
       name: "densemamba",
@@ -33,6 +33,7 @@ export function statusRoutes(app: App, deps: ServerDeps, models?: SeveralModels)
   const readiness = async () => {
     const { status } = engine;
     if (stopping.signal.aborted) return { isReady: false, status: "stopping", model: model.name };
+    if (draining.signal.aborted) return { isReady: false, status: "draining", model: model.name };
     const notReady = { isReady: false, status: status.state, model: model.name };
     const first = models?.entries[0];
     if (first?.isRefusing && first.state.value === "failed") {

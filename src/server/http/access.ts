@@ -9,7 +9,7 @@
 import { createHash, timingSafeEqual } from "node:crypto";
 import { isIPv4 } from "node:net";
 import { DenseMambaError } from "../../errors.ts";
-import type { AppMiddleware } from "../deps.ts";
+import type { AppMiddleware, ServerOptions } from "../deps.ts";
 
 /** A header of the request. */
 type ReadHeader = (name: string) => string | undefined;
@@ -31,9 +31,15 @@ const KEY_PROTOCOL = "openai-insecure-api-key.";
 
 const OWNER_LENGTH = 16;
 
-export function keyCheck(apiKeys: readonly string[]): KeyCheck {
-  const accepted = apiKeys.map(digest);
+/** @param options whose keys may be replaced by others */
+export function keyCheck(options: Pick<ServerOptions, "apiKeys">): KeyCheck {
+  let { apiKeys } = options;
+  let accepted = apiKeys.map(digest);
   return (header) => {
+    if (apiKeys !== options.apiKeys) {
+      apiKeys = options.apiKeys;
+      accepted = apiKeys.map(digest);
+    }
     if (accepted.length === 0) return "";
     const given = keysOf(header);
     if (given.length === 0) {

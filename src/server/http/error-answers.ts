@@ -6,13 +6,14 @@ import type { ContentfulStatusCode } from "hono/utils/http-status";
 import { DenseMambaError } from "../../errors.ts";
 import type { App, AppContext, AppMiddleware, Log } from "../deps.ts";
 import { isMessagesPath, toMessagesError } from "../messages/errors.ts";
-import { toHttpError } from "../openai/errors.ts";
+import { errorCodeOf, toHttpError } from "../openai/errors.ts";
 
 const METHODS = ["DELETE", "GET", "PATCH", "POST", "PUT"] as const;
 
 export function errorResponse(context: AppContext, error: unknown): Response {
   const render = isMessagesPath(context.req.path) ? toMessagesError : toHttpError;
   const { status, headers, body } = render(error);
+  context.set("errorCode", errorCodeOf(error));
   return context.json(body, status as ContentfulStatusCode, { ...headers });
 }
 

@@ -56,6 +56,7 @@ export function continueOuter(observer: TransportObserver | undefined): AppMiddl
     for (const [name, value] of outer.res.headers) context.header(name, value);
     await next();
     outer.set("usage", context.get("usage"));
+    outer.set("errorCode", context.get("errorCode"));
     outer.set("answered", { route: routePath(context, -1), observer });
   };
 }

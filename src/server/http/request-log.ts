@@ -3,6 +3,7 @@
  * Each request leaves one log line and one observation when its last byte is out (or, on a web
  * stream, its header).
  */
+import type { IncomingMessage } from "node:http";
 import { routePath } from "hono/route";
 import type { GenerationUsage } from "../../generation/events.ts";
 import type { AppMiddleware, ServerDeps } from "../deps.ts";
@@ -46,22 +47,50 @@ export function accessLog({ log, observer }: Pick<ServerDeps, "log" | "observer"
     const status = hasLeft ? statusOf("aborted") : context.res.status;
     (answered?.observer ?? observer)?.onHttpRequest?.({ method, route, status, durationMs });
 
+    const errorCode = context.get("errorCode");
     const fields = {
       requestId: context.get("requestId"),
+      ...callerFields(context.env?.incoming, context.get("owner")),
       method,
       path: context.req.path,
       status,
-      durationMs: Math.round(durationMs * 100) / 100,
+      durationMs: rounded(durationMs),
       ...usageFields(context.get("usage")),
+      ...(errorCode !== undefined && { errorCode }),
     };
     if (QUIET.has(route)) log.debug(fields, "request");
     else log.info(fields, "request");
   };
 }
 
-/** The usage in a log line; nothing if the generation failed. */
+const MAX_FORWARDED_LENGTH = 128;
+
+/**
+ * Who sent a request, in a log line: the peer's address, what a proxy says of the addresses behind
+ * it, and the API key as the digest that names its owner.
+ */
+export function callerFields(incoming: IncomingMessage | undefined, owner: string | undefined) {
+  const forwarded = incoming?.headers["x-forwarded-for"]?.toString().slice(0, MAX_FORWARDED_LENGTH);
+  return {
+    client: incoming?.socket.remoteAddress,
+    ...(forwarded !== undefined && { forwardedFor: forwarded }),
+    ...(owner && { key: owner }),
+  };
+}
+
+/** What came of a generation, in a log line; nothing if it failed. */
 export function usageFields(usage: GenerationUsage | undefined) {
   if (usage === undefined) return {};
-  const { promptTokens, cachedTokens, completionTokens } = usage;
-  return { promptTokens, cachedTokens, completionTokens };
+  const { promptTokens, cachedTokens, completionTokens, finishReasons, ttftMs } = usage;
+  return {
+    promptTokens,
+    cachedTokens,
+    completionTokens,
+    ...(finishReasons && { finishReason: finishReasons.join(",") }),
+    ...(ttftMs !== undefined && { ttftMs: rounded(ttftMs) }),
+  };
+}
+
+function rounded(ms: number): number {
+  return Math.round(ms * 100) / 100;
 }

@@ -86,6 +86,7 @@ const MAPPINGS: Readonly<Record<ErrorCode, Mapping>> = {
   invalid_artifact: { status: 500, type: "server_error", retryable: false },
   invalid_snapshot: { status: 500, type: "server_error", retryable: false },
   invalid_config: { status: 500, type: "server_error", retryable: false },
+  store_in_use: { status: 500, type: "server_error", retryable: false },
   device_unavailable: { status: 500, type: "server_error", retryable: false },
   pull_failed: { status: 500, type: "server_error", retryable: false },
 };
@@ -132,6 +133,11 @@ export function toHttpError(error: unknown): HttpError {
     },
     isFault: mapping.type === "server_error" && mapping.isExpected !== true,
   };
+}
+
+/** As clients see it. */
+export function errorCodeOf(error: unknown): string {
+  return toHttpError(error).body.error.code!;
 }
 
 /** A WebSocket message of OpenAI's Responses mode. */

@@ -70,7 +70,8 @@ export class Responses {
   async create(args: CreateArgs): Promise<CreatedResponse> {
     const { owner, task, unstored, requestId } = args;
     const { settings } = task;
-    const { resume, streamGapMs } = this.#deps.options;
+    const { resume, streamGapMs, storeRequired } = this.#deps.options;
+    if (settings.store && storeRequired) await this.#deps.checkStates();
     const head = this.#newHead();
     const key = keyOf(owner, head.id);
     const abort = new AbortController();

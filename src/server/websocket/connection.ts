@@ -7,7 +7,7 @@ import type { Duplex } from "node:stream";
 import type { RawData, WebSocket } from "ws";
 import { DenseMambaError } from "../../errors.ts";
 import type { ServerDeps } from "../deps.ts";
-import { usageFields } from "../http/request-log.ts";
+import { type callerFields, usageFields } from "../http/request-log.ts";
 import { toErrorEvent, toHttpError } from "../openai/errors.ts";
 import { boundsOf, checkModel } from "../openai/fields.ts";
 import { parseBody, show } from "../openai/validate.ts";
@@ -44,6 +44,8 @@ export interface ConnectionContext extends ConnectionService {
   readonly models?: ConnectionModels | undefined;
   readonly owner: string;
   readonly requestId: string;
+  /** For the log. */
+  readonly caller: ReturnType<typeof callerFields>;
 }
 
 /** @throws `model_not_found`, `model_load_failed`; `response_not_found` is left to the service */
@@ -250,8 +252,8 @@ export class ResponsesConnection {
       if (hasState) this.#unstored.keep(streamId, head.id);
       else this.#unstored.drop(head.id);
     }
-    const usage = usageFields(state.usage ?? undefined);
-    log.info({ ...this.#logFields, responseId: head.id, ...usage }, "websocket response");
+    const fields = { ...usageFields(state.usage ?? undefined), ...(state.error && { errorCode: state.error.code }) };
+    log.info({ ...this.#logFields, responseId: head.id, ...fields }, "websocket response");
   }
 
   /** @throws `response_not_found` */
@@ -320,7 +322,8 @@ export class ResponsesConnection {
   }
 
   get #logFields() {
-    return { requestId: this.#context.requestId };
+    const { requestId, caller } = this.#context;
+    return { requestId, ...caller };
   }
 }
 

@@ -11,7 +11,7 @@ import type { ServerDeps } from "../deps.ts";
 import { hostCheck, isKeyProtocol, keyCheck, originCheck } from "../http/access.ts";
 import { pathReader } from "../http/paths.ts";
 import { answerRaw, checkHostHeader } from "../http/raw-http.ts";
-import { chooseRequestId } from "../http/request-log.ts";
+import { callerFields, chooseRequestId } from "../http/request-log.ts";
 import { boundsOf } from "../openai/fields.ts";
 import { responseBody } from "../responses/request.ts";
 import type { Responses } from "../responses/responses.ts";
@@ -49,7 +49,7 @@ export function createWebSocketEndpoint(
   });
   const schema = responseBody(boundsOf(deps));
   const models = several && connectionModels(several);
-  const checkKey = keyCheck(options.apiKeys);
+  const checkKey = keyCheck(options);
   const readPath = pathReader(options.rootPath, [PATH]);
   const checkHost = hostCheck(options.allowedHosts);
   // Even with keys: browsers send no preflight for WebSockets, and a page of another origin may
@@ -114,16 +114,17 @@ export function createWebSocketEndpoint(
       }
       server.handleUpgrade(request, socket, head, (webSocket) => {
         const requestId = chooseRequestId(request.headers["x-request-id"]?.toString(), deps.newId);
-        const context = { deps, responses, schema, owner, requestId, models };
+        const caller = callerFields(request, owner);
+        const context = { deps, responses, schema, owner, requestId, caller, models };
         connections.set(webSocket, new ResponsesConnection(webSocket, socket, context));
         answeredPing.add(webSocket);
         webSocket.on("pong", () => answeredPing.add(webSocket));
         observer?.onWebSocketOpen?.();
-        log.info({ requestId, numConnections: connections.size }, "websocket open");
+        log.info({ requestId, ...caller, numConnections: connections.size }, "websocket open");
         webSocket.on("close", (code) => {
           connections.delete(webSocket);
           observer?.onWebSocketClose?.();
-          log.info({ requestId, code, numConnections: connections.size }, "websocket closed");
+          log.info({ requestId, ...caller, code, numConnections: connections.size }, "websocket closed");
         });
       });
     },

@@ -77,7 +77,7 @@ export class DiskStore implements SnapshotStore {
   /**
    * Reads the header of every file: ten thousand take a second or two. Removes what is damaged,
    * unfinished or expired.
-   * @throws `invalid_config` if another server uses the folder; `store_unavailable` if it cannot be
+   * @throws `store_in_use` if another server uses the folder; `store_unavailable` if it cannot be
    * used
    */
   static async open(options: DiskStoreOptions): Promise<DiskStore> {

@@ -27,8 +27,8 @@ export class FolderLock {
 
   /**
    * Creates the folder if it does not exist.
-   * @throws `invalid_config` if another server holds it, or its file system has no locks; file
-   * system errors
+   * @throws `store_in_use` if another server holds it; `invalid_config` if its file system has no
+   * locks; file system errors
    */
   static async acquire(dir: string): Promise<FolderLock> {
     await mkdir(dir, { recursive: true, mode: 0o700 });
@@ -101,7 +101,7 @@ async function inUse(dir: string, file: string): Promise<DenseMambaError> {
   } catch {
     // It has just taken the lock, or its disk is full.
   }
-  return new DenseMambaError("invalid_config", `${dir} is in use by ${who}; each server needs a folder of its own`);
+  return new DenseMambaError("store_in_use", `${dir} is in use by ${who}; each server needs a folder of its own`);
 }
 
 function cannotLock(dir: string, cause: unknown): DenseMambaError {

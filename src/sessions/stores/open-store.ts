@@ -16,6 +16,7 @@ export interface OpenStoreOptions {
   readonly disk?: { readonly dir: string; readonly maxBytes: number };
   /** The same URL and key prefix on all replicas. */
   readonly valkey?: { readonly url: string; readonly keyPrefix: string; readonly timeoutMs: number };
+  readonly isSharedRequired?: boolean;
   readonly model: SnapshotModel;
   /** Of states on disk and server, unless they are f16 anyway. Default f32: f16 is not exact. */
   readonly precision?: StorePrecision;
@@ -26,12 +27,13 @@ export interface OpenStoreOptions {
 }
 
 /**
- * A Valkey server that cannot be reached is used when it can be.
- * @throws `invalid_config` for a folder in use or a malformed URL; `store_unavailable` for an
- * unusable folder
+ * A Valkey server that cannot be reached is used when it can be; where it is required, `check` tells
+ * whether it can.
+ * @throws `store_in_use` for a folder that another server holds, `invalid_config` for a malformed
+ * URL, `store_unavailable` for an unusable folder
  */
 export async function openStore(options: OpenStoreOptions): Promise<TieredStore> {
-  const { memoryBytes, model, nowMs, ownerOf, observer } = options;
+  const { memoryBytes, model, nowMs, ownerOf, observer, isSharedRequired = false } = options;
   const precision = model.isHalf ? undefined : options.precision;
   const common = { model, nowMs, ...(precision && { precision }) };
   const onDamage = (message: string) => observer.onDamage(message);
@@ -40,7 +42,8 @@ export async function openStore(options: OpenStoreOptions): Promise<TieredStore>
     const onWarning = (message: string) => observer.onWarning?.(message);
     const shared = options.valkey && (await openValkey({ ...common, ...options.valkey, onWarning }));
     const memory = new MemoryStore({ maxBytes: memoryBytes, nowMs, ownerOf });
-    return new TieredStore({ memory, ...(disk && { disk }), ...(shared && { shared }), nowMs, observer });
+    const tiers = { memory, ...(disk && { disk }), ...(shared && { shared }) };
+    return new TieredStore({ ...tiers, isSharedRequired, nowMs, observer });
   } catch (error) {
     await disk?.close();
     throw error;

@@ -22,7 +22,7 @@ export interface SnapshotStore {
   /** All keys with this prefix, in no order. Reads no state, and is not a use. */
   list(prefix: string): AsyncIterable<ListedSnapshot>;
   stats(): StoreStats;
-  /** @throws `store_unavailable` if another server may own what it stores in now */
+  /** @throws `store_unavailable` if it cannot be used as it is configured: see `TieredStore` */
   check?(): Promise<void>;
   /** Removes some expired snapshots. To be called now and then; what has expired is never found. */
   sweep?(): void;

@@ -31,6 +31,10 @@ import {
 
 /** A full disk may have room again at any time, a try costs little, and requests fail meanwhile. */
 const DISK_RETRY_MS = 1000;
+/** Requests fail while a shared tier that is required cannot be used. */
+const REQUIRED_RETRY_MS = 1000;
+/** A key that nothing is stored under. */
+const PROBE_KEY = "probe";
 /** A claim for writing what the shared tier missed. */
 const OWN_CLAIM_MS = 10_000;
 const MAX_REMEMBERED_FENCES = 100_000;
@@ -39,6 +43,8 @@ export interface TieredStoreOptions {
   readonly memory: MemoryStore;
   readonly disk?: SnapshotStore;
   readonly shared?: SharedStore;
+  /** Nothing is read or stored without the shared tier. Default: the others stand in for it. */
+  readonly isSharedRequired?: boolean;
   readonly nowMs: () => number;
   readonly observer: Pick<StoreObserver, "onTier">;
 }
@@ -54,6 +60,7 @@ export class TieredStore implements StateStore {
   readonly #nowMs: () => number;
   readonly #disk: Tier | undefined;
   readonly #shared: Tier<SharedStore> | undefined;
+  readonly #isSharedRequired: boolean;
   /** The fastest first. */
   readonly #tiers: readonly Tier[];
   readonly #local: LocalTiers;
@@ -61,7 +68,7 @@ export class TieredStore implements StateStore {
   readonly #fences = new Map<string, number>();
   readonly #catchingUp = new Map<Tier, Promise<void>>();
 
-  constructor({ memory, disk, shared, nowMs, observer }: TieredStoreOptions) {
+  constructor({ memory, disk, shared, isSharedRequired = false, nowMs, observer }: TieredStoreOptions) {
     const onChange = (event: TierEvent) => {
       observer.onTier(event);
       const tier = this.#tiers.find(({ name }) => name === event.name);
@@ -71,7 +78,9 @@ export class TieredStore implements StateStore {
     this.#nowMs = nowMs;
     const memoryTier = new Tier<SnapshotStore>({ name: "memory", store: memory, nowMs, onChange });
     this.#disk = disk && new Tier({ name: "disk", store: disk, nowMs, maxRetryMs: DISK_RETRY_MS, onChange });
-    this.#shared = shared && new Tier({ name: "shared", store: shared, nowMs, onChange });
+    const retry = isSharedRequired ? { maxRetryMs: REQUIRED_RETRY_MS } : {};
+    this.#shared = shared && new Tier({ name: "shared", store: shared, nowMs, ...retry, onChange });
+    this.#isSharedRequired = isSharedRequired;
     this.#tiers = [memoryTier, this.#disk, this.#shared as Tier | undefined].filter((tier) => tier !== undefined);
     this.#local = new LocalTiers({ memory: memoryTier, disk: this.#disk });
   }
@@ -103,7 +112,7 @@ export class TieredStore implements StateStore {
 
   /**
    * @throws `session_conflict`, and then no tier has changed; `store_unavailable` or
-   * `invalid_value` if no tier has stored it
+   * `invalid_value` if no tier has stored it, or not the shared one where that is required
    */
   async put(key: string, snapshot: Snapshot, options: FencedPutOptions = {}): Promise<void> {
     const { expiresAtMs, fence, isCache = false } = options;
@@ -155,12 +164,21 @@ export class TieredStore implements StateStore {
     return { ...this.memory.stats(), tiers: this.#tiers.map((tier) => tier.stats()) };
   }
 
-  /** While the shared tier cannot be reached, it excludes only requests of this server. */
+  /**
+   * While the shared tier cannot be reached, it excludes only requests of this server.
+   * @throws `store_unavailable` if the shared tier is required then
+   */
   async claim(key: string, options: { readonly ttlMs: number }): Promise<Claim | undefined> {
     const local = await this.memory.claim(key, options);
     if (local === undefined || this.#shared === undefined) return local;
     const asked = this.#shared.run("write", async (store) => (await store.claim(key, options)) ?? "held elsewhere");
-    const shared = await undefinedIfUnavailable(asked);
+    let shared: Awaited<typeof asked> | undefined;
+    try {
+      shared = await (this.#isSharedRequired ? asked : undefinedIfUnavailable(asked));
+    } catch (error) {
+      await local.release();
+      throw error;
+    }
     if (shared === "held elsewhere") {
       await local.release();
       return undefined;
@@ -180,9 +198,15 @@ export class TieredStore implements StateStore {
     for (const { store } of this.#tiers) store.sweep?.();
   }
 
-  /** @throws `store_unavailable` if another server may own the folder now */
+  /**
+   * @throws `store_unavailable` if another server may own the folder now, or if the shared tier is
+   * required and cannot be read and written
+   */
   async check(): Promise<void> {
     await this.#disk?.store.check?.();
+    if (this.#shared === undefined || !this.#isSharedRequired) return;
+    await this.#shared.run("read", (store) => store.has(PROBE_KEY));
+    await this.#whileClaimed(this.#shared, PROBE_KEY, async () => {});
   }
 
   async close(): Promise<void> {
@@ -229,10 +253,14 @@ export class TieredStore implements StateStore {
     return { value: value && asShared(value), failure };
   }
 
-  /** Without a value if there is no shared tier, or it cannot be reached. */
+  /**
+   * Without a value if there is no shared tier, or it cannot be reached.
+   * @throws `store_unavailable` if it is required then
+   */
   async #revisionOf(key: string): Promise<Found<SharedRevision>> {
     if (this.#shared === undefined) return { value: undefined, failure: undefined };
-    return foundOf(this.#shared.run("read", (store) => store.revisionOf(key)));
+    const asked = this.#shared.run("read", (store) => store.revisionOf(key));
+    return this.#isSharedRequired ? { value: await asked, failure: undefined } : foundOf(asked);
   }
 
   /** Revisions rise with every put of a key, on any server: microseconds by the fence's clock. */
@@ -270,7 +298,7 @@ export class TieredStore implements StateStore {
       shared.setOutdated(key, false);
       return true;
     } catch (error) {
-      if (!isUnavailable(error)) throw error;
+      if (!isUnavailable(error) || this.#isSharedRequired) throw error;
       shared.setOutdated(key, true);
       return false;
     }

@@ -394,7 +394,7 @@ describe("one server per folder", () => {
       for (const starter of starters) starter.send("close");
       await Promise.all(closed);
     }
-    expect(Object.fromEntries(outcomes)).toEqual({ "invalid_config,opened": 200 });
+    expect(Object.fromEntries(outcomes)).toEqual({ "store_in_use,opened": 200 });
   });
 
   test("a server whose folder was replaced changes nothing in the new one, and reports it", async () => {

@@ -21,7 +21,8 @@ afterEach(async () => {
 });
 
 /** One replica, with a memory and a disk of its own, and a shared store. */
-function replica({ clock = new FakeClock(), shared, memoryBytes = 1e8, hasDisk = true }: ReplicaOptions = {}) {
+function replica(options: ReplicaOptions = {}) {
+  const { clock = new FakeClock(), shared, memoryBytes = 1e8, hasDisk = true, isSharedRequired = false } = options;
   const events: TierEvent[] = [];
   const memory = new MemoryStore({ maxBytes: memoryBytes, nowMs: clock.nowMs });
   const disk = new BreakableStore({ nowMs: clock.nowMs });
@@ -29,6 +30,7 @@ function replica({ clock = new FakeClock(), shared, memoryBytes = 1e8, hasDisk =
     memory,
     ...(hasDisk && { disk }),
     ...(shared && { shared }),
+    isSharedRequired,
     nowMs: clock.nowMs,
     observer: { onTier: (event) => events.push(event) },
   });
@@ -40,6 +42,7 @@ interface ReplicaOptions {
   shared?: BreakableStore;
   memoryBytes?: number;
   hasDisk?: boolean;
+  isSharedRequired?: boolean;
 }
 
 const CACHE = { isCache: true };
@@ -537,6 +540,51 @@ describe("replicas that share a store", () => {
       }),
       { numRuns: 200 },
     );
+  });
+});
+
+describe("a shared store that is required", () => {
+  const UNAVAILABLE = { code: "store_unavailable" };
+
+  test("while it cannot be used nothing is read, claimed or stored, and a second later it is tried again", async () => {
+    const clock = new FakeClock();
+    const shared = new BreakableStore({ nowMs: clock.nowMs });
+    const { store, memory } = replica({ clock, shared, isSharedRequired: true });
+    await store.put("a", snapshot("x"));
+    await store.check();
+    for (const broken of ["everything", "writing"] as const) {
+      shared.broken = broken;
+      await expect(store.check()).rejects.toMatchObject(UNAVAILABLE);
+      await expect(store.claim("a", { ttlMs: 1000 })).rejects.toMatchObject(UNAVAILABLE);
+      await expect(store.put("a", snapshot("y"))).rejects.toMatchObject(UNAVAILABLE);
+      expect((await memory.get("a"))?.conversation).toEqual({ text: "x" });
+      shared.broken = "nothing";
+      clock.advance(1000);
+      await store.check();
+      const claim = await store.claim("a", { ttlMs: 1000 });
+      expect(claim).toBeDefined();
+      await claim!.release();
+    }
+    shared.broken = "everything";
+    await expect(store.get("a")).rejects.toMatchObject(UNAVAILABLE);
+    await expect(store.has("a")).rejects.toMatchObject(UNAVAILABLE);
+    await expect(store.get("never put")).rejects.toMatchObject(UNAVAILABLE);
+    // However long it was away.
+    for (let i = 0; i < 10; i++) {
+      clock.advance(1000);
+      await expect(store.check()).rejects.toMatchObject(UNAVAILABLE);
+    }
+    shared.broken = "nothing";
+    clock.advance(1000);
+    await store.check();
+    expect(await textOf(store)).toBe("x");
+  });
+
+  test("that several servers check at the same time is available to each", async () => {
+    const clock = new FakeClock();
+    const shared = new BreakableStore({ nowMs: clock.nowMs });
+    const stores = [1, 2].map(() => replica({ clock, shared, isSharedRequired: true }).store);
+    await Promise.all(stores.flatMap((store) => [store.check(), store.check()]));
   });
 });
 

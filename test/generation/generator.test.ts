@@ -52,6 +52,7 @@ test("a text prompt becomes tokens with BOS, and tokens become text", async () =
     cachedTokens: 0,
     completionTokens: numTokens,
     stateBytes: 24,
+    finishReasons: ["stop"],
   });
   expect(events.filter((event) => event.type === "delta")).toHaveLength(numTokens);
 });

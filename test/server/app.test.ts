@@ -9,11 +9,11 @@ const COMPLETION = { prompt: "a" };
 describe("routes", () => {
   it("that do not exist are a 404 in OpenAI's shape", async () => {
     const { app } = createTestServer();
-    const response = await app.request("/v1/embeddings", { method: "POST" });
+    const response = await app.request("/v1/rerank", { method: "POST" });
     expect(response.status).toBe(404);
     expect(await response.json()).toEqual({
       error: {
-        message: "there is no route POST /v1/embeddings",
+        message: "there is no route POST /v1/rerank",
         type: "invalid_request_error",
         param: null,
         code: "route_not_found",
@@ -52,7 +52,7 @@ describe("a path that is not there", () => {
     });
   });
 
-  it.each(["/", "/v1", "/v1/", "/v1/embeddings", "/completions/x", `/${"a/".repeat(5000)}`])(
+  it.each(["/", "/v1", "/v1/", "/v1/rerank", "/completions/x", `/${"a/".repeat(5000)}`])(
     "suggests none: %s",
     async (path) => {
       const response = await createTestServer().app.request(path, { method: "POST" });

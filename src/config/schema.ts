@@ -52,7 +52,7 @@ export const configSchema = z.strictObject({
   ),
   modelsBytes: optional(
     byteSizeOrAuto(1, MAX_BYTES),
-    "memory for the weights and slots of several models; the least recently used is unloaded first; auto is half of what there is",
+    "memory for the weights and slots of several models; the least recently used is unloaded first; auto is half of the memory available",
     { shownDefault: "auto with several models" },
   ),
   keepAlive: optional(

@@ -23,7 +23,7 @@ export interface SequenceRequest {
   readonly vocabSize?: number;
   /** Tokens to sample. 0: read the prompt only. */
   readonly maxTokens: number;
-  /** Until so many tokens are sampled, stop tokens are never chosen. */
+  /** Until this many tokens are sampled, stop tokens are never chosen. */
   readonly minTokens: number;
   readonly stopTokenIds: ReadonlySet<number>;
   /**

@@ -39,7 +39,7 @@ export async function scoreContinuations(
   return logprobs.map((logprob, index) => ({ logprob, numTokens: continuations[index]!.length }));
 }
 
-/** Of the last so many tokens. */
+/** Of the last `numTokens` tokens. */
 async function sumOf(sequence: Sequence, numTokens: number): Promise<number> {
   let sum: number | undefined;
   for await (const event of sequence.events) {

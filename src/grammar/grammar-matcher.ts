@@ -32,7 +32,7 @@ export interface MatcherOptions {
 
 /** Bytes that are looked ahead for forced tokens. */
 const MAX_FORCED_BYTES = 512;
-/** The longest that a step waits for a mask, as costs the other sequences little. */
+/** The longest that a step waits for a mask: it costs the other sequences little. */
 const MAX_WAIT_MS = 4;
 
 export class GrammarMatcher implements TokenMatcher {

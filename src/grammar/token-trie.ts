@@ -12,7 +12,7 @@ export interface Vocabulary {
   tokenBytes(id: number): Uint8Array;
 }
 
-/** Nearly all tokens have at most so many bytes. */
+/** Nearly all tokens have at most this many bytes. */
 export const USUAL_LENGTH = 32;
 /** Nodes between two looks at the clock. */
 const NODES_PER_CHECK = 512;

@@ -18,7 +18,7 @@ export type NextTokens =
 export interface TokenMatcher {
   /** Undefined while it is being computed. */
   readonly next: NextTokens | undefined;
-  /** Waits for it, without the event loop, as long as costs other sequences little. */
+  /** Waits for it, without the event loop, as long as that costs other sequences little. */
   waitBriefly(): void;
   /** Called once, when it is known. */
   onceKnown(callback: () => void): void;

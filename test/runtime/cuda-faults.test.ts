@@ -52,7 +52,7 @@ describe.runIf(hasProvider)("a runner on a CUDA device, when a call fails", () =
         if (error === undefined && /Free|Destroy|StreamQuery/.test(call)) continue; // at the close
         expect({ call, code: error?.code }).toEqual({ call, code: "device_unavailable" });
         expect(error!.message).toMatch(
-          /^the CUDA device (cannot run|has not the memory for) \S+ with 4 slots: .{1,250}$/s,
+          /^the CUDA device (cannot run|does not have the memory for) \S+ with 4 slots: .{1,250}$/s,
         );
         // ONNX Runtime does not say why there is no memory; cuBLAS has numbers of its own.
         if (!/Malloc|cublas/.test(call)) {
@@ -198,7 +198,7 @@ describe.runIf(hasProvider)("a runner on a CUDA device, when a call fails", () =
           // So that `--device auto` goes on to the CPU.
           expect(result.code).toBe("device_unavailable");
           expect(result.message).toMatch(
-            /^the CUDA device has not the memory for \S+ with 4 slots: .*(out of memory|Failed to allocate)/,
+            /^the CUDA device does not have the memory for \S+ with 4 slots: .*(out of memory|Failed to allocate)/,
           );
           expect(cuda.book().numBlocks).toBe(0);
         }

@@ -58,7 +58,7 @@ export function whileOpening(error: unknown, what: string): unknown {
   const isFull = OUT_OF_MEMORY.test(error.message);
   const isCuda = error.code === "runtime_fault" || PROVIDER_FAILURE.test(error.message);
   if (!isFull && !isCuda) return error;
-  const problem = isFull ? `has not the memory for ${what}` : `cannot run ${what}`;
+  const problem = isFull ? `does not have the memory for ${what}` : `cannot run ${what}`;
   const Kind = error instanceof LostDeviceError ? LostDeviceError : DenseMambaError;
   return new Kind("device_unavailable", `the CUDA device ${problem}: ${error.message}`, { cause: error });
 }

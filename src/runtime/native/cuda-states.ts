@@ -30,7 +30,7 @@ export class CudaStates {
   /** All tensors of one slot, for swapping. */
   readonly #scratch: bigint;
 
-  /** @throws `runtime_fault` if the device has not the memory. */
+  /** @throws `runtime_fault` if the device does not have the memory. */
   constructor(spec: StateSpec, numSlots: number, stream: CudaStream) {
     assert(Number.isSafeInteger(numSlots) && numSlots >= 1, `numSlots must be at least 1, got ${numSlots}`);
     this.numSlots = numSlots;

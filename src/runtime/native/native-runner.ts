@@ -42,7 +42,7 @@ export class NativeRunner implements ModelRunner {
 
   /**
    * Does not block the event loop while the model loads.
-   * @throws `invalid_artifact`; `device_unavailable`, also if a device has not the memory or fails
+   * @throws `invalid_artifact`; `device_unavailable`, also if a device lacks the memory or fails
    * otherwise; `runtime_fault`
    */
   static async open(options: NativeRunnerOptions): Promise<NativeRunner> {
@@ -73,7 +73,7 @@ export class NativeRunner implements ModelRunner {
     try {
       return new NativeRunner(session, manifest, { numSlots: options.numSlots, description, now, note });
     } catch (error) {
-      callEachQuietly([() => session.close()]); // a device has not the memory for so many slots
+      callEachQuietly([() => session.close()]); // a device lacks the memory for this many slots
       throw error;
     }
   }

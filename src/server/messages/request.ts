@@ -20,7 +20,7 @@ import {
 } from "../openai/fields.ts";
 import { REFUSED_ON_MESSAGES } from "../openai/refused-fields.ts";
 import { type ToolChoice, toolList, toTools } from "../openai/tools.ts";
-import { addIssue, addUnsupported, isRecord, refusals, show } from "../openai/validate.ts";
+import { addIssue, addUnsupported, isRecord, refusals, report, show } from "../openai/validate.ts";
 
 const MAX_MESSAGES = 10_000;
 
@@ -262,8 +262,4 @@ function textMember(block: Block, name: string, path: Path, context: z.Refinemen
   const value = block[name];
   if (typeof value === "string") return value;
   return report(context, value === undefined ? "is required" : `must be a string; got ${show(value)}`, [...path, name]);
-}
-
-function report(context: z.RefinementCtx, message: string, path: Path): undefined {
-  addIssue(context, message, path);
 }

@@ -5,7 +5,7 @@
  */
 import * as z from "zod";
 import type { Tool, Tools } from "../../generation/events.ts";
-import { addIssue, addUnsupported, invalid, isRecord, refuse, show } from "./validate.ts";
+import { addUnsupported, formatPath, invalid, isRecord, refuse, report, show } from "./validate.ts";
 
 const MAX_TOOLS = 128;
 const NAME = /^[a-zA-Z0-9_-]{1,64}$/;
@@ -135,7 +135,7 @@ function parseTool(given: unknown, style: ToolStyle, path: Path, context: z.Refi
   if (strict !== null && typeof strict !== "boolean") {
     return report(context, `must be a boolean; got ${show(strict)}`, [...at, "strict"]);
   }
-  const field = `tools${formatPath([...at, schemaName])}`;
+  const field = formatPath(["tools", ...at, schemaName]);
   return { name, ...(description !== null && { description }), parameters, strict: strict ?? false, field };
 }
 
@@ -235,12 +235,4 @@ function nameOf(given: Readonly<Record<string, unknown>>, style: ToolStyle, path
 
 function inside(style: ToolStyle): Path {
   return style === "chat" ? ["function"] : [];
-}
-
-function report(context: z.RefinementCtx, message: string, path: Path): undefined {
-  addIssue(context, message, path);
-}
-
-function formatPath(path: Path): string {
-  return path.map((key) => (typeof key === "number" ? `[${key}]` : `.${key}`)).join("");
 }

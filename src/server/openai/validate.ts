@@ -84,6 +84,11 @@ export function refuse(context: z.RefinementCtx, message: string, path: readonly
   return z.NEVER;
 }
 
+/** For functions that return undefined once a problem is reported. */
+export function report(context: z.RefinementCtx, message: string, path: readonly (string | number)[]): undefined {
+  addIssue(context, message, path);
+}
+
 export function addUnsupported(context: z.RefinementCtx, message: string, path: readonly (string | number)[]): void {
   context.addIssue({ code: "custom", message, path: [...path], params: UNSUPPORTED });
 }
@@ -167,7 +172,7 @@ function typeName(expected: string): string {
 }
 
 /** `messages[2].content` */
-function formatPath(path: Path): string {
+export function formatPath(path: Path): string {
   let text = "";
   for (const key of path) text += typeof key === "number" ? `[${key}]` : text === "" ? String(key) : `.${String(key)}`;
   return text;

@@ -166,7 +166,7 @@ export class ValkeyStore implements SharedStore {
     const end = Math.max(0, value.length - KEY_TAG_BYTES);
     // Another key's snapshot would be intact, and another user's.
     if (!value.subarray(end).equals(keyTag(key))) {
-      throw this.#connection.distrust(`it answered with something else than what was stored under ${key}`);
+      throw this.#connection.distrust(`it answered with something other than what was stored under ${key}`);
     }
     return decodeSnapshot(value.subarray(0, end), this.#options.model);
   }

@@ -205,7 +205,7 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`over a real server${WITHOUT_VALKEY}`, ()
     test("a fragment, or something else: refused, and the client reconnects", async () => {
       for (const change of [(value: Buffer) => value.subarray(0, 100), () => Buffer.from("hello")]) {
         const store = await tampered(change);
-        await expect(store.get("x")).rejects.toThrow(/answered with something else than what was stored under x/);
+        await expect(store.get("x")).rejects.toThrow(/answered with something other than what was stored under x/);
         expect(await eventually(() => store.get("y"))).toBeUndefined();
       }
     });

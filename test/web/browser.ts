@@ -22,7 +22,8 @@ export class Tab implements AsyncDisposable {
     this.#isPhone = isPhone;
     // What breaks the page's policy is told on the console.
     page.on("console", (message) => {
-      if (message.type() === "error") this.complaints.push(message.text());
+      const isRefusal = /Failed to load resource: the server responded/.test(message.text());
+      if (message.type() === "error" && !isRefusal) this.complaints.push(message.text());
     });
     page.on("pageerror", (error) => this.complaints.push(String(error)));
     page.on("request", (request) => {
@@ -83,6 +84,14 @@ export class Tab implements AsyncDisposable {
   async setNumber(label: string, value: number | ""): Promise<void> {
     await this.panel("Settings");
     await this.page.getByLabel(label, { exact: true }).fill(String(value));
+  }
+
+  /** Of answers. @param schema text as it is, all else as JSON */
+  async setSchema(schema: object | string | undefined): Promise<void> {
+    await this.panel("Settings");
+    const field = this.page.getByLabel("JSON schema of the answer");
+    if (!(await field.isVisible())) await this.page.getByText("Tools and JSON").click();
+    await field.fill(typeof schema === "object" ? JSON.stringify(schema) : (schema ?? ""));
   }
 
   /** What axe-core finds that is serious or worse. */

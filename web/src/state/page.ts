@@ -63,6 +63,10 @@ export function createPage() {
       }
     },
 
+    get hasKey(): boolean {
+      return key() !== undefined;
+    },
+
     giveKey(secret: string): void {
       sessionStorage.setItem(KEY, secret);
       socket.close();

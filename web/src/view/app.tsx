@@ -28,7 +28,7 @@ export function App({ page }: { readonly page: Page }) {
       </header>
       {notice.value !== undefined && (
         <p class="notice" role="alert">
-          {notice.value}
+          <span>{notice.value}</span>
           <button type="button" onClick={() => (notice.value = undefined)}>
             Close
           </button>
@@ -40,7 +40,7 @@ export function App({ page }: { readonly page: Page }) {
         <FiguresPanel page={page} />
         <SettingsPanel page={page} />
       </aside>
-      {server.needsKey.value && <KeyDialog onKey={page.giveKey} />}
+      {server.needsKey.value && <KeyDialog isRefused={page.hasKey} onKey={page.giveKey} />}
     </div>
   );
 }

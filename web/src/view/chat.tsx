@@ -90,11 +90,11 @@ function Composer({ page }: { readonly page: Page }) {
         }}
       />
       {isRunning ? (
-        <button type="button" onClick={() => conversation.stop()}>
+        <button key="stop" type="button" onClick={() => conversation.stop()}>
           Stop
         </button>
       ) : (
-        <button type="submit" class="primary" disabled={text.value.trim() === ""}>
+        <button key="send" type="submit" class="primary" disabled={text.value.trim() === ""}>
           Send
         </button>
       )}

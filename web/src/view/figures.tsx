@@ -58,11 +58,17 @@ function kvCacheBytesPerToken({ num_layers, hidden_size }: NonNullable<Model["de
 
 /** The state at the end of each turn, and a KV cache. A point beyond shows where the two lead. */
 function memoryData(path: readonly Turn[], model: NonNullable<Model["densemamba"]>): uPlot.AlignedData {
-  const tokens = [...new Set([0, ...path.map(({ numTokens }) => numTokens)])].sort((a, b) => a - b);
+  const ends = path.map(({ numTokens, isRunning }) => (isRunning ? rounded(numTokens) : numTokens));
+  const tokens = [...new Set([0, ...ends])].sort((a, b) => a - b);
   const perToken = kvCacheBytesPerToken(model);
   const last = Math.max(tokens.at(-1)! * 1.25, (2 * model.state_bytes) / perToken);
   const all = [...tokens, last];
   return [all, all.map(() => model.state_bytes), all.map((numTokens) => numTokens * perToken)];
+}
+
+/** Drawing every token would take more time than rendering it. */
+function rounded(numTokens: number): number {
+  return Number(numTokens.toPrecision(2));
 }
 
 function Memory({ page: { conversation, server, settings } }: { readonly page: Page }) {

@@ -1,7 +1,13 @@
 /** Asks for the server's API key, which the tab keeps until it is closed. */
 import { useEffect, useRef } from "preact/hooks";
 
-export function KeyDialog({ onKey }: { readonly onKey: (key: string) => void }) {
+interface KeyDialogProps {
+  /** A key has been given, and refused. */
+  readonly isRefused: boolean;
+  readonly onKey: (key: string) => void;
+}
+
+export function KeyDialog({ isRefused, onKey }: KeyDialogProps) {
   const dialog = useRef<HTMLDialogElement>(null);
   const input = useRef<HTMLInputElement>(null);
   useEffect(() => dialog.current!.showModal(), []);
@@ -14,6 +20,11 @@ export function KeyDialog({ onKey }: { readonly onKey: (key: string) => void }) 
     <dialog ref={dialog} aria-labelledby="key-title" onCancel={(event) => event.preventDefault()}>
       <form onSubmit={submit}>
         <h2 id="key-title">This server needs an API key</h2>
+        {isRefused && (
+          <p class="error" role="alert">
+            The key is not one of this server's.
+          </p>
+        )}
         <p>It stays in this tab, and is sent to this server only.</p>
         <label>
           API key

@@ -1,11 +1,12 @@
 /**
  * A model's Markdown, which may say anything: its HTML stays text, its images are links, and what
- * becomes HTML passes DOMPurify. A text that grows is rendered block by block, so that a long
- * answer costs no more a frame than a short one.
+ * becomes HTML passes DOMPurify. A text that grows is rendered in chunks, so that a long answer
+ * costs hardly more a frame than a short one.
  */
 import DOMPurify from "dompurify";
 import { Lexer, Marked } from "marked";
-import { useLayoutEffect, useRef } from "preact/hooks";
+import { Component, createRef } from "preact";
+import { useRef } from "preact/hooks";
 
 const TAGS = "a blockquote br code del em h3 h4 h5 h6 hr li ol p pre strong table tbody td th thead tr ul".split(" ");
 const ATTRIBUTES = ["align", "href", "start", "title"];
@@ -41,44 +42,66 @@ function toFragment(markdown: string): DocumentFragment {
   return purify.sanitize(html, { ALLOWED_TAGS: TAGS, ALLOWED_ATTR: ATTRIBUTES, RETURN_DOM_FRAGMENT: true });
 }
 
-/** Splits a text that grows into blocks. */
-class Blocks {
-  /** They cannot change any more. */
+/** Of what is rendered together: long enough that there are few, short enough to render anew. */
+const CHUNK_LENGTH = 2000;
+
+/** Splits a text that grows into chunks of whole blocks. Only the last chunk changes. */
+class Chunks {
   readonly #done: string[] = [];
   #numDone = 0;
 
   /** @param text begins with that of the call before, or replaces it */
   split(text: string): readonly string[] {
-    if (!text.startsWith(this.#done.at(-1) ?? "", this.#numDone - (this.#done.at(-1)?.length ?? 0))) {
+    const last = this.#done.at(-1) ?? "";
+    if (!text.startsWith(last, this.#numDone - last.length)) {
       this.#done.length = 0;
       this.#numDone = 0;
     }
-    const open = new Lexer().blockTokens(text.slice(this.#numDone)).map(({ raw }) => raw);
-    // What follows may still join the last block, over an empty line.
-    for (const block of open.splice(0, Math.max(0, open.length - 2))) {
-      this.#done.push(block);
-      this.#numDone += block.length;
+    let open = text.slice(this.#numDone);
+    if (open.length > CHUNK_LENGTH) {
+      // What follows may still join the last block, over an empty line.
+      const blocks = new Lexer().blockTokens(open).slice(0, -2);
+      for (let chunk = ""; blocks.length > 0; ) {
+        chunk += blocks.shift()!.raw;
+        if (chunk.length < CHUNK_LENGTH) continue;
+        this.#done.push(chunk);
+        this.#numDone += chunk.length;
+        chunk = "";
+      }
+      open = text.slice(this.#numDone);
     }
-    return [...this.#done, ...open];
+    return [...this.#done, open];
   }
 }
 
 export function Markdown({ text }: { readonly text: string }) {
-  const blocks = useRef(new Blocks());
-  const all = blocks.current.split(text.replaceAll(/\r\n?/g, "\n"));
+  const chunks = useRef(new Chunks());
+  const all = chunks.current.split(text.replaceAll(/\r\n?/g, "\n"));
   return (
     <div class="markdown">
-      {all.map((block, index) => (
-        <Block key={index} markdown={block} />
+      {all.map((chunk, index) => (
+        <Chunk key={index} markdown={chunk} />
       ))}
     </div>
   );
 }
 
-function Block({ markdown }: { readonly markdown: string }) {
-  const element = useRef<HTMLDivElement>(null);
-  useLayoutEffect(() => {
-    element.current!.replaceChildren(toFragment(markdown));
-  }, [markdown]);
-  return <div ref={element} />;
+class Chunk extends Component<{ readonly markdown: string }> {
+  readonly #element = createRef<HTMLDivElement>();
+
+  override shouldComponentUpdate({ markdown }: { readonly markdown: string }): boolean {
+    return markdown !== this.props.markdown;
+  }
+
+  override componentDidMount(): void {
+    this.#element.current!.replaceChildren(toFragment(this.props.markdown));
+  }
+
+  override componentDidUpdate(): void {
+    this.componentDidMount();
+  }
+
+  override render() {
+    return <div ref={this.#element} />;
+  }
 }

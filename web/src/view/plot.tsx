@@ -62,8 +62,8 @@ export function Plot({ data, label, series, format }: PlotProps) {
   }, []);
 
   useEffect(() => {
-    plot.current?.setData(data);
-  }, [data]);
+    plot.current?.setData(latest.current);
+  }, [JSON.stringify(data)]);
 
   return (
     <>

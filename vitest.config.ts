@@ -13,6 +13,8 @@ const ONLY_IN_CI = [
   "test/app/store-folder.test.ts",
   "test/app/survival.test.ts",
   "test/bench/gpu-check.test.ts",
+  // Long answers and conversations in a browser.
+  "test/web/long.test.ts",
 ];
 
 /** Folders whose tests leave nothing behind in their process. */

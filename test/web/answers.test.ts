@@ -141,7 +141,8 @@ describe.runIf(hasChromium)("the page", () => {
   });
 
   it("may be open twice: both go on from one session, and neither sees the other's turns", async () => {
-    await using server = await startTestServer();
+    await using server = await startScriptedServer();
+    await server.says("It is so.");
     await server.post("/v1/sessions", { session_id: "tale" });
     await server.post("/v1/completions", { session_id: "tale", prompt: "a", max_tokens: 2 });
     await using one = await Tab.open(browser, server.url);

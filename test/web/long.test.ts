@@ -1,6 +1,5 @@
 /**
- * What the page costs a browser: long answers, long conversations, the first paint. Takes minutes,
- * so that only CI runs it. Needs a build.
+ * What the page costs a browser: long answers, long conversations, the first paint. Needs a build.
  */
 import type { Browser, CDPSession } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -16,7 +15,7 @@ async function bestOf(tries: number, measure: () => Promise<number>): Promise<nu
   return Math.min(...measured);
 }
 
-describe.runIf(hasChromium && process.env.CI)("the page", () => {
+describe.runIf(hasChromium)("the page", () => {
   let browser: Browser;
 
   beforeAll(async () => {

@@ -3,21 +3,27 @@
  * read of one is the state of its last response; without that, as after an item was deleted, the
  * items are read again. Knows no HTTP.
  */
+import { setImmediate } from "node:timers/promises";
 import * as z from "zod";
 import { DenseMambaError } from "../../errors.ts";
 import type { ChatMessage } from "../../sessions/messages.ts";
 import type { ServerDeps } from "../deps.ts";
 import { toJson } from "../openai/json-writer.ts";
-import { invalid, show } from "../openai/validate.ts";
+import { invalid, isRecord, show } from "../openai/validate.ts";
 import { MAX_INPUT_ITEMS, messagesOf, type ResponseInput, withIds } from "./request.ts";
 import { toInputItemObject } from "./response.ts";
+
+export interface ConversationItem {
+  readonly id: string;
+  readonly [member: string]: unknown;
+}
 
 const conversationRecord = z.object({
   version: z.literal(1),
   createdS: z.number(),
   metadata: z.record(z.string(), z.string()),
   /** As they are listed. */
-  items: z.array(z.looseObject({ id: z.string() })),
+  items: z.custom<ConversationItem[]>((value) => Array.isArray(value) && value.every(isItem)),
   /** Of the items as JSON. */
   numCharacters: z.number(),
   /** Of the response whose state has read the first `numItems` items. */
@@ -25,7 +31,6 @@ const conversationRecord = z.object({
 });
 
 type ConversationRecord = Readonly<z.infer<typeof conversationRecord>>;
-export type ConversationItem = ConversationRecord["items"][number];
 
 /** What a response continues, and holds until it has ended. */
 export interface ConversationTurn extends ConversationPast {
@@ -37,9 +42,9 @@ export interface ConversationTurn extends ConversationPast {
 
 export interface ConversationPast {
   /** All of it. */
-  readonly messages: readonly ChatMessage[];
+  readonly messages: () => Promise<readonly ChatMessage[]>;
   /** A response whose state has read all but these messages. */
-  readonly resume: { readonly responseId: string; readonly messages: readonly ChatMessage[] } | undefined;
+  readonly resume: { readonly responseId: string; readonly messages: ConversationPast["messages"] } | undefined;
 }
 
 interface NewItems {
@@ -199,6 +204,8 @@ export class ConversationItems {
     const stored = await this.#store.readRecord(owner, id).catch((error: unknown) => {
       throw error instanceof DenseMambaError && error.code === "response_not_found" ? notFound(id) : error;
     });
+    // Parsing a long one takes some milliseconds, and so does what follows.
+    await setImmediate();
     const { data, error } = conversationRecord.safeParse(stored);
     if (data !== undefined) return data;
     const message = `the stored record of conversation ${id} is malformed: ${error.message}`;
@@ -230,11 +237,13 @@ function conversationObject(id: string, { createdS, metadata }: ConversationReco
 function pastOf({ items, state }: ConversationRecord, model: string): ConversationPast {
   const resumed = state?.model === model ? state : undefined;
   return {
-    get messages() {
-      return messagesOf(items);
-    },
-    resume: resumed && { responseId: resumed.responseId, messages: messagesOf(items.slice(resumed.numItems)) },
+    messages: () => messagesOf(items),
+    resume: resumed && { responseId: resumed.responseId, messages: () => messagesOf(items.slice(resumed.numItems)) },
   };
+}
+
+function isItem(value: unknown): value is ConversationItem {
+  return isRecord(value) && typeof value.id === "string";
 }
 
 function itemNotFound(id: string, itemId: string): DenseMambaError {

@@ -2,6 +2,7 @@
  * The body of `POST /v1/responses` and of the WebSocket's `response.create`: its schema, its input
  * items, and its way into a `GenerationRequest`.
  */
+import { setImmediate } from "node:timers/promises";
 import * as z from "zod";
 import type { GenerationRequest } from "../../generation/events.ts";
 import type { ChatMessage } from "../../sessions/messages.ts";
@@ -37,6 +38,8 @@ import {
 import type { InputItem, ResponseSettings } from "./response.ts";
 
 export const MAX_INPUT_ITEMS = 10_000;
+/** Reading them takes some milliseconds. */
+const ITEMS_AT_ONCE = 512;
 const MAX_METADATA_PAIRS = 16;
 const MAX_METADATA_KEY = 64;
 const MAX_METADATA_VALUE = 512;
@@ -264,10 +267,18 @@ export function itemList() {
   return list.transform((items, context) => readItems(items, context).items);
 }
 
-/** Items that have been read before, as `toInputItemObject` and responses give them. */
-export function messagesOf(items: readonly (object & { readonly type?: unknown })[]): readonly ChatMessage[] {
+/**
+ * Of items that have been read before, as `toInputItemObject` and responses give them. Lets others
+ * run in between.
+ */
+export async function messagesOf(
+  items: readonly (object & { readonly type?: unknown })[],
+): Promise<readonly ChatMessage[]> {
   const input = new InputReader();
-  for (const item of items) input.read(item.type, item);
+  for (const [index, item] of items.entries()) {
+    if (index % ITEMS_AT_ONCE === ITEMS_AT_ONCE - 1) await setImmediate();
+    input.read(item.type, item);
+  }
   return input.end().messages;
 }
 

@@ -274,12 +274,12 @@ export class Responses {
     if (resume !== undefined) {
       const resumeFrom = { type: "response", id: resume.responseId } as const;
       try {
-        return await read({ messages: resume.messages, resumeFrom });
+        return await read({ messages: await resume.messages(), resumeFrom });
       } catch (error) {
         if (!isStateGone(error)) throw error;
       }
     }
-    return read({ messages: past.messages, resumeFrom: undefined });
+    return read({ messages: await past.messages(), resumeFrom: undefined });
   }
 
   async #admit(

@@ -36,7 +36,7 @@ export interface LoadOptions {
   readonly note: (message: string) => void;
 }
 
-const FACTS: DeviceFacts = {
+export const DEVICE_FACTS: DeviceFacts = {
   hasCudaProvider: () => openableProviders(["CUDAExecutionProvider"], findOrtLibrary()).length > 0,
   inspectCuda: () => inspectCuda(readLibraryPath()),
 };
@@ -51,7 +51,7 @@ interface Artifact {
  * `unsupported_value`
  */
 export async function loadModel(config: Config, options: LoadOptions): Promise<LoadedModel> {
-  const devices = await chooseDevices(config, FACTS);
+  const devices = await chooseDevices(config, DEVICE_FACTS);
   return firstThatWorks("device_unavailable", devices, options.note, async (choice) => {
     const { device, reason } = choice;
     const kernels = (await mayUseKernels(config.model)) ? await findKernels(config, device, options.note) : undefined;

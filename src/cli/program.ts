@@ -93,6 +93,15 @@ export function createProgram({ version, terminal, signals }: ProgramParts): Com
       await pull(name, terminal);
     });
 
+  const doctor = program.command("doctor").description("show what a server would find here, and what to do");
+  doctor.option("--json", "as JSON", false);
+  addConfigOptions(doctor, ["device", "storeDir", "valkeyUrl", "valkeyTimeoutMs", ...KERNEL_KEYS]).action(
+    async (options) => {
+      const { doctor: run } = await import("./doctor.ts");
+      await run(configFrom(options), options, terminal);
+    },
+  );
+
   const inspect = program.command("inspect").description("show what a model is and what a session of it costs");
   inspect.option("--json", "as JSON", false);
   addConfigOptions(inspect, ["model", "device", "precision", "statePrecision"]).action(async (options) => {

@@ -356,3 +356,49 @@ function logSoftmax(logits: readonly number[]): number[] {
   const sum = largest + Math.log(logits.reduce((total, logit) => total + Math.exp(logit - largest), 0));
   return logits.map((logit) => logit - sum);
 }
+
+describe("doctor", () => {
+  const examine = (...more: string[]) => runProgram(["doctor", "--json", ...cache, ...more]);
+
+  it("shows what a server would find, and what to do where something is missing, without secrets", async () => {
+    const run = examine(
+      "--valkey-url",
+      "valkey://:secret@127.0.0.1:1",
+      "--store-dir",
+      path.join(folder, "new", "store"),
+    );
+    expect(await run.exitCode, run.stderr.text).toBe(0);
+    const findings = JSON.parse(run.stdout.text) as { name: string; verdict: string; text: string; advice?: string }[];
+    expect(findings.map(({ name }) => name)).toEqual([
+      "program",
+      "CPU",
+      "memory",
+      "kernels",
+      "CUDA",
+      "cache",
+      "store",
+      "Valkey",
+      "hub",
+    ]);
+    const of = (wanted: string) => findings.find(({ name }) => name === wanted)!;
+    expect(of("program").text).toContain(process.version);
+    expect(of("store")).toMatchObject({ verdict: "ok", text: expect.stringContaining("to be created") });
+    expect(of("Valkey")).toMatchObject({ verdict: "lacking", text: expect.stringContaining("127.0.0.1:1") });
+    for (const { verdict, advice } of findings) expect(verdict === "ok" || advice !== undefined).toBe(true);
+    expect(run.stdout.text).not.toContain("secret");
+  });
+
+  it("without a compiler or a library says how to get kernels", async () => {
+    const run = runProgram(["doctor", ...cache, "--kernel-library", "/nowhere.so"]);
+    expect(await run.exitCode, run.stderr.text).toBe(0);
+    expect(run.stdout.text).toMatch(/lacking +kernels +plain ONNX: cannot read \/nowhere.so\n +→ install a C compiler/);
+  });
+
+  it("fails if a server would not start, after it has reported all", async () => {
+    await writeFile(path.join(folder, "file"), "");
+    const run = examine("--store-dir", path.join(folder, "file"));
+    expect(await run.exitCode).toBe(2);
+    expect(run.stderr.text).toContain("a server would not start here: store");
+    expect(run.stdout.text).toContain('"hub"');
+  });
+});

@@ -314,7 +314,7 @@ it("two models with one name are refused at the start, with both paths", async (
   await mkdir(path.dirname(other), { recursive: true });
   await cp(path.join(models, "alpha"), other, { recursive: true });
   await expect(serve(...modelFlags("alpha"), "--model", other)).rejects.toThrow(
-    `two models have the name "alpha": ${path.join(models, "alpha")} and ${other}`,
+    `two models have the name \\"alpha\\": ${path.join(models, "alpha")} and ${other}`,
   );
   const server = await serve(...modelFlags("alpha"), "--model", `mine=${other}`);
   expect(await states(server)).toEqual({ alpha: "loaded", mine: "unloaded" });

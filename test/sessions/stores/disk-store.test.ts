@@ -350,7 +350,7 @@ describe("one server per folder", () => {
     const child = startWriter(dir);
     await once(child, "message");
     await expect(open(dir)).rejects.toMatchObject({
-      code: "invalid_config",
+      code: "store_in_use",
       message: expect.stringContaining(`process id ${child.pid} on ${hostname()}`),
     });
     child.kill("SIGKILL");
@@ -394,7 +394,7 @@ describe("one server per folder", () => {
       for (const starter of starters) starter.send("close");
       await Promise.all(closed);
     }
-    expect(Object.fromEntries(outcomes)).toEqual({ "store_in_use,opened": 200 });
+    expect(Object.fromEntries(outcomes)).toEqual({ "opened,store_in_use": 200 });
   });
 
   test("a server whose folder was replaced changes nothing in the new one, and reports it", async () => {

@@ -15,6 +15,7 @@ export type ErrorCode =
   | "session_busy"
   | "session_conflict" // another server has advanced the session
   | "checkpoint_not_found"
+  | "persona_not_found"
   | "quota_exceeded"
   | "previous_response_not_found"
   | "response_not_found"

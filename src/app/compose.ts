@@ -19,6 +19,7 @@ import type { ServerDeps } from "../server/deps.ts";
 import { IncomingData } from "../server/http/incoming-data.ts";
 import { ConversationItems } from "../server/responses/conversation-items.ts";
 import { Responses } from "../server/responses/responses.ts";
+import type { ConversationSnapshot } from "../sessions/conversation.ts";
 import type { StateStore } from "../sessions/stores/store.ts";
 import { loadTokenizer } from "../tokenizer/load.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
@@ -27,6 +28,7 @@ import type { ServerLog } from "./log.ts";
 import { loadedBytesOf, type SizedConfig } from "./machine.ts";
 import type { ModelPool, PooledModel } from "./model-pool.ts";
 import { observeEngine, observeSnapshots } from "./observers.ts";
+import { loadPersonas } from "./personas.ts";
 import { serverOptions } from "./server-options.ts";
 import { openStores, retentionPolicy, type Stores } from "./stores.ts";
 
@@ -88,6 +90,7 @@ export function createGenerator(
     readonly unstored?: StateStore;
     readonly prefixCache?: PrefixCache;
     readonly grammars?: Grammars;
+    readonly personas?: ReadonlyMap<string, ConversationSnapshot>;
   },
 ): Generator {
   const { maxPromptTokens, maxOutputTokens, maxAnswerTokens, prefixScope, reasoning, toolCallParser } = config;
@@ -137,6 +140,7 @@ export async function createService(
   const [modelName = manifest.name, ...aliases] = config.modelName;
   const version = programVersion();
   const pooling = pool && { pooled: first === undefined ? ("first" as const) : ("other" as const) };
+  const personas = await loadPersonas(config, manifest, { isOnly: pool === undefined, log, nowMs });
   const metrics = new Metrics({ modelName, manifest, version, now, ...pooling });
   const stores = await openStores(config, { manifest, log, onDamage: () => metrics.onDamage(), nowMs });
   const { conversations: store, unstored, prefixCache } = stores;
@@ -164,7 +168,7 @@ export async function createService(
   });
   // Made now, since its table of tokens takes a while.
   const grammars = new Grammars(tokenizer, { now, observer: metrics });
-  const parts = { engine, tokenizer, store, unstored, grammars, ...(prefixCache && { prefixCache }) };
+  const parts = { engine, tokenizer, store, unstored, grammars, personas, ...(prefixCache && { prefixCache }) };
   const generator = createGenerator(config, model, parts);
   const options = serverOptions(config);
   const deps: ServerDeps = {

@@ -106,6 +106,10 @@ export function parseConfig(sources: ConfigSources): ParsedConfig {
     const expand = () => expandHome(source.path, findHome, origins.get("model") ?? "model");
     return Object.freeze({ ...source, path: tryOr(problems, expand) ?? source.path });
   });
+  const personas = (parsed.data?.personas ?? []).map((file) => {
+    const expand = () => expandHome(file.path, findHome, origins.get("personas") ?? "personas");
+    return Object.freeze({ ...file, path: tryOr(problems, expand) ?? file.path });
+  });
   if (parsed.success) problems.push(...unmetNeeds(parsed.data, origins));
   else problems.push(...parsed.error.issues.map(({ path, message }) => `${origins.get(String(path[0]))} ${message}`));
   if (problems.length > 0 || !parsed.success) throw new DenseMambaError("invalid_config", problems.join("\n"));
@@ -116,6 +120,7 @@ export function parseConfig(sources: ConfigSources): ParsedConfig {
     model: first!.path,
     modelName: Object.freeze(modelName),
     otherModels: Object.freeze(otherModels),
+    personas: Object.freeze(personas),
   });
   return { config, options: parsed.data, origins, fromFiles };
 }

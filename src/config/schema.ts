@@ -14,6 +14,7 @@ import {
   decimal,
   duration,
   durationOrNever,
+  fileList,
   hostList,
   integer,
   type KindMeta,
@@ -184,6 +185,12 @@ export const configSchema = z.strictObject({
     byteSize(0, MAX_BYTES),
     "64MiB",
     "bytes that the states of one session's checkpoints may take",
+  ),
+  personas: option(
+    fileList(),
+    [],
+    "persona that requests may begin from: an exported session, or an RWKV-7's tuned state; may be repeated",
+    { flag: "--persona", shownDefault: "none" },
   ),
   prefixBytes: option(
     byteSizeOrAuto(0, MAX_BYTES),

@@ -160,6 +160,11 @@ export function hostList() {
 }
 
 /** A model has a name of its own if one is given before its path. */
+export interface NamedFile {
+  readonly name: string;
+  readonly path: string;
+}
+
 export interface ModelSource {
   readonly name: string | undefined;
   /** A folder, a file, or a name on the hub. */
@@ -186,6 +191,19 @@ export function modelList() {
 function toModelSource(given: string): ModelSource {
   const [, name, path] = /^(\w[\w.:@+-]{0,127})=(.+)$/.exec(given) ?? [];
   return Object.freeze(path === undefined ? { name: undefined, path: given } : { name, path });
+}
+
+export function fileList() {
+  return kind({ argument: "<name>=<file>" }, "a file with NAME= before it; or a list of them", (raw) => {
+    const items: readonly unknown[] = Array.isArray(raw) ? raw : [raw];
+    const files = items.map((item) => (typeof item === "string" ? toNamedFile(item) : undefined));
+    return files.every((file) => file !== undefined) ? Object.freeze(files) : undefined;
+  });
+}
+
+function toNamedFile(given: string): NamedFile | undefined {
+  const [, name, path] = /^([A-Za-z0-9][A-Za-z0-9._:-]{0,127})=(.+)$/.exec(given) ?? [];
+  return name === undefined || path === undefined ? undefined : Object.freeze({ name, path });
 }
 
 /** Of models. */

@@ -11,6 +11,7 @@ import { stateBytes } from "../model/state.ts";
 import { PendingPrefixes } from "../prefix/pending-prefixes.ts";
 import { PrefixReuse, type PrefixStates } from "../prefix/prefix-reuse.ts";
 import { GREEDY } from "../sampling/params.ts";
+import type { ConversationSnapshot } from "../sessions/conversation.ts";
 import { Conversations, type Lease, type RetentionPolicy } from "../sessions/conversations.ts";
 import type { StateStore } from "../sessions/stores/store.ts";
 import { ChatRenderer } from "../tokenizer/chat-template.ts";
@@ -61,6 +62,8 @@ export interface GeneratorDeps {
   readonly reasoning?: ReasoningFormat;
   /** How calls of tools are told from their content. Default: `auto`. */
   readonly toolCallParser?: ToolFormatName;
+  /** Personas that the server was started with. Default: none. */
+  readonly personas?: ReadonlyMap<string, ConversationSnapshot>;
   /** How long conversations are stored, and how many for one owner. Default: without bounds. */
   readonly retention?: RetentionPolicy;
   /** Names sessions that are created without an id, and calls of tools. */
@@ -115,6 +118,7 @@ export class Generator {
       newId,
       nowMs,
       policy: retention,
+      ...(deps.personas && { personas: deps.personas }),
       maxUnreadTokens,
     });
     this.#prefixCache = prefixCache;
@@ -149,7 +153,7 @@ export class Generator {
       if (request.constraint !== undefined) checkConstraint(this.#grammarsOfModel, request);
       throwIfAborted(signal);
       lease = await this.conversations.open(request.owner, request.resumeFrom, request.saveAs);
-      reuse = this.#reuse(request);
+      reuse = this.#reuse(request, lease);
       const prompts = await this.#prepare(request, { lease, reuse, signal });
       throwIfAborted(signal);
       checkAnswerSize(request, prompts, maxTokens, this.#limits);
@@ -225,7 +229,7 @@ export class Generator {
     const abort = new AbortController();
     const signal = AbortSignal.any([request.signal, abort.signal]);
     const lease = await this.conversations.open(request.owner, request.resumeFrom, undefined);
-    const reuse = this.#reuse(request);
+    const reuse = this.#reuse(request, lease);
     try {
       const [prompt] = await this.#prepare({ ...request, sampling: GREEDY }, { lease, reuse, signal });
       const continuations: (readonly number[])[] = [];
@@ -322,6 +326,7 @@ export class Generator {
   #reuse(
     request: Pick<GenerationRequest, "owner" | "cacheSalt"> &
       Partial<Pick<GenerationRequest, "numPromptLogprobs" | "echo" | "numLogprobs">>,
+    { resumed }: Lease,
   ): PrefixReuse | undefined {
     const { owner, cacheSalt: salt = "", numPromptLogprobs, echo = false, numLogprobs } = request;
     const scoresPrompt = numPromptLogprobs !== undefined || (echo && numLogprobs !== undefined);
@@ -329,6 +334,7 @@ export class Generator {
     return new PrefixReuse(this.#prefixCache, this.#pendingPrefixes.open(), {
       owner: this.#prefixScope === "all" ? "" : owner,
       salt,
+      personaHash: resumed?.personaHash,
     });
   }
 

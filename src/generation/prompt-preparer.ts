@@ -3,6 +3,7 @@
  */
 import { aboutField } from "../errors.ts";
 import type { ResumedConversation } from "../sessions/conversations.ts";
+import { countTokens } from "../sessions/stores/snapshot.ts";
 import type { ChatRenderer } from "../tokenizer/chat-template.ts";
 import { ChatPreparer } from "./chat-prompts.ts";
 import { checkTokenIds } from "./check-request.ts";
@@ -29,8 +30,9 @@ export class PromptPreparer {
   constructor(context: PreparerContext, options: PromptOptions, resumed: ResumedConversation | undefined) {
     this.#context = context;
     this.#options = options;
-    this.#assembler = new PromptAssembler(context, options);
-    this.#resumed = resumed;
+    this.#assembler = new PromptAssembler(context, options, resumed?.loadStart);
+    // Nothing has been said before: its state is what the prompt begins from.
+    this.#resumed = resumed && countTokens(resumed.snapshot) > 0 ? resumed : undefined;
   }
 
   /**

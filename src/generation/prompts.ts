@@ -78,10 +78,17 @@ export type ChatAnswer = Pick<PreparedPrompt, "stopStrings" | "reasoning" | "too
 export class PromptAssembler {
   readonly context: PromptContext;
   readonly options: PromptOptions;
+  readonly #loadStart: ResumedConversation["loadStart"];
 
-  constructor(context: PromptContext, options: PromptOptions) {
+  /** @param loadStart the state before the first token of the conversation. Default: zeros. */
+  constructor(
+    context: PromptContext,
+    options: PromptOptions,
+    loadStart = async () => undefined as Uint8Array | undefined,
+  ) {
     this.context = context;
     this.options = options;
+    this.#loadStart = loadStart;
   }
 
   /** A prompt that is truncated is encoded to its end. */
@@ -109,7 +116,7 @@ export class PromptAssembler {
     let joined: readonly number[] | undefined;
     return {
       promptIds: newIds,
-      ...(resumed && { resume: await resumePoint(resumed, newIds, sampling) }),
+      ...(resumed ? { resume: await resumePoint(resumed, newIds, sampling) } : await this.#fromStart()),
       numTokens: (snapshot === undefined ? 0 : countTokens(snapshot)) + newIds.length,
       get tokenIds() {
         joined ??= returned.length === 0 ? newIds : returned.concat(newIds);
@@ -154,6 +161,7 @@ export class PromptAssembler {
     const { tokenIds } = await loadHistory();
     return {
       promptIds: tokenIds,
+      ...(await this.#fromStart()),
       numTokens,
       tokenIds,
       contextIds: tokenIds.slice(-CONTEXT_TOKENS),
@@ -163,6 +171,11 @@ export class PromptAssembler {
       ...chat,
       conversation,
     };
+  }
+
+  async #fromStart(): Promise<Pick<PreparedPrompt, "resume">> {
+    const state = await this.#loadStart();
+    return state === undefined ? {} : { resume: { tokenIds: [], position: 0, state } };
   }
 
   #withinLimits(ids: readonly number[]): readonly number[] {

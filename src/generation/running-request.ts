@@ -121,6 +121,7 @@ export class RunningRequest {
     const { history, tokenIds, position, state, sampler } = end;
     // Without a seed every request is random, also one that continues this answer.
     const isSeeded = request.sampling.seed !== undefined && sampler !== undefined;
+    const { startedFrom } = lease.resumed?.snapshot.conversation ?? {};
     const conversation = {
       ...buildConversation(tokenizer, choice.prompt.conversation, {
         ...(history && { history }),
@@ -131,6 +132,7 @@ export class RunningRequest {
         sentCalls: choice.sent.calls,
       }),
       ...(isSeeded && { numSampled: sampler.numSampled }),
+      ...(startedFrom && { startedFrom }),
       createdAtMs: lease.createdAtMs,
       lastUsedAtMs: Math.max(nowMs(), lease.lastUsedAtMs),
     };
@@ -160,6 +162,6 @@ export function cachesEnd(
   reuse: PrefixReuse | undefined,
 ): boolean {
   const { bestOf, resumeFrom, saveAs } = request;
-  const isNamed = resumeFrom !== undefined || saveAs?.type === "session";
+  const isNamed = (resumeFrom !== undefined && resumeFrom.type !== "persona") || saveAs?.type === "session";
   return reuse?.wantsEnd(prompt) === true && bestOf === 1 && !isNamed;
 }

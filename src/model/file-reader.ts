@@ -1,6 +1,6 @@
 /**
- * A file of weights, read by position. Knows no format; everything that reads weights from disk
- * goes through it, so that a file that is shorter than its own headers say is told in one way.
+ * A file of weights, read by position. Knows no format; everything that reads weights goes through
+ * it, so that a file that is shorter than its own headers say is told in one way.
  */
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { invalidCheckpoint } from "./weights.ts";
@@ -31,6 +31,22 @@ export function openFile(path: string): FileReader {
     numBytes: fstatSync(fd).size,
     read: (position, length, what) => readExactly(fd, position, length, `${path}: ${what}`),
     close: () => closeSync(fd),
+  };
+}
+
+/** A file that has been read. `name` is its path in messages. */
+export function memoryFile(bytes: Uint8Array, name: string): FileReader {
+  return {
+    path: name,
+    numBytes: bytes.length,
+    read(position, length, what) {
+      const end = position + length;
+      if (end > bytes.length) {
+        throw invalidCheckpoint(`${name}: ${what}: the file ends at byte ${bytes.length}, ${end} needed`);
+      }
+      return Buffer.from(new Uint8Array(bytes.subarray(position, end)).buffer);
+    },
+    close() {},
   };
 }
 

@@ -7,7 +7,7 @@ import { DTYPE_BYTES, FLOAT_DTYPES, isFloatDtype, widen } from "./dtypes.ts";
 import { type FileReader, openFile } from "./file-reader.ts";
 import { numElements } from "./state.ts";
 import { isJsonObject, parseJsonObject } from "./strict-json.ts";
-import { checkRange, invalidCheckpoint, type Weights, type WeightTensor } from "./weights.ts";
+import { checkRange, type HeaderBounds, invalidCheckpoint, type Weights, type WeightTensor } from "./weights.ts";
 
 const PREFIX_BYTES = 8;
 
@@ -25,13 +25,18 @@ export interface TensorRecord {
 
 /** @throws `invalid_checkpoint` naming the tensor, the value and its bound. */
 export function openSafetensors(path: string): Weights {
-  const file = openFile(path);
+  return readSafetensors(openFile(path));
+}
+
+/** Closes the file if it fails. @throws as `openSafetensors` */
+export function readSafetensors(file: FileReader, bounds: HeaderBounds = {}): Weights {
+  const { path } = file;
   try {
     if (file.numBytes < PREFIX_BYTES) {
       throw invalidCheckpoint(`${path}: ${file.numBytes} bytes, but a safetensors file has at least ${PREFIX_BYTES}`);
     }
     const headerBytes = file.read(0, PREFIX_BYTES, "header length").readBigUInt64LE();
-    const maxHeaderBytes = Math.min(MAX_HEADER_BYTES, file.numBytes - PREFIX_BYTES);
+    const maxHeaderBytes = Math.min(bounds.maxHeaderBytes ?? MAX_HEADER_BYTES, file.numBytes - PREFIX_BYTES);
     if (headerBytes > BigInt(maxHeaderBytes)) {
       throw invalidCheckpoint(
         `${path}: the header claims ${headerBytes} bytes, but at most ${maxHeaderBytes} are possible`,

@@ -6,7 +6,7 @@
 import { DTYPE_BYTES, FLOAT_DTYPES, type FloatDtype, isFloatDtype, widen } from "./dtypes.ts";
 import { type FileReader, openFile } from "./file-reader.ts";
 import { readStateDict, type TorchTensor } from "./torch-pickle.ts";
-import { checkRange, invalidCheckpoint, type Weights, type WeightTensor } from "./weights.ts";
+import { checkRange, type HeaderBounds, invalidCheckpoint, type Weights, type WeightTensor } from "./weights.ts";
 import { readZipDirectory, type ZipEntry } from "./zip.ts";
 
 /** A state dict of a million tensors fits. */
@@ -15,10 +15,15 @@ const PICKLE_FILE = "data.pkl";
 
 /** @throws `invalid_checkpoint` naming the tensor or the entry, the value and its bound. */
 export function openTorchFile(path: string): Weights {
-  const file = openFile(path);
+  return readTorchFile(openFile(path));
+}
+
+/** Closes the file if it fails. @throws as `openTorchFile` */
+export function readTorchFile(file: FileReader, bounds: HeaderBounds = {}): Weights {
+  const { path } = file;
   try {
-    const entries = readZipDirectory(file);
-    const { folder, pickle } = findPickle(file, entries);
+    const entries = readZipDirectory(file, bounds);
+    const { folder, pickle } = findPickle(file, entries, bounds.maxHeaderBytes ?? MAX_PICKLE_BYTES);
     checkByteOrder(file, entries.get(`${folder}byteorder`));
     const bytes = file.read(pickle.position, pickle.numBytes, pickle.name);
     const tensors = readStateDict(bytes, `${path}: ${pickle.name}`).map((tensor) => {
@@ -34,16 +39,18 @@ export function openTorchFile(path: string): Weights {
 }
 
 /** All entries lie in one folder, whose name follows the file's. */
-function findPickle(file: FileReader, entries: ReadonlyMap<string, ZipEntry>): { folder: string; pickle: ZipEntry } {
+function findPickle(
+  file: FileReader,
+  entries: ReadonlyMap<string, ZipEntry>,
+  maxBytes: number,
+): { folder: string; pickle: ZipEntry } {
   const found = [...entries.values()].filter(({ name }) => /^[^/]*\/data\.pkl$/.test(name));
   const [pickle] = found;
   if (pickle === undefined || found.length > 1) {
     throw invalidCheckpoint(`${file.path}: ${found.length} entries */${PICKLE_FILE}, where torch.save writes one`);
   }
-  if (pickle.numBytes > MAX_PICKLE_BYTES) {
-    throw invalidCheckpoint(
-      `${file.path}: ${pickle.name} has ${pickle.numBytes} bytes, at most ${MAX_PICKLE_BYTES} are read`,
-    );
+  if (pickle.numBytes > maxBytes) {
+    throw invalidCheckpoint(`${file.path}: ${pickle.name} has ${pickle.numBytes} bytes, at most ${maxBytes} are read`);
   }
   return { folder: pickle.name.slice(0, -PICKLE_FILE.length), pickle };
 }

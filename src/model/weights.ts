@@ -27,6 +27,12 @@ export interface Weights {
   close(): void;
 }
 
+/** What describes the tensors is parsed at once. */
+export interface HeaderBounds {
+  /** Default: as much as the largest models have. */
+  readonly maxHeaderBytes?: number;
+}
+
 export function readAll(tensor: WeightTensor): Float32Array {
   return tensor.read(0, numElements(tensor.shape));
 }

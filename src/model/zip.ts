@@ -4,7 +4,7 @@
  * decompressed, nothing extracted. Knows no pickle.
  */
 import type { FileReader } from "./file-reader.ts";
-import { invalidCheckpoint } from "./weights.ts";
+import { type HeaderBounds, invalidCheckpoint } from "./weights.ts";
 
 export interface ZipEntry {
   readonly name: string;
@@ -47,8 +47,8 @@ interface DirectoryEntry extends ZipEntry {
  * By name, in the directory's order.
  * @throws `invalid_checkpoint` for anything that is not where or what it should be.
  */
-export function readZipDirectory(file: FileReader): Map<string, ZipEntry> {
-  const place = findDirectory(file);
+export function readZipDirectory(file: FileReader, bounds: HeaderBounds = {}): Map<string, ZipEntry> {
+  const place = findDirectory(file, bounds.maxHeaderBytes ?? MAX_DIRECTORY_BYTES);
   const directory = file.read(place.position, place.numBytes, "zip directory");
   const entries = new Map<string, ZipEntry>();
   let offset = 0;
@@ -61,7 +61,7 @@ export function readZipDirectory(file: FileReader): Map<string, ZipEntry> {
   return entries;
 }
 
-function findDirectory(file: FileReader): DirectoryPlace {
+function findDirectory(file: FileReader, mostBytes: number): DirectoryPlace {
   const tailBytes = Math.min(file.numBytes, END_BYTES + MAX_COMMENT_BYTES);
   const tailStart = file.numBytes - tailBytes;
   const tail = file.read(tailStart, tailBytes, "zip end record");
@@ -75,7 +75,7 @@ function findDirectory(file: FileReader): DirectoryPlace {
     numBytes: tail.readUInt32LE(end + 12),
     position: tail.readUInt32LE(end + 16),
   };
-  const maxBytes = Math.min(MAX_DIRECTORY_BYTES, file.numBytes - place.position);
+  const maxBytes = Math.min(mostBytes, file.numBytes - place.position);
   if (place.numBytes > maxBytes) {
     throw invalidCheckpoint(
       `${file.path}: the zip directory claims ${place.numBytes} bytes at ${place.position}, but at most ${Math.max(0, maxBytes)} are possible`,

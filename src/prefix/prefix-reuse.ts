@@ -8,6 +8,7 @@
  */
 import { createHash } from "node:crypto";
 import type { Checkpoints, ResumePoint } from "../engine/sequence.ts";
+import { countTokens } from "../sessions/stores/snapshot.ts";
 import type { RequestPrefixes } from "./pending-prefixes.ts";
 import type { PrefixCache } from "./prefix-cache.ts";
 
@@ -24,6 +25,8 @@ export interface PrefixScope {
   /** "" or hexadecimal. */
   readonly owner: string;
   readonly salt: string;
+  /** Of the persona that the prompts continue; undefined: none. Prefixes count from its end. */
+  readonly personaHash?: string | undefined;
 }
 
 /** What is read and written of a prompt; `generation/prompts.ts` has all of it. */
@@ -43,32 +46,43 @@ export type PrefixStates = Pick<PrefixCache, "lookup" | "insert" | "sharedLength
 export class PrefixReuse {
   readonly #cache: PrefixStates;
   readonly #prefixes: RequestPrefixes;
-  readonly #scope: string;
+  readonly #scope: PrefixScope;
+  /** The end of the persona that the prompts continue. */
+  #start: ResumePoint | undefined;
 
   constructor(cache: PrefixStates, prefixes: RequestPrefixes, scope: PrefixScope) {
     this.#cache = cache;
     this.#prefixes = prefixes;
-    this.#scope = hashScope(scope);
+    this.#scope = scope;
   }
 
   /**
    * The prompt, resumed from its longest cached prefix, if there is one. Waits for a prefix that
-   * another request is reading. A prompt that continues a session is returned as it is.
+   * another request is reading. A prompt that continues a session is returned as it is; after a
+   * persona, prefixes are of what follows it.
    */
   async resume<Prompt extends ReusablePrompt>(prompt: Prompt, signal: AbortSignal): Promise<Prompt> {
-    if (prompt.resume !== undefined || prompt.numTokens <= MIN_PREFIX_TOKENS) return prompt;
-    const { tokenIds } = prompt;
-    const { plan, resolve } = await this.#prefixes.enter(this.#scope, tokenIds, signal, () => this.#plan(prompt));
+    const { promptIds: tokenIds, resume: start } = prompt;
+    if (start !== undefined && this.#scope.personaHash === undefined) return prompt;
+    this.#start = start;
+    if (tokenIds.length <= MIN_PREFIX_TOKENS) return prompt;
+    const numBefore = start === undefined ? 0 : countTokens(start);
+    const scope = this.#hash();
+    const { plan, resolve } = await this.#prefixes.enter(scope, tokenIds, signal, () => this.#plan(scope, prompt));
     const { hit, lengths } = plan;
     const take = async (length: number, state: Uint8Array) => {
       await this.#insert(tokenIds.slice(0, length), state);
       resolve(length);
     };
-    const checkpoints: Checkpoints = { positions: lengths, take: (length, state) => void take(length, state) };
+    const checkpoints: Checkpoints = {
+      positions: lengths.map((length) => numBefore + length),
+      take: (position, state) => void take(position - numBefore, state),
+    };
     if (hit === undefined) return { ...prompt, checkpoints };
     const { length, state } = hit;
-    const resume = { tokenIds: tokenIds.slice(0, length), position: length, state };
-    return { ...prompt, checkpoints, resume, promptIds: tokenIds.slice(length), cachedTokens: length };
+    const position = numBefore + length;
+    const resume = { tokenIds: [...(start?.tokenIds ?? []), ...tokenIds.slice(0, length)], position, state };
+    return { ...prompt, checkpoints, resume, promptIds: tokenIds.slice(length), cachedTokens: position };
   }
 
   /** The request is over: others need not wait for its states. */
@@ -83,28 +97,31 @@ export class PrefixReuse {
 
   /** @param end of an answer; its state is not copied */
   cacheEnd({ tokenIds, position, state }: ResumePoint): void {
-    void this.#insert(tokenIds.slice(0, position), state);
+    void this.#insert(tokenIds.slice(this.#start?.tokenIds.length ?? 0, position), state);
   }
 
-  async #plan({ tokenIds, findBranchPoint }: ReusablePrompt) {
-    const sharedLength = this.#cache.sharedLength(this.#scope, tokenIds);
+  async #plan(scope: string, { promptIds: tokenIds, findBranchPoint }: ReusablePrompt) {
+    const sharedLength = this.#cache.sharedLength(scope, tokenIds);
     // At least one token must be read: its logits give the first token of the answer.
     const maxLength = tokenIds.length - 1;
-    const hit = await this.#cache.lookup(this.#scope, tokenIds, { maxLength });
+    const hit = await this.#cache.lookup(scope, tokenIds, { maxLength });
     const branchPoints =
       hit === undefined && findBranchPoint ? [sharedLength, await findBranchPoint()] : [sharedLength];
     return { hit, lengths: checkpointPositions(hit?.length ?? 0, branchPoints, maxLength) };
   }
 
+  /** Hashed because a salt is a tenant's secret, and the scope becomes part of the store's keys. */
+  #hash(): string {
+    const { owner, salt, personaHash } = this.#scope;
+    // A persona may have to be read again itself: then the prompt begins with its tokens.
+    const after = this.#start === undefined ? "" : `persona ${personaHash}:`;
+    return createHash("sha256").update(`${after}${owner}:${salt}`).digest("hex").slice(0, 32);
+  }
+
   /** A failure is ignored: what is not cached is read again next time. */
   async #insert(tokenIds: readonly number[], state: Uint8Array): Promise<void> {
-    await this.#cache.insert(this.#scope, tokenIds, state).catch(() => undefined);
+    await this.#cache.insert(this.#hash(), tokenIds, state).catch(() => undefined);
   }
-}
-
-/** Hashed because a salt is a tenant's secret, and the scope becomes part of the store's keys. */
-function hashScope({ owner, salt }: PrefixScope): string {
-  return createHash("sha256").update(`${owner}:${salt}`).digest("hex").slice(0, 32);
 }
 
 /** The branch points and `last` that are far enough apart. Ascending. */

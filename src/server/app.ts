@@ -16,6 +16,7 @@ import { embeddingRoutes } from "./endpoints/embeddings.ts";
 import { messageRoutes } from "./endpoints/messages.ts";
 import { modelRoutes } from "./endpoints/models.ts";
 import { pageRoutes } from "./endpoints/page.ts";
+import { personaRoutes } from "./endpoints/personas.ts";
 import { responseRoutes } from "./endpoints/responses.ts";
 import { scoreRoutes } from "./endpoints/score.ts";
 import { sessionRoutes } from "./endpoints/sessions.ts";
@@ -51,7 +52,7 @@ export function createApp(deps: ServerDeps, responses: Responses, models?: Sever
   if (options.corsOrigins.length > 0) {
     const allow = cors({
       origin: options.corsOrigins.includes("*") ? "*" : [...options.corsOrigins],
-      allowMethods: ["GET", "POST", "DELETE"],
+      allowMethods: ["GET", "POST", "PUT", "DELETE"],
       exposeHeaders: ["x-request-id", "x-should-retry", "retry-after", "retry-after-ms", "content-disposition"],
       maxAge: 600,
     });
@@ -104,6 +105,7 @@ function addModelEndpoints(app: App, deps: ServerDeps, responses: Responses, mod
   messageRoutes(app, deps);
   sessionRoutes(app, deps, models);
   checkpointRoutes(app, deps);
+  personaRoutes(app, deps);
   tokenizerRoutes(app, deps);
 }
 

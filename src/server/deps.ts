@@ -20,6 +20,7 @@ import type {
 } from "../generation/events.ts";
 import type { Manifest } from "../model/artifact.ts";
 import type { Conversations } from "../sessions/conversations.ts";
+import type { Personas } from "../sessions/personas.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { IncomingData } from "./http/incoming-data.ts";
 
@@ -120,6 +121,7 @@ export type ConversationDirectory = Pick<
   | "renameSession"
   | "exportSession"
   | "importSession"
+  | "forkPersona"
   | "listCheckpoints"
   | "nameCheckpoint"
   | "rollBackSession"
@@ -128,7 +130,7 @@ export type ConversationDirectory = Pick<
   | "readRecord"
   | "deleteUnstored"
   | "deleteResponse"
->;
+> & { readonly personas: Pick<Personas, "list" | "inspect" | "put" | "delete"> };
 
 export interface ServedModel {
   /** The `model` that requests name. */

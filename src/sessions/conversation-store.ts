@@ -10,10 +10,13 @@ import { countTokens, statelessSnapshot } from "./stores/snapshot.ts";
 import type { ListedSnapshot, StateStore } from "./stores/store.ts";
 
 /**
- * A session advances under one id, one request at a time. A response never changes. An unstored
+ * A session advances under one id, one request at a time. Responses and personas never change. An unstored
  * response never leaves this process's memory, and is found only under this type.
  */
-export type ConversationKey = { readonly type: "session" | "response" | "unstored"; readonly id: string };
+export type ConversationKey = {
+  readonly type: "session" | "response" | "unstored" | "persona";
+  readonly id: string;
+};
 
 /** What a list shows of a session. */
 export interface SessionSummary {
@@ -143,7 +146,7 @@ export class ConversationStore {
   async put(owner: string, key: ConversationKey, given: ConversationSnapshot, fence?: number): Promise<SessionSummary> {
     const store = this.#storeOf(key);
     const storeKey = conversationKey(owner, key);
-    const expiry = key.type === "session" ? this.#sessionExpiry(given) : this.#responseExpiry();
+    const expiry = this.#expiry(key, given);
     // Revision and expiry may be those of another session, or a file's.
     const {
       expiresAtMs: _,
@@ -182,6 +185,18 @@ export class ConversationStore {
     return found;
   }
 
+  /** Those of the owner that can be read, in no order. */
+  async listPersonas(owner: string): Promise<{ readonly id: string; readonly snapshot: ConversationSnapshot }[]> {
+    const prefix = personaPrefix(owner);
+    const found: { id: string; snapshot: ConversationSnapshot }[] = [];
+    for await (const { key } of this.#options.store.list(prefix)) {
+      const id = key.slice(prefix.length);
+      const snapshot = await this.find(owner, { type: "persona", id }).catch(undefinedIfUnreadable);
+      if (snapshot !== undefined) found.push({ id, snapshot });
+    }
+    return found;
+  }
+
   /** Replaces. @param record JSON-serialisable */
   async putRecord(owner: string, id: string, record: unknown): Promise<void> {
     const { store, modelHash } = this.#options;
@@ -209,8 +224,7 @@ export class ConversationStore {
       this.#summaries.set(listed, summary);
       return summary;
     } catch (error) {
-      if (isError(error, "invalid_snapshot") || isError(error, "state_lost")) return undefined;
-      throw error;
+      return undefinedIfUnreadable(error);
     }
   }
 
@@ -221,6 +235,11 @@ export class ConversationStore {
 
   #storeOf({ type }: ConversationKey): StateStore {
     return type === "unstored" ? this.#options.unstored : this.#options.store;
+  }
+
+  #expiry({ type }: ConversationKey, snapshot: ConversationSnapshot): { readonly expiresAtMs?: number } {
+    if (type === "persona") return {};
+    return type === "session" ? this.#sessionExpiry(snapshot) : this.#responseExpiry();
   }
 
   /** From the last use as it was recorded: a clock that was set back since cannot shorten it. */
@@ -274,6 +293,11 @@ export function toSummary(snapshot: ConversationSnapshot): SessionSummary {
   };
 }
 
+function undefinedIfUnreadable(error: unknown): undefined {
+  if (isError(error, "invalid_snapshot") || isError(error, "state_lost")) return undefined;
+  throw error;
+}
+
 function isError(error: unknown, code: DenseMambaError["code"]): boolean {
   return error instanceof DenseMambaError && error.code === code;
 }
@@ -290,6 +314,9 @@ function rethrowLost(key: ConversationKey, error: unknown): never {
 }
 
 export function notFound({ type, id }: ConversationKey): DenseMambaError {
+  if (type === "persona") {
+    return new DenseMambaError("persona_not_found", `persona ${id} is not known here`, { param: "persona" });
+  }
   return type === "session"
     ? new DenseMambaError("session_not_found", `session ${id} is not known here`, { param: "session_id" })
     : new DenseMambaError("previous_response_not_found", `previous response ${id} is not stored here`, {
@@ -322,6 +349,10 @@ function recordKey(owner: string, id: string): string {
 
 export function sessionPrefix(owner: string): string {
   return `session:${owner}:`;
+}
+
+export function personaPrefix(owner: string): string {
+  return `persona:${owner}:`;
 }
 
 /** Of an owner's responses: their states, and their records. */

@@ -48,6 +48,10 @@ const conversation = z.object({
   lastUsedAtMs: z.number(),
   /** Of a session with tokens. */
   checkpoints: checkpointTree.exactOptional(),
+  /** The persona whose state it began with, if that had read no tokens. */
+  startedFrom: z.object({ persona: z.string(), hash: z.string() }).exactOptional(),
+  /** Of a persona: tells its content from others'. */
+  personaHash: z.string().exactOptional(),
 });
 
 /** JSON-serialisable: the `conversation` of a snapshot. */
@@ -55,6 +59,12 @@ export type Conversation = DeepReadonly<z.infer<typeof conversation>>;
 
 export interface ConversationSnapshot extends Snapshot {
   readonly conversation: Conversation;
+}
+
+/** Nothing has been said. */
+export function newConversation(nowMs: number): Conversation {
+  const times = { createdAtMs: nowMs, lastUsedAtMs: nowMs };
+  return { numPreambleTokens: 0, spans: [], messages: NO_MESSAGES, ...digestText(""), ...times };
 }
 
 /** @throws `invalid_snapshot` for another model, or a malformed or contradictory conversation */

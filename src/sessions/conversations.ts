@@ -15,7 +15,7 @@ import {
   nameCheckpoint,
   thinCheckpoints,
 } from "./checkpoints.ts";
-import type { ConversationSnapshot } from "./conversation.ts";
+import { type ConversationSnapshot, newConversation } from "./conversation.ts";
 import {
   type ConversationKey,
   ConversationStore,
@@ -27,7 +27,7 @@ import {
 } from "./conversation-store.ts";
 import type { History } from "./history.ts";
 import { type LockedSessions, type Repeat, SessionLocks } from "./locks.ts";
-import { digestText, NO_MESSAGES } from "./messages.ts";
+import { Personas } from "./personas.ts";
 import { type QuotaLimits, SessionQuota } from "./quota.ts";
 import { type ImportBounds, SessionFile, writeSessionFile } from "./session-file.ts";
 import { countTokens, historyTokens, statelessSnapshot } from "./stores/snapshot.ts";
@@ -44,12 +44,20 @@ export interface SessionInfo extends SessionSummary {
 
 /** The conversation that a request continues. */
 export interface ResumedConversation {
+  /** Without tokens, it is a state to begin from. */
   readonly snapshot: ConversationSnapshot;
+  /** If it is a persona: tells it from others. */
+  readonly personaHash?: string;
   /**
    * Loads all of it, or at least the last `numTokens`. The work grows with its length.
    * @throws `state_lost`
    */
   readonly loadHistory: (numTokens?: number) => Promise<History>;
+  /**
+   * The state before its first token; undefined: zeros.
+   * @throws `persona_not_found`
+   */
+  readonly loadStart: () => Promise<Uint8Array | undefined>;
 }
 
 /** What one request holds while it runs. */
@@ -94,6 +102,8 @@ export interface ConversationsDeps {
   /** Memory alone, for responses that are not to be stored. Default: `store`. */
   readonly unstored?: StateStore;
   readonly manifest: Pick<Manifest, "modelHash" | "state" | "sizes">;
+  /** Personas that the server was started with. Default: none. */
+  readonly personas?: ReadonlyMap<string, ConversationSnapshot>;
   readonly newId: () => string;
   /** Unix time in milliseconds; may jump. */
   readonly nowMs: () => number;
@@ -104,6 +114,7 @@ export interface ConversationsDeps {
 }
 
 export class Conversations {
+  readonly personas: Personas;
   readonly #store: ConversationStore;
   readonly #quota: SessionQuota;
   readonly #locks: SessionLocks;
@@ -126,6 +137,14 @@ export class Conversations {
     this.#importBounds = { manifest, maxUnreadTokens, maxCheckpoints: this.#maxCheckpoints };
     this.#newId = newId;
     this.#nowMs = nowMs;
+    const { personas: given = new Map() } = deps;
+    this.personas = new Personas({
+      given,
+      store: this.#store,
+      quota: this.#quota,
+      bounds: this.#importBounds,
+      nowMs,
+    });
   }
 
   /** @throws `invalid_value` (the id), `session_exists`, `session_busy`, `quota_exceeded` */
@@ -171,6 +190,11 @@ export class Conversations {
   /** From a stored response. @throws `previous_response_not_found`, and as `forkSession` */
   forkResponse(owner: string, responseId: string, sessionId: string = this.#newId()): Promise<SessionInfo> {
     return this.#add(owner, sessionId, () => this.#store.read(owner, { type: "response", id: responseId }));
+  }
+
+  /** From a persona. @throws `persona_not_found`, and as `forkSession` */
+  forkPersona(owner: string, persona: string, sessionId: string = this.#newId()): Promise<SessionInfo> {
+    return this.#add(owner, sessionId, () => this.personas.read(owner, persona));
   }
 
   /** @throws `session_not_found`, `session_exists`, `session_busy`, `invalid_value` */
@@ -328,12 +352,13 @@ export class Conversations {
     for (const id of ids) checkSessionId(id);
     const locked = await this.#lock(owner, saveAs?.type === "session" ? [...ids] : []);
     try {
-      const resumed = resumeFrom && (await this.#store.read(owner, resumeFrom));
+      const resumed = resumeFrom && (await this.#read(owner, resumeFrom));
       const replaced =
         saveAs?.type === "session" ? await this.#replaced(owner, saveAs, resumeFrom, resumed) : undefined;
       if (saveAs?.type === "response") await this.#admitState(owner, 0);
-      const earlier = (resumed ?? replaced)?.conversation;
-      const snapshot = resumed && countTokens(resumed) > 0 ? resumed : undefined;
+      const isBegun = resumeFrom?.type === "persona" && replaced === undefined;
+      const earlier = isBegun ? undefined : (replaced ?? resumed)?.conversation;
+      const snapshot = resumed && resumed.state.length > 0 ? resumed : undefined;
       const nowMs = this.#nowMs();
       let keeping: Promise<boolean | Error> | undefined;
       const keepReplaced = () => {
@@ -341,10 +366,7 @@ export class Conversations {
         return keeping;
       };
       return {
-        resumed: snapshot && {
-          snapshot,
-          loadHistory: (numTokens) => this.#store.loadHistory(snapshot, numTokens),
-        },
+        resumed: snapshot && this.#resumed(owner, snapshot),
         createdAtMs: earlier?.createdAtMs ?? nowMs,
         lastUsedAtMs: Math.max(nowMs, earlier?.lastUsedAtMs ?? nowMs),
         keepCheckpoint: () => void keepReplaced(),
@@ -369,6 +391,23 @@ export class Conversations {
       await locked.release();
       throw error;
     }
+  }
+
+  #read(owner: string, key: ConversationKey): Promise<ConversationSnapshot> {
+    return key.type === "persona" ? this.personas.read(owner, key.id) : this.#store.read(owner, key);
+  }
+
+  #resumed(owner: string, snapshot: ConversationSnapshot): ResumedConversation {
+    const { startedFrom, personaHash } = snapshot.conversation;
+    return {
+      snapshot,
+      ...(personaHash !== undefined && { personaHash }),
+      loadHistory: (numTokens) => this.#store.loadHistory(snapshot, numTokens),
+      loadStart: async () => {
+        if (countTokens(snapshot) === 0) return snapshot.state;
+        return startedFrom && this.personas.startState(owner, startedFrom);
+      },
+    };
   }
 
   /** What the session holds before it is saved. Checks the quota before its first state is made. */
@@ -506,8 +545,7 @@ export class Conversations {
   }
 
   #emptySnapshot(): ConversationSnapshot {
-    const chat = { numPreambleTokens: 0, spans: [], messages: NO_MESSAGES, ...digestText("") };
-    const conversation = { ...chat, createdAtMs: 0, lastUsedAtMs: 0 };
+    const conversation = newConversation(0);
     return { ...statelessSnapshot(this.#importBounds.manifest.modelHash, conversation), conversation };
   }
 
@@ -539,7 +577,7 @@ function toCheckpointInfo({ current, all }: CheckpointTree, checkpoint: Checkpoi
 }
 
 function withoutCheckpoints(snapshot: ConversationSnapshot): ConversationSnapshot {
-  const { checkpoints: _, ...conversation } = snapshot.conversation;
+  const { checkpoints: _, personaHash: __, ...conversation } = snapshot.conversation;
   return { ...snapshot, conversation };
 }
 

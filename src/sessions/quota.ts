@@ -4,7 +4,7 @@
  * so that all servers on it count the same.
  */
 import { DenseMambaError } from "../errors.ts";
-import { responsePrefixes, sessionPrefix } from "./conversation-store.ts";
+import { personaPrefix, responsePrefixes, sessionPrefix } from "./conversation-store.ts";
 import type { ListedSnapshot, StateStore } from "./stores/store.ts";
 
 export interface QuotaLimits {
@@ -64,7 +64,8 @@ export class SessionQuota {
     if (maxBytes === Number.POSITIVE_INFINITY) return;
     // Sessions count with their history and checkpoints; a response shares its history with the one
     // that it continues.
-    const sessionBytes = sessions.reduce((sum, { bytes, referencedBytes = 0 }) => sum + bytes + referencedBytes, 0);
+    const kept = [...sessions, ...(await this.#list(personaPrefix(owner)))];
+    const sessionBytes = kept.reduce((sum, { bytes, referencedBytes = 0 }) => sum + bytes + referencedBytes, 0);
     if (sessionBytes + addition.bytes > maxBytes) {
       throw exceeded(
         `sessions of this key take ${sessionBytes} bytes and would take ${addition.bytes} more; at most ${maxBytes} are allowed`,

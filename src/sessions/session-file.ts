@@ -10,7 +10,7 @@ import type { Manifest } from "../model/artifact.ts";
 import { type StateSpec, stateBytes, tensorBytes } from "../model/state.ts";
 import { type Checkpoint, keepCheckpoints, thinCheckpoints } from "./checkpoints.ts";
 import { type ConversationSnapshot, parseConversation } from "./conversation.ts";
-import { MAX_SEGMENT_TOKENS, spansOf } from "./history.ts";
+import { loadHistory, MAX_SEGMENT_TOKENS, spansOf } from "./history.ts";
 import { countSpanTokens } from "./messages.ts";
 import { decodeUntrusted, encodeSnapshot, readHeader } from "./stores/codec.ts";
 import { countTokens, type HistoryRef, historyTokens, type Snapshot, withIds } from "./stores/snapshot.ts";
@@ -135,6 +135,24 @@ export class SessionFile {
       }
     }
     throw new Error("a file has at least one piece");
+  }
+
+  /** The snapshot with all of its history in it, and without checkpoints. */
+  async flatten(): Promise<ConversationSnapshot> {
+    const segments = new Map<string, Snapshot>();
+    const imported = await this.importParts({
+      newCheckpointId: () => "",
+      putCheckpoint: async () => {},
+      putSegment: async (segment) => {
+        const key = String(segments.size);
+        segments.set(key, segment);
+        return key;
+      },
+    });
+    const { tokenIds, spans } = await loadHistory({ get: async (key) => segments.get(key) }, imported);
+    const { history: _, ...snapshot } = imported;
+    const { checkpoints: __, ...conversation } = snapshot.conversation;
+    return { ...snapshot, tokenIds, conversation: { ...conversation, spans } };
   }
 
   get numCheckpoints(): number {
@@ -343,7 +361,7 @@ function checkIds(tokenIds: readonly number[], { manifest }: ImportBounds): void
  * All numbers of a state, f32 or f16, must be finite, and small enough for sums of their squares to
  * be: what is not finite spreads, and every answer would fail.
  */
-async function checkNumbers(state: Uint8Array, spec: StateSpec): Promise<void> {
+export async function checkNumbers(state: Uint8Array, spec: StateSpec): Promise<void> {
   if (state.length === 0) return;
   let at = 0;
   for (const tensor of spec) {

@@ -23,6 +23,7 @@ import type {
 } from "../../src/generation/events.ts";
 import { TextOffsets } from "../../src/generation/text-offsets.ts";
 import type { ConversationDirectory, TextGenerator, TextTokenizer } from "../../src/server/deps.ts";
+import { notFound } from "../../src/sessions/conversation-store.ts";
 import { checkpointNotFound } from "../../src/sessions/checkpoints.ts";
 import type { ConversationKey } from "../../src/sessions/conversation-store.ts";
 import type { CheckpointInfo, SessionInfo } from "../../src/sessions/conversations.ts";
@@ -281,6 +282,24 @@ export class FakeConversations implements ConversationDirectory {
 
   async forkResponse(owner: string, responseId: string, id = `sess${this.sessions.size}`): Promise<SessionInfo> {
     return this.#add(owner, id, this.#response(owner, responseId).numTokens);
+  }
+
+  /** There are no personas. */
+  readonly personas = {
+    list: async () => [],
+    inspect: async (_owner: string, name: string): Promise<never> => {
+      throw notFound({ type: "persona", id: name });
+    },
+    put: async (): Promise<never> => {
+      throw new DenseMambaError("invalid_snapshot", "the fake reads no personas");
+    },
+    delete: async (_owner: string, name: string): Promise<void> => {
+      throw notFound({ type: "persona", id: name });
+    },
+  };
+
+  async forkPersona(_owner: string, persona: string): Promise<SessionInfo> {
+    throw notFound({ type: "persona", id: persona });
   }
 
   async renameSession(owner: string, id: string, newId: string): Promise<SessionInfo> {

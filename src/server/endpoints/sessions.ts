@@ -10,15 +10,16 @@ import type { SessionInfo } from "../../sessions/conversations.ts";
 import type { App, AppContext, ServerDeps } from "../deps.ts";
 import { hasBody, readBytes, readJson } from "../http/body.ts";
 import { refuseMethod } from "../http/error-answers.ts";
-import { checkModel, checkpointRef, sessionId } from "../openai/fields.ts";
+import { checkModel, checkpointRef, personaName, sessionId } from "../openai/fields.ts";
 import { parsePage, toPage } from "../openai/paging.ts";
-import { parseBody } from "../openai/validate.ts";
+import { invalid, parseBody } from "../openai/validate.ts";
 import type { SeveralModels } from "../several-models.ts";
 
 export const createBody = z.object({
   model: z.string().optional(),
   session_id: sessionId().optional(),
   previous_response_id: z.string().min(1).max(128).optional(),
+  persona: personaName().optional(),
 });
 const importQuery = z.object({ session_id: sessionId().optional() });
 export const forkBody = z.object({ session_id: sessionId().optional(), checkpoint: checkpointRef().optional() });
@@ -46,10 +47,16 @@ export function sessionRoutes(app: App, deps: ServerDeps, models?: SeveralModels
     const body = parseBody(createBody, await readOptional(context), log);
     checkModel(body.model, model);
     const owner = context.get("owner");
-    const session =
-      body.previous_response_id === undefined
-        ? await conversations.createSession(owner, body.session_id)
-        : await conversations.forkResponse(owner, body.previous_response_id, body.session_id);
+    const { session_id: id, previous_response_id: response, persona } = body;
+    if (persona !== undefined && response !== undefined) {
+      throw invalid("persona", "can't be given together with previous_response_id");
+    }
+    const create = () => {
+      if (persona !== undefined) return conversations.forkPersona(owner, persona, id);
+      if (response !== undefined) return conversations.forkResponse(owner, response, id);
+      return conversations.createSession(owner, id);
+    };
+    const session = await create();
     return context.json(toSessionObject(session, model.name), 201);
   });
 
@@ -126,7 +133,7 @@ export function sessionRoutes(app: App, deps: ServerDeps, models?: SeveralModels
 }
 
 /** A broken file from a client is the client's fault, not the store's. */
-function asImportError(error: unknown): never {
+export function asImportError(error: unknown): never {
   if (!(error instanceof DenseMambaError) || error.code !== "invalid_snapshot") throw error;
   throw new DenseMambaError("invalid_import", error.message, { cause: error });
 }

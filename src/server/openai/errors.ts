@@ -54,6 +54,7 @@ const MAPPINGS: Readonly<Record<ErrorCode, Mapping>> = {
   state_lost: { status: 404, type: "invalid_request_error" },
   session_not_found: { status: 404, type: "invalid_request_error" },
   checkpoint_not_found: { status: 404, type: "invalid_request_error" },
+  persona_not_found: { status: 404, type: "invalid_request_error" },
   response_not_found: { status: 404, type: "invalid_request_error" },
   item_not_found: { status: 404, type: "invalid_request_error" },
   conversation_not_found: { status: 404, type: "invalid_request_error" },

@@ -74,6 +74,7 @@ export function completionFields(bounds: Bounds) {
     add_special_tokens: z.boolean().optional(),
     session_id: sessionId().optional(),
     checkpoint: checkpointName().optional(),
+    persona: personaName().optional(),
     cache_salt: cacheSalt().optional(),
   };
 }
@@ -171,6 +172,17 @@ export function sessionId() {
       const rule = 'must be of letters, digits, ".", "_", ":" and "-", and begin with one of the first two';
       if (!/^[A-Za-z0-9][A-Za-z0-9._:-]*$/.test(id)) addIssue(context, `${rule}; got ${show(id)}`);
       if (id === "import") addIssue(context, 'must not be "import": that is where sessions are imported');
+    });
+}
+
+/** Of a conversation to begin from. */
+export function personaName() {
+  return z
+    .string()
+    .max(MAX_SESSION_ID_LENGTH)
+    .superRefine((name, context) => {
+      const rule = 'must be of letters, digits, ".", "_", ":" and "-", and begin with one of the first two';
+      if (!/^[A-Za-z0-9][A-Za-z0-9._:-]*$/.test(name)) addIssue(context, `${rule}; got ${show(name)}`);
     });
 }
 
@@ -364,14 +376,16 @@ function wantsUsageChunk(body: CompletionsBody): boolean {
 
 /** A session is one conversation: one prompt, one choice. */
 function sessionKeys(
-  { session_id: id, checkpoint }: CompletionsBody,
+  { session_id: id, checkpoint, persona }: CompletionsBody,
   numPrompts: number,
   bestOf: number,
 ): Pick<GenerationRequest, "resumeFrom" | "saveAs" | "checkpoint"> {
   if (id === undefined) {
     if (checkpoint !== undefined) throw invalid("checkpoint", "needs a session_id");
-    return {};
+    return persona === undefined ? {} : { resumeFrom: { type: "persona", id: persona } };
   }
+  if (persona !== undefined)
+    throw invalid("persona", "can't be given together with session_id: create it with the persona");
   if (numPrompts !== 1) throw invalid("session_id", `needs exactly one prompt; got ${numPrompts}`);
   if (bestOf !== 1) throw invalid("session_id", `needs n and best_of to be 1; got ${bestOf}`);
   return { resumeFrom: { type: "session", id }, saveAs: { type: "session", id }, ...defined({ checkpoint }) };

@@ -5,6 +5,7 @@
 import { setImmediate } from "node:timers/promises";
 import * as z from "zod";
 import type { GenerationRequest } from "../../generation/events.ts";
+import type { ConversationKey } from "../../sessions/conversation-store.ts";
 import type { ChatMessage } from "../../sessions/messages.ts";
 import type { ToolCall } from "../../tokenizer/tool-messages.ts";
 import { textFormat } from "../openai/constraints.ts";
@@ -15,6 +16,7 @@ import {
   ignoredFields,
   MAX_LOGPROBS,
   maxTokens,
+  personaName,
   reasoningArguments,
   reasoningField,
   samplingFields,
@@ -69,6 +71,7 @@ export function responseBody(bounds: Bounds) {
     generate: z.boolean().optional(),
     max_tool_calls: z.int().min(1).optional(),
     reasoning: reasoningField().optional(),
+    persona: personaName().optional(),
     cache_salt: cacheSalt().optional(),
     ...toolFields("responses"),
     ...samplingFields(bounds),
@@ -85,8 +88,8 @@ export interface ResponseTask {
   readonly stream: boolean;
   readonly input: ResponseInput["items"];
   readonly settings: ResponseSettings;
-  /** The session that it continues a copy of, in place of a previous response. */
-  readonly previousSessionId: string | undefined;
+  /** What it continues in place of a previous response: a copy of a session, or a persona. */
+  readonly beginsFrom: ConversationKey | undefined;
 }
 
 /** @throws `invalid_value` if fields contradict each other */
@@ -104,6 +107,10 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
     }
     if (body.store === false) throw invalid("store", "must be true with conversation, which stores what is said in it");
   }
+  const other = body.previous_response_id ?? body.previous_session_id ?? body.conversation;
+  if (body.persona !== undefined && other !== undefined) {
+    throw invalid("persona", "can't be given together with previous_response_id, previous_session_id or conversation");
+  }
   const tools = toTools(body);
   const background = body.background ?? false;
   const generates = body.generate ?? true;
@@ -113,7 +120,7 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
   return {
     stream: body.stream ?? false,
     input: body.input.items,
-    previousSessionId: body.previous_session_id,
+    beginsFrom: beginsFrom(body),
     settings: {
       instructions: body.instructions ?? null,
       previousResponseId: body.previous_response_id ?? null,
@@ -172,6 +179,11 @@ export function toResponseTask(body: ResponseBody, bounds: Bounds): ResponseTask
       }),
     },
   };
+}
+
+function beginsFrom({ previous_session_id: session, persona }: ResponseBody): ConversationKey | undefined {
+  if (session !== undefined) return { type: "session", id: session };
+  return persona === undefined ? undefined : { type: "persona", id: persona };
 }
 
 /** Of a field without effect, which may hold anything. */

@@ -349,10 +349,10 @@ function isStateGone(error: unknown): boolean {
 
 /** A response of another connection is looked up among the stored ones, and not found. */
 function previous(
-  { settings: { previousResponseId: id }, previousSessionId }: ResponseTask,
+  { settings: { previousResponseId: id }, beginsFrom }: ResponseTask,
   unstored: UnstoredResponses | undefined,
 ): ConversationKey | undefined {
-  if (previousSessionId !== undefined) return { type: "session", id: previousSessionId };
+  if (beginsFrom !== undefined) return beginsFrom;
   return id === null ? undefined : { type: unstored?.has(id) ? "unstored" : "response", id };
 }
 

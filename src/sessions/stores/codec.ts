@@ -214,6 +214,11 @@ function parseReferences(section: Buffer) {
   return { historyKey, checkpointKeys };
 }
 
+/** Whether the bytes begin as a snapshot does. */
+export function isSnapshot(bytes: Uint8Array): boolean {
+  return startsAsSnapshot(asBuffer(bytes));
+}
+
 function startsAsSnapshot(buffer: Buffer): boolean {
   return buffer.subarray(0, MAGIC.length).equals(MAGIC);
 }

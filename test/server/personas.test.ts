@@ -2,7 +2,6 @@
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { openRunner } from "../../src/runtime/open.ts";
 import { post, type RealServer, startRealServer } from "../helpers/real-server.ts";
 import { writeTokenizer } from "../helpers/tiny-tokenizers.ts";
 
@@ -28,9 +27,7 @@ function writeCharacters(): Promise<string> {
 
 let server: RealServer;
 beforeAll(async () => {
-  const limits = { maxBatch: 4, maxQueue: 16, prefillChunk: 16 };
-  const models = { modelDir: FIXTURE, tokenizerDir: await writeCharacters() };
-  server = await startRealServer((options) => openRunner("native", options), limits, undefined, models);
+  server = await startRealServer({ modelDir: FIXTURE, tokenizerDir: await writeCharacters() });
 }, 120_000);
 afterAll(() => server?.close());
 

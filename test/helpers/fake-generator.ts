@@ -23,9 +23,8 @@ import type {
 } from "../../src/generation/events.ts";
 import { TextOffsets } from "../../src/generation/text-offsets.ts";
 import type { ConversationDirectory, TextGenerator, TextTokenizer } from "../../src/server/deps.ts";
-import { notFound } from "../../src/sessions/conversation-store.ts";
 import { checkpointNotFound } from "../../src/sessions/checkpoints.ts";
-import type { ConversationKey } from "../../src/sessions/conversation-store.ts";
+import { type ConversationKey, notFound } from "../../src/sessions/conversation-store.ts";
 import type { CheckpointInfo, SessionInfo } from "../../src/sessions/conversations.ts";
 import { incompleteTail } from "../../src/tokenizer/utf8.ts";
 

@@ -10,6 +10,7 @@ const ONLY_IN_CI = [
   "test/runtime/kernels-cuda.test.ts",
   // Servers that are flooded, killed and started again, on disks that fill up; all of gpu-check.sh.
   "test/app/hostile-clients.test.ts",
+  "test/app/long-texts.test.ts",
   "test/app/store-folder.test.ts",
   "test/app/survival.test.ts",
   "test/bench/gpu-check.test.ts",
@@ -17,19 +18,12 @@ const ONLY_IN_CI = [
   "test/web/long.test.ts",
 ];
 
-/** Folders whose tests leave nothing behind in their process. */
-const SHARED = [
-  "config",
-  "engine",
-  "generation",
-  "metrics",
-  "model",
-  "onnx",
-  "prefix",
-  "sampling",
-  "server",
-  "sessions",
-].map((folder) => `test/${folder}/**/*.test.ts`);
+/** What leaves something behind in its process, or asks what else is in it: a process for each file. */
+const ISOLATED = [
+  "test/compiler/own-operators.test.ts", // replaces a module
+  "test/runtime/*.test.ts", // libraries that are loaded once, memory, garbage
+  "test/tokenizer/**/*.test.ts", // how long the event loop stands still, a time zone
+];
 
 /** Tests of what test/cuda-device/global-setup.ts compiles. */
 const CUDA = [
@@ -55,12 +49,12 @@ export default defineConfig({
     maxWorkers: 2,
     exclude,
     projects: [
-      // Loading the sources anew for each file would take a third of these tests' time.
-      { extends: true, test: { name: "shared", isolate: false, include: SHARED } },
       {
+        // Loading the sources anew for each file would take a third of these tests' time.
         extends: true,
-        test: { name: "isolated", include: ["test/**/*.test.ts"], exclude: [...SHARED, ...CUDA] },
+        test: { name: "shared", isolate: false, include: ["test/**/*.test.ts"], exclude: [...ISOLATED, ...CUDA] },
       },
+      { extends: true, test: { name: "isolated", include: ISOLATED, exclude: CUDA } },
       {
         extends: true,
         test: { name: "cuda", include: CUDA, globalSetup: ["test/cuda-device/global-setup.ts"] },

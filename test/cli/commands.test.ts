@@ -12,6 +12,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type FloatDtype, widen } from "../../src/model/dtypes.ts";
 import { readRawTensors, writeRawTensors } from "../helpers/checkpoints.ts";
 import { PROGRAM } from "../helpers/program.ts";
+import { SHARED_ARTIFACTS } from "../helpers/shared-artifacts.ts";
 import { runProgram } from "./program-run.ts";
 
 const TINY = "test/fixtures/torch-tiny-densemamba";
@@ -20,7 +21,7 @@ let cache: string[];
 
 beforeAll(async () => {
   folder = await mkdtemp(path.join(tmpdir(), "densemamba-cli-"));
-  cache = ["--cache-dir", path.join(folder, "cache"), "--device", "cpu"];
+  cache = ["--cache-dir", SHARED_ARTIFACTS, "--device", "cpu"];
 });
 afterAll(() => rm(folder, { recursive: true, force: true }));
 

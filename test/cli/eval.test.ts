@@ -9,6 +9,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openCheckpoint } from "../../src/model/checkpoint.ts";
 import { ReferenceModel } from "../../src/model/reference.ts";
 import { loadTokenizer } from "../../src/tokenizer/load.ts";
+import { SHARED_ARTIFACTS } from "../helpers/shared-artifacts.ts";
 import { logSoftmax } from "../helpers/torch-fixtures.ts";
 import { runProgram } from "./program-run.ts";
 
@@ -22,7 +23,7 @@ beforeAll(async () => {
   folder = await mkdtemp(path.join(tmpdir(), "densemamba-eval-"));
   const text = path.join(folder, "text.txt");
   await writeFile(text, DOCUMENTS.map((document) => `${document}\n<|endoftext|>\n`).join(""));
-  args = ["eval", "--text", text, "--cache-dir", path.join(folder, "cache"), "--device", "cpu", "--precision", "f32"];
+  args = ["eval", "--text", text, "--cache-dir", SHARED_ARTIFACTS, "--device", "cpu", "--precision", "f32"];
 });
 afterAll(() => rm(folder, { recursive: true, force: true }));
 

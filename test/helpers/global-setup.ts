@@ -28,7 +28,7 @@ async function buildKernels(): Promise<void> {
       sourceDir: "kernels",
       cacheDir: ".cache",
       cc: process.env.CC || "cc",
-      target: process.env.CI ? "all" : "supported",
+      target: process.env.CI ? "all" : "host",
       onBuild: (message) => console.log(message),
     });
   } catch (error) {

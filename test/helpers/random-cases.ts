@@ -1,4 +1,4 @@
-/** How many random cases a property is tried with: `npm test` takes every fourth of CI's. */
+/** Of random cases, or of rounds of a race: `npm test` takes a fourth of those that CI takes. */
 export function numCases(inCi: number): number {
   return process.env.CI ? inCi : Math.ceil(inCi / 4);
 }

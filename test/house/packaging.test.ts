@@ -70,7 +70,8 @@ it("the build leaves the command executable", () => {
   expect(statSync(command!).mode & 0o111).not.toBe(0);
 });
 
-describe("the packed package", () => {
+// Compiles and packs everything anew: half a minute.
+describe.runIf(process.env.CI)("the packed package", () => {
   const { files, dependencies } = json("package.json");
   let dir: string;
   let installed: string;

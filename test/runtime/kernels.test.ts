@@ -143,6 +143,7 @@ describe.skipIf(libraryPath === undefined)("a graph with our own operators", () 
     const known = Object.keys(instructionSets());
     const { instructionSet: best } = await openKernels();
     if (known.indexOf(set) > known.indexOf(best)) skip(`this CPU has ${best} at best`);
+    if (set !== best && !process.env.CI) skip("CI builds the library for all of them");
     const rows = await Rows.open(await writeGraph("rows"), await openKernels(set));
     const ids = [0, 49, 16, 15, 49];
     expect(await rows.get(ids)).toEqual(ids.map(rowOf));

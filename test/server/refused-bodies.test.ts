@@ -50,26 +50,30 @@ async function sendAllThenRead(port: number, text: string, isChunked: boolean): 
   }
 }
 
-describe.each(["close", "keep-alive"])("a large body that is refused early (connection: %s)", (connection) => {
-  it.each<[number, string, string]>([
-    [401, "/v1/completions", JSON_TYPE + LENGTH],
-    [404, "/nope", `authorization: Bearer k\r\n${JSON_TYPE}${LENGTH}`],
-    [405, "/v1/models", `authorization: Bearer k\r\n${JSON_TYPE}${LENGTH}`],
-    [415, "/v1/completions", `authorization: Bearer k\r\n${LENGTH}`],
-    [413, "/v1/completions", `authorization: Bearer k\r\n${JSON_TYPE}${LENGTH}`],
-    [413, "/v1/completions", `authorization: Bearer k\r\n${JSON_TYPE}${CHUNKED}`],
-    [400, "/v1/completions", `host: again\r\n${JSON_TYPE}${LENGTH}`],
-  ])("with %i on %s is read to its end, and its sender reads why", async (status, path, headers) => {
-    await using server = await startTestServer({
-      apiKeys: ["k"],
-      timeouts: { headersMs: 30_000, requestMs: 60_000, keepAliveMs: 50 },
+// Much of it is waiting for the server to close.
+describe.concurrent.each(["close", "keep-alive"])(
+  "a large body that is refused early (connection: %s)",
+  (connection) => {
+    it.each<[number, string, string]>([
+      [401, "/v1/completions", JSON_TYPE + LENGTH],
+      [404, "/nope", `authorization: Bearer k\r\n${JSON_TYPE}${LENGTH}`],
+      [405, "/v1/models", `authorization: Bearer k\r\n${JSON_TYPE}${LENGTH}`],
+      [415, "/v1/completions", `authorization: Bearer k\r\n${LENGTH}`],
+      [413, "/v1/completions", `authorization: Bearer k\r\n${JSON_TYPE}${LENGTH}`],
+      [413, "/v1/completions", `authorization: Bearer k\r\n${JSON_TYPE}${CHUNKED}`],
+      [400, "/v1/completions", `host: again\r\n${JSON_TYPE}${LENGTH}`],
+    ])("with %i on %s is read to its end, and its sender reads why", async (status, path, headers) => {
+      await using server = await startTestServer({
+        apiKeys: ["k"],
+        timeouts: { headersMs: 30_000, requestMs: 60_000, keepAliveMs: 50 },
+      });
+      const text = head(path, `connection: ${connection}\r\n${headers}`);
+      const received = await sendAllThenRead(server.listener.port, text, headers.includes(CHUNKED));
+      expect(received.slice(0, 12)).toBe(`HTTP/1.1 ${status}`);
+      expect(JSON.parse(received.slice(received.indexOf("\r\n\r\n") + 4))).toHaveProperty("error");
     });
-    const text = head(path, `connection: ${connection}\r\n${headers}`);
-    const received = await sendAllThenRead(server.listener.port, text, headers.includes(CHUNKED));
-    expect(received.slice(0, 12)).toBe(`HTTP/1.1 ${status}`);
-    expect(JSON.parse(received.slice(received.indexOf("\r\n\r\n") + 4))).toHaveProperty("error");
-  });
-});
+  },
+);
 
 it("large headers are read to their end too", async () => {
   await using server = await startTestServer();

@@ -65,8 +65,6 @@ const SHARED_SOURCES = ["op.c", "register.c"];
 /** About ten times what it takes on one slow core. */
 const TIMEOUT_MS = 5 * 60 * 1000;
 
-export type CpuTarget = "host" | "supported" | "all";
-
 export interface KernelBuild {
   /** Folder of the C files. */
   readonly sourceDir: string;
@@ -76,10 +74,9 @@ export interface KernelBuild {
    */
   readonly cc: string;
   /**
-   * `host`: with the best instruction set that this CPU has alone, in a part of the time.
-   * `supported`: with every one that it has. `all`: for every CPU of this architecture.
+   * `host`: for this CPU alone, in a part of the time. `all`: for every CPU of this architecture.
    */
-  readonly target: CpuTarget | CudaTarget;
+  readonly target: "host" | "all" | CudaTarget;
   /** Of the library, where the compiler makes one for another machine. Default: this one's. */
   readonly arch?: string;
 }
@@ -172,9 +169,9 @@ export function instructionSets(arch: string = process.arch): Readonly<Record<st
   return sets;
 }
 
-/** What to compile for: of those that the compiler knows, what this CPU will use, has, or all. */
+/** What to compile for: of those that the compiler knows, what this CPU will use, or all. */
 async function setsFor(
-  target: CpuTarget,
+  target: "host" | "all",
   cc: string,
   arch: string | undefined,
 ): Promise<Readonly<Record<string, readonly string[]>>> {
@@ -183,10 +180,9 @@ async function setsFor(
   for (const [set, flags] of all) {
     if (flags.length === 0 || (await knowsFlags(cc, flags))) known.push([set, flags]);
   }
-  const has = target !== "all" && process.platform === "linux" ? cpuHas() : undefined;
+  const has = target === "host" && process.platform === "linux" ? cpuHas() : undefined;
   const best = has ? known.findLastIndex(([set]) => has(set)) : -1;
   if (best === -1) return Object.fromEntries(known);
-  if (target === "supported") return Object.fromEntries(known.slice(0, best + 1));
   const first = MAY_BE_REFUSED.has(known[best]![0]) ? best - 1 : best;
   return Object.fromEntries(known.slice(first, best + 1));
 }

@@ -612,7 +612,10 @@ describe.skipIf(WITHOUT_VALKEY !== "")(`two replicas on a real server that evict
     );
     const turn = async (store: TieredStore, key: string, text: string) => {
       // The other replica may be writing back what was evicted.
-      const claim = await vi.waitFor(async () => (await store.claim(key, { ttlMs: 10_000 })) ?? expect.fail("claimed"));
+      const claim = await vi.waitFor(
+        async () => (await store.claim(key, { ttlMs: 10_000 })) ?? expect.fail("claimed"),
+        { interval: 2 },
+      );
       const state = new Uint8Array(model.stateBytes).fill(text.length);
       await store.put(key, snapshot(text, { state }), { ...options, fence: claim.fence }).finally(claim.release);
     };

@@ -37,6 +37,7 @@ export default defineConfig({
     // The page's policy allows neither inline scripts nor styles.
     assetsInlineLimit: 0,
     modulePreload: false,
+    rolldownOptions: { checks: { pluginTimings: false } },
   },
   plugins: [compressedCopies()],
   server: {

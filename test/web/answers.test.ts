@@ -147,7 +147,7 @@ describe.runIf(hasChromium)("the page", () => {
     await server.post("/v1/completions", { session_id: "tale", prompt: "a", max_tokens: 2 });
     await using one = await Tab.open(browser, server.url);
     await using two = await Tab.open(browser, server.url);
-    for (const tab of [one, two]) await tab.button("Go on from tale").click();
+    for (const tab of [one, two]) await tab.button("Continue from tale").click();
     await Promise.all([one.say("One."), two.say("Two.")]);
     for (const [tab, text] of [
       [one, "One."],

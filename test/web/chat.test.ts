@@ -18,7 +18,7 @@ describe.runIf(hasChromium).each(SIZES)("the page at $width x $height", (viewpor
     const open = (options: RunnerOptions) => openRunner("native", options);
     [browser, server] = await Promise.all([launchChromium(), startRealServer(open, limits)]);
     tab = await Tab.open(browser, server.url, { viewport });
-    await tab.setNumber("Most tokens", 12);
+    await tab.setNumber("Max tokens", 12);
     await tab.setNumber("Seed", 1);
   });
   afterAll(async () => {
@@ -83,19 +83,19 @@ describe.runIf(hasChromium).each(SIZES)("the page at $width x $height", (viewpor
   });
 
   it("writes several answers at once, and goes on from one of them", async () => {
-    await tab.setNumber("Answers at once", 3);
+    await tab.setNumber("Samples", 3);
     await tab.say("And his daughter?");
     expect(await tab.answers.count()).toBe(1 + 1 + 3);
     const texts = await tab.answers.locator(".markdown").allTextContents();
     expect(new Set(texts.slice(2)).size).toBe(3);
-    await tab.answers.nth(3).getByRole("button", { name: "Go on from here" }).click();
-    await tab.setNumber("Answers at once", 1);
+    await tab.answers.nth(3).getByRole("button", { name: "Continue from here" }).click();
+    await tab.setNumber("Samples", 1);
     await tab.say("Why?");
     expect(await tab.answers.nth(2).locator(".markdown").textContent()).toBe(texts[3]);
   });
 
   it("stops, and goes on from what there is", async () => {
-    await tab.setNumber("Most tokens", 1500);
+    await tab.setNumber("Max tokens", 1500);
     // Which the model would not end by itself.
     await tab.setSchema({ type: "string", minLength: 4000 });
     await tab.begin("A long tale, please.");
@@ -104,7 +104,7 @@ describe.runIf(hasChromium).each(SIZES)("the page at $width x $height", (viewpor
     await tab.ended();
     await tab.page.getByText("Stopped.").waitFor();
     await expect.poll(() => server.engine.load).toMatchObject({ slotsInUse: 0 });
-    await tab.setNumber("Most tokens", 12);
+    await tab.setNumber("Max tokens", 12);
     await tab.setSchema(undefined);
     await tab.say("Go on.");
     expect(await said()).toEqual(expect.arrayContaining(["A long tale, please.", "Go on."]));
@@ -155,10 +155,29 @@ describe.runIf(hasChromium).each(SIZES)("the page at $width x $height", (viewpor
     await post(`${server.url}/v1/chat/completions`, chat);
     const before = (await (await fetch(`${sessions}/elsewhere`)).json()) as { num_tokens: number };
     await tab.panel("States");
-    await tab.button("Go on from elsewhere").click();
+    await tab.button("Continue from elsewhere").click();
     await tab.say("Hello again.");
     const after = await (await fetch(`${sessions}/elsewhere`)).json();
     expect(after).toMatchObject({ num_tokens: before.num_tokens });
+  });
+
+  it("rolls a session back to a checkpoint, and forks it there", async () => {
+    const session = `${server.url}/v1/sessions/elsewhere`;
+    const tokens = async () => ((await (await fetch(session)).json()) as { num_tokens: number }).num_tokens;
+    const first = await tokens();
+    const chat = { session_id: "elsewhere", messages: [{ role: "user", content: "And then?" }], max_tokens: 4 };
+    await post(`${server.url}/v1/chat/completions`, chat);
+    expect(await tokens()).toBeGreaterThan(first);
+    await tab.panel("States");
+    await tab.page.getByText("Checkpoints of elsewhere").click();
+    await tab.button(`Roll back to ${first} tokens`).click();
+    await tab.page.getByText(`${first} tokens (current)`).waitFor();
+    expect(await tokens()).toBe(first);
+    await tab.button(`Fork at ${first} tokens`).click();
+    await tab.panel("Chat");
+    await tab.page.getByText(`The state of elsewhere-${first}`).waitFor();
+    await tab.say("Hello once more.");
+    expect(await figuresOf(0)).toMatch(/^\d{2,} cached · 1?\d read/);
   });
 
   it("has what it had when it is loaded again", async () => {

@@ -44,7 +44,7 @@ describe.runIf(hasChromium)("the page", () => {
       server.generator.script = { reply: Array.from({ length: 10_000 }, (_, n) => pieces[n % pieces.length]!) };
       const best = await bestOf(3, async () => {
         await using tab = await Tab.open(browser, server.url);
-        await tab.setNumber("Most tokens", "");
+        await tab.setNumber("Max tokens", "");
         await browser.startTracing(tab.page, { categories: ["toplevel"] });
         await quickly(tab, "Hi");
         const trace = JSON.parse((await browser.stopTracing()).toString()) as { traceEvents: TraceEvent[] };

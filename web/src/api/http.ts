@@ -1,6 +1,6 @@
 /** The server's HTTP endpoints. Knows nothing of the page but where it lies, and its key. */
 import { ApiError, UNREACHABLE } from "./errors.ts";
-import type { ErrorBody, Item, Load, Model, Readiness, ResponseObject, Session } from "./wire.ts";
+import type { Checkpoint, ErrorBody, Item, Load, Model, Readiness, ResponseObject, Session } from "./wire.ts";
 
 export interface HttpOptions {
   /** Ends with a slash. */
@@ -50,6 +50,19 @@ export class HttpApi {
 
   renameSession(id: string, name: string): Promise<Session> {
     return this.#post(sessionPath(id), { session_id: name });
+  }
+
+  /** The oldest first. */
+  async checkpoints(id: string): Promise<readonly Checkpoint[]> {
+    return (await this.#json<{ data: Checkpoint[] }>(`${sessionPath(id)}/checkpoints`)).data;
+  }
+
+  rollBack(id: string, checkpoint: string): Promise<Session> {
+    return this.#post(`${sessionPath(id)}/rollback`, { to: checkpoint });
+  }
+
+  forkSession(id: string, { checkpoint, name }: { checkpoint: string; name: string }): Promise<Session> {
+    return this.#post(`${sessionPath(id)}/fork`, { checkpoint, session_id: name });
   }
 
   async exportSession(id: string): Promise<Blob> {

@@ -20,7 +20,16 @@ export interface Session {
   readonly num_tokens: number;
   readonly state_bytes: number;
   readonly last_used_at: number;
+  /** Null before the first turn. */
+  readonly checkpoint: string | null;
   readonly busy: boolean;
+}
+
+export interface Checkpoint {
+  readonly id: string;
+  readonly name: string | null;
+  readonly num_tokens: number;
+  readonly current: boolean;
 }
 
 export interface Readiness {

@@ -15,8 +15,8 @@ export function Chat({ page }: { readonly page: Page }) {
       <section class="scroll" tabIndex={0} aria-label="Conversation">
         {path.length === 0 && (
           <p class="empty">
-            Say something. Every answer is a state of the model, of the same size however long the conversation is: go
-            on from any of them, name it, or download it.
+            Say something. Every answer is a state of the model, of the same size however long the conversation is:
+            continue from any of them, name it, or download it.
           </p>
         )}
         <ol class="turns" ref={list}>

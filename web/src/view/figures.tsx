@@ -10,8 +10,8 @@ export function FiguresPanel({ page }: { readonly page: Page }) {
   const { server } = page;
   const figures = server.figures.value;
   return (
-    <section class="live" aria-label="Figures">
-      <h2>Figures</h2>
+    <section class="live" aria-label="Live figures">
+      <h2>Live</h2>
       <AnswerFigures page={page} />
       <Memory page={page} />
       {figures !== undefined && (
@@ -79,7 +79,7 @@ function Memory({ page: { conversation, server, settings } }: { readonly page: P
   const path = conversation.path.value;
   const numTokens = path.at(-1)?.numTokens ?? 0;
   const kvBytes = numTokens * kvCacheBytesPerToken(model);
-  const summary = `After ${count(numTokens)} tokens the state has ${bytes(model.state_bytes)}; the KV cache of a transformer of the same width would have ${bytes(kvBytes)}.`;
+  const summary = `After ${count(numTokens)} tokens the state takes ${bytes(model.state_bytes)}; the KV cache of a transformer of the same width would take ${bytes(kvBytes)}.`;
   return (
     <figure>
       <Plot

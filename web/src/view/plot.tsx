@@ -8,10 +8,13 @@ interface PlotProps {
   readonly label: string;
   /** `color` names a variable of the style sheet. */
   readonly series: readonly { readonly label: string; readonly color: string }[];
+  /** Of values, which are bytes. */
   readonly format: (value: number) => string;
 }
 
 const HEIGHT = 170;
+/** Between two ticks of bytes. */
+const STEPS = Array.from({ length: 50 }, (_, exponent) => 2 ** exponent);
 
 export function Plot({ data, label, series, format }: PlotProps) {
   const element = useRef<HTMLDivElement>(null);
@@ -34,7 +37,7 @@ export function Plot({ data, label, series, format }: PlotProps) {
         scales: { x: { time: false } },
         axes: [
           { ...axis, size: 30, values: (_, ticks) => ticks.map((tick) => String(tick)) },
-          { ...axis, size: 64, values: (_, ticks) => ticks.map(format) },
+          { ...axis, size: 64, incrs: STEPS, values: (_, ticks) => ticks.map(format) },
         ],
         series: [
           {},

@@ -20,7 +20,7 @@ const NUMBERS: readonly NumberField[] = [
   { key: "topK", label: "Top k", min: -1, step: 1 },
   { key: "minP", label: "Min p", min: 0, max: 1, step: "any" },
   { key: "repetitionPenalty", label: "Repetition penalty", min: 0, step: "any" },
-  { key: "maxTokens", label: "Most tokens", min: 1, step: 1 },
+  { key: "maxTokens", label: "Max tokens", min: 1, step: 1 },
   { key: "seed", label: "Seed", step: 1 },
 ];
 
@@ -69,7 +69,7 @@ export function SettingsPanel({ page }: { readonly page: Page }) {
           </label>
         ))}
         <label>
-          Answers at once
+          Samples
           <input
             type="number"
             min={1}

@@ -1,7 +1,7 @@
 /** The tree of states, what can be done with one, and the sessions that the server keeps. */
 import { useSignal } from "@preact/signals";
 import { useRef } from "preact/hooks";
-import type { Session } from "../api/wire.ts";
+import type { Checkpoint, Session } from "../api/wire.ts";
 import type { Page } from "../state/page.ts";
 import type { Turn } from "../state/turn.ts";
 import { bytes, count } from "./format.ts";
@@ -31,8 +31,10 @@ interface Row {
 }
 
 function rowsOf(turns: readonly Turn[], level = 1): Row[] {
-  const inner = turns.length > 1 ? level + 1 : level;
-  return turns.flatMap((turn) => [{ turn, level }, ...rowsOf(turn.children.value, inner)]);
+  return turns.flatMap((turn) => {
+    const children = turn.children.value;
+    return [{ turn, level }, ...rowsOf(children, children.length > 1 ? level + 1 : level)];
+  });
 }
 
 function Tree({ page, onOpen }: PanelProps) {
@@ -179,7 +181,7 @@ function Sessions({ page, onOpen }: PanelProps) {
             </span>
             <div class="actions">
               <button type="button" onClick={() => goOn(session)} disabled={session.num_tokens === 0}>
-                Go on <span class="hidden">from {session.id}</span>
+                Continue <span class="hidden">from {session.id}</span>
               </button>
               <button
                 type="button"
@@ -191,6 +193,7 @@ function Sessions({ page, onOpen }: PanelProps) {
                 Delete <span class="hidden">{session.id}</span>
               </button>
             </div>
+            {session.checkpoint !== null && <Checkpoints page={page} session={session} onFork={goOn} />}
           </li>
         ))}
       </ul>
@@ -198,7 +201,7 @@ function Sessions({ page, onOpen }: PanelProps) {
         <button type="button" onClick={() => input.current!.click()}>
           Open a file
         </button>{" "}
-        or drop one here, to go on from its state.
+        or drop one here, to continue from its state.
       </p>
       <input
         ref={input}
@@ -212,6 +215,55 @@ function Sessions({ page, onOpen }: PanelProps) {
         }}
       />
     </section>
+  );
+}
+
+interface CheckpointsProps {
+  readonly page: Page;
+  readonly session: Session;
+  readonly onFork: (fork: Session) => void;
+}
+
+/** The states that a session can go back to, one for each turn. */
+function Checkpoints({ page: { http, server, attempt }, session, onFork }: CheckpointsProps) {
+  const checkpoints = useSignal<readonly Checkpoint[]>([]);
+  const load = async () => {
+    checkpoints.value = await http.checkpoints(session.id);
+  };
+  const rollBack = ({ id }: Checkpoint) =>
+    attempt(async () => {
+      await http.rollBack(session.id, id);
+      await Promise.all([load(), server.refreshSessions()]);
+    });
+  const fork = ({ id, name, num_tokens }: Checkpoint) =>
+    attempt(async () => {
+      onFork(await http.forkSession(session.id, { checkpoint: id, name: `${session.id}-${name ?? num_tokens}` }));
+      await server.refreshSessions();
+    });
+  return (
+    <details onToggle={({ currentTarget }) => currentTarget.open && void attempt(load)}>
+      <summary>
+        Checkpoints <span class="hidden">of {session.id}</span>
+      </summary>
+      <ul>
+        {checkpoints.value.map((checkpoint) => {
+          const label = checkpoint.name ?? `${count(checkpoint.num_tokens)} tokens`;
+          return (
+            <li key={checkpoint.id} aria-current={checkpoint.current ? "true" : undefined}>
+              <span class="label">{checkpoint.current ? `${label} (current)` : label}</span>
+              <div class="actions">
+                <button type="button" disabled={checkpoint.current} onClick={() => rollBack(checkpoint)}>
+                  Roll back <span class="hidden">to {label}</span>
+                </button>
+                <button type="button" onClick={() => fork(checkpoint)}>
+                  Fork <span class="hidden">at {label}</span>
+                </button>
+              </div>
+            </li>
+          );
+        })}
+      </ul>
+    </details>
   );
 }
 

@@ -152,7 +152,7 @@ function Answer({ page, turn, isLast, isOneOfMany }: AnswerProps) {
       <div class="actions">
         {(!isLast || (isOneOfMany && !isCurrent)) && (
           <button type="button" disabled={!turn.canGoOn} onClick={() => conversation.goOnFrom(turn)}>
-            Go on from here
+            Continue from here
           </button>
         )}
         <button type="button" disabled={conversation.isRunning} onClick={() => attempt(() => conversation.retry(turn))}>
@@ -193,7 +193,7 @@ function AnswerNote({ turn }: { readonly turn: Turn }) {
     case "waiting":
       return <p class="note">Waiting for its turn …</p>;
     case "cut":
-      return <p class="note">Cut off at the most tokens that were asked for.</p>;
+      return <p class="note">Cut off at the maximum number of tokens.</p>;
     case "stopped":
       return <p class="note">Stopped.</p>;
     case "failed":

@@ -7,6 +7,7 @@ import path from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { importsOf, packageOf } from "./import-rules.ts";
+import { Registry } from "./registry.ts";
 
 const run = promisify(execFile);
 
@@ -75,6 +76,7 @@ describe.runIf(process.env.CI)("the packed package", () => {
   const { files, dependencies } = json("package.json");
   let dir: string;
   let installed: string;
+  let tarball: string;
 
   // Built and packed in a folder of its own: other tests run the checkout's build meanwhile.
   beforeAll(async () => {
@@ -92,11 +94,14 @@ describe.runIf(process.env.CI)("the packed package", () => {
     const env = { ...process.env, NODE_ENV: "production" };
     const page = ["build", "--config", "web/vite.config.ts", "--outDir", path.join(dist, "web")];
     await run("node_modules/.bin/vite", page, { env });
+    for (const name of ["package-lock.json", "scripts/shrinkwrap.mjs"]) await cp(name, path.join(source, name));
+    await run(process.execPath, [path.join(source, "scripts/shrinkwrap.mjs")]);
     const pack = ["pack", "--ignore-scripts", "--json", "--pack-destination", dir, source];
     const [{ filename }] = JSON.parse((await run("npm", pack)).stdout);
+    tarball = path.join(dir, filename);
     installed = path.join(dir, "node_modules", "densemamba");
     await mkdir(installed, { recursive: true });
-    await run("tar", ["-xzf", path.join(dir, filename), "-C", installed, "--strip-components=1"]);
+    await run("tar", ["-xzf", tarball, "-C", installed, "--strip-components=1"]);
     await symlink(path.resolve("node_modules"), path.join(installed, "node_modules"));
   });
   afterAll(() => rm(dir, { recursive: true, force: true }));
@@ -183,6 +188,48 @@ describe.runIf(process.env.CI)("the packed package", () => {
     const dead = links.map(([, link]) => link!).filter((link) => !/^https?:/.test(link) && !names.includes(link));
     expect(dead).toEqual([]);
   });
+
+  it("brings its dependencies' versions, without the script that downloads CUDA, and without development's", () => {
+    const { packages } = json(path.join(installed, "npm-shrinkwrap.json"));
+    const tested = json("package-lock.json").packages;
+    expect(packages["node_modules/onnxruntime-node"]).toEqual(tested["node_modules/onnxruntime-node"]);
+    expect(packages["node_modules/onnxruntime-node"]).not.toHaveProperty("hasInstallScript");
+    for (const name of Object.keys(dependencies)) expect(packages).toHaveProperty([`node_modules/${name}`]);
+    for (const name of ["typescript", "vitest"]) expect(packages).not.toHaveProperty([`node_modules/${name}`]);
+  });
+
+  // Half a gigabyte, from the registry.
+  it.runIf(process.env.CI)(
+    "installs from a registry without any other download, and runs",
+    async () => {
+      const registry = await Registry.start(json("package.json"), readFileSync(tarball));
+      const prefix = path.join(dir, "prefix");
+      const install = [
+        "install",
+        "--global",
+        "--prefix",
+        prefix,
+        "--registry",
+        registry.url,
+        "--no-audit",
+        "densemamba",
+      ];
+      await run("npm", install, { env: { ...process.env, CI: "", ONNXRUNTIME_NODE_INSTALL: undefined } });
+      registry.close();
+      const own = path.join(prefix, "lib/node_modules/densemamba");
+      const libraries = readdirSync(path.join(own, "node_modules/onnxruntime-node/bin"), { recursive: true });
+      expect(libraries.filter((name) => String(name).includes("providers_cuda"))).toEqual([]);
+      const { stdout } = await run(path.join(prefix, "bin/densemamba"), [
+        "score",
+        "--token-ids",
+        "1,2",
+        "--kernels",
+        "off",
+      ]);
+      expect(JSON.parse(stdout).positions).toHaveLength(2);
+    },
+    900_000,
+  );
 
   it("has the commands `bench` and `bench-server`, and none for development", async () => {
     const { stdout } = await run(process.execPath, [path.join(installed, "dist/cli/main.js"), "--help"]);

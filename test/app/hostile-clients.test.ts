@@ -197,7 +197,7 @@ describe.skipIf(process.platform !== "linux")("a server", () => {
     ["the readers of stdout and stderr have gone", "> >(exec true) 2> >(exec true)"],
     ["the reader of stderr has stopped reading", "2> >(exec sleep 60)"],
   ])(
-    "continues, counts the log lines that it drops, and shuts down in good order if %s",
+    "continues, counts the log lines that it drops, and shuts down cleanly if %s",
     async (_what, redirection) => {
       await using server = await Redirected.start(redirection);
       for (let line = 0; line < lines; line++) {

@@ -22,7 +22,7 @@ describe("the choice of a device", () => {
 
   const wanted = (device: "cuda" | "auto") => ({ device, runtime: "native" }) as const;
 
-  it("does not inspect CUDA for a CPU, nor without a provider", async () => {
+  it("does not inspect CUDA for a CPU or without a provider", async () => {
     const inspectCuda = () => Promise.reject(new Error("inspected"));
     const choose = (device: "cpu" | "auto") =>
       chooseDevices({ device, runtime: "native" }, { hasCudaProvider: () => false, inspectCuda });
@@ -240,7 +240,7 @@ describe("the shell that npm started", () => {
 });
 
 describe("signals", () => {
-  it("shut down in good order at first, and end the process the second time", async () => {
+  it("shut down cleanly at first, and end the process the second time", async () => {
     const emitter = new EventEmitter();
     const exits: number[] = [];
     const source = {

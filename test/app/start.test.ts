@@ -181,7 +181,7 @@ it("refuses a port that is in use before it loads the model", async () => {
   other.close();
 });
 
-it("shuts down in good order when the npx that started it is stopped", async () => {
+it("shuts down cleanly when the npx that started it is stopped", async () => {
   const bin = path.join(folder.dir, "npx/node_modules/.bin");
   await mkdir(bin, { recursive: true });
   const command = `"${process.execPath}" "${path.resolve(PROGRAM)}" "$@"`;

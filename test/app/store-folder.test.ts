@@ -86,7 +86,7 @@ describe.skipIf(withoutMounts() !== "")(`a disk of 2 MiB${withoutMounts()}`, SLO
     expect(await second.stop()).toBe(0);
   });
 
-  it("that becomes read-only: entries can be read, nothing is reported as stored, and the server shuts down in good order", async () => {
+  it("that becomes read-only: entries can be read, nothing is reported as stored, and the server shuts down cleanly", async () => {
     const dir = await mountDisk("read-only");
     const server = await serve(dir);
     await server.post("/v1/sessions", { session_id: "tale" });

@@ -98,7 +98,7 @@ describe.skipIf(process.platform !== "linux")("with a thread that does not retur
     return server;
   }
 
-  it("SIGTERM ends the server in good order", async () => {
+  it("SIGTERM ends the server cleanly", async () => {
     const server = await serveHanging();
     expect(await server.stop()).toBe(0);
   });

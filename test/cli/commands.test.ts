@@ -271,7 +271,7 @@ describe("a broken model", () => {
 describe("serve", () => {
   const args = ["serve", "--port", "0", "--log-level", "warn"];
 
-  it("prints its address, answers, counts, and shuts down in good order on a signal", async () => {
+  it("prints its address, answers, counts, and shuts down cleanly on a signal", async () => {
     const run = runProgram([...args, ...cache]);
     const [, url] = await run.stdout.until(/ready +(http:\S+) after [\d.]+ s/);
     expect(run.stdout.text).toContain(`curl -N ${url}/v1/completions`);

@@ -437,7 +437,7 @@ describe("behind a proxy", () => {
     ]);
   });
 
-  it("hosts that need none are reached without it; one that is not there is told", async () => {
+  it("hosts that need none are reached without it; one that is not there is reported", async () => {
     const direct = { httpProxy: "http://127.0.0.1:1", httpsProxy: "", noProxy: "127.0.0.1" };
     await pullModel(options("org/tiny", { proxy: direct, token: "hf_secret" }));
     const gone = { httpProxy: "http://127.0.0.1:1", httpsProxy: "", noProxy: "" };

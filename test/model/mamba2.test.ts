@@ -208,7 +208,7 @@ describe("Mistral's Codestral Mamba", () => {
     expect(name).toBe("backbone.embeddings.weight");
   });
 
-  it("is missed a tensor by the file's own name", () => {
+  it("reports a missing tensor by the file's own name", () => {
     cpSync(join(GROUPED, "config.json"), join(folder, "config.json"));
     editConfig(folder, { num_hidden_layers: 4 });
     expect(() => opened(folder)).toThrow(/tensor model\.backbone\.layers\.3\.norm\.weight is missing/);

@@ -216,7 +216,7 @@ describe("a pickle", () => {
     expect(refusal()).toContain(`instruction ${name} at byte`);
   });
 
-  it("may not call what is no function of ours, nor make objects of data", () => {
+  it("may call only functions of ours, and make no objects of data", () => {
     item(op.text("eval"), op.mark, op.text("1"), op.tuple, op.reduce);
     expect(refusal()).toContain("it calls something that is not a function");
     item(op.text("x"), op.dict, op.build);

@@ -82,7 +82,7 @@ it.each([
   });
 });
 
-it("a state without a model is told so", () => {
+it("a state without a model is refused as such", () => {
   expect(refusal(undefined, ["blocks.0.att.time_state"])).toMatchObject({
     message: expect.stringContaining("are a state for an RWKV, without the model"),
   });

@@ -112,7 +112,7 @@ describe("weights", () => {
     expect(sourceFiles(dir)).toEqual(["config.json", "model.safetensors"]);
   });
 
-  it("that are missing altogether are missed by all their names", () => {
+  it("that are all missing are reported by all their names", () => {
     rmSync(join(dir, "model.safetensors"));
     expect(() => openCheckpoint(dir)).toThrow(
       refused(
@@ -121,7 +121,7 @@ describe("weights", () => {
     );
   });
 
-  it("of golden DenseRetNets open with the tensors that they are said to hold", () => {
+  it("of golden DenseRetNets hold the tensors that they should", () => {
     const [github, hub] = [valuesOf("test/fixtures/dense-retnet-github"), valuesOf("test/fixtures/dense-retnet-hub")];
     expect([...github.keys()]).toContain("model.retnet_rel_pos.decay");
     expect(github.get("model.embed_tokens.weight")).toHaveLength(160 * 64);
@@ -170,7 +170,7 @@ describe("shards", () => {
     expect(() => openWeights(dir)).toThrow(refused("but the file holds only"));
   });
 
-  it("that shrink later are told when they are read", () => {
+  it("that shrink later are reported when they are read", () => {
     const weights = openWeights(dir);
     truncateSync(join(dir, "model.safetensors"), 4000);
     expect(() => weights.tensors.map(readAll)).toThrow(refused("the file ends at byte 4000"));
@@ -227,7 +227,7 @@ describe("weights that are not finite", () => {
 });
 
 describe("a checkpoint", () => {
-  it("may hold a tied head all the same, but nothing else that has no place", () => {
+  it("may hold a tied head too, but no other tensor that is not used", () => {
     const embedding = tensors.get("backbone.embeddings.weight")!;
     writeRawTensors(dir, new Map([...tensors, ["lm_head.weight", embedding]]));
     const tied = openCheckpoint(dir);

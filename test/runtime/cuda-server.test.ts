@@ -83,7 +83,7 @@ describe.runIf(hasProvider)("a server on a CUDA device", () => {
   };
 
   // Old bug: a slot was cleared with two waits for each tensor of its state.
-  it("waits for the device hardly oftener than it makes steps, whatever requests begin and end", async () => {
+  it("waits for the device hardly more often than it makes steps, whatever requests begin and end", async () => {
     const NUM_TOKENS = 12;
     await expectAnswer();
     cuda.reset();

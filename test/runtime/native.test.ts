@@ -101,7 +101,7 @@ describe("handles of the C API", () => {
     api.assertNothingLive();
   });
 
-  it("are missed when they are never released", () => {
+  it("are reported when they are never released", () => {
     const runOptions = api.createRunOptions();
     expect(() => api.assertNothingLive()).toThrow(/never released: OrtRunOptions/);
     api.release(runOptions);

@@ -196,7 +196,7 @@ describe("a model whose template has tags for calls, the opening one a special t
     expect(textOf(choices[0]!)).toMatch(CALLS);
   });
 
-  it("is held to the schemas of strict tools once it calls one of itself", async () => {
+  it("is held to the schemas of strict tools once it calls one by its own choice", async () => {
     const biased = { logit_bias: { [OPEN_ID]: 14 }, temperature: 1, n: 4, seed: 1, ignore_eos: true };
     const { choices } = await hermes.chat.completions.create({ ...ask, ...biased } as typeof ask);
     const calling = choices.filter(({ finish_reason }) => finish_reason === "tool_calls");

@@ -5,16 +5,7 @@
 import { DenseMambaError } from "../errors.ts";
 import type { Manifest } from "../model/artifact.ts";
 import { stateBytes } from "../model/state.ts";
-import {
-  addCheckpoint,
-  type Checkpoint,
-  type CheckpointTree,
-  checkpointNotFound,
-  findCheckpoint,
-  keepCheckpoints,
-  nameCheckpoint,
-  thinCheckpoints,
-} from "./checkpoints.ts";
+import { addCheckpoint } from "./checkpoints.ts";
 import { type ConversationSnapshot, newConversation } from "./conversation.ts";
 import {
   type ConversationKey,
@@ -28,13 +19,11 @@ import {
 import type { History } from "./history.ts";
 import { type LockedSessions, type Repeat, SessionLocks } from "./locks.ts";
 import { Personas } from "./personas.ts";
-import { type QuotaLimits, SessionQuota } from "./quota.ts";
+import { BYTES_PER_TOKEN, bytesOf, type QuotaLimits, SessionQuota } from "./quota.ts";
+import { type CheckpointInfo, SessionCheckpoints } from "./session-checkpoints.ts";
 import { type ImportBounds, SessionFile, writeSessionFile } from "./session-file.ts";
 import { countTokens, historyTokens, statelessSnapshot } from "./stores/snapshot.ts";
 import type { StateStore } from "./stores/store.ts";
-
-/** In a store, approximately. */
-const BYTES_PER_TOKEN = 4;
 
 export interface SessionInfo extends SessionSummary {
   readonly id: string;
@@ -91,12 +80,6 @@ export interface RetentionPolicy extends QuotaLimits {
   readonly maxCheckpointBytes?: number;
 }
 
-export interface CheckpointInfo extends Omit<Checkpoint, "number" | "parent"> {
-  /** The id of the one that it continued, or of the nearest before that which is still there. */
-  readonly parent: string | undefined;
-  readonly isCurrent: boolean;
-}
-
 export interface ConversationsDeps {
   readonly store: StateStore;
   /** Memory alone, for responses that are not to be stored. Default: `store`. */
@@ -120,7 +103,7 @@ export class Conversations {
   readonly #locks: SessionLocks;
   readonly #importBounds: ImportBounds;
   readonly #stateBytes: number;
-  readonly #maxCheckpoints: number;
+  readonly #checkpoints: SessionCheckpoints;
   readonly #newId: () => string;
   readonly #nowMs: () => number;
 
@@ -133,8 +116,9 @@ export class Conversations {
     this.#locks = new SessionLocks(store, repeat);
     this.#stateBytes = stateBytes(manifest.state);
     const { maxCheckpoints = Number.POSITIVE_INFINITY, maxCheckpointBytes = Number.POSITIVE_INFINITY } = policy;
-    this.#maxCheckpoints = Math.min(maxCheckpoints, 1 + Math.floor(maxCheckpointBytes / this.#stateBytes));
-    this.#importBounds = { manifest, maxUnreadTokens, maxCheckpoints: this.#maxCheckpoints };
+    const maxCount = Math.min(maxCheckpoints, 1 + Math.floor(maxCheckpointBytes / this.#stateBytes));
+    this.#checkpoints = new SessionCheckpoints(this.#store, this.#quota, maxCount);
+    this.#importBounds = { manifest, maxUnreadTokens, maxCheckpoints: maxCount };
     this.#newId = newId;
     this.#nowMs = nowMs;
     const { personas: given = new Map() } = deps;
@@ -234,11 +218,7 @@ export class Conversations {
 
   /** Those that can be gone back to, the oldest first. @throws `session_not_found` */
   async listCheckpoints(owner: string, id: string): Promise<CheckpointInfo[]> {
-    const { conversation } = await this.#store.read(owner, sessionKey(id));
-    const { checkpoints: tree } = conversation;
-    if (tree === undefined) return [];
-    const stored = await this.#stored(owner, tree);
-    return stored.all.map((checkpoint) => toCheckpointInfo(stored, checkpoint));
+    return this.#checkpoints.list(owner, await this.#store.read(owner, sessionKey(id)));
   }
 
   /**
@@ -250,15 +230,9 @@ export class Conversations {
     const key = sessionKey(id);
     return this.#whileLocked(owner, [id], async (locked) => {
       const snapshot = await this.#store.read(owner, key);
-      const { checkpoints: tree } = snapshot.conversation;
-      const found = findCheckpoint(tree, which ?? tree?.current ?? "");
-      if (found.id !== tree!.current && !(await this.#store.hasCheckpoint(owner, found.id))) {
-        throw checkpointNotFound(which!);
-      }
-      const named = nameCheckpoint(tree!, found.id, name);
-      const next = { ...snapshot, conversation: { ...snapshot.conversation, checkpoints: named } };
-      await this.#store.put(owner, key, next, locked.fence(conversationKey(owner, key)));
-      return toCheckpointInfo(named, findCheckpoint(named, found.id));
+      const { named, info } = await this.#checkpoints.name(owner, snapshot, name, which);
+      await this.#store.put(owner, key, named, locked.fence(conversationKey(owner, key)));
+      return info;
     });
   }
 
@@ -271,16 +245,8 @@ export class Conversations {
     const key = sessionKey(id);
     const summary = await this.#whileLocked(owner, [id], async (locked) => {
       const before = await this.#store.read(owner, key);
-      const { checkpoints: tree, createdAtMs, lastUsedAtMs } = before.conversation;
-      const target = findCheckpoint(tree, to);
-      if (target.id === tree!.current) return toSummary(before);
-      const state = await this.#store.findCheckpoint(owner, target.id);
-      if (state === undefined) throw checkpointNotFound(to);
-      const isKept = await this.#keep(owner, before);
-      const stored = isKept ? tree! : keepCheckpoints(tree!, (each) => each.id !== tree!.current);
-      const checkpoints = { ...stored, current: target.id };
-      const times = { createdAtMs, lastUsedAtMs: Math.max(this.#nowMs(), lastUsedAtMs) };
-      const next = { ...state, conversation: { ...state.conversation, ...times, checkpoints } };
+      const next = await this.#checkpoints.rolledBack(owner, before, to, this.#nowMs());
+      if (next === before) return toSummary(before);
       return this.#store.put(owner, key, next, locked.fence(conversationKey(owner, key)));
     });
     return this.#info(owner, id, summary);
@@ -362,7 +328,7 @@ export class Conversations {
       const nowMs = this.#nowMs();
       let keeping: Promise<boolean | Error> | undefined;
       const keepReplaced = () => {
-        keeping ??= replaced && this.#keep(owner, replaced).catch((error: Error) => error);
+        keeping ??= replaced && this.#checkpoints.store(owner, replaced).catch((error: Error) => error);
         return keeping;
       };
       return {
@@ -374,11 +340,14 @@ export class Conversations {
           if (saveAs === undefined) return;
           if (resumeFrom?.type === "unstored" && saveAs.type !== "unstored") await this.#store.storeSegments(next);
           if (saveAs.type === "session") {
-            const isKept = await keepReplaced();
-            if (isKept instanceof Error) throw isKept;
+            const isStored = await keepReplaced();
+            if (isStored instanceof Error) throw isStored;
             const before = replaced?.conversation.checkpoints;
+            const advanced = this.#checkpoints.advanced(next, { before, isStored: isStored === true, checkpoint });
             const fence = locked.fence(conversationKey(owner, saveAs));
-            return this.#advance(owner, saveAs, next, { before, isKept: isKept === true, checkpoint, fence });
+            await this.#store.put(owner, saveAs, advanced, fence);
+            this.#checkpoints.deleteDropped(owner, before, advanced);
+            return;
           }
           const put = () => this.#store.put(owner, saveAs, next);
           // Again for a response, since others may have been saved since it began.
@@ -424,72 +393,10 @@ export class Conversations {
     return replaced;
   }
 
-  /** A turn's end: what was there before has been stored as a checkpoint, if it can be. */
-  async #advance(
-    owner: string,
-    key: ConversationKey,
-    next: ConversationSnapshot,
-    turn: {
-      readonly before: CheckpointTree | undefined;
-      /** Whether the state before is stored as a checkpoint. */
-      readonly isKept: boolean;
-      readonly checkpoint: string | undefined;
-      readonly fence: number | undefined;
-    },
-  ): Promise<void> {
-    const { conversation } = next;
-    const { before, isKept, checkpoint: name, fence } = turn;
-    const id = this.#store.newCheckpointId();
-    const numTokens = countTokens(next);
-    const tree = addCheckpoint(before, { id, name, numTokens, createdAtMs: conversation.lastUsedAtMs });
-    const stored = isKept ? tree : keepCheckpoints(tree, (each) => each.id !== before?.current);
-    const checkpoints = thinCheckpoints(stored, this.#maxCheckpoints);
-    await this.#store.put(owner, key, { ...next, conversation: { ...conversation, checkpoints } }, fence);
-    const kept = new Set(checkpoints.all.map((each) => each.id));
-    for (const { id } of tree.all) {
-      // In the background. What stays behind is removed when nothing refers to it any more.
-      if (!kept.has(id)) this.#store.deleteCheckpoint(owner, id).catch(() => undefined);
-    }
-  }
-
-  /**
-   * Stores a session's current checkpoint by itself, before another state takes its place.
-   * @returns false if there is no room for it
-   * @throws `store_unavailable`
-   */
-  async #keep(owner: string, snapshot: ConversationSnapshot): Promise<boolean> {
-    const { current } = snapshot.conversation.checkpoints ?? {};
-    if (current === undefined || this.#maxCheckpoints <= 1) return false;
-    if (await this.#store.hasCheckpoint(owner, current)) return true;
-    const put = () => this.#store.putCheckpoint(owner, current, snapshot);
-    try {
-      await this.#quota.admit(owner, { numSessions: 0, bytes: bytesOf(snapshot) }, put);
-      return true;
-    } catch (error) {
-      const isFull = error instanceof DenseMambaError && ["quota_exceeded", "invalid_value"].includes(error.code);
-      if (isFull) return false;
-      throw error;
-    }
-  }
-
-  /** Those of a tree whose states are still there. */
-  async #stored(owner: string, tree: CheckpointTree): Promise<CheckpointTree> {
-    const isThere = await Promise.all(
-      tree.all.map(({ id }) => (id === tree.current ? true : this.#store.hasCheckpoint(owner, id))),
-    );
-    return keepCheckpoints(tree, (checkpoint) => isThere[tree.all.indexOf(checkpoint)]!);
-  }
-
   /** A session's state, or that of one of its checkpoints. @throws `checkpoint_not_found` */
   async #readAt(owner: string, id: string, checkpoint: string | undefined): Promise<ConversationSnapshot> {
     const snapshot = await this.#store.read(owner, sessionKey(id));
-    if (checkpoint === undefined) return snapshot;
-    const { checkpoints: tree } = snapshot.conversation;
-    const found = findCheckpoint(tree, checkpoint);
-    if (found.id === tree!.current) return snapshot;
-    const state = await this.#store.findCheckpoint(owner, found.id);
-    if (state === undefined) throw checkpointNotFound(checkpoint);
-    return state;
+    return checkpoint === undefined ? snapshot : this.#checkpoints.read(owner, snapshot, checkpoint);
   }
 
   /** @throws `quota_exceeded` if there will be no room for a state */
@@ -571,18 +478,9 @@ function sessionKey(id: string): ConversationKey {
   return { type: "session", id };
 }
 
-function toCheckpointInfo({ current, all }: CheckpointTree, checkpoint: Checkpoint): CheckpointInfo {
-  const { number: _, parent, ...shown } = checkpoint;
-  return { ...shown, parent: all.find(({ number }) => number === parent)?.id, isCurrent: checkpoint.id === current };
-}
-
 function withoutCheckpoints(snapshot: ConversationSnapshot): ConversationSnapshot {
   const { checkpoints: _, personaHash: __, ...conversation } = snapshot.conversation;
   return { ...snapshot, conversation };
-}
-
-function bytesOf({ state, tokenIds }: ConversationSnapshot): number {
-  return state.length + tokenIds.length * BYTES_PER_TOKEN;
 }
 
 function responseNotFound(id: string): DenseMambaError {

@@ -8,7 +8,7 @@ import { DenseMambaError } from "../errors.ts";
 import { readTunedState } from "../model/tuned-state.ts";
 import { type ConversationSnapshot, newConversation } from "./conversation.ts";
 import type { ConversationStore } from "./conversation-store.ts";
-import type { SessionQuota } from "./quota.ts";
+import { bytesOf, type SessionQuota } from "./quota.ts";
 import { checkNumbers, type ImportBounds, SessionFile } from "./session-file.ts";
 import { isSnapshot } from "./stores/codec.ts";
 import { countTokens, statelessSnapshot } from "./stores/snapshot.ts";
@@ -90,8 +90,9 @@ export class Personas {
     const { store, quota, bounds, nowMs } = this.#deps;
     this.#checkIsUploaded(name);
     const snapshot = await readPersona(file, name, bounds, nowMs());
-    const bytes = snapshot.state.length + 4 * snapshot.tokenIds.length;
-    await quota.admit(owner, { numSessions: 0, bytes }, () => store.put(owner, personaKey(name), snapshot));
+    await quota.admit(owner, { numSessions: 0, bytes: bytesOf(snapshot) }, () =>
+      store.put(owner, personaKey(name), snapshot),
+    );
     return toInfo(name, snapshot, false);
   }
 

@@ -5,6 +5,7 @@
  */
 import { DenseMambaError } from "../errors.ts";
 import { personaPrefix, responsePrefixes, sessionPrefix } from "./conversation-store.ts";
+import type { Snapshot } from "./stores/snapshot.ts";
 import type { ListedSnapshot, StateStore } from "./stores/store.ts";
 
 export interface QuotaLimits {
@@ -12,6 +13,14 @@ export interface QuotaLimits {
   readonly maxSessions?: number;
   /** Bytes of one owner's sessions and responses in the store. Default: any number. */
   readonly maxBytes?: number;
+}
+
+/** In a store, approximately. */
+export const BYTES_PER_TOKEN = 4;
+
+/** In a store, approximately, without its history. */
+export function bytesOf({ state, tokenIds }: Pick<Snapshot, "state" | "tokenIds">): number {
+  return state.length + tokenIds.length * BYTES_PER_TOKEN;
 }
 
 export interface Addition {

@@ -25,7 +25,8 @@ import { TextOffsets } from "../../src/generation/text-offsets.ts";
 import type { ConversationDirectory, TextGenerator, TextTokenizer } from "../../src/server/deps.ts";
 import { checkpointNotFound } from "../../src/sessions/checkpoints.ts";
 import { type ConversationKey, notFound } from "../../src/sessions/conversation-store.ts";
-import type { CheckpointInfo, SessionInfo } from "../../src/sessions/conversations.ts";
+import type { SessionInfo } from "../../src/sessions/conversations.ts";
+import type { CheckpointInfo } from "../../src/sessions/session-checkpoints.ts";
 import { incompleteTail } from "../../src/tokenizer/utf8.ts";
 
 type FakeTokenizer = TextTokenizer & { tokenBytes(id: number): Uint8Array };

@@ -3,7 +3,7 @@
  * to. A turn makes one; a request can name it.
  */
 import * as z from "zod";
-import type { CheckpointInfo } from "../../sessions/conversations.ts";
+import type { CheckpointInfo } from "../../sessions/session-checkpoints.ts";
 import type { App, ServerDeps } from "../deps.ts";
 import { readJson } from "../http/body.ts";
 import { checkpointName, checkpointRef } from "../openai/fields.ts";

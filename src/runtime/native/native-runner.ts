@@ -73,7 +73,7 @@ export class NativeRunner implements ModelRunner {
     try {
       return new NativeRunner(session, manifest, { numSlots: options.numSlots, description, now, note });
     } catch (error) {
-      callEachQuietly([() => session.close()]); // a device lacks the memory for this many slots
+      await session.close().catch(() => undefined); // a device lacks the memory for this many slots
       throw error;
     }
   }
@@ -154,12 +154,12 @@ export class NativeRunner implements ModelRunner {
   /** Cuts a run in flight short: it rejects with `runtime_fault`. */
   close(): Promise<void> {
     if (this.#guard.busy && !this.#guard.closing) this.#session.cutShort();
-    return this.#guard.close(() =>
-      callEach([
-        () => this.#runs.release(),
-        () => this.#states instanceof CudaStates && this.#states.release(),
-        () => this.#session.close(),
-      ]),
-    );
+    return this.#guard.close(async () => {
+      try {
+        callEach([() => this.#runs.release(), () => this.#states instanceof CudaStates && this.#states.release()]);
+      } finally {
+        await this.#session.close();
+      }
+    });
   }
 }

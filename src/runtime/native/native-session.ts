@@ -166,12 +166,17 @@ export class NativeSession {
    * this process, what there is stays: ONNX Runtime would end the process, since it cannot free
    * pinned memory.
    */
-  close(): void {
-    if (this.device?.stream.isLost()) return;
-    if (this.#decodeSession !== undefined) this.api.release(this.#decodeSession);
-    if (this.device !== undefined) this.api.release(this.device.memoryInfo);
-    for (const handle of [this.#session, this.runOptions, this.memoryInfo, this.#env]) this.api.release(handle);
-    this.device?.stream.destroy();
+  async close(): Promise<void> {
+    const { api, device } = this;
+    if (device?.stream.isLost()) return;
+    for (const session of [this.#decodeSession, this.#session]) {
+      if (session === undefined) continue;
+      if (device === undefined) await api.releaseOffThread(session);
+      else api.release(session);
+    }
+    if (device !== undefined) api.release(device.memoryInfo);
+    for (const handle of [this.runOptions, this.memoryInfo, this.#env]) api.release(handle);
+    device?.stream.destroy();
     this.api.assertNothingLive();
   }
 }

@@ -254,9 +254,21 @@ export class OrtApi {
   }
 
   release(handle: Handle): void {
+    this.#functions[`Release${handle.kind}`](this.#take(handle));
+  }
+
+  /** The same on another thread: a session gives back all of a model's memory. */
+  releaseOffThread(handle: Handle): Promise<void> {
+    const address = this.#take(handle);
+    return new Promise((resolve, reject) => {
+      this.#functions[`Release${handle.kind}`].async(address, (error) => (error === null ? resolve() : reject(error)));
+    });
+  }
+
+  #take(handle: Handle): bigint {
     const address = handle.take();
     this.#live?.delete(address);
-    this.#functions[`Release${handle.kind}`](address);
+    return address;
   }
 
   /** Objects created here and not yet released; undefined unless checked. */

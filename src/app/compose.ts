@@ -102,6 +102,7 @@ export function createGenerator(
     reasoning,
     toolCallParser,
     retention: retentionPolicy(config),
+    stateSecret: config.stateSecret,
     newId,
     nowMs,
   });

@@ -24,6 +24,7 @@ import {
   oneOf,
   originList,
   path,
+  secret,
   text,
   urlPath,
   valkeyUrl,
@@ -191,6 +192,11 @@ export const configSchema = z.strictObject({
     [],
     "persona that requests may begin from: an exported session, or an RWKV-7's tuned state; may be repeated",
     { flag: "--persona", shownDefault: "none" },
+  ),
+  stateSecret: optional(
+    secret(),
+    "secret that signs the states which requests give and take; the same for all servers that share them",
+    { shownDefault: "a new one at each start" },
   ),
   prefixBytes: option(
     byteSizeOrAuto(0, MAX_BYTES),

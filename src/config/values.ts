@@ -153,6 +153,16 @@ export function apiKeyList() {
   );
 }
 
+export function secret() {
+  const least = 16;
+  return kind(
+    { argument: "<secret>", isSecret: true },
+    `at least ${least} characters`,
+    (raw) => (typeof raw === "string" && raw.trim().length >= least ? raw.trim() : undefined),
+    hidden,
+  );
+}
+
 export function hostList() {
   return kind({ argument: "<name>" }, "a list of host names such as llm.example.org, without a port, or *", (raw) =>
     toList(raw, (item) => item === "*" || isIP(item) !== 0 || /^[a-z0-9_-]+(?:\.[a-z0-9_-]+)*$/i.test(item)),

@@ -38,7 +38,8 @@ export function checkRequest(request: GenerationRequest, limits: GenerationLimit
   }
   checkTokenIds(request.stopTokenIds, vocabSize, "stop_token_ids");
   checkTokenIds([...request.sampling.logitBias.keys()], vocabSize, "logit_bias");
-  const isOne = request.saveAs !== undefined || (request.resumeFrom && request.resumeFrom.type !== "persona");
+  const isSaved = request.saveAs !== undefined || request.returnsState === true;
+  const isOne = isSaved || (request.resumeFrom && request.resumeFrom.type !== "persona");
   if (isOne && (request.prompts.length !== 1 || bestOf !== 1)) {
     throw new DenseMambaError(
       "invalid_value",

@@ -95,6 +95,8 @@ export interface GenerationRequest {
   readonly resumeFrom?: ConversationKey;
   /** Store the conversation under this key at the end. One prompt, one choice. */
   readonly saveAs?: ConversationKey;
+  /** `finished` has the state at the end, signed. One prompt, one choice. Default: false. */
+  readonly returnsState?: boolean;
   /** What the state of a session at the end is called among its checkpoints. */
   readonly checkpoint?: string;
   /** The owner of the sessions and responses named here; "" if the server has no keys. */
@@ -237,6 +239,8 @@ export type GenerationEvent =
       readonly stoppedBy?: string | number;
       /** False: the store failed to save a response. For a session that is an error. */
       readonly isSaved?: false;
+      /** If it was asked for: to be continued as a `given` conversation. */
+      readonly state?: string;
     }
   /** Last, once. */
   | { readonly type: "usage"; readonly usage: GenerationUsage };

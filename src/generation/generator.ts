@@ -62,6 +62,8 @@ export interface GeneratorDeps {
   readonly reasoning?: ReasoningFormat;
   /** How calls of tools are told from their content. Default: `auto`. */
   readonly toolCallParser?: ToolFormatName;
+  /** Of states that clients keep. Default: its own. */
+  readonly stateSecret?: string | undefined;
   /** Personas that the server was started with. Default: none. */
   readonly personas?: ReadonlyMap<string, ConversationSnapshot>;
   /** How long conversations are stored, and how many for one owner. Default: without bounds. */
@@ -118,6 +120,7 @@ export class Generator {
       newId,
       nowMs,
       policy: retention,
+      stateSecret: deps.stateSecret,
       ...(deps.personas && { personas: deps.personas }),
       maxUnreadTokens,
     });
@@ -173,6 +176,7 @@ export class Generator {
         choices,
         lease,
         reuse,
+        states: this.conversations.states,
       });
       this.#running.add(running);
       lease.keepCheckpoint();
@@ -183,8 +187,9 @@ export class Generator {
       for await (let event of isSelected ? selectBest(merged, choices, this.tokenizer, request) : merged) {
         if (event.type === "finished" && !isSelected) {
           const isAborted = event.reason === "aborted";
-          const { isSaved } = await running.save(choices[event.index]!, { isAborted });
+          const { isSaved, state } = await running.save(choices[event.index]!, { isAborted });
           if (!isSaved) event = { ...event, isSaved };
+          if (state !== undefined) event = { ...event, state };
         }
         if (!running.isDrained) yield event;
       }

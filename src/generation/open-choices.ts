@@ -53,6 +53,7 @@ export async function openChoices(
   // best_of ranks samples by log-probability, whether or not they are returned.
   const numScored = numLogprobs ?? (bestOf > request.numChoices ? 0 : undefined);
   const stopTokenIds = stopTokens(context, request);
+  const isSaved = request.saveAs !== undefined || request.returnsState === true;
   const makeMatchers =
     request.constraint === undefined || maxTokens === 0
       ? []
@@ -70,9 +71,9 @@ export async function openChoices(
     ...(numScored !== undefined && { numLogprobs: numScored }),
     ...(numPromptLogprobs !== undefined && { numPromptLogprobs }),
     ...(request.ranksPrompt && { ranksPrompt: true }),
-    capturesEnd: (prompt) => request.saveAs !== undefined || cachesEnd(request, { prompt }, reuse),
+    capturesEnd: (prompt) => isSaved || cachesEnd(request, { prompt }, reuse),
     // A stop string cuts off tokens that the state has read by then.
-    capturesPrompt: request.saveAs !== undefined && request.stopStrings.length > 0,
+    capturesPrompt: isSaved && request.stopStrings.length > 0,
     signal,
   });
   const sequences = await admitted.catch((error) => {

@@ -7,6 +7,7 @@ import { DenseMambaError } from "../errors.ts";
 import type { PrefixReuse } from "../prefix/prefix-reuse.ts";
 import { buildConversation, type ConversationSnapshot } from "../sessions/conversation.ts";
 import type { Lease } from "../sessions/conversations.ts";
+import type { SignedStates } from "../sessions/signed-states.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { Choice } from "./choice.ts";
 import type { GenerationEvent, GenerationRequest } from "./events.ts";
@@ -22,11 +23,14 @@ export interface RunningRequestOptions {
   readonly choices: readonly Choice[];
   readonly lease: Lease;
   readonly reuse: PrefixReuse | undefined;
+  readonly states: SignedStates;
 }
 
 interface SaveResult {
   /** False: a response could not be saved. */
   readonly isSaved: boolean;
+  /** For the client. */
+  readonly state?: string;
 }
 
 export class RunningRequest {
@@ -112,7 +116,8 @@ export class RunningRequest {
       }
     }
     await lease.release();
-    return { isSaved };
+    if (request.returnsState !== true || isAborted) return { isSaved };
+    return { isSaved, state: await this.#options.states.sign(await this.#snapshot(choice)) };
   }
 
   async #snapshot(choice: Choice): Promise<ConversationSnapshot> {

@@ -10,11 +10,12 @@ import { countTokens, statelessSnapshot } from "./stores/snapshot.ts";
 import type { ListedSnapshot, StateStore } from "./stores/store.ts";
 
 /**
- * A session advances under one id, one request at a time. Responses and personas never change. An unstored
- * response never leaves this process's memory, and is found only under this type.
+ * A session advances under one id, one request at a time. Responses and personas never change. An
+ * unstored response never leaves this process's memory, and is found only under this type. A given
+ * conversation comes with its request, and is not stored: its id is the signed state.
  */
 export type ConversationKey = {
-  readonly type: "session" | "response" | "unstored" | "persona";
+  readonly type: "session" | "response" | "unstored" | "persona" | "given";
   readonly id: string;
 };
 

@@ -22,6 +22,7 @@ import { Personas } from "./personas.ts";
 import { BYTES_PER_TOKEN, bytesOf, type QuotaLimits, SessionQuota } from "./quota.ts";
 import { type CheckpointInfo, SessionCheckpoints } from "./session-checkpoints.ts";
 import { type ImportBounds, SessionFile, writeSessionFile } from "./session-file.ts";
+import { SignedStates } from "./signed-states.ts";
 import { countTokens, historyTokens, statelessSnapshot } from "./stores/snapshot.ts";
 import type { StateStore } from "./stores/store.ts";
 
@@ -85,6 +86,8 @@ export interface ConversationsDeps {
   /** Memory alone, for responses that are not to be stored. Default: `store`. */
   readonly unstored?: StateStore;
   readonly manifest: Pick<Manifest, "modelHash" | "state" | "sizes">;
+  /** Of states that clients keep. Default: its own. */
+  readonly stateSecret?: string | undefined;
   /** Personas that the server was started with. Default: none. */
   readonly personas?: ReadonlyMap<string, ConversationSnapshot>;
   readonly newId: () => string;
@@ -98,6 +101,8 @@ export interface ConversationsDeps {
 
 export class Conversations {
   readonly personas: Personas;
+  /** Those that clients keep. */
+  readonly states: SignedStates;
   readonly #store: ConversationStore;
   readonly #quota: SessionQuota;
   readonly #locks: SessionLocks;
@@ -121,6 +126,7 @@ export class Conversations {
     this.#importBounds = { manifest, maxUnreadTokens, maxCheckpoints: maxCount };
     this.#newId = newId;
     this.#nowMs = nowMs;
+    this.states = new SignedStates({ modelHash, stateBytes: this.#stateBytes }, deps.stateSecret);
     const { personas: given = new Map() } = deps;
     this.personas = new Personas({
       given,
@@ -363,6 +369,7 @@ export class Conversations {
   }
 
   #read(owner: string, key: ConversationKey): Promise<ConversationSnapshot> {
+    if (key.type === "given") return this.states.open(key.id);
     return key.type === "persona" ? this.personas.read(owner, key.id) : this.#store.read(owner, key);
   }
 

@@ -57,6 +57,7 @@ export interface RealServerOptions {
   /** By default 2000. */
   readonly maxOutputTokens?: number;
   readonly statePrecision?: StatePrecision;
+  readonly stateSecret?: string;
   readonly options?: Partial<ServerOptions>;
 }
 
@@ -69,6 +70,7 @@ export async function startRealServer({
   tokenizerDir = DEFAULT_MODEL_DIR,
   maxOutputTokens = 2000,
   statePrecision = "auto",
+  stateSecret,
   options = {},
 }: RealServerOptions = {}): Promise<RealServer> {
   let numDecoded = 0;
@@ -91,6 +93,7 @@ export async function startRealServer({
     manifest,
     store,
     unstored,
+    stateSecret,
     limits: { maxPromptTokens: 2000, maxOutputTokens },
     newId,
     nowMs: Date.now,

@@ -262,6 +262,7 @@ function chatAnswer(
       logprobs: request.numLogprobs === undefined ? null : lazyChatLogprobs(detailsOf(choice)),
       finish_reason: choice.reason,
       stop_reason: choice.stoppedBy ?? null,
+      ...(choice.state !== undefined && { state: choice.state }),
       ...(request.returnTokenIds && { token_ids: choice.tokenIds }),
     })),
     usage: toUsage(usage),

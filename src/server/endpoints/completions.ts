@@ -123,7 +123,7 @@ export function toCompletionTask(body: z.output<ReturnType<typeof completionBody
   // A session may be continued with an empty prompt.
   const [first] = body.prompt;
   const isEmpty = first?.type === "text" && first.text === "";
-  if (body.session_id === undefined && isEmpty) throw invalid("prompt", "must not be empty");
+  if ((body.session_id ?? body.state) === undefined && isEmpty) throw invalid("prompt", "must not be empty");
   const echo = body.echo ?? false;
   const n = body.n ?? 1;
   const bestOf = body.best_of ?? n;
@@ -245,6 +245,7 @@ export function completionAnswer(
       logprobs: numLogprobs === undefined ? null : collectedLogprobs(choice, { echo, tokenText, namesTokensByIds }),
       finish_reason: choice.reason,
       stop_reason: choice.stoppedBy ?? null,
+      ...(choice.state !== undefined && { state: choice.state }),
       ...(showsPromptLogprobs && { prompt_logprobs: promptLogprobs(choice.prompt?.logprobs ?? []) }),
       ...(returnTokenIds && {
         token_ids: choice.tokenIds,

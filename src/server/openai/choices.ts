@@ -94,12 +94,15 @@ export function toUsage(usage: GenerationUsage) {
 export interface ChoiceEnd {
   readonly reason: "stop" | "tool_calls" | "length";
   readonly stoppedBy: string | number | undefined;
+  /** In base64, if it was asked for. */
+  readonly state?: string;
 }
 
 /** The members of a chunk that say whether its choice has ended. */
 export function endJson(end: ChoiceEnd | undefined): string {
   if (end === undefined) return ',"finish_reason":null';
-  return `,"finish_reason":"${end.reason}","stop_reason":${JSON.stringify(end.stoppedBy ?? null)}`;
+  const state = end.state === undefined ? "" : `,"state":"${end.state}"`;
+  return `,"finish_reason":"${end.reason}","stop_reason":${JSON.stringify(end.stoppedBy ?? null)}${state}`;
 }
 
 /** The JSON of an endpoint's chunks, without its closing brace. */
@@ -265,7 +268,7 @@ export async function collect(events: AsyncIterable<GenerationEvent>, names: Tok
  * OpenAI has no finish reason for an aborted generation: to a client that still listens it has
  * failed.
  */
-export function choiceEnd({ reason, stoppedBy }: FinishedEvent): ChoiceEnd {
+export function choiceEnd({ reason, stoppedBy, state }: FinishedEvent): ChoiceEnd {
   if (reason === "aborted") throw new DenseMambaError("aborted", "the request was cut off before it was finished");
-  return { reason, stoppedBy };
+  return { reason, stoppedBy, ...(state !== undefined && { state }) };
 }

@@ -75,6 +75,8 @@ export function completionFields(bounds: Bounds) {
     session_id: sessionId().optional(),
     checkpoint: checkpointName().optional(),
     persona: personaName().optional(),
+    state: z.string().min(1).optional(),
+    return_state: z.boolean().optional(),
     cache_salt: cacheSalt().optional(),
   };
 }
@@ -361,7 +363,7 @@ export function toCompletionsTask(body: CompletionsBody, { vocabSize }: Bounds, 
         truncationSide: body.truncation_side,
         cacheSalt: body.cache_salt,
       }),
-      ...sessionKeys(body, own.prompts.length, own.bestOf),
+      ...conversationKeys(body, own.prompts.length, own.bestOf),
     },
   };
 }
@@ -374,21 +376,30 @@ function wantsUsageChunk(body: CompletionsBody): boolean {
   return body.stream_options?.include_usage === true;
 }
 
-/** A session is one conversation: one prompt, one choice. */
-function sessionKeys(
-  { session_id: id, checkpoint, persona }: CompletionsBody,
+/** What a request continues and leaves: at most one conversation. */
+function conversationKeys(
+  { session_id: id, checkpoint, persona, state, return_state: returnsState = false }: CompletionsBody,
   numPrompts: number,
   bestOf: number,
-): Pick<GenerationRequest, "resumeFrom" | "saveAs" | "checkpoint"> {
-  if (id === undefined) {
-    if (checkpoint !== undefined) throw invalid("checkpoint", "needs a session_id");
-    return persona === undefined ? {} : { resumeFrom: { type: "persona", id: persona } };
+): Pick<GenerationRequest, "resumeFrom" | "saveAs" | "checkpoint" | "returnsState"> {
+  const begun = Object.entries(defined({ session_id: id, persona, state })).map(([name]) => name);
+  if (begun.length > 1) throw invalid(begun[1]!, `can't be given together with ${begun[0]}`);
+  if (returnsState && id !== undefined) {
+    throw invalid("return_state", "can't be true together with session_id: a session is exported");
   }
-  if (persona !== undefined)
-    throw invalid("persona", "can't be given together with session_id: create it with the persona");
-  if (numPrompts !== 1) throw invalid("session_id", `needs exactly one prompt; got ${numPrompts}`);
-  if (bestOf !== 1) throw invalid("session_id", `needs n and best_of to be 1; got ${bestOf}`);
-  return { resumeFrom: { type: "session", id }, saveAs: { type: "session", id }, ...defined({ checkpoint }) };
+  if (checkpoint !== undefined && id === undefined) throw invalid("checkpoint", "needs a session_id");
+  // One conversation has one prompt and one choice.
+  const single = id === undefined ? (state === undefined ? returnsState && "return_state" : "state") : "session_id";
+  if (single && numPrompts !== 1) throw invalid(single, `needs exactly one prompt; got ${numPrompts}`);
+  if (single && bestOf !== 1) throw invalid(single, `needs n and best_of to be 1; got ${bestOf}`);
+  if (id !== undefined) {
+    return { resumeFrom: { type: "session", id }, saveAs: { type: "session", id }, ...defined({ checkpoint }) };
+  }
+  return {
+    ...(persona !== undefined && { resumeFrom: { type: "persona", id: persona } }),
+    ...(state !== undefined && { resumeFrom: { type: "given", id: state } }),
+    ...(returnsState && { returnsState }),
+  };
 }
 
 /** @throws `invalid_value` */

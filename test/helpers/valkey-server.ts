@@ -88,7 +88,7 @@ async function launch(port: number, args: readonly string[]): Promise<ChildProce
   return server;
 }
 
-async function freePort(): Promise<number> {
+export async function freePort(): Promise<number> {
   const server = createServer().listen(0, "127.0.0.1");
   await once(server, "listening");
   const { port } = server.address() as AddressInfo;

@@ -59,7 +59,7 @@ describe("package.json", () => {
 
   it("pins every dependency, and types for the oldest Node that it supports", () => {
     const versions = Object.values<string>({ ...dependencies, ...devDependencies });
-    expect(versions.filter((version) => !/^\d+\.\d+\.\d+$/.test(version))).toEqual([]);
+    expect(versions.filter((version) => !/^\d+\.\d+\.\d+(?:-[\w.]+)?$/.test(version))).toEqual([]);
     expect(devDependencies["@types/node"].split(".")[0]).toBe(/\d+/.exec(engines.node)![0]);
   });
 });

@@ -19,35 +19,47 @@ typedef struct {
   float *present;       /* [B,K-1,E] */
 } Convolution;
 
-/** With constant `K` and `lanes` the window stays in registers. */
-DM_INLINE void convolve(const Convolution *c, size_t b, size_t e, size_t lanes, size_t K) {
-  const size_t E = c->numChannels, end = c->starts[b + 1];
-  /* The past is read before the present, which may be the same memory, is written. */
-  vf window[DM_MAX_TAPS], taps[DM_MAX_TAPS];
-  for (size_t k = 0; k + 1 < K; k++) window[k] = vf_load_some(c->past + (b * (K - 1) + k) * E + e, lanes);
-  for (size_t k = 0; k < K; k++) taps[k] = vf_load_some(c->taps + k * E + e, lanes);
-  const vf bias = c->bias ? vf_load_some(c->bias + e, lanes) : (vf){0};
-  for (size_t row = c->starts[b]; row < end; row++) {
-    window[K - 1] = vf_load_some(c->x + row * c->stride + e, lanes);
-    vf sum = bias;
-    for (size_t k = 0; k < K; k++) sum += taps[k] * window[k];
-    vf_store_some(c->u + row * E + e, vf_silu(sum), lanes);
-    for (size_t k = 0; k + 1 < K; k++) window[k] = window[k + 1];
-  }
-  for (size_t k = 0; k + 1 < K; k++) vf_store_some(c->present + (b * (K - 1) + k) * E + e, window[k], lanes);
+/** Input `i` of sequence `b`, of which the first K-1 are its past. */
+static const float *input_of(const Convolution *c, size_t b, size_t i) {
+  const size_t numPast = c->numTaps - 1;
+  return i < numPast ? c->past + (b * numPast + i) * c->numChannels : c->x + (c->starts[b] + i - numPast) * c->stride;
 }
 
+/** A vector of u, from channel e on. `inputs`: K rows; K and `lanes` are constants, but for odd ones. */
+DM_INLINE void convolve(const Convolution *c, const float *const *inputs, float *u, size_t e, size_t lanes, size_t K) {
+  vf sum = c->bias ? vf_load_some(c->bias + e, lanes) : (vf){0};
+  for (size_t k = 0; k < K; k++) {
+    sum += vf_load_some(c->taps + k * c->numChannels + e, lanes) * vf_load_some(inputs[k] + e, lanes);
+  }
+  vf_store_some(u + e, vf_silu(sum), lanes);
+}
+
+/**
+ * Row by row: down a column, every step would be on a page of its own. The past is read before the
+ * present, which may be the same memory, is written.
+ */
 static void convolve_channels(void *user, size_t task) {
   const Convolution copy = *(const Convolution *)user, *c = &copy;
-  const size_t E = c->numChannels, tasksPerSequence = (E + CHANNELS_PER_TASK - 1) / CHANNELS_PER_TASK;
-  const size_t b = task / tasksPerSequence;
-  size_t e = (task % tasksPerSequence) * CHANNELS_PER_TASK;
-  const size_t end = e + CHANNELS_PER_TASK < E ? e + CHANNELS_PER_TASK : E;
-  if (c->numTaps == USUAL_TAPS) {
-    for (; e + DM_LANES <= end; e += DM_LANES) convolve(c, b, e, DM_LANES, USUAL_TAPS);
+  const size_t E = c->numChannels, K = c->numTaps, tasksPerSequence = (E + CHANNELS_PER_TASK - 1) / CHANNELS_PER_TASK;
+  const size_t b = task / tasksPerSequence, numSteps = c->starts[b + 1] - c->starts[b];
+  const size_t from = (task % tasksPerSequence) * CHANNELS_PER_TASK;
+  const size_t to = from + CHANNELS_PER_TASK < E ? from + CHANNELS_PER_TASK : E;
+  for (size_t step = 0; step < numSteps; step++) {
+    const float *inputs[DM_MAX_TAPS];
+    float *u = c->u + (c->starts[b] + step) * E;
+    size_t e = from;
+    for (size_t k = 0; k < K; k++) inputs[k] = input_of(c, b, step + k);
+    if (K == USUAL_TAPS) {
+      for (; e + DM_LANES <= to; e += DM_LANES) convolve(c, inputs, u, e, DM_LANES, USUAL_TAPS);
+    }
+    for (; e + DM_LANES <= to; e += DM_LANES) convolve(c, inputs, u, e, DM_LANES, K);
+    if (e < to) convolve(c, inputs, u, e, to - e, K);
   }
-  for (; e + DM_LANES <= end; e += DM_LANES) convolve(c, b, e, DM_LANES, c->numTaps);
-  if (e < end) convolve(c, b, e, end - e, c->numTaps);
+  for (size_t k = 0; k + 1 < K; k++) { /* upwards: none is written before it is read */
+    float *present = c->present + (b * (K - 1) + k) * E;
+    const float *last = input_of(c, b, numSteps + k);
+    if (last != present) memcpy(present + from, last + from, (to - from) * sizeof *last);
+  }
 }
 
 /** Below so many outputs the work costs less than handing it to another thread. */

@@ -75,6 +75,63 @@ def pydantic_ai(url):
     return found
 
 
+def openai_agents(url):
+    from agents import (Agent, ModelSettings, OpenAIChatCompletionsModel, OpenAIConversationsSession,
+                        OpenAIResponsesModel, Runner, function_tool, set_tracing_disabled)
+    from openai import AsyncOpenAI
+
+    set_tracing_disabled(True)
+    client = AsyncOpenAI(base_url=f"{url}/v1", max_retries=0)
+    crowned = []
+
+    @function_tool
+    def crown(name: str) -> str:
+        """Crowns a king."""
+        crowned.append(name)
+        return "It is done."
+
+    # An answer that max_tokens cuts is an error to it: these end by themselves.
+    ending = {"logit_bias": {"2": 100}, "min_tokens": 8}
+
+    def agent_of(kind, settings={}, **more):
+        settings = ModelSettings(temperature=0, max_tokens=200, **{"extra_body": ending, **settings})
+        return Agent(name="teller", model=kind(MODEL, openai_client=client), model_settings=settings, **more)
+
+    async def talk(kind):
+        agent = agent_of(kind)
+        streamed = Runner.run_streamed(agent, ASK)
+        async for _ in streamed.stream_events():
+            pass
+        forced = {"tool_choice": "required", "parallel_tool_calls": False, "extra_body": {"seed": 1}}
+        caller = agent_of(kind, forced, tools=[crown], tool_use_behavior="stop_on_first_tool")
+        await Runner.run(caller, "Crown a king.")
+        return {"text": (await Runner.run(agent, ASK)).final_output, "streamed": streamed.final_output}
+
+    async def converse():
+        agent = agent_of(OpenAIResponsesModel)
+        session = OpenAIConversationsSession(openai_client=client)
+        await Runner.run(agent, ASK, session=session)
+        second = await Runner.run(agent, "And then?", session=session)
+        items = await session.get_items()
+        await session.pop_item()
+        conversation = await client.conversations.create()
+        await Runner.run(agent, ASK, conversation_id=conversation.id)
+        same = await Runner.run(agent, "And then?", conversation_id=conversation.id)
+        return {
+            "roles": [item["role"] for item in items],
+            "rolesAfterPop": [item["role"] for item in await session.get_items()],
+            "text": second.final_output,
+            "sameText": same.final_output,
+            "cachedTokens": same.raw_responses[-1].usage.input_tokens_details.cached_tokens,
+        }
+
+    async def everything():
+        found = {kind.__name__: await talk(kind) for kind in (OpenAIResponsesModel, OpenAIChatCompletionsModel)}
+        return {**found, "conversation": await converse()}
+
+    return {**asyncio.run(everything()), "crowned": crowned}
+
+
 TASK = """
 task: {name}
 dataset_path: json
@@ -127,4 +184,5 @@ def lm_eval(url):
 
 
 name, url = sys.argv[1:]
-print(json.dumps({"openai": openai_client, "pydantic_ai": pydantic_ai, "lm_eval": lm_eval}[name](url)))
+clients = {"openai": openai_client, "openai_agents": openai_agents, "pydantic_ai": pydantic_ai, "lm_eval": lm_eval}
+print(json.dumps(clients[name](url)))

@@ -14,7 +14,7 @@ const TIMEOUT_MS = 180_000;
 
 function hasClients(): boolean {
   try {
-    execFileSync(PYTHON, ["-c", "import openai, pydantic_ai, lm_eval"], { stdio: "ignore", timeout: 60_000 });
+    execFileSync(PYTHON, ["-c", "import openai, agents, pydantic_ai, lm_eval"], { stdio: "ignore", timeout: 60_000 });
     return true;
   } catch {
     return false;
@@ -48,6 +48,27 @@ describe.skipIf(!hasClients())("a client from PyPI", { timeout: TIMEOUT_MS }, ()
     expect(found.response).toBe(found.chat);
     expect(found.streamedResponse).toBe(found.chat);
     expect(found.cachedTokens).toBeGreaterThan(12);
+  });
+
+  it("openai-agents: both APIs, tools, and conversations by its session and by their ids", async () => {
+    type Said = { text: string; streamed: string };
+    interface Found {
+      OpenAIResponsesModel: Said;
+      OpenAIChatCompletionsModel: Said;
+      conversation: { roles: string[]; rolesAfterPop: string[]; text: string; sameText: string; cachedTokens: number };
+      crowned: string[];
+    }
+    const { conversation, crowned, ...said } = await run<Found>("openai_agents");
+    for (const { text, streamed } of Object.values(said)) {
+      expect(text).not.toBe("");
+      expect(streamed).toBe(text);
+    }
+    expect(crowned).toHaveLength(2);
+    expect(conversation.roles).toEqual(["user", "assistant", "user", "assistant"]);
+    expect(conversation.rolesAfterPop).toEqual(["user", "assistant", "user"]);
+    // One repeats its items, the other goes on from the state.
+    expect(conversation.sameText).toBe(conversation.text);
+    expect(conversation.cachedTokens).toBeGreaterThan(12);
   });
 
   it("pydantic-ai: an agent on both APIs, with a history", async () => {

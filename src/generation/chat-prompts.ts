@@ -4,7 +4,7 @@
  */
 import { DenseMambaError } from "../errors.ts";
 import type { ConversationSnapshot, ConversationSoFar, StoredMessages } from "../sessions/conversation.ts";
-import type { ResumedConversation } from "../sessions/conversations.ts";
+import type { ResumedConversation } from "../sessions/lease.ts";
 import {
   type ChatMessage,
   countSpanTokens,

@@ -2,7 +2,7 @@
  * A request's prompts → token ids. Text and templates end here: the engine sees ids only.
  */
 import { aboutField } from "../errors.ts";
-import type { ResumedConversation } from "../sessions/conversations.ts";
+import type { ResumedConversation } from "../sessions/lease.ts";
 import { countTokens } from "../sessions/stores/snapshot.ts";
 import type { ChatRenderer } from "../tokenizer/chat-template.ts";
 import { ChatPreparer } from "./chat-prompts.ts";

@@ -5,7 +5,7 @@
 import type { Checkpoints, ResumePoint } from "../engine/sequence.ts";
 import { DenseMambaError } from "../errors.ts";
 import type { ConversationSnapshot, ConversationSoFar } from "../sessions/conversation.ts";
-import type { ResumedConversation } from "../sessions/conversations.ts";
+import type { ResumedConversation } from "../sessions/lease.ts";
 import { countTokens } from "../sessions/stores/snapshot.ts";
 import { CONTEXT_TOKENS, type EncodeLimits, type Tokenizer } from "../tokenizer/tokenizer.ts";
 import { promptTooLong } from "./check-request.ts";

@@ -6,7 +6,7 @@
 import { DenseMambaError } from "../errors.ts";
 import type { PrefixReuse } from "../prefix/prefix-reuse.ts";
 import { buildConversation, type ConversationSnapshot } from "../sessions/conversation.ts";
-import type { Lease } from "../sessions/conversations.ts";
+import type { Lease } from "../sessions/lease.ts";
 import type { SignedStates } from "../sessions/signed-states.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { Choice } from "./choice.ts";

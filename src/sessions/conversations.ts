@@ -16,7 +16,7 @@ import {
   type SessionSummary,
   toSummary,
 } from "./conversation-store.ts";
-import type { History } from "./history.ts";
+import { type Lease, type LeaseParts, openLease } from "./lease.ts";
 import { type LockedSessions, type Repeat, SessionLocks } from "./locks.ts";
 import { Personas } from "./personas.ts";
 import { BYTES_PER_TOKEN, bytesOf, type QuotaLimits, SessionQuota } from "./quota.ts";
@@ -30,44 +30,6 @@ export interface SessionInfo extends SessionSummary {
   readonly id: string;
   readonly stateBytes: number;
   readonly busy: boolean;
-}
-
-/** The conversation that a request continues. */
-export interface ResumedConversation {
-  /** Without tokens, it is a state to begin from. */
-  readonly snapshot: ConversationSnapshot;
-  /** If it is a persona: tells it from others. */
-  readonly personaHash?: string;
-  /**
-   * Loads all of it, or at least the last `numTokens`. The work grows with its length.
-   * @throws `state_lost`
-   */
-  readonly loadHistory: (numTokens?: number) => Promise<History>;
-  /**
-   * The state before its first token; undefined: zeros.
-   * @throws `persona_not_found`
-   */
-  readonly loadStart: () => Promise<Uint8Array | undefined>;
-}
-
-/** What one request holds while it runs. */
-export interface Lease {
-  /** Undefined for a new conversation. */
-  readonly resumed: ResumedConversation | undefined;
-  /** When the conversation to be saved began. */
-  readonly createdAtMs: number;
-  /** Now, but never before its last use, whatever the clock says. */
-  readonly lastUsedAtMs: number;
-  /** Begins to store the state that a session has as a checkpoint, while the answer is generated. */
-  keepCheckpoint(): void;
-  /**
-   * Under the key asked for, if any.
-   * @param checkpoint the name of the state that a session has then
-   * @throws `session_conflict`, the store's errors
-   */
-  save(snapshot: ConversationSnapshot, checkpoint?: string): Promise<void>;
-  /** Idempotent. Once it has resolved, others may use the sessions, on other servers too. */
-  release(): Promise<void>;
 }
 
 export interface RetentionPolicy extends QuotaLimits {
@@ -106,6 +68,7 @@ export class Conversations {
   readonly #store: ConversationStore;
   readonly #quota: SessionQuota;
   readonly #locks: SessionLocks;
+  readonly #leaseParts: LeaseParts;
   readonly #importBounds: ImportBounds;
   readonly #stateBytes: number;
   readonly #checkpoints: SessionCheckpoints;
@@ -135,6 +98,15 @@ export class Conversations {
       bounds: this.#importBounds,
       nowMs,
     });
+    this.#leaseParts = {
+      store: this.#store,
+      quota: this.#quota,
+      checkpoints: this.#checkpoints,
+      personas: this.personas,
+      states: this.states,
+      stateBytes: this.#stateBytes,
+      nowMs,
+    };
   }
 
   /** @throws `invalid_value` (the id), `session_exists`, `session_busy`, `quota_exceeded` */
@@ -324,91 +296,17 @@ export class Conversations {
     for (const id of ids) checkSessionId(id);
     const locked = await this.#lock(owner, saveAs?.type === "session" ? [...ids] : []);
     try {
-      const resumed = resumeFrom && (await this.#read(owner, resumeFrom));
-      const replaced =
-        saveAs?.type === "session" ? await this.#replaced(owner, saveAs, resumeFrom, resumed) : undefined;
-      if (saveAs?.type === "response") await this.#admitState(owner, 0);
-      const isBegun = resumeFrom?.type === "persona" && replaced === undefined;
-      const earlier = isBegun ? undefined : (replaced ?? resumed)?.conversation;
-      const snapshot = resumed && resumed.state.length > 0 ? resumed : undefined;
-      const nowMs = this.#nowMs();
-      let keeping: Promise<boolean | Error> | undefined;
-      const keepReplaced = () => {
-        keeping ??= replaced && this.#checkpoints.store(owner, replaced).catch((error: Error) => error);
-        return keeping;
-      };
-      return {
-        resumed: snapshot && this.#resumed(owner, snapshot),
-        createdAtMs: earlier?.createdAtMs ?? nowMs,
-        lastUsedAtMs: Math.max(nowMs, earlier?.lastUsedAtMs ?? nowMs),
-        keepCheckpoint: () => void keepReplaced(),
-        save: async (next, checkpoint) => {
-          if (saveAs === undefined) return;
-          if (resumeFrom?.type === "unstored" && saveAs.type !== "unstored") await this.#store.storeSegments(next);
-          if (saveAs.type === "session") {
-            const isStored = await keepReplaced();
-            if (isStored instanceof Error) throw isStored;
-            const before = replaced?.conversation.checkpoints;
-            const advanced = this.#checkpoints.advanced(next, { before, isStored: isStored === true, checkpoint });
-            const fence = locked.fence(conversationKey(owner, saveAs));
-            await this.#store.put(owner, saveAs, advanced, fence);
-            this.#checkpoints.deleteDropped(owner, before, advanced);
-            return;
-          }
-          const put = () => this.#store.put(owner, saveAs, next);
-          // Again for a response, since others may have been saved since it began.
-          const isNew = saveAs.type === "response";
-          await (isNew ? this.#quota.admit(owner, { numSessions: 0, bytes: bytesOf(next) }, put) : put());
-        },
-        release: locked.release,
-      };
+      return await openLease(this.#leaseParts, { owner, resumeFrom, saveAs, locked });
     } catch (error) {
       await locked.release();
       throw error;
     }
   }
 
-  #read(owner: string, key: ConversationKey): Promise<ConversationSnapshot> {
-    if (key.type === "given") return this.states.open(key.id);
-    return key.type === "persona" ? this.personas.read(owner, key.id) : this.#store.read(owner, key);
-  }
-
-  #resumed(owner: string, snapshot: ConversationSnapshot): ResumedConversation {
-    const { startedFrom, personaHash } = snapshot.conversation;
-    return {
-      snapshot,
-      ...(personaHash !== undefined && { personaHash }),
-      loadHistory: (numTokens) => this.#store.loadHistory(snapshot, numTokens),
-      loadStart: async () => {
-        if (countTokens(snapshot) === 0) return snapshot.state;
-        return startedFrom && this.personas.startState(owner, startedFrom);
-      },
-    };
-  }
-
-  /** What the session holds before it is saved. Checks the quota before its first state is made. */
-  async #replaced(
-    owner: string,
-    key: ConversationKey,
-    resumeFrom: ConversationKey | undefined,
-    resumed: ConversationSnapshot | undefined,
-  ): Promise<ConversationSnapshot | undefined> {
-    const isSame = resumeFrom?.type === "session" && resumeFrom.id === key.id;
-    const replaced = isSame ? resumed : await this.#store.find(owner, key);
-    if (replaced === undefined) await this.#admitState(owner, 1);
-    else if (replaced.state.length === 0) await this.#admitState(owner, 0);
-    return replaced;
-  }
-
   /** A session's state, or that of one of its checkpoints. @throws `checkpoint_not_found` */
   async #readAt(owner: string, id: string, checkpoint: string | undefined): Promise<ConversationSnapshot> {
     const snapshot = await this.#store.read(owner, sessionKey(id));
     return checkpoint === undefined ? snapshot : this.#checkpoints.read(owner, snapshot, checkpoint);
-  }
-
-  /** @throws `quota_exceeded` if there will be no room for a state */
-  #admitState(owner: string, numSessions: number): Promise<void> {
-    return this.#quota.admit(owner, { numSessions, bytes: this.#stateBytes }, async () => undefined);
   }
 
   /**

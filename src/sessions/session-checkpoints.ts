@@ -17,6 +17,7 @@ import type { ConversationSnapshot } from "./conversation.ts";
 import type { ConversationStore } from "./conversation-store.ts";
 import { bytesOf, type SessionQuota } from "./quota.ts";
 import { countTokens } from "./stores/snapshot.ts";
+import { isUnavailable } from "./stores/tier.ts";
 
 export interface CheckpointInfo extends Omit<Checkpoint, "number" | "parent"> {
   /** The id of the one that it continued, or of the nearest before that which is still there. */
@@ -106,7 +107,12 @@ export class SessionCheckpoints {
   async store(owner: string, session: ConversationSnapshot): Promise<boolean> {
     const { current } = session.conversation.checkpoints ?? {};
     if (current === undefined || this.#maxCount <= 1) return false;
-    if (await this.#store.hasCheckpoint(owner, current)) return true;
+    try {
+      if (await this.#store.hasCheckpoint(owner, current)) return true;
+    } catch (error) {
+      // A tier that cannot be asked may have it: then it is stored once more, where it can be.
+      if (!isUnavailable(error)) throw error;
+    }
     const put = () => this.#store.putCheckpoint(owner, current, session);
     try {
       await this.#quota.admit(owner, { numSessions: 0, bytes: bytesOf(session) }, put);

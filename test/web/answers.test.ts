@@ -95,7 +95,9 @@ describe.runIf(hasChromium)("the page", () => {
     const tool = { type: "function", function: { name: "get_weather", parameters: { type: "object" } } };
     await tab.page.getByLabel("Tools, as a JSON list").fill(JSON.stringify([tool]));
     await server.says('{"name": "get_weather", "arguments": {"city": "<b>Paris</b>"}}', "It is warm.");
+    await tab.page.getByLabel("System prompt").fill("You are a thermometer.");
     await tab.say("Is it warm in Paris?");
+    expect(server.lastPrompt()).toContain("You are a thermometer.");
     expect(await tab.answers.locator(".call").textContent()).toBe('Calls get_weather{"city": "<b>Paris</b>"}');
     await tab.page.getByLabel("What get_weather returns").fill("24 degrees");
     await tab.button("Send results").click();

@@ -94,6 +94,19 @@ export class Tab implements AsyncDisposable {
     await field.fill(typeof schema === "object" ? JSON.stringify(schema) : (schema ?? ""));
   }
 
+  async drop(name: string, bytes: Buffer): Promise<void> {
+    const files = await this.page.evaluateHandle(
+      ([fileName, base64]) => {
+        const transfer = new DataTransfer();
+        const content = Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
+        transfer.items.add(new File([content], fileName));
+        return transfer;
+      },
+      [name, bytes.toString("base64")] as const,
+    );
+    await this.page.dispatchEvent("main", "drop", { dataTransfer: files });
+  }
+
   /** What axe-core finds that is serious or worse. */
   async accessibility(): Promise<void> {
     // Not as a script of the page, which its policy would refuse.

@@ -117,7 +117,7 @@ describe.runIf(hasChromium).each(SIZES)("the page at $width x $height", (viewpor
     await tab.button("Keep as a session").click();
     await tab.page
       .getByRole("alert")
-      .getByText(/^Session_id must be of letters/)
+      .getByText(/^session_id must be of letters/)
       .waitFor();
     await tab.page.getByLabel("Name of this state").fill("the-tale");
     await tab.button("Keep as a session").click();
@@ -143,6 +143,8 @@ describe.runIf(hasChromium).each(SIZES)("the page at $width x $height", (viewpor
     await tab.page.getByText(/The state of .* has read \d+ tokens/).waitFor();
     await tab.say("And then?");
     expect(await figuresOf(0)).toMatch(/^\d{2,} cached · 1?\d read/);
+    await tab.drop("dropped.session", bytes);
+    await tab.page.getByText("The state of dropped").waitFor();
     await tab.panel("States");
     await tab.button("Delete b-my-tale").click();
     await tab.button("Delete b-my-tale").waitFor({ state: "detached" });

@@ -23,12 +23,16 @@ describe.runIf(hasChromium)("the page", () => {
   });
   afterAll(() => browser?.close());
 
-  it("paints within 300 ms", async () => {
+  it("takes less than 300 ms of the browser's main thread until it is there", async () => {
     await using server = await startTestServer();
-    const best = await bestOf(5, async () => {
-      await using tab = await Tab.open(browser, server.url);
-      await tab.page.getByText("Ready").waitFor();
-      return tab.page.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0]!.startTime);
+    const best = await bestOf(3, async () => {
+      await using tab = await Tab.open(browser, "about:blank");
+      const devtools = await tab.page.context().newCDPSession(tab.page);
+      await devtools.send("Performance.enable", { timeDomain: "threadTicks" });
+      await tab.page.goto(server.url);
+      await tab.page.waitForFunction(() => document.querySelector("[data-ready=true]") !== null);
+      const { metrics } = await devtools.send("Performance.getMetrics");
+      return metrics.find(({ name }) => name === "TaskDuration")!.value * 1000;
     });
     expect(best).toBeLessThan(300);
   });

@@ -134,6 +134,16 @@ describe("without a connection", () => {
     expect(delays.slice(0, 3)).toEqual([100, 250, 500]);
   });
 
+  it("a response that waits for one can be cancelled", async () => {
+    const server = await startTestServer();
+    await server[Symbol.asyncDispose]();
+    using client = connect(server, { delay: () => new Promise(() => {}) });
+    const heard = new Heard();
+    client.socket.create({ input: "Hi" }, heard);
+    client.socket.cancelWaiting(heard);
+    expect(heard.failure).toMatchObject({ code: "aborted" });
+  });
+
   it("a key that is refused is not tried again", async () => {
     await using server = await startTestServer({ apiKeys: ["right"] });
     const refusal = { status: 401, message: "the API key is not one of this server's" } as ApiError;

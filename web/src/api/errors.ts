@@ -23,5 +23,7 @@ export const UNREACHABLE = "the server cannot be reached";
 export function describe(error: unknown): string {
   const message = error instanceof Error ? error.message : String(error);
   const text = message.trim() || "something went wrong";
-  return `${text.charAt(0).toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}`;
+  // A field keeps its name.
+  const isWord = /^[a-z]+(?![\w.[])/.test(text);
+  return `${isWord ? text.charAt(0).toUpperCase() : text.charAt(0)}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}`;
 }

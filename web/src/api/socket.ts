@@ -67,10 +67,15 @@ export class ResponseSocket {
     this.#start({ body: {}, listener, responseId, lastEvent: -1, numTries: 0 });
   }
 
-  /** Of a response that has no id yet: it waits for its turn. */
+  /** Of a response that has no id yet: it waits for its turn, or for a connection. */
   cancelWaiting(listener: Listener): void {
     for (const [streamId, running] of this.#running) {
-      if (running.listener === listener) this.#send({ type: "response.cancel", stream_id: streamId });
+      if (running.listener !== listener) continue;
+      if (this.#isOpen) this.#send({ type: "response.cancel", stream_id: streamId });
+      else {
+        this.#running.delete(streamId);
+        listener.onFailure(new ApiError("the response was cancelled before it began", { code: "aborted" }));
+      }
     }
   }
 
@@ -105,7 +110,7 @@ export class ResponseSocket {
   }
 
   #send(message: object): void {
-    if (this.#isOpen) this.#socket!.send(JSON.stringify(message));
+    this.#socket!.send(JSON.stringify(message));
   }
 
   /** Until there is a connection, or nothing that needs one, or no hope. */

@@ -190,7 +190,9 @@ export class Conversation {
 
   #ask(parent: Turn | undefined, origin: Origin): void {
     const { settings, newKey } = this.#options;
-    const fields = toFields(settings.value);
+    const { model, ...others } = toFields(settings.value);
+    // What is continued knows its model.
+    const fields = parent === undefined ? { ...others, model } : others;
     const { numSamples, seed } = settings.value;
     const batch = newKey();
     const turns = Array.from({ length: numSamples }, (_, index) => {

@@ -67,6 +67,15 @@ export function createPage() {
       return key() !== undefined;
     },
 
+    /** Continues from the state of a file. */
+    loadFile(file: File): Promise<void> {
+      return page.attempt(async () => {
+        const model = settings.value.model || undefined;
+        conversation.addSession(await http.importSession(file, { name: sessionName(file.name), model }));
+        await server.refreshSessions();
+      });
+    },
+
     giveKey(secret: string): void {
       sessionStorage.setItem(KEY, secret);
       socket.close();
@@ -88,4 +97,13 @@ export function createPage() {
 /** Unguessable. NOTE: `crypto.randomUUID` is there only over HTTPS and on this machine. */
 function newKey(): string {
   return Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** Of a file's name what a session's may have. */
+function sessionName(fileName: string): string {
+  const name = fileName
+    .replace(/\.session$/, "")
+    .replaceAll(/[^A-Za-z0-9._:-]+/g, "-")
+    .replace(/^[^A-Za-z0-9]+/, "");
+  return name.slice(0, 64) || "file";
 }

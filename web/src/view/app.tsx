@@ -1,5 +1,6 @@
 /** The page as a whole: what it is at a time, and its panels. On a phone one panel is seen at once. */
 import { type Signal, useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
 import type { Page } from "../state/page.ts";
 import { Chat } from "./chat.tsx";
 import { FiguresPanel } from "./figures.tsx";
@@ -19,8 +20,12 @@ const PANELS: readonly (readonly [Panel, string])[] = [
 export function App({ page }: { readonly page: Page }) {
   const panel = useSignal<Panel>("chat");
   const { server, notice } = page;
+  const isOver = useFileDrop((file) => {
+    panel.value = "chat";
+    void page.loadFile(file);
+  });
   return (
-    <div class="page" data-panel={panel.value}>
+    <div class="page" data-panel={panel.value} data-over={isOver.value}>
       <header>
         <h1>densemamba</h1>
         <ServerStatusLine server={server} />
@@ -60,4 +65,23 @@ function PanelTabs({ panel }: { readonly panel: Signal<Panel> }) {
       ))}
     </nav>
   );
+}
+
+/** Takes files that are dropped anywhere. @returns whether one is over the page */
+function useFileDrop(onFile: (file: File) => void): Signal<boolean> {
+  const isOver = useSignal(false);
+  useEffect(() => {
+    const onDrag = (event: DragEvent) => {
+      event.preventDefault();
+      isOver.value = event.type === "dragover";
+      const file = event.type === "drop" ? event.dataTransfer?.files[0] : undefined;
+      if (file !== undefined) onFile(file);
+    };
+    const types = ["dragover", "dragleave", "drop"] as const;
+    for (const type of types) document.addEventListener(type, onDrag);
+    return () => {
+      for (const type of types) document.removeEventListener(type, onDrag);
+    };
+  }, []);
+  return isOver;
 }

@@ -137,41 +137,19 @@ function CurrentState({ page }: { readonly page: Page }) {
 }
 
 function Sessions({ page, onOpen }: PanelProps) {
-  const { conversation, server, http, settings, attempt } = page;
-  const isOver = useSignal(false);
+  const { conversation, server, http, attempt } = page;
   const input = useRef<HTMLInputElement>(null);
   const goOn = (session: Session) => {
     conversation.addSession(session);
     onOpen();
   };
-  const load = (file: File | undefined) =>
-    attempt(async () => {
-      if (file === undefined) return;
-      const model = settings.value.model || undefined;
-      goOn(await http.importSession(file, { name: sessionName(file.name), model }));
-      await server.refreshSessions();
-    });
   const remove = (session: Session) =>
     attempt(async () => {
       await http.deleteSession(session.id);
       await server.refreshSessions();
     });
   return (
-    <section
-      class="sessions"
-      aria-label="Sessions"
-      data-over={isOver.value}
-      onDragOver={(event) => {
-        event.preventDefault();
-        isOver.value = true;
-      }}
-      onDragLeave={() => (isOver.value = false)}
-      onDrop={(event) => {
-        event.preventDefault();
-        isOver.value = false;
-        void load(event.dataTransfer?.files[0]);
-      }}
-    >
+    <section class="sessions" aria-label="Sessions">
       <ul>
         {server.sessions.value.map((session) => (
           <li key={session.id}>
@@ -201,7 +179,7 @@ function Sessions({ page, onOpen }: PanelProps) {
         <button type="button" onClick={() => input.current!.click()}>
           Open a file
         </button>{" "}
-        or drop one here, to continue from its state.
+        or drop one on the page, to continue from its state.
       </p>
       <input
         ref={input}
@@ -210,7 +188,8 @@ function Sessions({ page, onOpen }: PanelProps) {
         tabIndex={-1}
         aria-label="File of a state"
         onChange={({ currentTarget }) => {
-          void load(currentTarget.files?.[0]);
+          const file = currentTarget.files?.[0];
+          if (file !== undefined) void page.loadFile(file).then(onOpen);
           currentTarget.value = "";
         }}
       />
@@ -265,15 +244,6 @@ function Checkpoints({ page: { http, server, attempt }, session, onFork }: Check
       </ul>
     </details>
   );
-}
-
-/** Of a file's name what a session's may have. */
-function sessionName(fileName: string): string {
-  const name = fileName
-    .replace(/\.session$/, "")
-    .replaceAll(/[^A-Za-z0-9._:-]+/g, "-")
-    .replace(/^[^A-Za-z0-9]+/, "");
-  return name.slice(0, 64) || "file";
 }
 
 function save(blob: Blob, fileName: string): void {

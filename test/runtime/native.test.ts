@@ -4,6 +4,7 @@
  */
 import { AssertionError } from "node:assert";
 import { execFile } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { promisify } from "node:util";
 import { setFlagsFromString } from "node:v8";
@@ -32,6 +33,11 @@ afterAll(() => artifact.remove());
 
 function options(artifactDir = artifact.dir) {
   return { artifactDir, numSlots: NUM_SLOTS, numThreads: 1, device: "cpu" } as const;
+}
+
+/** Of this process, those that are to have large pages. */
+function countHugeRegions(): number {
+  return readFileSync("/proc/self/smaps", "utf8").match(/^VmFlags:.* hg\b/gm)?.length ?? 0;
 }
 
 /** Decoding `numSequences` after `numSteps` of prefill: the shapes change like an engine's. */
@@ -81,6 +87,16 @@ function openMallocCounter(): (() => number) | undefined {
     return undefined;
   }
 }
+
+it.runIf(existsSync("/sys/kernel/mm/transparent_hugepage"))("asks for large pages under the states", async () => {
+  const before = countHugeRegions();
+  const runner = await NativeRunner.open({ ...options(), numSlots: 4096 });
+  try {
+    expect(countHugeRegions()).toBeGreaterThan(before);
+  } finally {
+    await runner.close();
+  }
+});
 
 describe("handles of the C API", () => {
   const api = new OrtApi({ checked: true });

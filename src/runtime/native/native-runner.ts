@@ -14,6 +14,7 @@ import { callEach, callEachQuietly } from "./call-each.ts";
 import { whileOpening } from "./cuda-error.ts";
 import { CudaRuns } from "./cuda-runs.ts";
 import { CudaStates } from "./cuda-states.ts";
+import { preferHugePages } from "./libc.ts";
 import { NativeSession } from "./native-session.ts";
 import { RunBindings } from "./run-bindings.ts";
 import { RunTimes } from "./run-times.ts";
@@ -104,6 +105,7 @@ export class NativeRunner implements ModelRunner {
     const { device } = session;
     if (device === undefined) {
       this.#states = new SlotStates(manifest.state, numSlots);
+      for (const { data } of this.#states.tensors) preferHugePages(data);
       this.#runs = new RunBindings(session, manifest, this.#states);
       return;
     }

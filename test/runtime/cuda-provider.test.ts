@@ -96,6 +96,28 @@ describe.runIf(hasProvider)("ONNX Runtime's CUDA provider", () => {
     });
   });
 
+  it("brings hidden states to a run that wants them, with the rest, and replays others as before", async () => {
+    const { runner } = await open(modelDirOf("Mamba"));
+    for (let i = 0; i < 3; i++) await step(runner, 2);
+    const { hiddenSize } = runner.manifest.sizes;
+    const crossing = async (more: { readonly wantsHidden?: boolean }) => {
+      cuda.reset();
+      const output = await step(runner, 2, more);
+      const { copiedBytes, captures, replays, synchronisations } = cuda.book();
+      return { output, toHost: copiedBytes["device to pinned"]!, captures, replays, synchronisations };
+    };
+    const plain = await crossing({});
+    expect(plain).toMatchObject({ captures: 0, replays: 1, synchronisations: 1 });
+    expect(() => plain.output.hiddenOf(0)).toThrow("did not want hidden states");
+    for (let i = 0; i < 2; i++) {
+      const wanted = await crossing({ wantsHidden: true });
+      expect(wanted).toMatchObject({ captures: 0, replays: 0, synchronisations: 1 });
+      expect(wanted.toHost - plain.toHost).toBe(2 * hiddenSize * 4);
+      expect(wanted.output.hiddenOf(1)).toHaveLength(hiddenSize);
+      expect(await crossing({})).toMatchObject({ captures: 0, replays: 1 });
+    }
+  });
+
   describe.each(LOWERINGS)("with 32 sequences and a vocabulary of 50,280, lowered to %s", (lowering) => {
     const NUM_SLOTS = 32;
     const VOCAB_SIZE = 50_280;

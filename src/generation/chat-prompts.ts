@@ -98,7 +98,7 @@ export class ChatPreparer {
       const ids = await tokenizer.encode(whole, { ...encodeLimits, addSpecialTokens });
       const findBranchPoint = () => this.#findInstructionsEnd(messages, ids);
       const prepared = await this.#assembler.assemble(ids, { resumed: undefined, chat, text: whole, conversation });
-      return { ...prepared, findBranchPoint };
+      return { ...prepared, findBranchPoint, isEditable: messages.length > 1 };
     }
     const preamble = (await this.#resumed.loadHistory()).tokenIds.slice(0, this.#numPreambleTokens);
     const ids = preamble.concat(await encodeContinuation(tokenizer, whole, encodeLimits));

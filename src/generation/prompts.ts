@@ -37,6 +37,8 @@ export interface PreparedPrompt {
   readonly isGivenAsTokens?: boolean;
   /** How many tokens any chat with the same instructions begins with; 0: unknown. */
   readonly findBranchPoint?: () => Promise<number>;
+  /** It has messages before the last one, which a client may edit. */
+  readonly isEditable?: boolean;
   /** The template's own. */
   readonly stopStrings: readonly string[];
   /** Undefined if the answer is not searched for reasoning. */

@@ -117,6 +117,12 @@ export class PrefixCache {
     return this.#recentPrompts.add(scope, tokenIds);
   }
 
+  /** How many states it holds, roughly. */
+  get capacity(): number {
+    const { store, model } = this.#options;
+    return Math.floor(store.stats().maxBytes / model.stateBytes);
+  }
+
   stats(): PrefixCacheStats {
     return {
       queries: this.#queries,

@@ -4,7 +4,8 @@
  *
  * States are cached before a prompt's last token (the same prompt again must still give logits),
  * where it branches off from an earlier prompt (what several share, such as a system prompt, is
- * worth a state), at the end of a chat's instructions, and at the end of the answer.
+ * worth a state), at the end of a chat's instructions, at the end of the answer, and all over a long
+ * chat that comes at once, whose messages may be edited.
  */
 import { createHash } from "node:crypto";
 import type { Checkpoints, ResumePoint } from "../engine/sequence.ts";
@@ -19,6 +20,12 @@ export const MIN_PREFIX_TOKENS = 16;
  * decode one token: for 64 tokens that is some percent of the time to the first token.
  */
 export const MIN_CHECKPOINT_TOKENS = 64;
+/** A chat with so many tokens to read is long. */
+export const LONG_CHAT_TOKENS = 2048;
+/** Checkpoints all over it: where a message of it is edited, at most a part of this is read again. */
+const MAX_SPREAD = 40;
+/** All of them may take this part of the cache. */
+const SPREAD_SHARE = 8;
 
 /** Requests that differ in either share nothing. */
 export interface PrefixScope {
@@ -38,9 +45,11 @@ export interface ReusablePrompt {
   readonly resume?: ResumePoint;
   readonly checkpoints?: Checkpoints;
   readonly findBranchPoint?: () => Promise<number>;
+  /** It has messages before the last one, which a client may edit. */
+  readonly isEditable?: boolean;
 }
 
-export type PrefixStates = Pick<PrefixCache, "lookup" | "insert" | "sharedLength">;
+export type PrefixStates = Pick<PrefixCache, "lookup" | "insert" | "sharedLength" | "capacity">;
 
 /** For one request. */
 export class PrefixReuse {
@@ -100,14 +109,18 @@ export class PrefixReuse {
     void this.#insert(tokenIds.slice(this.#start?.tokenIds.length ?? 0, position), state);
   }
 
-  async #plan(scope: string, { promptIds: tokenIds, findBranchPoint }: ReusablePrompt) {
+  async #plan(scope: string, { promptIds: tokenIds, findBranchPoint, isEditable = false }: ReusablePrompt) {
     const sharedLength = this.#cache.sharedLength(scope, tokenIds);
     // At least one token must be read: its logits give the first token of the answer.
     const maxLength = tokenIds.length - 1;
     const hit = await this.#cache.lookup(scope, tokenIds, { maxLength });
     const branchPoints =
       hit === undefined && findBranchPoint ? [sharedLength, await findBranchPoint()] : [sharedLength];
-    return { hit, lengths: checkpointPositions(hit?.length ?? 0, branchPoints, maxLength) };
+    const start = hit?.length ?? 0;
+    const lengths = checkpointPositions(start, branchPoints, maxLength);
+    const isLong = isEditable && maxLength - start >= LONG_CHAT_TOKENS;
+    const numSpread = isLong ? Math.min(MAX_SPREAD, Math.floor(this.#cache.capacity / SPREAD_SHARE)) : 0;
+    return { hit, lengths: spread(start, lengths, numSpread) };
   }
 
   /** Hashed because a salt is a tenant's secret, and the scope becomes part of the store's keys. */
@@ -134,4 +147,19 @@ function checkpointPositions(start: number, branchPoints: readonly number[], las
     previous = position;
   }
   return positions;
+}
+
+/**
+ * The positions and so many more, evenly from `start` to the last, where there is none nearby.
+ * Ascending.
+ */
+function spread(start: number, positions: readonly number[], count: number): readonly number[] {
+  const last = positions.at(-1) ?? start;
+  const all = [...positions];
+  for (let i = 1; i < count; i++) {
+    const position = start + Math.round((i * (last - start)) / count);
+    const isFree = positions.every((other) => Math.abs(other - position) >= MIN_CHECKPOINT_TOKENS / 2);
+    if (isFree) all.push(position);
+  }
+  return all.sort((a, b) => a - b);
 }

@@ -11,8 +11,14 @@ interface Entry {
 }
 
 export class NaivePrefixCache implements PrefixStates {
+  /** As it says; it keeps everything. */
+  readonly capacity: number;
   readonly entries: Entry[] = [];
   readonly #seen: Omit<Entry, "state">[] = [];
+
+  constructor({ capacity = 1000 }: { readonly capacity?: number } = {}) {
+    this.capacity = capacity;
+  }
 
   /** The lengths of all kept prefixes, ascending. */
   get lengths(): number[] {

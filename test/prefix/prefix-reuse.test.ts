@@ -335,3 +335,37 @@ async function* prepend<T>(first: T, rest: AsyncIterable<T>): AsyncGenerator<T> 
   yield first;
   yield* rest;
 }
+
+describe("a long chat that comes at once", () => {
+  const messages = Array.from({ length: 20 }, (_, i) => ({
+    role: i % 2 === 0 ? "user" : "assistant",
+    content: `${i} ${"tell me of the sea ".repeat(16)}`,
+  }));
+  const edited = (at: number) => [...messages.slice(0, at), { role: "user", content: "no, of the sky" }];
+
+  async function numReadAgain(at: number, capacity: number): Promise<[number, number]> {
+    cache = new NaivePrefixCache({ capacity });
+    const limits = { maxPromptTokens: 10_000 };
+    const warm = makeGenerator(harness.engine, tokenizer, { prefixCache: cache, limits });
+    const reference = makeGenerator(harness.engine, tokenizer, { limits });
+    const ask = (each: Generator, given: typeof messages) =>
+      fold(each.generate(request({ prompts: [chat(...given)], ignoreEos: true })));
+    const first = await ask(warm, messages);
+    const { usage, choices } = await ask(warm, edited(at));
+    expect(choices[0]!.tokenIds).toEqual((await ask(reference, edited(at))).choices[0]!.tokenIds);
+    return [usage.promptTokens - usage.cachedTokens, first.usage.promptTokens];
+  }
+
+  test.each([4, 10, 18])("is read from shortly before message %i, where that is edited", async (at) => {
+    const [numAgain, numAll] = await numReadAgain(at, 1000);
+    expect(numAll).toBeGreaterThan(4000);
+    const numNew = "[user]no, of the sky[end][assistant]".length;
+    expect(numAgain - numNew).toBeLessThan(0.03 * numAll);
+  });
+
+  test("has no more states than an eighth of the cache can hold", async () => {
+    const [numAgain] = await numReadAgain(10, 16);
+    expect(numAgain).toBeGreaterThan(1000);
+    expect(cache.entries.length).toBeLessThan(8);
+  });
+});

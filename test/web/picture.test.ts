@@ -31,6 +31,7 @@ it.runIf(process.env.PAGE_PICTURE)("the page has its picture taken", async () =>
       panel.scrollTop = 0;
     });
     await tab.page.getByLabel("Message", { exact: true }).fill("And then?");
+    await tab.page.getByText(/^\d+%$/).waitFor();
     await tab.page.screenshot({ path: PICTURE });
   } finally {
     await browser.close();

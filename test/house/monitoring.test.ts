@@ -19,6 +19,15 @@ const rules: readonly Rule[] = parse(readFileSync(RULES, "utf8")).groups.flatMap
   (group: { rules: Rule[] }) => group.rules,
 );
 
+const render = () => new Metrics({ modelName: "m", manifest: fakeManifest(8), version: "1", now: () => 0 }).render();
+
+it("the metrics pass promtool check metrics", async () => {
+  const options = { encoding: "utf8", timeout: 60_000, input: await render() } as const;
+  const { error, status, stdout, stderr } = spawnSync("promtool", ["check", "metrics"], options);
+  if (error !== undefined && !process.env.CI) return; // not installed; .ci/run installs it
+  expect(status, stdout + stderr).toBe(0);
+});
+
 describe("the alert rules", () => {
   it.each([
     ["check", "rules", RULES],
@@ -33,8 +42,7 @@ describe("the alert rules", () => {
   });
 
   it("ask only for metrics that a server has", async () => {
-    const metrics = new Metrics({ modelName: "m", manifest: fakeManifest(8), version: "1", now: () => 0 });
-    const names = [...(await metrics.render()).matchAll(/^# TYPE (\S+) (\S+)/gm)].flatMap(([, name, type]) =>
+    const names = [...(await render()).matchAll(/^# TYPE (\S+) (\S+)/gm)].flatMap(([, name, type]) =>
       type === "histogram" ? [`${name}_bucket`, `${name}_sum`, `${name}_count`] : [name!],
     );
     expect(names.length).toBeGreaterThan(50);

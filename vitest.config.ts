@@ -14,6 +14,8 @@ const ONLY_IN_CI = [
   "test/app/store-folder.test.ts",
   "test/app/survival.test.ts",
   "test/bench/gpu-check.test.ts",
+  // Two servers that are started again one after the other, under load.
+  "test/replicas/rolling-restart.test.ts",
   // Long answers and conversations in a browser.
   "test/web/long.test.ts",
 ];

@@ -262,7 +262,8 @@ it.each<[path: string, body: object, param: string]>([
   [CHAT, { messages: [{ role: "user", content: [{ type: "image_url" }] }] }, "messages[0].content[0].type"],
   [CHAT, { messages: [{ role: "user", content: "a" }], chat_template: "{{ x }}" }, "chat_template"],
   [RESPONSES, { input: "a", tools: [{ type: "web_search" }] }, "tools[0].type"],
-  [RESPONSES, { input: "a", conversation: "c" }, "conversation"],
+  [COMPLETIONS, { prompt: "a", conversation: "c" }, "conversation"],
+  [CHAT, { messages: [{ role: "user", content: "a" }], conversation: "c" }, "conversation"],
   [RESPONSES, { input: [{ type: "computer_call_output", output: "" }] }, "input[0].type"],
   [RESPONSES, { input: [{ role: "user", content: [{ type: "input_image" }] }] }, "input[0].content[0].type"],
 ])("%s %j is refused as unsupported at %s", async (path, body, param) => {

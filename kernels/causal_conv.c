@@ -25,7 +25,7 @@ static const float *input_of(const Convolution *c, size_t b, size_t i) {
   return i < numPast ? c->past + (b * numPast + i) * c->numChannels : c->x + (c->starts[b] + i - numPast) * c->stride;
 }
 
-/** A vector of u, from channel e on. `inputs`: K rows; K and `lanes` are constants, but for odd ones. */
+/** A vector of u, from channel e on; `inputs` are K rows. `lanes` and, as a rule, K are constants. */
 DM_INLINE void convolve(const Convolution *c, const float *const *inputs, float *u, size_t e, size_t lanes, size_t K) {
   vf sum = c->bias ? vf_load_some(c->bias + e, lanes) : (vf){0};
   for (size_t k = 0; k < K; k++) {

@@ -34,18 +34,35 @@ typedef struct {
 
 static const float *group_of(Rows rows, size_t row, size_t first) { return rows.data ? rows.data + row * rows.stride + first : NULL; }
 
-/** `sum` gets what is normalised. @returns its mean, or the mean of its squares */
+/** A vector of what is normalised, which `sum` gets, from column i on. @returns it or its square */
+DM_INLINE vf sum_vector(const float *x, const float *added, const float *gate, float *sum, size_t i, size_t lanes, bool ofSquares) {
+  vf v = vf_load_some(x + i, lanes);
+  if (added) v += vf_load_some(added + i, lanes);
+  if (gate) v *= vf_silu(vf_load_some(gate + i, lanes));
+  vf_store_some(sum + i, v, lanes);
+  return ofSquares ? v * v : v;
+}
+
+/**
+ * @returns the mean of what is normalised, or of its squares. The sums have names, not indices:
+ * compilers keep arrays in memory.
+ */
 DM_INLINE float sum_up(const float *x, const float *added, const float *gate, float *sum, size_t D, bool ofSquares) {
-  vf sums[4] = {{0}};
-  for (size_t i = 0; i < D; i += DM_LANES) {
-    const size_t lanes = D - i < DM_LANES ? D - i : DM_LANES;
-    vf v = vf_load_some(x + i, lanes);
-    if (added) v += vf_load_some(added + i, lanes);
-    if (gate) v *= vf_silu(vf_load_some(gate + i, lanes));
-    sums[i / DM_LANES % 4] += ofSquares ? v * v : v;
-    vf_store_some(sum + i, v, lanes);
+  vf sum0 = {0}, sum1 = {0}, sum2 = {0}, sum3 = {0};
+#define ADD_TO(which, lanes) which += sum_vector(x, added, gate, sum, i, lanes, ofSquares), i += lanes
+  size_t i = 0;
+  while (i + 4 * DM_LANES <= D) {
+    ADD_TO(sum0, DM_LANES);
+    ADD_TO(sum1, DM_LANES);
+    ADD_TO(sum2, DM_LANES);
+    ADD_TO(sum3, DM_LANES);
   }
-  return vf_sum((sums[0] + sums[1]) + (sums[2] + sums[3])) / (float)D;
+#define REST (D - i < DM_LANES ? D - i : DM_LANES)
+  if (i < D) ADD_TO(sum0, REST);
+  if (i < D) ADD_TO(sum1, REST);
+  if (i < D) ADD_TO(sum2, REST);
+  if (i < D) ADD_TO(sum3, REST);
+  return vf_sum((sum0 + sum1) + (sum2 + sum3)) / (float)D;
 }
 
 /** Of x - mean. */

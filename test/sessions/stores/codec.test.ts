@@ -105,6 +105,12 @@ test("any changed byte is refused", () => {
   );
 });
 
+test("a snapshot from before there were checkpoints is read", () => {
+  const bytes = forge((bytes) => bytes.writeUInt32LE(5, 8));
+  expect(decodeSnapshot(bytes, model)).toEqual(decodeSnapshot(encodeSnapshot(small), model));
+  expect(readHeader(Buffer.from(bytes))).toMatchObject({ references: [], numCheckpoints: 0 });
+});
+
 test("every truncation and anything appended is refused", () => {
   const bytes = encodeSnapshot(small);
   for (let length = 0; length < bytes.length; length++) {

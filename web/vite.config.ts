@@ -2,7 +2,7 @@
  * Builds the page into `dist/web`, with a compressed copy beside each file. `npm run dev:page`
  * serves it from the sources, with the API of a server on port 8080.
  */
-import { readdir, readFile, stat, writeFile } from "node:fs/promises";
+import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { brotliCompress, gzip } from "node:zlib";
@@ -15,9 +15,9 @@ function compressedCopies(): Plugin {
     name: "compressed-copies",
     apply: "build",
     async writeBundle({ dir }) {
-      for (const name of await readdir(dir!, { recursive: true })) {
-        const file = join(dir!, name);
-        if (!(await stat(file)).isFile()) continue;
+      for (const entry of await readdir(dir!, { recursive: true, withFileTypes: true })) {
+        if (!entry.isFile()) continue;
+        const file = join(entry.parentPath, entry.name);
         const bytes = await readFile(file);
         await writeFile(`${file}.gz`, await promisify(gzip)(bytes, { level: 9 }));
         await writeFile(`${file}.br`, await promisify(brotliCompress)(bytes));
@@ -37,6 +37,7 @@ export default defineConfig({
     // The page's policy allows neither inline scripts nor styles.
     assetsInlineLimit: 0,
     modulePreload: false,
+    rolldownOptions: { checks: { pluginTimings: false } },
   },
   plugins: [compressedCopies()],
   server: {

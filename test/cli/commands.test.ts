@@ -35,7 +35,12 @@ async function failure(args: readonly string[]): Promise<{ exitCode: number; mes
   const run = runProgram(args);
   const exitCode = await run.exitCode;
   expect(run.stdout.text).toBe("");
-  return { exitCode, message: run.stderr.text };
+  return { exitCode, message: asText(run.stderr.text) };
+}
+
+/** What `serve` ends with is a line of its log where stderr is no terminal. */
+function asText(stderr: string): string {
+  return stderr.replace(/^\{"level":60,.*\}$/m, (line) => `error: ${JSON.parse(line).msg}`);
 }
 
 describe("a model that does not exist", () => {
@@ -334,7 +339,7 @@ describe("the program", () => {
   const run = (args: readonly string[]) =>
     new Promise<{ code: number; stdout: string; stderr: string }>((resolve) => {
       execFile(process.execPath, [PROGRAM, ...args], (error, stdout, stderr) =>
-        resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr }),
+        resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr: asText(stderr) }),
       );
     });
 

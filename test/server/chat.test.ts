@@ -274,6 +274,7 @@ describe("a session", () => {
       state_bytes: 4096,
       expires_at: null,
       busy: false,
+      checkpoint: null,
     };
     expect(await made.json()).toEqual(session);
     expect(await (await server.app.request("/v1/sessions")).json()).toEqual({

@@ -9,7 +9,7 @@ import { describe, expect, it } from "vitest";
 import type { RandomShape } from "../../src/compiler/random-checkpoint.ts";
 import { stateIn, type Target } from "../../src/model/artifact.ts";
 import { openCheckpoint } from "../../src/model/checkpoint.ts";
-import { MANIFEST_FILE, readManifest } from "../../src/model/manifest.ts";
+import { FORMAT_VERSION, MANIFEST_FILE, readManifest } from "../../src/model/manifest.ts";
 import { type StateLayout, stateBytes } from "../../src/model/state.ts";
 import { randomCheckpoint, TINY_RETNET, TINY_SHAPE } from "../helpers/checkpoints.ts";
 
@@ -52,7 +52,7 @@ describe("a state in a precision", () => {
     const dir = mkdtempSync(join(tmpdir(), "densemamba-state-"));
     const manifest = {
       ...{
-        formatVersion: 1,
+        formatVersion: FORMAT_VERSION,
         compilerVersion: "1",
         modelHash: "0".repeat(64),
         name: "n",

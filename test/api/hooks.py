@@ -170,7 +170,9 @@ def narrow(body, is_anthropic):
 def before_call(context, case, **kwargs):
     if case.meta is None or not case.meta.generation.mode.is_positive:
         return
-    if isinstance(case.body, dict):
+    if case.operation.path == "/v1/embeddings":
+        case.body["input"] = token_ids(case.body["input"])
+    elif isinstance(case.body, dict):
         narrow(case.body, is_anthropic=case.operation.path.startswith("/v1/messages"))
     if isinstance(case.query, dict):
         # A cursor is the id of an item, and an event's number is that of one that was sent.

@@ -1,27 +1,18 @@
 /** `densemamba generate`: one completion, streamed to the terminal. */
 import { checkVocabulary, createGenerator, requireTokenizer, withEngine } from "../app/compose.ts";
 import type { Config } from "../config/schema.ts";
-import { plainRequest } from "../generation/plain-request.ts";
+import { type PlainRequest, plainRequest } from "../generation/plain-request.ts";
 import { MemoryStore } from "../sessions/stores/memory-store.ts";
 import { readAll, showProgress, type Terminal, write } from "./terminal.ts";
 
 const UNLIMITED = Number.MAX_SAFE_INTEGER;
 const NAMES = { prompts: "the prompt", maxTokens: "--max-tokens", numLogprobs: "log-probabilities" };
 
-export interface GenerateOptions {
+export interface GenerateOptions extends Omit<PlainRequest, "names" | "prompt"> {
   /** `-` reads standard input. */
   readonly prompt: string;
-  readonly maxTokens: number | undefined;
-  readonly temperature: number;
-  readonly topK: number;
-  readonly topP: number;
-  readonly minP: number;
-  readonly repetitionPenalty: number;
-  readonly seed: number | undefined;
-  readonly stop: readonly string[];
   /** Write the prompt before its continuation. */
   readonly echo: boolean;
-  readonly signal: AbortSignal;
 }
 
 /** Text on stdout, a line of figures on stderr. @throws what loading or the generator throws */

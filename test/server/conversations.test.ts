@@ -197,6 +197,8 @@ describe("a conversation", () => {
 });
 
 describe("is refused:", () => {
+  const CALL = { type: "function_call", call_id: "c1", name: "f", arguments: "{}" };
+
   it.each<[body: object, status: number, error: object]>([
     [{ conversation: "conv_nope" }, 404, { code: "conversation_not_found", param: "conversation" }],
     [{ conversation: "resp_1" }, 404, { code: "conversation_not_found" }],
@@ -217,6 +219,9 @@ describe("is refused:", () => {
     [{ items: "Hi" }, { param: "items", message: 'items must be a list; got "Hi"' }],
     [{ items: [{ role: "cat", content: "Hi" }] }, { param: "items[0].role" }],
     [{ items: [{ type: "image_generation_call" }] }, { code: "unsupported_value", param: "items[0].type" }],
+    [{ items: [{ type: "item_reference", id: "msg_1" }] }, { code: "unsupported_value", param: "items[0].type" }],
+    [{ items: [{ ...CALL, status: {} }] }, { param: "items[0].status", message: expect.stringContaining("a string") }],
+    [{ items: [{ ...CALL, status: 5 }] }, { param: "items[0].status" }],
     [{ items: Array(10_001).fill({ role: "user", content: "a" }) }, { message: expect.stringContaining("10000") }],
     [{ metadata: { a: 5 } }, { param: "metadata.a" }],
     [{ metadata: Object.fromEntries([...Array(17).keys()].map((key) => [key, ""])) }, { param: "metadata" }],

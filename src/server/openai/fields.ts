@@ -167,18 +167,17 @@ export function cacheSalt() {
 }
 
 export function sessionId() {
-  return z
-    .string()
-    .max(MAX_SESSION_ID_LENGTH)
-    .superRefine((id, context) => {
-      const rule = 'must be of letters, digits, ".", "_", ":" and "-", and begin with one of the first two';
-      if (!/^[A-Za-z0-9][A-Za-z0-9._:-]*$/.test(id)) addIssue(context, `${rule}; got ${show(id)}`);
-      if (id === "import") addIssue(context, 'must not be "import": that is where sessions are imported');
-    });
+  return storedName().superRefine((id, context) => {
+    if (id === "import") addIssue(context, 'must not be "import": that is where sessions are imported');
+  });
 }
 
 /** Of a conversation to begin from. */
 export function personaName() {
+  return storedName();
+}
+
+function storedName() {
   return z
     .string()
     .max(MAX_SESSION_ID_LENGTH)

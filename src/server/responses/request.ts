@@ -239,6 +239,7 @@ const reasoningItem = z.object({
 
 const callItem = z.unknown().transform((given, context) => {
   const { call_id: id, name, arguments: json, status } = given as Readonly<Record<string, unknown>>;
+  if (typeof (status ?? "") !== "string") return refuse(context, `must be a string; got ${show(status)}`, ["status"]);
   const call = parseCall({ id, name, arguments: json }, context, CALL_PATHS);
   // Cut off or malformed: nothing was called.
   return call === undefined ? z.NEVER : { call, isMade: status !== "incomplete" };

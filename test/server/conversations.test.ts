@@ -221,6 +221,7 @@ describe("is refused:", () => {
     [{ items: [{ type: "image_generation_call" }] }, { code: "unsupported_value", param: "items[0].type" }],
     [{ items: [{ type: "item_reference", id: "msg_1" }] }, { code: "unsupported_value", param: "items[0].type" }],
     [{ items: [{ ...CALL, status: {} }] }, { param: "items[0].status", message: expect.stringContaining("a string") }],
+    [{ items: [{ type: "reasoning", content: [{ type: {}, text: "" }] }] }, { param: "items[0].content[0].type" }],
     [{ items: [{ ...CALL, status: 5 }] }, { param: "items[0].status" }],
     [{ items: Array(10_001).fill({ role: "user", content: "a" }) }, { message: expect.stringContaining("10000") }],
     [{ metadata: { a: 5 } }, { param: "metadata.a" }],

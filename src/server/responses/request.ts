@@ -227,13 +227,15 @@ const item = z
     return texts === undefined ? z.NEVER : { role: message.role, texts, message: toChatMessage(message, texts) };
   });
 
+const reasoningTexts = z.array(z.object({ type: z.string().nullish(), text: z.string() })).nullish();
+
 /**
  * What an assistant thought before the message or the calls that follow. A summary stands in for
  * what is not there.
  */
 const reasoningItem = z.object({
-  summary: z.array(z.object({ text: z.string() })).nullish(),
-  content: z.array(z.object({ text: z.string() })).nullish(),
+  summary: reasoningTexts,
+  content: reasoningTexts,
   encrypted_content: unsupportedUnless((value) => value === null || value === "", "this server encrypts nothing"),
 });
 

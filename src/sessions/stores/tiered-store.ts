@@ -35,8 +35,6 @@ const DISK_RETRY_MS = 1000;
 const REQUIRED_RETRY_MS = 1000;
 /** A key that nothing is stored under. */
 const PROBE_KEY = "probe";
-/** A claim for writing what the shared tier missed. */
-const OWN_CLAIM_MS = 10_000;
 const MAX_REMEMBERED_FENCES = 100_000;
 
 export interface TieredStoreOptions {
@@ -206,7 +204,7 @@ export class TieredStore implements StateStore {
     await this.#disk?.store.check?.();
     if (this.#shared === undefined || !this.#isSharedRequired) return;
     await this.#shared.run("read", (store) => store.has(PROBE_KEY));
-    await this.#whileClaimed(this.#shared, PROBE_KEY, async () => {});
+    await this.#withOwnFence(this.#shared, PROBE_KEY, async () => {});
   }
 
   async close(): Promise<void> {
@@ -287,13 +285,13 @@ export class TieredStore implements StateStore {
     const options = { ...expiryOf(snapshot), isCache };
     const put = (fenced: FencedPutOptions) =>
       shared.run("write", (store) => store.put(key, snapshot, { ...options, ...fenced }));
-    const putUnderOwnClaim = async () => {
-      const isPut = await this.#whileClaimed(shared, key, (claim) => put({ fence: claim.fence }));
+    const putWithOwnFence = async () => {
+      const isPut = await this.#withOwnFence(shared, key, (fence) => put({ fence }));
       if (!isPut) throw staleFence(key);
     };
     try {
       // Claimed while the tier could not be reached: another server may have claimed it since.
-      if (isFenced && fence === undefined) await putUnderOwnClaim();
+      if (isFenced && fence === undefined) await putWithOwnFence();
       else await put(fence === undefined ? {} : { fence });
       shared.setOutdated(key, false);
       return true;
@@ -304,20 +302,20 @@ export class TieredStore implements StateStore {
     }
   }
 
-  /** @returns false if another server holds the key */
-  async #whileClaimed(
+  /**
+   * For writing what the shared tier missed. The claim lapses at once: a request that claims the key
+   * meanwhile goes first, and the claim's write is refused.
+   * @returns false if another server holds the key
+   */
+  async #withOwnFence(
     shared: Tier<SharedStore>,
     key: string,
-    act: (claim: Claim) => Promise<unknown>,
+    write: (fence: number) => Promise<unknown>,
   ): Promise<boolean> {
-    const claim = await shared.run("write", (store) => store.claim(key, { ttlMs: OWN_CLAIM_MS }));
+    const claim = await shared.run("write", (store) => store.claim(key, { ttlMs: 0 }));
     if (claim === undefined) return false;
-    try {
-      await act(claim);
-      return true;
-    } finally {
-      await claim.release();
-    }
+    await write(claim.fence);
+    return true;
   }
 
   /** Writes to a tier what it missed, in the background. What fails is left for the next time. */
@@ -333,14 +331,14 @@ export class TieredStore implements StateStore {
   async #catchUpShared(shared: Tier<SharedStore>): Promise<void> {
     for (const key of [...shared.outdated]) {
       // The holder of a claim is about to write a newer snapshot.
-      const { failure } = await foundOf(this.#whileClaimed(shared, key, (claim) => this.#share(shared, key, claim)));
+      const { failure } = await foundOf(this.#withOwnFence(shared, key, (fence) => this.#share(shared, key, fence)));
       if (isUnavailable(failure)) return;
       shared.setOutdated(key, false);
     }
   }
 
   /** Writes the copy to the shared tier, unless that has a newer one. */
-  async #share(shared: Tier<SharedStore>, key: string, { fence }: Claim): Promise<void> {
+  async #share(shared: Tier<SharedStore>, key: string, fence: number): Promise<void> {
     const { value: copy } = await this.#local.get(key);
     if (copy === undefined) return;
     const original = await shared.run("read", (store) => store.revisionOf(key));
